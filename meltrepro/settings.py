@@ -1,0 +1,67 @@
+"""Where things live: the only module that reads locations and switches from the environment.
+
+| variable | meaning | default |
+| --- | --- | --- |
+| MELTREPRO_CACHE | store of sources, artifacts and build caches; safe to delete | the user's cache folder |
+| MELTREPRO_HOME | records and the MLflow database; not safe to delete | the user's data folder |
+| MELTREPRO_OFFLINE | 1: never touch the network, the store alone | 0 |
+| MELTREPRO_MIRRORS | YAML file `source -> local path` for machines without internet | none |
+| MELTREPRO_JOBS | parallel build jobs | usable cores |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from meltrepro.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Locations and switches of one process."""
+
+    cache: Path
+    home: Path
+    offline: bool
+    mirrors: Path | None
+    jobs: int
+
+    @property
+    def records(self) -> Path:
+        """Folder of campaigns and their records."""
+        return self.home / "records"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow database that is used where neither manifest nor environment names one."""
+        return f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def run(self) -> Path:
+        """Folder of sockets, pid files and device locks."""
+        return self.cache / "run"
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings; raises `UsageError` for a number that is none."""
+    jobs = environ.get("MELTREPRO_JOBS") or str(len(os.sched_getaffinity(0)))
+    if not jobs.isdigit() or int(jobs) < 1:
+        raise UsageError(f"MELTREPRO_JOBS: expected a whole number from 1, got {jobs!r}")
+    mirrors = environ.get("MELTREPRO_MIRRORS")
+    return Settings(
+        cache=_folder(environ, "MELTREPRO_CACHE", platformdirs.user_cache_path("meltrepro")),
+        home=_folder(environ, "MELTREPRO_HOME", platformdirs.user_data_path("meltrepro")),
+        offline=environ.get("MELTREPRO_OFFLINE", "0") not in ("", "0"),
+        mirrors=Path(mirrors).expanduser().absolute() if mirrors else None,
+        jobs=int(jobs),
+    )
+
+
+def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:
+    value = environ.get(name)
+    return Path(value).expanduser().absolute() if value else default

