@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode
+from meltrepro.spec.manifest import Source
 from meltrepro.steps import Sink
 
 
@@ -14,20 +16,38 @@ from meltrepro.steps import Sink
 class Recipe:
     """A rendered recipe: the exact files that an engine executes.
 
-    `files` are written to the build context's root; `build.sh` is run by `/bin/sh` with the inputs read-only under
-    `/inputs/<name>` and must leave its results in `/out`. Nothing else of it may reach the outside.
+    An engine puts `files` under `/recipe`, the inputs read-only under `/inputs/<name>`, runs
+    `/bin/sh /recipe/build.sh` in a cleared environment without network, and takes what it left in `/out`.
     """
 
     name: str
     """For example llama.cpp/2024-02-27/x86_64_v3."""
     files: Mapping[str, bytes]
-    """`Dockerfile`, `build.sh` and the sources that travel with the toolkit, by relative path."""
+    """`build.sh` and the sources that travel with the toolkit, by relative path."""
+    dockerfile: str
+    """Template of the Dockerfile; the engine fills in `builder`, `env`, `phases` and `labels`."""
     inputs: Mapping[str, Path]
-    """Verified files or folders by name."""
+    """Verified files by name."""
     input_digests: Mapping[str, str]
     """sha256 of each input."""
     triple: str
-    """Target whose C library the builder image must hold ready."""
+    """Target whose C library the builder must hold ready."""
+    phases: tuple[str, ...] = ()
+    """Arguments of `build.sh`, one call each, so that an interrupted build goes on at a phase; empty for one call."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecipeSource:
+    """What a framework module says about a recipe before it is rendered."""
+
+    name: str
+    folder: str
+    """Folder under `images/`."""
+    variables: Mapping[str, object]
+    inputs: Mapping[str, Source]
+    triple: str
+    phases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -37,28 +57,46 @@ class Artifact:
 
     id: str
     """Identity of the node that it belongs to, for people."""
-    kind: str
-    """`bundle` or `model`."""
+    kind: Literal["bundle", "model"]
     key: str
     """Digest of everything that went in; equal keys are never built twice."""
     digest: str
-    """sha256 of the bytes that came out (of the deterministic tar, for a bundle)."""
+    """sha256 of `file`."""
+    file: Path
+    """The object in the store: the model, or the bundle's deterministic tar with everything below `bundle/`."""
     path: Path
-    """The file (model) or the unpacked folder (bundle)."""
+    """What is used: the model itself, or the bundle's unpacked folder."""
     size: int
+    platform: str = ""
+    """Machine that a bundle is for, as `uname -m` spells it."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A command to run in a clean place without network: a quantizer, a runner."""
+    """A command of a bundle to run in a clean place without network: a quantizer, a runner.
+
+    The bundle is `/bundle` inside; everything else that the command sees is listed here.
+    """
 
     argv: Sequence[str]
+    bundle: Artifact
     readonly: Mapping[str, Path] = field(default_factory=dict)
     """Absolute path inside -> file or folder outside."""
     writable: Mapping[str, Path] = field(default_factory=dict)
+    """Absolute path inside -> folder outside."""
     timeout_s: float | None = None
     stdout: Path | None = None
     stderr: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an execution ended."""
+
+    status: int
+    """Exit status; 128 + signal number where a signal ended it."""
+    timed_out: bool = False
+    out_of_memory: bool = False
 
 
 class Engine(Protocol):
@@ -77,6 +115,26 @@ class Engine(Protocol):
         """
         ...
 
-    def execute(self, execution: Execution) -> int:
-        """Run a command to its end and return its exit status; 124 after the timeout. Raises `EngineError`."""
+    def execute(self, execution: Execution) -> Exit:
+        """Run a command to its end, or stop it with everything that it started. Raises `EngineError`."""
+        ...
+
+
+class FrameworkModule(Protocol):
+    """What building needs of a framework; `meltrepro.frameworks` has the implementations."""
+
+    def info(self) -> FrameworkInfo:
+        """What the framework offers."""
+        ...
+
+    def bundle_recipe(self, node: BundleNode) -> RecipeSource:
+        """The recipe that builds a bundle."""
+        ...
+
+    def quantize(self, node: ModelNode) -> Sequence[str]:
+        """The command that turns `/source` into `/out/model`; empty where the source is used as it is."""
+        ...
+
+    def check_model(self, path: Path) -> None:
+        """Raise `ModelError` where a file is no model that the framework can load."""
         ...

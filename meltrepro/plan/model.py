@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meltrepro.spec.manifest import Framework, Manifest, Model, Source, Target, Workload
 
@@ -67,8 +68,8 @@ class FrameworkInfo:
     isas: tuple[Isa, ...]
     quantizations: Mapping[str, float]
     """Name -> bits per weight, to estimate sizes before anything is built."""
-    recipe: str
-    """Folder under `images/`."""
+    quantizer_isa: Isa
+    """Level of the quantizer, fixed so that a model's bytes do not depend on who runs it."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,17 @@ class Skip:
 
 @dataclass(frozen=True)
 class BundleNode:
-    """A runner bundle to build or reuse: one framework release for one CPU level."""
+    """A bundle to build or reuse: one framework release for one CPU level and purpose."""
 
     framework_name: str
     kind: str
     release: Release
     isa: Isa
+    purpose: Literal["run", "quantize"] = "run"
 
     @property
     def id(self) -> str:
-        return f"{self.framework_name}/{self.isa.name}"
+        return f"{self.framework_name}/{self.purpose}/{self.isa.name}"
 
 
 @dataclass(frozen=True)
@@ -158,3 +160,5 @@ class Plan:
     bundles: tuple[BundleNode, ...]
     models: tuple[ModelNode, ...]
     estimate: Estimate
+    warnings: tuple[str, ...] = ()
+    """What may go wrong although every cell by itself can run, for people."""

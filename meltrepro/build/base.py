@@ -1,0 +1,159 @@
+"""The base image of every build: a minimal Debian, pinned package by package, made without a registry.
+
+The essential packages of one Debian suite are pinned by name, version and sha256 and kept in the store. The root file
+system is then always assembled by `mmdebstrap` from exactly those files, offline and at a fixed epoch, so that the
+same pins give the same layer on every machine. Where a registry can be reached, an image pinned by digest can stand
+in its place: artifacts do not depend on which base they were built in.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro.build.image import EPOCH, Layer, normalize
+from meltrepro.errors import EngineError, LockError
+from meltrepro.plan.identity import digest_of
+from meltrepro.steps import Sink, step
+from meltrepro.store.cas import Store
+
+SUITE = "trixie"
+"""Debian 13."""
+_VOLATILE = (
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "etc/apt",
+    "etc/hostname",
+    "etc/machine-id",
+    "etc/resolv.conf",
+    "var/cache",
+    "var/lib/apt",
+    "var/log",
+)
+"""What says more of the machine that assembled the file system than of the packages in it."""
+_INSTALL = "apt-get install mmdebstrap, or meltrepro doctor --fix"
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """One Debian package file."""
+
+    name: str
+    version: str
+    architecture: str
+    digest: str
+
+
+def resolve(store: Store, sink: Sink) -> tuple[Package, ...]:
+    """Fetch the suite's essential packages of today into the store and pin them, ordered by name.
+
+    Raises `EngineError` where `mmdebstrap` is missing or its archive cannot be reached.
+    """
+    with _scratch(store) as scratch, step(sink, "base.resolve", f"Debian {SUITE}, essential packages"):
+        debs = scratch / "debs"
+        debs.mkdir()
+        _mmdebstrap(
+            scratch,
+            "--skip=essential/unlink,cleanup",
+            f"--essential-hook=sync-out /var/cache/apt/archives {debs}",
+            SUITE,
+            "/dev/null",
+        )
+        return tuple(sorted(_pin(store, deb) for deb in debs.glob("*.deb")))
+
+
+def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
+    """The base layer made of exactly these packages; taken from the store where it was made before.
+
+    Raises `LockError` where a package file is not in the store, and `EngineError` where `mmdebstrap` fails.
+    """
+    key = digest_of([[p.name, p.version, p.architecture, p.digest] for p in packages])
+    known = store.get_ref("base-layer", key)
+    if known is not None and store.has(known["digest"]):
+        return Layer(store.path(known["digest"]), known["digest"])
+    missing = [package for package in packages if not store.has(package.digest)]
+    if missing:
+        names = ", ".join(f"{package.name} {package.version}" for package in missing[:3])
+        raise LockError(
+            f"the base image is locked to {len(missing)} package files that are not here: {names}"
+            + (", ..." if len(missing) > 3 else ""),
+            hint="import a bundle that holds them, or take today's packages with: meltrepro lock --upgrade base SPEC",
+        )
+    with _scratch(store) as scratch, step(sink, "base.assemble", f"Debian {SUITE}, {len(packages)} packages"):
+        repository = scratch / "repository"
+        repository.mkdir()
+        stanzas = []
+        for package in packages:
+            name = f"{package.name}_{package.digest[:16]}.deb"
+            shutil.copyfile(store.path(package.digest), repository / name)
+            size = (repository / name).stat().st_size
+            stanzas.append(
+                f"{_control(repository / name)}\nFilename: ./{name}\nSize: {size}\nSHA256: {package.digest}\n"
+            )
+        (repository / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+        _mmdebstrap(scratch, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
+        with tarfile.open(scratch / "root.tar") as root:
+            digest = normalize(root, scratch / "layer.tar", drop=_VOLATILE)
+        store.put_file(scratch / "layer.tar", move=True)
+        store.put_ref("base-layer", key, {"digest": digest})
+        return Layer(store.path(digest), digest)
+
+
+def _pin(store: Store, deb: Path) -> Package:
+    fields = dict(line.split(": ", 1) for line in _control(deb).splitlines() if ": " in line and line[0] != " ")
+    return Package(fields["Package"], fields["Version"], fields["Architecture"], store.put_file(deb))
+
+
+def _control(deb: Path) -> str:
+    return subprocess.run(
+        ["dpkg-deb", "--field", str(deb)], check=True, capture_output=True, text=True, env=_environment()
+    ).stdout.strip()
+
+
+def _mmdebstrap(scratch: Path, *arguments: str) -> None:
+    """Run `mmdebstrap` for the essential variant; its own log is part of the error where it fails."""
+    program = shutil.which("mmdebstrap")
+    if program is None:
+        raise EngineError("cannot make the base image: mmdebstrap is not installed", hint=_INSTALL)
+    result = subprocess.run(
+        [program, "--variant=essential", *arguments],
+        capture_output=True,
+        text=True,
+        env={**_environment(), "TMPDIR": str(scratch)},
+        check=False,
+    )
+    if result.returncode != 0:
+        tail = "\n".join(result.stderr.strip().splitlines()[-8:])
+        raise EngineError(
+            f"mmdebstrap could not make the base image:\n{tail}",
+            hint="see that the Debian archive can be reached (apt-get update) and that this user may use namespaces",
+        )
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "LC_ALL": "C.UTF-8",
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        **{name: value for name, value in os.environ.items() if name.lower() in ("http_proxy", "https_proxy")},
+    }
+
+
+@contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
+    """A temporary folder beside the store, so that finished files move into it; readable for apt's own user."""
+    parent = store.root / "scratch"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

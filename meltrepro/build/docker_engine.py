@@ -1,0 +1,264 @@
+"""Engine `docker`: recipes as images, through docker-py and the classic builder that every engine has.
+
+Network is off during builds and executions. Base, toolchain and runtime images are loaded from deterministic archives
+(`build.image`), so that their ids are the same everywhere; only the builder images, which hold a warm compiler cache,
+are made by `docker build`, and nothing depends on their ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount
+
+from meltrepro import resources
+from meltrepro.build import toolchain
+from meltrepro.build.image import EPOCH, Image, Layer, archive
+from meltrepro.build.log import BuildLog
+from meltrepro.build.model import Artifact, Execution, Exit, Recipe
+from meltrepro.build.render import render, render_text
+from meltrepro.errors import BuildError, EngineError
+from meltrepro.plan.identity import digest_of
+from meltrepro.steps import Sink, step
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Machine names of the kernel and of container images."""
+_LABEL = "io.meltrepro.recipe"
+_FIX = "meltrepro doctor --fix starts one where it may, and says how where it may not"
+
+
+class DockerEngine:
+    """Executes recipes as `docker build` and commands as `docker run`, both without network."""
+
+    name = "docker"
+
+    def __init__(self, client: docker.DockerClient, layers: Callable[[], Sequence[Layer]], jobs: int, sink: Sink) -> None:
+        """`layers` gives the base's and the toolchain's, in this order; `jobs` is the number of parallel compilers."""
+        self._client = client
+        self._layers = layers
+        self._jobs = jobs
+        self._sink = sink
+
+    def version(self) -> str:
+        """`docker <version>`; raises `EngineError` where the engine does not answer."""
+        with _engine_errors():
+            return f"docker {self._client.version()['Version']}"
+
+    def toolchain_image(self) -> Image:
+        """The image of base and toolchain, with the same id wherever the same pins are used."""
+        return Image("meltrepro/toolchain", self._layers())
+
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink) -> None:
+        """Build the recipe's image and copy its `/out` into the empty folder `out`."""
+        builder = self._builder(recipe.triple, log, sink)
+        labels = {**recipe.labels, _LABEL: recipe.name}
+        dockerfile = render_text(
+            recipe.dockerfile,
+            {
+                "builder": builder,
+                "env": toolchain.environment(recipe.triple),
+                "phases": recipe.phases or ("",),
+                "labels": labels,
+            },
+            name=f"{recipe.name}: Dockerfile",
+        )
+        files: dict[str, bytes | Path] = {"Dockerfile": dockerfile.encode()}
+        files |= {f"recipe/{name}": content for name, content in recipe.files.items()}
+        files |= {f"inputs/{name}": path for name, path in recipe.inputs.items()}
+        image = self._docker_build(files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)})
+        with _engine_errors():
+            try:
+                self._copy_out(image, out)
+            finally:
+                # The result is in `out`; what made it is worth keeping only while it may have to be resumed.
+                self._client.images.remove(image, force=True)
+                self._client.images.prune(filters={"dangling": True, "label": f"{_LABEL}={recipe.name}"})
+
+    def execute(self, execution: Execution) -> Exit:
+        """Run the command in a container of the bundle's runtime image, without network."""
+        with _engine_errors():
+            image = self._load(runtime_image(execution.bundle))
+            container = self._client.containers.create(
+                image,
+                command=list(execution.argv),
+                network_mode="none",
+                user=f"{os.getuid()}:{os.getgid()}",
+                mounts=[
+                    *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
+                    *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
+                ],
+                # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                labels={_LABEL: "execution"},
+            )
+            try:
+                container.start()
+                timed_out = False
+                try:
+                    status = container.wait(timeout=execution.timeout_s)["StatusCode"]
+                except (requests.ReadTimeout, requests.ConnectionError) as error:
+                    if "timed out" not in str(error).lower():
+                        raise
+                    timed_out, status = True, 124
+                    container.kill()
+                container.reload()
+                _save(container, execution.stdout, stdout=True)
+                _save(container, execution.stderr, stdout=False)
+                return Exit(status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
+            finally:
+                with contextlib.suppress(NotFound):
+                    container.remove(force=True, v=True)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def _builder(self, triple: str, log: Path, sink: Sink) -> str:
+        """Reference of the image with a warm C library for `triple`; made once per toolchain and base."""
+        base = self.toolchain_image()
+        files: dict[str, bytes | Path] = {"warm.sh": resources.image_file("toolchain/warm.sh")}
+        env = toolchain.environment(triple)
+        variables = {"toolchain": base.reference, "triple": triple, "env": env}
+        files["Dockerfile"] = render("toolchain/Dockerfile.j2", variables).encode()
+        key = digest_of({name: content.decode() for name, content in files.items() if isinstance(content, bytes)})
+        tag = f"meltrepro/builder:{triple}-{key[:16]}"
+        with _engine_errors():
+            with contextlib.suppress(ImageNotFound):
+                self._client.images.get(tag)
+                return tag
+            self._load(base)
+        self._docker_build(files, f"builder for {triple}", log, sink, tag=tag, args={})
+        return tag
+
+    def _load(self, image: Image) -> str:
+        """Load an image that we made ourselves unless the engine has it; returns its id."""
+        with contextlib.suppress(ImageNotFound):
+            return str(self._client.images.get(image.id).id)
+        with step(self._sink, "image.load", image.reference), tempfile.TemporaryFile() as file:
+            for block in archive(image):
+                file.write(block)
+            file.seek(0)
+            loaded = self._client.images.load(file)
+        if loaded[0].id != image.id:
+            raise EngineError(f"the engine stored {image.reference} as {loaded[0].id}, expected {image.id}")
+        return image.id
+
+    def _docker_build(
+        self,
+        files: Mapping[str, bytes | Path],
+        name: str,
+        log: Path,
+        sink: Sink,
+        *,
+        tag: str | None,
+        args: Mapping[str, str],
+    ) -> str:
+        """Run the classic builder with the network off; returns the image's id."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        identifier: str | None = None
+        with step(sink, "build", name), _engine_errors(), _context(files) as context, BuildLog(log, name, sink) as out:
+            stream = self._client.api.build(
+                fileobj=context,
+                custom_context=True,
+                tag=tag,
+                rm=True,
+                forcerm=True,
+                network_mode="none",
+                buildargs=dict(args),
+                decode=True,
+            )
+            for message in stream:
+                out.write(message.get("stream", ""))
+                if "error" in message:
+                    raise BuildError(
+                        f"building {name} failed: {message['error']}\n{out.tail()}", hint=f"the whole log is in {log}"
+                    )
+                if "aux" in message:
+                    identifier = message["aux"].get("ID", identifier)
+        if identifier is None:
+            raise EngineError(f"the engine stopped in the middle of building {name}", hint=f"log: {log}; {_FIX}")
+        return identifier
+
+    def _copy_out(self, image: str, out: Path) -> None:
+        container = self._client.containers.create(image, command=["none"])
+        try:
+            chunks, _ = container.get_archive("/out")
+            with tempfile.TemporaryFile() as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.seek(0)
+                with tarfile.open(fileobj=file) as tar:
+                    tar.extractall(out, members=list(_below(tar, "out")), filter="data")
+        finally:
+            container.remove(force=True)
+
+
+def runtime_image(bundle: Artifact) -> Image:
+    """The image that a bundle runs in. Its only layer is the bundle's own tar, so nothing else can be inside."""
+    return Image(
+        "meltrepro/runtime",
+        [Layer(bundle.file, bundle.digest)],
+        labels={"org.opencontainers.image.title": bundle.id, "io.meltrepro.bundle": bundle.digest},
+        architecture=_ARCHITECTURES[bundle.platform],
+    )
+
+
+def _bind(inside: str, outside: Path, *, read_only: bool) -> Mount:
+    return Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
+
+
+def _save(container: Any, path: Path | None, *, stdout: bool) -> None:
+    if path is not None:
+        path.write_bytes(container.logs(stdout=stdout, stderr=not stdout))
+
+
+def _below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
+    for member in tar.getmembers():
+        if member.name.startswith(folder + "/"):
+            yield member.replace(name=member.name.removeprefix(folder + "/"), deep=False)
+
+
+@contextlib.contextmanager
+def _context(files: Mapping[str, bytes | Path]) -> Iterator[BinaryIO]:
+    """A build context: the files in order, with times and owners fixed, so that the builder's cache can hit."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for name, content in sorted(files.items()):
+                entry = tarfile.TarInfo(name)
+                entry.mtime, entry.mode = EPOCH, 0o644
+                if isinstance(content, bytes):
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+                else:
+                    entry.size = content.stat().st_size
+                    with content.open("rb") as raw:
+                        tar.addfile(entry, raw)
+        file.seek(0)
+        yield file
+
+
+@contextlib.contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn what docker-py raises when the engine is gone or refuses into `EngineError`."""
+    try:
+        yield
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, ConnectionError) as error:
+        raise EngineError(f"the Docker engine went away: {_short(error)}", hint=_FIX) from error
+    except APIError as error:
+        raise EngineError(f"the Docker engine refused: {error.explanation or error}") from error
+    except DockerException as error:
+        raise EngineError(f"the Docker engine does not answer: {_short(error)}", hint=_FIX) from error
+
+
+def _short(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error))[:300]

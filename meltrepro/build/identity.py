@@ -1,0 +1,41 @@
+"""Identities of artifacts: the digest of everything that can change their bytes, and of nothing else.
+
+The base image is left out on purpose: static binaries do not depend on it, and `meltrepro verify` proves it. So are
+the Dockerfile (it only places files) and the number of jobs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from meltrepro.build import toolchain
+from meltrepro.build.model import Recipe
+from meltrepro.plan.identity import digest_of
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Digest of the rendered files and of how they are run."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in recipe.files.items()}
+    return digest_of({"files": files, "phases": list(recipe.phases), "triple": recipe.triple})
+
+
+def bundle_key(recipe: Recipe) -> str:
+    """Identity of a bundle: recipe, inputs, toolchain, environment."""
+    return digest_of(
+        {
+            "kind": "bundle",
+            "recipe": recipe_digest(recipe),
+            "inputs": dict(recipe.input_digests),
+            "toolchain": toolchain.identity(),
+            "environment": toolchain.environment(recipe.triple),
+        }
+    )
+
+
+def model_key(source_digest: str, quantizer: str | None, command: Sequence[str]) -> str:
+    """Identity of a quantized model: source, quantizer bundle (digest), command."""
+    return digest_of(
+        {"kind": "model", "source": source_digest, "quantizer": quantizer, "command": list(command)}
+    )
+

@@ -1,0 +1,151 @@
+"""Deterministic container images: the same layers give the same image id on every machine and engine.
+
+An image id is the sha256 of its configuration, which names the sha256 of every uncompressed layer. So a fixed
+creation time, sorted keys and byte-identical layer tars are all it takes; the archive is then handed to `docker load`,
+which needs neither BuildKit nor a registry. Format: OCI image configuration, and Docker's image archive v1.2 around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CREATED = "2025-01-01T00:00:00Z"
+EPOCH = 1735689600
+"""The fixed time of every image, layer and file that we make: 2025-01-01, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An uncompressed tar file and its sha256."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """Layers plus the little configuration that our images need."""
+
+    name: str
+    """Repository name; the tag is the first 16 digits of the id."""
+    layers: Sequence[Layer]
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = "amd64"
+
+    def config(self) -> bytes:
+        """The image configuration, canonical JSON."""
+        return _json(
+            {
+                "architecture": self.architecture,
+                "os": "linux",
+                "created": CREATED,
+                "config": {
+                    "Env": [f"{name}={value}" for name, value in sorted(self.env.items())],
+                    "Cmd": ["/bin/sh"],
+                    "Labels": dict(sorted(self.labels.items())),
+                },
+                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.digest}" for layer in self.layers]},
+                "history": [{"created": CREATED, "created_by": "meltrepro"} for _ in self.layers],
+            }
+        )
+
+    @property
+    def id(self) -> str:
+        """`sha256:...`, the same on every machine."""
+        return "sha256:" + hashlib.sha256(self.config()).hexdigest()
+
+    @property
+    def reference(self) -> str:
+        """Name and tag under which the image is loaded; the tag follows from the id."""
+        return f"{self.name}:{self.id.removeprefix('sha256:')[:16]}"
+
+
+def archive(image: Image, chunk: int = 1 << 20) -> Iterator[bytes]:
+    """Stream the image as an archive for `docker load`."""
+    config = image.config()
+    config_name = hashlib.sha256(config).hexdigest() + ".json"
+    manifest = [
+        {
+            "Config": config_name,
+            "RepoTags": [image.reference],
+            "Layers": [f"{layer.digest}/layer.tar" for layer in image.layers],
+        }
+    ]
+    for name, content in ((config_name, config), ("manifest.json", _json(manifest))):
+        yield _header(name, len(content))
+        yield content + _padding(len(content))
+    for layer in {layer.digest: layer for layer in image.layers}.values():
+        size = layer.path.stat().st_size
+        yield _header(f"{layer.digest}/layer.tar", size)
+        with layer.path.open("rb") as file:
+            while block := file.read(chunk):
+                yield block
+        yield _padding(size)
+    yield b"\0" * 1024
+
+
+def _header(name: str, size: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime, entry.mode = size, EPOCH, 0o644
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % 512)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str] = ()) -> str:
+    """Rewrite a tar with everything that varies taken out (order, times, owners' names); return its sha256.
+
+    Members whose path equals or lies below an entry of `drop` are left out, device nodes too.
+    """
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in source:
+        name = member.name.removeprefix("./").strip("/")
+        if not name or name == "." or member.isdev() or any(name == d or name.startswith(d + "/") for d in drop):
+            continue
+        members[name] = member
+    with destination.open("wb") as raw:
+        sink = _Hashing(raw)
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as out:
+            for name, member in sorted(members.items()):
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.mode, entry.linkname = member.type, member.mode, member.linkname
+                entry.uid, entry.gid, entry.mtime = member.uid, member.gid, EPOCH
+                if member.islnk():
+                    entry.linkname = member.linkname.removeprefix("./").strip("/")
+                    # A hard link must follow the file that it names, which sorting does not promise: copy instead.
+                    entry.type, entry.linkname = tarfile.REGTYPE, ""
+                    entry.size = members[member.linkname.removeprefix("./").strip("/")].size
+                elif member.isreg():
+                    entry.size = member.size
+                out.addfile(entry, source.extractfile(member) if entry.isreg() else None)
+        return sink.hexdigest()
+
+
+class _Hashing(io.RawIOBase):
+    """A file that hashes what is written through it."""
+
+    def __init__(self, raw: io.BufferedWriter) -> None:
+        self._raw = raw
+        self._hash = hashlib.sha256()
+
+    def write(self, data: object) -> int:
+        view = memoryview(data)  # type: ignore[arg-type]
+        self._hash.update(view)
+        self._raw.write(view)
+        return len(view)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()

@@ -1,0 +1,210 @@
+"""From a plan to artifacts: look up what exists, fetch and build what does not, and keep the lock true.
+
+Nothing is contacted for what is already in the store: neither network nor engine. An artifact is looked up by the
+digest of everything that goes into it; what comes out is checked against the lock, so that a build that is not
+reproducible can never pass unnoticed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meltrepro.build.identity import bundle_key, model_key, recipe_digest
+from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, Recipe
+from meltrepro.build.render import render_recipe
+from meltrepro.errors import BuildError, VerifyError
+from meltrepro.plan.model import BundleNode, ModelNode, Plan
+from meltrepro.spec.lock import Lock, LockedArtifact
+from meltrepro.spec.manifest import Source
+from meltrepro.steps import Sink, Step, step
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+
+EngineFactory = Callable[[], Engine]
+"""Makes the engine when the first thing has to be built, and not before."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Every artifact of a plan, by node id, and how each came to be."""
+
+    artifacts: Mapping[str, Artifact]
+    recipes: Mapping[str, Recipe]
+    logs: Mapping[str, Path]
+    lock: Lock
+    reused: frozenset[str]
+
+
+@dataclass
+class Builder:
+    """Builds the nodes of one plan against one lock."""
+
+    modules: Mapping[str, FrameworkModule]
+    store: Store
+    fetcher: Fetcher
+    engine: EngineFactory
+    lock: Lock
+    base_dir: Path
+    sink: Sink
+    rebuild: bool = False
+    """Build even what the store has, and compare: this is what `verify` does."""
+    _engine: Engine | None = None
+    _artifacts: dict[str, Artifact] = field(default_factory=dict)
+    _recipes: dict[str, Recipe] = field(default_factory=dict)
+    _logs: dict[str, Path] = field(default_factory=dict)
+    _reused: set[str] = field(default_factory=set)
+
+    def build(self, plan: Plan) -> Built:
+        """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
+        kinds = {name: framework.kind or name for name, framework in plan.manifest.frameworks.items()}
+        quantizers = {node.framework_name: node for node in plan.bundles if node.purpose == "quantize"}
+        for bundle in plan.bundles:
+            self._bundle(bundle)
+        for model in plan.models:
+            self._model(model, kinds[model.framework_name], quantizers.get(model.framework_name))
+        artifacts = {
+            **self.lock.artifacts,
+            **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
+        }
+        recipes = {**self.lock.recipes, **{r.name: recipe_digest(r) for r in self._recipes.values()}}
+        return Built(
+            artifacts=dict(self._artifacts),
+            recipes=dict(self._recipes),
+            logs=dict(self._logs),
+            lock=self.lock.model_copy(update={"artifacts": artifacts, "recipes": recipes}),
+            reused=frozenset(self._reused),
+        )
+
+    # -- bundles --------------------------------------------------------------------------------------------------
+
+    def recipe(self, node: BundleNode) -> Recipe:
+        """The rendered recipe of a bundle, with the places of inputs that the store already has."""
+        source = self.modules[node.kind].bundle_recipe(node)
+        digests = {name: self._digest(item) for name, item in source.inputs.items()}
+        paths = {name: self.store.path(digest) for name, digest in digests.items()}
+        return render_recipe(source, paths, digests)
+
+    def _bundle(self, node: BundleNode) -> None:
+        recipe = self._recipes[node.id] = self.recipe(node)
+        key = bundle_key(recipe)
+
+        def make(scratch: Path) -> str:
+            for item in node.release.sources.values():
+                self.fetcher.get(item, self.base_dir)
+            out = scratch / "bundle"
+            out.mkdir()
+            self._get_engine().build(recipe, out, self._log(node.id), self.sink)
+            if not any(out.iterdir()):
+                raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {self._log(node.id)}")
+            self.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
+            return self.store.put_file(scratch / "bundle.tar", move=True)
+
+        digest = self._resolve(node.id, key, make)
+        file = self.store.path(digest)
+        self._artifacts[node.id] = Artifact(
+            id=node.id,
+            kind="bundle",
+            key=key,
+            digest=digest,
+            file=file,
+            path=self.store.unpack(digest) / "bundle",
+            size=file.stat().st_size,
+            platform=node.isa.triple.split("-")[0],
+        )
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def _model(self, node: ModelNode, kind: str, quantizer: BundleNode | None) -> None:
+        module = self.modules[kind]
+        command = module.quantize(node)
+        source_digest = self._digest(node.source)
+        bundle = self._artifacts[quantizer.id] if quantizer and command else None
+        key = model_key(source_digest, bundle.digest if bundle else None, command)
+
+        def make(scratch: Path) -> str:
+            source = self.fetcher.get(node.source, self.base_dir)
+            module.check_model(source)
+            if bundle is None:
+                return source_digest
+            log = self._log(node.id)
+            (scratch / "out").mkdir()
+            with step(self.sink, "quantize", node.id):
+                end = self._get_engine().execute(
+                    Execution(
+                        argv=command,
+                        bundle=bundle,
+                        readonly={"/source": source},
+                        writable={"/out": scratch / "out"},
+                        stdout=log,
+                        stderr=log.with_suffix(".err.log"),
+                    )
+                )
+            result = scratch / "out" / "model"
+            if end.status != 0 or not result.exists():
+                tail = "\n".join(log.with_suffix(".err.log").read_text(errors="replace").splitlines()[-8:])
+                raise BuildError(f"quantizing {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+            module.check_model(result)
+            return self.store.put_file(result, move=True)
+
+        digest = self._resolve(node.id, key, make)
+        file = self.store.path(digest)
+        self._artifacts[node.id] = Artifact(
+            id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
+        )
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    def _resolve(self, name: str, key: str, make: Callable[[Path], str]) -> str:
+        """The digest of an artifact: from the store, or made now; checked against the lock either way."""
+        known = self.store.get_ref("artifacts", key)
+        if known is not None and self.store.has(known["digest"]) and not self.rebuild:
+            self._reused.add(name)
+            self.sink(Step("artifact", "note", name, detail={"reused": True, "digest": known["digest"]}))
+            self._check(name, key, known["digest"])
+            return str(known["digest"])
+        with self.store.lock(f"artifact-{key}"):
+            known = None if self.rebuild else self.store.get_ref("artifacts", key)
+            if known is None or not self.store.has(known["digest"]):
+                with self._scratch() as scratch:
+                    digest = make(scratch)
+                self._check(name, key, digest)
+                known = {"name": name, "digest": digest}
+                self.store.put_ref("artifacts", key, known)
+        return str(known["digest"])
+
+    def _check(self, name: str, key: str, digest: str) -> None:
+        locked = self.lock.artifacts.get(name)
+        if locked is not None and locked.key == key and locked.digest != digest:
+            raise VerifyError(
+                f"{name}: the same inputs gave other bytes: the lock has {locked.digest}, this build {digest}",
+                hint="meltrepro verify SPEC shows where they differ",
+            )
+
+    def _digest(self, source: Source) -> str:
+        return self.fetcher.pin(source, self.base_dir).digest
+
+    def _get_engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = self.engine()
+        return self._engine
+
+    def _log(self, name: str) -> Path:
+        path = self.store.root / "logs" / (name.replace("/", ",") + ".log")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._logs[name] = path
+        return path
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        parent = self.store.root / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

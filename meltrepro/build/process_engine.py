@@ -1,0 +1,218 @@
+"""Engine `process`: the same recipes without any container engine, in a sandbox of Linux namespaces.
+
+The base's and the toolchain's layers are unpacked once; bubblewrap then shows a build the same file system, paths and
+environment that the Docker engine shows it: read-only root, no network, nothing of this machine. Same bytes, or it is
+a bug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from meltrepro import resources
+from meltrepro.build import toolchain
+from meltrepro.build.image import Layer
+from meltrepro.build.log import BuildLog
+from meltrepro.build.model import Execution, Exit, Recipe
+from meltrepro.errors import BuildError, EngineError
+from meltrepro.plan.identity import digest_of
+from meltrepro.steps import Sink, step
+from meltrepro.store.cas import Store
+
+_MOUNT_POINTS = ("proc", "dev", "tmp", "src", "build", "out", "inputs", "recipe", "opt/zig-cache")
+_FIX = "apt-get install bubblewrap, or meltrepro doctor --fix"
+
+
+class ProcessEngine:
+    """Executes recipes and commands as ordinary processes in namespaces of their own."""
+
+    name = "process"
+
+    def __init__(self, layers: Callable[[], Sequence[Layer]], store: Store, jobs: int, sink: Sink) -> None:
+        """`layers` gives the base's and the toolchain's, in this order; `jobs` is the number of parallel compilers."""
+        self._layers = layers
+        self._store = store
+        self._jobs = jobs
+        self._sink = sink
+
+    def version(self) -> str:
+        """`bubblewrap <version>`; raises `EngineError` where it is missing or may not make namespaces."""
+        result = subprocess.run([_bubblewrap(), "--version"], capture_output=True, text=True, check=False)
+        probe = subprocess.run(
+            [_bubblewrap(), "--unshare-all", "--ro-bind", "/", "/", "/bin/true"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if probe.returncode != 0:
+            raise EngineError(
+                f"bubblewrap may not make namespaces here: {probe.stderr.strip()}",
+                hint="allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or use --engine docker",
+            )
+        return result.stdout.strip()
+
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink) -> None:
+        """Run the recipe's phases in the sandbox; its `/out` is the folder `out`."""
+        root = self._root()
+        cache = self._warm_cache(root, recipe.triple, log, sink)
+        with self._scratch() as scratch, step(sink, "build", recipe.name), BuildLog(log, recipe.name, sink) as build_log:
+            for name, content in recipe.files.items():
+                path = scratch / "recipe" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                path.chmod(0o644)
+            for name in ("src", "build"):
+                (scratch / name).mkdir()
+            sandbox = [
+                *_isolation(toolchain.environment(recipe.triple) | {"JOBS": str(self._jobs)}),
+                *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/inputs"),
+                *("--bind", str(cache), toolchain.CACHE),
+                *("--bind", str(scratch / "src"), "/src", "--bind", str(scratch / "build"), "/build"),
+                *("--bind", str(out), "/out", "--ro-bind", str(scratch / "recipe"), "/recipe"),
+                *(part for name, path in recipe.inputs.items() for part in ("--ro-bind", str(path), f"/inputs/{name}")),
+            ]
+            for phase in recipe.phases or ("",):
+                build_log.write(f"-- {phase or 'build'}\n")
+                command = ["/bin/sh", "/recipe/build.sh", *([phase] if phase else [])]
+                status = _stream([_bubblewrap(), *sandbox, "--", *command], build_log)
+                if status != 0:
+                    raise BuildError(
+                        f"building {recipe.name} failed in {phase or 'build.sh'} with status {status}:\n{build_log.tail()}",
+                        hint=f"the whole log is in {log}",
+                    )
+
+    def execute(self, execution: Execution) -> Exit:
+        """Run the command with the bundle and its mounts as the only files there are."""
+        sandbox = [
+            *_isolation({"PATH": "/bundle/bin", "LC_ALL": "C"}),
+            *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", str(execution.bundle.path), "/bundle"),
+            *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path), inside)),
+            *(part for inside, path in execution.writable.items() for part in ("--bind", str(path), inside)),
+        ]
+        with _output(execution.stdout) as stdout, _output(execution.stderr) as stderr:
+            process = subprocess.Popen(
+                [_bubblewrap(), *sandbox, "--", *execution.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(execution.timeout_s)
+            except subprocess.TimeoutExpired:
+                return Exit(124, timed_out=True)
+            finally:
+                _kill_group(process)
+        return Exit(status if status >= 0 else 128 - status)
+
+    # -- what builds share ----------------------------------------------------------------------------------------
+
+    def _root(self) -> Path:
+        """The unpacked base and toolchain; made once, under a lock, in place at once."""
+        layers = self._layers()
+        key = digest_of([layer.digest for layer in layers])[:16]
+        root = self._store.root / "rootfs" / key
+        with self._store.lock(f"rootfs-{key}"):
+            if root.exists():
+                return root
+            with step(self._sink, "rootfs.unpack", key), self._scratch() as scratch:
+                for layer in layers:
+                    with tarfile.open(layer.path) as tar:
+                        tar.extractall(scratch / "root", filter="tar")
+                for name in _MOUNT_POINTS:
+                    (scratch / "root" / name).mkdir(parents=True, exist_ok=True)
+                root.parent.mkdir(parents=True, exist_ok=True)
+                (scratch / "root").rename(root)
+        return root
+
+    def _warm_cache(self, root: Path, triple: str, log: Path, sink: Sink) -> Path:
+        """A compiler cache that holds the C and C++ libraries of `triple`."""
+        warm = resources.image_file("toolchain/warm.sh")
+        key = digest_of({"root": root.name, "warm": warm.decode(), "triple": triple})[:16]
+        cache = self._store.root / "zig-cache" / f"{triple}-{key}"
+        with self._store.lock(f"zig-cache-{key}"):
+            if cache.exists():
+                return cache
+            name = f"builder for {triple}"
+            with self._scratch() as scratch, step(sink, "build", name), BuildLog(log, name, sink) as build_log:
+                (scratch / "cache").mkdir()
+                (scratch / "warm.sh").write_bytes(warm)
+                sandbox = [
+                    *_isolation(toolchain.environment(triple)),
+                    *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+                    *("--bind", str(scratch / "cache"), toolchain.CACHE, "--ro-bind", str(scratch), "/recipe"),
+                ]
+                status = _stream([_bubblewrap(), *sandbox, "--", "/bin/sh", "/recipe/warm.sh"], build_log)
+                if status != 0:
+                    raise BuildError(f"{name} failed:\n{build_log.tail()}", hint=f"the whole log is in {log}")
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                (scratch / "cache").rename(cache)
+        return cache
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        parent = self._store.root / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
+            yield Path(name)
+
+
+def _bubblewrap() -> str:
+    program = shutil.which("bwrap")
+    if program is None:
+        raise EngineError("engine process needs bubblewrap, which is not installed", hint=_FIX)
+    return program
+
+
+def _isolation(environment: Mapping[str, str]) -> list[str]:
+    """Namespaces of its own for everything, no capability, no network, this environment and no other."""
+    return [
+        *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "builder"),
+        "--clearenv",
+        *(part for name, value in sorted(environment.items()) for part in ("--setenv", name, value)),
+    ]
+
+
+def _stream(command: Sequence[str], log: BuildLog) -> int:
+    """Run a command with its output going to the log; it never outlives this call."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            log.write(line)
+        return process.wait()
+    finally:
+        _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
+    if path is None:
+        yield subprocess.DEVNULL
+    else:
+        with path.open("wb") as file:
+            yield file

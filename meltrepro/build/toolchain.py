@@ -1,0 +1,96 @@
+"""The pinned toolchain: zig (a C and C++ compiler for every target), cmake and ninja, as one image layer.
+
+All three come as wheels, are checked against their digests and laid out under `/opt/toolchain`. Nothing in the layer
+depends on the base below it, on the machine or on the time.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from meltrepro.build.image import EPOCH, Layer
+from meltrepro.plan.identity import digest_of
+from meltrepro.resources import image_file
+from meltrepro.spec.manifest import PypiSource
+from meltrepro.steps import Sink, step
+from meltrepro.store.cas import Store
+
+SOURCES: Mapping[str, PypiSource] = {
+    "ziglang": PypiSource(
+        pypi="ziglang",
+        version="0.17.1",
+        digest="ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
+    ),
+    "cmake": PypiSource(
+        pypi="cmake",
+        version="4.4.4",
+        digest="f773a0544c66370408f451acd487c2c643b0dfebb48c5d64f3638bc1bb820238",
+    ),
+    "ninja": PypiSource(
+        pypi="ninja",
+        version="1.13.2",
+        digest="65a24341b5ac09fcadcc37082660be40a94174e51a937fabf6e2cae26225fa2c",
+    ),
+}
+WRAPPERS = ("ar", "c++", "cc", "ranlib")
+CACHE = "/opt/zig-cache"
+MCPU = {"x86_64-linux-musl": "x86_64", "aarch64-linux-musl": "baseline"}
+"""The CPU that the C library is compiled for: each triple's lowest, so that one library serves every CPU level."""
+
+
+def environment(triple: str) -> dict[str, str]:
+    """The whole environment of a build for one target."""
+    return {
+        "PATH": "/opt/toolchain/bin:/usr/bin:/bin",
+        "HOME": "/tmp",
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        "ZIG_TARGET": triple,
+        "ZIG_MCPU": MCPU[triple],
+        "ZIG_GLOBAL_CACHE_DIR": CACHE,
+        "ZIG_LOCAL_CACHE_DIR": "/tmp/zig-local",
+    }
+
+
+def identity() -> str:
+    """Digest of everything in the toolchain that can change the bytes of a build."""
+    wrappers = {name: image_file(f"toolchain/bin/{name}").decode() for name in WRAPPERS}
+    return digest_of({"wheels": {name: source.digest for name, source in SOURCES.items()}, "wrappers": wrappers})
+
+
+def layer(wheels: Mapping[str, Path], store: Store, sink: Sink) -> Layer:
+    """The toolchain's layer, made from the verified wheels or taken from the store."""
+    known = store.get_ref("toolchain", identity())
+    if known is not None and store.has(known["digest"]):
+        return Layer(store.path(known["digest"]), known["digest"])
+    with step(sink, "toolchain.assemble", "zig, cmake, ninja"), store.writer() as raw:
+        with tarfile.open(fileobj=raw, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+            for name, content, executable in sorted(_files(wheels), key=lambda file: file[0]):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mtime, entry.mode = len(content), EPOCH, 0o755 if executable else 0o644
+                tar.addfile(entry, io.BytesIO(content))
+    digest = raw.digest
+    store.put_ref("toolchain", identity(), {"digest": digest})
+    return Layer(store.path(digest), digest)
+
+
+def _files(wheels: Mapping[str, Path]) -> Iterator[tuple[str, bytes, bool]]:
+    """Path below the root, content, and whether it is a program; wheels do not carry that bit for their data."""
+    moves = {
+        "ziglang": ("ziglang/", "opt/toolchain/zig/", {"zig"}),
+        "cmake": ("cmake/data/", "opt/toolchain/cmake/", {"bin/cmake"}),
+        "ninja": (f"ninja-{SOURCES['ninja'].version}.data/scripts/", "opt/toolchain/ninja/", {"ninja"}),
+    }
+    for wheel, (prefix, destination, programs) in moves.items():
+        with zipfile.ZipFile(wheels[wheel]) as archive:
+            for info in archive.infolist():
+                relative = info.filename.removeprefix(prefix)
+                if info.is_dir() or relative == info.filename or relative.endswith("__init__.py"):
+                    continue
+                yield destination + relative, archive.read(info), relative in programs
+    for name in WRAPPERS:
+        yield f"opt/toolchain/bin/{name}", image_file(f"toolchain/bin/{name}"), True

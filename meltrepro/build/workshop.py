@@ -1,0 +1,151 @@
+"""Everything that building needs, set up from settings and a lock: store, fetcher, layers, engine.
+
+Nothing is made before it is asked for, so that looking up finished artifacts touches neither network nor engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from meltrepro.build import base, toolchain
+from meltrepro.build.image import Image, Layer
+from meltrepro.build.model import Engine, FrameworkModule
+from meltrepro.build.pipeline import Builder
+from meltrepro.errors import LockError
+from meltrepro.settings import Settings
+from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
+from meltrepro.spec.manifest import Source
+from meltrepro.steps import Sink
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+
+EngineName = Literal["docker", "process"]
+
+
+@dataclass
+class Workshop:
+    """One command's access to building; `lock` grows as things are pinned."""
+
+    settings: Settings
+    sink: Sink
+    lock: Lock
+    engine_name: EngineName = "docker"
+    locked: bool = False
+    """Refuse to pin anything that the lock does not hold."""
+    _engine: Engine | None = None
+    _layers: list[Layer] | None = None
+    store: Store = field(init=False)
+    fetcher: Fetcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.settings.cache / "store")
+        self.fetcher = Fetcher(self.store, self.settings, self.sink)
+
+    def builder(self, modules: Mapping[str, FrameworkModule], base_dir: Path, *, rebuild: bool = False) -> Builder:
+        """A builder against this workshop's lock; relative sources count from `base_dir`."""
+        return Builder(modules, self.store, self.fetcher, self.engine, self.lock, base_dir, self.sink, rebuild)
+
+    def engine(self) -> Engine:
+        """The engine, with base and toolchain ready; raises `EngineError` where it does not answer."""
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine
+
+    def layers(self) -> list[Layer]:
+        """The base's and the toolchain's layers, pinned and made where they are missing."""
+        if self._layers is None:
+            wheels = {name: self.fetcher.get(source, Path()) for name, source in toolchain.SOURCES.items()}
+            self._layers = [self._base(), toolchain.layer(wheels, self.store, self.sink)]
+            self._pin_toolchain(self._layers)
+        return self._layers
+
+    def pin(self, source: Source, base_dir: Path) -> LockedSource:
+        """Pin one source; raises `LockError` where it is new or differs and the lock may not change."""
+        pin = self.fetcher.pin(source, base_dir)
+        new = LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
+        old = self.lock.sources.get(pin.source)
+        if self.locked and old is None:
+            raise LockError(f"the lock has no entry for {pin.source}", hint="write it with: meltrepro lock SPEC")
+        if old is not None and old.digest != new.digest:
+            raise LockError(
+                f"{pin.source}: the lock has sha256 {old.digest}, but the source now gives {new.digest}",
+                hint="if the change is wanted, move the pin with: meltrepro lock --upgrade NAME SPEC",
+            )
+        if old is None:
+            self.lock = self.lock.model_copy(update={"sources": {**self.lock.sources, pin.source: new}})
+        return new
+
+    # -- engine, base, toolchain ----------------------------------------------------------------------------------
+
+    def _make_engine(self) -> Engine:
+        if self.engine_name == "process":
+            from meltrepro.build.process_engine import ProcessEngine
+
+            process = ProcessEngine(self.layers, self.store, self.settings.jobs, self.sink)
+            process.version()
+            return process
+        from meltrepro.build.daemon import connect
+        from meltrepro.build.docker_engine import DockerEngine
+
+        client = connect(self.settings)
+        return DockerEngine(client, self.layers, self.settings.jobs, self.sink)
+
+    def _base(self) -> Layer:
+        locked = self.lock.base
+        if locked is None and self.locked:
+            raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
+        if locked is not None:
+            packages = tuple(
+                base.Package(name, package.version, package.architecture, package.digest)
+                for name, package in locked.packages.items()
+            )
+            if self.store.has(locked.layer):
+                return Layer(self.store.path(locked.layer), locked.layer)
+        else:
+            packages = self._known_packages()
+        layer = base.assemble(packages, self.store, self.sink)
+        if locked is not None and layer.digest != locked.layer:
+            raise LockError(
+                f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
+                f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
+                hint="import a bundle, which holds the layer itself; artifacts do not depend on the base",
+            )
+        new = LockedBase(
+            suite=base.SUITE,
+            layer=layer.digest,
+            packages={
+                p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages
+            },
+        )
+        self.lock = self.lock.model_copy(update={"base": new})
+        return layer
+
+    def _known_packages(self) -> tuple[base.Package, ...]:
+        """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
+        known = self.store.get_ref("base", base.SUITE)
+        if known is not None:
+            packages = tuple(base.Package(*fields) for fields in known["packages"])
+            if all(self.store.has(package.digest) for package in packages):
+                return packages
+        packages = base.resolve(self.store, self.sink)
+        self.store.put_ref(
+            "base", base.SUITE, {"packages": [[p.name, p.version, p.architecture, p.digest] for p in packages]}
+        )
+        return packages
+
+    def _pin_toolchain(self, layers: list[Layer]) -> None:
+        image = Image("meltrepro/toolchain", layers).id
+        new = LockedToolchain(
+            digest=toolchain.identity(),
+            image=image,
+            wheels={name: source.digest or "" for name, source in toolchain.SOURCES.items()},
+        )
+        if self.locked and self.lock.toolchain not in (None, new):
+            raise LockError(
+                "the lock names another toolchain than this version of meltrepro uses",
+                hint="install the version that wrote the lock, or move on with: meltrepro lock --upgrade toolchain SPEC",
+            )
+        self.lock = self.lock.model_copy(update={"toolchain": new})

@@ -1,0 +1,144 @@
+"""llama.cpp: two pinned releases, CPU levels, quantizations, and how its quantizer is called.
+
+The source comes from the sdists of llama-cpp-python, which carry llama.cpp whole, at a known commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from meltrepro.build.model import RecipeSource
+from meltrepro.errors import ModelError
+from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.spec.manifest import PypiSource
+
+_X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
+
+_V3 = {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_VNNI = _V4 | {"avx512_vnni"}
+_CLANG = {"bmi1": "bmi", "abm": "lzcnt", "avx512_vnni": "avx512vnni", "asimddp": "dotprod", "asimdhp": "fullfp16"}
+"""Where clang spells a feature differently from the kernel."""
+
+
+def _isa(name: str, triple: str, requires: set[str], rank: int, baseline: tuple[str, ...] = ()) -> Isa:
+    enable = (*baseline, *sorted(_CLANG.get(feature, feature) for feature in requires))
+    return Isa(name, triple, frozenset(requires), enable, rank)
+
+
+_SSE = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
+ISAS: tuple[Isa, ...] = (
+    _isa("x86_64_v2", _X86, {"ssse3", "sse4_1", "sse4_2", "popcnt"}, 2),
+    _isa("x86_64_v3", _X86, _V3, 3, _SSE),
+    _isa("x86_64_v4", _X86, _V4, 4, _SSE),
+    _isa("x86_64_v4_vnni", _X86, _VNNI, 5, _SSE),
+    _isa("armv8_a", _ARM, {"asimd"}, 1),
+    _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
+)
+
+RELEASES: Mapping[str, Release] = {
+    "2024-02-27": Release(
+        name="2024-02-27",
+        commit="cb49e0f8c906e5da49e9f6d64a57742a9a241c6a",
+        date="2024-02-27",
+        sources={
+            "source.tar.gz": PypiSource(
+                pypi="llama-cpp-python",
+                version="0.2.53",
+                kind="sdist",
+                digest="f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
+            )
+        },
+    ),
+    "2026-10-01": Release(
+        name="2026-10-01",
+        commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f",
+        date="2026-10-01",
+        sources={
+            "source.tar.gz": PypiSource(
+                pypi="llama-cpp-python",
+                version="0.3.36",
+                kind="sdist",
+                digest="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+            )
+        },
+    ),
+}
+
+_TYPES: Mapping[str, tuple[str, float]] = {
+    "f32": ("F32", 32.0),
+    "f16": ("F16", 16.0),
+    "q8_0": ("Q8_0", 8.5),
+    "q6_K": ("Q6_K", 6.6),
+    "q5_K": ("Q5_K_M", 5.7),
+    "q5_1": ("Q5_1", 6.0),
+    "q5_0": ("Q5_0", 5.5),
+    "q4_K": ("Q4_K_M", 4.9),
+    "q4_1": ("Q4_1", 5.0),
+    "q4_0": ("Q4_0", 4.6),
+    "q3_K": ("Q3_K_M", 4.0),
+    "q2_K": ("Q2_K", 3.2),
+}
+"""Our names -> the quantizer's, and bits per weight for estimates. MELT's q3_K and q4_K are the medium mixes."""
+AS_IS = "as-is"
+"""The source file itself, whatever its type."""
+
+
+class LlamaCpp:
+    """The framework module of llama.cpp."""
+
+    def info(self) -> FrameworkInfo:
+        """Releases, CPU levels and quantizations."""
+        return FrameworkInfo(
+            kind="llama.cpp",
+            releases=RELEASES,
+            isas=ISAS,
+            quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
+            quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
+        )
+
+    def bundle_recipe(self, node: BundleNode) -> RecipeSource:
+        """Runner, llama-bench and perplexity for a device, or the quantizer alone."""
+        run = node.purpose == "run"
+        return RecipeSource(
+            name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}",
+            folder="llama.cpp",
+            variables={
+                "release": node.release.name,
+                "commit": node.release.commit,
+                "isa": node.isa.name,
+                "triple": node.isa.triple,
+                "features": list(node.isa.enable),
+                "tools": ["melt-runner", "llama-bench", "perplexity", "main"] if run else ["quantize"],
+            },
+            inputs=node.release.sources,
+            triple=node.isa.triple,
+            phases=("configure", "compile", "install"),
+            labels={
+                "org.opencontainers.image.version": node.release.name,
+                "org.opencontainers.image.revision": node.release.commit,
+                "org.opencontainers.image.source": "https://github.com/ggml-org/llama.cpp",
+                "org.opencontainers.image.licenses": "MIT",
+            },
+        )
+
+    def quantize(self, node: ModelNode) -> Sequence[str]:
+        """The quantizer's command; one thread, because nothing is gained by more on small models."""
+        if node.quantization == AS_IS:
+            return ()
+        kind = _TYPES[node.quantization][0]
+        return ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
+
+    def check_model(self, path: Path) -> None:
+        """Raise `ModelError` unless the file begins as a GGUF file of version 2 or 3 does."""
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head[:4] != b"GGUF":
+            raise ModelError(
+                f"{path.name} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'",
+                hint="give a file in GGUF format; convert other formats with llama.cpp's converter first",
+            )
+        version = int.from_bytes(head[4:8], "little")
+        if version not in (2, 3):
+            raise ModelError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are supported")

@@ -1,0 +1,38 @@
+"""The framework modules there are: a lazy table, open to other packages.
+
+A package adds its own with an entry point in the group `meltrepro.frameworks`, named as the framework is in manifests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from meltrepro.build.model import FrameworkModule
+from meltrepro.errors import UsageError
+from meltrepro.frameworks.templates import TEMPLATES
+from meltrepro.plan.model import Catalog
+
+_BUILT_IN = {"llama.cpp": "meltrepro.frameworks.llamacpp:LlamaCpp"}
+
+
+def modules() -> Mapping[str, FrameworkModule]:
+    """Every framework module by kind; raises `UsageError` for an entry point that cannot be loaded."""
+    table = dict(_BUILT_IN)
+    table |= {point.name: point.value for point in entry_points(group="meltrepro.frameworks")}
+    return {kind: _load(kind, where) for kind, where in table.items()}
+
+
+def catalog(modules: Mapping[str, FrameworkModule]) -> Catalog:
+    """What planning needs to know of them."""
+    return Catalog({kind: module.info() for kind, module in modules.items()}, frozenset(TEMPLATES))
+
+
+def _load(kind: str, where: str) -> FrameworkModule:
+    module, _, name = where.partition(":")
+    try:
+        loaded: FrameworkModule = getattr(import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"framework {kind!r} cannot be loaded from {where}: {error}") from error
+    return loaded

@@ -1,0 +1,31 @@
+"""Files that travel with the toolkit (recipes, schema), found alike in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def images() -> Path:
+    """The folder of recipes."""
+    installed = _PACKAGE / "_data" / "images"
+    return installed if installed.is_dir() else _PACKAGE.parent / "images"
+
+
+def schema() -> Path:
+    """The JSON Schema of manifests."""
+    name = "manifest.schema.json"
+    installed = _PACKAGE / "_data" / "schema" / name
+    return installed if installed.is_file() else _PACKAGE.parent / "docs" / "schema" / name
+
+
+def image_file(relative: str) -> bytes:
+    """Content of one file below `images/`."""
+    return (images() / relative).read_bytes()
+
+
+def image_files(folder: str) -> list[str]:
+    """Every file below one folder of `images/`, relative to it, sorted."""
+    root = images() / folder
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())

@@ -1,0 +1,135 @@
+"""The lock: every "which one exactly?" that a manifest leaves open, answered by digests, in one text file.
+
+It stands beside the manifest (`spec.yaml` -> `spec.lock.yaml`) and is committed with it. One line an entry, in a stable
+order, so that a change of one pin is a change of one line. It names no server: where bytes come from is each
+machine's own affair, what they are is not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from meltrepro.errors import LockError
+from meltrepro.spec.manifest import Sha256, Strict
+
+FORMAT = 1
+
+
+class LockedSource(Strict):
+    """One input by digest."""
+
+    digest: Sha256 = Field(description="sha256 of the bytes that are used.")
+    size: int | None = None
+    filename: str | None = Field(None, description="Distribution file that the bytes come from or out of.")
+    archive: Sha256 | None = Field(None, description="sha256 of that distribution file, where it is not used whole.")
+
+
+class LockedPackage(Strict):
+    """One Debian package of the base image."""
+
+    version: str
+    architecture: str
+    digest: Sha256
+
+
+class LockedBase(Strict):
+    """The base image."""
+
+    suite: str
+    layer: Sha256 = Field(description="sha256 of the assembled layer.")
+    packages: dict[str, LockedPackage]
+
+
+class LockedToolchain(Strict):
+    """The compilers."""
+
+    digest: Sha256 = Field(description="Identity of wheels and wrappers.")
+    image: str = Field(description="Id of the image of base and toolchain.")
+    wheels: dict[str, Sha256]
+
+
+class LockedArtifact(Strict):
+    """A build output: what went in (`key`) and what came out (`digest`)."""
+
+    key: Sha256
+    digest: Sha256
+
+
+class Lock(Strict):
+    """The whole file."""
+
+    lock: Literal[1] = FORMAT
+    manifest: Sha256 = Field(description="Digest of what the pins follow from; a lock of another manifest is refused.")
+    sources: dict[str, LockedSource] = Field(default_factory=dict)
+    prompts: dict[str, Sha256] = Field(default_factory=dict)
+    base: LockedBase | None = None
+    toolchain: LockedToolchain | None = None
+    recipes: dict[str, Sha256] = Field(default_factory=dict)
+    artifacts: dict[str, LockedArtifact] = Field(default_factory=dict)
+
+
+def lock_path(manifest: Path) -> Path:
+    """Where the lock of a manifest stands."""
+    return manifest.with_name(manifest.name.removesuffix(".yaml").removesuffix(".yml") + ".lock.yaml")
+
+
+def load_lock(path: Path) -> Lock | None:
+    """Read a lock; `None` where there is none. Raises `LockError` for one that is damaged or of a newer format."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LockError(f"{path}: cannot be read: {error}", hint=_again(path)) from error
+    version = document.get("lock") if isinstance(document, dict) else None
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        raise LockError(
+            f"{path}: format version {version!r}, expected {FORMAT}",
+            hint="this lock was written by a newer meltrepro; update meltrepro" if newer else _again(path),
+        )
+    try:
+        return Lock.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise LockError(f"{path}: {field}: {first['msg']}", hint=_again(path)) from error
+
+
+def dump_lock(lock: Lock) -> str:
+    """The text of a lock: stable order, one line an entry."""
+    import yaml
+
+    document = lock.model_dump(mode="json", exclude_none=True)
+    lines = [
+        "# Written by meltrepro lock; do not edit. What it means: docs/lock.md.",
+        f"lock: {lock.lock}",
+        f"manifest: {lock.manifest}",
+    ]
+
+    def flow(value: Any) -> str:
+        return str(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)).strip().removesuffix("...").strip()
+
+    def section(name: str, entries: dict[str, Any], indent: str = "") -> None:
+        lines.append(f"{indent}{name}:" + ("" if entries else " {}"))
+        lines.extend(f"{indent}  {flow(key)}: {flow(value)}" for key, value in sorted(entries.items()))
+
+    section("sources", document["sources"])
+    section("prompts", document["prompts"])
+    for name, inner in (("base", "packages"), ("toolchain", "wheels")):
+        if name in document:
+            lines.append(f"{name}:")
+            lines.extend(f"  {key}: {flow(value)}" for key, value in document[name].items() if key != inner)
+            section(inner, document[name][inner], "  ")
+    section("recipes", document["recipes"])
+    section("artifacts", document["artifacts"])
+    return "\n".join(lines) + "\n"
+
+
+def _again(path: Path) -> str:
+    return f"remove {path.name} and write it anew with: meltrepro lock SPEC"
