@@ -1,0 +1,238 @@
+"""The three-way sequential test: its answers, its borders, its order of trials."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.errors import RecordError, UsageError
+from meltrepro.stats.equivalence import Arm, Decision, Design, Reference, Verdict, decide, next_batch
+
+CONTROL = Design(reference=Reference.control)
+RECORDED = Design(reference=Reference.recorded)
+
+
+def trials(n: int, centre: float, cv: float = 0.02, seed: int = 0) -> list[float]:
+    return [float(x) for x in centre * np.exp(np.random.default_rng(seed).normal(0, cv, n))]
+
+
+@pytest.mark.parametrize("design", [CONTROL, RECORDED])
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [(1.0, Verdict.reproduced), (0.8, Verdict.differs), (1.25, Verdict.differs), (1 / 1.05, Verdict.inconclusive)],
+)
+def test_plain_cases(design: Design, ratio: float, verdict: Verdict) -> None:
+    decision = decide(trials(30, 20, 0.005, 1), trials(30, 20 * ratio, 0.005, 2), design)
+    assert decision.verdict is verdict
+    assert decision.ratio == pytest.approx(ratio, rel=0.01)
+    assert decision.low < decision.ratio < decision.high
+    assert decision.final
+
+
+def test_reason_names_the_side_on_which_the_interval_lies() -> None:
+    slower = decide(trials(5, 20, seed=1), trials(5, 12, seed=2), CONTROL)
+    faster = decide(trials(5, 12, seed=1), trials(5, 20, seed=2), CONTROL)
+    assert "lies below 0.952" in slower.reason
+    assert "lies above 1.050" in faster.reason
+
+
+def test_difference_inside_the_margin_is_reproduced_and_said() -> None:
+    decision = decide(trials(30, 20, 0.002, 1), trials(30, 20.4, 0.002, 2), CONTROL)
+    assert decision.verdict is Verdict.reproduced
+    assert "a difference is established" in decision.reason
+
+
+def test_swapping_the_arms_inverts_the_ratio_and_keeps_the_verdict() -> None:
+    a, b = trials(30, 20, 0.03, 1), trials(30, 18, 0.03, 2)
+    there, back = decide(a, b, CONTROL), decide(b, a, CONTROL)
+    assert there.verdict is back.verdict
+    assert there.ratio == pytest.approx(1 / back.ratio)
+    assert (there.low, there.high) == pytest.approx((1 / back.high, 1 / back.low))
+
+
+def test_same_input_same_answer_and_another_seed_hardly_another() -> None:
+    a, b = trials(30, 20, 0.05, 1), trials(30, 20, 0.05, 2)
+    first = decide(a, b, CONTROL)
+    assert decide(a, b, CONTROL) == first
+    other = decide(a, b, replace(CONTROL, seed=5))
+    assert other != first
+    assert other.low == pytest.approx(first.low, rel=0.01)
+
+
+def test_scale_of_the_metric_does_not_matter() -> None:
+    a, b = trials(10, 20, seed=1), trials(10, 19, seed=2)
+    here = decide(a, b, RECORDED)
+    there = decide([x * 1e-9 for x in a], [x * 1e-9 for x in b], RECORDED)
+    assert (there.verdict, there.look) == (here.verdict, here.look)
+    assert (there.low, there.ratio, there.high) == pytest.approx((here.low, here.ratio, here.high))
+
+
+@pytest.mark.parametrize("design", [CONTROL, RECORDED])
+def test_the_first_look_that_decides_stands(design: Design) -> None:
+    a = trials(30, 20, 0.005, 1)
+    b = trials(10, 20, 0.005, 2) + trials(20, 10, 0.005, 3)
+    early = decide(a if design is RECORDED else a[:10], b[:10], design)
+    assert early.verdict is Verdict.reproduced
+    assert decide(a, b, design) == early
+
+
+def test_trials_between_two_looks_wait() -> None:
+    a, b = trials(14, 20, 0.05, 1), trials(14, 20, 0.05, 2)
+    assert decide(a, b, CONTROL) == decide(a[:10], b[:10], CONTROL)
+
+
+def test_trials_past_the_maximum_are_not_used() -> None:
+    a, b = trials(60, 20, 0.1, 1), trials(60, 20, 0.1, 2)
+    assert decide(a, b, CONTROL) == decide(a[:30], b[:30], CONTROL)
+
+
+def test_too_few_trials_is_not_yet_an_answer() -> None:
+    decision = decide(trials(5, 20), trials(2, 20), CONTROL)
+    assert (decision.verdict, decision.look, decision.final) == (Verdict.inconclusive, 0, False)
+    assert (decision.low, decision.high) == (0, math.inf)
+    assert "2 of the 5 trials" in decision.reason
+
+
+def test_a_drift_common_to_both_arms_cancels() -> None:
+    drift = np.linspace(1, 2, 30)
+    a = [float(x) for x in drift * trials(30, 20, 0.01, 1)]
+    b = [float(x) for x in drift * trials(30, 20, 0.01, 2)]
+    assert decide(a, b, CONTROL).verdict is Verdict.reproduced
+
+
+def test_one_stray_trial_does_not_change_the_answer() -> None:
+    a, b = trials(30, 20, seed=1), trials(30, 20, seed=2)
+    b[3] /= 50
+    assert decide(a, b, CONTROL).verdict is Verdict.reproduced
+
+
+@pytest.mark.parametrize("design", [CONTROL, RECORDED])
+@pytest.mark.parametrize(("replayed", "verdict"), [(100.0, Verdict.reproduced), (120.0, Verdict.differs)])
+def test_metric_without_any_spread(design: Design, replayed: float, verdict: Verdict) -> None:
+    design = replace(design, session_cv=0)
+    decision = decide([100.0] * 5, [replayed] * 5, design)
+    assert (decision.verdict, decision.look) == (verdict, 1)
+    assert decision.low == decision.ratio == decision.high == pytest.approx(replayed / 100)
+
+
+def test_one_recorded_value_decides_nothing_and_says_why() -> None:
+    decision = decide([20.0], trials(30, 20), RECORDED)
+    assert (decision.verdict, decision.more_needed) == (Verdict.inconclusive, None)
+    assert (decision.low, decision.high) == (0, math.inf)
+    assert "single value" in decision.reason
+
+
+def test_more_trials_are_proposed_where_they_help() -> None:
+    a, b = trials(30, 20, 0.08, 3), trials(30, 20, 0.08, 4)
+    decision = decide(a, b, CONTROL)
+    assert decision.verdict is Verdict.inconclusive and decision.more_needed is not None
+    assert f"about {decision.more_needed} more trials" in decision.reason
+    assert 20 <= decision.more_needed <= 300
+
+
+def test_more_trials_fall_with_a_wider_margin() -> None:
+    a, b = trials(30, 20, 0.15, 3), trials(30, 20, 0.15, 4)
+    narrow, wide = (decide(a, b, replace(CONTROL, margin=margin)) for margin in (0.05, 0.08))
+    assert narrow.more_needed is not None and wide.more_needed is not None
+    assert narrow.more_needed > wide.more_needed > 0
+
+
+def test_recorded_sample_that_is_too_uncertain_is_named() -> None:
+    decision = decide(trials(5, 20, 0.1, 1), trials(30, 20, 0.02, 2), RECORDED)
+    assert (decision.verdict, decision.more_needed) == (Verdict.inconclusive, None)
+    assert "5 recorded values" in decision.reason
+
+
+def test_uncertain_sessions_widen_a_comparison_with_recorded_values_only() -> None:
+    a, b = trials(30, 20, 0.01, 1), trials(30, 20, 0.01, 2)
+    assert decide(a, b, replace(RECORDED, session_cv=0)).verdict is Verdict.reproduced
+    assert decide(a, b, replace(RECORDED, session_cv=0.05)).verdict is Verdict.inconclusive
+    assert decide(a, b, replace(CONTROL, session_cv=0.05)).verdict is Verdict.reproduced
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_values_without_a_ratio_are_refused(bad: float) -> None:
+    with pytest.raises(RecordError, match="finite values above zero"):
+        decide([1.0] * 5, [1.0] * 4 + [bad], RECORDED)
+
+
+def test_an_empty_sample_is_refused() -> None:
+    with pytest.raises(RecordError, match="the sample is empty"):
+        decide([1.0] * 5, [], RECORDED)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"margin": 0},
+        {"margin": 1},
+        {"margin": math.nan},
+        {"alpha": 0},
+        {"alpha": 0.5},
+        {"minimum": 2},
+        {"maximum": 4},
+        {"step": 0},
+        {"rho": 0.5},
+        {"session_cv": -0.1},
+        {"seed": -1},
+    ],
+)
+def test_senseless_designs_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"replay design: {next(iter(fields))} must be"):
+        Design(**fields)
+
+
+def test_too_many_looks_are_refused_with_a_step_that_works() -> None:
+    with pytest.raises(UsageError) as caught:
+        Design(maximum=1000, step=1)
+    assert caught.value.hint is not None and "at least 11 trials" in caught.value.hint
+    assert len(Design(maximum=1000, step=11).looks) <= 100
+
+
+def test_looks_end_at_the_maximum() -> None:
+    assert Design(minimum=5, maximum=22, step=5).looks == (5, 10, 15, 20, 22)
+    assert Design(minimum=5, maximum=5).looks == (5,)
+
+
+# -- batches ------------------------------------------------------------------------------------------------------
+
+
+def answer(final: bool) -> Decision:
+    if final:
+        return decide([20.0] * 5, [20.0] * 5, CONTROL)
+    return decide(trials(5, 20, 0.1, 1), trials(5, 20, 0.1, 2), CONTROL)
+
+
+def test_batches_lead_from_look_to_look() -> None:
+    assert next_batch(RECORDED, 0, []) == (Arm.replayed,) * 5
+    assert next_batch(RECORDED, 7, [answer(final=False)]) == (Arm.replayed,) * 3
+    assert len(next_batch(CONTROL, 5, [answer(final=False)])) == 10
+    assert next_batch(RECORDED, 30, [answer(final=False)]) == ()
+
+
+def test_a_cell_goes_on_until_all_its_metrics_are_answered() -> None:
+    assert next_batch(CONTROL, 5, [answer(final=True), answer(final=False)]) != ()
+    assert next_batch(CONTROL, 5, [answer(final=True), answer(final=True)]) == ()
+
+
+@given(st.integers(0, 2**32), st.integers(0, 14))
+def test_pairs_are_whole_and_two_of_them_are_mirrored(seed: int, couple: int) -> None:
+    design = Design(reference=Reference.control, minimum=30, maximum=30, seed=seed)
+    order = next_batch(design, 2 * couple, [])
+    assert len(order) == 2 * (30 - 2 * couple)
+    first, second, third, fourth = order[:4]
+    assert {first, second} == {Arm.control, Arm.replayed}
+    assert (third, fourth) == (second, first)
+
+
+def test_order_of_pairs_varies_with_the_seed_and_survives_a_restart() -> None:
+    whole = Design(reference=Reference.control, minimum=30, maximum=30)
+    orders = {next_batch(replace(whole, seed=seed), 0, []) for seed in range(20)}
+    assert len(orders) > 1
+    assert next_batch(whole, 0, [])[14:] == next_batch(whole, 7, [])
