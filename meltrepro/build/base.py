@@ -8,11 +8,11 @@ in its place: artifacts do not depend on which base they were built in.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from meltrepro.store.cas import Store
 
 SUITE = "trixie"
 """Debian 13."""
+INCLUDED = ("libstdc++6",)
+"""Packages besides the essential ones: the cmake of the toolchain is linked with it."""
 _VOLATILE = (
     "dev",
     "proc",
@@ -55,7 +57,7 @@ class Package:
 
 
 def resolve(store: Store, sink: Sink) -> tuple[Package, ...]:
-    """Fetch the suite's essential packages of today into the store and pin them, ordered by name.
+    """Fetch the packages of today into the store and pin them, ordered by name.
 
     Raises `EngineError` where `mmdebstrap` is missing or its archive cannot be reached.
     """
@@ -65,7 +67,7 @@ def resolve(store: Store, sink: Sink) -> tuple[Package, ...]:
         _mmdebstrap(
             scratch,
             "--skip=essential/unlink,cleanup",
-            f"--essential-hook=sync-out /var/cache/apt/archives {debs}",
+            f"--customize-hook=sync-out /var/cache/apt/archives {debs}",
             SUITE,
             "/dev/null",
         )
@@ -100,13 +102,26 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
             stanzas.append(
                 f"{_control(repository / name)}\nFilename: ./{name}\nSize: {size}\nSHA256: {package.digest}\n"
             )
-        (repository / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+        listing = "\n".join(stanzas).encode()
+        (repository / "Packages").write_bytes(listing)
+        (repository / "Release").write_text(_release(packages, listing), encoding="utf-8")
         _mmdebstrap(scratch, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
         with tarfile.open(scratch / "root.tar") as root:
+            if "./bin" not in root.getnames():
+                raise EngineError("mmdebstrap made a file system without /bin: it did not take the pinned packages")
             digest = normalize(root, scratch / "layer.tar", drop=_VOLATILE)
         store.put_file(scratch / "layer.tar", move=True)
         store.put_ref("base-layer", key, {"digest": digest})
         return Layer(store.path(digest), digest)
+
+
+def _release(packages: Sequence[Package], listing: bytes) -> str:
+    """What makes apt take the repository for the suite: mmdebstrap looks for essential packages by its code name."""
+    architectures = sorted({package.architecture for package in packages} - {"all"})
+    return (
+        f"Suite: {SUITE}\nCodename: {SUITE}\nArchitectures: {' '.join(architectures)}\n"
+        f"SHA256:\n {hashlib.sha256(listing).hexdigest()} {len(listing)} Packages\n"
+    )
 
 
 def _pin(store: Store, deb: Path) -> Package:
@@ -126,7 +141,7 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
     if program is None:
         raise EngineError("cannot make the base image: mmdebstrap is not installed", hint=_INSTALL)
     result = subprocess.run(
-        [program, "--variant=essential", *arguments],
+        [program, "--variant=essential", f"--include={','.join(INCLUDED)}", *arguments],
         capture_output=True,
         text=True,
         env={**_environment(), "TMPDIR": str(scratch)},
@@ -151,9 +166,7 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _scratch(store: Store) -> Iterator[Path]:
-    """A temporary folder beside the store, so that finished files move into it; readable for apt's own user."""
-    parent = store.root / "scratch"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    """A scratch folder that apt's own user can read."""
+    with store.scratch() as folder:
+        folder.chmod(0o755)
+        yield folder

@@ -35,6 +35,7 @@ from meltrepro.steps import Sink, step
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Machine names of the kernel and of container images."""
 _LABEL = "io.meltrepro.recipe"
+_OWNER = "io.meltrepro.owner"
 _FIX = "meltrepro doctor --fix starts one where it may, and says how where it may not"
 
 
@@ -59,7 +60,7 @@ class DockerEngine:
         """The image of base and toolchain, with the same id wherever the same pins are used."""
         return Image("meltrepro/toolchain", self._layers())
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
         """Build the recipe's image and copy its `/out` into the empty folder `out`."""
         builder = self._builder(recipe.triple, log, sink)
         labels = {**recipe.labels, _LABEL: recipe.name}
@@ -76,7 +77,9 @@ class DockerEngine:
         files: dict[str, bytes | Path] = {"Dockerfile": dockerfile.encode()}
         files |= {f"recipe/{name}": content for name, content in recipe.files.items()}
         files |= {f"inputs/{name}": path for name, path in recipe.inputs.items()}
-        image = self._docker_build(files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)})
+        image = self._docker_build(
+            files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)}, fresh=fresh
+        )
         with _engine_errors():
             try:
                 self._copy_out(image, out)
@@ -101,7 +104,7 @@ class DockerEngine:
                 # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                labels={_LABEL: "execution"},
+                labels={_LABEL: "execution", _OWNER: execution.owner},
             )
             try:
                 container.start()
@@ -120,6 +123,15 @@ class DockerEngine:
             finally:
                 with contextlib.suppress(NotFound):
                     container.remove(force=True, v=True)
+
+    def stop_strays(self, owner: str) -> int:
+        """Remove the containers of this owner that outlived the process that started them; returns how many."""
+        with _engine_errors():
+            strays = self._client.containers.list(all=True, filters={"label": f"{_OWNER}={owner}"})
+            for container in strays:
+                with contextlib.suppress(NotFound):
+                    container.remove(force=True, v=True)
+        return len(strays)
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -162,6 +174,7 @@ class DockerEngine:
         *,
         tag: str | None,
         args: Mapping[str, str],
+        fresh: bool = False,
     ) -> str:
         """Run the classic builder with the network off; returns the image's id."""
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +184,7 @@ class DockerEngine:
                 fileobj=context,
                 custom_context=True,
                 tag=tag,
+                nocache=fresh,
                 rm=True,
                 forcerm=True,
                 network_mode="none",

@@ -108,14 +108,15 @@ def _json(value: object) -> bytes:
 def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str] = ()) -> str:
     """Rewrite a tar with everything that varies taken out (order, times, owners' names); return its sha256.
 
-    Members whose path equals or lies below an entry of `drop` are left out, device nodes too.
+    Files named in `drop` and everything below a folder named there are left out; the folder itself stays. Device nodes
+    are left out too.
     """
     members: dict[str, tarfile.TarInfo] = {}
     for member in source:
         name = member.name.removeprefix("./").strip("/")
-        if not name or name == "." or member.isdev() or any(name == d or name.startswith(d + "/") for d in drop):
-            continue
-        members[name] = member
+        dropped = any(name.startswith(d + "/") or (name == d and not member.isdir()) for d in drop)
+        if name not in ("", ".") and not member.isdev() and not dropped:
+            members[name] = member
     with destination.open("wb") as raw:
         sink = _Hashing(raw)
         with tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as out:

@@ -9,6 +9,7 @@ from typing import Self, TextIO
 
 from meltrepro.steps import Sink, Step
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _COUNTER = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
@@ -33,6 +34,7 @@ class BuildLog:
 
     def write(self, text: str) -> None:
         """Append output as it arrives, in pieces of any size."""
+        text = _COLOUR.sub("", text)
         self._file.write(text)
         self._file.flush()
         *lines, self._rest = (self._rest + text).split("\n")

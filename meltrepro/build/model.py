@@ -87,6 +87,8 @@ class Execution:
     timeout_s: float | None = None
     stdout: Path | None = None
     stderr: Path | None = None
+    owner: str = ""
+    """Marks what the execution starts, so that `Engine.stop_strays` finds what a killed process left running."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,20 @@ class Engine(Protocol):
         """Name and version for records; raises `EngineError` with the way out where the engine does not answer."""
         ...
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
         """Execute a recipe with the network off and put the contents of its `/out` into the empty folder `out`.
 
+        `fresh` forbids the use of anything that an earlier build of the same recipe left behind.
         Raises `BuildError` (the step failed) or `EngineError` (the engine went away); the log is kept either way.
         """
         ...
 
     def execute(self, execution: Execution) -> Exit:
         """Run a command to its end, or stop it with everything that it started. Raises `EngineError`."""
+        ...
+
+    def stop_strays(self, owner: str) -> int:
+        """Stop executions of this owner that outlived the process that started them; returns how many."""
         ...
 
 

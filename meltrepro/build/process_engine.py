@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -60,11 +59,11 @@ class ProcessEngine:
             )
         return result.stdout.strip()
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink) -> None:
-        """Run the recipe's phases in the sandbox; its `/out` is the folder `out`."""
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+        """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""
         root = self._root()
         cache = self._warm_cache(root, recipe.triple, log, sink)
-        with self._scratch() as scratch, step(sink, "build", recipe.name), BuildLog(log, recipe.name, sink) as build_log:
+        with self._store.scratch() as scratch, step(sink, "build", recipe.name), BuildLog(log, recipe.name, sink) as build_log:
             for name, content in recipe.files.items():
                 path = scratch / "recipe" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +113,10 @@ class ProcessEngine:
                 _kill_group(process)
         return Exit(status if status >= 0 else 128 - status)
 
+    def stop_strays(self, owner: str) -> int:
+        """Nothing to stop: no execution outlives the process that started it."""
+        return 0
+
     # -- what builds share ----------------------------------------------------------------------------------------
 
     def _root(self) -> Path:
@@ -124,7 +127,7 @@ class ProcessEngine:
         with self._store.lock(f"rootfs-{key}"):
             if root.exists():
                 return root
-            with step(self._sink, "rootfs.unpack", key), self._scratch() as scratch:
+            with step(self._sink, "rootfs.unpack", key), self._store.scratch() as scratch:
                 for layer in layers:
                     with tarfile.open(layer.path) as tar:
                         tar.extractall(scratch / "root", filter="tar")
@@ -143,7 +146,7 @@ class ProcessEngine:
             if cache.exists():
                 return cache
             name = f"builder for {triple}"
-            with self._scratch() as scratch, step(sink, "build", name), BuildLog(log, name, sink) as build_log:
+            with self._store.scratch() as scratch, step(sink, "build", name), BuildLog(log, name, sink) as build_log:
                 (scratch / "cache").mkdir()
                 (scratch / "warm.sh").write_bytes(warm)
                 sandbox = [
@@ -157,13 +160,6 @@ class ProcessEngine:
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 (scratch / "cache").rename(cache)
         return cache
-
-    @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        parent = self._store.root / "scratch"
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
-            yield Path(name)
 
 
 def _bubblewrap() -> str:

@@ -67,12 +67,15 @@ def layer(wheels: Mapping[str, Path], store: Store, sink: Sink) -> Layer:
     known = store.get_ref("toolchain", identity())
     if known is not None and store.has(known["digest"]):
         return Layer(store.path(known["digest"]), known["digest"])
-    with step(sink, "toolchain.assemble", "zig, cmake, ninja"), store.writer() as raw:
-        with tarfile.open(fileobj=raw, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-            for name, content, executable in sorted(_files(wheels), key=lambda file: file[0]):
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mtime, entry.mode = len(content), EPOCH, 0o755 if executable else 0o644
-                tar.addfile(entry, io.BytesIO(content))
+    with (
+        step(sink, "toolchain.assemble", "zig, cmake, ninja"),
+        store.writer() as raw,
+        tarfile.open(fileobj=raw, mode="w|", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for name, content, executable in sorted(_files(wheels), key=lambda file: file[0]):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.mode = len(content), EPOCH, 0o755 if executable else 0o644
+            tar.addfile(entry, io.BytesIO(content))
     digest = raw.digest
     store.put_ref("toolchain", identity(), {"digest": digest})
     return Layer(store.path(digest), digest)

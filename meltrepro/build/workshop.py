@@ -78,6 +78,19 @@ class Workshop:
             self.lock = self.lock.model_copy(update={"sources": {**self.lock.sources, pin.source: new}})
         return new
 
+    def source_key(self, source: Source, base_dir: Path) -> str:
+        """The name of a source in the lock."""
+        return self.fetcher.pin(source, base_dir).source
+
+    def forget(self, key: str) -> None:
+        """Drop what is remembered of a source, so that the next pin asks its server anew."""
+        self.fetcher.forget(key)
+
+    def forget_base(self) -> None:
+        """Drop the base's packages, so that the next build takes today's."""
+        self.store.drop_ref("base", base.SUITE)
+        self._layers = None
+
     # -- engine, base, toolchain ----------------------------------------------------------------------------------
 
     def _make_engine(self) -> Engine:

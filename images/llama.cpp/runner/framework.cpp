@@ -1,0 +1,279 @@
+#include "framework.h"
+
+#include "failure.h"
+#include "llama.h"
+#include "signals.h"
+
+#include <algorithm>
+#include <sstream>
+
+// The release's file under releases/ says which C API it has, by the month in which that API was current.
+#if MELT_LLAMA_API >= 202610
+#include "ggml-cpu.h"
+#elif MELT_LLAMA_API != 202402 && MELT_LLAMA_API != 202403
+#error "framework.cpp does not know this release's API"
+#endif
+
+namespace melt {
+namespace {
+
+bool keep_loading(float, void *) { return stop_signal() == 0; }
+
+#if MELT_LLAMA_API >= 202610
+
+llama_model * load(const std::string & path, llama_model_params params) {
+    params.load_mode = LLAMA_LOAD_MODE_MMAP;
+    return llama_model_load_from_file(path.c_str(), params);
+}
+
+llama_context * create(llama_model * model, const llama_context_params & params) {
+    return llama_init_from_model(model, params);
+}
+
+void release(llama_model * model) { llama_model_free(model); }
+int32_t vocabulary_size(const llama_model * model) { return llama_vocab_n_tokens(llama_model_get_vocab(model)); }
+int32_t trained_context(const llama_model * model) { return llama_model_n_ctx_train(model); }
+bool wants_bos(const llama_model * model) { return llama_vocab_get_add_bos(llama_model_get_vocab(model)); }
+
+int32_t tokenize_into(const llama_model * model, const std::string & text, std::vector<Token> & tokens, bool bos) {
+    return llama_tokenize(llama_model_get_vocab(model), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                          static_cast<int32_t>(tokens.size()), bos, true);
+}
+
+int32_t piece_into(const llama_model * model, Token token, std::string & buffer) {
+    return llama_token_to_piece(llama_model_get_vocab(model), token, buffer.data(), static_cast<int32_t>(buffer.size()), 0,
+                                false);
+}
+
+bool ends_generation(const llama_model * model, Token token) {
+    return llama_vocab_is_eog(llama_model_get_vocab(model), token);
+}
+
+llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
+const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
+void empty(llama_context * context) { llama_memory_clear(llama_get_memory(context), false); }
+
+#else
+
+llama_model * load(const std::string & path, llama_model_params params) {
+    params.use_mmap = true;
+    return llama_load_model_from_file(path.c_str(), params);
+}
+
+llama_context * create(llama_model * model, const llama_context_params & params) {
+    return llama_new_context_with_model(model, params);
+}
+
+void release(llama_model * model) { llama_free_model(model); }
+int32_t vocabulary_size(const llama_model * model) { return llama_n_vocab(model); }
+int32_t trained_context(const llama_model * model) { return llama_n_ctx_train(model); }
+
+bool wants_bos(const llama_model * model) {
+    const int32_t said = llama_add_bos_token(model);  // -1: the model does not say
+    return said == -1 ? llama_vocab_type(model) == LLAMA_VOCAB_TYPE_SPM : said == 1;
+}
+
+int32_t tokenize_into(const llama_model * model, const std::string & text, std::vector<Token> & tokens, bool bos) {
+    return llama_tokenize(model, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                          static_cast<int32_t>(tokens.size()), bos, true);
+}
+
+int32_t piece_into(const llama_model * model, Token token, std::string & buffer) {
+    return llama_token_to_piece(model, token, buffer.data(), static_cast<int32_t>(buffer.size()));
+}
+
+// These releases know of one EOS token only. Chat models end their turns with others, which later releases find by
+// their text; the same texts here, so that all releases stop at the same token.
+bool ends_generation(const llama_model * model, Token token) {
+    static const char * const texts[] = {"<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
+                                         "<|endoftext|>", "</s>",       "<EOT>",   "<|end_of_text|>"};
+    if (token == llama_token_eos(model)) {
+        return true;
+    }
+    const std::string text = llama_token_get_text(model, token);
+    return llama_token_get_type(model, token) == LLAMA_TOKEN_TYPE_CONTROL &&
+           std::find(std::begin(texts), std::end(texts), text) != std::end(texts);
+}
+
+llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama_batch_get_one(tokens, count, past, 0); }
+const float * last_logits(llama_context * context) { return llama_get_logits(context); }
+void empty(llama_context * context) { llama_kv_cache_clear(context); }
+
+#endif
+
+#if MELT_LLAMA_API >= 202403
+
+// One step of ours is one step of the framework's, as it was before it told logical from physical batches.
+void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
+void synchronize(llama_context * context) { llama_synchronize(context); }
+
+#else
+
+void limit_step(llama_context_params &) {}
+void synchronize(llama_context *) {}
+
+#endif
+
+}  // namespace
+
+std::string system_info() { return llama_print_system_info(); }
+
+// -- model ------------------------------------------------------------------------------------------------------------
+
+Model::Model(const std::string & path, int32_t gpu_layers) {
+    llama_backend_init();
+    llama_model_params params = llama_model_default_params();
+    params.n_gpu_layers = gpu_layers;
+    params.progress_callback = keep_loading;
+    model = load(path, params);
+    throw_if_stopped();
+    if (model == nullptr) {
+        throw Failure(ExitCode::model, "model " + path + " cannot be loaded; stderr says why");
+    }
+    for (Token token = 0; token < n_vocab(); ++token) {
+        if (ends_generation(model, token)) {
+            ends.push_back(token);
+        }
+    }
+}
+
+Model::~Model() { release(model); }
+
+uint64_t Model::n_params() const { return llama_model_n_params(model); }
+int32_t Model::n_vocab() const { return vocabulary_size(model); }
+int32_t Model::n_ctx_train() const { return trained_context(model); }
+
+std::vector<Token> Model::tokenize(const std::string & text, bool first) const {
+    const bool bos = first && wants_bos(model);
+    // Never more tokens than bytes, but for what a tokenizer puts in front.
+    std::vector<Token> tokens(text.size() + 8);
+    const int32_t count = tokenize_into(model, text, tokens, bos);
+    if (count < 0) {
+        throw Failure(ExitCode::decode, "a text of " + std::to_string(text.size()) + " bytes cannot be tokenized");
+    }
+    tokens.resize(static_cast<size_t>(count));
+    return tokens;
+}
+
+std::string Model::piece(Token token) const {
+    std::string text(64, '\0');
+    int32_t length = piece_into(model, token, text);
+    if (length < 0) {
+        text.resize(static_cast<size_t>(-length));
+        length = piece_into(model, token, text);
+    }
+    text.resize(static_cast<size_t>(std::max(length, 0)));
+    return text;
+}
+
+bool Model::is_end(Token token) const { return std::binary_search(ends.begin(), ends.end(), token); }
+
+std::optional<std::string> Model::metadata(const std::string & key) const {
+    std::string value(4096, '\0');
+    const int32_t length = llama_model_meta_val_str(model, key.c_str(), value.data(), value.size());
+    if (length < 0) {
+        return std::nullopt;
+    }
+    value.resize(std::min(static_cast<size_t>(length), value.size() - 1));
+    return value;
+}
+
+std::optional<uint64_t> Model::kv_bytes(int32_t n_ctx) const {
+    constexpr uint64_t bytes_per_value = 2;  // keys and values are kept as f16
+    const std::string arch = metadata("general.architecture").value_or("");
+    const auto number = [&](const std::string & key) { return metadata(arch + "." + key); };
+    const auto layers = number("block_count"), heads = number("attention.head_count"), width = number("embedding_length");
+    if (!layers || !heads || !width) {
+        return std::nullopt;
+    }
+    // One number for all layers, or a list with one for each.
+    std::istringstream per_layer(number("attention.head_count_kv").value_or(*heads));
+    const bool is_list = per_layer.peek() == '[';
+    uint64_t kv_heads = 0;
+    for (uint64_t count = 0; (per_layer.ignore(is_list ? 1 : 0), per_layer >> count);) {
+        kv_heads += is_list ? count : count * std::stoull(*layers);
+    }
+    const auto size_of_head = [&](const std::string & key) {
+        const auto said = number(key);
+        return said ? std::stoull(*said) : std::stoull(*width) / std::stoull(*heads);
+    };
+    const uint64_t values = size_of_head("attention.key_length") + size_of_head("attention.value_length");
+    return kv_heads * values * static_cast<uint64_t>(n_ctx) * bytes_per_value;
+}
+
+// -- context ----------------------------------------------------------------------------------------------------------
+
+#if MELT_LLAMA_API >= 202610
+
+// Without a pool of its own, every graph would start and join threads anew.
+struct Context::Threads {
+    explicit Threads(int32_t count) {
+        ggml_threadpool_params params = ggml_threadpool_params_default(count);
+        pool = ggml_threadpool_new(&params);
+    }
+    ~Threads() { ggml_threadpool_free(pool); }
+
+    void attach(llama_context * context) const { llama_attach_threadpool(context, pool, nullptr); }
+
+    ggml_threadpool * pool;
+};
+
+#else
+
+struct Context::Threads {
+    explicit Threads(int32_t) {}
+    void attach(llama_context *) const {}
+};
+
+#endif
+
+Context::Context(const Model & model, const Request & request, OperatorProfile * profile)
+    : threads(std::make_unique<Threads>(request.threads)), positions(request.context) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = static_cast<uint32_t>(request.context);
+    params.n_batch = static_cast<uint32_t>(std::min(request.batch, request.context));
+    limit_step(params);
+    params.n_threads = static_cast<decltype(params.n_threads)>(request.threads);
+    params.n_threads_batch = params.n_threads;
+    if (profile != nullptr) {
+        params.cb_eval = OperatorProfile::callback;
+        params.cb_eval_user_data = profile;
+    }
+    context = create(model.handle(), params);
+    if (context == nullptr) {
+        throw Failure(ExitCode::context,
+                      "a context of " + std::to_string(request.context) + " tokens cannot be created; stderr says why");
+    }
+    threads->attach(context);
+}
+
+Context::~Context() { llama_free(context); }
+
+int32_t Context::n_ctx() const { return static_cast<int32_t>(llama_n_ctx(context)); }
+int32_t Context::n_batch() const { return static_cast<int32_t>(llama_n_batch(context)); }
+
+void Context::decode(const std::vector<Token> & tokens) {
+    std::vector<Token> copy = tokens;
+    const auto total = static_cast<int32_t>(copy.size());
+    for (int32_t begin = 0; begin < total;) {
+        throw_if_stopped();
+        const int32_t count = std::min(n_batch(), total - begin);
+        const int32_t status = llama_decode(context, batch_of(copy.data() + begin, count, past));
+        if (status != 0) {
+            throw Failure(ExitCode::decode, "decoding " + std::to_string(count) + " tokens after " + std::to_string(past) +
+                                                " failed with status " + std::to_string(status));
+        }
+        begin += count;
+        past += count;
+    }
+    synchronize(context);
+}
+
+const float * Context::logits() const { return last_logits(context); }
+
+void Context::clear() {
+    empty(context);
+    past = 0;
+}
+
+}  // namespace melt

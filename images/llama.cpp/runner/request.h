@@ -1,0 +1,37 @@
+// request.json, version 1.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace melt {
+
+struct Sampling {
+    bool greedy;
+    double temperature;
+    int32_t top_k;  // 0 keeps every token
+    double top_p;
+    double repeat_penalty;
+    int32_t repeat_last_n;
+    uint64_t seed;
+};
+
+struct Request {
+    std::string model;
+    int32_t context;
+    int32_t threads;
+    int32_t batch;
+    int32_t gpu_layers;
+    int32_t max_tokens;
+    bool ignore_eos;
+    Sampling sampling;
+    std::vector<std::vector<std::string>> conversations;
+    bool profile_operators;
+    int32_t warmup_tokens;
+};
+
+// Throws Failure(bad_request), naming the field, where the file cannot be read or anything in it is wrong.
+Request read_request(const std::string & path);
+
+}  // namespace melt

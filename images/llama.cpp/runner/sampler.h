@@ -1,0 +1,53 @@
+// The runner's own sampler (docs/runner.md), so that two versions of a framework differ by their logits alone.
+#pragma once
+
+#include "request.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace melt {
+
+using Token = int32_t;
+
+// PCG32 (pcg_xsh_rr_64_32), on the stream that its reference implementation takes by default.
+class Pcg32 {
+public:
+    explicit Pcg32(uint64_t seed);
+    uint32_t next();
+    // In [0, 1).
+    double uniform() { return next() * 0x1p-32; }
+
+private:
+    uint64_t state;
+};
+
+class Sampler {
+public:
+    // `banned` tokens are never chosen.
+    Sampler(const Sampling & sampling, std::vector<Token> banned);
+
+    void seed(uint64_t seed) { random = Pcg32(seed); }
+
+    // The next token after `history`; throws Failure(decode) where logits are not numbers.
+    Token sample(const float * logits, int32_t n_vocab, const std::vector<Token> & history);
+
+private:
+    struct Candidate {
+        Token id;
+        double value;  // the logit, later its weight
+    };
+
+    bool is_banned(Token id) const;
+    Token greedy(const float * logits, int32_t n_vocab) const;
+    void penalize(const std::vector<Token> & history);
+    void keep_largest(size_t count);
+    Token draw();
+
+    const Sampling sampling;
+    const std::vector<Token> banned;  // sorted
+    Pcg32 random;
+    std::vector<Candidate> candidates;
+};
+
+}  // namespace melt

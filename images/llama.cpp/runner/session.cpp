@@ -1,0 +1,122 @@
+#include "session.h"
+
+#include "clock.h"
+#include "failure.h"
+#include "memory.h"
+#include "signals.h"
+
+namespace melt {
+
+Session::Session(const Request & request, const Model & model, Context & context, OperatorProfile & profile,
+                 Events & events)
+    : request(request), model(model), context(context), profile(profile), events(events),
+      sampler(request.sampling, request.ignore_eos ? model.end_of_generation() : std::vector<Token>{}) {}
+
+// Half of the tokens as a prompt, the others one by one, so that both ways of decoding have been walked.
+void Session::warm_up() {
+    const int32_t count = std::min(request.warmup_tokens, context.limit());
+    if (count == 0) {
+        return;
+    }
+    events.add("warmup_begin", {{"n", count}});
+    const std::vector<Token> source = model.tokenize(request.conversations.front().front(), true);
+    std::vector<Token> tokens;
+    for (size_t i = 0; i < static_cast<size_t>(count) && !source.empty(); ++i) {
+        tokens.push_back(source[i % source.size()]);
+    }
+    const auto middle = tokens.begin() + static_cast<std::ptrdiff_t>((tokens.size() + 1) / 2);
+    context.decode({tokens.begin(), middle});
+    for (auto token = middle; token != tokens.end(); ++token) {
+        context.decode({*token});
+    }
+    context.clear();
+    events.add("warmup_end");
+    events.flush();
+}
+
+void Session::run() {
+    for (size_t conversation = 0; conversation < request.conversations.size(); ++conversation) {
+        converse(conversation);
+    }
+}
+
+void Session::converse(size_t conversation) {
+    events.add("conversation_begin", {{"c", conversation}});
+    context.clear();
+    history.clear();
+    sampler.seed(request.sampling.seed + conversation);
+    const size_t turns = request.conversations[conversation].size();
+    for (size_t turn = 0; turn < turns; ++turn) {
+        const Stop stop = take_turn(conversation, turn);
+        if (stop == Stop::context) {
+            break;
+        }
+        // An answer that was cut off stays in the conversation whole; its last token has not been decoded yet.
+        if (stop == Stop::length && turn + 1 < turns && context.n_past() < context.limit()) {
+            context.decode({history.back()});
+        }
+    }
+    events.add("conversation_end", {{"c", conversation}});
+    events.flush();
+}
+
+Session::Stop Session::take_turn(size_t conversation, size_t turn) {
+    events.add("turn_begin", {{"c", conversation}, {"i", turn}});
+    const std::vector<Token> prompt = model.tokenize(request.conversations[conversation][turn], turn == 0);
+    if (prompt.empty()) {
+        throw Failure(ExitCode::decode, "turn " + std::to_string(turn) + " of conversation " +
+                                            std::to_string(conversation) + " has no tokens");
+    }
+    size_t n_generated = 0;
+    std::string text;
+    Stop stop = Stop::context;
+    if (prompt.size() <= static_cast<size_t>(context.limit() - context.n_past())) {
+        history.insert(history.end(), prompt.begin(), prompt.end());
+        profile.enter(OperatorProfile::Phase::prefill);
+        events.add("prefill_begin", {{"n", prompt.size()}});
+        context.decode(prompt);
+        events.add("prefill_end");
+        profile.enter(OperatorProfile::Phase::generation);
+        stop = generate(n_generated, text);
+        profile.enter(OperatorProfile::Phase::none);
+    }
+    end_turn(conversation, turn, prompt.size(), n_generated, stop, text);
+    return stop;
+}
+
+Session::Stop Session::generate(size_t & n_generated, std::string & text) {
+    std::vector<Token> last(1);
+    for (;;) {
+        last[0] = sampler.sample(context.logits(), model.n_vocab(), history);
+        events.add_token(monotonic_ns(), static_cast<int64_t>(n_generated), last[0]);
+        n_generated += 1;
+        if (model.is_end(last[0])) {
+            return Stop::eog;
+        }
+        history.push_back(last[0]);
+        text += model.piece(last[0]);
+        if (n_generated == static_cast<size_t>(request.max_tokens)) {
+            return Stop::length;
+        }
+        if (context.n_past() == context.limit()) {
+            return Stop::context;
+        }
+        context.decode(last);
+    }
+}
+
+void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t n_generated, Stop stop,
+                       const std::string & text) {
+    static const char * const names[] = {"eog", "length", "context"};
+    events.add("turn_end", {{"c", conversation},
+                            {"i", turn},
+                            {"n_prompt", n_prompt},
+                            {"n_gen", n_generated},
+                            {"n_past", context.n_past()},
+                            {"stop", names[static_cast<int>(stop)]},
+                            {"text", text}});
+    events.add("mem", memory_fields("turn"));
+    events.flush();
+}
+
+}  // namespace melt

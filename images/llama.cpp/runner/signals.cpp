@@ -1,0 +1,75 @@
+#include "signals.h"
+
+#include "clock.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <unistd.h>
+
+namespace melt {
+namespace {
+
+volatile sig_atomic_t requested = 0;
+volatile sig_atomic_t abort_code = static_cast<int>(ExitCode::bad_request);
+volatile sig_atomic_t events_file = -1;
+
+// Appends a number to a text; for handlers, where snprintf may not be called.
+char * put(char * end, int64_t number) {
+    char digits[20];
+    int count = 0;
+    do {
+        digits[count++] = static_cast<char>('0' + number % 10);
+    } while ((number /= 10) != 0);
+    while (count > 0) {
+        *end++ = digits[--count];
+    }
+    return end;
+}
+
+char * put(char * end, const char * text) {
+    const size_t length = std::strlen(text);
+    std::memcpy(end, text, length);
+    return end + length;
+}
+
+void on_stop(int signal) { requested = signal; }
+
+void on_abort(int) {
+    char line[160];
+    char * end = put(line, "{\"e\":\"error\",\"t\":");
+    end = put(end, monotonic_ns());
+    end = put(end, ",\"code\":");
+    end = put(end, static_cast<int64_t>(abort_code));
+    end = put(end, ",\"message\":\"the framework aborted; its last lines on stderr say why\"}\n");
+    const ssize_t written = write(events_file, line, static_cast<size_t>(end - line));
+    _exit(written < 0 ? static_cast<int>(ExitCode::events) : static_cast<int>(abort_code));
+}
+
+void install(int signal, void (*handler)(int)) {
+    struct sigaction action{};
+    action.sa_handler = handler;
+    sigemptyset(&action.sa_mask);
+    sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
+
+void install_signal_handlers(int events) {
+    events_file = events;
+    install(SIGTERM, on_stop);
+    install(SIGINT, on_stop);
+    install(SIGABRT, on_abort);
+}
+
+int stop_signal() { return requested; }
+
+void throw_if_stopped() {
+    if (requested != 0) {
+        throw Stopped{requested};
+    }
+}
+
+void set_abort_code(ExitCode code) { abort_code = static_cast<int>(code); }
+
+}  // namespace melt

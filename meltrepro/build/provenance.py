@@ -1,0 +1,68 @@
+"""A provenance statement for an artifact, in the shape of in-toto Statement v1 with SLSA Provenance v1 as predicate.
+
+It names everything that went in by digest, so that anybody who has those inputs can repeat the build. It stands beside
+the artifact and is no part of its digest, for it tells of one build (when, by which engine), not of the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import meltrepro
+from meltrepro.build import toolchain
+from meltrepro.build.model import Artifact
+from meltrepro.spec.lock import Lock, LockedSource
+
+_BUILD_TYPE = "urn:meltrepro:build:v1"
+
+
+def provenance(
+    artifact: Artifact,
+    *,
+    recipe: str | None,
+    command: tuple[str, ...],
+    inputs: Mapping[str, LockedSource],
+    quantizer: Artifact | None,
+    lock: Lock,
+    engine: str,
+    started_ns: int,
+    finished_ns: int,
+) -> dict[str, object]:
+    """The statement; `recipe` is the recipe's digest for a bundle, `command` the quantizer's for a model."""
+    dependencies = [_dependency(name, source.digest) for name, source in sorted(inputs.items())]
+    if quantizer is not None:
+        dependencies.append(_dependency(quantizer.id, quantizer.digest))
+    if artifact.kind == "bundle":
+        dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.SOURCES.items())]
+        if lock.base is not None:
+            dependencies.append(_dependency(f"base:{lock.base.suite}", lock.base.layer))
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": artifact.id, "digest": {"sha256": artifact.digest}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": _BUILD_TYPE,
+                "externalParameters": {"node": artifact.id, "command": list(command)},
+                "internalParameters": {"key": artifact.key, "recipe": recipe, "toolchain": toolchain.identity()},
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {"id": f"{_BUILD_TYPE}:{engine.split()[0]}", "version": {"meltrepro": meltrepro.__version__, "engine": engine}},
+                "metadata": {
+                    "invocationId": f"{artifact.key}:{started_ns}",
+                    "startedOn": _time(started_ns),
+                    "finishedOn": _time(finished_ns),
+                },
+            },
+        },
+    }
+
+
+def _dependency(name: str, digest: str) -> dict[str, object]:
+    return {"name": name, "digest": {"sha256": digest}}
+
+
+def _time(wall_ns: int) -> str:
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

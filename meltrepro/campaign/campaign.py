@@ -1,0 +1,104 @@
+"""Campaign folders: begin one, find the one to go on with, close it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from pydantic import ValidationError
+
+from meltrepro.campaign import layout
+from meltrepro.campaign.document import CampaignDocument
+from meltrepro.errors import RecordError
+from meltrepro.store.atomic import write_bytes, writing
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign on disk."""
+
+    folder: Path
+    document: CampaignDocument
+    resumed: bool = False
+
+
+def new_id(name: str, wall_ns: int) -> str:
+    """An id that sorts by time: `20261123T040102Z-quickstart-1a2b3c`."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall_ns // 10**9))
+    return f"{stamp}-{name}-{token_hex(3)}"
+
+
+def start_or_resume(
+    records: Path, document: CampaignDocument, files: Mapping[str, bytes], *, new: bool = False
+) -> Campaign:
+    """The newest unfinished campaign that does the same work, else (or with `new`) one that begins now.
+
+    `files` are the contents of a new folder besides `campaign.json`, by relative path. A folder appears whole or not
+    at all. The caller holds the locks of the devices. Raises `StoreError`.
+    """
+    found = None if new else _unfinished(records, document)
+    if found is not None:
+        return found
+    folder = records / document.id
+    part = records / f"{layout.PART}{os.getpid()}-{document.id}"
+    _sweep(records)
+    with writing(records):
+        try:
+            for name, content in {**files, layout.CAMPAIGN: _text(document)}.items():
+                write_bytes(part / name, content)
+            part.rename(folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    return Campaign(folder, document)
+
+
+def finish(campaign: Campaign) -> Campaign:
+    """Note that every trial of a campaign has an outcome; raises `StoreError`."""
+    document = campaign.document.model_copy(update={"finished_wall_ns": time.time_ns()})
+    write_bytes(campaign.folder / layout.CAMPAIGN, _text(document))
+    return Campaign(campaign.folder, document, campaign.resumed)
+
+
+def campaigns(records: Path) -> Iterator[Path]:
+    """The campaign folders there are, in no order."""
+    if records.is_dir():
+        yield from (path.parent for path in records.glob(f"[!.]*/{layout.CAMPAIGN}"))
+
+
+def read_document(folder: Path) -> CampaignDocument:
+    """The `campaign.json` of a folder; raises `RecordError` for one that is damaged."""
+    path = folder / layout.CAMPAIGN
+    try:
+        return CampaignDocument.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecordError(f"{path} is damaged: {error}", hint="move the folder away, or restore the file") from error
+
+
+def _unfinished(records: Path, document: CampaignDocument) -> Campaign | None:
+    named = (path for path in campaigns(records) if f"-{document.name}-" in path.name)
+    for folder in sorted(named, reverse=True):
+        try:
+            found = read_document(folder)
+        except RecordError:
+            continue  # whatever happened to an older campaign, this one can run
+        if found.finished_wall_ns is None and found.same_work(document):
+            return Campaign(folder, found, resumed=True)
+    return None
+
+
+def _text(document: CampaignDocument) -> bytes:
+    return document.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _sweep(records: Path) -> None:
+    """Remove folders whose setting-up was killed."""
+    for path in records.glob(f"{layout.PART}*") if records.is_dir() else ():
+        pid = path.name.removeprefix(layout.PART).split("-", 1)[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)

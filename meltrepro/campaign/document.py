@@ -1,0 +1,74 @@
+"""`campaign.json`: what a campaign is, without its results."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from meltrepro.spec.manifest import Order, Sha256, Strict
+
+
+class CellEntry(Strict):
+    """A cell, with the identities of everything that it runs."""
+
+    id: str
+    model: str
+    quantization: str
+    framework: str
+    release: str
+    commit: str
+    target: str
+    workload: str
+    isa: str
+    model_digest: Sha256
+    model_bytes: int
+    bundle_digest: Sha256
+    runner_digest: Sha256
+    source_digest: Sha256
+    """sha256 of the framework's source; of the digests of all of them, where there are several."""
+    params: dict[str, str | int | float]
+
+
+class SkipEntry(Strict):
+    """A cell that does not run, and why."""
+
+    id: str
+    reason: str
+
+
+class TrackingEntry(Strict):
+    """Where results are to be logged; never holds a password."""
+
+    experiment: str
+    uri: str | None
+    enabled: bool
+
+
+class CampaignDocument(Strict):
+    """The whole file."""
+
+    format: Literal[1] = 1
+    id: str
+    name: str
+    description: str
+    started_wall_ns: int
+    finished_wall_ns: int | None = None
+    manifest_digest: Sha256
+    plan_digest: Sha256
+    """Of the plan and of every request that follows from it."""
+    meltrepro_version: str
+    virtual: bool
+    tracking: TrackingEntry
+    engine: str
+    only: list[str]
+    seed: int
+    order: Order
+    cells: list[CellEntry]
+    skipped: list[SkipEntry]
+
+    def same_work(self, other: CampaignDocument) -> bool:
+        """Whether the trials of one could as well belong to the other."""
+        return self._work() == other._work()
+
+    def _work(self) -> tuple[object, ...]:
+        cells = [(cell.id, cell.isa, cell.model_digest, cell.bundle_digest, cell.runner_digest) for cell in self.cells]
+        return (self.name, self.manifest_digest, self.plan_digest, self.engine, self.virtual, cells)

@@ -1,0 +1,124 @@
+"""Why a trial failed: one kind each, whether trying again may help, and what the runner said last."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from meltrepro.errors import MeltreproError
+from meltrepro.spec import record
+from meltrepro.targets.base import TrialResult
+
+EVENTS_UNWRITABLE = 6
+"""Exit status of a runner that cannot write its events (docs/runner.md)."""
+_MEANINGS = {
+    2: "the request cannot be read or is wrong",
+    3: "the model cannot be loaded",
+    4: "the context cannot be created",
+    5: "decoding failed",
+    EVENTS_UNWRITABLE: "the events cannot be written",
+}
+_NOT_STARTED = (126, 127)
+_FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
+"""Signals that a runner does not bring on itself."""
+_TAIL_BYTES = 4096
+_TAIL_LINES = 5
+_UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
+
+
+class Kind(StrEnum):
+    """The kinds of failure; each `Outcome.reason` begins with one."""
+
+    timeout = "timeout"
+    out_of_memory = "out-of-memory"
+    not_started = "not-started"
+    killed = "killed"
+    crashed = "crashed"
+    runner = "runner-error"
+    incomplete = "incomplete-events"
+    target = "target-error"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed trial in one line."""
+
+    kind: Kind
+    message: str
+    transient: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def of_result(result: TrialResult, folder: Path, timeout_s: float) -> Failure | None:
+    """What went wrong in a trial that ran; `None` where it is complete."""
+    last = _last_event(folder / record.EVENTS)
+    said = _said(last, folder)
+    status = result.exit_code
+    if result.timed_out:
+        return Failure(Kind.timeout, f"stopped after {timeout_s:g} s{said}")
+    if result.out_of_memory:
+        return Failure(Kind.out_of_memory, f"the kernel killed the runner for lack of memory{said}")
+    if status in _NOT_STARTED:
+        return Failure(Kind.not_started, f"the runner cannot be started{said}")
+    if status > 128:
+        return _signalled(status - 128, said)
+    if status != 0:
+        meaning = _MEANINGS.get(status, "unknown reason")
+        return Failure(Kind.runner, f"exit status {status}, {meaning}{said}")
+    if last.get("e") != "done":
+        return Failure(Kind.incomplete, f"the runner ended well, but its events do not end with `done`{said}")
+    return None
+
+
+def of_error(error: MeltreproError) -> Failure:
+    """What went wrong where the target itself gave up."""
+    return Failure(Kind.target, f"{type(error).__name__}: {error.message}", error.transient)
+
+
+def _signalled(number: int, said: str) -> Failure:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number in _FROM_OUTSIDE:
+        return Failure(Kind.killed, f"something else stopped the runner with {name}{said}", transient=True)
+    return Failure(Kind.crashed, f"the runner died of {name}{said}")
+
+
+def _said(last: Mapping[str, Any], folder: Path) -> str:
+    """The runner's own error event and the end of its standard error, made safe to show."""
+    parts = []
+    if last.get("e") == "error":
+        parts.append(f"{last.get('code')}: {last.get('message')}")
+    lines = _tail(folder / record.STDERR).decode("utf-8", "replace").splitlines()
+    parts += [line for line in lines if line.strip()][-_TAIL_LINES:]
+    return "".join("\n  " + _UNPRINTABLE.sub("?", part)[:300] for part in parts)
+
+
+def _last_event(path: Path) -> Mapping[str, Any]:
+    """The last line that a runner wrote whole; empty where there is none or it is no event."""
+    lines = _tail(path).split(b"\n")
+    if len(lines) < 2 or lines[-1]:  # a line without its end was cut off
+        return {}
+    try:
+        event = json.loads(lines[-2])
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read()
+    except FileNotFoundError:
+        return b""

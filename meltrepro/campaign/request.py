@@ -1,0 +1,77 @@
+"""From cells to requests: the exact texts and limits that a runner gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from meltrepro.errors import ManifestError, Problem
+from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
+from meltrepro.plan.identity import digest_of
+from meltrepro.plan.model import Cell, DeviceFacts, Plan
+from meltrepro.spec.loader import LoadedManifest, problem_at
+from meltrepro.spec.record import Request, RequestSampling
+
+Conversations = Sequence[Sequence[str]]
+
+
+def make_requests(
+    loaded: LoadedManifest, plan: Plan, conversations: Mapping[str, Conversations], devices: Mapping[str, DeviceFacts]
+) -> dict[str, Request]:
+    """The request of every cell, by cell id; `conversations` are by workload name, cut to what the workload uses.
+
+    Raises `ManifestError` where a prompt would break out of its turn in a model's chat template.
+    """
+    rendered: dict[tuple[str, str], list[list[str]]] = {}
+    problems: list[Problem] = []
+    for cell in plan.cells:
+        key = (cell.model.chat_template, cell.workload_name)
+        if key in rendered:
+            continue
+        rendered[key] = []
+        for number, prompts in enumerate(conversations[cell.workload_name]):
+            try:
+                rendered[key].append(render_turns(TEMPLATES[key[0]], cell.workload.system, prompts))
+            except TemplateError as error:
+                field = "system" if error.turn is None else "conversations"
+                where = "" if error.turn is None else f"conversation {number + 1}, "
+                problems.append(problem_at(loaded, ("workloads", cell.workload_name, field), f"{where}{error}"))
+                if error.turn is None:
+                    break
+    if problems:
+        raise ManifestError(problems, hint="a prompt with such a marker would speak for the model; take it out")
+    return {
+        cell.id: _request(
+            cell,
+            rendered[cell.model.chat_template, cell.workload_name],
+            threads=cell.target.threads or devices[cell.target_name].cores,
+            seed=plan.manifest.protocol.seed,
+        )
+        for cell in plan.cells
+    }
+
+
+def request_digest(request: Request) -> str:
+    """Identity of what is asked for, wherever the model lies."""
+    return digest_of(request.model_dump(mode="json", exclude={"model"}))
+
+
+def _request(cell: Cell, conversations: list[list[str]], *, threads: int, seed: int) -> Request:
+    workload, sampling = cell.workload, cell.workload.sampling
+    return Request(
+        model="",
+        context=workload.context,
+        threads=threads,
+        batch=workload.batch,
+        max_tokens=workload.max_tokens,
+        ignore_eos=workload.ignore_eos,
+        sampling=RequestSampling(
+            greedy=sampling.greedy,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            repeat_penalty=sampling.repeat_penalty,
+            repeat_last_n=sampling.repeat_last_n,
+            seed=seed,
+        ),
+        conversations=conversations,
+    )

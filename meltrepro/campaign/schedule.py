@@ -1,0 +1,69 @@
+"""The order of trials: decided before the first one runs, the same for the same cells, protocol and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meltrepro.spec.manifest import Order, Protocol
+
+
+class Kind(StrEnum):
+    """What a trial is for; only repetitions are ever summarised."""
+
+    warmup = "warmup"
+    repetition = "repetition"
+    profile = "profile"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial to run."""
+
+    cell_id: str
+    kind: Kind
+    index: int
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder below the cell's: `w000`, `r000`, `p000`."""
+        return f"{self.kind[0]}{self.index:03d}"
+
+    def __str__(self) -> str:
+        return f"{self.cell_id} {self.folder}"
+
+
+def schedule(cell_ids: Sequence[str], protocol: Protocol, *, profile: bool = False) -> tuple[Trial, ...]:
+    """Every trial of a campaign in the order in which it runs.
+
+    `interleaved`: rounds of one repetition per cell, each round in an order of its own. `blocked`: cell after cell, the
+    cells in an order drawn from the seed. `as-written`: cell after cell as the manifest names them. A cell's warm-ups
+    come right before its first repetition, its profiled trial, where one is asked for, after its last.
+    """
+    return tuple(_trials(cell_ids, protocol, profile))
+
+
+def _trials(cell_ids: Sequence[str], protocol: Protocol, profile: bool) -> Iterator[Trial]:
+    def repetitions(cell_id: str, indices: Iterable[int]) -> Iterator[Trial]:
+        for index in indices:
+            if index == 0:
+                yield from (Trial(cell_id, Kind.warmup, warmup) for warmup in range(protocol.warmups))
+            yield Trial(cell_id, Kind.repetition, index)
+            if profile and index == protocol.repetitions - 1:
+                yield Trial(cell_id, Kind.profile, 0)
+
+    if protocol.order is Order.interleaved:
+        for index in range(protocol.repetitions):
+            for cell_id in _shuffled(cell_ids, protocol.seed, index):
+                yield from repetitions(cell_id, [index])
+        return
+    blocks = cell_ids if protocol.order is Order.as_written else _shuffled(cell_ids, protocol.seed, 0)
+    for cell_id in blocks:
+        yield from repetitions(cell_id, range(protocol.repetitions))
+
+
+def _shuffled(cell_ids: Iterable[str], seed: int, index: int) -> list[str]:
+    """Ordered by a digest: no random generator whose algorithm may change with the Python version."""
+    return sorted(cell_ids, key=lambda cell_id: hashlib.sha256(f"{seed}/{index}/{cell_id}".encode()).digest())

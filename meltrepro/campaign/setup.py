@@ -1,0 +1,208 @@
+"""Everything that a campaign needs, decided before it begins, and what it writes down of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import meltrepro
+from meltrepro.build.model import Artifact
+from meltrepro.campaign import layout
+from meltrepro.campaign.campaign import new_id
+from meltrepro.campaign.document import CampaignDocument, CellEntry, SkipEntry, TrackingEntry
+from meltrepro.campaign.request import request_digest
+from meltrepro.campaign.trial import CellRun
+from meltrepro.errors import RecordError
+from meltrepro.plan.identity import digest_of, plan_digest, plan_document
+from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.record import Request
+from meltrepro.targets.base import RUNNER, Target
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A plan with everything built and every device at hand."""
+
+    plan: Plan
+    artifacts: Mapping[str, Artifact]
+    """By node id."""
+    requests: Mapping[str, Request]
+    """By cell id."""
+    targets: Mapping[str, Target]
+    devices: Mapping[str, DeviceFacts]
+    """Both by target name."""
+    engine: str
+    """What executes trials, with its version."""
+    lock_text: str
+    builds: Mapping[str, Mapping[str, bytes]]
+    """By node id: the files to keep of its build (Dockerfile, build.sh, build.log), by name."""
+    only: tuple[str, ...] = ()
+    tracking: bool = True
+
+
+def cell_runs(setup: Setup) -> dict[str, CellRun]:
+    """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner."""
+    runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
+    timeout_s = setup.plan.manifest.protocol.timeout_s
+    return {
+        cell.id: CellRun(
+            bundle=setup.artifacts[_bundle_id(cell)],
+            model=setup.artifacts[_model_id(cell)],
+            runner_digest=runners[_bundle_id(cell)],
+            request=setup.requests[cell.id],
+            target=setup.targets[cell.target_name],
+            facts=setup.devices[cell.target_name],
+            timeout_s=timeout_s,
+        )
+        for cell in setup.plan.cells
+    }
+
+
+def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> CampaignDocument:
+    """The `campaign.json` of a campaign that begins now."""
+    plan, manifest = setup.plan, setup.plan.manifest
+    releases = {node.framework_name: node.release for node in plan.bundles}
+    tracking = manifest.tracking
+    return CampaignDocument(
+        id=new_id(manifest.name, wall_ns),
+        name=manifest.name,
+        description=manifest.description,
+        started_wall_ns=wall_ns,
+        manifest_digest=digest_of(manifest),
+        plan_digest=digest_of(
+            {
+                "plan": plan_digest(plan),
+                "requests": {cell_id: request_digest(request) for cell_id, request in setup.requests.items()},
+                "devices": {name: facts.id for name, facts in setup.devices.items()},
+            }
+        ),
+        meltrepro_version=meltrepro.__version__,
+        virtual=any(run.facts.virtual for run in runs.values()),
+        tracking=TrackingEntry(
+            experiment=tracking.experiment or manifest.name,
+            uri=_without_password(tracking.uri),
+            enabled=tracking.enabled and setup.tracking,
+        ),
+        engine=setup.engine,
+        only=list(setup.only),
+        seed=manifest.protocol.seed,
+        order=manifest.protocol.order,
+        cells=[_cell_entry(cell, runs[cell.id], releases[cell.framework_name], manifest) for cell in plan.cells],
+        skipped=[SkipEntry(id=skip.cell_id, reason=skip.reason) for skip in plan.skipped],
+    )
+
+
+def files_of(setup: Setup) -> dict[str, bytes]:
+    """What a campaign folder holds besides `campaign.json` and its trials, by relative path."""
+    import yaml
+
+    manifest = setup.plan.manifest.model_dump(mode="json", exclude_none=True)
+    if "uri" in manifest["tracking"]:
+        manifest["tracking"]["uri"] = _without_password(manifest["tracking"]["uri"])
+    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
+    return {
+        layout.MANIFEST: text.encode(),
+        layout.LOCK: setup.lock_text.encode(),
+        layout.PLAN: json.dumps(plan_document(setup.plan), indent=2, ensure_ascii=False).encode() + b"\n",
+        **{
+            str(layout.build_folder(Path(), node) / name): content
+            for node, files in setup.builds.items()
+            for name, content in files.items()
+        },
+    }
+
+
+def _cell_entry(cell: Cell, run: CellRun, release: Release, manifest: Manifest) -> CellEntry:
+    return CellEntry(
+        id=cell.id,
+        model=cell.model_name,
+        quantization=cell.quantization,
+        framework=cell.framework_name,
+        release=release.name,
+        commit=release.commit,
+        target=cell.target_name,
+        workload=cell.workload_name,
+        isa=cell.isa.name,
+        model_digest=run.model.digest,
+        model_bytes=run.model.size,
+        bundle_digest=run.bundle.digest,
+        runner_digest=run.runner_digest,
+        source_digest=_source_digest(release),
+        params=_params(cell, run, manifest),
+    )
+
+
+def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int | float]:
+    """What varies between cells or explains them, flat."""
+    request, protocol = run.request, manifest.protocol
+    sampling = request.sampling.model_dump(exclude={"seed"})
+    if request.sampling.greedy:
+        sampling = {"greedy": True}  # the rest has no effect
+    params: dict[str, object] = {
+        "kind": cell.framework.kind or cell.framework_name,
+        "chat_template": cell.model.chat_template,
+        "threads": request.threads,
+        "context": request.context,
+        "batch": request.batch,
+        "max_tokens": request.max_tokens,
+        "ignore_eos": request.ignore_eos,
+        "conversations": len(request.conversations),
+        "turns": sum(map(len, request.conversations)),
+        "request_digest": request_digest(request),
+        **{f"sampling.{name}": value for name, value in sampling.items()},
+        **{f"protocol.{name}": getattr(protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")},
+        "device.id": run.facts.id,
+        "device.model": run.facts.model,
+        "device.arch": run.facts.arch,
+        "device.cores": run.facts.cores,
+        "device.memory_bytes": run.facts.memory_bytes,
+        **{f"device.{name}": value for name, value in sorted(run.facts.facts.items())},
+    }
+    return {name: _scalar(value) for name, value in params.items()}
+
+
+def _scalar(value: object) -> str | int | float:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _bundle_id(cell: Cell) -> str:
+    return f"{cell.framework_name}/run/{cell.isa.name}"
+
+
+def _model_id(cell: Cell) -> str:
+    return f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
+
+
+def _runs(artifact: Artifact) -> bool:
+    return artifact.kind == "bundle" and "/run/" in artifact.id
+
+
+def _runner_digest(bundle: Artifact) -> str:
+    path = bundle.path / RUNNER
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordError(
+            f"bundle {bundle.id} has no runner: {path}: {error.strerror}", hint="build it anew: meltrepro build SPEC"
+        ) from error
+
+
+def _source_digest(release: Release) -> str:
+    digests = {name: source.digest for name, source in release.sources.items()}
+    only = next(iter(digests.values())) if len(digests) == 1 else None
+    return only or digest_of(digests)
+
+
+def _without_password(uri: str | None) -> str | None:
+    parts = urlsplit(uri or "")
+    if not parts.hostname or "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

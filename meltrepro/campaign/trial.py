@@ -1,0 +1,125 @@
+"""One attempt at one trial: from an empty folder to a record that ends with `outcome.json`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from meltrepro.build.model import Artifact
+from meltrepro.campaign import failure
+from meltrepro.campaign.request import request_digest
+from meltrepro.campaign.schedule import Kind, Trial
+from meltrepro.errors import MeltreproError, RecordError, StoreError
+from meltrepro.interrupts import held
+from meltrepro.plan.identity import canonical, plain
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.spec import record
+from meltrepro.spec.record import Identities, Outcome, Request, TrialState
+from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
+from meltrepro.targets.base import Target, TrialJob
+
+_ROOM_BYTES = 64 << 10
+"""With less room than this on its disk, a failed trial is the disk's fault."""
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """What all trials of a cell have in common."""
+
+    bundle: Artifact
+    model: Artifact
+    runner_digest: str
+    request: Request
+    target: Target
+    facts: DeviceFacts
+    timeout_s: float
+
+
+def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
+    """Run a trial into `folder`; a failed one is an outcome too.
+
+    Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
+    `StoreError`, `KeyboardInterrupt`.
+    """
+    remove(folder)
+    try:
+        make_folder(folder)
+        outcome = _attempt(run, trial, attempt, folder)
+        with held():
+            write_bytes(folder / record.OUTCOME, outcome.model_dump_json(indent=2).encode() + b"\n")
+        return outcome
+    except BaseException:
+        with held():
+            if not (folder / record.OUTCOME).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what is left has no outcome, so a rerun removes it
+        raise
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """The outcome of a trial; `None` where it never ended. Raises `RecordError` for a damaged one."""
+    try:
+        return Outcome.model_validate_json((folder / record.OUTCOME).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RecordError(
+            f"{folder / record.OUTCOME} is damaged: {error}", hint="start afresh with: meltrepro run --new SPEC"
+        ) from error
+
+
+def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
+    request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
+    job = TrialJob(run.bundle, run.model.path, request, folder, run.timeout_s)
+    started_wall_ns, started = time.time_ns(), time.monotonic()
+    exit_code: int | None = None
+    states: dict[str, Any] = {}
+    try:
+        states["before"] = plain(run.target.state())
+        result = run.target.run_trial(job)
+        exit_code = result.exit_code
+        states["after"] = plain(run.target.state())
+        failed = failure.of_result(result, folder, run.timeout_s)
+    except StoreError:
+        raise
+    except MeltreproError as error:
+        failed = failure.of_error(error)
+    if failed:
+        require_free(folder, _ROOM_BYTES)
+    _seal(folder, {"facts": plain(run.facts), **states})
+    return Outcome(
+        cell=trial.cell_id,
+        repetition=trial.index,
+        warmup=trial.kind is not Kind.repetition,
+        attempt=attempt,
+        state=TrialState.failed if failed else TrialState.ok,
+        reason=str(failed) if failed else None,
+        transient=bool(failed and failed.transient),
+        exit_code=exit_code,
+        started_wall_ns=started_wall_ns,
+        duration_s=time.monotonic() - started,
+        identities=Identities(
+            model=run.model.digest,
+            bundle=run.bundle.digest,
+            runner=run.runner_digest,
+            request=request_digest(request),
+        ),
+        virtual=run.facts.virtual,
+    )
+
+
+def _seal(folder: Path, device: Mapping[str, Any]) -> None:
+    """Bring everything but the outcome to disk, so that an outcome never survives what it stands for."""
+    write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
+    with writing(folder):
+        for path in folder.iterdir():
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        sync_folder(folder)

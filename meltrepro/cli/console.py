@@ -1,0 +1,233 @@
+"""The stream of steps for people: a live view on a terminal, plain lines everywhere else. All of it on stderr."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from meltrepro.steps import Sink, Step, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_TRIAL = "trial"
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What could steer a terminal; a device or a program may have written it."""
+_SHORT_S = 1.0
+"""Steps that took less are not worth a line on a terminal."""
+
+
+@contextmanager
+def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[Sink]:
+    """A sink that shows steps until the block ends; `quiet` shows nothing."""
+    if quiet:
+        yield silent
+        return
+    from rich.console import Console
+
+    out = output or Console(stderr=True, highlight=False)
+    if out.is_terminal and not out.is_dumb_terminal:
+        with _Live(out) as live:
+            yield live
+    else:
+        yield _Plain(out)
+
+
+def describe(step: Step) -> str | None:
+    """A step as one line without control characters; `None` for steps that say nothing to people."""
+    line = _describe(step)
+    return None if line is None else _CONTROL.sub("?", line)
+
+
+def _describe(step: Step) -> str | None:
+    name, subject, detail = step.name, step.subject, step.detail
+    what = f"{name} {subject}".strip()
+    match name, step.phase:
+        case "campaign", "begin":
+            again = "going on with" if detail.get("resumed") else "campaign"
+            return f"{again} {subject}: {step.total or 0:.0f} trials in {detail.get('folder')}"
+        case "campaign", "end":
+            return f"campaign {subject}: {detail.get('ok')} trials ok, {detail.get('failed')} failed"
+        case "campaign", "fail":
+            return f"campaign {subject} stopped: {detail.get('error')}"
+        case "trial", "begin":
+            return None
+        case "trial", "end":
+            return f"trial {_number(step)} {subject}: {_speed(step)}"
+        case "trial", "fail" if detail.get("discarded"):
+            return f"trial {_number(step)} {subject}: stopped, nothing of it is kept"
+        case "trial", "fail":
+            again = "; trying again" if detail.get("retry") else ""
+            return f"trial {_number(step)} {subject}: failed: {detail.get('error')}{again}"
+        case "artifact", "note" if detail.get("reused"):
+            return f"reused {subject}"
+        case _, "begin":
+            return f"{what} ..."
+        case _, "end":
+            return f"{what}: done"
+        case _, "fail":
+            return f"{what}: failed: {detail.get('error')}"
+        case _, "note":
+            more = ", ".join(f"{key} {value}" for key, value in detail.items())
+            return f"{what}: {more}" if more else what
+    return None
+
+
+class Pace:
+    """How long the trials that are left will take, by those that this process has run."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._first = 0.0
+
+    def begin(self, done: float) -> None:
+        """Trial number `done` begins."""
+        if self._since is None:
+            self._since, self._first = self._clock(), done
+
+    def left_s(self, done: float, total: float) -> float | None:
+        """Seconds left after `done` trials; `None` before the first has ended."""
+        ran = done - self._first
+        if self._since is None or ran <= 0:
+            return None
+        return (self._clock() - self._since) / ran * (total - done)
+
+
+class _Plain:
+    """One line a step, nothing that moves."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._pace = Pace()
+
+    def __call__(self, step: Step) -> None:
+        line = describe(step)
+        if step.name == _TRIAL and step.done is not None and step.total is not None:
+            if step.phase == "begin":
+                self._pace.begin(step.done)
+            left = self._pace.left_s(step.done + 1, step.total)
+            if line and left and step.phase == "end":
+                line += f", {duration(left)} left"
+        if line:
+            self._out.print(line, markup=False, soft_wrap=True)
+
+
+class _Live:
+    """What is going on as moving lines, what is done as lasting ones."""
+
+    def __init__(self, out: Console) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._out = out
+        self._progress: Progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[info]}", markup=False),
+            console=out,
+            transient=True,
+        )
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._begun: dict[tuple[str, str], int] = {}
+        self._pace = Pace()
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, step: Step) -> None:
+        if step.name == _TRIAL:
+            self._trial(step)
+            return
+        if step.name == "campaign":
+            self._lasting(step)
+            return
+        key = (step.name, step.subject)
+        match step.phase:
+            case "begin":
+                self._begun[key] = step.monotonic_ns
+                self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")
+            case "progress":
+                if key not in self._tasks:
+                    self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")
+                self._progress.update(self._tasks[key], completed=step.done, total=step.total, info=amount(step))
+            case "end":
+                self._forget(key)
+                if (step.monotonic_ns - self._begun.pop(key, step.monotonic_ns)) / 1e9 >= _SHORT_S:
+                    self._lasting(step)
+            case "fail" | "note":
+                if step.phase == "fail":
+                    self._forget(key)
+                self._lasting(step)
+
+    def _trial(self, step: Step) -> None:
+        key = (_TRIAL, "")
+        done, total = step.done or 0, step.total or 0
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task("", total=total, info="")
+        if step.phase == "begin":
+            self._pace.begin(done)
+            left = self._pace.left_s(done, total)
+            parts = [f"{done + 1:.0f}/{total:.0f}", self._last, f"{duration(left)} left" if left else ""]
+            self._progress.update(
+                self._tasks[key], description=step.subject, completed=done, info="  ".join(filter(None, parts))
+            )
+            return
+        if step.phase == "end":
+            self._last = _speed(step)
+        if step.phase == "fail":
+            self._lasting(step)
+        self._progress.update(self._tasks[key], completed=done + 1)
+        if done + 1 >= total or step.detail.get("discarded"):
+            self._forget(key)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            self._progress.remove_task(task)
+
+    def _lasting(self, step: Step) -> None:
+        line = describe(step)
+        if line:
+            self._out.print(line, markup=False, soft_wrap=True)
+
+
+def amount(step: Step) -> str:
+    """How far a step is: `12.3 MB of 98.2 MB`, `17/138 steps`."""
+    from meltrepro.plan.estimate import readable
+
+    if step.done is None:
+        return ""
+    if step.unit == "bytes":
+        return readable(step.done) + (f" of {readable(step.total)}" if step.total else "")
+    return f"{step.done:.0f}" + (f"/{step.total:.0f}" if step.total else "") + f" {step.unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3:07 min`, `2:05 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def _number(step: Step) -> str:
+    return f"{(step.done or 0) + 1:.0f}/{step.total or 0:.0f}"
+
+
+def _speed(step: Step) -> str:
+    speed, took = step.detail.get("generation_tok_s"), step.detail.get("duration_s")
+    if isinstance(speed, float):
+        return f"{speed:.1f} tok/s"
+    return duration(took) if isinstance(took, float) else "done"

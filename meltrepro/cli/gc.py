@@ -1,0 +1,63 @@
+"""`meltrepro gc`: free disk space in the store."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from meltrepro import settings
+from meltrepro.errors import UsageError
+from meltrepro.plan.estimate import readable
+
+_UNITS = {"": 1, "B": 1} | {
+    prefix + suffix: factor**power
+    for power, prefix in enumerate(("K", "M", "G", "T"), start=1)
+    for suffix, factor in (("", 1000), ("B", 1000), ("IB", 1024))
+}
+
+
+def command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Remove whatever no lock file in use names, build caches included.")
+    ] = False,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Also remove results unused for DAYS.")
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", metavar="SIZE", help="Also remove what was used longest ago, down to SIZE (10GB)."),
+    ] = None,
+) -> None:
+    """Remove unfinished downloads, leftovers of stopped commands and objects that nothing refers to."""
+    from meltrepro.store.cas import Store
+    from meltrepro.store.gc import Policy, collect
+
+    policy = Policy(
+        everything=everything,
+        older_than_s=None if older_than is None else older_than * 86400,
+        max_bytes=None if max_size is None else parse_size(max_size),
+    )
+    store = Store(settings.load().cache / "store")
+    decision = collect(store, policy, dry_run=dry_run)
+    for kind in dict.fromkeys(removal.kind for removal in decision.removals):
+        sizes = [removal.size for removal in decision.removals if removal.kind == kind]
+        typer.echo(f"{kind:15} {len(sizes):6}  {readable(sum(sizes)):>10}")
+    freed = readable(sum(removal.size for removal in decision.removals))
+    locked = f", {readable(decision.locked_bytes)} of it named by lock files" if decision.locked_bytes else ""
+    typer.echo(
+        f"{'would free' if dry_run else 'freed'} {freed} in {store.root}; {readable(decision.kept_bytes)} stay{locked}"
+    )
+    if policy.max_bytes is not None and decision.kept_bytes > policy.max_bytes:
+        typer.echo(f"more than {max_size} stay: what locks name and build caches are kept (--all removes the caches)")
+
+
+def parse_size(text: str) -> int:
+    """A size for people (`10GB`, `1.5 GiB`, `500000`) in bytes; raises `UsageError`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise UsageError(f"--max-size: expected a size, got {text!r}", hint="for example 10GB, 500MB or 1.5GiB")
+    return int(float(match[1]) * factor)

@@ -1,0 +1,75 @@
+"""`meltrepro lock`: pin every input of a manifest by digest, or move one pin and show what that changes."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated
+
+import typer
+
+from meltrepro.cli.common import SetOption, SpecArgument
+from meltrepro.cli.session import Session, open_session
+from meltrepro.errors import LockError
+from meltrepro.plan.names import near_miss
+from meltrepro.spec.lock import Lock, dump_lock
+
+
+def command(
+    spec: SpecArgument,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    upgrade: Annotated[
+        list[str], typer.Option("--upgrade", help="Move this pin: base, toolchain, a model, a framework or a source.")
+    ] = [],  # noqa: B006
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where the lock is not current.")] = False,
+) -> None:
+    """Write the lock of a manifest beside it."""
+    with open_session(spec, set_, [], engine="docker", locked=False) as session:
+        before = session.lock_path.read_text(encoding="utf-8") if session.lock_path.exists() else ""
+        for name in upgrade:
+            session.workshop.lock = _without(session, session.workshop.lock, name)
+        session.pin()
+        session.workshop.layers()
+        builder = session.workshop.builder(session.modules, session.loaded.path.parent)
+        lock = builder.pin_recipes(session.plan)
+        after = dump_lock(session.completed(lock))
+        if after != before and not check:
+            session.save_lock(lock)
+    difference = list(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=0))
+    if before:
+        for line in difference[2:]:
+            typer.echo(line)
+    if not difference:
+        typer.echo(f"{session.lock_path}: current")
+    elif check:
+        raise LockError(f"{session.lock_path} is not current", hint=f"write it anew with: meltrepro lock {spec}")
+    else:
+        typer.echo(f"{session.lock_path}: written")
+
+
+def _without(session: Session, lock: Lock, name: str) -> Lock:
+    """The lock without the pins that `name` stands for; they are then taken anew."""
+    if name == "base":
+        session.workshop.forget_base()
+        return lock.model_copy(update={"base": None, "toolchain": None})
+    if name == "toolchain":
+        return lock.model_copy(update={"toolchain": None})
+    manifest = session.loaded.manifest
+    wanted = {source for source in lock.sources if name in (source, source.split(":")[1].split("==")[0])}
+    if name in manifest.models:
+        wanted |= {session.workshop.source_key(manifest.models[name].source, session.loaded.path.parent)}
+    for bundle in session.plan.bundles:
+        if bundle.framework_name == name:
+            wanted |= {
+                session.workshop.source_key(source, session.loaded.path.parent)
+                for source in bundle.release.sources.values()
+            }
+    if not wanted:
+        known = ["base", "toolchain", *manifest.models, *manifest.frameworks, *lock.sources]
+        raise LockError(
+            f"nothing in the lock is called {name!r}", hint=near_miss(name, known) or f"known: {', '.join(known[:8])}"
+        )
+    for key in wanted:
+        session.workshop.forget(key)
+    artifacts = {k: v for k, v in lock.artifacts.items() if name not in k.split("/")}
+    sources = {key: value for key, value in lock.sources.items() if key not in wanted}
+    return lock.model_copy(update={"sources": sources, "artifacts": artifacts})

@@ -1,0 +1,121 @@
+"""What `plan`, `build`, `run`, `lock` and `verify` share: manifest -> devices -> plan -> lock -> artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro import settings as settings_module
+from meltrepro.build.model import FrameworkModule
+from meltrepro.build.pipeline import Built
+from meltrepro.build.workshop import EngineName, Workshop
+from meltrepro.cli.common import load
+from meltrepro.cli.console import console
+from meltrepro.errors import LockError
+from meltrepro.frameworks import registry
+from meltrepro.plan.model import Plan
+from meltrepro.plan.planner import make_plan
+from meltrepro.settings import Settings
+from meltrepro.spec.loader import LoadedManifest
+from meltrepro.spec.lock import Lock, dump_lock, load_lock, lock_path
+from meltrepro.spec.pins import manifest_digest, prompt_digests
+from meltrepro.store.atomic import write_text
+from meltrepro.targets.base import Target
+from meltrepro.targets.registry import open_targets
+
+
+@dataclass
+class Session:
+    """One command at work on one manifest."""
+
+    loaded: LoadedManifest
+    settings: Settings
+    modules: dict[str, FrameworkModule]
+    targets: dict[str, Target]
+    plan: Plan
+    workshop: Workshop
+    locked: bool
+
+    @property
+    def lock_path(self) -> Path:
+        """Where this manifest's lock stands."""
+        return lock_path(self.loaded.path)
+
+    def require_lock(self) -> Lock:
+        """The lock; raises `LockError` where none was written yet."""
+        if not self.lock_path.exists():
+            raise LockError(f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}")
+        return self.workshop.lock
+
+    def pin(self) -> None:
+        """Pin every source of the plan in the lock."""
+        base_dir = self.loaded.path.parent
+        for bundle in self.plan.bundles:
+            for source in bundle.release.sources.values():
+                self.workshop.pin(source, base_dir)
+        for model in self.plan.models:
+            self.workshop.pin(model.source, base_dir)
+
+    def build(self, *, rebuild: bool = False) -> Built:
+        """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed."""
+        self.pin()
+        builder = self.workshop.builder(self.modules, self.loaded.path.parent, rebuild=rebuild)
+        built = builder.build(self.plan)
+        if not rebuild:
+            self.save_lock(built.lock)
+        return built
+
+    def completed(self, lock: Lock) -> Lock:
+        """A lock with everything filled in that follows from the manifest and from what was set up meanwhile."""
+        return lock.model_copy(
+            update={
+                "manifest": manifest_digest(self.loaded.manifest),
+                "prompts": prompt_digests(self.loaded),
+                "base": self.workshop.lock.base,
+                "toolchain": self.workshop.lock.toolchain,
+            }
+        )
+
+    def save_lock(self, lock: Lock) -> None:
+        """Write the lock beside the manifest if it says anything new; raises `LockError` with `--locked`."""
+        lock = self.completed(lock)
+        text = dump_lock(lock)
+        if self.lock_path.exists() and self.lock_path.read_text(encoding="utf-8") == text:
+            return
+        if self.locked:
+            raise LockError(
+                f"{self.lock_path} would change, and --locked forbids it",
+                hint=f"see what is new with: meltrepro lock --check {self.loaded.path}",
+            )
+        write_text(self.lock_path, text)
+        self.workshop.lock = lock
+
+
+@contextmanager
+def open_session(
+    spec: Path, set_: Sequence[str], only: Sequence[str], *, engine: EngineName, locked: bool, quiet: bool = False
+) -> Iterator[Session]:
+    """Load, probe, plan and open the store; the console shows what happens until the block ends."""
+    settings = settings_module.load()
+    loaded = load(spec, set_)
+    lock = load_lock(lock_path(loaded.path))
+    digest = manifest_digest(loaded.manifest)
+    if locked and lock is not None and lock.manifest != digest:
+        raise LockError(
+            f"{lock_path(loaded.path)} belongs to another state of {loaded.path.name}: models, frameworks or prompts changed",
+            hint=f"write it anew with: meltrepro lock {loaded.path}",
+        )
+    modules = dict(registry.modules())
+    targets = open_targets(loaded.manifest, settings)
+    plan = make_plan(
+        loaded,
+        registry.catalog(modules),
+        {name: target.identify() for name, target in targets.items()},
+        {},
+        only,
+    )
+    with console(quiet=quiet) as sink:
+        workshop = Workshop(settings, sink, lock or Lock(manifest=digest), engine, locked)
+        yield Session(loaded, settings, modules, targets, plan, workshop, locked)

@@ -1,0 +1,54 @@
+"""`meltrepro verify`: check artifacts against the lock, then rebuild them from scratch and compare again."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.session import open_session
+from meltrepro.errors import VerifyError
+
+
+def command(
+    spec: SpecArgument,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    only: OnlyOption = [],  # noqa: B006
+    engine: EngineOption = "docker",
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild/--no-rebuild", help="Build everything from scratch, or look at digests alone.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
+    from meltrepro.replay.verify import Finding, Status, check_digests, compare_rebuild, worst
+
+    with open_session(spec, set_, only, engine=engine, locked=True, quiet=json) as session:
+        lock = session.require_lock()
+        stored = check_digests(lock, session.workshop.store)
+        if not json:
+            _print("stored", stored)
+        findings: list[Finding] = list(stored)
+        if rebuild:
+            rebuilt = compare_rebuild(lock, session.build(rebuild=True), session.workshop.store)
+            findings = rebuilt + [f for f in stored if f.status == Status.corrupt]
+            if not json:
+                _print("rebuilt", rebuilt)
+    if json:
+        typer.echo(json_module.dumps([vars(finding) for finding in findings], indent=2))
+    status = worst(findings)
+    if status is not Status.same:
+        bad = sorted({finding.artifact for finding in findings if finding.status is not Status.same})
+        raise VerifyError(
+            f"{len(bad)} of {len({f.artifact for f in findings})} artifacts are not what the lock names: {', '.join(bad)}",
+            hint="meltrepro build SPEC brings back what is missing; a difference means another recipe, source or toolchain",
+        )
+
+
+def _print(title: str, findings: list) -> None:  # type: ignore[type-arg]
+    for finding in findings:
+        typer.echo(f"{title:8} {finding.status:9} {finding.artifact}  {(finding.found or finding.locked or '')[:16]}")
+        for line in finding.explanation.splitlines():
+            typer.echo(f"         {line}")

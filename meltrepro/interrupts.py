@@ -1,0 +1,80 @@
+"""Ctrl-C, SIGTERM and SIGHUP as one `KeyboardInterrupt`, raised only where it does no harm.
+
+Inside `raising()` the first signal raises `KeyboardInterrupt` in the main thread, and what leaves the block is
+`Interrupted`; inside `held()` a signal waits until the block ends. Signals that follow while things are put in order
+are dropped for `PATIENCE_S`, so that an impatient second Ctrl-C cannot break the clean-up; after that they raise again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from meltrepro.errors import Interrupted
+
+PATIENCE_S = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _State:
+    """Of the process: signals have no other scope."""
+
+    held = 0
+    pending = False
+    raised_at: float | None = None
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Let the signals raise while the block runs; raises `Interrupted` where one did.
+
+    Only the main thread can be interrupted; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _State.raised_at, _State.pending = None, False
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, _handle)
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "stopped; everything that was finished is kept",
+            hint="run the same command again: it goes on where this one stopped",
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold back an interrupt until the block is over: for steps that must happen whole or not at all."""
+    _State.held += 1
+    try:
+        yield
+    finally:
+        _State.held -= 1
+        if _State.held == 0 and _State.pending:
+            _State.pending = False
+            _interrupt()
+
+
+def _handle(_number: int, _frame: FrameType | None) -> None:
+    if _State.raised_at is not None and time.monotonic() - _State.raised_at < PATIENCE_S:
+        return
+    if _State.held:
+        _State.pending = True
+    else:
+        _interrupt()
+
+
+def _interrupt() -> None:
+    _State.raised_at = time.monotonic()
+    raise KeyboardInterrupt

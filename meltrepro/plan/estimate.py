@@ -1,0 +1,100 @@
+"""What a plan will cost, from what is known before anything is fetched. Everything here is bytes.
+
+Estimates lean low where they must guess, because a cell is skipped on their word: a cell that barely does not fit
+fails in its trial with a reason of its own, but a cell that was skipped wrongly could never be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from meltrepro.plan.model import BundleNode, Cell, ModelNode
+from meltrepro.spec.manifest import Model, Source
+
+WORKING_BYTES = 64 << 20
+"""Program, tokenizer tables and graph buffers of a runner, whatever the model."""
+BATCH_TOKEN_BYTES = 128 << 10
+"""Activations and logits per token of a batch, for a vocabulary of some 32,000 tokens."""
+BUNDLE_BYTES = 32 << 20
+"""A bundle in the store."""
+_KV_ELEMENT_BYTES = 2
+_KV_HEAD_SHARING = 4
+"""Query heads that share a key-value head: between the 1 of Llama-2 and the 8 of TinyLlama."""
+_DEPTH_CONSTANT = 12 * 128**2
+"""Parameters = 12 x layers x width^2 and width = 128 x layers: the usual shape of a decoder."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Exact sizes, as far as they are known; all in bytes."""
+
+    downloads: Mapping[Source, int] = field(default_factory=dict)
+    """What a source still has to transfer: 0 where the store holds it."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """By model node id: the model file as a runner loads it."""
+    stored: frozenset[str] = frozenset()
+    """Ids of the nodes whose artifact is in the store already."""
+
+
+def weight_bytes(model: Model, bits_per_weight: float | None, known: int | None) -> int | None:
+    """Size of a model file: the known one, else parameters times bits per weight."""
+    if known is not None:
+        return known
+    if model.parameters is None or bits_per_weight is None:
+        return None
+    return int(model.parameters * bits_per_weight / 8)
+
+
+def kv_cache_bytes(parameters: float, context: int) -> int:
+    """Keys and values of a full context, for a decoder of the usual shape with 16-bit cache entries."""
+    layers = (parameters / _DEPTH_CONSTANT) ** (1 / 3)
+    per_token = 2 * _KV_ELEMENT_BYTES * layers * (128 * layers) / _KV_HEAD_SHARING
+    return int(per_token * context)
+
+
+def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
+    """Weights, KV cache and working memory of a cell; `None` where the size of the model is not known."""
+    if weights is None:
+        return None
+    parameters = cell.model.parameters or weights * 8 / 5  # 5 bits a weight: an unknown model is small rather than big
+    batch = min(cell.workload.batch, cell.workload.context)
+    return weights + kv_cache_bytes(parameters, cell.workload.context) + WORKING_BYTES + BATCH_TOKEN_BYTES * batch
+
+
+def download_bytes(sources: Iterable[Source], sizes: Sizes) -> int | None:
+    """What is still to be transferred; `None` where the size of a source is not known."""
+    return _total(sizes.downloads.get(source) for source in set(sources))
+
+
+def disk_bytes(
+    downloads: int | None, models: Mapping[str, int | None], bundles: Iterable[BundleNode], sizes: Sizes
+) -> int | None:
+    """What the store will grow by: downloads, models and bundles that are not in it yet."""
+    new_models = (size for node, size in models.items() if node not in sizes.stored)
+    new_bundles = (BUNDLE_BYTES for node in bundles if node.id not in sizes.stored)
+    return _total((downloads, *new_models, *new_bundles))
+
+
+def sources_of(models: Iterable[ModelNode], bundles: Iterable[BundleNode], sizes: Sizes) -> set[Source]:
+    """The sources that must be at hand for the nodes that are not in the store yet."""
+    needed = {node.source for node in models if node.id not in sizes.stored}
+    for node in bundles:
+        if node.id not in sizes.stored:
+            needed.update(node.release.sources.values())
+    return needed
+
+
+def readable(size: float) -> str:
+    """A size for people in decimal units: `26.5 GB`."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def _total(sizes: Iterable[int | None]) -> int | None:
+    known = list(sizes)
+    if any(size is None for size in known):
+        return None
+    return sum(size for size in known if size is not None)

@@ -1,0 +1,32 @@
+"""Which CPU level a CPU can run, and which of those it should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+from meltrepro.plan.model import Isa
+
+_ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
+
+
+def machine(arch: str) -> str:
+    """The name under which triples know a machine: `arm64` and `aarch64` are the same."""
+    return _ALIASES.get(arch.lower(), arch.lower())
+
+
+def for_machine(arch: str, offered: Iterable[Isa]) -> tuple[Isa, ...]:
+    """The levels for this machine, best first."""
+    wanted = machine(arch)
+    fitting = (isa for isa in offered if machine(isa.triple.split("-", 1)[0]) == wanted)
+    return tuple(sorted(fitting, key=lambda isa: (-isa.rank, isa.name)))
+
+
+def missing(isa: Isa, features: AbstractSet[str]) -> tuple[str, ...]:
+    """What a CPU lacks to run a level, in alphabetical order."""
+    return tuple(sorted(isa.requires - features))
+
+
+def choose(features: AbstractSet[str], arch: str, offered: Iterable[Isa]) -> Isa | None:
+    """The highest level that a CPU can run; `None` where it can run none."""
+    return next((isa for isa in for_machine(arch, offered) if not missing(isa, features)), None)

@@ -1,0 +1,79 @@
+"""The names in a manifest, looked up in the catalog; the ones that nobody knows are reported all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from meltrepro.errors import ManifestError, Problem
+from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
+from meltrepro.spec.loader import LoadedManifest, problem_at
+from meltrepro.spec.manifest import Framework, GitSource
+
+AS_IS = "as-is"
+"""The quantization that leaves a model as it is; every framework has it."""
+
+
+@dataclass(frozen=True)
+class KnownFramework:
+    """A framework of the manifest and what the catalog says about it."""
+
+    name: str
+    info: FrameworkInfo
+    release: Release
+    extra_isas: tuple[Isa, ...]
+    """Levels to build besides those that the targets need."""
+
+
+def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFramework]:
+    """The manifest's frameworks by name; raises `ManifestError` with every name that is unknown."""
+    manifest = loaded.manifest
+    problems: list[Problem] = []
+
+    def check(path: tuple[str | int, ...], what: str, name: str, known: Collection[str]) -> bool:
+        if name not in known:
+            problems.append(problem_at(loaded, path, f"unknown {what} {name!r}", value=name, known=known))
+        return name in known
+
+    resolved: dict[str, KnownFramework] = {}
+    for name, entry in manifest.frameworks.items():
+        at, kind = ("frameworks", name), entry.kind or name
+        if not check(at if entry.kind is None else (*at, "kind"), "framework", kind, catalog.frameworks):
+            continue
+        info = catalog.frameworks[kind]
+        if entry.release is not None:
+            check((*at, "release"), f"release of {kind}", entry.release, info.releases)
+        levels = {level.name: level for level in info.isas}
+        for i, level in enumerate(entry.build.isas):
+            check((*at, "build", "isas", i), f"CPU level of {kind}", level, levels)
+        if not problems:
+            extra = tuple(levels[level] for level in entry.build.isas)
+            resolved[name] = KnownFramework(name, info, _release(entry, info), extra)
+
+    infos = [catalog.frameworks.get(entry.kind or name) for name, entry in manifest.frameworks.items()]
+    known = [info for info in infos if info is not None]
+    quantizations = {AS_IS}.union(*(info.quantizations for info in known))
+    isas = {"auto"}.union(level.name for info in known for level in info.isas)
+    for name, model in manifest.models.items():
+        check(("models", name, "chat_template"), "chat template", model.chat_template, catalog.chat_templates)
+        for i, quantization in enumerate(model.quantizations):
+            if len(known) == len(infos):  # it may belong to the framework that is unknown
+                check(("models", name, "quantizations", i), "quantization", quantization, quantizations)
+    for name, target in manifest.targets.items():
+        if len(known) == len(infos):
+            check(("targets", name, "isa"), "CPU level", target.isa, isas)
+    if problems:
+        raise ManifestError(problems)
+    return resolved
+
+
+def _release(entry: Framework, info: FrameworkInfo) -> Release:
+    if entry.release is not None:
+        return info.releases[entry.release]
+    assert entry.source is not None, "the manifest demands a release or a source"
+    source = entry.source
+    # A source of one's own stands where a release's stands: the recipe knows it under the same name.
+    names = next(iter(info.releases.values())).sources if info.releases else {"source": source}
+    commit = source.commit if isinstance(source, GitSource) else ""
+    pin = commit or source.digest or "unpinned"
+    return Release(name=f"custom-{pin[:12]}", commit=commit, date="", sources={next(iter(names)): source})

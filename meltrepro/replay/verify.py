@@ -1,0 +1,146 @@
+"""Verify: do the bytes that the lock names still exist, and do they come out again of a build from scratch?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from meltrepro.build.pipeline import Built
+from meltrepro.errors import CorruptStore
+from meltrepro.spec.lock import Lock, LockedArtifact
+from meltrepro.store.cas import Store
+
+_SHOWN_LINES = 40
+
+
+class Status(StrEnum):
+    same = "same"
+    differs = "differs"
+    missing = "missing"
+    """The store does not hold it; a build or a bundle brings it back."""
+    corrupt = "corrupt"
+    """The store's object is not what its name says."""
+    unlocked = "unlocked"
+    """The lock has no digest to compare with."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What verifying one artifact gave."""
+
+    artifact: str
+    status: Status
+    locked: str | None
+    found: str | None
+    explanation: str = ""
+
+
+def check_digests(lock: Lock, store: Store) -> list[Finding]:
+    """Compare every locked artifact with what the store holds, without building anything."""
+    return [_check(name, locked, store) for name, locked in sorted(lock.artifacts.items())]
+
+
+def _check(name: str, locked: LockedArtifact, store: Store) -> Finding:
+    known = store.get_ref("artifacts", locked.key)
+    if known is None or not store.has(known["digest"]):
+        return Finding(name, Status.missing, locked.digest, None)
+    try:
+        store.verify(known["digest"])
+    except CorruptStore as error:
+        return Finding(name, Status.corrupt, locked.digest, None, error.message)
+    status = Status.same if known["digest"] == locked.digest else Status.differs
+    return Finding(name, status, locked.digest, known["digest"])
+
+
+def compare_rebuild(lock: Lock, rebuilt: Built, store: Store) -> list[Finding]:
+    """Compare artifacts that were just rebuilt from scratch with the lock; a difference is explained."""
+    findings = []
+    for name, artifact in sorted(rebuilt.artifacts.items()):
+        locked = lock.artifacts.get(name)
+        if locked is None:
+            findings.append(Finding(name, Status.unlocked, None, artifact.digest))
+        elif locked.digest == artifact.digest:
+            findings.append(Finding(name, Status.same, locked.digest, artifact.digest))
+        else:
+            reason = _changed_inputs(locked, artifact.key) or explain(store, locked.digest, artifact.digest)
+            findings.append(Finding(name, Status.differs, locked.digest, artifact.digest, reason))
+    return findings
+
+
+def _changed_inputs(locked: LockedArtifact, key: str) -> str:
+    if locked.key == key:
+        return ""
+    return f"the inputs changed: the lock has key {locked.key[:16]}, now {key[:16]} (recipe, source or toolchain)"
+
+
+def explain(store: Store, expected: str, found: str) -> str:
+    """Where two artifacts differ: by diffoscope where it is installed, else by the first differing file and offset."""
+    if not store.has(expected):
+        return "the locked artifact is not in the store, so there is nothing to compare with; import its bundle"
+    first, second = store.path(expected), store.path(found)
+    program = shutil.which("diffoscope")
+    if program is None:
+        return f"{first_difference(store, expected, found)} (install diffoscope for the section and the likely cause)"
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "difference.txt"
+        subprocess.run(
+            [program, "--text", str(text), "--max-text-report-size", "65536", str(first), str(second)],
+            check=False,
+            capture_output=True,
+        )
+        lines = text.read_text(errors="replace").splitlines() if text.exists() else []
+    return "\n".join(lines[:_SHOWN_LINES])
+
+
+def first_difference(store: Store, expected: str, found: str) -> str:
+    """The first file and byte offset at which two artifacts differ, in words."""
+    files = {name: path for name, path in _files(store, expected)}
+    others = {name: path for name, path in _files(store, found)}
+    for name in sorted(files.keys() | others.keys()):
+        if name not in files or name not in others:
+            side = "the rebuild lacks it" if name in files else "only the rebuild has it"
+            return f"first differing file: {name or 'the artifact itself'} ({side})"
+        offset = _first_offset(files[name], others[name])
+        if offset is not None:
+            return f"first differing file: {name or 'the artifact itself'}, at byte {offset}"
+    return "the files are the same; only the archive around them differs"
+
+
+def _files(store: Store, digest: str) -> Iterator[tuple[str, Path]]:
+    """The files of an artifact by name; one without a name where it is no archive."""
+    path = store.path(digest)
+    with path.open("rb") as file:
+        file.seek(257)
+        archive = file.read(5) == b"ustar"
+    if not archive:
+        yield "", path
+        return
+    root = store.unpack(digest)
+    for member in sorted(root.rglob("*")):
+        if member.is_file():
+            yield member.relative_to(root).as_posix(), member
+
+
+def _first_offset(first: Path, second: Path, chunk: int = 1 << 20) -> int | None:
+    offset = 0
+    with first.open("rb") as a, second.open("rb") as b:
+        while True:
+            x, y = a.read(chunk), b.read(chunk)
+            if x != y:
+                shared = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
+                return offset + shared
+            if not x:
+                return None
+            offset += len(x)
+
+
+def worst(findings: list[Finding]) -> Status:
+    """The status that decides the exit code."""
+    order: Mapping[Status, int] = {status: i for i, status in enumerate(Status)}
+    found = {finding.status for finding in findings} - {Status.same}
+    return min(found, key=lambda status: order[status]) if found else Status.same

@@ -1,0 +1,33 @@
+"""What a lock follows from: the parts of a manifest that decide which bytes are used, and the prompt files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from meltrepro.spec.loader import LoadedManifest
+from meltrepro.spec.manifest import Manifest
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """Digest of models, framework versions and conversations; repetitions, limits and CPU levels do not count."""
+    document = manifest.model_dump(mode="json")
+    pinned = {
+        "models": {
+            name: {"source": model["source"], "quantizations": model["quantizations"]}
+            for name, model in document["models"].items()
+        },
+        "frameworks": {
+            name: {key: framework[key] for key in ("kind", "release", "source")}
+            for name, framework in document["frameworks"].items()
+        },
+        "workloads": {name: workload["conversations"] for name, workload in document["workloads"].items()},
+    }
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
+    """sha256 of every prompt file, by its path as the manifest writes it."""
+    files = {w.conversations for w in loaded.manifest.workloads.values() if isinstance(w.conversations, str)}
+    return {name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest() for name in sorted(files)}

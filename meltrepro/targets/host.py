@@ -1,0 +1,146 @@
+"""Target `host`: the machine that the toolkit runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+from meltrepro.build.model import Engine, Execution, Exit
+from meltrepro.errors import StoreError, TargetError
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.settings import Settings
+from meltrepro.spec import record
+from meltrepro.spec.manifest import HostTarget as HostEntry
+from meltrepro.targets import linux, process
+from meltrepro.targets.base import RUNNER, DeviceState, TrialJob, TrialResult
+from meltrepro.targets.lock import lock_path
+
+_MODEL, _RECORD = "/model", "/record"
+"""Where model and record folder are inside a container."""
+
+
+def open_target(entry: HostEntry, settings: Settings, engine: Engine | None) -> HostTarget:
+    """The target as campaigns use it; its lock file names it to the processes that it starts."""
+    return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engine=engine)
+
+
+def host_id(root: Path = Path("/")) -> str:
+    """An id of this machine that stays when it reboots. The raw machine id should not leave it, a digest may."""
+    machine = linux.read(root / "etc/machine-id") or platform.node()
+    return "host-" + hashlib.sha256(f"meltrepro {machine}".encode()).hexdigest()[:12]
+
+
+class HostTarget:
+    """Runs trials on this machine, in a container of the bundle's runtime image or as plain processes."""
+
+    def __init__(
+        self, entry: HostEntry, *, disk: Path, owner: str, engine: Engine | None = None, root: Path = Path("/")
+    ) -> None:
+        """`disk` is a folder on the disk that models are kept on, `owner` marks everything that trials start.
+
+        Without an engine, or with engine `process`, trials run as plain processes whatever the entry says.
+        """
+        self._disk = disk
+        self._owner = owner
+        self._root = root
+        self._engine = engine if entry.sandbox == "container" and engine and engine.name != "process" else None
+
+    def identify(self) -> DeviceFacts:
+        """What this machine is; raises `TargetError` where it is not a Linux machine."""
+        total = linux.memory(self._root).get("MemTotal")
+        if total is None:
+            raise TargetError(
+                "target host: cannot read /proc/meminfo", hint="the host can only be measured where it runs Linux"
+            )
+        processor = linux.cpu(self._root)
+        quota = linux.cpu_quota(self._root)
+        cores = len(os.sched_getaffinity(0))
+        return DeviceFacts(
+            id=host_id(self._root),
+            kind="host",
+            model=processor.model,
+            arch=platform.machine(),
+            features=processor.features,
+            cores=cores if quota is None else max(1, min(cores, int(quota))),
+            memory_bytes=min(total, linux.memory_limit(self._root) or total),
+            disk_free_bytes=self._disk_free(),
+            facts={**linux.facts(self._root), "sandbox": "container" if self._engine else "bare"},
+        )
+
+    def state(self) -> DeviceState:
+        """How this machine is now."""
+        temperatures = linux.temperatures_c(self._root)
+        frequencies = linux.frequencies_khz(self._root)
+        governors = linux.governors(self._root)
+        load = linux.load_1min(self._root)
+        available = linux.memory(self._root).get("MemAvailable")
+        battery = linux.battery(self._root)
+        reasons = {
+            "temperatures_c": None if temperatures else "the kernel shows no thermal zone and no hardware monitor",
+            "frequencies_khz": None if frequencies else "the kernel shows no CPU clocks",
+            "governors": None if governors else "the kernel has no cpufreq driver for these CPUs",
+            "load_1min": None if load is not None else "/proc/loadavg cannot be read",
+            "memory_available_bytes": None if available is not None else "/proc/meminfo does not tell it",
+            "battery": None if battery else "this machine has no battery",
+        }
+        return DeviceState(
+            wall_ns=time.time_ns(),
+            monotonic_ns=time.monotonic_ns(),
+            boot_id=linux.read(self._root / "proc/sys/kernel/random/boot_id"),
+            temperatures_c=temperatures,
+            frequencies_khz=frequencies,
+            governors=governors,
+            load_1min=load,
+            memory_available_bytes=available,
+            battery=battery,
+            unavailable={name: reason for name, reason in reasons.items() if reason},
+        )
+
+    def run_trial(self, job: TrialJob) -> TrialResult:
+        """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
+        seen = _MODEL if self._engine else str(job.model.absolute())
+        request = job.request.model_copy(update={"model": seen})
+        try:
+            (job.folder / record.REQUEST).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            started = time.monotonic()
+            ended = self._in_container(self._engine, job) if self._engine else self._bare(job)
+        except OSError as error:
+            raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
+        return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
+
+    def stop_strays(self) -> int:
+        """Stop runners that a killed campaign left behind; raises `TargetError` where one cannot be stopped."""
+        return process.stop_strays(self._owner) + (self._engine.stop_strays(self._owner) if self._engine else 0)
+
+    def _in_container(self, engine: Engine, job: TrialJob) -> Exit:
+        return engine.execute(
+            Execution(
+                argv=(f"/bundle/{RUNNER}", f"{_RECORD}/{record.REQUEST}", f"{_RECORD}/{record.EVENTS}"),
+                bundle=job.bundle,
+                readonly={_MODEL: job.model},
+                writable={_RECORD: job.folder},
+                timeout_s=job.timeout_s,
+                stdout=job.folder / record.STDOUT,
+                stderr=job.folder / record.STDERR,
+                owner=self._owner,
+            )
+        )
+
+    def _bare(self, job: TrialJob) -> Exit:
+        folder = job.folder.absolute()
+        return process.run(
+            [str(job.bundle.path.absolute() / RUNNER), str(folder / record.REQUEST), str(folder / record.EVENTS)],
+            folder=folder,
+            stdout=folder / record.STDOUT,
+            stderr=folder / record.STDERR,
+            timeout_s=job.timeout_s,
+            owner=self._owner,
+        )
+
+    def _disk_free(self) -> int:
+        folder = next(folder for folder in (self._disk, *self._disk.parents) if folder.exists())
+        return shutil.disk_usage(folder).free

@@ -1,0 +1,216 @@
+"""What a Linux machine says about itself in /proc and /sys; used by every target that can show these files.
+
+All readers take the root of the file system, so that tests can show them other machines. What cannot be read is left
+out or `None`; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from meltrepro.targets.base import Battery
+
+_UNLIMITED = 1 << 60
+"""Memory limits of control groups from here on mean none (version 1 writes a huge number)."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor as /proc/cpuinfo describes it."""
+
+    model: str
+    microcode: str | None
+    features: frozenset[str]
+    """Features that every core has."""
+    hypervisor: bool
+
+
+def read(path: Path) -> str | None:
+    """A small file without its white space at the ends; `None` where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
+    except OSError:
+        return None
+
+
+def integer(path: Path) -> int | None:
+    """A file that holds one whole number; `None` for anything else."""
+    text = read(path)
+    return int(text) if text and re.fullmatch(r"-?\d+", text) else None
+
+
+def cpu(root: Path) -> Cpu:
+    """The processor; features are those of the poorest core."""
+    blocks = [dict(_fields(block)) for block in (read(root / "proc/cpuinfo") or "").split("\n\n")]
+    features = [
+        frozenset((block.get("flags") or block.get("Features") or "").split())
+        for block in blocks
+        if "flags" in block or "Features" in block
+    ]
+    first = {key: value for block in reversed(blocks) for key, value in block.items()}
+    arm = " ".join(f"{key} {first[key]}" for key in ("CPU implementer", "CPU part") if key in first)
+    board = read(root / "proc/device-tree/model")
+    model = first.get("model name") or first.get("Hardware") or board or arm or "unknown"
+    common = frozenset.intersection(*features) if features else frozenset[str]()
+    return Cpu(model, first.get("microcode"), common, "hypervisor" in common)
+
+
+def memory(root: Path) -> Mapping[str, int]:
+    """/proc/meminfo in bytes, by field name."""
+    found = re.findall(r"^(\w+):\s+(\d+) kB$", read(root / "proc/meminfo") or "", re.MULTILINE)
+    return {name: int(kilobytes) * 1024 for name, kilobytes in found}
+
+
+def memory_limit(root: Path) -> int | None:
+    """The lowest memory limit of the control groups that this process is in, in bytes; `None` for none."""
+    values = [integer(folder / name) for folder, name in _group_files(root, "memory", "memory.limit_in_bytes", "memory.max")]
+    return min((value for value in values if value is not None and value < _UNLIMITED), default=None)
+
+
+def cpu_quota(root: Path) -> float | None:
+    """The lowest CPU quota of the control groups that this process is in, in CPUs; `None` for none."""
+    quotas: list[float] = []
+    for folder, name in _group_files(root, "cpu", "cpu.cfs_quota_us", "cpu.max"):
+        if name == "cpu.max":
+            words = (read(folder / name) or "").split()
+        else:
+            words = [read(folder / name) or "", read(folder / "cpu.cfs_period_us") or ""]
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) > 0:
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def temperatures_c(root: Path) -> Mapping[str, float]:
+    """Thermal zones and hardware monitors in degrees Celsius, by `zone:type` or `monitor:label`."""
+    found: dict[str, float] = {}
+    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        value = integer(zone / "temp")
+        if value is not None:
+            found[f"{zone.name}:{read(zone / 'type') or 'unknown'}"] = value / 1000
+    for sensor in sorted(root.glob("sys/class/hwmon/hwmon*/temp*_input")):
+        value = integer(sensor)
+        if value is not None:
+            label = read(sensor.with_name(sensor.name.replace("_input", "_label"))) or sensor.name.split("_")[0]
+            found[f"{sensor.parent.name}:{read(sensor.parent / 'name') or 'unknown'}:{label}"] = value / 1000
+    return found
+
+
+def frequencies_khz(root: Path) -> Mapping[str, int]:
+    """Current clock of each CPU, from cpufreq, else from /proc/cpuinfo."""
+    found = {path.parent.parent.name: integer(path) for path in _per_cpu(root, "cpufreq/scaling_cur_freq")}
+    known = {name: value for name, value in found.items() if value is not None}
+    if known:
+        return known
+    clocks = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", read(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return {f"cpu{number}": round(float(clock) * 1000) for number, clock in enumerate(clocks)}
+
+
+def governors(root: Path) -> Mapping[str, str]:
+    """CPU frequency governor of each CPU."""
+    found = {path.parent.parent.name: read(path) for path in _per_cpu(root, "cpufreq/scaling_governor")}
+    return {name: value for name, value in found.items() if value}
+
+
+def load_1min(root: Path) -> float | None:
+    """Load average of the last minute."""
+    words = (read(root / "proc/loadavg") or "").split()
+    return float(words[0]) if words and re.fullmatch(r"\d+(\.\d+)?", words[0]) else None
+
+
+def battery(root: Path) -> Battery | None:
+    """The first battery of the power supply class; `None` for a machine without one."""
+    for supply in sorted(root.glob("sys/class/power_supply/*")):
+        if read(supply / "type") != "Battery":
+            continue
+        status = read(supply / "status")
+        return Battery(
+            percent=integer(supply / "capacity"),
+            charging=None if status in (None, "Unknown") else status == "Charging",
+            voltage_mv=_scaled(supply / "voltage_now", 1000),
+            current_ma=_scaled(supply / "current_now", 1000),
+            temperature_c=_scaled(supply / "temp", 10),
+        )
+    return None
+
+
+def facts(root: Path) -> Mapping[str, str]:
+    """Everything else that may explain a result: name -> value, only what is there."""
+    processor = cpu(root)
+    quota = cpu_quota(root)
+    limit = memory_limit(root)
+    candidates = {
+        "cpu_model": processor.model,
+        "microcode": processor.microcode,
+        "kernel": read(root / "proc/sys/kernel/osrelease"),
+        "kernel_build": read(root / "proc/sys/kernel/version"),
+        "os": _os_name(root),
+        "governor": "/".join(sorted(set(governors(root).values()))),
+        "cpufreq_driver": read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"),
+        "boost": read(root / "sys/devices/system/cpu/cpufreq/boost"),
+        "no_turbo": read(root / "sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "smt": {"0": "off", "1": "on"}.get(read(root / "sys/devices/system/cpu/smt/active") or ""),
+        "online_cpus": read(root / "sys/devices/system/cpu/online"),
+        "numa_nodes": read(root / "sys/devices/system/node/online"),
+        "memory_total_bytes": str(memory(root).get("MemTotal", "")),
+        "swap_total_bytes": str(memory(root).get("SwapTotal", "")),
+        "memory_limit_bytes": str(limit) if limit is not None else None,
+        "cpu_quota": f"{quota:g}" if quota is not None else None,
+        "transparent_hugepage": _selected(read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        "vendor": read(root / "sys/class/dmi/id/sys_vendor"),
+        "product": read(root / "sys/class/dmi/id/product_name") or read(root / "proc/device-tree/model"),
+        "virtualization": _virtualization(root, processor),
+    }
+    return {name: value for name, value in candidates.items() if value}
+
+
+def _fields(block: str) -> Iterator[tuple[str, str]]:
+    for line in block.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            yield key.strip(), value.strip()
+
+
+def _per_cpu(root: Path, name: str) -> list[Path]:
+    return sorted(root.glob(f"sys/devices/system/cpu/cpu[0-9]*/{name}"))
+
+
+def _scaled(path: Path, divisor: float) -> float | None:
+    value = integer(path)
+    return None if value is None else value / divisor
+
+
+def _selected(text: str | None) -> str | None:
+    match = re.search(r"\[(\w+)\]", text or "")
+    return match.group(1) if match else None
+
+
+def _os_name(root: Path) -> str | None:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', read(root / "etc/os-release") or "", re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def _virtualization(root: Path, processor: Cpu) -> str | None:
+    contained = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
+    layers = [*(["virtual machine"] if processor.hypervisor else []), *(["container"] if contained else [])]
+    return " and ".join(layers) or None
+
+
+def _group_files(root: Path, controller: str, v1_name: str, v2_name: str) -> Iterator[tuple[Path, str]]:
+    """Folder and file of a limit, for this process's group and all groups above it, in both versions."""
+    base = root / "sys/fs/cgroup"
+    for line in (read(root / "proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            mounts, name = (base, base / "unified"), v2_name
+        elif controller in controllers.split(","):
+            mounts, name = (base / controllers, base / controller), v1_name
+        else:
+            continue
+        inner = PurePosixPath(path).relative_to("/")
+        for mount in dict.fromkeys(mounts):
+            # A container may see a path of the machine outside; its own group is then the mount itself.
+            yield from ((mount / folder, name) for folder in (inner, *inner.parents))

