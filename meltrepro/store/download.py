@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from meltrepro import __version__
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
@@ -21,7 +21,7 @@ from meltrepro.steps import Sink, Step, step
 from meltrepro.store.atomic import remove, require_free, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient, check_status, content_length, content_range, network_errors, validator
-from meltrepro.store.names import redact, text_digest
+from meltrepro.store.names import redact, split_url, text_digest
 
 if TYPE_CHECKING:
     import requests
@@ -123,7 +123,7 @@ class Downloader:
         Raises `SourceError` (it is not there, or access is refused), `DownloadError` (broke off; what arrived is
         kept), `DigestMismatch` (nothing is kept), `OfflineError` and `StoreError`.
         """
-        if urlsplit(request.url).scheme == "file":
+        if split_url(request.url).scheme == "file":
             with step(self._sink, "fetch", request.name):
                 return self._store.put_file(file_url_path(request.url), expected=request.digest)
         key = request.digest or text_digest(request.url)
@@ -163,7 +163,9 @@ class Downloader:
         from tenacity.wait import wait_exponential_jitter
 
         patience = self.patience
-        growing = wait_exponential_jitter(patience.pause_s, patience.longest_pause_s, jitter=patience.pause_s)
+        growing = wait_exponential_jitter(
+            multiplier=patience.pause_s, max=patience.longest_pause_s, jitter=patience.pause_s
+        )
         best, fruitless = reached(), 0
 
         def give_up(_: RetryCallState) -> bool:
@@ -269,15 +271,15 @@ class Downloader:
             raise
 
     def _progress(self, request: Request, done: int, total: int | None) -> None:
-        self._sink(Step("fetch", "progress", request.name, done=done, total=total, unit="B"))
+        self._sink(Step("fetch", "progress", request.name, done=done, total=total, unit="bytes"))
 
     def _note(self, name: str, message: str) -> None:
-        self._sink(Step("fetch", "note", name, detail={"message": message}))
+        self._sink(Step("fetch", "note", name, detail={"status": message}))
 
 
 def file_url_path(url: str) -> Path:
     """The local file that a file URL names; raises `SourceError` for one of another machine."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.netloc not in ("", "localhost"):
         raise SourceError(
             f"{redact(url)}: a file URL can only name a file of this machine", hint="file:///path/to/file"

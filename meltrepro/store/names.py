@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from meltrepro.errors import SourceError
 
 
 def redact(url: str) -> str:
@@ -19,6 +21,14 @@ def redact(url: str) -> str:
     if parts.scheme == "ssh" and user:
         host = f"{user.partition(':')[0]}@{host}"
     return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL; raises `SourceError` for a text that is none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"{redact(url)}: not a URL: {error}") from error
 
 
 def project_name(name: str) -> str:

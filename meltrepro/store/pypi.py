@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.spec.manifest import PypiSource
@@ -23,7 +23,7 @@ from meltrepro.store.atomic import require_free
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Request
 from meltrepro.store.http import check_status, network_errors
-from meltrepro.store.names import redact
+from meltrepro.store.names import redact, split_url
 from meltrepro.store.source import Context, Pin, key_of
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _pip_index_url() -> str | None:
 
 def _credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     """A URL without its credentials, and these."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if parts.username is None:
         return clean, None
@@ -179,7 +179,7 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
 
 def _request(name: str, package: DistributionPackage, digest: str | None) -> Request:
     endpoint, auth = _credentials(index_url())
-    same_server = urlsplit(endpoint)[:2] == urlsplit(package.url)[:2]
+    same_server = split_url(endpoint)[:2] == split_url(package.url)[:2]
     return Request(package.url, name, digest, auth if same_server else None)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from meltrepro.errors import SourceError
 from meltrepro.spec.manifest import UrlSource
 from meltrepro.store.download import Request, file_url_path
-from meltrepro.store.names import redact
+from meltrepro.store.names import redact, split_url
 from meltrepro.store.source import Context, Pin, key_of
 
 _SCHEMES = ("https", "http", "file")
@@ -38,7 +36,7 @@ class Url:
         request = self._request(source)
         if context.store.has(source.digest):
             return context.store.path(source.digest).stat().st_size
-        if urlsplit(source.url).scheme == "file":
+        if split_url(source.url).scheme == "file":
             path = file_url_path(source.url)
             return path.stat().st_size if path.is_file() else None
         return context.downloader.length(request)

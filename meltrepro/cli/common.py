@@ -1,0 +1,30 @@
+"""Parameters that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from meltrepro.spec.loader import LoadedManifest, load_manifest
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A manifest (YAML).", show_default=False)]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="PATH=VALUE", help="Override one field, e.g. protocol.repetitions=3.", show_default=False),
+]
+OnlyOption = Annotated[
+    list[str],
+    typer.Option("--only", metavar="GLOB", help="Cells whose id matches, e.g. '*/q4_0/*'.", show_default=False),
+]
+EngineOption = Annotated[
+    Literal["docker", "process"], typer.Option("--engine", help="What executes builds and containers.")
+]
+LockedOption = Annotated[bool, typer.Option("--locked", help="Fail rather than change the lock.")]
+
+
+def load(spec: Path, overrides: Sequence[str]) -> LoadedManifest:
+    """Load a manifest with its overrides."""
+    return load_manifest(spec, overrides)

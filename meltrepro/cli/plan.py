@@ -1,0 +1,107 @@
+"""`meltrepro plan`: what would run, what must be built or fetched for it, what is left out and why."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
+from meltrepro.plan.estimate import readable
+from meltrepro.plan.model import Plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def command(
+    spec: SpecArgument,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    only: OnlyOption = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
+    from meltrepro.cli.session import open_session
+    from meltrepro.cli.sizes import known_sizes, with_downloads
+    from meltrepro.frameworks import registry
+    from meltrepro.plan.planner import make_plan, require_cells
+
+    with open_session(spec, set_, only, engine="docker", locked=False, quiet=True) as session:
+        workshop, loaded = session.workshop, session.loaded
+        lock = workshop.lock if session.lock_path.exists() else None
+        sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
+        sizes = with_downloads(sizes, session.plan, workshop.fetcher, loaded.path.parent)
+        devices = {name: target.identify() for name, target in session.targets.items()}
+        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only)
+    if json:
+        typer.echo(json_module.dumps(document(plan, sizes.stored), indent=2, ensure_ascii=False))
+    else:
+        show(plan, sizes.stored)
+    require_cells(plan)
+
+
+def document(plan: Plan, stored: Collection[str]) -> dict[str, Any]:
+    """The plan as plain data; each bundle and model says whether it is in the store already."""
+    from meltrepro.plan.identity import plan_document
+
+    whole = plan_document(plan)
+    for kind in ("bundles", "models"):
+        for node in whole[kind]:
+            node["stored"] = node["id"] in stored
+    return {**whole, "warnings": list(plan.warnings)}
+
+
+def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> None:
+    """Print a plan for people: at most 80 columns on a narrow terminal, never shortened in a pipe."""
+    from rich.console import Console
+
+    out = out or Console(highlight=False)
+    if not out.is_terminal:
+        out.width = 10_000
+    trials = plan.manifest.protocol.repetitions + plan.manifest.protocol.warmups
+    if plan.cells:
+        cells = _table("cell", "CPU level", "memory")
+        for cell in plan.cells:
+            _row(cells, cell.id, cell.isa.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
+        out.print(cells)
+        out.print()
+        nodes = _table("to have first", "state")
+        for node in (*plan.bundles, *plan.models):
+            _row(nodes, node.id, "reuse" if node.id in stored else "build")
+        out.print(nodes)
+        out.print()
+    if plan.skipped:
+        skips = _table("skipped", "because")
+        for skip in plan.skipped:
+            _row(skips, skip.cell_id, skip.reason)
+        out.print(skips)
+        out.print()
+    for warning in plan.warnings:
+        out.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    out.print(
+        f"{len(plan.cells)} cells, {len(plan.cells) * trials} trials; to download: "
+        f"{_size(plan.estimate.download_bytes)}; more disk: {_size(plan.estimate.disk_bytes)}",
+        soft_wrap=True,
+    )
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column == "memory" else "left", overflow="fold")
+    return table
+
+
+def _row(table: Table, *texts: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*map(Text, texts))
+
+
+def _size(size: int | None) -> str:
+    return "not known yet" if size is None else readable(size)
