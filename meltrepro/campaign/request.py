@@ -32,11 +32,13 @@ def make_requests(
             try:
                 rendered[key].append(render_turns(TEMPLATES[key[0]], cell.workload.system, prompts))
             except TemplateError as error:
-                field = "system" if error.turn is None else "conversations"
-                where = "" if error.turn is None else f"conversation {number + 1}, "
-                problems.append(problem_at(loaded, ("workloads", cell.workload_name, field), f"{where}{error}"))
+                at: tuple[str | int, ...] = ("workloads", cell.workload_name)
                 if error.turn is None:
+                    problems.append(problem_at(loaded, (*at, "system"), str(error)))
                     break
+                # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
+                at = (*at, "conversations", number, error.turn)
+                problems.append(problem_at(loaded, at, f"conversation {number + 1}, {error}"))
     if problems:
         raise ManifestError(problems, hint="a prompt with such a marker would speak for the model; take it out")
     return {

@@ -69,8 +69,8 @@ def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> Non
         out.print(cells)
         out.print()
         nodes = _table("to have first", "state")
-        for node in (*plan.bundles, *plan.models):
-            _row(nodes, node.id, "reuse" if node.id in stored else "build")
+        for name in [*(node.id for node in plan.bundles), *(node.id for node in plan.models)]:
+            _row(nodes, name, "reuse" if name in stored else "build")
         out.print(nodes)
         out.print()
     if plan.skipped:

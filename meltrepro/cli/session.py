@@ -21,7 +21,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, dump_lock, load_lock, lock_path
 from meltrepro.spec.pins import manifest_digest, prompt_digests
-from meltrepro.store.atomic import write_text
+from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import open_targets
 
@@ -89,7 +89,7 @@ class Session:
                 f"{self.lock_path} would change, and --locked forbids it",
                 hint=f"see what is new with: meltrepro lock --check {self.loaded.path}",
             )
-        write_text(self.lock_path, text)
+        write_bytes(self.lock_path, text.encode())
         self.workshop.lock = lock
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
@@ -31,9 +31,14 @@ def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFrame
     problems: list[Problem] = []
 
     def check(path: tuple[str | int, ...], what: str, name: str, known: Collection[str]) -> bool:
-        if name not in known:
-            problems.append(problem_at(loaded, path, f"unknown {what} {name!r}", value=name, known=known))
-        return name in known
+        if name in known:
+            return True
+        problem = problem_at(loaded, path, f"unknown {what} {name!r}", value=name, known=known)
+        if path[-1] == name:  # the name is the key itself, not its value
+            at = loaded.keys[path]
+            problem = replace(problem, file=at.file, line=at.line, column=at.column)
+        problems.append(problem)
+        return False
 
     resolved: dict[str, KnownFramework] = {}
     for name, entry in manifest.frameworks.items():

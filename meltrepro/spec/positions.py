@@ -1,194 +1,265 @@
-"""YAML as plain data, with the position of every key and value.
+"""YAML -> tree of positioned values.
 
-A stricter YAML than the usual one, because a manifest is untrusted and a wrong guess costs hours: duplicate keys are
-refused, dates and yes/no stay the strings that were written, tags are refused, aliases may not multiply.
+A stricter and plainer YAML than the usual one, because a manifest is untrusted and a wrong guess costs hours: duplicate
+keys and tags are refused, aliases may not multiply, and only `true`, `false`, `null`, decimal whole numbers and decimal
+fractions are anything but text. So `off`, `2024-02-27`, `1:30`, `0x10` and `010` are the texts that were written.
+
+The tree is built from the parser's events, not by a composer, so that depth and size are bounded before they hurt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from meltrepro.errors import ManifestError, Problem
+from meltrepro.errors import Problem
+from meltrepro.spec.tree import FieldPath, Node, Position, Scalar, branch, shorten
 
-Path_ = tuple[str | int, ...]
-"""Path of a field: names and list indices from the top."""
-_MAX_BYTES = 8 << 20
-_MAX_NODES = 2_000_000
-_SCALARS = {
-    "tag:yaml.org,2002:str": str,
-    "tag:yaml.org,2002:int": int,
-    "tag:yaml.org,2002:float": float,
-    "tag:yaml.org,2002:null": lambda _: None,
+LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_BYTES = 8 << 20
+MAX_VALUES = 200_000
+MAX_DEPTH = 64
+
+_NOT_TEXT = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_OCTAL_LOOK = re.compile(r"[-+]?0[0-9]")
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 
 
-@dataclass(frozen=True)
-class Position:
-    """A place in a file; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-
-@dataclass(frozen=True)
-class Document:
-    """Plain data and where each part of it was written."""
-
-    data: Any
-    keys: Mapping[Path_, Position]
-    """Where the key (or the list item) of a path begins."""
-    values: Mapping[Path_, Position]
-    """Where its value begins."""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the resolvers that surprise people taken out."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool", ":merge"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_file(path: Path) -> Document:
-    """Read one file; raises `ManifestError` with every fault that can be told at this stage."""
+def read_file(path: Path, label: str, named_at: Position, field: FieldPath, problems: list[Problem]) -> Node | None:
+    """Read a file; `label` stands for it in messages. A file that cannot be read is a problem at `named_at`."""
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise _fault(str(path), "the file does not exist") from None
-    except OSError as error:
-        raise _fault(str(path), f"cannot be read: {error.strerror}") from error
-    if len(raw) > _MAX_BYTES:
-        raise _fault(str(path), f"{len(raw)} bytes are more than a manifest may have ({_MAX_BYTES})")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        problems.append(named_at.problem(field, *_unreadable(path, label, error)))
+        return None
+    if len(raw) > MAX_BYTES:
+        problems.append(Position(label).problem((), f"the file is larger than {MAX_BYTES >> 20} MiB"))
+        return None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise _fault(str(path), "not UTF-8 text", line=line) from error
-    return read_text(text, str(path))
+        good = raw[: error.start].decode("utf-8", "replace")
+        message = f"the byte 0x{raw[error.start]:02x} is not UTF-8 text"
+        problems.append(_position(label, good).problem((), message, "save the file as UTF-8"))
+        return None
+    before = len(problems)
+    node = read_text(text, Position(label), problems)
+    if node is None and len(problems) == before:
+        problems.append(Position(label).problem((), "the file is empty"))
+    return node
 
 
-def read_text(text: str, name: str) -> Document:
-    """Read a text; `name` stands for the file in messages."""
+def read_text(text: str, origin: Position, problems: list[Problem]) -> Node | None:
+    """Read a text that begins at `origin`; `None` where it says nothing or is so wrong that nothing can be kept."""
+    bad = _NOT_TEXT.search(text)
+    if bad is not None:
+        at = _position(origin.file, text[: bad.start()], origin)
+        problems.append(at.problem((), f"the character U+{ord(bad[0]):04X} is not allowed in a text file"))
+        return None
+    builder = _Builder(text, origin, problems)
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        return builder.document()
+    except _Stop:
+        return None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message = " ".join(filter(None, (error.context, error.problem))) or "not YAML"
-        raise _fault(name, f"not YAML: {message}", mark=mark) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _fault(name, f"not YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
-    builder = _Builder(name)
-    data = builder.build(node, ()) if node is not None else None
-    if builder.problems:
-        raise ManifestError(builder.problems)
-    return Document(data, builder.keys, builder.values)
+        problems.append(_syntax(error, text, builder))
+        return None
+    except yaml.YAMLError as error:
+        problems.append(origin.problem((), f"not valid YAML: {shorten(' '.join(str(error).split()), 200)}"))
+        return None
+
+
+class _Stop(Exception):
+    """Nothing can be made of the rest; the problem is noted already."""
 
 
 class _Builder:
-    """Turns composed nodes into plain data."""
+    """One pass over the events of a text."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self._count = 0
-        self._open: list[yaml.Node] = []
-        self.keys: dict[Path_, Position] = {}
-        self.values: dict[Path_, Position] = {}
-        self.problems: list[Problem] = []
+    def __init__(self, text: str, origin: Position, problems: list[Problem]) -> None:
+        self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=LOADER))
+        self._origin = origin
+        self._problems = problems
+        self._anchors: dict[str, Node | None] = {}
 
-    def build(self, node: yaml.Node, path: Path_) -> Any:
-        self._count += 1
-        if self._count > _MAX_NODES or any(node is parent for parent in self._open) or len(self._open) > 100:
-            if self._count <= _MAX_NODES + 1:
-                self._problem(node, path, "too deep, too large or an alias of itself")
-            self._count = max(self._count, _MAX_NODES + 2)
+    def document(self) -> Node | None:
+        """The only document of the text."""
+        root: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    self._note(event, (), "a second document begins here; expected one", stop=True)
+                root = self._node(next(self._events), (), 1)
+        if root is not None and root.text == "" and root.value is None:
             return None
-        self.values[path] = self._position(node)
-        self._open.append(node)
-        try:
-            if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-                return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-                items = []
-                for i, item in enumerate(node.value):
-                    self.keys[(*path, i)] = self._position(item)
-                    items.append(self.build(item, (*path, i)))
-                return items
-            return self._scalar(node, path)
-        finally:
-            self._open.pop()
+        return root
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._problem(key_node, path, "a key must be plain text")
+    def _node(self, event: yaml.Event, path: FieldPath, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, depth)
+        if event.tag is not None:
+            tag = shorten(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self._note(event, path, f"the tag {tag} is not allowed", "leave it out; quote what must be text")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        if depth > MAX_DEPTH:
+            self._note(event, path, f"nested deeper than {MAX_DEPTH} levels", stop=True)
+        if isinstance(event, yaml.ScalarEvent):
+            node = self._scalar(event)
+        else:
+            leaf = Node(None, self.position(event.start_mark))
+            mapping = isinstance(event, yaml.MappingStartEvent)
+            node = branch(self._mapping(path, depth) if mapping else self._list(path, depth), leaf)
+        self._bound(node, event, path, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Node:
+        at = self.position(event.start_mark)
+        if not event.implicit[0]:
+            return Node(event.value, at)
+        return Node(_resolve(event.value), at, text=event.value)
+
+    def _mapping(self, path: FieldPath, depth: int) -> dict[str, Node]:
+        children: dict[str, Node] = {}
+        inherited: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                self._note(event, path, "expected a key, which must be plain text")
+                self._node(event, path, depth + 1)
+                self._node(next(self._events), path, depth + 1)
                 continue
-            key = str(key_node.value)
-            here = (*path, key)
-            if key in result:
-                first = self.keys[here]
-                self._problem(key_node, here, f"duplicate key {key!r}; it was first given in line {first.line}")
-                continue
-            self.keys[here] = self._position(key_node)
-            result[key] = self.build(value_node, here)
-        return result
+            key, key_at = event.value, self.position(event.start_mark)
+            if event.tag is not None:
+                self._note(event, path, "a key cannot have a tag")
+            if event.anchor is not None:
+                self._anchors[event.anchor] = self._scalar(event)
+            below = (*path, key)
+            node = replace(self._node(next(self._events), below, depth + 1), key_at=key_at)
+            if key == "<<" and event.implicit[0]:
+                inherited += self._inherited(node, path)
+            elif key in children:
+                first = children[key].key_at
+                line = f"first written in line {first.line}" if first and first.line != key_at.line else None
+                self._problems.append(key_at.problem(below, f"duplicate key {shorten(key)!r}", line))
+            else:
+                children[key] = node
+        for mapping in inherited:
+            assert isinstance(mapping.value, dict)
+            children = {**mapping.value, **children}
+        return children
 
-    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
-        text = str(node.value)
-        if isinstance(node, yaml.ScalarNode) and node.style is None and text in ("true", "false"):
-            return text == "true"
-        convert = _SCALARS.get(node.tag)
-        if convert is None or not isinstance(node, yaml.ScalarNode):
-            self._problem(node, path, f"the tag {node.tag!r} is not allowed here")
-            return None
-        if convert is int:
-            return _whole(text)
-        if convert is float:
-            try:
-                return float(text.replace("_", "").replace(".inf", "inf").replace(".Inf", "inf").replace(".nan", "nan"))
-            except ValueError:
-                return text
-        return convert(text)
+    def _inherited(self, node: Node, path: FieldPath) -> list[Node]:
+        """What `<<` merges into a mapping, the strongest first."""
+        mappings = node.value if isinstance(node.value, list) else [node]
+        if all(isinstance(mapping.value, dict) for mapping in mappings):
+            return mappings
+        self._problems.append(node.at.problem((*path, "<<"), "expected a mapping or a list of mappings to merge"))
+        return []
 
-    def _position(self, node: yaml.Node) -> Position:
-        return Position(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
+    def _list(self, path: FieldPath, depth: int) -> list[Node]:
+        items: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            items.append(self._node(event, (*path, len(items)), depth + 1))
+        return items
 
-    def _problem(self, node: yaml.Node, path: Path_, message: str) -> None:
-        at = self._position(node)
-        self.problems.append(Problem(at.file, at.line, at.column, field_path(path), message))
+    def _alias(self, event: yaml.AliasEvent, path: FieldPath, depth: int) -> Node:
+        if event.anchor not in self._anchors:
+            self._note(event, path, f"*{shorten(event.anchor)} has no anchor above it", stop=True)
+        node = self._anchors[event.anchor]
+        if node is None:
+            self._note(event, path, f"*{shorten(event.anchor)} contains itself", stop=True)
+            raise _Stop  # for the type checker: `_note` has raised it
+        self._bound(node, event, path, depth)
+        return node
+
+    def _bound(self, node: Node, event: yaml.Event, path: FieldPath, depth: int) -> None:
+        if node.size > MAX_VALUES:
+            self._note(event, path, f"more than {MAX_VALUES} values", stop=True)
+        if node.height + depth - 1 > MAX_DEPTH:
+            self._note(event, path, f"nested deeper than {MAX_DEPTH} levels", stop=True)
+
+    def _note(
+        self, event: yaml.Event, path: FieldPath, message: str, suggestion: str | None = None, *, stop: bool = False
+    ) -> None:
+        self._problems.append(self.position(event.start_mark).problem(path, message, suggestion))
+        if stop:
+            raise _Stop
+
+    def position(self, mark: yaml.Mark) -> Position:
+        """Where a mark of the parser is in the file."""
+        column = mark.column + (self._origin.column if mark.line == 0 else 1)
+        return Position(self._origin.file, self._origin.line + mark.line, column)
 
 
-def _whole(text: str) -> int | str:
-    """YAML 1.1 reads 010 as eight and 1:30 as ninety; we take decimal numbers and 0x, and leave the rest as text."""
-    plain = text.replace("_", "")
-    try:
-        return int(plain, 16) if plain.lower().lstrip("+-").startswith("0x") else int(plain, 10)
-    except ValueError:
-        return text
-
-
-def field_path(path: Path_) -> str:
-    """`("models", "a", "quantizations", 0)` -> `models.a.quantizations[0]`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+def _resolve(text: str) -> Scalar:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and not _OCTAL_LOOK.match(text):
+        number = float(text)
+        return number if math.isfinite(number) else text
     return text
 
 
-def _fault(file: str, message: str, *, line: int = 1, mark: Any = None) -> ManifestError:
-    column = 1
-    if mark is not None:
-        line, column = mark.line + 1, mark.column + 1
-    return ManifestError([Problem(file, line, column, "", message)])
+def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Problem:
+    """What the parser says, in words that help; its own where there are none better."""
+    mark = error.problem_mark or error.context_mark
+    at = builder.position(mark)
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    character = line[mark.column : mark.column + 1]
+    said = error.problem or error.context or "nothing can be made of it"
+    if character == "\t":
+        return at.problem((), "a tab cannot indent", "use spaces")
+    if "cannot start any token" in said:
+        return at.problem((), f"a text cannot begin with {character!r}", "put it in quotes")
+    if "mapping values are not allowed" in said:
+        return at.problem((), "a ':' cannot stand here", "check the indentation, or put the text in quotes")
+    context = error.context or ""
+    if error.context_mark is not None and error.context_mark.line != mark.line:
+        context += f" that begins in line {builder.position(error.context_mark).line}"
+    return at.problem((), f"not valid YAML: {said}" + (f" {context}" if context else ""))
+
+
+def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
+    """Why a file cannot be read, and what to do about it."""
+    shown = shorten(label, 200)
+    if isinstance(error, FileNotFoundError):
+        return f"the file {shown} does not exist", _like(path)
+    if isinstance(error, IsADirectoryError):
+        return f"{shown} is a folder; expected a file", None
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"the file {shown} cannot be read: {reason}", None
+
+
+def _like(path: Path) -> str | None:
+    """A file in the same folder whose name is nearly the same."""
+    from meltrepro.spec.messages import near_miss
+
+    try:
+        beside = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+    except (OSError, ValueError):
+        return None
+    return near_miss(path.name, beside)
+
+
+def _position(file: str, before: str, origin: Position | None = None) -> Position:
+    """Where a text ends that begins at `origin`."""
+    start = origin or Position(file)
+    lines = before.count("\n")
+    column = len(before) - before.rfind("\n") - 1
+    return Position(file, start.line + lines, column + (1 if lines else start.column))

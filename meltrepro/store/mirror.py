@@ -100,7 +100,9 @@ def load_mirrors(file: Path | None) -> Mirrors:
         raise UsageError(f"{file}: not a mirror map: {_SHAPE}")
     for name, path in entries.items():
         if not (isinstance(name, str) and isinstance(path, str)):
-            raise UsageError(f"{file}: {name!r}: {path!r}: {_SHAPE}", hint="put names and paths in quotes")
+            raise UsageError(
+                f"{file}: not a mirror map: {name!r}: {path!r}: {_SHAPE}", hint="put names and paths in quotes"
+            )
     return Mirrors(
         file, {_normal(name): file.absolute().parent / Path(path).expanduser() for name, path in entries.items()}
     )

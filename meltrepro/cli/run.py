@@ -1,0 +1,155 @@
+"""`meltrepro run`: build what is missing, run every trial that is left, log to MLflow, show what came out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.errors import TrackingError, TrialFailed
+
+if TYPE_CHECKING:
+    from meltrepro.build.model import Engine
+    from meltrepro.build.pipeline import Built
+    from meltrepro.campaign.conduct import Result
+    from meltrepro.campaign.setup import Setup
+    from meltrepro.cli.session import Session
+
+
+def command(
+    spec: SpecArgument,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    only: OnlyOption = [],  # noqa: B006
+    engine: EngineOption = "docker",
+    new: Annotated[bool, typer.Option("--new", help="Begin a new campaign, even if one like it is unfinished.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; fetch, build and run nothing.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first trial that fails, or go on with the rest.")
+    ] = False,
+    track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
+    locked: LockedOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")] = False,
+) -> None:
+    """Run a manifest: build what is missing, run its trials, log them to MLflow.
+
+    An unfinished campaign of the same manifest and the same artifacts goes on where it stopped.
+    """
+    from meltrepro import interrupts
+    from meltrepro.campaign.conduct import conduct
+    from meltrepro.cli.session import open_session
+    from meltrepro.cli.summary import show_results
+    from meltrepro.plan.planner import require_cells
+
+    if dry_run:
+        from meltrepro.cli.plan import command as plan_command
+
+        plan_command(spec, set_, only)
+        return
+    with (
+        interrupts.raising(),
+        open_session(spec, set_, only, engine=engine, locked=locked, quiet=quiet) as session,
+    ):
+        require_cells(session.plan)
+        setup = _prepare(session, tuple(only), tracked=track)
+        result = conduct(setup, session.settings, session.workshop.sink, new=new, fail_fast=fail_fast)
+        untracked = _track(session, result) if result.campaign.document.tracking.enabled else None
+    show_results(result.campaign.folder)
+    _advise(result, untracked)
+    if result.tally.failed:
+        raise _failed(result)
+
+
+def _prepare(session: Session, only: tuple[str, ...], *, tracked: bool) -> Setup:
+    """Everything that can be wrong with a manifest is found before anything is built."""
+    from meltrepro.campaign.request import make_requests
+    from meltrepro.campaign.setup import Setup
+    from meltrepro.spec.lock import dump_lock
+    from meltrepro.spec.prompts import load_conversations
+    from meltrepro.targets.registry import open_targets, probe
+
+    loaded, plan = session.loaded, session.plan
+    conversations = {
+        name: load_conversations(workload, loaded.path.parent) for name, workload in loaded.manifest.workloads.items()
+    }
+    requests = make_requests(loaded, plan, conversations, probe(session.targets))
+    built = session.build()
+    engine = _trial_engine(session)
+    targets = open_targets(loaded.manifest, session.settings, engine)
+    return Setup(
+        plan=plan,
+        artifacts=built.artifacts,
+        requests=requests,
+        targets=targets,
+        devices=probe(targets),
+        engine=engine.version() if engine else "none",
+        lock_text=dump_lock(session.completed(built.lock)),
+        builds=_kept_files(built),
+        only=only,
+        tracking=tracked,
+    )
+
+
+def _trial_engine(session: Session) -> Engine | None:
+    """The container engine, where any trial runs in a container; `None` leaves a daemon that nobody needs alone."""
+    contained = any(cell.target.sandbox == "container" for cell in session.plan.cells)
+    return session.workshop.engine() if contained and session.workshop.engine_name != "process" else None
+
+
+def _kept_files(built: Built) -> dict[str, Mapping[str, bytes]]:
+    """Recipe and log of every build, by node id."""
+    from meltrepro.build import toolchain
+    from meltrepro.build.render import render_text
+
+    kept: dict[str, dict[str, bytes]] = {}
+    for name, recipe in built.recipes.items():
+        dockerfile = render_text(
+            recipe.dockerfile,
+            {
+                "builder": f"meltrepro/builder:{recipe.triple}",
+                "env": toolchain.environment(recipe.triple),
+                "phases": recipe.phases or ("",),
+                "labels": recipe.labels,
+            },
+            name=f"{recipe.name}: Dockerfile",
+        )
+        kept[name] = {"Dockerfile": dockerfile.encode(), "build.sh": recipe.files["build.sh"]}
+    for name, log in built.logs.items():
+        if log.is_file():
+            kept.setdefault(name, {})["build.log"] = log.read_bytes()
+    return dict(kept)
+
+
+def _track(session: Session, result: Result) -> TrackingError | None:
+    """Log the campaign; what fails here is a debt and no failure of the run."""
+    from meltrepro.track.mlflow_tracker import sync
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or session.loaded.manifest.tracking.uri or session.settings.tracking_uri
+    try:
+        sync(result.campaign.folder, uri, session.workshop.sink)
+    except TrackingError as error:
+        return error
+    return None
+
+
+def _advise(result: Result, untracked: TrackingError | None) -> None:
+    typer.echo(f"records: {result.campaign.folder}")
+    if untracked is not None:
+        typer.echo(f"not logged to MLflow: {untracked.message}", err=True)
+        typer.echo("next: log it when the server is back with: meltrepro sync", err=True)
+    elif result.campaign.document.tracking.enabled:
+        typer.echo("compare the cells in MLflow with: meltrepro ui")
+    if result.tally.left:
+        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
+
+
+def _failed(result: Result) -> TrialFailed:
+    failed = result.tally.failed
+    shown = [f"  {trial}: {reason.splitlines()[0]}" for trial, reason in failed[:5]]
+    more = [f"  and {len(failed) - 5} more"] if len(failed) > 5 else []
+    return TrialFailed(
+        "\n".join([f"{len(failed)} trials failed:", *shown, *more]),
+        hint=f"what each runner said last is in outcome.json and stderr.log below {result.campaign.folder}",
+    )

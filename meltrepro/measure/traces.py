@@ -1,0 +1,137 @@
+"""What happened in one complete trial, and when: the values behind `events.jsonl` (docs/runner.md).
+
+Times ending in `_ns` are nanoseconds on the device's monotonic clock, unless a name says `wall`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stop = Literal["eog", "length", "context"]
+MemoryPhase = Literal["load", "turn", "end"]
+OperatorPhase = Literal["prefill", "generation"]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who ran, and one reading of both clocks."""
+
+    t_ns: int
+    wall_ns: int
+    """Unix time by the device's clock, read together with `t_ns`."""
+    runner: str
+    framework: str
+    commit: str
+    isa: str
+    pid: int
+    system: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """Loading the weights."""
+
+    begin_ns: int
+    end_ns: int
+    model_bytes: int
+    n_params: int
+    n_vocab: int
+    n_ctx_train: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """The context that the conversations were held in."""
+
+    t_ns: int
+    n_ctx: int
+    n_batch: int
+    threads: int
+    kv_bytes: int | None
+    """`None` where the framework does not say."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time."""
+
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One prompt and its answer."""
+
+    index: int
+    begin_ns: int
+    end_ns: int
+    prefill: Span | None
+    """`None` where the prompt did not fit into the context."""
+    token_ns: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    n_prompt: int
+    n_past: int
+    stop: Stop
+    text: str
+
+    @property
+    def n_gen(self) -> int:
+        """Sampled tokens, the one that ends the answer included."""
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns that share one growing context."""
+
+    index: int
+    begin_ns: int
+    end_ns: int
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of the runner at one moment, in bytes; `None` where the device does not say."""
+
+    t_ns: int
+    phase: MemoryPhase
+    rss_anon: int | None
+    rss_file: int | None
+    hwm: int | None
+    swap: int | None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """All calls of one operator in one phase of a profiled trial."""
+
+    phase: OperatorPhase
+    name: str
+    count: int
+    ns: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One complete trial."""
+
+    hello: Hello
+    load: Load
+    context: Context
+    warmup: Span | None
+    conversations: tuple[Conversation, ...]
+    memory: tuple[Memory, ...]
+    operators: tuple[Operator, ...]
+    done_ns: int
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns of all conversations, in order."""
+        return tuple(turn for conversation in self.conversations for turn in conversation.turns)
+
+    def wall_ns(self, t_ns: int) -> int:
+        """Unix time in nanoseconds of a moment on the device's monotonic clock."""
+        return self.hello.wall_ns + (t_ns - self.hello.t_ns)

@@ -1,0 +1,116 @@
+"""What may stand at a path of a manifest, read off the Pydantic models: keys, choices, branches of unions."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, Tag
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One type that a value may have; `tag` is what selects it in a tagged union."""
+
+    type: Any
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The types that a value may have."""
+
+    branches: tuple[Branch, ...]
+
+    @classmethod
+    def of(cls, annotation: Any) -> Shape:
+        """The shape of an annotation."""
+        return cls(tuple(_branches(annotation, None, None)))
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Tags of the branches; Pydantic puts the chosen one into the location of an error."""
+        return frozenset(branch.tag for branch in self.branches if branch.tag is not None)
+
+    @property
+    def is_untagged_union(self) -> bool:
+        """Whether Pydantic puts a label of the branch that it tried into the location of an error."""
+        return len(self.branches) > 1 and not self.tags
+
+    @property
+    def models(self) -> tuple[type[BaseModel], ...]:
+        """The branches that are mappings with fixed keys."""
+        return tuple(b.type for b in self.branches if isinstance(b.type, type) and issubclass(b.type, BaseModel))
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """Keys that a mapping here may have; `None` where any name is allowed, or where no mapping is."""
+        if not self.models:
+            return None
+        return tuple(dict.fromkeys(key for model in self.models for key in model.model_fields))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts that are allowed, where they are few."""
+        found: list[Any] = []
+        for branch in self.branches:
+            if get_origin(branch.type) is Literal:
+                found += get_args(branch.type)
+            elif isinstance(branch.type, type) and issubclass(branch.type, Enum):
+                found += [member.value for member in branch.type]
+        return tuple(map(str, found))
+
+    def tagged(self, tag: str) -> Shape:
+        """The branch that a tag selects."""
+        return Shape(tuple(branch for branch in self.branches if branch.tag == tag))
+
+    def child(self, step: str | int) -> Shape:
+        """What may stand one step further down; no branches where nothing may."""
+        found: list[Branch] = []
+        for branch in self.branches:
+            origin, arguments = get_origin(branch.type), get_args(branch.type)
+            if isinstance(branch.type, type) and issubclass(branch.type, BaseModel):
+                field = branch.type.model_fields.get(str(step))
+                if field is not None:
+                    found += _branches(field.annotation, None, field.discriminator)
+            elif origin is list and isinstance(step, int):
+                found += _branches(arguments[0], None, None)
+            elif origin is dict and isinstance(step, str):
+                found += _branches(arguments[1], None, None)
+        return Shape(tuple(found))
+
+    def implied(self, key: str) -> Any:
+        """What a key holds that nobody wrote, as plain data; `None` unless that is a mapping of names."""
+        for model in self.models:
+            field = model.model_fields.get(key)
+            value = field.get_default(call_default_factory=True, validated_data={}) if field else None
+            if isinstance(value, dict):
+                return {
+                    name: item.model_dump(mode="json", exclude_unset=True) if isinstance(item, BaseModel) else item
+                    for name, item in value.items()
+                }
+        return None
+
+
+def _branches(annotation: Any, tag: str | None, discriminator: Any) -> Iterator[Branch]:
+    """An annotation without `Annotated` and `| None`, its unions flattened."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        for extra in arguments[1:]:
+            if isinstance(extra, Tag):
+                tag = extra.tag
+            elif isinstance(extra, FieldInfo):
+                discriminator = extra.discriminator or discriminator
+        yield from _branches(arguments[0], tag, discriminator)
+    elif origin is Union or origin is types.UnionType:
+        for argument in arguments:
+            if argument is not types.NoneType:
+                yield from _branches(argument, tag, discriminator)
+    else:
+        if isinstance(discriminator, str) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            (tag,) = map(str, get_args(annotation.model_fields[discriminator].annotation))
+        yield Branch(annotation, tag)

@@ -1,0 +1,56 @@
+"""How long planning takes: 10,000 cells, ten times. Goal: under 1 s."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from meltrepro.frameworks import registry
+from meltrepro.plan.identity import plan_digest
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.plan.planner import make_plan
+from meltrepro.spec.loader import load_manifest
+
+MODELS, QUANTIZATIONS, FRAMEWORKS, TARGETS, WORKLOADS = 25, ["q8_0", "q4_0", "q4_K", "q3_K"], 4, 5, 5
+FEATURES = frozenset("avx avx2 fma f16c bmi1 bmi2 abm movbe ssse3 sse4_1 sse4_2 popcnt".split())
+
+
+def main() -> None:
+    """Print one line a measure."""
+    model = {"source": {"file": "m.gguf"}, "chat_template": "chatml", "quantizations": QUANTIZATIONS, "parameters": 1e9}
+    document = {
+        "meltrepro": 1,
+        "name": "large",
+        "models": {f"model{i}": model for i in range(MODELS)},
+        "frameworks": {f"framework{i}": {"kind": "llama.cpp", "release": "2024-02-27"} for i in range(FRAMEWORKS)},
+        "targets": {f"target{i}": {"kind": "host"} for i in range(TARGETS)},
+        "workloads": {f"workload{i}": {"conversations": [["Hi"]]} for i in range(WORKLOADS)},
+    }
+    host = DeviceFacts("host", "host", "CPU", "x86_64", FEATURES, 4, 32 * 10**9, 10**12)
+    devices = {f"target{i}": host for i in range(TARGETS)}
+    catalog = registry.catalog(registry.modules())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spec.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        began = time.perf_counter()
+        loaded = load_manifest(path)
+        print(f"load      {time.perf_counter() - began:8.3f} s")
+    for name, only in (("plan", []), ("plan --only", ["*/q4_0/*", "model7/*"])):
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            plan = make_plan(loaded, catalog, devices, only=only)
+            times.append(time.perf_counter() - began)
+        spread = f"({min(times):.3f} to {max(times):.3f})"
+        print(f"{name:12}{statistics.median(times):6.3f} s {spread}, {len(plan.cells)} cells")
+    began = time.perf_counter()
+    plan_digest(plan)
+    print(f"digest    {time.perf_counter() - began:8.3f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Cells -> requests: the texts and limits that a runner gets, and prompts that are refused with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meltrepro.campaign.request import make_requests, request_digest
+from meltrepro.errors import ManifestError
+from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Release
+from meltrepro.plan.planner import make_plan
+from meltrepro.spec.loader import load_manifest
+from meltrepro.spec.prompts import load_conversations
+from meltrepro.spec.record import Request
+
+ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
+CATALOG = Catalog(
+    {"alpha": FrameworkInfo("alpha", {"1": Release("1", "c" * 40, "", {})}, (ISA,), {}, ISA)},
+    frozenset({"chatml", "gemma"}),
+)
+HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", frozenset(), 6, 10**10, 10**10)
+
+
+def requests(folder: Path, workload: dict[str, Any], target: dict[str, Any] | None = None) -> dict[str, Request]:
+    path = folder / "spec.yaml"
+    model = {"source": {"file": "m"}, "quantizations": ["as-is"]}
+    document = {
+        "meltrepro": 1,
+        "name": "test",
+        "models": {name: {**model, "chat_template": name} for name in ("chatml", "gemma")},
+        "frameworks": {"alpha": {"release": "1"}},
+        "targets": {"host": {"kind": "host", **(target or {})}},
+        "workloads": {"chat": workload},
+        "protocol": {"seed": 7},
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    loaded = load_manifest(path)
+    plan = make_plan(loaded, CATALOG, {"host": HOST})
+    conversations = {name: load_conversations(entry, folder) for name, entry in loaded.manifest.workloads.items()}
+    return make_requests(loaded, plan, conversations, {"host": HOST})
+
+
+def test_a_request_is_complete(tmp_path: Path) -> None:
+    made = requests(
+        tmp_path,
+        {
+            "conversations": [["Hi", "Why?", "dropped"], ["dropped"]],
+            "first": 1,
+            "turns": 2,
+            "context": 128,
+            "max_tokens": 9,
+            "batch": 32,
+            "ignore_eos": True,
+            "sampling": {"temperature": 0.5, "top_k": 3},
+        },
+    )
+    assert set(made) == {"chatml/as-is/alpha/host/chat", "gemma/as-is/alpha/host/chat"}
+    request = made["chatml/as-is/alpha/host/chat"]
+    assert request.conversations == [
+        [
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+        ]
+    ]
+    assert (request.context, request.max_tokens, request.batch, request.ignore_eos) == (128, 9, 32, True)
+    assert (request.sampling.greedy, request.sampling.temperature, request.sampling.top_k) == (False, 0.5, 3)
+    assert request.sampling.seed == 7
+    assert request.threads == 6, "all usable cores where the target does not say"
+    assert "<start_of_turn>" in made["gemma/as-is/alpha/host/chat"].conversations[0][0]
+
+
+def test_threads_of_the_target_win(tmp_path: Path) -> None:
+    made = requests(tmp_path, {"conversations": [["Hi"]]}, {"threads": 2})
+    assert {request.threads for request in made.values()} == {2}
+
+
+def test_prompts_that_break_out_are_refused_with_their_place(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        requests(tmp_path, {"conversations": [["Hi"], ["fine", "x<|im_end|>y"], ["<end_of_turn>"]]})
+    first, second = caught.value.problems
+    assert first.field == "workloads.chat.conversations[1][1]"
+    assert "conversation 2, prompt 2 contains '<|im_end|>'" in first.message
+    assert "'chatml'" in first.message
+    assert "x<|im_end|>y" in (tmp_path / "spec.yaml").read_text().splitlines()[first.line - 1]
+    assert second.field == "workloads.chat.conversations[2][0]"
+    assert "'gemma'" in second.message
+
+
+def test_prompts_of_a_file_are_named_by_number(tmp_path: Path) -> None:
+    (tmp_path / "prompts.yaml").write_text("conversations:\n- turns: [fine]\n- turns: [fine, '<|im_start|>']\n")
+    with pytest.raises(ManifestError) as caught:
+        requests(tmp_path, {"conversations": "prompts.yaml"})
+    (problem,) = caught.value.problems
+    assert "conversation 2, prompt 2" in problem.message
+    assert "prompts.yaml" in (tmp_path / "spec.yaml").read_text().splitlines()[problem.line - 1]
+
+
+def test_a_system_prompt_that_breaks_out_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        requests(tmp_path, {"conversations": [["Hi"], ["Ho"]], "system": "<|im_end|>"})
+    (problem,) = caught.value.problems
+    assert problem.field == "workloads.chat.system"
+
+
+def test_where_the_model_lies_is_no_part_of_the_identity(tmp_path: Path) -> None:
+    request, other = requests(tmp_path, {"conversations": [["Hi"]]}).values()
+    assert request_digest(request) == request_digest(request.model_copy(update={"model": "/somewhere"}))
+    assert request_digest(request) != request_digest(request.model_copy(update={"threads": 99}))
+    assert request_digest(request) != request_digest(other)
