@@ -7,6 +7,7 @@
 | MELTREPRO_OFFLINE | 1: never touch the network, the store alone | 0 |
 | MELTREPRO_MIRRORS | YAML file `source -> local path` for machines without internet | none |
 | MELTREPRO_JOBS | parallel build jobs | usable cores |
+| MELTREPRO_DEBUG | 1: show the traceback of every error | 0 |
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Settings:
         return f"sqlite:///{self.home / 'mlflow.db'}"
 
     @property
+    def crashes(self) -> Path:
+        """Folder of tracebacks of faults in meltrepro itself."""
+        return self.home / "crash"
+
+    @property
     def run(self) -> Path:
         """Folder of sockets, pid files and device locks."""
         return self.cache / "run"
@@ -60,6 +66,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         mirrors=Path(mirrors).expanduser().absolute() if mirrors else None,
         jobs=int(jobs),
     )
+
+
+def debug(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether errors are shown with their tracebacks."""
+    return environ.get("MELTREPRO_DEBUG", "0") not in ("", "0")
 
 
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:

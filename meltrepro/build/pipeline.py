@@ -7,16 +7,18 @@ reproducible can never pass unnoticed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meltrepro.build.attest import Making, attest
 from meltrepro.build.identity import bundle_key, model_key, recipe_digest
 from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.errors import BuildError, VerifyError
 from meltrepro.plan.model import BundleNode, ModelNode, Plan
-from meltrepro.spec.lock import Lock, LockedArtifact
+from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.spec.manifest import Source
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
@@ -46,6 +48,8 @@ class Builder:
     fetcher: Fetcher
     engine: EngineFactory
     lock: Lock
+    current_lock: Callable[[], Lock]
+    """The lock as it is once the engine's images are pinned too."""
     base_dir: Path
     sink: Sink
     rebuild: bool = False
@@ -106,9 +110,10 @@ class Builder:
             self.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
             return self.store.put_file(scratch / "bundle.tar", move=True)
 
+        started = time.time_ns()
         digest = self._resolve(node.id, key, make)
         file = self.store.path(digest)
-        self._artifacts[node.id] = Artifact(
+        artifact = self._artifacts[node.id] = Artifact(
             id=node.id,
             kind="bundle",
             key=key,
@@ -118,6 +123,8 @@ class Builder:
             size=file.stat().st_size,
             platform=node.isa.triple.split("-")[0],
         )
+        inputs = {name: (item, self._pinned(item)) for name, item in node.release.sources.items()}
+        self._attest(artifact, Making(inputs, recipe=recipe), started)
 
     # -- models ---------------------------------------------------------------------------------------------------
 
@@ -153,11 +160,14 @@ class Builder:
             module.check_model(result)
             return self.store.put_file(result, move=True)
 
+        started = time.time_ns()
         digest = self._resolve(node.id, key, make)
         file = self.store.path(digest)
-        self._artifacts[node.id] = Artifact(
+        artifact = self._artifacts[node.id] = Artifact(
             id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
+        inputs = {node.model_name: (node.source, self._pinned(node.source))}
+        self._attest(artifact, Making(inputs, quantizer=bundle, command=tuple(command)), started)
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -187,6 +197,16 @@ class Builder:
                 f"{name}: the same inputs gave other bytes: the lock has {locked.digest}, this build {digest}",
                 hint="meltrepro verify SPEC shows where they differ",
             )
+
+    def _attest(self, artifact: Artifact, making: Making, started_ns: int) -> None:
+        if artifact.id in self._reused or self._engine is None or self.rebuild:
+            return
+        times = (started_ns, time.time_ns())
+        attest(artifact, making, self.current_lock(), self.store, self._engine.version(), times)
+
+    def _pinned(self, source: Source) -> LockedSource:
+        pin = self.fetcher.pin(source, self.base_dir)
+        return LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
 
     def _digest(self, source: Source) -> str:
         return self.fetcher.pin(source, self.base_dir).digest

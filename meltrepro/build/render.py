@@ -18,10 +18,10 @@ def render(template: str, variables: Mapping[str, object]) -> str:
     return render_text(resources.image_file(template).decode(), variables, name=template)
 
 
-def render_text(text: str, variables: Mapping[str, object], *, name: str) -> str:
-    """Render a template's text in the sandbox; raises `BuildError` where it cannot be."""
+def render_text(text: str, variables: Mapping[str, object], *, name: str, escape: bool = False) -> str:
+    """Render a template's text in the sandbox, as HTML with `escape`; raises `BuildError` where it cannot be."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, autoescape=escape
     )
     try:
         return environment.from_string(text).render(variables)

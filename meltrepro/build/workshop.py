@@ -46,7 +46,17 @@ class Workshop:
 
     def builder(self, modules: Mapping[str, FrameworkModule], base_dir: Path, *, rebuild: bool = False) -> Builder:
         """A builder against this workshop's lock; relative sources count from `base_dir`."""
-        return Builder(modules, self.store, self.fetcher, self.engine, self.lock, base_dir, self.sink, rebuild)
+        return Builder(
+            modules,
+            self.store,
+            self.fetcher,
+            self.engine,
+            self.lock,
+            lambda: self.lock,
+            base_dir,
+            self.sink,
+            rebuild,
+        )
 
     def engine(self) -> Engine:
         """The engine, with base and toolchain ready; raises `EngineError` where it does not answer."""

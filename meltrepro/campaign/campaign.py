@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from pydantic import ValidationError
-
 from meltrepro.campaign import layout
-from meltrepro.campaign.document import CampaignDocument
 from meltrepro.errors import RecordError
+from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.spec.campaign import CAMPAIGN, CampaignDocument
 from meltrepro.store.atomic import write_bytes, writing
 
 
@@ -49,7 +48,7 @@ def start_or_resume(
     _sweep(records)
     with writing(records):
         try:
-            for name, content in {**files, layout.CAMPAIGN: _text(document)}.items():
+            for name, content in {**files, CAMPAIGN: _text(document)}.items():
                 write_bytes(part / name, content)
             part.rename(folder)
         except BaseException:
@@ -61,30 +60,16 @@ def start_or_resume(
 def finish(campaign: Campaign) -> Campaign:
     """Note that every trial of a campaign has an outcome; raises `StoreError`."""
     document = campaign.document.model_copy(update={"finished_wall_ns": time.time_ns()})
-    write_bytes(campaign.folder / layout.CAMPAIGN, _text(document))
+    write_bytes(campaign.folder / CAMPAIGN, _text(document))
     return Campaign(campaign.folder, document, campaign.resumed)
 
 
-def campaigns(records: Path) -> Iterator[Path]:
-    """The campaign folders there are, in no order."""
-    if records.is_dir():
-        yield from (path.parent for path in records.glob(f"[!.]*/{layout.CAMPAIGN}"))
-
-
-def read_document(folder: Path) -> CampaignDocument:
-    """The `campaign.json` of a folder; raises `RecordError` for one that is damaged."""
-    path = folder / layout.CAMPAIGN
-    try:
-        return CampaignDocument.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RecordError(f"{path} is damaged: {error}", hint="move the folder away, or restore the file") from error
-
-
 def _unfinished(records: Path, document: CampaignDocument) -> Campaign | None:
-    named = (path for path in campaigns(records) if f"-{document.name}-" in path.name)
-    for folder in sorted(named, reverse=True):
+    for folder in reversed(campaign_folders(records)):
+        if f"-{document.name}-" not in folder.name:
+            continue
         try:
-            found = read_document(folder)
+            found = read_campaign(folder).document
         except RecordError:
             continue  # whatever happened to an older campaign, this one can run
         if found.finished_wall_ns is None and found.same_work(document):

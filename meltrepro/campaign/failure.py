@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from meltrepro.errors import MeltreproError
+from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.spec import record
 from meltrepro.targets.base import TrialResult
 
@@ -42,6 +42,7 @@ class Kind(StrEnum):
     crashed = "crashed"
     runner = "runner-error"
     incomplete = "incomplete-events"
+    unmeasured = "metric-unavailable"
     target = "target-error"
 
 
@@ -58,9 +59,8 @@ class Failure:
 
 
 def of_result(result: TrialResult, folder: Path, timeout_s: float) -> Failure | None:
-    """What went wrong in a trial that ran; `None` where it is complete."""
-    last = _last_event(folder / record.EVENTS)
-    said = _said(last, folder)
+    """What went wrong in a trial that ran; `None` where its runner ended well."""
+    said = _said(_last_event(folder / record.EVENTS), folder)
     status = result.exit_code
     if result.timed_out:
         return Failure(Kind.timeout, f"stopped after {timeout_s:g} s{said}")
@@ -73,9 +73,18 @@ def of_result(result: TrialResult, folder: Path, timeout_s: float) -> Failure | 
     if status != 0:
         meaning = _MEANINGS.get(status, "unknown reason")
         return Failure(Kind.runner, f"exit status {status}, {meaning}{said}")
-    if last.get("e") != "done":
-        return Failure(Kind.incomplete, f"the runner ended well, but its events do not end with `done`{said}")
     return None
+
+
+def of_events(error: RecordError) -> Failure:
+    """What went wrong where a runner ended well, but its events do not say so."""
+    return Failure(Kind.incomplete, error.message)
+
+
+def of_missing(missing: Mapping[str, str]) -> Failure | None:
+    """What went wrong where metrics that the manifest requires cannot be had: name -> why."""
+    reasons = "; ".join(f"{name} is required, but {why}" for name, why in missing.items())
+    return Failure(Kind.unmeasured, reasons) if missing else None
 
 
 def of_error(error: MeltreproError) -> Failure:

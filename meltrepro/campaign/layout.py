@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from meltrepro.campaign.schedule import Trial
+from meltrepro.spec.campaign import BUILDS, CELLS
 
-CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
-BUILDS, CELLS = "builds", "cells"
 PART = ".part-"
 """Prefix of a campaign folder that is still being set up; its owner's process id follows."""
 

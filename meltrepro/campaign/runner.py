@@ -20,6 +20,9 @@ from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 from meltrepro.store.atomic import writing
 
+_SHOWN = ("prefill_tps", "generation_tps")
+"""Metrics that are told while a campaign runs."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -102,13 +105,15 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
         attempt = layout.attempts(folder) + 1
         place.tell("begin", attempt)
         try:
-            outcome = run_trial(run, place.trial, attempt, folder)
+            ended = run_trial(run, place.trial, attempt, folder)
         except BaseException as error:
             place.tell("fail", attempt, error=f"{type(error).__name__}: {error}", discarded=True)
             raise
+        outcome = ended.outcome
         retry = _may_retry(outcome, retries)
         if outcome.state is TrialState.ok:
-            place.tell("end", attempt, duration_s=outcome.duration_s, folder=str(folder))
+            speeds = {name: ended.metrics[name] for name in _SHOWN if name in ended.metrics}
+            place.tell("end", attempt, duration_s=outcome.duration_s, folder=str(folder), **speeds)
         else:
             place.tell("fail", attempt, error=outcome.reason, retry=retry)
         if not retry:

@@ -5,17 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from meltrepro.measure.records import Kind
 from meltrepro.spec.manifest import Order, Protocol
-
-
-class Kind(StrEnum):
-    """What a trial is for; only repetitions are ever summarised."""
-
-    warmup = "warmup"
-    repetition = "repetition"
-    profile = "profile"
 
 
 @dataclass(frozen=True)

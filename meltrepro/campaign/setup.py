@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,12 +13,12 @@ import meltrepro
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import new_id
-from meltrepro.campaign.document import CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
+from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request
 from meltrepro.targets.base import RUNNER, Target
@@ -41,6 +41,8 @@ class Setup:
     lock_text: str
     builds: Mapping[str, Mapping[str, bytes]]
     """By node id: the files to keep of its build (Dockerfile, build.sh, build.log), by name."""
+    conversations: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    """By workload: its prompts, so that the recorded manifest needs no other file."""
     only: tuple[str, ...] = ()
     tracking: bool = True
 
@@ -48,7 +50,7 @@ class Setup:
 def cell_runs(setup: Setup) -> dict[str, CellRun]:
     """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner."""
     runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
-    timeout_s = setup.plan.manifest.protocol.timeout_s
+    manifest = setup.plan.manifest
     return {
         cell.id: CellRun(
             bundle=setup.artifacts[_bundle_id(cell)],
@@ -57,7 +59,8 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             request=setup.requests[cell.id],
             target=setup.targets[cell.target_name],
             facts=setup.devices[cell.target_name],
-            timeout_s=timeout_s,
+            timeout_s=manifest.protocol.timeout_s,
+            measure=manifest.measure,
         )
         for cell in setup.plan.cells
     }
@@ -104,11 +107,16 @@ def files_of(setup: Setup) -> dict[str, bytes]:
     manifest = setup.plan.manifest.model_dump(mode="json", exclude_none=True)
     if "uri" in manifest["tracking"]:
         manifest["tracking"]["uri"] = _without_password(manifest["tracking"]["uri"])
+    for name, conversations in setup.conversations.items():
+        workload = manifest["workloads"][name]
+        workload["conversations"] = [list(turns) for turns in conversations]
+        workload.pop("first", None)
+        workload.pop("turns", None)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
     return {
-        layout.MANIFEST: text.encode(),
-        layout.LOCK: setup.lock_text.encode(),
-        layout.PLAN: json.dumps(plan_document(setup.plan), indent=2, ensure_ascii=False).encode() + b"\n",
+        MANIFEST: text.encode(),
+        LOCK: setup.lock_text.encode(),
+        PLAN: json.dumps(plan_document(setup.plan), indent=2, ensure_ascii=False).encode() + b"\n",
         **{
             str(layout.build_folder(Path(), node) / name): content
             for node, files in setup.builds.items()

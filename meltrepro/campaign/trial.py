@@ -5,25 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import failure
 from meltrepro.campaign.request import request_digest
-from meltrepro.campaign.schedule import Kind, Trial
+from meltrepro.campaign.schedule import Trial
 from meltrepro.errors import MeltreproError, RecordError, StoreError
 from meltrepro.interrupts import held
-from meltrepro.plan.identity import canonical, plain
+from meltrepro.measure.events import read_trace
+from meltrepro.measure.metrics import Metrics, compute
+from meltrepro.measure.records import Kind
+from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
+from meltrepro.spec.manifest import Measure, Want
 from meltrepro.spec.record import Identities, Outcome, Request, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
-from meltrepro.targets.base import Target, TrialJob
+from meltrepro.targets.base import DeviceState, Target, TrialJob
 
 _ROOM_BYTES = 64 << 10
 """With less room than this on its disk, a failed trial is the disk's fault."""
@@ -40,9 +43,19 @@ class CellRun:
     target: Target
     facts: DeviceFacts
     timeout_s: float
+    measure: Measure
 
 
-def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a trial that came to its end, good or bad."""
+
+    outcome: Outcome
+    metrics: Mapping[str, float]
+    """For those who watch; records hold none (docs/metrics.md)."""
+
+
+def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
     """Run a trial into `folder`; a failed one is an outcome too.
 
     Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
@@ -51,10 +64,10 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome
     remove(folder)
     try:
         make_folder(folder)
-        outcome = _attempt(run, trial, attempt, folder)
+        ended = _attempt(run, trial, attempt, folder)
         with held():
-            write_bytes(folder / record.OUTCOME, outcome.model_dump_json(indent=2).encode() + b"\n")
-        return outcome
+            write_bytes(folder / record.OUTCOME, ended.outcome.model_dump_json(indent=2).encode() + b"\n")
+        return ended
     except BaseException:
         with held():
             if not (folder / record.OUTCOME).exists():
@@ -74,26 +87,33 @@ def read_outcome(folder: Path) -> Outcome | None:
         ) from error
 
 
-def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
+def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
     request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
     job = TrialJob(run.bundle, run.model.path, request, folder, run.timeout_s)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
-    states: dict[str, Any] = {}
+    states: list[DeviceState] = []
+    metrics = Metrics({}, {})
     try:
-        states["before"] = plain(run.target.state())
+        states.append(run.target.state())
         result = run.target.run_trial(job)
         exit_code = result.exit_code
-        states["after"] = plain(run.target.state())
+        states.append(run.target.state())
         failed = failure.of_result(result, folder, run.timeout_s)
+        if failed is None:
+            metrics = compute(read_trace(folder / record.EVENTS))
+            failed = failure.of_missing(_missing(run.measure, metrics, states))
     except StoreError:
         raise
+    except RecordError as error:
+        failed = failure.of_events(error)
     except MeltreproError as error:
         failed = failure.of_error(error)
+    duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
-    _seal(folder, {"facts": plain(run.facts), **states})
-    return Outcome(
+    _seal(folder, {"facts": run.facts, **dict(zip(("before", "after"), states, strict=False))})
+    outcome = Outcome(
         cell=trial.cell_id,
         repetition=trial.index,
         warmup=trial.kind is not Kind.repetition,
@@ -103,7 +123,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
         transient=bool(failed and failed.transient),
         exit_code=exit_code,
         started_wall_ns=started_wall_ns,
-        duration_s=time.monotonic() - started,
+        duration_s=duration_s,
         identities=Identities(
             model=run.model.digest,
             bundle=run.bundle.digest,
@@ -112,9 +132,24 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Outcome:
         ),
         virtual=run.facts.virtual,
     )
+    return Attempt(outcome, metrics.values)
 
 
-def _seal(folder: Path, device: Mapping[str, Any]) -> None:
+def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) -> dict[str, str]:
+    """The metrics that are required and cannot be had, with the reasons."""
+    reasons: dict[str, str] = {}
+    if measure.memory is Want.required and "peak_memory_bytes" in metrics.unavailable:
+        reasons["memory"] = metrics.unavailable["peak_memory_bytes"]
+    if measure.temperature is Want.required:
+        blind = [state for state in states if not state.temperatures_c]
+        if blind:
+            reasons["temperature"] = blind[0].unavailable.get("temperatures_c", "no sensor was read")
+    if measure.energy is Want.required:
+        reasons["energy"] = "this target has no meter for it"
+    return reasons
+
+
+def _seal(folder: Path, device: Mapping[str, DeviceFacts | DeviceState]) -> None:
     """Bring everything but the outcome to disk, so that an outcome never survives what it stands for."""
     write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
     with writing(folder):

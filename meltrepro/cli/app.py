@@ -1,143 +1,208 @@
-"""The command line: a table of commands, each imported only when it is used, and one place where errors end.
+"""The command line: a table of commands, each imported only when it is used, and the one place where errors end.
 
-A command is a module `meltrepro/cli/<name>.py` with a function `command` whose parameters Typer reads, or with a
-`typer.Typer` named `app` where it has commands of its own. A new command is one such module and one line in `COMMANDS`.
+A command is a module `meltrepro/cli/<name>.py` with a function `command` whose annotated parameters Typer reads, or,
+where it has commands of its own, with a `typer.Typer` named `app`. It raises `MeltreproError` for everything that a
+user can mend and prints nothing about it. A new command is such a module and one line in `COMMANDS`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
+import re
 import sys
 import traceback
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-import meltrepro
-from meltrepro.errors import Interrupted, MeltreproError
+from meltrepro import __version__, settings
+from meltrepro.errors import Interrupted, ManifestError, MeltreproError, UsageError
 
-COMMANDS: dict[str, str] = {
-    "validate": "Check manifests; report everything that is wrong with them.",
-    "schema": "Print the JSON Schema of manifests.",
-    "plan": "Show cells, artifacts, sizes, and what will be skipped and why.",
-    "lock": "Pin every input of a manifest by digest.",
-    "build": "Build the runner bundles and quantized models of a manifest.",
-    "verify": "Check artifacts against the lock, and rebuild them from scratch.",
-    "run": "Build what is missing, run every cell, log to MLflow.",
-    "sync": "Log records to MLflow that are not there yet.",
-    "ui": "Start the MLflow UI and print the link to the last comparison.",
-    "compare": "Compare campaigns, metric by metric, with a verdict each.",
-    "replay": "Repeat a recorded campaign and say whether it was reproduced.",
-    "bundle": "Pack, check, unpack everything that a replay needs.",
-    "gc": "Free disk space in the store.",
-    "doctor": "Say what this machine has, what is missing and how to get it.",
-}
+PROGRAM = "meltrepro"
+CRASH_EXIT = 70
+PIPE_EXIT = 141
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What could steer a terminal; a manifest, a device or a server may have written it."""
 
 
-class _Lazy(TyperGroup):
-    """A group that imports a command when it is asked for, and lists them without importing any."""
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives, `package.module:name`, and its line in the help."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"meltrepro.cli.{cmd_name}")
-        if hasattr(module, "app"):
-            group = typer.main.get_command(module.app)
-            group.name = cmd_name
-            return group
-        single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(module.command)
-        return typer.main.get_command(single)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    target: str
+    help: str
 
 
-app = typer.Typer(
-    cls=_Lazy, name="meltrepro", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+def _command(name: str, help: str, attribute: str = "command") -> tuple[str, Command]:
+    return name, Command(f"meltrepro.cli.{name}:{attribute}", help)
+
+
+COMMANDS: dict[str, Command] = dict(
+    (
+        _command("validate", "Check manifests and report every problem."),
+        _command("schema", "Print the JSON Schema of manifests."),
+        _command("plan", "Show cells, artifacts, sizes, and what is skipped."),
+        _command("lock", "Pin every input of a manifest by digest."),
+        _command("build", "Build runner bundles and quantized models."),
+        _command("verify", "Check artifacts against the lock; rebuild them."),
+        _command("run", "Build what is missing and run every cell."),
+        _command("sync", "Log records to MLflow that are not there yet."),
+        _command("ui", "Start the MLflow UI on a free local port."),
+        _command("compare", "Compare campaigns metric by metric."),
+        _command("replay", "Repeat a campaign; say whether it reproduces."),
+        _command("bundle", "Pack, verify and import campaigns as one file.", "app"),
+        _command("gc", "Free space in the store."),
+        _command("doctor", "Say what this machine has and what is missing."),
+    )
 )
 
 
-def _version(wanted: bool) -> None:
+class _Deferred(TyperCommand):
+    """A command that shows its line of help, and is imported when its arguments are to be parsed."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        super().__init__(name, help=command.help, add_help_option=False, rich_markup_mode=None)
+        self._command = command
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return load_command(str(self.name), self._command).make_context(info_name, args, parent, **extra)
+
+
+class _Group(TyperGroup):
+    """The program itself; Ctrl-C anywhere below becomes an error like any other."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted("stopped") from interrupt
+
+
+def load_command(name: str, command: Command) -> Any:
+    """Import a command; raises `UsageError` where this build lacks it."""
+    module_name, _, attribute = command.target.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise UsageError(f"this build of meltrepro has no command {name!r}") from error
+    found = getattr(module, attribute)
+    if not isinstance(found, typer.Typer):
+        single = _typer(add_completion=False)
+        single.command(name)(found)
+        found = single
+    return typer.main.get_command(found)
+
+
+@cache
+def program() -> TyperGroup:
+    """The whole command line."""
+    app = _typer(cls=_Group, add_completion=True, context_settings={"help_option_names": ["-h", "--help"]})
+    app.callback()(_root)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, command in COMMANDS.items():
+        group.add_command(_Deferred(name, command))
+    return group
+
+
+def _typer(**options: Any) -> typer.Typer:
+    """Without rich's help and tracebacks: they cost more time at the start than everything else together."""
+    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"meltrepro {meltrepro.__version__}")
+        typer.echo(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Repeatable measurements of large language models on phones, edge boards and this machine."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code and never lets a traceback through."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; no error leaves as a traceback unless MELTREPRO_DEBUG asks for it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="meltrepro", standalone_mode=False)
-    except click.exceptions.Abort:
-        return _report(Interrupted("stopped"))
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        return _report(Interrupted("stopped", hint="run the same command again to go on"))
+        code = program().main(given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
     except MeltreproError as error:
         return _report(error)
+    except typer.TyperException as error:
+        return _report_usage(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return _report(Interrupted("stopped"))
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to tell them.
+        # Whoever read our output has gone; the interpreter's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return PIPE_EXIT
     except Exception as error:
-        return _crash(error)
-    return result if isinstance(result, int) else 0
+        return _report_crash(error)
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: MeltreproError) -> int:
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"next: {error.hint}", file=sys.stderr)
-    if os.environ.get("MELTREPRO_DEBUG"):
+    """An error that a user can mend: what is wrong and what to do next."""
+    if settings.debug():
         traceback.print_exception(error)
+    lines = map(str, error.problems) if isinstance(error, ManifestError) else [error.message]
+    for line in lines:
+        _say(f"error: {line}")
+    if error.hint:
+        _say(f"next: {error.hint}")
     return error.exit_code
 
 
-def _crash(error: Exception) -> int:
-    """A fault of ours: one line, and everything else in a file that can be sent to us."""
+def _report_usage(error: typer.TyperException) -> int:
+    """A command line that Typer refuses."""
+    message = error.format_message()
+    if message.startswith("Usage:"):  # a group that was given no command shows its help
+        typer.echo(message, err=True)
+    else:
+        context = getattr(error, "ctx", None)
+        _say(f"error: {message}")
+        _say(f"next: see {context.command_path if context else PROGRAM} --help")
+    return error.exit_code
+
+
+def _report_crash(error: Exception) -> int:
+    """A fault of ours: one line, and everything else in a file."""
+    if settings.debug():
+        traceback.print_exception(error)
+    _say(f"error: meltrepro itself failed: {type(error).__name__}: {' '.join(str(error).split())}")
+    try:
+        _say(f"next: please report this, with the traceback in {_save_crash(error)}")
+    except (OSError, MeltreproError) as failure:
+        _say(f"next: please report this, with what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})")
+    return CRASH_EXIT
+
+
+def _save_crash(error: Exception) -> str:
     import time
 
-    from meltrepro import settings
-
-    if os.environ.get("MELTREPRO_DEBUG"):
-        traceback.print_exception(error)
-    where: Any = None
-    try:
-        folder = settings.load().home / "crash"
-        folder.mkdir(parents=True, exist_ok=True)
-        where = folder / time.strftime("%Y%m%dT%H%M%SZ.txt", time.gmtime())
-        where.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    except (OSError, MeltreproError):
-        where = None
-    print(f"error: meltrepro itself failed: {type(error).__name__}: {error}", file=sys.stderr)
-    print(f"next: please report it with {where or 'the output of MELTREPRO_DEBUG=1'}", file=sys.stderr)
-    return 70
+    folder = settings.load().crashes
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.txt"
+    head = f"meltrepro {__version__}, Python {sys.version}\n"
+    path.write_text(head + "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    return str(path)
 
 
-def run() -> None:
-    """Entry point of the `meltrepro` program."""
+def _say(text: str) -> None:
+    """A message for people, on stderr."""
+    print(_CONTROL.sub("?", text), file=sys.stderr)
+
+
+if __name__ == "__main__":
     sys.exit(main())

@@ -227,7 +227,7 @@ def _number(step: Step) -> str:
 
 
 def _speed(step: Step) -> str:
-    speed, took = step.detail.get("generation_tok_s"), step.detail.get("duration_s")
+    speed, took = step.detail.get("generation_tps"), step.detail.get("duration_s")
     if isinstance(speed, float):
         return f"{speed:.1f} tok/s"
     return duration(took) if isinstance(took, float) else "done"

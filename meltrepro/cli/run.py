@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
+    from meltrepro.spec.record import Request
 
 
 def command(
@@ -53,7 +54,7 @@ def command(
         open_session(spec, set_, only, engine=engine, locked=locked, quiet=quiet) as session,
     ):
         require_cells(session.plan)
-        setup = _prepare(session, tuple(only), tracked=track)
+        setup = prepare(session, tuple(only), tracked=track)
         result = conduct(setup, session.settings, session.workshop.sink, new=new, fail_fast=fail_fast)
         untracked = _track(session, result) if result.campaign.document.tracking.enabled else None
     show_results(result.campaign.folder)
@@ -62,8 +63,13 @@ def command(
         raise _failed(result)
 
 
-def _prepare(session: Session, only: tuple[str, ...], *, tracked: bool) -> Setup:
-    """Everything that can be wrong with a manifest is found before anything is built."""
+def prepare(
+    session: Session, only: tuple[str, ...], *, tracked: bool, requests: Mapping[str, Request] | None = None
+) -> Setup:
+    """Everything that a campaign needs; what can be wrong with a manifest is found before anything is built.
+
+    `requests` by cell are taken as they are, for a replay; else they follow from the manifest.
+    """
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.setup import Setup
     from meltrepro.spec.lock import dump_lock
@@ -74,7 +80,7 @@ def _prepare(session: Session, only: tuple[str, ...], *, tracked: bool) -> Setup
     conversations = {
         name: load_conversations(workload, loaded.path.parent) for name, workload in loaded.manifest.workloads.items()
     }
-    requests = make_requests(loaded, plan, conversations, probe(session.targets))
+    requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))
     built = session.build()
     engine = _trial_engine(session)
     targets = open_targets(loaded.manifest, session.settings, engine)
@@ -87,6 +93,7 @@ def _prepare(session: Session, only: tuple[str, ...], *, tracked: bool) -> Setup
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(session.completed(built.lock)),
         builds=_kept_files(built),
+        conversations=conversations,
         only=only,
         tracking=tracked,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro import settings as settings_module
@@ -20,6 +20,7 @@ from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, dump_lock, load_lock, lock_path
+from meltrepro.spec.manifest import Order
 from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
@@ -37,11 +38,15 @@ class Session:
     plan: Plan
     workshop: Workshop
     locked: bool
+    lock_path: Path
+    """Where this manifest's lock stands."""
+    recorded: bool = False
+    """Whether the lock belongs to a record, which never changes."""
 
-    @property
-    def lock_path(self) -> Path:
-        """Where this manifest's lock stands."""
-        return lock_path(self.loaded.path)
+    def repeat(self, repetitions: int) -> None:
+        """Plan for this many repetitions in interleaved rounds, whatever the manifest says."""
+        protocol = self.plan.manifest.protocol.model_copy(update={"repetitions": repetitions, "order": Order.interleaved})
+        self.plan = replace(self.plan, manifest=self.plan.manifest.model_copy(update={"protocol": protocol}))
 
     def require_lock(self) -> Lock:
         """The lock; raises `LockError` where none was written yet."""
@@ -63,7 +68,7 @@ class Session:
         self.pin()
         builder = self.workshop.builder(self.modules, self.loaded.path.parent, rebuild=rebuild)
         built = builder.build(self.plan)
-        if not rebuild:
+        if not rebuild and not self.recorded:
             self.save_lock(built.lock)
         return built
 
@@ -95,16 +100,27 @@ class Session:
 
 @contextmanager
 def open_session(
-    spec: Path, set_: Sequence[str], only: Sequence[str], *, engine: EngineName, locked: bool, quiet: bool = False
+    spec: Path,
+    set_: Sequence[str],
+    only: Sequence[str],
+    *,
+    engine: EngineName,
+    locked: bool,
+    quiet: bool = False,
+    lock_file: Path | None = None,
 ) -> Iterator[Session]:
-    """Load, probe, plan and open the store; the console shows what happens until the block ends."""
+    """Load, probe, plan and open the store; the console shows what happens until the block ends.
+
+    The lock stands beside the manifest, unless `lock_file` names another one.
+    """
     settings = settings_module.load()
     loaded = load(spec, set_)
-    lock = load_lock(lock_path(loaded.path))
+    path = lock_file or lock_path(loaded.path)
+    lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:
         raise LockError(
-            f"{lock_path(loaded.path)} belongs to another state of {loaded.path.name}: models, frameworks or prompts changed",
+            f"{path} belongs to another state of {loaded.path.name}: models, frameworks or prompts changed",
             hint=f"write it anew with: meltrepro lock {loaded.path}",
         )
     modules = dict(registry.modules())
@@ -113,9 +129,9 @@ def open_session(
         loaded,
         registry.catalog(modules),
         {name: target.identify() for name, target in targets.items()},
-        {},
+        None,
         only,
     )
     with console(quiet=quiet) as sink:
         workshop = Workshop(settings, sink, lock or Lock(manifest=digest), engine, locked)
-        yield Session(loaded, settings, modules, targets, plan, workshop, locked)
+        yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from meltrepro.errors import Problem
 from meltrepro.spec.manifest import source_kind
 from meltrepro.spec.positions import read_file
-from meltrepro.spec.tree import FieldPath, Node, Position, branch, merge, shorten
+from meltrepro.spec.tree import FieldPath, Node, Position, merge, shorten
 
 KEY = "include"
 MAX_DEPTH = 16
@@ -85,7 +85,8 @@ def _merge(low: Node, high: Node) -> Node:
     """Two manifests as one. A source of another kind replaces the one below as a whole, it does not mix with it."""
     for path, node in _sources(high):
         other = low.find(path)
-        if other is not None and source_kind(other.value) != source_kind(node.value):
+        kinds = {source_kind(source.value) for source in (node, other) if source is not None} - {None}
+        if len(kinds) == 2:
             low = low.put(path, node)
     return merge(low, high)
 
@@ -93,10 +94,9 @@ def _merge(low: Node, high: Node) -> Node:
 def _moved(manifest: Node, folder: PurePosixPath) -> Node:
     """An included manifest whose file names count from one folder up, `folder` being the way down."""
     for path, node in _file_names(manifest):
-        name = str(node.value) if node.text is None else node.text
-        if not PurePosixPath(name).is_absolute():
-            moved = os.path.normpath(folder / name)
-            manifest = manifest.put(path, replace(node, value=moved, text=None))
+        name = node.text or node.value
+        if isinstance(name, str) and name and not PurePosixPath(name).is_absolute():
+            manifest = manifest.put(path, replace(node, value=os.path.normpath(folder / name), text=None))
     return manifest
 
 
@@ -127,6 +127,3 @@ def _entries(manifest: Node, section: str) -> list[tuple[str, Node]]:
     """The named entries of a section, whatever they are."""
     node = manifest.child(section)
     return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []
-
-
-__all__ = ["KEY", "branch", "read_manifest"]

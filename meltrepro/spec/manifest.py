@@ -9,12 +9,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is safe as a path component, an MLflow tag and a command-line override."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
+Conversation = Annotated[list[Prompt], Field(min_length=1)]
+"""Prompts of one conversation, in order."""
 
 
 class Strict(BaseModel):
@@ -68,12 +71,13 @@ class FileSource(Strict):
     digest: Sha256 | None = None
 
 
-_SOURCE_KEYS = ("pypi", "huggingface", "git", "url", "file")
+SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file")
 
 
-def _source_tag(value: Any) -> str | None:
+def source_kind(value: Any) -> str | None:
+    """The key that says what kind of source a mapping or model is; `None` where it has none of them."""
     keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
-    return next((key for key in _SOURCE_KEYS if key in keys), None)
+    return next((kind for kind in SOURCE_KINDS if kind in keys), None)
 
 
 Source = Annotated[
@@ -83,7 +87,7 @@ Source = Annotated[
     | Annotated[UrlSource, Tag("url")]
     | Annotated[FileSource, Tag("file")],
     Discriminator(
-        _source_tag,
+        source_kind,
         custom_error_type="source_kind",
         custom_error_message="expected a source: one of the keys pypi, huggingface, git, url, file",
     ),
@@ -104,11 +108,13 @@ class Model(Strict):
     licence: str | None = Field(None, description="SPDX expression or name of the licence of the weights.")
     redistributable: bool = Field(False, description="Whether a bundle may contain the weights themselves.")
 
-    @model_validator(mode="after")
-    def _no_repeats(self) -> Self:
-        if len(set(self.quantizations)) != len(self.quantizations):
-            raise ValueError("a quantization is named twice")
-        return self
+    @field_validator("quantizations")
+    @classmethod
+    def _no_repeats(cls, names: list[str]) -> list[str]:
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is named twice")
+        return names
 
 
 class BuildOptions(Strict):
@@ -158,7 +164,7 @@ class Sampling(Strict):
 class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
-    conversations: str | list[list[str]] = Field(
+    conversations: str | Annotated[list[Conversation], Field(min_length=1)] = Field(
         description="A YAML file of conversations (lists of prompts), relative to the manifest, or the conversations themselves."
     )
     first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
@@ -212,6 +218,14 @@ class Tracking(Strict):
     enabled: bool = True
 
 
+class Replay(Strict):
+    """What a replay of this manifest's campaigns must show; declared before anything is measured."""
+
+    margin: float = Field(0.05, gt=0, lt=1, description="Largest relative difference that still counts as the same.")
+    maximum: int = Field(30, ge=5, le=1000, description="Most trials per cell before a replay ends INCONCLUSIVE.")
+    session_cv: float = Field(0.01, ge=0, lt=1, description="How much medians of two sessions differ on one device.")
+
+
 class Manifest(Strict):
     """The whole file: models x quantizations x frameworks x targets x workloads."""
 
@@ -226,3 +240,4 @@ class Manifest(Strict):
     protocol: Protocol = Protocol()
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
+    replay: Replay = Replay()

@@ -1,23 +1,25 @@
-"""Pydantic's findings in plain words: what was found, what was expected, what was probably meant."""
+"""Pydantic's findings in plain words: what was expected, what was found, what was probably meant."""
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import ErrorDetails
+from meltrepro.spec.manifest import SOURCE_KINDS, Commit, Name, Prompt, Sha256
+from meltrepro.spec.shape import Shape
+from meltrepro.spec.suggest import near_miss, suggest
+from meltrepro.spec.tree import Node, shorten
 
-_TYPES = {
+TYPES: Mapping[str, str] = {
     "string_type": "text",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of a reasonable size",
     "float_type": "a number",
     "float_parsing": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "list_type": "a list",
@@ -25,102 +27,114 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+"""Kinds of finding that say that a value is of the wrong type, and the type that was expected."""
+
 _LIMITS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_SIZES = {
+    "too_short": ("min_length", "at least", "entry", "entries"),
+    "too_long": ("max_length", "at most", "entry", "entries"),
+    "string_too_short": ("min_length", "at least", "character", "characters"),
+    "string_too_long": ("max_length", "at most", "character", "characters"),
+}
+_NUMBER = re.compile(r"[-+]?[0-9]+")
+
+
+def _pattern(annotated: Any) -> str:
+    return str(annotated.__metadata__[0].pattern)
+
+
 _PATTERNS = {
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "a name of letters, digits, '.', '_' and '-', at most 64, not beginning with a sign",
-    r"^[0-9a-f]{64}$": "a sha256 digest: 64 digits 0-9, a-f",
-    r"^[0-9a-f]{40}$": "a full commit id: 40 digits 0-9, a-f (branches and tags move, so they are refused)",
+    _pattern(Name): "a name: letters, digits, '.', '_' and '-', the first a letter or digit, at most 64",
+    _pattern(Sha256): "a sha256 digest: 64 of the digits 0-9 and a-f",
+    _pattern(Commit): "a full commit id: 40 of the digits 0-9 and a-f",
+    _pattern(Prompt): "a prompt that is not empty",
 }
 
 
-def near_miss(name: str, known: Collection[str]) -> str | None:
-    """`did you mean 'x'?` for the known name that is nearest, if one is near."""
-    folded = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    return f"did you mean {folded[close[0]]!r}?" if close else None
+def explain(kind: str, context: Mapping[str, Any], found: Node | None, key: str, shape: Shape) -> tuple[str, str | None]:
+    """Message and suggestion for one finding at a value `found`, which may be what `shape` says.
 
-
-def explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None]:
-    """Message and suggestion for one finding of Pydantic."""
-    kind, found, context = error["type"], error["input"], error.get("ctx", {})
-    key = str(error["loc"][-1]) if error["loc"] else ""
+    For a key that is too many or missing, `shape` is that of the mapping around it.
+    """
     if kind == "extra_forbidden":
-        known = keys_at(model, error["loc"][:-1])
-        return f"unknown key {key!r}", near_miss(key, known) or (f"known keys: {', '.join(sorted(known))}" if known else None)
+        return f"unknown key {shorten(key)!r}", suggest(key, shape.keys or (), "known keys")
     if kind == "missing":
         return f"the key {key!r} is missing", None
-    if kind in _TYPES:
-        return f"expected {_TYPES[kind]}, got {_show(found)}", None
+    if kind in TYPES:
+        return f"expected {TYPES[kind]}, got {describe(found)}", _retype(kind, found)
     if kind in _LIMITS:
         limit, words = _LIMITS[kind]
-        return f"expected {words} {context[limit]}, got {_show(found)}", None
+        return f"expected {words} {_number(context[limit])}, got {describe(found)}", None
+    if kind in _SIZES:
+        limit, words, one, many = _SIZES[kind]
+        size, actual = context[limit], context.get("actual_length")
+        got = describe(found) if actual is None else str(actual)
+        return f"expected {words} {size} {one if size == 1 else many}, got {got}", None
     if kind in ("enum", "literal_error"):
-        expected = str(context["expected"])
-        names = [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
-        return f"expected {expected}, got {_show(found)}", near_miss(str(found), names)
+        many = len(shape.choices) > 1
+        choices = f"one of {', '.join(shape.choices)}" if many else ", ".join(shape.choices)
+        return f"expected {choices}, got {describe(found)}", near_miss(_text(found), shape.choices)
     if kind == "string_pattern_mismatch":
-        return f"expected {_PATTERNS.get(str(context['pattern']), 'text of the form ' + str(context['pattern']))}, got {_show(found)}", None
-    if kind in ("too_short", "string_too_short"):
-        return f"expected at least {context.get('min_length')} of them, got {_show(found)}", None
-    if kind == "source_kind" and isinstance(found, dict):
-        known = ["pypi", "huggingface", "git", "url", "file"]
-        hints = filter(None, (near_miss(str(name), known) for name in found))
-        return error["msg"], next(hints, None)
-    return error["msg"].removeprefix("Value error, "), None
+        pattern = str(context["pattern"])
+        return f"expected {_PATTERNS.get(pattern, f'text of the form {pattern}')}, got {_measured(found)}", None
+    if kind == "source_kind":
+        keys = found.value if found is not None and isinstance(found.value, dict) else ()
+        hints = [hint for name in keys if (hint := near_miss(name, SOURCE_KINDS))]
+        return f"expected a source: a mapping with one of the keys {', '.join(SOURCE_KINDS)}", next(iter(hints), None)
+    if kind == "value_error":
+        return str(context["error"]), None
+    return f"{kind.replace('_', ' ')}: got {describe(found)}", None
 
 
-def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that a mapping at a location may have; empty where any are allowed."""
-    current: Any = model
-    for part in location:
-        current = _step(current, part)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _step(current: Any, part: int | str) -> Any:
-    """One step of a location: a field, an item of a list or mapping, or the tag of a union."""
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        field = current.model_fields.get(str(part))
-        return _bare(field.annotation) if field else None
-    origin, arguments = typing.get_origin(current), typing.get_args(current)
-    if origin is list:
-        return _bare(arguments[0])
-    if origin in (dict, Mapping):
-        return _bare(arguments[1])
-    if origin in (typing.Union, types.UnionType):
-        for argument in arguments:
-            inner = _bare(argument)
-            if isinstance(inner, type) and issubclass(inner, BaseModel) and str(part) in inner.model_fields:
-                return inner if _is_tag(argument, part) else _step(inner, part)
-    return None
-
-
-def _is_tag(argument: Any, part: int | str) -> bool:
-    return any(getattr(item, "tag", None) == part for item in getattr(argument, "__metadata__", ()))
-
-
-def _bare(annotation: Any) -> Any:
-    """An annotation without `Annotated` and `| None`."""
-    while typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        rest = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
-        if len(rest) == 1:
-            return _bare(rest[0])
-    return annotation
-
-
-def _show(value: object) -> str:
+def describe(node: Node | None) -> str:
+    """A value as a message names it: short, on one line, without control characters."""
+    if node is None:
+        return "nothing"
+    value = node.value
     if isinstance(value, dict):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if value is None:
         return "nothing"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, str):
+        return repr(shorten(value))
+    return shorten(node.text or str(value))
+
+
+def _text(node: Node | None) -> str:
+    """What was written, as far as it is text."""
+    if node is None or isinstance(node.value, dict | list) or node.value is None:
+        return ""
+    return node.text if node.text is not None else str(node.value)
+
+
+def _measured(node: Node | None) -> str:
+    """A text with its length: in a digest nobody sees a digit that is missing."""
+    text = _text(node)
+    return f"{describe(node)} ({len(text)} characters)" if len(text) > 20 else describe(node)
+
+
+def _retype(kind: str, node: Node | None) -> str | None:
+    """How the value that was probably meant is written."""
+    if node is None:
+        return None
+    text = _text(node)
+    if kind == "list_type" and text:
+        return f"write [{shorten(text)}]"
+    if kind.startswith("bool") and text.lower() in ("yes", "on", "y", "1"):
+        return "write true"
+    if kind.startswith("bool") and text.lower() in ("no", "off", "n", "0"):
+        return "write false"
+    if kind.startswith(("int", "float")) and isinstance(node.value, str) and _NUMBER.fullmatch(text):
+        return "leave out the quotes" if node.text is None else f"write {int(text[:99])}"
+    return None
+
+
+def _number(limit: Any) -> str:
+    return f"{limit:g}" if isinstance(limit, float) and limit < 1e6 else str(limit)

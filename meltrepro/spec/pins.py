@@ -11,7 +11,7 @@ from meltrepro.spec.manifest import Manifest
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """Digest of models, framework versions and conversations; repetitions, limits and CPU levels do not count."""
+    """Digest of models and framework versions; workloads, repetitions, limits and CPU levels do not count."""
     document = manifest.model_dump(mode="json")
     pinned = {
         "models": {
@@ -22,7 +22,6 @@ def manifest_digest(manifest: Manifest) -> str:
             name: {key: framework[key] for key in ("kind", "release", "source")}
             for name, framework in document["frameworks"].items()
         },
-        "workloads": {name: workload["conversations"] for name, workload in document["workloads"].items()},
     }
     return hashlib.sha256(json.dumps(pinned, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

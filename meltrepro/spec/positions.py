@@ -128,10 +128,14 @@ class _Builder:
         return node
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
-        at = self.position(event.start_mark)
-        if not event.implicit[0]:
-            return Node(event.value, at)
-        return Node(_resolve(event.value), at, text=event.value)
+        at, text = self.position(event.start_mark), self._text(event)
+        return Node(_resolve(text), at, text=text) if event.implicit[0] else Node(text, at)
+
+    def _text(self, event: yaml.ScalarEvent) -> str:
+        text = str(event.value)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            self._note(event, (), "half of a surrogate pair is not a character", stop=True)
+        return text
 
     def _mapping(self, path: FieldPath, depth: int) -> dict[str, Node]:
         children: dict[str, Node] = {}
@@ -142,7 +146,7 @@ class _Builder:
                 self._node(event, path, depth + 1)
                 self._node(next(self._events), path, depth + 1)
                 continue
-            key, key_at = event.value, self.position(event.start_mark)
+            key, key_at = self._text(event), self.position(event.start_mark)
             if event.tag is not None:
                 self._note(event, path, "a key cannot have a tag")
             if event.anchor is not None:

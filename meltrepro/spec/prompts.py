@@ -1,65 +1,82 @@
-"""Prompt files: conversations as lists of prompts."""
+"""Prompt files: conversations as lists of prompts.
+
+    description: Everyday questions
+    licence: Apache-2.0
+    conversations:
+      - id: bread
+        turns: [How do I bake bread?, And how long does it keep?]
+      - [A conversation, may also be, a plain list]
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.spec.manifest import Strict, Workload
-from meltrepro.spec.messages import explain
-from meltrepro.spec.positions import field_path, read_file
+from meltrepro.spec.manifest import Conversation, Name, Strict, Workload
+from meltrepro.spec.positions import read_file
+from meltrepro.spec.tree import FieldPath, Position
+from meltrepro.spec.validation import validate
+
+Conversations = tuple[tuple[str, ...], ...]
 
 
-class Conversation(Strict):
-    """One conversation: its prompts in order."""
+class NamedConversation(Strict):
+    """A conversation with a name."""
 
-    id: str | None = None
-    turns: list[str] = Field(min_length=1)
+    id: Name
+    turns: Conversation
 
 
 class PromptFile(Strict):
     """The whole file."""
 
     description: str = ""
-    licence: str | None = None
-    conversations: list[Conversation] = Field(min_length=1)
+    licence: str | None = Field(None, description="SPDX expression or name of the licence of the prompts.")
+    conversations: list[NamedConversation | Conversation] = Field(min_length=1)
 
 
-def load_conversations(workload: Workload, base_dir: Path) -> tuple[tuple[str, ...], ...]:
-    """The prompts of a workload, cut to its `first` and `turns`; raises `ManifestError`."""
-    if isinstance(workload.conversations, str):
-        conversations = _read(base_dir / workload.conversations)
+def load_conversations(workload: Workload, base_dir: Path) -> Conversations:
+    """The prompts of a workload, cut to its `first` and `turns`; a file counts from `base_dir`.
+
+    Raises `ManifestError`.
+    """
+    written = workload.conversations
+    problems: list[Problem] = []
+    if isinstance(written, str):
+        path = base_dir / written
+        conversations = read_conversations(path, str(path), Position(str(path)), (), problems)
+        label = str(path)
     else:
-        conversations = tuple(map(tuple, workload.conversations))
-    if not conversations or not all(conversations):
-        raise ManifestError([Problem("conversations", 1, 1, "", "expected at least one conversation with one prompt")])
-    if workload.first is not None and workload.first > len(conversations):
-        file = str(workload.conversations) if isinstance(workload.conversations, str) else "conversations"
-        message = f"first: {workload.first} asked for, but there are {len(conversations)} conversations"
-        raise ManifestError([Problem(file, 1, 1, "", message)])
+        conversations, label = tuple(map(tuple, written)), "conversations"
+    if conversations is not None:
+        too_few = shortage(workload, conversations)
+        problems += [Position(label).problem((key,), message) for key, message in too_few]
+    if problems or conversations is None:
+        raise ManifestError(problems)
     return tuple(turns[: workload.turns] for turns in conversations[: workload.first])
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], ...]:
-    document = read_file(path)
-    try:
-        file = PromptFile.model_validate(document.data)
-    except ValidationError as error:
-        problems = []
-        for details in error.errors(include_url=False):
-            message, suggestion = explain(details, PromptFile)
-            location = details["loc"]
-            while location not in document.values and location:
-                location = location[:-1]
-            at = document.values[location]
-            problems.append(Problem(at.file, at.line, at.column, field_path(details["loc"]), message, suggestion))
-        raise ManifestError(problems) from None
-    blank = [
-        (i, j) for i, conversation in enumerate(file.conversations) for j, t in enumerate(conversation.turns) if not t.strip()
-    ]
-    if blank:
-        at = document.values[("conversations", blank[0][0], "turns", blank[0][1])]
-        raise ManifestError([Problem(at.file, at.line, at.column, "conversations", "an empty prompt")])
-    return tuple(tuple(conversation.turns) for conversation in file.conversations)
+def read_conversations(
+    path: Path, label: str, named_at: Position, field: FieldPath, problems: list[Problem]
+) -> Conversations | None:
+    """All conversations of a prompt file; `None` where it is wrong, with the reasons added to `problems`."""
+    root = read_file(path, label, named_at, field, problems)
+    before = len(problems)
+    file = validate(PromptFile, root, problems) if root is not None else None
+    if file is None or len(problems) > before:
+        return None
+    return tuple(tuple(item.turns if isinstance(item, NamedConversation) else item) for item in file.conversations)
+
+
+def shortage(workload: Workload, conversations: Conversations) -> list[tuple[str, str]]:
+    """Which of `first` and `turns` ask for more than there is, each with a message."""
+    found: list[tuple[str, str]] = []
+    if workload.first is not None and workload.first > len(conversations):
+        found.append(("first", f"{workload.first} conversations are asked for, there are {len(conversations)}"))
+    longest = max(map(len, conversations))
+    if workload.turns is not None and workload.turns > longest:
+        found.append(("turns", f"{workload.turns} prompts are asked for, the longest conversation has {longest}"))
+    return found

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError
+from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.steps import Sink
@@ -89,7 +89,10 @@ class Fetcher:
         if isinstance(source, FileSource):
             return None
         value = self._store.get_ref("pins", text_digest(key_of(source)))
-        pin = Pin.from_json(value) if value is not None else None
+        try:
+            pin = Pin.from_json(value) if value is not None else None
+        except SourceError:  # written by another version: found out anew
+            return None
         return pin if pin is not None and source.digest in (None, pin.digest) else None
 
     def learn(self, pin: Pin) -> None:

@@ -23,6 +23,8 @@ Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objec
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _UNFINISHED = ("partial", "tmp", "scratch", "quarantine")
+_SMALL = ("refs", "verified", "unpacked")
+"""Where small files are written beside the one that they replace."""
 _CACHES = ("rootfs", "zig-cache", "logs")
 _ROOTS = "roots"
 
@@ -97,6 +99,7 @@ def collect(store: Store, policy: Policy, *, dry_run: bool = False) -> Decision:
 def decide(store: Store, policy: Policy) -> Decision:
     """What `policy` removes from the store as it is now."""
     removals = [_removal("unfinished", path) for name in _UNFINISHED for path in _entries(store.root / name)]
+    removals += [_removal("unfinished", path) for name in _SMALL for path in (store.root / name).rglob(".*.tmp")]
     removals += [_removal("unpacked trees", path) for path in _entries(store.root / "unpacked")]
     caches = [_removal("build caches", path) for name in _CACHES for path in _entries(store.root / name)]
     if policy.everything:
@@ -137,7 +140,7 @@ def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
     """The digests in registered lock files, and the registrations of files that are gone."""
     digests: set[str] = set()
     dead = []
-    for registration in _entries(store.root / "refs" / _ROOTS):
+    for registration in sorted((store.root / "refs" / _ROOTS).glob("*.json")):
         try:
             lock = Path(json.loads(registration.read_bytes())["path"])
         except (ValueError, KeyError, TypeError):  # damaged: it names nothing
@@ -157,7 +160,7 @@ def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
 
 def _refs(store: Store) -> Iterator[_Ref]:
     for kind in _entries(store.root / "refs"):
-        for path in _entries(kind) if kind.name != _ROOTS else ():
+        for path in sorted(kind.glob("*.json")) if kind.name != _ROOTS else ():
             info = path.stat()
             yield _Ref(path, info.st_size, info.st_mtime_ns, _digests(path.read_bytes()))
 

@@ -89,7 +89,7 @@ def _checked_url(key: str, repository: str, base: Path) -> str:
     if not separator and re.match(r"[\w.-]+@[\w.-]+:(?!:)", repository):
         return repository  # user@host:path of ssh
     local = base / Path(repository).expanduser()
-    if not separator and "::" not in repository and local.is_dir():
+    if repository and not separator and "::" not in repository and local.is_dir():
         return str(local.absolute())
     raise SourceError(
         f"{key}: {redact(repository)!r} is not a repository that may be fetched",
@@ -106,6 +106,11 @@ def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str) -> Non
     reason = next((line for line in reversed(said.strip().splitlines()) if line.startswith(("fatal:", "error:"))), said)
     if _BROKEN.search(said):
         raise Transient(f"git: {reason.strip()[-300:]}")
+    if "dubious ownership" in said:
+        raise SourceError(
+            f"{key}: {redact(url)} belongs to another user, and git does not read from there",
+            hint="run the command as its owner, or make a copy of your own: git clone --mirror",
+        )
     if re.search(r"not our ref|couldn't find remote ref|unadvertised object", said):
         raise SourceError(
             f"{key}: the repository does not hand out commit {source.commit}",

@@ -116,20 +116,16 @@ def index_url(environ: Mapping[str, str] = os.environ) -> str:
 @functools.cache
 def _pip_index_url() -> str | None:
     """What pip's configuration files say; `None` where there is no pip, or it says nothing."""
-    pip = shutil.which("pip")
-    for command in ([sys.executable, "-m", "pip"], [pip] if pip else []):
-        if not command:
+    for command in ([sys.executable, "-m", "pip"], ["pip"]):
+        if shutil.which(command[0]) is None:
             continue
-        result = subprocess.run(
-            [*command, "config", "get", "global.index-url"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        # `config list`, for `config get` does not look into the file that PIP_CONFIG_FILE names.
+        listed = subprocess.run(
+            [*command, "config", "list"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
-        if result.returncode == 0 and result.stdout.strip():
-            return result.stdout.strip()
+        if listed.returncode == 0:
+            found = re.search(r"^global\.index-url='(.+)'$", listed.stdout, re.MULTILINE)
+            return found[1] if found else None
     return None
 
 
@@ -166,9 +162,9 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
             except requests.HTTPError as error:
                 check_status(error.response, key, endpoint, {})
                 raise
-            except requests.RequestException:
-                raise
             except (UnsupportedRepoVersionError, ValueError) as error:  # another content type, broken JSON
+                if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
+                    raise
                 raise SourceError(
                     f"{key}: {redact(endpoint)} does not answer like a package index", hint=_INDEX_HINT
                 ) from error

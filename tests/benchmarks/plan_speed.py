@@ -16,7 +16,7 @@ from meltrepro.plan.planner import make_plan
 from meltrepro.spec.loader import load_manifest
 
 MODELS, QUANTIZATIONS, FRAMEWORKS, TARGETS, WORKLOADS = 25, ["q8_0", "q4_0", "q4_K", "q3_K"], 4, 5, 5
-FEATURES = frozenset("avx avx2 fma f16c bmi1 bmi2 abm movbe ssse3 sse4_1 sse4_2 popcnt".split())
+FEATURES = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"})
 
 
 def main() -> None:

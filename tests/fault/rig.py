@@ -37,7 +37,10 @@ events = open(sys.argv[2], "w")
 def event(e, **more):
     events.write(json.dumps({{"t": time.monotonic_ns(), "e": e, **more}}) + "\\n")
     events.flush()
-event("hello", v=1)
+event("hello", v=1, runner="rig", framework="f", commit="0", isa="any", wall=time.time_ns(), pid=os.getpid(), system="")
+event("load_begin")
+event("load_end", model_bytes=4, n_params=1, n_vocab=1, n_ctx_train=64)
+event("context", n_ctx=64, n_batch=8, threads=1, kv_bytes=8)
 match order:
     case ["sleep", seconds]:
         time.sleep(float(seconds))
@@ -72,6 +75,16 @@ match order:
                 events.flush()
         except OSError:
             os._exit(6)
+event("conversation_begin", c=0)
+event("turn_begin", c=0, i=0)
+event("prefill_begin", n=2)
+event("prefill_end")
+for i in range(3):
+    event("token", i=i, id=i)
+event("turn_end", c=0, i=0, n_prompt=2, n_gen=3, n_past=5, stop="length", text="x")
+event("conversation_end", c=0)
+if order != ["no-memory"]:
+    event("mem", phase="turn", rss_anon=1, rss_file=1, hwm=2, swap=0)
 event("done")
 '''
 

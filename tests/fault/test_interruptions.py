@@ -18,10 +18,10 @@ import pytest
 import rig
 
 from meltrepro.campaign import layout
-from meltrepro.campaign.campaign import campaigns
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import DeviceBusy, StoreError
+from meltrepro.measure.records import campaign_folders
 from meltrepro.spec.manifest import Protocol
 from meltrepro.targets import process
 
@@ -68,7 +68,7 @@ def owned(folder: Path) -> list[int]:
 
 def check_complete(folder: Path, spec: rig.Spec = SPEC) -> Path:
     """One campaign, with every trial of the schedule once, and nothing else."""
-    (campaign,) = campaigns(folder / "home/records")
+    (campaign,) = campaign_folders(folder / "home/records")
     cells = [f"m/as-is/f/host/{name}" for name in spec.orders]
     expected = {layout.trial_folder(campaign, t) for t in schedule(cells, Protocol.model_validate(spec.protocol))}
     assert {path for cell in cells for path in layout.cell_folder(campaign, cell).iterdir()} == expected
@@ -85,7 +85,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB to fill."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode != 0:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a disk needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
@@ -204,7 +205,7 @@ def test_the_disk_fills_up_under_the_runner(tmp_path: Path, tiny_disk: Path) -> 
         rig.run(tmp_path, spec)
     assert "greedy/r000" in caught.value.message
     assert "No space left" in caught.value.message
-    (campaign,) = campaigns(tiny_disk / "records")
+    (campaign,) = campaign_folders(tiny_disk / "records")
     cell = campaign / "cells/m/as-is/f/host"
     assert (cell / "good/r000/outcome.json").exists()
     assert not (cell / "greedy/r000").exists(), "nothing half-written"
@@ -217,7 +218,7 @@ def test_the_disk_is_full_from_the_start(tmp_path: Path, tiny_disk: Path) -> Non
     ballast = fill(tiny_disk)
     with pytest.raises(StoreError, match="No space left"):
         rig.run(tmp_path, SPEC)
-    assert list(campaigns(tiny_disk / "records")) == []
+    assert campaign_folders(tiny_disk / "records") == []
     assert not list((tiny_disk / "records").glob(".part*")) if (tiny_disk / "records").exists() else True
     ballast.unlink()
     assert rig.run(tmp_path, SPEC).tally.ok == TRIALS

@@ -11,6 +11,8 @@ import rig
 from meltrepro.campaign import journal, layout
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
+from meltrepro.spec.campaign import JOURNAL
+from meltrepro.spec.manifest import Want
 from meltrepro.steps import Step
 from meltrepro.targets import process
 
@@ -38,6 +40,7 @@ def owned(folder: Path) -> list[int]:
         ("signal 15", "killed: something else stopped the runner with SIGTERM", 3, 143),
         ("truncate", "incomplete-events: ", 1, 0),
         ("forget", "incomplete-events: ", 1, 0),
+        ("no-memory", "metric-unavailable: memory is required, but the runner read no memory", 1, 0),
     ],
 )
 def test_a_failure_has_its_reason(tmp_path: Path, order: str, reason: str, attempts: int, exit_code: int) -> None:
@@ -59,6 +62,27 @@ def test_what_the_runner_said_last_is_part_of_the_reason(tmp_path: Path) -> None
     result = rig.run(tmp_path, rig.Spec({"bad": "exit 3"}, ONCE))
     ((_, reason),) = result.tally.failed
     assert reason.endswith("\n  broken: as ordered ?[31m\n  first line\n  last line"), "without control characters"
+
+
+@pytest.mark.parametrize(("metric", "why"), [("energy", "has no meter"), ("temperature", "no thermal zone")])
+def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: str) -> None:
+    setup = rig.make_setup(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE))
+    if metric == "temperature" and setup.targets["host"].state().temperatures_c:
+        pytest.skip("this machine has a thermometer")
+    manifest = setup.plan.manifest
+    manifest = manifest.model_copy(update={"measure": manifest.measure.model_copy(update={metric: Want.required})})
+    result = rig.conduct(rig.with_manifest(setup, manifest), rig.settings(tmp_path), rig.silent)
+    ((_, reason),) = result.tally.failed
+    assert reason.startswith(f"metric-unavailable: {metric} is required, but ")
+    assert why in reason
+
+
+def test_the_speed_is_told(tmp_path: Path) -> None:
+    steps: list[Step] = []
+    rig.run(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE), steps.append)
+    (ended,) = [step for step in steps if (step.name, step.phase) == ("trial", "end")]
+    assert ended.detail["generation_tps"] > 0
+    assert ended.detail["prefill_tps"] > 0
 
 
 def test_a_transient_failure_is_tried_again_and_kept(tmp_path: Path) -> None:
@@ -160,7 +184,7 @@ def test_the_folder_holds_everything_and_no_secret(tmp_path: Path) -> None:
 
 def test_the_journal_tells_what_happened(tmp_path: Path) -> None:
     result = rig.run(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE))
-    told = [(entry["name"], entry["phase"]) for entry in journal.read(result.campaign.folder / layout.JOURNAL)]
+    told = [(entry["name"], entry["phase"]) for entry in journal.read(result.campaign.folder / JOURNAL)]
     assert told == [("campaign", "begin"), ("trial", "begin"), ("trial", "end"), ("campaign", "end")]
 
 

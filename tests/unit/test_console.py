@@ -20,7 +20,7 @@ CAMPAIGN = [
     Step("artifact", "note", "m/q4_0/llama.cpp", detail={"reused": True, "digest": "0" * 64}),
     Step("campaign", "begin", "id", total=2, detail={"folder": "/records/id", "resumed": False}),
     Step("trial", "begin", "m/q4_0/llama.cpp/host/chat r000", done=0, total=2),
-    Step("trial", "end", "m/q4_0/llama.cpp/host/chat r000", done=0, total=2, detail={"generation_tok_s": 123.45}),
+    Step("trial", "end", "m/q4_0/llama.cpp/host/chat r000", done=0, total=2, detail={"generation_tps": 123.45}),
     Step("trial", "begin", "m/q4_0/llama.cpp/host/chat r001", done=1, total=2),
     Step("trial", "fail", "m/q4_0/llama.cpp/host/chat r001", done=1, total=2, detail={"error": "timeout: [red]x"}),
     Step("campaign", "end", "id", detail={"ok": 1, "failed": 1}),

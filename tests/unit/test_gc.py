@@ -44,7 +44,15 @@ def kinds(decision: Decision) -> set[str]:
 def test_leftovers_and_unnamed_objects_go(store: Store) -> None:
     named, unnamed = put(store, b"named", 9, ref="a"), put(store, b"unnamed", 0)
     store.partial("x").write_bytes(b"p" * 1000)
-    for leftover in ("tmp/abc", "scratch/killed/deep", "quarantine/q", "rootfs/key/bin", "logs/a.log"):
+    for leftover in (
+        "refs/artifacts/.a.json.x.tmp",
+        "verified/ab/.c.x.tmp",
+        "tmp/abc",
+        "scratch/killed/deep",
+        "quarantine/q",
+        "rootfs/key/bin",
+        "logs/a.log",
+    ):
         (store.root / leftover).parent.mkdir(parents=True, exist_ok=True)
         (store.root / leftover).write_bytes(b"x")
     (store.root / "scratch/killed").chmod(0o500)
@@ -54,6 +62,7 @@ def test_leftovers_and_unnamed_objects_go(store: Store) -> None:
     assert kinds(dry) == {"unfinished", "objects"}
     assert store.has(named) and not store.has(unnamed)
     assert [list((store.root / name).iterdir()) for name in ("partial", "tmp", "scratch", "quarantine")] == [[]] * 4
+    assert list(store.root.rglob("*.tmp")) == []
     assert (store.root / "rootfs/key/bin").exists() and (store.root / "logs/a.log").exists()
     assert collect(store, Policy()).removals == ()
 

@@ -45,7 +45,7 @@ def test_different_values_have_different_digests(one: Any, other: Any) -> None:
 
 @given(st.lists(st.text()))
 def test_sets_have_one_order(values: list[str]) -> None:
-    assert digest_of(frozenset(values)) == digest_of(set(reversed(values)))
+    assert digest_of(frozenset(values)) == digest_of(dict.fromkeys(reversed(values)).keys())
     assert sorted(json.loads(canonical(set(values)))) == sorted(set(values))
 
 

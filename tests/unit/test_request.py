@@ -90,7 +90,7 @@ def test_prompts_that_break_out_are_refused_with_their_place(tmp_path: Path) -> 
 
 
 def test_prompts_of_a_file_are_named_by_number(tmp_path: Path) -> None:
-    (tmp_path / "prompts.yaml").write_text("conversations:\n- turns: [fine]\n- turns: [fine, '<|im_start|>']\n")
+    (tmp_path / "prompts.yaml").write_text("conversations:\n- [fine]\n- [fine, '<|im_start|>']\n")
     with pytest.raises(ManifestError) as caught:
         requests(tmp_path, {"conversations": "prompts.yaml"})
     (problem,) = caught.value.problems

@@ -7,7 +7,8 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.campaign.schedule import Kind, Trial, schedule
+from meltrepro.campaign.schedule import Trial, schedule
+from meltrepro.measure.records import Kind
 from meltrepro.spec.manifest import Order, Protocol
 
 CELLS = st.lists(st.text("abc/", min_size=1, max_size=6), min_size=1, max_size=8, unique=True)

@@ -206,7 +206,7 @@ def test_an_object_without_a_record_is_hashed(store: Store) -> None:
 
 # -- refs ---------------------------------------------------------------------------------------------------------
 
-KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 
 
 @given(values=st.dictionaries(KEYS, st.dictionaries(st.text(max_size=5), st.integers()), max_size=5), kind=KEYS)

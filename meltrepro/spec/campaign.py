@@ -1,10 +1,16 @@
-"""`campaign.json`: what a campaign is, without its results."""
+"""`campaign.json`: what a campaign is, without its results, and the names of the files in a campaign folder.
+
+Campaigns write these folders; tracking, replay and reports read them.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from meltrepro.spec.manifest import Order, Sha256, Strict
+
+CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
+BUILDS, CELLS = "builds", "cells"
 
 
 class CellEntry(Strict):

@@ -1,0 +1,69 @@
+"""`meltrepro bundle`: one verifiable file with everything that a replay needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle file.", show_default=False)]
+
+
+@app.callback()
+def _group() -> None:
+    """Pack, check, unpack everything that a replay needs."""
+
+
+@app.command("export")
+def export_command(
+    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Id, name or folder; the newest of a name.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
+) -> None:
+    """Pack a campaign: manifest, lock, sources, artifacts, records."""
+    from meltrepro import settings as settings_module
+    from meltrepro.cli.console import console
+    from meltrepro.measure.records import find_campaign
+    from meltrepro.replay.bundle import export
+    from meltrepro.store.cas import Store
+
+    settings = settings_module.load()
+    folder = find_campaign(settings.records, campaign)
+    out = output or Path(f"{folder.name}.melt")
+    with console() as sink:
+        index = export(folder, Store(settings.cache / "store"), out, sink)
+    typer.echo(f"{out}: {len(index.members)} files, {out.stat().st_size / 1e6:.1f} MB")
+    withheld = index.about.get("withheld")
+    if isinstance(withheld, list) and withheld:
+        typer.echo(f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights")
+
+
+@app.command("verify")
+def verify_command(bundle: BundleArgument) -> None:
+    """Check every byte of a bundle."""
+    from meltrepro.replay.archive import verify
+
+    index = verify(bundle)
+    typer.echo(f"{bundle}: whole, {len(index.members)} files")
+
+
+@app.command("import")
+def import_command(bundle: BundleArgument) -> None:
+    """Check a bundle and take its objects and records over."""
+    from meltrepro import settings as settings_module
+    from meltrepro.cli.console import console
+    from meltrepro.replay.bundle import import_bundle
+    from meltrepro.store.cas import Store
+    from meltrepro.store.fetch import Fetcher
+
+    settings = settings_module.load()
+    store = Store(settings.cache / "store")
+    with console() as sink:
+        imported = import_bundle(bundle, store, Fetcher(store, settings, sink), settings.records, sink)
+    typer.echo(f"{imported.objects} objects were new")
+    for campaign in imported.campaigns:
+        typer.echo(f"campaign: {campaign}")
+    for digest in imported.withheld:
+        typer.echo(f"not in the bundle (licence): {digest}")

@@ -1,0 +1,88 @@
+"""The results of a campaign as a table: per cell the median of each metric and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from meltrepro.measure.records import CellRecord
+    from meltrepro.stats.summary import Summary
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One metric of the table."""
+
+    metric: str
+    title: str
+    scale: float = 1.0
+
+
+_COLUMNS = (
+    _Column("prefill_tps", "prefill tok/s"),
+    _Column("generation_tps", "generation tok/s"),
+    _Column("ttft_ms", "first token ms"),
+    _Column("peak_memory_bytes", "memory MB", 1e-6),
+)
+
+
+def show_results(campaign: Path, out: Console | None = None) -> None:
+    """Print the results of a campaign folder; raises `RecordError` where it is damaged."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from meltrepro.measure.records import read_campaign
+
+    out = out or Console(highlight=False)
+    if not out.is_terminal:
+        out.width = 10_000
+    record = read_campaign(campaign)
+    pattern, names = short_names([cell.id for cell in record.cells])
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("cell", overflow="fold")
+    table.add_column("n", justify="right")
+    for column in _COLUMNS:
+        table.add_column(column.title, justify="right", overflow="fold")
+    for name, cell in zip(names, record.cells, strict=True):
+        values = [interval(cell.summaries.get(column.metric), column.scale) for column in _COLUMNS]
+        table.add_row(Text(name), _counted(cell), *values)
+    out.print(f"{record.id}: {pattern}", markup=False, soft_wrap=True)
+    out.print("median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True)
+    out.print(table)
+
+
+def short_names(ids: Sequence[str]) -> tuple[str, list[str]]:
+    """What cell ids have in common, with `*` for the rest, and what tells them apart."""
+    parts = [cell_id.split("/") for cell_id in ids]
+    if len(parts) < 2:
+        return ("", list(ids))
+    same = [len(set(column)) == 1 for column in zip(*parts, strict=True)]
+    pattern = "/".join(part if fixed else "*" for part, fixed in zip(parts[0], same, strict=True))
+    return pattern, ["/".join(p for p, fixed in zip(part, same, strict=True) if not fixed) for part in parts]
+
+
+def interval(summary: Summary | None, scale: float = 1.0) -> str:
+    """`108.2 (105.9 .. 109.0)`; a dash where there is no value."""
+    if summary is None:
+        return "-"
+    low, middle, high = (number(value * scale) for value in (summary.low, summary.median, summary.high))
+    return middle if summary.n == 1 else f"{middle} ({low} .. {high})"
+
+
+def number(value: float) -> str:
+    """Four digits, as few zeros as possible: `1234`, `108.2`, `0.01234`."""
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def _counted(cell: CellRecord) -> str:
+    """Repetitions with a result, of those that the protocol asks for."""
+    done = len(cell.repetitions)
+    return str(done) if cell.expected in (None, done) else f"{done}/{cell.expected}"

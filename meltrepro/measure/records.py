@@ -1,0 +1,210 @@
+"""Campaign folders as values: what was run, how each trial ended, what it measured.
+
+Nothing is read before it is asked for, and nothing here writes. A trial folder without an outcome never happened; a
+failed attempt that was tried again is kept on disk and is not among the trials.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from meltrepro.errors import RecordError, UsageError
+from meltrepro.measure.events import read_trace
+from meltrepro.measure.metrics import METRICS, Metrics, compute
+from meltrepro.measure.traces import Trace
+from meltrepro.spec import campaign as files
+from meltrepro.spec import record
+from meltrepro.spec.campaign import CampaignDocument, CellEntry
+from meltrepro.spec.record import Outcome, TrialState
+from meltrepro.stats.summary import Summary, summarize
+
+_TRIAL = re.compile(r"([wrp])(\d{3,})")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a cell's id may consist of, so that it is a folder below the campaign's."""
+
+
+class Kind(StrEnum):
+    """What a trial is for; only repetitions are summarised."""
+
+    warmup = "warmup"
+    repetition = "repetition"
+    profile = "profile"
+
+
+_KINDS = {kind[0]: kind for kind in Kind}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial that ended."""
+
+    folder: Path
+    kind: Kind
+    index: int
+    outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: `r000`."""
+        return self.folder.name
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome.state is TrialState.ok
+
+    def trace(self) -> Trace:
+        """Its events; raises `RecordError`, as the events of a failed trial often do."""
+        return read_trace(self.folder / record.EVENTS)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What it measured; raises `RecordError`."""
+        return compute(self.trace())
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell with the trials that it has so far."""
+
+    entry: CellEntry
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.entry.id
+
+    @cached_property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Every trial that ended, warm-ups first; raises `RecordError` for a damaged outcome."""
+        found = [_read_trial(path, match) for path, match in self._folders()]
+        order = list(Kind)
+        return tuple(sorted((t for t in found if t), key=lambda trial: (order.index(trial.kind), trial.index)))
+
+    @property
+    def repetitions(self) -> tuple[TrialRecord, ...]:
+        """The repetitions that ended well: what summaries are made of."""
+        return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and trial.ok)
+
+    @property
+    def failures(self) -> tuple[TrialRecord, ...]:
+        """The repetitions that failed."""
+        return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and not trial.ok)
+
+    @property
+    def expected(self) -> int | None:
+        """How many repetitions the protocol asks for; `None` where the campaign does not say."""
+        value = self.entry.params.get("protocol.repetitions")
+        return value if isinstance(value, int) else None
+
+    @cached_property
+    def summaries(self) -> Mapping[str, Summary]:
+        """Metric name -> summary over the repetitions that have a value; raises `RecordError`."""
+        measured = [trial.metrics.values for trial in self.repetitions]
+        values = {name: [each[name] for each in measured if name in each] for name in METRICS}
+        return {name: summarize(found) for name, found in values.items() if found}
+
+    @cached_property
+    def unavailable(self) -> Mapping[str, str]:
+        """Metric name -> why no repetition has a value; raises `RecordError`."""
+        reasons: dict[str, str] = {}
+        for trial in self.repetitions:
+            for name, reason in trial.metrics.unavailable.items():
+                if name not in self.summaries:
+                    reasons.setdefault(name, reason)
+        return reasons
+
+    def _folders(self) -> list[tuple[Path, re.Match[str]]]:
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        matches = [(path, _TRIAL.fullmatch(path.name)) for path in paths]
+        return [(path, match) for path, match in matches if match]
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign with all its cells."""
+
+    folder: Path
+    document: CampaignDocument
+
+    @property
+    def id(self) -> str:
+        return self.document.id
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial has ended."""
+        return self.document.finished_wall_ns is not None
+
+    @cached_property
+    def cells(self) -> tuple[CellRecord, ...]:
+        """Its cells, in the order of the manifest."""
+        root = self.folder / files.CELLS
+        return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
+
+
+def read_campaign(folder: Path) -> CampaignRecord:
+    """The campaign in a folder; raises `RecordError` where there is none or its description is damaged."""
+    path = folder / files.CAMPAIGN
+    try:
+        document = CampaignDocument.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RecordError(f"{folder} holds no campaign: {files.CAMPAIGN} is missing") from error
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise RecordError(
+            f"{path} is damaged: {_first(error)}", hint="restore the file, or move the folder away"
+        ) from error
+    for cell in document.cells:
+        parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
+        if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):
+            raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(parts)!r}")
+    return CampaignRecord(folder, document)
+
+
+def campaign_folders(records: Path) -> list[Path]:
+    """The campaign folders that there are, oldest first."""
+    return sorted(path.parent for path in records.glob(f"[!.]*/{files.CAMPAIGN}")) if records.is_dir() else []
+
+
+def find_campaign(records: Path, wanted: str) -> Path:
+    """The folder that a user means: a path, an id, a part of one id, or `last`; raises `UsageError`."""
+    if (Path(wanted) / files.CAMPAIGN).is_file():
+        return Path(wanted).absolute()
+    folders = campaign_folders(records)
+    if not folders:
+        raise UsageError(f"there is no campaign in {records}", hint="run one first: meltrepro run SPEC")
+    if wanted == "last":
+        return folders[-1]
+    exact = [folder for folder in folders if folder.name == wanted]
+    matching = exact or [folder for folder in folders if wanted in folder.name]
+    if len(matching) == 1:
+        return matching[0]
+    shown = ", ".join(folder.name for folder in (matching or folders)[-5:])
+    problem = f"{len(matching)} campaigns match" if matching else "no campaign matches"
+    raise UsageError(f"{problem} {wanted!r} in {records}", hint=f"name one of them, or `last`: {shown}")
+
+
+def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
+    path = folder / record.OUTCOME
+    try:
+        outcome = Outcome.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise RecordError(f"{path} is damaged: {_first(error)}") from error
+    return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"

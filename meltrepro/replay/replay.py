@@ -1,0 +1,106 @@
+"""Replay: the same artifacts, the same requests, the same seeds; was the recorded result reproduced?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro.campaign.conduct import conduct
+from meltrepro.campaign.setup import Setup
+from meltrepro.errors import RecordError
+from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
+from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, overall, values_of
+from meltrepro.settings import Settings
+from meltrepro.spec import record
+from meltrepro.spec.manifest import Replay
+from meltrepro.spec.record import Request
+from meltrepro.stats.equivalence import Design, Verdict, decide
+from meltrepro.stats.ratio import comparable
+from meltrepro.steps import Sink
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A replay and its answer."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    comparison: Comparison
+    folder: Path
+
+
+def design_of(declared: Replay) -> Design:
+    """The test that a manifest declares, against recorded values."""
+    return Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
+
+
+def recorded_requests(recorded: CampaignRecord) -> Mapping[str, Request]:
+    """The exact requests of a campaign by cell, from its own records; raises `RecordError`."""
+    return {cell.id: _request(cell) for cell in recorded.cells if cell.repetitions}
+
+
+def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: Settings, sink: Sink) -> Replayed:
+    """Repeat the recorded trials until every metric of every cell is decided, or the declared maximum is reached.
+
+    `setup` is made from the campaign's own manifest, lock and requests, with `declared.maximum` repetitions.
+    """
+    design = design_of(declared)
+
+    def decided(folder: Path) -> bool:
+        replayed = {cell.id: cell for cell in read_campaign(folder).cells}
+        return all(_final(cell, replayed[cell.id], design) for cell in recorded.cells if cell.id in replayed)
+
+    result = conduct(setup, settings, sink, enough=decided)
+    comparison = compare(recorded, read_campaign(result.campaign.folder), design)
+    verdict, reasons = judge(comparison)
+    return Replayed(verdict, reasons, comparison, result.campaign.folder)
+
+
+def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
+    """The answer for the whole replay, and what speaks against REPRODUCED."""
+    reasons = [f"{cell_id}: not repeated" for cell_id in comparison.only_first]
+    other_output = False
+    for cell in comparison.cells:
+        if cell.tokens is not None and not cell.tokens.exact:
+            if _same_binary(cell):
+                other_output = True
+                reasons.append(f"{cell.cell}: the same binary and model generated other tokens")
+            else:
+                reasons.append(f"{cell.cell}: another binary generated other tokens (reported, not required)")
+        reasons += [
+            f"{cell.cell}: {metric.metric}: {metric.decision.verdict}: {metric.decision.reason}"
+            for metric in cell.metrics
+            if metric.decision is not None and metric.decision.verdict is not Verdict.reproduced
+        ]
+    verdict = overall(comparison)
+    if other_output:
+        verdict = Verdict.differs
+    elif comparison.only_first and verdict is Verdict.reproduced:
+        verdict = Verdict.inconclusive
+    return verdict, tuple(reasons)
+
+
+def _same_binary(cell: CellComparison) -> bool:
+    return not {"runner_digest", "model_digest"} & {difference.name for difference in cell.identities}
+
+
+def _final(old: CellRecord, new: CellRecord, design: Design) -> bool:
+    """Whether no further trial of a cell can change an answer."""
+    for metric in JUDGED:
+        before, after = values_of(old, metric), values_of(new, metric)
+        if not before or not comparable(before):
+            continue
+        if not after or not comparable(after):
+            return False
+        if not decide(before, after, design).final:
+            return False
+    return True
+
+
+def _request(cell: CellRecord) -> Request:
+    path = cell.repetitions[0].folder / record.REQUEST
+    try:
+        return Request.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error
