@@ -1,8 +1,6 @@
 """`python -m meltrepro`."""
 
-import sys
-
-from meltrepro.cli.app import main
+from meltrepro.cli.app import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

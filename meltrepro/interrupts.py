@@ -10,12 +10,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from meltrepro.errors import Interrupted
 
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 PATIENCE_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,18 +40,20 @@ def raising() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    after = before
     _State.raised_at, _State.pending = None, False
     try:
         for number in _SIGNALS:
             signal.signal(number, _handle)
         yield
     except KeyboardInterrupt:
+        after = {number: _patient(handler) for number, handler in before.items()}
         raise Interrupted(
             "stopped; everything that was finished is kept",
             hint="run the same command again: it goes on where this one stopped",
         ) from None
     finally:
-        for number, handler in before.items():
+        for number, handler in after.items():
             signal.signal(number, handler)
 
 
@@ -66,8 +70,23 @@ def held() -> Iterator[None]:
             _interrupt()
 
 
+def _patient(before: _Handler) -> _Handler:
+    """A handler for the time after an interrupt, while a program says its last words; later it steps aside."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not _dealing_with_it():
+            signal.signal(number, before)
+            signal.raise_signal(number)
+
+    return handle
+
+
+def _dealing_with_it() -> bool:
+    return _State.raised_at is not None and time.monotonic() - _State.raised_at < PATIENCE_S
+
+
 def _handle(_number: int, _frame: FrameType | None) -> None:
-    if _State.raised_at is not None and time.monotonic() - _State.raised_at < PATIENCE_S:
+    if _dealing_with_it():
         return
     if _State.held:
         _State.pending = True

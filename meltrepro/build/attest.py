@@ -31,7 +31,9 @@ class Making:
     command: tuple[str, ...] = ()
 
 
-def attest(artifact: Artifact, making: Making, lock: Lock, store: Store, engine: str, times_ns: tuple[int, int]) -> None:
+def attest(
+    artifact: Artifact, making: Making, lock: Lock, store: Store, engine: str, times_ns: tuple[int, int]
+) -> None:
     """Write both statements of an artifact that was just built; `times_ns` are begin and end, Unix time."""
     from meltrepro.build.sbom import sbom
 
@@ -55,4 +57,6 @@ def attest(artifact: Artifact, making: Making, lock: Lock, store: Store, engine:
 def statements(artifact: Artifact, store: Store) -> dict[str, bytes]:
     """The statements of an artifact by file name, as far as this store knows them."""
     found = {f"{kind}.json": store.get_ref(kind, artifact.digest) for kind in ("sbom", "provenance")}
-    return {name: json.dumps(value, indent=2, sort_keys=True).encode() + b"\n" for name, value in found.items() if value}
+    return {
+        name: json.dumps(value, indent=2, sort_keys=True).encode() + b"\n" for name, value in found.items() if value
+    }

@@ -44,7 +44,9 @@ class DockerEngine:
 
     name = "docker"
 
-    def __init__(self, client: docker.DockerClient, layers: Callable[[], Sequence[Layer]], jobs: int, sink: Sink) -> None:
+    def __init__(
+        self, client: docker.DockerClient, layers: Callable[[], Sequence[Layer]], jobs: int, sink: Sink
+    ) -> None:
         """`layers` gives the base's and the toolchain's, in this order; `jobs` is the number of parallel compilers."""
         self._client = client
         self._layers = layers
@@ -77,9 +79,7 @@ class DockerEngine:
         files: dict[str, bytes | Path] = {"Dockerfile": dockerfile.encode()}
         files |= {f"recipe/{name}": content for name, content in recipe.files.items()}
         files |= {f"inputs/{name}": path for name, path in recipe.inputs.items()}
-        image = self._docker_build(
-            files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)}, fresh=fresh
-        )
+        image = self._docker_build(files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)}, fresh=fresh)
         with _engine_errors():
             try:
                 self._copy_out(image, out)

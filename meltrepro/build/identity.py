@@ -7,10 +7,9 @@ the Dockerfile (it only places files) and the number of jobs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 from meltrepro.build import toolchain
-from meltrepro.build.model import Recipe
+from meltrepro.build.model import ModelRecipe, Recipe
 from meltrepro.plan.identity import digest_of
 
 
@@ -33,9 +32,14 @@ def bundle_key(recipe: Recipe) -> str:
     )
 
 
-def model_key(source_digest: str, quantizer: str | None, command: Sequence[str]) -> str:
-    """Identity of a quantized model: source, quantizer bundle (digest), command."""
+def model_key(source_digest: str, quantizer: str | None, recipe: ModelRecipe) -> str:
+    """Identity of a model: source, conversion, quantizer bundle (digest), command."""
     return digest_of(
-        {"kind": "model", "source": source_digest, "quantizer": quantizer, "command": list(command)}
+        {
+            "kind": "model",
+            "source": source_digest,
+            "conversion": recipe.conversion,
+            "quantizer": quantizer,
+            "command": list(recipe.command),
+        }
     )
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode
+from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
 from meltrepro.spec.manifest import Source
 from meltrepro.steps import Sink
 
@@ -49,6 +49,16 @@ class RecipeSource:
     triple: str
     phases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How a model is made from its source; both parts belong to its identity."""
+
+    conversion: str = ""
+    """Name and version of a rewrite that comes first; empty for none."""
+    command: tuple[str, ...] = ()
+    """Command of the quantizer that turns `/source` into `/out/model`; empty where nothing is quantized."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +148,12 @@ class FrameworkModule(Protocol):
         """The recipe that builds a bundle."""
         ...
 
-    def quantize(self, node: ModelNode) -> Sequence[str]:
-        """The command that turns `/source` into `/out/model`; empty where the source is used as it is."""
+    def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
+        """How a model is made from its source for one release."""
+        ...
+
+    def convert(self, conversion: str, source: Path, destination: Path) -> bool:
+        """Rewrite a model file on this machine; `False` where it needs nothing, and nothing was written."""
         ...
 
     def check_model(self, path: Path) -> None:

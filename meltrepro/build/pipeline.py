@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meltrepro.build.attest import Making, attest
 from meltrepro.build.identity import bundle_key, model_key, recipe_digest
-from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, Recipe
+from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, ModelRecipe, Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.errors import BuildError, VerifyError
 from meltrepro.plan.model import BundleNode, ModelNode, Plan
@@ -62,12 +62,12 @@ class Builder:
 
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
-        kinds = {name: framework.kind or name for name, framework in plan.manifest.frameworks.items()}
+        runs = {node.framework_name: node for node in plan.bundles if node.purpose == "run"}
         quantizers = {node.framework_name: node for node in plan.bundles if node.purpose == "quantize"}
         for bundle in plan.bundles:
             self._bundle(bundle)
         for model in plan.models:
-            self._model(model, kinds[model.framework_name], quantizers.get(model.framework_name))
+            self._model(model, runs[model.framework_name], quantizers.get(model.framework_name))
         artifacts = {
             **self.lock.artifacts,
             **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
@@ -128,37 +128,26 @@ class Builder:
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    def _model(self, node: ModelNode, kind: str, quantizer: BundleNode | None) -> None:
-        module = self.modules[kind]
-        command = module.quantize(node)
+    def _model(self, node: ModelNode, run: BundleNode, quantizer: BundleNode | None) -> None:
+        module = self.modules[run.kind]
+        recipe = module.model_recipe(node, run.release)
         source_digest = self._digest(node.source)
-        bundle = self._artifacts[quantizer.id] if quantizer and command else None
-        key = model_key(source_digest, bundle.digest if bundle else None, command)
+        bundle = self._artifacts[quantizer.id] if quantizer and recipe.command else None
+        key = model_key(source_digest, bundle.digest if bundle else None, recipe)
 
         def make(scratch: Path) -> str:
             source = self.fetcher.get(node.source, self.base_dir)
             module.check_model(source)
-            if bundle is None:
+            if recipe.conversion:
+                with step(self.sink, "convert", node.id, conversion=recipe.conversion):
+                    if module.convert(recipe.conversion, source, scratch / "converted"):
+                        source = scratch / "converted"
+            if bundle is not None:
+                source = self._quantize(node, bundle, recipe, source, scratch)
+            if source.parent != scratch and source.parent.parent != scratch:
                 return source_digest
-            log = self._log(node.id)
-            (scratch / "out").mkdir()
-            with step(self.sink, "quantize", node.id):
-                end = self._get_engine().execute(
-                    Execution(
-                        argv=command,
-                        bundle=bundle,
-                        readonly={"/source": source},
-                        writable={"/out": scratch / "out"},
-                        stdout=log,
-                        stderr=log.with_suffix(".err.log"),
-                    )
-                )
-            result = scratch / "out" / "model"
-            if end.status != 0 or not result.exists():
-                tail = "\n".join(log.with_suffix(".err.log").read_text(errors="replace").splitlines()[-8:])
-                raise BuildError(f"quantizing {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
-            module.check_model(result)
-            return self.store.put_file(result, move=True)
+            module.check_model(source)
+            return self.store.put_file(source, move=True)
 
         started = time.time_ns()
         digest = self._resolve(node.id, key, make)
@@ -167,7 +156,28 @@ class Builder:
             id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
         inputs = {node.model_name: (node.source, self._pinned(node.source))}
-        self._attest(artifact, Making(inputs, quantizer=bundle, command=tuple(command)), started)
+        self._attest(artifact, Making(inputs, quantizer=bundle, command=recipe.command), started)
+
+    def _quantize(self, node: ModelNode, bundle: Artifact, recipe: ModelRecipe, source: Path, scratch: Path) -> Path:
+        """Run the quantizer in its bundle's runtime; raises `BuildError` with what it said last."""
+        log = self._log(node.id)
+        (scratch / "out").mkdir()
+        with step(self.sink, "quantize", node.id):
+            end = self._get_engine().execute(
+                Execution(
+                    argv=recipe.command,
+                    bundle=bundle,
+                    readonly={"/source": source},
+                    writable={"/out": scratch / "out"},
+                    stdout=log,
+                    stderr=log.with_suffix(".err.log"),
+                )
+            )
+        result = scratch / "out" / "model"
+        if end.status != 0 or not result.exists():
+            tail = "\n".join(log.with_suffix(".err.log").read_text(errors="replace").splitlines()[-8:])
+            raise BuildError(f"quantizing {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+        return result
 
     # -- both -----------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,11 @@ class ProcessEngine:
         """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""
         root = self._root()
         cache = self._warm_cache(root, recipe.triple, log, sink)
-        with self._store.scratch() as scratch, step(sink, "build", recipe.name), BuildLog(log, recipe.name, sink) as build_log:
+        with (
+            self._store.scratch() as scratch,
+            step(sink, "build", recipe.name),
+            BuildLog(log, recipe.name, sink) as build_log,
+        ):
             for name, content in recipe.files.items():
                 path = scratch / "recipe" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +77,19 @@ class ProcessEngine:
                 (scratch / name).mkdir()
             sandbox = [
                 *_isolation(toolchain.environment(recipe.triple) | {"JOBS": str(self._jobs)}),
-                *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/inputs"),
+                *(
+                    "--ro-bind",
+                    str(root),
+                    "/",
+                    "--proc",
+                    "/proc",
+                    "--dev",
+                    "/dev",
+                    "--tmpfs",
+                    "/tmp",
+                    "--tmpfs",
+                    "/inputs",
+                ),
                 *("--bind", str(cache), toolchain.CACHE),
                 *("--bind", str(scratch / "src"), "/src", "--bind", str(scratch / "build"), "/build"),
                 *("--bind", str(out), "/out", "--ro-bind", str(scratch / "recipe"), "/recipe"),
@@ -93,7 +109,17 @@ class ProcessEngine:
         """Run the command with the bundle and its mounts as the only files there are."""
         sandbox = [
             *_isolation({"PATH": "/bundle/bin", "LC_ALL": "C"}),
-            *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", str(execution.bundle.path), "/bundle"),
+            *(
+                "--proc",
+                "/proc",
+                "--dev",
+                "/dev",
+                "--tmpfs",
+                "/tmp",
+                "--ro-bind",
+                str(execution.bundle.path),
+                "/bundle",
+            ),
             *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path), inside)),
             *(part for inside, path in execution.writable.items() for part in ("--bind", str(path), inside)),
         ]

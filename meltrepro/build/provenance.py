@@ -49,7 +49,10 @@ def provenance(
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {
-                "builder": {"id": f"{_BUILD_TYPE}:{engine.split()[0]}", "version": {"meltrepro": meltrepro.__version__, "engine": engine}},
+                "builder": {
+                    "id": f"{_BUILD_TYPE}:{engine.split()[0]}",
+                    "version": {"meltrepro": meltrepro.__version__, "engine": engine},
+                },
                 "metadata": {
                     "invocationId": f"{artifact.key}:{started_ns}",
                     "startedOn": _time(started_ns),

@@ -60,7 +60,9 @@ def _inputs(inputs: Mapping[str, tuple[Source, LockedSource]]) -> Iterable[Compo
             version=source.version if isinstance(source, PypiSource) else locked.digest[:16],
             type=ComponentType.LIBRARY if pypi else ComponentType.DATA,
             bom_ref=f"input:{name}",
-            purl=PackageURL("pypi", name=source.pypi, version=source.version) if isinstance(source, PypiSource) else None,
+            purl=PackageURL("pypi", name=source.pypi, version=source.version)
+            if isinstance(source, PypiSource)
+            else None,
             hashes=_sha256(locked.digest),
         )
 

@@ -18,7 +18,7 @@ from meltrepro.errors import LockError
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
 from meltrepro.spec.manifest import Source
-from meltrepro.steps import Sink
+from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 
@@ -120,17 +120,11 @@ class Workshop:
         locked = self.lock.base
         if locked is None and self.locked:
             raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
-        if locked is not None:
-            packages = tuple(
-                base.Package(name, package.version, package.architecture, package.digest)
-                for name, package in locked.packages.items()
-            )
-            if self.store.has(locked.layer):
-                return Layer(self.store.path(locked.layer), locked.layer)
-        else:
-            packages = self._known_packages()
+        if locked is not None and self.store.has(locked.layer):
+            return Layer(self.store.path(locked.layer), locked.layer)
+        packages = self._locked_packages(locked) if locked is not None else self._known_packages()
         layer = base.assemble(packages, self.store, self.sink)
-        if locked is not None and layer.digest != locked.layer:
+        if self.locked and locked is not None and layer.digest != locked.layer:
             raise LockError(
                 f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
                 f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
@@ -146,6 +140,26 @@ class Workshop:
         self.lock = self.lock.model_copy(update={"base": new})
         return layer
 
+    def _locked_packages(self, locked: LockedBase) -> tuple[base.Package, ...]:
+        """The packages of the lock, fetched where they are missing.
+
+        A Debian archive keeps one version of each package, so a lock outlives its packages. Artifacts do not depend on
+        the base: without `--locked` today's packages are taken instead, and the lock says so.
+        """
+        packages = tuple(
+            base.Package(name, package.version, package.architecture, package.digest)
+            for name, package in locked.packages.items()
+        )
+        if all(self.store.has(package.digest) for package in packages):
+            return packages
+        today = base.resolve(self.store, self.sink)
+        if self.locked or all(self.store.has(package.digest) for package in packages):
+            return packages
+        moved = sorted({p.name for p in today} - {p.name for p in packages if self.store.has(p.digest)})
+        self.sink(Step("base", "note", f"{', '.join(moved)}: the archive has moved on; the base is pinned anew"))
+        self.store.put_ref("base", base.SUITE, _as_ref(today))
+        return today
+
     def _known_packages(self) -> tuple[base.Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
         known = self.store.get_ref("base", base.SUITE)
@@ -154,9 +168,7 @@ class Workshop:
             if all(self.store.has(package.digest) for package in packages):
                 return packages
         packages = base.resolve(self.store, self.sink)
-        self.store.put_ref(
-            "base", base.SUITE, {"packages": [[p.name, p.version, p.architecture, p.digest] for p in packages]}
-        )
+        self.store.put_ref("base", base.SUITE, _as_ref(packages))
         return packages
 
     def _pin_toolchain(self, layers: list[Layer]) -> None:
@@ -172,3 +184,7 @@ class Workshop:
                 hint="install the version that wrote the lock, or move on with: meltrepro lock --upgrade toolchain SPEC",
             )
         self.lock = self.lock.model_copy(update={"toolchain": new})
+
+
+def _as_ref(packages: tuple[base.Package, ...]) -> dict[str, object]:
+    return {"packages": [[p.name, p.version, p.architecture, p.digest] for p in packages]}

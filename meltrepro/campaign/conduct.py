@@ -11,8 +11,9 @@ from pathlib import Path
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
 from meltrepro.campaign.journal import Journal
 from meltrepro.campaign.runner import Tally, run_trials
-from meltrepro.campaign.schedule import Kind, Trial, schedule
+from meltrepro.campaign.schedule import Trial, schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
+from meltrepro.measure.records import Kind
 from meltrepro.settings import Settings
 from meltrepro.spec.campaign import JOURNAL
 from meltrepro.steps import Sink, Step, fan_out
@@ -49,9 +50,7 @@ def conduct(
         for device in sorted({setup.devices[name].id for name in used}):
             stack.enter_context(lock.hold(lock.lock_path(settings.run, device), manifest.name))
         strays = sum(setup.targets[name].stop_strays() for name in sorted(used))
-        campaign = start_or_resume(
-            settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new
-        )
+        campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)
         journal = stack.enter_context(Journal(campaign.folder / JOURNAL))
         sink = fan_out(console, journal)
         trials = schedule(list(runs), manifest.protocol, profile=manifest.measure.operators)
@@ -83,7 +82,7 @@ def conduct(
 
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
-    """The trials up to the end of each round of an interleaved schedule, so that a tally always counts from the start."""
+    """The trials up to the end of each round of an interleaved schedule; a tally always counts from the start."""
     ends = [i for i, trial in enumerate(trials) if trial.kind is Kind.repetition]
     last = {trials[i].index: i for i in ends}
     return [trials[: end + 1] for end in last.values()]

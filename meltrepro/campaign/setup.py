@@ -163,7 +163,10 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
         "turns": sum(map(len, request.conversations)),
         "request_digest": request_digest(request),
         **{f"sampling.{name}": value for name, value in sampling.items()},
-        **{f"protocol.{name}": getattr(protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")},
+        **{
+            f"protocol.{name}": getattr(protocol, name)
+            for name in ("profile", "repetitions", "warmups", "order", "seed")
+        },
         "device.id": run.facts.id,
         "device.model": run.facts.model,
         "device.arch": run.facts.arch,

@@ -152,6 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def run() -> None:
+    """Entry point of the `meltrepro` program."""
+    sys.exit(main())
+
+
 def _report(error: MeltreproError) -> int:
     """An error that a user can mend: what is wrong and what to do next."""
     if settings.debug():
@@ -205,4 +210,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

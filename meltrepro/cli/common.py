@@ -13,7 +13,9 @@ from meltrepro.spec.loader import LoadedManifest, load_manifest
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A manifest (YAML).", show_default=False)]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", metavar="PATH=VALUE", help="Override one field, e.g. protocol.repetitions=3.", show_default=False),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override one field, e.g. protocol.repetitions=3.", show_default=False
+    ),
 ]
 OnlyOption = Annotated[
     list[str],

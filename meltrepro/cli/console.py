@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _TRIAL = "trial"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 """What could steer a terminal; a device or a program may have written it."""
+_REDRAW_NS = 100_000_000
 _SHORT_S = 1.0
 """Steps that took less are not worth a line on a terminal."""
 
@@ -118,20 +119,24 @@ class _Plain:
 
 
 class _Live:
-    """What is going on as moving lines, what is done as lasting ones."""
+    """What is going on as moving lines, what is done as lasting ones.
+
+    It draws when a step arrives and never by itself: on the host a redrawing thread would compete with the runner.
+    """
 
     def __init__(self, out: Console) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._out = out
         self._progress: Progress = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[info]}", markup=False),
             console=out,
             transient=True,
+            auto_refresh=False,
         )
+        self._drawn_ns = 0
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._begun: dict[tuple[str, str], int] = {}
         self._pace = Pace()
@@ -147,10 +152,15 @@ class _Live:
     def __call__(self, step: Step) -> None:
         if step.name == _TRIAL:
             self._trial(step)
-            return
-        if step.name == "campaign":
+        elif step.name == "campaign":
             self._lasting(step)
-            return
+        else:
+            self._other(step)
+        if step.phase != "progress" or step.monotonic_ns - self._drawn_ns >= _REDRAW_NS:
+            self._drawn_ns = step.monotonic_ns
+            self._progress.refresh()
+
+    def _other(self, step: Step) -> None:
         key = (step.name, step.subject)
         match step.phase:
             case "begin":

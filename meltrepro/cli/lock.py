@@ -10,7 +10,7 @@ import typer
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.session import Session, open_session
 from meltrepro.errors import LockError
-from meltrepro.plan.names import near_miss
+from meltrepro.spec.suggest import near_miss
 from meltrepro.spec.lock import Lock, dump_lock
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def command(
     spec: SpecArgument,
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
-    only: OnlyOption = [],  # noqa: B006
+    set_: SetOption = [],
+    only: OnlyOption = [],
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""

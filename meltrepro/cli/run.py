@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 def command(
     spec: SpecArgument,
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
-    only: OnlyOption = [],  # noqa: B006
+    set_: SetOption = [],
+    only: OnlyOption = [],
     engine: EngineOption = "docker",
-    new: Annotated[bool, typer.Option("--new", help="Begin a new campaign, even if one like it is unfinished.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin a new campaign, even if one like it is unfinished.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; fetch, build and run nothing.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first trial that fails, or go on with the rest.")
+        bool,
+        typer.Option("--fail-fast/--keep-going", help="Stop at the first trial that fails, or go on with the rest."),
     ] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     locked: LockedOption = False,
@@ -132,8 +135,9 @@ def _kept_files(built: Built) -> dict[str, Mapping[str, bytes]]:
 def _track(session: Session, result: Result) -> TrackingError | None:
     """Log the campaign; what fails here is a debt and no failure of the run."""
     from meltrepro.track.mlflow_tracker import sync
+    from meltrepro.track.places import choose_uri
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or session.loaded.manifest.tracking.uri or session.settings.tracking_uri
+    uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
     try:
         sync(result.campaign.folder, uri, session.workshop.sink)
     except TrackingError as error:

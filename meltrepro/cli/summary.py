@@ -21,11 +21,13 @@ class _Column:
     metric: str
     title: str
     scale: float = 1.0
+    interval: bool = False
+    """Whether its interval is shown too; the table must fit into 80 columns."""
 
 
 _COLUMNS = (
-    _Column("prefill_tps", "prefill tok/s"),
-    _Column("generation_tps", "generation tok/s"),
+    _Column("prefill_tps", "prefill tok/s", interval=True),
+    _Column("generation_tps", "generation tok/s", interval=True),
     _Column("ttft_ms", "first token ms"),
     _Column("peak_memory_bytes", "memory MB", 1e-6),
 )
@@ -50,10 +52,12 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     for column in _COLUMNS:
         table.add_column(column.title, justify="right", overflow="fold")
     for name, cell in zip(names, record.cells, strict=True):
-        values = [interval(cell.summaries.get(column.metric), column.scale) for column in _COLUMNS]
+        values = [_shown(cell.summaries.get(column.metric), column) for column in _COLUMNS]
         table.add_row(Text(name), _counted(cell), *values)
     out.print(f"{record.id}: {pattern}", markup=False, soft_wrap=True)
-    out.print("median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True)
+    out.print(
+        "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
+    )
     out.print(table)
 
 
@@ -67,16 +71,16 @@ def short_names(ids: Sequence[str]) -> tuple[str, list[str]]:
     return pattern, ["/".join(p for p, fixed in zip(part, same, strict=True) if not fixed) for part in parts]
 
 
-def interval(summary: Summary | None, scale: float = 1.0) -> str:
-    """`108.2 (105.9 .. 109.0)`; a dash where there is no value."""
+def _shown(summary: Summary | None, column: _Column) -> str:
+    """`108.2 (105.9-109.0)`; a dash where there is no value."""
     if summary is None:
         return "-"
-    low, middle, high = (number(value * scale) for value in (summary.low, summary.median, summary.high))
-    return middle if summary.n == 1 else f"{middle} ({low} .. {high})"
+    low, middle, high = (number(value * column.scale) for value in (summary.low, summary.median, summary.high))
+    return f"{middle} ({low}-{high})" if column.interval and summary.n > 1 else middle
 
 
 def number(value: float) -> str:
-    """Four digits, as few zeros as possible: `1234`, `108.2`, `0.01234`."""
+    """A value with four digits that count: `12346`, `108.2`, `0.01234`."""
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:#.4g}".rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -9,29 +10,35 @@ import typer
 
 from meltrepro.cli.common import SetOption, load
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.frameworks import registry
+from meltrepro.plan.names import resolve
+from meltrepro.spec.manifest import Manifest
 
 
 def command(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Manifests (YAML).", show_default=False)],
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Manifests (YAML).", show_default=False)],
+    set_: SetOption = [],
 ) -> None:
     """Check manifests without touching any device, server or store."""
+    catalog = registry.catalog(registry.modules())
     problems: list[Problem] = []
     for spec in specs:
         try:
-            manifest = load(spec, set_).manifest
+            loaded = load(spec, set_)
+            resolve(loaded, catalog)
         except ManifestError as error:
             problems.extend(error.problems)
-            continue
-        counts = (
-            f"{len(part)} {name if len(part) != 1 else name.removesuffix('s')}"
-            for name, part in (
-                ("models", manifest.models),
-                ("frameworks", manifest.frameworks),
-                ("targets", manifest.targets),
-                ("workloads", manifest.workloads),
-            )
-        )
-        typer.echo(f"ok  {spec}  {manifest.name}: {', '.join(counts)}")
+        else:
+            typer.echo(f"ok  {spec}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
     if problems:
         raise ManifestError(problems)
+
+
+def _contents(manifest: Manifest) -> str:
+    parts: dict[str, Collection[str]] = {
+        "model": manifest.models,
+        "framework": manifest.frameworks,
+        "target": manifest.targets,
+        "workload": manifest.workloads,
+    }
+    return ", ".join(f"{len(part)} {name}{'' if len(part) == 1 else 's'}" for name, part in parts.items())

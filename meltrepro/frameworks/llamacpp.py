@@ -5,11 +5,11 @@ The source comes from the sdists of llama-cpp-python, which carry llama.cpp whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from meltrepro.build.model import RecipeSource
-from meltrepro.errors import ModelError
+from meltrepro.build.model import ModelRecipe, RecipeSource
+from meltrepro.frameworks import gguf_files
 from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
 from meltrepro.spec.manifest import PypiSource
 
@@ -81,6 +81,10 @@ _TYPES: Mapping[str, tuple[str, float]] = {
     "q2_K": ("Q2_K", 3.2),
 }
 """Our names -> the quantizer's, and bits per weight for estimates. MELT's q3_K and q4_K are the medium mixes."""
+UNTIE = "untie-output/1"
+"""Name and version of the conversion; part of a model's identity."""
+_NEED_UNTYING = frozenset({"2024-02-27"})
+"""Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
 AS_IS = "as-is"
 """The source file itself, whatever its type."""
 
@@ -123,22 +127,22 @@ class LlamaCpp:
             },
         )
 
-    def quantize(self, node: ModelNode) -> Sequence[str]:
-        """The quantizer's command; one thread, because nothing is gained by more on small models."""
+    def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
+        """How a model is made for a release: untied first where the release needs it, then quantized.
+
+        The quantizer uses one thread: nothing is gained by more on small models.
+        """
+        conversion = UNTIE if release.name in _NEED_UNTYING else ""
         if node.quantization == AS_IS:
-            return ()
+            return ModelRecipe(conversion)
         kind = _TYPES[node.quantization][0]
-        return ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
+        return ModelRecipe(conversion, ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind))
+
+    def convert(self, conversion: str, source: Path, destination: Path) -> bool:
+        """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""
+        assert conversion == UNTIE, conversion
+        return gguf_files.untie(source, destination)
 
     def check_model(self, path: Path) -> None:
-        """Raise `ModelError` unless the file begins as a GGUF file of version 2 or 3 does."""
-        with path.open("rb") as file:
-            head = file.read(8)
-        if head[:4] != b"GGUF":
-            raise ModelError(
-                f"{path.name} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'",
-                hint="give a file in GGUF format; convert other formats with llama.cpp's converter first",
-            )
-        version = int.from_bytes(head[4:8], "little")
-        if version not in (2, 3):
-            raise ModelError(f"{path.name} is a GGUF file of version {version}; versions 2 and 3 are supported")
+        """Raise `ModelError` where a file is no GGUF file."""
+        gguf_files.check(path)

@@ -34,7 +34,7 @@ class Metric:
     invalid_when: str
     """When there is no value."""
     compute: Callable[[_Facts], float]
-    """Raises `_Unavailable`."""
+    """Raises `_UnavailableError`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compute(trace: Trace) -> Metrics:
     for metric in METRICS.values():
         try:
             values[metric.name] = metric.compute(facts)
-        except _Unavailable as error:
+        except _UnavailableError as error:
             unavailable[metric.name] = str(error)
     return Metrics(values, unavailable)
 
@@ -72,7 +72,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-class _Unavailable(Exception):
+class _UnavailableError(Exception):
     """A metric has no value; the text says why."""
 
 
@@ -88,7 +88,7 @@ class _Facts:
         """Turns with at least one token."""
         turns = [turn for turn in self.turns if turn.token_ns]
         if not turns:
-            raise _Unavailable("no turn has a token")
+            raise _UnavailableError("no turn has a token")
         return turns
 
     @cached_property
@@ -96,9 +96,9 @@ class _Facts:
         """Turns with at least two tokens, between which time passed."""
         turns = [turn for turn in self.answered if len(turn.token_ns) > 1]
         if not turns:
-            raise _Unavailable("no turn has a second token")
+            raise _UnavailableError("no turn has a second token")
         if all(_generation_ns(turn) == 0 for turn in turns):
-            raise _Unavailable("no time passed between tokens")
+            raise _UnavailableError("no time passed between tokens")
         return turns
 
     @cached_property
@@ -111,7 +111,7 @@ class _Facts:
         """Prompt length and prefill of every turn that has one."""
         found = [(turn.n_prompt, turn.prefill) for turn in self.turns if turn.prefill is not None]
         if not found:
-            raise _Unavailable("no turn has a prefill")
+            raise _UnavailableError("no turn has a prefill")
         return found
 
     def memory(self, read: Callable[[Memory], int | None], phase: str | None = None) -> list[int]:
@@ -119,7 +119,7 @@ class _Facts:
         found = [read(memory) for memory in self.trace.memory if phase in (None, memory.phase)]
         known = [value for value in found if value is not None]
         if not known:
-            raise _Unavailable("the runner could not read it" if found else "the runner read no memory")
+            raise _UnavailableError("the runner could not read it" if found else "the runner read no memory")
         return known
 
 
@@ -134,7 +134,7 @@ def _load_s(facts: _Facts) -> float:
 def _prefill_tps(facts: _Facts) -> float:
     duration_ns = sum(span.end_ns - span.begin_ns for _, span in facts.prefills)
     if duration_ns == 0:
-        raise _Unavailable("no time passed in prefill")
+        raise _UnavailableError("no time passed in prefill")
     return sum(n for n, _ in facts.prefills) / duration_ns * 1e9
 
 
@@ -158,13 +158,13 @@ def _gap_percentile(share: float) -> Callable[[_Facts], float]:
 def _turn_accounted_share(facts: _Facts) -> float:
     wall_ns = sum(turn.end_ns - turn.begin_ns for turn in facts.answered)
     if wall_ns == 0:
-        raise _Unavailable("no time passed in any turn")
+        raise _UnavailableError("no time passed in any turn")
     return sum(turn.token_ns[-1] - turn.begin_ns for turn in facts.answered) / wall_ns
 
 
 def _kv_bytes(facts: _Facts) -> float:
     if facts.trace.context.kv_bytes is None:
-        raise _Unavailable("the framework does not say")
+        raise _UnavailableError("the framework does not say")
     return float(facts.trace.context.kv_bytes)
 
 
@@ -184,15 +184,15 @@ def _gap_metric(percent: int) -> Metric:
 
 _ALL = (
     Metric(
-        name="load_s",
-        unit="s",
-        phase="load",
-        better="lower",
-        meaning="loading the weights",
-        formula="t(load_end) - t(load_begin)",
-        source="load_begin, load_end",
-        invalid_when="never",
-        compute=_load_s,
+        name="generation_tps",
+        unit="tokens/s",
+        phase="generation",
+        better="higher",
+        meaning="speed of writing answers",
+        formula="sum of n_gen - 1 over turns / sum of t(last token) - t(first token); the first token is ttft_ms's",
+        source="token",
+        invalid_when="no turn has two tokens with time between them",
+        compute=_generation_tps,
     ),
     Metric(
         name="prefill_tps",
@@ -204,17 +204,6 @@ _ALL = (
         source="prefill_begin, prefill_end",
         invalid_when="no turn has a prefill, or it took no time",
         compute=_prefill_tps,
-    ),
-    Metric(
-        name="generation_tps",
-        unit="tokens/s",
-        phase="generation",
-        better="higher",
-        meaning="speed of writing answers",
-        formula="sum of n_gen - 1 over turns / sum of t(last token) - t(first token); the first token belongs to ttft_ms",
-        source="token",
-        invalid_when="no turn has two tokens with time between them",
-        compute=_generation_tps,
     ),
     Metric(
         name="ttft_ms",
@@ -242,13 +231,24 @@ _ALL = (
     _gap_metric(90),
     _gap_metric(99),
     Metric(
+        name="load_s",
+        unit="s",
+        phase="load",
+        better="lower",
+        meaning="loading the weights",
+        formula="t(load_end) - t(load_begin)",
+        source="load_begin, load_end",
+        invalid_when="never",
+        compute=_load_s,
+    ),
+    Metric(
         name="turn_accounted_share",
         unit="share",
         phase="turn",
         better="higher",
         meaning="part of the turns' wall time that is explained",
-        formula="sum over turns of tokenizing (turn_begin to prefill_begin), prefill, sampling the first token (prefill_end"
-        " to first token) and generation (first to last token) / sum of t(turn_end) - t(turn_begin)",
+        formula="sum over turns of tokenizing (turn_begin to prefill_begin), prefill, sampling the first token"
+        " (prefill_end to first token) and generation (first to last token) / sum of t(turn_end) - t(turn_begin)",
         source="turn_begin, token, turn_end",
         invalid_when="no turn has a token, or the turns took no time",
         compute=_turn_accounted_share,
@@ -393,9 +393,9 @@ In MLflow, for a metric `generation_tps`:
 | metric | value |
 | --- | --- |
 | `generation_tps` | median over repetitions |
-| `generation_tps/low`, `generation_tps/high` | interval |
-| `generation_tps/n` | repetitions with a value |
-| `generation_tps/trial` | value of each repetition; step = number of the repetition |
+| `uncertainty/generation_tps.low`, `.high` | interval |
+| `uncertainty/generation_tps.n` | repetitions with a value |
+| `values/generation_tps` | value of each repetition; step = number of the repetition |
 | `inter_token_ms/r000` | every gap between two tokens of that repetition; step = number of the gap |
 
 A series longer than 10,000 points is thinned: of each stretch of neighbours the smallest and the largest stay, at

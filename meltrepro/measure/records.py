@@ -22,12 +22,13 @@ from meltrepro.measure.traces import Trace
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
+from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.stats.summary import Summary, summarize
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What a cell's id may consist of, so that it is a folder below the campaign's."""
+"""What ids may consist of: a cell's id is a path below the campaign's folder."""
 
 
 class Kind(StrEnum):
@@ -148,6 +149,21 @@ class CampaignRecord:
         root = self.folder / files.CELLS
         return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest as it was run, includes and overrides applied; raises `RecordError`."""
+        import yaml
+
+        path = self.folder / files.MANIFEST
+        try:
+            return Manifest.model_validate(yaml.safe_load(path.read_bytes()))
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise RecordError(f"{path} is damaged: {error}") from error
+        except ValidationError as error:
+            raise RecordError(f"{path} is damaged: {_first(error)}") from error
+
 
 def read_campaign(folder: Path) -> CampaignRecord:
     """The campaign in a folder; raises `RecordError` where there is none or its description is damaged."""
@@ -162,6 +178,8 @@ def read_campaign(folder: Path) -> CampaignRecord:
         raise RecordError(
             f"{path} is damaged: {_first(error)}", hint="restore the file, or move the folder away"
         ) from error
+    if not _PART.fullmatch(document.id):
+        raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
         parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
         if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):

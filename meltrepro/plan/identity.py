@@ -22,9 +22,9 @@ from meltrepro.plan.model import Plan
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON of a value in UTF-8; raises `ValueError` for NaN and infinity, `TypeError` for other types."""
-    return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def digest_of(value: Any) -> str:

@@ -162,9 +162,7 @@ class _Judge:
             return f"needs a context of {cell.workload.context} tokens, model {cell.model_name} has {trained}"
         device = self._devices[cell.target_name]
         if memory is not None and memory > device.memory_bytes:
-            return (
-                f"needs {readable(memory)} of memory, target {cell.target_name} has {readable(device.memory_bytes)}"
-            )
+            return f"needs {readable(memory)} of memory, target {cell.target_name} has {readable(device.memory_bytes)}"
         if weights is not None and not stored and weights > device.disk_free_bytes:
             return (
                 f"needs {readable(weights)} on disk, target {cell.target_name} has "

@@ -64,7 +64,9 @@ def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | by
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise BundleError(f"cannot write {path}: {error.strerror or error}", hint="free some space, or choose another place with -o") from error
+        raise BundleError(
+            f"cannot write {path}: {error.strerror or error}", hint="free some space, or choose another place with -o"
+        ) from error
     return Index(about, members)
 
 
@@ -92,7 +94,9 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
             for _ in pieces:
                 pass
             if digest.hexdigest() != member.digest:
-                raise BundleError(f"{path.name}: {name} is damaged: sha256 is {digest.hexdigest()}, expected {member.digest}")
+                raise BundleError(
+                    f"{path.name}: {name} is damaged: sha256 is {digest.hexdigest()}, expected {member.digest}"
+                )
             _expect(file, _padding(member.size), name)
         seal = _seal(raw)
         _expect(file, _header(SEAL, len(seal)) + seal + _padding(len(seal)) + b"\0" * 1024, SEAL)

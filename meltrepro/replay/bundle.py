@@ -135,7 +135,9 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     for name, model in manifest.models.items():
         if model.redistributable:
             continue
-        withheld |= {a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node}
+        withheld |= {
+            a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node
+        }
         source = lock.sources.get(key_of(model.source))
         if source is not None:
             withheld.add(source.digest)

@@ -87,9 +87,17 @@ def compare_cells(first: CellRecord, second: CellRecord, design: Design) -> Cell
     names = ("model_digest", "bundle_digest", "runner_digest", "source_digest", "commit", "isa")
     return CellComparison(
         cell=first.id,
-        params=_differences({k: v for k, v in ours.items() if not k.startswith(CONTEXT)}, {k: v for k, v in theirs.items() if not k.startswith(CONTEXT)}),
-        identities=_differences({n: getattr(first.entry, n) for n in names}, {n: getattr(second.entry, n) for n in names}),
-        context=_differences({k: v for k, v in ours.items() if k.startswith(CONTEXT)}, {k: v for k, v in theirs.items() if k.startswith(CONTEXT)}),
+        params=_differences(
+            {k: v for k, v in ours.items() if not k.startswith(CONTEXT)},
+            {k: v for k, v in theirs.items() if not k.startswith(CONTEXT)},
+        ),
+        identities=_differences(
+            {n: getattr(first.entry, n) for n in names}, {n: getattr(second.entry, n) for n in names}
+        ),
+        context=_differences(
+            {k: v for k, v in ours.items() if k.startswith(CONTEXT)},
+            {k: v for k, v in theirs.items() if k.startswith(CONTEXT)},
+        ),
         metrics=tuple(_metrics(first, second, design)),
         tokens=_tokens(first, second),
     )

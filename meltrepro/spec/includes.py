@@ -33,7 +33,9 @@ class _Reader:
         self._problems = problems
         self._done: dict[str, Node | None] = {}
 
-    def read(self, path: Path, label: str, named_at: Position, field: FieldPath, above: tuple[Path, ...]) -> Node | None:
+    def read(
+        self, path: Path, label: str, named_at: Position, field: FieldPath, above: tuple[Path, ...]
+    ) -> Node | None:
         """The file with its includes; `above` are the files that led here, outermost first."""
         identity = os.path.realpath(path)
         if identity in self._done:

@@ -17,6 +17,8 @@ from meltrepro.spec.suggest import suggest
 from meltrepro.spec.tree import FieldPath, Node, Position
 from meltrepro.spec.validation import validate
 
+_OTHER_FILES = {"lock": "a lock", "conversations": "a prompt file"}
+
 
 @dataclass(frozen=True)
 class LoadedManifest:
@@ -51,6 +53,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     tree = read_manifest(path, problems)
     if tree is None:
         raise ManifestError(problems)
+    _refuse_others(tree)
     tree = overrides_module.apply(tree, overrides, problems)
     manifest = validate(Manifest, tree, problems)
     _check_prompts(tree, manifest, path, problems)
@@ -75,6 +78,14 @@ def problem_at(
     if suggestion is None and value is not None:
         suggestion = suggest(value, known)
     return loaded.tree.nearest(path).where.problem(path, message, suggestion)
+
+
+def _refuse_others(tree: Node) -> None:
+    """Raise `ManifestError` for the files that lie beside manifests and are given in their place."""
+    keys = tree.value if isinstance(tree.value, dict) else {}
+    for key, what in _OTHER_FILES.items():
+        if key in keys and "meltrepro" not in keys:
+            raise ManifestError([tree.at.problem((), f"this is {what}, not a manifest", "give the manifest itself")])
 
 
 def _check_prompts(tree: Node, manifest: Manifest | None, path: Path, problems: list[Problem]) -> None:
@@ -115,4 +126,6 @@ def _check_counts(
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:
     """Without repetitions, file by file as they came up, in each from the top down."""
     files = list(dict.fromkeys(problem.file for problem in problems))
-    return sorted(dict.fromkeys(problems), key=lambda problem: (files.index(problem.file), problem.line, problem.column))
+    return sorted(
+        dict.fromkeys(problems), key=lambda problem: (files.index(problem.file), problem.line, problem.column)
+    )

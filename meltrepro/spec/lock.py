@@ -113,7 +113,12 @@ def dump_lock(lock: Lock) -> str:
     ]
 
     def flow(value: Any) -> str:
-        return str(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)).strip().removesuffix("...").strip()
+        return (
+            str(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False))
+            .strip()
+            .removesuffix("...")
+            .strip()
+        )
 
     def section(name: str, entries: dict[str, Any], indent: str = "") -> None:
         lines.append(f"{indent}{name}:" + ("" if entries else " {}"))

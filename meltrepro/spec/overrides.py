@@ -27,12 +27,12 @@ def apply(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node
     for override in overrides:
         try:
             root = _apply(root, override, problems)
-        except _Refused as refusal:
+        except _RefusedError as refusal:
             problems.append(refusal.problem)
     return root
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, at: Position, message: str, suggestion: str | None = None, path: FieldPath = ()) -> None:
         super().__init__(message)
         self.problem = at.problem(path, message, suggestion)
@@ -50,14 +50,16 @@ class _Step:
 def _apply(root: Node, override: str, problems: list[Problem]) -> Node:
     origin = Position(f"--set {shorten(override, 100)}")
     steps, end = _scan(override, origin)
-    before = len(problems)
-    value = read_text(override[end + 1 :], replace(origin, column=end + 2), problems)
-    if len(problems) > before:
+    wrong: list[Problem] = []
+    value = read_text(override[end + 1 :], replace(origin, column=end + 2), wrong)
+    if wrong:
+        above = override[:end]
+        problems += [replace(problem, field=f"{above}.{problem.field}".rstrip(".")) for problem in wrong]
         return root
     if value is None:
         value = Node(None, replace(origin, column=end + 2), text="")
     if not isinstance(root.value, dict):
-        raise _Refused(origin, "the manifest is not a mapping; nothing in it can be set")
+        raise _RefusedError(origin, "the manifest is not a mapping; nothing in it can be set")
     return _Walk(root, value, steps).changed()
 
 
@@ -70,7 +72,7 @@ def _scan(override: str, origin: Position) -> tuple[list[_Step], int]:
         match = _STEP.match(override, position)
         if match is None or (named and match["index"] is not None):
             what = "expected a name" if steps else _EXAMPLE
-            raise _Refused(at, what)
+            raise _RefusedError(at, what)
         quoted = match["quoted"] is not None
         value = int(match["index"]) if match["index"] is not None else match["quoted"] or match["plain"] or ""
         steps.append(_Step(value, at, quoted))
@@ -79,7 +81,9 @@ def _scan(override: str, origin: Position) -> tuple[list[_Step], int]:
         if following == "=":
             return steps, position
         if following not in (".", "["):
-            raise _Refused(replace(origin, column=position + 1), _EXAMPLE if not following else "expected '.', '[' or '='")
+            raise _RefusedError(
+                replace(origin, column=position + 1), _EXAMPLE if not following else "expected '.', '[' or '='"
+            )
         named = following == "."
         position += named
 
@@ -107,17 +111,17 @@ class _Walk:
         assert isinstance(step.value, int)
         items = self._node.value if self._node is not None else None
         if not isinstance(items, list):
-            raise _Refused(step.at, f"{field_path(self._path)} is not a list", None, self._path)
+            raise _RefusedError(step.at, f"{field_path(self._path)} is not a list", None, self._path)
         if step.value >= len(items):
             most = f"it has {len(items)}, counted from 0"
-            raise _Refused(step.at, f"there is no item [{step.value}]", most, self._path)
+            raise _RefusedError(step.at, f"there is no item [{step.value}]", most, self._path)
         self._descend(step.value, None)
         return 1
 
     def _name(self, left: list[_Step]) -> int:
         if self._node is not None and not isinstance(self._node.value, dict | None):
             hint = "give the index of an item, for example [0]" if isinstance(self._node.value, list) else None
-            raise _Refused(left[0].at, f"{field_path(self._path)} is not a mapping", hint, self._path)
+            raise _RefusedError(left[0].at, f"{field_path(self._path)} is not a mapping", hint, self._path)
         runs = _runs(left)
         known = self._known()
         for name, taken in runs:
@@ -130,8 +134,8 @@ class _Walk:
             return taken
         probable = _most_probable([name for name, _ in runs], known)
         if self._path == () and longest == "include":
-            raise _Refused(left[0].at, "include cannot be set from the command line", None)
-        raise _Refused(left[0].at, f"unknown key {probable!r}", suggest(probable, known), self._path)
+            raise _RefusedError(left[0].at, "include cannot be set from the command line", None)
+        raise _RefusedError(left[0].at, f"unknown key {probable!r}", suggest(probable, known), self._path)
 
     def _known(self) -> Collection[str]:
         """Keys that there are, and keys that there might be."""

@@ -14,11 +14,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
 from meltrepro.errors import Problem
+from meltrepro.spec.suggest import nearest
 from meltrepro.spec.tree import FieldPath, Node, Position, Scalar, branch, shorten
+
+if TYPE_CHECKING:
+    from yaml._yaml import Mark as CMark
 
 LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_BYTES = 8 << 20
@@ -27,7 +32,7 @@ MAX_DEPTH = 64
 
 _NOT_TEXT = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _OCTAL_LOOK = re.compile(r"[-+]?0[0-9]")
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -81,7 +86,7 @@ def read_text(text: str, origin: Position, problems: list[Problem]) -> Node | No
         return None
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 - it ends a loop, it is no error
     """Nothing can be made of the rest; the problem is noted already."""
 
 
@@ -95,116 +100,118 @@ class _Builder:
         self._anchors: dict[str, Node | None] = {}
 
     def document(self) -> Node | None:
-        """The only document of the text."""
+        """The only document of the text; `None` where it says nothing."""
         root: Node | None = None
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    self._note(event, (), "a second document begins here; expected one", stop=True)
+                    self._stop(event, (), "a second document begins here; expected one")
                 root = self._node(next(self._events), (), 1)
-        if root is not None and root.text == "" and root.value is None:
-            return None
-        return root
+        return None if root is not None and root.value is None and root.text == "" else root
 
     def _node(self, event: yaml.Event, path: FieldPath, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, path, depth)
+            return self._bounded(self._aliased(event, path), event, path, depth)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag is not None:
             tag = shorten(event.tag.replace("tag:yaml.org,2002:", "!!"))
             self._note(event, path, f"the tag {tag} is not allowed", "leave it out; quote what must be text")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        if depth > MAX_DEPTH:
-            self._note(event, path, f"nested deeper than {MAX_DEPTH} levels", stop=True)
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event)
         else:
-            leaf = Node(None, self.position(event.start_mark))
+            self._bounded(Node(None, self.at(event)), event, path, depth)  # before the descent, not after it
             mapping = isinstance(event, yaml.MappingStartEvent)
-            node = branch(self._mapping(path, depth) if mapping else self._list(path, depth), leaf)
-        self._bound(node, event, path, depth)
+            children = self._mapping(path, depth + 1) if mapping else self._list(path, depth + 1)
+            node = branch(children, Node(None, self.at(event)))
         if event.anchor is not None:
             self._anchors[event.anchor] = node
-        return node
+        return self._bounded(node, event, path, depth)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
-        at, text = self.position(event.start_mark), self._text(event)
-        return Node(_resolve(text), at, text=text) if event.implicit[0] else Node(text, at)
+        text = self._text(event)
+        plain = event.implicit[0]
+        return Node(_resolve(text), self.at(event), text=text) if plain else Node(text, self.at(event))
 
     def _text(self, event: yaml.ScalarEvent) -> str:
-        text = str(event.value)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            self._note(event, (), "half of a surrogate pair is not a character", stop=True)
-        return text
+        if any("\ud800" <= character <= "\udfff" for character in event.value):
+            self._stop(event, (), "half of a surrogate pair is not a character")
+        return event.value
 
     def _mapping(self, path: FieldPath, depth: int) -> dict[str, Node]:
         children: dict[str, Node] = {}
-        inherited: list[Node] = []
+        inherited: list[dict[str, Node]] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 self._note(event, path, "expected a key, which must be plain text")
-                self._node(event, path, depth + 1)
-                self._node(next(self._events), path, depth + 1)
+                self._node(event, path, depth)
+                self._node(next(self._events), path, depth)
                 continue
-            key, key_at = self._text(event), self.position(event.start_mark)
-            if event.tag is not None:
-                self._note(event, path, "a key cannot have a tag")
-            if event.anchor is not None:
-                self._anchors[event.anchor] = self._scalar(event)
-            below = (*path, key)
-            node = replace(self._node(next(self._events), below, depth + 1), key_at=key_at)
+            key_node = self._node(event, path, depth)
+            key, below = self._text(event), (*path, self._text(event))
+            node = replace(self._node(next(self._events), below, depth), key_at=key_node.at)
             if key == "<<" and event.implicit[0]:
-                inherited += self._inherited(node, path)
+                inherited += self._inherited(node, below)
             elif key in children:
                 first = children[key].key_at
-                line = f"first written in line {first.line}" if first and first.line != key_at.line else None
-                self._problems.append(key_at.problem(below, f"duplicate key {shorten(key)!r}", line))
+                line = f"first written in line {first.line}" if first and first.line != key_node.at.line else None
+                self._problems.append(key_node.at.problem(below, f"duplicate key {shorten(key)!r}", line))
             else:
                 children[key] = node
         for mapping in inherited:
-            assert isinstance(mapping.value, dict)
-            children = {**mapping.value, **children}
+            children = {**mapping, **children}
         return children
 
-    def _inherited(self, node: Node, path: FieldPath) -> list[Node]:
+    def _inherited(self, node: Node, path: FieldPath) -> list[dict[str, Node]]:
         """What `<<` merges into a mapping, the strongest first."""
-        mappings = node.value if isinstance(node.value, list) else [node]
-        if all(isinstance(mapping.value, dict) for mapping in mappings):
-            return mappings
-        self._problems.append(node.at.problem((*path, "<<"), "expected a mapping or a list of mappings to merge"))
-        return []
+        nodes = node.value if isinstance(node.value, list) else [node]
+        mappings = [mapping.value for mapping in nodes if isinstance(mapping.value, dict)]
+        if len(mappings) < len(nodes):
+            self._problems.append(node.at.problem(path, "expected a mapping or a list of mappings to merge"))
+        return mappings
 
     def _list(self, path: FieldPath, depth: int) -> list[Node]:
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            items.append(self._node(event, (*path, len(items)), depth + 1))
+            items.append(self._node(event, (*path, len(items)), depth))
         return items
 
-    def _alias(self, event: yaml.AliasEvent, path: FieldPath, depth: int) -> Node:
-        if event.anchor not in self._anchors:
-            self._note(event, path, f"*{shorten(event.anchor)} has no anchor above it", stop=True)
-        node = self._anchors[event.anchor]
+    def _aliased(self, event: yaml.AliasEvent, path: FieldPath) -> Node:
+        name = event.anchor or ""
+        if name not in self._anchors:
+            self._stop(event, path, f"*{shorten(name)} has no anchor above it")
+        node = self._anchors[name]
         if node is None:
-            self._note(event, path, f"*{shorten(event.anchor)} contains itself", stop=True)
-            raise _Stop  # for the type checker: `_note` has raised it
-        self._bound(node, event, path, depth)
+            self._stop(event, path, f"*{shorten(name)} contains itself")
         return node
 
-    def _bound(self, node: Node, event: yaml.Event, path: FieldPath, depth: int) -> None:
+    def _bounded(self, node: Node, event: yaml.Event, path: FieldPath, depth: int) -> Node:
         if node.size > MAX_VALUES:
-            self._note(event, path, f"more than {MAX_VALUES} values", stop=True)
+            self._stop(event, path[:MAX_DEPTH], f"more than {MAX_VALUES} values")
         if node.height + depth - 1 > MAX_DEPTH:
-            self._note(event, path, f"nested deeper than {MAX_DEPTH} levels", stop=True)
+            self._stop(event, path[:3], f"nested deeper than {MAX_DEPTH} levels")
+        return node
 
-    def _note(
-        self, event: yaml.Event, path: FieldPath, message: str, suggestion: str | None = None, *, stop: bool = False
-    ) -> None:
-        self._problems.append(self.position(event.start_mark).problem(path, message, suggestion))
-        if stop:
-            raise _Stop
+    def _note(self, event: yaml.Event, path: FieldPath, message: str, suggestion: str | None = None) -> None:
+        self._problems.append(self.at(event).problem(path, message, suggestion))
 
-    def position(self, mark: yaml.Mark) -> Position:
+    def _stop(self, event: yaml.Event, path: FieldPath, message: str) -> NoReturn:
+        self._note(event, path, message)
+        raise _Stop
+
+    def end(self, text: str) -> Position:
+        """Where the text ends."""
+        return _position(self._origin.file, text, self._origin)
+
+    def at(self, event: yaml.Event) -> Position:
+        """Where an event begins in the file."""
+        return self.position(event.start_mark)
+
+    def position(self, mark: yaml.Mark | CMark | None) -> Position:
         """Where a mark of the parser is in the file."""
+        if mark is None:
+            return self._origin
         column = mark.column + (self._origin.column if mark.line == 0 else 1)
         return Position(self._origin.file, self._origin.line + mark.line, column)
 
@@ -223,9 +230,11 @@ def _resolve(text: str) -> Scalar:
 def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Problem:
     """What the parser says, in words that help; its own where there are none better."""
     mark = error.problem_mark or error.context_mark
-    at = builder.position(mark)
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
-    character = line[mark.column : mark.column + 1]
+    lines = text.split("\n")
+    if mark is None or mark.line >= len(lines):  # the parser ends a last line that the text leaves open
+        at, character = builder.end(text), ""
+    else:
+        at, character = builder.position(mark), lines[mark.line][mark.column : mark.column + 1]
     said = error.problem or error.context or "nothing can be made of it"
     if character == "\t":
         return at.problem((), "a tab cannot indent", "use spaces")
@@ -234,9 +243,10 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Proble
     if "mapping values are not allowed" in said:
         return at.problem((), "a ':' cannot stand here", "check the indentation, or put the text in quotes")
     context = error.context or ""
-    if error.context_mark is not None and error.context_mark.line != mark.line:
-        context += f" that begins in line {builder.position(error.context_mark).line}"
-    return at.problem((), f"not valid YAML: {said}" + (f" {context}" if context else ""))
+    began = builder.position(error.context_mark).line if error.context_mark else at.line
+    if context and began != at.line:
+        context += f" that begins in line {began}"
+    return at.problem((), f"not valid YAML: {said} {context}".rstrip())
 
 
 def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
@@ -252,13 +262,12 @@ def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | No
 
 def _like(path: Path) -> str | None:
     """A file in the same folder whose name is nearly the same."""
-    from meltrepro.spec.messages import near_miss
-
     try:
-        beside = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+        beside = {other.stem: other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")}
     except (OSError, ValueError):
         return None
-    return near_miss(path.name, beside)
+    hit = nearest(path.stem, beside)
+    return None if hit is None else f"did you mean {beside[hit]!r}?"
 
 
 def _position(file: str, before: str, origin: Position | None = None) -> Position:

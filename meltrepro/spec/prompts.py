@@ -1,11 +1,11 @@
 """Prompt files: conversations as lists of prompts.
 
-    description: Everyday questions
-    licence: Apache-2.0
-    conversations:
-      - id: bread
-        turns: [How do I bake bread?, And how long does it keep?]
-      - [A conversation, may also be, a plain list]
+description: Everyday questions
+licence: Apache-2.0
+conversations:
+  - id: bread
+    turns: [How do I bake bread?, And how long does it keep?]
+  - [A conversation, may also be, a plain list]
 """
 
 from __future__ import annotations

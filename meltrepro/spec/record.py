@@ -13,7 +13,13 @@ from pydantic import Field
 
 from meltrepro.spec.manifest import Sha256, Strict
 
-REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = "request.json", "events.jsonl", "outcome.json", "device.json", "samples.jsonl"
+REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
+    "request.json",
+    "events.jsonl",
+    "outcome.json",
+    "device.json",
+    "samples.jsonl",
+)
 STDOUT, STDERR = "stdout.log", "stderr.log"
 
 

@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
+from meltrepro.spec.includes import KEY as INCLUDE
 from meltrepro.spec.manifest import Manifest
+
+_NAMED = {"models": "Model", "frameworks": "Framework", "workloads": "Workload"}
+"""Sections of named entries, of which a manifest with includes may hold parts."""
+_RELEASE_OR_SOURCE = {
+    "oneOf": [
+        {"required": ["release"], "properties": {"release": {"not": {"type": "null"}}}},
+        {"required": ["source"], "properties": {"source": {"not": {"type": "null"}}}},
+    ]
+}
+
+
+class _Generator(GenerateJsonSchema):
+    """Without the titles that Pydantic makes of the names of fields: they say nothing."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
 
 def manifest_schema() -> str:
-    """The schema as JSON text; the same text for the same models."""
-    schema = Manifest.model_json_schema(by_alias=True)
+    """The schema as JSON text; the same text for the same models.
+
+    A manifest with `include` may leave out what the included files bring, so nothing is required of it.
+    """
+    schema = Manifest.model_json_schema(schema_generator=_Generator)
+    definitions: dict[str, Any] = schema.pop("$defs")
+    definitions["Model"]["properties"]["quantizations"]["uniqueItems"] = True
+    for node in _nodes([schema, definitions]):
+        if "patternProperties" in node:
+            node["additionalProperties"] = False
+    whole: dict[str, Any] = {"required": schema.pop("required"), "properties": {}}
+    for section, name in _NAMED.items():
+        required = definitions[name].pop("required", None)
+        entry = _RELEASE_OR_SOURCE if name == "Framework" else {"required": required}
+        whole["properties"][section] = {"additionalProperties": entry}
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:meltrepro:manifest:1",
         "title": "meltrepro manifest",
+        "description": schema.pop("description"),
     }
-    return json.dumps({**head, **{k: v for k, v in schema.items() if k != "title"}}, indent=2) + "\n"
+    del schema["title"]
+    document = {**head, **schema, "if": {"required": [INCLUDE]}, "else": whole, "$defs": definitions}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _nodes(value: Any) -> list[dict[str, Any]]:
+    """Every mapping below a value."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [*([value] if isinstance(value, dict) else []), *(node for inner in below for node in _nodes(inner))]

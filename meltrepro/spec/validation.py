@@ -80,8 +80,10 @@ class _Finding:
 
 def _locate(error: ErrorDetails, model: type[BaseModel], root: Node) -> _Finding:
     """Where an error is: Pydantic's location without the tags and labels of unions, which no file has."""
-    shape, path = Shape.of(model), ()
-    around, union, label, of_key = shape, None, "", False
+    shape = around = Shape.of(model)
+    path: FieldPath = ()
+    union: FieldPath | None = None
+    label, of_key = "", False
     location = list(error["loc"])
     while location:
         step = location.pop(0)

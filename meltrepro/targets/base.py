@@ -38,7 +38,7 @@ class Battery:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """A device at one moment. Only what can be read is there; what cannot is named in `unavailable`, with the reason."""
+    """A device at one moment: what can be read; what cannot is named in `unavailable`, with the reason."""
 
     wall_ns: int
     """Unix time by the device's clock."""

@@ -66,7 +66,9 @@ def memory(root: Path) -> Mapping[str, int]:
 
 def memory_limit(root: Path) -> int | None:
     """The lowest memory limit of the control groups that this process is in, in bytes; `None` for none."""
-    values = [integer(folder / name) for folder, name in _group_files(root, "memory", "memory.limit_in_bytes", "memory.max")]
+    values = [
+        integer(folder / name) for folder, name in _group_files(root, "memory", "memory.limit_in_bytes", "memory.max")
+    ]
     return min((value for value in values if value is not None and value < _UNLIMITED), default=None)
 
 

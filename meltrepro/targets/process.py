@@ -82,12 +82,12 @@ def stop_strays(owner: str) -> int:
 
 def _owned(owner: str) -> Iterator[int]:
     mark = f"{_OWNER}={owner}".encode()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             # It may be gone by now, or be somebody else's.
             with contextlib.suppress(OSError):
-                if mark in Path("/proc", entry, "environ").read_bytes().split(b"\0"):
-                    yield int(entry)
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
 
 
 def _ends_within(pid: int, timeout_s: float) -> bool:

@@ -23,8 +23,12 @@ class LocalDatabase:
 
 
 def choose_uri(environ: Mapping[str, str], manifest_uri: str | None, default: str) -> str:
-    """MLFLOW_TRACKING_URI, else what the manifest says, else the default; relative SQLite paths become absolute."""
-    uri = environ.get("MLFLOW_TRACKING_URI") or manifest_uri or default
+    """MLFLOW_TRACKING_URI, else what the manifest says, else the default."""
+    return absolute(environ.get("MLFLOW_TRACKING_URI") or manifest_uri or default)
+
+
+def absolute(uri: str) -> str:
+    """The URI with the path of a SQLite file made absolute."""
     database = local_database(uri)
     return f"{_SQLITE}{database.path}" if database else uri
 

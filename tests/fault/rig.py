@@ -179,7 +179,12 @@ def with_manifest(setup: Setup, manifest: Manifest) -> Setup:
 
 def run(folder: Path, spec: Spec, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> Result:
     """Conduct the campaign in this process."""
-    return conduct(make_setup(folder, spec), settings(folder), sink, new=new, fail_fast=fail_fast)
+    return run_setup(folder, make_setup(folder, spec), sink, new=new, fail_fast=fail_fast)
+
+
+def run_setup(folder: Path, setup: Setup, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> Result:
+    """Conduct a campaign that was set up by hand."""
+    return conduct(setup, settings(folder), sink, new=new, fail_fast=fail_fast)
 
 
 def main(folder: str, spec: str, *flags: str) -> int:

@@ -173,9 +173,10 @@ def test_interrupted_at_any_moment_and_again_at_once(tmp_path: Path, seed: int) 
         time.sleep(0.002)
     out, err = campaign.communicate(timeout=30)
     assert "Traceback" not in err
-    assert campaign.returncode in (130, 0)
+    # A signal in the interpreter's very last moment finds no handler any more; everything has been done by then.
+    assert campaign.returncode in (130, 0, -signal.SIGINT)
     assert owned(tmp_path) == []
-    if campaign.returncode == 130:
+    if campaign.returncode != 0:
         assert json.loads(out.strip().splitlines()[-1])["error"] == "Interrupted"
         finish(tmp_path)
     check_complete(tmp_path)

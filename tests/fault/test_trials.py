@@ -71,7 +71,7 @@ def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: 
         pytest.skip("this machine has a thermometer")
     manifest = setup.plan.manifest
     manifest = manifest.model_copy(update={"measure": manifest.measure.model_copy(update={metric: Want.required})})
-    result = rig.conduct(rig.with_manifest(setup, manifest), rig.settings(tmp_path), rig.silent)
+    result = rig.run_setup(tmp_path, rig.with_manifest(setup, manifest))
     ((_, reason),) = result.tally.failed
     assert reason.startswith(f"metric-unavailable: {metric} is required, but ")
     assert why in reason
@@ -177,7 +177,9 @@ def test_the_folder_holds_everything_and_no_secret(tmp_path: Path) -> None:
     }
     device = json.loads((trial / "device.json").read_text())
     assert device["before"]["monotonic_ns"] < device["after"]["monotonic_ns"]
-    assert device["facts"]["id"] == json.loads((folder / "campaign.json").read_text())["cells"][0]["params"]["device.id"]
+    assert (
+        device["facts"]["id"] == json.loads((folder / "campaign.json").read_text())["cells"][0]["params"]["device.id"]
+    )
     for path in folder.rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
 
@@ -193,8 +195,7 @@ def test_a_profiled_trial_is_recorded_and_never_summarised(tmp_path: Path) -> No
     setup = rig.make_setup(tmp_path, spec)
     manifest = setup.plan.manifest
     manifest = manifest.model_copy(update={"measure": manifest.measure.model_copy(update={"operators": True})})
-    profiled = rig.with_manifest(setup, manifest)
-    result = rig.conduct(profiled, rig.settings(tmp_path), rig.silent)
+    result = rig.run_setup(tmp_path, rig.with_manifest(setup, manifest))
     cell = result.campaign.folder / "cells/m/as-is/f/host/good"
     outcome = read_outcome(cell / "p000")
     assert outcome is not None

@@ -56,9 +56,7 @@ def test_the_digest_is_pinned() -> None:
         red = "red"
 
     value = {"b": [1, 2.5, True, None], "a": "ü", "c": Path("x/y"), "d": Colour.red, "e": (1,), "f": frozenset("ba")}
-    assert canonical(value).decode() == (
-        '{"a":"ü","b":[1,2.5,true,null],"c":"x/y","d":"red","e":[1],"f":["a","b"]}'
-    )
+    assert canonical(value).decode() == ('{"a":"ü","b":[1,2.5,true,null],"c":"x/y","d":"red","e":[1],"f":["a","b"]}')
     assert digest_of(value) == "61ddefc34de9b138d78218376eb6ff8499cbb6f14d47327271039cc088bfb331"
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from meltrepro import interrupts
 from meltrepro.errors import Interrupted
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_the_test_runner() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def interrupt(number: int = signal.SIGINT) -> None:
@@ -18,12 +27,28 @@ def interrupt(number: int = signal.SIGINT) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_block(number: int) -> None:
-    before = signal.getsignal(number)
     with pytest.raises(Interrupted) as caught, interrupts.raising():
         interrupt(number)
         raise AssertionError("never reached")
     assert caught.value.exit_code == 130
-    assert signal.getsignal(number) is before
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts.raising():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_impatient_signal_does_not_break_the_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted), interrupts.raising():
+        interrupt()
+    interrupt()
+    monkeypatch.setattr(interrupts, "PATIENCE_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_held_signal_waits_for_the_end_of_the_block() -> None:

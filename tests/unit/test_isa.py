@@ -60,4 +60,6 @@ def test_the_choice_runs_and_nothing_better_would(features: frozenset[str], arch
     else:
         assert runs(chosen)
         assert chosen.rank == max(level.rank for level in offered if runs(level))
-        assert isa.choose(features, arch, list(reversed(offered))) == chosen or len({x.name for x in offered}) < len(offered)
+        assert isa.choose(features, arch, list(reversed(offered))) == chosen or len({x.name for x in offered}) < len(
+            offered
+        )

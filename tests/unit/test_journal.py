@@ -30,7 +30,9 @@ def test_steps_come_back(tmp_path: Path) -> None:
 
 
 @given(keep=st.integers(0, 400), subjects=st.lists(st.text(), min_size=1, max_size=4))
-def test_a_line_cut_short_costs_itself_alone(tmp_path_factory: pytest.TempPathFactory, keep: int, subjects: list[str]) -> None:
+def test_a_line_cut_short_costs_itself_alone(
+    tmp_path_factory: pytest.TempPathFactory, keep: int, subjects: list[str]
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     with journal.Journal(path) as sink:
         for subject in subjects:

@@ -23,10 +23,13 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 X86 = {
     "proc/cpuinfo": "".join(
-        f"processor\t: {n}\nmodel name\t: Some CPU @ 3GHz\nmicrocode\t: 0x2b\ncpu MHz\t\t: {mhz}\nflags\t\t: {flags}\n\n"
+        f"processor\t: {n}\nmodel name\t: Some CPU @ 3GHz\nmicrocode\t: 0x2b\n"
+        f"cpu MHz\t\t: {mhz}\nflags\t\t: {flags}\n\n"
         for n, mhz, flags in [(0, "2599.998", "sse2 avx2 hypervisor fma"), (1, "800.5", "sse2 avx2 hypervisor")]
     ),
-    "proc/meminfo": "MemTotal:       24684084 kB\nMemFree:         100 kB\nMemAvailable:   24192088 kB\nSwapTotal:  2048 kB\n",
+    "proc/meminfo": (
+        "MemTotal:       24684084 kB\nMemFree:         100 kB\nMemAvailable:   24192088 kB\nSwapTotal:  2048 kB\n"
+    ),
     "proc/loadavg": "0.52 0.58 0.59 1/467 12345\n",
     "proc/sys/kernel/osrelease": "6.1.0-18-amd64\n",
     "proc/sys/kernel/random/boot_id": "be855b0b-4166-45d5-810c-2c6e7b325c83\n",
@@ -52,7 +55,8 @@ X86 = {
     "sys/class/power_supply/BAT0/current_now": "-1500000\n",
 }
 PI = {
-    "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp asimdhp\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n\n"
+    "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp asimdhp\n"
+    "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n\n"
     "processor\t: 1\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd05\n\n",
     "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
     "proc/meminfo": "MemTotal:        8245236 kB\n",
@@ -110,9 +114,29 @@ def test_nothing_is_guessed_where_nothing_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "limit", "quota"),
     [
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "4000000000\n", "sys/fs/cgroup/cpu.max": "150000 100000"}, 4 * 10**9, 1.5),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "7\n", "sys/fs/cgroup/a/b/memory.max": "9"}, 7, None),
-        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n", "sys/fs/cgroup/a/cpu.max": "max 100000"}, None, None),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "4000000000\n",
+                "sys/fs/cgroup/cpu.max": "150000 100000",
+            },
+            4 * 10**9,
+            1.5,
+        ),
+        (
+            {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "7\n", "sys/fs/cgroup/a/b/memory.max": "9"},
+            7,
+            None,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "max\n",
+                "sys/fs/cgroup/a/cpu.max": "max 100000",
+            },
+            None,
+            None,
+        ),
         (
             {
                 "proc/self/cgroup": "4:memory:/docker/77\n2:cpu,cpuacct:/docker/77\n0::/\n",
@@ -137,7 +161,9 @@ def test_nothing_is_guessed_where_nothing_is(tmp_path: Path) -> None:
     ],
     ids=["v2", "v2-parents-count", "v2-unlimited", "v1-in-container", "v1-unlimited", "hybrid"],
 )
-def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], limit: int | None, quota: float | None) -> None:
+def test_limits_of_control_groups(
+    tmp_path: Path, files: dict[str, str], limit: int | None, quota: float | None
+) -> None:
     root = tree(tmp_path, files)
     assert linux.memory_limit(root) == limit
     assert linux.cpu_quota(root) == quota
@@ -149,7 +175,9 @@ def test_a_host_is_what_its_container_may_use(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory.max": "4000000000\n",
         "sys/fs/cgroup/cpu.max": "100000 100000",
     }
-    facts = HostTarget(HostEntry(), disk=tmp_path / "no" / "such", owner="x", root=tree(tmp_path, X86 | limits)).identify()
+    facts = HostTarget(
+        HostEntry(), disk=tmp_path / "no" / "such", owner="x", root=tree(tmp_path, X86 | limits)
+    ).identify()
     assert facts.memory_bytes == 4 * 10**9
     assert facts.cores == 1
     assert facts.disk_free_bytes > 0

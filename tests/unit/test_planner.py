@@ -38,9 +38,7 @@ ALPHA = FrameworkInfo(
 )
 BETA = replace(ALPHA, kind="beta", quantizations={"int4": 4.0}, isas=(OLD,))
 CATALOG = Catalog({"alpha": ALPHA, "beta": BETA}, frozenset({"chatml", "plain"}))
-HOST = DeviceFacts(
-    "host-1", "host", "CPU", "x86_64", frozenset({"sse2", "avx2"}), 4, 24 * 10**9, 100 * 10**9, facts={}
-)
+HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", frozenset({"sse2", "avx2"}), 4, 24 * 10**9, 100 * 10**9, facts={})
 
 BASE: dict[str, Any] = {
     "meltrepro": 1,
@@ -78,7 +76,10 @@ def test_the_matrix_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     made = plan(
         tmp_path,
         {
-            "models": {"m": {"quantizations": ["q8_0", "q4_0"]}, "n": {**BASE["models"]["m"], "quantizations": ["as-is"]}},
+            "models": {
+                "m": {"quantizations": ["q8_0", "q4_0"]},
+                "n": {**BASE["models"]["m"], "quantizations": ["as-is"]},
+            },
             "frameworks": {"again": {"kind": "alpha", "release": "2024-02-27"}},
             "targets": {"one": {"threads": 1}, "two": {"threads": 2, "isa": "old"}},
             "workloads": {"long": {"conversations": [["Hi"]]}},
@@ -96,7 +97,9 @@ def test_the_matrix_in_the_order_of_the_manifest(tmp_path: Path) -> None:
         f"{model}/{framework}" for model in ["m/q8_0", "m/q4_0", "n/as-is"] for framework in ["alpha", "again"]
     ]
     assert [node.id for node in made.bundles] == [
-        f"{framework}/{purpose}" for framework in ["alpha", "again"] for purpose in ["run/new", "run/old", "quantize/new"]
+        f"{framework}/{purpose}"
+        for framework in ["alpha", "again"]
+        for purpose in ["run/new", "run/old", "quantize/new"]
     ]
 
 
@@ -141,9 +144,24 @@ def test_only_leaves_out_without_a_word(tmp_path: Path) -> None:
     [
         ({"frameworks": {"alfa": {"release": "1"}}}, "frameworks.alfa", "unknown framework 'alfa'", "alpha"),
         ({"frameworks": {"x": {"kind": "aplha", "release": "1"}}}, "frameworks.x.kind", "unknown framework", "alpha"),
-        ({"frameworks": {"alpha": {"release": "2024-02-28"}}}, "frameworks.alpha.release", "unknown release", "2024-02-27"),
-        ({"frameworks": {"alpha": {"build": {"isas": ["nwe"]}}}}, "frameworks.alpha.build.isas[0]", "unknown CPU level", "new"),
-        ({"models": {"m": {"quantizations": ["q8_0", "q4_O"]}}}, "models.m.quantizations[1]", "unknown quantization", "q4_0"),
+        (
+            {"frameworks": {"alpha": {"release": "2024-02-28"}}},
+            "frameworks.alpha.release",
+            "unknown release",
+            "2024-02-27",
+        ),
+        (
+            {"frameworks": {"alpha": {"build": {"isas": ["nwe"]}}}},
+            "frameworks.alpha.build.isas[0]",
+            "unknown CPU level",
+            "new",
+        ),
+        (
+            {"models": {"m": {"quantizations": ["q8_0", "q4_O"]}}},
+            "models.m.quantizations[1]",
+            "unknown quantization",
+            "q4_0",
+        ),
         ({"models": {"m": {"chat_template": "chatlm"}}}, "models.m.chat_template", "unknown chat template", "chatml"),
         ({"targets": {"host": {"isa": "odl"}}}, "targets.host.isa", "unknown CPU level", "old"),
     ],
@@ -237,10 +255,18 @@ def test_a_disk_that_many_models_fill_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "device", "expected"),
     [
-        ({"targets": {"host": {"isa": "new"}}}, {"features": frozenset({"sse2"})}, "the CPU of target host lacks avx2, which new needs"),
+        (
+            {"targets": {"host": {"isa": "new"}}},
+            {"features": frozenset({"sse2"})},
+            "the CPU of target host lacks avx2, which new needs",
+        ),
         ({}, {"features": frozenset()}, "the CPU of target host lacks sse2, which old needs"),
         ({}, {"arch": "riscv64"}, "framework alpha has no build for riscv64, which target host is"),
-        ({"targets": {"host": {"isa": "arm"}}}, {}, "framework alpha has no CPU level arm for x86_64, which target host is"),
+        (
+            {"targets": {"host": {"isa": "arm"}}},
+            {},
+            "framework alpha has no CPU level arm for x86_64, which target host is",
+        ),
     ],
 )
 def test_a_cpu_that_cannot(tmp_path: Path, changes: dict[str, Any], device: dict[str, Any], expected: str) -> None:
@@ -300,7 +326,9 @@ NAMES = st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size
 @given(
     models=NAMES,
     quantizations=st.lists(st.sampled_from(["q8_0", "q4_0", "int4", "as-is"]), min_size=1, unique=True),
-    frameworks=st.dictionaries(st.text("xyz", min_size=1, max_size=3), st.sampled_from(["alpha", "beta"]), min_size=1, max_size=3),
+    frameworks=st.dictionaries(
+        st.text("xyz", min_size=1, max_size=3), st.sampled_from(["alpha", "beta"]), min_size=1, max_size=3
+    ),
     targets=NAMES,
     workloads=NAMES,
     reachable=st.integers(0, 15),
@@ -319,13 +347,13 @@ def test_every_point_is_a_cell_or_a_skip(
     known = {"q8_0", "q4_0"} if "alpha" in frameworks.values() else set()
     known |= {"int4"} if "beta" in frameworks.values() else set()
     quantizations = [name for name in quantizations if name in known | {"as-is"}] or ["as-is"]
-    model = {"source": {"file": "x"}, "chat_template": "plain", "quantizations": quantizations}
+    model: dict[str, Any] = {"source": {"file": "x"}, "chat_template": "plain", "quantizations": quantizations}
     if parameters is not None:
         model["parameters"] = parameters
     document = {
         "meltrepro": 1,
         "name": "test",
-        "models": {name: model for name in models},
+        "models": dict.fromkeys(models, model),
         "frameworks": {name: {"kind": kind, "release": "2024-02-27"} for name, kind in frameworks.items()},
         "targets": {name: {"kind": "host"} for name in targets},
         "workloads": {name: {"conversations": [["Hi"]]} for name in workloads},

@@ -1,0 +1,291 @@
+"""What is logged of a campaign, as plain values within MLflow's limits; nothing here knows MLflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.metrics import token_gaps_ns
+from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+from meltrepro.measure.traces import Trace
+from meltrepro.spec import campaign as files
+from meltrepro.spec import record
+
+LONGEST_VALUE = 500
+"""Characters of a param or tag; servers differ, all take this."""
+SERIES_POINTS = 10_000
+"""Most points of one series; a longer one is thinned, and the events keep them all."""
+# MLflow sorts metrics by name and charts them by what stands before the slash: the medians come first and together.
+_UNCERTAINTY, _VALUES = "uncertainty/", "values/"
+_UNSAFE_KEY = re.compile(r"[^A-Za-z0-9_./ -]")
+_TRIAL_FOLDER = re.compile(r"[wrp]\d{3,}(\.attempt\d+)?")
+_TRIAL_FILES = (
+    record.REQUEST,
+    record.EVENTS,
+    record.OUTCOME,
+    record.DEVICE,
+    record.SAMPLES,
+    record.STDOUT,
+    record.STDERR,
+)
+
+
+class State(StrEnum):
+    """How a cell or campaign stands."""
+
+    ok = "ok"
+    partial = "partial"
+    """Some repetitions failed."""
+    failed = "failed"
+    """No repetition ended well."""
+    unfinished = "unfinished"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric."""
+
+    key: str
+    value: float
+    wall_ms: int
+    """Unix time."""
+    step: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """State of a cell with its reason."""
+
+    state: State
+    reason: str | None = None
+    damaged: bool = False
+    """Whether its records cannot be read."""
+
+
+@dataclass(frozen=True)
+class File:
+    """An artifact: a file on this machine and the folder of the run's artifacts that it goes to."""
+
+    path: Path
+    folder: str | None
+
+
+def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
+    """How a cell stands; a record that cannot be read makes it fail with that reason."""
+    try:
+        good, bad = len(cell.repetitions), cell.failures
+        _ = cell.summaries
+    except RecordError as error:
+        return Standing(State.failed, error.message, damaged=True)
+    ended = good + len(bad)
+    reason = f"{len(bad)} of {ended} repetitions failed; {bad[0].name}: {bad[0].outcome.reason}" if bad else None
+    if not campaign.finished and (cell.expected is None or ended < cell.expected):
+        return Standing(State.unfinished, reason)
+    if good == 0:
+        return Standing(State.failed, reason or "no repetition has ended")
+    return Standing(State.partial if bad else State.ok, reason)
+
+
+def overall(campaign: CampaignRecord, cells: Sequence[Standing]) -> State:
+    """How a campaign stands, given its cells."""
+    states = {cell.state for cell in cells}
+    if not campaign.finished or State.unfinished in states:
+        return State.unfinished
+    if states <= {State.ok}:
+        return State.ok
+    return State.failed if states == {State.failed} else State.partial
+
+
+def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
+    """Params of the parent run."""
+    document = campaign.document
+    values = {
+        "name": document.name,
+        "engine": document.engine,
+        "order": document.order.value,
+        "seed": document.seed,
+        "only": ",".join(document.only) or "everything",
+        "cells": len(document.cells),
+        "skipped": len(document.skipped),
+        "meltrepro_version": document.meltrepro_version,
+        "manifest_digest": document.manifest_digest,
+        "plan_digest": document.plan_digest,
+    }
+    return _flat(values)
+
+
+def cell_params(cell: CellRecord) -> dict[str, str]:
+    """Params of a cell's run."""
+    entry = cell.entry
+    names = ("model", "quantization", "framework", "release", "commit", "target", "workload", "isa")
+    return _flat({**{name: getattr(entry, name) for name in names}, **entry.params})
+
+
+def campaign_tags(campaign: CampaignRecord, state: State) -> dict[str, str]:
+    """Tags of the parent run."""
+    document = campaign.document
+    lines = [document.description] if document.description else []
+    lines += [f"- skipped {skip.id}: {skip.reason}" for skip in document.skipped]
+    tags = {
+        **_common_tags(campaign),
+        "meltrepro.kind": "campaign",
+        "meltrepro.state": state.value,
+        "meltrepro.manifest_digest": document.manifest_digest,
+    }
+    if lines:
+        tags["mlflow.note.content"] = "\n".join(lines)
+    return {key: _short(value, 5000 if key == "mlflow.note.content" else LONGEST_VALUE) for key, value in tags.items()}
+
+
+def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_kind: str) -> dict[str, str]:
+    """Tags of a cell's run; what could not be measured is among them, with the reason."""
+    entry = cell.entry
+    tags = {
+        **_common_tags(campaign),
+        "meltrepro.kind": "cell",
+        "meltrepro.cell": cell.id,
+        "meltrepro.state": how.state.value,
+        "meltrepro.model_digest": entry.model_digest,
+        "meltrepro.bundle_digest": entry.bundle_digest,
+        "meltrepro.runner_digest": entry.runner_digest,
+        "meltrepro.source_digest": entry.source_digest,
+        "meltrepro.commit": entry.commit,
+        "meltrepro.isa": entry.isa,
+        "meltrepro.target_kind": target_kind,
+    }
+    if how.reason is not None:
+        tags["meltrepro.reason"] = how.reason
+    if not how.damaged:
+        tags |= {f"meltrepro.unavailable.{name}": reason for name, reason in cell.unavailable.items()}
+    return {key: _short(value) for key, value in tags.items()}
+
+
+def summary_points(cell: CellRecord) -> list[Point]:
+    """Of each metric: median, interval and count over the repetitions, then the value of each repetition.
+
+    The median of a metric bears its plain name. Times are those of the trials, so that a summary of more trials is a
+    later one. Raises `RecordError`.
+    """
+    trials = cell.repetitions
+    if not trials:
+        return []
+    last_ms = max(_end_ms(trial) for trial in trials)
+    points = []
+    for name, summary in cell.summaries.items():
+        points.append(Point(name, summary.median, last_ms, 0))
+        spread = {"low": summary.low, "high": summary.high, "n": float(summary.n)}
+        points += [Point(f"{_UNCERTAINTY}{name}.{what}", value, last_ms, 0) for what, value in spread.items()]
+        points += [
+            Point(f"{_VALUES}{name}", trial.metrics.values[name], _start_ms(trial), trial.index)
+            for trial in trials
+            if name in trial.metrics.values
+        ]
+    return points
+
+
+def campaign_points(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> list[Point]:
+    """Counts of the parent run, over the cells that can be read."""
+    trials = [trial for cell in cells for trial in (*cell.repetitions, *cell.failures)]
+    wall_ms = max(map(_end_ms, trials), default=campaign.document.started_wall_ns // 10**6)
+    good = sum(trial.ok for trial in trials)
+    counts = {"trials_ok": good, "trials_failed": len(trials) - good}
+    return [Point(name, float(value), wall_ms, 0) for name, value in counts.items()]
+
+
+def token_series(trial: TrialRecord, trace: Trace, most: int = SERIES_POINTS) -> list[Point]:
+    """Time of every token after the one before it, within turns, in milliseconds; at its true time."""
+    gaps = [
+        (gap / 1e6, trace.wall_ns(t_ns) // 10**6)
+        for turn in trace.turns
+        for gap, t_ns in zip(token_gaps_ns(turn), turn.token_ns[1:], strict=True)
+    ]
+    kept = thin([value for value, _ in gaps], most)
+    return [Point(f"inter_token_ms/{trial.name}", gaps[i][0], gaps[i][1], i) for i in kept]
+
+
+def thin(values: Sequence[float], most: int) -> list[int]:
+    """Indices of at most `most` values: all, or of each stretch of neighbours the smallest and the largest."""
+    n = len(values)
+    if n <= most:
+        return list(range(n))
+    stretches = max(most // 2, 1)
+    kept: set[int] = set()
+    for k in range(stretches):
+        stretch = range(k * n // stretches, (k + 1) * n // stretches)
+        kept |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
+    return sorted(kept)
+
+
+def campaign_files(campaign: CampaignRecord) -> list[File]:
+    """Artifacts of the parent run."""
+    names = (files.CAMPAIGN, files.MANIFEST, files.LOCK, files.PLAN, files.JOURNAL)
+    found = [File(campaign.folder / name, None) for name in names]
+    builds = campaign.folder / files.BUILDS
+    for folder in sorted(builds.iterdir()) if builds.is_dir() else ():
+        if folder.is_dir() and not folder.is_symlink():
+            found += [File(path, f"{files.BUILDS}/{folder.name}") for path in sorted(folder.iterdir())]
+    return [file for file in found if _plain(file.path)]
+
+
+def trial_files(cell: CellRecord) -> Iterator[tuple[str, list[File]]]:
+    """Per trial folder that has an outcome, kept attempts included: its name and its artifacts."""
+    folders = sorted(cell.folder.iterdir()) if cell.folder.is_dir() else ()
+    for folder in folders:
+        if _TRIAL_FOLDER.fullmatch(folder.name) and _plain(folder / record.OUTCOME):
+            paths = [folder / name for name in _TRIAL_FILES]
+            yield folder.name, [File(path, f"trials/{folder.name}") for path in paths if _plain(path)]
+
+
+def period_ms(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> tuple[int, int]:
+    """Unix times at which the first trial of some cells began and the last one ended; the campaign's start for none."""
+    trials = [trial for cell in cells for trial in cell.trials]
+    start = campaign.document.started_wall_ns // 10**6
+    return min(map(_start_ms, trials), default=start), max(map(_end_ms, trials), default=start)
+
+
+def safe_name(text: str) -> str:
+    """A text as one component of a path."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "_"
+
+
+def _common_tags(campaign: CampaignRecord) -> dict[str, str]:
+    return {
+        "mlflow.source.name": "meltrepro",
+        "mlflow.source.type": "LOCAL",
+        "meltrepro.campaign": campaign.id,
+        "meltrepro.virtual": str(campaign.document.virtual).lower(),
+        "meltrepro.version": campaign.document.meltrepro_version,
+    }
+
+
+def _flat(values: Mapping[str, object]) -> dict[str, str]:
+    """Params with names and values that MLflow takes; names that become equal are numbered."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        key = base = _UNSAFE_KEY.sub("_", name).strip("/. ")[:200] or "_"
+        number = 2
+        while key in flat:
+            key, number = f"{base}_{number}", number + 1
+        flat[key] = _short(str(value))
+    return flat
+
+
+def _short(text: str, most: int = LONGEST_VALUE) -> str:
+    return text if len(text) <= most else f"{text[: most - 20]}... ({len(text)} chars)"
+
+
+def _start_ms(trial: TrialRecord) -> int:
+    return trial.outcome.started_wall_ns // 10**6
+
+
+def _end_ms(trial: TrialRecord) -> int:
+    return trial.outcome.started_wall_ns // 10**6 + round(trial.outcome.duration_s * 1000)
+
+
+def _plain(path: Path) -> bool:
+    """Whether a path is a file of its own: a record may come from elsewhere, and a link in it could lead anywhere."""
+    return path.is_file() and not path.is_symlink()

@@ -1,0 +1,237 @@
+"""The reader of events: what a runner writes is read, everything else is refused with a line number."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.events import parse_trace, read_trace
+from meltrepro.measure.traces import Operator, Trace
+
+Events = list[dict[str, Any]]
+
+turns = st.builds(
+    Turn,
+    prompt_tokens=st.integers(1, 500),
+    tokenize_ns=st.integers(0, 10**7),
+    prefill_ns=st.integers(0, 10**10),
+    first_ns=st.integers(0, 10**7),
+    gaps_ns=st.lists(st.integers(0, 10**9), max_size=8).map(tuple),
+    tail_ns=st.integers(0, 10**7),
+    fits=st.booleans(),
+)
+trials = st.builds(
+    Trial,
+    conversations=st.lists(st.lists(turns, max_size=3), max_size=3),
+    load_ns=st.integers(0, 10**10),
+    kv_bytes=st.none() | st.integers(0, 2**40),
+    hwm=st.none() | st.integers(0, 2**40),
+    warmup_tokens=st.sampled_from([0, 16]),
+)
+
+
+def parse(entries: Events) -> Trace:
+    return parse_trace(as_lines(entries))
+
+
+def find(entries: Events, kind: str, nth: int = 0) -> int:
+    return [i for i, entry in enumerate(entries) if entry["e"] == kind][nth]
+
+
+@given(trials)
+def test_what_a_runner_writes_is_read(trial: Trial) -> None:
+    trace = parse(events(trial))
+    assert trace.load.end_ns - trace.load.begin_ns == trial.load_ns
+    assert trace.context.kv_bytes == trial.kv_bytes
+    assert (trace.warmup is not None) == bool(trial.warmup_tokens)
+    assert [len(c.turns) for c in trace.conversations] == [len(c) for c in trial.conversations]
+    truth = [turn for conversation in trial.conversations for turn in conversation]
+    for read, true in zip(trace.turns, truth, strict=True):
+        assert read.n_gen == true.count
+        assert read.n_prompt == true.prompt_tokens
+        if true.fits:
+            assert read.prefill is not None
+            assert read.prefill.end_ns - read.prefill.begin_ns == true.prefill_ns
+            assert [b - a for a, b in zip(read.token_ns, read.token_ns[1:], strict=False)] == list(true.gaps_ns)
+        else:
+            assert read.prefill is None
+
+
+def test_wall_time_follows_from_one_anchor() -> None:
+    trace = parse(events(Trial()))
+    assert trace.wall_ns(trace.hello.t_ns) == START_WALL_NS
+    assert trace.wall_ns(trace.hello.t_ns + 7 * MS) == START_WALL_NS + 7 * MS
+
+
+def test_operators_and_fields_of_later_versions() -> None:
+    entries = events(Trial())
+    entries[find(entries, "context")]["flash_attention"] = True
+    entries.insert(-1, {"e": "op", "t": entries[-1]["t"], "phase": "prefill", "name": "MUL_MAT", "count": 3, "ns": 9})
+    assert parse(entries).operators == (Operator("prefill", "MUL_MAT", 3, 9),)
+
+
+@given(st.data())
+def test_a_file_that_ends_early_is_refused(data: st.DataObject) -> None:
+    content = b"".join(as_lines(events(Trial())))
+    kept = content[: data.draw(st.integers(0, len(content) - 1))]
+    with pytest.raises(RecordError, match="cut off|ends after|no event"):
+        parse_trace(kept.splitlines(keepends=True))
+
+
+@given(st.data())
+def test_a_missing_line_is_noticed(data: st.DataObject) -> None:
+    """Only events that the contract leaves to the runner may be missing."""
+    entries = events(Trial())
+    gone = entries.pop(data.draw(st.integers(0, len(entries) - 1)))
+    if gone["e"] in ("mem",):
+        parse(entries)
+    else:
+        with pytest.raises(RecordError):
+            parse(entries)
+
+
+@given(st.data())
+def test_a_repeated_line_is_noticed(data: st.DataObject) -> None:
+    entries = events(Trial())
+    at = data.draw(st.integers(0, len(entries) - 1))
+    entries.insert(at, dict(entries[at]))
+    if entries[at]["e"] == "mem":
+        parse(entries)
+    else:
+        with pytest.raises(RecordError, match=r"events:\d+: "):
+            parse(entries)
+
+
+@given(st.data())
+def test_time_that_runs_backwards_is_noticed_where_it_does(data: st.DataObject) -> None:
+    entries = events(Trial())
+    at = data.draw(st.integers(1, len(entries) - 1))
+    entries[at]["t"] = entries[at - 1]["t"] - data.draw(st.integers(1, 10**9))
+    with pytest.raises(RecordError, match=rf"events:{at + 1}: time runs backwards"):
+        parse(entries)
+
+
+@given(st.data(), st.binary(max_size=200))
+def test_any_garbage_in_a_line_ends_in_one_error(data: st.DataObject, garbage: bytes) -> None:
+    lines = as_lines(events(Trial()))
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] = garbage.replace(b"\n", b"") + b"\n"
+    with pytest.raises(RecordError, match=re.escape(f"events:{at + 1}: ")):
+        parse_trace(lines)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data(), json_values)
+def test_any_value_in_any_field_is_read_or_refused(data: st.DataObject, value: object) -> None:
+    entries = events(Trial())
+    entry = entries[data.draw(st.integers(0, len(entries) - 1))]
+    entry[data.draw(st.sampled_from(sorted(entry)))] = value
+    try:
+        parse(entries)
+    except RecordError as error:
+        assert error.message.startswith("events:")
+        assert "\n" not in error.message
+
+
+def test_endless_nesting_is_refused() -> None:
+    lines = as_lines(events(Trial()))
+    lines[3] = b'{"e": ' + b"[" * 100_000 + b"\n"
+    with pytest.raises(RecordError, match="events:4: "):
+        parse_trace(lines)
+
+
+def change(kind: str, nth: int = 0, **fields: Any) -> Callable[[Events], None]:
+    def apply(entries: Events) -> None:
+        entries[find(entries, kind, nth)] |= fields
+
+    return apply
+
+
+def swap_turns(entries: Events) -> None:
+    for kind in ("turn_begin", "turn_end"):
+        entries[find(entries, kind, 0)]["i"], entries[find(entries, kind, 1)]["i"] = 1, 0
+
+
+def after_done(entries: Events) -> None:
+    entries.append({**entries[find(entries, "mem")], "t": entries[-1]["t"]})
+
+
+def memory_in_turn(entries: Events) -> None:
+    at = find(entries, "prefill_end")
+    entries.insert(at, {**entries[find(entries, "mem")], "t": entries[at]["t"]})
+
+
+def runner_error(entries: Events) -> None:
+    entries[-1] = {"e": "error", "t": entries[-1]["t"], "code": 5, "message": "decoding failed\x1b[31m"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change("hello", v=2), "version 2 of the contract"),
+        (change("hello", wall=-1), "wall: expected a whole number"),
+        (change("hello", commit=None), "commit: expected a text"),
+        (change("load_end", model_bytes=1.5), "model_bytes: expected a whole number"),
+        (change("load_end", n_vocab=True), "n_vocab: expected a whole number"),
+        (change("context", n_ctx=2**64), "n_ctx: expected a whole number"),
+        (change("conversation_begin", c=1), "c is 1, expected 0"),
+        (change("token", i=5), "i is 5, expected 0"),
+        (change("turn_end", n_gen=99), "n_gen is 99, expected 10"),
+        (change("turn_end", n_prompt=7), "n_prompt is 7, expected 20"),
+        (change("turn_end", stop="tired"), "stop: expected one of eog, length, context, got 'tired'"),
+        (change("turn_end", text="\ud800"), "half a character"),
+        (change("mem", phase="lunch"), "phase: expected one of"),
+        (change("warmup_begin", e="dance"), "unknown event"),
+        (swap_turns, "i is 1, expected 0"),
+        (after_done, "after `done`"),
+        (memory_in_turn, "`mem` in a turn"),
+        (runner_error, r"the runner reported an error: 'decoding failed\\x1b"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(spoil: Callable[[Events], None], message: str) -> None:
+    entries = events(Trial())
+    spoil(entries)
+    with pytest.raises(RecordError, match=message):
+        parse(entries)
+
+
+def test_the_same_operator_twice_is_refused() -> None:
+    entries = events(Trial())
+    operator = {"e": "op", "t": entries[-1]["t"], "phase": "prefill", "name": "ADD", "count": 1, "ns": 1}
+    entries[-1:-1] = [operator, dict(operator)]
+    with pytest.raises(RecordError, match="operator ADD is there twice"):
+        parse(entries)
+
+
+def test_a_turn_without_a_token_must_say_why() -> None:
+    entries = events(Trial(conversations=[[Turn(tokens=0)]]))
+    assert parse(entries).turns[0].n_gen == 0
+    entries[find(entries, "turn_end")]["stop"] = "eog"
+    with pytest.raises(RecordError, match="stopped for `eog` without a token"):
+        parse(entries)
+
+
+def test_messages_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_trace(path)
+    path.write_text(json.dumps({"e": "hello"}) + "\n")
+    with pytest.raises(RecordError, match=rf"{path}:1: t: expected"):
+        read_trace(path)
+    path.write_bytes(b"".join(as_lines(events(Trial()))))
+    assert len(read_trace(path).turns) == 2

