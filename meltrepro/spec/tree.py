@@ -95,17 +95,21 @@ class Node:
             for i, child in enumerate(self.value):
                 yield from child.walk((*path, i))
 
-    def put(self, path: FieldPath, node: Node) -> Node:
-        """A tree with `node` at a path; mappings that are missing on the way are made, list items must exist."""
-        if not path:
-            return node
-        step, rest = path[0], path[1:]
-        inner = self.child(step) or Node({}, node.at, node.key_at)
-        changed = inner.put(rest, node)
-        if isinstance(self.value, list) and isinstance(step, int):
-            return branch([*self.value[:step], changed, *self.value[step + 1 :]], self)
-        children = self.value if isinstance(self.value, dict) else {}
-        return branch({**children, str(step): changed}, self)
+    def put(self, changes: Mapping[FieldPath, Node]) -> Node:
+        """A tree with other nodes at some paths; mappings that are missing on the way are made, list items must exist."""
+        if () in changes:
+            return changes[()]
+        below: dict[str | int, dict[FieldPath, Node]] = {}
+        for path, node in changes.items():
+            below.setdefault(path[0], {})[path[1:]] = node
+        children = dict(enumerate(self.value) if isinstance(self.value, list) else self._entries())
+        for step, inner in below.items():
+            first = next(iter(inner.values()))
+            children[step] = children.get(step, Node({}, first.at, first.key_at)).put(inner)
+        return branch(list(children.values()) if isinstance(self.value, list) else children, self)
+
+    def _entries(self) -> dict[str, Node]:
+        return self.value if isinstance(self.value, dict) else {}
 
     def without(self, key: str) -> Node:
         """A mapping without one of its keys."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from meltrepro.errors import TrackingError
+from meltrepro.errors import StoreError, TrackingError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
-from meltrepro.track import content, places, quiet
+from meltrepro.track import content, database, places, quiet
 from meltrepro.track.content import Point, Standing, State
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
@@ -61,8 +61,8 @@ class TrackedCampaign:
 def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail = "first") -> TrackedCampaign:
     """Log whatever of a campaign is not in MLflow yet; the records are only read.
 
-    Raises `TrackingError` where MLflow cannot be reached or refuses, `RecordError` where the folder holds no campaign,
-    `StoreError` where the ledger cannot be written.
+    Raises `TrackingError` where MLflow cannot be reached or refuses, or nothing can be written beside it, and
+    `RecordError` where the folder holds no campaign.
     """
     campaign = read_campaign(campaign_folder)
     uri = places.absolute(uri)
@@ -71,10 +71,13 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
         sink(Step("track", "note", campaign.id, detail={"lock": message}))
 
     with (
-        exclusive(campaign_folder / "tracking.lock", f"tracking {campaign.id}", waiting),
         step(sink, "track", campaign.id, uri=places.shown(uri)),
         _plainly(uri),
+        exclusive(campaign_folder / "tracking.lock", f"tracking {campaign.id}", waiting),
     ):
+        local = places.local_database(uri)
+        if local is not None:
+            database.ensure(local)
         ledger = open_ledger(campaign_folder)
         try:
             return _Sync(campaign, uri, ledger, sink, detail).run()
@@ -89,7 +92,7 @@ def _plainly(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, StoreError, OSError) as error:
         text = " ".join(str(error).split()).replace(uri, places.shown(uri))
         raise TrackingError(
             f"MLflow at {places.shown(uri)} does not take the results: {text[:400]}",

@@ -17,7 +17,7 @@ from pathlib import Path
 from meltrepro.errors import TrackingError
 from meltrepro.interrupts import held
 from meltrepro.store.atomic import make_folder, writing
-from meltrepro.track import leash, places, quiet
+from meltrepro.track import database, leash, places, quiet
 
 _START_WITHIN_S = 180.0
 _STOP_WITHIN_S = leash.PATIENCE_S + 10
@@ -46,6 +46,9 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
     `folder` is where the server works and writes its log. Raises `TrackingError` where it does not come up.
     """
     make_folder(folder)
+    local = places.local_database(uri)
+    if local is not None:
+        database.ensure(local)
     log = folder / f"mlflow-server-{os.getpid()}.log"
     for attempt in range(1, _ATTEMPTS + 1):
         chosen = port or _free_port()
@@ -66,7 +69,7 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
 
 
 def _start(uri: str, folder: Path, log: Path, port: int) -> subprocess.Popen[bytes]:
-    database = places.local_database(uri)
+    local = places.local_database(uri)
     environment = {
         **os.environ,
         **{name: value for name, value in quiet.ENVIRONMENT.items() if name not in os.environ},
@@ -76,7 +79,7 @@ def _start(uri: str, folder: Path, log: Path, port: int) -> subprocess.Popen[byt
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
-    artifacts = (database.artifacts if database else folder / "mlartifacts").as_uri()
+    artifacts = (local.artifacts if local else folder / "mlartifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", artifacts, "--artifacts-destination", artifacts]
     with writing(log), log.open("wb") as output:

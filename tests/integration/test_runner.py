@@ -127,9 +127,7 @@ def models(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.fixture
-def make_runner(
-    runner_bundles: Mapping[str, Path], models: Callable[[str], Path], tmp_path: Path
-) -> MakeRunner:
+def make_runner(runner_bundles: Mapping[str, Path], models: Callable[[str], Path], tmp_path: Path) -> MakeRunner:
     def make(release: str, machine: str) -> Runner:
         for folder in runner_bundles.values():
             bundle = Bundle(folder)
@@ -381,7 +379,10 @@ BAD_REQUESTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (changed(sampling=[]), "sampling: expected an object, got []"),
     (changed(sampling__greedy=...), "sampling.greedy: missing"),
     (changed(sampling__temperature=0), "sampling.temperature: expected a number above 0"),
-    (changed(sampling__temperature="warm"), 'sampling.temperature: expected a number above 0 and at most 1000, got "warm"'),
+    (
+        changed(sampling__temperature="warm"),
+        'sampling.temperature: expected a number above 0 and at most 1000, got "warm"',
+    ),
     (changed(sampling__top_k=-1), "sampling.top_k: expected"),
     (changed(sampling__top_p=1.5), "sampling.top_p: expected a number above 0 and at most 1, got 1.5"),
     (changed(sampling__repeat_penalty=0), "sampling.repeat_penalty: expected"),
@@ -447,7 +448,10 @@ BAD_MODELS: dict[str, tuple[bytes, str]] = {
     "too many tensors": (gguf(n_tensors=2**60), "cut short"),
     "too many values": (gguf(n_values=2**60), "cut short"),
     "endless key": (gguf(n_values=1, rest=struct.pack("<Q", 2**63) + b"key"), "cut short"),
-    "unknown value type": (gguf(n_values=1, rest=struct.pack("<Q", 1) + b"k" + struct.pack("<I", 77)), "unknown type 77"),
+    "unknown value type": (
+        gguf(n_values=1, rest=struct.pack("<Q", 1) + b"k" + struct.pack("<I", 77)),
+        "unknown type 77",
+    ),
     "nested array": (gguf(n_values=1, rest=struct.pack("<Q1sIIQ", 1, b"k", 9, 9, 1)), "array of unknown type 9"),
     "endless array": (gguf(n_values=1, rest=struct.pack("<Q1sIIQ", 1, b"k", 9, 12, 2**61)), "cut short"),
     "alignment 0": (
@@ -514,7 +518,7 @@ def test_context_that_cannot_be_had(runner: Runner) -> None:
     assert run.error["code"] == 4
 
 
-@pytest.mark.parametrize("path", ["/nowhere/events.jsonl", "/dev/full", "/proc/version"])
+@pytest.mark.parametrize("path", ["/nowhere/events.jsonl", "/dev/full", "/"])
 def test_events_that_cannot_be_written(runner: Runner, path: str) -> None:
     run = runner.run(runner.request(), Path(path))
     assert run.status == 6

@@ -286,7 +286,7 @@ def _trial(folder: Path, cell: Cell, kind: str, index: int, start_wall_ns: int, 
     truth = replace(cell.trial or noisy(cell.tokens_per_second, seed=index), start_wall_ns=start_wall_ns + 10 * MS)
     reason = cell.failing.get(index) if kind == "r" else None
     lines = as_lines(events(truth))
-    duration_ns = json.loads(lines[-1])["t"] - START_NS + 50 * MS
+    duration_ns = int(json.loads(lines[-1])["t"]) - START_NS + 50 * MS
     if reason:
         lines = lines[: len(lines) // 2]
     _write(place / record.EVENTS, b"".join(lines))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.events import parse_trace, read_trace
 from meltrepro.measure.traces import Operator, Trace
+from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]
 
@@ -83,7 +83,7 @@ def test_operators_and_fields_of_later_versions() -> None:
 def test_a_file_that_ends_early_is_refused(data: st.DataObject) -> None:
     content = b"".join(as_lines(events(Trial())))
     kept = content[: data.draw(st.integers(0, len(content) - 1))]
-    with pytest.raises(RecordError, match="cut off|ends after|no event"):
+    with pytest.raises(RecordError, match=r"cut off|ends after|no event"):
         parse_trace(kept.splitlines(keepends=True))
 
 

@@ -10,7 +10,7 @@ import yaml
 from meltrepro.errors import ManifestError
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.manifest import FileSource, PypiSource
-from tests.unit.test_loader import GOOD, write
+from tests.support.manifests import GOOD, write
 
 REST = "meltrepro: 1\nname: main\n"
 
@@ -43,11 +43,9 @@ def test_later_includes_win_over_earlier_ones(tmp_path: Path) -> None:
 def test_a_value_keeps_the_place_that_it_came_from(tmp_path: Path) -> None:
     write(tmp_path, GOOD.replace("[q8_0, q4_0]", "[q8_0, 'q 4']"), "base.yaml")
     path = write(tmp_path, REST + "include: [base.yaml]\nmodels: {m: {context: none}}\n")
-    assert problems(path) == [
-        "base.yaml:7:27: models.m.quantizations[1]: expected a name: letters, digits, '.', '_' and '-', the first a "
-        "letter or digit, at most 64, got 'q 4'",
-        "spec.yaml:4:23: models.m.context: expected a whole number, got 'none'",
-    ]
+    first, second = problems(path)
+    assert first.startswith("base.yaml:7:27: models.m.quantizations[1]: expected a name: ")
+    assert second == "spec.yaml:4:23: models.m.context: expected a whole number, got 'none'"
 
 
 def test_relative_files_count_from_the_file_that_names_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import ManifestError
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.manifest import FileSource, Manifest, PypiSource
-from tests.unit.test_loader import GOOD, load, problems, write
+from tests.support.manifests import GOOD, load, problems, write
 
 TWO = GOOD.replace(
     "frameworks:\n", "frameworks:\n  llama: {release: '1'}\n  llama.cpp-2026: {kind: llama.cpp, release: '2'}\n"
@@ -143,7 +143,7 @@ def test_prompt_files_count_from_the_manifest(tmp_path: Path) -> None:
         ("models.m.quantizations[0]x=1", 26, "expected '.', '[' or '='"),
         ("models.m.quantizations[-1]=1", 23, "expected a name"),
         ('models."m=1', 8, "expected a name"),
-        ("models.m.quantizations=[a", 27, "models.m.quantizations: not valid YAML: "),
+        ("models.m.quantizations=[a", 26, "models.m.quantizations: not valid YAML: "),
         ("name=!!str x", 6, "name: the tag !!str is not allowed"),
         ("models.m={source: 1, source: 2}", 22, "models.m.source: duplicate key 'source'"),
         ("models.m.quantizations=[a, 'b c']", 28, "models.m.quantizations[1]: expected a name: "),

@@ -24,7 +24,10 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(positions, "LOADER", request.param)
 
 
-def read(text: str, origin: Position = Position("f")) -> tuple[Node | None, list[Problem]]:
+START = Position("f")
+
+
+def read(text: str, origin: Position = START) -> tuple[Node | None, list[Problem]]:
     problems: list[Problem] = []
     return positions.read_text(text, origin, problems), problems
 

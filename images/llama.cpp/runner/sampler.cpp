@@ -11,7 +11,7 @@ namespace melt {
 namespace {
 
 constexpr uint64_t multiplier = 6364136223846793005U;
-constexpr uint64_t increment = 1442695040888963407U;
+constexpr uint64_t increment = 2 * 54 + 1;
 
 std::vector<Token> sorted(std::vector<Token> tokens) {
     std::sort(tokens.begin(), tokens.end());

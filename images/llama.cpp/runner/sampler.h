@@ -10,7 +10,7 @@ namespace melt {
 
 using Token = int32_t;
 
-// PCG32 (pcg_xsh_rr_64_32), on the stream that its reference implementation takes by default.
+// PCG32 (pcg_xsh_rr_64_32) on stream 54, the one whose first outputs its authors publish.
 class Pcg32 {
 public:
     explicit Pcg32(uint64_t seed);

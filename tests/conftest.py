@@ -1,0 +1,35 @@
+"""What all tests share: a marker by folder, and folders of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the folder that it lies in; integration tests may take long, they build and measure."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in ("unit", "contract", "fault", "integration"):
+            item.add_marker(getattr(pytest.mark, folder))
+        if folder == "integration" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.fixture(autouse=True)
+def own_folders(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's records, settings or secrets; only integration tests share the user's cache."""
+    for name in list(os.environ):
+        if name.startswith(("MELTREPRO_", "MLFLOW_")) and name != "MELTREPRO_TEST_BUNDLES":
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    if "integration" not in request.path.parts:
+        monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+    elif REAL_CACHE:
+        monkeypatch.setenv("MELTREPRO_CACHE", REAL_CACHE)

@@ -1,0 +1,197 @@
+"""llama.cpp's recipe: what is rendered for every release and CPU level, and what its build script refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build import toolchain
+from meltrepro.build.model import Recipe, RecipeSource
+from meltrepro.build.render import render_recipe, render_text
+from meltrepro.errors import BuildError
+from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.plan.model import BundleNode, Isa
+
+CASES = [
+    pytest.param(release, isa, purpose, id=f"{release}-{isa.name}-{purpose}")
+    for release in RELEASES
+    for isa in ISAS
+    for purpose in ("run", "quantize")
+]
+MACHINES = {"x86_64": 0x3E, "aarch64": 0xB7}
+
+
+def recipe_of(release: str, isa: Isa, purpose: str = "run") -> Recipe:
+    node = BundleNode("llama.cpp", "llama.cpp", RELEASES[release], isa, "run" if purpose == "run" else "quantize")
+    return render_recipe(LlamaCpp().bundle_recipe(node), {}, {})
+
+
+def script_of(recipe: Recipe) -> str:
+    return recipe.files["build.sh"].decode()
+
+
+def level(name: str) -> Isa:
+    return next(isa for isa in ISAS if isa.name == name)
+
+
+@pytest.mark.parametrize(("release", "isa", "purpose"), CASES)
+def test_every_recipe_is_a_shell_script_for_its_release_and_level(
+    release: str, isa: Isa, purpose: str, tmp_path: Path
+) -> None:
+    recipe = recipe_of(release, isa, purpose)
+    script = script_of(recipe)
+    (tmp_path / "build.sh").write_text(script)
+    subprocess.run(["sh", "-n", str(tmp_path / "build.sh")], check=True)
+    assert script.startswith("#!/bin/sh\n") and "\nset -eu\n" in script
+    assert f"releases/{release}.cmake" in recipe.files
+    assert f'-C "$RECIPE/releases/{release}.cmake"' in script
+    assert f"readonly commit={RELEASES[release].commit}\n" in script
+    assert f"readonly triple={isa.triple}\n" in script
+    features = re.search(r"for feature in (.*); do", script)
+    assert features is not None and features[1].split() == list(isa.enable)
+
+
+def test_recipes_travel_with_the_runners_sources_and_nothing_else() -> None:
+    names = set(recipe_of("2024-02-27", level("x86_64_v3")).files)
+    assert {"build.sh", "runner/CMakeLists.txt", "runner/main.cpp", "runner/framework.cpp"} <= names
+    assert {Path(name).suffix for name in names} == {".sh", ".txt", ".cpp", ".h", ".cmake"}
+
+
+def test_the_tools_are_those_of_the_purpose() -> None:
+    run = script_of(recipe_of("2026-10-01", level("x86_64_v3")))
+    quantize = script_of(recipe_of("2026-10-01", level("x86_64_v3"), "quantize"))
+    assert '-DMELT_TOOLS="melt-runner;' in run
+    assert '-DMELT_TOOLS="quantize"' in quantize and "melt-runner" not in quantize.replace("# Builds", "")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_cpu_level_comes_from_the_flags_alone(release: str) -> None:
+    """Neither release may add flags of its own, and no flag may make zig compile its C library anew."""
+    recipe = recipe_of(release, level("x86_64_v3"))
+    cache = recipe.files[f"releases/{release}.cmake"].decode()
+    for option in ("NATIVE", "AVX", "AVX2", "FMA", "F16C"):
+        assert re.search(rf"\b{option}\b", cache)
+    assert "-march" not in script_of(recipe)
+    assert not re.search(r"-m(avx|fma|sse|cpu=)", script_of(recipe))
+
+
+def test_nothing_that_differs_between_machines_is_rendered() -> None:
+    recipe = recipe_of("2024-02-27", level("x86_64_v3"))
+    assert '-j "$JOBS"' in script_of(recipe)
+    assert recipe.files == recipe_of("2024-02-27", level("x86_64_v3")).files
+    for content in recipe.files.values():
+        assert not re.search(rb"\b(curl|wget|apt-get|pip)\b|/root/|/home/", content)
+
+
+def test_a_variable_that_is_not_given_is_an_error() -> None:
+    source = RecipeSource("llama.cpp/x", "llama.cpp", {"release": "x"}, {}, "x86_64-linux-musl")
+    with pytest.raises(BuildError, match="is undefined"):
+        render_recipe(source, {}, {})
+
+
+@pytest.mark.parametrize("phases", [("configure", "compile", "install"), ("",)])
+def test_dockerfile(phases: tuple[str, ...]) -> None:
+    recipe = recipe_of("2024-02-27", level("armv8_2"))
+    env = toolchain.environment(recipe.triple)
+    variables = {"builder": "builder:1", "env": env, "phases": phases, "labels": {"a.b": 'say "hi"', "c": "d"}}
+    lines = render_text(recipe.dockerfile, variables, name="Dockerfile").splitlines()
+    assert lines[0] == "FROM builder:1"
+    assert 'LABEL a.b="say \\"hi\\"" c="d" ' in lines
+    runs = [line.removeprefix("RUN ") for line in lines if line.startswith("RUN")]
+    assert [json.loads(run) for run in runs] == [
+        ["/bin/sh", "/recipe/build.sh", *([phase] if phase else [])] for phase in phases
+    ]
+    (environment,) = [line for line in lines if line.startswith("ENV")]
+    assert f"ZIG_TARGET={recipe.triple}" in environment
+
+
+# -- the script itself ------------------------------------------------------------------------------------------------
+
+
+def elf(machine: int, *, program_header: int = 1) -> bytes:
+    """The smallest thing that is a 64-bit ELF program: a header and one program header of the given type."""
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQQQQQ", program_header, 5, 0, 0, 0, 0, 0, 0)
+
+
+def install(tmp_path: Path, isa: Isa, program: bytes) -> subprocess.CompletedProcess[str]:
+    """Run the real script's last phase over programs that no compiler made."""
+    recipe = recipe_of("2024-02-27", isa)
+    folders = {name.upper(): tmp_path / name for name in ("src", "build", "out", "recipe")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["RECIPE"] / "build.sh").write_text(script_of(recipe))
+    (folders["SRC"] / "LICENSE").write_text("MIT")
+    tools = folders["BUILD"] / "tree" / "bundle"
+    tools.mkdir(parents=True)
+    for tool in ("melt-runner", "llama-bench", "perplexity", "main"):
+        (tools / tool).write_bytes(program)
+    environment = {"PATH": os.environ["PATH"], **{name: str(folder) for name, folder in folders.items()}}
+    command = ["sh", str(folders["RECIPE"] / "build.sh"), "install"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=[isa.name for isa in ISAS])
+def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
+    result = install(tmp_path, isa, elf(MACHINES[isa.triple.partition("-")[0]]))
+    assert result.returncode == 0, result.stderr
+    out = tmp_path / "out"
+    tools = ["melt-runner", "llama-bench", "perplexity", "main"]
+    assert sorted(path.name for path in (out / "bin").iterdir()) == sorted(tools)
+    assert all(path.stat().st_mode & 0o777 == 0o755 for path in (out / "bin").iterdir())
+    assert (out / "LICENSE.llama.cpp").read_text() == "MIT"
+    assert json.loads((out / "bundle.json").read_text()) == {
+        "format": 1,
+        "framework": "llama.cpp",
+        "release": "2024-02-27",
+        "commit": RELEASES["2024-02-27"].commit,
+        "triple": isa.triple,
+        "isa": isa.name,
+        "features": list(isa.enable),
+        "tools": tools,
+    }
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (elf(MACHINES["aarch64"]), "not a program for x86_64-linux-musl"),
+        (elf(MACHINES["x86_64"], program_header=3), "not static"),
+        (b"#!/bin/sh\n" + bytes(100), "not a program for x86_64-linux-musl"),
+        (b"", "not a program for x86_64-linux-musl"),
+    ],
+)
+def test_install_refuses_what_a_device_could_not_run(program: bytes, message: str, tmp_path: Path) -> None:
+    result = install(tmp_path, level("x86_64_v3"), program)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert not list((tmp_path / "out").glob("bin/*"))
+
+
+def test_the_build_sees_one_commit_whatever_checkout_it_is_in(tmp_path: Path) -> None:
+    assert install(tmp_path, level("x86_64_v3"), elf(MACHINES["x86_64"])).returncode == 0
+    git = str(tmp_path / "build" / "path" / "git")
+
+    def answer(*arguments: str) -> tuple[int, str]:
+        result = subprocess.run([git, *arguments], capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout.strip()
+
+    assert answer("rev-parse", "--short", "HEAD") == (0, RELEASES["2024-02-27"].commit[:8])
+    assert answer("diff-index", "--quiet", "HEAD", "--", ".") == (0, "")
+    assert answer("log") == (1, "")
+
+
+def test_an_unknown_phase_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "build.sh").write_text(script_of(recipe_of("2024-02-27", level("x86_64_v3"))))
+    environment = {"PATH": os.environ["PATH"], "BUILD": str(tmp_path / "build")}
+    command = ["sh", str(tmp_path / "build.sh"), "everything"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "usage: build.sh" in result.stderr

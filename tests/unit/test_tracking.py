@@ -1,0 +1,325 @@
+"""What is logged, before MLflow sees it: points, params, tags, files, spans, ledger, links."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.track import content, places
+from meltrepro.track.content import State
+from meltrepro.track.ledger import LEDGER, RunNote, open_ledger
+from meltrepro.track.spans import trace_of
+from tests.support.campaigns import START_WALL_NS, Cell, Trial, Turn, build_campaign
+
+MS = 1_000_000
+METRIC_KEY = re.compile(r"[/\w.\- :]{1,250}")
+
+
+def made(tmp_path: Path, *cells: Cell, **options: Any) -> CampaignRecord:
+    return read_campaign(build_campaign(tmp_path, cells or (Cell(),), **options))
+
+
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_summary_points_hold_median_interval_count_and_every_value(tmp_path: Path) -> None:
+    cell = made(tmp_path, repetitions=6).cells[0]
+    points = content.summary_points(cell)
+    summary = cell.summaries["generation_tps"]
+    latest = {point.key: point.value for point in points}
+    assert latest["generation_tps"] == summary.median
+    assert latest["uncertainty/generation_tps.low"] == summary.low
+    assert latest["uncertainty/generation_tps.high"] == summary.high
+    assert latest["uncertainty/generation_tps.n"] == 6
+    values = [(point.step, point.value) for point in points if point.key == "values/generation_tps"]
+    assert values == [(t.index, t.metrics.values["generation_tps"]) for t in cell.repetitions]
+    assert all(METRIC_KEY.fullmatch(point.key) for point in points)
+    assert len({(point.key, point.step) for point in points}) == len(points)
+
+
+def test_a_summary_of_more_trials_is_a_later_one(tmp_path: Path) -> None:
+    def point(repetitions: int) -> content.Point:
+        cell = made(tmp_path / str(repetitions), Cell(repetitions=repetitions), finished=False, repetitions=5).cells[0]
+        return next(point for point in content.summary_points(cell) if point.key == "generation_tps")
+
+    assert point(2).wall_ms < point(3).wall_ms
+
+
+def test_token_series_has_every_gap_at_its_true_time(tmp_path: Path) -> None:
+    trial = Trial(conversations=[[Turn(gaps_ns=(3 * MS, 5 * MS)), Turn(gaps_ns=(7 * MS,))]])
+    record = made(tmp_path, Cell(trial=trial), warmups=0).cells[0].repetitions[0]
+    points = content.token_series(record, record.trace())
+    assert [(point.key, point.step, point.value) for point in points] == [
+        ("inter_token_ms/r000", 0, 3),
+        ("inter_token_ms/r000", 1, 5),
+        ("inter_token_ms/r000", 2, 7),
+    ]
+    first_token_ns = START_WALL_NS + 10 * MS + (2 + 400 + 3 + 80 + 1 + 100 + 1) * MS
+    assert points[0].wall_ms == pytest.approx((first_token_ns + 3 * MS) / MS, abs=1)
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=400), st.integers(2, 100))
+def test_thinning_keeps_the_ends_of_the_range_and_the_order(values: list[float], most: int) -> None:
+    kept = content.thin(values, most)
+    assert kept == sorted(set(kept))
+    assert len(kept) <= max(most, 0)
+    if len(values) <= most:
+        assert kept == list(range(len(values)))
+    else:
+        assert min(values) == min(values[i] for i in kept)
+        assert max(values) == max(values[i] for i in kept)
+
+
+# -- how a cell stands ------------------------------------------------------------------------------------------------
+
+
+def test_standing_of_cells_and_campaign(tmp_path: Path) -> None:
+    campaign = made(
+        tmp_path,
+        Cell("q8_0"),
+        Cell("q4_0", failing={1: "crashed: the runner died of SIGSEGV"}),
+        Cell("q3_K", failing={0: "timeout: a", 1: "timeout: b", 2: "timeout: c"}),
+    )
+    standings = [content.standing(campaign, cell) for cell in campaign.cells]
+    assert [s.state for s in standings] == [State.ok, State.partial, State.failed]
+    assert standings[1].reason == "1 of 3 repetitions failed; r001: crashed: the runner died of SIGSEGV"
+    assert content.overall(campaign, standings) is State.partial
+    assert content.overall(campaign, standings[:1]) is State.ok
+    assert content.overall(campaign, standings[2:]) is State.failed
+
+
+def test_standing_of_a_cell_whose_record_is_damaged(tmp_path: Path) -> None:
+    campaign = made(tmp_path)
+    (campaign.cells[0].folder / "r001/events.jsonl").write_text("{}\n")
+    standing = content.standing(campaign, campaign.cells[0])
+    assert (standing.state, standing.damaged) == (State.failed, True)
+    assert "r001/events.jsonl:1" in (standing.reason or "")
+
+
+def test_standing_while_the_campaign_runs(tmp_path: Path) -> None:
+    campaign = made(tmp_path, Cell("q8_0"), Cell("q4_0", repetitions=1), Cell("q3_K", repetitions=0), finished=False)
+    standings = [content.standing(campaign, cell) for cell in campaign.cells]
+    assert [s.state for s in standings] == [State.ok, State.unfinished, State.unfinished]
+    assert content.overall(campaign, standings) is State.unfinished
+
+
+# -- params, tags, files ----------------------------------------------------------------------------------------------
+
+
+def test_params_fit_into_the_limits_and_none_gets_lost(tmp_path: Path) -> None:
+    cell = made(tmp_path).cells[0]
+    cell.entry.params.update({"device.a$b": 1, "device.a%b": 2, "device.flags": "x" * 2000, "../up": "y"})
+    params = content.cell_params(cell)
+    assert params["device.a_b"] == "1"
+    assert params["device.a_b_2"] == "2"
+    assert len(params["device.flags"]) <= 500
+    assert params["device.flags"].endswith("(2000 chars)")
+    assert params["quantization"] == "q8_0"
+    assert len(params) == 8 + len(cell.entry.params)
+    assert all(METRIC_KEY.fullmatch(key) and not key.startswith((".", "/")) for key in params)
+
+
+def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
+    campaign = made(tmp_path, Cell(trial=Trial(kv_bytes=None)), virtual=True)
+    cell = campaign.cells[0]
+    tags = content.cell_tags(campaign, cell, content.standing(campaign, cell), "host")
+    assert tags["meltrepro.campaign"] == campaign.id
+    assert tags["meltrepro.cell"] == cell.id
+    assert tags["meltrepro.virtual"] == "true"
+    assert tags["meltrepro.model_digest"] == cell.entry.model_digest
+    assert tags["meltrepro.bundle_digest"] == cell.entry.bundle_digest
+    assert tags["meltrepro.runner_digest"] == cell.entry.runner_digest
+    assert tags["meltrepro.commit"] == cell.entry.commit
+    assert tags["meltrepro.isa"] == "x86_64_v3"
+    assert tags["meltrepro.target_kind"] == "host"
+    assert tags["meltrepro.state"] == "ok"
+    assert tags["meltrepro.unavailable.kv_bytes"] == "the framework does not say"
+
+
+def test_files_of_campaign_and_trials(tmp_path: Path) -> None:
+    campaign = made(tmp_path)
+    files = {(file.folder, file.path.name) for file in content.campaign_files(campaign)}
+    build = "builds/llama.cpp-run-x86_64_v3"
+    assert {(None, "manifest.yaml"), (None, "lock.yaml"), (None, "plan.json"), (None, "campaign.json")} <= files
+    assert {(build, "Dockerfile"), (build, "build.sh"), (build, "build.log")} <= files
+    cell = campaign.cells[0]
+    (cell.folder / "r000").rename(cell.folder / "r000.attempt1")
+    (cell.folder / "r001/outcome.json").unlink()
+    trials = {name: sorted(file.path.name for file in files) for name, files in content.trial_files(cell)}
+    assert sorted(trials) == ["r000.attempt1", "r002", "w000"]
+    names = ["device.json", "events.jsonl", "outcome.json", "request.json", "stderr.log", "stdout.log"]
+    assert trials["r002"] == names
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    """A record may come out of somebody's bundle; what it links to is nobody's business."""
+    secret = tmp_path / "secret"
+    secret.write_text("password")
+    campaign = made(tmp_path)
+    events = campaign.cells[0].folder / "r000/events.jsonl"
+    events.unlink()
+    events.symlink_to(secret)
+    (campaign.folder / "lock.yaml").unlink()
+    (campaign.folder / "lock.yaml").symlink_to(secret)
+    (campaign.folder / "builds/elsewhere").symlink_to(tmp_path)
+    paths = [file.path for file in content.campaign_files(campaign)]
+    paths += [file.path for _, files in content.trial_files(campaign.cells[0]) for file in files]
+    assert not [path for path in paths if path.resolve() == secret or "elsewhere" in path.parts]
+
+
+# -- spans ------------------------------------------------------------------------------------------------------------
+
+
+def test_spans_nest_and_stand_at_their_true_times(tmp_path: Path) -> None:
+    trial = Trial(conversations=[[Turn(), Turn(fits=False)], [Turn(gaps_ns=())]])
+    campaign = made(tmp_path, Cell(trial=trial), warmups=0)
+    cell = campaign.cells[0]
+    trace = trace_of(campaign.id, cell.id, cell.repetitions[0], cell.repetitions[0].trace())
+    by_id = {span.id: span for span in trace.spans}
+
+    def path(id: str | None) -> str:
+        return "" if id is None else f"{path(by_id[id].parent_id)}/{by_id[id].name}"
+
+    root = f"/{cell.id} r000"
+    assert [path(span.id).removeprefix(root) for span in trace.spans] == [
+        "",
+        "/load",
+        "/warm-up",
+        "/conversation 0",
+        "/conversation 0/turn 0",
+        "/conversation 0/turn 0/prefill",
+        "/conversation 0/turn 0/generate",
+        "/conversation 0/turn 1",
+        "/conversation 1",
+        "/conversation 1/turn 0",
+        "/conversation 1/turn 0/prefill",
+        "/conversation 1/turn 0/generate",
+    ]
+    for span in trace.spans[1:]:
+        parent = by_id[span.parent_id or ""]
+        assert parent.begin_ns <= span.begin_ns <= span.end_ns <= parent.end_ns
+    prefill, generate = trace.spans[5], trace.spans[6]
+    assert prefill.end_ns - prefill.begin_ns == 100 * MS
+    assert generate.end_ns - generate.begin_ns == 1 * MS + 9 * 20 * MS
+    assert generate.begin_ns == prefill.end_ns
+    assert trace.spans[0].begin_ns == START_WALL_NS + 10 * MS
+    assert trace.spans[4].inputs.startswith("<|im_start|>user\nSay a word.")
+    assert trace.spans[4].outputs == "word " * 10
+    assert trace.spans[9].inputs is None  # the request on disk has no second conversation
+    assert trace.asked is not None
+    assert len(by_id) == len(trace.spans)
+
+
+def test_identity_of_a_trace_follows_from_what_it_stands_for(tmp_path: Path) -> None:
+    campaign = made(tmp_path)
+    cell = campaign.cells[0]
+    first, second = (trace_of(campaign.id, cell.id, trial, trial.trace()) for trial in cell.repetitions[:2])
+    assert first == trace_of(campaign.id, cell.id, cell.repetitions[0], cell.repetitions[0].trace())
+    assert first.id != second.id
+    assert re.fullmatch(r"[0-9a-f]{32}", first.id)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"conversations": [1]}', '{"conversations": "abc"}', "{"])
+def test_a_trace_does_without_a_request_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    campaign = made(tmp_path)
+    trial = campaign.cells[0].repetitions[0]
+    (trial.folder / "request.json").write_text(text)
+    trace = trace_of(campaign.id, campaign.cells[0].id, trial, trial.trace())
+    assert trace.asked is None
+    assert trace.answered is not None
+
+
+# -- ledger -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_piece_is_missing_until_it_was_logged_with_this_content(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    note = ledger.begin("sqlite:////x", "1", "run").campaign
+
+    def missing(content: dict[str, str]) -> bool:
+        with ledger.piece(note, "params", content) as wanted:
+            return wanted
+
+    assert missing({"a": "1"})
+    assert not missing({"a": "1"})
+    assert missing({"a": "2"})
+    with pytest.raises(OSError, match="gone"), ledger.piece(note, "tags", {}):
+        raise OSError("gone")
+    with ledger.piece(note, "tags", {}) as wanted:
+        assert wanted
+
+
+def test_the_ledger_survives_the_process_and_keeps_places_apart(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    here = ledger.begin("sqlite:////here", "1", "a")
+    here.cells["cell"] = RunNote(run_id="b", pieces={"params": "1"})
+    ledger.begin("http://there", "7", "c")
+    ledger.save()
+    again = open_ledger(tmp_path)
+    place = again.place("sqlite:////here")
+    assert place == here
+    assert again.begin("sqlite:////here", "1", "a") is place
+    assert again.begin("sqlite:////here", "1", "other run").cells == {}
+    assert again.place("http://there") is not None
+    assert again.place("http://elsewhere") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1, "places": [{}]}'])
+def test_a_damaged_ledger_is_an_empty_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / LEDGER).write_text(text)
+    assert open_ledger(tmp_path).document.places == []
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_wins_over_the_manifest_and_that_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert places.choose_uri({}, None, "sqlite:////d/mlflow.db") == "sqlite:////d/mlflow.db"
+    assert places.choose_uri({}, "http://m", "d") == "http://m"
+    assert places.choose_uri({"MLFLOW_TRACKING_URI": "http://e"}, "http://m", "d") == "http://e"
+    assert places.choose_uri({"MLFLOW_TRACKING_URI": ""}, "sqlite:///x.db", "d") == f"sqlite:///{tmp_path}/x.db"
+
+
+def test_passwords_are_not_shown() -> None:
+    assert places.shown("https://me:secret@host:5000/x") == "https://host:5000/x"
+    assert places.shown("postgresql://me:se@cret@db/x") == "postgresql://db/x"
+    assert places.shown("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+
+
+def test_local_databases() -> None:
+    database = places.local_database("sqlite:////home/mlflow.db")
+    assert database is not None
+    assert database.artifacts == Path("/home/mlartifacts")
+    assert places.local_database("http://host") is None
+    assert places.local_database("postgresql://db/x") is None
+
+
+def test_compare_link_is_json_in_the_fragment() -> None:
+    link = places.compare_link("http://127.0.0.1:5000/", "7", ["a1", "b2"])
+    assert link.startswith("http://127.0.0.1:5000/#/compare-runs?")
+    query = parse_qs(urlsplit(link).fragment.partition("?")[2])
+    assert json.loads(query["runs"][0]) == ["a1", "b2"]
+    assert json.loads(query["experiments"][0]) == ["7"]
+
+
+# -- weight -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["cli.sync", "cli.ui", "track.server", "track.ledger", "measure.records"])
+def test_commands_start_without_mlflow(module: str) -> None:
+    code = f"import sys, meltrepro.{module}; print(sorted({{'mlflow', 'numpy', 'scipy', 'sqlalchemy'}} & sys.modules.keys()))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
