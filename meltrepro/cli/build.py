@@ -13,8 +13,8 @@ from meltrepro.cli.session import open_session
 
 def command(
     spec: SpecArgument,
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
-    only: OnlyOption = [],  # noqa: B006
+    set_: SetOption = [],
+    only: OnlyOption = [],
     engine: EngineOption = "docker",
     locked: LockedOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False,

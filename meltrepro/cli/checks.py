@@ -101,7 +101,9 @@ def _disk(settings: Settings) -> Check:
     folder = next(path for path in (settings.cache, *settings.cache.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     state = State.ok if free >= _MIN_DISK else State.missing
-    return Check("disk", state, f"{free / 1e9:.1f} GB free at {settings.cache}", "sources, toolchain, models", "meltrepro gc")
+    return Check(
+        "disk", state, f"{free / 1e9:.1f} GB free at {settings.cache}", "sources, toolchain, models", "meltrepro gc"
+    )
 
 
 def _memory(_: Settings) -> Check:

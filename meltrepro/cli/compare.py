@@ -12,8 +12,12 @@ from meltrepro.errors import UsageError
 
 
 def command(
-    campaigns: Annotated[list[str], typer.Argument(metavar="A B [...]", help="Campaign ids, names, folders, or `last`.")],
-    output_format: Annotated[Literal["text", "json", "html"], typer.Option("--format", help="How to print it.")] = "text",
+    campaigns: Annotated[
+        list[str], typer.Argument(metavar="A B [...]", help="Campaign ids, names, folders, or `last`.")
+    ],
+    output_format: Annotated[
+        Literal["text", "json", "html"], typer.Option("--format", help="How to print it.")
+    ] = "text",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     margin: Annotated[float, typer.Option(help="Largest relative difference that counts as the same.")] = 0.05,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,

@@ -50,7 +50,8 @@ def command(
     if missing:
         raise DoctorError(
             f"missing: {', '.join(check.name for check in missing)}",
-            hint="; ".join(dict.fromkeys(check.remedy for check in missing)) + ", or all at once: meltrepro doctor --fix",
+            hint="; ".join(dict.fromkeys(check.remedy for check in missing))
+            + ", or all at once: meltrepro doctor --fix",
         )
 
 

@@ -10,16 +10,16 @@ import typer
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.session import Session, open_session
 from meltrepro.errors import LockError
-from meltrepro.spec.suggest import near_miss
 from meltrepro.spec.lock import Lock, dump_lock
+from meltrepro.spec.suggest import near_miss
 
 
 def command(
     spec: SpecArgument,
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
+    set_: SetOption = [],
     upgrade: Annotated[
         list[str], typer.Option("--upgrade", help="Move this pin: base, toolchain, a model, a framework or a source.")
-    ] = [],  # noqa: B006
+    ] = [],
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where the lock is not current.")] = False,
 ) -> None:
     """Write the lock of a manifest beside it."""
@@ -34,7 +34,9 @@ def command(
         after = dump_lock(session.completed(lock))
         if after != before and not check:
             session.save_lock(lock)
-    difference = list(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=0))
+    difference = list(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=0)
+    )
     if before:
         for line in difference[2:]:
             typer.echo(line)

@@ -45,13 +45,17 @@ class Session:
 
     def repeat(self, repetitions: int) -> None:
         """Plan for this many repetitions in interleaved rounds, whatever the manifest says."""
-        protocol = self.plan.manifest.protocol.model_copy(update={"repetitions": repetitions, "order": Order.interleaved})
+        protocol = self.plan.manifest.protocol.model_copy(
+            update={"repetitions": repetitions, "order": Order.interleaved}
+        )
         self.plan = replace(self.plan, manifest=self.plan.manifest.model_copy(update={"protocol": protocol}))
 
     def require_lock(self) -> Lock:
         """The lock; raises `LockError` where none was written yet."""
         if not self.lock_path.exists():
-            raise LockError(f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}")
+            raise LockError(
+                f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}"
+            )
         return self.workshop.lock
 
     def pin(self) -> None:

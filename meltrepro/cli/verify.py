@@ -14,8 +14,8 @@ from meltrepro.errors import VerifyError
 
 def command(
     spec: SpecArgument,
-    set_: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
-    only: OnlyOption = [],  # noqa: B006
+    set_: SetOption = [],
+    only: OnlyOption = [],
     engine: EngineOption = "docker",
     rebuild: Annotated[
         bool, typer.Option("--rebuild/--no-rebuild", help="Build everything from scratch, or look at digests alone.")

@@ -18,7 +18,16 @@ _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
 _V3 = {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI = _V4 | {"avx512_vnni"}
-_CLANG = {"bmi1": "bmi", "abm": "lzcnt", "avx512_vnni": "avx512vnni", "asimddp": "dotprod", "asimdhp": "fullfp16"}
+_CLANG = {
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+    "bmi1": "bmi",
+    "abm": "lzcnt",
+    "avx512_vnni": "avx512vnni",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+    "asimdhp": "fullfp16",
+}
 """Where clang spells a feature differently from the kernel."""
 
 

@@ -98,9 +98,7 @@ class Cell:
     @property
     def id(self) -> str:
         """`model/quantization/framework/target/workload`: folder of its records, name in console and MLflow."""
-        return "/".join(
-            (self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name)
-        )
+        return "/".join((self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from meltrepro.build.render import render_text
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison
@@ -53,38 +54,14 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ c.first }} / {{ c.second }}</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color-scheme: light dark }
-table { border-collapse: collapse; margin: .5rem 0 1rem; width: 100% }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #8886; overflow-wrap: anywhere }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-.REPRODUCED { color: #1b7f4d } .DIFFERS { color: #c0392b } .INCONCLUSIVE { color: #8a6d00 }
-</style></head><body>
-<h1>Comparison</h1>
-<p>first: <code>{{ c.first }}</code><br>second: <code>{{ c.second }}</code></p>
-{% for cell in c.cells %}
-<h2>{{ cell.cell }}</h2>
-<p>Output: {{ words(cell) }}.</p>
-<table><thead><tr><th>metric</th><th>first</th><th>second</th><th>unit</th><th>verdict</th><th>ratio</th><th>interval</th></tr></thead><tbody>
-{% for m in cell.metrics %}
-<tr><td>{{ m.metric }}</td><td class="n">{{ number(m.first) }}</td><td class="n">{{ number(m.second) }}</td><td>{{ m.unit }}</td>
-{% if m.decision %}<td class="{{ m.decision.verdict }}" title="{{ m.decision.reason }}">{{ m.decision.verdict }}</td><td class="n">{{ "%.3f"|format(m.decision.ratio) }}</td>
-<td>{{ "%.3f"|format(m.decision.low) }} to {{ "%.3f"|format(m.decision.high) }}</td>{% else %}<td></td><td></td><td></td>{% endif %}</tr>
-{% endfor %}</tbody></table>
-{% set rows = cell.params + cell.identities + cell.context %}
-{% if rows %}<table><thead><tr><th>what differs</th><th>first</th><th>second</th></tr></thead><tbody>
-{% for d in rows %}<tr><td>{{ d.name }}</td><td>{{ d.first }}</td><td>{{ d.second }}</td></tr>{% endfor %}</tbody></table>{% endif %}
-{% endfor %}
-{% for name in c.only_first %}<p>Only in the first: {{ name }}</p>{% endfor %}
-{% for name in c.only_second %}<p>Only in the second: {{ name }}</p>{% endfor %}
-</body></html>
-"""
+_PAGE = Path(__file__).with_name("comparison.html.j2")
 
 
 def html(comparison: Comparison) -> str:
     """One page without anything from outside; every value is escaped."""
     return render_text(
-        _PAGE, {"c": comparison, "words": tokens_in_words, "number": number}, name="comparison page", escape=True
+        _PAGE.read_text(encoding="utf-8"),
+        {"c": comparison, "words": tokens_in_words, "number": number},
+        name="comparison page",
+        escape=True,
     )

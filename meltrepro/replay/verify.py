@@ -99,8 +99,8 @@ def explain(store: Store, expected: str, found: str) -> str:
 
 def first_difference(store: Store, expected: str, found: str) -> str:
     """The first file and byte offset at which two artifacts differ, in words."""
-    files = {name: path for name, path in _files(store, expected)}
-    others = {name: path for name, path in _files(store, found)}
+    files = dict(_files(store, expected))
+    others = dict(_files(store, found))
     for name in sorted(files.keys() | others.keys()):
         if name not in files or name not in others:
             side = "the rebuild lacks it" if name in files else "only the rebuild has it"

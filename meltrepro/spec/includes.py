@@ -85,21 +85,23 @@ class _Reader:
 
 def _merge(low: Node, high: Node) -> Node:
     """Two manifests as one. A source of another kind replaces the one below as a whole, it does not mix with it."""
+    replaced: dict[FieldPath, Node] = {}
     for path, node in _sources(high):
         other = low.find(path)
         kinds = {source_kind(source.value) for source in (node, other) if source is not None} - {None}
         if len(kinds) == 2:
-            low = low.put(path, node)
-    return merge(low, high)
+            replaced[path] = node
+    return merge(low.put(replaced), high)
 
 
 def _moved(manifest: Node, folder: PurePosixPath) -> Node:
     """An included manifest whose file names count from one folder up, `folder` being the way down."""
+    moved: dict[FieldPath, Node] = {}
     for path, node in _file_names(manifest):
         name = node.text or node.value
         if isinstance(name, str) and name and not PurePosixPath(name).is_absolute():
-            manifest = manifest.put(path, replace(node, value=os.path.normpath(folder / name), text=None))
-    return manifest
+            moved[path] = replace(node, value=os.path.normpath(folder / name), text=None)
+    return manifest.put(moved)
 
 
 def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:

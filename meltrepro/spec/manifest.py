@@ -126,9 +126,11 @@ class Model(Strict):
     @field_validator("quantizations")
     @classmethod
     def _no_repeats(cls, names: list[str]) -> list[str]:
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:
-            raise ValueError(f"{twice[0]!r} is named twice")
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise ValueError(f"{name!r} is named twice")
+            seen.add(name)
         return names
 
 

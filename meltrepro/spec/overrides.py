@@ -105,7 +105,7 @@ class _Walk:
         while left:
             taken = self._index(left[0]) if isinstance(left[0].value, int) else self._name(left)
             left = left[taken:]
-        return self._root.put(self._path, replace(self._value, key_at=self._steps[-1].at))
+        return self._root.put({self._path: replace(self._value, key_at=self._steps[-1].at)})
 
     def _index(self, step: _Step) -> int:
         assert isinstance(step.value, int)
@@ -149,7 +149,7 @@ class _Walk:
         self._path = (*self._path, step)
         if implied is not None and at is not None:
             inner = replace(grown(implied, at), key_at=at)
-            self._root = self._root.put(self._path, inner)
+            self._root = self._root.put({self._path: inner})
         self._node, self._shape = inner, self._shape.child(step)
 
 

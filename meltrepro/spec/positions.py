@@ -86,7 +86,7 @@ def read_text(text: str, origin: Position, problems: list[Problem]) -> Node | No
         return None
 
 
-class _Stop(Exception):  # noqa: N818 - it ends a loop, it is no error
+class _Stop(Exception):
     """Nothing can be made of the rest; the problem is noted already."""
 
 
@@ -98,6 +98,7 @@ class _Builder:
         self._origin = origin
         self._problems = problems
         self._anchors: dict[str, Node | None] = {}
+        self._count = 0
 
     def document(self) -> Node | None:
         """The only document of the text; `None` where it says nothing."""
@@ -116,6 +117,9 @@ class _Builder:
         if event.tag is not None:
             tag = shorten(event.tag.replace("tag:yaml.org,2002:", "!!"))
             self._note(event, path, f"the tag {tag} is not allowed", "leave it out; quote what must be text")
+        self._count += 1
+        if self._count > MAX_VALUES:  # before memory is spent on them, where `size` counts what aliases make of them
+            self._stop(event, path, f"more than {MAX_VALUES} values")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,14 +102,14 @@ class Node:
         below: dict[str | int, dict[FieldPath, Node]] = {}
         for path, node in changes.items():
             below.setdefault(path[0], {})[path[1:]] = node
-        children = dict(enumerate(self.value) if isinstance(self.value, list) else self._entries())
+        if isinstance(self.value, list):
+            items = [item.put(below[i]) if i in below else item for i, item in enumerate(self.value)]
+            return branch(items, self)
+        children = dict(self.value) if isinstance(self.value, dict) else {}
         for step, inner in below.items():
             first = next(iter(inner.values()))
-            children[step] = children.get(step, Node({}, first.at, first.key_at)).put(inner)
-        return branch(list(children.values()) if isinstance(self.value, list) else children, self)
-
-    def _entries(self) -> dict[str, Node]:
-        return self.value if isinstance(self.value, dict) else {}
+            children[str(step)] = (self.child(step) or Node({}, first.at, first.key_at)).put(inner)
+        return branch(children, self)
 
     def without(self, key: str) -> Node:
         """A mapping without one of its keys."""

@@ -17,6 +17,8 @@ from meltrepro.spec.suggest import nearest
 from meltrepro.spec.tree import FieldPath, Node
 
 M = TypeVar("M", bound=BaseModel)
+MOST = 200
+"""Problems that are explained one by one."""
 
 
 def validate(model: type[M], root: Node, problems: list[Problem]) -> M | None:
@@ -102,10 +104,14 @@ def _locate(error: ErrorDetails, model: type[BaseModel], root: Node) -> _Finding
 
 def _problems(findings: Sequence[_Finding]) -> list[Problem]:
     """Findings as problems, without those that only follow from others."""
-    kept = [finding for finding in findings if finding.union is None]
-    for union in dict.fromkeys(finding.union for finding in findings if finding.union is not None):
-        of_union = [finding for finding in findings if finding.union == union]
+    kept: list[_Finding] = []
+    unions: dict[FieldPath, list[_Finding]] = {}
+    for finding in findings:
+        (kept if finding.union is None else unions.setdefault(finding.union, [])).append(finding)
+    for of_union in unions.values():
         kept += _of_likely_branch(of_union)
+    left = len(kept) - MOST
+    kept = kept[:MOST]
     misspelt = {
         (finding.path[:-1], nearest(str(finding.path[-1]), finding.shape.keys or ()))
         for finding in kept
@@ -116,6 +122,8 @@ def _problems(findings: Sequence[_Finding]) -> list[Problem]:
         for finding in kept
         if not (finding.kind == "missing" and (finding.path[:-1], str(finding.path[-1])) in misspelt)
     ]
+    if left > 0:
+        problems.append(kept[-1].root.at.problem((), f"and {left} more problems"))
     return list(dict.fromkeys(problems))
 
 
@@ -133,8 +141,10 @@ def _of_likely_branch(findings: Sequence[_Finding]) -> list[_Finding]:
 
 def _as_written(root: Node, findings: Iterable[_Finding]) -> Node:
     """The tree with the text as it was written at every place where text is expected."""
-    for finding in findings:
-        node = root.find(finding.path)
-        if node is not None and isinstance(node.value, int | float) and node.text is not None:
-            root = root.put(finding.path, replace(node, value=node.text))
-    return root
+    nodes = {finding.path: root.find(finding.path) for finding in findings}
+    texts = {
+        path: replace(node, value=node.text)
+        for path, node in nodes.items()
+        if node is not None and isinstance(node.value, int | float) and node.text is not None
+    }
+    return root.put(texts) if texts else root

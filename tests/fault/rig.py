@@ -11,10 +11,10 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from meltrepro import interrupts
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Artifact, Engine
 from meltrepro.campaign.conduct import Result, conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
@@ -105,22 +105,33 @@ def settings(folder: Path) -> Settings:
     return Settings(folder / "cache", folder / "home", offline=True, mirrors=None, jobs=1)
 
 
-def make_setup(folder: Path, spec: Spec) -> Setup:
-    """A setup with one workload per order, on this host, as plain processes."""
-    bundle = folder / "bundle"
-    runner = bundle / "bin" / "melt-runner"
+def script_bundle(folder: Path) -> Artifact:
+    """A bundle whose runner is the script."""
+    runner = folder / "bundle" / "bin" / "melt-runner"
     if not runner.exists():
         runner.parent.mkdir(parents=True, exist_ok=True)
         runner.write_text(SCRIPT.format(python=sys.executable))
         runner.chmod(0o755)
-        (folder / "model").write_bytes(b"GGUF")
+    return artifact("f/run/any", "bundle", folder / "bundle")
+
+
+def artifact(id: str, kind: Literal["bundle", "model"], path: Path) -> Artifact:
+    """An artifact that was never built."""
+    digest = hashlib.sha256(id.encode()).hexdigest()
+    return Artifact(id=id, kind=kind, key=digest, digest=digest, file=path, path=path, size=4)
+
+
+def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: Artifact | None = None) -> Setup:
+    """A setup with one workload per order on this host, as plain processes or in containers of an engine."""
+    bundle = bundle or script_bundle(folder)
+    (folder / "model").write_bytes(b"GGUF")
     manifest = Manifest.model_validate(
         {
             "meltrepro": 1,
             "name": "rig",
             "models": {"m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]}},
             "frameworks": {"f": {"release": "1"}},
-            "targets": {"host": {"kind": "host", "threads": 1, "sandbox": "bare"}},
+            "targets": {"host": {"kind": "host", "threads": 1, "sandbox": "container" if engine else "bare"}},
             "workloads": {name: {"conversations": [[order]]} for name, order in spec.orders.items()},
             "protocol": spec.protocol,
             "tracking": {"uri": "https://user:secret@tracking.example/x"},
@@ -139,18 +150,13 @@ def make_setup(folder: Path, spec: Spec) -> Setup:
     )
     run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source)
     plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
-    target = open_target(manifest.targets["host"], settings(folder), None)
-
-    def artifact(id: str, kind: Any, path: Path) -> Artifact:
-        digest = hashlib.sha256(id.encode()).hexdigest()
-        return Artifact(id=id, kind=kind, key=digest, digest=digest, file=path, path=path, size=4)
-
+    target = open_target(manifest.targets["host"], settings(folder), engine)
     sampling = RequestSampling(
         greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=manifest.protocol.seed
     )
     return Setup(
         plan=plan,
-        artifacts={run.id: artifact(run.id, "bundle", bundle), model.id: artifact(model.id, "model", folder / "model")},
+        artifacts={run.id: bundle, model.id: artifact(model.id, "model", folder / "model")},
         requests={
             cell.id: Request(
                 model="",

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fileserver import FileServer, file_server
 
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader, Patience, Request
+from tests.fault.fileserver import FileServer, file_server
 
 CONTENT = random.Random(1).randbytes(700_001)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rig
 
 from meltrepro.campaign import layout
 from meltrepro.campaign.schedule import schedule
@@ -24,6 +23,7 @@ from meltrepro.errors import DeviceBusy, StoreError
 from meltrepro.measure.records import campaign_folders
 from meltrepro.spec.manifest import Protocol
 from meltrepro.targets import process
+from tests.fault import rig
 
 SPEC = rig.Spec(
     {"a": "sleep 0.02", "b": "sleep 0.05", "c": "leave-children"}, {"repetitions": 2, "warmups": 1, "timeout_s": 60}

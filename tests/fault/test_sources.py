@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fileserver import FileServer, file_server
 
 from meltrepro.errors import (
     CorruptStore,
@@ -33,6 +32,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.download import Patience
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import Pin
+from tests.fault.fileserver import FileServer, file_server
 
 HASTY = Patience(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
 MODEL = b"GGUF" + bytes(range(256)) * 500

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import rig
 
 from meltrepro.campaign import journal, layout
 from meltrepro.campaign.trial import read_outcome
@@ -15,6 +14,7 @@ from meltrepro.spec.campaign import JOURNAL
 from meltrepro.spec.manifest import Want
 from meltrepro.steps import Step
 from meltrepro.targets import process
+from tests.fault import rig
 
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
 

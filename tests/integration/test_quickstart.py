@@ -83,9 +83,7 @@ def test_a_second_build_touches_no_engine(campaign: Path, spec: Path, home: Path
 
 
 def test_without_an_engine_the_message_says_what_to_do(spec: Path, tmp_path: Path) -> None:
-    done = meltrepro(
-        "run", spec, home=tmp_path / "home", DOCKER_HOST="unix:///nonexistent/docker.sock"
-    )
+    done = meltrepro("run", spec, home=tmp_path / "home", DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert done.returncode == 20
     assert "no Docker engine answers" in done.stderr
     assert "meltrepro doctor --fix" in done.stderr

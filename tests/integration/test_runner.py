@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Bundle
 
 from meltrepro.frameworks.gguf_files import untie
 from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.traces import Trace, Turn
 from meltrepro.spec.record import Request, RequestSampling
+from tests.integration.bundles import Bundle
 
 pytestmark = pytest.mark.integration
 

@@ -159,6 +159,15 @@ def test_messages_stay_on_one_line_and_steer_no_terminal(tmp_path: Path) -> None
     assert all(line.isprintable() for line in found)
 
 
+@pytest.mark.timeout(60)
+def test_thousands_of_problems_do_not_take_forever(tmp_path: Path) -> None:
+    prompts = ", ".join(["[5, {}]"] * 5000)
+    text = GOOD.replace("[[Hello, Again], [Bye]]", f"[{prompts}]") + "".join(f"kye{i}: 1\n" for i in range(5000))
+    found = said(tmp_path, text)
+    assert len(found) == 201
+    assert found[-1].endswith("more problems") or any("more problems" in line for line in found)
+
+
 # -- problems of later stages -------------------------------------------------------------------------------------
 
 

@@ -277,6 +277,11 @@ def test_aliases_do_not_multiply() -> None:
     assert message == "more than 200000 values"
 
 
+def test_the_number_of_values_is_bounded() -> None:
+    ((_, _, message),) = bad("[" + "a," * 300_000 + "]")
+    assert message == "more than 200000 values"
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---\n", "---\n...\n"])
 def test_an_empty_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "f.yaml"
