@@ -49,4 +49,4 @@ def command(
 
         for comparison, folder in zip(comparisons, folders[1:], strict=True):
             name = f"comparison/{comparison.first}--{comparison.second}.html"
-            attach([folders[0], folder], {name: html(comparison).encode()})
+            attach([folders[0], folder], {name: html(comparison)})

@@ -14,7 +14,7 @@ from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
 CONTEXT = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""
-JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_p50_ms", "load_s", "peak_memory_bytes")
+JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_ms", "load_s", "peak_memory_bytes")
 """The metrics that get a verdict; the others follow from them or are counts."""
 
 

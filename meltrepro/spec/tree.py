@@ -96,9 +96,9 @@ class Node:
                 yield from child.walk((*path, i))
 
     def put(self, changes: Mapping[FieldPath, Node]) -> Node:
-        """A tree with other nodes at some paths; mappings that are missing on the way are made, list items must exist."""
-        if () in changes:
-            return changes[()]
+        """A tree with other nodes at some paths; missing mappings on the way are made, items of lists must exist."""
+        if not changes or () in changes:
+            return changes.get((), self)
         below: dict[str | int, dict[FieldPath, Node]] = {}
         for path, node in changes.items():
             below.setdefault(path[0], {})[path[1:]] = node

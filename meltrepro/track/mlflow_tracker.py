@@ -72,7 +72,7 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
 
     with (
         step(sink, "track", campaign.id, uri=places.shown(uri)),
-        _plainly(uri),
+        plainly(uri),
         exclusive(campaign_folder / "tracking.lock", f"tracking {campaign.id}", waiting),
     ):
         local = places.local_database(uri)
@@ -86,7 +86,7 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
 
 
 @contextmanager
-def _plainly(uri: str) -> Iterator[None]:
+def plainly(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a `TrackingError`."""
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -193,35 +194,30 @@ def run_setup(folder: Path, setup: Setup, sink: Sink = silent, *, new: bool = Fa
     return conduct(setup, settings(folder), sink, new=new, fail_fast=fail_fast)
 
 
-def main(folder: str, spec: str, *flags: str) -> int:
-    """Conduct the campaign as a command does."""
+def report(conduct_it: Callable[[Sink], Result]) -> int:
+    """Conduct a campaign as a command does: steps on standard output, then the tally or the error as JSON."""
     try:
         with interrupts.raising():
-            result = run(
-                Path(folder),
-                Spec(**json.loads(spec)),
-                lambda step: print(step.name, step.phase, step.subject, flush=True),
-                new="--new" in flags,
-                fail_fast="--fail-fast" in flags,
-            )
+            result = conduct_it(lambda step: print(step.name, step.phase, step.subject, flush=True))
     except MeltreproError as error:
         print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}), flush=True)
         return error.exit_code
     tally = result.tally
-    print(
-        json.dumps(
-            {
-                "folder": str(result.campaign.folder),
-                "resumed": result.campaign.resumed,
-                "ok": tally.ok,
-                "failed": [reason for _, reason in tally.failed],
-                "earlier": tally.earlier,
-                "left": tally.left,
-            }
-        ),
-        flush=True,
-    )
+    answer = {
+        "folder": str(result.campaign.folder),
+        "resumed": result.campaign.resumed,
+        "ok": tally.ok,
+        "failed": [reason for _, reason in tally.failed],
+        "earlier": tally.earlier,
+        "left": tally.left,
+    }
+    print(json.dumps(answer), flush=True)
     return 0
+
+
+def main(folder: str, spec: str) -> int:
+    """The program: a campaign of plain processes."""
+    return report(lambda sink: run(Path(folder), Spec(**json.loads(spec)), sink))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,13 @@ def test_validate_says_ok_for_each(capsys: pytest.CaptureFixture[str], tmp_path:
     assert second.startswith(f"ok  {SPEC}  quickstart: ")
 
 
+def test_every_example_is_valid_names_and_all(capsys: pytest.CaptureFixture[str]) -> None:
+    specs = [str(path) for path in SPEC.parent.glob("*.yaml") if ".lock." not in path.name]
+    assert len(specs) >= 3
+    assert app.main(["validate", *specs]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(specs)
+
+
 def test_validate_says_what_is_wrong_with_all_of_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     good = write(tmp_path, GOOD)
     bad = write(tmp_path, GOOD.replace("quantizations", "quantisation"), "bad.yaml")

@@ -1,0 +1,88 @@
+"""The rig of the fault tests with the real Docker engine: its runner is a static program, its place a container."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fault"))
+
+import rig
+
+from meltrepro import settings as settings_module
+from meltrepro.build.docker_engine import DockerEngine
+from meltrepro.build.model import Artifact
+from meltrepro.steps import silent
+
+SOURCE = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Stands in for a runner: obeys the first prompt of its request. */
+int main(int argc, char** argv) {
+    static char text[65536];
+    FILE* request = fopen(argv[1], "r");
+    FILE* events = fopen(argv[2], "w");
+    if (argc != 3 || !request || !events) return 6;
+    text[fread(text, 1, sizeof text - 1, request)] = 0;
+    long t = 1;
+    fprintf(events,
+        "{\"t\":%ld,\"e\":\"hello\",\"v\":1,\"runner\":\"rig\",\"framework\":\"f\",\"commit\":\"0\",\"isa\":\"any\","
+        "\"wall\":1,\"pid\":1,\"system\":\"\"}\n{\"t\":%ld,\"e\":\"load_begin\"}\n"
+        "{\"t\":%ld,\"e\":\"load_end\",\"model_bytes\":4,\"n_params\":1,\"n_vocab\":1,\"n_ctx_train\":1}\n"
+        "{\"t\":%ld,\"e\":\"context\",\"n_ctx\":64,\"n_batch\":8,\"threads\":1,\"kv_bytes\":1}\n"
+        "{\"t\":%ld,\"e\":\"mem\",\"phase\":\"end\",\"rss_anon\":1,\"rss_file\":1,\"hwm\":2,\"swap\":0}\n",
+        t, t, t, t, t);
+    fflush(events);
+    if (strstr(text, "hang")) { signal(SIGTERM, SIG_IGN); if (fork() >= 0) for (;;) pause(); }
+    if (strstr(text, "segfault")) *(volatile int*)0 = 1;
+    if (strstr(text, "exit 3")) { fprintf(stderr, "last line\n"); return 3; }
+    if (strstr(text, "write-elsewhere") && fopen("/bundle/x", "w")) return 77;
+    usleep(100000);
+    fprintf(events, "{\"t\":%ld,\"e\":\"done\"}\n", t + 1);
+    return fclose(events);
+}
+"""
+
+
+def engine(folder: Path) -> DockerEngine:
+    """The engine of this machine; raises `EngineError` where none answers."""
+    from meltrepro.build.daemon import connect
+
+    del folder
+    return DockerEngine(connect(settings_module.load()), list, 1, silent)
+
+
+def static_bundle(folder: Path) -> Artifact:
+    """A bundle whose runner is a static program; made once in a folder."""
+    bundle, tar = folder / "bundle", folder / "bundle.tar"
+    runner = bundle / "bin" / "melt-runner"
+    if not tar.exists():
+        runner.parent.mkdir(parents=True)
+        subprocess.run(
+            ["gcc", "-static", "-x", "c", "-o", str(runner), "-"],
+            input=SOURCE.encode(),
+            check=True,
+            capture_output=True,
+        )
+        with tarfile.open(tar, "w") as archive:
+            archive.add(bundle, "bundle")
+    digest = hashlib.sha256(tar.read_bytes()).hexdigest()
+    return Artifact("f/run/any", "bundle", digest, digest, tar, bundle, tar.stat().st_size, platform="x86_64")
+
+
+def run(folder: Path, spec: rig.Spec, sink: rig.Sink = silent) -> rig.Result:
+    """Conduct a campaign in containers."""
+    return rig.run_setup(folder, rig.make_setup(folder, spec, engine(folder), static_bundle(folder)), sink)
+
+
+if __name__ == "__main__":
+    home, orders = sys.argv[1:]
+    sys.exit(rig.report(lambda sink: run(Path(home), rig.Spec(**json.loads(orders)), sink)))

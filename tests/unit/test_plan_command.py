@@ -1,0 +1,137 @@
+"""`meltrepro plan` as people and machines see it, and the summary of a campaign."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from meltrepro.cli.app import main
+from meltrepro.cli.summary import number, short_names
+
+SPEC: dict[str, Any] = {
+    "meltrepro": 1,
+    "name": "quick",
+    "models": {
+        "small": {
+            "source": {"file": "small.gguf"},
+            "chat_template": "smollm2",
+            "quantizations": ["q8_0", "as-is"],
+            "parameters": 135e6,
+        },
+        "huge": {
+            "source": {"file": "huge.gguf"},
+            "chat_template": "llama-2",
+            "quantizations": ["f16"],
+            "parameters": 13e12,
+        },
+    },
+    "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
+    "targets": {"host": {"kind": "host", "sandbox": "bare"}},
+    "workloads": {"chat": {"conversations": [["Hi"]], "context": 1024}},
+    "protocol": {"repetitions": 4, "warmups": 1},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
+    (tmp_path / "small.gguf").write_bytes(b"GGUF" + bytes(996))
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    return path
+
+
+def test_for_people(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(spec)]) == 0
+    out = capsys.readouterr().out
+    assert "small/q8_0/llama.cpp/host/chat" in out
+    assert "small/q8_0/llama.cpp " in out
+    assert "build" in out
+    assert "needs 26000." in out
+    assert "2 cells, 10 trials" in out
+    assert max(map(len, out.splitlines())) <= 120, "a pipe gets lines as long as they need"
+    assert "\x1b" not in out
+
+
+def test_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(spec), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [cell["id"] for cell in document["cells"]] == [
+        "small/q8_0/llama.cpp/host/chat",
+        "small/as-is/llama.cpp/host/chat",
+    ]
+    assert [skip["id"] for skip in document["skipped"]] == ["huge/f16/llama.cpp/host/chat"]
+    assert {node["stored"] for node in document["bundles"] + document["models"]} == {False}
+    assert document["cells"][1]["peak_memory_bytes"] < document["cells"][0]["peak_memory_bytes"], (
+        "a local file is weighed"
+    )
+
+
+def test_nothing_can_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(spec), "--only", "huge/*"]) == 4
+    captured = capsys.readouterr()
+    assert "needs 26000." in captured.out
+    assert "nothing in this manifest can run here" in captured.err
+
+
+def test_a_slip_in_only(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(spec), "--only", "smal/*"]) == 2
+    assert "no cell matches 'smal/*'" in capsys.readouterr().err
+
+
+def test_nothing_is_written_but_the_store(spec: Path) -> None:
+    before = {path for path in spec.parent.iterdir() if path.name != "cache"}
+    assert main(["plan", str(spec)]) == 0
+    assert {path for path in spec.parent.iterdir() if path.name != "cache"} == before
+
+
+def test_a_dry_run_is_a_plan(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(spec), "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    assert main(["plan", str(spec)]) == 0
+    assert dry == capsys.readouterr().out
+    assert not (spec.parent / "home").exists()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
+    from meltrepro.cli.plan import show
+    from meltrepro.frameworks import registry
+    from meltrepro.plan.model import DeviceFacts
+    from meltrepro.plan.planner import make_plan
+    from meltrepro.spec.loader import load_manifest
+
+    host = DeviceFacts(
+        "h", "host", "CPU", "x86_64", frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"}), 2, 10**10, 10**10
+    )
+    plan = make_plan(load_manifest(spec), registry.catalog(registry.modules()), {"host": host})
+    text = io.StringIO()
+    show(plan, (), Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
+    assert max(map(len, text.getvalue().splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("ids", "pattern", "names"),
+    [
+        (["m/q8/f/h/c"], "", ["m/q8/f/h/c"]),
+        (["m/q8/f/h/c", "m/q4/f/h/c"], "m/*/f/h/c", ["q8", "q4"]),
+        (["m/q8/f/h/c", "n/q8/f/h/d"], "*/q8/f/h/*", ["m/c", "n/d"]),
+    ],
+)
+def test_short_names(ids: list[str], pattern: str, names: list[str]) -> None:
+    assert short_names(ids) == (pattern, names)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12345.6, "12346"), (108.24, "108.2"), (0.0123456, "0.01235"), (0, "0.000"), (999.96, "1000")]
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
