@@ -4,9 +4,17 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Reserved for `reproduce-paper`: how much of the paper to repeat.
 PROFILE ?= smoke
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper clean lock-requirements
+
+# $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
+define phase
+@echo "== $(1)"; started=$$SECONDS; $(2); status=$$?; \
+echo "== $(1): $$((SECONDS - started)) s"; exit $$status
+endef
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -14,12 +22,22 @@ help:  ## List the targets.
 setup: $(VENV)/.ready  ## Create .venv from the hash-locked requirements.
 
 $(VENV)/.ready: requirements/bootstrap.lock requirements/dev.lock pyproject.toml
-	@echo "setting up $(VENV) from requirements/dev.lock"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements/dev.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12 setup"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+		|| { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	$(call phase,environment in $(VENV),$(install))
+
+# Python compiles what it runs only where it may write beside it; compiled here, every start of the program is quick.
+define install
+set -e; \
+$(PYTHON) -m venv $(VENV); \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock; \
+$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements/dev.lock; \
+$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+$(BIN)/python -m compileall -q meltrepro; \
+touch $@
+endef
 
 quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	$(BIN)/meltrepro doctor --fix
@@ -27,9 +45,9 @@ quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	@echo "see it in a browser with: make ui"
 
 test: setup  ## Everything: lint, unit, contract, fault and integration tests.
-	$(BIN)/meltrepro doctor --fix --tests
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
+	$(call phase,lint,$(MAKE) --no-print-directory lint)
+	$(call phase,tests,$(BIN)/python -m pytest)
 
 test-fast: setup  ## Unit and contract tests alone.
 	$(BIN)/python -m pytest tests/unit tests/contract
@@ -40,7 +58,7 @@ lint: setup  ## Format, lint and types.
 	$(BIN)/mypy
 
 bench: setup  ## Every benchmark, one after the other; on an idle machine.
-	@for file in tests/benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in tests/benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 	$(BIN)/meltrepro ui
@@ -50,10 +68,11 @@ reproduce-paper: setup  ## What this machine can repeat of the paper (PROFILE is
 	$(BIN)/meltrepro run specs/reproduce-paper.yaml
 	@echo "see it in a browser with: make ui"
 
-clean:  ## Stop the private engine and remove .venv and caches of this checkout; records stay.
-	-[ -x $(BIN)/meltrepro ] && $(BIN)/meltrepro doctor --stop
+clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
+	@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock-requirements: setup  ## Resolve the requirements anew.
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev --output-file requirements/dev.lock pyproject.toml
-	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --output-file requirements/bootstrap.lock -
+	$(RESOLVE) --extra dev --output-file requirements/dev.lock pyproject.toml
+	echo uv | $(RESOLVE) --output-file requirements/bootstrap.lock -

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from meltrepro.errors import LockError
+from meltrepro.errors import LockError, Problem
 from meltrepro.spec.manifest import Sha256, Strict
+from meltrepro.spec.positions import read_file
+from meltrepro.spec.tree import Position
 
 FORMAT = 1
 
@@ -78,14 +80,13 @@ def lock_path(manifest: Path) -> Path:
 
 def load_lock(path: Path) -> Lock | None:
     """Read a lock; `None` where there is none. Raises `LockError` for one that is damaged or of a newer format."""
-    import yaml
-
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LockError(f"{path}: cannot be read: {error}", hint=_again(path)) from error
+    problems: list[Problem] = []
+    tree = read_file(path, str(path), Position(str(path)), (), problems)
+    if problems:
+        raise LockError("\n".join(map(str, problems)), hint=_again(path))
+    document = tree.plain() if tree is not None else None
     version = document.get("lock") if isinstance(document, dict) else None
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -10,7 +11,8 @@ import time
 from pathlib import Path
 
 from meltrepro.build.model import Engine, Execution, Exit
-from meltrepro.errors import StoreError, TargetError
+from meltrepro.errors import EngineError, StoreError, TargetError
+from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec import record
@@ -117,18 +119,24 @@ class HostTarget:
         return process.stop_strays(self._owner) + (self._engine.stop_strays(self._owner) if self._engine else 0)
 
     def _in_container(self, engine: Engine, job: TrialJob) -> Exit:
-        return engine.execute(
-            Execution(
-                argv=(f"/bundle/{RUNNER}", f"{_RECORD}/{record.REQUEST}", f"{_RECORD}/{record.EVENTS}"),
-                bundle=job.bundle,
-                readonly={_MODEL: job.model},
-                writable={_RECORD: job.folder},
-                timeout_s=job.timeout_s,
-                stdout=job.folder / record.STDOUT,
-                stderr=job.folder / record.STDERR,
-                owner=self._owner,
-            )
+        execution = Execution(
+            argv=(f"/bundle/{RUNNER}", f"{_RECORD}/{record.REQUEST}", f"{_RECORD}/{record.EVENTS}"),
+            bundle=job.bundle,
+            readonly={_MODEL: job.model},
+            writable={_RECORD: job.folder},
+            timeout_s=job.timeout_s,
+            stdout=job.folder / record.STDOUT,
+            stderr=job.folder / record.STDERR,
+            owner=self._owner,
         )
+        try:
+            return engine.execute(execution)
+        except BaseException:
+            # An interrupt can hit between the engine making a container and telling us of it. Where the engine
+            # itself is gone nothing can be stopped now; the next campaign begins with `stop_strays`.
+            with held(), contextlib.suppress(EngineError):
+                engine.stop_strays(self._owner)
+            raise
 
     def _bare(self, job: TrialJob) -> Exit:
         folder = job.folder.absolute()

@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 Detail = Literal["first", "all"]
 """Whether the first repetition of a cell is logged with trace and token series, or every one."""
 
+_REACHED_WITHIN_S = 5
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _BATCH_SPANS = 500
@@ -75,14 +76,24 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
         plainly(uri),
         exclusive(campaign_folder / "tracking.lock", f"tracking {campaign.id}", waiting),
     ):
-        local = places.local_database(uri)
-        if local is not None:
-            database.ensure(local)
+        _prepare(uri)
         ledger = open_ledger(campaign_folder)
         try:
             return _Sync(campaign, uri, ledger, sink, detail).run()
         finally:
             ledger.save()
+
+
+def _prepare(uri: str) -> None:
+    """Make a database that is not there yet, or see whether a server is, before anything waits for it in vain."""
+    local = places.local_database(uri)
+    if local is not None:
+        database.ensure(local)
+    elif places.is_server(uri):
+        import requests
+
+        # Any answer will do: who may do what is decided later.
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_REACHED_WITHIN_S).close()
 
 
 @contextmanager

@@ -166,10 +166,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 @root_only
 def test_a_disk_that_fills_up_while_downloading(tmp_path: Path) -> None:
-    from fileserver import file_server
-
     from meltrepro.steps import silent
     from meltrepro.store.download import Downloader, Request
+    from tests.fault.fileserver import file_server
 
     content = os.urandom(MB * 3 // 2)
     with (

@@ -9,14 +9,13 @@ import sys
 import tarfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fault"))
-
-import rig
-
 from meltrepro import settings as settings_module
+from meltrepro.build.daemon import connect
 from meltrepro.build.docker_engine import DockerEngine
 from meltrepro.build.model import Artifact
-from meltrepro.steps import silent
+from meltrepro.campaign.conduct import Result
+from meltrepro.steps import Sink, silent
+from tests.fault import rig
 
 SOURCE = r"""
 #include <signal.h>
@@ -44,7 +43,6 @@ int main(int argc, char** argv) {
     if (strstr(text, "hang")) { signal(SIGTERM, SIG_IGN); if (fork() >= 0) for (;;) pause(); }
     if (strstr(text, "segfault")) *(volatile int*)0 = 1;
     if (strstr(text, "exit 3")) { fprintf(stderr, "last line\n"); return 3; }
-    if (strstr(text, "write-elsewhere") && fopen("/bundle/x", "w")) return 77;
     usleep(100000);
     fprintf(events, "{\"t\":%ld,\"e\":\"done\"}\n", t + 1);
     return fclose(events);
@@ -52,11 +50,8 @@ int main(int argc, char** argv) {
 """
 
 
-def engine(folder: Path) -> DockerEngine:
+def engine() -> DockerEngine:
     """The engine of this machine; raises `EngineError` where none answers."""
-    from meltrepro.build.daemon import connect
-
-    del folder
     return DockerEngine(connect(settings_module.load()), list, 1, silent)
 
 
@@ -78,9 +73,9 @@ def static_bundle(folder: Path) -> Artifact:
     return Artifact("f/run/any", "bundle", digest, digest, tar, bundle, tar.stat().st_size, platform="x86_64")
 
 
-def run(folder: Path, spec: rig.Spec, sink: rig.Sink = silent) -> rig.Result:
+def run(folder: Path, spec: rig.Spec, sink: Sink = silent) -> Result:
     """Conduct a campaign in containers."""
-    return rig.run_setup(folder, rig.make_setup(folder, spec, engine(folder), static_bundle(folder)), sink)
+    return rig.run_setup(folder, rig.make_setup(folder, spec, engine(), static_bundle(folder)), sink)
 
 
 if __name__ == "__main__":

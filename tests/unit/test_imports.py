@@ -1,0 +1,111 @@
+"""The import order of docs/architecture.md, and what starting the command line may load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import meltrepro
+
+PACKAGE = Path(meltrepro.__file__).parent
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors"}),
+    frozenset({"settings", "steps", "stats", "resources", "interrupts"}),
+    frozenset({"spec"}),
+    frozenset({"plan"}),
+    frozenset({"store"}),
+    frozenset({"build"}),
+    frozenset({"targets", "frameworks"}),
+    frozenset({"track", "measure"}),
+    frozenset({"campaign"}),
+    frozenset({"report", "replay"}),
+    frozenset({"cli", "lab"}),
+)
+"""From the lowest to the highest; a module may import its own layer and those below."""
+OWNERS = {
+    "mlflow": {"track"},
+    "docker": {"build"},
+    "jinja2": {"build"},
+    "adbutils": {"targets"},
+    "paramiko": {"targets"},
+    "pymobiledevice3": {"targets"},
+}
+"""Packages that only one part may know, wherever in a file it imports them."""
+HEAVY = {"mlflow", "docker", "paramiko", "adbutils", "pymobiledevice3", "numpy", "scipy", "requests", "jinja2", "rich"}
+
+
+def _layer(part: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "_data" not in path.parts)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_go_down(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part in ("__init__", "__main__"):
+        return
+    for name in _imports(path):
+        root, *rest = name.split(".")
+        if root == "meltrepro" and rest and rest[0] not in ("__version__",):
+            assert _layer(rest[0]) <= _layer(part), f"{path.name} imports {name}, which is above it"
+            if rest[0] == "lab":
+                assert part in ("cli", "lab")
+        if root in OWNERS:
+            assert part in OWNERS[root], f"only {OWNERS[root]} may import {root}"
+
+
+def test_there_is_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in _modules():
+        module = ".".join(("meltrepro", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names: set[str] = set()
+        for node in tree.body:  # imports inside functions run late and cannot make a circle
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[module] = names
+    graph = {
+        module: {name for name in names if name in graph and name != "meltrepro"} for module, names in graph.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above, module))
+        if module not in done:
+            for name in sorted(graph[module]):
+                visit(name, (*above, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["validate", "specs/quickstart.yaml"]])
+def test_a_quick_command_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from meltrepro.cli.app import main; status = main(sys.argv[1:]); "
+        f"print(sorted({HEAVY!r} & set(sys.modules)), status, file=sys.stderr)"
+    )
+    root = PACKAGE.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.strip().endswith("[] 0"), done.stderr

@@ -1,0 +1,105 @@
+"""Locks: written in a stable order, read back the same, refused when damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.errors import LockError
+from meltrepro.spec.lock import (
+    Lock,
+    LockedArtifact,
+    LockedBase,
+    LockedPackage,
+    LockedSource,
+    LockedToolchain,
+    dump_lock,
+    load_lock,
+    lock_path,
+)
+
+DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
+NAME = st.from_regex(r"[a-z][a-z0-9.:=*/_-]{0,30}", fullmatch=True)
+SOURCE = st.builds(
+    LockedSource,
+    digest=DIGEST,
+    size=st.none() | st.integers(0, 10**12),
+    filename=st.none() | NAME,
+    archive=st.none() | DIGEST,
+)
+PACKAGE = st.builds(
+    LockedPackage,
+    version=st.sampled_from(["3.25", "1:2.41.5-0+deb13u1", "9.7-3"]),
+    architecture=st.just("amd64"),
+    digest=DIGEST,
+)
+LOCK = st.builds(
+    Lock,
+    lock=st.just(1),
+    manifest=DIGEST,
+    sources=st.dictionaries(NAME, SOURCE, max_size=3),
+    prompts=st.dictionaries(NAME, DIGEST, max_size=2),
+    base=st.none()
+    | st.builds(LockedBase, suite=st.just("trixie"), layer=DIGEST, packages=st.dictionaries(NAME, PACKAGE, max_size=3)),
+    toolchain=st.none()
+    | st.builds(
+        LockedToolchain, digest=DIGEST, image=st.just("sha256:0"), wheels=st.dictionaries(NAME, DIGEST, max_size=2)
+    ),
+    recipes=st.dictionaries(NAME, DIGEST, max_size=2),
+    artifacts=st.dictionaries(NAME, st.builds(LockedArtifact, key=DIGEST, digest=DIGEST), max_size=3),
+)
+A, B = "a" * 64, "b" * 64
+
+
+@given(LOCK)
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
+    path = tmp_path_factory.mktemp("lock") / "x.lock.yaml"
+    path.write_text(dump_lock(lock))
+    assert load_lock(path) == lock
+
+
+def test_one_pin_is_one_line(tmp_path: Path) -> None:
+    before = Lock(lock=1, manifest=A, sources={"x": LockedSource(digest=A), "y": LockedSource(digest=A)})
+    after = before.model_copy(update={"sources": {**before.sources, "x": LockedSource(digest=B)}})
+    old, new = dump_lock(before).splitlines(), dump_lock(after).splitlines()
+    assert sum(a != b for a, b in zip(old, new, strict=True)) == 1
+
+
+def test_the_order_of_making_does_not_show() -> None:
+    sources = {"x": LockedSource(digest=A), "y": LockedSource(digest=B)}
+    turned = dict(reversed(sources.items()))
+    assert dump_lock(Lock(lock=1, manifest=A, sources=sources)) == dump_lock(Lock(lock=1, manifest=A, sources=turned))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lock: 2\nmanifest: " + A, "format version 2, expected 1"),
+        ("lock: 1\nmanifest: 12", "manifest"),
+        ("lock: 1\nmanifest: [", "lock.yaml:"),
+        ("", "format version None"),
+        ("lock: 1\nmanifest: " + A + "\nextra: 1\n", "extra"),
+    ],
+)
+def test_a_damaged_lock_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "x.lock.yaml"
+    path.write_text(text)
+    with pytest.raises(LockError, match=expected) as caught:
+        load_lock(path)
+    assert caught.value.hint
+
+
+def test_a_newer_format_says_to_update(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock.yaml"
+    path.write_text("lock: 7\n")
+    with pytest.raises(LockError) as caught:
+        load_lock(path)
+    assert "newer meltrepro" in str(caught.value.hint)
+
+
+def test_no_lock_is_no_error(tmp_path: Path) -> None:
+    assert load_lock(tmp_path / "none.lock.yaml") is None
+    assert lock_path(Path("a/spec.yaml")) == Path("a/spec.lock.yaml")
