@@ -86,6 +86,7 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
 
 def _prepare(uri: str) -> None:
     """Make a database that is not there yet, or see whether a server is, before anything waits for it in vain."""
+    quiet.settle()
     local = places.local_database(uri)
     if local is not None:
         database.ensure(local)

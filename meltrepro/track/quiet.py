@@ -21,11 +21,16 @@ ENVIRONMENT = {
 }
 
 
+def settle() -> None:
+    """Put the variables in place for this process; MLflow reads most of them whenever it needs them."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Import mlflow inside this block."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    settle()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

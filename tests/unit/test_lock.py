@@ -80,7 +80,7 @@ def test_the_order_of_making_does_not_show() -> None:
         ("lock: 2\nmanifest: " + A, "format version 2, expected 1"),
         ("lock: 1\nmanifest: 12", "manifest"),
         ("lock: 1\nmanifest: [", "lock.yaml:"),
-        ("", "format version None"),
+        ("", "the file is empty"),
         ("lock: 1\nmanifest: " + A + "\nextra: 1\n", "extra"),
     ],
 )
