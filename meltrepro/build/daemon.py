@@ -1,4 +1,4 @@
-"""Docker engines: find the one that answers, or run a private one where nobody else may start it.
+"""Docker engines: find the one that answers, or run a private one where no service manager does.
 
 The private engine needs no network (builds have none), keeps everything below the cache folder, and is started by
 `meltrepro doctor --fix` alone.
@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -23,106 +24,193 @@ from meltrepro.settings import Settings
 
 if TYPE_CHECKING:
     import docker
+    import psutil
 
 _HINT = "start one with: meltrepro doctor --fix; or work without: --engine process"
 _SYSTEM_SOCKET = Path("/var/run/docker.sock")
-_SOCKET_LIMIT = 100
-"""Unix socket paths may have 107 bytes."""
+_SOCKET_LIMIT = 107
+"""Bytes that the path of a Unix socket may have."""
+_LONGEST_SOCKET = "exec/containerd/containerd.sock.ttrpc"
+_PING_S = 10
+_REQUEST_S = 600
 _START_S = 60.0
+_STOP_S = 30.0
 
 
 def connect(settings: Settings, environ: Mapping[str, str] = os.environ) -> docker.DockerClient:
     """A client of the engine: DOCKER_HOST, our private one, the system's; raises `EngineError` where none answers."""
+    tried = []
+    for source in _candidates(settings, environ):
+        try:
+            return _client(source)
+        except EngineError as error:
+            tried.append(f"{source['DOCKER_HOST']} ({error.message})")
+    hint = _HINT
+    if any("Permission denied" in one for one in tried):
+        hint = "you may not use its socket: run as root or in the group docker; or work without: --engine process"
+    raise EngineError("no Docker engine answers; tried " + ", ".join(tried or ["no socket"]), hint=hint)
+
+
+def _client(environ: Mapping[str, str]) -> docker.DockerClient:
     import docker
     import requests
     from docker.errors import DockerException
+    from docker.utils import kwargs_from_env
 
-    tried = []
-    for url in _candidates(settings, environ):
-        try:
-            client = docker.DockerClient(base_url=url, timeout=600)
-            client.ping()
-        except (DockerException, requests.RequestException) as error:
-            tried.append(f"{url} ({str(error).splitlines()[0][:120]})")
-            continue
-        return client
-    raise EngineError("no Docker engine answers; tried " + ", ".join(tried or ["no socket"]), hint=_HINT)
+    try:
+        # A hung engine must be noticed at once; the requests that follow may be builds and take their time.
+        client = docker.DockerClient(**kwargs_from_env(environment=dict(environ)), timeout=_PING_S)
+        client.ping()
+    except (DockerException, requests.RequestException, OSError, ValueError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise EngineError(reason.splitlines()[0][:160], hint=_HINT) from error
+    client.api.timeout = _REQUEST_S
+    return client
 
 
-def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     if environ.get("DOCKER_HOST"):
-        yield environ["DOCKER_HOST"]
+        yield environ
         return
-    for path in (_socket(settings), _SYSTEM_SOCKET):
-        if path.exists():
-            yield f"unix://{path}"
+    if _is_ours(_folder(settings)) and _socket(settings).exists():
+        yield _address(settings)
+    if _SYSTEM_SOCKET.exists():
+        yield {"DOCKER_HOST": f"unix://{_SYSTEM_SOCKET}"}
 
 
 def running(settings: Settings) -> int | None:
     """Process id of our private engine, or `None`."""
     try:
         pid = int(_pid_file(settings).read_text())
-        command = Path("/proc", str(pid), "cmdline").read_bytes()
+        command = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    return pid if b"dockerd" in command and str(_data(settings)).encode() in command else None
+    return pid if b"dockerd" in command[0] and os.fsencode(_data(settings)) in command else None
 
 
 def start(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Start the private engine unless it runs; raises `EngineError` with its log's last lines where it does not come up."""
-    if running(settings) is not None:
-        return
-    program = shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if program is None:
-        raise EngineError("dockerd is not installed", hint="apt-get install docker.io")
-    settings.run.mkdir(parents=True, exist_ok=True)
+    """Start the private engine unless it runs, and wait until it answers; `announce` is told before anything happens.
+
+    Raises `EngineError` with the last lines of its log where it does not come up.
+    """
+    from meltrepro.store.locks import exclusive
+
+    with exclusive(settings.run / "dockerd.lock", "starting a Docker engine", announce):
+        if running(settings) is not None:
+            _wait(settings, None)
+            return
+        program = shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if program is None:
+            raise EngineError("dockerd is not installed", hint="as root: apt-get install docker.io")
+        announce(f"starting a private Docker engine, data in {_data(settings)}, log in {_log(settings)}")
+        _clear(settings)  # what an engine that was killed has left
+        process = _spawn(settings, program)
+        try:
+            _wait(settings, process)
+        except BaseException:
+            process.kill()
+            process.wait()
+            _clear(settings)
+            raise
+
+
+def _spawn(settings: Settings, program: str) -> subprocess.Popen[bytes]:
+    folder = _folder(settings)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder):
+        raise EngineError(f"{folder} belongs to somebody else", hint="remove it, or set MELTREPRO_CACHE")
     _data(settings).mkdir(parents=True, exist_ok=True)
-    log = settings.run / "dockerd.log"
-    announce(f"starting a private Docker engine, data in {_data(settings)}, log in {log}")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    with _log(settings).open("wb") as output:
+        return subprocess.Popen(
             [
                 program,
                 *("--host", f"unix://{_socket(settings)}", "--data-root", str(_data(settings))),
-                *("--exec-root", str(_short(settings) / "exec"), "--pidfile", str(_pid_file(settings))),
-                *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
+                *("--exec-root", str(folder / "exec"), "--pidfile", str(_pid_file(settings))),
+                *("--bridge=none", "--iptables=false", "--ip6tables=false"),
             ],
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _wait(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
+    """Until the engine answers; `process` is ours to watch where we started it."""
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
         with contextlib.suppress(EngineError):
-            connect(settings, {"DOCKER_HOST": f"unix://{_socket(settings)}"}).close()
+            _client(_address(settings)).close()
             return
         time.sleep(0.2)
-    tail = "\n".join("    " + line for line in log.read_text(errors="replace").splitlines()[-8:])
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    raise EngineError(f"the private Docker engine did not come up:\n{tail}", hint=f"its whole log is in {log}")
+    tail = "\n".join("    " + line for line in _log(settings).read_text(errors="replace").splitlines()[-8:])
+    raise EngineError(f"the private Docker engine did not come up:\n{tail}", hint=f"its log is {_log(settings)}")
 
 
 def stop(settings: Settings) -> bool:
-    """Stop the private engine with everything that it started; returns whether it ran."""
+    """Stop the private engine with its containers and helpers, and undo its mounts; returns whether it ran."""
     pid = running(settings)
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while running(settings) is not None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    # dockerd is the leader of its session; whatever of it is left (containerd, shims) goes with the group.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    shutil.rmtree(_short(settings), ignore_errors=True)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_S
+        while running(settings) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if running(settings) is not None:
+            os.kill(pid, signal.SIGKILL)
+    return _clear(settings) or pid is not None
+
+
+def _clear(settings: Settings) -> bool:
+    """End what a private engine left behind: helpers with their containers, mounts, sockets; whether a process ran."""
+    import psutil
+
+    left = list(_helpers(settings))
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+    for mount in _mounts(settings):
+        subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
+    if _is_ours(_folder(settings)) and not _mounts(settings):
+        shutil.rmtree(_folder(settings), ignore_errors=True)
     _pid_file(settings).unlink(missing_ok=True)
-    return True
+    return bool(left)
+
+
+def _helpers(settings: Settings) -> Iterator[psutil.Process]:
+    """containerd, its shims and what runs below those; all of them are told our folder, and each has its own session."""
+    import psutil
+
+    mark = str(_folder(settings) / "exec") + os.sep
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            program, *arguments = process.cmdline() or [""]
+            if "containerd" in program and any(mark in argument for argument in arguments):
+                yield from process.children(recursive=True)
+                yield process
+
+
+def _mounts(settings: Settings) -> list[Path]:
+    """Mount points in the engine's folders, the deepest first."""
+    points = [
+        Path(line.split()[4].encode().decode("unicode_escape"))
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    ]
+    folders = (_data(settings), _folder(settings))
+    return sorted((point for point in points if any(point.is_relative_to(one) for one in folders)), reverse=True)
+
+
+def _address(settings: Settings) -> Mapping[str, str]:
+    return {"DOCKER_HOST": f"unix://{_socket(settings)}"}
 
 
 def _data(settings: Settings) -> Path:
     return settings.cache / "docker"
+
+
+def _log(settings: Settings) -> Path:
+    return settings.run / "dockerd.log"
 
 
 def _pid_file(settings: Settings) -> Path:
@@ -130,13 +218,22 @@ def _pid_file(settings: Settings) -> Path:
 
 
 def _socket(settings: Settings) -> Path:
-    return _short(settings) / "docker.sock"
+    return _folder(settings) / "docker.sock"
 
 
-def _short(settings: Settings) -> Path:
+def _folder(settings: Settings) -> Path:
     """The folder of sockets; a short one elsewhere where the cache's path is too long for them."""
     folder = settings.run / "docker"
-    if len(str(folder / "exec" / "containerd" / "containerd-debug.sock")) <= _SOCKET_LIMIT:
+    if len(os.fsencode(folder / _LONGEST_SOCKET)) <= _SOCKET_LIMIT:
         return folder
     key = hashlib.sha256(os.fsencode(settings.run)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"meltrepro-{os.getuid()}-{key}"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is there and nobody else's; anybody can make one below /tmp, with a socket of theirs in it."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.errors import TrackingError, TrialFailed
+from meltrepro.errors import Interrupted, TrackingError, TrialFailed
 
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
@@ -59,9 +59,12 @@ def command(
         require_cells(session.plan)
         setup = prepare(session, tuple(only), tracked=track)
         result = conduct(setup, session.settings, session.workshop.sink, new=new, fail_fast=fail_fast)
-        untracked = _track(session, result) if result.campaign.document.tracking.enabled else None
     show_results(result.campaign.folder)
-    _advise(result, untracked)
+    typer.echo(f"records: {result.campaign.folder}")
+    if result.campaign.document.tracking.enabled:
+        _track(session, result, quiet=quiet)
+    if result.tally.left:
+        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
     if result.tally.failed:
         raise _failed(result)
 
@@ -132,28 +135,26 @@ def _kept_files(built: Built) -> dict[str, Mapping[str, bytes]]:
     return dict(kept)
 
 
-def _track(session: Session, result: Result) -> TrackingError | None:
-    """Log the campaign; what fails here is a debt and no failure of the run."""
+def _track(session: Session, result: Result, *, quiet: bool) -> None:
+    """Log the campaign; a server that does not answer is a debt and no failure of the run."""
+    from meltrepro import interrupts
+    from meltrepro.cli.console import console
     from meltrepro.track.mlflow_tracker import sync
     from meltrepro.track.places import choose_uri
 
     uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
     try:
-        sync(result.campaign.folder, uri, session.workshop.sink)
+        with interrupts.raising(), console(quiet=quiet) as sink:
+            sync(result.campaign.folder, uri, sink)
     except TrackingError as error:
-        return error
-    return None
-
-
-def _advise(result: Result, untracked: TrackingError | None) -> None:
-    typer.echo(f"records: {result.campaign.folder}")
-    if untracked is not None:
-        typer.echo(f"not logged to MLflow: {untracked.message}", err=True)
-        typer.echo("next: log it when the server is back with: meltrepro sync", err=True)
-    elif result.campaign.document.tracking.enabled:
-        typer.echo("compare the cells in MLflow with: meltrepro ui")
-    if result.tally.left:
-        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
+        typer.echo(f"not logged to MLflow: {error.message}", err=True)
+        typer.echo("next: log it when that is mended, with: meltrepro sync", err=True)
+        return
+    except Interrupted as error:
+        raise Interrupted(
+            "stopped while logging to MLflow; the records are complete", hint="log the rest with: meltrepro sync"
+        ) from error
+    typer.echo("compare the cells in MLflow with: meltrepro ui")
 
 
 def _failed(result: Result) -> TrialFailed:

@@ -54,7 +54,7 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     for name, cell in zip(names, record.cells, strict=True):
         values = [_shown(cell.summaries.get(column.metric), column) for column in _COLUMNS]
         table.add_row(Text(name), _counted(cell), *values)
-    out.print(f"{record.id}: {pattern}", markup=False, soft_wrap=True)
+    out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
     out.print(
         "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
     )

@@ -16,7 +16,10 @@ def attach(folders: Sequence[Path], files: Mapping[str, str]) -> int:
     places = [place for folder in folders for place in open_ledger(folder).document.places]
     if not places:
         return 0  # mlflow takes seconds to import
-    from mlflow import MlflowClient
+    from meltrepro.track import quiet
+
+    with quiet.importing():
+        from mlflow import MlflowClient
 
     from meltrepro.track.mlflow_tracker import plainly
 

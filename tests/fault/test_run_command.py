@@ -1,0 +1,113 @@
+"""`meltrepro run` from its arguments to its exit code; only building is left out, the runner is the rig's script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meltrepro.cli import run
+from meltrepro.cli.app import main
+from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
+from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.targets.host import host_id
+from meltrepro.targets.lock import hold, lock_path
+from tests.fault import rig
+
+MANIFEST = {
+    "meltrepro": 1,
+    "name": "command",
+    "models": {"m": {"source": {"file": "m.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}},
+    "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
+    "workloads": {"chat": {"conversations": [["Hi"]]}},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(MANIFEST))
+    return path
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, folder: Path, **orders: str) -> None:
+    """Let the command conduct the rig's campaign in place of one that would have to be built."""
+    protocol = {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"}
+    monkeypatch.setattr(run, "prepare", lambda *_, **__: rig.make_setup(folder, rig.Spec(orders, protocol)))
+
+
+def test_all_goes_well(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(monkeypatch, spec.parent, one="sleep 0", two="sleep 0")
+    assert main(["run", str(spec), "--no-track"]) == 0
+    out, err = capsys.readouterr()
+    assert "one   2" in out
+    assert "records: " in out
+    assert "trial 4/4 m/as-is/f/host/two r001" in err
+    (folder,) = campaign_folders(spec.parent / "home/records")
+    assert read_campaign(folder).finished
+
+
+def test_some_trials_fail(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(monkeypatch, spec.parent, bad="exit 3", good="sleep 0")
+    assert main(["run", str(spec), "--no-track", "--quiet"]) == TrialFailed.exit_code
+    out, err = capsys.readouterr()
+    assert "bad   0/2" in out
+    assert "good    2" in out, "everything else went on"
+    assert (
+        "2 trials failed:\n  m/as-is/f/host/bad r000: runner-error: exit status 3, the model cannot be loaded\n" in err
+    )
+    assert "trial 1/4" not in err
+
+
+def test_fail_fast_then_go_on(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(monkeypatch, spec.parent, bad="exit 3", good="sleep 0")
+    assert main(["run", str(spec), "--no-track", "--fail-fast"]) == TrialFailed.exit_code
+    assert "3 trials were not run; the same command goes on" in capsys.readouterr().err
+    assert main(["run", str(spec), "--no-track"]) == TrialFailed.exit_code
+    assert "going on with" in capsys.readouterr().err
+    assert len(campaign_folders(spec.parent / "home/records")) == 1
+
+
+def test_a_busy_device(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(monkeypatch, spec.parent, good="sleep 0")
+    with hold(lock_path(rig.settings(spec.parent).run, host_id()), "another"):
+        assert main(["run", str(spec), "--no-track"]) == DeviceBusy.exit_code
+    assert "another (process" in capsys.readouterr().err
+    assert campaign_folders(spec.parent / "home/records") == []
+
+
+def test_a_dead_tracking_server_costs_nothing(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TrackingError("nobody answers")
+
+    prepared(monkeypatch, spec.parent, good="sleep 0")
+    monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", refuse)
+    assert main(["run", str(spec)]) == 0
+    out, err = capsys.readouterr()
+    assert "good" in out
+    assert "not logged to MLflow: nobody answers" in err
+    assert "meltrepro sync" in err
+
+
+def test_an_interrupt_while_logging_loses_nothing(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    prepared(monkeypatch, spec.parent, good="sleep 0")
+    monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", interrupted)
+    assert main(["run", str(spec)]) == 130
+    assert "the records are complete" in capsys.readouterr().err
+
+
+def test_nothing_to_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(spec), "--set", "models.m.context=16"]) == 4
+    assert "needs a context of 2048 tokens, model m has 16" in capsys.readouterr().err
