@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
+"""Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
 REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the folder that it lies in; integration tests may take long, they build and measure."""
+    """Mark each test by the folder that it lies in, and limit its time by that."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
-        if folder in ("unit", "contract", "fault", "integration"):
+        if folder in TIMEOUT_S:
             item.add_marker(getattr(pytest.mark, folder))
-        if folder == "integration" and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(1800))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT_S[folder]))
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,7 @@ def _spawn(settings: Settings, program: str) -> subprocess.Popen[bytes]:
 def _wait(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
     """Until the engine answers; `process` is ours to watch where we started it."""
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
+    while time.monotonic() < deadline and (process.poll() is None if process else running(settings) is not None):
         with contextlib.suppress(EngineError):
             _client(_address(settings)).close()
             return

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
+import socket
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from meltrepro.errors import EngineError
 from meltrepro.settings import Settings
 
 _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
+_ANSWER_S = 3.0
 
 
 class State(StrEnum):
@@ -39,20 +42,28 @@ class Check:
 
 @dataclass(frozen=True)
 class Tool:
-    """A program and the Debian package that has it."""
+    """A program or file, and the Debian package that has it."""
 
-    program: str
+    name: str
+    """What PATH is searched for, or an absolute path."""
     package: str
     purpose: str
     required: bool = False
     for_tests: bool = False
+    offered: bool = False
+    """Not required, but small, and `--fix` installs it too."""
 
 
 TOOLS = (
-    Tool("dockerd", "docker.io", "engine docker, the default", for_tests=True),
     Tool("mmdebstrap", "mmdebstrap", "base image of every build", required=True),
     Tool("dpkg-deb", "dpkg", "base image of every build", required=True),
-    Tool("bwrap", "bubblewrap", "engine process, for machines without containers", for_tests=True),
+    Tool(
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "debian-archive-keyring",
+        "base image with the packages of today (meltrepro lock --upgrade base)",
+        offered=True,
+    ),
+    Tool("bwrap", "bubblewrap", "engine process, for machines without containers", for_tests=True, offered=True),
     Tool("git", "git", "sources of kind git", for_tests=True),
     Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
@@ -60,23 +71,29 @@ TOOLS = (
     Tool("adb", "adb", "Android devices (a later version)"),
     Tool("ssh", "openssh-client", "boards behind SSH (a later version)"),
 )
+DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 
 
-def run_checks(settings: Settings) -> list[Check]:
-    """Look at everything; changes nothing."""
-    checks: list[Callable[[Settings], Check]] = [_python, _engine, _disk, _memory, _store, _tracking]
-    return [check(settings) for check in checks] + [_tool(tool) for tool in TOOLS]
+def run_checks(settings: Settings, *, tests: bool = False) -> list[Check]:
+    """Look at everything; with `tests`, what only the test suite needs counts as required. Changes nothing."""
+    checks: list[Callable[[Settings], Check]] = [_python, _engine, _disk, _memory, _store, _records, _tracking]
+    return [check(settings) for check in checks] + [
+        _tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS
+    ]
 
 
-def find(program: str) -> str | None:
-    """Where a program is, also where only root's PATH would look."""
-    return shutil.which(program, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin")
+def find(name: str) -> str | None:
+    """Where a program is, also where only root's PATH would look; absolute paths of files are themselves."""
+    if name.startswith("/"):
+        return name if Path(name).is_file() else None
+    return shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin")
 
 
 def _tool(tool: Tool) -> Check:
-    where = find(tool.program)
+    where = find(tool.name)
     state = State.ok if where else State.missing if tool.required else State.optional
-    return Check(tool.program, state, where or "not here", tool.purpose, f"apt-get install {tool.package}")
+    name = tool.package if tool.name.startswith("/") else tool.name
+    return Check(name, state, where or "not here", tool.purpose, f"apt-get install {tool.package}")
 
 
 def _python(_: Settings) -> Check:
@@ -84,26 +101,32 @@ def _python(_: Settings) -> Check:
 
 
 def _engine(settings: Settings) -> Check:
-    from meltrepro.build.daemon import connect
+    from meltrepro.build.daemon import connect, running
 
-    remedy = "meltrepro doctor --fix, or use --engine process"
+    name, purpose = "docker engine", "builds and containers"
     try:
         client = connect(settings)
     except EngineError as error:
-        return Check("docker engine", State.missing, error.message, "builds and containers", remedy)
-    info = client.info()
-    found = f"{info['ServerVersion']}, {info['Driver']}, {client.api.base_url.removeprefix('http+docker://')}"
-    client.close()
-    return Check("docker engine", State.ok, found, "builds and containers")
+        return Check(name, State.missing, error.message, purpose, error.hint or "meltrepro doctor --fix")
+    try:
+        info = client.info()
+    finally:
+        client.close()
+    pid = running(settings)
+    return Check(
+        name,
+        State.ok,
+        f"{info['ServerVersion']}, storage {info['Driver']}" + (f", private, process {pid}" if pid else ""),
+        purpose,
+    )
 
 
 def _disk(settings: Settings) -> Check:
-    folder = next(path for path in (settings.cache, *settings.cache.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_existing(settings.cache)).free
     state = State.ok if free >= _MIN_DISK else State.missing
-    return Check(
-        "disk", state, f"{free / 1e9:.1f} GB free at {settings.cache}", "sources, toolchain, models", "meltrepro gc"
-    )
+    found = f"{free / 1e9:.1f} GB free at {settings.cache}"
+    wanted = f"free {_MIN_DISK / 1e9:.0f} GB, e.g. with meltrepro gc; or set MELTREPRO_CACHE"
+    return Check("disk", state, found, "sources, toolchain, models", wanted)
 
 
 def _memory(_: Settings) -> Check:
@@ -113,28 +136,38 @@ def _memory(_: Settings) -> Check:
 
 
 def _store(settings: Settings) -> Check:
-    folder = next(path for path in (settings.cache, *settings.cache.parents) if path.exists())
-    writable = os.access(folder, os.W_OK)
-    state = State.ok if writable else State.missing
-    return Check("store", state, str(settings.cache), "everything that is fetched or built", "set MELTREPRO_CACHE")
+    return _writable("store", settings.cache, "everything that is fetched or built", "set MELTREPRO_CACHE")
+
+
+def _records(settings: Settings) -> Check:
+    return _writable("records", settings.home, "results", "set MELTREPRO_HOME")
+
+
+def _writable(name: str, folder: Path, purpose: str, remedy: str) -> Check:
+    try:
+        tempfile.TemporaryFile(dir=_existing(folder)).close()  # nothing less tells of quotas and read-only mounts
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        return Check(name, State.missing, f"{folder} cannot be written: {reason}", purpose, remedy)
+    return Check(name, State.ok, str(folder), purpose)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _tracking(settings: Settings) -> Check:
+    name, purpose = "tracking", "results in MLflow"
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
-    return Check("tracking", State.ok, uri.rpartition("@")[2], "results in MLflow")
-
-
-def debian() -> bool:
-    """Whether packages come from apt here."""
-    return Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
-
-
-def systemd() -> bool:
-    """Whether systemd runs here, and so starts services."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def apt(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run apt-get without questions and without starting services that it installs."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(["apt-get", "-q", *arguments], env=environment, capture_output=True, text=True, check=False)
+    parts = urlsplit(uri)
+    shown = uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)  # credentials stay out
+    if parts.scheme not in ("http", "https"):
+        return Check(name, State.ok, shown, purpose)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        remedy = "start it, or unset MLFLOW_TRACKING_URI; meltrepro sync logs later what was measured meanwhile"
+        return Check(name, State.optional, f"{shown} does not answer: {error}", purpose, remedy)
+    return Check(name, State.ok, f"{shown} answers", purpose)

@@ -5,26 +5,21 @@ from __future__ import annotations
 import json as json_module
 import os
 import subprocess
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
 from meltrepro.cli import checks
-from meltrepro.cli.checks import State
-from meltrepro.errors import EngineError, MeltreproError
+from meltrepro.cli.checks import Check, State
+from meltrepro.errors import EngineError
 from meltrepro.settings import Settings
-
-
-class DoctorError(MeltreproError):
-    """Something that the default path needs is missing."""
-
-    exit_code = 20
 
 
 def command(
     fix: Annotated[bool, typer.Option("--fix", help="Install and start what the default path needs.")] = False,
-    tests: Annotated[bool, typer.Option("--tests", help="With --fix: also what the test suite needs.")] = False,
+    tests: Annotated[bool, typer.Option("--tests", help="Count in what only the test suite needs.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the private engine that --fix started.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
@@ -37,65 +32,66 @@ def command(
         return
     if fix:
         _fix(settings, tests=tests)
-    found = checks.run_checks(settings)
+    found = checks.run_checks(settings, tests=tests)
     if json:
-        typer.echo(json_module.dumps([vars(check) for check in found], indent=2))
+        typer.echo(json_module.dumps([asdict(check) for check in found], indent=2))
     else:
-        width = max(len(check.name) for check in found)
-        for check in found:
-            typer.echo(f"{check.state:9}{check.name:{width + 2}}{check.found}")
-            if check.state is not State.ok:
-                typer.echo(f"{'':9}{'':{width + 2}}for {check.purpose}; {check.remedy}")
+        _print(found)
     missing = [check for check in found if check.state is State.missing]
     if missing:
-        raise DoctorError(
-            f"missing: {', '.join(check.name for check in missing)}",
-            hint="; ".join(dict.fromkeys(check.remedy for check in missing))
-            + ", or all at once: meltrepro doctor --fix",
-        )
+        remedies = "; ".join(dict.fromkeys(check.remedy for check in missing))
+        again = "" if fix else f"; or let it do what it may: meltrepro doctor --fix{' --tests' if tests else ''}"
+        raise EngineError(f"missing: {', '.join(check.name for check in missing)}", hint=remedies + again)
+
+
+def _print(found: list[Check]) -> None:
+    width = max(len(check.name) for check in found) + 2
+    for check in found:
+        typer.echo(f"{check.state:10}{check.name:{width}}{check.found}")
+        if check.state is not State.ok:
+            typer.echo(f"{'':{10 + width}}for {check.purpose}; {check.remedy}")
+
+
+def _say(text: str) -> None:
+    """What is about to be done; on stderr, since stdout may be JSON."""
+    typer.echo(text, err=True)
 
 
 def _fix(settings: Settings, *, tests: bool) -> None:
-    wanted = [tool for tool in checks.TOOLS if tool.required or tool.program == "dockerd" or (tests and tool.for_tests)]
-    packages = sorted({tool.package for tool in wanted if checks.find(tool.program) is None})
-    if packages:
-        _install(packages)
-    _start_engine(settings)
-
-
-def _install(packages: list[str]) -> None:
-    line = f"apt-get update && apt-get install {' '.join(packages)}"
-    if not checks.debian():
-        raise DoctorError(f"not here: {', '.join(packages)}", hint="this is no Debian: install their like by hand")
-    if os.geteuid() != 0:
-        raise DoctorError(f"not here: {', '.join(packages)}", hint=f"run as root: {line}")
-    typer.echo(f"installing: {line}")
-    for attempt in range(3):
-        checks.apt(["update"])
-        result = checks.apt(["install", "-y", "--no-install-recommends", *packages])
-        if result.returncode == 0:
-            return
-        typer.echo(f"apt-get failed, try {attempt + 1} of 3")
-    tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-6:])
-    raise DoctorError(f"apt-get could not install {', '.join(packages)}:\n{tail}", hint=f"run by hand: {line}")
-
-
-def _start_engine(settings: Settings) -> None:
     from meltrepro.build import daemon
 
+    wanted = [tool for tool in checks.TOOLS if tool.required or tool.offered or (tests and tool.for_tests)]
+    refused: EngineError | None = None
     try:
         daemon.connect(settings).close()
-        return
     except EngineError as error:
-        if os.environ.get("DOCKER_HOST"):
-            raise
         refused = error
+        if not os.environ.get("DOCKER_HOST"):
+            wanted.append(checks.DOCKER)
+    packages = sorted({tool.package for tool in wanted if checks.find(tool.name) is None})
+    if packages:
+        from meltrepro.cli import apt
+
+        apt.install(packages, _say)
+    if refused is not None:
+        _start_engine(settings, refused)
+
+
+def _start_engine(settings: Settings, refused: EngineError) -> None:
+    from meltrepro.build import daemon
+    from meltrepro.cli import apt
+
+    if os.environ.get("DOCKER_HOST"):
+        raise EngineError(refused.message, hint="DOCKER_HOST names this engine: start it, or unset the variable")
     if os.geteuid() != 0:
-        raise DoctorError(refused.message, hint="run as root: systemctl start docker; or work with --engine process")
-    if checks.systemd():
-        typer.echo("starting: systemctl start docker")
-        subprocess.run(["systemctl", "start", "docker"], check=False)
-        daemon.connect(settings).close()
+        how = "systemctl start docker" if apt.systemd() else "meltrepro doctor --fix"
+        raise EngineError(refused.message, hint=f"run as root: {how}; or work without: --engine process")
+    if not apt.systemd():
+        daemon.start(settings, _say)
+        _say("it keeps running; stop it with: meltrepro doctor --stop")
         return
-    daemon.start(settings, typer.echo)
-    typer.echo("it keeps running; stop it with: meltrepro doctor --stop")
+    _say("starting: systemctl start docker")
+    result = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise EngineError(f"systemctl start docker: {result.stderr.strip()}", hint="see: journalctl -u docker -n 20")
+    daemon.connect(settings).close()

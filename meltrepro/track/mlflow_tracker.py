@@ -59,10 +59,17 @@ class TrackedCampaign:
     """Whether nothing is left to log: the campaign is finished and all of it is there."""
 
 
-def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail = "first") -> TrackedCampaign:
+def sync(
+    campaign_folder: Path,
+    uri: str,
+    sink: Sink = silent,
+    *,
+    detail: Detail = "first",
+    series_points: int = content.SERIES_POINTS,
+) -> TrackedCampaign:
     """Log whatever of a campaign is not in MLflow yet; the records are only read.
 
-    Raises `TrackingError` where MLflow cannot be reached or refuses, or nothing can be written beside it, and
+    A series of more than `series_points` values is thinned. Raises `TrackingError` where MLflow cannot be reached or refuses, or nothing can be written beside it, and
     `RecordError` where the folder holds no campaign.
     """
     campaign = read_campaign(campaign_folder)
@@ -79,7 +86,7 @@ def sync(campaign_folder: Path, uri: str, sink: Sink = silent, *, detail: Detail
         _prepare(uri)
         ledger = open_ledger(campaign_folder)
         try:
-            return _Sync(campaign, uri, ledger, sink, detail).run()
+            return _Sync(campaign, uri, ledger, sink, detail, series_points).run()
         finally:
             ledger.save()
 
@@ -115,12 +122,15 @@ def plainly(uri: str) -> Iterator[None]:
 class _Sync:
     """One pass over one campaign."""
 
-    def __init__(self, campaign: CampaignRecord, uri: str, ledger: Ledger, sink: Sink, detail: Detail) -> None:
+    def __init__(
+        self, campaign: CampaignRecord, uri: str, ledger: Ledger, sink: Sink, detail: Detail, series_points: int
+    ) -> None:
         self._campaign = campaign
         self._uri = uri
         self._ledger = ledger
         self._sink = sink
         self._detail = detail
+        self._series_points = series_points
         self._client = MlflowClient(tracking_uri=uri)
         self._traces = TracingClient(tracking_uri=uri)
 
@@ -267,9 +277,9 @@ class _Sync:
 
     def _trial(self, experiment_id: str, note: RunNote, cell: CellRecord, trial: TrialRecord) -> None:
         identity = [trial.outcome.attempt, trial.outcome.started_wall_ns]
-        with self._ledger.piece(note, f"series/{trial.name}", identity) as missing:
+        with self._ledger.piece(note, f"series/{trial.name}", [*identity, self._series_points]) as missing:
             if missing:
-                self._log_points(note, content.token_series(trial, trial.trace()))
+                self._log_points(note, content.token_series(trial, trial.trace(), self._series_points))
         with self._ledger.piece(note, f"trace/{trial.name}", identity) as missing:
             if missing:
                 self._trace(experiment_id, note, trace_of(self._campaign.id, cell.id, trial, trial.trace()), cell)

@@ -69,6 +69,8 @@ match order:
         sys.exit(0)
     case ["forget"]:
         sys.exit(0)
+    case ["eat"]:
+        eaten = [bytearray(1 << 20) for _ in range(1000)]
     case ["fill"]:
         try:
             while True:

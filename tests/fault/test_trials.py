@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -202,3 +206,38 @@ def test_a_profiled_trial_is_recorded_and_never_summarised(tmp_path: Path) -> No
     assert outcome.warmup
     assert json.loads((cell / "p000/request.json").read_text())["profile"] == "operators"
     assert json.loads((cell / "r000/request.json").read_text())["profile"] == "off"
+
+
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+"""Where control groups of version 1 limit memory."""
+
+
+@pytest.fixture
+def tight_memory() -> Iterator[Path]:
+    """A control group with 64 MB of memory."""
+    group = MEMORY_GROUPS / f"meltrepro-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+    except OSError as error:
+        pytest.skip(f"needs root and control groups of version 1: {error}")
+    yield group
+    group.rmdir()
+
+
+def test_the_out_of_memory_killer_is_recognised(tmp_path: Path, tight_memory: Path) -> None:
+    spec = rig.Spec({"hungry": "eat", "modest": "sleep 0"}, {**ONCE, "order": "as-written"})
+    join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+    program = [sys.executable, rig.__file__, str(tmp_path), spec.text()]
+    campaign = subprocess.run(
+        ["/bin/sh", "-c", join, str(tight_memory), *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(rig.__file__).parents[2])},
+    )
+    answer = json.loads(campaign.stdout.strip().splitlines()[-1])
+    (reason,) = answer["failed"]
+    assert reason.startswith("out-of-memory: the kernel killed the runner for lack of memory")
+    assert answer["ok"] == 1

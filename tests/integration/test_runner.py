@@ -80,7 +80,8 @@ class Runner:
         request = Request(
             model=str(self.model),
             context=512,
-            threads=2,
+            # Threads of the old release spin while they wait: on a busy machine, two are many times slower than one.
+            threads=1,
             batch=128,
             max_tokens=24,
             ignore_eos=False,
@@ -211,7 +212,7 @@ def test_warm_up_is_marked_and_can_be_left_out(runner: Runner) -> None:
     assert without.status == 0 and without.trace.warmup is None
 
 
-@pytest.mark.parametrize("option", [{"threads": 1}, {"batch": 5}, {"warmup_tokens": 0}])
+@pytest.mark.parametrize("option", [{"threads": 2}, {"batch": 5}, {"warmup_tokens": 0}])
 def test_greedy_tokens_depend_on_the_prompt_alone(runner: Runner, option: dict[str, int]) -> None:
     assert runner(**option).turn.token_ids == runner().turn.token_ids
 
@@ -219,7 +220,7 @@ def test_greedy_tokens_depend_on_the_prompt_alone(runner: Runner, option: dict[s
 def test_greedy_text_is_what_upstreams_own_program_says(runner: Runner) -> None:
     answer = runner(conversations=[[STORY]], max_tokens=40, batch=512).turn
     command = [*runner.bundle.command("main"), "-m", str(runner.model), "-p", STORY, "-n", "40", "-c", "512"]
-    command += ["-t", "2", "-b", "512", "--temp", "0", "--repeat-penalty", "1.0"]
+    command += ["-t", "1", "-b", "512", "--temp", "0", "--repeat-penalty", "1.0"]
     if runner.bundle.facts["release"] < "2025":
         command += ["--log-disable"]
     else:
@@ -291,7 +292,7 @@ def test_answer_with_broken_characters_is_still_valid_json(runner: Runner) -> No
 def test_drawn_tokens_follow_the_seed(runner: Runner) -> None:
     def tokens(seed: int, conversations: int = 1) -> list[tuple[int, ...]]:
         sampling = DRAWN.model_copy(update={"seed": seed})
-        run = runner(sampling=sampling, conversations=[[STORY]] * conversations, threads=1)
+        run = runner(sampling=sampling, conversations=[[STORY]] * conversations)
         return [turn.token_ids for turn in run.trace.turns]
 
     first, second = tokens(7, conversations=2)
@@ -349,7 +350,7 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], object]:
 
 
 BAD_REQUESTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda _: "", "is no JSON"),
+    (lambda _: "", "it is empty"),
     (lambda _: "{", "is no JSON"),
     (lambda _: "[" * 5000, "is no JSON"),
     (lambda _: '{"model": "\\ud800"}', "is no JSON"),
@@ -429,8 +430,12 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def gguf(version: int = 3, n_tensors: int = 1, n_values: int = 0, rest: bytes = b"") -> bytes:
-    return b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_values) + rest
+def gguf(
+    *, version: int = 3, n_tensors: int = 1, n_values: int = 1, values: bytes | None = None, rest: bytes = b""
+) -> bytes:
+    """The start of a GGUF file, by default with one harmless value and one tensor to come."""
+    harmless = struct.pack("<Q1sIB", 1, b"k", 0, 0)
+    return b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_values) + (harmless if values is None else values) + rest
 
 
 def tensor(name: bytes = b"t", extents: tuple[int, ...] = (32,), kind: int = 0, offset: int = 0) -> bytes:
@@ -444,18 +449,19 @@ BAD_MODELS: dict[str, tuple[bytes, str]] = {
     "header alone": (b"GGUF", "cut short"),
     "version 1": (gguf(version=1), "version 1; versions 2 and 3 are supported"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 1, 0), "version 50331648"),
-    "no tensors": (gguf(n_tensors=0), "holds no tensors"),
+    "no tensors": (gguf(n_tensors=0), "holds 0 tensors"),
+    "no values": (gguf(n_values=0), "0 metadata values"),
     "too many tensors": (gguf(n_tensors=2**60), "cut short"),
     "too many values": (gguf(n_values=2**60), "cut short"),
-    "endless key": (gguf(n_values=1, rest=struct.pack("<Q", 2**63) + b"key"), "cut short"),
+    "endless key": (gguf(values=struct.pack("<Q", 2**63) + b"key"), "cut short"),
     "unknown value type": (
-        gguf(n_values=1, rest=struct.pack("<Q", 1) + b"k" + struct.pack("<I", 77)),
+        gguf(values=struct.pack("<Q", 1) + b"k" + struct.pack("<I", 77)),
         "unknown type 77",
     ),
-    "nested array": (gguf(n_values=1, rest=struct.pack("<Q1sIIQ", 1, b"k", 9, 9, 1)), "array of unknown type 9"),
-    "endless array": (gguf(n_values=1, rest=struct.pack("<Q1sIIQ", 1, b"k", 9, 12, 2**61)), "cut short"),
+    "nested array": (gguf(values=struct.pack("<Q1sIIQ", 1, b"k", 9, 9, 1)), "array of unknown type 9"),
+    "endless array": (gguf(values=struct.pack("<Q1sIIQ", 1, b"k", 9, 12, 2**61)), "cut short"),
     "alignment 0": (
-        gguf(n_values=1, rest=struct.pack("<Q", 17) + b"general.alignment" + struct.pack("<II", 4, 0)),
+        gguf(values=struct.pack("<Q", 17) + b"general.alignment" + struct.pack("<II", 4, 0)),
         "general.alignment of 0",
     ),
     "no dimensions": (gguf(rest=tensor(extents=())), "0 dimensions"),
@@ -475,7 +481,9 @@ def test_bad_model(runner: Runner, name: str) -> None:
     content, message = BAD_MODELS[name]
     run = runner(model=str(write(runner.folder / "bad.gguf", content)))
     assert run.status == 3
-    assert message in run.error["message"] or "the framework aborted" in run.error["message"]
+    # What the file check lets through, the old release may answer with a crash; it must end the same way.
+    died = name == "no architecture" and "the framework died of signal" in run.error["message"]
+    assert died or message in run.error["message"]
 
 
 def test_model_that_is_not_there(runner: Runner) -> None:

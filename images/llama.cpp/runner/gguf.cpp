@@ -178,6 +178,9 @@ uint64_t check_gguf(const std::string & path) {
     }
     const auto n_tensors = reader.bounded(reader.read<uint64_t>());
     const auto n_values = reader.bounded(reader.read<uint64_t>());
+    if (n_tensors == 0 || n_values == 0) {
+        reader.fail("holds " + std::to_string(n_tensors) + " tensors and " + std::to_string(n_values) + " metadata values");
+    }
     uint64_t alignment = default_alignment;
     for (uint64_t i = 0; i < n_values; ++i) {
         const std::string key = reader.text();
@@ -187,9 +190,6 @@ uint64_t check_gguf(const std::string & path) {
         } else {
             skip_value(reader, type);
         }
-    }
-    if (n_tensors == 0) {
-        reader.fail("holds no tensors");
     }
     uint64_t end = 0;
     for (uint64_t i = 0; i < n_tensors; ++i) {

@@ -12,7 +12,9 @@
 #include "signals.h"
 
 #include <cstdio>
+#include <exception>
 #include <new>
+#include <string>
 #include <unistd.h>
 
 namespace melt {
@@ -39,7 +41,7 @@ void hold_conversations(const std::string & request_path, Events & events) {
     say_hello(events);
     const Request request = read_request(request_path);
 
-    set_abort_code(ExitCode::model);
+    enter_step(ExitCode::model);
     const uint64_t model_bytes = check_gguf(request.model);
     events.add("load_begin");
     const Model model(request.model, request.gpu_layers);
@@ -49,7 +51,7 @@ void hold_conversations(const std::string & request_path, Events & events) {
                             {"n_ctx_train", model.n_ctx_train()}});
     events.add("mem", memory_fields("load"));
 
-    set_abort_code(ExitCode::context);
+    enter_step(ExitCode::context);
     OperatorProfile profile;
     Context context(model, request, request.profile_operators ? &profile : nullptr);
     const auto kv_bytes = model.kv_bytes(context.n_ctx());
@@ -59,7 +61,7 @@ void hold_conversations(const std::string & request_path, Events & events) {
                            {"kv_bytes", kv_bytes ? Events::Fields(*kv_bytes) : Events::Fields(nullptr)}});
     events.flush();
 
-    set_abort_code(ExitCode::decode);
+    enter_step(ExitCode::decode);
     Session session(request, model, context, profile, events);
     session.warm_up();
     session.run();
@@ -91,7 +93,9 @@ int run(const std::string & request_path, const std::string & events_path) {
     } catch (const Failure & failure) {
         return give_up(events, static_cast<int>(failure.code), failure.what());
     } catch (const std::bad_alloc &) {
-        return give_up(events, static_cast<int>(ExitCode::decode), "out of memory");
+        return give_up(events, static_cast<int>(current_step()), "out of memory");
+    } catch (const std::exception & error) {
+        return give_up(events, static_cast<int>(current_step()), std::string("the framework threw: ") + error.what());
     }
     return static_cast<int>(ExitCode::ok);
 }

@@ -11,7 +11,7 @@ namespace melt {
 namespace {
 
 volatile sig_atomic_t requested = 0;
-volatile sig_atomic_t abort_code = static_cast<int>(ExitCode::bad_request);
+volatile sig_atomic_t step = static_cast<int>(ExitCode::bad_request);
 volatile sig_atomic_t events_file = -1;
 
 // Appends a number to a text; for handlers, where snprintf may not be called.
@@ -35,15 +35,17 @@ char * put(char * end, const char * text) {
 
 void on_stop(int signal) { requested = signal; }
 
-void on_abort(int) {
+void on_crash(int signal) {
     char line[160];
     char * end = put(line, "{\"e\":\"error\",\"t\":");
     end = put(end, monotonic_ns());
     end = put(end, ",\"code\":");
-    end = put(end, static_cast<int64_t>(abort_code));
-    end = put(end, ",\"message\":\"the framework aborted; its last lines on stderr say why\"}\n");
+    end = put(end, step);
+    end = put(end, ",\"message\":\"the framework died of signal ");
+    end = put(end, signal);
+    end = put(end, "; its last lines on stderr may say why\"}\n");
     const ssize_t written = write(events_file, line, static_cast<size_t>(end - line));
-    _exit(written < 0 ? static_cast<int>(ExitCode::events) : static_cast<int>(abort_code));
+    _exit(written < 0 ? static_cast<int>(ExitCode::events) : static_cast<int>(step));
 }
 
 void install(int signal, void (*handler)(int)) {
@@ -59,7 +61,9 @@ void install_signal_handlers(int events) {
     events_file = events;
     install(SIGTERM, on_stop);
     install(SIGINT, on_stop);
-    install(SIGABRT, on_abort);
+    for (const int signal : {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV}) {
+        install(signal, on_crash);
+    }
 }
 
 int stop_signal() { return requested; }
@@ -70,6 +74,8 @@ void throw_if_stopped() {
     }
 }
 
-void set_abort_code(ExitCode code) { abort_code = static_cast<int>(code); }
+void enter_step(ExitCode code) { step = static_cast<int>(code); }
+
+ExitCode current_step() { return static_cast<ExitCode>(step); }
 
 }  // namespace melt

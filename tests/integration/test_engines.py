@@ -1,0 +1,187 @@
+"""Every engine against one suite: the same recipe gives the same result, and nothing of this machine gets in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from meltrepro import settings
+from meltrepro.build.model import Artifact, Engine, Execution, Recipe
+from meltrepro.build.workshop import EngineName, Workshop
+from meltrepro.errors import BuildError
+from meltrepro.resources import image_file
+from meltrepro.spec.lock import Lock
+from meltrepro.steps import silent
+
+TRIPLE = "x86_64-linux-musl"
+PROGRAM = b"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "sleep")) { sleep(60); }
+    if (argc > 1 && !strcmp(argv[1], "abort")) { abort(); }
+    if (argc > 1 && !strcmp(argv[1], "write")) {
+        FILE *out = fopen("/out/result", "w");
+        if (!out) { perror("/out/result"); return 9; }
+        fputs(argv[2], out);
+        return fclose(out);
+    }
+    if (argc > 1 && !strcmp(argv[1], "read")) {
+        char line[64] = "";
+        FILE *in = fopen("/source", "r");
+        if (!in || !fgets(line, sizeof line, in)) { return 8; }
+        puts(line);
+        return fopen("/source", "w") ? 7 : 0;
+    }
+    fprintf(stderr, "said %d\\n", argc);
+    return argc > 1 ? atoi(argv[1]) : 0;
+}
+"""
+BUILD = b"""set -eu
+mkdir -p /out/bin
+cc -O2 -g0 -static -s -ffile-prefix-map=/recipe=/r /recipe/tool.c -o /out/bin/tool
+printf '{"triple": "x86_64-linux-musl"}\\n' > /out/bundle.json
+env | sort | grep -v -e '^JOBS=' -e '^HOSTNAME=' -e '^PWD=' -e '^OLDPWD=' -e '^SHLVL=' -e '^_=' > /out/environment
+tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' > /out/interfaces
+cat /inputs/data > /out/data
+(cd / && ls -d .git git home/* 2>/dev/null || true) > /out/leaks
+"""
+
+
+def recipe(data: Path, build: bytes = BUILD) -> Recipe:
+    return Recipe(
+        name="test/tool",
+        files={"build.sh": build, "tool.c": PROGRAM},
+        dockerfile=image_file("llama.cpp/Dockerfile.j2").decode(),
+        inputs={"data": data},
+        input_digests={"data": hashlib.sha256(data.read_bytes()).hexdigest()},
+        triple=TRIPLE,
+    )
+
+
+@pytest.fixture(scope="module")
+def workshop_engines(engine: None) -> Mapping[str, tuple[Workshop, Engine]]:
+    made: dict[str, tuple[Workshop, Engine]] = {}
+    names: tuple[EngineName, ...] = ("docker", "process")
+    for name in names:
+        workshop = Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), name)
+        made[name] = workshop, workshop.engine()
+    return made
+
+
+@pytest.fixture(params=["docker", "process"])
+def maker(
+    request: pytest.FixtureRequest, workshop_engines: Mapping[str, tuple[Workshop, Engine]]
+) -> tuple[Workshop, Engine]:
+    return workshop_engines[request.param]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.write_text("input\n")
+    return path
+
+
+def build(maker: tuple[Workshop, Engine], made: Recipe, folder: Path) -> Path:
+    out = folder / "out"
+    out.mkdir()
+    maker[1].build(made, out, folder / "build.log", silent, fresh=True)
+    return out
+
+
+def bundle(maker: tuple[Workshop, Engine], data: Path, folder: Path) -> Artifact:
+    store = maker[0].store
+    out = build(maker, recipe(data), folder)
+    with store.scratch() as scratch:
+        store.pack_tree(out, scratch / "tar", prefix="bundle")
+        digest = store.put_file(scratch / "tar", move=True)
+    path = store.unpack(digest) / "bundle"
+    return Artifact("test/tool", "bundle", "0" * 64, digest, store.path(digest), path, 0, "x86_64")
+
+
+def test_a_build_sees_its_inputs_and_nothing_else(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+    out = build(maker, recipe(data), tmp_path)
+    assert (out / "data").read_text() == "input\n"
+    assert (out / "interfaces").read_text().split() in ([], ["lo"])
+    assert (out / "leaks").read_text() == ""
+    variables = dict(line.split("=", 1) for line in (out / "environment").read_text().splitlines())
+    assert variables["ZIG_TARGET"] == TRIPLE
+    assert variables["PATH"] == "/opt/toolchain/bin:/usr/bin:/bin"
+    assert not any(name.startswith(("MELTREPRO", "PIP", "GIT", "PYTHON")) for name in variables)
+
+
+def test_both_engines_give_the_same_bytes(
+    workshop_engines: Mapping[str, tuple[Workshop, Engine]], data: Path, tmp_path: Path
+) -> None:
+    digests = set()
+    for name, made in workshop_engines.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        out = build(made, recipe(data), folder)
+        digests.add(hashlib.sha256((out / "bin" / "tool").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_failing_step_shows_its_last_lines_and_the_log(
+    maker: tuple[Workshop, Engine], data: Path, tmp_path: Path
+) -> None:
+    broken = recipe(data, b"echo it begins\necho the reason >&2\nexit 3\n")
+    with pytest.raises(BuildError, match="the reason") as caught:
+        build(maker, broken, tmp_path)
+    assert str(tmp_path / "build.log") in str(caught.value.hint)
+    assert "the reason" in (tmp_path / "build.log").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["5"], 5), (["abort"], 134)])
+def test_exit_statuses_come_back(
+    maker: tuple[Workshop, Engine], data: Path, tmp_path: Path, arguments: list[str], status: int
+) -> None:
+    made = bundle(maker, data, tmp_path)
+    errors = tmp_path / "stderr"
+    ended = maker[1].execute(Execution(argv=["/bundle/bin/tool", *arguments], bundle=made, stderr=errors))
+    assert (ended.status, ended.timed_out) == (status, False)
+    if status != 134:
+        assert errors.read_text().strip() == f"said {1 + len(arguments)}"
+
+
+def test_mounts_are_what_they_were_asked_to_be(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+    made = bundle(maker, data, tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+    written = Execution(argv=["/bundle/bin/tool", "write", json.dumps("a b")], bundle=made, writable={"/out": results})
+    assert maker[1].execute(written).status == 0
+    assert (results / "result").read_text() == '"a b"'
+    said = tmp_path / "stdout"
+    read = Execution(argv=["/bundle/bin/tool", "read"], bundle=made, readonly={"/source": data}, stdout=said)
+    assert maker[1].execute(read).status == 0
+    assert said.read_text().strip() == "input"
+
+
+def test_a_hang_is_ended(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+    made = bundle(maker, data, tmp_path)
+    ended = maker[1].execute(Execution(argv=["/bundle/bin/tool", "sleep"], bundle=made, timeout_s=2))
+    assert ended.timed_out
+
+
+def test_the_toolchain_image_has_the_id_that_we_computed(
+    workshop_engines: Mapping[str, tuple[Workshop, Engine]], data: Path, tmp_path: Path
+) -> None:
+    """The engine's own id of the loaded image, against the one that follows from the layers alone."""
+    import docker
+
+    from meltrepro.build.daemon import connect
+    from meltrepro.build.image import Image
+
+    workshop, engine = workshop_engines["docker"]
+    build((workshop, engine), recipe(data), tmp_path)
+    image = Image("meltrepro/toolchain", workshop.layers())
+    client: docker.DockerClient = connect(settings.load())
+    assert client.images.get(image.reference).id == image.id
+    client.close()

@@ -1,0 +1,97 @@
+"""The built wheel works outside any checkout, with the dependencies that it declares and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import ROOT
+
+Program = Callable[..., str]
+
+
+def check(command: list[str | Path], folder: Path, **variables: str) -> str:
+    """Run a program in a folder, with nothing in the environment that leads back to the checkout."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built with the locked backend; its version is where it should be found."""
+    folder = tmp_path_factory.mktemp("wheel")
+    check([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT], folder)
+    (wheel,) = folder.glob("meltrepro-*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment that holds the wheel and what it declares to need, at the locked versions."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert uv is not None, "make setup puts uv into .venv"
+    folder = tmp_path_factory.mktemp("clean")
+    check([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], folder)
+    pins = ["--constraints", ROOT / "requirements" / "dev.lock"]
+    check([uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", *pins, wheel], folder)
+    return folder / "venv"
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    """The example manifests in a folder outside the checkout."""
+    return Path(shutil.copytree(ROOT / "specs", tmp_path / "specs"))
+
+
+def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+    images = [path.relative_to(ROOT).as_posix() for path in (ROOT / "images").rglob("*") if path.is_file()]
+    assert sorted(name for name in names if "/images/" in name) == sorted(f"meltrepro/_data/{name}" for name in images)
+    assert "meltrepro/_data/schema/manifest.schema.json" in names
+    assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []
+
+
+def test_it_runs_from_its_own_environment(environment: Path, specs: Path) -> None:
+    code = "import meltrepro, sys; print(meltrepro.__file__); print('pytest' in sys.modules)"
+    where = check([environment / "bin" / "python", "-c", code], specs).splitlines()[0]
+    assert Path(where).is_relative_to(environment)
+    assert check([environment / "bin" / "meltrepro", "validate", "quickstart.yaml"], specs).startswith("ok")
+
+
+def test_its_schema_is_the_one_that_is_checked_in(environment: Path, tmp_path: Path) -> None:
+    schema = check([environment / "bin" / "meltrepro", "schema"], tmp_path)
+    assert schema == (ROOT / "docs" / "schema" / "manifest.schema.json").read_text(encoding="utf-8")
+    code = "from meltrepro import resources; print(resources.schema().read_text(encoding='utf-8'), end='')"
+    assert check([environment / "bin" / "python", "-c", code], tmp_path) == schema
+
+
+def test_its_recipes_give_the_identities_of_the_checkout(environment: Path, specs: Path) -> None:
+    arguments = ["plan", "quickstart.yaml", "--json"]
+    installed = json.loads(check([environment / "bin" / "meltrepro", *arguments], specs))
+    checkout = json.loads(check([sys.executable, "-m", "meltrepro", *arguments], specs))
+    assert installed == checkout
+    assert installed["cells"]
+
+
+def test_every_module_of_the_wheel_can_be_imported(environment: Path, tmp_path: Path) -> None:
+    """Whatever is imported must be declared: the development requirements are not here."""
+    code = (
+        "import importlib, pkgutil, meltrepro\n"
+        "names = [m.name for m in pkgutil.walk_packages(meltrepro.__path__, 'meltrepro.') if '__main__' not in m.name]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "print(len(names))"
+    )
+    assert int(check([environment / "bin" / "python", "-c", code], tmp_path)) > 50
