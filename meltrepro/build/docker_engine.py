@@ -29,6 +29,7 @@ from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError
+from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 
@@ -92,20 +93,22 @@ class DockerEngine:
         """Run the command in a container of the bundle's runtime image, without network."""
         with _engine_errors():
             image = self._load(runtime_image(execution.bundle))
-            container = self._client.containers.create(
-                image,
-                command=list(execution.argv),
-                network_mode="none",
-                user=f"{os.getuid()}:{os.getgid()}",
-                mounts=[
-                    *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
-                    *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
-                ],
-                # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                labels={_LABEL: "execution", _OWNER: execution.owner},
-            )
+            with held():  # an interrupt between creating and remembering would leave the container behind
+                container = self._client.containers.create(
+                    image,
+                    command=list(execution.argv),
+                    network_mode="none",
+                    user=f"{os.getuid()}:{os.getgid()}",
+                    mounts=[
+                        *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
+                        *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
+                    ],
+                    # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
+                    cap_drop=["ALL"],
+                    read_only=True,
+                    security_opt=["no-new-privileges"],
+                    labels={_LABEL: "execution", _OWNER: execution.owner},
+                )
             try:
                 container.start()
                 timed_out = False
@@ -127,7 +130,7 @@ class DockerEngine:
     def stop_strays(self, owner: str) -> int:
         """Remove the containers of this owner that outlived the process that started them; returns how many."""
         with _engine_errors():
-            strays = self._client.containers.list(all=True, filters={"label": f"{_OWNER}={owner}"})
+            strays = self._client.containers.list(all=True, filters={"label": f"{_OWNER}={owner}"}, ignore_removed=True)
             for container in strays:
                 with contextlib.suppress(NotFound):
                     container.remove(force=True, v=True)

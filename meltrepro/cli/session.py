@@ -13,6 +13,7 @@ from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
+from meltrepro.cli.sizes import known_sizes
 from meltrepro.errors import LockError
 from meltrepro.frameworks import registry
 from meltrepro.plan.model import Plan
@@ -129,13 +130,11 @@ def open_session(
         )
     modules = dict(registry.modules())
     targets = open_targets(loaded.manifest, settings)
-    plan = make_plan(
-        loaded,
-        registry.catalog(modules),
-        {name: target.identify() for name, target in targets.items()},
-        None,
-        only,
-    )
+    devices = {name: target.identify() for name, target in targets.items()}
     with console(quiet=quiet) as sink:
-        workshop = Workshop(settings, sink, lock or Lock(manifest=digest), engine, locked)
+        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked)
+        if lock is not None:
+            workshop.store.add_root(path)
+        sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
+        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only)
         yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None)

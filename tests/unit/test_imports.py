@@ -6,9 +6,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import meltrepro
 
@@ -40,7 +43,9 @@ HEAVY = {"mlflow", "docker", "paramiko", "adbutils", "pymobiledevice3", "numpy",
 
 
 def _layer(part: str) -> int:
-    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+    numbers = [number for number, layer in enumerate(LAYERS) if part in layer]
+    assert numbers, f"meltrepro.{part} has no place in LAYERS"
+    return numbers[0]
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -70,6 +75,20 @@ def test_imports_go_down(path: Path) -> None:
                 assert part in ("cli", "lab")
         if root in OWNERS:
             assert part in OWNERS[root], f"only {OWNERS[root]} may import {root}"
+
+
+def test_what_is_imported_is_declared() -> None:
+    needed = {name.split(".")[0] for path in _modules() for name in _imports(path)} - set(sys.stdlib_module_names)
+    declared = [Requirement(text) for text in metadata.requires("meltrepro") or []]
+    names = {
+        canonicalize_name(requirement.name)
+        for requirement in declared
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "ios"})
+    }
+    providers = metadata.packages_distributions()
+    for module in sorted(needed - {"meltrepro", "__future__"}):
+        found = {canonicalize_name(name) for name in providers.get(module, [module])}
+        assert found & names, f"{module} comes from {found}, which pyproject.toml does not declare"
 
 
 def test_there_is_no_circle() -> None:
