@@ -107,7 +107,7 @@ def _engine(settings: Settings) -> Check:
     try:
         client = connect(settings)
     except EngineError as error:
-        return Check(name, State.missing, error.message, purpose, error.hint or "meltrepro doctor --fix")
+        return Check(name, State.missing, error.message, purpose, "start one, or work without: --engine process")
     try:
         info = client.info()
     finally:

@@ -40,8 +40,8 @@ def command(
     missing = [check for check in found if check.state is State.missing]
     if missing:
         remedies = "; ".join(dict.fromkeys(check.remedy for check in missing))
-        again = "" if fix else f"; or let it do what it may: meltrepro doctor --fix{' --tests' if tests else ''}"
-        raise EngineError(f"missing: {', '.join(check.name for check in missing)}", hint=remedies + again)
+        first = "" if fix else f"meltrepro doctor --fix{' --tests' if tests else ''} does what it may; by hand: "
+        raise EngineError(f"missing: {', '.join(check.name for check in missing)}", hint=first + remedies)
 
 
 def _print(found: list[Check]) -> None:

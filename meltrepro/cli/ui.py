@@ -60,21 +60,22 @@ def _campaign(settings: Settings, wanted: str) -> CampaignRecord | None:
 
 
 def _announce(url: str, uri: str, campaign: CampaignRecord | None) -> None:
+    """Print the address, and the link to the campaign's cells where they are in MLflow."""
     from meltrepro.track import places
     from meltrepro.track.ledger import open_ledger
 
-    typer.echo(f"MLflow:  {url}")
+    lines = [f"MLflow:  {url}"]
+    place = open_ledger(campaign.folder).place(places.shown(uri)) if campaign else None
     if campaign is None:
         typer.echo("no campaign yet; run one with: meltrepro run SPEC", err=True)
-        return
-    place = open_ledger(campaign.folder).place(places.shown(uri))
-    if place is None:
+    elif place is None:
         typer.echo(f"{campaign.id} is not logged yet; log it with: meltrepro sync", err=True)
-        return
-    runs = [place.cells[cell.id].run_id for cell in campaign.cells if cell.id in place.cells]
-    if len(runs) > 1:
-        typer.echo(f"compare: {places.compare_link(url, place.experiment_id, runs[:_MOST_COMPARED])}")
+    else:
+        runs = [place.cells[cell.id].run_id for cell in campaign.cells if cell.id in place.cells]
         if len(runs) > _MOST_COMPARED:
-            typer.echo(f"these are the first {_MOST_COMPARED} of {len(runs)} cells", err=True)
-    elif runs:
-        typer.echo(f"run:     {places.run_link(url, place.experiment_id, runs[0])}")
+            typer.echo(f"comparing the first {_MOST_COMPARED} of {len(runs)} cells", err=True)
+        if len(runs) > 1:
+            lines.append(f"compare: {places.compare_link(url, place.experiment_id, runs[:_MOST_COMPARED])}")
+        elif runs:
+            lines.append(f"run:     {places.run_link(url, place.experiment_id, runs[0])}")
+    typer.echo("\n".join(lines))

@@ -41,7 +41,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert uv is not None, "make setup puts uv into .venv"
     folder = tmp_path_factory.mktemp("clean")
     check([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], folder)
-    pins = ["--constraints", ROOT / "requirements" / "dev.lock"]
+    pins: list[str | Path] = ["--constraints", ROOT / "requirements" / "dev.lock"]
     check([uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", *pins, wheel], folder)
     return folder / "venv"
 

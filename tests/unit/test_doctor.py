@@ -1,0 +1,133 @@
+"""`meltrepro doctor` by its words, its JSON and its exit codes; and the engine that it looks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from meltrepro import settings
+from meltrepro.build import daemon
+from meltrepro.cli import apt, checks
+from meltrepro.cli.app import main
+from meltrepro.cli.checks import State
+from meltrepro.errors import EngineError
+
+NOWHERE = "tcp://127.0.0.1:9"
+"""Nothing listens on the discard port."""
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+
+
+def state_of(name: str) -> tuple[State, str]:
+    (check,) = (check for check in checks.run_checks(settings.load()) if check.name == name)
+    return check.state, check.found
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_missing_engine_is_named_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == EngineError.exit_code
+    out, err = capsys.readouterr()
+    assert "missing   docker engine" in out
+    assert NOWHERE in out
+    assert err.startswith("error: missing: docker engine")
+    assert "next: meltrepro doctor --fix" in err
+    assert "--engine process" in err
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_json_has_every_check_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == EngineError.exit_code
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {"python", "docker engine", "disk", "memory", "store", "records", "tracking", "mmdebstrap"} < set(found)
+    assert found["docker engine"]["state"] == "missing"
+    assert all(check["remedy"] for check in found.values() if check["state"] != "ok")
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_an_engine_of_somebody_elses_is_not_ours_to_start() -> None:
+    with pytest.raises(EngineError, match=NOWHERE):
+        daemon.connect(settings.load())
+    assert list(daemon._candidates(settings.load(), os.environ)) == [os.environ]
+
+
+@pytest.mark.parametrize("host", ["nonsense", "tcp://127.0.0.1:none", "unix:///no/such.sock"])
+def test_a_bad_docker_host_is_an_error_in_words(host: str) -> None:
+    with pytest.raises(EngineError, match="no Docker engine answers"):
+        daemon.connect(settings.load(), {"DOCKER_HOST": host})
+
+
+def test_a_socket_where_nobody_answers_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = settings.load()
+    monkeypatch.setattr(daemon, "_SYSTEM_SOCKET", tmp_path / "none")
+    folder = daemon._folder(here)
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "docker.sock"))
+        with pytest.raises(EngineError, match=r"tried unix://.*docker\.sock \("):
+            daemon.connect(here, {})
+
+
+def test_there_is_nothing_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--stop"]) == 0
+    assert capsys.readouterr().out == "no private engine was running\n"
+
+
+def test_a_store_that_cannot_be_written_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELTREPRO_CACHE", "/proc/nowhere/cache")
+    state, found = state_of("store")
+    assert state is State.missing
+    assert "/proc/nowhere/cache cannot be written" in found
+
+
+def test_tracking_shows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://name:secret@127.0.0.1:9/base")
+    state, found = state_of("tracking")
+    assert state is State.optional
+    assert found.startswith("http://127.0.0.1:9/base does not answer")
+
+
+def test_a_tracking_server_that_listens_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert state_of("tracking")[0] is State.ok
+
+
+def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    names = {tool.name: tool for tool in checks.TOOLS}
+    for tests, expected in ((False, State.optional), (True, State.missing)):
+        found = {check.name: check.state for check in checks.run_checks(settings.load(), tests=tests)}
+        assert names["chromium"].for_tests
+        assert found["chromium"] is expected
+
+
+def test_nothing_is_installed_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(apt, "_run", lambda *_: pytest.fail("apt-get was run"))
+    with pytest.raises(EngineError, match="not here: mmdebstrap") as caught:
+        apt.install(["mmdebstrap"], pytest.fail)
+    assert (
+        "apt-get install --no-install-recommends mmdebstrap" in (caught.value.hint or "")
+        or not Path("/etc/debian_version").exists()
+    )
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_packages_start_no_services_without_systemd(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, existing: bool
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(apt, "_POLICY", policy)
+    monkeypatch.setattr(apt, "systemd", lambda: False)
+    if existing:
+        policy.write_text("theirs")
+    with apt._no_services():
+        assert policy.read_text() == ("theirs" if existing else "#!/bin/sh\nexit 101\n")
+    assert policy.exists() == existing
