@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Reserved for `reproduce-paper`: how much of the paper to repeat.
 PROFILE ?= smoke
-RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper clean lock-requirements
 
@@ -69,7 +69,7 @@ reproduce-paper: setup  ## What this machine can repeat of the paper (PROFILE is
 	@echo "see it in a browser with: make ui"
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
-	@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
+	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 

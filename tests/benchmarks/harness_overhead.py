@@ -57,9 +57,9 @@ def main() -> int:
 
 def _artifacts(folder: Path, release: str) -> tuple[Path, Path]:
     shutil.copytree(ROOT / "specs", folder / "specs")
+    chosen = ["--set", f"frameworks.llama.cpp.release={release}", "--set", "models.smollm2-135m.quantizations=[q4_0]"]
     done = subprocess.run(
-        [sys.executable, "-m", "meltrepro", "build", str(folder / "specs" / "quickstart.yaml"), "--json"]
-        + ["--set", f"frameworks.llama.cpp.release={release}", "--set", "models.smollm2-135m.quantizations=[q4_0]"],
+        [sys.executable, "-m", "meltrepro", "build", str(folder / "specs" / "quickstart.yaml"), "--json", *chosen]
         capture_output=True,
         text=True,
         check=True,
