@@ -58,12 +58,8 @@ def main() -> int:
 def _artifacts(folder: Path, release: str) -> tuple[Path, Path]:
     shutil.copytree(ROOT / "specs", folder / "specs")
     chosen = ["--set", f"frameworks.llama.cpp.release={release}", "--set", "models.smollm2-135m.quantizations=[q4_0]"]
-    done = subprocess.run(
-        [sys.executable, "-m", "meltrepro", "build", str(folder / "specs" / "quickstart.yaml"), "--json", *chosen]
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "meltrepro", "build", str(folder / "specs" / "quickstart.yaml"), "--json", *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
     bundle = next(path for node, path in rows.items() if "/run/" in node)
     return bundle, rows["smollm2-135m/q4_0/llama.cpp"]
