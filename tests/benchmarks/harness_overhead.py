@@ -66,7 +66,7 @@ def _artifacts(folder: Path, release: str) -> tuple[Path, Path]:
 
 
 def _llama_bench(bundle: Path, model: Path, threads: int) -> tuple[float, float]:
-    command = [bundle / "bin" / "llama-bench", "-m", model, "-t", str(threads), "-r", "1", "-o", "json"]
+    command = [str(bundle / "bin" / "llama-bench"), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
     done = subprocess.run(
         [*command, "-p", str(PROMPT), "-n", str(GENERATED)], capture_output=True, text=True, check=True
     )
