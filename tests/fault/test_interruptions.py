@@ -66,6 +66,14 @@ def owned(folder: Path) -> list[int]:
     return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in process._owned(str(lock))]
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a campaign has been run to its end."""
+    documents = (
+        json.loads((found / "campaign.json").read_text()) for found in campaign_folders(folder / "home/records")
+    )
+    return any(document["finished_wall_ns"] is not None for document in documents)
+
+
 def check_complete(folder: Path, spec: rig.Spec = SPEC) -> Path:
     """One campaign, with every trial of the schedule once, and nothing else."""
     (campaign,) = campaign_folders(folder / "home/records")
@@ -112,8 +120,8 @@ def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
         time.sleep(chance.uniform(0, 0.8))
         campaign.kill()
         campaign.communicate()
-        if campaign.returncode == 0:
-            break  # it was faster than the kill
+        if campaign.returncode == 0 or is_finished(tmp_path):
+            break  # it was faster than the kill; one that is finished is not resumed, a rerun begins anew
     else:
         status, answer = finish(tmp_path)
         assert (status, answer["ok"], answer["failed"], answer["left"]) == (0, TRIALS, [], 0)

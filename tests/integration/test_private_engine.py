@@ -106,7 +106,10 @@ def test_it_starts_runs_containers_and_stops_without_a_trace(here: Settings, tmp
 def test_one_that_was_killed_is_cleared_away_and_replaced(here: Settings, tmp_path: Path) -> None:
     daemon.start(here, print)
     client = private(here)
-    client.containers.run(load_image(client, tmp_path), ["/program", "wait"], network_mode="none", detach=True)
+    image = load_image(client, tmp_path)
+    container = client.containers.run(image, ["/program", "wait"], network_mode="none", detach=True)
+    # The engine says that it has started before the program has taken the place of the one that set the container up.
+    assert next(container.logs(stream=True)) == b"inside\n"
     client.close()
     killed = daemon.running(here)
     assert killed is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,11 @@ def test_a_bad_docker_host_is_an_error_in_words(host: str) -> None:
 
 
 def test_a_socket_where_nobody_answers_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    here = settings.load()
     monkeypatch.setattr(daemon, "_SYSTEM_SOCKET", tmp_path / "none")
-    folder = daemon._folder(here)
-    folder.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as listener:
+    with tempfile.TemporaryDirectory(prefix="melt-") as short, socket.socket(socket.AF_UNIX) as listener:
+        here = settings.load({"MELTREPRO_CACHE": short})
+        folder = daemon._folder(here)
+        folder.mkdir(parents=True)
         listener.bind(str(folder / "docker.sock"))
         with pytest.raises(EngineError, match=r"tried unix://.*docker\.sock \("):
             daemon.connect(here, {})

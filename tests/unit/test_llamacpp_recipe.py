@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ def test_the_cpu_level_comes_from_the_flags_alone(release: str) -> None:
         assert re.search(rf"\b{option}\b", cache)
     assert "-march" not in script_of(recipe)
     assert not re.search(r"-m(avx|fma|sse|cpu=)", script_of(recipe))
+
+
+def test_tuning_is_a_flag_of_its_own_and_only_where_it_is_asked_for() -> None:
+    node = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], level("x86_64_v3"))
+    source = LlamaCpp().bundle_recipe(node)
+    variables = {name: value for name, value in source.variables.items() if name != "tune"}
+    assert "-tune-cpu" not in script_of(render_recipe(replace(source, variables=variables), {}, {}))
+    tuned = script_of(render_recipe(replace(source, variables={**variables, "tune": "haswell"}), {}, {}))
+    assert "-Xclang -tune-cpu -Xclang haswell" in tuned
 
 
 def test_nothing_that_differs_between_machines_is_rendered() -> None:

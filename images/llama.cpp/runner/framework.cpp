@@ -10,7 +10,7 @@
 // The release's file under releases/ says which C API it has, by the month in which that API was current.
 #if MELT_LLAMA_API >= 202610
 #include "ggml-cpu.h"
-#elif MELT_LLAMA_API != 202402 && MELT_LLAMA_API != 202403
+#elif MELT_LLAMA_API != 202402
 #error "framework.cpp does not know this release's API"
 #endif
 
@@ -50,6 +50,9 @@ bool ends_generation(const llama_model * model, Token token) {
 }
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
+// One step of ours is one step of the framework's, which by itself tells logical from physical batches.
+void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
+void synchronize(llama_context * context) { llama_synchronize(context); }
 const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
 void empty(llama_context * context) { llama_memory_clear(llama_get_memory(context), false); }
 
@@ -82,8 +85,8 @@ int32_t piece_into(const llama_model * model, Token token, std::string & buffer)
     return llama_token_to_piece(model, token, buffer.data(), static_cast<int32_t>(buffer.size()));
 }
 
-// These releases know of one EOS token only. Chat models end their turns with others, which later releases find by
-// their text; the same texts here, so that all releases stop at the same token.
+// This release knows of one EOS token only. Chat models end their turns with others, which later releases find by
+// their text; the same texts here, so that both releases stop at the same token.
 bool ends_generation(const llama_model * model, Token token) {
     static const char * const texts[] = {"<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
                                          "<|endoftext|>", "</s>",       "<EOT>",   "<|end_of_text|>"};
@@ -96,21 +99,10 @@ bool ends_generation(const llama_model * model, Token token) {
 }
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama_batch_get_one(tokens, count, past, 0); }
-const float * last_logits(llama_context * context) { return llama_get_logits(context); }
-void empty(llama_context * context) { llama_kv_cache_clear(context); }
-
-#endif
-
-#if MELT_LLAMA_API >= 202403
-
-// One step of ours is one step of the framework's, as it was before it told logical from physical batches.
-void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
-void synchronize(llama_context * context) { llama_synchronize(context); }
-
-#else
-
 void limit_step(llama_context_params &) {}
 void synchronize(llama_context *) {}
+const float * last_logits(llama_context * context) { return llama_get_logits(context); }
+void empty(llama_context * context) { llama_kv_cache_clear(context); }
 
 #endif
 
