@@ -31,6 +31,23 @@ _MOUNT_POINTS = ("proc", "dev", "tmp", "src", "build", "out", "inputs", "recipe"
 _FIX = "apt-get install bubblewrap, or meltrepro doctor --fix"
 
 
+def sandbox_version() -> str:
+    """`bubblewrap <version>`; raises `EngineError` where it is missing or may not make namespaces."""
+    result = subprocess.run([_bubblewrap(), "--version"], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        [_bubblewrap(), "--unshare-all", "--ro-bind", "/", "/", "/bin/true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if probe.returncode != 0:
+        raise EngineError(
+            f"bubblewrap may not make namespaces here: {probe.stderr.strip()}",
+            hint="allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or use --engine docker",
+        )
+    return result.stdout.strip()
+
+
 class ProcessEngine:
     """Executes recipes and commands as ordinary processes in namespaces of their own."""
 
@@ -45,19 +62,7 @@ class ProcessEngine:
 
     def version(self) -> str:
         """`bubblewrap <version>`; raises `EngineError` where it is missing or may not make namespaces."""
-        result = subprocess.run([_bubblewrap(), "--version"], capture_output=True, text=True, check=False)
-        probe = subprocess.run(
-            [_bubblewrap(), "--unshare-all", "--ro-bind", "/", "/", "/bin/true"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if probe.returncode != 0:
-            raise EngineError(
-                f"bubblewrap may not make namespaces here: {probe.stderr.strip()}",
-                hint="allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or use --engine docker",
-            )
-        return result.stdout.strip()
+        return sandbox_version()
 
     def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
         """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""

@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,6 +20,8 @@ from meltrepro.settings import Settings
 _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
 _ANSWER_S = 3.0
+_NOT_BEFORE = 1_790_812_800
+"""Unix time of 2026-10-01, when the newest framework that is built came out; a clock before that is wrong."""
 
 
 class State(StrEnum):
@@ -52,6 +55,14 @@ class Tool:
     for_tests: bool = False
     offered: bool = False
     """Not required, but small, and `--fix` installs it too."""
+    probe: Callable[[], str] | None = None
+    """What it must be able to do besides being here; gives what was found, or raises `EngineError`."""
+
+
+def _sandbox() -> str:
+    from meltrepro.build.process_engine import sandbox_version
+
+    return sandbox_version()
 
 
 TOOLS = (
@@ -63,7 +74,14 @@ TOOLS = (
         "base image with the packages of today (meltrepro lock --upgrade base)",
         offered=True,
     ),
-    Tool("bwrap", "bubblewrap", "engine process, for machines without containers", for_tests=True, offered=True),
+    Tool(
+        "bwrap",
+        "bubblewrap",
+        "engine process, for machines without containers",
+        for_tests=True,
+        offered=True,
+        probe=_sandbox,
+    ),
     Tool("git", "git", "sources of kind git", for_tests=True),
     Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
@@ -76,7 +94,7 @@ DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 
 def run_checks(settings: Settings, *, tests: bool = False) -> list[Check]:
     """Look at everything; with `tests`, what only the test suite needs counts as required. Changes nothing."""
-    checks: list[Callable[[Settings], Check]] = [_python, _engine, _disk, _memory, _store, _records, _tracking]
+    checks: list[Callable[[Settings], Check]] = [_python, _clock, _engine, _disk, _memory, _store, _records, _tracking]
     return [check(settings) for check in checks] + [
         _tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS
     ]
@@ -91,13 +109,26 @@ def find(name: str) -> str | None:
 
 def _tool(tool: Tool) -> Check:
     where = find(tool.name)
-    state = State.ok if where else State.missing if tool.required else State.optional
+    without = State.missing if tool.required else State.optional
     name = tool.package if tool.name.startswith("/") else tool.name
-    return Check(name, state, where or "not here", tool.purpose, f"apt-get install {tool.package}")
+    if where is None:
+        return Check(name, without, "not here", tool.purpose, f"apt-get install {tool.package}")
+    try:
+        found = tool.probe() if tool.probe else where
+    except EngineError as error:
+        return Check(name, without, error.message, tool.purpose, error.hint or "")
+    return Check(name, State.ok, found, tool.purpose)
 
 
 def _python(_: Settings) -> Check:
     return Check("python", State.ok, platform.python_version(), "everything")
+
+
+def _clock(_: Settings) -> Check:
+    now = time.time()
+    found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    state = State.ok if now >= _NOT_BEFORE else State.missing
+    return Check("clock", state, found, "encrypted downloads, and the times in records", "set the clock")
 
 
 def _engine(settings: Settings) -> Check:

@@ -52,14 +52,16 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
     log = folder / f"mlflow-server-{os.getpid()}.log"
     for attempt in range(1, _ATTEMPTS + 1):
         chosen = port or _free_port()
-        with held():
-            process = _start(uri, folder, log, chosen)
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with held():
+                process = _start(uri, folder, log, chosen)
             if _answers(process, chosen):
                 yield Server(f"http://127.0.0.1:{chosen}", log, process)
                 return
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
         if port or attempt == _ATTEMPTS or "address already in use" not in _tail(log):
             break
     raise TrackingError(

@@ -146,7 +146,9 @@ def test_exit_statuses_come_back(
     made = bundle(maker, data, tmp_path)
     errors = tmp_path / "stderr"
     ended = maker[1].execute(Execution(argv=["/bundle/bin/tool", *arguments], bundle=made, stderr=errors))
-    assert (ended.status, ended.timed_out) == (status, False)
+    # The first process of a container cannot be ended by SIGABRT; its C library then crashes it with SIGSEGV.
+    assert ended.status in ({134, 139} if status == 134 else {status})
+    assert not ended.timed_out
     if status != 134:
         assert errors.read_text().strip() == f"said {1 + len(arguments)}"
 

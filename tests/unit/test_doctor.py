@@ -132,3 +132,21 @@ def test_packages_start_no_services_without_systemd(
     with apt._no_services():
         assert policy.read_text() == ("theirs" if existing else "#!/bin/sh\nexit 101\n")
     assert policy.exists() == existing
+
+
+def test_a_sandbox_that_may_not_make_namespaces_is_not_ok(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] || { echo "setting up uid map: Permission denied" >&2; exit 1; }\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    state, found = state_of("bwrap")
+    assert state is State.optional
+    assert "Permission denied" in found
+
+
+def test_a_clock_that_stands_at_its_beginning_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert state_of("clock")[0] is State.ok
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert state_of("clock") == (State.missing, "1970-01-01T00:00:00Z")
