@@ -6,6 +6,7 @@
 | MELTREPRO_HOME | records and the MLflow database; not safe to delete | the user's data folder |
 | MELTREPRO_OFFLINE | 1: never touch the network, the store alone | 0 |
 | MELTREPRO_MIRRORS | YAML file `source -> local path` for machines without internet | none |
+| MELTREPRO_BASE_IMAGE | container image to build on instead of the base made by mmdebstrap, by digest: NAME@sha256:... to pull it, sha256:... for one that the engine has | none |
 | MELTREPRO_JOBS | parallel build jobs | usable cores |
 | MELTREPRO_DEBUG | 1: show the traceback of every error | 0 |
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ class Settings:
     offline: bool
     mirrors: Path | None
     jobs: int
+    base_image: str | None = None
 
     @property
     def records(self) -> Path:
@@ -65,6 +68,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         offline=environ.get("MELTREPRO_OFFLINE", "0") not in ("", "0"),
         mirrors=Path(mirrors).expanduser().absolute() if mirrors else None,
         jobs=int(jobs),
+        base_image=_by_digest(environ.get("MELTREPRO_BASE_IMAGE")),
     )
 
 
@@ -76,3 +80,14 @@ def debug(environ: Mapping[str, str] = os.environ) -> bool:
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:
     value = environ.get(name)
     return Path(value).expanduser().absolute() if value else default
+
+
+def _by_digest(image: str | None) -> str | None:
+    if not image:
+        return None
+    if not re.search(r"(^|@)sha256:[0-9a-f]{64}$", image):
+        raise UsageError(
+            f"MELTREPRO_BASE_IMAGE: expected an image by digest (NAME@sha256:... or sha256:...), got {image!r}",
+            hint="a tag moves; docker images --digests shows the digest of an image",
+        )
+    return image

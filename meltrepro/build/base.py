@@ -28,7 +28,7 @@ SUITE = "trixie"
 """Debian 13."""
 INCLUDED = ("libstdc++6",)
 """Packages besides the essential ones: the cmake of the toolchain is linked with it."""
-_VOLATILE = (
+VOLATILE = (
     "dev",
     "proc",
     "sys",
@@ -109,7 +109,7 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
         with tarfile.open(scratch / "root.tar") as root:
             if "./bin" not in root.getnames():
                 raise EngineError("mmdebstrap made a file system without /bin: it did not take the pinned packages")
-            digest = normalize(root, scratch / "layer.tar", drop=_VOLATILE)
+            digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
         store.put_file(scratch / "layer.tar", move=True)
         store.put_ref("base-layer", key, {"digest": digest})
         return Layer(store.path(digest), digest)

@@ -13,9 +13,9 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import docker
 import requests
@@ -24,7 +24,8 @@ from docker.types import Mount
 
 from meltrepro import resources
 from meltrepro.build import toolchain
-from meltrepro.build.image import EPOCH, Image, Layer, archive
+from meltrepro.build.base import VOLATILE
+from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
@@ -32,6 +33,7 @@ from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.cas import Store
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Machine names of the kernel and of container images."""
@@ -92,7 +94,7 @@ class DockerEngine:
     def execute(self, execution: Execution) -> Exit:
         """Run the command in a container of the bundle's runtime image, without network."""
         with _engine_errors():
-            image = self._load(runtime_image(execution.bundle))
+            image = self.load(runtime_image(execution.bundle))
             with held():  # an interrupt between creating and remembering would leave the container behind
                 container = self._client.containers.create(
                     image,
@@ -151,11 +153,11 @@ class DockerEngine:
             with contextlib.suppress(ImageNotFound):
                 self._client.images.get(tag)
                 return tag
-            self._load(base)
+            self.load(base)
         self._docker_build(files, f"builder for {triple}", log, sink, tag=tag, args={})
         return tag
 
-    def _load(self, image: Image) -> str:
+    def load(self, image: Image) -> str:
         """Load an image that we made ourselves unless the engine has it; returns its id."""
         with contextlib.suppress(ImageNotFound):
             return str(self._client.images.get(image.id).id)
@@ -218,6 +220,29 @@ class DockerEngine:
                     tar.extractall(out, members=list(_below(tar, "out")), filter="data")
         finally:
             container.remove(force=True)
+
+
+def base_layer(client: docker.DockerClient, reference: str, store: Store, sink: Sink) -> Layer:
+    """The file system of an image, pulled by digest where the engine lacks it, as one deterministic layer.
+
+    Raises `EngineError` where it cannot be had.
+    """
+    with step(sink, "base.pull", reference), _engine_errors():
+        try:
+            image = client.images.get(reference)
+        except ImageNotFound:
+            image = client.images.pull(reference)
+        container = client.containers.create(image, command=["none"])
+        try:
+            with store.scratch() as scratch:
+                with (scratch / "root.tar").open("wb") as file:
+                    file.writelines(cast("Iterable[bytes]", container.export()))
+                with tarfile.open(scratch / "root.tar") as root:
+                    digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
+                store.put_file(scratch / "layer.tar", move=True)
+        finally:
+            container.remove(force=True)
+    return Layer(store.path(digest), digest)
 
 
 def runtime_image(bundle: Artifact) -> Image:

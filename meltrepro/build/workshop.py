@@ -122,6 +122,9 @@ class Workshop:
             raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
         if locked is not None and self.store.has(locked.layer):
             return Layer(self.store.path(locked.layer), locked.layer)
+        image = locked.image if locked is not None else self.settings.base_image
+        if image is not None:
+            return self._image_base(image, locked)
         packages = self._locked_packages(locked) if locked is not None else self._known_packages()
         layer = base.assemble(packages, self.store, self.sink)
         if self.locked and locked is not None and layer.digest != locked.layer:
@@ -137,6 +140,18 @@ class Workshop:
                 p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages
             },
         )
+        self.lock = self.lock.model_copy(update={"base": new})
+        return layer
+
+    def _image_base(self, image: str, locked: LockedBase | None) -> Layer:
+        """The base out of a container image instead of packages."""
+        from meltrepro.build.daemon import connect
+        from meltrepro.build.docker_engine import base_layer
+
+        layer = base_layer(connect(self.settings), image, self.store, self.sink)
+        if locked is not None and layer.digest != locked.layer:
+            raise LockError(f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}")
+        new = LockedBase(suite=base.SUITE, layer=layer.digest, image=image)
         self.lock = self.lock.model_copy(update={"base": new})
         return layer
 

@@ -42,7 +42,10 @@ class LockedBase(Strict):
 
     suite: str
     layer: Sha256 = Field(description="sha256 of the assembled layer.")
-    packages: dict[str, LockedPackage]
+    image: str | None = Field(
+        None, description="Container image by digest that the layer is made of, instead of packages."
+    )
+    packages: dict[str, LockedPackage] = Field(default_factory=dict)
 
 
 class LockedToolchain(Strict):

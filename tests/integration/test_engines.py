@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro import settings
+from meltrepro.build.docker_engine import DockerEngine
+from meltrepro.build.image import Image
 from meltrepro.build.model import Artifact, Engine, Execution, Recipe
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.errors import BuildError
@@ -179,11 +181,31 @@ def test_the_toolchain_image_has_the_id_that_we_computed(
     import docker
 
     from meltrepro.build.daemon import connect
-    from meltrepro.build.image import Image
 
     workshop, engine = workshop_engines["docker"]
     build((workshop, engine), recipe(data), tmp_path)
     image = Image("meltrepro/toolchain", workshop.layers())
     client: docker.DockerClient = connect(settings.load())
     assert client.images.get(image.reference).id == image.id
+    client.close()
+
+
+def test_an_image_by_digest_can_stand_for_the_base(workshop_engines: Mapping[str, tuple[Workshop, Engine]]) -> None:
+    """Its file system becomes one layer, the same each time; an image that nobody has is a clear error."""
+    import tarfile
+
+    from meltrepro.build.daemon import connect
+    from meltrepro.build.docker_engine import base_layer
+    from meltrepro.errors import EngineError
+
+    workshop, engine = workshop_engines["docker"]
+    assert isinstance(engine, DockerEngine)
+    image = engine.load(Image("meltrepro/base", workshop.layers()[:1]))
+    client = connect(settings.load())
+    layers = [base_layer(client, image, workshop.store, silent) for _ in range(2)]
+    assert layers[0].digest == layers[1].digest
+    with tarfile.open(layers[0].path) as tar:
+        assert "usr/bin/dash" in tar.getnames()
+    with pytest.raises(EngineError):
+        base_layer(client, "sha256:" + "0" * 64, workshop.store, silent)
     client.close()
