@@ -5,6 +5,8 @@
 set -eu
 printf 'int main(void) { return 0; }\n' > /tmp/warm.c
 printf '#include <string>\nint main() { return (int) std::string("").size(); }\n' > /tmp/warm.cpp
-/opt/toolchain/bin/cc -O3 -g0 -static -s /tmp/warm.c -o /tmp/warm
-/opt/toolchain/bin/c++ -O3 -g0 -static -s /tmp/warm.cpp -o /tmp/warm
+for strip in -s ""; do  # cmake links its own checks without -s
+    /opt/toolchain/bin/cc -O3 -g0 -static $strip /tmp/warm.c -o /tmp/warm
+    /opt/toolchain/bin/c++ -O3 -g0 -static $strip /tmp/warm.cpp -o /tmp/warm
+done
 rm -rf /tmp/warm /tmp/warm.c /tmp/warm.cpp /tmp/zig-local
