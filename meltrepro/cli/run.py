@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
     from meltrepro.spec.record import Request
+    from meltrepro.store.cas import Store
 
 
 def command(
@@ -98,7 +99,7 @@ def prepare(
         devices=probe(targets),
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(session.completed(built.lock)),
-        builds=_kept_files(built),
+        builds=_kept_files(built, session.workshop.store),
         conversations=conversations,
         only=only,
         tracking=tracked,
@@ -111,9 +112,10 @@ def _trial_engine(session: Session) -> Engine | None:
     return session.workshop.engine() if contained and session.workshop.engine_name != "process" else None
 
 
-def _kept_files(built: Built) -> dict[str, Mapping[str, bytes]]:
-    """Recipe and log of every build, by node id."""
+def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
+    """Recipe, log and statements of every build, by node id."""
     from meltrepro.build import toolchain
+    from meltrepro.build.attest import statements
     from meltrepro.build.render import render_text
 
     kept: dict[str, dict[str, bytes]] = {}
@@ -132,6 +134,8 @@ def _kept_files(built: Built) -> dict[str, Mapping[str, bytes]]:
     for name, log in built.logs.items():
         if log.is_file():
             kept.setdefault(name, {})["build.log"] = log.read_bytes()
+    for name, artifact in built.artifacts.items():
+        kept.setdefault(name, {}).update(statements(artifact, store))
     return dict(kept)
 
 
