@@ -24,6 +24,7 @@ _CLANG = {
     "bmi1": "bmi",
     "abm": "lzcnt",
     "avx512_vnni": "avx512vnni",
+    "avx_vnni": "avxvnni",
     "asimd": "neon",
     "asimddp": "dotprod",
     "asimdhp": "fullfp16",
@@ -40,8 +41,11 @@ _SSE = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
 ISAS: tuple[Isa, ...] = (
     _isa("x86_64_v2", _X86, {"ssse3", "sse4_1", "sse4_2", "popcnt"}, 2),
     _isa("x86_64_v3", _X86, _V3, 3, _SSE),
-    _isa("x86_64_v4", _X86, _V4, 4, _SSE),
-    _isa("x86_64_v4_vnni", _X86, _VNNI, 5, _SSE),
+    _isa("x86_64_v3_vnni", _X86, _V3 | {"avx_vnni"}, 4, _SSE),
+    _isa("x86_64_v4", _X86, _V4, 5, _SSE),
+    _isa("x86_64_v4_avx512vnni", _X86, _VNNI, 6, _SSE),
+    # ggml uses AVX-VNNI in places where it makes nothing of AVX512-VNNI, and these CPUs have both.
+    _isa("x86_64_v4_vnni", _X86, _VNNI | {"avx_vnni"}, 7, _SSE),
     _isa("armv8_a", _ARM, {"asimd"}, 1),
     _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
 )

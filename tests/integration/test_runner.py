@@ -90,18 +90,25 @@ class Runner:
         )
         return request.model_copy(update=changes).model_dump(mode="json")
 
-    def start(self, document: object, events: Path | None = None) -> tuple[subprocess.Popen[str], Path]:
+    def start(self, document: object, events: Path | None = None) -> tuple[subprocess.Popen[bytes], Path]:
         request = self.folder / "request.json"
         request.write_text(document if isinstance(document, str) else json.dumps(document))
         events = events or self.folder / "events.jsonl"
         if events.is_file():
             events.unlink()
         command = [*self.bundle.command("melt-runner"), str(request), str(events)]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace"), events
+        # A file, not a pipe: nobody reads while the runner runs.
+        with self.stderr.open("w") as stderr:
+            return subprocess.Popen(command, stderr=stderr), events
+
+    @property
+    def stderr(self) -> Path:
+        return self.folder / "stderr"
 
     def run(self, document: object, events: Path | None = None) -> Run:
         process, path = self.start(document, events)
-        stderr = process.communicate()[1]
+        process.wait()
+        stderr = self.stderr.read_text(errors="replace")
         lines = path.read_text().splitlines() if path.is_file() else []
         return Run(process.returncode, [json.loads(line) for line in lines], stderr, path)
 
@@ -537,15 +544,18 @@ def test_events_that_cannot_be_written(runner: Runner, path: str) -> None:
 def test_being_stopped(runner: Runner, sent: signal.Signals) -> None:
     request = runner.request(conversations=[[STORY]] * 200, ignore_eos=True, max_tokens=32)
     process, events = runner.start(request)
-    deadline = time.monotonic() + 60
-    while not (events.is_file() and "turn_end" in events.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(sent)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + sent
+    try:
+        deadline = time.monotonic() + 60
+        while not (events.is_file() and "turn_end" in events.read_text()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == 128 + sent
+    finally:
+        process.kill()
+        process.wait()
     lines = [json.loads(line) for line in events.read_text().splitlines()]
-    run = Run(process.returncode, lines, stderr, events)
+    run = Run(process.returncode, lines, runner.stderr.read_text(errors="replace"), events)
     assert run.error["message"] == f"stopped by signal {int(sent)}"
 
 

@@ -16,6 +16,8 @@ from meltrepro.errors import Interrupted
 @pytest.fixture(autouse=True)
 def handlers_of_the_test_runner() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in before:  # another test's last words may have left a handler that steps aside by itself
+        signal.signal(number, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

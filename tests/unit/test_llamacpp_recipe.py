@@ -134,11 +134,20 @@ def elf(machine: int, *, program_header: int = 1) -> bytes:
 def install(tmp_path: Path, isa: Isa, program: bytes) -> subprocess.CompletedProcess[str]:
     """Run the real script's last phase over programs that no compiler made."""
     recipe = recipe_of("2024-02-27", isa)
-    folders = {name.upper(): tmp_path / name for name in ("src", "build", "out", "recipe")}
-    for folder in folders.values():
-        folder.mkdir()
-    (folders["RECIPE"] / "build.sh").write_text(script_of(recipe))
-    (folders["SRC"] / "LICENSE").write_text("MIT")
+    folders = {name.upper(): tmp_path / name for name in ("src", "build", "out", "recipe", "toolchain")}
+    texts = {
+        folders["RECIPE"] / "build.sh": script_of(recipe),
+        folders["RECIPE"] / "releases/2024-02-27.cmake": recipe.files["releases/2024-02-27.cmake"].decode(),
+        folders["SRC"] / "LICENSE": "MIT License\n\nPermission is hereby granted.\n",
+        folders["SRC"] / "examples/server/json.hpp": "// SPDX-FileCopyrightText: 2013 N. L.\n" * 2,
+        folders["SRC"] / "vendor/httplib/LICENSE": "MIT, httplib",
+        folders["TOOLCHAIN"] / "zig/lib/libc/musl/COPYRIGHT": "musl's",
+        **{folders["TOOLCHAIN"] / f"zig/lib/{name}/LICENSE.TXT": name for name in ("libcxx", "libcxxabi", "libunwind")},
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    folders["OUT"].mkdir()
     tools = folders["BUILD"] / "tree" / "bundle"
     tools.mkdir(parents=True)
     for tool in ("melt-runner", "llama-bench", "perplexity", "main"):
@@ -156,7 +165,13 @@ def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
     tools = ["melt-runner", "llama-bench", "perplexity", "main"]
     assert sorted(path.name for path in (out / "bin").iterdir()) == sorted(tools)
     assert all(path.stat().st_mode & 0o777 == 0o755 for path in (out / "bin").iterdir())
-    assert (out / "LICENSE.llama.cpp").read_text() == "MIT"
+    assert {path.name: path.read_text() for path in (out / "licenses").iterdir()} == {
+        "llama.cpp": "MIT License\n\nPermission is hereby granted.\n",
+        "nlohmann-json": "Copyright (c) 2013 N. L.\nPermission is hereby granted.\n",
+        "httplib": "MIT, httplib",
+        "musl": "musl's",
+        **{name: name for name in ("libcxx", "libcxxabi", "libunwind")},
+    }
     assert json.loads((out / "bundle.json").read_text()) == {
         "format": 1,
         "framework": "llama.cpp",

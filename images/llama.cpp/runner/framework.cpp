@@ -5,6 +5,7 @@
 #include "signals.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <sstream>
 
 // The release's file under releases/ says which C API it has, by the month in which that API was current.
@@ -54,6 +55,7 @@ llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batc
 void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
 void synchronize(llama_context * context) { llama_synchronize(context); }
 const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
+bool continues_line(ggml_log_level level) { return level == GGML_LOG_LEVEL_CONT; }
 void empty(llama_context * context) { llama_memory_clear(llama_get_memory(context), false); }
 
 #else
@@ -102,9 +104,19 @@ llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama
 void limit_step(llama_context_params &) {}
 void synchronize(llama_context *) {}
 const float * last_logits(llama_context * context) { return llama_get_logits(context); }
+bool continues_line(ggml_log_level) { return false; }
 void empty(llama_context * context) { llama_kv_cache_clear(context); }
 
 #endif
+
+// Two thousand lines about graphs help nobody, and a full pipe would make the framework wait for its reader.
+void say(ggml_log_level level, const char * text, void *) {
+    static bool worth_saying = true;
+    worth_saying = continues_line(level) ? worth_saying : level != GGML_LOG_LEVEL_DEBUG;
+    if (worth_saying) {
+        std::fputs(text, stderr);
+    }
+}
 
 }  // namespace
 
@@ -113,6 +125,7 @@ std::string system_info() { return llama_print_system_info(); }
 // -- model ------------------------------------------------------------------------------------------------------------
 
 Model::Model(const std::string & path, int32_t gpu_layers) {
+    llama_log_set(say, nullptr);
     llama_backend_init();
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = gpu_layers;

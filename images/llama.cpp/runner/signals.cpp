@@ -35,17 +35,32 @@ char * put(char * end, const char * text) {
 
 void on_stop(int signal) { requested = signal; }
 
+bool write_out(int file, const char * begin, const char * end) {
+    return write(file, begin, static_cast<size_t>(end - begin)) == end - begin;
+}
+
 void on_crash(int signal) {
+    char message[80];
+    char * end = put(message, "the framework died of signal ");
+    end = put(end, signal);
+    end = put(end, "; its last lines on stderr may say why");
+    *end = '\0';
+
     char line[160];
-    char * end = put(line, "{\"e\":\"error\",\"t\":");
+    end = put(line, "{\"e\":\"error\",\"t\":");
     end = put(end, monotonic_ns());
     end = put(end, ",\"code\":");
     end = put(end, step);
-    end = put(end, ",\"message\":\"the framework died of signal ");
-    end = put(end, signal);
-    end = put(end, "; its last lines on stderr may say why\"}\n");
-    const ssize_t written = write(events_file, line, static_cast<size_t>(end - line));
-    _exit(written < 0 ? static_cast<int>(ExitCode::events) : static_cast<int>(step));
+    end = put(end, ",\"message\":\"");
+    end = put(end, message);
+    end = put(end, "\"}\n");
+    const bool recorded = write_out(events_file, line, end);
+
+    end = put(line, "melt-runner: ");
+    end = put(end, message);
+    end = put(end, "\n");
+    write_out(STDERR_FILENO, line, end);
+    _exit(static_cast<int>(recorded ? current_step() : ExitCode::events));
 }
 
 void install(int signal, void (*handler)(int)) {
