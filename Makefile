@@ -58,7 +58,8 @@ lint: setup  ## Format, lint and types.
 	$(BIN)/mypy
 
 bench: setup  ## Every benchmark, one after the other; on an idle machine.
-	@for file in tests/benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@failed=0; for file in tests/benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); \
+	echo "== $$name"; $(BIN)/python -m "tests.benchmarks.$$name" || failed=1; done; exit $$failed
 
 ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 	$(BIN)/meltrepro ui

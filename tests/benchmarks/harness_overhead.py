@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,9 +18,7 @@ import tempfile
 from pathlib import Path
 
 from meltrepro.measure.events import read_trace
-
-ROOT = Path(__file__).parents[2]
-PROMPT, GENERATED = 256, 64
+from tests.benchmarks._llama import GENERATED, PROMPT, build, llama_bench
 
 
 def main() -> int:
@@ -33,11 +30,11 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle, model = _artifacts(folder, options.release)
+        bundle, model = build(options.release, "q4_0")
         rows: dict[str, list[float]] = {}
         for repetition in range(options.repetitions + 1):
             measured = {
-                "llama-bench": _llama_bench(bundle, model, options.threads),
+                "llama-bench": llama_bench(bundle / "bin" / "llama-bench", model, options.threads),
                 "melt-runner": _runner(bundle, model, options.threads, folder),
             }
             if repetition:  # the first round warms up
@@ -53,25 +50,6 @@ def main() -> int:
         met &= ours / theirs >= 0.98
         print(f"{phase:12} llama-bench {theirs:8.1f} tok/s   melt-runner {ours:8.1f} tok/s   ratio {ours / theirs:.3f}")
     return 0 if met else 1
-
-
-def _artifacts(folder: Path, release: str) -> tuple[Path, Path]:
-    shutil.copytree(ROOT / "specs", folder / "specs")
-    chosen = ["--set", f"frameworks.llama.cpp.release={release}", "--set", "models.smollm2-135m.quantizations=[q4_0]"]
-    command = [sys.executable, "-m", "meltrepro", "build", str(folder / "specs" / "quickstart.yaml"), "--json", *chosen]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
-    bundle = next(path for node, path in rows.items() if "/run/" in node)
-    return bundle, rows["smollm2-135m/q4_0/llama.cpp"]
-
-
-def _llama_bench(bundle: Path, model: Path, threads: int) -> tuple[float, float]:
-    command = [str(bundle / "bin" / "llama-bench"), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    done = subprocess.run(
-        [*command, "-p", str(PROMPT), "-n", str(GENERATED)], capture_output=True, text=True, check=True
-    )
-    speeds = {("p" if row["n_prompt"] else "g"): row["avg_ts"] for row in json.loads(done.stdout)}
-    return speeds["p"], speeds["g"]
 
 
 def _runner(bundle: Path, model: Path, threads: int, folder: Path) -> tuple[float, float]:
