@@ -19,6 +19,7 @@ from typing import IO
 
 from meltrepro import resources
 from meltrepro.build import toolchain
+from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Layer
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Execution, Exit, Recipe
@@ -53,12 +54,20 @@ class ProcessEngine:
 
     name = "process"
 
-    def __init__(self, layers: Callable[[], Sequence[Layer]], store: Store, jobs: int, sink: Sink) -> None:
+    def __init__(
+        self,
+        layers: Callable[[], Sequence[Layer]],
+        store: Store,
+        jobs: int,
+        sink: Sink,
+        conditions: Conditions = USUAL,
+    ) -> None:
         """`layers` gives the base's and the toolchain's, in this order; `jobs` is the number of parallel compilers."""
         self._layers = layers
         self._store = store
         self._jobs = jobs
         self._sink = sink
+        self._conditions = conditions
 
     def version(self) -> str:
         """`bubblewrap <version>`; raises `EngineError` where it is missing or may not make namespaces."""
@@ -80,30 +89,13 @@ class ProcessEngine:
                 path.chmod(0o644)
             for name in ("src", "build"):
                 (scratch / name).mkdir()
-            sandbox = [
-                *_isolation(toolchain.environment(recipe.triple) | {"JOBS": str(self._jobs)}),
-                *(
-                    "--ro-bind",
-                    str(root),
-                    "/",
-                    "--proc",
-                    "/proc",
-                    "--dev",
-                    "/dev",
-                    "--tmpfs",
-                    "/tmp",
-                    "--tmpfs",
-                    "/inputs",
-                ),
-                *("--bind", str(cache), toolchain.CACHE),
-                *("--bind", str(scratch / "src"), "/src", "--bind", str(scratch / "build"), "/build"),
-                *("--bind", str(out), "/out", "--ro-bind", str(scratch / "recipe"), "/recipe"),
-                *(part for name, path in recipe.inputs.items() for part in ("--ro-bind", str(path), f"/inputs/{name}")),
-            ]
             for phase in recipe.phases or ("",):
                 build_log.write(f"-- {phase or 'build'}\n")
-                command = ["/bin/sh", "/recipe/build.sh", *([phase] if phase else [])]
-                status = _stream([_bubblewrap(), *sandbox, "--", *command], build_log)
+                script = f"{self._conditions.folders['recipe']}/build.sh"
+                command = ["/bin/sh", script, *([phase] if phase else [])]
+                status = _stream(
+                    [*self._sandbox(recipe, root, cache, out, scratch), *command], build_log, self._conditions.umask
+                )
                 if status != 0:
                     raise BuildError(
                         f"building {recipe.name} failed in {phase or 'build.sh'} with status {status}:\n{build_log.tail()}",
@@ -149,6 +141,31 @@ class ProcessEngine:
         return 0
 
     # -- what builds share ----------------------------------------------------------------------------------------
+
+    def _sandbox(self, recipe: Recipe, root: Path, cache: Path, out: Path, scratch: Path) -> list[str]:
+        """The start of a command line that shows a build its root, its compiler cache and its folders."""
+        conditions = self._conditions
+        folders = conditions.folders
+        environment = {
+            **toolchain.environment(recipe.triple),
+            "JOBS": str(self._jobs),
+            **{name.upper(): folder for name, folder in folders.items()},
+            **conditions.environment,
+        }
+        return [
+            *(_bubblewrap(), *_isolation(environment, conditions)),
+            *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+            *("--bind", str(cache), toolchain.CACHE),
+            *("--bind", str(scratch / "src"), folders["src"], "--bind", str(scratch / "build"), folders["build"]),
+            *("--bind", str(out), folders["out"], "--ro-bind", str(scratch / "recipe"), folders["recipe"]),
+            *("--tmpfs", folders["inputs"]),
+            *(
+                part
+                for name, path in recipe.inputs.items()
+                for part in ("--ro-bind", str(path), f"{folders['inputs']}/{name}")
+            ),
+            "--",
+        ]
 
     def _root(self) -> Path:
         """The unpacked base and toolchain; made once, under a lock, in place at once."""
@@ -200,16 +217,17 @@ def _bubblewrap() -> str:
     return program
 
 
-def _isolation(environment: Mapping[str, str]) -> list[str]:
+def _isolation(environment: Mapping[str, str], conditions: Conditions = USUAL) -> list[str]:
     """Namespaces of its own for everything, no capability, no network, this environment and no other."""
     return [
-        *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "builder"),
+        *("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *("--hostname", conditions.hostname, "--uid", str(conditions.user), "--gid", str(conditions.user)),
         "--clearenv",
         *(part for name, value in sorted(environment.items()) for part in ("--setenv", name, value)),
     ]
 
 
-def _stream(command: Sequence[str], log: BuildLog) -> int:
+def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> int:
     """Run a command with its output going to the log; it never outlives this call."""
     process = subprocess.Popen(
         command,
@@ -219,6 +237,7 @@ def _stream(command: Sequence[str], log: BuildLog) -> int:
         text=True,
         errors="replace",
         start_new_session=True,
+        umask=umask,
     )
     assert process.stdout is not None
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro.build import base, toolchain
+from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, FrameworkModule
 from meltrepro.build.pipeline import Builder
@@ -35,6 +36,8 @@ class Workshop:
     engine_name: EngineName = "docker"
     locked: bool = False
     """Refuse to pin anything that the lock does not hold."""
+    conditions: Conditions = USUAL
+    """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
@@ -107,7 +110,10 @@ class Workshop:
         if self.engine_name == "process":
             from meltrepro.build.process_engine import ProcessEngine
 
-            process = ProcessEngine(self.layers, self.store, self.settings.jobs, self.sink)
+            jobs = self.settings.jobs
+            if self.conditions is not USUAL:
+                jobs = 1 if jobs > 1 else 2
+            process = ProcessEngine(self.layers, self.store, jobs, self.sink, self.conditions)
             process.version()
             return process
         from meltrepro.build.daemon import connect

@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 import json as json_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro.cli.common import EngineOption, OnlyOption
-from meltrepro.errors import Differs, Inconclusive
+from meltrepro.errors import Differs, Inconclusive, UsageError
 
 if TYPE_CHECKING:
     from meltrepro.replay.replay import Replayed
-    from meltrepro.settings import Settings
+    from meltrepro.spec.manifest import Manifest
+
+COMPARISON = "comparison.html"
+"""In the folder of the replay's own campaign."""
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="RUN|RECORD|BUNDLE", help="A campaign, an MLflow run id or a bundle.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RUN|RECORD|BUNDLE", help="An MLflow run id, a campaign or a part of it, or a bundle."),
+    ],
     only: OnlyOption = [],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Repeat on this target instead: one that the manifest names, a kind, or {kind: ..., ...}."),
+    ] = None,
     engine: EngineOption = "docker",
     margin: Annotated[float | None, typer.Option(help="Largest relative difference that counts as the same.")] = None,
     maximum: Annotated[int | None, typer.Option(help="Most trials per cell.")] = None,
+    track: Annotated[
+        bool, typer.Option("--track/--no-track", help="Log the replay and its comparison to MLflow.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Verify or rebuild the artifacts, repeat the same trials with the same seeds, compare."""
     from meltrepro import interrupts
     from meltrepro import settings as settings_module
+    from meltrepro.cli.console import console
     from meltrepro.cli.run import prepare
     from meltrepro.cli.session import open_session
+    from meltrepro.cli.tracking import log_campaign
     from meltrepro.measure.records import read_campaign
+    from meltrepro.plan.only import Selection
+    from meltrepro.replay.locate import locate
     from meltrepro.replay.replay import recorded_requests, replay
     from meltrepro.replay.show import html, text
     from meltrepro.spec.campaign import LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
+    from meltrepro.track.attach import attach
 
     settings = settings_module.load()
-    folder = _campaign(what, settings)
+    with interrupts.raising(), console(quiet=json) as sink:
+        located = locate(what, settings, sink)
+    folder = located.campaign
     recorded = read_campaign(folder)
-    overrides = [f"replay.{name}={value}" for name, value in (("margin", margin), ("maximum", maximum)) if value]
+    only = [*only, located.cell] if located.cell is not None else only
+    overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
         open_session(
@@ -47,9 +67,13 @@ def command(
     ):
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
-        setup = prepare(session, tuple(only), tracked=False, requests=recorded_requests(recorded))
+        recorded = recorded.restricted(Selection(only).wants)
+        setup = prepare(session, tuple(only), tracked=track, requests=recorded_requests(recorded))
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
-    (answer.folder / "comparison.html").write_text(html(answer.comparison), encoding="utf-8")
+    page = html(answer.comparison)
+    (answer.folder / COMPARISON).write_text(page, encoding="utf-8")
+    if track and session.loaded.manifest.tracking.enabled and log_campaign(session, answer.folder, quiet=json):
+        attach([folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page})
     if json:
         document = {"verdict": answer.verdict, "reasons": answer.reasons, **answer.comparison.as_json()}
         typer.echo(json_module.dumps(document, indent=2))
@@ -59,29 +83,32 @@ def command(
     _end(answer, reproduced=answer.verdict is Verdict.reproduced, differs=answer.verdict is Verdict.differs)
 
 
-def _campaign(what: str, settings: Settings) -> Path:
-    """The campaign folder that a user means; a bundle is imported first."""
-    from meltrepro.measure.records import find_campaign
+def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, target: str | None) -> list[str]:
+    """What a replay changes in the recorded manifest."""
+    import yaml
 
-    path = Path(what)
-    if not path.is_file():
-        return find_campaign(settings.records, what)
-    from meltrepro.cli.console import console
-    from meltrepro.replay.bundle import import_bundle
-    from meltrepro.store.cas import Store
-    from meltrepro.store.fetch import Fetcher
-
-    store = Store(settings.cache / "store")
-    with console() as sink:
-        imported = import_bundle(path, store, Fetcher(store, settings, sink), settings.records, sink)
-    return imported.campaigns[0]
+    changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
+    if target is not None:
+        other = recorded.targets.get(target)
+        try:
+            there = other.model_dump(mode="json", exclude_unset=True) if other else yaml.safe_load(target)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"--target {target}: neither a target of the manifest ({', '.join(recorded.targets)}) nor a kind nor YAML",
+                hint="for example: --target host, or --target '{kind: host, threads: 2}'",
+            ) from error
+        there = {"kind": there} if isinstance(there, str) else there
+        # Under the recorded names, so that every cell meets its own record.
+        changes["targets"] = dict.fromkeys(recorded.targets, there)
+    plain = {path: yaml.safe_dump(value, default_flow_style=True, width=10**6) for path, value in changes.items()}
+    return [f"{path}={plain[path].removesuffix('...' + chr(10)).strip()}" for path, value in changes.items() if value]
 
 
 def _end(answer: Replayed, *, reproduced: bool, differs: bool) -> None:
     if reproduced:
         return
     reasons = "\n".join(f"  {reason}" for reason in answer.reasons)
-    hint = f"the whole comparison is in {answer.folder / 'comparison.html'}"
+    hint = f"the whole comparison is in {answer.folder / COMPARISON}"
     if differs:
         raise Differs(f"DIFFERS:\n{reasons}", hint=hint)
     raise Inconclusive(f"INCONCLUSIVE:\n{reasons}", hint=hint)

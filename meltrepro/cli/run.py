@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.errors import Interrupted, TrackingError, TrialFailed
+from meltrepro.errors import TrialFailed
 
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
@@ -46,6 +45,7 @@ def command(
     from meltrepro.campaign.conduct import conduct
     from meltrepro.cli.session import open_session
     from meltrepro.cli.summary import show_results
+    from meltrepro.cli.tracking import log_campaign
     from meltrepro.plan.planner import require_cells
 
     if dry_run:
@@ -63,7 +63,7 @@ def command(
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
     if result.campaign.document.tracking.enabled:
-        _track(session, result, quiet=quiet)
+        log_campaign(session, result.campaign.folder, quiet=quiet)
     if result.tally.left:
         typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
     if result.tally.failed:
@@ -137,28 +137,6 @@ def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
     for name, artifact in built.artifacts.items():
         kept.setdefault(name, {}).update(statements(artifact, store))
     return dict(kept)
-
-
-def _track(session: Session, result: Result, *, quiet: bool) -> None:
-    """Log the campaign; a server that does not answer is a debt and no failure of the run."""
-    from meltrepro import interrupts
-    from meltrepro.cli.console import console
-    from meltrepro.track.mlflow_tracker import sync
-    from meltrepro.track.places import choose_uri
-
-    uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
-    try:
-        with interrupts.raising(), console(quiet=quiet) as sink:
-            sync(result.campaign.folder, uri, sink)
-    except TrackingError as error:
-        typer.echo(f"not logged to MLflow: {error.message}", err=True)
-        typer.echo("next: log it when that is mended, with: meltrepro sync", err=True)
-        return
-    except Interrupted as error:
-        raise Interrupted(
-            "stopped while logging to MLflow; the records are complete", hint="log the rest with: meltrepro sync"
-        ) from error
-    typer.echo("compare the cells in MLflow with: meltrepro ui")
 
 
 def _failed(result: Result) -> TrialFailed:

@@ -20,12 +20,22 @@ def command(
     rebuild: Annotated[
         bool, typer.Option("--rebuild/--no-rebuild", help="Build everything from scratch, or look at digests alone.")
     ] = True,
+    vary: Annotated[
+        bool,
+        typer.Option(
+            "--vary",
+            help="Rebuild by the engine process as another user, in other folders, with other jobs, locale and umask.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
+    from meltrepro.build.conditions import VARIED
     from meltrepro.replay.verify import Finding, Status, check_digests, compare_rebuild, worst
 
-    with open_session(spec, set_, only, engine=engine, locked=True, quiet=json) as session:
+    with open_session(spec, set_, only, engine="process" if vary else engine, locked=True, quiet=json) as session:
+        if vary:
+            session.workshop.conditions = VARIED
         lock = session.require_lock()
         stored = check_digests(lock, session.workshop.store)
         if not json:

@@ -7,7 +7,7 @@ failed attempt that was tried again is kept on disk and is not among the trials.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -148,6 +148,11 @@ class CampaignRecord:
         """Its cells, in the order of the manifest."""
         root = self.folder / files.CELLS
         return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
+
+    def restricted(self, wanted: Callable[[str], bool]) -> CampaignRecord:
+        """The same campaign with those cells alone whose id is wanted."""
+        cells = [entry for entry in self.document.cells if wanted(entry.id)]
+        return CampaignRecord(self.folder, self.document.model_copy(update={"cells": cells}))
 
     @cached_property
     def manifest(self) -> Manifest:
