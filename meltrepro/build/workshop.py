@@ -47,7 +47,9 @@ class Workshop:
         self.store = Store(self.settings.cache / "store")
         self.fetcher = Fetcher(self.store, self.settings, self.sink)
 
-    def builder(self, modules: Mapping[str, FrameworkModule], base_dir: Path, *, rebuild: bool = False) -> Builder:
+    def builder(
+        self, modules: Mapping[str, FrameworkModule], base_dir: Path, *, rebuild: bool = False, recorded: bool = False
+    ) -> Builder:
         """A builder against this workshop's lock; relative sources count from `base_dir`."""
         return Builder(
             modules,
@@ -59,6 +61,7 @@ class Workshop:
             base_dir,
             self.sink,
             rebuild,
+            recorded,
         )
 
     def engine(self) -> Engine:

@@ -29,6 +29,12 @@ def command(
         typer.Option(help="Repeat on this target instead: one that the manifest names, a kind, or {kind: ..., ...}."),
     ] = None,
     engine: EngineOption = "docker",
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="Build by today's recipes; recorded artifacts that differ run beside them as a control."
+        ),
+    ] = False,
     margin: Annotated[float | None, typer.Option(help="Largest relative difference that counts as the same.")] = None,
     maximum: Annotated[int | None, typer.Option(help="Most trials per cell.")] = None,
     track: Annotated[
@@ -45,6 +51,7 @@ def command(
     from meltrepro.cli.tracking import log_campaign
     from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
+    from meltrepro.replay.control import with_controls
     from meltrepro.replay.locate import locate
     from meltrepro.replay.replay import recorded_requests, replay
     from meltrepro.replay.show import html, text
@@ -68,7 +75,9 @@ def command(
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
         recorded = recorded.restricted(Selection(only).wants)
-        setup = prepare(session, tuple(only), tracked=track, requests=recorded_requests(recorded))
+        requests = recorded_requests(recorded)
+        setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)
+        setup = with_controls(setup, recorded, session.workshop.store)
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
     page = html(answer.comparison)
     (answer.folder / COMPARISON).write_text(page, encoding="utf-8")

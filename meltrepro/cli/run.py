@@ -71,11 +71,17 @@ def command(
 
 
 def prepare(
-    session: Session, only: tuple[str, ...], *, tracked: bool, requests: Mapping[str, Request] | None = None
+    session: Session,
+    only: tuple[str, ...],
+    *,
+    tracked: bool,
+    requests: Mapping[str, Request] | None = None,
+    anew: bool = False,
 ) -> Setup:
     """Everything that a campaign needs; what can be wrong with a manifest is found before anything is built.
 
-    `requests` by cell are taken as they are, for a replay; else they follow from the manifest.
+    `requests` by cell are taken as they are, for a replay; else they follow from the manifest. `anew` is that of
+    `Session.build`.
     """
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.setup import Setup
@@ -88,7 +94,7 @@ def prepare(
         name: load_conversations(workload, loaded.path.parent) for name, workload in loaded.manifest.workloads.items()
     }
     requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))
-    built = session.build()
+    built = session.build(anew=anew)
     engine = _trial_engine(session)
     targets = open_targets(loaded.manifest, session.settings, engine)
     return Setup(

@@ -68,10 +68,14 @@ class Session:
         for model in self.plan.models:
             self.workshop.pin(model.source, base_dir)
 
-    def build(self, *, rebuild: bool = False) -> Built:
-        """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed."""
+    def build(self, *, rebuild: bool = False, anew: bool = False) -> Built:
+        """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed.
+
+        For a record the very artifacts that it names are taken, unless they are to be made `anew` by today's recipes.
+        """
         self.pin()
-        builder = self.workshop.builder(self.modules, self.loaded.path.parent, rebuild=rebuild)
+        base_dir = self.loaded.path.parent
+        builder = self.workshop.builder(self.modules, base_dir, rebuild=rebuild, recorded=self.recorded and not anew)
         built = builder.build(self.plan)
         if not rebuild and not self.recorded:
             self.save_lock(built.lock)

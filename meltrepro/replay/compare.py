@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
-from meltrepro.stats.equivalence import Decision, Design, Verdict, decide
+from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
@@ -38,6 +38,8 @@ class MetricComparison:
     """Medians."""
     decision: Decision | None
     """`None` for a metric that gets no verdict."""
+    control: float | None = None
+    """Median of the control, which the decision then compares `second` with."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,28 @@ class Comparison:
         return _plain(asdict(self))  # type: ignore[no-any-return]
 
 
-def compare(first: CampaignRecord, second: CampaignRecord, design: Design) -> Comparison:
-    """Compare every cell that both have; raises `RecordError` for a damaged record."""
+def compare(
+    first: CampaignRecord, second: CampaignRecord, design: Design, controls: Mapping[str, CellRecord] | None = None
+) -> Comparison:
+    """Compare every cell that both have; raises `RecordError` for a damaged record.
+
+    A cell of `second` that is among `controls` is judged against that one instead, trial by trial.
+    """
+    controls = controls or {}
     ours, theirs = ({cell.id: cell for cell in campaign.cells} for campaign in (first, second))
     shared = [cell_id for cell_id in ours if cell_id in theirs]
     return Comparison(
         first=first.id,
         second=second.id,
-        cells=tuple(compare_cells(ours[cell_id], theirs[cell_id], design) for cell_id in shared),
+        cells=tuple(compare_cells(ours[id], theirs[id], design, controls.get(id)) for id in shared),
         only_first=tuple(cell_id for cell_id in ours if cell_id not in theirs),
         only_second=tuple(cell_id for cell_id in theirs if cell_id not in ours),
     )
 
 
-def compare_cells(first: CellRecord, second: CellRecord, design: Design) -> CellComparison:
+def compare_cells(
+    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None = None
+) -> CellComparison:
     """One cell; `second` is judged against `first`."""
     ours, theirs = first.entry.params, second.entry.params
     names = ("model_digest", "bundle_digest", "runner_digest", "source_digest", "commit", "isa")
@@ -98,7 +108,7 @@ def compare_cells(first: CellRecord, second: CellRecord, design: Design) -> Cell
             {k: v for k, v in ours.items() if k.startswith(CONTEXT)},
             {k: v for k, v in theirs.items() if k.startswith(CONTEXT)},
         ),
-        metrics=tuple(_metrics(first, second, design)),
+        metrics=tuple(_metrics(first, second, design, control)),
         tokens=_tokens(first, second),
     )
 
@@ -108,23 +118,45 @@ def values_of(cell: CellRecord, metric: str) -> list[float]:
     return [trial.metrics.values[metric] for trial in cell.repetitions if metric in trial.metrics.values]
 
 
-def _metrics(first: CellRecord, second: CellRecord, design: Design) -> list[MetricComparison]:
-    rows = []
+def judge_metric(
+    metric: str, first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None = None
+) -> Decision | None:
+    """The verdict on one metric; `None` where it gets none, or the reference has no value that could be compared."""
+    if control is None:
+        old, new = values_of(first, metric), values_of(second, metric)
+    else:
+        design = replace(design, reference=Reference.control)
+        pairs = list(_pairs(control, second, metric))
+        old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if metric not in JUDGED or not old or not comparable(old):
+        return None
+    return decide(old, new, design) if comparable(new) else None
+
+
+def _pairs(control: CellRecord, replayed: CellRecord, metric: str) -> Iterator[tuple[float, float]]:
+    """Values of both arms from the rounds in which both trials ended well."""
+    values = [
+        {trial.index: trial.metrics.values[metric] for trial in cell.repetitions if metric in trial.metrics.values}
+        for cell in (control, replayed)
+    ]
+    for index in sorted(values[0].keys() & values[1].keys()):
+        yield values[0][index], values[1][index]
+
+
+def _metrics(
+    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None
+) -> Iterator[MetricComparison]:
     for name, metric in METRICS.items():
         if name not in first.summaries or name not in second.summaries:
             continue
-        old, new = values_of(first, name), values_of(second, name)
-        judged = name in JUDGED and comparable(old) and comparable(new)
-        rows.append(
-            MetricComparison(
-                metric=name,
-                unit=metric.unit,
-                first=first.summaries[name].median,
-                second=second.summaries[name].median,
-                decision=decide(old, new, design) if judged else None,
-            )
+        yield MetricComparison(
+            metric=name,
+            unit=metric.unit,
+            first=first.summaries[name].median,
+            second=second.summaries[name].median,
+            decision=judge_metric(name, first, second, design, control),
+            control=control.summaries[name].median if control is not None and name in control.summaries else None,
         )
-    return rows
 
 
 def _tokens(first: CellRecord, second: CellRecord) -> TokenComparison | None:

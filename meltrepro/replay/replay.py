@@ -10,12 +10,13 @@ from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
-from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, overall, values_of
+from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
+from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.manifest import Replay
 from meltrepro.spec.record import Request
-from meltrepro.stats.equivalence import Design, Verdict, decide
+from meltrepro.stats.equivalence import Design, Verdict
 from meltrepro.stats.ratio import comparable
 from meltrepro.steps import Sink
 
@@ -48,13 +49,25 @@ def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: S
     design = design_of(declared)
 
     def decided(folder: Path) -> bool:
-        replayed = {cell.id: cell for cell in read_campaign(folder).cells}
-        return all(_final(cell, replayed[cell.id], design) for cell in recorded.cells if cell.id in replayed)
+        replayed, controls = _arms(folder)
+        cells = {cell.id: cell for cell in replayed.cells}
+        return all(
+            _final(old, cells[old.id], design, controls.get(old.id)) for old in recorded.cells if old.id in cells
+        )
 
     result = conduct(setup, settings, sink, enough=decided)
-    comparison = compare(recorded, read_campaign(result.campaign.folder), design)
+    replayed, controls = _arms(result.campaign.folder)
+    comparison = compare(recorded, replayed, design, controls)
     verdict, reasons = judge(comparison)
     return Replayed(verdict, reasons, comparison, result.campaign.folder)
+
+
+def _arms(folder: Path) -> tuple[CampaignRecord, Mapping[str, CellRecord]]:
+    """What was replayed, and the control of each cell that has one."""
+    campaign = read_campaign(folder)
+    twins = {cell.id: cell for cell in campaign.cells if is_twin(cell.id)}
+    replayed = campaign.restricted(lambda id: id not in twins)
+    return replayed, {cell.id: twins[twin_of(cell.id)] for cell in replayed.cells if twin_of(cell.id) in twins}
 
 
 def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
@@ -85,15 +98,13 @@ def _same_binary(cell: CellComparison) -> bool:
     return not {"runner_digest", "model_digest"} & {difference.name for difference in cell.identities}
 
 
-def _final(old: CellRecord, new: CellRecord, design: Design) -> bool:
+def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord | None) -> bool:
     """Whether no further trial of a cell can change an answer."""
     for metric in JUDGED:
-        before, after = values_of(old, metric), values_of(new, metric)
-        if not before or not comparable(before):
+        if not comparable(values_of(old, metric)):
             continue
-        if not after or not comparable(after):
-            return False
-        if not decide(before, after, design).final:
+        decision = judge_metric(metric, old, new, design, control)
+        if decision is None or not decision.final:
             return False
     return True
 

@@ -46,6 +46,7 @@ def verdict_in_words(metric: MetricComparison) -> str:
     if decision is None:
         return ""
     more = f"; {decision.more_needed} more trials needed" if decision.more_needed else ""
+    more += "" if metric.control is None else f"; against the control's {number(metric.control)}"
     return f"{decision.verdict} ratio {decision.ratio:.3f} [{decision.low:.3f}, {decision.high:.3f}]{more}"
 
 

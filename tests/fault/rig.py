@@ -34,6 +34,7 @@ SCRIPT = '''#!{python} -IS
 import json, os, signal, subprocess, sys, time
 request = json.load(open(sys.argv[1]))
 order = request["conversations"][0][0].split()
+pace_s, slowdown = 0.0, 1.0
 events = open(sys.argv[2], "w")
 def event(e, **more):
     events.write(json.dumps({{"t": time.monotonic_ns(), "e": e, **more}}) + "\\n")
@@ -45,6 +46,8 @@ event("context", n_ctx=64, n_batch=8, threads=1, kv_bytes=8)
 match order:
     case ["sleep", seconds]:
         time.sleep(float(seconds))
+    case ["pace", milliseconds]:
+        pace_s = float(milliseconds) / 1000 * slowdown
     case ["hang"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # Children that would outlive it: one in its group, one in a session of its own.
@@ -84,6 +87,7 @@ event("prefill_begin", n=2)
 event("prefill_end")
 for i in range(3):
     event("token", i=i, id=i)
+    time.sleep(pace_s)
 event("turn_end", c=0, i=0, n_prompt=2, n_gen=3, n_past=5, stop="length", text="x")
 event("conversation_end", c=0)
 if order != ["no-memory"]:

@@ -1,0 +1,124 @@
+"""Replays of a campaign whose runner is a script: the same binary, another one, one that the store still has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build.model import Artifact
+from meltrepro.campaign.setup import Setup
+from meltrepro.errors import CorruptStore
+from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.replay.control import is_twin, twin_of, with_controls
+from meltrepro.replay.replay import Replayed, recorded_requests, replay
+from meltrepro.spec.manifest import Order, Protocol, Replay
+from meltrepro.stats.equivalence import Verdict
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from tests.fault import rig
+
+DECLARED = Replay(margin=0.2, maximum=10, session_cv=0.01)
+CELL = "m/as-is/f/host/chat"
+
+
+def spec(repetitions: int = DECLARED.maximum) -> rig.Spec:
+    return rig.Spec({"chat": "pace 10"}, {"repetitions": repetitions, "warmups": 0, "order": "interleaved"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache" / "store")
+
+
+def stored_bundle(store: Store, folder: Path, slowdown: float = 1.0) -> Artifact:
+    """The script as a bundle in the store; a slower one is another binary."""
+    made = rig.script_bundle(folder)
+    runner = made.path / "bin" / "melt-runner"
+    runner.write_text(runner.read_text().replace("slowdown = 0.0, 1.0", f"slowdown = 0.0, {slowdown}"))
+    store.pack_tree(made.path, folder / "tar", prefix="bundle")
+    digest = store.put_file(folder / "tar", move=True)
+    return replace(made, digest=digest, file=store.path(digest), path=store.unpack(digest) / "bundle")
+
+
+def setup_with(bundle: Artifact, store: Store, folder: Path, repetitions: int = DECLARED.maximum) -> Setup:
+    setup = rig.make_setup(folder, spec(repetitions), bundle=bundle)
+    model = next(artifact for artifact in setup.artifacts.values() if artifact.kind == "model")
+    digest = store.put_file(model.path)
+    return replace(setup, artifacts={**setup.artifacts, model.id: replace(model, digest=digest)})
+
+
+@pytest.fixture
+def recorded(store: Store, tmp_path: Path) -> CampaignRecord:
+    """A campaign of five trials."""
+    setup = setup_with(stored_bundle(store, tmp_path / "first"), store, tmp_path, 5)
+    return read_campaign(rig.run_setup(tmp_path, setup).campaign.folder)
+
+
+def replayed(recorded: CampaignRecord, setup: Setup, store: Store, folder: Path) -> Replayed:
+    setup = replace(setup, requests=recorded_requests(recorded))
+    return replay(recorded, with_controls(setup, recorded, store), DECLARED, rig.settings(folder), silent)
+
+
+def test_names_of_twins() -> None:
+    assert twin_of("m/q/f/t/w") == "m/q/f.recorded/t/w"
+    assert is_twin(twin_of(CELL))
+    assert not is_twin(CELL)
+
+
+def test_the_same_artifacts_need_no_control(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
+    assert with_controls(setup, recorded, store) == setup
+    answer = replayed(recorded, setup, store, tmp_path)
+    (cell,) = answer.comparison.cells
+    assert cell.tokens is not None and cell.tokens.exact
+    assert all(metric.control is None for metric in cell.metrics)
+    generation = next(metric for metric in cell.metrics if metric.metric == "generation_tps")
+    assert generation.decision is not None and generation.decision.verdict is Verdict.reproduced
+
+
+def test_a_slower_rebuild_is_judged_beside_the_recorded_one(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
+    answer = replayed(recorded, setup, store, tmp_path)
+    campaign = read_campaign(answer.folder)
+    assert [cell.id for cell in campaign.cells] == [CELL, twin_of(CELL)]
+    assert campaign.cells[1].entry.bundle_digest == recorded.cells[0].entry.bundle_digest
+    assert len(campaign.cells[0].repetitions) == len(campaign.cells[1].repetitions)
+    (cell,) = answer.comparison.cells
+    generation = next(metric for metric in cell.metrics if metric.metric == "generation_tps")
+    assert generation.control is not None and generation.control > 1.5 * generation.second
+    assert generation.decision is not None and generation.decision.verdict is Verdict.differs
+    assert answer.verdict is Verdict.differs
+    assert not answer.comparison.only_second
+    assert any("generation_tps: DIFFERS" in reason for reason in answer.reasons)
+
+
+def test_without_the_recorded_artifact_there_is_no_control(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
+    assert with_controls(setup, recorded, Store(tmp_path / "elsewhere")) == setup
+
+
+def test_a_recorded_artifact_that_was_changed_is_no_control(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
+    path = store.path(recorded.cells[0].entry.bundle_digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CorruptStore):
+        with_controls(setup, recorded, store)
+
+
+def test_the_design_interleaves_both_arms(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
+    from meltrepro.campaign.schedule import schedule
+
+    setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
+    cells = [cell.id for cell in with_controls(setup, recorded, store).plan.cells]
+    protocol = Protocol(repetitions=4, warmups=0, order=Order.interleaved, seed=1)
+    order = [trial.cell_id for trial in schedule(cells, protocol)]
+    assert all({*order[i : i + 2]} == {CELL, twin_of(CELL)} for i in range(0, 8, 2))
