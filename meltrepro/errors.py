@@ -67,9 +67,27 @@ class PlanError(MeltreproError):
 
 
 class LockError(MeltreproError):
-    """The lock is missing an entry, belongs to another manifest, or may not be changed (`--locked`)."""
+    """The lock is missing or damaged, lacks an entry, or may not be changed (`--locked`)."""
 
     exit_code = 5
+
+
+class LockFormatError(LockError):
+    """The lock is of a format version that this meltrepro does not know."""
+
+    exit_code = 6
+
+
+class StaleLock(LockError):
+    """The lock belongs to another state of its manifest."""
+
+    exit_code = 7
+
+
+class LockMismatch(LockError):
+    """An entry of the lock is not what its source, prompt, recipe, base or toolchain has; both values are named."""
+
+    exit_code = 8
 
 
 # -- where bytes come from and where they are kept ---------------------------------------------------------------
@@ -192,9 +210,27 @@ class TrackingError(MeltreproError):
 
 
 class BundleError(MeltreproError):
-    """A bundle is damaged, incomplete or unsafe to unpack; the message names the first bad member."""
+    """A bundle is damaged, or not one at all; the message names the first bad member."""
 
     exit_code = 50
+
+
+class EscapingPath(BundleError):
+    """A member of a bundle has a name that leads out of the folder it would be unpacked to."""
+
+    exit_code = 51
+
+
+class UnsafeMember(BundleError):
+    """A member of a bundle is a link, a device or anything else but a plain file."""
+
+    exit_code = 52
+
+
+class TruncatedBundle(BundleError):
+    """A bundle ends before its end; the message names the member that it ends in."""
+
+    exit_code = 53
 
 
 class Differs(MeltreproError):

@@ -114,7 +114,7 @@ class Builder:
 
         started = time.time_ns()
         digest = self._resolve(node.id, key, make)
-        file = self.store.path(digest)
+        file = self.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id,
             kind="bundle",
@@ -125,8 +125,7 @@ class Builder:
             size=file.stat().st_size,
             platform=node.isa.triple.split("-")[0],
         )
-        inputs = {name: (item, self._pinned(item)) for name, item in node.release.sources.items()}
-        self._attest(artifact, Making(inputs, recipe=recipe), started)
+        self._attest(artifact, node.release.sources, started, recipe=recipe)
 
     # -- models ---------------------------------------------------------------------------------------------------
 
@@ -153,12 +152,12 @@ class Builder:
 
         started = time.time_ns()
         digest = self._resolve(node.id, key, make)
-        file = self.store.path(digest)
+        file = self.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
-        inputs = {node.model_name: (node.source, self._pinned(node.source))}
-        self._attest(artifact, Making(inputs, quantizer=bundle, command=recipe.command), started)
+        sources = {node.model_name: node.source}
+        self._attest(artifact, sources, started, quantizer=bundle, command=recipe.command)
 
     def _quantize(self, node: ModelNode, bundle: Artifact, recipe: ModelRecipe, source: Path, scratch: Path) -> Path:
         """Run the quantizer in its bundle's runtime; raises `BuildError` with what it said last."""
@@ -216,9 +215,21 @@ class Builder:
                 hint="meltrepro verify SPEC shows where they differ",
             )
 
-    def _attest(self, artifact: Artifact, making: Making, started_ns: int) -> None:
+    def _attest(
+        self,
+        artifact: Artifact,
+        sources: Mapping[str, Source],
+        started_ns: int,
+        *,
+        recipe: Recipe | None = None,
+        quantizer: Artifact | None = None,
+        command: tuple[str, ...] = (),
+    ) -> None:
+        """Say how an artifact was made, if it was made now."""
         if artifact.id in self._reused or self._engine is None or self.rebuild:
             return
+        inputs = {name: (source, self._pinned(source)) for name, source in sources.items()}
+        making = Making(inputs, recipe, quantizer, command)
         times = (started_ns, time.time_ns())
         attest(artifact, making, self.current_lock(), self.store, self._engine.version(), times)
 
@@ -227,7 +238,7 @@ class Builder:
         return LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
 
     def _digest(self, source: Source) -> str:
-        return self.fetcher.pin(source, self.base_dir).digest
+        return source.digest or self.fetcher.pin(source, self.base_dir).digest
 
     def _get_engine(self) -> Engine:
         if self._engine is None:

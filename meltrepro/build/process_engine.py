@@ -75,7 +75,7 @@ class ProcessEngine:
 
     def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
         """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""
-        root = self._root()
+        root = self.root()
         cache = self._warm_cache(root, recipe.triple, log, sink)
         with (
             self._store.scratch() as scratch,
@@ -167,7 +167,7 @@ class ProcessEngine:
             "--",
         ]
 
-    def _root(self) -> Path:
+    def root(self) -> Path:
         """The unpacked base and toolchain; made once, under a lock, in place at once."""
         layers = self._layers()
         key = digest_of([layer.digest for layer in layers])[:16]

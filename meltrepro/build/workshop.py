@@ -15,13 +15,14 @@ from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, FrameworkModule
 from meltrepro.build.pipeline import Builder
-from meltrepro.errors import LockError
+from meltrepro.errors import LockError, LockMismatch
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
-from meltrepro.spec.manifest import Source
+from meltrepro.spec.manifest import FileSource, Source
 from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from meltrepro.store.source import key_of
 
 EngineName = Literal["docker", "process"]
 
@@ -75,24 +76,43 @@ class Workshop:
         if self._layers is None:
             wheels = {name: self.fetcher.get(source, Path()) for name, source in toolchain.SOURCES.items()}
             self._layers = [self._base(), toolchain.layer(wheels, self.store, self.sink)]
+            for layer in self._layers:
+                self.store.verify(layer.digest)
             self._pin_toolchain(self._layers)
         return self._layers
 
     def pin(self, source: Source, base_dir: Path) -> LockedSource:
-        """Pin one source; raises `LockError` where it is new or differs and the lock may not change."""
+        """Pin one source by the lock, or in the lock where that has no entry yet and may change.
+
+        Raises `LockError` for an entry that is missing and may not be added, `LockMismatch` where the lock contradicts
+        what the source is known to be, `DigestMismatch` where the source has other bytes than the lock names, and what
+        fetching raises.
+        """
+        key = key_of(source)
+        old = self.lock.sources.get(key)
+        if self.locked and old is None:
+            raise LockError(f"the lock has no entry for {key}", hint="write it with: meltrepro lock SPEC")
+        if old is not None:
+            known = self._known_digest(source, base_dir)
+            if known not in (None, old.digest):
+                raise LockMismatch(
+                    f"{key}: the lock has sha256 {old.digest}, but the source has {known}",
+                    hint="restore the lock; if the change is wanted, move the pin with: meltrepro lock --upgrade NAME SPEC",
+                )
+            source = source.model_copy(update={"digest": old.digest})
         pin = self.fetcher.pin(source, base_dir)
         new = LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
-        old = self.lock.sources.get(pin.source)
-        if self.locked and old is None:
-            raise LockError(f"the lock has no entry for {pin.source}", hint="write it with: meltrepro lock SPEC")
-        if old is not None and old.digest != new.digest:
-            raise LockError(
-                f"{pin.source}: the lock has sha256 {old.digest}, but the source now gives {new.digest}",
-                hint="if the change is wanted, move the pin with: meltrepro lock --upgrade NAME SPEC",
-            )
         if old is None:
-            self.lock = self.lock.model_copy(update={"sources": {**self.lock.sources, pin.source: new}})
+            self.lock = self.lock.model_copy(update={"sources": {**self.lock.sources, key: new}})
         return new
+
+    def _known_digest(self, source: Source, base_dir: Path) -> str | None:
+        """What a source is known to be without trusting its server or the lock: declared, remembered, or used before."""
+        if isinstance(source, FileSource):
+            now = self.fetcher.pin(source, base_dir).digest
+            return now if self.store.has(now) else source.digest
+        known = self.fetcher.known(source)
+        return known.digest if known is not None else source.digest
 
     def source_key(self, source: Source, base_dir: Path) -> str:
         """The name of a source in the lock."""
@@ -137,7 +157,7 @@ class Workshop:
         packages = self._locked_packages(locked) if locked is not None else self._known_packages()
         layer = base.assemble(packages, self.store, self.sink)
         if self.locked and locked is not None and layer.digest != locked.layer:
-            raise LockError(
+            raise LockMismatch(
                 f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
                 f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
                 hint="import a bundle, which holds the layer itself; artifacts do not depend on the base",
@@ -159,7 +179,10 @@ class Workshop:
 
         layer = base_layer(connect(self.settings), image, self.store, self.sink)
         if locked is not None and layer.digest != locked.layer:
-            raise LockError(f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}")
+            raise LockMismatch(
+                f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
+                hint="if the change is wanted, move the pin with: meltrepro lock --upgrade base SPEC",
+            )
         new = LockedBase(suite=base.SUITE, layer=layer.digest, image=image)
         self.lock = self.lock.model_copy(update={"base": new})
         return layer
@@ -202,9 +225,11 @@ class Workshop:
             image=image,
             wheels={name: source.digest or "" for name, source in toolchain.SOURCES.items()},
         )
-        if self.locked and self.lock.toolchain not in (None, new):
-            raise LockError(
-                "the lock names another toolchain than this version of meltrepro uses",
+        old = self.lock.toolchain
+        if self.locked and old is not None and old != new:
+            raise LockMismatch(
+                "the lock names another toolchain than this version of meltrepro uses: "
+                f"the lock has {old.digest} in image {old.image}, this version {new.digest} in image {new.image}",
                 hint="install the version that wrote the lock, or move on with: meltrepro lock --upgrade toolchain SPEC",
             )
         self.lock = self.lock.model_copy(update={"toolchain": new})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import failure
@@ -66,7 +65,7 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt
         make_folder(folder)
         ended = _attempt(run, trial, attempt, folder)
         with held():
-            write_bytes(folder / record.OUTCOME, ended.outcome.model_dump_json(indent=2).encode() + b"\n")
+            write_bytes(folder / record.OUTCOME, record.outcome_bytes(ended.outcome))
         return ended
     except BaseException:
         with held():
@@ -78,10 +77,10 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt
 def read_outcome(folder: Path) -> Outcome | None:
     """The outcome of a trial; `None` where it never ended. Raises `RecordError` for a damaged one."""
     try:
-        return Outcome.model_validate_json((folder / record.OUTCOME).read_bytes())
+        return record.parse_outcome((folder / record.OUTCOME).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(
             f"{folder / record.OUTCOME} is damaged: {error}", hint="start afresh with: meltrepro run --new SPEC"
         ) from error
@@ -112,7 +111,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
     duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
-    _seal(folder, {"facts": run.facts, **dict(zip(("before", "after"), states, strict=False))})
+    digests = _seal(folder, {"facts": run.facts, **dict(zip(("before", "after"), states, strict=False))})
     outcome = Outcome(
         cell=trial.cell_id,
         repetition=trial.index,
@@ -131,6 +130,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
             request=request_digest(request),
         ),
         virtual=run.facts.virtual,
+        files=digests,
     )
     return Attempt(outcome, metrics.values)
 
@@ -149,12 +149,19 @@ def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) 
     return reasons
 
 
-def _seal(folder: Path, device: Mapping[str, DeviceFacts | DeviceState]) -> None:
-    """Bring everything but the outcome to disk, so that an outcome never survives what it stands for."""
+def _seal(folder: Path, device: Mapping[str, DeviceFacts | DeviceState]) -> dict[str, str]:
+    """Bring everything but the outcome to disk, so that an outcome never survives what it stands for.
+
+    Returns the sha256 of the files of the record by name.
+    """
+    digests: dict[str, str] = {}
     write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
     with writing(folder):
         for path in folder.iterdir():
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+                    if path.name in record.SEALED:
+                        digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         sync_folder(folder)
+    return dict(sorted(digests.items()))

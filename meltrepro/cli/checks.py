@@ -85,7 +85,7 @@ TOOLS = (
     Tool("git", "git", "sources of kind git", for_tests=True),
     Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
-    Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify"),
+    Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
     Tool("adb", "adb", "Android devices (a later version)"),
     Tool("ssh", "openssh-client", "boards behind SSH (a later version)"),
 )

@@ -31,7 +31,8 @@ def command(
         session.workshop.layers()
         builder = session.workshop.builder(session.modules, session.loaded.path.parent)
         lock = builder.pin_recipes(session.plan)
-        after = dump_lock(session.completed(lock))
+        lock = session.completed(lock)
+        after = dump_lock(lock)
         if after != before and not check:
             session.save_lock(lock)
     difference = list(
@@ -43,7 +44,7 @@ def command(
     if not difference:
         typer.echo(f"{session.lock_path}: current")
     elif check:
-        raise LockError(f"{session.lock_path} is not current", hint=f"write it anew with: meltrepro lock {spec}")
+        raise session.outdated(lock)
     else:
         typer.echo(f"{session.lock_path}: written")
 

@@ -14,18 +14,20 @@ from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
 from meltrepro.cli.sizes import known_sizes
-from meltrepro.errors import LockError
+from meltrepro.errors import LockError, LockMismatch, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.lock import Lock, dump_lock, load_lock, lock_path
+from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
 from meltrepro.spec.manifest import Order
 from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import open_targets
+
+_SHOWN_ENTRIES = 5
 
 
 @dataclass
@@ -73,9 +75,11 @@ class Session:
 
         For a record the very artifacts that it names are taken, unless they are to be made `anew` by today's recipes.
         """
-        self.pin()
+        exact = self.recorded and not anew
+        if not (exact and all(self.workshop.store.has(each.digest) for each in self.workshop.lock.artifacts.values())):
+            self.pin()  # sources are needed only where something is to be made of them
         base_dir = self.loaded.path.parent
-        builder = self.workshop.builder(self.modules, base_dir, rebuild=rebuild, recorded=self.recorded and not anew)
+        builder = self.workshop.builder(self.modules, base_dir, rebuild=rebuild, recorded=exact)
         built = builder.build(self.plan)
         if not rebuild and not self.recorded:
             self.save_lock(built.lock)
@@ -93,18 +97,37 @@ class Session:
         )
 
     def save_lock(self, lock: Lock) -> None:
-        """Write the lock beside the manifest if it says anything new; raises `LockError` with `--locked`."""
+        """Write the lock beside the manifest if it says anything new.
+
+        With `--locked`, raises `LockMismatch` where an entry would change and `LockError` where one would be added.
+        """
         lock = self.completed(lock)
         text = dump_lock(lock)
         if self.lock_path.exists() and self.lock_path.read_text(encoding="utf-8") == text:
             return
         if self.locked:
-            raise LockError(
-                f"{self.lock_path} would change, and --locked forbids it",
-                hint=f"see what is new with: meltrepro lock --check {self.loaded.path}",
-            )
+            raise self.outdated(lock)
         write_bytes(self.lock_path, text.encode())
         self.workshop.lock = lock
+
+    def outdated(self, lock: Lock) -> LockError:
+        """The error that says which entries of the lock on disk are not those of a completed one."""
+        written = load_lock(self.lock_path)
+        if written is None:
+            return LockError(
+                f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}"
+            )
+        found = differences(written, lock)
+        shown = [
+            f"  {name}: the lock has {old or 'no such entry'}, expected {new or 'none'}"
+            for name, (old, new) in found.items()
+        ] or ["  its text is not as meltrepro writes it"]
+        more = [f"  and {len(shown) - _SHOWN_ENTRIES} more"] if len(shown) > _SHOWN_ENTRIES else []
+        changed = any(old is not None and new is not None for old, new in found.values())
+        return (LockMismatch if changed else LockError)(
+            "\n".join([f"{self.lock_path} is not current and may not be changed:", *shown[:_SHOWN_ENTRIES], *more]),
+            hint=f"restore the lock, or if the change is wanted, write it with: meltrepro lock {self.loaded.path}",
+        )
 
 
 @contextmanager
@@ -128,8 +151,9 @@ def open_session(
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:
-        raise LockError(
-            f"{path} belongs to another state of {loaded.path.name}: models, frameworks or prompts changed",
+        raise StaleLock(
+            f"{path} belongs to another state of {loaded.path.name}: its models or frameworks changed; "
+            f"the lock is of {lock.manifest}, the manifest is {digest}",
             hint=f"write it anew with: meltrepro lock {loaded.path}",
         )
     modules = dict(registry.modules())

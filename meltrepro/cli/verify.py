@@ -9,7 +9,6 @@ import typer
 
 from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.session import open_session
-from meltrepro.errors import VerifyError
 
 
 def command(
@@ -31,7 +30,7 @@ def command(
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
     from meltrepro.build.conditions import VARIED
-    from meltrepro.replay.verify import Finding, Status, check_digests, compare_rebuild, worst
+    from meltrepro.replay.verify import Finding, Status, check_digests, check_recipes, compare_rebuild, error_of
 
     with open_session(spec, set_, only, engine="process" if vary else engine, locked=True, quiet=json) as session:
         if vary:
@@ -40,6 +39,8 @@ def command(
         stored = check_digests(lock, session.workshop.store)
         if not json:
             _print("stored", stored)
+        builder = session.workshop.builder(session.modules, session.loaded.path.parent)
+        check_recipes(lock, builder.pin_recipes(session.plan).recipes)
         findings: list[Finding] = list(stored)
         if rebuild:
             rebuilt = compare_rebuild(lock, session.build(rebuild=True), session.workshop.store)
@@ -48,13 +49,9 @@ def command(
                 _print("rebuilt", rebuilt)
     if json:
         typer.echo(json_module.dumps([vars(finding) for finding in findings], indent=2))
-    status = worst(findings)
-    if status is not Status.same:
-        bad = sorted({finding.artifact for finding in findings if finding.status is not Status.same})
-        raise VerifyError(
-            f"{len(bad)} of {len({f.artifact for f in findings})} artifacts are not what the lock names: {', '.join(bad)}",
-            hint="meltrepro build SPEC brings back what is missing; a difference means another recipe, source or toolchain",
-        )
+    error = error_of(findings)
+    if error is not None:
+        raise error
 
 
 def _print(title: str, findings: list) -> None:  # type: ignore[type-arg]

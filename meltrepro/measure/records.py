@@ -6,6 +6,7 @@ failed attempt that was tried again is kept on disk and is not among the trials.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from meltrepro.stats.summary import Summary, summarize
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What ids may consist of: a cell's id is a path below the campaign's folder."""
+_RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
 
 
 class Kind(StrEnum):
@@ -62,7 +64,31 @@ class TrialRecord:
 
     def trace(self) -> Trace:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
-        return read_trace(self.folder / record.EVENTS)
+        return read_trace(self.file(record.EVENTS))
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files, unchanged since the trial ended; raises `RecordError`."""
+        path, expected = self.folder / name, self.outcome.files.get(name)
+        if expected is None:  # of a campaign whose outcomes did not seal their records yet
+            return path
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RecordError(
+                f"{path} cannot be read: {error.strerror or error}; its record was sealed with sha256 {expected}",
+                hint=_RESTORE,
+            ) from error
+        if found != expected:
+            raise RecordError(
+                f"{path} was changed after the trial: expected sha256 {expected}, found {found}", hint=_RESTORE
+            )
+        return path
+
+    def verify(self) -> None:
+        """Compare every file with its digest; raises `RecordError` for the first that differs."""
+        for name in self.outcome.files:
+            self.file(name)
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -149,6 +175,12 @@ class CampaignRecord:
         root = self.folder / files.CELLS
         return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
 
+    def verify(self) -> None:
+        """Check the records of all trials; raises `RecordError` for the first file that was changed."""
+        for cell in self.cells:
+            for trial in cell.trials:
+                trial.verify()
+
     def restricted(self, wanted: Callable[[str], bool]) -> CampaignRecord:
         """The same campaign with those cells alone whose id is wanted."""
         cells = [entry for entry in self.document.cells if wanted(entry.id)]
@@ -218,13 +250,14 @@ def find_campaign(records: Path, wanted: str) -> Path:
 def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
     path = folder / record.OUTCOME
     try:
-        outcome = Outcome.model_validate_json(path.read_bytes())
+        outcome = record.parse_outcome(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise RecordError(f"{path} is damaged: {_first(error)}") from error
+    except ValueError as error:
+        reason = _first(error) if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} is damaged: {reason}", hint=_RESTORE) from error
     return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome)
 
 

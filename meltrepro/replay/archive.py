@@ -1,7 +1,7 @@
 """The file format of a bundle: a plain tar that any tool can list, which we read by its own index alone.
 
 The first member, `bundle.json`, names every other member with its size and sha256, in order; the last one,
-`bundle.sha256`, holds the digest of the index. Everything but the contents follows from the index, so the reader
+`bundle.sha256`, holds the digest of the index and is read before it. Everything but the contents follows from the index, so the reader
 predicts each header byte by byte and compares: links, devices, escaping names, swapped, added or missing members and
 trailing data cannot even be expressed without being noticed, and a flipped byte is reported with its member's name.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,25 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from meltrepro.build.image import EPOCH
-from meltrepro.errors import BundleError
+from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
 FORMAT = 1
 _INDEX_LIMIT = 64 << 20
 _CHUNK = 1 << 20
+_LONGEST_NAME = 255
+"""Bytes in one component of a path that every file system takes."""
+_KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.DIRTYPE: "a folder",
+    tarfile.FIFOTYPE: "a pipe",
+}
+_LARGEST = 1 << 50
+"""Bytes of a member; more than any disk holds."""
+_AGAIN = "get it again from where it came from, or make it anew with: meltrepro bundle export"
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,12 @@ class Index:
     about: Mapping[str, object]
     """Name, versions, campaigns, withheld files: for people and for `bundle import`."""
     members: Mapping[str, Member]
+
+    def label(self, name: str) -> str:
+        """A member's name, with what it is for people where `about` says so under `labels`."""
+        labels = self.about.get("labels")
+        label = labels.get(name) if isinstance(labels, dict) else None
+        return f"{name} ({label})" if label else name
 
 
 def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | bytes]) -> Index:
@@ -59,8 +79,7 @@ def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | by
             _put(out, INDEX, index)
             for name in members:
                 _put(out, name, files[name])
-            _put(out, SEAL, _seal(index))
-            out.write(b"\0" * 1024)
+            out.write(_tail(index))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -73,35 +92,39 @@ def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | by
 def read_index(path: Path) -> Index:
     """The index of a bundle, without checking its members."""
     with _open(path) as file:
-        return _parse(_read_index(file))
+        raw = _read_index(file)
+        _check_seal(file, raw)
+        return _parse(raw)
 
 
 def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = None) -> Index:
-    """Check every byte of a bundle; raises `BundleError` that names the first bad member.
+    """Check every byte of a bundle; raises `BundleError` or one of its kin that names the first bad member.
 
     `take` gets each member's name and its contents in pieces as they are read. The digest is known only at the end of a
     member: whoever takes must keep it aside until `verify` has returned.
     """
     with _open(path) as file:
         raw = _read_index(file)
+        _check_seal(file, raw)
         index = _parse(raw)
         for name, member in index.members.items():
-            _expect(file, _header(name, member.size), name)
+            _expect(file, _header(name, member.size), index.label(name))
             digest = hashlib.sha256()
-            pieces = _pieces(file, name, member.size, digest.update)
+            pieces = _pieces(file, index.label(name), member.size, digest.update)
             if take is not None:
                 take(name, pieces)
             for _ in pieces:
                 pass
             if digest.hexdigest() != member.digest:
                 raise BundleError(
-                    f"{path.name}: {name} is damaged: sha256 is {digest.hexdigest()}, expected {member.digest}"
+                    f"{path.name}: {index.label(name)} is damaged: "
+                    f"sha256 is {digest.hexdigest()}, expected {member.digest}",
+                    hint=_AGAIN,
                 )
-            _expect(file, _padding(member.size), name)
-        seal = _seal(raw)
-        _expect(file, _header(SEAL, len(seal)) + seal + _padding(len(seal)) + b"\0" * 1024, SEAL)
+            _expect(file, _padding(member.size), index.label(name))
+        _expect(file, _tail(raw), SEAL)
         if file.read(1):
-            raise BundleError(f"{path.name}: there is something behind the end of the bundle")
+            raise BundleError(f"{path.name}: there is something behind the end of the bundle", hint=_AGAIN)
     return index
 
 
@@ -112,17 +135,21 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+        raise BundleError(
+            f"cannot read {path}: {error.strerror or error}", hint="name the file of a bundle that this user may read"
+        ) from error
 
 
 def _read_index(file: BinaryIO) -> bytes:
     head = file.read(512)
-    try:
-        size = tarfile.TarInfo.frombuf(head, "utf-8", "strict").size
-    except tarfile.HeaderError as error:
-        raise BundleError("this is not a bundle of meltrepro", hint="make one with: meltrepro bundle export") from error
-    if head != _header(INDEX, size) or not 0 < size <= _INDEX_LIMIT:
-        raise BundleError(f"this is not a bundle of meltrepro: its first member is not a {INDEX} as we write it")
+    if len(head) < 512 and INDEX.encode().startswith(head[: len(INDEX)]):
+        raise TruncatedBundle(f"the bundle ends in the header of {INDEX}, after {len(head)} bytes", hint=_AGAIN)
+    found = _header_in(head)
+    size = found.size if found is not None else 0
+    if not 0 < size <= _INDEX_LIMIT or head != _header(INDEX, size):
+        raise BundleError(
+            f"this is not a bundle of meltrepro, or the header of its first member, {INDEX}, is damaged", hint=_AGAIN
+        )
     raw = b"".join(_pieces(file, INDEX, size, lambda _: None))
     _expect(file, _padding(size), INDEX)
     return raw
@@ -132,25 +159,41 @@ def _parse(raw: bytes) -> Index:
     try:
         document = json.loads(raw)
         if document["format"] != FORMAT:
-            raise BundleError(f"{INDEX}: format {document['format']!r}, expected {FORMAT}", hint="update meltrepro")
+            raise BundleError(
+                f"{INDEX}: format version {document['format']!r}, expected {FORMAT}",
+                hint="read it with the version of meltrepro that wrote it",
+            )
         members = {
             str(name): Member(int(entry["size"]), str(entry["sha256"])) for name, entry in document["members"].items()
         }
         about = dict(document["about"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{INDEX} is damaged: {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise BundleError(f"{INDEX} is damaged: {type(error).__name__}: {error}", hint=_AGAIN) from error
     for name, member in members.items():
         _check_name(name)
-        if member.size < 0:
-            raise BundleError(f"{INDEX}: {name} has a negative size")
+        if not 0 <= member.size <= _LARGEST:
+            raise BundleError(f"{INDEX}: {name} cannot have a size of {member.size} bytes", hint=_AGAIN)
+        below = next((str(parent) for parent in PurePosixPath(name).parents if str(parent) in members), None)
+        if below is not None:
+            raise BundleError(f"{INDEX}: {name} lies below {below}, which is a file", hint=_AGAIN)
     return Index(about, members)
 
 
 def _check_name(name: str) -> None:
     path = PurePosixPath(name)
-    plain = path.as_posix() == name and not path.is_absolute() and ".." not in path.parts and name not in ("", ".")
-    if not plain or "\\" in name or "\0" in name or name in (INDEX, SEAL):
-        raise BundleError(f"unsafe member name {name!r}: it could be written outside of the folder it is unpacked to")
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise EscapingPath(
+            f"unsafe member name {name!r}: it could be written outside of the folder it is unpacked to",
+            hint="do not trust this bundle: meltrepro writes none such",
+        )
+    fits = _is_text(name) and all(len(part.encode()) <= _LONGEST_NAME for part in path.parts)
+    if path.as_posix() != name or name in ("", ".", INDEX, SEAL) or not fits:
+        raise BundleError(f"unsafe member name {name!r}: meltrepro writes none such", hint=_AGAIN)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name has bytes in UTF-8 and none that ends it early."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _pieces(file: BinaryIO, name: str, size: int, seen: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -158,17 +201,66 @@ def _pieces(file: BinaryIO, name: str, size: int, seen: Callable[[bytes], None])
     while left:
         piece = file.read(min(left, _CHUNK))
         if not piece:
-            raise BundleError(f"the bundle ends in the middle of {name}: {left} of {size} bytes are missing")
+            raise TruncatedBundle(
+                f"the bundle ends in the middle of {name}: {left} of {size} bytes are missing", hint=_AGAIN
+            )
         left -= len(piece)
         seen(piece)
         yield piece
 
 
 def _expect(file: BinaryIO, expected: bytes, name: str) -> None:
+    """Read what follows from the index; raises what fits where it is something else."""
     found = file.read(len(expected))
-    if found != expected:
-        short = "the bundle ends before" if len(found) < len(expected) else "the bundle is damaged around"
-        raise BundleError(f"{short} {name}: its entry is not the one that the index asks for")
+    if found == expected:
+        return
+    if expected.startswith(found):
+        raise TruncatedBundle(
+            f"the bundle ends around {name}: {len(expected) - len(found)} bytes of its entry are missing", hint=_AGAIN
+        )
+    entry = _header_in(found[:512])
+    if entry is not None and entry.type in _KINDS:
+        target = f" to {entry.linkname!r}" if entry.linkname else ""
+        raise UnsafeMember(
+            f"{name} is {_KINDS[entry.type]}{target}, expected a plain file as the index has it",
+            hint="do not trust this bundle: meltrepro writes none such",
+        )
+    if entry is not None and entry.isreg():
+        _check_name(entry.name)
+    raise BundleError(f"the bundle is damaged around {name}: its entry is not as the index has it", hint=_AGAIN)
+
+
+def _header_in(block: bytes) -> tarfile.TarInfo | None:
+    """The tar header that a block of 512 bytes is, if it is one."""
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return None
+
+
+def _check_seal(file: BinaryIO, index: bytes) -> None:
+    """Compare the index with the seal at the very end, before the index is believed; the file stays where it was.
+
+    Where the end is no seal, nothing is said: reading on finds out what is wrong there.
+    """
+    expected, here = _tail(index), file.tell()
+    start = max(file.seek(0, os.SEEK_END) - len(expected), 0)
+    file.seek(start)
+    found = file.read()
+    file.seek(here)
+    at = slice(512, 512 + len(_seal(index)))
+    if found[: at.start] + expected[at] + found[at.stop :] != expected or found == expected:
+        return
+    # Digests of different texts agree in few places by chance; a seal that is nearly right was damaged itself.
+    same = sum(a == b for a, b in zip(found[at], expected[at], strict=True))
+    name = SEAL if same > len(expected[at]) // 2 else INDEX
+    raise BundleError(
+        f"{name} is damaged: {INDEX} has sha256 {_shown(expected[at])}, {SEAL} says {_shown(found[at])}", hint=_AGAIN
+    )
+
+
+def _shown(seal: bytes) -> str:
+    return seal.decode("ascii", "backslashreplace").rstrip("\n")
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -205,3 +297,9 @@ def _padding(size: int) -> bytes:
 
 def _seal(index: bytes) -> bytes:
     return (hashlib.sha256(index).hexdigest() + "\n").encode()
+
+
+def _tail(index: bytes) -> bytes:
+    """Everything behind the last member."""
+    seal = _seal(index)
+    return _header(SEAL, len(seal)) + seal + _padding(len(seal)) + b"\0" * 1024

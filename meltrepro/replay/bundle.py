@@ -12,28 +12,34 @@ then needs the same bytes from their own source.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 import meltrepro
 from meltrepro.build import toolchain
-from meltrepro.errors import BundleError
+from meltrepro.errors import BundleError, MeltreproError, RecordError
+from meltrepro.measure.records import read_campaign
 from meltrepro.replay import archive
+from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
 from meltrepro.steps import Sink, Step, step
-from meltrepro.store.atomic import make_folder
+from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import Pin, key_of
 
 _OBJECTS, _RECORDS, _ATTESTATIONS, _CRATE = "objects", "records", "attestations", "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
+_UNTRUE = "meltrepro writes no such bundle: get it again from where it came from"
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ class Imported:
 
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
-    """Pack one campaign with everything that its replay needs; raises `BundleError` and `CorruptStore`."""
+    """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
     manifest, lock = _read(campaign)
+    read_campaign(campaign).verify()
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
         _MANIFEST: (campaign / _MANIFEST).read_bytes(),
@@ -59,7 +66,7 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         for digest in sorted(_needed(lock) - withheld):
             if not store.has(digest):
                 raise BundleError(
-                    f"the store does not hold {digest}, which {_name_of(lock, digest)} of this campaign's lock",
+                    f"the store does not hold {digest}, {_name_of(lock, digest)} of this campaign's lock",
                     hint="bring it back with: meltrepro build SPEC",
                 )
             files[f"{_OBJECTS}/{digest}"] = store.verify(digest)
@@ -78,6 +85,7 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "meltrepro": meltrepro.__version__,
         "campaigns": [campaign.name],
         "withheld": sorted(withheld),
+        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
     }
     files[_CRATE] = _crate(manifest, list(files))
     with step(sink, "bundle.write", str(out)):
@@ -85,37 +93,48 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
 
 
 def import_bundle(path: Path, store: Store, fetcher: Fetcher, records: Path, sink: Sink) -> Imported:
-    """Check a bundle and take it over; nothing is kept of a bundle with a fault. Raises `BundleError`."""
+    """Check a bundle and take it over; nothing is kept of a bundle with a fault.
+
+    Raises `BundleError` and its kin, `LockError`, `StoreError`, and `RecordError` where a campaign of the bundle is here
+    already with other records.
+    """
     with store.scratch() as scratch, step(sink, "bundle.import", str(path)):
 
         def take(name: str, pieces: Iterator[bytes]) -> None:
             target = scratch / name
             make_folder(target.parent)
-            with target.open("wb") as file:
+            with writing(target), target.open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
             sink(Step("bundle.import", "progress", name))
 
         index = archive.verify(path, take)
-        lock = load_lock(scratch / _LOCK)
-        if lock is None:
-            raise BundleError(f"{path.name}: there is no {_LOCK} in it")
-        manifest = Manifest.model_validate(yaml.safe_load((scratch / _MANIFEST).read_bytes()))
+        manifest, lock = _read(scratch)
+        folders = _check_contents(scratch, index, records)
         new = _take_objects(scratch / _OBJECTS, store)
         _learn(manifest, lock, store, fetcher)
         _take_attestations(scratch / _ATTESTATIONS, lock, store)
-        campaigns = tuple(_take_campaign(folder, records) for folder in sorted((scratch / _RECORDS).glob("*")))
+        campaigns = tuple(_take_campaign(folder, records) for folder in folders)
     return Imported(campaigns, new, tuple(str(d) for d in _list(index.about.get("withheld"))))
 
 
 # -- exporting ----------------------------------------------------------------------------------------------------
 
 
-def _read(campaign: Path) -> tuple[Manifest, Lock]:
-    lock = load_lock(campaign / _LOCK)
+def _read(folder: Path) -> tuple[Manifest, Lock]:
+    """Manifest and lock of a campaign or of an unpacked bundle."""
+    lock = load_lock(folder / _LOCK)
     if lock is None:
-        raise BundleError(f"{campaign} holds no {_LOCK}: it is no campaign of meltrepro run")
-    return Manifest.model_validate(yaml.safe_load((campaign / _MANIFEST).read_bytes())), lock
+        raise BundleError(
+            f"there is no {_LOCK} in {folder}", hint="name the folder of a campaign, or a bundle that was made of one"
+        )
+    try:
+        return Manifest.model_validate(yaml.safe_load((folder / _MANIFEST).read_bytes())), lock
+    except (OSError, yaml.YAMLError, ValidationError, RecursionError) as error:
+        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BundleError(
+            f"{_MANIFEST} is no manifest: {reason}", hint="meltrepro of another version may have written it"
+        ) from error
 
 
 def _needed(lock: Lock) -> set[str]:
@@ -148,8 +167,8 @@ def _name_of(lock: Lock, digest: str) -> str:
     for kind, entries in (("source", lock.sources), ("artifact", lock.artifacts)):
         for name, entry in entries.items():
             if entry.digest == digest:
-                return f"is the {kind} {name}"
-    return "is part of the base or the toolchain"
+                return f"the {kind} {name}"
+    return "a part of the base or the toolchain"
 
 
 def _crate(manifest: Manifest, names: list[str]) -> bytes:
@@ -176,6 +195,50 @@ def _crate(manifest: Manifest, names: list[str]) -> bytes:
 # -- importing ----------------------------------------------------------------------------------------------------
 
 
+def _check_contents(scratch: Path, index: archive.Index, records: Path) -> list[Path]:
+    """The campaigns of an unpacked bundle, once everything in it is found to be what its name promises."""
+    for name, member in index.members.items():
+        place, _, rest = name.partition("/")
+        if place == _OBJECTS and rest != member.digest:
+            raise BundleError(f"{name} is not what its name says: it has sha256 {member.digest}", hint=_UNTRUE)
+        if place == _ATTESTATIONS and not _is_mapping(scratch / name):
+            raise BundleError(f"{name} is no statement: expected a JSON object", hint=_UNTRUE)
+    folders = sorted((scratch / _RECORDS).glob("*"))
+    if not folders:
+        raise BundleError(f"there is no campaign under {_RECORDS}/ of the bundle", hint=_UNTRUE)
+    for folder in folders:
+        try:
+            campaign = read_campaign(folder)
+            campaign.verify()
+        except MeltreproError as error:
+            message = error.message.replace(f"{scratch}/", "")
+            raise BundleError(f"{folder.name} is no sound campaign: {message}", hint=_UNTRUE) from error
+        if campaign.id != folder.name:
+            raise BundleError(f"{_RECORDS}/{folder.name} calls itself {campaign.id!r}", hint=_UNTRUE)
+        _check_same(folder, records / folder.name)
+    return folders
+
+
+def _check_same(folder: Path, there: Path) -> None:
+    """Raise `RecordError` where a campaign that is here already has another record of any trial."""
+    for path in sorted((folder / CELLS).rglob("*")):
+        other = there / path.relative_to(folder)
+        if path.is_file() and other.is_file():
+            mine, theirs = (hashlib.sha256(each.read_bytes()).hexdigest() for each in (other, path))
+            if mine != theirs:
+                raise RecordError(
+                    f"{other} has sha256 {mine}, but the bundle's record of the same trial has {theirs}",
+                    hint="one of them was changed; to take the bundle's, move the campaign's folder away",
+                )
+
+
+def _is_mapping(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _take_objects(folder: Path, store: Store) -> int:
     new = 0
     for file in sorted(folder.glob("*")):
@@ -189,7 +252,7 @@ def _take_objects(folder: Path, store: Store) -> int:
 def _learn(manifest: Manifest, lock: Lock, store: Store, fetcher: Fetcher) -> None:
     """Tell the store what the lock knows, so that everything is found by name and nothing is asked of a server."""
     for key, source in lock.sources.items():
-        if source.size is not None:
+        if source.size is not None and not key.startswith("file:"):  # files are read anew each time
             fetcher.learn(
                 Pin(
                     source=key,
@@ -219,10 +282,16 @@ def _take_attestations(folder: Path, lock: Lock, store: Store) -> None:
 def _take_campaign(folder: Path, records: Path) -> Path:
     """Move a campaign among the others; one that is there already stays as it is."""
     target = records / folder.name
-    if not target.exists():
-        make_folder(records)
-        shutil.copytree(folder, records / f".part-import-{folder.name}", dirs_exist_ok=True)
-        (records / f".part-import-{folder.name}").rename(target)
+    if target.exists():
+        return target
+    part = records / f".part-{os.getpid()}-import-{folder.name}"
+    make_folder(records)
+    try:
+        with writing(target):
+            shutil.copytree(folder, part)
+            part.rename(target)
+    finally:
+        remove(part)
     return target
 
 

@@ -8,23 +8,13 @@ from typing import Any
 
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
 from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
-CONTEXT = "device."
-"""Prefix of the parameters that say where a cell ran, not what ran."""
 JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_ms", "load_s", "peak_memory_bytes")
 """The metrics that get a verdict; the others follow from them or are counts."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not the same on both sides."""
-
-    name: str
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)
@@ -83,34 +73,38 @@ def compare(
     return Comparison(
         first=first.id,
         second=second.id,
-        cells=tuple(compare_cells(ours[id], theirs[id], design, controls.get(id)) for id in shared),
+        cells=tuple(_compare_cells((first, ours[id]), (second, theirs[id]), design, controls.get(id)) for id in shared),
         only_first=tuple(cell_id for cell_id in ours if cell_id not in theirs),
         only_second=tuple(cell_id for cell_id in theirs if cell_id not in ours),
     )
 
 
-def compare_cells(
-    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None = None
+def _compare_cells(
+    one: tuple[CampaignRecord, CellRecord],
+    other: tuple[CampaignRecord, CellRecord],
+    design: Design,
+    control: CellRecord | None,
 ) -> CellComparison:
-    """One cell; `second` is judged against `first`."""
-    ours, theirs = first.entry.params, second.entry.params
-    names = ("model_digest", "bundle_digest", "runner_digest", "source_digest", "commit", "isa")
+    """One cell; `other` is judged against `one`, or against the control."""
+    (_, first), (_, second) = one, other
     return CellComparison(
         cell=first.id,
-        params=_differences(
-            {k: v for k, v in ours.items() if not k.startswith(CONTEXT)},
-            {k: v for k, v in theirs.items() if not k.startswith(CONTEXT)},
-        ),
-        identities=_differences(
-            {n: getattr(first.entry, n) for n in names}, {n: getattr(second.entry, n) for n in names}
-        ),
-        context=_differences(
-            {k: v for k, v in ours.items() if k.startswith(CONTEXT)},
-            {k: v for k, v in theirs.items() if k.startswith(CONTEXT)},
-        ),
+        params=differences(_params(first), _params(second)),
+        identities=differences(_identities(first), _identities(second)),
+        context=context_differences(one, other),
         metrics=tuple(_metrics(first, second, design, control)),
         tokens=_tokens(first, second),
     )
+
+
+def _params(cell: CellRecord) -> dict[str, object]:
+    """What ran, without where."""
+    return {name: value for name, value in cell.entry.params.items() if not name.startswith(DEVICE)}
+
+
+def _identities(cell: CellRecord) -> dict[str, object]:
+    names = ("model_digest", "bundle_digest", "runner_digest", "source_digest", "commit", "isa")
+    return {name: getattr(cell.entry, name) for name in names}
 
 
 def values_of(cell: CellRecord, metric: str) -> list[float]:
@@ -168,12 +162,6 @@ def _tokens(first: CellRecord, second: CellRecord) -> TokenComparison | None:
 def _token_ids(cell: CellRecord) -> Sequence[Sequence[int]]:
     trace = cell.repetitions[0].trace()
     return [turn.token_ids for conversation in trace.conversations for turn in conversation.turns]
-
-
-def _differences(first: Mapping[str, object], second: Mapping[str, object]) -> tuple[Difference, ...]:
-    names = sorted(first.keys() | second.keys())
-    pairs = ((name, str(first.get(name, "-")), str(second.get(name, "-"))) for name in names)
-    return tuple(Difference(name, a, b) for name, a, b in pairs if a != b)
 
 
 def overall(comparison: Comparison) -> Verdict:

@@ -37,7 +37,8 @@ def design_of(declared: Replay) -> Design:
 
 
 def recorded_requests(recorded: CampaignRecord) -> Mapping[str, Request]:
-    """The exact requests of a campaign by cell, from its own records; raises `RecordError`."""
+    """The exact requests of a campaign by cell, from its own records, which are checked; raises `RecordError`."""
+    recorded.verify()
     return {cell.id: _request(cell) for cell in recorded.cells if cell.repetitions}
 
 

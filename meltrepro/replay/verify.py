@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from meltrepro.build.pipeline import Built
-from meltrepro.errors import CorruptStore
+from meltrepro.errors import CorruptStore, LockMismatch, MeltreproError, VerifyError
 from meltrepro.spec.lock import Lock, LockedArtifact
 from meltrepro.store.cas import Store
 
@@ -38,6 +38,21 @@ class Finding:
     locked: str | None
     found: str | None
     explanation: str = ""
+
+    def __str__(self) -> str:
+        found = self.found or ("nothing" if self.status is Status.missing else "other bytes")
+        return f"{self.artifact}: {self.status}: the lock has {self.locked or 'no digest'}, found {found}"
+
+
+def check_recipes(lock: Lock, rendered: Mapping[str, str]) -> None:
+    """Compare the digests of recipes, by name, with the lock; raises `LockMismatch` for the first that differs."""
+    for name, digest in sorted(rendered.items()):
+        locked = lock.recipes.get(name)
+        if locked not in (None, digest):
+            raise LockMismatch(
+                f"recipe {name}: the lock has {locked}, this version of meltrepro renders {digest}",
+                hint="restore the lock, or use the version that wrote it; or move on with: meltrepro lock SPEC",
+            )
 
 
 def check_digests(lock: Lock, store: Store) -> list[Finding]:
@@ -144,3 +159,23 @@ def worst(findings: list[Finding]) -> Status:
     order: Mapping[Status, int] = {status: i for i, status in enumerate(Status)}
     found = {finding.status for finding in findings} - {Status.same}
     return min(found, key=lambda status: order[status]) if found else Status.same
+
+
+def error_of(findings: list[Finding]) -> MeltreproError | None:
+    """The error that findings end in: `CorruptStore` where stored objects alone are at fault, else `VerifyError`."""
+    status = worst(findings)
+    if status is Status.same:
+        return None
+    bad = {str(finding): finding for finding in findings if finding.status is not Status.same}
+    if status is Status.corrupt:
+        return CorruptStore(
+            "\n".join(f"{finding.artifact}: {finding.explanation}" for finding in bad.values()),
+            hint="bring it back with: meltrepro build SPEC",
+        )
+    count = len({finding.artifact for finding in bad.values()})
+    return VerifyError(
+        f"{count} of {len({f.artifact for f in findings})} artifacts are not what the lock names:\n"
+        + "\n".join(f"  {line}" for line in bad),
+        hint="meltrepro build SPEC brings back what is missing; a difference means that the lock was changed, or another "
+        "recipe, source or toolchain",
+    )

@@ -7,12 +7,13 @@ machine's own affair, what they are is not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from meltrepro.errors import LockError, Problem
+from meltrepro.errors import LockError, LockFormatError, Problem
 from meltrepro.spec.manifest import Sha256, Strict
 from meltrepro.spec.positions import read_file
 from meltrepro.spec.tree import Position
@@ -82,7 +83,10 @@ def lock_path(manifest: Path) -> Path:
 
 
 def load_lock(path: Path) -> Lock | None:
-    """Read a lock; `None` where there is none. Raises `LockError` for one that is damaged or of a newer format."""
+    """Read a lock; `None` where there is none.
+
+    Raises `LockError` for one that is damaged, and `LockFormatError` for one of another format version.
+    """
     if not path.exists():
         return None
     problems: list[Problem] = []
@@ -93,7 +97,8 @@ def load_lock(path: Path) -> Lock | None:
     version = document.get("lock") if isinstance(document, dict) else None
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
-        raise LockError(
+        kind = LockFormatError if isinstance(version, int) else LockError
+        raise kind(
             f"{path}: format version {version!r}, expected {FORMAT}",
             hint="this lock was written by a newer meltrepro; update meltrepro" if newer else _again(path),
         )
@@ -138,6 +143,21 @@ def dump_lock(lock: Lock) -> str:
     section("recipes", document["recipes"])
     section("artifacts", document["artifacts"])
     return "\n".join(lines) + "\n"
+
+
+def differences(old: Lock, new: Lock) -> dict[str, tuple[str | None, str | None]]:
+    """Entry -> its value in either lock, for every entry in which they differ; `None` where one lacks it."""
+    before, after = (dict(_entries(lock.model_dump(mode="json", exclude_none=True))) for lock in (old, new))
+    names = sorted(before.keys() | after.keys())
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _entries(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        yield name, str(value)
+        return
+    for key, inner in value.items():
+        yield from _entries(inner, f"{name}: {key}" if name else str(key))
 
 
 def _again(path: Path) -> str:

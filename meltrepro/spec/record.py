@@ -1,13 +1,17 @@
 """The record of one trial: what was asked (`request.json`), how it ended (`outcome.json`), who measured.
 
 A record is a folder, readable without MLflow and never rewritten. Metrics are not stored in it: they are computed
-from `events.jsonl` whenever they are needed, so that a definition can be mended without touching a measurement.
+from `events.jsonl` whenever they are needed, so that a definition can be mended without touching a measurement. The
+outcome holds the digests of the other files and a seal over itself, so that a later change of any is noticed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +25,8 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "samples.jsonl",
 )
 STDOUT, STDERR = "stdout.log", "stderr.log"
+SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, STDOUT, STDERR)
+"""The files whose digests an outcome holds, as far as they are there."""
 
 
 class RequestSampling(Strict):
@@ -80,3 +86,27 @@ class Outcome(Strict):
     duration_s: float
     identities: Identities
     virtual: bool = False
+    files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z.]*$")], Sha256] = Field(
+        default_factory=dict, description="sha256 of the record's other files by name."
+    )
+    seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
+
+
+def outcome_bytes(outcome: Outcome) -> bytes:
+    """The content of `outcome.json`, sealed."""
+    document = outcome.model_dump(mode="json", exclude={"seal"})
+    return json.dumps({**document, "seal": _seal(document)}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def parse_outcome(content: bytes) -> Outcome:
+    """The outcome in a file's content; raises `ValueError` for one that is damaged or was changed."""
+    outcome = Outcome.model_validate_json(content)
+    if outcome.seal is not None:
+        found = _seal({name: value for name, value in json.loads(content).items() if name != "seal"})
+        if found != outcome.seal:
+            raise ValueError(f"it was changed: its seal expects sha256 {outcome.seal}, its content has {found}")
+    return outcome
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

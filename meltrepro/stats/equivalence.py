@@ -36,8 +36,7 @@ Imports numpy and scipy: import this module only where a comparison is made.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,13 +66,6 @@ class Reference(StrEnum):
 
     control = "control"
     recorded = "recorded"
-
-
-class Arm(StrEnum):
-    """What a trial of a replay runs: the recorded artifact once more, or the replayed one."""
-
-    control = "control"
-    replayed = "replayed"
 
 
 @dataclass(frozen=True)
@@ -175,26 +167,6 @@ def decide(reference: Sequence[float], replayed: Sequence[float], design: Design
     return _walk(
         lambda n: unpaired(recorded, locate(b[:n], design.seed, stream=1), design.session_cv), a.size, b.size, design
     )
-
-
-def next_batch(design: Design, done: int, decisions: Iterable[Decision]) -> tuple[Arm, ...]:
-    """Trials that take one cell to its next look, in the order to run them; empty when all its metrics are answered.
-
-    `done` counts complete pairs with a control, replayed trials otherwise. Two successive pairs run in mirrored order, the
-    first of them drawn from the seed: linear drift cancels, and no arm always comes first.
-    """
-    answers = list(decisions)
-    ahead = [n for n in design.looks if n > done]
-    if not ahead or (answers and all(decision.final for decision in answers)):
-        return ()
-    if design.reference is Reference.recorded:
-        return (Arm.replayed,) * (ahead[0] - done)
-    return tuple(arm for pair in range(done, ahead[0]) for arm in _pair_order(design.seed, pair))
-
-
-def _pair_order(seed: int, pair: int) -> tuple[Arm, Arm]:
-    first = random.Random(f"{seed}:{pair // 2}").random() < 0.5
-    return (Arm.control, Arm.replayed) if first == (pair % 2 == 0) else (Arm.replayed, Arm.control)
 
 
 def _walk(estimate: Callable[[int], LogRatio], n_recorded: int | None, available: int, design: Design) -> Decision:

@@ -96,8 +96,11 @@ class Fetcher:
         return pin if pin is not None and source.digest in (None, pin.digest) else None
 
     def learn(self, pin: Pin) -> None:
-        """Remember a pin, for example one that stands in a lock or came with a bundle."""
-        self._store.put_ref("pins", text_digest(pin.source), pin.to_json())
+        """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more."""
+        key = text_digest(pin.source)
+        known = self._store.get_ref("pins", key)
+        if known is None or known.get("digest") != pin.digest:
+            self._store.put_ref("pins", key, pin.to_json())
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""

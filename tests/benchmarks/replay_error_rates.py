@@ -4,7 +4,7 @@ Noise as on a small shared machine: log-normal trials (CV 2-10 %), slow drift ov
 end to end and a wave of 1 %), 3 % of trials 1.3 to 2 times slower, and sessions whose level differs (CV 1 %). A slowdown
 of x % makes each trial take 1 + x/100 times as long; the metric is a rate.
 
-    python tests/benchmarks/replay_error_rates.py [--campaigns 1000] [--reference control|recorded] ...
+    python -m tests.benchmarks.replay_error_rates [--campaigns 1000] [--reference control|recorded] ...
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from meltrepro.stats.equivalence import Arm, Decision, Design, Reference, Verdict, decide, next_batch
+from meltrepro.campaign.schedule import schedule
+from meltrepro.spec.manifest import Order, Protocol
+from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
 
 CVS = (0.02, 0.03, 0.05, 0.08, 0.10)
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.075, 0.10, 0.20)
@@ -49,23 +51,23 @@ def session(rng: np.random.Generator, noise: Noise, trials: int) -> NDArray[np.f
 def replay(
     rng: np.random.Generator, noise: Noise, slowdown: float, design: Design, recorded: int = 10
 ) -> tuple[Decision, int]:
-    """One whole replay, batch by batch as the product does it: its final decision and the trials that it ran."""
+    """One whole replay, round by round in the product's own order: its final decision and the trials that it ran."""
     control = design.reference is Reference.control
-    durations = session(rng, noise, design.maximum * (2 if control else 1))
-    reference = [] if control else list(np.exp(-session(rng, noise, recorded)))
-    replayed: list[float] = []
-    ran = 0
-    decisions: list[Decision] = []
-    while batch := next_batch(design, len(replayed), decisions):
-        for arm in batch:
-            rate = math.exp(-durations[ran])
-            if arm is Arm.control:
-                reference.append(rate)
-            else:
-                replayed.append(rate / (1 + slowdown))
-            ran += 1
-        decisions = [decide(reference, replayed, design)]
-    return decisions[0], ran
+    arms = ("control", "replayed") if control else ("replayed",)
+    rounds = Protocol(repetitions=design.maximum, warmups=0, order=Order.interleaved, seed=design.seed)
+    durations = session(rng, noise, design.maximum * len(arms))
+    values: dict[str, list[float]] = {"control": [], "replayed": []}
+    if not control:
+        values["control"] = list(np.exp(-session(rng, noise, recorded)))
+    looks = {look * len(arms) for look in design.looks}
+    for ran, trial in enumerate(schedule(arms, rounds), start=1):
+        slower = 1 + slowdown if trial.cell_id == "replayed" else 1
+        values[trial.cell_id].append(math.exp(-durations[ran - 1]) / slower)
+        if ran in looks:
+            decision = decide(values["control"], values["replayed"], design)
+            if decision.final:
+                break
+    return decision, ran
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,18 @@ def test_a_bundle_replays_without_any_network(campaign: Path, spec: Path, home: 
     assert done.returncode == 0, done.stderr
     assert meltrepro("bundle", "verify", bundle).returncode == 0
     elsewhere = {"MELTREPRO_HOME": str(tmp_path / "home"), "MELTREPRO_CACHE": str(tmp_path / "cache")}
-    command = ["replay", str(bundle), "--engine", "process", "--margin", "0.9", "--maximum", "5", "--json"]
+    command = [
+        "replay",
+        str(bundle),
+        "--engine",
+        "process",
+        "--margin",
+        "0.9",
+        "--maximum",
+        "5",
+        "--no-track",
+        "--json",
+    ]
     replayed = subprocess.run(
         ["unshare", "--net", sys.executable, "-m", "meltrepro", *command],
         cwd=tmp_path,
@@ -137,12 +148,3 @@ def test_compare_lists_both_sides(campaign: Path, home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "the same tokens in all" in done.stdout
     assert "generation_tps" in done.stdout
-
-
-def test_a_rebuild_by_the_other_engine_gives_the_same_bytes(campaign: Path, spec: Path, home: Path) -> None:
-    """Built by Docker, rebuilt from scratch without it: the promise of exact replication."""
-    done = meltrepro("verify", spec, "--engine", "process", "--json", home=home)
-    assert done.returncode == 0, done.stdout + done.stderr
-    findings = json.loads(done.stdout)
-    assert {finding["status"] for finding in findings} == {"same"}
-    assert {finding["artifact"] for finding in findings} >= {"llama.cpp/quantize/x86_64_v3"}

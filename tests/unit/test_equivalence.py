@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError, UsageError
-from meltrepro.stats.equivalence import Arm, Decision, Design, Reference, Verdict, decide, next_batch
+from meltrepro.stats.equivalence import Design, Reference, Verdict, decide
 
 CONTROL = Design(reference=Reference.control)
 RECORDED = Design(reference=Reference.recorded)
@@ -198,41 +196,3 @@ def test_too_many_looks_are_refused_with_a_step_that_works() -> None:
 def test_looks_end_at_the_maximum() -> None:
     assert Design(minimum=5, maximum=22, step=5).looks == (5, 10, 15, 20, 22)
     assert Design(minimum=5, maximum=5).looks == (5,)
-
-
-# -- batches ------------------------------------------------------------------------------------------------------
-
-
-def answer(final: bool) -> Decision:
-    if final:
-        return decide([20.0] * 5, [20.0] * 5, CONTROL)
-    return decide(trials(5, 20, 0.1, 1), trials(5, 20, 0.1, 2), CONTROL)
-
-
-def test_batches_lead_from_look_to_look() -> None:
-    assert next_batch(RECORDED, 0, []) == (Arm.replayed,) * 5
-    assert next_batch(RECORDED, 7, [answer(final=False)]) == (Arm.replayed,) * 3
-    assert len(next_batch(CONTROL, 5, [answer(final=False)])) == 10
-    assert next_batch(RECORDED, 30, [answer(final=False)]) == ()
-
-
-def test_a_cell_goes_on_until_all_its_metrics_are_answered() -> None:
-    assert next_batch(CONTROL, 5, [answer(final=True), answer(final=False)]) != ()
-    assert next_batch(CONTROL, 5, [answer(final=True), answer(final=True)]) == ()
-
-
-@given(st.integers(0, 2**32), st.integers(0, 14))
-def test_pairs_are_whole_and_two_of_them_are_mirrored(seed: int, couple: int) -> None:
-    design = Design(reference=Reference.control, minimum=30, maximum=30, seed=seed)
-    order = next_batch(design, 2 * couple, [])
-    assert len(order) == 2 * (30 - 2 * couple)
-    first, second, third, fourth = order[:4]
-    assert {first, second} == {Arm.control, Arm.replayed}
-    assert (third, fourth) == (second, first)
-
-
-def test_order_of_pairs_varies_with_the_seed_and_survives_a_restart() -> None:
-    whole = Design(reference=Reference.control, minimum=30, maximum=30)
-    orders = {next_batch(replace(whole, seed=seed), 0, []) for seed in range(20)}
-    assert len(orders) > 1
-    assert next_batch(whole, 0, [])[14:] == next_batch(whole, 7, [])

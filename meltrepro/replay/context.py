@@ -1,0 +1,98 @@
+"""What surrounded a cell's trials on either side of a comparison, and what of it differs.
+
+Facts differ or they do not. Readings at the start of trials (temperature, load, clocks) never agree exactly, so only a
+difference of their medians that may matter counts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+from meltrepro.spec import record
+
+DEVICE = "device."
+"""Prefix of the parameters that say where a cell ran, not what ran."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same on both sides."""
+
+    name: str
+    first: str
+    second: str
+
+
+def differences(first: Mapping[str, object], second: Mapping[str, object]) -> tuple[Difference, ...]:
+    """Every name whose values differ; a dash stands for one that a side lacks."""
+    names = sorted(first.keys() | second.keys())
+    pairs = ((name, str(first.get(name, "-")), str(second.get(name, "-"))) for name in names)
+    return tuple(Difference(name, a, b) for name, a, b in pairs if a != b)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    name: str
+    unit: str
+    of: Callable[[Mapping[str, Any]], float | None]
+    """Its value in a device's state."""
+    matters: Callable[[float, float], bool]
+
+
+def _highest(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda state: max((state.get(name) or {}).values(), default=None)
+
+
+_READINGS = (
+    _Reading("temperature at start", "C", _highest("temperatures_c"), lambda a, b: abs(a - b) >= 2),
+    _Reading("load at start", "", lambda state: state.get("load_1min"), lambda a, b: abs(a - b) >= 0.5),
+    _Reading("clock at start", "kHz", _highest("frequencies_khz"), lambda a, b: abs(a - b) >= 0.02 * max(a, b)),
+)
+
+
+def context_differences(
+    first: tuple[CampaignRecord, CellRecord], second: tuple[CampaignRecord, CellRecord]
+) -> tuple[Difference, ...]:
+    """What differs around two cells; raises `RecordError` for a damaged record."""
+    states = [list(map(_state, cell.repetitions)) for _, cell in (first, second)]
+    facts = differences(_facts(*first, states[0]), _facts(*second, states[1]))
+    return (*facts, *_readings(*states))
+
+
+def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[Mapping[str, Any]]) -> dict[str, object]:
+    governors = {str(governor) for state in states for governor in (state.get("governors") or {}).values()}
+    return {
+        **{name: value for name, value in cell.entry.params.items() if name.startswith(DEVICE)},
+        "engine": campaign.document.engine,
+        "meltrepro": campaign.document.meltrepro_version,
+        **({"governor": ", ".join(sorted(governors))} if governors else {}),
+    }
+
+
+def _readings(first: list[Mapping[str, Any]], second: list[Mapping[str, Any]]) -> Iterator[Difference]:
+    for reading in _READINGS:
+        values = [[value for state in states if (value := reading.of(state)) is not None] for states in (first, second)]
+        if not all(values):
+            continue
+        a, b = map(statistics.median, values)
+        if reading.matters(a, b):
+            unit = f" {reading.unit}" if reading.unit else ""
+            yield Difference(reading.name, f"{a:g}{unit}", f"{b:g}{unit}")
+
+
+def _state(trial: TrialRecord) -> Mapping[str, Any]:
+    """The device's state before a trial; empty where none was recorded."""
+    path = trial.folder / record.DEVICE
+    try:
+        state = json.loads(path.read_bytes())["before"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error
+    return state if isinstance(state, dict) else {}

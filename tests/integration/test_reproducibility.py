@@ -1,0 +1,35 @@
+"""The promise of exact replication: built twice in different surroundings, as reprotest does it, the bytes are the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from meltrepro.frameworks.llamacpp import LlamaCpp
+from tests.integration.conftest import ROOT, meltrepro
+
+
+def test_the_same_bytes_from_other_engine_user_folders_jobs_locale_and_umask(engine: None, tmp_path: Path) -> None:
+    """The paper's llama.cpp for this machine and for aarch64, and every quantization of the model.
+
+    Built by Docker, then from scratch without it under `build.conditions.VARIED`.
+    """
+    shutil.copytree(ROOT / "specs", tmp_path, dirs_exist_ok=True)
+    quantizations = sorted(LlamaCpp().info().quantizations)
+    arguments: list[str | Path] = [
+        tmp_path / "quickstart.yaml",
+        "--set=frameworks.llama.cpp.build.isas=[armv8_2]",
+        f"--set=models.smollm2-135m.quantizations=[{','.join(quantizations)}]",
+    ]
+    built = meltrepro("build", *arguments, home=tmp_path / "home")
+    assert built.returncode == 0, built.stdout + built.stderr
+    done = meltrepro("verify", *arguments, "--vary", "--json", home=tmp_path / "home")
+    assert done.returncode == 0, done.stdout + done.stderr
+    findings = json.loads(done.stdout)
+    assert {finding["status"] for finding in findings} == {"same"}
+    assert {finding["artifact"] for finding in findings} >= {
+        "llama.cpp/quantize/x86_64_v3",
+        "llama.cpp/run/armv8_2",
+        *(f"smollm2-135m/{quantization}/llama.cpp" for quantization in quantizations),
+    }

@@ -1,0 +1,77 @@
+"""Builder: which artifacts are taken as they are. What it builds is tested with real engines (tests/integration)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build.model import Engine
+from meltrepro.build.pipeline import Builder
+from meltrepro.errors import CorruptStore
+from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.settings import Settings
+from meltrepro.spec.lock import Lock, LockedArtifact
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+from tests.support.manifests import GOOD, load
+
+NODE = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], ISAS[0])
+
+
+class NoEngineError(Exception):
+    """Building was tried."""
+
+
+def no_engine() -> Engine:
+    raise NoEngineError
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    """A builder without network or engine, for a lock whose one artifact is in the store under another key."""
+    settings = Settings(tmp_path / "cache", tmp_path / "home", offline=True, mirrors=None, jobs=1)
+    store = Store(settings.cache / "store")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bundle.json").write_text("{}")
+    store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
+    digest = store.put_file(tmp_path / "tar", move=True)
+    lock = Lock(lock=1, manifest="0" * 64, artifacts={NODE.id: LockedArtifact(key="1" * 64, digest=digest)})
+    fetcher = Fetcher(store, settings, silent)
+    return Builder({"llama.cpp": LlamaCpp()}, store, fetcher, no_engine, lock, lambda: lock, tmp_path, silent)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(load(tmp_path, GOOD).manifest, (), (), (NODE,), (), Estimate(None, None, {}))
+
+
+def test_a_record_gets_the_artifact_that_it_names(builder: Builder, plan: Plan) -> None:
+    built = replace(builder, recorded=True).build(plan)
+    assert built.artifacts[NODE.id].digest == builder.lock.artifacts[NODE.id].digest
+    assert (built.artifacts[NODE.id].path / "bundle.json").read_text() == "{}"
+    assert built.reused == {NODE.id}
+
+
+def test_a_manifest_gets_what_its_recipe_makes(builder: Builder, plan: Plan) -> None:
+    with pytest.raises(Exception) as caught:
+        builder.build(plan)
+    assert type(caught.value).__name__ in ("OfflineError", "NoEngineError")
+
+
+def test_a_recorded_artifact_that_is_gone_is_built(builder: Builder, plan: Plan) -> None:
+    builder.store.path(builder.lock.artifacts[NODE.id].digest).unlink()
+    with pytest.raises(Exception) as caught:
+        replace(builder, recorded=True).build(plan)
+    assert type(caught.value).__name__ in ("OfflineError", "NoEngineError")
+
+
+def test_a_recorded_artifact_that_was_changed_is_refused(builder: Builder, plan: Plan) -> None:
+    path = builder.store.path(builder.lock.artifacts[NODE.id].digest)
+    path.chmod(0o644)
+    path.write_bytes(b"something else")
+    with pytest.raises(CorruptStore):
+        replace(builder, recorded=True).build(plan)

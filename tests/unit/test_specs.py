@@ -1,0 +1,78 @@
+"""The manifests that come with the project: valid, and with locks that belong to them and to today's recipes.
+
+Where the last test fails after a recipe changed, build anew and check the locks in:
+`meltrepro build specs/X.yaml --set 'frameworks.F.build.isas=[x86_64_v3,armv8_2]'`, then `meltrepro lock specs/X.yaml`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build import toolchain
+from meltrepro.build.identity import bundle_key, model_key, recipe_digest
+from meltrepro.build.model import Recipe
+from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
+from meltrepro.plan.model import BundleNode, ModelNode
+from meltrepro.spec.loader import load_manifest
+from meltrepro.spec.lock import Lock, load_lock, lock_path
+from meltrepro.spec.pins import manifest_digest, prompt_digests
+
+SPECS = Path(__file__).parents[2] / "specs"
+MANIFESTS = sorted(path for path in SPECS.glob("*.yaml") if not path.name.endswith(".lock.yaml"))
+LEVELS = {"x86_64_v3", "armv8_2"}
+"""Every framework's bundle for these is in its lock, whatever CPU wrote it."""
+
+
+@pytest.fixture(params=MANIFESTS, ids=lambda path: path.stem)
+def spec(request: pytest.FixtureRequest) -> Path:
+    assert isinstance(request.param, Path)
+    return request.param
+
+
+@pytest.fixture
+def lock(spec: Path) -> Lock:
+    lock = load_lock(lock_path(spec))
+    assert lock is not None, f"{spec.name} has no lock"
+    return lock
+
+
+def recipe_of(framework: str, release: str, level: str, purpose: str) -> Recipe:
+    isa = next(isa for isa in ISAS if isa.name == level)
+    pinned = LlamaCpp().info().releases[release]
+    node = BundleNode(framework, "llama.cpp", pinned, isa, "run" if purpose == "run" else "quantize")
+    source = LlamaCpp().bundle_recipe(node)
+    digests = {name: item.digest or "" for name, item in source.inputs.items()}
+    return render_recipe(source, {}, digests)
+
+
+def test_a_lock_is_of_its_manifest_and_of_this_toolchain(spec: Path, lock: Lock) -> None:
+    loaded = load_manifest(spec)
+    assert lock.manifest == manifest_digest(loaded.manifest)
+    assert lock.prompts == prompt_digests(loaded)
+    assert lock.toolchain is not None and lock.toolchain.digest == toolchain.identity()
+    assert lock.base is not None and len(lock.base.packages) > 30
+
+
+def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path, lock: Lock) -> None:
+    manifest = load_manifest(spec).manifest
+    info = LlamaCpp().info()
+    for name, framework in manifest.frameworks.items():
+        assert framework.release is not None
+        release = info.releases[framework.release]
+        levels = {artifact.split("/")[2] for artifact in lock.artifacts if artifact.startswith(f"{name}/run/")}
+        assert levels >= LEVELS
+        bundles = [*((level, "run") for level in levels), (info.quantizer_isa.name, "quantize")]
+        for level, purpose in bundles:
+            recipe = recipe_of(name, framework.release, level, purpose)
+            assert lock.recipes[recipe.name] == recipe_digest(recipe)
+            assert lock.artifacts[f"{name}/{purpose}/{level}"].key == bundle_key(recipe)
+        quantizer = lock.artifacts[f"{name}/quantize/{info.quantizer_isa.name}"].digest
+        for model_name, model in manifest.models.items():
+            for quantization in model.quantizations:
+                node = ModelNode(model_name, quantization, name, model.source)
+                made = LlamaCpp().model_recipe(node, release)
+                key = model_key(model.source.digest or "", quantizer, made)
+                assert lock.artifacts[f"{model_name}/{quantization}/{name}"].key == key
