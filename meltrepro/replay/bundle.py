@@ -168,7 +168,13 @@ def _name_of(lock: Lock, digest: str) -> str:
         for name, entry in entries.items():
             if entry.digest == digest:
                 return f"the {kind} {name}"
-    return "a part of the base or the toolchain"
+    if lock.base is not None:
+        if lock.base.layer == digest:
+            return "the base's layer"
+        for name, package in lock.base.packages.items():
+            if package.digest == digest:
+                return f"the base's package {name}"
+    return "a part of the toolchain"
 
 
 def _crate(manifest: Manifest, names: list[str]) -> bytes:

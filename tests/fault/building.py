@@ -150,8 +150,8 @@ def root_layer() -> bytes:
             where = shutil.which(program)
             assert where is not None
             names[f"bin/{program}"] = Path(where).resolve()
-            names |= {f"opt/toolchain/kit/{name}": path for name, path in _libraries(where).items()}
-            names |= {str(path)[1:]: path.resolve() for path in _libraries(where).values()}
+            for name, path in _libraries(where).items():
+                names |= {str(path)[1:]: path.resolve(), f"opt/toolchain/kit/{name}": path.resolve()}
         names |= {f"opt/toolchain/kit/{name}": names[f"bin/{name}"] for name in ("sh", "sleep")}
         for name, path in sorted(names.items()):
             tar.add(path, name)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.errors import LockError
+from meltrepro.errors import LockError, LockFormatError
 from meltrepro.spec.lock import (
     Lock,
     LockedArtifact,
@@ -16,6 +16,7 @@ from meltrepro.spec.lock import (
     LockedPackage,
     LockedSource,
     LockedToolchain,
+    differences,
     dump_lock,
     load_lock,
     lock_path,
@@ -95,9 +96,23 @@ def test_a_damaged_lock_is_refused(tmp_path: Path, text: str, expected: str) -> 
 def test_a_newer_format_says_to_update(tmp_path: Path) -> None:
     path = tmp_path / "x.lock.yaml"
     path.write_text("lock: 7\n")
-    with pytest.raises(LockError) as caught:
+    with pytest.raises(LockFormatError) as caught:
         load_lock(path)
     assert "newer meltrepro" in str(caught.value.hint)
+
+
+@given(LOCK, LOCK)
+def test_differences_are_all_entries_that_differ(first: Lock, second: Lock) -> None:
+    found = differences(first, second)
+    assert (not found) == (first == second)
+    assert all(old != new for old, new in found.values())
+    assert differences(second, first) == {name: (new, old) for name, (old, new) in found.items()}
+
+
+def test_a_difference_names_the_entry_and_both_values() -> None:
+    old = Lock(lock=1, manifest=A, sources={"x": LockedSource(digest=A, size=1)}, recipes={"r": A})
+    new = Lock(lock=1, manifest=A, sources={"x": LockedSource(digest=B, size=1)})
+    assert differences(old, new) == {"sources: x: digest": (A, B), "recipes: r": (A, None)}
 
 
 def test_no_lock_is_no_error(tmp_path: Path) -> None:
