@@ -34,9 +34,10 @@ class _State:
 def raising() -> Iterator[None]:
     """Let the signals raise while the block runs; raises `Interrupted` where one did.
 
-    Only the main thread can be interrupted; elsewhere this does nothing.
+    Only the main thread can be interrupted; elsewhere this does nothing, nor does it inside itself.
     """
-    if threading.current_thread() is not threading.main_thread():
+    nested = signal.getsignal(signal.SIGINT) is _handle
+    if nested or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}

@@ -57,7 +57,7 @@ class Settings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; raises `UsageError` for a number that is none."""
+    """Read the settings; raises `UsageError` for a number that is none and a folder that is a file."""
     jobs = environ.get("MELTREPRO_JOBS") or str(len(os.sched_getaffinity(0)))
     if not jobs.isdigit() or int(jobs) < 1:
         raise UsageError(f"MELTREPRO_JOBS: expected a whole number from 1, got {jobs!r}")
@@ -79,7 +79,10 @@ def debug(environ: Mapping[str, str] = os.environ) -> bool:
 
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:
     value = environ.get(name)
-    return Path(value).expanduser().absolute() if value else default
+    folder = Path(value).expanduser().absolute() if value else default
+    if folder.is_file():
+        raise UsageError(f"{name}: expected a folder, but {folder} is a file", hint=f"point {name} to another place")
+    return folder
 
 
 def _by_digest(image: str | None) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from meltrepro.build.causes import check_room, writing_below
 from meltrepro.build.image import EPOCH, Layer, normalize
 from meltrepro.errors import EngineError, LockError
+from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 from meltrepro.store.cas import Store
@@ -43,6 +46,7 @@ VOLATILE = (
     "var/log",
 )
 """What says more of the machine that assembled the file system than of the packages in it."""
+_STOP_S = 10.0
 _INSTALL = "apt-get install mmdebstrap, or meltrepro doctor --fix"
 
 
@@ -93,26 +97,30 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
         )
     with _scratch(store) as scratch, step(sink, "base.assemble", f"Debian {SUITE}, {len(packages)} packages"):
         repository = scratch / "repository"
-        repository.mkdir()
-        stanzas = []
-        for package in packages:
-            name = f"{package.name}_{package.digest[:16]}.deb"
-            shutil.copyfile(store.path(package.digest), repository / name)
-            size = (repository / name).stat().st_size
-            stanzas.append(
-                f"{_control(repository / name)}\nFilename: ./{name}\nSize: {size}\nSHA256: {package.digest}\n"
-            )
-        listing = "\n".join(stanzas).encode()
-        (repository / "Packages").write_bytes(listing)
-        (repository / "Release").write_text(_release(packages, listing), encoding="utf-8")
+        with writing_below(scratch):
+            _write_repository(packages, store, repository)
         _mmdebstrap(scratch, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
-        with tarfile.open(scratch / "root.tar") as root:
+        with tarfile.open(scratch / "root.tar") as root, writing_below(scratch):
             if "./bin" not in root.getnames():
                 raise EngineError("mmdebstrap made a file system without /bin: it did not take the pinned packages")
             digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
         store.put_file(scratch / "layer.tar", move=True)
         store.put_ref("base-layer", key, {"digest": digest})
         return Layer(store.path(digest), digest)
+
+
+def _write_repository(packages: Sequence[Package], store: Store, repository: Path) -> None:
+    """An archive for apt that holds exactly these packages."""
+    repository.mkdir()
+    stanzas = []
+    for package in packages:
+        name = f"{package.name}_{package.digest[:16]}.deb"
+        shutil.copyfile(store.path(package.digest), repository / name)
+        size = (repository / name).stat().st_size
+        stanzas.append(f"{_control(repository / name)}\nFilename: ./{name}\nSize: {size}\nSHA256: {package.digest}\n")
+    listing = "\n".join(stanzas).encode()
+    (repository / "Packages").write_bytes(listing)
+    (repository / "Release").write_text(_release(packages, listing), encoding="utf-8")
 
 
 def _release(packages: Sequence[Package], listing: bytes) -> str:
@@ -140,19 +148,42 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
     program = shutil.which("mmdebstrap")
     if program is None:
         raise EngineError("cannot make the base image: mmdebstrap is not installed", hint=_INSTALL)
-    result = subprocess.run(
-        [program, "--variant=essential", f"--include={','.join(INCLUDED)}", *arguments],
-        capture_output=True,
-        text=True,
-        env={**_environment(), "TMPDIR": str(scratch)},
-        check=False,
-    )
-    if result.returncode != 0:
-        tail = "\n".join(result.stderr.strip().splitlines()[-8:])
+    process: subprocess.Popen[str] | None = None
+    try:
+        with held():
+            process = subprocess.Popen(
+                [program, "--variant=essential", f"--include={','.join(INCLUDED)}", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**_environment(), "TMPDIR": str(scratch)},
+                start_new_session=True,
+            )
+        _, said = process.communicate()
+    finally:
+        _stop(process)
+    if process.returncode != 0:
+        check_room(scratch, said)
+        tail = "\n".join(said.strip().splitlines()[-8:])
         raise EngineError(
             f"mmdebstrap could not make the base image:\n{tail}",
             hint="see that the Debian archive can be reached (apt-get update) and that this user may use namespaces",
         )
+
+
+def _stop(process: subprocess.Popen[str] | None) -> None:
+    """Let mmdebstrap, if it runs, put its mounts and processes in order; end it where it takes too long."""
+    with held():
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _environment() -> dict[str, str]:

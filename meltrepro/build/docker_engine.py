@@ -19,12 +19,14 @@ from typing import Any, BinaryIO, cast
 
 import docker
 import requests
+import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount
 
 from meltrepro import resources
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
+from meltrepro.build.causes import writing_below
 from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Artifact, Execution, Exit, Recipe
@@ -33,6 +35,7 @@ from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.atomic import make_folder, writing
 from meltrepro.store.cas import Store
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -122,8 +125,9 @@ class DockerEngine:
                     timed_out, status = True, 124
                     container.kill()
                 container.reload()
-                _save(container, execution.stdout, stdout=True)
-                _save(container, execution.stderr, stdout=False)
+                same = execution.stderr == execution.stdout
+                _save(container, execution.stdout, stdout=True, stderr=same)
+                _save(container, None if same else execution.stderr, stdout=False, stderr=True)
                 return Exit(status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
             finally:
                 with contextlib.suppress(NotFound):
@@ -161,10 +165,10 @@ class DockerEngine:
         """Load an image that we made ourselves unless the engine has it; returns its id."""
         with contextlib.suppress(ImageNotFound):
             return str(self._client.images.get(image.id).id)
-        with step(self._sink, "image.load", image.reference), tempfile.TemporaryFile() as file:
-            for block in archive(image):
-                file.write(block)
-            file.seek(0)
+        with step(self._sink, "image.load", image.reference), _temporary_file() as file:
+            with writing(Path(tempfile.gettempdir())):
+                file.writelines(archive(image))
+                file.seek(0)
             loaded = self._client.images.load(file)
         if loaded[0].id != image.id:
             raise EngineError(f"the engine stored {image.reference} as {loaded[0].id}, expected {image.id}")
@@ -182,7 +186,6 @@ class DockerEngine:
         fresh: bool = False,
     ) -> str:
         """Run the classic builder with the network off; returns the image's id."""
-        log.parent.mkdir(parents=True, exist_ok=True)
         identifier: str | None = None
         with step(sink, "build", name), _engine_errors(), _context(files) as context, BuildLog(log, name, sink) as out:
             stream = self._client.api.build(
@@ -200,24 +203,28 @@ class DockerEngine:
                 out.write(message.get("stream", ""))
                 if "error" in message:
                     raise BuildError(
-                        f"building {name} failed: {message['error']}\n{out.tail()}", hint=f"the whole log is in {log}"
+                        f"building {name} failed: {message['error']}\n{out.tail()}",
+                        hint=_room_hint(message["error"]) or f"the whole log is in {log}",
                     )
                 if "aux" in message:
                     identifier = message["aux"].get("ID", identifier)
         if identifier is None:
-            raise EngineError(f"the engine stopped in the middle of building {name}", hint=f"log: {log}; {_FIX}")
+            raise EngineError(f"the Docker engine stopped in the middle of building {name}", hint=f"{_FIX}; log: {log}")
         return identifier
 
     def _copy_out(self, image: str, out: Path) -> None:
         container = self._client.containers.create(image, command=["none"])
         try:
             chunks, _ = container.get_archive("/out")
-            with tempfile.TemporaryFile() as file:
+            with _temporary_file() as file:
                 for chunk in chunks:
-                    file.write(chunk)
+                    with writing(Path(tempfile.gettempdir())):
+                        file.write(chunk)
                 file.seek(0)
-                with tarfile.open(fileobj=file) as tar:
+                with tarfile.open(fileobj=file) as tar, writing_below(out):
                     tar.extractall(out, members=list(_below(tar, "out")), filter="data")
+        except tarfile.TarError as error:
+            raise EngineError(f"the Docker engine stopped in the middle of handing over {image}", hint=_FIX) from error
         finally:
             container.remove(force=True)
 
@@ -235,9 +242,13 @@ def base_layer(client: docker.DockerClient, reference: str, store: Store, sink: 
         container = client.containers.create(image, command=["none"])
         try:
             with store.scratch() as scratch:
-                with (scratch / "root.tar").open("wb") as file:
-                    file.writelines(cast("Iterable[bytes]", container.export()))
-                with tarfile.open(scratch / "root.tar") as root:
+                with writing_below(scratch):
+                    file = (scratch / "root.tar").open("wb")
+                with file:
+                    for chunk in cast("Iterable[bytes]", container.export()):
+                        with writing_below(scratch):
+                            file.write(chunk)
+                with tarfile.open(scratch / "root.tar") as root, writing_below(scratch):
                     digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
                 store.put_file(scratch / "layer.tar", move=True)
         finally:
@@ -259,9 +270,12 @@ def _bind(inside: str, outside: Path, *, read_only: bool) -> Mount:
     return Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
 
 
-def _save(container: Any, path: Path | None, *, stdout: bool) -> None:
+def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:
     if path is not None:
-        path.write_bytes(container.logs(stdout=stdout, stderr=not stdout))
+        content = container.logs(stdout=stdout, stderr=stderr)
+        make_folder(path.parent)
+        with writing(path):
+            path.write_bytes(content)
 
 
 def _below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
@@ -271,10 +285,22 @@ def _below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
 
 
 @contextlib.contextmanager
+def _temporary_file() -> Iterator[BinaryIO]:
+    """A file without a name in the folder for temporary files."""
+    with contextlib.ExitStack() as stack:
+        with writing(Path(tempfile.gettempdir())):
+            file = stack.enter_context(tempfile.TemporaryFile())
+        yield cast("BinaryIO", file)
+
+
+@contextlib.contextmanager
 def _context(files: Mapping[str, bytes | Path]) -> Iterator[BinaryIO]:
     """A build context: the files in order, with times and owners fixed, so that the builder's cache can hit."""
-    with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    with _temporary_file() as file:
+        with (
+            writing(Path(tempfile.gettempdir())),
+            tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
             for name, content in sorted(files.items()):
                 entry = tarfile.TarInfo(name)
                 entry.mtime, entry.mode = EPOCH, 0o644
@@ -294,12 +320,23 @@ def _engine_errors() -> Iterator[None]:
     """Turn what docker-py raises when the engine is gone or refuses into `EngineError`."""
     try:
         yield
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, ConnectionError) as error:
-        raise EngineError(f"the Docker engine went away: {_short(error)}", hint=_FIX) from error
     except APIError as error:
-        raise EngineError(f"the Docker engine refused: {error.explanation or error}") from error
+        said = str(error.explanation or error)
+        raise EngineError(f"the Docker engine refused: {said}", hint=_room_hint(said) or _FIX) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
+        # Of a stream that breaks off, docker-py lets urllib3's own errors through.
+        raise EngineError(f"the Docker engine went away: {_short(error)}", hint=_FIX) from error
     except DockerException as error:
         raise EngineError(f"the Docker engine does not answer: {_short(error)}", hint=_FIX) from error
+
+
+def _room_hint(said: str) -> str | None:
+    """What to do where the engine's disk is full."""
+    if "no space left on device" not in said.lower():
+        return None
+    return (
+        "free some space where Docker keeps its data (docker info names its root dir), e.g. with: docker system prune"
+    )
 
 
 def _short(error: BaseException) -> str:

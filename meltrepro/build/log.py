@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from meltrepro.steps import Sink, Step
+from meltrepro.store.atomic import make_folder, writing
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _COUNTER = re.compile(r"^\[(\d+)/(\d+)\] ")
@@ -25,18 +26,21 @@ class BuildLog:
         self._file: TextIO
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        make_folder(self._path.parent)
+        with writing(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def write(self, text: str) -> None:
-        """Append output as it arrives, in pieces of any size."""
+        """Append output as it arrives, in pieces of any size. Raises `StoreError`."""
         text = _COLOUR.sub("", text)
-        self._file.write(text)
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(text)
+            self._file.flush()
         *lines, self._rest = (self._rest + text).split("\n")
         for line in filter(str.strip, lines):
             self._tail.append(line.rstrip())

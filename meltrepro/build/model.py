@@ -97,6 +97,7 @@ class Execution:
     timeout_s: float | None = None
     stdout: Path | None = None
     stderr: Path | None = None
+    """May be the same file as `stdout`."""
     owner: str = ""
     """Marks what the execution starts, so that `Engine.stop_strays` finds what a killed process left running."""
 

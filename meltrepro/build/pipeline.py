@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.build.attest import Making, attest
+from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.identity import bundle_key, model_key, recipe_digest
 from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, ModelRecipe, Recipe
 from meltrepro.build.render import render_recipe
@@ -35,6 +36,7 @@ class Built:
     artifacts: Mapping[str, Artifact]
     recipes: Mapping[str, Recipe]
     logs: Mapping[str, Path]
+    """Logs of the builds that made the artifacts, now or earlier, as far as the store still has them."""
     lock: Lock
     reused: frozenset[str]
 
@@ -78,7 +80,7 @@ class Builder:
         return Built(
             artifacts=dict(self._artifacts),
             recipes=dict(self._recipes),
-            logs=dict(self._logs),
+            logs={name: log for name, log in self._logs.items() if log.is_file()},
             lock=self.lock.model_copy(update={"artifacts": artifacts, "recipes": recipes}),
             reused=frozenset(self._reused),
         )
@@ -104,11 +106,12 @@ class Builder:
         def make(scratch: Path) -> str:
             for item in node.release.sources.values():
                 self.fetcher.get(item, self.base_dir)
-            out = scratch / "bundle"
-            out.mkdir()
-            self._get_engine().build(recipe, out, self._log(node.id), self.sink, fresh=self.rebuild)
+            out, log = scratch / "bundle", self._log(node.id, key)
+            with writing_below(scratch):
+                out.mkdir()
+            self._get_engine().build(recipe, out, log, self.sink, fresh=self.rebuild)
             if not any(out.iterdir()):
-                raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {self._log(node.id)}")
+                raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
             self.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
             return self.store.put_file(scratch / "bundle.tar", move=True)
 
@@ -140,11 +143,11 @@ class Builder:
             source = self.fetcher.get(node.source, self.base_dir)
             module.check_model(source)
             if recipe.conversion:
-                with step(self.sink, "convert", node.id, conversion=recipe.conversion):
+                with step(self.sink, "convert", node.id, conversion=recipe.conversion), writing_below(scratch):
                     if module.convert(recipe.conversion, source, scratch / "converted"):
                         source = scratch / "converted"
             if bundle is not None:
-                source = self._quantize(node, bundle, recipe, source, scratch)
+                source = self._quantize(node, bundle, recipe, source, scratch, self._log(node.id, key))
             if source.parent != scratch and source.parent.parent != scratch:
                 return source_digest
             module.check_model(source)
@@ -159,10 +162,12 @@ class Builder:
         sources = {node.model_name: node.source}
         self._attest(artifact, sources, started, quantizer=bundle, command=recipe.command)
 
-    def _quantize(self, node: ModelNode, bundle: Artifact, recipe: ModelRecipe, source: Path, scratch: Path) -> Path:
+    def _quantize(
+        self, node: ModelNode, bundle: Artifact, recipe: ModelRecipe, source: Path, scratch: Path, log: Path
+    ) -> Path:
         """Run the quantizer in its bundle's runtime; raises `BuildError` with what it said last."""
-        log = self._log(node.id)
-        (scratch / "out").mkdir()
+        with writing_below(scratch):
+            (scratch / "out").mkdir()
         with step(self.sink, "quantize", node.id):
             end = self._get_engine().execute(
                 Execution(
@@ -171,12 +176,14 @@ class Builder:
                     readonly={"/source": source},
                     writable={"/out": scratch / "out"},
                     stdout=log,
-                    stderr=log.with_suffix(".err.log"),
+                    stderr=log,
                 )
             )
         result = scratch / "out" / "model"
         if end.status != 0 or not result.exists():
-            tail = "\n".join(log.with_suffix(".err.log").read_text(errors="replace").splitlines()[-8:])
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+            check_room(scratch, tail)
+            check_killed(end.status, f"quantizing {node.id}", log)
             raise BuildError(f"quantizing {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
         return result
 
@@ -187,25 +194,32 @@ class Builder:
         locked = self.lock.artifacts.get(name)
         if self.recorded and locked is not None and self.store.has(locked.digest):
             self.store.verify(locked.digest)
-            self._reused.add(name)
-            self.sink(Step("artifact", "note", name, detail={"reused": True, "digest": locked.digest}))
-            return locked.digest
+            return self._reuse(name, locked.key, locked.digest)
         known = self.store.get_ref("artifacts", key)
         if known is not None and self.store.has(known["digest"]) and not self.rebuild:
-            self._reused.add(name)
-            self.sink(Step("artifact", "note", name, detail={"reused": True, "digest": known["digest"]}))
             self._check(name, key, known["digest"])
-            return str(known["digest"])
+            return self._reuse(name, key, known["digest"])
         with self.store.lock(f"artifact-{key}"):
             known = None if self.rebuild else self.store.get_ref("artifacts", key)
-            if known is None or not self.store.has(known["digest"]):
-                with self.store.scratch() as scratch:
-                    digest = make(scratch)
-                known = {"name": name, "digest": digest}
-                if not self.rebuild:
-                    self._check(name, key, digest)
-                    self.store.put_ref("artifacts", key, known)
-        return str(known["digest"])
+            if known is not None and self.store.has(known["digest"]):
+                self._check(name, key, known["digest"])  # another process made it while this one waited
+                return self._reuse(name, key, known["digest"])
+            with self.store.scratch() as scratch:
+                digest = make(scratch)
+            if not self.rebuild:
+                self._check(name, key, digest)
+                self.store.put_ref("artifacts", key, {"name": name, "digest": digest})
+        self._logs[name] = self._log(name, key)
+        return digest
+
+    def _reuse(self, name: str, key: str, digest: str) -> str:
+        """Note that an artifact is here already, and the log of its build; a node of another name may have made it."""
+        self._reused.add(name)
+        self.sink(Step("artifact", "note", name, detail={"reused": True, "digest": digest}))
+        made = self.store.get_ref("artifacts", key)
+        if made is not None and made["digest"] == digest:
+            self._logs[name] = self._log(made.get("name", name), key)
+        return digest
 
     def _check(self, name: str, key: str, digest: str) -> None:
         locked = self.lock.artifacts.get(name)
@@ -245,8 +259,7 @@ class Builder:
             self._engine = self.engine()
         return self._engine
 
-    def _log(self, name: str) -> Path:
-        path = self.store.root / "logs" / (name.replace("/", ",") + ".log")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._logs[name] = path
-        return path
+    def _log(self, name: str, key: str) -> Path:
+        """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
+        kind = "rebuild.log" if self.rebuild else "log"
+        return self.store.root / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"

@@ -8,9 +8,7 @@ a bug.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,17 +17,21 @@ from typing import IO
 
 from meltrepro import resources
 from meltrepro.build import toolchain
+from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Layer
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.errors import BuildError, EngineError
+from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.atomic import make_folder, writing
 from meltrepro.store.cas import Store
 
 _MOUNT_POINTS = ("proc", "dev", "tmp", "src", "build", "out", "inputs", "recipe", "opt/zig-cache")
 _FIX = "apt-get install bubblewrap, or meltrepro doctor --fix"
+_STOP_S = 10.0
 
 
 def sandbox_version() -> str:
@@ -82,13 +84,14 @@ class ProcessEngine:
             step(sink, "build", recipe.name),
             BuildLog(log, recipe.name, sink) as build_log,
         ):
-            for name, content in recipe.files.items():
-                path = scratch / "recipe" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                path.chmod(0o644)
-            for name in ("src", "build"):
-                (scratch / name).mkdir()
+            with writing_below(scratch):
+                for name, content in recipe.files.items():
+                    path = scratch / "recipe" / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                    path.chmod(0o644)
+                for name in ("src", "build"):
+                    (scratch / name).mkdir()
             for phase in recipe.phases or ("",):
                 build_log.write(f"-- {phase or 'build'}\n")
                 script = f"{self._conditions.folders['recipe']}/build.sh"
@@ -96,11 +99,7 @@ class ProcessEngine:
                 status = _stream(
                     [*self._sandbox(recipe, root, cache, out, scratch), *command], build_log, self._conditions.umask
                 )
-                if status != 0:
-                    raise BuildError(
-                        f"building {recipe.name} failed in {phase or 'build.sh'} with status {status}:\n{build_log.tail()}",
-                        hint=f"the whole log is in {log}",
-                    )
+                _check_status(status, f"building {recipe.name}: {phase or 'build.sh'}", scratch, log, build_log)
 
     def execute(self, execution: Execution) -> Exit:
         """Run the command with the bundle and its mounts as the only files there are."""
@@ -120,20 +119,23 @@ class ProcessEngine:
             *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path), inside)),
             *(part for inside, path in execution.writable.items() for part in ("--bind", str(path), inside)),
         ]
-        with _output(execution.stdout) as stdout, _output(execution.stderr) as stderr:
-            process = subprocess.Popen(
-                [_bubblewrap(), *sandbox, "--", *execution.argv],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        same = execution.stderr == execution.stdout
+        with _output(execution.stdout) as stdout, _output(None if same else execution.stderr) as stderr:
+            process: subprocess.Popen[bytes] | None = None
             try:
+                with held():
+                    process = subprocess.Popen(
+                        [_bubblewrap(), *sandbox, "--", *execution.argv],
+                        stdin=subprocess.DEVNULL,
+                        stdout=stdout,
+                        stderr=subprocess.STDOUT if same else stderr,
+                        start_new_session=True,
+                    )
                 status = process.wait(execution.timeout_s)
             except subprocess.TimeoutExpired:
                 return Exit(124, timed_out=True)
             finally:
-                _kill_group(process)
+                _stop(process)
         return Exit(status if status >= 0 else 128 - status)
 
     def stop_strays(self, owner: str) -> int:
@@ -176,13 +178,14 @@ class ProcessEngine:
             if root.exists():
                 return root
             with step(self._sink, "rootfs.unpack", key), self._store.scratch() as scratch:
-                for layer in layers:
-                    with tarfile.open(layer.path) as tar:
-                        tar.extractall(scratch / "root", filter="tar")
-                for name in _MOUNT_POINTS:
-                    (scratch / "root" / name).mkdir(parents=True, exist_ok=True)
-                root.parent.mkdir(parents=True, exist_ok=True)
-                (scratch / "root").rename(root)
+                make_folder(root.parent)
+                with writing_below(scratch):
+                    for layer in layers:
+                        with tarfile.open(layer.path) as tar:
+                            tar.extractall(scratch / "root", filter="tar")
+                    for name in _MOUNT_POINTS:
+                        (scratch / "root" / name).mkdir(parents=True, exist_ok=True)
+                    (scratch / "root").rename(root)
         return root
 
     def _warm_cache(self, root: Path, triple: str, log: Path, sink: Sink) -> Path:
@@ -195,18 +198,19 @@ class ProcessEngine:
                 return cache
             name = f"builder for {triple}"
             with self._store.scratch() as scratch, step(sink, "build", name), BuildLog(log, name, sink) as build_log:
-                (scratch / "cache").mkdir()
-                (scratch / "warm.sh").write_bytes(warm)
+                make_folder(cache.parent)
+                with writing_below(scratch):
+                    (scratch / "cache").mkdir()
+                    (scratch / "warm.sh").write_bytes(warm)
                 sandbox = [
                     *_isolation(toolchain.environment(triple)),
                     *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
                     *("--bind", str(scratch / "cache"), toolchain.CACHE, "--ro-bind", str(scratch), "/recipe"),
                 ]
                 status = _stream([_bubblewrap(), *sandbox, "--", "/bin/sh", "/recipe/warm.sh"], build_log)
-                if status != 0:
-                    raise BuildError(f"{name} failed:\n{build_log.tail()}", hint=f"the whole log is in {log}")
-                cache.parent.mkdir(parents=True, exist_ok=True)
-                (scratch / "cache").rename(cache)
+                _check_status(status, name, scratch, log, build_log)
+                with writing_below(scratch):
+                    (scratch / "cache").rename(cache)
         return cache
 
 
@@ -229,30 +233,55 @@ def _isolation(environment: Mapping[str, str], conditions: Conditions = USUAL) -
 
 def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> int:
     """Run a command with its output going to the log; it never outlives this call."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        umask=umask,
-    )
-    assert process.stdout is not None
+    process: subprocess.Popen[str] | None = None
     try:
+        with held():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                umask=umask,
+            )
+        assert process.stdout is not None
         for line in process.stdout:
             log.write(line)
         return process.wait()
     finally:
-        _kill_group(process)
+        _stop(process)
 
 
-def _kill_group(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _check_status(status: int, what: str, scratch: Path, log: Path, build_log: BuildLog) -> None:
+    """Raise what a status other than 0 stands for: `StoreError` (no room), `EngineError` (killed) or `BuildError`."""
+    if status != 0:
+        check_room(scratch, build_log.tail())
+        check_killed(status, what, log)
+        raise BuildError(f"{what} failed with status {status}:\n{build_log.tail()}", hint=f"the whole log is in {log}")
+
+
+def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes] | None) -> None:
+    """End a sandbox with everything in it, if it runs.
+
+    When the first process in its process namespace has ended, the kernel has ended all others; killing bubblewrap alone
+    would leave them to end some time later, while their folders are being removed.
+    """
+    import psutil
+
+    with held():
+        if process is None or process.poll() is not None:
+            return
+        sandbox = psutil.Process(process.pid)
+        for each in sandbox.children() or [sandbox]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        try:
+            process.wait(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
@@ -260,5 +289,8 @@ def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
     if path is None:
         yield subprocess.DEVNULL
     else:
-        with path.open("wb") as file:
+        make_folder(path.parent)
+        with writing(path):
+            file = path.open("wb")
+        with file:
             yield file

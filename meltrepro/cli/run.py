@@ -95,6 +95,7 @@ def prepare(
     }
     requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))
     built = session.build(anew=anew)
+    recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
     targets = open_targets(loaded.manifest, session.settings, engine)
     return Setup(
@@ -104,7 +105,7 @@ def prepare(
         targets=targets,
         devices=probe(targets),
         engine=engine.version() if engine else "none",
-        lock_text=dump_lock(session.completed(built.lock)),
+        lock_text=dump_lock(session.completed(built.lock).narrowed(built.artifacts, recipes)),
         builds=_kept_files(built, session.workshop.store),
         conversations=conversations,
         only=only,

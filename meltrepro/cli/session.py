@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.build.model import FrameworkModule
 from meltrepro.build.pipeline import Built
@@ -141,7 +142,7 @@ def open_session(
     quiet: bool = False,
     lock_file: Path | None = None,
 ) -> Iterator[Session]:
-    """Load, probe, plan and open the store; the console shows what happens until the block ends.
+    """Load, probe, plan and open the store; the console shows what happens until the block ends or is interrupted.
 
     The lock stands beside the manifest, unless `lock_file` names another one.
     """
@@ -159,7 +160,7 @@ def open_session(
     modules = dict(registry.modules())
     targets = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
-    with console(quiet=quiet) as sink:
+    with interrupts.raising(), console(quiet=quiet) as sink:
         workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked)
         if lock is not None:
             workshop.store.add_root(path)

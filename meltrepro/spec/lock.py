@@ -7,7 +7,7 @@ machine's own affair, what they are is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +75,15 @@ class Lock(Strict):
     toolchain: LockedToolchain | None = None
     recipes: dict[str, Sha256] = Field(default_factory=dict)
     artifacts: dict[str, LockedArtifact] = Field(default_factory=dict)
+
+    def narrowed(self, artifacts: Collection[str], recipes: Collection[str]) -> Lock:
+        """The same pins with no other artifacts and recipes than these: what one campaign rests on."""
+        return self.model_copy(
+            update={
+                "artifacts": {name: each for name, each in self.artifacts.items() if name in artifacts},
+                "recipes": {name: each for name, each in self.recipes.items() if name in recipes},
+            }
+        )
 
 
 def lock_path(manifest: Path) -> Path:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
+from meltrepro.interrupts import held
 from meltrepro.store import archive
 from meltrepro.store.atomic import (
     HashingWriter,
@@ -268,12 +269,15 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """A temporary folder on the store's own disk, so that finished files move in. Raises `StoreError`."""
         parent = self._folder("tmp")
-        with writing(parent):
-            folder = Path(tempfile.mkdtemp(dir=parent))
+        folder: Path | None = None
         try:
+            with writing(parent), held():  # an interrupt between making and remembering would leave it behind
+                folder = Path(tempfile.mkdtemp(dir=parent))
             yield folder
         finally:
-            remove(folder)
+            with held():
+                if folder is not None:
+                    remove(folder)
 
     def partial(self, key: str) -> Path:
         """Where an unfinished download is kept."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meltrepro.errors import TrackingError
 from meltrepro.interrupts import held
-from meltrepro.store.atomic import make_folder, writing
+from meltrepro.store.atomic import make_folder, reason_of, writing
 from meltrepro.track import database, leash, places, quiet
 
 _START_WITHIN_S = 180.0
@@ -24,6 +24,7 @@ _STOP_WITHIN_S = leash.PATIENCE_S + 10
 _ATTEMPTS = 3
 """Times that another free port is tried, should somebody take it first."""
 _TAIL_LINES = 12
+_OTHER_PORT = "choose another port with --port, or point MLFLOW_TRACKING_URI to a server that runs"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
 
     `folder` is where the server works and writes its log. Raises `TrackingError` where it does not come up.
     """
+    if port:
+        _require_free(port)
     make_folder(folder)
     local = places.local_database(uri)
     if local is not None:
@@ -66,7 +69,7 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
             break
     raise TrackingError(
         f"the MLflow server did not start on port {chosen}; the end of {log}:\n{_tail(log)}",
-        hint="choose another port with --port, or point MLFLOW_TRACKING_URI to a server that runs",
+        hint=_OTHER_PORT,
     )
 
 
@@ -123,6 +126,16 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     return False
+
+
+def _require_free(port: int) -> None:
+    """Raise `TrackingError` for a port that is taken: MLflow would need seconds to find out."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as MLflow does: not for one that was just closed
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise TrackingError(f"cannot serve on port {port}: {reason_of(error)}", hint=_OTHER_PORT) from error
 
 
 def _free_port() -> int:

@@ -58,7 +58,7 @@ case "$1" in
 configure) cp -R /opt/toolchain/kit /build/kit ;;
 compile)
     case "$JOBS" in
-    2) for n in 1 2 3 4; do (i=0; while :; do i=$((i + 1)); : > "/build/$n.$i"; done) & done; wait ;;
+    2) for n in 1 2 3 4; do (i=0; while :; do i=$(((i + 1) % 500)); : > "/build/$n.$i"; done) & done; wait ;;
     3) while printf '%4096s' x; do :; done > /build/object ;;
     4) kill -9 $$ ;;
     esac
@@ -78,9 +78,10 @@ printf 'GGUF\003\000\000\000\001\000\000\000\000\000\000\000\000\000\000\000\000
 _IN_KIT = ("/bundle/kit/ld.so", "--library-path", "/bundle/kit", "/bundle/kit/sh")
 
 MMDEBSTRAP = """#!/bin/sh
-# Stands in for mmdebstrap: lays the file system out, or obeys FOLDER/order.
+# Stands in for mmdebstrap: hands out root.tar of the project, or obeys the file `order` there.
+project=$(dirname "$0")/..
 for argument; do case "$argument" in */root.tar) target=$argument ;; esac; done
-case "$(cat {folder}/order 2> /dev/null)" in
+case "$(cat "$project/order" 2> /dev/null)" in
 hang) trap 'kill $!; exit 1' TERM; setsid sleep 1000 & wait ;;
 stubborn) trap '' TERM; sleep 1000; sleep 1000 ;;
 fill)
@@ -89,7 +90,7 @@ fill)
     echo "dpkg: error: failed to write: No space left on device" >&2
     exit 1 ;;
 esac
-cp {folder}/root.tar "$target"
+cp "$project/root.tar" "$target"
 """
 
 
@@ -118,7 +119,7 @@ def make(folder: Path) -> project.Project:
     store.put_ref("base-layer", digest_of(fields), {"digest": store.put_bytes(root)})
     (folder / "bin").mkdir()
     program = folder / "bin" / "mmdebstrap"
-    program.write_text(MMDEBSTRAP.format(folder=folder))
+    program.write_text(MMDEBSTRAP)
     program.chmod(0o755)
     return made
 
@@ -153,8 +154,12 @@ def root_layer() -> bytes:
             for name, path in _libraries(where).items():
                 names |= {str(path)[1:]: path.resolve(), f"opt/toolchain/kit/{name}": path.resolve()}
         names |= {f"opt/toolchain/kit/{name}": names[f"bin/{name}"] for name in ("sh", "sleep")}
+        for name in ("./bin", "./opt", "./opt/toolchain"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
         for name, path in sorted(names.items()):
-            tar.add(path, name)
+            tar.add(path, f"./{name}")
     return content.getvalue()
 
 
@@ -199,6 +204,7 @@ def standing_in(folder: Path) -> Iterator[None]:
         patch.setattr(llamacpp.LlamaCpp, "model_recipe", model_recipe)
         patch.setattr(Workshop, "_make_engine", _real_engine)
         patch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("MELTREPRO_JOBS", os.environ.get("MELTREPRO_JOBS", str(Compiler.works.value)))
         yield
 
 

@@ -87,6 +87,7 @@ class SmallEngine:
         program.parent.mkdir()
         program.write_text(SCRIPT.format(python=sys.executable))
         program.chmod(0o755)
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("built\n")
 
     def execute(self, execution: Execution) -> Exit:

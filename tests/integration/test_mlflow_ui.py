@@ -182,7 +182,7 @@ def test_a_port_that_is_taken(home: Path) -> None:
         ui = Ui(home, "--port", str(taken.getsockname()[1]))
         errors = ui.end()
     assert ui.process.returncode == TrackingError.exit_code
-    assert "address already in use" in errors
+    assert "Address already in use" in errors
     assert "--port" in errors
     assert ui.left() == []
 

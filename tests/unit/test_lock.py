@@ -115,6 +115,16 @@ def test_a_difference_names_the_entry_and_both_values() -> None:
     assert differences(old, new) == {"sources: x: digest": (A, B), "recipes: r": (A, None)}
 
 
+@given(LOCK, st.sets(NAME, max_size=2))
+def test_a_narrowed_lock_lacks_other_artifacts_and_recipes_alone(lock: Lock, others: set[str]) -> None:
+    whole = lock.narrowed({*lock.artifacts, *others}, {*lock.recipes, *others})
+    assert whole == lock
+    kept = lock.narrowed(sorted(lock.artifacts)[:1], ())
+    assert set(kept.artifacts) == set(sorted(lock.artifacts)[:1])
+    lost = {name for name in lock.artifacts if name not in kept.artifacts} | set(lock.recipes)
+    assert {name.split(": ")[1] for name in differences(lock, kept)} == lost
+
+
 def test_no_lock_is_no_error(tmp_path: Path) -> None:
     assert load_lock(tmp_path / "none.lock.yaml") is None
     assert lock_path(Path("a/spec.yaml")) == Path("a/spec.lock.yaml")

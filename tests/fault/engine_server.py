@@ -1,0 +1,215 @@
+"""A real HTTP server on a Unix socket that speaks as much of Docker's API as a build needs, and goes away when told to.
+
+`dies` names the request in whose middle it goes away: `load`, `build`, `archive` or `wait`. From then on every
+connection is closed without an answer, until `dies` is set anew. `quits` names one that only ends too soon, `full` makes
+builds fail as a full disk does.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import socketserver
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+BUILT = "sha256:" + "b" * 64
+
+
+@dataclass
+class EngineServer:
+    """What the engine does, and what it has."""
+
+    out: Mapping[str, bytes]
+    """Files that every build leaves in `/out`."""
+    model: bytes
+    """What a quantizer writes."""
+    dies: str = ""
+    quits: str = ""
+    full: bool = False
+    dead: bool = False
+    images: set[str] = field(default_factory=set)
+    writable: dict[str, str] = field(default_factory=dict)
+    """Mounts of the last container: path inside -> folder outside."""
+
+    def revive(self) -> None:
+        """Let it work from now on."""
+        self.dies, self.quits, self.full, self.dead = "", "", False, False
+
+
+@contextmanager
+def engine_server(socket: Path, state: EngineServer) -> Iterator[EngineServer]:
+    """Serve until the block ends."""
+
+    class Handler(_Handler):
+        engine = state
+
+    server = _Server(str(socket), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class _GoneError(Exception):
+    """The engine has gone away."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    engine: EngineServer
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except (_GoneError, ConnectionError):
+            self.close_connection = True
+
+    def address_string(self) -> str:
+        return "client"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        if self.engine.dead:
+            raise _GoneError
+        body = self._body()
+        url = urlsplit(re.sub(r"^/v1\.\d+", "", self.path))
+        match self.command, *url.path.strip("/").split("/"):
+            case _, "_ping":
+                self._send(b"OK")
+            case "GET", "version":
+                self._json({"Version": "1.0", "ApiVersion": "1.43", "MinAPIVersion": "1.24"})
+            case "GET", "images", *name, "json":
+                known = "/".join(name)
+                if known in self.engine.images:
+                    self._json({"Id": known})
+                else:
+                    self._json({"message": f"No such image: {known}"}, 404)
+            case "POST", "images", "load":
+                self._breaks("load")
+                with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                    (entry,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+                image = "sha256:" + entry["Config"].removesuffix(".json")
+                self.engine.images |= {image, *entry["RepoTags"]}
+                self._json({"stream": f"Loaded image ID: {image}\n"})
+            case "POST", "images", "prune":
+                self._json({})
+            case "POST", "build":
+                self._build(parse_qs(url.query).get("t", []))
+            case "POST", "containers", "create":
+                mounts = json.loads(body).get("HostConfig", {}).get("Mounts") or []
+                self.engine.writable = {each["Target"]: each["Source"] for each in mounts if not each["ReadOnly"]}
+                self._json({"Id": "c1"}, 201)
+            case "POST", "containers", _, "start":
+                if "/out" in self.engine.writable and self.engine.dies != "wait":
+                    Path(self.engine.writable["/out"], "model").write_bytes(self.engine.model)
+                self._send(b"", 204)
+            case "POST", "containers", _, "wait":
+                self._breaks("wait")
+                self._json({"StatusCode": 0})
+            case "GET", "containers", _, "logs":
+                self._send(b"")
+            case "GET", "containers", _, "archive":
+                self._archive()
+            case "GET", "containers", _, "json":
+                self._json({"Id": "c1", "State": {"OOMKilled": False}, "Config": {"Tty": True}})
+            case "DELETE", *_:
+                self._json([], 204 if "containers" in url.path else 200)
+            case request:
+                raise AssertionError(f"nobody taught the engine {request}")
+
+    def _build(self, tags: list[str]) -> None:
+        self._begin()
+        self._chunk(b'{"stream": "Step 1/2 : FROM builder"}\r\n')
+        if self.engine.dies == "build":
+            self._write(b"ff\r\n" + b'{"stream": "cut in the mid')
+        self._breaks("build")
+        if self.engine.full:
+            self._chunk(b'{"error": "write /build/object: no space left on device"}\r\n')
+        elif self.engine.quits != "build":
+            self._chunk(json.dumps({"aux": {"ID": BUILT}}).encode() + b"\r\n")
+            self.engine.images |= {BUILT, *tags}
+        self._chunk(b"")
+
+    def _archive(self) -> None:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as tar:
+            for name, data in self.engine.out.items():
+                entry = tarfile.TarInfo(f"out/{name}")
+                entry.size, entry.mode = len(data), 0o755
+                tar.addfile(entry, io.BytesIO(data))
+        self._begin({"X-Docker-Container-Path-Stat": base64.b64encode(b'{"name": "out"}').decode()})
+        self._chunk(content.getvalue()[:700])
+        self._breaks("archive")
+        if self.engine.quits != "archive":
+            self._chunk(content.getvalue()[700:])
+        self._chunk(b"")
+
+    def _breaks(self, request: str) -> None:
+        if self.engine.dies == request:
+            self.engine.dead = True
+            raise _GoneError
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(json.dumps(value).encode(), status)
+
+    def _send(self, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self._write(content)
+
+    def _begin(self, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(200)
+        for name, value in {"Transfer-Encoding": "chunked", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _chunk(self, content: bytes) -> None:
+        self._write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+
+    def _write(self, content: bytes) -> None:
+        self.wfile.write(content)
+        self.wfile.flush()
