@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_S[folder]))
 
 
+@pytest.fixture
+def same_environment() -> Iterator[None]:
+    """Whatever a test does to the environment is undone when it ends; the next one would start in it."""
+    before = dict(os.environ)
+    yield
+    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    before.pop("PYTEST_CURRENT_TEST", None)
+    os.environ.update(before)
+    assert after == before
+
+
 @pytest.fixture(autouse=True)
-def own_folders(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(
+    same_environment: None, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No test sees the user's records, settings or secrets; only integration tests share the user's cache."""
     for name in list(os.environ):
         if name.startswith(("MELTREPRO_", "MLFLOW_")) and name != "MELTREPRO_TEST_BUNDLES":

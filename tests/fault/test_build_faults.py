@@ -50,6 +50,13 @@ def project(made: Project, tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
+def patch(project: Project) -> Iterator[pytest.MonkeyPatch]:
+    """As `monkeypatch`, undone before the project's own patches are: the other way round, some would stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
     """Run a command that must fail with this error; returns its message and the next step."""
 
@@ -86,12 +93,12 @@ def finishes(project: Project, *arguments: str) -> None:
 
 
 @pytest.fixture
-def engine(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
+def engine(project: Project, patch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
     """A Docker engine of our own making."""
     script = rig.SCRIPT.format(python=sys.executable).encode()
     with tempfile.TemporaryDirectory() as short:  # the path of a socket may not be long
         socket = Path(short) / "docker.sock"
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+        patch.setenv("DOCKER_HOST", f"unix://{socket}")
         files = {"bin/melt-runner": script, "bin/quantize": b"#!/bin/sh\n"}
         with engine_server(socket, EngineServer(files, gguf("quantized"))) as server:
             yield server
@@ -128,29 +135,29 @@ def test_the_disk_of_the_engine_is_full(project: Project, engine: EngineServer, 
     finishes(project, "--engine", "docker")
 
 
-def test_no_engine(project: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{project.folder}/nobody.sock")
+def test_no_engine(project: Project, refuse: Refuse, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("DOCKER_HOST", f"unix://{project.folder}/nobody.sock")
     message, hint = refuse(EngineError, "build", project.spec)
     assert "no Docker engine answers" in message
     assert "nobody.sock" in message
     assert "--engine process" in hint
 
 
-def test_no_sandbox(project: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(project.folder / "bin"))
+def test_no_sandbox(project: Project, refuse: Refuse, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("PATH", str(project.folder / "bin"))
     message, hint = refuse(EngineError, *build(project))
     assert "bubblewrap" in message
     assert "doctor --fix" in hint
 
 
 @needs_sandbox
-def test_the_compiler_is_killed(project: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MELTREPRO_JOBS", str(Compiler.dies.value))
+def test_the_compiler_is_killed(project: Project, refuse: Refuse, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("MELTREPRO_JOBS", str(Compiler.dies.value))
     message, hint = refuse(EngineError, *build(project))
     assert "compile was killed" in message
     assert "memory" in hint
     check_sound(project)
-    monkeypatch.setenv("MELTREPRO_JOBS", "1")
+    patch.setenv("MELTREPRO_JOBS", "1")
     finishes(project)
 
 
@@ -212,14 +219,12 @@ def test_the_disk_fills_up_anywhere(small_disk: Project, refuse: Refuse, kilobyt
 
 @root_only
 @needs_sandbox
-def test_the_disk_fills_up_under_the_compiler(
-    small_disk: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MELTREPRO_JOBS", str(Compiler.fills.value))
-    message, _ = refuse(StoreError, *build(small_disk))
+def test_the_disk_fills_up_under_the_compiler(small_disk: Project, refuse: Refuse) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MELTREPRO_JOBS", str(Compiler.fills.value))
+        message, _ = refuse(StoreError, *build(small_disk))
     assert names_the_disk(small_disk, message)
     check_sound(small_disk)
-    monkeypatch.setenv("MELTREPRO_JOBS", "1")
     finishes(small_disk)
 
 
@@ -320,10 +325,10 @@ def test_a_store_on_a_disk_that_is_read_only(project: Project, refuse: Refuse) -
 
 
 def test_a_file_where_the_cache_should_be(
-    project: Project, refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, refuse: Refuse, tmp_path: Path, patch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "file"))
+    patch.setenv("MELTREPRO_CACHE", str(tmp_path / "file"))
     message, _ = refuse(UsageError, *build(project))
     assert message == f"MELTREPRO_CACHE: expected a folder, but {tmp_path / 'file'} is a file"
     assert (tmp_path / "file").read_text() == "not a folder"
