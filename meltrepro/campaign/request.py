@@ -54,7 +54,7 @@ def make_requests(
 
 def request_digest(request: Request) -> str:
     """Identity of what is asked for, wherever the model lies."""
-    return digest_of(request.model_dump(mode="json", exclude={"model"}))
+    return digest_of(request.model_dump(mode="json", exclude={"model"}, exclude_none=True))
 
 
 def _request(cell: Cell, conversations: list[list[str]], *, threads: int, seed: int) -> Request:

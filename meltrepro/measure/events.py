@@ -15,10 +15,12 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.traces import (
     Context,
     Conversation,
+    Decoding,
     Hello,
     Load,
     Memory,
     MemoryPhase,
+    Node,
     Operator,
     OperatorPhase,
     Span,
@@ -121,7 +123,11 @@ class _Parser:
         self._turns: list[Turn] = []
         self._turn: _Open | None = None
         self._memory: list[Memory] = []
-        self._operators: dict[tuple[str, str], Operator] = {}
+        self._pulse_begin_ns: int | None = None
+        self._pulses: list[Span] = []
+        self._decoding: dict[str, Decoding] = {}
+        self._operators: dict[tuple[str, str, str], Operator] = {}
+        self._nodes: list[Node] = []
         self._done_ns: int | None = None
 
     def feed(self, line: bytes) -> None:
@@ -153,7 +159,10 @@ class _Parser:
             self._warmup,
             tuple(self._conversations),
             tuple(self._memory),
+            tuple(self._pulses),
+            tuple(self._decoding.values()),
             tuple(self._operators.values()),
+            tuple(self._nodes),
             self._done_ns,
         )
 
@@ -228,8 +237,8 @@ class _Parser:
         self._warmup = Span(self._warmup_begin_ns, fields.t)
 
     def _on_conversation_begin(self, fields: _Fields) -> None:
-        if self._context is None or self._in_warmup or self._in_conversation:
-            fields.fail("`conversation_begin` before `context`, in a warm-up or in another conversation")
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`conversation_begin` before `context`, in a warm-up, in a pulse or in another conversation")
         self._expect(fields, "c", len(self._conversations))
         self._conversation_begin_ns = fields.t
         self._turns = []
@@ -313,24 +322,52 @@ class _Parser:
             )
         )
 
+    def _on_pulse_begin(self, fields: _Fields) -> None:
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`pulse_begin` before `context`, in a warm-up, in a conversation or in another pulse")
+        self._pulse_begin_ns = fields.t
+
+    def _on_pulse_end(self, fields: _Fields) -> None:
+        if self._pulse_begin_ns is None:
+            fields.fail("`pulse_end` without `pulse_begin`")
+        self._pulses.append(Span(self._pulse_begin_ns, fields.t))
+        self._pulse_begin_ns = None
+
+    def _on_decoding(self, fields: _Fields) -> None:
+        phase = fields.one_of("phase", get_args(OperatorPhase))
+        if phase in self._decoding:
+            fields.fail(f"a second `decoding` for {phase}")
+        self._decoding[phase] = Decoding(phase, fields.whole("count"), fields.whole("ns"))
+
     def _on_op(self, fields: _Fields) -> None:
         operator = Operator(
             phase=fields.one_of("phase", get_args(OperatorPhase)),
             name=fields.string("name"),
+            module=fields.string("module"),
             count=fields.whole("count"),
             ns=fields.whole("ns"),
         )
-        key = (operator.phase, operator.name)
+        key = (operator.phase, operator.name, operator.module)
+        if operator.phase not in self._decoding:
+            fields.fail(f"`op` before `decoding` of {operator.phase}")
         if key in self._operators:
-            fields.fail(f"operator {operator.name} is there twice for {operator.phase}")
+            fields.fail(f"operator {operator.name} of {operator.module or 'no module'} is there twice")
         self._operators[key] = operator
+
+    def _on_node(self, fields: _Fields) -> None:
+        begin_ns = fields.whole("begin")
+        span = Span(begin_ns, begin_ns + fields.whole("ns"))
+        if span.end_ns > fields.t:
+            fields.fail("a node that ends after it was written down")
+        phase = fields.one_of("phase", get_args(OperatorPhase))
+        self._nodes.append(Node(phase, fields.string("name"), fields.string("module"), span))
 
     def _on_error(self, fields: _Fields) -> None:
         fields.fail(f"the runner reported an error: {_show(fields.string('message'))}")
 
     def _on_done(self, fields: _Fields) -> None:
-        if self._context is None or self._in_warmup or self._in_conversation:
-            fields.fail("`done` before `context`, in a warm-up or in a conversation")
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`done` before `context`, in a warm-up, in a pulse or in a conversation")
         self._done_ns = fields.t
 
     @property

@@ -106,12 +106,34 @@ class Memory:
 
 @dataclass(frozen=True)
 class Operator:
-    """All calls of one operator in one phase of a profiled trial."""
+    """All calls of one operator of one module in one phase of a profiled trial."""
 
     phase: OperatorPhase
     name: str
+    """The framework's name of the operation: `MUL_MAT`."""
+    module: str
+    """What it belongs to, the same in every layer: a weight (`ffn_up`), or a value's name; empty where it has none."""
     count: int
     ns: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """All calls of the framework's decoder in one phase of a profiled trial; operators are a part of this time."""
+
+    phase: OperatorPhase
+    count: int
+    ns: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of an operator, in the one call of the decoder per phase that a profile shows in full."""
+
+    phase: OperatorPhase
+    name: str
+    module: str
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -124,7 +146,11 @@ class Trace:
     warmup: Span | None
     conversations: tuple[Conversation, ...]
     memory: tuple[Memory, ...]
+    pulses: tuple[Span, ...]
+    """Planned loads of the sync marks, in order."""
+    decoding: tuple[Decoding, ...]
     operators: tuple[Operator, ...]
+    nodes: tuple[Node, ...]
     done_ns: int
 
     @property

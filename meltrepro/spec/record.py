@@ -39,6 +39,13 @@ class RequestSampling(Strict):
     seed: int
 
 
+class SyncMark(Strict):
+    """Planned loads before and after the conversations, for the alignment of an external meter."""
+
+    pulses_ms: list[int] = Field(min_length=1)
+    rest_ms: int = Field(ge=1)
+
+
 class Request(Strict):
     """`request.json`, version 1 of the runner contract (docs/runner.md)."""
 
@@ -54,6 +61,7 @@ class Request(Strict):
     conversations: list[list[str]] = Field(description="Per turn the exact text to append, chat template applied.")
     profile: Literal["off", "operators"] = "off"
     warmup_tokens: int = Field(16, ge=0, description="Tokens decoded once before anything is timed; marked by events.")
+    sync_mark: SyncMark | None = None
 
 
 class TrialState(StrEnum):

@@ -107,7 +107,9 @@ class HostTarget:
         seen = _MODEL if self._engine else str(job.model.absolute())
         request = job.request.model_copy(update={"model": seen})
         try:
-            (job.folder / record.REQUEST).write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (job.folder / record.REQUEST).write_text(
+                request.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
+            )
             started = time.monotonic()
             ended = self._in_container(self._engine, job) if self._engine else self._bare(job)
         except OSError as error:

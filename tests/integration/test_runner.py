@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import resource
 import signal
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ import pytest
 from meltrepro.frameworks.gguf_files import untie
 from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.measure.events import read_trace
-from meltrepro.measure.traces import Trace, Turn
-from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.measure.operators import breakdown
+from meltrepro.measure.traces import OperatorPhase, Trace, Turn
+from meltrepro.spec.record import Request, RequestSampling, SyncMark
 from tests.integration.bundles import Bundle
 
 pytestmark = pytest.mark.integration
@@ -88,7 +91,7 @@ class Runner:
             sampling=GREEDY,
             conversations=[[FIRST]],
         )
-        return request.model_copy(update=changes).model_dump(mode="json")
+        return request.model_copy(update=changes).model_dump(mode="json", exclude_none=True)
 
     def start(self, document: object, events: Path | None = None) -> tuple[subprocess.Popen[bytes], Path]:
         request = self.folder / "request.json"
@@ -168,7 +171,11 @@ FIELDS = {
     "prefill_end": set(),
     "token": {"i", "id"},
     "turn_end": {"c", "i", "n_prompt", "n_gen", "n_past", "stop", "text"},
-    "op": {"phase", "name", "count", "ns"},
+    "pulse_begin": {"i"},
+    "pulse_end": {"i"},
+    "decoding": {"phase", "count", "ns"},
+    "op": {"phase", "name", "module", "count", "ns"},
+    "node": {"phase", "name", "module", "begin", "ns"},
     "error": {"code", "message"},
     "done": set(),
 }
@@ -325,16 +332,44 @@ def test_repeat_penalty_keeps_recent_tokens_away(runner: Runner) -> None:
 
 def test_operator_profile(runner: Runner) -> None:
     trace = runner(profile="operators", ignore_eos=True, max_tokens=9, conversations=[[STORY], [FIRST]]).trace
-    for phase, spent in (
-        ("prefill", sum(turn.prefill.end_ns - turn.prefill.begin_ns for turn in trace.turns if turn.prefill)),
-        ("generation", sum(turn.end_ns - turn.prefill.end_ns for turn in trace.turns if turn.prefill)),
-    ):
-        operators = {operator.name: operator for operator in trace.operators if operator.phase == phase}
-        assert {"MUL_MAT", "RMS_NORM", "ROPE"} <= set(operators)
-        assert 0.2 * spent < sum(operator.ns for operator in operators.values()) <= spent
-        # Two norms a layer and one at the end, for each time that the model was walked: 2 prompts, 8 + 8 tokens.
-        assert operators["RMS_NORM"].count == 61 * (2 if phase == "prefill" else 16)
+    measured: tuple[tuple[OperatorPhase, int, int], ...] = (
+        ("prefill", 2, sum(turn.prefill.end_ns - turn.prefill.begin_ns for turn in trace.turns if turn.prefill)),
+        ("generation", 16, sum(turn.end_ns - turn.prefill.end_ns for turn in trace.turns if turn.prefill)),
+    )
+    for phase, calls, spent in measured:
+        found = breakdown(trace, phase)
+        assert found.calls == calls
+        assert 0.9 * spent < found.ns <= spent
+        calls_of = {(share.name, share.module): share.calls for share in found.shares}
+        # Thirty layers, once a layer, for each time that the model was walked: 2 prompts, 8 + 8 tokens.
+        for module in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            assert calls_of["MUL_MAT", module] == 30 * calls
+        assert calls_of["RMS_NORM", "norm"] == 61 * calls
+        assert {calls for (name, module), calls in calls_of.items() if module in ("output", "token_embd")} == {calls}
+        nodes = [node for node in trace.nodes if node.phase == phase]
+        assert len(nodes) == sum(share.calls for share in found.shares) // calls
+        assert all(before.span.end_ns <= after.span.begin_ns for before, after in pairwise(nodes))
     assert not runner().trace.operators
+
+
+# -- sync mark --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sync_mark_before_and_after(runner: Runner) -> None:
+    """The pulses take the planned times, with every thread busy, and rests are between them."""
+    before_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    mark = SyncMark(pulses_ms=[300, 100], rest_ms=50)
+    trace = runner(sync_mark=mark, warmup_tokens=0, max_tokens=1, threads=1).trace
+    used_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before_s
+    lengths_ms = [(pulse.end_ns - pulse.begin_ns) / 1e6 for pulse in trace.pulses]
+    assert len(lengths_ms) == 4
+    for planned, length_ms in zip((300, 100, 300, 100), lengths_ms, strict=True):
+        assert planned <= length_ms < planned + 200
+    assert all(after.begin_ns - before.end_ns >= 50e6 for before, after in pairwise(trace.pulses))
+    assert trace.context.t_ns < trace.pulses[0].begin_ns
+    assert trace.pulses[1].end_ns < trace.conversations[0].begin_ns
+    assert trace.conversations[-1].end_ns < trace.pulses[2].begin_ns
+    assert used_s > 0.4
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------
@@ -384,6 +419,11 @@ BAD_REQUESTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (changed(warmup_tokens=-1), "warmup_tokens: expected"),
     (changed(profile="all"), 'profile: expected "off" or "operators", got "all"'),
     (changed(profile=True), "profile: expected"),
+    (changed(sync_mark=[]), "sync_mark: expected an object, got []"),
+    (changed(sync_mark={"rest_ms": 1}), "sync_mark.pulses_ms: missing"),
+    (changed(sync_mark={"pulses_ms": [], "rest_ms": 1}), "sync_mark.pulses_ms: expected a list that is not empty"),
+    (changed(sync_mark={"pulses_ms": [1, 0], "rest_ms": 1}), "sync_mark.pulses_ms[1]: expected a whole number from 1"),
+    (changed(sync_mark={"pulses_ms": [1], "rest_ms": 1, "x": 1}), "sync_mark.x: unknown field"),
     (changed(sampling=[]), "sampling: expected an object, got []"),
     (changed(sampling__greedy=...), "sampling.greedy: missing"),
     (changed(sampling__temperature=0), "sampling.temperature: expected a number above 0"),

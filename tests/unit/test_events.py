@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.events import parse_trace, read_trace
-from meltrepro.measure.traces import Operator, Trace
+from meltrepro.measure.traces import Decoding, Node, Operator, Span, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]
@@ -75,8 +75,33 @@ def test_wall_time_follows_from_one_anchor() -> None:
 def test_operators_and_fields_of_later_versions() -> None:
     entries = events(Trial())
     entries[find(entries, "context")]["flash_attention"] = True
-    entries.insert(-1, {"e": "op", "t": entries[-1]["t"], "phase": "prefill", "name": "MUL_MAT", "count": 3, "ns": 9})
-    assert parse(entries).operators == (Operator("prefill", "MUL_MAT", 3, 9),)
+    entries[-1:-1] = profile(entries[-1]["t"])
+    trace = parse(entries)
+    assert trace.decoding == (Decoding("prefill", 1, 10),)
+    assert trace.operators == (Operator("prefill", "MUL_MAT", "ffn_up", 3, 9),)
+    begin_ns = entries[-1]["t"] - 5
+    assert trace.nodes == (Node("prefill", "MUL_MAT", "ffn_up", Span(begin_ns, begin_ns + 2)),)
+
+
+def profile(t_ns: int) -> Events:
+    """What a runner writes of one phase."""
+    what = {"t": t_ns, "phase": "prefill", "name": "MUL_MAT", "module": "ffn_up"}
+    return [
+        {"e": "decoding", "t": t_ns, "phase": "prefill", "count": 1, "ns": 10},
+        {"e": "op", **what, "count": 3, "ns": 9},
+        {"e": "node", **what, "begin": t_ns - 5, "ns": 2},
+    ]
+
+
+def test_pulses_of_a_sync_mark() -> None:
+    entries = events(Trial())
+    at = find(entries, "context") + 1
+    t_ns = entries[at - 1]["t"]
+    entries[at:at] = [{"e": name, "t": t_ns, "i": 0} for name in ("pulse_begin", "pulse_end")]
+    assert parse(entries).pulses == (Span(t_ns, t_ns),)
+    del entries[at + 1]
+    with pytest.raises(RecordError, match="in a pulse"):
+        parse(entries)
 
 
 @given(st.data())
@@ -210,11 +235,27 @@ def test_what_breaks_the_contract_is_named(spoil: Callable[[Events], None], mess
         parse(entries)
 
 
-def test_the_same_operator_twice_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ((0, 1, 1), "operator MUL_MAT of ffn_up is there twice"),
+        ((0, 0), "a second `decoding` for prefill"),
+        ((1,), "`op` before `decoding` of prefill"),
+    ],
+)
+def test_a_profile_that_contradicts_itself(order: tuple[int, ...], message: str) -> None:
     entries = events(Trial())
-    operator = {"e": "op", "t": entries[-1]["t"], "phase": "prefill", "name": "ADD", "count": 1, "ns": 1}
-    entries[-1:-1] = [operator, dict(operator)]
-    with pytest.raises(RecordError, match="operator ADD is there twice"):
+    written = profile(entries[-1]["t"])
+    entries[-1:-1] = [dict(written[i]) for i in order]
+    with pytest.raises(RecordError, match=message):
+        parse(entries)
+
+
+def test_a_node_of_the_future_is_refused() -> None:
+    entries = events(Trial())
+    *_, node = profile(entries[-1]["t"])
+    entries.insert(-1, {**node, "ns": 6})
+    with pytest.raises(RecordError, match="ends after it was written down"):
         parse(entries)
 
 

@@ -7,6 +7,7 @@
 #include "gguf.h"
 #include "memory.h"
 #include "profile.h"
+#include "pulse.h"
 #include "request.h"
 #include "session.h"
 #include "signals.h"
@@ -63,8 +64,10 @@ void hold_conversations(const std::string & request_path, Events & events) {
 
     enter_step(ExitCode::decode);
     Session session(request, model, context, profile, events);
+    give_sync_mark(request.sync_mark, request.threads, events);
     session.warm_up();
     session.run();
+    give_sync_mark(request.sync_mark, request.threads, events);
     profile.write(events);
     events.add("mem", memory_fields("end"));
     events.add("done");

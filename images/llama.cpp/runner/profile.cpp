@@ -3,8 +3,13 @@
 #include "clock.h"
 #include "ggml.h"
 
+#include <cstring>
+
 namespace melt {
 namespace {
+
+constexpr const char * weight_suffix = ".weight";
+constexpr int64_t detailed_call = 0;  // of each phase; all calls would be too many to write down
 
 // Nodes that only look at memory in another way: nothing is computed, nothing is worth a clock reading.
 bool computes(const ggml_tensor * node) {
@@ -20,6 +25,39 @@ bool computes(const ggml_tensor * node) {
     }
 }
 
+// `blk.7.ffn_up.weight` is the module `ffn_up` of layer 7.
+std::string without_layer(const std::string & name) {
+    const size_t begin = name.rfind("blk.", 0) == 0 ? name.find('.', 4) + 1 : 0;
+    return name.substr(begin, name.size() - begin - std::strlen(weight_suffix));
+}
+
+bool is_weight(const ggml_tensor * tensor) {
+    const std::string name = tensor == nullptr ? "" : ggml_get_name(tensor);
+    const size_t length = std::strlen(weight_suffix);
+    return name.size() > length && name.compare(name.size() - length, length, weight_suffix) == 0;
+}
+
+// The weight that a node multiplies or looks up, else the name that the framework gave the node (`kq-7`, `Qcur-7 (view)`,
+// `cache_k_l7`) without layer and remarks; empty where it gave none.
+std::string module_of(const ggml_tensor * node) {
+    for (const ggml_tensor * source : {node->src[0], node->src[1]}) {
+        if (is_weight(source)) {
+            return without_layer(ggml_get_name(source));
+        }
+    }
+    std::string name = ggml_get_name(node);
+    name = name.substr(0, name.find(" ("));
+    const size_t last = name.find_last_not_of("0123456789");
+    if (last != std::string::npos && last + 1 < name.size()) {
+        if (name[last] == '-') {
+            name.resize(last);
+        } else if (last > 0 && name.compare(last - 1, 2, "_l") == 0) {
+            name.resize(last - 1);
+        }
+    }
+    return name.rfind("node_", 0) == 0 ? "" : name;
+}
+
 }  // namespace
 
 bool OperatorProfile::on_node(const ggml_tensor * node, bool ask) {
@@ -27,10 +65,13 @@ bool OperatorProfile::on_node(const ggml_tensor * node, bool ask) {
         begin = monotonic_ns();
         return phase != Phase::none && computes(node);
     }
-    const int64_t end = monotonic_ns();
-    Total & total = totals[phase == Phase::prefill ? 0 : 1][ggml_op_name(node->op)];
-    total.count += 1;
-    total.ns += end - begin;
+    const int64_t ns = monotonic_ns() - begin;
+    Totals & to = current();
+    const Operator what{ggml_op_name(node->op), module_of(node)};
+    to.operators[what].add(ns);
+    if (to.decoding.count == detailed_call) {
+        to.nodes.push_back({what, begin, ns});
+    }
     return true;
 }
 
@@ -38,11 +79,33 @@ bool OperatorProfile::callback(ggml_tensor * node, bool ask, void * profile) {
     return static_cast<OperatorProfile *>(profile)->on_node(node, ask);
 }
 
+void OperatorProfile::on_decode(int64_t ns) {
+    if (phase != Phase::none) {
+        current().decoding.add(ns);
+    }
+}
+
 void OperatorProfile::write(Events & events) const {
     const char * const phases[] = {"prefill", "generation"};
     for (size_t i = 0; i < totals.size(); ++i) {
-        for (const auto & [name, total] : totals[i]) {
-            events.add("op", {{"phase", phases[i]}, {"name", name}, {"count", total.count}, {"ns", total.ns}});
+        if (totals[i].operators.empty()) {
+            continue;
+        }
+        const Total & decoding = totals[i].decoding;
+        events.add("decoding", {{"phase", phases[i]}, {"count", decoding.count}, {"ns", decoding.ns}});
+        for (const auto & [what, total] : totals[i].operators) {
+            events.add("op", {{"phase", phases[i]},
+                              {"name", what.first},
+                              {"module", what.second},
+                              {"count", total.count},
+                              {"ns", total.ns}});
+        }
+        for (const Node & node : totals[i].nodes) {
+            events.add("node", {{"phase", phases[i]},
+                                {"name", node.what.first},
+                                {"module", node.what.second},
+                                {"begin", node.begin},
+                                {"ns", node.ns}});
         }
     }
 }

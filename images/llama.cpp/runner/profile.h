@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 struct ggml_tensor;
 
@@ -23,17 +25,37 @@ public:
     bool on_node(const ggml_tensor * node, bool ask);
     static bool callback(ggml_tensor * node, bool ask, void * profile);
 
-    // One `op` event per phase and operator.
+    // Time within one call of the framework's decoder, of which operators are a part.
+    void on_decode(int64_t ns);
+
+    // Per phase one `decoding` event, one `op` event for each operator of each module, and the nodes of one call.
     void write(Events & events) const;
 
 private:
     struct Total {
         int64_t count = 0;
         int64_t ns = 0;
+        void add(int64_t more) {
+            count += 1;
+            ns += more;
+        }
     };
+    using Operator = std::pair<std::string, std::string>;  // of the framework, and its module
+    struct Node {
+        Operator what;
+        int64_t begin;
+        int64_t ns;
+    };
+    struct Totals {
+        Total decoding;
+        std::map<Operator, Total> operators;
+        std::vector<Node> nodes;
+    };
+    Totals & current() { return totals[phase == Phase::prefill ? 0 : 1]; }
+
     Phase phase = Phase::none;
     int64_t begin = 0;
-    std::array<std::map<std::string, Total>, 2> totals;  // prefill, generation
+    std::array<Totals, 2> totals;  // prefill, generation
 };
 
 }  // namespace melt

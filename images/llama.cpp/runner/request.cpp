@@ -18,6 +18,7 @@ using json = nlohmann::json;
 constexpr int64_t max_int32 = std::numeric_limits<int32_t>::max();
 constexpr int64_t max_int64 = std::numeric_limits<int64_t>::max();
 constexpr int64_t max_threads = 512;  // the framework's own limit
+constexpr int64_t max_pulse_ms = 60000;
 
 [[noreturn]] void wrong(const std::string & field, const std::string & problem) {
     throw Failure(ExitCode::bad_request, "request: " + (field.empty() ? problem : field + ": " + problem));
@@ -49,6 +50,17 @@ public:
         known.insert(name);
         const auto found = node.find(name);
         return found == node.end() ? nullptr : &*found;
+    }
+
+    int64_t to_integer(const std::string & name, const json & value, int64_t low, int64_t high) const {
+        const bool fits = value.is_number_integer() &&
+                          !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(max_int64)) &&
+                          value.get<int64_t>() >= low && value.get<int64_t>() <= high;
+        if (!fits) {
+            wrong(path_of(name), "expected a whole number from " + std::to_string(low) + " to " + std::to_string(high) +
+                                     ", got " + shown(value));
+        }
+        return value.get<int64_t>();
     }
 
     int64_t integer(const std::string & name, int64_t low, int64_t high) { return to_integer(name, required(name), low, high); }
@@ -88,17 +100,6 @@ public:
     }
 
 private:
-    int64_t to_integer(const std::string & name, const json & value, int64_t low, int64_t high) const {
-        const bool fits = value.is_number_integer() &&
-                          !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(max_int64)) &&
-                          value.get<int64_t>() >= low && value.get<int64_t>() <= high;
-        if (!fits) {
-            wrong(path_of(name), "expected a whole number from " + std::to_string(low) + " to " + std::to_string(high) +
-                                     ", got " + shown(value));
-        }
-        return value.get<int64_t>();
-    }
-
     const json & node;
     const std::string path;
     std::set<std::string> known;
@@ -154,6 +155,22 @@ bool read_profile(const json * value) {
     return true;
 }
 
+SyncMark read_sync_mark(const json * node) {
+    SyncMark mark{};
+    if (node == nullptr) {
+        return mark;
+    }
+    Fields fields(*node, "sync_mark");
+    const json & pulses = list("sync_mark.pulses_ms", fields.required("pulses_ms"));
+    for (const json & pulse : pulses) {
+        const std::string field = "pulses_ms[" + std::to_string(mark.pulses_ms.size()) + "]";
+        mark.pulses_ms.push_back(static_cast<int32_t>(fields.to_integer(field, pulse, 1, max_pulse_ms)));
+    }
+    mark.rest_ms = static_cast<int32_t>(fields.integer("rest_ms", 1, max_pulse_ms));
+    fields.finish();
+    return mark;
+}
+
 json parse(const std::string & path) {
     errno = 0;
     std::ifstream file(path, std::ios::binary);
@@ -187,6 +204,7 @@ Request read_request(const std::string & path) {
     request.conversations = read_conversations(fields.required("conversations"));
     request.profile_operators = read_profile(fields.optional("profile"));
     request.warmup_tokens = static_cast<int32_t>(fields.integer_or("warmup_tokens", 0, max_int32, 16));
+    request.sync_mark = read_sync_mark(fields.optional("sync_mark"));
     fields.finish();
     return request;
 }

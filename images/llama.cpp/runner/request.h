@@ -17,6 +17,12 @@ struct Sampling {
     uint64_t seed;
 };
 
+// Times of full load with rests before, between and after them; no pulse: no mark.
+struct SyncMark {
+    std::vector<int32_t> pulses_ms;
+    int32_t rest_ms;
+};
+
 struct Request {
     std::string model;
     int32_t context;
@@ -29,6 +35,7 @@ struct Request {
     std::vector<std::vector<std::string>> conversations;
     bool profile_operators;
     int32_t warmup_tokens;
+    SyncMark sync_mark;
 };
 
 // Throws Failure(bad_request), naming the field, where the file cannot be read or anything in it is wrong.

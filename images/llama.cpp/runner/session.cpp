@@ -74,7 +74,7 @@ Session::Stop Session::take_turn(size_t conversation, size_t turn) {
         history.insert(history.end(), prompt.begin(), prompt.end());
         profile.enter(OperatorProfile::Phase::prefill);
         events.add("prefill_begin", {{"n", prompt.size()}});
-        context.decode(prompt);
+        decode(prompt);
         events.add("prefill_end");
         profile.enter(OperatorProfile::Phase::generation);
         stop = generate(n_generated, text);
@@ -101,8 +101,14 @@ Session::Stop Session::generate(size_t & n_generated, std::string & text) {
         if (context.n_past() == context.limit()) {
             return Stop::context;
         }
-        context.decode(last);
+        decode(last);
     }
+}
+
+void Session::decode(const std::vector<Token> & tokens) {
+    const int64_t begin = monotonic_ns();
+    context.decode(tokens);
+    profile.on_decode(monotonic_ns() - begin);
 }
 
 void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t n_generated, Stop stop,

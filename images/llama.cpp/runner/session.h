@@ -26,6 +26,7 @@ private:
     void converse(size_t conversation);
     Stop take_turn(size_t conversation, size_t turn);
     Stop generate(size_t & n_generated, std::string & text);
+    void decode(const std::vector<Token> & tokens);
     void end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t n_generated, Stop stop, const std::string & text);
 
     const Request & request;
