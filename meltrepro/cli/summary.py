@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from meltrepro.measure.operators import Breakdown
     from meltrepro.measure.records import CellRecord
     from meltrepro.stats.summary import Summary
+
+_MOST_OPERATORS = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     out.print(
         "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
     )
+    out.print(table)
+    for name, cell in zip(names, record.cells, strict=True):
+        for breakdown in cell.profiles.values():
+            _show_operators(name, breakdown, cell.profile_slowdown, out)
+
+
+def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Console) -> None:
+    """The operators that take the most time, as a table."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("operator", overflow="fold")
+    for title in ("% of time", "us per call", "calls"):
+        table.add_column(title, justify="right")
+    for share in found.shares[:_MOST_OPERATORS]:
+        table.add_row(share.title, f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
+    rest = found.shares[_MOST_OPERATORS:]
+    if rest:
+        table.add_row(f"{len(rest)} others", f"{100 * sum(share.time_share for share in rest):.1f}")
+    slower = f"; the profiled trial was {slowdown:.2f} times slower" if slowdown is not None else ""
+    head = f"{name}, {found.phase}: {found.coverage:.1%} of {found.calls} decodings is in operators{slower}"
+    out.print(f"\n{head}", markup=False, soft_wrap=True)
     out.print(table)
 
 

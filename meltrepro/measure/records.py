@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import METRICS, Metrics, compute
-from meltrepro.measure.traces import Trace
+from meltrepro.measure.operators import Breakdown, breakdown
+from meltrepro.measure.traces import OperatorPhase, Trace
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
@@ -140,12 +141,40 @@ class CellRecord:
     @cached_property
     def unavailable(self) -> Mapping[str, str]:
         """Metric name -> why no repetition has a value; raises `RecordError`."""
-        reasons: dict[str, str] = {}
+        reasons = dict(self._profiles[1])
         for trial in self.repetitions:
             for name, reason in trial.metrics.unavailable.items():
                 if name not in self.summaries:
                     reasons.setdefault(name, reason)
         return reasons
+
+    @property
+    def profiles(self) -> Mapping[OperatorPhase, Breakdown]:
+        """Where decoding time goes, by phase, from the profiled trial; empty without one. Raises `RecordError`."""
+        return self._profiles[0]
+
+    @cached_property
+    def _profiles(self) -> tuple[dict[OperatorPhase, Breakdown], dict[str, str]]:
+        """What could be said of each phase, and why of others nothing can."""
+        found: dict[OperatorPhase, Breakdown] = {}
+        reasons: dict[str, str] = {}
+        for trial in self.trials:
+            if trial.kind is Kind.profile and trial.ok:
+                trace = trial.trace()
+                for decoding in trace.decoding:
+                    try:
+                        found[decoding.phase] = breakdown(trace, decoding.phase)
+                    except RecordError as error:
+                        reasons[f"operators.{decoding.phase}"] = error.message
+        return found, reasons
+
+    @property
+    def profile_slowdown(self) -> float | None:
+        """How many times slower the profiled trial generated than the median repetition; raises `RecordError`."""
+        found = [trial.metrics.values for trial in self.trials if trial.kind is Kind.profile and trial.ok]
+        slow = found[0].get("generation_tps") if found else None
+        usual = self.summaries.get("generation_tps")
+        return usual.median / slow if usual is not None and slow else None
 
     def _folders(self) -> list[tuple[Path, re.Match[str]]]:
         paths = self.folder.iterdir() if self.folder.is_dir() else ()

@@ -78,7 +78,7 @@ def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
     """How a cell stands; a record that cannot be read makes it fail with that reason."""
     try:
         good, bad = len(cell.repetitions), cell.failures
-        _ = cell.summaries
+        _ = cell.summaries, cell.unavailable
     except RecordError as error:
         return Standing(State.failed, error.message, damaged=True)
     ended = good + len(bad)
@@ -184,6 +184,22 @@ def summary_points(cell: CellRecord) -> list[Point]:
             for trial in trials
             if name in trial.metrics.values
         ]
+    return points
+
+
+def operator_points(cell: CellRecord) -> list[Point]:
+    """Of each operator of the profiled trial: its share of the decoder's time, and the mean time of a call in us.
+
+    Raises `RecordError`.
+    """
+    wall_ms = max((_end_ms(trial) for trial in cell.trials), default=0)
+    points = []
+    for phase, found in cell.profiles.items():
+        points.append(Point(f"operators.{phase}/coverage", found.coverage, wall_ms, 0))
+        for share in found.shares:
+            title = _UNSAFE_KEY.sub("_", share.title)
+            points.append(Point(f"operators.{phase}.time_share/{title}", share.time_share, wall_ms, 0))
+            points.append(Point(f"operators.{phase}.us_per_call/{title}", share.mean_us, wall_ms, 0))
     return points
 
 

@@ -215,7 +215,7 @@ class _Sync:
         for name, files in content.trial_files(cell):
             self._files(note, f"files/{name}", files)
         if not how.damaged:
-            self._points(note, content.summary_points(cell))
+            self._points(note, [*content.summary_points(cell), *content.operator_points(cell)])
             for trial in cell.repetitions if self._detail == "all" else cell.repetitions[:1]:
                 self._trial(place.experiment_id, note, cell, trial)
         self._status(note, how.state, ended_ms)

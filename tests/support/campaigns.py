@@ -172,6 +172,10 @@ class Cell:
     """Repetitions that have an outcome; all where absent."""
     trial: Trial | None = None
     """The truth of every trial, instead of noise around the speed."""
+    operators: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of a profiled trial: module -> calls and nanoseconds while generating; no such trial where empty."""
+    decoding_ns: int | None = None
+    """Of a profiled trial: time within the decoder; that of the operators where absent."""
 
     @property
     def id(self) -> str:
@@ -210,6 +214,8 @@ def build_campaign(
             ended_wall_ns = _trial(folder, cell, "w", index, ended_wall_ns, virtual)
         for index in range(repetitions if cell.repetitions is None else cell.repetitions):
             ended_wall_ns = _trial(folder, cell, "r", index, ended_wall_ns, virtual)
+        if cell.operators:
+            ended_wall_ns = _trial(folder, cell, "p", 0, ended_wall_ns, virtual)
     document = CampaignDocument(
         id=id,
         name=name,
@@ -280,12 +286,28 @@ def _entry(cell: Cell, repetitions: int, warmups: int) -> CellEntry:
     )
 
 
+def profile(cell: Cell, t_ns: int) -> list[dict[str, Any]]:
+    """What a runner writes at the end of a profiled trial, of the phase of generation."""
+    what = {"t": t_ns, "phase": "generation"}
+    decoding_ns = cell.decoding_ns or sum(ns for _, ns in cell.operators.values())
+    return [
+        {"e": "decoding", **what, "count": 1, "ns": decoding_ns},
+        *(
+            {"e": "op", **what, "name": "MUL_MAT", "module": module, "count": count, "ns": ns}
+            for module, (count, ns) in cell.operators.items()
+        ),
+    ]
+
+
 def _trial(folder: Path, cell: Cell, kind: str, index: int, start_wall_ns: int, virtual: bool) -> int:
     """Write one trial; returns when it ended."""
     place = folder.joinpath(files.CELLS, *cell.id.split("/"), f"{kind}{index:03d}")
     truth = replace(cell.trial or noisy(cell.tokens_per_second, seed=index), start_wall_ns=start_wall_ns + 10 * MS)
     reason = cell.failing.get(index) if kind == "r" else None
-    lines = as_lines(events(truth))
+    entries = events(truth)
+    if kind == "p":
+        entries[-1:-1] = profile(cell, entries[-1]["t"])
+    lines = as_lines(entries)
     duration_ns = int(json.loads(lines[-1])["t"]) - START_NS + 50 * MS
     if reason:
         lines = lines[: len(lines) // 2]

@@ -61,6 +61,24 @@ def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None
     assert cell.unavailable == {"kv_bytes": "the framework does not say"}
 
 
+def test_operators_of_a_profiled_trial(tmp_path: Path) -> None:
+    cells = [Cell("q8_0", operators={"ffn_up": (30, 3000), "output": (1, 1000)}), Cell("q4_0")]
+    profiled, plain = read_campaign(build_campaign(tmp_path, cells)).cells
+    assert [(share.title, share.time_share) for share in profiled.profiles["generation"].shares] == [
+        ("MUL_MAT ffn_up", 0.75),
+        ("MUL_MAT output", 0.25),
+    ]
+    assert profiled.summaries["generation_tps"].n == 3  # without the profiled trial
+    assert profiled.profile_slowdown == pytest.approx(1, rel=0.2)
+    assert (plain.profiles, plain.profile_slowdown) == ({}, None)
+
+
+def test_operators_that_do_not_explain_the_phase_have_a_reason_instead(tmp_path: Path) -> None:
+    (cell,) = read_campaign(build_campaign(tmp_path, [Cell(operators={"x": (1, 90)}, decoding_ns=100)])).cells
+    assert cell.profiles == {}
+    assert "explain 90.0%" in cell.unavailable["operators.generation"]
+
+
 def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
     folder = build_campaign(tmp_path)
     (q8(folder) / "r000/events.jsonl").write_text("garbage\n")

@@ -47,6 +47,17 @@ def test_summary_points_hold_median_interval_count_and_every_value(tmp_path: Pat
     assert len({(point.key, point.step) for point in points}) == len(points)
 
 
+def test_operator_points_hold_share_and_time_of_a_call(tmp_path: Path) -> None:
+    (cell,) = read_campaign(build_campaign(tmp_path, [Cell(operators={"ffn up!": (30, 3000), "x": (1, 1000)})])).cells
+    assert {point.key: point.value for point in content.operator_points(cell)} == {
+        "operators.generation/coverage": 1,
+        "operators.generation.time_share/MUL_MAT ffn up_": 0.75,
+        "operators.generation.us_per_call/MUL_MAT ffn up_": 0.1,
+        "operators.generation.time_share/MUL_MAT x": 0.25,
+        "operators.generation.us_per_call/MUL_MAT x": 1,
+    }
+
+
 def test_a_summary_of_more_trials_is_a_later_one(tmp_path: Path) -> None:
     def point(repetitions: int) -> content.Point:
         cell = made(tmp_path / str(repetitions), Cell(repetitions=repetitions), finished=False, repetitions=5).cells[0]
