@@ -65,6 +65,7 @@ def conduct(
                     sink,
                     journal,
                     retries=manifest.protocol.retries,
+                    steady_within=manifest.protocol.steady_within,
                     fail_fast=fail_fast,
                 )
                 if tally.left or (enough is not None and enough(campaign.folder)):

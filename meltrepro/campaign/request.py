@@ -9,6 +9,7 @@ from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turn
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
+from meltrepro.spec.manifest import Protocol
 from meltrepro.spec.record import Request, RequestSampling
 
 Conversations = Sequence[Sequence[str]]
@@ -46,7 +47,7 @@ def make_requests(
             cell,
             rendered[cell.model.chat_template, cell.workload_name],
             threads=cell.target.threads or devices[cell.target_name].cores,
-            seed=plan.manifest.protocol.seed,
+            protocol=plan.manifest.protocol,
         )
         for cell in plan.cells
     }
@@ -57,7 +58,7 @@ def request_digest(request: Request) -> str:
     return digest_of(request.model_dump(mode="json", exclude={"model"}, exclude_none=True))
 
 
-def _request(cell: Cell, conversations: list[list[str]], *, threads: int, seed: int) -> Request:
+def _request(cell: Cell, conversations: list[list[str]], *, threads: int, protocol: Protocol) -> Request:
     workload, sampling = cell.workload, cell.workload.sampling
     return Request(
         model="",
@@ -73,7 +74,9 @@ def _request(cell: Cell, conversations: list[list[str]], *, threads: int, seed: 
             top_p=sampling.top_p,
             repeat_penalty=sampling.repeat_penalty,
             repeat_last_n=sampling.repeat_last_n,
-            seed=seed,
+            seed=protocol.seed,
         ),
         conversations=conversations,
+        turn_pause_ms=round(1000 * protocol.turn_pause_s),
+        conversation_pause_ms=round(1000 * protocol.conversation_pause_s),
     )

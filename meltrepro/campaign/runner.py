@@ -15,7 +15,9 @@ from meltrepro.campaign import layout
 from meltrepro.campaign.journal import Journal
 from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun, read_outcome, run_trial
+from meltrepro.campaign.warmup import is_steady
 from meltrepro.interrupts import held
+from meltrepro.measure.records import Kind
 from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 from meltrepro.store.atomic import writing
@@ -70,9 +72,12 @@ def run_trials(
     journal: Journal,
     *,
     retries: int,
+    steady_within: float | None = None,
     fail_fast: bool = False,
 ) -> Tally:
     """Run every trial that has no outcome yet; `runs` are by cell id, `retries` go to transient failures only.
+
+    Warm-ups of a cell that is steady already are left out: two in a row generated equally fast, to within this share.
 
     Raises `StoreError` where records cannot be written, `RecordError` where an earlier one is damaged.
     """
@@ -81,6 +86,8 @@ def run_trials(
     for number, trial in enumerate(trials):
         folder = layout.trial_folder(campaign, trial)
         outcome = read_outcome(folder)
+        if outcome is None and trial.kind is Kind.warmup and is_steady(folder.parent, trial.index, steady_within):
+            continue
         if outcome is None or _may_retry(outcome, retries):
             place = _Place(sink, trial, number, len(trials))
             outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, retries)

@@ -6,6 +6,7 @@ network: `loader` reads YAML into these models, later stages only read them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -212,10 +213,30 @@ class Order(StrEnum):
     as_written = "as-written"
 
 
+Profile = Literal["smoke", "standard", "paper"]
+PROFILES: Mapping[Profile, Mapping[str, Any]] = {
+    "smoke": {"repetitions": 1, "warmups": 0},
+    "standard": {},
+    # MELT's own: section 4.1 of the paper and its scripts. The first run is counted like the others.
+    "paper": {
+        "repetitions": 3,
+        "warmups": 0,
+        "order": "as-written",
+        "turn_pause_s": 5.0,
+        "conversation_pause_s": 60.0,
+        "idle_s": 60.0,
+    },
+}
+"""What a profile changes of the protocol's defaults; docs/protocol.md says why."""
+
+
 class Protocol(Strict):
     """How trials are repeated and ordered."""
 
-    profile: Literal["smoke", "standard", "paper"] = Field("standard", description="What the campaign is meant for.")
+    profile: Profile = Field(
+        "standard",
+        description="Other defaults for this section: `smoke` to see that everything works, `paper` for MELT's own protocol.",
+    )
     repetitions: int = Field(5, ge=1, le=10000, description="Trials of each cell that count.")
     warmups: int = Field(
         1,
@@ -223,10 +244,29 @@ class Protocol(Strict):
         le=1000,
         description="Trials before the first repetition of each cell; recorded, marked, never summarised.",
     )
+    steady_within: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Leave out the rest of a cell's warm-ups once two in a row generate equally fast to within this share.",
+    )
     order: Order = Field(Order.interleaved, description="In which order trials of different cells follow each other.")
     seed: int = Field(1, ge=0, lt=2**32, description="Seed of sampling and of the order.")
     timeout_s: float = Field(3600, gt=0, description="A trial that takes longer is stopped and fails.")
     retries: int = Field(1, ge=0, le=10, description="Further attempts at a trial that failed for a transient reason.")
+    turn_pause_s: float = Field(0, ge=0, le=3600, description="Idle time between two turns of a conversation.")
+    conversation_pause_s: float = Field(0, ge=0, le=3600, description="Idle time between two conversations of a trial.")
+    idle_s: float = Field(
+        0, ge=0, le=3600, description="Idle time before each trial in which what the device draws at rest is sampled."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        """What the profile says, where the manifest does not."""
+        if isinstance(values, dict) and isinstance(values.get("profile"), str):
+            return {**PROFILES.get(values["profile"], {}), **values}
+        return values
 
 
 class Want(StrEnum):

@@ -61,6 +61,8 @@ class Request(Strict):
     conversations: list[list[str]] = Field(description="Per turn the exact text to append, chat template applied.")
     profile: Literal["off", "operators"] = "off"
     warmup_tokens: int = Field(16, ge=0, description="Tokens decoded once before anything is timed; marked by events.")
+    turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
+    conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
 
 

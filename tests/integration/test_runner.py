@@ -352,6 +352,16 @@ def test_operator_profile(runner: Runner) -> None:
     assert not runner().trace.operators
 
 
+def test_pauses_lie_between_turns_and_between_conversations(runner: Runner) -> None:
+    trace = runner(
+        conversations=[[FIRST, SECOND], [FIRST]], max_tokens=2, turn_pause_ms=150, conversation_pause_ms=300
+    ).trace
+    (first, second), (other,) = (conversation.turns for conversation in trace.conversations)
+    assert second.begin_ns - first.end_ns >= 150e6
+    assert other.begin_ns - second.end_ns >= 300e6
+    assert trace.done_ns - other.end_ns < 150e6
+
+
 # -- sync mark --------------------------------------------------------------------------------------------------------
 
 

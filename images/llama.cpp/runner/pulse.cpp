@@ -1,26 +1,14 @@
 #include "pulse.h"
 
 #include "clock.h"
-#include "signals.h"
+#include "pause.h"
 
 #include <atomic>
 #include <thread>
-#include <time.h>
 #include <vector>
 
 namespace melt {
 namespace {
-
-constexpr int64_t slice_ns = 5'000'000;
-
-// Sleep until a moment on the monotonic clock, waking often enough to notice a signal.
-void wait_until(int64_t t) {
-    for (int64_t left = t - monotonic_ns(); left > 0; left = t - monotonic_ns()) {
-        throw_if_stopped();
-        const timespec slice{0, static_cast<long>(left < slice_ns ? left : slice_ns)};
-        nanosleep(&slice, nullptr);
-    }
-}
 
 // Threads that multiply until the load is dropped.
 class Load {
@@ -64,17 +52,16 @@ void give_sync_mark(const SyncMark & mark, int32_t threads, Events & events) {
     if (mark.pulses_ms.empty()) {
         return;
     }
-    const int64_t rest_ns = int64_t{mark.rest_ms} * 1'000'000;
-    wait_until(monotonic_ns() + rest_ns);
+    pause_for_ms(mark.rest_ms);
     for (size_t i = 0; i < mark.pulses_ms.size(); ++i) {
         {
             const Load load(threads);
             const int64_t begin = monotonic_ns();
             events.add_at(begin, "pulse_begin", {{"i", i}});
-            wait_until(begin + int64_t{mark.pulses_ms[i]} * 1'000'000);
+            pause_until(begin + int64_t{mark.pulses_ms[i]} * 1'000'000);
         }
         events.add("pulse_end", {{"i", i}});
-        wait_until(monotonic_ns() + rest_ns);
+        pause_for_ms(mark.rest_ms);
     }
     events.flush();
 }

@@ -204,6 +204,8 @@ Request read_request(const std::string & path) {
     request.conversations = read_conversations(fields.required("conversations"));
     request.profile_operators = read_profile(fields.optional("profile"));
     request.warmup_tokens = static_cast<int32_t>(fields.integer_or("warmup_tokens", 0, max_int32, 16));
+    request.turn_pause_ms = static_cast<int32_t>(fields.integer_or("turn_pause_ms", 0, max_int32, 0));
+    request.conversation_pause_ms = static_cast<int32_t>(fields.integer_or("conversation_pause_ms", 0, max_int32, 0));
     request.sync_mark = read_sync_mark(fields.optional("sync_mark"));
     fields.finish();
     return request;

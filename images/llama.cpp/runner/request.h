@@ -35,6 +35,8 @@ struct Request {
     std::vector<std::vector<std::string>> conversations;
     bool profile_operators;
     int32_t warmup_tokens;
+    int32_t turn_pause_ms;  // after each turn that another one follows
+    int32_t conversation_pause_ms;
     SyncMark sync_mark;
 };
 

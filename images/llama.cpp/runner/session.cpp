@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "failure.h"
 #include "memory.h"
+#include "pause.h"
 #include "signals.h"
 
 namespace melt {
@@ -36,6 +37,9 @@ void Session::warm_up() {
 
 void Session::run() {
     for (size_t conversation = 0; conversation < request.conversations.size(); ++conversation) {
+        if (conversation > 0) {
+            pause_for_ms(request.conversation_pause_ms);
+        }
         converse(conversation);
     }
 }
@@ -47,6 +51,9 @@ void Session::converse(size_t conversation) {
     sampler.seed(request.sampling.seed + conversation);
     const size_t turns = request.conversations[conversation].size();
     for (size_t turn = 0; turn < turns; ++turn) {
+        if (turn > 0) {
+            pause_for_ms(request.turn_pause_ms);
+        }
         const Stop stop = take_turn(conversation, turn);
         if (stop == Stop::context) {
             break;
