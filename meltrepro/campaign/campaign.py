@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -13,7 +14,7 @@ from secrets import token_hex
 from meltrepro.campaign import layout
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import campaign_folders, read_campaign
-from meltrepro.spec.campaign import CAMPAIGN, CampaignDocument
+from meltrepro.spec.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
 from meltrepro.store.atomic import write_bytes, writing
 
 
@@ -43,12 +44,14 @@ def start_or_resume(
     found = None if new else _unfinished(records, document)
     if found is not None:
         return found
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    document = document.model_copy(update={"files": digests})
     folder = records / document.id
     part = records / f"{layout.PART}{os.getpid()}-{document.id}"
     _sweep(records)
     with writing(records):
         try:
-            for name, content in {**files, CAMPAIGN: _text(document)}.items():
+            for name, content in {**files, CAMPAIGN: campaign_bytes(document)}.items():
                 write_bytes(part / name, content)
             part.rename(folder)
         except BaseException:
@@ -60,7 +63,7 @@ def start_or_resume(
 def finish(campaign: Campaign) -> Campaign:
     """Note that every trial of a campaign has an outcome; raises `StoreError`."""
     document = campaign.document.model_copy(update={"finished_wall_ns": time.time_ns()})
-    write_bytes(campaign.folder / CAMPAIGN, _text(document))
+    write_bytes(campaign.folder / CAMPAIGN, campaign_bytes(document))
     return Campaign(campaign.folder, document, campaign.resumed)
 
 
@@ -75,10 +78,6 @@ def _unfinished(records: Path, document: CampaignDocument) -> Campaign | None:
         if found.finished_wall_ns is None and found.same_work(document):
             return Campaign(folder, found, resumed=True)
     return None
-
-
-def _text(document: CampaignDocument) -> bytes:
-    return document.model_dump_json(indent=2).encode() + b"\n"
 
 
 def _sweep(records: Path) -> None:

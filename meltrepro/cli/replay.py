@@ -69,7 +69,13 @@ def command(
     with (
         interrupts.raising(),
         open_session(
-            folder / MANIFEST, overrides, only, engine=engine, locked=True, quiet=json, lock_file=folder / LOCK
+            recorded.file(MANIFEST),
+            overrides,
+            only,
+            engine=engine,
+            locked=True,
+            quiet=json,
+            lock_file=recorded.file(LOCK),
         ) as session,
     ):
         declared = session.loaded.manifest.replay

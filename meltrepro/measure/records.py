@@ -69,22 +69,7 @@ class TrialRecord:
 
     def file(self, name: str) -> Path:
         """The path of one of its files, unchanged since the trial ended; raises `RecordError`."""
-        path, expected = self.folder / name, self.outcome.files.get(name)
-        if expected is None:  # of a campaign whose outcomes did not seal their records yet
-            return path
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise RecordError(
-                f"{path} cannot be read: {error.strerror or error}; its record was sealed with sha256 {expected}",
-                hint=_RESTORE,
-            ) from error
-        if found != expected:
-            raise RecordError(
-                f"{path} was changed after the trial: expected sha256 {expected}, found {found}", hint=_RESTORE
-            )
-        return path
+        return _unchanged(self.folder / name, self.outcome.files.get(name))
 
     def verify(self) -> None:
         """Compare every file with its digest; raises `RecordError` for the first that differs."""
@@ -205,10 +190,16 @@ class CampaignRecord:
         return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
 
     def verify(self) -> None:
-        """Check the records of all trials; raises `RecordError` for the first file that was changed."""
+        """Check its own files and the records of all trials; raises `RecordError` for the first that was changed."""
+        for name in self.document.files:
+            self.file(name)
         for cell in self.cells:
             for trial in cell.trials:
                 trial.verify()
+
+    def file(self, name: str) -> Path:
+        """The path of one of its own files, unchanged since the campaign began; raises `RecordError`."""
+        return _unchanged(self.folder / name, self.document.files.get(name))
 
     def restricted(self, wanted: Callable[[str], bool]) -> CampaignRecord:
         """The same campaign with those cells alone whose id is wanted."""
@@ -220,7 +211,7 @@ class CampaignRecord:
         """The manifest as it was run, includes and overrides applied; raises `RecordError`."""
         import yaml
 
-        path = self.folder / files.MANIFEST
+        path = self.file(files.MANIFEST)
         try:
             return Manifest.model_validate(yaml.safe_load(path.read_bytes()))
         except OSError as error:
@@ -235,15 +226,16 @@ def read_campaign(folder: Path) -> CampaignRecord:
     """The campaign in a folder; raises `RecordError` where there is none or its description is damaged."""
     path = folder / files.CAMPAIGN
     try:
-        document = CampaignDocument.model_validate_json(path.read_bytes())
+        document = files.parse_campaign(path.read_bytes())
     except FileNotFoundError as error:
         raise RecordError(f"{folder} holds no campaign: {files.CAMPAIGN} is missing") from error
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise RecordError(
-            f"{path} is damaged: {_first(error)}", hint="restore the file, or move the folder away"
-        ) from error
+    except ValueError as error:
+        reason = _first(error) if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} is damaged: {reason}", hint="restore the file, or move the folder away") from error
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in document.files):
+        raise RecordError(f"{path} is damaged: it names a file outside its folder")
     if not _PART.fullmatch(document.id):
         raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
@@ -288,6 +280,25 @@ def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
         reason = _first(error) if isinstance(error, ValidationError) else error
         raise RecordError(f"{path} is damaged: {reason}", hint=_RESTORE) from error
     return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome)
+
+
+def _unchanged(path: Path, expected: str | None) -> Path:
+    """The path of a file with this sha256, or of any where none was written down; raises `RecordError`."""
+    if expected is None:  # of a campaign that did not seal its records yet
+        return path
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be read: {error.strerror or error}; its record was sealed with sha256 {expected}",
+            hint=_RESTORE,
+        ) from error
+    if found != expected:
+        raise RecordError(
+            f"{path} was changed after it was recorded: expected sha256 {expected}, found {found}", hint=_RESTORE
+        )
+    return path
 
 
 def _first(error: ValidationError) -> str:

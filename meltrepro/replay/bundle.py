@@ -55,8 +55,8 @@ class Imported:
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
     """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
-    manifest, lock = _read(campaign)
     read_campaign(campaign).verify()
+    manifest, lock = _read(campaign)
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
         _MANIFEST: (campaign / _MANIFEST).read_bytes(),

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
+from meltrepro.spec import seal
 from meltrepro.spec.manifest import Order, Sha256, Strict
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
@@ -70,6 +73,10 @@ class CampaignDocument(Strict):
     order: Order
     cells: list[CellEntry]
     skipped: list[SkipEntry]
+    files: dict[str, Sha256] = Field(
+        default_factory=dict, description="sha256 of what the folder held from its beginning, by relative path."
+    )
+    seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
 
     def same_work(self, other: CampaignDocument) -> bool:
         """Whether the trials of one could as well belong to the other."""
@@ -78,3 +85,15 @@ class CampaignDocument(Strict):
     def _work(self) -> tuple[object, ...]:
         cells = [(cell.id, cell.isa, cell.model_digest, cell.bundle_digest, cell.runner_digest) for cell in self.cells]
         return (self.name, self.manifest_digest, self.plan_digest, self.engine, self.virtual, cells)
+
+
+def campaign_bytes(document: CampaignDocument) -> bytes:
+    """The content of `campaign.json`, sealed."""
+    return seal.sealed(document.model_dump(mode="json"))
+
+
+def parse_campaign(content: bytes) -> CampaignDocument:
+    """The document in a file's content; raises `ValueError` for one that is damaged or was changed."""
+    document = CampaignDocument.model_validate_json(content)
+    seal.check(content, document.seal)
+    return document

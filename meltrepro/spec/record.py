@@ -7,14 +7,12 @@ outcome holds the digests of the other files and a seal over itself, so that a l
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from meltrepro.spec import seal
 from meltrepro.spec.manifest import Sha256, Strict
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
@@ -104,19 +102,11 @@ class Outcome(Strict):
 
 def outcome_bytes(outcome: Outcome) -> bytes:
     """The content of `outcome.json`, sealed."""
-    document = outcome.model_dump(mode="json", exclude={"seal"})
-    return json.dumps({**document, "seal": _seal(document)}, indent=2, ensure_ascii=False).encode() + b"\n"
+    return seal.sealed(outcome.model_dump(mode="json"))
 
 
 def parse_outcome(content: bytes) -> Outcome:
     """The outcome in a file's content; raises `ValueError` for one that is damaged or was changed."""
     outcome = Outcome.model_validate_json(content)
-    if outcome.seal is not None:
-        found = _seal({name: value for name, value in json.loads(content).items() if name != "seal"})
-        if found != outcome.seal:
-            raise ValueError(f"it was changed: its seal expects sha256 {outcome.seal}, its content has {found}")
+    seal.check(content, outcome.seal)
     return outcome
-
-
-def _seal(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

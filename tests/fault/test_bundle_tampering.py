@@ -339,7 +339,7 @@ LIES: dict[str, tuple[Callable[[dict[str, bytes], str], dict[str, bytes]], type[
             ),
         },
         errors.BundleError,
-        f"{TRIAL}/events.jsonl was changed after the trial: expected sha256",
+        f"{TRIAL}/events.jsonl was changed after it was recorded: expected sha256",
     ),
     "a campaign that is none": (
         lambda files, campaign: {**files, f"{campaign}/campaign.json": b"{}"},

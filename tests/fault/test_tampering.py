@@ -14,6 +14,7 @@ import pytest
 
 from meltrepro import errors
 from meltrepro.cli.app import CRASH_EXIT, main
+from meltrepro.spec.campaign import campaign_bytes, parse_campaign
 from meltrepro.spec.lock import Lock, dump_lock
 from tests.fault import project as projects
 from tests.fault.project import (
@@ -185,9 +186,13 @@ def test_a_lock_of_another_state_of_the_manifest(project: Project, refuse: Refus
     assert project.snapshot() == before
 
 
-def test_a_changed_lock_of_a_record(project: Project, refuse: Refuse) -> None:
-    path = project.campaign / "lock.yaml"
+def test_a_record_with_a_lock_of_a_newer_format(project: Project, refuse: Refuse) -> None:
+    """As a newer meltrepro would write it: sealed, and not to be understood."""
+    path, about = project.campaign / "lock.yaml", project.campaign / "campaign.json"
     path.write_text(path.read_text().replace("lock: 1\n", "lock: 2\n"))
+    document = parse_campaign(about.read_bytes())
+    files = {**document.files, "lock.yaml": sha256(path.read_bytes())}
+    about.write_bytes(campaign_bytes(document.model_copy(update={"files": files})))
     before = project.snapshot()
     refuse(errors.LockFormatError, "replay", project.campaign, "--no-track")
     refuse(errors.LockFormatError, "bundle", "export", project.campaign, "-o", project.folder / "new.melt")
@@ -317,6 +322,36 @@ def test_a_changed_record(project: Project, refuse: Refuse, name: str, command: 
         assert sha256(path.read_bytes()) in refusal.message
     assert project.snapshot() == before
     assert not list(project.folder.glob("new.melt*"))
+
+
+@pytest.mark.parametrize("command", ["replay", "export"])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("campaign.json", '"seed": 1', '"seed": 2'),
+        ("manifest.yaml", "max_tokens: 4", "max_tokens: 5"),
+        ("lock.yaml", "sources:", "sources: "),
+        ("plan.json", '"isa": "x86', '"isa": "x87'),
+    ],
+)
+def test_a_changed_file_of_the_campaign(
+    project: Project, refuse: Refuse, command: str, name: str, old: str, new: str
+) -> None:
+    """What the campaign was meant to be is a record too."""
+    path = project.campaign / name
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    before = project.snapshot()
+    arguments = {
+        "replay": ("replay", project.campaign, "--no-track"),
+        "export": ("bundle", "export", project.campaign, "-o", project.folder / "new.melt"),
+    }[command]
+    refusal = refuse(errors.RecordError, *arguments)
+    assert name in refusal.message
+    assert "changed" in refusal.message
+    assert len(set(re.findall(r"[0-9a-f]{64}", refusal.message))) == 2, "expected and found"
+    assert project.snapshot() == before
 
 
 @pytest.mark.parametrize("name", ["request.json", "events.jsonl"])
