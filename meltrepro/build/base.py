@@ -138,8 +138,14 @@ def _pin(store: Store, deb: Path) -> Package:
 
 
 def _control(deb: Path) -> str:
+    # In a session of its own: a Ctrl-C would kill it too, and what it unpacks would stay where TMPDIR is.
     return subprocess.run(
-        ["dpkg-deb", "--field", str(deb)], check=True, capture_output=True, text=True, env=_environment()
+        ["dpkg-deb", "--field", str(deb)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**_environment(), "TMPDIR": str(deb.parent)},
+        start_new_session=True,
     ).stdout.strip()
 
 

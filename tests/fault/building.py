@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -261,6 +262,7 @@ class Command:
             for child in psutil.Process(self.process.pid).children():
                 if child.name() == "bwrap" and child.children():
                     return child
+            time.sleep(0.001)
 
 
 def complaint(errors: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -301,7 +302,7 @@ def test_the_assembly_of_the_base_is_interrupted(project: Project, order: str) -
     command = Command(project, "build", str(project.spec), *OFFLINE)
     command.wait_for("base.assemble")
     while len(psutil.Process(command.process.pid).children(recursive=True)) < 2:
-        pass
+        time.sleep(0.01)
     command.interrupt(signal.SIGINT)
     assert command.end() == Interrupted.exit_code, command.errors
     assert left_running(project) == []
