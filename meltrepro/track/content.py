@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.metrics import token_gaps_ns
+from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.traces import Trace
 from meltrepro.spec import campaign as files

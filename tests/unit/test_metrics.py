@@ -13,8 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from meltrepro.measure import metrics
+from meltrepro.measure.catalog.experience import READING_TPS
 from meltrepro.measure.events import parse_trace
-from meltrepro.measure.metrics import METRICS, Metrics, compute, percentile
+from meltrepro.measure.metric import percentile
+from meltrepro.measure.metrics import METRICS, Metrics, compute
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -57,6 +59,7 @@ def test_two_plain_turns() -> None:
     assert values["rss_file_bytes"] == values["model_bytes"] == 98_000_000
     assert values["kv_bytes"] == 23_000_000
     assert values["swap_bytes"] == 0
+    assert (values["reading_met_share"], values["stall_share"], values["stalled_s"]) == (1, 0, 0)
     assert set(values) == set(METRICS)
 
 
@@ -80,13 +83,16 @@ def test_every_metric_against_the_truth(held: list[list[Turn]]) -> None:
         truth["generation_tps"] = len(gaps) / (sum(gaps) / 1e3)
         truth["tpot_ms"] = statistics.median(statistics.fmean(turn.gaps_ns) / 1e6 for turn in flowing)
         truth |= {f"itl_p{p}_ms": float(np.percentile(gaps, p)) for p in (50, 90, 99)}
+        # All that a reader has waited is how late the latest token was, for one who never had to wait.
+        late_s = [[sum(t.gaps_ns[:k]) / 1e9 - k / READING_TPS for k in range(len(t.gaps_ns) + 1)] for t in flowing]
+        truth["stalled_s"] = statistics.fmean(max(each) for each in late_s)
+        truth["reading_met_share"] = statistics.fmean(max(each) <= 1e-12 for each in late_s)
     if read:
         truth["ttft_ms"] = statistics.median((t.tokenize_ns + t.prefill_ns + t.first_ns) / 1e6 for t in read)
         if wall_ns:
             truth["turn_accounted_share"] = 1 - sum(t.tail_ns for t in read) / wall_ns
-    for name in truth.keys() | measured.values.keys() - {"load_s", "model_bytes", "kv_bytes", "swap_bytes"}:
-        if name.endswith("_bytes"):
-            continue
+    elsewhere = {"load_s", "stall_share", "bandwidth_bytes_per_s"} | {n for n in METRICS if n.endswith("_bytes")}
+    for name in truth.keys() | measured.values.keys() - elsewhere:
         assert measured.values[name] == pytest.approx(truth[name], rel=1e-9, abs=1e-9), name
     assert measured.values.keys() | measured.unavailable.keys() == METRICS.keys()
     assert not measured.values.keys() & measured.unavailable.keys()
@@ -161,6 +167,31 @@ def test_memory_that_the_device_hides_is_unavailable() -> None:
 
 def test_loading_contains_nothing_but_loading() -> None:
     assert measure(Trial(load_ns=123 * MS, warmup_tokens=64)).values["load_s"] == pytest.approx(0.123)
+
+
+def test_a_reader_waits_for_slow_tokens_only() -> None:
+    """5.29 tokens/s are read: one gap of 1 s after a quick start leaves less of a wait than one at the beginning."""
+    read_s = 1 / READING_TPS
+    late = one(Turn(gaps_ns=(MS, MS, 1000 * MS, MS))).values
+    assert late["stalled_s"] == pytest.approx(1.002 - 3 * read_s)
+    assert late["stall_share"] == pytest.approx(1 / 4)
+    assert late["reading_met_share"] == 0
+    early = one(Turn(gaps_ns=(1000 * MS, MS, MS, MS))).values
+    assert early["stalled_s"] == pytest.approx(1.0 - read_s)
+    slow = one(Turn(gaps_ns=(500 * MS,) * 4)).values
+    assert slow["stall_share"] == 1
+    assert slow["stalled_s"] == pytest.approx(4 * (0.5 - read_s))
+    fast = one(Turn(gaps_ns=(round(0.99e9 * read_s),) * 50)).values
+    assert (fast["reading_met_share"], fast["stalled_s"]) == (1, 0)
+
+
+def test_bandwidth_counts_weights_and_the_keys_and_values_before_each_token() -> None:
+    trace = parse_trace(as_lines(events(Trial(conversations=[[Turn(prompt_tokens=100, gaps_ns=(20 * MS,) * 10)]]))))
+    (turn,) = trace.turns
+    positions = [turn.n_past - 10 + i for i in range(10)]
+    per_position = (trace.context.kv_bytes or 0) / trace.context.n_ctx
+    moved = sum(trace.load.model_bytes + (position + 0.5) * per_position for position in positions)
+    assert compute(trace).values["bandwidth_bytes_per_s"] == pytest.approx(moved / 0.2)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 1))

@@ -58,7 +58,8 @@ def test_warm_ups_failures_attempts_and_unfinished_trials_are_in_no_summary(tmp_
 def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None:
     cell = read_campaign(build_campaign(tmp_path, [Cell(trial=Trial(kv_bytes=None))])).cells[0]
     assert "kv_bytes" not in cell.summaries
-    assert cell.unavailable == {"kv_bytes": "the framework does not say"}
+    reason = "the framework does not say"
+    assert cell.unavailable == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason}
 
 
 def test_operators_of_a_profiled_trial(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The definitions of all metrics, by what they are about."""

@@ -1,0 +1,131 @@
+"""How fast: loading, reading prompts, writing answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+from meltrepro.measure.metric import Facts, Metric, NoValue, generation_ns, percentile
+
+
+def _load_s(facts: Facts) -> float:
+    return (facts.trace.load.end_ns - facts.trace.load.begin_ns) / 1e9
+
+
+def _prefill_tps(facts: Facts) -> float:
+    duration_ns = sum(span.end_ns - span.begin_ns for _, span in facts.prefills)
+    if duration_ns == 0:
+        raise NoValue("no time passed in prefill")
+    return sum(n for n, _ in facts.prefills) / duration_ns * 1e9
+
+
+def _generation_tps(facts: Facts) -> float:
+    tokens = sum(turn.n_gen - 1 for turn in facts.flowing)
+    return tokens / sum(map(generation_ns, facts.flowing)) * 1e9
+
+
+def _ttft_ms(facts: Facts) -> float:
+    return median((turn.token_ns[0] - turn.begin_ns) / 1e6 for turn in facts.answered)
+
+
+def _tpot_ms(facts: Facts) -> float:
+    return median(generation_ns(turn) / (turn.n_gen - 1) / 1e6 for turn in facts.flowing)
+
+
+def _gap_percentile(share: float) -> Callable[[Facts], float]:
+    return lambda facts: percentile(facts.gaps_ms, share)
+
+
+def _turn_accounted_share(facts: Facts) -> float:
+    wall_ns = sum(turn.end_ns - turn.begin_ns for turn in facts.answered)
+    if wall_ns == 0:
+        raise NoValue("no time passed in any turn")
+    return sum(turn.token_ns[-1] - turn.begin_ns for turn in facts.answered) / wall_ns
+
+
+def _gap_metric(percent: int) -> Metric:
+    return Metric(
+        name=f"itl_p{percent}_ms",
+        unit="ms",
+        phase="generation",
+        better="lower",
+        meaning=f"inter-token latency, {percent}th percentile",
+        formula=f"{percent}th percentile of t(token i+1) - t(token i) over all gaps within turns, linear interpolation",
+        source="token",
+        invalid_when="no turn has two tokens with time between them",
+        compute=_gap_percentile(percent / 100),
+    )
+
+
+SPEED = (
+    Metric(
+        name="generation_tps",
+        unit="tokens/s",
+        phase="generation",
+        better="higher",
+        meaning="speed of writing answers",
+        formula="sum of n_gen - 1 over turns / sum of t(last token) - t(first token); the first token is ttft_ms's",
+        source="token",
+        invalid_when="no turn has two tokens with time between them",
+        compute=_generation_tps,
+    ),
+    Metric(
+        name="prefill_tps",
+        unit="tokens/s",
+        phase="prefill",
+        better="higher",
+        meaning="speed of reading prompts",
+        formula="sum of n over turns / sum of t(prefill_end) - t(prefill_begin)",
+        source="prefill_begin, prefill_end",
+        invalid_when="no turn has a prefill, or it took no time",
+        compute=_prefill_tps,
+    ),
+    Metric(
+        name="ttft_ms",
+        unit="ms",
+        phase="turn",
+        better="lower",
+        meaning="time to first token",
+        formula="median over turns of t(first token) - t(turn_begin); tokenizing the prompt is included",
+        source="turn_begin, token",
+        invalid_when="no turn has a token",
+        compute=_ttft_ms,
+    ),
+    Metric(
+        name="tpot_ms",
+        unit="ms",
+        phase="generation",
+        better="lower",
+        meaning="time per output token",
+        formula="median over turns of (t(last token) - t(first token)) / (n_gen - 1)",
+        source="token",
+        invalid_when="no turn has two tokens with time between them",
+        compute=_tpot_ms,
+    ),
+    _gap_metric(50),
+    _gap_metric(90),
+    _gap_metric(99),
+    Metric(
+        name="load_s",
+        unit="s",
+        phase="load",
+        better="lower",
+        meaning="loading the weights",
+        formula="t(load_end) - t(load_begin)",
+        source="load_begin, load_end",
+        invalid_when="never",
+        compute=_load_s,
+    ),
+    Metric(
+        name="turn_accounted_share",
+        unit="share",
+        phase="turn",
+        better="higher",
+        meaning="part of the turns' wall time that is explained",
+        formula="sum over turns of tokenizing (turn_begin to prefill_begin), prefill, sampling the first token"
+        " (prefill_end to first token) and generation (first to last token) / sum of t(turn_end) - t(turn_begin)",
+        source="turn_begin, token, turn_end",
+        invalid_when="no turn has a token, or the turns took no time",
+        compute=_turn_accounted_share,
+    ),
+)

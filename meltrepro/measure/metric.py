@@ -1,0 +1,101 @@
+"""What a metric is, and what several metrics of one trial are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from meltrepro.measure.traces import Memory, Span, Trace, Turn
+
+Better = Literal["higher", "lower"]
+Phase = Literal["load", "prefill", "generation", "turn", "memory", "work"]
+
+
+class NoValue(Exception):
+    """A metric has no value; the text says why."""
+
+
+class Facts:
+    """What several metrics of one trial are made of, worked out once."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.turns = trace.turns
+
+    @cached_property
+    def answered(self) -> Sequence[Turn]:
+        """Turns with at least one token."""
+        turns = [turn for turn in self.turns if turn.token_ns]
+        if not turns:
+            raise NoValue("no turn has a token")
+        return turns
+
+    @cached_property
+    def flowing(self) -> Sequence[Turn]:
+        """Turns with at least two tokens, between which time passed."""
+        turns = [turn for turn in self.answered if len(turn.token_ns) > 1]
+        if not turns:
+            raise NoValue("no turn has a second token")
+        if all(generation_ns(turn) == 0 for turn in turns):
+            raise NoValue("no time passed between tokens")
+        return turns
+
+    @cached_property
+    def gaps_ms(self) -> Sequence[float]:
+        """All times between two tokens of a turn, sorted."""
+        return sorted(gap / 1e6 for turn in self.flowing for gap in token_gaps_ns(turn))
+
+    @cached_property
+    def prefills(self) -> Sequence[tuple[int, Span]]:
+        """Prompt length and prefill of every turn that has one."""
+        found = [(turn.n_prompt, turn.prefill) for turn in self.turns if turn.prefill is not None]
+        if not found:
+            raise NoValue("no turn has a prefill")
+        return found
+
+    def memory(self, read: Callable[[Memory], int | None], phase: str | None = None) -> list[int]:
+        """Readings of one kind of memory, in order, of one phase or of all."""
+        found = [read(memory) for memory in self.trace.memory if phase in (None, memory.phase)]
+        known = [value for value in found if value is not None]
+        if not known:
+            raise NoValue("the runner could not read it" if found else "the runner read no memory")
+        return known
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a trial."""
+
+    name: str
+    unit: str
+    phase: Phase
+    better: Better | None
+    """Which direction is an improvement; `None` where neither is."""
+    meaning: str
+    formula: str
+    source: str
+    """Events of docs/runner.md that it is computed from."""
+    invalid_when: str
+    """When there is no value."""
+    compute: Callable[[Facts], float]
+    """Raises `NoValue`."""
+
+
+def token_gaps_ns(turn: Turn) -> list[int]:
+    """Nanoseconds from each token of a turn to the next; one fewer than there are tokens."""
+    return [after - before for before, after in zip(turn.token_ns, turn.token_ns[1:], strict=False)]
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Value below which a share of sorted values lies, by linear interpolation between the two nearest ranks."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def generation_ns(turn: Turn) -> int:
+    """Nanoseconds from the first token of a turn to its last."""
+    return turn.token_ns[-1] - turn.token_ns[0]
