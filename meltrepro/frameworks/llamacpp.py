@@ -116,7 +116,7 @@ class LlamaCpp:
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """Runner, llama-bench and perplexity for a device, or the quantizer alone."""
+        """Runner, sampler, llama-bench and perplexity for a device, or the quantizer alone."""
         run = node.purpose == "run"
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}",
@@ -127,7 +127,7 @@ class LlamaCpp:
                 "isa": node.isa.name,
                 "triple": node.isa.triple,
                 "features": list(node.isa.enable),
-                "tools": ["melt-runner", "llama-bench", "perplexity", "main"] if run else ["quantize"],
+                "tools": ["melt-runner", "melt-sampler", "llama-bench", "perplexity", "main"] if run else ["quantize"],
             },
             inputs=node.release.sources,
             triple=node.isa.triple,
