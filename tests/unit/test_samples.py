@@ -1,0 +1,225 @@
+"""Recordings of samplers: what is written is read, a torn end is tolerated, anything else is refused with its line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.samples import Fault, FaultKind, Header, SampleWriter, parse_samples, read_samples
+from meltrepro.measure.series import Channel, Series, Stretch
+
+POWER = Channel("battery.power", "W", "gauge", "/sys/class/power_supply/BAT0/power_now", 0.25)
+ENERGY = Channel("rapl.package-0", "uJ", "counter", "/sys/class/powercap/intel-rapl:0/energy_uj", 0.001, wraps_at=1000)
+HEADER = Header("linux", 1.0, (POWER, ENERGY), 0.002)
+SECOND = 1_000_000_000
+
+
+def _written(path: Path) -> Path:
+    with SampleWriter(path, HEADER) as writer:
+        writer.samples([(10, 0, 1.5), (11, 1, 998)])
+        writer.fault(Fault(15, 0, FaultKind.vanished, "no such file"))
+        writer.samples([(20, 1, 3)])
+        writer.end(25, 0.125)
+    return path
+
+
+def _lines(*more: object, header: object = None) -> list[bytes]:
+    first = header or {
+        "v": 1,
+        "sampler": "s",
+        "clock": "monotonic",
+        "rate_hz": 1,
+        "overhead": None,
+        "channels": [{"name": "p", "unit": "W", "kind": "gauge", "source": "x", "refresh_s": None, "wraps_at": None}],
+    }
+    return [json.dumps(line).encode() + b"\n" for line in (first, *more)]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    recording = read_samples(_written(tmp_path / "samples.jsonl"))
+    assert recording.header == HEADER
+    assert recording.series == (Series(POWER, (10,), (1.5,)), Series(ENERGY, (11, 20), (998.0, 3.0)))
+    assert recording.faults == (Fault(15, 0, FaultKind.vanished, "no such file"),)
+    assert (recording.end_ns, recording.cpu_s, recording.torn) == (25, 0.125, False)
+    assert recording.named("rapl.package-0") == recording.series[1]
+    assert recording.named("other") is None
+
+
+def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
+    path = _written(tmp_path / "samples.jsonl")
+    with pytest.raises(RecordError, match="cannot be created"):
+        SampleWriter(path, HEADER)
+
+
+def test_a_cut_at_any_byte_leaves_all_samples_before_it(tmp_path: Path) -> None:
+    path = _written(tmp_path / "samples.jsonl")
+    whole = path.read_bytes()
+    header = whole.index(b"\n") + 1
+    for length in range(header, len(whole)):
+        path.write_bytes(whole[:length])
+        recording = read_samples(path)
+        assert recording.torn == (whole[length - 1 : length] != b"\n")
+        found = sum(map(len, recording.series)) + len(recording.faults)
+        assert found + 1 == whole[:length].count(b"\n")
+        assert recording.end_ns is None
+    for length in (0, 1, header - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RecordError, match="there is no header"):
+            read_samples(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ([1, 0], "expected \\[t_ns"),
+        ([1.5, 0, 1], "whole nanoseconds"),
+        ([-1, 0, 1], "whole nanoseconds"),
+        ([True, 0, 1], "whole nanoseconds"),
+        ([6, 1, 1], "index below 1"),
+        ([6, -1, 1], "index below 1"),
+        ([6, 0, "3.9"], "finite number"),
+        ([6, 0, None], "finite number"),
+        ([6, 0, True], "finite number"),
+        ([6, 0, float("nan")], "finite number"),
+        ([6, 0, 10**400], "finite number"),
+        ([5, 0, 1], "does not increase"),
+        ({"fault": "bored", "channel": 0, "t": 6, "detail": ""}, "unknown kind"),
+        ({"fault": "stuck", "channel": 9, "t": 6, "detail": ""}, "index below 1"),
+        ({"end": 6, "cpu_s": -1}, "cpu_s"),
+        ({"what": 1}, "expected a sample"),
+        ("text", "expected a sample"),
+    ],
+)
+def test_a_damaged_line_is_named(line: object, message: str) -> None:
+    with pytest.raises(RecordError, match=f"^samples:3: .*{message}"):
+        parse_samples(_lines([5, 0, 1], line))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"v": 2},
+        [],
+        {"v": 1, "channels": [3]},
+        {"v": 1, "sampler": "s", "clock": "m", "rate_hz": 0, "channels": []},
+        {"v": 1, "sampler": "s", "clock": "m", "rate_hz": 1, "overhead": "much", "channels": []},
+        {"v": 1, "sampler": "s", "clock": "m", "rate_hz": 1, "channels": [{"name": "a", "unit": "W", "kind": "x"}]},
+    ],
+)
+def test_a_damaged_header_is_refused(header: object) -> None:
+    with pytest.raises(RecordError, match="^samples:1: "):
+        parse_samples(_lines(header=header))
+
+
+def test_nothing_may_follow_the_end() -> None:
+    with pytest.raises(RecordError, match="^samples:3: a line after the end"):
+        parse_samples(_lines({"end": 9, "cpu_s": 0}, [10, 0, 1]))
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=5))
+def test_no_text_gets_through_unnoticed(lines: list[bytes]) -> None:
+    try:
+        parse_samples(lines)
+    except RecordError as error:
+        assert error.message.startswith("samples:")
+    else:
+        pytest.fail("accepted")
+
+
+def test_full_disk_is_one_typed_error_and_leaves_a_readable_file(tmp_path: Path) -> None:
+    """A real write that the kernel cuts short: the process may not make files larger than 4 KiB."""
+    path = tmp_path / "samples.jsonl"
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from tests.unit.test_samples import HEADER
+from meltrepro.errors import RecordError
+from meltrepro.measure.samples import SampleWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+writer = SampleWriter(Path(sys.argv[1]), HEADER)
+try:
+    for i in range(1000):
+        writer.samples([(i, 0, 1.0), (i, 1, 2.0)])
+except RecordError as error:
+    print(error.message)
+try:
+    writer.samples([(2000, 0, 1.0)])
+except RecordError as error:
+    print(error.message)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    first, second = done.stdout.splitlines()
+    assert "cannot be written" in first
+    assert "closed" in second
+    assert path.stat().st_size <= 4096
+    recording = read_samples(path)
+    assert len(recording.series[0]) > 100
+    assert recording.end_ns is None
+
+
+def test_unreadable_files_are_typed_errors(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_samples(tmp_path / "none")
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_samples(tmp_path)
+
+
+# -- series -------------------------------------------------------------------------------------------------------
+
+
+def test_rate_and_gaps() -> None:
+    series = Series(POWER, (0, SECOND, 2 * SECOND, 6 * SECOND), (1, 1, 1, 1))
+    assert series.rate_hz == 0.5
+    assert series.gaps(1.0) == (Stretch(2 * SECOND, 6 * SECOND),)
+    assert series.gaps(1.0, factor=4) == ()
+    assert Series(POWER, (5,), (1,)).rate_hz is None
+
+
+def test_stuck_stretches() -> None:
+    series = Series(POWER, tuple(i * SECOND for i in range(8)), (1, 2, 2, 2, 2, 3, 3, 3))
+    assert series.stuck(2.5) == (Stretch(SECOND, 4 * SECOND),)
+    assert series.stuck(1.5) == (Stretch(SECOND, 4 * SECOND), Stretch(5 * SECOND, 7 * SECOND))
+    assert series.stuck(3.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "values"), [((0, 0), (1.0, 2.0)), ((1, 0), (1.0, 2.0)), ((0,), (1.0, 2.0)), ((0,), (float("nan"),))]
+)
+def test_what_is_no_series_is_refused(times: tuple[int, ...], values: tuple[float, ...]) -> None:
+    with pytest.raises(RecordError):
+        Series(POWER, times, values)
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=50), st.integers(0, 999))
+def test_a_counter_is_unwrapped_exactly(steps: list[int], start: int) -> None:
+    truth = [start]
+    for step in steps:
+        truth.append(truth[-1] + step)
+    times = tuple(i * SECOND for i in range(len(truth)))
+    series = Series(ENERGY, times, tuple(float(value % 1000) for value in truth))
+    assert series.unwrapped().values == tuple(map(float, truth))
+
+
+def test_counters_that_cannot_be_believed() -> None:
+    plain = Channel("c", "uJ", "counter", "x", None)
+    with pytest.raises(RecordError, match="not said to wrap"):
+        Series(plain, (0, 1), (5, 4)).unwrapped()
+    with pytest.raises(RecordError, match="outside 0 to 1000"):
+        Series(ENERGY, (0, 1), (5, 1000)).unwrapped()
+    with pytest.raises(RecordError, match="reset"):
+        Series(ENERGY, (0, SECOND), (500, 400)).unwrapped(fastest=600)
+    with pytest.raises(RecordError, match="may have wrapped"):
+        Series(ENERGY, (0, 3 * SECOND), (500, 501)).unwrapped(fastest=600)
+    with pytest.raises(RecordError, match="gauge"):
+        Series(POWER, (0, 1), (5, 4)).unwrapped()
+    assert Series(ENERGY, (0, SECOND), (900, 100)).unwrapped(fastest=600).values == (900, 1100)
