@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from meltrepro.errors import RecordError
@@ -50,7 +51,7 @@ class Series:
     def __post_init__(self) -> None:
         if len(self.t_ns) != len(self.values):
             raise RecordError(f"{self.channel.name}: {len(self.t_ns)} times for {len(self.values)} values")
-        if any(after <= before for before, after in zip(self.t_ns, self.t_ns[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(self.t_ns)):
             raise RecordError(f"{self.channel.name}: time does not increase from sample to sample")
         if not all(map(math.isfinite, self.values)):
             raise RecordError(f"{self.channel.name}: a value is not finite")
@@ -66,7 +67,7 @@ class Series:
     def gaps(self, period_s: float, factor: float = 2.5) -> tuple[Stretch, ...]:
         """Where the next sample came later than `factor` nominal periods."""
         longest_ns = factor * period_s * 1e9
-        pairs = zip(self.t_ns, self.t_ns[1:], strict=False)
+        pairs = pairwise(self.t_ns)
         return tuple(Stretch(before, after) for before, after in pairs if after - before > longest_ns)
 
     def stuck(self, longer_than_s: float, fewest: int = 3) -> tuple[Stretch, ...]:

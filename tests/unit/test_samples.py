@@ -31,14 +31,20 @@ def _written(path: Path) -> Path:
 
 
 def _lines(*more: object, header: object = None) -> list[bytes]:
-    first = header or {
-        "v": 1,
-        "sampler": "s",
-        "clock": "monotonic",
-        "rate_hz": 1,
-        "overhead": None,
-        "channels": [{"name": "p", "unit": "W", "kind": "gauge", "source": "x", "refresh_s": None, "wraps_at": None}],
-    }
+    first = (
+        header
+        if header is not None
+        else {
+            "v": 1,
+            "sampler": "s",
+            "clock": "monotonic",
+            "rate_hz": 1,
+            "overhead": None,
+            "channels": [
+                {"name": "p", "unit": "W", "kind": "gauge", "source": "x", "refresh_s": None, "wraps_at": None}
+            ],
+        }
+    )
     return [json.dumps(line).encode() + b"\n" for line in (first, *more)]
 
 
