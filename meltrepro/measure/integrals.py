@@ -43,7 +43,7 @@ class Why(StrEnum):
     no_time = "no_time"
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """A figure cannot be given; the caller makes it a reason of the trial's verdict."""
 
     def __init__(self, why: Why, detail: str) -> None:
