@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.track import quiet
+
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
 """Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
@@ -27,12 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def same_environment() -> Iterator[None]:
     """Whatever a test does to the environment is undone when it ends; the next one would start in it."""
-    before = dict(os.environ)
+    before = _environment()
     yield
-    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    before.pop("PYTEST_CURRENT_TEST", None)
+    after = _environment()
     os.environ.update(before)
     assert after == before
+
+
+def _environment() -> dict[str, str]:
+    """Without what pytest says of itself and what keeps MLflow quiet, which is set once per process."""
+    return {
+        name: value for name, value in os.environ.items() if name not in {"PYTEST_CURRENT_TEST", *quiet.ENVIRONMENT}
+    }
 
 
 @pytest.fixture(autouse=True)

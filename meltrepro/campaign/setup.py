@@ -16,12 +16,13 @@ from meltrepro.campaign.campaign import new_id
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
+from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
 from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request
-from meltrepro.targets.base import RUNNER, Target
+from meltrepro.targets.base import RUNNER, SAMPLER, Target
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
     """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner."""
     runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
     manifest = setup.plan.manifest
+    rate_hz = manifest.measure.sampling_hz
+    used = {cell.target_name for cell in setup.plan.cells}
+    plans = {name: sampling_plan(setup.targets[name].sources(), rate_hz) for name in used if rate_hz > 0}
     return {
         cell.id: CellRun(
             bundle=setup.artifacts[_bundle_id(cell)],
@@ -61,6 +65,8 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             facts=setup.devices[cell.target_name],
             timeout_s=manifest.protocol.timeout_s,
             measure=manifest.measure,
+            idle_s=manifest.protocol.idle_s,
+            sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
         )
         for cell in setup.plan.cells
     }
@@ -189,6 +195,11 @@ def _bundle_id(cell: Cell) -> str:
 
 def _model_id(cell: Cell) -> str:
     return f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
+
+
+def _has_sampler(bundle: Artifact) -> bool:
+    """Bundles of before there was one are still replayed."""
+    return (bundle.path / SAMPLER).is_file()
 
 
 def _runs(artifact: Artifact) -> bool:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from meltrepro.interrupts import held
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.records import Kind
+from meltrepro.measure.samples import read_samples
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
@@ -43,6 +45,10 @@ class CellRun:
     facts: DeviceFacts
     timeout_s: float
     measure: Measure
+    idle_s: float = 0.0
+    """Time at rest before the runner starts, with the sampler running."""
+    sampling: bytes | None = None
+    """The sampler's plan; `None` to sample nothing."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,16 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
     states: list[DeviceState] = []
     metrics = Metrics({}, {})
     try:
-        states.append(run.target.state())
-        result = run.target.run_trial(job)
-        exit_code = result.exit_code
-        states.append(run.target.state())
+        with _sampling(run, folder):
+            time.sleep(run.idle_s)
+            states.append(run.target.state())
+            result = run.target.run_trial(job)
+            exit_code = result.exit_code
+            states.append(run.target.state())
         failed = failure.of_result(result, folder, run.timeout_s)
         if failed is None:
-            metrics = compute(read_trace(folder / record.EVENTS))
+            samples = folder / record.SAMPLES
+            metrics = compute(read_trace(folder / record.EVENTS), read_samples(samples) if samples.exists() else None)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
     except StoreError:
         raise
@@ -133,6 +142,10 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
         files=digests,
     )
     return Attempt(outcome, metrics.values)
+
+
+def _sampling(run: CellRun, folder: Path) -> AbstractContextManager[None]:
+    return run.target.sampling(run.bundle, run.sampling, folder) if run.sampling is not None else nullcontext()
 
 
 def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) -> dict[str, str]:

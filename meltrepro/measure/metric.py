@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from meltrepro.errors import RecordError
+from meltrepro.measure.samples import Recording
+from meltrepro.measure.series import Series
 from meltrepro.measure.traces import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
-Phase = Literal["load", "prefill", "generation", "turn", "memory", "work"]
+Phase = Literal["load", "prefill", "generation", "turn", "memory", "device", "energy", "work"]
 
 
 class NoValue(Exception):
@@ -20,8 +24,9 @@ class NoValue(Exception):
 class Facts:
     """What several metrics of one trial are made of, worked out once."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, recording: Recording | None = None) -> None:
         self.trace = trace
+        self.recording = recording
         self.turns = trace.turns
 
     @cached_property
@@ -55,6 +60,45 @@ class Facts:
             raise NoValue("no turn has a prefill")
         return found
 
+    @property
+    def recorded(self) -> Recording:
+        """What was sampled."""
+        if self.recording is None:
+            raise NoValue("nothing was sampled")
+        return self.recording
+
+    def sampled(self, name: str) -> Sequence[Series]:
+        """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""
+        found = [
+            series
+            for series in self.recorded.series
+            if series.t_ns
+            and (series.channel.name == name or (name[-1] == "." and series.channel.name.startswith(name)))
+        ]
+        if not found:
+            raise NoValue(f"the device has no {name.rstrip('.')} to sample")
+        return found
+
+    @cached_property
+    def work_ns(self) -> Span:
+        """From the first turn to the last."""
+        if not self.turns:
+            raise NoValue("no turn was held")
+        return Span(self.turns[0].begin_ns, self.turns[-1].end_ns)
+
+    def during_turns(self, series: Series) -> Sequence[float]:
+        """The readings of a series between the first turn and the last."""
+        begin = bisect_left(series.t_ns, self.work_ns.begin_ns)
+        return series.values[begin : bisect_right(series.t_ns, self.work_ns.end_ns)]
+
+    @staticmethod
+    def unwrapped(series: Series) -> Series:
+        """A counter without its wraps."""
+        try:
+            return series.unwrapped()
+        except RecordError as error:
+            raise NoValue(error.message) from error
+
     def memory(self, read: Callable[[Memory], int | None], phase: str | None = None) -> list[int]:
         """Readings of one kind of memory, in order, of one phase or of all."""
         found = [read(memory) for memory in self.trace.memory if phase in (None, memory.phase)]
@@ -76,7 +120,7 @@ class Metric:
     meaning: str
     formula: str
     source: str
-    """Events of docs/runner.md that it is computed from."""
+    """Events of docs/runner.md and samples of docs/sampling.md that it is computed from."""
     invalid_when: str
     """When there is no value."""
     compute: Callable[[Facts], float]

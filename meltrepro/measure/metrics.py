@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meltrepro.measure.catalog.device import DEVICE
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED
 from meltrepro.measure.catalog.work import WORK
 from meltrepro.measure.metric import Facts, Metric, NoValue
+from meltrepro.measure.samples import Recording
 from meltrepro.measure.traces import Trace
 
 
@@ -26,9 +28,9 @@ class Metrics:
     """Metric name -> why there is no value."""
 
 
-def compute(trace: Trace) -> Metrics:
-    """Every metric of a trial; each name is either in `values` or in `unavailable`."""
-    facts = Facts(trace)
+def compute(trace: Trace, recording: Recording | None = None) -> Metrics:
+    """Every metric of a trial, from its events and samples; each name is either in `values` or in `unavailable`."""
+    facts = Facts(trace, recording)
     values: dict[str, float] = {}
     unavailable: dict[str, str] = {}
     for metric in METRICS.values():
@@ -39,7 +41,7 @@ def compute(trace: Trace) -> Metrics:
     return Metrics(values, unavailable)
 
 
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (*SPEED, *EXPERIENCE, *MEMORY, *WORK)}
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (*SPEED, *EXPERIENCE, *MEMORY, *DEVICE, *WORK)}
 """Every metric by name, in the order in which tables show them."""
 
 
@@ -61,8 +63,8 @@ _DOCUMENT = """\
 Generated from `meltrepro/measure/catalog`; to change a definition, change it there and run
 `python -m meltrepro.measure.metrics > docs/metrics.md`.
 
-Each value below belongs to one trial and comes from that trial's `events.jsonl` alone ([runner.md](runner.md)): times
-are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
+Each value below belongs to one trial and comes from that trial's `events.jsonl` ([runner.md](runner.md)) and
+`samples.jsonl` ([sampling.md](sampling.md)): times are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
 metric. A metric that cannot be had is absent, with the reason; it is never zero in its place.
 
 {table}
@@ -73,7 +75,7 @@ With `measure: {{operators: true}}` each cell gets one profiled trial more. Prof
 trial is in no summary, and its own slowdown is stated. Of each operator and module two figures are given: its share of
 the decoder's time (calls x mean time of a call / time within the decoder) and the mean time of one call. They are easily
 mistaken for each other: an LM head that runs once per token beside operators that run in each of 32 layers has 45 % of
-the sum of means and 2.5 % of the time (MELT's data). Shares are published where operators explain at least 95 % of the
+the sum of means and 2.5 % of the time (MELT's data). Shares are published where operators explain at least 90 % of the
 decoder's time.
 
 ## From trials to a cell

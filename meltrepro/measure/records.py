@@ -20,6 +20,7 @@ from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
+from meltrepro.measure.samples import Recording, read_samples
 from meltrepro.measure.traces import OperatorPhase, Trace
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
@@ -67,6 +68,11 @@ class TrialRecord:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
         return read_trace(self.file(record.EVENTS))
 
+    def recording(self) -> Recording | None:
+        """What was sampled meanwhile; `None` where nothing was. Raises `RecordError`."""
+        sampled = record.SAMPLES in self.outcome.files or (self.folder / record.SAMPLES).exists()
+        return read_samples(self.file(record.SAMPLES)) if sampled else None
+
     def file(self, name: str) -> Path:
         """The path of one of its files, unchanged since the trial ended; raises `RecordError`."""
         return _unchanged(self.folder / name, self.outcome.files.get(name))
@@ -79,7 +85,7 @@ class TrialRecord:
     @cached_property
     def metrics(self) -> Metrics:
         """What it measured; raises `RecordError`."""
-        return compute(self.trace())
+        return compute(self.trace(), self.recording())
 
 
 @dataclass(frozen=True)

@@ -281,6 +281,12 @@ class Measure(Strict):
     memory: Want = Field(Want.required, description="Peak memory of the runner.")
     energy: Want = Field(Want.if_available, description="Energy of each phase.")
     temperature: Want = Field(Want.if_available, description="Temperature of the device.")
+    sampling_hz: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="How often sensors are read on the device while a trial runs; a slow sensor is asked less often; 0: never.",
+    )
     operators: bool = Field(False, description="Add one profiled trial per cell with per-operator times.")
 
 

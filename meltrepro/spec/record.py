@@ -23,7 +23,8 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "samples.jsonl",
 )
 STDOUT, STDERR = "stdout.log", "stderr.log"
-SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, STDOUT, STDERR)
+SAMPLING, SAMPLER_LOG = "sampling.json", "sampler.log"
+SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, STDOUT, STDERR, SAMPLER_LOG)
 """The files whose digests an outcome holds, as far as they are there."""
 
 

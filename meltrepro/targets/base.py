@@ -12,17 +12,20 @@ nothing. Phones and boards behind a link keep the same three promises:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from meltrepro.build.model import Artifact
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec.record import Request
 
-RUNNER = "bin/melt-runner"
-"""Path of the runner in every bundle."""
+RUNNER, SAMPLER = "bin/melt-runner", "bin/melt-sampler"
+"""Paths of runner and sampler in every bundle."""
+PROCESS = "{pid}"
+"""Stands in the path of a source for the process that is watched."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,27 @@ class DeviceState:
     battery: Battery | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Field name -> why it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One number in one file."""
+
+    name: str
+    unit: str
+    kind: Literal["gauge", "counter"]
+    path: str
+    """Below the root of the file system; may hold `{pid}`."""
+    after: str = ""
+    """The number comes after this text; at the beginning of the file where empty."""
+    index: int = 0
+    """How many numbers come before it."""
+    scale: float = 1.0
+    """Unit of the source in units of the channel."""
+    refresh_s: float | None = None
+    """How often there is a new value; asked more often, the sampler would read the same one again."""
+    wraps_at: float | None = None
+    """Of a counter: where it starts again, in units of the channel."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +122,18 @@ class Target(Protocol):
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial to its end; raises `TargetError`, `TargetLost`, or `StoreError` where the folder cannot be
         written."""
+        ...
+
+    def sources(self) -> Sequence[Source]:
+        """What a sampler can read on the device, as far as it is there now; raises `TargetLost`."""
+        ...
+
+    def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> AbstractContextManager[None]:
+        """Run the bundle's sampler on the device while the block runs; its samples end up in the record folder.
+
+        A sampler that ends earlier leaves samples without an end. Raises `TargetLost`, or `StoreError` where the folder
+        cannot be written.
+        """
         ...
 
     def stop_strays(self) -> int:

@@ -8,9 +8,10 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from meltrepro.build.model import Engine, Execution, Exit
+from meltrepro.build.model import Artifact, Engine, Execution, Exit
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -18,8 +19,9 @@ from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.manifest import HostTarget as HostEntry
 from meltrepro.targets import linux, process
-from meltrepro.targets.base import RUNNER, DeviceState, TrialJob, TrialResult
+from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Source, TrialJob, TrialResult
 from meltrepro.targets.lock import lock_path
+from meltrepro.targets.sources import linux_sources
 
 _MODEL, _RECORD = "/model", "/record"
 """Where model and record folder are inside a container."""
@@ -116,9 +118,33 @@ class HostTarget:
             raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
+    def sources(self) -> Sequence[Source]:
+        """What the kernel of this machine shows."""
+        return linux_sources(self._root)
+
+    @contextlib.contextmanager
+    def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
+        """Run the sampler as a plain process, also beside a container: it needs to see the machine."""
+        folder = folder.absolute()
+        argv = [str(bundle.path.absolute() / SAMPLER), str(folder / record.SAMPLING), str(folder / record.SAMPLES)]
+        with contextlib.ExitStack() as stack:
+            try:
+                (folder / record.SAMPLING).write_bytes(plan)
+                log = folder / record.SAMPLER_LOG
+                stack.enter_context(process.beside(argv, folder=folder, log=log, owner=self._sampler_owner))
+            except OSError as error:
+                raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
+            yield
+
+    @property
+    def _sampler_owner(self) -> str:
+        """Not that of the runner, after whose end everything of its owner is stopped."""
+        return f"{self._owner}#sampler"
+
     def stop_strays(self) -> int:
         """Stop runners that a killed campaign left behind; raises `TargetError` where one cannot be stopped."""
-        return process.stop_strays(self._owner) + (self._engine.stop_strays(self._owner) if self._engine else 0)
+        left = process.stop_strays(self._owner) + process.stop_strays(self._sampler_owner)
+        return left + (self._engine.stop_strays(self._owner) if self._engine else 0)
 
     def _in_container(self, engine: Engine, job: TrialJob) -> Exit:
         execution = Execution(

@@ -62,6 +62,42 @@ def run(argv: Sequence[str], *, folder: Path, stdout: Path, stderr: Path, timeou
     )
 
 
+@contextlib.contextmanager
+def beside(argv: Sequence[str], *, folder: Path, log: Path, owner: str) -> Iterator[None]:
+    """Keep a program running while the block runs, then ask it to end, and see to it that it does.
+
+    `argv[0]` is an absolute path; `log` takes what it prints. Whether it ended earlier, its own output must show. Raises
+    `OSError` where the log cannot be written.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    with log.open("wb") as output:
+        try:
+            with held():
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *argv],
+                    cwd=folder,
+                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", _OWNER: owner},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            yield
+        finally:
+            with held():
+                if process is not None:
+                    _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def stop_strays(owner: str) -> int:
     """Kill every process of this owner, whichever session it fled to; returns how many there were.
 

@@ -29,6 +29,8 @@ _TRIAL_FILES = (
     record.OUTCOME,
     record.DEVICE,
     record.SAMPLES,
+    record.SAMPLING,
+    record.SAMPLER_LOG,
     record.STDOUT,
     record.STDERR,
 )

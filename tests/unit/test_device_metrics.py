@@ -1,0 +1,91 @@
+"""Heat, clocks and waiting from samples whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from meltrepro.measure.events import parse_trace
+from meltrepro.measure.metrics import Metrics, compute
+from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.series import Channel, Kind, Series
+from meltrepro.measure.traces import Trace
+from tests.support.campaigns import Trial, as_lines, events
+
+TRACE: Trace = parse_trace(as_lines(events(Trial())))
+FIRST_NS, LAST_NS = TRACE.turns[0].begin_ns, TRACE.turns[-1].end_ns
+STEP_NS = 10_000_000
+
+
+def series(
+    name: str,
+    value: Callable[[int], float],
+    *,
+    kind: Kind = "gauge",
+    wraps_at: float | None = None,
+    begin_ns: int = FIRST_NS - 30 * STEP_NS,
+) -> Series:
+    """Samples every 10 ms from before the first turn until after the last; `value` is a function of time."""
+    times = tuple(range(begin_ns, LAST_NS + 10 * STEP_NS, STEP_NS))
+    return Series(Channel(name, "1", kind, name, None, wraps_at), times, tuple(map(value, times)))
+
+
+def measure(*channels: Series, cpu_s: float | None = None, end_ns: int | None = None) -> Metrics:
+    header = Header("test", 100.0, tuple(each.channel for each in channels), None)
+    return compute(TRACE, Recording(header, tuple(channels), (), end_ns, cpu_s, torn=False))
+
+
+def test_the_hottest_sensor_before_and_during_the_work() -> None:
+    warm = series("temperature.a", lambda t: 40.0 if t < FIRST_NS else 60.0)
+    hot_before = series("temperature.b", lambda t: 90.0 if t < FIRST_NS - STEP_NS else 30.0)
+    values = measure(warm, hot_before).values
+    assert (values["temperature_start_c"], values["temperature_max_c"]) == (90.0, 60.0)
+
+
+def test_a_sensor_that_was_first_read_later_says_nothing_of_the_start() -> None:
+    metrics = measure(series("temperature.a", lambda _: 50.0, begin_ns=FIRST_NS + STEP_NS))
+    assert metrics.unavailable["temperature_start_c"] == "no temperature was read before the first turn"
+    assert metrics.values["temperature_max_c"] == 50.0
+
+
+def test_clocks_are_averaged_over_cpus_while_turns_are_held() -> None:
+    slow = series("frequency.cpu0", lambda t: 4e8 if t < FIRST_NS else 1e9)
+    fast = series("frequency.cpu1", lambda t: 4e8 if t < FIRST_NS else 2e9)
+    assert measure(slow, fast).values["frequency_mean_mhz"] == pytest.approx(1500, rel=0.05)
+
+
+def test_counters_count_what_was_added_and_survive_a_wrap() -> None:
+    steps = series("throttled.cpu0", lambda t: 5.0 + (t >= FIRST_NS), kind="counter")
+    wrapping = series("throttled.cpu1", lambda t: 3.0 if t < FIRST_NS else 1.0, kind="counter", wraps_at=4.0)
+    assert measure(steps, wrapping).values["throttle_events"] == 1 + 2
+
+
+def test_a_counter_that_falls_has_a_reason_instead() -> None:
+    metrics = measure(series("throttled.cpu0", lambda t: 5.0 - (t >= FIRST_NS), kind="counter"))
+    assert "the counter fell" in metrics.unavailable["throttle_events"]
+
+
+def test_pressure_is_a_share_of_the_time() -> None:
+    metrics = measure(series("pressure.cpu", lambda t: 100 + 0.25 * t / 1e9, kind="counter"))
+    assert metrics.values["cpu_pressure_share"] == pytest.approx(0.25)
+    assert metrics.unavailable["memory_pressure_share"] == "the device has no pressure.memory to sample"
+
+
+def test_overhead_needs_an_end() -> None:
+    one = series("memory.available", lambda _: 1.0)
+    span_s = 2.0
+    ended = measure(one, cpu_s=0.01, end_ns=one.t_ns[0] + round(span_s * 1e9))
+    assert ended.values["sampler_overhead_share"] == pytest.approx(0.005)
+    assert measure(one).unavailable["sampler_overhead_share"] == "the sampler was not stopped in order"
+
+
+def names(metrics: Metrics) -> Sequence[str]:
+    return [name for name, reason in metrics.unavailable.items() if reason == "nothing was sampled"]
+
+
+def test_without_samples_there_is_a_reason_for_each() -> None:
+    assert {"temperature_max_c", "throttle_events", "sampler_overhead_share"} <= set(names(compute(TRACE)))
+    nothing = compute(replace(TRACE, conversations=()))
+    assert nothing.unavailable["temperature_max_c"] == "nothing was sampled"
