@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from meltrepro.campaign.gates import GateClosed, Watch
 from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.spec import record
 from meltrepro.targets.base import TrialResult
@@ -44,6 +45,8 @@ class Kind(StrEnum):
     incomplete = "incomplete-events"
     unmeasured = "metric-unavailable"
     target = "target-error"
+    gate = "gate-closed"
+    too_hot = "too-hot"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,16 @@ def of_missing(missing: Mapping[str, str]) -> Failure | None:
 def of_error(error: MeltreproError) -> Failure:
     """What went wrong where the target itself gave up."""
     return Failure(Kind.target, f"{type(error).__name__}: {error.message}", error.transient)
+
+
+def of_gate(error: GateClosed) -> Failure:
+    """What was missing where the device did not get ready."""
+    return Failure(Kind.gate, error.message)
+
+
+def of_watch(watch: Watch) -> Failure | None:
+    """Why the watchdog stopped a trial; `None` where it did not."""
+    return Failure(Kind.too_hot, watch.reason) if watch.reason else None
 
 
 def _signalled(number: int, said: str) -> Failure:

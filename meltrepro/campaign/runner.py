@@ -63,6 +63,11 @@ class _Place:
             )
         )
 
+    def waiting(self, reasons: Sequence[str], first: bool) -> None:
+        """Tell what a trial waits for; nothing any more where there are no reasons."""
+        phase: Phase = "end" if not reasons else "begin" if first else "progress"
+        self.sink(Step("gate", phase, str(self.trial), detail={"waiting": "; ".join(reasons)}))
+
 
 def run_trials(
     campaign: Path,
@@ -112,7 +117,7 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
         attempt = layout.attempts(folder) + 1
         place.tell("begin", attempt)
         try:
-            ended = run_trial(run, place.trial, attempt, folder)
+            ended = run_trial(run, place.trial, attempt, folder, place.waiting)
         except BaseException as error:
             place.tell("fail", attempt, error=f"{type(error).__name__}: {error}", discarded=True)
             raise

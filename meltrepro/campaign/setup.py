@@ -65,6 +65,8 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             facts=setup.devices[cell.target_name],
             timeout_s=manifest.protocol.timeout_s,
             measure=manifest.measure,
+            gates=manifest.protocol.gates,
+            abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
             sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
         )

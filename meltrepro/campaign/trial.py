@@ -8,11 +8,11 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign import failure
+from meltrepro.campaign import failure, gates
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.schedule import Trial
 from meltrepro.errors import MeltreproError, RecordError, StoreError
@@ -24,7 +24,7 @@ from meltrepro.measure.samples import read_samples
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
-from meltrepro.spec.manifest import Measure, Want
+from meltrepro.spec.manifest import Gates, Measure, Want
 from meltrepro.spec.record import Identities, Outcome, Request, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
 from meltrepro.targets.base import DeviceState, Target, TrialJob
@@ -45,6 +45,8 @@ class CellRun:
     facts: DeviceFacts
     timeout_s: float
     measure: Measure
+    gates: Gates = field(default_factory=Gates)
+    abort_above_c: float | None = None
     idle_s: float = 0.0
     """Time at rest before the runner starts, with the sampler running."""
     sampling: bytes | None = None
@@ -60,8 +62,10 @@ class Attempt:
     """For those who watch; records hold none (docs/metrics.md)."""
 
 
-def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
-    """Run a trial into `folder`; a failed one is an outcome too.
+def run_trial(
+    run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: gates.Waiting = lambda reasons, first: None
+) -> Attempt:
+    """Run a trial into `folder`; a failed one is an outcome too. `waiting` hears which gates are closed, while any is.
 
     Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
     `StoreError`, `KeyboardInterrupt`.
@@ -69,7 +73,7 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt
     remove(folder)
     try:
         make_folder(folder)
-        ended = _attempt(run, trial, attempt, folder)
+        ended = _attempt(run, trial, attempt, folder, waiting)
         with held():
             write_bytes(folder / record.OUTCOME, record.outcome_bytes(ended.outcome))
         return ended
@@ -92,7 +96,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         ) from error
 
 
-def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
+def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: gates.Waiting) -> Attempt:
     request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
     job = TrialJob(run.bundle, run.model.path, request, folder, run.timeout_s)
     started_wall_ns, started = time.time_ns(), time.monotonic()
@@ -100,19 +104,23 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path) -> Attempt:
     states: list[DeviceState] = []
     metrics = Metrics({}, {})
     try:
-        with _sampling(run, folder):
+        gates.wait(run.gates, run.target, run.facts.cores, waiting)
+        started_wall_ns, started = time.time_ns(), time.monotonic()
+        with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
             time.sleep(run.idle_s)
             states.append(run.target.state())
             result = run.target.run_trial(job)
             exit_code = result.exit_code
             states.append(run.target.state())
-        failed = failure.of_result(result, folder, run.timeout_s)
+        failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s)
         if failed is None:
             samples = folder / record.SAMPLES
             metrics = compute(read_trace(folder / record.EVENTS), read_samples(samples) if samples.exists() else None)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
     except StoreError:
         raise
+    except gates.GateClosed as error:
+        failed = failure.of_gate(error)
     except RecordError as error:
         failed = failure.of_events(error)
     except MeltreproError as error:

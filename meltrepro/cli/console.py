@@ -64,6 +64,10 @@ def _describe(step: Step) -> str | None:
         case "trial", "fail":
             again = "; trying again" if detail.get("retry") else ""
             return f"trial {_number(step)} {subject}: failed: {detail.get('error')}{again}"
+        case "gate", "begin":
+            return f"{what}: waiting: {detail.get('waiting')}"
+        case "gate", "end":
+            return f"{what}: open"
         case "artifact", "note" if detail.get("reused"):
             return f"reused {subject}"
         case _, "begin":
@@ -169,7 +173,7 @@ class _Live:
             case "progress":
                 if key not in self._tasks:
                     self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")
-                self._progress.update(self._tasks[key], completed=step.done, total=step.total, info=amount(step))
+                self._progress.update(self._tasks[key], completed=step.done, total=step.total, info=info(step))
             case "end":
                 self._forget(key)
                 if (step.monotonic_ns - self._begun.pop(key, step.monotonic_ns)) / 1e9 >= _SHORT_S:
@@ -220,6 +224,12 @@ def amount(step: Step) -> str:
     if step.unit == "bytes":
         return readable(step.done) + (f" of {readable(step.total)}" if step.total else "")
     return f"{step.done:.0f}" + (f"/{step.total:.0f}" if step.total else "") + f" {step.unit}".rstrip()
+
+
+def info(step: Step) -> str:
+    """What a moving line says beside its bar: how far a step is, or what it waits for."""
+    waiting = step.detail.get("waiting")
+    return _CONTROL.sub("?", waiting) if isinstance(waiting, str) else amount(step)
 
 
 def duration(seconds: float) -> str:

@@ -213,6 +213,25 @@ class Order(StrEnum):
     as_written = "as-written"
 
 
+class Gates(Strict):
+    """The state that a device must be in before a trial begins; it is waited for. What is absent is not asked for."""
+
+    temperature_c: float | None = Field(None, gt=-50, lt=150, description="Hottest that any sensor may be.")
+    temperature_steady_c: float | None = Field(
+        None, gt=0, lt=50, description="Most by which any sensor may have changed over `steady_s`."
+    )
+    steady_s: float = Field(10, gt=0, le=3600, description="Time over which temperatures must be steady.")
+    busy_cores: float | None = Field(
+        None, gt=0, description="Most CPU time that others may use, in cores, over the time between two looks."
+    )
+    free_memory_mb: float | None = Field(None, gt=0, description="Memory that must be available.")
+    governor: str | None = Field(None, min_length=1, description="CPU frequency governor that every CPU must have.")
+    battery_percent: float | None = Field(None, ge=0, le=100, description="Lowest charge of the battery.")
+    charging: bool | None = Field(None, description="Whether the battery must be charging, or must not.")
+    timeout_s: float = Field(900, gt=0, le=86400, description="A trial whose gates stay closed for longer fails.")
+    poll_s: float = Field(1, gt=0, le=60, description="Time between two looks.")
+
+
 Profile = Literal["smoke", "standard", "paper"]
 PROFILES: Mapping[Profile, Mapping[str, Any]] = {
     "smoke": {"repetitions": 1, "warmups": 0},
@@ -258,6 +277,11 @@ class Protocol(Strict):
     conversation_pause_s: float = Field(0, ge=0, le=3600, description="Idle time between two conversations of a trial.")
     idle_s: float = Field(
         0, ge=0, le=3600, description="Idle time before each trial in which what the device draws at rest is sampled."
+    )
+
+    gates: Gates = Gates()
+    abort_above_c: float | None = Field(
+        None, gt=0, lt=150, description="A trial is stopped, and fails, when any sensor gets hotter than this."
     )
 
     @model_validator(mode="before")

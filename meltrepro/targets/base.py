@@ -55,6 +55,8 @@ class DeviceState:
     governors: Mapping[str, str] = field(default_factory=dict)
     """CPU frequency governors, by CPU name."""
     load_1min: float | None = None
+    cpu_idle_s: float | None = None
+    """Time that all CPUs together have had nothing to do, since boot."""
     memory_available_bytes: int | None = None
     battery: Battery | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)

@@ -81,6 +81,7 @@ class HostTarget:
         frequencies = linux.frequencies_khz(self._root)
         governors = linux.governors(self._root)
         load = linux.load_1min(self._root)
+        idle = linux.cpu_idle_s(self._root)
         available = linux.memory(self._root).get("MemAvailable")
         battery = linux.battery(self._root)
         reasons = {
@@ -88,6 +89,7 @@ class HostTarget:
             "frequencies_khz": None if frequencies else "the kernel shows no CPU clocks",
             "governors": None if governors else "the kernel has no cpufreq driver for these CPUs",
             "load_1min": None if load is not None else "/proc/loadavg cannot be read",
+            "cpu_idle_s": None if idle is not None else "/proc/stat does not tell it",
             "memory_available_bytes": None if available is not None else "/proc/meminfo does not tell it",
             "battery": None if battery else "this machine has no battery",
         }
@@ -99,6 +101,7 @@ class HostTarget:
             frequencies_khz=frequencies,
             governors=governors,
             load_1min=load,
+            cpu_idle_s=idle,
             memory_available_bytes=available,
             battery=battery,
             unavailable={name: reason for name, reason in reasons.items() if reason},

@@ -122,6 +122,12 @@ def load_1min(root: Path) -> float | None:
     return float(words[0]) if words and re.fullmatch(r"\d+(\.\d+)?", words[0]) else None
 
 
+def cpu_idle_s(root: Path) -> float | None:
+    """Time that all CPUs together have had nothing to do; the kernel counts it in hundredths of a second."""
+    found = re.match(r"cpu +\d+ \d+ \d+ (\d+)", read(root / "proc/stat") or "")
+    return int(found[1]) / 100 if found else None
+
+
 def battery(root: Path) -> Battery | None:
     """The first battery of the power supply class; `None` for a machine without one."""
     for supply in sorted(root.glob("sys/class/power_supply/*")):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from meltrepro.spec.campaign import JOURNAL
 from meltrepro.spec.manifest import Want
 from meltrepro.steps import Step
 from meltrepro.targets import process
+from meltrepro.targets.host import HostTarget
 from tests.fault import rig
 
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
@@ -79,6 +81,40 @@ def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: 
     ((_, reason),) = result.tally.failed
     assert reason.startswith(f"metric-unavailable: {metric} is required, but ")
     assert why in reason
+
+
+def test_a_gate_that_stays_closed_fails_the_trial_and_says_so_meanwhile(tmp_path: Path) -> None:
+    gates = {"free_memory_mb": 1e9, "timeout_s": 0.5, "poll_s": 0.2}
+    steps: list[Step] = []
+    result = rig.run(tmp_path, rig.Spec({"good": "sleep 0"}, {**ONCE, "gates": gates}), steps.append)
+    ((_, reason),) = result.tally.failed
+    assert reason.startswith("gate-closed: not ready after 0.5 s: ")
+    assert reason.endswith("MB of memory are available, 1e+09 wanted")
+    told = [step for step in steps if step.name == "gate"]
+    assert [step.phase for step in told][:2] == ["begin", "progress"]
+    assert all("of memory are available" in step.detail["waiting"] for step in told)
+    folder = result.campaign.folder / "cells/m/as-is/f/host/good/r000"
+    assert not (folder / "events.jsonl").exists(), "the runner was not started"
+    assert read_outcome(folder) is not None
+
+
+def test_a_device_that_gets_too_hot_is_stopped(tmp_path: Path) -> None:
+    """A thermometer of our own beside the machine's files, that shows more and more."""
+    setup = rig.make_setup(tmp_path, rig.Spec({"long": "hang"}, {**ONCE, "abort_above_c": 80}))
+    target = setup.targets["host"]
+    assert isinstance(target, HostTarget)
+    thermometer = tmp_path / "root/sys/class/thermal/thermal_zone0"
+    thermometer.mkdir(parents=True)
+    (tmp_path / "root/proc").symlink_to("/proc")
+    (thermometer / "type").write_text("cpu\n")
+    (thermometer / "temp").write_text("85000\n")
+    target._root = tmp_path / "root"
+    began = time.monotonic()
+    result = rig.run_setup(tmp_path, setup)
+    ((_, reason),) = result.tally.failed
+    assert reason == "too-hot: thermal_zone0:cpu had 85.0 degC, more than 80"
+    assert time.monotonic() - began < 60
+    assert owned(tmp_path) == []
 
 
 def test_the_speed_is_told(tmp_path: Path) -> None:
