@@ -165,8 +165,8 @@ def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) 
         blind = [state for state in states if not state.temperatures_c]
         if blind:
             reasons["temperature"] = blind[0].unavailable.get("temperatures_c", "no sensor was read")
-    if measure.energy is Want.required:
-        reasons["energy"] = "this target has no meter for it"
+    if measure.energy is Want.required and "generation_energy_j" in metrics.unavailable:
+        reasons["energy"] = metrics.unavailable["generation_energy_j"]
     return reasons
 
 

@@ -88,7 +88,7 @@ class Integral:
     """Unit of the quantity times seconds."""
     mean: Amount
     peak: float
-    """The largest value at a sample or an edge; between samples it may have been higher."""
+    """The largest value at a sample; between samples it may have been higher."""
     duration_s: float
     samples: int
     gap_s: float
@@ -199,7 +199,8 @@ class _Part:
         self._longest_s = limits.gap_s
         self.total = curve.integral(self._end) - curve.integral(self._begin)
         inside = curve.x[self.first : self.last + 1]
-        self.peak = max(*inside, curve.at(self._begin), curve.at(self._end))
+        # Not at the edges, where a value is mixed with that of the phase before or after.
+        self.peak = max(inside) if inside else max(curve.at(self._begin), curve.at(self._end))
 
     def shift(self, d: float) -> float:
         """What moving the edges by up to `d` seconds can change."""

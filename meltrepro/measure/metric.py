@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from meltrepro.errors import RecordError
+from meltrepro.measure.integrals import Amount
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Series
 from meltrepro.measure.traces import Memory, Span, Trace, Turn
@@ -123,7 +124,7 @@ class Metric:
     """Events of docs/runner.md and samples of docs/sampling.md that it is computed from."""
     invalid_when: str
     """When there is no value."""
-    compute: Callable[[Facts], float]
+    compute: Callable[[Facts], float | Amount]
     """Raises `NoValue`."""
 
 

@@ -7,13 +7,15 @@ that cannot be had is absent with a reason; it is never zero, infinite or a gues
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meltrepro.measure.catalog.device import DEVICE
+from meltrepro.measure.catalog.energy import ENERGY
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED
 from meltrepro.measure.catalog.work import WORK
+from meltrepro.measure.integrals import Amount
 from meltrepro.measure.metric import Facts, Metric, NoValue
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.traces import Trace
@@ -26,6 +28,8 @@ class Metrics:
     values: Mapping[str, float]
     unavailable: Mapping[str, str]
     """Metric name -> why there is no value."""
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    """Metric name -> how far from it the truth may be, in its unit, where clocks, gaps and rates of samples leave doubt."""
 
 
 def compute(trace: Trace, recording: Recording | None = None) -> Metrics:
@@ -33,15 +37,22 @@ def compute(trace: Trace, recording: Recording | None = None) -> Metrics:
     facts = Facts(trace, recording)
     values: dict[str, float] = {}
     unavailable: dict[str, str] = {}
+    bounds: dict[str, float] = {}
     for metric in METRICS.values():
         try:
-            values[metric.name] = metric.compute(facts)
+            value = metric.compute(facts)
         except NoValue as error:
             unavailable[metric.name] = str(error)
-    return Metrics(values, unavailable)
+            continue
+        if isinstance(value, Amount):
+            bounds[metric.name] = value.bound
+        values[metric.name] = value.value if isinstance(value, Amount) else value
+    return Metrics(values, unavailable, bounds)
 
 
-METRICS: Mapping[str, Metric] = {metric.name: metric for metric in (*SPEED, *EXPERIENCE, *MEMORY, *DEVICE, *WORK)}
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metric in (*SPEED, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *WORK)
+}
 """Every metric by name, in the order in which tables show them."""
 
 
@@ -65,7 +76,8 @@ Generated from `meltrepro/measure/catalog`; to change a definition, change it th
 
 Each value below belongs to one trial and comes from that trial's `events.jsonl` ([runner.md](runner.md)) and
 `samples.jsonl` ([sampling.md](sampling.md)): times are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
-metric. A metric that cannot be had is absent, with the reason; it is never zero in its place.
+metric. A metric that cannot be had is absent, with the reason; it is never zero in its place. Figures made of samples have a
+bound: how far the clocks, the rate of the samples and their gaps allow the truth to be from them.
 
 {table}
 
@@ -91,6 +103,7 @@ In MLflow, for a metric `generation_tps`:
 | `generation_tps` | median over repetitions |
 | `uncertainty/generation_tps.low`, `.high` | interval |
 | `uncertainty/generation_tps.n` | repetitions with a value |
+| `uncertainty/energy_per_token_j.bound` | of a figure made of samples: the largest bound of any repetition |
 | `values/generation_tps` | value of each repetition; step = number of the repetition |
 | `inter_token_ms/r000` | every gap between two tokens of that repetition; step = number of the gap |
 

@@ -181,6 +181,9 @@ def summary_points(cell: CellRecord) -> list[Point]:
         points.append(Point(name, summary.median, last_ms, 0))
         spread = {"low": summary.low, "high": summary.high, "n": float(summary.n)}
         points += [Point(f"{_UNCERTAINTY}{name}.{what}", value, last_ms, 0) for what, value in spread.items()]
+        bounds = [trial.metrics.bounds[name] for trial in trials if name in trial.metrics.bounds]
+        if bounds:
+            points.append(Point(f"{_UNCERTAINTY}{name}.bound", max(bounds), last_ms, 0))
         points += [
             Point(f"{_VALUES}{name}", trial.metrics.values[name], _start_ms(trial), trial.index)
             for trial in trials

@@ -70,7 +70,7 @@ def test_what_the_runner_said_last_is_part_of_the_reason(tmp_path: Path) -> None
     assert reason.endswith("\n  broken: as ordered ?[31m\n  first line\n  last line"), "without control characters"
 
 
-@pytest.mark.parametrize(("metric", "why"), [("energy", "has no meter"), ("temperature", "no thermal zone")])
+@pytest.mark.parametrize(("metric", "why"), [("energy", "nothing was sampled"), ("temperature", "no thermal zone")])
 def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: str) -> None:
     setup = rig.make_setup(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE))
     if metric == "temperature" and setup.targets["host"].state().temperatures_c:

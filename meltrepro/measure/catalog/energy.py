@@ -1,0 +1,177 @@
+"""Energy, charge and power of each phase; absent where the device shows none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meltrepro.measure import energy
+from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable
+from meltrepro.measure.metric import Facts, Metric, NoValue
+from meltrepro.measure.sampling import period_s
+from meltrepro.measure.traces import Span
+
+_GAP_PERIODS = 2.5
+_LEAST_IDLE_S = 2.0
+"""Time at rest from which a baseline is believed."""
+
+Spans = Callable[[Facts], Sequence[Span]]
+Part = Callable[[Integral, Facts], Amount]
+
+
+def _prefill(facts: Facts) -> Sequence[Span]:
+    return [prefill for _, prefill in facts.prefills]
+
+
+def _generation(facts: Facts) -> Sequence[Span]:
+    return [Span(turn.token_ns[0], turn.token_ns[-1]) for turn in facts.flowing]
+
+
+def _idle(facts: Facts) -> Sequence[Span]:
+    """From the first sample to the start of the runner."""
+    begins = [series.t_ns[0] for series in facts.recorded.series if series.t_ns]
+    begin_ns, end_ns = max(begins, default=0), facts.trace.hello.t_ns
+    if (end_ns - begin_ns) / 1e9 < _LEAST_IDLE_S:
+        raise NoValue(f"the device was not sampled at rest for {_LEAST_IDLE_S:g} s; ask for it: protocol.idle_s")
+    return [Span(begin_ns, end_ns)]
+
+
+def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
+    recording = facts.recorded
+    where = spans(facts)
+    try:
+        supply = energy.supply_of(recording)
+        source = supply.power or supply.counter
+        refresh_s = source.channel.refresh_s if source else None
+        limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
+        return (energy.charge if charge else energy.energy)(supply, where, limits)
+    except Unavailable as error:
+        raise NoValue(str(error)) from error
+
+
+def _of(spans: Spans, part: Part, *, charge: bool = False) -> Callable[[Facts], Amount]:
+    return lambda facts: part(_integral(facts, spans, charge=charge), facts)
+
+
+def _per_token(integral: Integral, facts: Facts) -> Amount:
+    return integral.total.scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
+
+
+def _per_prompt_token(integral: Integral, facts: Facts) -> Amount:
+    return integral.total.scaled(1 / sum(n for n, _ in facts.prefills))
+
+
+def _net_per_token(integral: Integral, facts: Facts) -> Amount:
+    net = energy.above_idle(integral, _integral(facts, _idle))
+    return net.scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
+
+
+def _net(integral: Integral, facts: Facts) -> Amount:
+    return energy.above_idle(integral, _integral(facts, _idle))
+
+
+def _mah(integral: Integral, _: Facts) -> Amount:
+    return integral.total.scaled(1 / 3.6)
+
+
+def _metric(name: str, unit: str, meaning: str, formula: str, compute: Callable[[Facts], Amount]) -> Metric:
+    return Metric(
+        name=name,
+        unit=unit,
+        phase="energy",
+        better=None if name == "idle_power_w" else "lower",
+        meaning=meaning,
+        formula=formula,
+        source="samples in W, J or A and V; token, prefill_begin, prefill_end, hello",
+        invalid_when="the device shows no power, its unit is implausible, samples are missing in the phase"
+        + (", or it was not sampled at rest" if "net" in name or "idle" in name else ""),
+        compute=compute,
+    )
+
+
+_INTEGRAL = "trapezoidal rule over the samples, edges interpolated; or the growth of a counter"
+ENERGY = (
+    _metric(
+        "idle_power_w",
+        "W",
+        "mean power at rest, before the runner starts",
+        f"energy from the first sample to hello / that time; {_INTEGRAL}",
+        _of(_idle, lambda integral, _: integral.mean),
+    ),
+    _metric(
+        "prefill_energy_j",
+        "J",
+        "energy of reading all prompts",
+        f"integral of power over all prefills; {_INTEGRAL}",
+        _of(_prefill, lambda integral, _: integral.total),
+    ),
+    _metric(
+        "generation_energy_j",
+        "J",
+        "energy of writing all answers",
+        f"integral of power from first to last token of each turn; {_INTEGRAL}",
+        _of(_generation, lambda integral, _: integral.total),
+    ),
+    _metric(
+        "prefill_net_energy_j",
+        "J",
+        "the same beyond what the device draws at rest",
+        "prefill_energy_j - idle_power_w x time of all prefills",
+        _of(_prefill, _net),
+    ),
+    _metric(
+        "generation_net_energy_j",
+        "J",
+        "the same beyond what the device draws at rest",
+        "generation_energy_j - idle_power_w x time from first to last token of each turn",
+        _of(_generation, _net),
+    ),
+    _metric(
+        "energy_per_prompt_token_j",
+        "J",
+        "energy of reading one token of a prompt",
+        "prefill_energy_j / sum of n over turns",
+        _of(_prefill, _per_prompt_token),
+    ),
+    _metric(
+        "energy_per_token_j",
+        "J",
+        "energy of writing one token",
+        "generation_energy_j / sum of n_gen - 1 over turns",
+        _of(_generation, _per_token),
+    ),
+    _metric(
+        "net_energy_per_token_j",
+        "J",
+        "the same beyond what the device draws at rest",
+        "generation_net_energy_j / sum of n_gen - 1 over turns",
+        _of(_generation, _net_per_token),
+    ),
+    _metric(
+        "generation_charge_mah",
+        "mAh",
+        "charge drawn while answers were written",
+        "integral of current from first to last token of each turn / 3.6 C",
+        _of(_generation, _mah, charge=True),
+    ),
+    _metric(
+        "prefill_power_w",
+        "W",
+        "mean power while prompts were read",
+        "prefill_energy_j / time of all prefills",
+        _of(_prefill, lambda integral, _: integral.mean),
+    ),
+    _metric(
+        "generation_power_w",
+        "W",
+        "mean power while answers were written",
+        "generation_energy_j / time from first to last token of each turn",
+        _of(_generation, lambda integral, _: integral.mean),
+    ),
+    _metric(
+        "generation_peak_power_w",
+        "W",
+        "highest power seen while answers were written",
+        "largest sample; of a counter the steepest growth between two samples",
+        _of(_generation, lambda integral, _: Amount(integral.peak, 0.0)),
+    ),
+)

@@ -1,0 +1,189 @@
+"""Energy and charge of the phases of a trial, from whatever the device or a meter shows.
+
+In order of preference: a power gauge (W), integrated; an energy counter (J), differenced; current times voltage (A, V),
+integrated. Power of a discharging battery is counted as positive: drivers differ in the sign of its current, the work
+that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.integrals import (
+    Amount,
+    Integral,
+    Limits,
+    Unavailable,
+    Why,
+    check_spans,
+    gaps_in,
+    integrate,
+)
+from meltrepro.measure.samples import Recording
+from meltrepro.measure.series import Channel, Series
+from meltrepro.measure.traces import Span
+
+POWER, ENERGY, CURRENT, VOLTAGE = "W", "J", "A", "V"
+MOST_W = 2000.0
+"""No phone, board or desk machine draws more; a larger value has another unit."""
+_LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
+
+SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where the energy of a trial is read."""
+
+    kind: SourceKind
+    power: Series | None
+    """In watts, never negative for a discharging battery; `None` for a counter."""
+    counter: Series | None
+    """In joules, without wraps; `None` for a gauge."""
+    current: Series | None
+    """In amperes, never negative for a discharging battery; `None` where only power is shown."""
+
+
+def supply_of(recording: Recording) -> Supply:
+    """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
+    gauges = {
+        unit: next(
+            (s for s in recording.series if s.channel.unit == unit and s.channel.kind == "gauge" and s.t_ns), None
+        )
+        for unit in (POWER, CURRENT, VOLTAGE)
+    }
+    power, current, voltage = gauges[POWER], gauges[CURRENT], gauges[VOLTAGE]
+    if power is not None:
+        return Supply("power", _plausible(_positive(power)), None, _positive(current) if current else None)
+    counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
+    if counters:
+        return Supply("energy-counter", None, _summed([_unwrapped(series) for series in counters]), None)
+    if current is not None and voltage is not None:
+        return Supply("current-and-voltage", _product(_positive(current), voltage), None, _positive(current))
+    raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
+
+
+def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+    """Energy (J) and power (W) over the spans of a phase, on the samples' clock; raises `Unavailable`.
+
+    `clock_ns` is how far phases and samples may be apart on it.
+    """
+    if supply.power is not None:
+        return integrate(supply.power, spans, limits, clock_ns)
+    assert supply.counter is not None
+    return _difference(supply.counter, spans, limits, clock_ns)
+
+
+def charge(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+    """Charge (C) and current (A) over the spans of a phase; raises `Unavailable`."""
+    if supply.current is None:
+        raise Unavailable(Why.no_samples, "the device shows no current")
+    return integrate(supply.current, spans, limits, clock_ns)
+
+
+def above_idle(phase: Integral, idle: Integral) -> Amount:
+    """Energy of a phase beyond what the device draws at rest: E - P(idle) x t."""
+    return phase.total.minus(idle.mean.scaled(phase.duration_s))
+
+
+def per(amount: Amount, count: int, what: str) -> Amount:
+    """An amount per token; raises `Unavailable` for none."""
+    if count <= 0:
+        raise Unavailable(Why.no_tokens, f"no {what}")
+    return amount.scaled(1 / count)
+
+
+def _unwrapped(counter: Series) -> Series:
+    try:
+        return counter.unwrapped(MOST_W)
+    except RecordError as error:
+        raise Unavailable(Why.bad_counter, error.message) from error
+
+
+def _positive(series: Series) -> Series:
+    """With the sign that most of its values have taken for that of discharging."""
+    negative = sum(value < 0 for value in series.values) * 2 > len(series)
+    return replace(series, values=tuple(-value for value in series.values)) if negative else series
+
+
+def _plausible(power: Series) -> Series:
+    largest = max(map(abs, power.values))
+    if largest > MOST_W:
+        raise Unavailable(
+            Why.implausible_unit,
+            f"{power.channel.name} shows {largest:.4g} W, more than {MOST_W:g}: it is another unit",
+        )
+    return power
+
+
+def _product(current: Series, voltage: Series) -> Series:
+    """Power at the samples of the current; the voltage, which moves little, is that of the latest sample."""
+    largest = max(voltage.values)
+    if not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
+        raise Unavailable(
+            Why.implausible_unit,
+            f"{voltage.channel.name} shows {largest:.4g} V, which no battery has: it is another unit",
+        )
+    volts = [voltage.values[max(0, bisect_right(voltage.t_ns, t) - 1)] for t in current.t_ns]
+    values = tuple(amperes * volt for amperes, volt in zip(current.values, volts, strict=True))
+    refresh = max((c.refresh_s or 0.0 for c in (current.channel, voltage.channel)), default=0.0)
+    channel = Channel("battery.power", POWER, "gauge", "current x voltage", refresh or None)
+    return _plausible(Series(channel, current.t_ns, values))
+
+
+def _summed(counters: Sequence[Series]) -> Series:
+    """Counters of several packages as one, at the times of the first; the others are interpolated."""
+    first, *others = counters
+    values = [value + sum(_at(other, t) for other in others) for t, value in zip(first.t_ns, first.values, strict=True)]
+    return replace(first, values=tuple(values))
+
+
+def _difference(counter: Series, spans: Sequence[Span], limits: Limits, clock_ns: float) -> Integral:
+    """What a counter grew by. Between two samples it is taken to grow evenly: an edge between them is wrong by at most
+    the part of their step that lies on the longer side of it."""
+    duration_s = check_spans(spans, limits, clock_ns)
+    reach_ns = round(clock_ns + (counter.channel.refresh_s or 0.0) * 1e9)
+    total, bound, samples, gap_s, peak = 0.0, 0.0, 0, 0.0, 0.0
+    for span in spans:
+        if not counter.t_ns[0] <= span.begin_ns <= span.end_ns <= counter.t_ns[-1]:
+            raise Unavailable(Why.no_samples, f"the samples of {counter.channel.name} do not cover the phase")
+        total += _at(counter, span.end_ns) - _at(counter, span.begin_ns)
+        bound += sum(_edge(counter, edge, reach_ns) for edge in (span.begin_ns, span.end_ns))
+        first, last = bisect_right(counter.t_ns, span.begin_ns), bisect_right(counter.t_ns, span.end_ns)
+        samples += last - first
+        gap_s += sum(gap.end_ns - gap.begin_ns for gap in gaps_in(counter.t_ns, span, limits.gap_s)) / 1e9
+        for i in range(max(1, first), min(last + 1, len(counter))):
+            step_s = (counter.t_ns[i] - counter.t_ns[i - 1]) / 1e9
+            peak = max(peak, (counter.values[i] - counter.values[i - 1]) / step_s)
+    if samples < limits.fewest:
+        raise Unavailable(Why.no_samples, f"{samples} samples in a phase of {duration_s:.3g} s")
+    return Integral(
+        total=Amount(total, bound),
+        mean=Amount(total / duration_s, bound / duration_s),
+        peak=peak,
+        duration_s=duration_s,
+        samples=samples,
+        gap_s=gap_s,
+    )
+
+
+def _at(counter: Series, t: int) -> float:
+    i = min(max(bisect_right(counter.t_ns, t) - 1, 0), len(counter) - 1)
+    if i == len(counter) - 1:
+        return counter.values[i]
+    share = (t - counter.t_ns[i]) / (counter.t_ns[i + 1] - counter.t_ns[i])
+    return counter.values[i] + min(max(share, 0.0), 1.0) * (counter.values[i + 1] - counter.values[i])
+
+
+def _edge(counter: Series, t: int, reach_ns: int) -> float:
+    """How wrong the counter's value at an edge may be."""
+    i = min(max(bisect_right(counter.t_ns, t) - 1, 0), max(len(counter) - 2, 0))
+    step = counter.values[i + 1] - counter.values[i]
+    share = (t - counter.t_ns[i]) / (counter.t_ns[i + 1] - counter.t_ns[i])
+    exact = share in (0.0, 1.0)
+    moved = max(_at(counter, t + reach_ns) - _at(counter, t), _at(counter, t) - _at(counter, t - reach_ns))
+    return moved + (0.0 if exact else step * max(share, 1 - share))

@@ -1,0 +1,203 @@
+"""Energy, charge and mean power of virtual traces: within 1 % of the truth, or within the stated bound."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meltrepro.measure.clocks import ClockMap, Probe, fit, to_here
+from meltrepro.measure.energy import Supply, above_idle, charge, energy, per, supply_of
+from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why
+from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.series import Channel, Series
+from tests.support.power import Power, S, sampled, span, steps
+
+LIMITS = Limits(gap_s=1.0)
+
+
+def recorded(*series: Series) -> Recording:
+    header = Header("virtual", 10.0, tuple(each.channel for each in series), None)
+    return Recording(header, series, (), None, None, torn=False)
+
+
+def gauge(power: Power, seconds: float, rate_hz: float, **how: float) -> Supply:
+    return supply_of(recorded(sampled(power, seconds, rate_hz, **how)))  # type: ignore[arg-type]
+
+
+def check(found: Amount, truth: float) -> None:
+    """Within 1 % of the truth, or within the stated bound."""
+    assert abs(found.value - truth) <= max(0.01 * abs(truth), found.bound * (1 + 1e-6)), (found, truth)
+
+
+levels = st.lists(st.tuples(st.floats(0.5, 8), st.floats(0.1, 15)), min_size=3, max_size=8)
+how = st.fixed_dictionaries(
+    {
+        "jitter": st.sampled_from([0.0, 0.3, 0.9]),
+        "dropped": st.sampled_from([0.0, 0.02, 0.1]),
+        "seed": st.integers(0, 999),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(levels, st.sampled_from([10.0, 50.0, 200.0]), how, st.data())
+def test_steps(held: list[tuple[float, float]], rate_hz: float, how: dict[str, float], data: st.DataObject) -> None:
+    power, seconds = steps(held), sum(duration for duration, _ in held)
+    begin = data.draw(st.floats(0.1, seconds * 0.4))
+    end = data.draw(st.floats(begin + seconds * 0.3, seconds - 0.2))
+    found = energy(gauge(power, seconds, rate_hz, **how), [span(begin, end)], LIMITS)
+    check(found.total, power.energy(begin, end))
+    check(found.mean, power.energy(begin, end) / (end - begin))
+    assert found.peak <= max(watts for _, watts in held) * (1 + 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.5, 5), st.floats(0, 20)), min_size=2, max_size=8), how)
+def test_ramps(corners: list[tuple[float, float]], how: dict[str, float]) -> None:
+    t, placed = 0.0, []
+    for seconds, watts in corners:
+        placed.append((t, watts))
+        t += seconds
+    power = Power(tuple(placed))
+    end = placed[-1][0]
+    found = energy(gauge(power, end, 20.0, **how), [span(0.1 * end, 0.9 * end)], LIMITS)
+    check(found.total, power.energy(0.1 * end, 0.9 * end))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([25.0, 100.0, 500.0]))
+def test_bursts_of_100_ms(seed: int, rate_hz: float) -> None:
+    """As tokens are: 100 ms at 8 W, then a pause of chance at 1 W."""
+    chance = random.Random(seed)
+    held = [part for _ in range(60) for part in ((0.1, 8.0), (chance.uniform(0.05, 0.3), 1.0))]
+    power, seconds = steps(held), sum(duration for duration, _ in held)
+    found = energy(gauge(power, seconds, rate_hz, seed=seed, jitter=0.3), [span(1, seconds - 1)], LIMITS)
+    check(found.total, power.energy(1, seconds - 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(levels, st.integers(0, 999), st.floats(-5, 5), st.floats(-100e-6, 100e-6))
+def test_a_meter_on_a_clock_of_its_own(
+    held: list[tuple[float, float]], seed: int, offset_s: float, drift: float
+) -> None:
+    """Seconds of offset and 100 ppm of drift; the clocks are compared over a link of a few milliseconds."""
+    power, seconds = steps(held), sum(duration for duration, _ in held)
+    here = sampled(power, seconds, 100.0, seed=seed, jitter=0.3)
+
+    def there(t_ns: float) -> int:
+        return round((t_ns / S * (1 + drift) + offset_s + 10) * S)
+
+    chance = random.Random(seed)
+
+    def probes(at_s: float) -> list[Probe]:
+        found = []
+        for i in range(8):
+            sent = round((at_s + i * 0.01) * S)
+            out, back = (round(chance.uniform(0.0005, 0.004) * S) for _ in range(2))
+            found.append(Probe(sent, there(sent + out), sent + out + back))
+        return found
+
+    clock: ClockMap = fit(probes(0), probes(seconds))
+    mapped = to_here(Series(here.channel, tuple(map(there, here.t_ns)), here.values), clock)
+    begin, end = 0.2 * seconds, 0.8 * seconds
+    bound_ns = clock.widest_ns(round(begin * S), round(end * S))
+    found = energy(supply_of(recorded(mapped)), [span(begin, end)], LIMITS, bound_ns)
+    check(found.total, power.energy(begin, end))
+    assert bound_ns < 5e6
+
+
+@settings(max_examples=100, deadline=None)
+@given(levels, how, st.sampled_from([None, 10_000.0]))
+def test_a_counter_that_may_wrap(
+    held: list[tuple[float, float]], how: dict[str, float], wraps_at: float | None
+) -> None:
+    power, seconds = steps(held), sum(duration for duration, _ in held)
+    times = sampled(power, seconds, 10.0, **how).t_ns  # type: ignore[arg-type]
+    total = [9_990 + power.energy(0, t / S) for t in times]
+    channel = Channel("energy.package-0", "J", "counter", "rapl", None, wraps_at)
+    counter = Series(channel, times, tuple(joules % wraps_at if wraps_at else joules for joules in total))
+    found = energy(supply_of(recorded(counter)), [span(0.2 * seconds, 0.8 * seconds)], LIMITS)
+    truth = power.energy(0.2 * seconds, 0.8 * seconds)
+    if wraps_at is None or max(after - before for before, after in pairwise(total)) < wraps_at:
+        check(found.total, truth)
+
+
+def test_charge_and_power_from_a_battery_with_either_sign() -> None:
+    """2 A at 4 V for 10 s between two rests of 0.1 A: MELT's pieces, charge apart from energy."""
+    amperes = sampled(steps([(5, 0.1), (10, 2.0), (5, 0.1)]), 20, 50.0, channel=Channel("i", "A", "gauge", "x", None))
+    volts = sampled(steps([(20, 4.0)]), 20, 1.0, channel=Channel("u", "V", "gauge", "x", None))
+    for current in (amperes, replace(amperes, values=tuple(-value for value in amperes.values))):
+        supply = supply_of(recorded(current, volts))
+        work, idle = [span(5, 15)], [span(0, 4)]
+        found, rest = energy(supply, work, LIMITS), energy(supply, idle, LIMITS)
+        assert found.total.value == pytest.approx(80, rel=0.01)
+        assert found.mean.value == pytest.approx(8, rel=0.01)
+        assert found.peak == pytest.approx(8)
+        assert rest.mean.value == pytest.approx(0.4)
+        assert charge(supply, work, LIMITS).total.value == pytest.approx(20, rel=0.01)
+        net = above_idle(found, rest)
+        check(net, 80 - 4)
+        assert per(net, 100, "tokens").value == pytest.approx(net.value / 100), "divided by tokens once"
+
+
+def test_several_spans_of_a_phase_add_up() -> None:
+    power = steps([(1, 1.0), (2, 5.0), (1, 1.0), (3, 5.0), (1, 1.0)])
+    supply = gauge(power, 8, 100.0)
+    both = energy(supply, [span(1, 3), span(4, 7)], LIMITS)
+    check(both.total, 25)
+    assert both.duration_s == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("series", "why", "text"),
+    [
+        (Series(Channel("p", "W", "gauge", "x", None), (0, S, 2 * S), (3000.0,) * 3), Why.implausible_unit, "3000 W"),
+        (Series(Channel("c", "degC", "gauge", "x", None), (0, S), (1.0, 1.0)), Why.no_samples, "shows neither power"),
+    ],
+)
+def test_no_source(series: Series, why: Why, text: str) -> None:
+    with pytest.raises(Unavailable, match=text) as caught:
+        supply_of(recorded(series))
+    assert caught.value.why is why
+
+
+def test_a_counter_that_was_reset() -> None:
+    channel = Channel("energy.package-0", "J", "counter", "rapl", None, None)
+    with pytest.raises(Unavailable, match="the counter fell") as caught:
+        supply_of(recorded(Series(channel, (0, S, 2 * S), (5.0, 6.0, 1.0))))
+    assert caught.value.why is Why.bad_counter
+
+
+def test_a_unit_that_is_off_by_a_thousand() -> None:
+    """Millivolts that are called volts."""
+    current = sampled(steps([(5, 1.0)]), 5, 10.0, channel=Channel("i", "A", "gauge", "x", None))
+    volts = sampled(steps([(5, 4000.0)]), 5, 10.0, channel=Channel("u", "V", "gauge", "x", None))
+    with pytest.raises(Unavailable, match="4000 V, which no battery has"):
+        supply_of(recorded(current, volts))
+
+
+def integral(limits: Limits = LIMITS, clock_ns: float = 0.0, *, drop: tuple[float, float] = (0, 0)) -> Integral:
+    series = sampled(steps([(10, 5.0)]), 10, 10.0)
+    kept = [i for i, t in enumerate(series.t_ns) if not drop[0] < t / S < drop[1]]
+    thinned = replace(series, t_ns=tuple(series.t_ns[i] for i in kept), values=tuple(series.values[i] for i in kept))
+    return energy(supply_of(recorded(thinned)), [span(2, 8)], limits, clock_ns)
+
+
+def test_what_makes_a_figure_unavailable() -> None:
+    assert integral().total.value == pytest.approx(30)
+    for call, why in (
+        (lambda: integral(drop=(3, 6)), Why.gap),
+        (lambda: integral(clock_ns=0.5 * S), Why.clock_bound),
+        (lambda: integral(drop=(1, 9)), Why.no_samples),
+        (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 12)], LIMITS), Why.no_samples),
+        (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 5)], LIMITS), Why.no_time),
+        (lambda: per(Amount(1, 0), 0, "tokens"), Why.no_tokens),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            call()
+        assert caught.value.why is why, caught.value

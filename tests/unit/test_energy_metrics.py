@@ -1,0 +1,83 @@
+"""Energy of the phases of whole trials whose power is known at every moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from meltrepro.measure.events import parse_trace
+from meltrepro.measure.metrics import Metrics, compute
+from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.series import Channel, Series
+from meltrepro.measure.traces import Trace
+from tests.support.campaigns import MS, Trial, Turn, as_lines, events
+
+IDLE_W, PREFILL_W, GENERATION_W = 1.0, 6.0, 4.0
+TURN = Turn(prompt_tokens=50, prefill_ns=2000 * MS, gaps_ns=(100 * MS,) * 30)
+TRACE: Trace = parse_trace(as_lines(events(Trial(conversations=[[TURN, TURN]]))))
+STEP_NS = 5 * MS
+
+
+def watts(t_ns: int) -> float:
+    for turn in TRACE.turns:
+        assert turn.prefill is not None
+        if turn.prefill.begin_ns <= t_ns < turn.prefill.end_ns:
+            return PREFILL_W
+        if turn.token_ns[0] <= t_ns < turn.token_ns[-1]:
+            return GENERATION_W
+    return IDLE_W
+
+
+def measured(idle_s: float = 3.0, channel: Channel | None = None, *, dead: bool = False) -> Metrics:
+    """What comes out with a meter of 200 Hz that was there from some time before the runner."""
+    channel = channel or Channel("meter.power", "W", "gauge", "virtual", None)
+    end_ns = TRACE.turns[0].end_ns if dead else TRACE.done_ns + 1000 * MS
+    times = tuple(range(TRACE.hello.t_ns - round(idle_s * 1e9), end_ns, STEP_NS))
+    series = Series(channel, times, tuple(map(watts, times)))
+    return compute(TRACE, Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False))
+
+
+def test_energy_of_each_phase_raw_and_beyond_rest() -> None:
+    metrics = measured()
+    expected = {
+        "idle_power_w": IDLE_W,
+        "prefill_energy_j": 2 * 2 * PREFILL_W,
+        "prefill_net_energy_j": 2 * 2 * (PREFILL_W - IDLE_W),
+        "generation_energy_j": 2 * 3 * GENERATION_W,
+        "generation_net_energy_j": 2 * 3 * (GENERATION_W - IDLE_W),
+        "energy_per_prompt_token_j": 2 * 2 * PREFILL_W / 100,
+        "energy_per_token_j": 2 * 3 * GENERATION_W / 60,
+        "net_energy_per_token_j": 2 * 3 * (GENERATION_W - IDLE_W) / 60,
+        "prefill_power_w": PREFILL_W,
+        "generation_power_w": GENERATION_W,
+        "generation_peak_power_w": GENERATION_W,
+    }
+    for name, truth in expected.items():
+        assert metrics.values[name] == pytest.approx(truth, rel=0.01), name
+        assert abs(metrics.values[name] - truth) <= metrics.bounds[name] + 0.001 * truth, name
+    assert metrics.unavailable["generation_charge_mah"] == "the device shows no current"
+
+
+def test_without_rest_there_is_no_baseline_and_the_raw_figures_stay() -> None:
+    metrics = measured(idle_s=0.5)
+    assert "protocol.idle_s" in metrics.unavailable["generation_net_energy_j"]
+    assert "protocol.idle_s" in metrics.unavailable["idle_power_w"]
+    assert metrics.values["generation_energy_j"] == pytest.approx(24, rel=0.01)
+
+
+def test_a_meter_that_stopped_in_the_middle_gives_no_figure() -> None:
+    metrics = measured(dead=True)
+    assert "do not cover the phase" in metrics.unavailable["generation_energy_j"]
+    assert metrics.values["idle_power_w"] == pytest.approx(IDLE_W)
+
+
+def test_a_unit_that_is_off_by_a_thousand() -> None:
+    channel = Channel("meter.power", "W", "gauge", "virtual", None)
+    times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns, STEP_NS))
+    series = Series(channel, times, tuple(1000 * watts(t) for t in times))
+    recording = Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False)
+    assert "it is another unit" in compute(TRACE, recording).unavailable["generation_energy_j"]
+
+
+def test_a_thermometer_is_no_meter() -> None:
+    metrics = measured(channel=Channel("temperature.x", "degC", "gauge", "virtual", None))
+    assert "shows neither power" in metrics.unavailable["energy_per_token_j"]
