@@ -1,0 +1,79 @@
+"""Errors in MELT's published data, each met again with its inputs: our figure is the right one.
+
+The numbers are those of the project's notes on MELT's artifact, section 8: items 2, 3, 4, 5, 6 and 11.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from meltrepro.measure.energy import energy, per, supply_of
+from meltrepro.measure.events import parse_trace
+from meltrepro.measure.integrals import Limits
+from meltrepro.measure.metrics import Metrics, compute
+from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.traces import Trace
+from meltrepro.spec.record import Request
+from tests.support.campaigns import MS, Trial, Turn, as_lines, events
+from tests.support.power import sampled, span, steps
+
+
+def trace(trial: Trial) -> Trace:
+    return parse_trace(as_lines(events(trial)))
+
+
+def measure(*turns: Turn, load_ns: int = 400 * MS) -> Metrics:
+    return compute(trace(Trial(conversations=[list(turns)], load_ns=load_ns)))
+
+
+def test_item_2_the_length_cap_counts_tokens() -> None:
+    """LLMFarm compared the cap with characters. Ours is a number of tokens, and what was generated is counted so."""
+    assert Request.model_fields["max_tokens"].annotation is int
+    many_characters = measure(Turn(gaps_ns=(20 * MS,) * 63))
+    assert many_characters.values["generated_tokens"] == 64
+
+
+def test_item_3_a_pause_before_the_first_prompt_is_no_load_time() -> None:
+    """The scripts slept for 5 s after starting the program and counted it: 5.9 s for a load of 0.9 s."""
+    slept = measure(Turn(tokenize_ns=0), load_ns=900 * MS)
+    assert slept.values["load_s"] == pytest.approx(0.9)
+    entries = events(Trial(load_ns=900 * MS))
+    first = next(i for i, entry in enumerate(entries) if entry["e"] == "conversation_begin")
+    for entry in entries[first:]:
+        entry["t"] += 5_000 * MS
+    late = compute(parse_trace(as_lines(entries)))
+    assert late.values["load_s"] == pytest.approx(0.9)
+    assert late.values["generation_tps"] == pytest.approx(compute(trace(Trial())).values["generation_tps"])
+
+
+def test_item_4_every_token_has_an_event_of_its_own_in_nanoseconds() -> None:
+    """MLC's decode events overwrote each other, and Android's were whole milliseconds."""
+    gaps = (20_500_123, 19_499_877, 20_000_001)
+    (turn,) = trace(Trial(conversations=[[Turn(gaps_ns=gaps)]])).turns
+    assert tuple(after - before for before, after in zip(turn.token_ns, turn.token_ns[1:], strict=False)) == gaps
+    assert len(set(turn.token_ns)) == turn.n_gen == 4
+
+
+def test_item_5_energy_is_divided_by_tokens_once() -> None:
+    """12 s at 5 W for 100 tokens are 0.6 J per token; the notebook divided once more and had 0.006."""
+    power = sampled(steps([(2, 1.0), (12, 5.0), (2, 1.0)]), 16, 50.0)
+    recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
+    found = energy(supply_of(recording), [span(2, 14)], Limits(gap_s=1))
+    assert found.total.value == pytest.approx(60, rel=0.01)
+    assert per(found.total, 100, "tokens").value == pytest.approx(0.6, rel=0.01)
+
+
+def test_item_5_a_run_of_many_prompts_is_weighed_by_its_tokens() -> None:
+    """Per-token values of the prompts were summed, whatever their lengths: a ratio of sums is what is meant."""
+    short, long = Turn(gaps_ns=(10 * MS,) * 2), Turn(gaps_ns=(100 * MS,) * 200)
+    assert measure(short, long).values["generation_tps"] == pytest.approx(202 / (0.02 + 20.0))
+
+
+def test_item_11_a_prompt_without_an_answer_leaves_no_stale_figure() -> None:
+    """Of a prompt without a token, the figure of the one before was kept."""
+    metrics = measure(Turn(gaps_ns=(20 * MS,) * 10, prefill_ns=100 * MS, prompt_tokens=10), Turn(fits=False))
+    assert metrics.values["turns"] == 1
+    assert metrics.values["prefill_tps"] == pytest.approx(100)
+    nothing = measure(Turn(fits=False))
+    assert "generation_tps" in nothing.unavailable
+    assert "prefill_tps" in nothing.unavailable
