@@ -63,6 +63,9 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     )
     out.print(table)
     for name, cell in zip(names, record.cells, strict=True):
+        if not cell.validity.valid:
+            out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
+    for name, cell in zip(names, record.cells, strict=True):
         for breakdown in cell.profiles.values():
             _show_operators(name, breakdown, cell.profile_slowdown, out)
 
@@ -112,6 +115,6 @@ def number(value: float) -> str:
 
 
 def _counted(cell: CellRecord) -> str:
-    """Repetitions with a result, of those that the protocol asks for."""
-    done = len(cell.repetitions)
+    """Repetitions with a result that is believed, of those that the protocol asks for."""
+    done = len(cell.believed)
     return str(done) if cell.expected in (None, done) else f"{done}/{cell.expected}"

@@ -93,7 +93,7 @@ decoder's time.
 ## From trials to a cell
 
 A cell's figure is the **median over its repetitions** that ended well; warm-up trials, profiled trials and failed ones
-are left out. Beside it stand `n` (repetitions with a value), `low` and `high`: the BCa bootstrap interval of the median
+are left out, as are INVALID ones ([protocol.md](protocol.md)). Beside it stand `n` (repetitions with a value), `low` and `high`: the BCa bootstrap interval of the median
 at 95 %, computed exactly, from five values on; smallest and largest value for two to four; of one value, that value.
 
 In MLflow, for a metric `generation_tps`:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +22,11 @@ from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
 from meltrepro.measure.samples import Recording, read_samples
 from meltrepro.measure.traces import OperatorPhase, Trace
+from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_trial
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
-from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.manifest import Limits, Manifest
 from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.stats.summary import Summary, summarize
 
@@ -87,6 +88,10 @@ class TrialRecord:
         """What it measured; raises `RecordError`."""
         return compute(self.trace(), self.recording())
 
+    def validity(self, limits: Limits) -> Validity:
+        """Whether its figures may be believed; raises `RecordError`."""
+        return judge_trial(self.trace(), self.metrics, self.recording(), limits)
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -94,6 +99,10 @@ class CellRecord:
 
     entry: CellEntry
     folder: Path
+    limits: Limits = field(default_factory=Limits)
+    """What the manifest declared to be invalid."""
+    with_invalid: bool = False
+    """Whether summaries are to include repetitions that are INVALID."""
 
     @property
     def id(self) -> str:
@@ -108,7 +117,7 @@ class CellRecord:
 
     @property
     def repetitions(self) -> tuple[TrialRecord, ...]:
-        """The repetitions that ended well: what summaries are made of."""
+        """The repetitions that ended well, INVALID ones too."""
         return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and trial.ok)
 
     @property
@@ -123,9 +132,32 @@ class CellRecord:
         return value if isinstance(value, int) else None
 
     @cached_property
+    def invalid(self) -> Mapping[str, Validity]:
+        """Name of each repetition that is INVALID -> why; raises `RecordError`."""
+        judged = {trial.name: trial.validity(self.limits) for trial in self.repetitions}
+        return {name: validity for name, validity in judged.items() if not validity.valid}
+
+    @property
+    def believed(self) -> tuple[TrialRecord, ...]:
+        """The repetitions that summaries are made of; raises `RecordError`."""
+        return tuple(trial for trial in self.repetitions if self.with_invalid or trial.name not in self.invalid)
+
+    @property
+    def validity(self) -> Validity:
+        """The verdict on the cell: all its findings, those of its repetitions too; raises `RecordError`."""
+        speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
+        own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
+        theirs = [
+            replace(finding, detail=f"{name} {finding.detail}")
+            for name, validity in self.invalid.items()
+            for finding in validity.findings
+        ]
+        return Validity((*own.findings, *theirs))
+
+    @cached_property
     def summaries(self) -> Mapping[str, Summary]:
         """Metric name -> summary over the repetitions that have a value; raises `RecordError`."""
-        measured = [trial.metrics.values for trial in self.repetitions]
+        measured = [trial.metrics.values for trial in self.believed]
         values = {name: [each[name] for each in measured if name in each] for name in METRICS}
         return {name: summarize(found) for name, found in values.items() if found}
 
@@ -193,7 +225,17 @@ class CampaignRecord:
     def cells(self) -> tuple[CellRecord, ...]:
         """Its cells, in the order of the manifest."""
         root = self.folder / files.CELLS
-        return tuple(CellRecord(entry, root.joinpath(*entry.id.split("/"))) for entry in self.document.cells)
+        return tuple(
+            CellRecord(entry, root.joinpath(*entry.id.split("/")), self._limits) for entry in self.document.cells
+        )
+
+    @property
+    def _limits(self) -> Limits:
+        """Those of the manifest; a manifest that is damaged is complained of where it is read for itself."""
+        try:
+            return self.manifest.measure.limits
+        except RecordError:
+            return Limits()
 
     def verify(self) -> None:
         """Check its own files and the records of all trials; raises `RecordError` for the first that was changed."""

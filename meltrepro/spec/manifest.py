@@ -299,6 +299,30 @@ class Want(StrEnum):
     off = "off"
 
 
+class Limits(Strict):
+    """What makes a trial INVALID, so that summaries leave it out. What a device does not show is not judged."""
+
+    min_tokens: int = Field(2, ge=0, description="Fewest tokens that a trial must generate.")
+    min_generation_s: float = Field(0, ge=0, description="Least time that generation must take.")
+    truncated: bool = Field(False, description="Whether turns may be cut off by the end of the context.")
+    throttle_events: float | None = Field(0, ge=0, description="Most times that CPUs may be slowed down by heat.")
+    memory_pressure: float | None = Field(0.1, ge=0, le=1, description="Most time in which a task may wait for memory.")
+    cpu_pressure: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Most time in which a task may wait for a CPU; the runner's own threads count too.",
+    )
+    temperature_c: float | None = Field(None, gt=0, lt=150, description="Hottest that any sensor may get.")
+    sample_share: float = Field(0.8, ge=0, le=1, description="Least part of the expected samples that must be there.")
+    bound: float | None = Field(
+        None, gt=0, description="Widest that the bound of a figure made of samples may be, as a share of it."
+    )
+    noise: float | None = Field(
+        0.1, gt=0, description="Largest coefficient of variation of generation speed over a cell's repetitions."
+    )
+
+
 class Measure(Strict):
     """Which metrics are asked for, and what happens where one cannot be had."""
 
@@ -311,6 +335,7 @@ class Measure(Strict):
         le=100,
         description="How often sensors are read on the device while a trial runs; a slow sensor is asked less often; 0: never.",
     )
+    limits: Limits = Limits()
     operators: bool = Field(False, description="Add one profiled trial per cell with per-operator times.")
 
 

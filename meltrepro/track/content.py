@@ -80,7 +80,7 @@ def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
     """How a cell stands; a record that cannot be read makes it fail with that reason."""
     try:
         good, bad = len(cell.repetitions), cell.failures
-        _ = cell.summaries, cell.unavailable
+        _ = cell.summaries, cell.unavailable, cell.validity
     except RecordError as error:
         return Standing(State.failed, error.message, damaged=True)
     ended = good + len(bad)
@@ -162,6 +162,7 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_
     if how.reason is not None:
         tags["meltrepro.reason"] = how.reason
     if not how.damaged:
+        tags["meltrepro.validity"] = str(cell.validity)
         tags |= {f"meltrepro.unavailable.{name}": reason for name, reason in cell.unavailable.items()}
     return {key: _short(value) for key, value in tags.items()}
 
@@ -172,7 +173,7 @@ def summary_points(cell: CellRecord) -> list[Point]:
     The median of a metric bears its plain name. Times are those of the trials, so that a summary of more trials is a
     later one. Raises `RecordError`.
     """
-    trials = cell.repetitions
+    trials = cell.believed
     if not trials:
         return []
     last_ms = max(_end_ms(trial) for trial in trials)

@@ -31,6 +31,7 @@ X86 = {
         "MemTotal:       24684084 kB\nMemFree:         100 kB\nMemAvailable:   24192088 kB\nSwapTotal:  2048 kB\n"
     ),
     "proc/loadavg": "0.52 0.58 0.59 1/467 12345\n",
+    "proc/stat": "cpu  10 0 5 12345 7 0 0 0 0 0\ncpu0 10 0 5 12345 7 0 0 0 0 0\n",
     "proc/sys/kernel/osrelease": "6.1.0-18-amd64\n",
     "proc/sys/kernel/random/boot_id": "be855b0b-4166-45d5-810c-2c6e7b325c83\n",
     "etc/os-release": 'NAME="Debian GNU/Linux"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
@@ -73,6 +74,7 @@ def test_an_x86_laptop(tmp_path: Path) -> None:
     assert linux.frequencies_khz(root) == {"cpu0": 2600000}
     assert linux.governors(root) == {"cpu0": "powersave", "cpu1": "performance"}
     assert linux.load_1min(root) == 0.52
+    assert linux.cpu_idle_s(root) == 123.45
     battery = linux.battery(root)
     assert battery is not None
     assert (battery.percent, battery.charging, battery.temperature_c) == (77, False, None)
@@ -107,6 +109,7 @@ def test_nothing_is_guessed_where_nothing_is(tmp_path: Path) -> None:
     assert linux.facts(tmp_path) == {"cpu_model": "unknown"}
     assert linux.temperatures_c(tmp_path) == {} == linux.frequencies_khz(tmp_path)
     assert linux.load_1min(tmp_path) is None
+    assert linux.cpu_idle_s(tmp_path) is None
     assert linux.memory_limit(tmp_path) is None
     assert linux.cpu_quota(tmp_path) is None
 
@@ -204,7 +207,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     bare = HostTarget(HostEntry(), disk=tmp_path, owner="x", root=tree(tmp_path / "bare", PI)).state()
     assert full.unavailable == {}
     assert set(bare.unavailable) == {
-        *("temperatures_c", "frequencies_khz", "governors", "load_1min", "memory_available_bytes", "battery")
+        *(
+            "temperatures_c",
+            "frequencies_khz",
+            "governors",
+            "load_1min",
+            "cpu_idle_s",
+            "memory_available_bytes",
+            "battery",
+        )
     }
     assert all(bare.unavailable.values())
     assert full.boot_id == "be855b0b-4166-45d5-810c-2c6e7b325c83"

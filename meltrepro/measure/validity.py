@@ -1,0 +1,151 @@
+"""Whether a trial's figures may be believed: VALID, or INVALID with every reason.
+
+Judged from the record whenever it is read, by the limits that the manifest declared before anything was measured. What
+is invalid stays on disk and is shown; summaries leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meltrepro.measure.metrics import Metrics
+from meltrepro.measure.samples import Recording
+from meltrepro.measure.sampling import period_s
+from meltrepro.measure.traces import Trace
+from meltrepro.spec.manifest import Limits
+from meltrepro.stats.summary import Summary
+
+SPEED = "generation_tps"
+"""The metric whose noise is judged."""
+_FEWEST_FOR_NOISE = 3
+
+
+class Reason(StrEnum):
+    """Why figures are not believed; each finding begins with one."""
+
+    too_few_tokens = "too-few-tokens"
+    too_short = "too-short"
+    truncated = "truncated"
+    throttled = "throttled"
+    memory_pressure = "memory-pressure"
+    cpu_pressure = "cpu-pressure"
+    too_hot = "too-hot"
+    missing_samples = "missing-samples"
+    sampler_died = "sampler-died"
+    faulty_sensor = "faulty-sensor"
+    uncertain = "uncertain"
+    noisy = "noisy"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason, with the value that was found and the one that is asked for."""
+
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Validity:
+    """The verdict on a trial or a cell."""
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return not self.findings
+
+    def __str__(self) -> str:
+        return "VALID" if self.valid else f"INVALID({'; '.join(map(str, self.findings))})"
+
+
+def judge_trial(trace: Trace, metrics: Metrics, recording: Recording | None, limits: Limits) -> Validity:
+    """The verdict on one trial that ended well."""
+    return Validity(
+        (
+            *_work(trace, limits),
+            *_device(metrics, limits),
+            *_samples(trace, recording, limits),
+            *_uncertain(metrics, limits),
+        )
+    )
+
+
+def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -> Validity:
+    """The verdict on the repetitions of a cell together: whether they agree; `values` are those of `speed`."""
+    if speed is None or len(values) < _FEWEST_FOR_NOISE or limits.noise is None:
+        return Validity()
+    mean = sum(values) / len(values)
+    cv = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 / mean if mean else 0.0
+    if cv <= limits.noise:
+        return Validity()
+    return Validity((Finding(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
+
+
+def _work(trace: Trace, limits: Limits) -> list[Finding]:
+    found = []
+    tokens = sum(turn.n_gen for turn in trace.turns)
+    if tokens < limits.min_tokens:
+        found.append(Finding(Reason.too_few_tokens, f"{tokens} generated, at least {limits.min_tokens}"))
+    seconds = sum(turn.token_ns[-1] - turn.token_ns[0] for turn in trace.turns if turn.token_ns) / 1e9
+    if seconds < limits.min_generation_s:
+        found.append(Finding(Reason.too_short, f"{seconds:.3g} s of generation, at least {limits.min_generation_s:g}"))
+    cut = sum(turn.stop == "context" for turn in trace.turns)
+    if cut and not limits.truncated:
+        found.append(Finding(Reason.truncated, f"{cut} of {len(trace.turns)} turns did not fit into the context"))
+    return found
+
+
+def _device(metrics: Metrics, limits: Limits) -> list[Finding]:
+    """A limit on what a device does not show is no finding: whoever needs it makes the metric required."""
+    checks = (
+        (Reason.throttled, "throttle_events", limits.throttle_events, "{:.0f} times, at most {:g}"),
+        (Reason.memory_pressure, "memory_pressure_share", limits.memory_pressure, "{:.1%} of the time, at most {:.1%}"),
+        (Reason.cpu_pressure, "cpu_pressure_share", limits.cpu_pressure, "{:.1%} of the time, at most {:.1%}"),
+        (Reason.too_hot, "temperature_max_c", limits.temperature_c, "{:.1f} degC, at most {:g}"),
+    )
+    return [
+        Finding(reason, text.format(metrics.values[name], limit))
+        for reason, name, limit, text in checks
+        if limit is not None and name in metrics.values and metrics.values[name] > limit
+    ]
+
+
+def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[Finding]:
+    if recording is None:
+        return []
+    found = []
+    if recording.end_ns is None:
+        found.append(Finding(Reason.sampler_died, "the samples have no end"))
+    names = [channel.name for channel in recording.header.channels]
+    found += [
+        Finding(Reason.faulty_sensor, f"{names[f.channel]} {f.kind}: {f.detail.strip()}") for f in recording.faults
+    ]
+    begin_ns, end_ns = trace.hello.t_ns, trace.done_ns
+    for series in recording.series:
+        if series.channel.name.startswith("process."):
+            continue  # the process comes and goes
+        expected = (end_ns - begin_ns) / 1e9 / period_s(series.channel.refresh_s, recording.header.rate_hz)
+        got = sum(begin_ns <= t <= end_ns for t in series.t_ns)
+        if expected >= 2 and got + 1 < limits.sample_share * expected:
+            found.append(
+                Finding(
+                    Reason.missing_samples, f"{series.channel.name} has {got} of {expected:.0f} while the runner ran"
+                )
+            )
+    return found
+
+
+def _uncertain(metrics: Metrics, limits: Limits) -> list[Finding]:
+    """Figures whose bound is too wide; the widest says enough."""
+    ratios = {name: bound / abs(metrics.values[name]) for name, bound in metrics.bounds.items() if metrics.values[name]}
+    wide = {name: ratio for name, ratio in ratios.items() if limits.bound is not None and ratio > limits.bound}
+    if not wide:
+        return []
+    name = max(wide, key=wide.__getitem__)
+    return [Finding(Reason.uncertain, f"{name} is known to {wide[name]:.1%} only, at most {limits.bound:.1%}")]

@@ -1,0 +1,154 @@
+"""The verdict on trials and cells: each reason by its own cause, and what is INVALID is in no summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.cli.summary import number
+from meltrepro.measure.events import parse_trace
+from meltrepro.measure.metrics import compute
+from meltrepro.measure.records import read_campaign
+from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
+from meltrepro.measure.series import Channel, Kind, Series
+from meltrepro.measure.traces import Trace
+from meltrepro.measure.validity import Reason, Validity, judge_cell, judge_trial
+from meltrepro.spec.campaign import MANIFEST
+from meltrepro.spec.manifest import Limits
+from meltrepro.stats.summary import summarize
+from meltrepro.track import content
+from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events
+from tests.unit.test_results_table import shown
+
+TRACE: Trace = parse_trace(as_lines(events(Trial(conversations=[[Turn(gaps_ns=(50 * MS,) * 99)]]))))
+HZ = 10
+
+
+def series(
+    name: str, value: Callable[[float], float], kind: Kind = "gauge", *, skip: tuple[float, float] = (2, 2)
+) -> Series:
+    """Samples at 10 Hz from the runner's start until after its end; `skip` leaves out a part of that time, in shares of it."""
+    begin, end = TRACE.hello.t_ns, TRACE.done_ns
+    times = [begin + i * 10**9 // HZ for i in range((end - begin) * HZ // 10**9 + 5)]
+    kept = tuple(t for t in times if not skip[0] <= (t - begin) / (end - begin) < skip[1])
+    return Series(Channel(name, "1", kind, name, None), kept, tuple(value((t - begin) / 1e9) for t in kept))
+
+
+def judge(*channels: Series, limits: Limits | None = None, **changes: object) -> Validity:
+    header = Header("test", HZ, tuple(each.channel for each in channels), None)
+    recording = Recording(header, channels, (), TRACE.done_ns, 0.01, torn=False)
+    recording = replace(recording, **changes)  # type: ignore[arg-type]
+    return judge_trial(TRACE, compute(TRACE, recording), recording, limits or Limits())
+
+
+def reasons(validity: Validity) -> list[Reason]:
+    return [finding.reason for finding in validity.findings]
+
+
+def test_a_good_trial_is_valid() -> None:
+    assert str(judge(series("memory.available", lambda _: 1e9))) == "VALID"
+    assert judge_trial(TRACE, compute(TRACE), None, Limits()).valid
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason", "detail"),
+    [
+        (Limits(min_tokens=101), Reason.too_few_tokens, "100 generated, at least 101"),
+        (Limits(min_generation_s=5), Reason.too_short, "4.95 s of generation, at least 5"),
+    ],
+)
+def test_too_little_work(limits: Limits, reason: Reason, detail: str) -> None:
+    (finding,) = judge(limits=limits).findings
+    assert (finding.reason, finding.detail) == (reason, detail)
+
+
+def test_an_answer_that_was_cut_off() -> None:
+    (turn,) = TRACE.turns
+    (conversation,) = TRACE.conversations
+    cut = replace(TRACE, conversations=(replace(conversation, turns=(replace(turn, stop="context"),)),))
+    assert reasons(judge_trial(cut, compute(cut), None, Limits())) == [Reason.truncated]
+    assert judge_trial(cut, compute(cut), None, Limits(truncated=True)).valid
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "limits", "reason"),
+    [
+        ("throttled.cpu0", lambda t: float(t > 2), "counter", Limits(), Reason.throttled),
+        ("pressure.memory", lambda t: 0.2 * t, "counter", Limits(), Reason.memory_pressure),
+        ("pressure.cpu", lambda t: 0.5 * t, "counter", Limits(cpu_pressure=0.4), Reason.cpu_pressure),
+        ("temperature.cpu", lambda t: 50 + 10 * t, "gauge", Limits(temperature_c=60), Reason.too_hot),
+    ],
+)
+def test_a_device_in_trouble(
+    name: str, value: Callable[[float], float], kind: Kind, limits: Limits, reason: Reason
+) -> None:
+    assert reasons(judge(series(name, value, kind), limits=limits)) == [reason]
+    assert judge(series(name, lambda _: 1.0, kind), limits=limits).valid
+    generous = Limits(throttle_events=5, memory_pressure=0.9, cpu_pressure=0.9, temperature_c=140)
+    assert judge(series(name, value, kind), limits=generous).valid
+
+
+def test_what_a_device_does_not_show_is_not_judged() -> None:
+    assert judge(limits=Limits(temperature_c=1, cpu_pressure=0, memory_pressure=0)).valid
+
+
+def test_samples_that_are_missing_or_wrong() -> None:
+    gap = judge(series("memory.available", lambda _: 1.0, skip=(0.3, 0.7)))
+    (finding,) = gap.findings
+    assert finding.reason is Reason.missing_samples
+    assert "memory.available has " in finding.detail
+    assert judge(series("memory.available", lambda _: 1.0, skip=(0.3, 0.4))).valid
+    assert judge(series("process.rss_anon", lambda _: 1.0, skip=(0.3, 0.9))).valid, "a process comes and goes"
+    good = series("memory.available", lambda _: 1.0)
+    assert reasons(judge(good, end_ns=None)) == [Reason.sampler_died]
+    fault = Fault(TRACE.hello.t_ns, 0, FaultKind.vanished, "No such file\n")
+    (finding,) = judge(good, faults=(fault,)).findings
+    assert str(finding) == "faulty-sensor: memory.available vanished: No such file"
+
+
+def test_a_figure_that_is_hardly_known() -> None:
+    power = series("meter.power", lambda t: 5.0 + 5 * (round(t) % 2))
+    power = replace(power, channel=replace(power.channel, unit="W"))
+    assert judge(power, limits=Limits(bound=0.9)).valid
+    (finding,) = judge(power, limits=Limits(bound=0.0001)).findings
+    assert finding.reason is Reason.uncertain
+    assert "is known to" in finding.detail
+
+
+@given(st.lists(st.floats(1, 100), min_size=1, max_size=12))
+def test_noise_over_repetitions(values: list[float]) -> None:
+    mean = sum(values) / len(values)
+    cv = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5 / mean
+    found = judge_cell(summarize(values), values, Limits(noise=0.2))
+    assert found.valid == (len(values) < 3 or cv <= 0.2 + 1e-12)
+    assert judge_cell(summarize(values), values, Limits(noise=None)).valid
+
+
+def test_what_is_invalid_is_shown_and_in_no_summary(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path, [Cell("q8_0", 40), Cell("q4_0", trial=Trial(conversations=[[Turn(gaps_ns=())]]))])
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["measure"]["limits"]["min_tokens"] = 5
+    path.write_text(json.dumps(manifest))
+    campaign = read_campaign(folder)
+    good, bad = campaign.cells
+    assert good.validity.valid
+    assert set(bad.invalid) == {"r000", "r001", "r002"}
+    assert bad.summaries == {}
+    assert len(bad.repetitions) == 3
+    assert "r001 1 generated, at least 5" in str(bad.validity)
+    assert replace(bad, with_invalid=True).summaries["prompt_tokens"].n == 3
+    text = shown(folder)
+    assert "q4_0: INVALID(too-few-tokens: r000 1 generated, at least 5" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("q4_0 ")]
+    assert row[1:3] == ["0/3", "-"]
+    assert number(good.summaries["generation_tps"].median) in text
+    tags = content.cell_tags(campaign, bad, content.standing(campaign, bad), "host")
+    assert tags["meltrepro.validity"].startswith("INVALID(too-few-tokens")
+    assert content.summary_points(bad) == []
