@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("sync", "Log records to MLflow that are not there yet."),
         _command("ui", "Start the MLflow UI on a free local port."),
         _command("compare", "Compare campaigns metric by metric."),
+        _command("trace", "Write trials as Perfetto traces."),
         _command("replay", "Repeat a campaign; say whether it reproduces."),
         _command("bundle", "Pack, verify and import campaigns as one file.", "app"),
         _command("gc", "Free space in the store."),

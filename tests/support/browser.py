@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_FLAGS = (
+REAL_TIME = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -21,6 +21,10 @@ _FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
     "--window-size=1700,2200",
+)
+"""Flags of a page whose clock is everybody's."""
+_FLAGS = (
+    *REAL_TIME,
     # Milliseconds of the page's own clock, which stands still while it waits for the server.
     "--virtual-time-budget=25000",
 )

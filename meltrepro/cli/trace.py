@@ -1,0 +1,54 @@
+"""`meltrepro trace`: trials as Perfetto traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meltrepro import settings as settings_module
+
+if TYPE_CHECKING:
+    from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+
+SUFFIX = ".perfetto-trace"
+
+
+def command(
+    campaign: Annotated[
+        str, typer.Argument(metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.")
+    ] = "last",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Cells to take: a pattern or a part of an id.", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path(),
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Every trial, not only the first repetition and the profiled one of each cell."),
+    ] = False,
+) -> None:
+    """Write trials as Perfetto traces, to be opened in ui.perfetto.dev: phases, tokens, operators, sensors."""
+    from meltrepro.measure.perfetto import perfetto_trace
+    from meltrepro.measure.records import find_campaign, read_campaign
+    from meltrepro.plan.only import Selection
+    from meltrepro.store.atomic import make_folder, write_bytes
+
+    settings = settings_module.load()
+    found = read_campaign(find_campaign(settings.records, campaign)).restricted(Selection(only or ()).wants)
+    make_folder(output)
+    for cell, trial in _trials(found, everything=everything):
+        path = output / f"{cell.id.replace('/', ',')},{trial.name}{SUFFIX}"
+        write_bytes(path, perfetto_trace(trial.trace(), trial.recording(), f"{cell.id} {trial.name}"))
+        typer.echo(str(path))
+
+
+def _trials(campaign: CampaignRecord, *, everything: bool) -> Iterator[tuple[CellRecord, TrialRecord]]:
+    from meltrepro.measure.records import Kind
+
+    for cell in campaign.cells:
+        profiled = [trial for trial in cell.trials if trial.kind is Kind.profile and trial.ok]
+        for trial in [t for t in cell.trials if t.ok] if everything else [*cell.repetitions[:1], *profiled]:
+            yield cell, trial
