@@ -40,11 +40,11 @@ POWER_OF = "generation_tps"
 
 def designs(repetitions: int) -> dict[str, Design]:
     """What `compare` declares, and the same with all of the error rate for the one look that finished campaigns need."""
-    once = {"minimum": repetitions, "maximum": repetitions}
+    once = Design(minimum=repetitions, maximum=repetitions)
     return {
         "margin 5 %": Design(margin=0.05),
-        "margin 5 %, one look": Design(margin=0.05, **once),
-        "margin 1 %, one look": Design(margin=0.01, **once),
+        "margin 5 %, one look": replace(once, margin=0.05),
+        "margin 1 %, one look": replace(once, margin=0.01),
     }
 
 

@@ -31,7 +31,7 @@ def gauge(power: Power, seconds: float, rate_hz: float, **how: float) -> Supply:
 
 def check(found: Amount, truth: float) -> None:
     """Within 1 % of the truth, or within the stated bound."""
-    assert abs(found.value - truth) <= max(0.01 * abs(truth), found.bound * (1 + 1e-6)), (found, truth)
+    assert abs(found.value - truth) <= max(0.01 * abs(truth), found.bound * (1 + 1e-6), 1e-9), (found, truth)
 
 
 levels = st.lists(st.tuples(st.floats(0.5, 8), st.floats(0.1, 15)), min_size=3, max_size=8)
