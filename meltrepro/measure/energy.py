@@ -13,20 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.integrals import (
-    Amount,
-    Integral,
-    Limits,
-    Unavailable,
-    Why,
-    check_spans,
-    gaps_in,
-    integrate,
-)
+from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why, advance, integrate
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Channel, Series
 from meltrepro.measure.traces import Span
 
+PLATFORM = "energy.psys"
+"""Counts what the packages count as well, and more; used where it is alone."""
 POWER, ENERGY, CURRENT, VOLTAGE = "W", "J", "A", "V"
 MOST_W = 2000.0
 """No phone, board or desk machine draws more; a larger value has another unit."""
@@ -60,6 +53,8 @@ def supply_of(recording: Recording) -> Supply:
     if power is not None:
         return Supply("power", _plausible(_positive(power)), None, _positive(current) if current else None)
     counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
+    packages = [s for s in counters if s.channel.name != PLATFORM]
+    counters = packages or counters
     if counters:
         return Supply("energy-counter", None, _summed([_unwrapped(series) for series in counters]), None)
     if current is not None and voltage is not None:
@@ -75,7 +70,7 @@ def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: floa
     if supply.power is not None:
         return integrate(supply.power, spans, limits, clock_ns)
     assert supply.counter is not None
-    return _difference(supply.counter, spans, limits, clock_ns)
+    return advance(supply.counter, spans, limits, clock_ns)
 
 
 def charge(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
@@ -142,48 +137,9 @@ def _summed(counters: Sequence[Series]) -> Series:
     return replace(first, values=tuple(values))
 
 
-def _difference(counter: Series, spans: Sequence[Span], limits: Limits, clock_ns: float) -> Integral:
-    """What a counter grew by. Between two samples it is taken to grow evenly: an edge between them is wrong by at most
-    the part of their step that lies on the longer side of it."""
-    duration_s = check_spans(spans, limits, clock_ns)
-    reach_ns = round(clock_ns + (counter.channel.refresh_s or 0.0) * 1e9)
-    total, bound, samples, gap_s, peak = 0.0, 0.0, 0, 0.0, 0.0
-    for span in spans:
-        if not counter.t_ns[0] <= span.begin_ns <= span.end_ns <= counter.t_ns[-1]:
-            raise Unavailable(Why.no_samples, f"the samples of {counter.channel.name} do not cover the phase")
-        total += _at(counter, span.end_ns) - _at(counter, span.begin_ns)
-        bound += sum(_edge(counter, edge, reach_ns) for edge in (span.begin_ns, span.end_ns))
-        first, last = bisect_right(counter.t_ns, span.begin_ns), bisect_right(counter.t_ns, span.end_ns)
-        samples += last - first
-        gap_s += sum(gap.end_ns - gap.begin_ns for gap in gaps_in(counter.t_ns, span, limits.gap_s)) / 1e9
-        for i in range(max(1, first), min(last + 1, len(counter))):
-            step_s = (counter.t_ns[i] - counter.t_ns[i - 1]) / 1e9
-            peak = max(peak, (counter.values[i] - counter.values[i - 1]) / step_s)
-    if samples < limits.fewest:
-        raise Unavailable(Why.no_samples, f"{samples} samples in a phase of {duration_s:.3g} s")
-    return Integral(
-        total=Amount(total, bound),
-        mean=Amount(total / duration_s, bound / duration_s),
-        peak=peak,
-        duration_s=duration_s,
-        samples=samples,
-        gap_s=gap_s,
-    )
-
-
 def _at(counter: Series, t: int) -> float:
     i = min(max(bisect_right(counter.t_ns, t) - 1, 0), len(counter) - 1)
     if i == len(counter) - 1:
         return counter.values[i]
     share = (t - counter.t_ns[i]) / (counter.t_ns[i + 1] - counter.t_ns[i])
     return counter.values[i] + min(max(share, 0.0), 1.0) * (counter.values[i + 1] - counter.values[i])
-
-
-def _edge(counter: Series, t: int, reach_ns: int) -> float:
-    """How wrong the counter's value at an edge may be."""
-    i = min(max(bisect_right(counter.t_ns, t) - 1, 0), max(len(counter) - 2, 0))
-    step = counter.values[i + 1] - counter.values[i]
-    share = (t - counter.t_ns[i]) / (counter.t_ns[i + 1] - counter.t_ns[i])
-    exact = share in (0.0, 1.0)
-    moved = max(_at(counter, t + reach_ns) - _at(counter, t), _at(counter, t) - _at(counter, t - reach_ns))
-    return moved + (0.0 if exact else step * max(share, 1 - share))
