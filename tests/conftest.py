@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from meltrepro.track import quiet
 
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
 """Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
+# No test is timed. On CI examples are the same every time: its verdict must not hang on chance. Elsewhere they are new.
+settings.register_profile("meltrepro", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("meltrepro")
 REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
 
 

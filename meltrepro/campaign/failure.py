@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.campaign.gates import GateClosed, Watch
+from meltrepro.campaign.meter import MeterError
 from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.spec import record
 from meltrepro.targets.base import TrialResult
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     incomplete = "incomplete-events"
     unmeasured = "metric-unavailable"
     target = "target-error"
+    meter = "meter-error"
     gate = "gate-closed"
     too_hot = "too-hot"
 
@@ -93,6 +95,11 @@ def of_missing(missing: Mapping[str, str]) -> Failure | None:
 def of_error(error: MeltreproError) -> Failure:
     """What went wrong where the target itself gave up."""
     return Failure(Kind.target, f"{type(error).__name__}: {error.message}", error.transient)
+
+
+def of_meter(error: MeterError) -> Failure:
+    """What went wrong where an external meter shows nothing that can be used."""
+    return Failure(Kind.meter, error.message)
 
 
 def of_gate(error: GateClosed) -> Failure:

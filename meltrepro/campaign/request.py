@@ -9,7 +9,7 @@ from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turn
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Protocol
+from meltrepro.spec.manifest import Meter, Protocol
 from meltrepro.spec.record import Request, RequestSampling
 
 Conversations = Sequence[Sequence[str]]
@@ -48,6 +48,7 @@ def make_requests(
             rendered[cell.model.chat_template, cell.workload_name],
             threads=cell.target.threads or devices[cell.target_name].cores,
             protocol=plan.manifest.protocol,
+            meter=cell.target.meter,
         )
         for cell in plan.cells
     }
@@ -58,7 +59,9 @@ def request_digest(request: Request) -> str:
     return digest_of(request.model_dump(mode="json", exclude={"model"}, exclude_none=True))
 
 
-def _request(cell: Cell, conversations: list[list[str]], *, threads: int, protocol: Protocol) -> Request:
+def _request(
+    cell: Cell, conversations: list[list[str]], *, threads: int, protocol: Protocol, meter: Meter | None
+) -> Request:
     workload, sampling = cell.workload, cell.workload.sampling
     return Request(
         model="",
@@ -79,4 +82,5 @@ def _request(cell: Cell, conversations: list[list[str]], *, threads: int, protoc
         conversations=conversations,
         turn_pause_ms=round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=round(1000 * protocol.conversation_pause_s),
+        sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
     )

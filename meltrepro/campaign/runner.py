@@ -22,7 +22,7 @@ from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 from meltrepro.store.atomic import writing
 
-_SHOWN = ("prefill_tps", "generation_tps")
+_SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
 """Metrics that are told while a campaign runs."""
 
 

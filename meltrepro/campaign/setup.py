@@ -13,6 +13,7 @@ import meltrepro
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import new_id
+from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
@@ -44,6 +45,8 @@ class Setup:
     """By node id: the files to keep of its build (Dockerfile, build.sh, build.log), by name."""
     conversations: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     """By workload: its prompts, so that the recorded manifest needs no other file."""
+    meters: Mapping[str, FileMeter] = field(default_factory=dict)
+    """External meters by target name."""
     only: tuple[str, ...] = ()
     tracking: bool = True
 
@@ -69,6 +72,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
             sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
+            meter=setup.meters.get(cell.target_name),
         )
         for cell in setup.plan.cells
     }

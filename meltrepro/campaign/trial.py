@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign import failure, gates
+from meltrepro.campaign import clocks, failure, gates
+from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.schedule import Trial
 from meltrepro.errors import MeltreproError, RecordError, StoreError
@@ -51,6 +52,8 @@ class CellRun:
     """Time at rest before the runner starts, with the sampler running."""
     sampling: bytes | None = None
     """The sampler's plan; `None` to sample nothing."""
+    meter: FileMeter | None = None
+    """What measures the device's power from outside."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,29 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: ga
     try:
         gates.wait(run.gates, run.target, run.facts.cores, waiting)
         started_wall_ns, started = time.time_ns(), time.monotonic()
+        before = clocks.compare(run.target)
+        metering = run.meter.begin() if run.meter else None
         with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
             time.sleep(run.idle_s)
             states.append(run.target.state())
             result = run.target.run_trial(job)
             exit_code = result.exit_code
             states.append(run.target.state())
+        readings = clocks.readings(before, clocks.compare(run.target))
+        write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s)
         if failed is None:
             samples = folder / record.SAMPLES
-            metrics = compute(read_trace(folder / record.EVENTS), read_samples(samples) if samples.exists() else None)
+            trace = read_trace(folder / record.EVENTS)
+            metered = metering.end(folder / record.METER, trace, readings) if metering else None
+            metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
     except StoreError:
         raise
     except gates.GateClosed as error:
         failed = failure.of_gate(error)
+    except MeterError as error:
+        failed = failure.of_meter(error)
     except RecordError as error:
         failed = failure.of_events(error)
     except MeltreproError as error:

@@ -20,6 +20,9 @@ def command(
     ] = "text",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     margin: Annotated[float, typer.Option(help="Largest relative difference that counts as the same.")] = 0.05,
+    with_invalid: Annotated[
+        bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
+    ] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
@@ -33,7 +36,7 @@ def command(
         raise UsageError("expected at least two campaigns", hint="for example: meltrepro compare last ID")
     settings = settings_module.load()
     folders = [find_campaign(settings.records, name) for name in campaigns]
-    first, *others = (read_campaign(folder) for folder in folders)
+    first, *others = (read_campaign(folder, with_invalid=with_invalid) for folder in folders)
     comparisons = [compare(first, other, Design(margin=margin)) for other in others]
     if output_format == "json":
         result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"

@@ -248,6 +248,11 @@ def _number(step: Step) -> str:
 
 def _speed(step: Step) -> str:
     speed, took = step.detail.get("generation_tps"), step.detail.get("duration_s")
-    if isinstance(speed, float):
-        return f"{speed:.1f} tok/s"
-    return duration(took) if isinstance(took, float) else "done"
+    if not isinstance(speed, float):
+        return duration(took) if isinstance(took, float) else "done"
+    shown = [f"{speed:.1f} tok/s"]
+    for name, unit in (("temperature_max_c", "°C"), ("generation_power_w", "W")):
+        value = step.detail.get(name)
+        if isinstance(value, float):
+            shown.append(f"{value:.1f} {unit}")
+    return ", ".join(shown)

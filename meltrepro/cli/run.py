@@ -83,6 +83,7 @@ def prepare(
     `requests` by cell are taken as they are, for a replay; else they follow from the manifest. `anew` is that of
     `Session.build`.
     """
+    from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.setup import Setup
     from meltrepro.spec.lock import dump_lock
@@ -107,6 +108,11 @@ def prepare(
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(session.completed(built.lock).narrowed(built.artifacts, recipes)),
         builds=_kept_files(built, session.workshop.store),
+        meters={
+            name: FileMeter(loaded.path.parent / target.meter.file, target.meter)
+            for name, target in loaded.manifest.targets.items()
+            if target.meter is not None
+        },
         conversations=conversations,
         only=only,
         tracking=tracked,

@@ -36,8 +36,8 @@ _COLUMNS = (
 )
 
 
-def show_results(campaign: Path, out: Console | None = None) -> None:
-    """Print the results of a campaign folder; raises `RecordError` where it is damaged."""
+def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bool = False) -> None:
+    """Print the results of a campaign folder, INVALID repetitions only if asked for; raises `RecordError` where it is damaged."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -47,7 +47,7 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     out = out or Console(highlight=False)
     if not out.is_terminal:
         out.width = 10_000
-    record = read_campaign(campaign)
+    record = read_campaign(campaign, with_invalid=with_invalid)
     pattern, names = short_names([cell.id for cell in record.cells])
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")
@@ -65,6 +65,9 @@ def show_results(campaign: Path, out: Console | None = None) -> None:
     for name, cell in zip(names, record.cells, strict=True):
         if not cell.validity.valid:
             out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
+        for found in cell.steadiness:
+            for remark in found.remarks():
+                out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
     for name, cell in zip(names, record.cells, strict=True):
         for breakdown in cell.profiles.values():
             _show_operators(name, breakdown, cell.profile_slowdown, out)

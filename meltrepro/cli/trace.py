@@ -41,7 +41,7 @@ def command(
     make_folder(output)
     for cell, trial in _trials(found, everything=everything):
         path = output / f"{cell.id.replace('/', ',')},{trial.name}{SUFFIX}"
-        write_bytes(path, perfetto_trace(trial.trace(), trial.recording(), f"{cell.id} {trial.name}"))
+        write_bytes(path, perfetto_trace(trial.trace(), trial.recordings(), f"{cell.id} {trial.name}"))
         typer.echo(str(path))
 
 

@@ -68,8 +68,9 @@ def align(
     import numpy as np
 
     _check(trace, pulses)
-    # The mark with as much rest around it as its longest pulse, so that its outer edges count.
+    # The mark with rest around it, so that its outer edges count; not more than between pulses, as work may lie beyond.
     margin_ns = max(pulse.end_ns - pulse.begin_ns for pulse in pulses)
+    margin_ns = min([margin_ns, *(after.begin_ns - before.end_ns for before, after in pairwise(pulses))])
     begin_ns, end_ns = pulses[0].begin_ns - margin_ns, pulses[-1].end_ns + margin_ns
     step_ns = float(np.median(np.diff(np.asarray(trace.t_ns, dtype=np.int64))))
     shortest_ns = min(pulse.end_ns - pulse.begin_ns for pulse in pulses)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.integrals import Amount
+from meltrepro.measure.metering import Metered
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Series
 from meltrepro.measure.traces import Memory, Span, Trace, Turn
@@ -25,9 +26,10 @@ class NoValue(Exception):
 class Facts:
     """What several metrics of one trial are made of, worked out once."""
 
-    def __init__(self, trace: Trace, recording: Recording | None = None) -> None:
+    def __init__(self, trace: Trace, recording: Recording | None = None, metered: Metered | None = None) -> None:
         self.trace = trace
         self.recording = recording
+        self.metered = metered
         self.turns = trace.turns
 
     @cached_property
@@ -67,6 +69,16 @@ class Facts:
         if self.recording is None:
             raise NoValue("nothing was sampled")
         return self.recording
+
+    @property
+    def powered(self) -> tuple[Recording, Callable[[int, int], float]]:
+        """What shows the device's power, a meter before the device's own sensors, and how far its clock may be off (ns)
+        between two moments."""
+        if self.metered is None:
+            return self.recorded, lambda begin_ns, end_ns: 0.0
+        if self.metered.recording is None:
+            raise NoValue(f"the meter's samples have no place in time: {self.metered.problem}")
+        return self.metered.recording, self.metered.bound_ns
 
     def sampled(self, name: str) -> Sequence[Series]:
         """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""

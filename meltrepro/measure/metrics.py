@@ -16,6 +16,7 @@ from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED
 from meltrepro.measure.catalog.work import WORK
 from meltrepro.measure.integrals import Amount
+from meltrepro.measure.metering import Metered
 from meltrepro.measure.metric import Facts, Metric, NoValue
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.traces import Trace
@@ -32,9 +33,12 @@ class Metrics:
     """Metric name -> how far from it the truth may be, in its unit, where clocks, gaps and rates of samples leave doubt."""
 
 
-def compute(trace: Trace, recording: Recording | None = None) -> Metrics:
-    """Every metric of a trial, from its events and samples; each name is either in `values` or in `unavailable`."""
-    facts = Facts(trace, recording)
+def compute(trace: Trace, recording: Recording | None = None, metered: Metered | None = None) -> Metrics:
+    """Every metric of a trial, from its events, the device's samples and those of a meter.
+
+    Each name is either in `values` or in `unavailable`.
+    """
+    facts = Facts(trace, recording, metered)
     values: dict[str, float] = {}
     unavailable: dict[str, str] = {}
     bounds: dict[str, float] = {}

@@ -23,14 +23,14 @@ _UNITS = {"degC": "°C"}
 """Where Perfetto's users write a unit differently."""
 
 
-def perfetto_trace(trace: Trace, recording: Recording | None, name: str) -> bytes:
-    """The content of a `.perfetto-trace` file; `name` is that of the trial."""
+def perfetto_trace(trace: Trace, recordings: Sequence[Recording], name: str) -> bytes:
+    """The content of a `.perfetto-trace` file, from events and samples on one clock; `name` is that of the trial."""
     writer = _Writer(trace, name)
     writer.phases()
     writer.tokens()
     writer.operators()
     writer.memory()
-    if recording is not None:
+    for recording in recordings:
         writer.samples(recording)
     return writer.finish()
 

@@ -18,16 +18,20 @@ from pydantic import ValidationError
 
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.events import read_trace
+from meltrepro.measure.metering import Metered, jump_s, on_device_clock
+from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
 from meltrepro.measure.samples import Recording, read_samples
+from meltrepro.measure.steadiness import WATCHED, Steadiness, steadiness
 from meltrepro.measure.traces import OperatorPhase, Trace
-from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_trial
+from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_trial
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
 from meltrepro.spec.manifest import Limits, Manifest
-from meltrepro.spec.record import Outcome, TrialState
+from meltrepro.spec.record import ClockReadings, Outcome, TrialState
+from meltrepro.stats.stability import Components, components
 from meltrepro.stats.summary import Summary, summarize
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
@@ -74,6 +78,28 @@ class TrialRecord:
         sampled = record.SAMPLES in self.outcome.files or (self.folder / record.SAMPLES).exists()
         return read_samples(self.file(record.SAMPLES)) if sampled else None
 
+    def readings(self) -> ClockReadings | None:
+        """How the clocks compared before and after; `None` where nobody looked. Raises `RecordError`."""
+        if record.CLOCKS not in self.outcome.files:
+            return None
+        path = self.file(record.CLOCKS)
+        try:
+            return ClockReadings.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
+
+    def metered(self) -> Metered | None:
+        """What a meter showed meanwhile, on the device's clock; `None` without a meter. Raises `RecordError`."""
+        if record.METER not in self.outcome.files:
+            return None
+        return on_device_clock(read_samples(self.file(record.METER)), self.trace(), self.readings())
+
+    def recordings(self) -> tuple[Recording, ...]:
+        """All that was sampled meanwhile, on the device's clock; raises `RecordError`."""
+        metered = self.metered()
+        found = (self.recording(), metered.recording if metered else None)
+        return tuple(recording for recording in found if recording is not None)
+
     def file(self, name: str) -> Path:
         """The path of one of its files, unchanged since the trial ended; raises `RecordError`."""
         return _unchanged(self.folder / name, self.outcome.files.get(name))
@@ -86,11 +112,15 @@ class TrialRecord:
     @cached_property
     def metrics(self) -> Metrics:
         """What it measured; raises `RecordError`."""
-        return compute(self.trace(), self.recording())
+        return compute(self.trace(), self.recording(), self.metered())
 
     def validity(self, limits: Limits) -> Validity:
-        """Whether its figures may be believed; raises `RecordError`."""
-        return judge_trial(self.trace(), self.metrics, self.recording(), limits)
+        """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
+        if not self.ok:
+            return judge_failure(self.outcome.reason or "")
+        readings = self.readings()
+        jumped_s = jump_s(readings) if readings else 0.0
+        return judge_trial(self.trace(), self.metrics, self.recording(), limits, self.metered(), jumped_s)
 
 
 @dataclass(frozen=True)
@@ -147,9 +177,10 @@ class CellRecord:
         """The verdict on the cell: all its findings, those of its repetitions too; raises `RecordError`."""
         speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
         own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
+        failed = {trial.name: trial.validity(self.limits) for trial in self.failures}
         theirs = [
             replace(finding, detail=f"{name} {finding.detail}")
-            for name, validity in self.invalid.items()
+            for name, validity in sorted({**self.invalid, **failed}.items())
             for finding in validity.findings
         ]
         return Validity((*own.findings, *theirs))
@@ -170,6 +201,26 @@ class CellRecord:
                 if name not in self.summaries:
                     reasons.setdefault(name, reason)
         return reasons
+
+    @cached_property
+    def steadiness(self) -> tuple[Steadiness, ...]:
+        """Of the metrics that are watched: outliers, drift over the campaign, dependence; raises `RecordError`."""
+        found = []
+        for name in WATCHED:
+            values = [
+                (trial.name, trial.outcome.started_wall_ns / 1e9, trial.metrics.values[name])
+                for trial in self.believed
+                if name in trial.metrics.values
+            ]
+            if values:
+                found.append(steadiness(name, values))
+        return tuple(found)
+
+    @cached_property
+    def token_spread(self) -> Components | None:
+        """Spread of the time between tokens (ms) within trials and between them; raises `RecordError`."""
+        gaps = [[gap / 1e6 for turn in trial.trace().turns for gap in token_gaps_ns(turn)] for trial in self.believed]
+        return components(gaps)
 
     @property
     def profiles(self) -> Mapping[OperatorPhase, Breakdown]:
@@ -211,6 +262,8 @@ class CampaignRecord:
 
     folder: Path
     document: CampaignDocument
+    with_invalid: bool = False
+    """Whether summaries are to include repetitions that are INVALID."""
 
     @property
     def id(self) -> str:
@@ -226,7 +279,8 @@ class CampaignRecord:
         """Its cells, in the order of the manifest."""
         root = self.folder / files.CELLS
         return tuple(
-            CellRecord(entry, root.joinpath(*entry.id.split("/")), self._limits) for entry in self.document.cells
+            CellRecord(entry, root.joinpath(*entry.id.split("/")), self._limits, self.with_invalid)
+            for entry in self.document.cells
         )
 
     @property
@@ -252,7 +306,7 @@ class CampaignRecord:
     def restricted(self, wanted: Callable[[str], bool]) -> CampaignRecord:
         """The same campaign with those cells alone whose id is wanted."""
         cells = [entry for entry in self.document.cells if wanted(entry.id)]
-        return CampaignRecord(self.folder, self.document.model_copy(update={"cells": cells}))
+        return replace(self, document=self.document.model_copy(update={"cells": cells}))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -270,8 +324,8 @@ class CampaignRecord:
             raise RecordError(f"{path} is damaged: {_first(error)}") from error
 
 
-def read_campaign(folder: Path) -> CampaignRecord:
-    """The campaign in a folder; raises `RecordError` where there is none or its description is damaged."""
+def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord:
+    """The campaign in a folder, summed up without its INVALID repetitions unless they are asked for; raises `RecordError` where there is none or its description is damaged."""
     path = folder / files.CAMPAIGN
     try:
         document = files.parse_campaign(path.read_bytes())
@@ -290,7 +344,7 @@ def read_campaign(folder: Path) -> CampaignRecord:
         parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
         if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):
             raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(parts)!r}")
-    return CampaignRecord(folder, document)
+    return CampaignRecord(folder, document, with_invalid)
 
 
 def campaign_folders(records: Path) -> list[Path]:

@@ -66,6 +66,9 @@ class Header:
     overhead: float | None
     """CPU time of the sampler per wall time (share of one core), from sweeps before the first; `None`: not measured."""
     clock: str = "monotonic"
+    """Whose time the samples have: `monotonic` is the device's; of meters see docs/sampling.md."""
+    clock_bound_s: float = 0.0
+    """How far that clock may be from the one it is named after."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,7 @@ class _Parser:
             channels=channels,
             overhead=None if overhead is None else self._number_from(overhead, "overhead"),
             clock=self._text(value.get("clock"), "clock"),
+            clock_bound_s=self._number_from(value.get("clock_bound_s", 0.0), "clock_bound_s"),
         )
 
     def _read_channel(self, value: Any) -> Channel:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.sampling import period_s
@@ -20,6 +21,10 @@ from meltrepro.stats.summary import Summary
 SPEED = "generation_tps"
 """The metric whose noise is judged."""
 _FEWEST_FOR_NOISE = 3
+_NEVER_CONSTANT = ("W", "A")
+"""Units of gauges that show a working meter by their noise."""
+_STUCK_PERIODS = 20
+"""Samples in a row, at the source's own rate, from which on an unchanged value is no chance."""
 
 
 class Reason(StrEnum):
@@ -35,6 +40,8 @@ class Reason(StrEnum):
     missing_samples = "missing-samples"
     sampler_died = "sampler-died"
     faulty_sensor = "faulty-sensor"
+    clock_jumped = "clock-jumped"
+    clock_unknown = "clock-unknown"
     uncertain = "uncertain"
     noisy = "noisy"
 
@@ -43,7 +50,8 @@ class Reason(StrEnum):
 class Finding:
     """One reason, with the value that was found and the one that is asked for."""
 
-    reason: Reason
+    reason: str
+    """A `Reason`, or why the trial failed (`campaign.failure.Kind`)."""
     detail: str
 
     def __str__(self) -> str:
@@ -64,16 +72,31 @@ class Validity:
         return "VALID" if self.valid else f"INVALID({'; '.join(map(str, self.findings))})"
 
 
-def judge_trial(trace: Trace, metrics: Metrics, recording: Recording | None, limits: Limits) -> Validity:
-    """The verdict on one trial that ended well."""
+def judge_trial(
+    trace: Trace,
+    metrics: Metrics,
+    recording: Recording | None,
+    limits: Limits,
+    metered: Metered | None = None,
+    jumped_s: float = 0.0,
+) -> Validity:
+    """The verdict on one trial that ended well; `jumped_s` is how far clocks moved apart meanwhile."""
     return Validity(
         (
             *_work(trace, limits),
             *_device(metrics, limits),
             *_samples(trace, recording, limits),
+            *_samples(trace, metered.recording if metered else None, limits),
+            *_clocks(metered, jumped_s, limits),
             *_uncertain(metrics, limits),
         )
     )
+
+
+def judge_failure(reason: str) -> Validity:
+    """The verdict on a trial that failed: a closed gate, a metric that is required and cannot be had, a crash."""
+    kind, _, detail = reason.partition(": ")
+    return Validity((Finding(kind, detail.splitlines()[0] if detail else "no reason given"),))
 
 
 def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -> Validity:
@@ -126,6 +149,7 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
     found += [
         Finding(Reason.faulty_sensor, f"{names[f.channel]} {f.kind}: {f.detail.strip()}") for f in recording.faults
     ]
+    found += _stuck(recording)
     begin_ns, end_ns = trace.hello.t_ns, trace.done_ns
     for series in recording.series:
         if series.channel.name.startswith("process."):
@@ -138,6 +162,30 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
                     Reason.missing_samples, f"{series.channel.name} has {got} of {expected:.0f} while the runner ran"
                 )
             )
+    return found
+
+
+def _clocks(metered: Metered | None, jumped_s: float, limits: Limits) -> list[Finding]:
+    found = []
+    if limits.clock_jump_s is not None and jumped_s > limits.clock_jump_s:
+        detail = f"two clocks moved apart by {jumped_s:.3g} s: one was set, or the device was suspended"
+        found.append(Finding(Reason.clock_jumped, f"{detail}; at most {limits.clock_jump_s:g} s"))
+    if metered is not None and metered.problem is not None:
+        found.append(Finding(Reason.clock_unknown, f"the meter's samples have no place in time: {metered.problem}"))
+    return found
+
+
+def _stuck(recording: Recording) -> list[Finding]:
+    """Meters that show one and the same value over and over: what they measure is never quite constant."""
+    found = []
+    for series in recording.series:
+        if series.channel.kind == "gauge" and series.channel.unit in _NEVER_CONSTANT and any(series.values):
+            period = period_s(series.channel.refresh_s, recording.header.rate_hz)
+            stretches = series.stuck(_STUCK_PERIODS * period, fewest=_STUCK_PERIODS)
+            if stretches:
+                seconds = sum(stretch.end_ns - stretch.begin_ns for stretch in stretches) / 1e9
+                detail = f"{series.channel.name} stuck: the same value for {seconds:.3g} s"
+                found.append(Finding(Reason.faulty_sensor, detail))
     return found
 
 

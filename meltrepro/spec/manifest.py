@@ -160,6 +160,43 @@ class Framework(Strict):
         return self
 
 
+class SyncMark(Strict):
+    """Planned loads before and after the conversations, which a power meter sees."""
+
+    pulses_ms: list[Annotated[int, Field(ge=1, le=60000)]] = Field(
+        default=[1500, 500, 1000], min_length=1, description="How long each load lasts; unequal ones are found surely."
+    )
+    rest_ms: int = Field(1000, ge=1, le=60000, description="Rest before, between and after them.")
+
+
+MeterUnit = Literal["W", "mW", "uW", "A", "mA", "uA", "V", "mV", "J", "mJ", "Wh", "mWh", "C", "mAh", "degC"]
+
+
+class Meter(Strict):
+    """An external meter, by the CSV file that its program writes while trials run, or that was recorded as a whole."""
+
+    file: str = Field(description="Path of the file, relative to the manifest.")
+    time: str = Field(description="Heading of the column with the time of each sample.")
+    time_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of that column.")
+    clock: Literal["own", "host", "device"] = Field(
+        "own",
+        description="Whose clock that column shows: one of its own, which the sync mark aligns; Unix time of the machine that "
+        "runs meltrepro; the device's CLOCK_MONOTONIC.",
+    )
+    clock_bound_s: float = Field(
+        0, ge=0, description="How far a clock that should show the host's Unix time may be from it."
+    )
+    columns: dict[str, MeterUnit] = Field(min_length=1, description="Heading of each column to read, with its unit.")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="What separates the columns.")
+    refresh_s: float | None = Field(
+        None, gt=0, description="How often the meter has a new value, where that is less often than it writes one."
+    )
+    linger_s: float = Field(
+        1, ge=0, le=60, description="How long after a trial to wait until the samples of its end are in the file."
+    )
+    sync_mark: SyncMark = SyncMark()
+
+
 class HostTarget(Strict):
     """This machine."""
 
@@ -173,6 +210,7 @@ class HostTarget(Strict):
     sandbox: Literal["container", "bare"] = Field(
         "container", description="Run inside the runtime image, or as a plain process."
     )
+    meter: Meter | None = Field(None, description="A meter that measures the power that the device draws.")
 
 
 Target = Annotated[HostTarget, Field()]
@@ -317,6 +355,9 @@ class Limits(Strict):
     sample_share: float = Field(0.8, ge=0, le=1, description="Least part of the expected samples that must be there.")
     bound: float | None = Field(
         None, gt=0, description="Widest that the bound of a figure made of samples may be, as a share of it."
+    )
+    clock_jump_s: float | None = Field(
+        0.1, gt=0, description="Most by which the device's clocks may move apart: set, or stopped by a suspension."
     )
     noise: float | None = Field(
         0.1, gt=0, description="Largest coefficient of variation of generation speed over a cell's repetitions."

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.manifest import Sha256, Strict
+from meltrepro.spec.manifest import Sha256, Strict, SyncMark
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "request.json",
@@ -24,7 +24,8 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
 )
 STDOUT, STDERR = "stdout.log", "stderr.log"
 SAMPLING, SAMPLER_LOG = "sampling.json", "sampler.log"
-SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, STDOUT, STDERR, SAMPLER_LOG)
+METER, CLOCKS = "meter.jsonl", "clocks.json"
+SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
 """The files whose digests an outcome holds, as far as they are there."""
 
 
@@ -36,13 +37,6 @@ class RequestSampling(Strict):
     repeat_penalty: float
     repeat_last_n: int
     seed: int
-
-
-class SyncMark(Strict):
-    """Planned loads before and after the conversations, for the alignment of an external meter."""
-
-    pulses_ms: list[int] = Field(min_length=1)
-    rest_ms: int = Field(ge=1)
 
 
 class Request(Strict):
@@ -63,6 +57,20 @@ class Request(Strict):
     turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
     conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
+
+
+Readings = list[tuple[int, int, int]]
+"""Comparisons of two clocks, in nanoseconds: sent and received by this machine's monotonic clock, in between the other."""
+
+
+class ClockReadings(Strict):
+    """`clocks.json`: how this machine's monotonic clock stood to others before and after a trial."""
+
+    v: Literal[1] = 1
+    device_before: Readings = Field(min_length=1, description="With the device's CLOCK_MONOTONIC.")
+    device_after: Readings = Field(default_factory=list)
+    wall_before: Readings = Field(min_length=1, description="With this machine's Unix time.")
+    wall_after: Readings = Field(default_factory=list)
 
 
 class TrialState(StrEnum):

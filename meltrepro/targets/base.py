@@ -121,6 +121,10 @@ class Target(Protocol):
         """How the device is at this moment; raises `TargetLost`."""
         ...
 
+    def clock_ns(self) -> int:
+        """CLOCK_MONOTONIC of the device at this moment, by the quickest way there is; raises `TargetLost`."""
+        ...
+
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial to its end; raises `TargetError`, `TargetLost`, or `StoreError` where the folder cannot be
         written."""

@@ -107,6 +107,10 @@ class HostTarget:
             unavailable={name: reason for name, reason in reasons.items() if reason},
         )
 
+    def clock_ns(self) -> int:
+        """The clock that runners on this machine use, also in a container."""
+        return time.monotonic_ns()
+
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
         seen = _MODEL if self._engine else str(job.model.absolute())

@@ -163,6 +163,9 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_
         tags["meltrepro.reason"] = how.reason
     if not how.damaged:
         tags["meltrepro.validity"] = str(cell.validity)
+        remarks = [remark for found in cell.steadiness for remark in found.remarks()]
+        if remarks:
+            tags["meltrepro.remarks"] = "; ".join(remarks)
         tags |= {f"meltrepro.unavailable.{name}": reason for name, reason in cell.unavailable.items()}
     return {key: _short(value) for key, value in tags.items()}
 
@@ -190,7 +193,7 @@ def summary_points(cell: CellRecord) -> list[Point]:
             for trial in trials
             if name in trial.metrics.values
         ]
-    return points
+    return points + _spread_points(cell, last_ms)
 
 
 def operator_points(cell: CellRecord) -> list[Point]:
@@ -207,6 +210,21 @@ def operator_points(cell: CellRecord) -> list[Point]:
             points.append(Point(f"operators.{phase}.time_share/{title}", share.time_share, wall_ms, 0))
             points.append(Point(f"operators.{phase}.us_per_call/{title}", share.mean_us, wall_ms, 0))
     return points
+
+
+def _spread_points(cell: CellRecord, wall_ms: int) -> list[Point]:
+    """Spread of the time between tokens apart by origin, and of each watched metric its drift and autocorrelation."""
+    values: dict[str, float | None] = {}
+    spread = cell.token_spread
+    if spread is not None:
+        values |= {"inter_token_ms.within_cv": spread.within_cv, "inter_token_ms.between_cv": spread.between_cv}
+    for found in cell.steadiness:
+        values[f"{found.metric}.outliers"] = float(len(found.outliers))
+        if found.drift is not None:
+            values[f"{found.metric}.drift"] = found.drift.change
+        if found.autocorrelation is not None:
+            values[f"{found.metric}.autocorrelation"] = found.autocorrelation.coefficient
+    return [Point(f"{_UNCERTAINTY}{name}", value, wall_ms, 0) for name, value in values.items() if value is not None]
 
 
 def campaign_points(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> list[Point]:

@@ -144,7 +144,7 @@ def test_perfetto_understands_every_track() -> None:
     recording = Recording(
         Header("x", 1.0, (power.channel, heat.channel), None), (power, heat), (), None, None, torn=False
     )
-    answers = ask(perfetto_trace(trace, recording, "cell r000"))
+    answers = ask(perfetto_trace(trace, (recording,), "cell r000"))
     slices = dict(answers["slices"])
     assert slices["conversation 0"] == 1
     assert slices["turn 0"] == slices["turn 1"] == 1

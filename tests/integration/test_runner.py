@@ -24,7 +24,8 @@ from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.operators import breakdown
 from meltrepro.measure.traces import OperatorPhase, Trace, Turn
-from meltrepro.spec.record import Request, RequestSampling, SyncMark
+from meltrepro.spec.manifest import SyncMark
+from meltrepro.spec.record import Request, RequestSampling
 from tests.integration.bundles import Bundle
 
 pytestmark = pytest.mark.integration

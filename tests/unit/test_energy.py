@@ -65,7 +65,7 @@ def test_ramps(corners: list[tuple[float, float]], how: dict[str, float]) -> Non
         t += seconds
     power = Power(tuple(placed))
     end = placed[-1][0]
-    found = energy(gauge(power, end, 20.0, **how), [span(0.1 * end, 0.9 * end)], LIMITS)
+    found = energy(gauge(power, end + 0.2, 20.0, **how), [span(0.1 * end, 0.9 * end)], LIMITS)
     check(found.total, power.energy(0.1 * end, 0.9 * end))
 
 

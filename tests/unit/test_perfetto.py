@@ -39,7 +39,7 @@ def trace_of(trial: Trial) -> Trace:
 
 def decoded(trace: Trace, recording: Recording | None = None) -> Any:
     proto = Proto()
-    proto.ParseFromString(perfetto_trace(trace, recording, "cell r000"))
+    proto.ParseFromString(perfetto_trace(trace, (recording,) if recording else (), "cell r000"))
     return proto
 
 
@@ -131,8 +131,8 @@ def test_operators_of_a_profiled_trial() -> None:
 
 def test_the_same_trial_gives_the_same_bytes() -> None:
     trace = trace_of(Trial())
-    assert perfetto_trace(trace, None, "a") == perfetto_trace(trace, None, "a")
-    assert perfetto_trace(trace, None, "a") != perfetto_trace(trace, None, "b")
+    assert perfetto_trace(trace, (), "a") == perfetto_trace(trace, (), "a")
+    assert perfetto_trace(trace, (), "a") != perfetto_trace(trace, (), "b")
 
 
 @pytest.mark.parametrize(("flags", "files"), [((), ["p000", "r000"]), (("--all",), ["p000", "r000", "r001", "w000"])])

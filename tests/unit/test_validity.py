@@ -47,7 +47,7 @@ def judge(*channels: Series, limits: Limits | None = None, **changes: object) ->
     return judge_trial(TRACE, compute(TRACE, recording), recording, limits or Limits())
 
 
-def reasons(validity: Validity) -> list[Reason]:
+def reasons(validity: Validity) -> list[str]:
     return [finding.reason for finding in validity.findings]
 
 

@@ -27,8 +27,9 @@ def _generation(facts: Facts) -> Sequence[Span]:
 
 
 def _idle(facts: Facts) -> Sequence[Span]:
-    """From the first sample to the start of the runner."""
-    begins = [series.t_ns[0] for series in facts.recorded.series if series.t_ns]
+    """From where all that shows power has begun, at the earliest the device's sampler, to the start of the runner."""
+    powered, _ = facts.powered
+    begins = [series.t_ns[0] for series in (*powered.series, *facts.recorded.series) if series.t_ns]
     begin_ns, end_ns = max(begins, default=0), facts.trace.hello.t_ns
     if (end_ns - begin_ns) / 1e9 < _LEAST_IDLE_S:
         raise NoValue(f"the device was not sampled at rest for {_LEAST_IDLE_S:g} s; ask for it: protocol.idle_s")
@@ -36,14 +37,15 @@ def _idle(facts: Facts) -> Sequence[Span]:
 
 
 def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
-    recording = facts.recorded
+    recording, bound_ns = facts.powered
     where = spans(facts)
+    clock_ns = bound_ns(where[0].begin_ns, where[-1].end_ns)
     try:
         supply = energy.supply_of(recording)
         source = supply.power or supply.counter
         refresh_s = source.channel.refresh_s if source else None
         limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
-        return (energy.charge if charge else energy.energy)(supply, where, limits)
+        return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
     except Unavailable as error:
         raise NoValue(str(error)) from error
 

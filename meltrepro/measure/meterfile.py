@@ -1,0 +1,221 @@
+"""CSV files of external meters as recordings, on the clock that the file shows.
+
+Lines before the heading are skipped; a last line without its end is still being written. A cell that holds no number is a
+fault of its channel, a time that does not increase damages the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import BinaryIO
+
+from meltrepro.errors import RecordError
+from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
+from meltrepro.measure.series import Channel, Kind, Series
+from meltrepro.spec.manifest import Meter, MeterUnit
+
+SAMPLER = "meter"
+PREFIX = "meter."
+_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
+_UNITS: Mapping[MeterUnit, tuple[str, float, Kind]] = {
+    "W": ("W", 1.0, "gauge"),
+    "mW": ("W", 1e-3, "gauge"),
+    "uW": ("W", 1e-6, "gauge"),
+    "A": ("A", 1.0, "gauge"),
+    "mA": ("A", 1e-3, "gauge"),
+    "uA": ("A", 1e-6, "gauge"),
+    "V": ("V", 1.0, "gauge"),
+    "mV": ("V", 1e-3, "gauge"),
+    "degC": ("degC", 1.0, "gauge"),
+    "J": ("J", 1.0, "counter"),
+    "mJ": ("J", 1e-3, "counter"),
+    "Wh": ("J", 3600.0, "counter"),
+    "mWh": ("J", 3.6, "counter"),
+    "C": ("C", 1.0, "counter"),
+    "mAh": ("C", 3.6, "counter"),
+}
+"""SI unit, factor, and whether it adds up."""
+_HEADING_WITHIN = 50
+"""Lines in which the heading must be found."""
+_NAMES = {"W": "power", "A": "current", "V": "voltage", "J": "energy", "C": "charge", "degC": "temperature"}
+
+
+def read_meter(path: Path, meter: Meter, start: int = 0) -> Recording:
+    """What a meter's file shows from byte `start` on, which is the beginning of a line; raises `RecordError`."""
+    try:
+        with path.open("rb") as file:
+            rows = _Rows(str(path), meter)
+            rows.read(file, start)
+    except OSError as error:
+        raise RecordError(
+            f"the meter's file {path} cannot be read: {error.strerror or error}",
+            hint="start the program of the meter before the campaign, or mend targets.NAME.meter.file",
+        ) from error
+    return rows.recording()
+
+
+def complete_bytes(path: Path) -> int:
+    """Length of a file up to the end of its last whole line; 0 for a file that is not there. Raises `RecordError`."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            while end > 0:
+                begin = max(0, end - 4096)
+                file.seek(begin)
+                found = file.read(end - begin).rfind(b"\n")
+                if found >= 0:
+                    return begin + found + 1
+                end = begin
+            return 0
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise RecordError(f"the meter's file {path} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass
+class _Rows:
+    """A file on its way to a recording."""
+
+    name: str
+    meter: Meter
+    times: list[int] = field(default_factory=list)
+    columns: list[tuple[list[int], list[float]]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    torn: bool = False
+
+    def read(self, file: BinaryIO, start: int) -> None:
+        at, indices, number = self._heading(file)
+        if start > file.tell():
+            file.seek(start)
+            number = 0  # it is not known how many lines were left out
+        self.columns = [([], []) for _ in indices]
+        faulty = [False] * len(indices)
+        for cells in csv.reader(self._lines(file), delimiter=self.meter.delimiter):
+            number += 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            t_ns = self._time(cells, at, number)
+            self.times.append(t_ns)
+            for place, index in enumerate(indices):
+                value = _number(cells[index] if index < len(cells) else "")
+                if value is None:
+                    if not faulty[place]:
+                        shown = ascii(cells[index])[:60] if index < len(cells) else "no cell"
+                        self.faults.append(Fault(t_ns, place, FaultKind.not_a_number, shown))
+                    faulty[place] = True
+                    continue
+                faulty[place] = False
+                self.columns[place][0].append(t_ns)
+                self.columns[place][1].append(value)
+
+    def recording(self) -> Recording:
+        meter = self.meter
+        steps = [(after - before) / 1e9 for before, after in pairwise(self.times)]
+        if not steps:
+            raise RecordError(
+                f"{self.name}: fewer than two samples were added while the trial ran",
+                hint="is the program of the meter still writing?",
+            )
+        period = median(steps)
+        channels = tuple(self._channel(heading, unit) for heading, unit in meter.columns.items())
+        series = tuple(
+            Series(channel, tuple(t), tuple(value * _UNITS[unit][1] for value in values))
+            for channel, unit, (t, values) in zip(channels, meter.columns.values(), self.columns, strict=True)
+        )
+        header = Header(SAMPLER, 1 / period, channels, None, meter.clock, meter.clock_bound_s)
+        return Recording(header, series, tuple(self.faults), self.times[-1], None, torn=self.torn)
+
+    def _channel(self, heading: str, unit: MeterUnit) -> Channel:
+        base, _, kind = _UNITS[unit]
+        same = [name for name, other in self.meter.columns.items() if _UNITS[other][0] == base]
+        name = PREFIX + _NAMES[base] + (f".{same.index(heading)}" if len(same) > 1 else "")
+        return Channel(name, base, kind, f"{Path(self.name).name}: {heading} ({unit})", self.meter.refresh_s)
+
+    def _heading(self, file: BinaryIO) -> tuple[int, list[int], int]:
+        """Place of the time, places of the columns, and the heading's line number."""
+        wanted = [self.meter.time, *self.meter.columns]
+        seen: list[str] = []
+        for number in range(1, _HEADING_WITHIN + 1):
+            line = file.readline()
+            if not line.endswith(b"\n"):
+                break
+            text = line.decode("utf-8-sig", "replace").strip("\r\n")
+            cells = [cell.strip() for cell in next(csv.reader([text], delimiter=self.meter.delimiter), [])]
+            if all(heading in cells for heading in wanted):
+                return cells.index(wanted[0]), [cells.index(heading) for heading in wanted[1:]], number
+            if len(cells) > len(seen):
+                seen = cells
+        missing = [heading for heading in wanted if heading not in seen]
+        raise RecordError(
+            f"{self.name}: no line has the headings {', '.join(map(repr, wanted))}; missing are "
+            f"{', '.join(map(repr, missing))}, found was {', '.join(map(ascii, seen))[:200] or 'nothing'}",
+            hint="name the columns as the file does, in targets.NAME.meter",
+        )
+
+    def _lines(self, file: BinaryIO) -> Iterator[str]:
+        for line in file:
+            if not line.endswith(b"\n"):
+                self.torn = True
+                return
+            yield line.decode("utf-8", "replace")
+
+    def _time(self, cells: list[str], at: int, number: int) -> int:
+        value = _number(cells[at] if at < len(cells) else "")
+        where = f"{self.name}:{number}" if number else self.name
+        if value is None:
+            raise RecordError(f"{where}: {ascii(cells[at])[:60] if at < len(cells) else 'no cell'} is no time")
+        t_ns = _exact_ns(cells[at], value, self.meter.time_unit)
+        if t_ns < 0 or (self.times and t_ns <= self.times[-1]):
+            raise RecordError(
+                f"{where}: the time does not increase, from {self.times[-1] if self.times else 0} to {t_ns} ns",
+                hint="the meter's clock was set, or its file holds several recordings",
+            )
+        return t_ns
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _exact_ns(text: str, value: float, unit: str) -> int:
+    """A time without the rounding of floating point, which loses 100 ns of a Unix time in seconds."""
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return round(Decimal(text.strip()) * Decimal(_NS[unit]))
+    except InvalidOperation:
+        return round(value * _NS[unit])
+
+
+def clipped(recording: Recording, begin_ns: int, end_ns: int) -> Recording:
+    """The part of a recording between two times of its own clock."""
+
+    def part(series: Series) -> Series:
+        kept = [(t, x) for t, x in zip(series.t_ns, series.values, strict=True) if begin_ns <= t <= end_ns]
+        return Series(series.channel, tuple(t for t, _ in kept), tuple(x for _, x in kept))
+
+    series = tuple(map(part, recording.series))
+    last = max((each.t_ns[-1] for each in series if each.t_ns), default=None)
+    faults = tuple(fault for fault in recording.faults if begin_ns <= fault.t_ns <= end_ns)
+    return Recording(recording.header, series, faults, last, recording.cpu_s, recording.torn)
+
+
+def in_order(recording: Recording) -> Iterable[tuple[int, int, float]]:
+    """All samples as `SampleWriter` takes them: time, index of the channel, value; sorted by time."""
+    rows = [
+        (t, place, value)
+        for place, series in enumerate(recording.series)
+        for t, value in zip(series.t_ns, series.values, strict=True)
+    ]
+    return sorted(rows)

@@ -1,0 +1,167 @@
+"""A meter's samples on the device's clock, with the bound of how far they may be off.
+
+A meter that shows the device's own clock needs nothing. One that shows the host's Unix time goes through the host's
+monotonic clock, by the comparisons of `clocks.json`. One with a clock of its own is aligned by the sync marks before and
+after the conversations: two anchors give offset and drift.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from meltrepro.errors import RecordError
+from meltrepro.measure import energy
+from meltrepro.measure.alignment import align
+from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join, to_here
+from meltrepro.measure.integrals import Unavailable
+from meltrepro.measure.samples import Recording
+from meltrepro.measure.series import Series, Stretch
+from meltrepro.measure.traces import Span, Trace
+from meltrepro.spec.record import ClockReadings, Readings
+
+_RISE_S = 0.01
+"""How long the power takes to follow the load: voltage regulators settle within milliseconds."""
+_SEARCH_S = 1.0
+"""Around the place where the first mark says the second must be."""
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A meter's recording with device times, or why it has none."""
+
+    recording: Recording | None
+    bound_ns: Callable[[int, int], float] = lambda begin_ns, end_ns: 0.0
+    """How far its times may be off between two of the device's."""
+    problem: str | None = None
+
+
+def device_clock(readings: ClockReadings) -> ClockMap:
+    """From the host's monotonic clock to the device's; raises `RecordError` where one was set or stood still."""
+    return fit(_probes(readings.device_before), _probes(readings.device_after), resolution_ns=1)
+
+
+def wall_clock(readings: ClockReadings) -> ClockMap:
+    """From the host's monotonic clock to its Unix time; raises `RecordError` where that was set."""
+    return fit(_probes(readings.wall_before), _probes(readings.wall_after), resolution_ns=1)
+
+
+def jump_s(readings: ClockReadings) -> float:
+    """The most by which two clocks moved apart between the comparisons, in seconds: 0 with nothing to compare.
+
+    A device that was suspended, and a clock that was set, show here; drift and round trips are subtracted.
+    """
+    pairs = (
+        (readings.device_before, readings.device_after),
+        (readings.wall_before, readings.wall_after),
+    )
+    largest = 0.0
+    for before, after in pairs:
+        if before and after:
+            first, last = (min(map(_probe, part), key=lambda probe: probe.round_trip_ns) for part in (before, after))
+            moved = abs((last.there_ns - first.there_ns) - (last.sent_ns - first.sent_ns))
+            allowed = MOST_DRIFT * (last.sent_ns - first.sent_ns) + first.round_trip_ns + last.round_trip_ns
+            largest = max(largest, (moved - allowed) / 1e9)
+    return largest
+
+
+def on_device_clock(meter: Recording, trace: Trace, readings: ClockReadings | None) -> Metered:
+    """The recording of a meter with the device's times, or why they cannot be known."""
+    try:
+        return _placed(meter, trace, readings)
+    except RecordError as error:
+        return Metered(None, problem=error.message)
+
+
+def device_moment(meter: Recording, metered: Metered, t_ns: int) -> int:
+    """A device's moment on the meter's own clock, by the sample whose place is known; at the earliest 0."""
+    assert metered.recording is not None
+    pairs = zip(meter.series, metered.recording.series, strict=True)
+    there, here = next((own.t_ns[0], mapped.t_ns[0]) for own, mapped in pairs if own.t_ns)
+    return max(0, t_ns + there - here)
+
+
+def _placed(meter: Recording, trace: Trace, readings: ClockReadings | None) -> Metered:
+    extra_ns = meter.header.clock_bound_s * 1e9
+    if meter.header.clock == "device":
+        return Metered(meter, lambda begin_ns, end_ns: extra_ns)
+    if meter.header.clock == "host":
+        if readings is None:
+            raise RecordError("the clocks of host and device were not compared")
+        wall, device = wall_clock(readings), device_clock(readings)
+        host = _mapped(meter, wall)
+        series = tuple(Series(s.channel, tuple(map(device.there, s.t_ns)), s.values) for s in host.series)
+
+        def bound_ns(begin_ns: int, end_ns: int) -> float:
+            begin_ns, end_ns = device.here(begin_ns), device.here(end_ns)
+            return wall.widest_ns(begin_ns, end_ns) + device.widest_ns(begin_ns, end_ns) + extra_ns
+
+        return Metered(replace(host, series=series), bound_ns)
+    clock = _by_marks(meter, trace)
+    return Metered(_mapped(meter, clock), clock.widest_ns)
+
+
+def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
+    """From the device's clock to the meter's own, by the sync marks."""
+    power = _power(meter)
+    first_ns = trace.conversations[0].begin_ns if trace.conversations else trace.done_ns
+    before = [pulse for pulse in trace.pulses if pulse.end_ns <= first_ns]
+    after = [pulse for pulse in trace.pulses if pulse.end_ns > first_ns]
+    if not before:
+        raise RecordError("the runner made no sync mark, and the meter has a clock of its own")
+    if not after:
+        return join(align(power, _stretches(before), rise_s=_RISE_S).anchor)
+    # The marks look alike. The second must lie in the recording too, so the first cannot be where no room is left for it.
+    passed_ns = after[-1].end_ns - before[-1].end_ns
+    latest_ns = power.t_ns[-1] - round(passed_ns * (1 - MOST_DRIFT))
+    first = align(_until(power, latest_ns), _stretches(before), rise_s=_RISE_S).anchor
+    search_s = _SEARCH_S + MOST_DRIFT * passed_ns / 1e9
+    last = align(power, _stretches(after), around_ns=first.offset_ns, search_s=search_s, rise_s=_RISE_S).anchor
+    return join(first, last)
+
+
+def _until(series: Series, end_ns: int) -> Series:
+    count = bisect_right(series.t_ns, end_ns)
+    return Series(series.channel, series.t_ns[:count], series.values[:count])
+
+
+def _power(meter: Recording) -> Series:
+    """What shows the pulses: power, or a current, or the growth of a counter."""
+    try:
+        supply = energy.supply_of(meter)
+    except Unavailable as error:
+        current = next((s for s in meter.series if s.channel.unit == energy.CURRENT and s.t_ns), None)
+        if current is None:
+            raise RecordError(f"the meter shows nothing that a sync mark could be seen in: {error.detail}") from error
+        return current
+    if supply.power is not None:
+        return supply.power
+    counter = supply.counter
+    assert counter is not None
+    if len(counter) < 2:
+        raise RecordError("the meter's counter has fewer than two samples")
+    steps = [
+        (counter.values[i] - counter.values[i - 1]) / ((counter.t_ns[i] - counter.t_ns[i - 1]) / 1e9)
+        for i in range(1, len(counter))
+    ]
+    return Series(counter.channel, counter.t_ns[1:], tuple(steps))
+
+
+def _mapped(meter: Recording, clock: ClockMap) -> Recording:
+    """With times of this side of the map instead of those of the other."""
+    faults = tuple(replace(fault, t_ns=clock.here(fault.t_ns)) for fault in meter.faults)
+    end_ns = None if meter.end_ns is None else clock.here(meter.end_ns)
+    return replace(meter, series=tuple(to_here(s, clock) for s in meter.series), faults=faults, end_ns=end_ns)
+
+
+def _stretches(spans: Sequence[Span]) -> list[Stretch]:
+    return [Stretch(span.begin_ns, span.end_ns) for span in spans]
+
+
+def _probes(readings: Readings) -> list[Probe]:
+    return list(map(_probe, readings))
+
+
+def _probe(reading: tuple[int, int, int]) -> Probe:
+    return Probe(*reading)

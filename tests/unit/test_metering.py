@@ -1,0 +1,186 @@
+"""Energy by external meters whose clocks differ from the device's: the truth lies within the stated bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meltrepro.measure.meterfile import read_meter
+from meltrepro.measure.metering import Metered, jump_s, on_device_clock
+from meltrepro.measure.metrics import Metrics, compute
+from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.series import Channel, Series
+from meltrepro.measure.traces import Trace
+from meltrepro.measure.validity import Reason, judge_trial
+from meltrepro.spec.manifest import Limits, Meter
+from meltrepro.spec.record import ClockReadings
+from tests.support.meters import (
+    GENERATION_W,
+    IDLE_W,
+    PREFILL_W,
+    Clock,
+    marked_trace,
+    rows,
+    write_csv,
+)
+
+TRACE = marked_trace()
+TRUTH = {
+    "prefill_energy_j": 2 * 2 * PREFILL_W,
+    "generation_energy_j": 2 * 3 * GENERATION_W,
+    "energy_per_token_j": 2 * 3 * GENERATION_W / 60,
+}
+S = 10**9
+
+
+def recorded(
+    clock_name: str, clock: Clock, period_ns: int = 10_000_000, trace: Trace = TRACE, bound_s: float = 0
+) -> Recording:
+    samples = rows(trace, clock, period_ns)
+    channel = Channel("meter.power", "W", "gauge", "test", None)
+    series = Series(channel, tuple(t for t, _ in samples), tuple(w for _, w in samples))
+    header = Header("meter", 1e9 / period_ns, (channel,), None, clock_name, bound_s)
+    return Recording(header, (series,), (), samples[-1][0], None, torn=False)
+
+
+def right(metrics: Metrics, within: float = 0.01) -> None:
+    for name, truth in TRUTH.items():
+        off = abs(metrics.values[name] - truth)
+        assert off <= max(within * truth, metrics.bounds[name]), name
+        assert off <= metrics.bounds[name] + 1e-3 * truth, f"{name} is outside of its bound"
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(0, 10**13),
+    st.floats(-100e-6, 100e-6),
+    st.sampled_from([1_000_000, 5_000_000, 20_000_000]),
+)
+def test_a_clock_of_its_own_is_found_by_the_marks(offset_ns: int, drift: float, period_ns: int) -> None:
+    clock = Clock(offset_ns, drift)
+    metered = on_device_clock(recorded("own", clock, period_ns), TRACE, None)
+    assert metered.problem is None
+    assert metered.recording is not None
+    places = [metered.recording.series[0].t_ns[i] for i in (0, 500, -1)]
+    truth = [t for t, _ in rows(TRACE, Clock(), period_ns)]
+    for place, expected in zip(places, (truth[0], truth[500], truth[-1]), strict=True):
+        assert abs(place - expected) <= metered.bound_ns(min(place, expected), max(place, expected))
+    right(compute(TRACE, metered=metered))
+
+
+def readings(wall: Clock, device: Clock, *, jump_ns: int = 0, suspended_ns: int = 0) -> ClockReadings:
+    """Comparisons around the trial, by a host whose clock runs as the trial's device does but for `device`."""
+
+    def ask(clock: Clock, at_ns: int, moved_ns: int) -> list[tuple[int, int, int]]:
+        return [(t, clock.there(t + 200) + moved_ns, t + 1000) for t in range(at_ns, at_ns + 8000, 1000)]
+
+    begin, end = TRACE.hello.t_ns + S, TRACE.done_ns + S
+    return ClockReadings(
+        device_before=ask(device, begin, 0),
+        device_after=ask(device, end, -suspended_ns),
+        wall_before=ask(wall, begin, 0),
+        wall_after=ask(wall, end, jump_ns),
+    )
+
+
+@given(st.integers(10**18, 2 * 10**18), st.floats(-100e-6, 100e-6))
+def test_the_hosts_wall_clock(offset_ns: int, drift: float) -> None:
+    wall = Clock(offset_ns, drift)
+    metered = on_device_clock(recorded("host", wall), TRACE, readings(wall, Clock()))
+    right(compute(TRACE, metered=metered))
+    assert metered.bound_ns(TRACE.hello.t_ns, TRACE.done_ns) < 5000
+
+
+def test_a_host_clock_that_may_be_off_widens_the_bound() -> None:
+    wall = Clock(10**18)
+    off = Clock(10**18 + 25_000_000)
+    metered = on_device_clock(recorded("host", off, bound_s=0.03), TRACE, readings(wall, Clock()))
+    assert metered.bound_ns(TRACE.hello.t_ns, TRACE.done_ns) > 30_000_000
+    metrics = compute(TRACE, metered=metered)
+    for name, truth in TRUTH.items():
+        assert abs(metrics.values[name] - truth) <= metrics.bounds[name]
+    verdict = judge_trial(TRACE, metrics, None, Limits(bound=0.01), metered)
+    assert Reason.uncertain in [finding.reason for finding in verdict.findings]
+
+
+def test_the_devices_own_clock() -> None:
+    metered = on_device_clock(recorded("device", Clock()), TRACE, None)
+    right(compute(TRACE, metered=metered))
+
+
+def test_idle_power_is_that_before_the_runner_and_after_the_sampler_began() -> None:
+    metered = on_device_clock(recorded("device", Clock()), TRACE, None)
+    memory = Channel("memory.available", "B", "gauge", "test", None)
+    begin = TRACE.hello.t_ns - 2_500_000_000
+    sampler = Recording(
+        Header("x", 1.0, (memory,), None), (Series(memory, (begin, begin + S), (1.0, 1.0)),), (), None, None, torn=False
+    )
+    metrics = compute(TRACE, sampler, metered)
+    assert metrics.values["idle_power_w"] == pytest.approx(IDLE_W)
+    assert metrics.values["generation_net_energy_j"] == pytest.approx(2 * 3 * (GENERATION_W - IDLE_W), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("trace", "meter", "why"),
+    [
+        (replace(TRACE, pulses=()), recorded("own", Clock()), "the runner made no sync mark"),
+        (TRACE, recorded("own", Clock(), trace=replace(TRACE, pulses=())), "the sync mark is not in the trace"),
+        (TRACE, recorded("own", Clock(), period_ns=400_000_000), "the shortest pulse"),
+        (TRACE, recorded("host", Clock(10**18)), "were not compared"),
+    ],
+)
+def test_without_a_place_in_time_there_is_no_energy_and_the_trial_is_invalid(
+    trace: Trace, meter: Recording, why: str
+) -> None:
+    metered = on_device_clock(meter, trace, None)
+    assert metered.problem is not None and why in metered.problem
+    metrics = compute(trace, metered=metered)
+    assert why in metrics.unavailable["generation_energy_j"]
+    verdict = judge_trial(trace, metrics, None, Limits(), metered)
+    assert [finding.reason for finding in verdict.findings] == [Reason.clock_unknown]
+
+
+def test_clocks_that_jump_and_devices_that_sleep() -> None:
+    wall = Clock(10**18, 50e-6)
+    assert jump_s(readings(wall, Clock(0, -50e-6))) <= 0.001
+    for odd in (readings(wall, Clock(), jump_ns=2 * S), readings(wall, Clock(), suspended_ns=3 * S)):
+        assert jump_s(odd) == pytest.approx(2.5, abs=0.6)
+        verdict = judge_trial(TRACE, compute(TRACE), None, Limits(), None, jump_s(odd))
+        (finding,) = verdict.findings
+        assert finding.reason is Reason.clock_jumped
+        assert "one was set, or the device was suspended" in finding.detail
+        metered = on_device_clock(recorded("host", wall), TRACE, odd)
+        assert metered.problem is not None and "moved apart" in metered.problem
+    assert judge_trial(TRACE, compute(TRACE), None, Limits(clock_jump_s=None), None, 9.0).valid
+
+
+def test_a_battery_gauge_and_a_meter_the_meter_counts() -> None:
+    battery = Channel("battery.power", "W", "gauge", "x", 1.0)
+    times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns, S))
+    own = Recording(
+        Header("x", 1.0, (battery,), None), (Series(battery, times, (50.0,) * len(times)),), (), None, None, torn=False
+    )
+    right(compute(TRACE, own, on_device_clock(recorded("device", Clock()), TRACE, None)))
+    lost = Metered(None, problem="of a reason")
+    assert "of a reason" in compute(TRACE, own, lost).unavailable["generation_energy_j"]
+
+
+def test_a_file_as_a_meter_writes_it(tmp_path: Path) -> None:
+    write_csv(tmp_path / "m.csv", rows(TRACE, Clock(77 * S, 80e-6), 1_000_000))
+    meter = Meter(file="m.csv", time="Time (s)", columns={"Power (mW)": "mW"})
+    metered = on_device_clock(read_meter(tmp_path / "m.csv", meter), TRACE, None)
+    right(compute(TRACE, metered=metered))
+
+
+def test_current_alone_still_shows_the_marks() -> None:
+    samples = rows(TRACE, Clock(5 * S), 1_000_000)
+    channel = Channel("meter.current", "A", "gauge", "test", None)
+    series = Series(channel, tuple(t for t, _ in samples), tuple(w / 4 for _, w in samples))
+    meter = Recording(Header("meter", 1000.0, (channel,), None, "own"), (series,), (), None, None, torn=False)
+    metered = on_device_clock(meter, TRACE, None)
+    assert metered.problem is None
+    assert "neither power" in compute(TRACE, metered=metered).unavailable["generation_energy_j"]
