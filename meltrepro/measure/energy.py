@@ -23,6 +23,8 @@ PLATFORM = "energy.psys"
 POWER, ENERGY, CURRENT, VOLTAGE = "W", "J", "A", "V"
 MOST_W = 2000.0
 """No phone, board or desk machine draws more; a larger value has another unit."""
+LEAST_W = 0.01
+"""No device that computes draws less at its most; a smaller value has another unit."""
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
 
 SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
@@ -111,6 +113,11 @@ def _plausible(power: Series) -> Series:
         raise Unavailable(
             Why.implausible_unit,
             f"{power.channel.name} shows {largest:.4g} W, more than {MOST_W:g}: it is another unit",
+        )
+    if 0 < largest < LEAST_W:
+        raise Unavailable(
+            Why.implausible_unit,
+            f"{power.channel.name} shows {largest:.4g} W at most, less than {LEAST_W:g}: it is another unit",
         )
     return power
 

@@ -1,0 +1,173 @@
+"""External meters that fail in every way: each ends in a reason of its own, and the trial's other figures stay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.meter import FileMeter
+from meltrepro.errors import StoreError
+from meltrepro.measure.records import CellRecord, read_campaign
+from meltrepro.spec import record
+from meltrepro.spec.manifest import Meter, Want
+from meltrepro.targets.host import HostTarget
+from tests.fault import rig
+from tests.fault.test_store_faults import mounted, root_only
+
+ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 0, "idle_s": 0.1}
+PERIOD_S = 0.01
+Row = Callable[[int], str | None]
+"""Text of the n-th value; `None` ends the meter."""
+
+
+def watts(n: int) -> str:
+    return f"{5 + (n % 7) / 100:.3f}"
+
+
+@contextmanager
+def meter(path: Path, row: Row = watts) -> Iterator[None]:
+    """A program that writes Unix time and a value every 10 ms, until the block ends."""
+    stop = threading.Event()
+    path.write_text("time,power\n")
+
+    def write() -> None:
+        n = 0
+        with path.open("a", buffering=1) as file:
+            while not stop.wait(PERIOD_S):
+                value = row(n)
+                if value is None:
+                    return
+                file.write(f"{time.time():.6f},{value}\n")
+                n += 1
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def campaign(folder: Path, *, required: bool = False, protocol: dict[str, Any] = ONCE, **changes: Any) -> Result:
+    """One trial with half a second of generation beside a meter."""
+    setup = rig.make_setup(folder, rig.Spec({"c": "pace 300"}, protocol))
+    wanted = {"file": "power.csv", "time": "time", "clock": "host", "columns": {"power": "W"}, "linger_s": 0.3}
+    entry = Meter.model_validate({**wanted, **changes})
+    if required:
+        manifest = setup.plan.manifest
+        measure = manifest.measure.model_copy(update={"energy": Want.required})
+        setup = rig.with_manifest(setup, manifest.model_copy(update={"measure": measure}))
+    return rig.run_setup(folder, replace(setup, meters={"host": FileMeter(folder / "power.csv", entry)}))
+
+
+def cell(result: Result) -> CellRecord:
+    (found,) = read_campaign(result.campaign.folder).cells
+    return found
+
+
+def test_a_meter_that_works(tmp_path: Path) -> None:
+    with meter(tmp_path / "power.csv"):
+        found = cell(campaign(tmp_path, required=True))
+    assert found.validity.valid, found.validity
+    (trial,) = found.repetitions
+    assert trial.metrics.values["generation_energy_j"] == pytest.approx(5.03 * 0.6, rel=0.1)
+    assert 0 < trial.metrics.bounds["generation_energy_j"] < 0.2
+    assert {record.METER, record.CLOCKS} <= set(trial.outcome.files)
+    (recording,) = trial.recordings()
+    begin, end = trial.trace().hello.t_ns, trial.trace().done_ns
+    assert recording.series[0].t_ns[0] < begin and recording.series[0].t_ns[-1] > end
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "reason"),
+    [
+        (None, {}, "meter-error: the meter's file "),
+        ("", {}, "meter-error: "),
+        ("time,volts\n1,2\n2,3\n", {}, "missing are 'power', found was 'time', 'volts'"),
+        ("time,power\n", {}, "fewer than two samples"),
+        ("time,power\n1,2\n2,3\n", {}, "did not grow while the trial ran, and nothing in it is of its time"),
+        ("time,power\n1,2\n2,3\n1,3\n", {}, "power.csv:4: the time does not increase"),
+    ],
+)
+def test_a_file_that_cannot_be_used_fails_the_trial(
+    tmp_path: Path, content: str | None, changes: dict[str, Any], reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "power.csv").write_text(content)
+    result = campaign(tmp_path, **changes)
+    ((_, said),) = result.tally.failed
+    assert said.startswith("meter-error: ")
+    assert reason in said
+    verdict = cell(result).validity
+    assert [finding.reason for finding in verdict.findings] == ["meter-error"]
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "reason", "detail"),
+    [
+        (lambda n: watts(n) if n < 20 else None, {}, "missing-samples", "meter.power has "),
+        (lambda n: watts(n) if n % 20 else "OVERLOAD", {}, "faulty-sensor", "meter.power not_a_number: 'OVERLOAD'"),
+        (lambda n: "5.000", {}, "faulty-sensor", "meter.power stuck: the same value for "),
+    ],
+)
+def test_a_sensor_that_lies_makes_the_trial_invalid(
+    tmp_path: Path, row: Row, changes: dict[str, Any], reason: str, detail: str
+) -> None:
+    with meter(tmp_path / "power.csv", row):
+        found = cell(campaign(tmp_path, **changes))
+    first = next(finding for finding in found.validity.findings if finding.reason == reason)
+    assert detail in first.detail
+    assert "generation_tps" in found.repetitions[0].metrics.values, "what the meter did not touch is still there"
+    assert found.summaries == {}, "but in no summary"
+
+
+@pytest.mark.parametrize(("unit", "text"), [("mW", "0.00506 W at most"), ("Wh", "the counter")])
+def test_a_unit_that_is_wrong_gives_no_energy(tmp_path: Path, unit: str, text: str) -> None:
+    with meter(tmp_path / "power.csv"):
+        result = campaign(tmp_path, required=True, columns={"power": unit})
+    ((_, said),) = result.tally.failed
+    assert said.startswith("metric-unavailable: energy is required, but ")
+    assert text in said
+
+
+def test_a_device_whose_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when the device is suspended: the host's clocks go on, the device's stands still."""
+    asked: list[None] = []
+
+    def clock_ns(self: HostTarget) -> int:
+        asked.append(None)
+        return time.monotonic_ns() - (5 * 10**9 if len(asked) > 8 else 0)
+
+    monkeypatch.setattr(HostTarget, "clock_ns", clock_ns)
+    with meter(tmp_path / "power.csv"):
+        found = cell(campaign(tmp_path))
+    reasons = [finding.reason for finding in found.validity.findings]
+    assert reasons == ["clock-jumped", "clock-unknown"]
+    assert "or the device was suspended" in str(found.validity)
+
+
+@root_only
+def test_a_disk_that_fills_up_with_samples(tmp_path: Path) -> None:
+    """The campaign stops, nothing of the trial is left, and the same command goes on once there is room."""
+    records = tmp_path / "home" / "records"
+    records.mkdir(parents=True)
+    (tmp_path / "power.csv").write_text("time,power\n")
+
+    def flood(n: int) -> str:
+        """More than there is room for: 1000 rows within the time of one."""
+        now = time.time()
+        return "\n".join(["5", *(f"{now + 0.002 + i * 5e-6:.6f},{5 + i % 7 / 100}" for i in range(1, 1000))])
+
+    with mounted(records, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
+        with meter(tmp_path / "power.csv", flood), pytest.raises(StoreError, match="space left"):
+            campaign(tmp_path)
+        assert not [path for path in records.rglob("r000*") if path.is_dir()]
