@@ -81,3 +81,13 @@ def test_a_unit_that_is_off_by_a_thousand() -> None:
 def test_a_thermometer_is_no_meter() -> None:
     metrics = measured(channel=Channel("temperature.x", "degC", "gauge", "virtual", None))
     assert "shows neither power" in metrics.unavailable["energy_per_token_j"]
+
+
+def test_a_series_that_begins_with_the_runner_does_not_shorten_the_rest_before_it() -> None:
+    power = Channel("meter.power", "W", "gauge", "virtual", None)
+    memory = Channel("process.rss_anon", "B", "gauge", "virtual", None)
+    times = tuple(range(TRACE.hello.t_ns - 3000 * MS, TRACE.done_ns, STEP_NS))
+    late = tuple(t for t in times if t > TRACE.hello.t_ns)
+    series = (Series(power, times, tuple(map(watts, times))), Series(memory, late, (1.0,) * len(late)))
+    recording = Recording(Header("virtual", 200.0, (power, memory), None), series, (), None, None, torn=False)
+    assert compute(TRACE, recording).values["idle_power_w"] == pytest.approx(IDLE_W)
