@@ -13,8 +13,6 @@ from meltrepro import settings as settings_module
 if TYPE_CHECKING:
     from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 
-SUFFIX = ".perfetto-trace"
-
 
 def command(
     campaign: Annotated[
@@ -31,7 +29,7 @@ def command(
     ] = False,
 ) -> None:
     """Write trials as Perfetto traces, to be opened in ui.perfetto.dev: phases, tokens, operators, sensors."""
-    from meltrepro.measure.perfetto import perfetto_trace
+    from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
     from meltrepro.measure.records import find_campaign, read_campaign
     from meltrepro.plan.only import Selection
     from meltrepro.store.atomic import make_folder, write_bytes

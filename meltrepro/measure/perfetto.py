@@ -17,6 +17,7 @@ from meltrepro.measure.traces import Span, Trace, Turn
 if TYPE_CHECKING:
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket
 
+SUFFIX = ".perfetto-trace"
 _REALTIME, _MONOTONIC, _BOOTTIME = 1, 3, 6
 _SEQUENCE = 1
 _UNITS = {"degC": "°C"}

@@ -23,17 +23,7 @@ SERIES_POINTS = 10_000
 _UNCERTAINTY, _VALUES = "uncertainty/", "values/"
 _UNSAFE_KEY = re.compile(r"[^A-Za-z0-9_./ -]")
 _TRIAL_FOLDER = re.compile(r"[wrp]\d{3,}(\.attempt\d+)?")
-_TRIAL_FILES = (
-    record.REQUEST,
-    record.EVENTS,
-    record.OUTCOME,
-    record.DEVICE,
-    record.SAMPLES,
-    record.SAMPLING,
-    record.SAMPLER_LOG,
-    record.STDOUT,
-    record.STDERR,
-)
+_TRIAL_FILES = (record.OUTCOME, *record.SEALED)
 
 
 class State(StrEnum):

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
 from meltrepro.errors import StoreError, TrackingError
+from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
@@ -38,6 +40,8 @@ _T = TypeVar("_T")
 Detail = Literal["first", "all"]
 """Whether the first repetition of a cell is logged with trace and token series, or every one."""
 
+_PERFETTO = "perfetto"
+"""Folder of the artifacts that Perfetto opens; beside those that make up a record."""
 _REACHED_WITHIN_S = 5
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
@@ -283,6 +287,11 @@ class _Sync:
         with self._ledger.piece(note, f"trace/{trial.name}", identity) as missing:
             if missing:
                 self._trace(experiment_id, note, trace_of(self._campaign.id, cell.id, trial, trial.trace()), cell)
+        with self._ledger.piece(note, f"perfetto/{trial.name}", identity) as missing, TemporaryDirectory() as folder:
+            if missing:
+                path = Path(folder) / f"{trial.name}{SUFFIX}"
+                path.write_bytes(perfetto_trace(trial.trace(), trial.recordings(), f"{cell.id} {trial.name}"))
+                self._client.log_artifact(note.run_id, str(path), _PERFETTO)
 
     def _trace(self, experiment_id: str, note: RunNote, trace: TraceRecord, cell: CellRecord) -> None:
         root, trace_id = trace.spans[0], f"tr-{trace.id}"

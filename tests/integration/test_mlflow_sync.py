@@ -98,6 +98,12 @@ def test_everything_of_a_campaign_is_there(home: Path, log: Callable[[Path], Tra
         f"trials/{name}" for name in ("w000", "r000", "r001", "r002")
     }
     assert not list(Path.cwd().iterdir())
+    (perfetto,) = client.list_artifacts(run.info.run_id, "perfetto")
+    assert perfetto.path == "perfetto/r000.perfetto-trace"
+    metrics = run.data.metrics
+    assert metrics["uncertainty/inter_token_ms.within_cv"] == pytest.approx(0.208, abs=0.001)
+    assert metrics["uncertainty/inter_token_ms.between_cv"] == 0
+    assert metrics["uncertainty/generation_tps.outliers"] == 0
     assert (home / "mlartifacts").is_dir()
 
 

@@ -162,3 +162,10 @@ def test_values_that_are_none(bad: float) -> None:
             call()
     with pytest.raises(RecordError, match="5 times for 4 values"):
         drift([0.0, 1.0, 2.0, 3.0, 4.0], values[:4])
+
+
+@pytest.mark.parametrize("n", [5, 7, 8, 12, 30])
+def test_steady_values_seldom_hold_an_outlier(n: int) -> None:
+    chance = random.Random(n)
+    found = sum(bool(outliers([chance.gauss(0, 1) for _ in range(n)])) for _ in range(1000))
+    assert found <= 75, "5 % of samples, with room for chance"

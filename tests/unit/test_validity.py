@@ -152,3 +152,40 @@ def test_what_is_invalid_is_shown_and_in_no_summary(tmp_path: Path) -> None:
     tags = content.cell_tags(campaign, bad, content.standing(campaign, bad), "host")
     assert tags["meltrepro.validity"].startswith("INVALID(too-few-tokens")
     assert content.summary_points(bad) == []
+
+
+def test_a_trial_that_failed_is_a_reason_of_its_cell(tmp_path: Path) -> None:
+    failing = {1: "gate-closed: not ready after 9 s: cpu has 71.0 degC, at most 60 wanted\n  more"}
+    folder = build_campaign(tmp_path, [Cell("q8_0", failing=failing)])
+    (cell,) = read_campaign(folder).cells
+    (finding,) = cell.validity.findings
+    assert finding.reason == "gate-closed"
+    assert finding.detail == "r001 not ready after 9 s: cpu has 71.0 degC, at most 60 wanted"
+    assert "q8_0/llama.cpp/host/chat: INVALID(gate-closed: r001 not ready" in shown(folder)
+
+
+def test_invalid_repetitions_count_where_they_are_asked_for(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path, [Cell("q8_0")])
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["measure"]["limits"]["min_tokens"] = 1000
+    path.write_text(json.dumps(manifest))
+    (without,), (with_them,) = read_campaign(folder).cells, read_campaign(folder, with_invalid=True).cells
+    assert without.summaries == {}
+    assert with_them.summaries["generation_tps"].n == 3
+    assert not with_them.validity.valid, "the verdict stays"
+    (restricted,) = read_campaign(folder, with_invalid=True).restricted(lambda id: True).cells
+    assert restricted.summaries.keys() == with_them.summaries.keys()
+
+
+def test_a_meter_that_shows_the_same_value_again_and_again() -> None:
+    unit = {"power": "W", "level": "%"}
+
+    def gauge(name: str, value: Callable[[float], float]) -> Series:
+        given = series(name, value)
+        return Series(replace(given.channel, unit=unit[name]), given.t_ns, given.values)
+
+    assert reasons(judge(gauge("power", lambda t: 5.0))) == [Reason.faulty_sensor]
+    assert judge(gauge("power", lambda t: 5 + t / 100)).valid
+    assert judge(gauge("power", lambda t: 0.0)).valid, "a rail that is off"
+    assert judge(gauge("level", lambda t: 80.0)).valid, "a charge level may well stand still"
