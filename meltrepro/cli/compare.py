@@ -37,7 +37,7 @@ def command(
     settings = settings_module.load()
     folders = [find_campaign(settings.records, name) for name in campaigns]
     first, *others = (read_campaign(folder, with_invalid=with_invalid) for folder in folders)
-    comparisons = [compare(first, other, Design(margin=margin)) for other in others]
+    comparisons = [compare(first, other, Design(margin=margin), once=True) for other in others]
     if output_format == "json":
         result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"
     else:

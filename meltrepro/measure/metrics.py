@@ -79,7 +79,7 @@ Generated from `meltrepro/measure/catalog`; to change a definition, change it th
 `python -m meltrepro.measure.metrics > docs/metrics.md`.
 
 Each value below belongs to one trial and comes from that trial's `events.jsonl` ([runner.md](runner.md)) and
-`samples.jsonl` ([sampling.md](sampling.md)): times are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
+`samples.jsonl`, and those of an external meter `meter.jsonl` ([sampling.md](sampling.md)): times are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
 metric. A metric that cannot be had is absent, with the reason; it is never zero in its place. Figures made of samples have a
 bound: how far the clocks, the rate of the samples and their gaps allow the truth to be from them.
 
@@ -108,6 +108,8 @@ In MLflow, for a metric `generation_tps`:
 | `uncertainty/generation_tps.low`, `.high` | interval |
 | `uncertainty/generation_tps.n` | repetitions with a value |
 | `uncertainty/energy_per_token_j.bound` | of a figure made of samples: the largest bound of any repetition |
+| `uncertainty/generation_tps.outliers`, `.drift`, `.autocorrelation` | how steady the repetitions are ([protocol.md](protocol.md)) |
+| `uncertainty/inter_token_ms.within_cv`, `.between_cv` | spread of the time between tokens within repetitions and between them |
 | `values/generation_tps` | value of each repetition; step = number of the repetition |
 | `inter_token_ms/r000` | every gap between two tokens of that repetition; step = number of the gap |
 

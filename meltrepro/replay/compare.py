@@ -9,7 +9,7 @@ from typing import Any
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
-from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
+from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
@@ -61,11 +61,16 @@ class Comparison:
 
 
 def compare(
-    first: CampaignRecord, second: CampaignRecord, design: Design, controls: Mapping[str, CellRecord] | None = None
+    first: CampaignRecord,
+    second: CampaignRecord,
+    design: Design,
+    controls: Mapping[str, CellRecord] | None = None,
+    *,
+    once: bool = False,
 ) -> Comparison:
     """Compare every cell that both have; raises `RecordError` for a damaged record.
 
-    A cell of `second` that is among `controls` is judged against that one instead, trial by trial.
+    With `once` no trial will be added, whatever comes out: all of the design's error rate goes to this one look. A cell of `second` that is among `controls` is judged against that one instead, trial by trial.
     """
     controls = controls or {}
     ours, theirs = ({cell.id: cell for cell in campaign.cells} for campaign in (first, second))
@@ -73,7 +78,10 @@ def compare(
     return Comparison(
         first=first.id,
         second=second.id,
-        cells=tuple(_compare_cells((first, ours[id]), (second, theirs[id]), design, controls.get(id)) for id in shared),
+        cells=tuple(
+            _compare_cells((first, ours[id]), (second, theirs[id]), design, controls.get(id), once=once)
+            for id in shared
+        ),
         only_first=tuple(cell_id for cell_id in ours if cell_id not in theirs),
         only_second=tuple(cell_id for cell_id in theirs if cell_id not in ours),
     )
@@ -84,6 +92,8 @@ def _compare_cells(
     other: tuple[CampaignRecord, CellRecord],
     design: Design,
     control: CellRecord | None,
+    *,
+    once: bool,
 ) -> CellComparison:
     """One cell; `other` is judged against `one`, or against the control."""
     (_, first), (_, second) = one, other
@@ -92,7 +102,7 @@ def _compare_cells(
         params=differences(_params(first), _params(second)),
         identities=differences(_identities(first), _identities(second)),
         context=context_differences(one, other),
-        metrics=tuple(_metrics(first, second, design, control)),
+        metrics=tuple(_metrics(first, second, design, control, once=once)),
         tokens=_tokens(first, second),
     )
 
@@ -108,12 +118,18 @@ def _identities(cell: CellRecord) -> dict[str, object]:
 
 
 def values_of(cell: CellRecord, metric: str) -> list[float]:
-    """A metric's value of every repetition that has one, in order."""
-    return [trial.metrics.values[metric] for trial in cell.repetitions if metric in trial.metrics.values]
+    """A metric's value of every repetition that has one and is believed, in order."""
+    return [trial.metrics.values[metric] for trial in cell.believed if metric in trial.metrics.values]
 
 
 def judge_metric(
-    metric: str, first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None = None
+    metric: str,
+    first: CellRecord,
+    second: CellRecord,
+    design: Design,
+    control: CellRecord | None = None,
+    *,
+    once: bool = False,
 ) -> Decision | None:
     """The verdict on one metric; `None` where it gets none, or the reference has no value that could be compared."""
     if control is None:
@@ -124,13 +140,16 @@ def judge_metric(
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if metric not in JUDGED or not old or not comparable(old):
         return None
+    trials = min(len(old), len(new))
+    if once and trials >= FEWEST:
+        design = replace(design, minimum=trials, maximum=trials)
     return decide(old, new, design) if comparable(new) else None
 
 
 def _pairs(control: CellRecord, replayed: CellRecord, metric: str) -> Iterator[tuple[float, float]]:
     """Values of both arms from the rounds in which both trials ended well."""
     values = [
-        {trial.index: trial.metrics.values[metric] for trial in cell.repetitions if metric in trial.metrics.values}
+        {trial.index: trial.metrics.values[metric] for trial in cell.believed if metric in trial.metrics.values}
         for cell in (control, replayed)
     ]
     for index in sorted(values[0].keys() & values[1].keys()):
@@ -138,7 +157,7 @@ def _pairs(control: CellRecord, replayed: CellRecord, metric: str) -> Iterator[t
 
 
 def _metrics(
-    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None
+    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None, *, once: bool
 ) -> Iterator[MetricComparison]:
     for name, metric in METRICS.items():
         if name not in first.summaries or name not in second.summaries:
@@ -148,7 +167,7 @@ def _metrics(
             unit=metric.unit,
             first=first.summaries[name].median,
             second=second.summaries[name].median,
-            decision=judge_metric(name, first, second, design, control),
+            decision=judge_metric(name, first, second, design, control, once=once),
             control=control.summaries[name].median if control is not None and name in control.summaries else None,
         )
 

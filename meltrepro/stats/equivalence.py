@@ -46,6 +46,8 @@ from meltrepro.errors import UsageError
 from meltrepro.stats.ratio import LogRatio, exp, locate, logarithms, paired, unpaired
 from meltrepro.stats.sequential import nominal_levels
 
+FEWEST = 3
+"""Trials per arm below which nothing is decided."""
 MAX_LOOKS = 100
 _POWER = 0.8
 """Probability of a decision for which `Decision.more_needed` is computed."""
@@ -91,7 +93,7 @@ class Design:
         rules = (
             (0 < self.margin < 1, "margin", "above 0 and below 1"),
             (0 < self.alpha <= 0.25, "alpha", "above 0 and at most 0.25"),
-            (self.minimum >= 3, "minimum", "at least 3 trials"),
+            (self.minimum >= FEWEST, "minimum", f"at least {FEWEST} trials"),
             (self.maximum >= self.minimum, "maximum", f"at least the minimum, {self.minimum}"),
             (self.step >= 1, "step", "at least 1 trial"),
             (1 <= self.rho <= 5, "rho", "from 1 to 5"),

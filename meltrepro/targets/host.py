@@ -21,7 +21,7 @@ from meltrepro.spec.manifest import HostTarget as HostEntry
 from meltrepro.targets import linux, process
 from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Source, TrialJob, TrialResult
 from meltrepro.targets.lock import lock_path
-from meltrepro.targets.sources import linux_sources
+from meltrepro.targets.sources import cgroup_sources, linux_sources
 
 _MODEL, _RECORD = "/model", "/record"
 """Where model and record folder are inside a container."""
@@ -126,8 +126,10 @@ class HostTarget:
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:
-        """What the kernel of this machine shows."""
-        return linux_sources(self._root)
+        """What the kernel of this machine shows; with containers, what it counts for that of the runner too."""
+        # Looking into a container's file system takes more rights than its user has.
+        contained = cgroup_sources(self._root) if self._engine and os.geteuid() == 0 else ()
+        return (*linux_sources(self._root), *contained)
 
     @contextlib.contextmanager
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:

@@ -1,0 +1,78 @@
+"""What does a campaign of many trials add of its own to the time in which runners run?
+
+    .venv/bin/python -m tests.benchmarks.campaign_overhead [--trials 100] [--tokens 48] [--sandbox bare|container]
+
+Runs the quickstart's prompts with q4_0 and takes the campaign's wall time, from its first step to its last, apart into
+the life of the runner processes (`hello` to `done`) and everything else: starting and stopping processes or containers,
+samplers, clocks, gates that are open, records on disk, metrics. Goal: at most 2 % for trials of the default length of a
+workload (256 tokens a turn); for shorter ones the time per trial counts. Building and MLflow are not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from meltrepro.measure.records import read_campaign
+from meltrepro.spec.campaign import JOURNAL
+from tests.benchmarks._llama import ROOT
+
+GOAL = 0.02
+
+
+def main() -> int:
+    """Print the table; 1 where the goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--sandbox", choices=("bare", "container"), default="container")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = _campaign(Path(name), options.trials, options.tokens, options.sandbox)
+        steps = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+        times = [step["monotonic_ns"] for step in steps if step["name"] == "campaign"]
+        (cell,) = read_campaign(folder).cells
+        traces = [trial.trace() for trial in cell.trials]
+        lives_s = [(trace.done_ns - trace.hello.t_ns) / 1e9 for trace in traces]
+        durations_s = [trial.outcome.duration_s for trial in cell.trials]
+    wall_s = (times[-1] - times[0]) / 1e9
+    own_s = wall_s - sum(lives_s)
+    around_s = statistics.median(d - r for d, r in zip(durations_s, lives_s, strict=True))
+    print(f"quickstart's prompts, q4_0, {options.tokens} tokens a turn, {options.sandbox}, {len(lives_s)} trials")
+    print(f"wall {wall_s:.1f} s, runners {sum(lives_s):.1f} s (median of a trial {statistics.median(lives_s):.2f} s)")
+    print(f"own {own_s:.1f} s: {own_s / len(lives_s):.3f} s a trial, {own_s / wall_s:.1%} of the wall time")
+    print(f"of that around the runner {around_s:.3f} s a trial (median), the rest before and after it")
+    print(f"at most {GOAL:.0%} from trials of {own_s / len(lives_s) * (1 / GOAL - 1):.0f} s on")
+    return 0 if own_s / wall_s <= GOAL else 1
+
+
+def _campaign(folder: Path, trials: int, tokens: int, sandbox: str) -> Path:
+    """Run it; returns its folder."""
+    shutil.copytree(ROOT / "specs", folder / "specs")
+    changes = (
+        "models.smollm2-135m.quantizations=[q4_0]",
+        f"targets.host.sandbox={sandbox}",
+        f"workloads.chat.max_tokens={tokens}",
+        f"protocol.repetitions={trials}",
+        "protocol.warmups=0",
+    )
+    command = [sys.executable, "-m", "meltrepro", "run", str(folder / "specs" / "quickstart.yaml"), "--no-track", "-q"]
+    subprocess.run(
+        [*command, *(f"--set={change}" for change in changes)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "MELTREPRO_HOME": str(folder / "home")},
+    )
+    (found,) = (folder / "home" / "records").iterdir()
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
