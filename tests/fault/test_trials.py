@@ -213,7 +213,7 @@ def test_the_folder_holds_everything_and_no_secret(tmp_path: Path) -> None:
     assert trials == {"w000", "r000"}
     trial = folder / "cells/m/as-is/f/host/good/r000"
     assert {path.name for path in trial.iterdir()} == {
-        *("request.json", "events.jsonl", "outcome.json", "device.json", "stdout.log", "stderr.log")
+        *("request.json", "events.jsonl", "outcome.json", "clocks.json", "device.json", "stdout.log", "stderr.log")
     }
     device = json.loads((trial / "device.json").read_text())
     assert device["before"]["monotonic_ns"] < device["after"]["monotonic_ns"]
