@@ -68,6 +68,10 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
         for found in cell.steadiness:
             for remark in found.remarks():
                 out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
+    for first, second in record.copied:
+        out.print(
+            f"{first} and {second} were equally fast to the last bit: one is a copy", markup=False, soft_wrap=True
+        )
     for name, cell in zip(names, record.cells, strict=True):
         for breakdown in cell.profiles.values():
             _show_operators(name, breakdown, cell.profile_slowdown, out)

@@ -31,7 +31,7 @@ from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
 from meltrepro.spec.manifest import Limits, Manifest
 from meltrepro.spec.record import ClockReadings, Outcome, TrialState
-from meltrepro.stats.stability import Components, components
+from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
@@ -290,6 +290,16 @@ class CampaignRecord:
             return self.manifest.measure.limits
         except RecordError:
             return Limits()
+
+    @property
+    def copied(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of cells whose repetitions were equally fast to the last bit: one was copied. Raises `RecordError`."""
+        return copies(
+            {
+                cell.id: [t.metrics.values[SPEED] for t in cell.believed if SPEED in t.metrics.values]
+                for cell in self.cells
+            }
+        )
 
     def verify(self) -> None:
         """Check its own files and the records of all trials; raises `RecordError` for the first that was changed."""
