@@ -1,0 +1,230 @@
+"""What everything that samples promises, whatever it reads: the device's own sampler and an external meter's file.
+
+A new source of samples joins by one class in `SAMPLERS`.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from meltrepro.build.model import Artifact
+from meltrepro.campaign import clocks
+from meltrepro.campaign.meter import FileMeter
+from meltrepro.measure.events import parse_trace
+from meltrepro.measure.metrics import compute
+from meltrepro.measure.samples import FaultKind, Recording, read_samples
+from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.traces import Trace
+from meltrepro.measure.validity import judge_trial
+from meltrepro.spec import record
+from meltrepro.spec.manifest import HostTarget as HostEntry
+from meltrepro.spec.manifest import Limits, Meter
+from meltrepro.targets.base import Source
+from meltrepro.targets.host import HostTarget
+from tests.support.campaigns import Trial, as_lines, events
+
+pytestmark = [pytest.mark.integration, pytest.mark.contract]
+
+HZ = 50.0
+
+
+class Sampler(Protocol):
+    """Something that samples a number which the test decides."""
+
+    value: str
+    """What the source shows from now on; empty for a source that goes away."""
+
+    def sampling(self) -> Callable[[], Recording]:
+        """Start; returns what stops it and gives the recording, on the device's clock."""
+        ...
+
+
+class OwnSampler:
+    """The program of the bundle, on a file."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self._folder = folder
+        self._file = folder / "power"
+        self._bundle = bundle
+        self.value = "5000"
+
+    @property
+    def value(self) -> str:
+        return self._file.read_text()
+
+    @value.setter
+    def value(self, text: str) -> None:
+        if text:  # at once, as a kernel shows it
+            new = self._file.with_suffix(".new")
+            new.write_text(text)
+            new.replace(self._file)
+        else:
+            self._file.unlink()
+
+    def sampling(self) -> Callable[[], Recording]:
+        source = Source("meter.power", "W", "gauge", str(self._file).lstrip("/"), scale=1e-3)
+        target = HostTarget(HostEntry(sandbox="bare"), disk=self._folder, owner=str(self._folder / "owner"))
+        bundle = Artifact("b", "bundle", "0" * 64, "0" * 64, self._bundle, self._bundle, 1)
+        running = target.sampling(bundle, sampling_plan([source], HZ), self._folder)
+        running.__enter__()
+
+        def stop() -> Recording:
+            running.__exit__(None, None, None)
+            return read_samples(self._folder / record.SAMPLES)
+
+        return stop
+
+
+class FileSampler:
+    """A meter whose program writes Unix time and milliwatts."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self._path = folder / "power.csv"
+        self._folder = folder
+        self.value = "5000"
+
+    def _write(self, stop: threading.Event) -> None:
+        with self._path.open("a", buffering=1) as file:
+            while not stop.wait(1 / HZ):
+                if self.value:
+                    file.write(f"{time.time():.6f},{self.value}\n")
+
+    def sampling(self) -> Callable[[], Recording]:
+        self._path.write_text("time,power\n")
+        ended = threading.Event()
+        thread = threading.Thread(target=self._write, args=(ended,))
+        thread.start()
+        target = HostTarget(HostEntry(sandbox="bare"), disk=self._folder, owner="")
+        meter = Meter(file="power.csv", time="time", clock="host", columns={"power": "mW"}, linger_s=0.05)
+        began, metering = clocks.compare(target), FileMeter(self._path, meter).begin()
+        hello_ns = time.monotonic_ns()
+
+        def stop() -> Recording:
+            readings = clocks.readings(began, clocks.compare(target))
+            metered = metering.end(self._folder / record.METER, trial(hello_ns, time.monotonic_ns()), readings)
+            ended.set()
+            thread.join()
+            assert metered.problem is None and metered.recording is not None
+            raw = read_samples(self._folder / record.METER)
+            assert [len(series) for series in raw.series] == [len(series) for series in metered.recording.series]
+            return metered.recording
+
+        return stop
+
+
+SAMPLERS = (OwnSampler, FileSampler)
+
+
+def trial(begin_ns: int, end_ns: int) -> Trace:
+    """A trial between two moments."""
+    trace = parse_trace(as_lines(events(Trial())))
+    return replace(trace, hello=replace(trace.hello, t_ns=begin_ns), done_ns=end_ns)
+
+
+@pytest.fixture(params=SAMPLERS, ids=lambda sampler: sampler.__name__)
+def sampler(request: pytest.FixtureRequest, runner_bundles: Mapping[str, Path], tmp_path: Path) -> Sampler:
+    family = "/x86_64" if platform.machine() == "x86_64" else "/armv8"
+    bundle = next(folder for node, folder in runner_bundles.items() if family in node)
+    made: Sampler = request.param(tmp_path, bundle)
+    return made
+
+
+@contextmanager
+def sampled(sampler: Sampler) -> Iterator[Callable[[], Recording]]:
+    stop = sampler.sampling()
+    stopped = False
+
+    def once() -> Recording:
+        nonlocal stopped
+        stopped = True
+        return stop()
+
+    try:
+        yield once
+    finally:
+        if not stopped:
+            with suppress(Exception):
+                stop()
+
+
+def vary(sampler: Sampler, seconds: float) -> None:
+    """Let the source move for some time, as a power does."""
+    until, n = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        sampler.value = str(5000 + n % 9)
+        n += 1
+        time.sleep(0.02)
+
+
+def test_units_rate_and_times(sampler: Sampler) -> None:
+    with sampled(sampler) as stop:
+        began_ns = time.monotonic_ns()
+        vary(sampler, 1.2)
+        ended_ns = time.monotonic_ns()
+        recording = stop()
+    (series,) = recording.series
+    assert (series.channel.name, series.channel.unit, series.channel.kind) == ("meter.power", "W", "gauge")
+    assert "power" in series.channel.source, "where it comes from is told"
+    assert all(5 <= value < 5.01 for value in series.values), "in the unit of the channel"
+    assert all(before < after for before, after in pairwise(series.t_ns))
+    inside = [t for t in series.t_ns if began_ns <= t <= ended_ns]
+    assert len(inside) >= 0.5 * HZ * 1.2, "a busy machine may make it miss some"
+    assert began_ns - 10**9 < series.t_ns[0] and series.t_ns[-1] < ended_ns + 2 * 10**9, "on the device's clock"
+    assert series.rate_hz == pytest.approx(HZ, rel=0.5)
+    assert recording.header.rate_hz == pytest.approx(HZ, rel=0.3)
+    assert recording.end_ns is not None
+    assert recording.faults == ()
+
+
+def test_text_is_a_fault_and_the_rest_stays(sampler: Sampler) -> None:
+    with sampled(sampler) as stop:
+        vary(sampler, 0.4)
+        sampler.value = "OVERLOAD"
+        time.sleep(0.2)
+        vary(sampler, 0.4)
+        recording = stop()
+    assert [fault.kind for fault in recording.faults] == [FaultKind.not_a_number]
+    assert "OVERLOAD" in recording.faults[0].detail
+    (series,) = recording.series
+    before = [t for t in series.t_ns if t < recording.faults[0].t_ns]
+    assert before and len(before) < len(series)
+    trace = trial(series.t_ns[0], series.t_ns[-1])
+    verdict = judge_trial(trace, compute(trace), recording, Limits())
+    assert "faulty-sensor: meter.power not_a_number" in str(verdict)
+
+
+def test_a_source_that_goes_away_and_comes_back_leaves_a_gap(sampler: Sampler) -> None:
+    with sampled(sampler) as stop:
+        vary(sampler, 0.4)
+        sampler.value = ""
+        time.sleep(0.5)
+        vary(sampler, 0.4)
+        recording = stop()
+    (series,) = recording.series
+    (gap,) = series.gaps(1 / HZ, factor=15)
+    assert 0.3e9 < gap.end_ns - gap.begin_ns < 1.5e9
+    assert {fault.kind for fault in recording.faults} <= {FaultKind.vanished}
+    trace = trial(series.t_ns[0], series.t_ns[-1])
+    verdict = judge_trial(trace, compute(trace), recording, Limits(sample_share=0.9))
+    assert not verdict.valid, "what is missing is not made up"
+
+
+def test_a_value_that_never_moves_is_no_measurement(sampler: Sampler) -> None:
+    with sampled(sampler) as stop:
+        sampler.value = "5000"
+        time.sleep(1)
+        recording = stop()
+    (series,) = recording.series
+    trace = trial(series.t_ns[0], series.t_ns[-1])
+    verdict = judge_trial(trace, compute(trace), recording, Limits())
+    assert "faulty-sensor: meter.power stuck: the same value for" in str(verdict)
