@@ -1,7 +1,7 @@
 """Energy and charge of the phases of a trial, from whatever the device or a meter shows.
 
 In order of preference: a power gauge (W), integrated; an energy counter (J), differenced; current times voltage (A, V),
-integrated. Power of a discharging battery is counted as positive: drivers differ in the sign of its current, the work
+integrated. Charge: a current, integrated, or a counter of charge (C), differenced. Power of a discharging battery is counted as positive: drivers differ in the sign of its current, the work
 that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
 """
 
@@ -15,14 +15,16 @@ from typing import Literal
 from meltrepro.errors import RecordError
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why, advance, integrate
 from meltrepro.measure.samples import Recording
-from meltrepro.measure.series import Channel, Series
+from meltrepro.measure.series import Channel, Kind, Series
 from meltrepro.measure.traces import Span
 
 PLATFORM = "energy.psys"
 """Counts what the packages count as well, and more; used where it is alone."""
-POWER, ENERGY, CURRENT, VOLTAGE = "W", "J", "A", "V"
+POWER, ENERGY, CURRENT, VOLTAGE, CHARGE = "W", "J", "A", "V", "C"
 MOST_W = 2000.0
 """No phone, board or desk machine draws more; a larger value has another unit."""
+MOST_A = 500.0
+"""The same for a current."""
 LEAST_W = 0.01
 """No device that computes draws less at its most; a smaller value has another unit."""
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
@@ -41,27 +43,33 @@ class Supply:
     """In joules, without wraps; `None` for a gauge."""
     current: Series | None
     """In amperes, never negative for a discharging battery; `None` where only power is shown."""
+    drawn: Series | None = None
+    """A counter of the charge that was drawn, in coulombs, without wraps; `None` where there is none."""
 
 
 def supply_of(recording: Recording) -> Supply:
     """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
-    gauges = {
-        unit: next(
-            (s for s in recording.series if s.channel.unit == unit and s.channel.kind == "gauge" and s.t_ns), None
-        )
-        for unit in (POWER, CURRENT, VOLTAGE)
-    }
-    power, current, voltage = gauges[POWER], gauges[CURRENT], gauges[VOLTAGE]
+    power, current, voltage = (_first(recording, unit, "gauge") for unit in (POWER, CURRENT, VOLTAGE))
+    drawn = _first(recording, CHARGE, "counter")
+    amperes = _positive(current) if current else None
+    coulombs = _unwrapped(drawn, MOST_A) if drawn else None
     if power is not None:
-        return Supply("power", _plausible(_positive(power)), None, _positive(current) if current else None)
+        return Supply("power", _plausible(_positive(power)), None, amperes, coulombs)
     counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
     packages = [s for s in counters if s.channel.name != PLATFORM]
     counters = packages or counters
     if counters:
-        return Supply("energy-counter", None, _summed([_unwrapped(series) for series in counters]), None)
-    if current is not None and voltage is not None:
-        return Supply("current-and-voltage", _product(_positive(current), voltage), None, _positive(current))
+        joules = _summed([_unwrapped(series, MOST_W) for series in counters])
+        return Supply("energy-counter", None, joules, amperes, coulombs)
+    if amperes is not None and voltage is not None:
+        return Supply("current-and-voltage", _product(amperes, voltage), None, amperes, coulombs)
     raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
+
+
+def _first(recording: Recording, unit: str, kind: Kind) -> Series | None:
+    """The first channel of a unit that has samples."""
+    of_unit = (s for s in recording.series if s.channel.unit == unit and s.channel.kind == kind and s.t_ns)
+    return next(of_unit, None)
 
 
 def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
@@ -77,9 +85,11 @@ def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: floa
 
 def charge(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
     """Charge (C) and current (A) over the spans of a phase; raises `Unavailable`."""
-    if supply.current is None:
-        raise Unavailable(Why.no_samples, "the device shows no current")
-    return integrate(supply.current, spans, limits, clock_ns)
+    if supply.current is not None:
+        return integrate(supply.current, spans, limits, clock_ns)
+    if supply.drawn is not None:
+        return advance(supply.drawn, spans, limits, clock_ns)
+    raise Unavailable(Why.no_samples, "the device shows no current")
 
 
 def above_idle(phase: Integral, idle: Integral) -> Amount:
@@ -94,9 +104,9 @@ def per(amount: Amount, count: int, what: str) -> Amount:
     return amount.scaled(1 / count)
 
 
-def _unwrapped(counter: Series) -> Series:
+def _unwrapped(counter: Series, fastest: float) -> Series:
     try:
-        return counter.unwrapped(MOST_W)
+        return counter.unwrapped(fastest)
     except RecordError as error:
         raise Unavailable(Why.bad_counter, error.message) from error
 

@@ -91,3 +91,23 @@ def test_a_series_that_begins_with_the_runner_does_not_shorten_the_rest_before_i
     series = (Series(power, times, tuple(map(watts, times))), Series(memory, late, (1.0,) * len(late)))
     recording = Recording(Header("virtual", 200.0, (power, memory), None), series, (), None, None, torn=False)
     assert compute(TRACE, recording).values["idle_power_w"] == pytest.approx(IDLE_W)
+
+
+def test_charge_of_each_phase_from_a_current_or_from_a_counter() -> None:
+    """Watts taken for amperes: 24 C each for reading and for writing."""
+    times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns + 1000 * MS, STEP_NS))
+    amperes = tuple(map(watts, times))
+    total, drawn = 0.0, []
+    for value in amperes:
+        drawn.append(total)
+        total += value * STEP_NS / 1e9
+    current, counter = Channel("c", "A", "gauge", "x", None), Channel("q", "C", "counter", "x", None)
+    power = Series(Channel("p", "W", "gauge", "x", None), times, amperes)
+    for series in (Series(current, times, amperes), Series(counter, times, tuple(drawn))):
+        header = Header("virtual", 200.0, (power.channel, series.channel), None)
+        found = compute(TRACE, Recording(header, (power, series), (), None, None, torn=False))
+        assert found.values["prefill_charge_mah"] == pytest.approx(24 / 3.6, rel=0.01)
+        assert found.values["generation_charge_mah"] == pytest.approx(24 / 3.6, rel=0.01)
+        assert found.values["charge_per_token_mah"] == pytest.approx(24 / 3.6 / 60, rel=0.01)
+        assert found.bounds["generation_charge_mah"] < 0.2
+        assert found.values["load_energy_j"] == pytest.approx(0.4 * IDLE_W, rel=0.02)

@@ -26,6 +26,10 @@ def _generation(facts: Facts) -> Sequence[Span]:
     return [Span(turn.token_ns[0], turn.token_ns[-1]) for turn in facts.flowing]
 
 
+def _load(facts: Facts) -> Sequence[Span]:
+    return [Span(facts.trace.load.begin_ns, facts.trace.load.end_ns)]
+
+
 def _idle(facts: Facts) -> Sequence[Span]:
     """From where all that shows power has begun, at the earliest the device's sampler, to the start of the runner."""
     powered, _ = facts.powered
@@ -77,6 +81,10 @@ def _mah(integral: Integral, _: Facts) -> Amount:
     return integral.total.scaled(1 / 3.6)
 
 
+def _mah_per_token(integral: Integral, facts: Facts) -> Amount:
+    return _per_token(integral, facts).scaled(1 / 3.6)
+
+
 def _metric(name: str, unit: str, meaning: str, formula: str, compute: Callable[[Facts], Amount]) -> Metric:
     return Metric(
         name=name,
@@ -100,6 +108,13 @@ ENERGY = (
         "mean power at rest, before the runner starts",
         f"energy from the first sample to hello / that time; {_INTEGRAL}",
         _of(_idle, lambda integral, _: integral.mean),
+    ),
+    _metric(
+        "load_energy_j",
+        "J",
+        "energy of loading the weights",
+        f"integral of power from load_begin to load_end; {_INTEGRAL}",
+        _of(_load, lambda integral, _: integral.total),
     ),
     _metric(
         "prefill_energy_j",
@@ -151,11 +166,25 @@ ENERGY = (
         _of(_generation, _net_per_token),
     ),
     _metric(
+        "prefill_charge_mah",
+        "mAh",
+        "charge drawn while prompts were read",
+        "integral of current over all prefills / 3.6 C; or the growth of a counter of charge",
+        _of(_prefill, _mah, charge=True),
+    ),
+    _metric(
         "generation_charge_mah",
         "mAh",
         "charge drawn while answers were written",
-        "integral of current from first to last token of each turn / 3.6 C",
+        "integral of current from first to last token of each turn / 3.6 C; or the growth of a counter of charge",
         _of(_generation, _mah, charge=True),
+    ),
+    _metric(
+        "charge_per_token_mah",
+        "mAh",
+        "charge of writing one token",
+        "generation_charge_mah / sum of n_gen - 1 over turns",
+        _of(_generation, _mah_per_token, charge=True),
     ),
     _metric(
         "prefill_power_w",
