@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -102,6 +103,8 @@ def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, ta
     """What a replay changes in the recorded manifest."""
     import yaml
 
+    from meltrepro.spec.manifest import Want
+
     changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
     if target is not None:
         other = recorded.targets.get(target)
@@ -113,10 +116,28 @@ def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, ta
                 hint="for example: --target host, or --target '{kind: host, threads: 2}'",
             ) from error
         there = {"kind": there} if isinstance(there, str) else there
+        _from_here(there)
         # Under the recorded names, so that every cell meets its own record.
         changes["targets"] = dict.fromkeys(recorded.targets, there)
+    elif metered := [name for name, entry in recorded.targets.items() if entry.meter is not None]:
+        # Another day's file is no measurement of today.
+        typer.echo(
+            f"without the meter of {', '.join(metered)}: energy is not measured; name its file with "
+            "--target '{kind: ..., meter: {...}}'",
+            err=True,
+        )
+        entries = {name: entry.model_dump(mode="json", exclude_unset=True) for name, entry in recorded.targets.items()}
+        changes["targets"] = {name: {k: v for k, v in entry.items() if k != "meter"} for name, entry in entries.items()}
+        changes["measure.energy"] = Want.if_available.value
     plain = {path: yaml.safe_dump(value, default_flow_style=True, width=10**6) for path, value in changes.items()}
     return [f"{path}={plain[path].removesuffix('...' + chr(10)).strip()}" for path, value in changes.items() if value]
+
+
+def _from_here(target: object) -> None:
+    """A meter's file that is named on the command line counts from the current folder."""
+    meter = target.get("meter") if isinstance(target, dict) else None
+    if isinstance(meter, dict) and isinstance(meter.get("file"), str):
+        meter["file"] = str(Path(meter["file"]).absolute())
 
 
 def _end(answer: Replayed, *, reproduced: bool, differs: bool) -> None:

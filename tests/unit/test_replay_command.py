@@ -47,3 +47,16 @@ def test_another_target_stands_under_every_recorded_name(
 def test_a_target_that_is_no_yaml(recorded: Manifest) -> None:
     with pytest.raises(UsageError, match="neither a target of the manifest"):
         _overrides(recorded, None, None, "{kind: host")
+
+
+def test_the_file_of_a_meter_is_not_taken_for_a_measurement_of_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meter = {"file": "power.csv", "time": "t", "columns": {"P": "W"}}
+    targets = yaml.safe_dump({"desk": {"kind": "host", "meter": meter}}, default_flow_style=True, width=1000).strip()
+    recorded = load(tmp_path, GOOD, f"targets={targets}", "measure.energy=required").manifest
+    changed = values(_overrides(recorded, None, None, None))
+    assert changed == {"targets": {"desk": {"kind": "host"}}, "measure.energy": "if-available"}
+    assert "without the meter of desk" in capsys.readouterr().err
+    again = values(_overrides(recorded, None, None, "{kind: host, meter: {file: here.csv, time: t, columns: {P: W}}}"))
+    assert again["targets"]["desk"]["meter"]["file"] == str(Path.cwd() / "here.csv")  # type: ignore[index]
