@@ -115,6 +115,11 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         file = source.child("file")
         if file is not None and source_kind(source.value) == "file" and not isinstance(file.value, dict | list):
             found.append(((*path, "file"), file))
+    for name, target in _entries(manifest, "targets"):
+        meter = target.child("meter")
+        file = meter.child("file") if meter is not None else None
+        if file is not None and not isinstance(file.value, dict | list):
+            found.append((("targets", name, "meter", "file"), file))
     return found
 
 

