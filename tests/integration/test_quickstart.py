@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.measure.records import read_campaign
 from tests.integration.conftest import ROOT, meltrepro
 
 SPEC = ROOT / "specs" / "quickstart.yaml"
@@ -57,6 +58,11 @@ def test_every_trial_has_a_complete_record(campaign: Path) -> None:
             assert events[0]["e"] == "hello"
             assert events[-1]["e"] == "done"
             assert any(event["e"] == "turn_end" and event["text"].strip() for event in events)
+
+
+def test_prefill_generation_and_declared_gaps_are_the_whole_of_a_turn(campaign: Path) -> None:
+    for cell in read_campaign(campaign).cells:
+        assert cell.summaries["turn_accounted_share"].median >= 0.99
 
 
 def test_greedy_repetitions_give_the_same_tokens(campaign: Path) -> None:
