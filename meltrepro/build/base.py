@@ -50,6 +50,32 @@ _STOP_S = 10.0
 _INSTALL = "apt-get install mmdebstrap, or meltrepro doctor --fix"
 
 
+@dataclass(frozen=True)
+class Flavour:
+    """Which packages make a file system."""
+
+    variant: str
+    """Of mmdebstrap."""
+    included: tuple[str, ...]
+    architecture: str | None = None
+    """That of this machine where absent."""
+
+    @property
+    def hook(self) -> str:
+        """When the package files of this variant are all there and not removed yet."""
+        return "extract-hook" if self.variant == "extract" else "customize-hook"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """For mmdebstrap."""
+        architecture = (f"--architectures={self.architecture}",) if self.architecture else ()
+        return (f"--variant={self.variant}", f"--include={','.join(self.included)}", *architecture)
+
+
+BASE = Flavour("essential", INCLUDED)
+"""That of the base image."""
+
+
 @dataclass(frozen=True, order=True)
 class Package:
     """One Debian package file."""
@@ -60,18 +86,19 @@ class Package:
     digest: str
 
 
-def resolve(store: Store, sink: Sink) -> tuple[Package, ...]:
+def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package, ...]:
     """Fetch the packages of today into the store and pin them, ordered by name.
 
     Raises `EngineError` where `mmdebstrap` is missing or its archive cannot be reached.
     """
-    with _scratch(store) as scratch, step(sink, "base.resolve", f"Debian {SUITE}, essential packages"):
+    with _scratch(store) as scratch, step(sink, "base.resolve", f"Debian {SUITE}, {flavour.variant} packages"):
         debs = scratch / "debs"
         debs.mkdir()
         _mmdebstrap(
             scratch,
+            *flavour.options,
             "--skip=essential/unlink,cleanup",
-            f"--customize-hook=sync-out /var/cache/apt/archives {debs}",
+            f"--{flavour.hook}=sync-out /var/cache/apt/archives {debs}",
             SUITE,
             "/dev/null",
         )
@@ -99,7 +126,7 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
         repository = scratch / "repository"
         with writing_below(scratch):
             _write_repository(packages, store, repository)
-        _mmdebstrap(scratch, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
+        _mmdebstrap(scratch, *BASE.options, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
         with tarfile.open(scratch / "root.tar") as root, writing_below(scratch):
             if "./bin" not in root.getnames():
                 raise EngineError("mmdebstrap made a file system without /bin: it did not take the pinned packages")
@@ -150,7 +177,7 @@ def _control(deb: Path) -> str:
 
 
 def _mmdebstrap(scratch: Path, *arguments: str) -> None:
-    """Run `mmdebstrap` for the essential variant; its own log is part of the error where it fails."""
+    """Run `mmdebstrap`; its own log is part of the error where it fails."""
     program = shutil.which("mmdebstrap")
     if program is None:
         raise EngineError("cannot make the base image: mmdebstrap is not installed", hint=_INSTALL)
@@ -158,7 +185,7 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
     try:
         with held():
             process = subprocess.Popen(
-                [program, "--variant=essential", f"--include={','.join(INCLUDED)}", *arguments],
+                [program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -101,12 +101,13 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: gates.Waiting) -> Attempt:
     request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
-    job = TrialJob(run.bundle, run.model.path, request, folder, run.timeout_s)
+    job = TrialJob(run.bundle, run.model, request, folder, run.timeout_s)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
     states: list[DeviceState] = []
     metrics = Metrics({}, {})
     try:
+        run.target.deploy(run.bundle, run.model)
         gates.wait(run.gates, run.target, run.facts.cores, waiting)
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)

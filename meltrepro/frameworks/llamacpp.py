@@ -116,8 +116,8 @@ class LlamaCpp:
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """Runner, sampler, llama-bench and perplexity for a device, or the quantizer alone."""
-        run = node.purpose == "run"
+        """Runner, sampler, agent, llama-bench and perplexity for a device, or the quantizer alone."""
+        tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}",
             folder="llama.cpp",
@@ -127,7 +127,7 @@ class LlamaCpp:
                 "isa": node.isa.name,
                 "triple": node.isa.triple,
                 "features": list(node.isa.enable),
-                "tools": ["melt-runner", "melt-sampler", "llama-bench", "perplexity", "main"] if run else ["quantize"],
+                "tools": tools if node.purpose == "run" else ["quantize"],
             },
             inputs=node.release.sources,
             triple=node.isa.triple,

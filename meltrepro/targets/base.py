@@ -12,7 +12,7 @@ nothing. Phones and boards behind a link keep the same three promises:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,18 @@ from meltrepro.build.model import Artifact
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec.record import Request
 
-RUNNER, SAMPLER = "bin/melt-runner", "bin/melt-sampler"
-"""Paths of runner and sampler in every bundle."""
+RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
+"""Paths of runner, sampler and agent in every bundle."""
 PROCESS = "{pid}"
 """Stands in the path of a source for the process that is watched."""
+
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes of how many have been brought to a device."""
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,7 @@ class TrialJob:
     """One trial as a target gets it."""
 
     bundle: Artifact
-    model: Path
-    """The model file on this machine."""
+    model: Artifact
     request: Request
     """Complete but for `model`, which the target sets to the path that its runner will see."""
     folder: Path
@@ -123,6 +130,14 @@ class Target(Protocol):
 
     def clock_ns(self) -> int:
         """CLOCK_MONOTONIC of the device at this moment, by the quickest way there is; raises `TargetLost`."""
+        ...
+
+    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+        """Bring to the device what trials need, verified there; what is there already is not sent again.
+
+        Comes before `state`, `clock_ns` and everything below. Raises `TargetLost` (the next call goes on where this one
+        broke off), `TargetError` where the device has no room or stores other bytes than it was sent.
+        """
         ...
 
     def run_trial(self, job: TrialJob) -> TrialResult:

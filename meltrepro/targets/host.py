@@ -19,7 +19,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.manifest import HostTarget as HostEntry
 from meltrepro.targets import linux, process
-from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Source, TrialJob, TrialResult
+from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, silent
 from meltrepro.targets.lock import lock_path
 from meltrepro.targets.sources import cgroup_sources, linux_sources
 
@@ -77,43 +77,18 @@ class HostTarget:
 
     def state(self) -> DeviceState:
         """How this machine is now."""
-        temperatures = linux.temperatures_c(self._root)
-        frequencies = linux.frequencies_khz(self._root)
-        governors = linux.governors(self._root)
-        load = linux.load_1min(self._root)
-        idle = linux.cpu_idle_s(self._root)
-        available = linux.memory(self._root).get("MemAvailable")
-        battery = linux.battery(self._root)
-        reasons = {
-            "temperatures_c": None if temperatures else "the kernel shows no thermal zone and no hardware monitor",
-            "frequencies_khz": None if frequencies else "the kernel shows no CPU clocks",
-            "governors": None if governors else "the kernel has no cpufreq driver for these CPUs",
-            "load_1min": None if load is not None else "/proc/loadavg cannot be read",
-            "cpu_idle_s": None if idle is not None else "/proc/stat does not tell it",
-            "memory_available_bytes": None if available is not None else "/proc/meminfo does not tell it",
-            "battery": None if battery else "this machine has no battery",
-        }
-        return DeviceState(
-            wall_ns=time.time_ns(),
-            monotonic_ns=time.monotonic_ns(),
-            boot_id=linux.read(self._root / "proc/sys/kernel/random/boot_id"),
-            temperatures_c=temperatures,
-            frequencies_khz=frequencies,
-            governors=governors,
-            load_1min=load,
-            cpu_idle_s=idle,
-            memory_available_bytes=available,
-            battery=battery,
-            unavailable={name: reason for name, reason in reasons.items() if reason},
-        )
+        return linux.state(self._root, wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
 
     def clock_ns(self) -> int:
         """The clock that runners on this machine use, also in a container."""
         return time.monotonic_ns()
 
+    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+        """Nothing: everything is where it was built."""
+
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
-        seen = _MODEL if self._engine else str(job.model.absolute())
+        seen = _MODEL if self._engine else str(job.model.path.absolute())
         request = job.request.model_copy(update={"model": seen})
         try:
             (job.folder / record.REQUEST).write_text(
@@ -159,7 +134,7 @@ class HostTarget:
         execution = Execution(
             argv=(f"/bundle/{RUNNER}", f"{_RECORD}/{record.REQUEST}", f"{_RECORD}/{record.EVENTS}"),
             bundle=job.bundle,
-            readonly={_MODEL: job.model},
+            readonly={_MODEL: job.model.path},
             writable={_RECORD: job.folder},
             timeout_s=job.timeout_s,
             stdout=job.folder / record.STDOUT,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from meltrepro.targets.base import Battery
+from meltrepro.targets.base import Battery, DeviceState
 
 _UNLIMITED = 1 << 60
 """Memory limits of control groups from here on mean none (version 1 writes a huge number)."""
@@ -142,6 +142,39 @@ def battery(root: Path) -> Battery | None:
             temperature_c=_scaled(supply / "temp", 10),
         )
     return None
+
+
+def state(root: Path, *, wall_ns: int, monotonic_ns: int) -> DeviceState:
+    """The state of a machine whose file system, or a snapshot of it, has this root."""
+    temperatures = temperatures_c(root)
+    frequencies = frequencies_khz(root)
+    policies = governors(root)
+    load = load_1min(root)
+    idle = cpu_idle_s(root)
+    available = memory(root).get("MemAvailable")
+    power = battery(root)
+    reasons = {
+        "temperatures_c": None if temperatures else "the kernel shows no thermal zone and no hardware monitor",
+        "frequencies_khz": None if frequencies else "the kernel shows no CPU clocks",
+        "governors": None if policies else "the kernel has no cpufreq driver for these CPUs",
+        "load_1min": None if load is not None else "/proc/loadavg cannot be read",
+        "cpu_idle_s": None if idle is not None else "/proc/stat does not tell it",
+        "memory_available_bytes": None if available is not None else "/proc/meminfo does not tell it",
+        "battery": None if power else "this machine has no battery",
+    }
+    return DeviceState(
+        wall_ns=wall_ns,
+        monotonic_ns=monotonic_ns,
+        boot_id=read(root / "proc/sys/kernel/random/boot_id"),
+        temperatures_c=temperatures,
+        frequencies_khz=frequencies,
+        governors=policies,
+        load_1min=load,
+        cpu_idle_s=idle,
+        memory_available_bytes=available,
+        battery=power,
+        unavailable={name: reason for name, reason in reasons.items() if reason},
+    )
 
 
 def facts(root: Path) -> Mapping[str, str]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 from meltrepro.build.model import Engine
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.manifest import Target as TargetEntry
 from meltrepro.targets.base import Target
 
-Factory = Callable[[TargetEntry, Settings, Engine | None], Target]
+Factory = Callable[[Any, Settings, Engine | None], Target]
+"""Takes the manifest's entry for a target of its kind."""
 
-_FACTORIES: Mapping[str, str] = {"host": "meltrepro.targets.host:open_target"}
+_FACTORIES: Mapping[str, str] = {
+    "host": "meltrepro.targets.host:open_target",
+    "android": "meltrepro.targets.android:open_target",
+}
 
 
 def open_targets(manifest: Manifest, settings: Settings, engine: Engine | None = None) -> dict[str, Target]:

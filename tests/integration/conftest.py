@@ -15,6 +15,8 @@ import pytest
 from meltrepro import settings
 from meltrepro.build import daemon
 from meltrepro.errors import EngineError
+from meltrepro.lab.phone import VirtualPhone
+from meltrepro.lab.server import AdbServer
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -72,3 +74,22 @@ def smollm2() -> Path:
     here = settings.load()
     source = load_manifest(ROOT / "specs" / "quickstart.yaml").manifest.models["smollm2-135m"].source
     return Fetcher(Store(here.cache / "store"), here, silent).get(source)
+
+
+@pytest.fixture(scope="session")
+def phone_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualPhone, AdbServer]]:
+    """A virtual phone with a real adbd, attached to a real adb server; for as long as the tests take."""
+    from meltrepro.lab import system
+
+    system.require_emulation()
+    folder = tmp_path_factory.mktemp("lab")
+    root = system.phone_root(Store(settings.load().cache / "store"), settings.load().cache / "lab", silent)
+    phone, server = VirtualPhone(root, folder / "phone"), AdbServer(folder / "adb")
+    try:
+        phone.start()
+        server.start()
+        server.attach(phone.address)
+        yield phone, server
+    finally:
+        phone.erase()
+        server.stop()

@@ -1,0 +1,29 @@
+#!/bin/sh
+# What a virtual phone does first, in its own namespaces: the file system, the phone's folder and the size of its storage
+# (or `disk`) are the arguments. Everything that it mounts and starts ends with its namespaces.
+set -eu
+system=$1 folder=$2 storage=$3
+root=$folder/merged fixtures=$folder/fixtures
+
+ip link set lo up
+mount --make-rprivate /
+mount -t overlay -o "lowerdir=$system,upperdir=$folder/upper,workdir=$folder/work" overlay "$root"
+mount -t proc proc "$root/proc"
+mount --bind "$fixtures/cpuinfo" "$root/proc/cpuinfo"
+mount --bind "$fixtures/boot_id" "$root/proc/sys/kernel/random/boot_id"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for device in null zero random urandom; do
+    : > "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount --bind "$fixtures/sys" "$root/sys"
+mount -o remount,bind,ro "$root/sys"
+cp "$fixtures/build.prop" "$root/system/build.prop"
+if [ "$storage" != disk ]; then
+    mount -t tmpfs -o "size=$storage,mode=771" tmpfs "$root/data"
+fi
+mkdir -p "$root/data/local/tmp"
+chmod 777 "$root/data/local/tmp"
+cd /
+exec chroot "$root" /system/bin/env -i PATH=/system/bin HOME=/ ANDROID_ROOT=/system ADBD_PORT=5640 \
+    /usr/lib/android-sdk/platform-tools/adbd

@@ -1,0 +1,1 @@
+"""Virtual devices with real protocol stacks and known truth."""

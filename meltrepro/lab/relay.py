@@ -1,0 +1,134 @@
+"""A door into a network namespace: a loopback port here whose connections are made again in there.
+
+It can be shut in the middle of anything, which is how a link to a virtual device is cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+
+_CLONE_NEWNET = 0x40000000
+_PIECE = 256 << 10
+
+
+class Relay:
+    """Listens on a free loopback port until `close`; connects to `port` in the network namespace of process `pid`."""
+
+    def __init__(self, pid: int, port: int, listen: int = 0) -> None:
+        self._inside = port
+        self._namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._listener = socket.create_server(("127.0.0.1", listen))
+        self._open: set[socket.socket] = set()
+        self._guard = threading.Lock()
+        self._shut = False
+        self._after: int | None = None
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="relay", daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection and let no new one in until `mend`."""
+        with self._guard:
+            self._shut = True
+            ended, self._open = self._open, set()
+        for each in ended:
+            _end(each)
+
+    def cut_after(self, size: int) -> None:
+        """Cut when so many more bytes have passed, in either direction."""
+        with self._guard:
+            self._after = size
+
+    def mend(self) -> None:
+        """Let connections in again."""
+        with self._guard:
+            self._shut = False
+            self._after = None
+
+    def close(self) -> None:
+        """End everything."""
+        self.cut()
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            os.close(self._namespace)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                outer, _ = self._listener.accept()
+            except OSError:
+                return
+            inner = None if self._shut else self._connect()
+            if inner is None:
+                _end(outer)
+                continue
+            with self._guard:
+                self._open |= {outer, inner}
+            for source, sink in ((outer, inner), (inner, outer)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _connect(self) -> socket.socket | None:
+        """A socket made inside the namespace; a thread of its own goes there and does not come back."""
+        made: SimpleQueue[socket.socket | None] = SimpleQueue()
+
+        def inside() -> None:
+            try:
+                if ctypes.CDLL(None, use_errno=True).setns(self._namespace, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+                made.put(socket.create_connection(("127.0.0.1", self._inside), timeout=5))
+            except OSError:
+                made.put(None)
+
+        threading.Thread(target=inside, daemon=True).start()
+        found = made.get()
+        if found is not None:
+            found.settimeout(None)
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(_PIECE):
+                if self._counted(len(data)):
+                    self.cut()
+                    return
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            with self._guard:
+                self._open -= {source, sink}
+            _end(source)
+            _end(sink)
+
+    def _counted(self, size: int) -> bool:
+        """Whether these bytes are the ones at which to cut."""
+        with self._guard:
+            if self._after is None:
+                return False
+            self._after -= size
+            return self._after < 0
+
+
+def reachable(pid: int, port: int) -> bool:
+    """Whether anything listens on a TCP port in the network namespace of a process."""
+    with contextlib.suppress(OSError):
+        lines = (
+            Path(f"/proc/{pid}/net/tcp").read_text().splitlines()
+            + Path(f"/proc/{pid}/net/tcp6").read_text().splitlines()
+        )
+        return any(
+            line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:] if ":" in line
+        )
+    return False
+
+
+def _end(each: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()

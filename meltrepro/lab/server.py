@@ -1,0 +1,81 @@
+"""An adb server of the lab's own: its own port, its own keys, and no interest in anybody else's devices."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from meltrepro.errors import EngineError
+from meltrepro.interrupts import held
+from meltrepro.targets.adb import Server
+
+_START_S = 20.0
+
+
+class AdbServer:
+    """A private adb server, as long as it is started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.server = Server(0)
+
+    def start(self, port: int | None = None) -> None:
+        """Start it at a free port, or at the one that it had; raises `EngineError` where it does not come up."""
+        import adbutils
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.server = Server(port or _free_port())
+        log = self._folder / "adb.log"
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": str(self._folder),
+            "ADB_MDNS": "0",
+            "ADB_LOCAL_TRANSPORT_MAX_PORT": "5554",  # else it looks for emulators at ports that are none of its business
+        }
+        with held(), log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [adbutils.adb_path(), "-P", str(self.server.port), "nodaemon", "server"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_S
+        while not self.server.answers():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                self.stop()
+                raise EngineError("the lab's adb server did not come up", hint=f"its log is {log}")
+            time.sleep(0.05)
+
+    def attach(self, address: str) -> None:
+        """Connect it to a device that listens at an address; raises `EngineError` where that fails."""
+        said = ""
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            said = self.server.ask(f"host:connect:{address}")
+            if any(each.serial == address and each.usable for each in self.server.devices()):
+                return
+            time.sleep(0.1)
+        raise EngineError(f"adb cannot connect to {address}: {said}")
+
+    def stop(self) -> None:
+        """Stop it."""
+        with held():
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+                self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

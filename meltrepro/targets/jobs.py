@@ -1,0 +1,183 @@
+"""Programs that run detached on a device: started once, waited for across lost links, never started twice blindly.
+
+    <root>/jobs/<name>/    the working folder: what the program reads and writes, its logs, its status
+
+The agent of the bundle (docs/runner.md) supervises them there, so that deadlines hold while no link does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.targets.shell import Reply, Shell
+
+_HEARTBEAT_S = 35.0
+"""The agent is heard every ten seconds while a job runs."""
+_NO_JOB, _WITHOUT_END = 3, 4
+"""Exit statuses of the agent."""
+_STOP_S = 40.0
+_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}")
+
+_CREATE = """
+mkdir -p "$1/jobs" && cd "$1/jobs" && mkdir "$2" && cd "$2" || exit 1
+shift 2
+while [ $# -gt 0 ]; do
+    ln -s "$2" "$1" || exit 1
+    shift 2
+done
+"""
+_WRITE = 'cat > "$1.part" && mv "$1.part" "$1"'
+_REMOVE = 'rm -rf "$1"'
+_LIST = 'cd "$1/jobs" 2>/dev/null || exit 0; for job in *; do [ -d "$job" ] && echo "$job"; done; exit 0'
+_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum "$1") && echo "${sum%% *}"'
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended, by its supervisor; times are of the device's CLOCK_MONOTONIC."""
+
+    exit: int
+    timed_out: bool
+    stopped: bool
+    out_of_memory: bool
+    begin_ns: int
+    end_ns: int
+    max_rss_bytes: int
+
+
+class Job:
+    """One job; its folder is on the device until `remove`."""
+
+    def __init__(self, shell: Shell, path: str) -> None:
+        self._shell = shell
+        self.path = path
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a small file into the folder."""
+        reply = self._shell.run(["sh", "-c", _WRITE, "sh", f"{self.path}/{name}"], source=[data])
+        self._shell.expect(reply, f"write {name}")
+
+    def start(self, argv: Sequence[str], timeout_s: float) -> None:
+        """Start a program for at most so long; does nothing where it was started already.
+
+        So where a link broke in the middle of this call, the same call is right again.
+        """
+        agent = f"{self.path}/agent"
+        reply = self._shell.run([agent, "supervise", self.path, f"{timeout_s:.3f}", *argv])
+        if reply.status == _NO_JOB and self._was_started():
+            return
+        self._shell.expect(reply, f"start {argv[0]}")
+
+    def wait(self) -> Ended:
+        """Wait until it has ended; raises `TargetLost` where the link breaks, and then may be called again.
+
+        Raises `TargetError` where it will never end: the device was rebooted, or its supervisor killed.
+        """
+        beats = bytearray()
+        with contextlib.closing(self._shell.open([f"{self.path}/agent", "wait", self.path])) as running:
+            reply = running.finish(sink=beats.extend, silence_s=_HEARTBEAT_S)
+        if reply.status == _WITHOUT_END:
+            raise JobVanished(
+                f"{self._shell.link.name}: the trial vanished: the device was rebooted, or its supervisor was killed"
+            )
+        self._shell.expect(reply, "wait for the trial")
+        return _parse(bytes(beats).lstrip(b".").decode("utf-8", errors="replace"), self._shell.link.name)
+
+    def stop(self) -> bool:
+        """End it with everything that it started; returns whether anything ran."""
+        reply = self._shell.run([f"{self.path}/agent", "stop", self.path], silence_s=_STOP_S)
+        return self._shell.expect(reply, "stop a trial").text == "stopped"
+
+    def fetch(self, name: str, local: Path) -> bool:
+        """Bring a file of the folder here, verified; `False` where there is none. Raises `StoreError`."""
+        path = f"{self.path}/{name}"
+        expected = self._shell.expect(self._shell.script(_DIGEST, path), f"read {name}").text
+        if expected == "absent":
+            return False
+        part = local.with_name(local.name + ".part")
+        try:
+            found = hashlib.sha256()
+            with part.open("wb") as file:
+
+                def take(data: bytes) -> None:
+                    found.update(data)
+                    file.write(data)
+
+                self._shell.expect(self._shell.run(["cat", path], sink=take), f"read {name}")
+            if found.hexdigest() != expected:
+                raise TargetLost(f"{self._shell.link.name}: {name} arrived damaged")
+            part.replace(local)
+        except OSError as error:
+            raise StoreError(f"cannot write the record {local.parent}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        return True
+
+    def remove(self) -> None:
+        """Remove its folder from the device."""
+        self._shell.expect(self._shell.script(_REMOVE, self.path), "remove a trial's folder")
+
+    def _was_started(self) -> bool:
+        return self._shell.run(["test", "-f", f"{self.path}/supervisor"]).status == 0
+
+
+class JobVanished(TargetLost):
+    """A job's supervisor is gone without a word."""
+
+
+class Jobs:
+    """The jobs of one device, below `root`."""
+
+    def __init__(self, shell: Shell, root: str) -> None:
+        self._shell = shell
+        self._root = root
+
+    def create(self, kind: str, programs: Mapping[str, str]) -> Job:
+        """A new job, in whose folder programs of the depot go by their names; one of them is `agent`."""
+        name = f"{kind}-{secrets.token_hex(8)}"
+        links = [word for link in programs.items() for word in link]
+        reply = self._shell.script(_CREATE, self._root, name, *links)
+        self._shell.expect(reply, f"use {self._root}")
+        return Job(self._shell, f"{self._root}/jobs/{name}")
+
+    def stop_all(self) -> int:
+        """Stop and remove every job that is left; returns how many still ran."""
+        running = 0
+        for name in self._names():
+            job = Job(self._shell, f"{self._root}/jobs/{name}")
+            with contextlib.suppress(TargetError):  # one whose agent was removed cannot run
+                running += job.stop()
+            job.remove()
+        return running
+
+    def _names(self) -> list[str]:
+        reply: Reply = self._shell.expect(self._shell.script(_LIST, self._root), f"read {self._root}")
+        return [name for name in reply.text.splitlines() if _NAME.fullmatch(name)]
+
+
+def _parse(text: str, device: str) -> Ended:
+    try:
+        known = json.loads(text)
+        return Ended(**{name: kind(known[name]) for name, kind in _FIELDS.items()})
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetLost(f"{device}: a garbled status: {text[:100]!r}") from error
+
+
+_FIELDS = {
+    "exit": int,
+    "timed_out": bool,
+    "stopped": bool,
+    "out_of_memory": bool,
+    "begin_ns": int,
+    "end_ns": int,
+    "max_rss_bytes": int,
+}

@@ -1,0 +1,225 @@
+"""A target behind a link: what all such devices have in common. What is particular to a kind comes from its `Platform`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from meltrepro.build.model import Artifact
+from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.interrupts import held
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.spec import record
+from meltrepro.targets import linux
+from meltrepro.targets.base import AGENT, RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, silent
+from meltrepro.targets.depot import Depot
+from meltrepro.targets.jobs import Ended, Job, Jobs, JobVanished
+from meltrepro.targets.shell import Running, Shell
+from meltrepro.targets.snapshot import snapshot
+
+_LONGEST_SAMPLING_S = 7 * 24 * 3600.0
+_CLOCK_S = 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
+T = TypeVar("T")
+
+
+class Platform(Protocol):
+    """What one kind of device does in its own way. `tree` is a snapshot of its files (snapshot.py)."""
+
+    def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
+        """What the device is."""
+        ...
+
+    def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
+        """A state as /proc and /sys show it, completed by what the device has other ways to tell."""
+        ...
+
+    def sources(self, shell: Shell, tree: Path) -> Sequence[Source]:
+        """What a sampler can read."""
+        ...
+
+
+class RemoteTarget:
+    """Runs trials on a device behind a link, in a folder `root` there."""
+
+    def __init__(self, shell: Shell, platform: Platform, root: str, *, reconnect_s: float = 60.0) -> None:
+        """`reconnect_s` is how long a device that went away is waited for, in the middle of a trial too."""
+        self._shell = shell
+        self._platform = platform
+        self._root = root
+        self._reconnect_s = reconnect_s
+        self._depot = Depot(shell, root)
+        self._jobs = Jobs(shell, root)
+        self._agent: str | None = None
+        self._clock: Running | None = None
+
+    def identify(self) -> DeviceFacts:
+        """What the device is; raises `TargetError`, `TargetLost`."""
+        with snapshot(self._shell) as tree:
+            return self._platform.facts(self._shell, tree, self._root)
+
+    def state(self) -> DeviceState:
+        """How the device is now; raises `TargetLost`, and `TargetError` before anything was deployed."""
+        monotonic_ns, _, wall_ns = self._clocks()
+        with snapshot(self._shell) as tree:
+            state = linux.state(tree, wall_ns=wall_ns, monotonic_ns=monotonic_ns)
+            return self._platform.state(self._shell, tree, state)
+
+    def clock_ns(self) -> int:
+        """CLOCK_MONOTONIC of the device, asked of a program that waits there; raises as `state` does."""
+        return self._clocks()[0]
+
+    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+        """Bring what trials need to the device; what is there already is not sent again."""
+        programs = [bundle.path / member for member in (AGENT, RUNNER, SAMPLER)]
+        wanted = {_digest(local): local for local in programs if local.exists()} | {model.digest: model.path}
+        present = self._patiently(partial(self._depot.present, list(wanted)))
+        for digest, local in wanted.items():
+            if digest not in present:
+                self._patiently(partial(self._depot.deploy, local, digest, progress))
+        self._agent = self._program(bundle, AGENT)
+
+    def run_trial(self, job: TrialJob) -> TrialResult:
+        """Run one trial detached on the device, waiting for it across lost links.
+
+        Where the link is gone for good the trial goes on until its deadline; `stop_strays` ends it earlier.
+        """
+        runner = self._program(job.bundle, RUNNER)
+        started = time.monotonic()
+        with self._job("trial", job.bundle, {"melt-runner": runner}) as there:
+            request = job.request.model_copy(update={"model": self._depot.path(job.model.digest)})
+            text = request.model_dump_json(indent=2, exclude_none=True) + "\n"
+            try:
+                (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
+            self._patiently(partial(there.write, record.REQUEST, text.encode()))
+            argv = [f"{there.path}/melt-runner", *(f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))]
+            self._patiently(partial(there.start, argv, job.timeout_s))
+            ended = self._until_ended(there)
+            for name in (record.EVENTS, record.STDOUT, record.STDERR):
+                self._patiently(partial(there.fetch, name, job.folder / name))
+        return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
+
+    def sources(self) -> Sequence[Source]:
+        """What the sampler can read on the device; raises `TargetLost`."""
+        with snapshot(self._shell) as tree:
+            return tuple(self._platform.sources(self._shell, tree))
+
+    @contextlib.contextmanager
+    def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
+        """Run the sampler detached on the device while the block runs, then fetch what it wrote."""
+        sampler = self._program(bundle, SAMPLER)
+        try:
+            (folder / record.SAMPLING).write_bytes(plan)
+        except OSError as error:
+            raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
+        with self._job("sampler", bundle, {"melt-sampler": sampler}) as there:
+            self._patiently(partial(there.write, record.SAMPLING, plan))
+            files = (f"{there.path}/{name}" for name in (record.SAMPLING, record.SAMPLES))
+            argv = [f"{there.path}/melt-sampler", *files]
+            self._patiently(partial(there.start, argv, _LONGEST_SAMPLING_S))
+            yield
+            self._patiently(there.stop)
+            self._patiently(partial(there.fetch, record.SAMPLES, folder / record.SAMPLES))
+            self._patiently(partial(there.fetch, record.STDERR, folder / record.SAMPLER_LOG))
+
+    def stop_strays(self) -> int:
+        """Stop and remove the jobs of a campaign that was killed."""
+        return self._patiently(self._jobs.stop_all)
+
+    @contextlib.contextmanager
+    def _job(self, kind: str, bundle: Artifact, programs: dict[str, str]) -> Iterator[Job]:
+        """A job's folder on the device, stopped and removed at the end as far as the device can be reached."""
+        agent = self._program(bundle, AGENT)
+        there = self._patiently(partial(self._jobs.create, kind, {"agent": agent, **programs}))
+        try:
+            yield there
+        finally:
+            with held(), contextlib.suppress(TargetError):
+                there.stop()
+                there.remove()
+
+    def _until_ended(self, there: Job) -> Ended:
+        before = self._boot_id()
+        try:
+            return self._patiently(there.wait)
+        except JobVanished as error:
+            if before and self._patiently(self._boot_id) != before:
+                raise TargetLost(
+                    f"{self._shell.link.name}: the device was rebooted in the middle of a trial"
+                ) from error
+            raise
+
+    def _boot_id(self) -> str:
+        return self._shell.run(["cat", "/proc/sys/kernel/random/boot_id"]).text
+
+    def _program(self, bundle: Artifact, member: str) -> str:
+        """Where a program of a bundle is on the device."""
+        return self._depot.path(_digest(bundle.path / member))
+
+    def _clocks(self) -> tuple[int, int, int]:
+        """CLOCK_MONOTONIC, CLOCK_BOOTTIME and Unix time of the device."""
+        if self._agent is None:
+            raise TargetError(f"{self._shell.link.name}: nothing was deployed yet, so that its clocks cannot be read")
+        if self._clock is None:
+            self._clock = self._shell.open([self._agent, "clock"])
+        try:
+            self._clock.send(b"?")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += self._clock.receive(_CLOCK_S)
+            monotonic_ns, boot_ns, wall_ns = map(int, answer.split())
+        except TargetError:
+            self._forget_clock()
+            raise
+        except ValueError as error:
+            self._forget_clock()
+            raise TargetError(f"{self._shell.link.name}: a garbled time: {answer[:80]!r}") from error
+        return monotonic_ns, boot_ns, wall_ns
+
+    def _forget_clock(self) -> None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.close()
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Repeat what a lost link interrupts, until the device is back or has been away for too long."""
+        until: float | None = None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            tried = time.monotonic()
+            try:
+                return action()
+            except JobVanished:
+                raise
+            except TargetLost:
+                # The time counts from the loss, however long the action had gone on before.
+                now = time.monotonic()
+                until = now + self._reconnect_s if until is None or now - tried > self._reconnect_s else until
+                if now + pause_s > until:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a program of a bundle, read again only where the file changed."""
+    try:
+        status = path.stat()
+        return _digest_of(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {path}: {error.strerror}", hint="build it again with: meltrepro build"
+        ) from error
+
+
+@lru_cache
+def _digest_of(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

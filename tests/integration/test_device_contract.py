@@ -1,0 +1,34 @@
+"""The target contract on devices behind links: a virtual phone with a real adbd and a real Android shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from meltrepro.lab.phone import VirtualPhone
+from meltrepro.lab.server import AdbServer
+from meltrepro.targets.adb import AdbLink
+from meltrepro.targets.android import Android
+from meltrepro.targets.base import AGENT
+from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.shell import Shell
+from tests.contract.test_targets import *  # noqa: F403  the suite itself; `bench` below takes the place of its own
+from tests.contract.test_targets import Bench
+
+pytestmark = [pytest.mark.integration, pytest.mark.contract]
+ROOT = "/data/local/tmp/meltrepro"
+
+
+@pytest.fixture
+def bench(
+    phone_lab: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path
+) -> Iterator[Bench]:
+    phone, adb = phone_lab
+    arm = next(path for name, path in runner_bundles.items() if "armv8" in name)
+    shell = Shell(AdbLink(adb.server, phone.address))
+    target = RemoteTarget(shell, Android(), ROOT, reconnect_s=20)
+    yield Bench(target, tmp_path, arm / AGENT)
+    assert target.stop_strays() == 0, "a trial leaves nothing behind"
+    shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
