@@ -71,6 +71,11 @@ class VirtualPhone:
         return f"127.0.0.1:{self._port}"
 
     @property
+    def truth(self) -> Path:
+        """What it drew: a CSV file of intervals of CLOCK_MONOTONIC and their power."""
+        return self.folder / "truth.csv"
+
+    @property
     def relay(self) -> Relay:
         """The link to it, which can be cut."""
         assert self._relay is not None, "the phone is off"
@@ -85,6 +90,7 @@ class VirtualPhone:
         with held(), log.open("ab") as output:
             self._process = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig", "KILL"),  # it ends with us, however we end
                     *("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
                     *(
                         "sh",
@@ -199,7 +205,7 @@ class VirtualPhone:
         """Draw power for what the phone's programs do, and keep the truth, until it is switched off."""
         used = _cpu_s(inside)
         then = time.monotonic_ns()
-        with (self.folder / "truth.csv").open("a", encoding="utf-8") as truth:
+        with self.truth.open("a", encoding="utf-8") as truth:
             truth.write("begin_ns,end_ns,power_w\n")
             while not self._off.wait(_TICK_S):
                 now, use = time.monotonic_ns(), _cpu_s(inside)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meltrepro.errors import EngineError
 from meltrepro.interrupts import held
-from meltrepro.targets.adb import Server
+from meltrepro.targets.adb import Server, program
 
 _START_S = 20.0
 
@@ -27,8 +27,6 @@ class AdbServer:
 
     def start(self, port: int | None = None) -> None:
         """Start it at a free port, or at the one that it had; raises `EngineError` where it does not come up."""
-        import adbutils
-
         self._folder.mkdir(parents=True, exist_ok=True)
         self.server = Server(port or _free_port())
         log = self._folder / "adb.log"
@@ -40,7 +38,16 @@ class AdbServer:
         }
         with held(), log.open("ab") as output:
             self._process = subprocess.Popen(
-                [adbutils.adb_path(), "-P", str(self.server.port), "nodaemon", "server"],
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    program(),
+                    "-P",
+                    str(self.server.port),
+                    "nodaemon",
+                    "server",
+                ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

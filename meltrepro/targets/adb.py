@@ -39,6 +39,13 @@ _FIXES = {
 }
 
 
+def program() -> str:
+    """The adb that is used: the one on the path, else that of adbutils."""
+    import adbutils
+
+    return str(adbutils.adb_path())
+
+
 @dataclass(frozen=True)
 class Attached:
     """A device as an adb server lists it."""

@@ -5,11 +5,12 @@ docs/devices/android.md says which of it was tried on what.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.build.model import Engine
@@ -53,15 +54,33 @@ def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None)
     return RemoteTarget(Shell(AdbLink(server, serial)), Android(), entry.root, reconnect_s=entry.reconnect_s)
 
 
+@dataclass(frozen=True)
+class LabDevice:
+    """A virtual device that runs now."""
+
+    name: str
+    server: Server
+    serial: str
+
+
+def lab_devices(settings: Settings) -> list[LabDevice]:
+    """The virtual phones that run now, as the lab has written it down."""
+    found = []
+    for path in sorted((settings.run / "lab").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known.get("kind") == "android":
+                found.append(LabDevice(path.stem, Server(int(known["adb_port"])), str(known["serial"])))
+    return found
+
+
 def _place(entry: AndroidTarget, settings: Settings) -> tuple[Server, str | None]:
     if entry.lab is None:
         return Server.usual(), entry.serial
-    path = settings.run / "lab" / f"{entry.lab}.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return Server(int(known["adb_port"])), str(known["serial"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise TargetLost(f"the lab has no phone {entry.lab!r} now", hint="start it with: meltrepro lab up") from None
+    for device in lab_devices(settings):
+        if device.name == entry.lab and device.server.answers():
+            return device.server, device.serial
+    raise TargetLost(f"the lab has no phone {entry.lab!r} now", hint="start it with: meltrepro lab up")
 
 
 class Android:

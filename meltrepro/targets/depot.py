@@ -24,7 +24,7 @@ _PRESENT = """
 cd "$1/cas" 2>/dev/null || exit 0
 shift
 for digest in "$@"; do
-    [ -f "$digest.ok" ] && [ "$(stat -c "%s %Y %i" "$digest")" = "$(cat "$digest.ok")" ] && echo "$digest"
+    [ -f "$digest.ok" ] && [ "$(stat -c "%s %z %i" "$digest")" = "$(cat "$digest.ok")" ] && echo "$digest"
 done 2>/dev/null
 exit 0
 """
@@ -32,7 +32,7 @@ _LOOK = """
 mkdir -p "$1/cas" || exit 1
 cd "$1/cas" || exit 1
 if [ -f "$2" ]; then
-    now=$(stat -c "%s %Y %i" "$2")
+    now=$(stat -c "%s %z %i" "$2")
     [ "$now" = "$(cat "$2.ok" 2>/dev/null)" ] && echo present || echo unverified
     exit
 fi
@@ -51,7 +51,7 @@ if [ "$found" != "$2" ]; then
     exit
 fi
 chmod 755 "$2$3" && { [ -z "$3" ] || mv "$2$3" "$2"; } || exit 1
-stat -c "%s %Y %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
+stat -c "%s %z %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
 """
 _FORGET = 'cd "$1/cas" 2>/dev/null && rm -f "$2" "$2.ok" "$2.part"'
 

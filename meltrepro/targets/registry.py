@@ -10,6 +10,7 @@ from meltrepro.build.model import Engine
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.manifest import Target as TargetEntry
 from meltrepro.targets.base import Target
 
 Factory = Callable[[Any, Settings, Engine | None], Target]
@@ -24,7 +25,12 @@ _FACTORIES: Mapping[str, str] = {
 def open_targets(manifest: Manifest, settings: Settings, engine: Engine | None = None) -> dict[str, Target]:
     """The targets of a manifest by name. Without an engine they can be identified and read, but not be trusted to run
     trials in a container."""
-    return {name: _factory(entry.kind)(entry, settings, engine) for name, entry in manifest.targets.items()}
+    return {name: open_target(entry, settings, engine) for name, entry in manifest.targets.items()}
+
+
+def open_target(entry: TargetEntry, settings: Settings, engine: Engine | None = None) -> Target:
+    """One target; raises `TargetError` where its kind of link is not there."""
+    return _factory(entry.kind)(entry, settings, engine)
 
 
 def probe(targets: Mapping[str, Target]) -> dict[str, DeviceFacts]:

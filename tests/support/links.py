@@ -111,7 +111,18 @@ class BreakingLink:
 @dataclass
 class _BreakingChannel:
     inner: Channel
-    step: Callable[[], None]
+    count: Callable[[], None]
+    lost: bool = False
+
+    def step(self) -> None:
+        if self.lost:
+            raise TargetLost("the link was cut")
+        try:
+            self.count()
+        except TargetLost:
+            self.lost = True
+            self.inner.close()
+            raise
 
     def send(self, data: bytes) -> None:
         half = len(data) // 2

@@ -1,0 +1,185 @@
+"""The process that keeps a lab running, and what others do about it: start it, ask for it, end it.
+
+    <run>/lab/keeper.lock     held by the keeper as long as it lives
+    <run>/lab/keeper.json     its process id, and what could not be had
+    <run>/lab/<device>.json   how a device is reached (targets/android.py reads it)
+    <cache>/lab/              file systems, and what devices store until the lab is down
+
+Devices and servers die with the keeper, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from meltrepro import settings as settings_module
+from meltrepro.errors import EngineError, MeltreproError
+from meltrepro.settings import Settings
+from meltrepro.steps import silent
+from meltrepro.store.atomic import make_folder, write_bytes
+from meltrepro.store.cas import Store
+
+PHONES = ("phone",)
+"""The devices of a lab, by name."""
+_UP_S = 180.0
+_DOWN_S = 20.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """A lab as it is now."""
+
+    pid: int | None = None
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How each device is reached, by name."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """What could not be had, with the reason."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs."""
+        return self.pid is not None
+
+
+def status(settings: Settings) -> Status:
+    """What runs; what a keeper that was killed has left does not count."""
+    folder = _folder(settings)
+    if not _kept(folder):
+        return Status()
+    known = _read(folder / "keeper.json")
+    devices = {name: _read(folder / f"{name}.json") for name in known.get("devices", ())}
+    return Status(known.get("pid"), devices, known.get("missing", {}))
+
+
+def up(settings: Settings) -> Status:
+    """Start a lab unless it runs, and wait until its devices can be used; raises `EngineError` where none can."""
+    found = status(settings)
+    if found.up:
+        return found
+    folder = _folder(settings)
+    _clear(settings)
+    make_folder(folder)
+    log = folder / "keeper.log"
+    with log.open("wb") as output:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "meltrepro.lab.keeper"],
+            cwd="/",
+            env={**os.environ, "MELTREPRO_CACHE": str(settings.cache)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _UP_S
+    try:
+        while time.monotonic() < deadline and keeper.poll() is None:
+            if (found := status(settings)).up:
+                return found
+            time.sleep(0.1)
+    except BaseException:
+        keeper.terminate()
+        keeper.wait()
+        raise
+    keeper.terminate()
+    keeper.wait()
+    said = log.read_text(errors="replace").strip().splitlines()[-3:]
+    raise EngineError("the lab did not come up:\n" + "\n".join(said), hint=f"its log is {log}")
+
+
+def down(settings: Settings) -> bool:
+    """End a lab and remove everything that its devices stored; returns whether it ran."""
+    found = status(settings)
+    if found.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _DOWN_S
+        while _kept(_folder(settings)):
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(found.pid, signal.SIGKILL)
+            time.sleep(0.1)
+    _clear(settings)
+    return found.up
+
+
+def keep(settings: Settings) -> None:
+    """Be the keeper: start the devices, say how they are reached, and stay until somebody says stop."""
+    from meltrepro.lab import system
+    from meltrepro.lab.phone import VirtualPhone
+    from meltrepro.lab.server import AdbServer
+
+    folder, data = _folder(settings), settings.cache / "lab"
+    with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
+        system.require_emulation()
+        root = system.phone_root(Store(settings.cache / "store"), data, silent)
+        server = AdbServer(data / "adb")
+        stack.callback(server.stop)
+        server.start()
+        for name in PHONES:
+            phone = VirtualPhone(root, data / name, name=name)
+            stack.callback(phone.erase)
+            phone.start()
+            server.attach(phone.address)
+            place = {
+                "kind": "android",
+                "adb_port": server.server.port,
+                "serial": phone.address,
+                "truth": str(phone.truth),
+            }
+            write_bytes(folder / f"{name}.json", json.dumps(place).encode())
+        known = {"pid": os.getpid(), "devices": list(PHONES), "missing": {}}
+        write_bytes(folder / "keeper.json", json.dumps(known).encode())
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+def _clear(settings: Settings) -> None:
+    folder = _folder(settings)
+    for path in folder.glob("*.json"):
+        path.unlink(missing_ok=True)
+    for name in (*PHONES, "adb"):
+        shutil.rmtree(settings.cache / "lab" / name, ignore_errors=True)
+
+
+def _kept(folder: Path) -> bool:
+    """Whether a keeper lives and has everything up."""
+    if not (folder / "keeper.json").exists():
+        return False
+    try:
+        with FileLock(folder / "keeper.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return known
+    except (OSError, ValueError):
+        return {}
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.run / "lab"
+
+
+if __name__ == "__main__":
+    # Before any thread is made, so that all of them leave these signals to `sigwait`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        keep(settings_module.load())
+    except MeltreproError as failure:
+        sys.exit(f"{failure.message}" + (f"\nnext: {failure.hint}" if failure.hint else ""))

@@ -1,0 +1,97 @@
+"""What Android says of itself, in the words of several makers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.targets.android import parse_battery, parse_properties, parse_thermal, parse_thermal_status
+from meltrepro.targets.base import Battery
+
+PIXEL = """Current Battery Service state:
+  AC powered: false
+  USB powered: true
+  Wireless powered: false
+  Dock powered: false
+  Max charging current: 500000
+  Max charging voltage: 5000000
+  Charge counter: 2793000
+  status: 2
+  health: 2
+  present: true
+  level: 64
+  scale: 100
+  voltage: 4102
+  temperature: 283
+  technology: Li-ion
+"""
+SAMSUNG = PIXEL.replace("Charge counter: 2793000", "Charge counter: 0\n  current now: -432").replace(
+    "status: 2", "status: 3"
+)
+BOX = "Current Battery Service state:\n  status: 2\n  present: true\n  level: 100\n  scale: 100\n  voltage: 13\n  temperature: 26\n"
+MAINS = "Current Battery Service state:\n  AC powered: true\n  present: false\n  level: 0\n  scale: 100\n"
+
+THERMAL = """IsStatusOverride: false
+ThermalEventListeners:
+	callbacks: 3
+Thermal Status: 1
+Cached temperatures:
+	Temperature{mValue=21.0, mType=3, mName=VIRTUAL-SKIN, mStatus=0}
+HAL Ready: true
+HAL connection:
+	ThermalHAL 2.0 connected: yes
+Current temperatures from HAL:
+	Temperature{mValue=37.2, mType=3, mName=VIRTUAL-SKIN, mStatus=1}
+	Temperature{mValue=61.0, mType=0, mName=BIG, mStatus=0}
+	Temperature{mValue=0.0, mType=2, mName=nothing, mStatus=0}
+Current cooling devices from HAL:
+	CoolingDevice{mValue=0, mType=2, mName=thermal-cpufreq-0}
+Temperature static thresholds from HAL:
+	TemperatureThreshold{mType=3, mName=VIRTUAL-SKIN, mHotThrottlingThresholds=[NaN, 39.0, 43.0], ...}
+"""
+
+
+def test_a_battery() -> None:
+    assert parse_battery(PIXEL) == Battery(
+        percent=64, charging=True, voltage_mv=4102, temperature_c=pytest.approx(28.3)
+    )
+    found = parse_battery(SAMSUNG)
+    assert found is not None
+    assert found.charging is False
+
+
+def test_a_battery_that_says_nonsense() -> None:
+    found = parse_battery(BOX)
+    assert found is not None
+    assert (found.percent, found.voltage_mv) == (100, None)
+    assert parse_battery(MAINS) is None
+    assert parse_battery("Can't find service: battery") is None
+    assert parse_battery(PIXEL.replace("level: 64", "level: 640")) == Battery(
+        percent=None, charging=True, voltage_mv=4102, temperature_c=pytest.approx(28.3)
+    )
+
+
+def test_temperatures_are_those_of_now() -> None:
+    assert parse_thermal(THERMAL) == {"VIRTUAL-SKIN": 37.2, "BIG": 61.0}
+    assert parse_thermal_status(THERMAL) == 1
+
+
+def test_temperatures_without_a_hardware_layer() -> None:
+    cached = THERMAL[: THERMAL.index("HAL Ready")] + "HAL Ready: false\n"
+    assert parse_thermal(cached) == {"VIRTUAL-SKIN": 21.0}
+    assert parse_thermal("") == {}
+    assert parse_thermal_status("") is None
+
+
+def test_properties() -> None:
+    text = "[ro.product.model]: [Pixel 8]\n[ro.odd]: [two\nlines]\n[ro.empty]: []\n"
+    assert parse_properties(text) == {"ro.product.model": "Pixel 8", "ro.odd": "two\nlines", "ro.empty": ""}
+
+
+@given(st.text(max_size=300))
+def test_no_answer_crashes(text: str) -> None:
+    parse_battery("  level: 50\n" + text)
+    parse_thermal("Current temperatures from HAL:\n" + text)
+    parse_thermal_status(text)
+    parse_properties(text)
