@@ -60,26 +60,20 @@ class VirtualPhone:
         self._cores = cores
         self._storage = storage
         self._process: subprocess.Popen[bytes] | None = None
-        self._relay: Relay | None = None
+        self.relay = Relay()
+        """The link to it, which can be cut."""
         self._model: threading.Thread | None = None
         self._off = threading.Event()
-        self._port = 0
 
     @property
     def address(self) -> str:
         """What adb calls it."""
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self.relay.port}"
 
     @property
     def truth(self) -> Path:
         """What it drew: a CSV file of intervals of CLOCK_MONOTONIC and their power."""
         return self.folder / "truth.csv"
-
-    @property
-    def relay(self) -> Relay:
-        """The link to it, which can be cut."""
-        assert self._relay is not None, "the phone is off"
-        return self._relay
 
     def start(self) -> None:
         """Switch it on; raises `EngineError` where it does not come up."""
@@ -107,11 +101,10 @@ class VirtualPhone:
             )
         try:
             inside = self._await(log)
-            self._relay = Relay(inside, _ADBD_PORT, self._port)
+            self.relay.lead_to(inside, _ADBD_PORT)
         except BaseException:
             self.stop()
             raise
-        self._port = self._relay.port
         self._off.clear()
         self._model = threading.Thread(target=self._live, args=(inside,), name=f"{self.name}'s battery", daemon=True)
         self._model.start()
@@ -119,9 +112,7 @@ class VirtualPhone:
     def stop(self) -> None:
         """Switch it off at once, as if its battery were taken out."""
         self._off.set()
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
+        self.relay.cut()
         with held():
             if self._process is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -138,8 +129,9 @@ class VirtualPhone:
         self.start()
 
     def erase(self) -> None:
-        """Remove everything that it stored, and its folder."""
+        """Remove everything that it stored, and its folder; it cannot be switched on again."""
         self.stop()
+        self.relay.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _await(self, log: Path) -> int:

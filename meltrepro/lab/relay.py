@@ -18,18 +18,27 @@ _PIECE = 256 << 10
 
 
 class Relay:
-    """Listens on a free loopback port until `close`; connects to `port` in the network namespace of process `pid`."""
+    """Listens on a free loopback port until `close`; a port in a network namespace is behind it from `lead_to` on.
 
-    def __init__(self, pid: int, port: int, listen: int = 0) -> None:
-        self._inside = port
-        self._namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._listener = socket.create_server(("127.0.0.1", listen))
+    It goes on listening while nothing is behind it: a port that is given up may be somebody else's a moment later.
+    """
+
+    def __init__(self) -> None:
+        self._namespace: int | None = None
+        self._inside = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
-        self._shut = False
+        self._shut = True
         self._after: int | None = None
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
+
+    def lead_to(self, pid: int, port: int) -> None:
+        """Lead to a port in the network namespace of a process."""
+        self._leave()
+        self._namespace, self._inside = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC), port
+        self.mend()
 
     def cut(self) -> None:
         """End every connection and let no new one in until `mend`."""
@@ -54,8 +63,12 @@ class Relay:
         """End everything."""
         self.cut()
         self._listener.close()
-        with contextlib.suppress(OSError):
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._namespace is not None:
             os.close(self._namespace)
+            self._namespace = None
 
     def _accept(self) -> None:
         while True:
@@ -75,10 +88,13 @@ class Relay:
     def _connect(self) -> socket.socket | None:
         """A socket made inside the namespace; a thread of its own goes there and does not come back."""
         made: SimpleQueue[socket.socket | None] = SimpleQueue()
+        namespace = self._namespace
 
         def inside() -> None:
             try:
-                if ctypes.CDLL(None, use_errno=True).setns(self._namespace, _CLONE_NEWNET) != 0:
+                if namespace is None:
+                    raise OSError("nothing is behind it")
+                if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) != 0:
                     raise OSError(ctypes.get_errno(), "setns")
                 made.put(socket.create_connection(("127.0.0.1", self._inside), timeout=5))
             except OSError:

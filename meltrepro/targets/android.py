@@ -145,7 +145,7 @@ def parse_battery(text: str) -> Battery | None:
         percent=None if level is None or not 0 <= level <= scale else 100 * level / scale,
         charging=None if status is None else status in (_CHARGING, _FULL),
         voltage_mv=_within(_VOLTAGES_MV, _number(fields.get("voltage"))),
-        temperature_c=_within(_TEMPERATURES_C, _scaled(_number(fields.get("temperature")), 0.1)),
+        temperature_c=_within(_TEMPERATURES_C, _tenths(_number(fields.get("temperature")))),
     )
 
 
@@ -181,8 +181,8 @@ def _number(text: str | None) -> float | None:
     return float(text) if text and re.fullmatch(r"-?\d+(\.\d+)?", text) else None
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+def _tenths(value: float | None) -> float | None:
+    return None if value is None else value / 10
 
 
 def _within(limits: tuple[float, float], value: float | None) -> float | None:

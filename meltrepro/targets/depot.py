@@ -126,7 +126,7 @@ class Depot:
             )
         part = f"{self.path(digest)}.part"
         source = _pieces(local, there, lambda done: progress(done, size))
-        reply = self._shell.run(["sh", "-c", _APPEND, "sh", part], source=source)
+        reply = self._shell.script(_APPEND, part, source=source)
         self._shell.expect(reply, f"write {part}")
         return self._verify(digest, ".part", size)
 

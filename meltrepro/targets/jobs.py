@@ -23,6 +23,8 @@ _HEARTBEAT_S = 35.0
 """The agent is heard every ten seconds while a job runs."""
 _NO_JOB, _WITHOUT_END = 3, 4
 """Exit statuses of the agent."""
+_NO_AGENT = (126, 127)
+"""Exit statuses of a shell that cannot start it: a phone that was rebooted may keep its storage locked."""
 _STOP_S = 40.0
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}")
 
@@ -62,7 +64,7 @@ class Job:
 
     def write(self, name: str, data: bytes) -> None:
         """Put a small file into the folder."""
-        reply = self._shell.run(["sh", "-c", _WRITE, "sh", f"{self.path}/{name}"], source=[data])
+        reply = self._shell.script(_WRITE, f"{self.path}/{name}", source=[data])
         self._shell.expect(reply, f"write {name}")
 
     def start(self, argv: Sequence[str], timeout_s: float) -> None:
@@ -79,14 +81,14 @@ class Job:
     def wait(self) -> Ended:
         """Wait until it has ended; raises `TargetLost` where the link breaks, and then may be called again.
 
-        Raises `TargetError` where it will never end: the device was rebooted, or its supervisor killed.
+        Raises `JobVanished` where it will never end: the device was rebooted, or its supervisor killed.
         """
         beats = bytearray()
         with contextlib.closing(self._shell.open([f"{self.path}/agent", "wait", self.path])) as running:
             reply = running.finish(sink=beats.extend, silence_s=_HEARTBEAT_S)
-        if reply.status == _WITHOUT_END:
+        if reply.status in (_NO_JOB, _WITHOUT_END, *_NO_AGENT):
             raise JobVanished(
-                f"{self._shell.link.name}: the trial vanished: the device was rebooted, or its supervisor was killed"
+                f"{self._shell.link.name}: the trial vanished: its supervisor was killed, or its folder removed"
             )
         self._shell.expect(reply, "wait for the trial")
         return _parse(bytes(beats).lstrip(b".").decode("utf-8", errors="replace"), self._shell.link.name)

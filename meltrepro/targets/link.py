@@ -45,7 +45,7 @@ class Link(Protocol):
         ...
 
     def open(self, command: str) -> Channel:
-        """Start a command line in the device's shell.
+        """Start a command line in a POSIX shell of the device, which leads a process group of its own.
 
         Raises `TargetLost` where the device cannot be reached now, `TargetError` where somebody has to help.
         """

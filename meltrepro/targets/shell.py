@@ -18,7 +18,9 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.targets.link import Channel, Chunk, Link
 
-_FRAME = 'n=$1; shift; echo "$n $$" >&2; "$@"; s=$?; echo "$n $s" >&2'
+_FRAME = 'n=$1; shift; echo "$n $$" >&2; {body}; s=$?; echo "$n $s" >&2'
+"""Around every command; `set --` has put a nonce and the command's arguments into its parameters."""
+_ARGV = '"$@"'
 _LONGEST_COMMAND = 30_000
 """Bytes of a command line; adb's server takes 65,535, old devices a half of that."""
 _MOST_KEPT = 4 << 20
@@ -81,14 +83,21 @@ class Shell:
         with contextlib.closing(self.open(argv)) as running:
             return running.finish(source, sink, silence_s)
 
-    def script(self, script: str, *arguments: str, silence_s: float = 30.0) -> Reply:
-        """Run a POSIX shell script, which never is anything but a constant of ours, with arguments that may be anything."""
-        return self.run(["sh", "-c", script, "sh", *arguments], silence_s=silence_s)
+    def script(self, script: str, *arguments: str, source: Iterable[bytes] = (), silence_s: float = 30.0) -> Reply:
+        """Run a POSIX shell script, which never is anything but a constant of ours, with arguments that may be anything.
+
+        It runs in a subshell of the device's shell: a new process image takes a slow device many times as long.
+        """
+        with contextlib.closing(self._start(f"( {script} )", arguments)) as running:
+            return running.finish(source, None, silence_s)
 
     def open(self, argv: Sequence[str]) -> Running:
         """Start a command and leave it running; raises as `run` does."""
+        return self._start(_ARGV, argv)
+
+    def _start(self, body: str, arguments: Sequence[str]) -> Running:
         nonce = secrets.token_hex(8)
-        channel = self.link.open("exec " + command_line(["sh", "-c", _FRAME, "sh", nonce, *argv]))
+        channel = self.link.open(f"{command_line(['set', '--', nonce, *arguments])}; {_FRAME.format(body=body)}")
         return Running(self, channel, nonce)
 
     def expect(self, reply: Reply, what: str) -> Reply:

@@ -22,7 +22,7 @@ ROOT = "/data/local/tmp/meltrepro"
 
 
 @pytest.fixture
-def bench(
+def bench(  # type: ignore[no-redef]
     phone_lab: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path
 ) -> Iterator[Bench]:
     phone, adb = phone_lab

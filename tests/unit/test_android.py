@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,9 +52,7 @@ Temperature static thresholds from HAL:
 
 
 def test_a_battery() -> None:
-    assert parse_battery(PIXEL) == Battery(
-        percent=64, charging=True, voltage_mv=4102, temperature_c=pytest.approx(28.3)
-    )
+    assert parse_battery(PIXEL) == Battery(percent=64, charging=True, voltage_mv=4102, temperature_c=28.3)
     found = parse_battery(SAMSUNG)
     assert found is not None
     assert found.charging is False
@@ -68,7 +65,7 @@ def test_a_battery_that_says_nonsense() -> None:
     assert parse_battery(MAINS) is None
     assert parse_battery("Can't find service: battery") is None
     assert parse_battery(PIXEL.replace("level: 64", "level: 640")) == Battery(
-        percent=None, charging=True, voltage_mv=4102, temperature_c=pytest.approx(28.3)
+        percent=None, charging=True, voltage_mv=4102, temperature_c=28.3
     )
 
 
