@@ -1,7 +1,8 @@
 """CSV files of external meters as recordings, on the clock that the file shows.
 
-Lines before the heading are skipped; a last line without its end is still being written. A cell that holds no number is a
-fault of its channel, a time that does not increase damages the file.
+Lines before the heading are skipped, whatever they hold; a heading that comes again before what is read counts from there
+on. A last line without its end is still being written. A cell that holds no number is a fault of its channel, a time that
+does not increase damages the file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _UNITS: Mapping[MeterUnit, tuple[str, float, Kind]] = {
 }
 """SI unit, factor, and whether it adds up."""
 _HEADING_WITHIN = 50
-"""Lines in which the heading must be found."""
+"""Lines in which the first heading must be found."""
 _NAMES = {"W": "power", "A": "current", "V": "voltage", "J": "energy", "C": "charge", "degC": "temperature"}
 
 
@@ -91,14 +92,12 @@ class _Rows:
     torn: bool = False
 
     def read(self, file: BinaryIO, start: int) -> None:
-        at, indices, number = self._heading(file)
-        if start > file.tell():
-            file.seek(start)
-            number = 0  # it is not known how many lines were left out
+        at, indices, number = self._heading(file, start)
         self.columns = [([], []) for _ in indices]
         faulty = [False] * len(indices)
-        for cells in csv.reader(self._lines(file), delimiter=self.meter.delimiter):
+        for line in self._lines(file):
             number += 1
+            cells = self._row(line, number)
             if not any(cell.strip() for cell in cells):
                 continue
             t_ns = self._time(cells, at, number)
@@ -138,25 +137,47 @@ class _Rows:
         name = PREFIX + _NAMES[base] + (f".{same.index(heading)}" if len(same) > 1 else "")
         return Channel(name, base, kind, f"{Path(self.name).name}: {heading} ({unit})", self.meter.refresh_s)
 
-    def _heading(self, file: BinaryIO) -> tuple[int, list[int], int]:
-        """Place of the time, places of the columns, and the heading's line number."""
+    def _heading(self, file: BinaryIO, start: int) -> tuple[int, list[int], int]:
+        """Place of the time, places of the columns, and how many lines were read: up to `start` and the heading.
+
+        The last heading before `start` counts, or the first one where there is none.
+        """
         wanted = [self.meter.time, *self.meter.columns]
         seen: list[str] = []
-        for number in range(1, _HEADING_WITHIN + 1):
+        found: tuple[int, list[int]] | None = None
+        number = end = 0
+        while end < start or (found is None and number < _HEADING_WITHIN):
             line = file.readline()
             if not line.endswith(b"\n"):
                 break
-            text = line.decode("utf-8-sig", "replace").strip("\r\n")
-            cells = [cell.strip() for cell in next(csv.reader([text], delimiter=self.meter.delimiter), [])]
+            number, begin, end = number + 1, end, end + len(line)
+            if begin < start < end:
+                raise self._rewritten()
+            if number > _HEADING_WITHIN and self.meter.time.encode() not in line:
+                continue  # a long file has few headings
+            try:
+                cells = [cell.strip() for cell in self._cells(line.decode("utf-8-sig", "replace"))]
+            except csv.Error:
+                continue
             if all(heading in cells for heading in wanted):
-                return cells.index(wanted[0]), [cells.index(heading) for heading in wanted[1:]], number
-            if len(cells) > len(seen):
+                found = cells.index(wanted[0]), [cells.index(heading) for heading in wanted[1:]]
+            elif len(cells) > len(seen):
                 seen = cells
-        missing = [heading for heading in wanted if heading not in seen]
-        raise RecordError(
-            f"{self.name}: no line has the headings {', '.join(map(repr, wanted))}; missing are "
-            f"{', '.join(map(repr, missing))}, found was {', '.join(map(ascii, seen))[:200] or 'nothing'}",
-            hint="name the columns as the file does, in targets.NAME.meter",
+        if end < start:
+            raise self._rewritten()
+        if found is None:
+            missing = [heading for heading in wanted if heading not in seen]
+            raise RecordError(
+                f"{self.name}: no line has the headings {', '.join(map(repr, wanted))}; missing are "
+                f"{', '.join(map(repr, missing))}, found was {', '.join(map(ascii, seen))[:200] or 'nothing'}",
+                hint="name the columns as the file does, in targets.NAME.meter",
+            )
+        return *found, number
+
+    def _rewritten(self) -> RecordError:
+        return RecordError(
+            f"{self.name}: the file was rewritten while the trial ran",
+            hint="let the program of the meter append to its file for as long as the campaign runs",
         )
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
@@ -166,9 +187,22 @@ class _Rows:
                 return
             yield line.decode("utf-8", "replace")
 
+    def _row(self, line: str, number: int) -> list[str]:
+        try:
+            return self._cells(line)
+        except csv.Error as error:
+            raise RecordError(
+                f"{self.name}:{number}: expected a row of cells, got {ascii(line)[:60]}: {error}",
+                hint="the line is damaged; repeat the trial",
+            ) from error
+
+    def _cells(self, line: str) -> list[str]:
+        """The cells of one line, so that a quote that is never closed spoils no other; raises `csv.Error`."""
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=self.meter.delimiter), [])
+
     def _time(self, cells: list[str], at: int, number: int) -> int:
         value = _number(cells[at] if at < len(cells) else "")
-        where = f"{self.name}:{number}" if number else self.name
+        where = f"{self.name}:{number}"
         if value is None:
             raise RecordError(f"{where}: {ascii(cells[at])[:60] if at < len(cells) else 'no cell'} is no time")
         t_ns = _exact_ns(cells[at], value, self.meter.time_unit)
