@@ -17,7 +17,7 @@ from statistics import median
 from typing import BinaryIO
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
+from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Kind, Series
 from meltrepro.spec.manifest import Meter, MeterUnit
 
@@ -201,14 +201,34 @@ class _Rows:
         return next(csv.reader([line.rstrip("\r\n")], delimiter=self.meter.delimiter), [])
 
     def _time(self, cells: list[str], at: int, number: int) -> int:
-        value = _number(cells[at] if at < len(cells) else "")
+        cell = cells[at] if at < len(cells) else ""
+        value = _number(cell)
         where = f"{self.name}:{number}"
         if value is None:
-            raise RecordError(f"{where}: {ascii(cells[at])[:60] if at < len(cells) else 'no cell'} is no time")
-        t_ns = _exact_ns(cells[at], value, self.meter.time_unit)
-        if t_ns < 0 or (self.times and t_ns <= self.times[-1]):
+            shown = ascii(cell)[:60] if at < len(cells) else "no cell"
             raise RecordError(
-                f"{where}: the time does not increase, from {self.times[-1] if self.times else 0} to {t_ns} ns",
+                f"{where}: {shown} is no time",
+                hint="name the column of the times in targets.NAME.meter.time; if it is the right one, the line is damaged",
+            )
+        t_ns = _exact_ns(cell, value, self.meter.time_unit)
+        if t_ns > MOST_NS:
+            raise RecordError(
+                f"{where}: {ascii(cell)[:60]} is no time in {self.meter.time_unit}",
+                hint="is targets.NAME.meter.time_unit right?",
+            )
+        if t_ns < 0:
+            raise RecordError(
+                f"{where}: the time is negative, {ascii(cell)[:60]}; expected times from 0 on",
+                hint="name a column that counts from 0 or shows Unix time, in targets.NAME.meter.time",
+            )
+        if self.times and t_ns == self.times[-1]:
+            raise RecordError(
+                f"{where}: the time is that of the row before, {t_ns} ns: the times are too coarse for the meter's rate",
+                hint="let the program of the meter write times with more digits, or fewer samples",
+            )
+        if self.times and t_ns < self.times[-1]:
+            raise RecordError(
+                f"{where}: the time does not increase, from {self.times[-1]} to {t_ns} ns",
                 hint="the meter's clock was set, or its file holds several recordings",
             )
         return t_ns

@@ -31,7 +31,8 @@ from meltrepro.measure.series import Channel, Kind, Series
 
 FORMAT = 1
 _LONGEST_LINE = 1 << 20
-_MOST_NS = 2**63 - 1
+MOST_NS = 2**63 - 1
+"""The latest time that a recording can hold."""
 
 
 class FaultKind(StrEnum):
@@ -111,8 +112,8 @@ class SampleWriter:
         self.close()
 
     def samples(self, samples: Iterable[tuple[int, int, float]]) -> None:
-        """Append samples: time, index of the channel, value."""
-        self._write("".join(f"[{t_ns},{channel},{value!r}]\n" for t_ns, channel, value in samples))
+        """Append samples: time, index of the channel, value; raises `RecordError` for a time that cannot be read again."""
+        self._write("".join(map(self._sample, samples)))
 
     def fault(self, fault: Fault) -> None:
         self._line({"fault": fault.kind, "channel": fault.channel, "t": fault.t_ns, "detail": fault.detail})
@@ -125,6 +126,12 @@ class SampleWriter:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _sample(self, sample: tuple[int, int, float]) -> str:
+        t_ns, channel, value = sample
+        if not 0 <= t_ns <= MOST_NS:
+            raise RecordError(f"{self._path}: expected a time from 0 to {MOST_NS} ns, got {t_ns}")
+        return f"[{t_ns},{channel},{value!r}]\n"
 
     def _line(self, value: object) -> None:
         self._write(json.dumps(value, separators=(",", ":")) + "\n")
@@ -270,7 +277,7 @@ class _Parser:
         )
 
     def _time(self, value: object) -> int:
-        if type(value) is not int or not 0 <= value <= _MOST_NS:
+        if type(value) is not int or not 0 <= value <= MOST_NS:
             self._fail(f"time: expected whole nanoseconds from 0, got {_show(value)}")
         return value
 

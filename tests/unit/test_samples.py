@@ -64,6 +64,14 @@ def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
         SampleWriter(path, HEADER)
 
 
+@pytest.mark.parametrize("t_ns", [-1, 2**63])
+def test_a_time_that_could_not_be_read_again_is_not_written(tmp_path: Path, t_ns: int) -> None:
+    path = tmp_path / "samples.jsonl"
+    with SampleWriter(path, HEADER) as writer, pytest.raises(RecordError, match="expected a time from 0 to"):
+        writer.samples([(5, 0, 1.0), (t_ns, 0, 1.0)])
+    assert read_samples(path).header == HEADER
+
+
 def test_a_cut_at_any_byte_leaves_all_samples_before_it(tmp_path: Path) -> None:
     path = _written(tmp_path / "samples.jsonl")
     whole = path.read_bytes()
