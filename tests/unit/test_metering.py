@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meltrepro.measure.meterfile import read_meter
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Series
 from meltrepro.measure.traces import Trace
 from meltrepro.measure.validity import Reason, judge_trial
@@ -107,6 +107,25 @@ def test_a_host_clock_that_may_be_off_widens_the_bound() -> None:
     assert Reason.uncertain in [finding.reason for finding in verdict.findings]
 
 
+def test_faults_and_the_end_are_on_the_devices_clock_too() -> None:
+    wall, device = Clock(10**18), Clock(77 * S)
+    meter = recorded("host", wall)
+    fault = Fault(meter.series[0].t_ns[3], 0, FaultKind.not_a_number, "x")
+    found = on_device_clock(replace(meter, faults=(fault,)), TRACE, readings(wall, device)).recording
+    assert found is not None
+    assert found.faults[0].t_ns == found.series[0].t_ns[3]
+    assert found.end_ns == found.series[0].t_ns[-1]
+
+
+@pytest.mark.parametrize("clock_name", ["device", "host", "own"])
+def test_a_moment_of_the_device_on_the_meters_clock(clock_name: str) -> None:
+    """However far from the trial's other samples it lies: clocks drift apart."""
+    clock = Clock() if clock_name == "device" else Clock(10**15, 100e-6)
+    metered = on_device_clock(recorded(clock_name, clock), TRACE, readings(clock, Clock()))
+    for t_ns in (TRACE.hello.t_ns, TRACE.done_ns):
+        assert abs(metered.own_ns(t_ns) - clock.there(t_ns)) <= metered.bound_ns(t_ns, t_ns)
+
+
 def test_the_devices_own_clock() -> None:
     metered = on_device_clock(recorded("device", Clock()), TRACE, None)
     right(compute(TRACE, metered=metered))
@@ -122,6 +141,11 @@ def test_idle_power_is_that_before_the_runner_and_after_the_sampler_began() -> N
     metrics = compute(TRACE, sampler, metered)
     assert metrics.values["idle_power_w"] == pytest.approx(IDLE_W)
     assert metrics.values["generation_net_energy_j"] == pytest.approx(2 * 3 * (GENERATION_W - IDLE_W), rel=0.01)
+
+
+def test_a_meter_shows_the_device_at_rest_without_a_sampler() -> None:
+    metered = on_device_clock(recorded("device", Clock()), TRACE, None)
+    assert compute(TRACE, metered=metered).values["idle_power_w"] == pytest.approx(IDLE_W)
 
 
 @pytest.mark.parametrize(
