@@ -127,7 +127,7 @@ def _power(meter: Recording) -> Series:
         current = next((s for s in meter.series if s.channel.unit == energy.CURRENT and s.t_ns), None)
         if current is None:
             raise RecordError(f"the meter shows nothing that a sync mark could be seen in: {error.detail}") from error
-        return current
+        return energy.positive(current)
     if supply.power is not None:
         return supply.power
     counter = supply.counter

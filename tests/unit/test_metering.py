@@ -200,10 +200,48 @@ def test_a_file_as_a_meter_writes_it(tmp_path: Path) -> None:
     right(compute(TRACE, metered=metered))
 
 
-def test_current_alone_still_shows_the_marks() -> None:
+def test_the_rails_of_a_meter_add_up() -> None:
+    """Only where all were read: elsewhere samples are missing."""
+    whole = recorded("device", Clock())
+    channels = tuple(Channel(f"meter.power.{i}", "W", "gauge", "test", None) for i in range(2))
+    samples = whole.series[0]
+    rails = tuple(
+        Series(channel, samples.t_ns, tuple(share * w for w in samples.values))
+        for channel, share in zip(channels, (0.3, 0.7), strict=True)
+    )
+    meter = replace(whole, header=replace(whole.header, channels=channels), series=rails)
+    right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
+    begin_ns, end_ns = TRACE.turns[0].begin_ns, TRACE.turns[-1].end_ns
+    kept = [(t, w) for t, w in zip(rails[1].t_ns, rails[1].values, strict=True) if not begin_ns < t < end_ns]
+    torn = Series(channels[1], tuple(t for t, _ in kept), tuple(w for _, w in kept))
+    metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], torn)), TRACE, None))
+    assert "samples" in metrics.unavailable["generation_energy_j"]
+    none = Series(channels[1], (), ())
+    metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], none)), TRACE, None))
+    assert "no time at which all of meter.power.0 + meter.power.1 were read" in metrics.unavailable["load_energy_j"]
+
+
+@pytest.mark.parametrize("volts", [230.0, 12.0, 1.1])
+def test_any_voltage_of_a_meter_is_believed(volts: float) -> None:
+    whole = recorded("device", Clock())
+    samples = whole.series[0]
+    current, voltage = (
+        Channel("meter.current", "A", "gauge", "x", None),
+        Channel("meter.voltage", "V", "gauge", "x", None),
+    )
+    series = (
+        Series(current, samples.t_ns, tuple(w / volts for w in samples.values)),
+        Series(voltage, samples.t_ns, (volts,) * len(samples)),
+    )
+    meter = replace(whole, header=replace(whole.header, channels=(current, voltage)), series=series)
+    right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_current_alone_still_shows_the_marks(sign: int) -> None:
     samples = rows(TRACE, Clock(5 * S), 1_000_000)
     channel = Channel("meter.current", "A", "gauge", "test", None)
-    series = Series(channel, tuple(t for t, _ in samples), tuple(w / 4 for _, w in samples))
+    series = Series(channel, tuple(t for t, _ in samples), tuple(sign * w / 4 for _, w in samples))
     meter = Recording(Header("meter", 1000.0, (channel,), None, "own"), (series,), (), None, None, torn=False)
     metered = on_device_clock(meter, TRACE, None)
     assert metered.problem is None
