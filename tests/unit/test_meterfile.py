@@ -30,21 +30,21 @@ def test_units_names_and_the_rate(tmp_path: Path) -> None:
         time_unit="s",
         clock="host",
         clock_bound_s=0.01,
-        columns={"Main(mA)": "mA", "Aux(mA)": "mA", "Main Voltage(V)": "V", "Used(mWh)": "mWh"},
+        columns={"Main(mW)": "mW", "Aux(mW)": "mW", "Main Voltage(V)": "V", "Used(mWh)": "mWh"},
     )
     text = (
-        "Time(ms),Main(mA),Aux(mA),Main Voltage(V),Used(mWh),\n1.5,100,1,4.2,0,\n1.75,200,1,4.1,0.5,\n2.0,300,1,4,1,\n"
+        "Time(ms),Main(mW),Aux(mW),Main Voltage(V),Used(mWh),\n1.5,100,1,4.2,0,\n1.75,200,1,4.1,0.5,\n2.0,300,1,4,1,\n"
     )
     recording = read(tmp_path, text, meter)
     assert recording.header.clock == "host" and recording.header.clock_bound_s == 0.01
     assert recording.header.rate_hz == pytest.approx(4)
     found: dict[str, object] = {s.channel.name: (s.channel.unit, s.channel.kind, s.values) for s in recording.series}
-    assert found["meter.current.0"] == ("A", "gauge", pytest.approx((0.1, 0.2, 0.3)))
-    assert found["meter.current.1"] == ("A", "gauge", pytest.approx((0.001,) * 3))
+    assert found["meter.power.0"] == ("W", "gauge", pytest.approx((0.1, 0.2, 0.3)))
+    assert found["meter.power.1"] == ("W", "gauge", pytest.approx((0.001,) * 3))
     assert found["meter.voltage"] == ("V", "gauge", (4.2, 4.1, 4.0))
     assert found["meter.energy"] == ("J", "counter", pytest.approx((0, 1.8, 3.6)))
     assert recording.series[0].t_ns == (1_500_000_000, 1_750_000_000, 2_000_000_000)
-    assert recording.series[0].channel.source == "m.csv: Main(mA) (mA)"
+    assert recording.series[0].channel.source == "m.csv: Main(mW) (mW)"
 
 
 def test_a_preamble_a_byte_order_mark_and_another_delimiter(tmp_path: Path) -> None:
