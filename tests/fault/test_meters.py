@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_used_fails_the_trial(
     ("row", "changes", "reason", "detail"),
     [
         (lambda n: watts(n) if n % 20 else "OVERLOAD", {}, "faulty-sensor", "meter.power not_a_number: 'OVERLOAD'"),
-        (lambda n: "5.000", {}, "faulty-sensor", "meter.power stuck: the same value for "),
+        (lambda n: "5.000", {"linger_s": 1}, "faulty-sensor", "meter.power stuck: the same value for "),
     ],
 )
 def test_a_sensor_that_lies_makes_the_trial_invalid(
