@@ -7,7 +7,6 @@ after the conversations: two anchors give offset and drift.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -73,7 +72,7 @@ def on_device_clock(meter: Recording, trace: Trace, readings: ClockReadings | No
     try:
         return _placed(meter, trace, readings)
     except RecordError as error:
-        return Metered(None, problem=error.message)
+        return Metered(None, problem=error.one_line)
 
 
 def _placed(meter: Recording, trace: Trace, readings: ClockReadings | None) -> Metered:
@@ -105,18 +104,11 @@ def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
         raise RecordError("the runner made no sync mark, and the meter has a clock of its own")
     if not after:
         return join(align(power, _stretches(before), rise_s=_RISE_S).anchor)
-    # The marks look alike. The second must lie in the recording too, so the first cannot be where no room is left for it.
+    first = align(power, _stretches(before), later=_stretches(after), rise_s=_RISE_S).anchor
     passed_ns = after[-1].end_ns - before[-1].end_ns
-    latest_ns = power.t_ns[-1] - round(passed_ns * (1 - MOST_DRIFT))
-    first = align(_until(power, latest_ns), _stretches(before), rise_s=_RISE_S).anchor
     search_s = _SEARCH_S + MOST_DRIFT * passed_ns / 1e9
     last = align(power, _stretches(after), around_ns=first.offset_ns, search_s=search_s, rise_s=_RISE_S).anchor
     return join(first, last)
-
-
-def _until(series: Series, end_ns: int) -> Series:
-    count = bisect_right(series.t_ns, end_ns)
-    return Series(series.channel, series.t_ns[:count], series.values[:count])
 
 
 def _power(meter: Recording) -> Series:

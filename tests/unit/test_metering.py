@@ -38,9 +38,15 @@ S = 10**9
 
 
 def recorded(
-    clock_name: str, clock: Clock, period_ns: int = 10_000_000, trace: Trace = TRACE, bound_s: float = 0
+    clock_name: str,
+    clock: Clock,
+    period_ns: int = 10_000_000,
+    trace: Trace = TRACE,
+    bound_s: float = 0,
+    lead_s: float = 3,
+    tail_s: float = 2,
 ) -> Recording:
-    samples = rows(trace, clock, period_ns)
+    samples = rows(trace, clock, period_ns, round(lead_s * S), round(tail_s * S))
     channel = Channel("meter.power", "W", "gauge", "test", None)
     series = Series(channel, tuple(t for t, _ in samples), tuple(w for _, w in samples))
     header = Header("meter", 1e9 / period_ns, (channel,), None, clock_name, bound_s)
@@ -70,6 +76,22 @@ def test_a_clock_of_its_own_is_found_by_the_marks(offset_ns: int, drift: float, 
     for place, expected in zip(places, (truth[0], truth[500], truth[-1]), strict=True):
         assert abs(place - expected) <= metered.bound_ns(min(place, expected), max(place, expected))
     right(compute(TRACE, metered=metered))
+
+
+@pytest.mark.parametrize("tail_s", [5, 20, 25, 30, 60])
+def test_a_recording_that_goes_on_for_as_long_as_the_trial_took(tail_s: float) -> None:
+    """The second mark could be the first by itself; none follows it."""
+    clock = Clock(5 * S, 100e-6)
+    metered = on_device_clock(recorded("own", clock, lead_s=tail_s, tail_s=tail_s), TRACE, None)
+    assert metered.problem is None
+    right(compute(TRACE, metered=metered))
+
+
+@pytest.mark.parametrize(("lead_s", "tail_s"), [(-15, 2), (-21, 2), (3, -6), (3, -1.5)])
+def test_a_recording_that_begins_or_ends_too_close_to_a_mark(lead_s: float, tail_s: float) -> None:
+    metered = on_device_clock(recorded("own", Clock(5 * S), lead_s=lead_s, tail_s=tail_s), TRACE, None)
+    assert metered.problem is not None
+    assert "; record from before the first mark until after the last one" in metered.problem
 
 
 def readings(wall: Clock, device: Clock, *, jump_ns: int = 0, suspended_ns: int = 0) -> ClockReadings:
