@@ -11,7 +11,8 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from heapq import merge
+from itertools import pairwise, repeat
 from pathlib import Path
 from statistics import median
 from typing import BinaryIO
@@ -267,9 +268,4 @@ def clipped(recording: Recording, begin_ns: int, end_ns: int) -> Recording:
 
 def in_order(recording: Recording) -> Iterable[tuple[int, int, float]]:
     """All samples as `SampleWriter` takes them: time, index of the channel, value; sorted by time."""
-    rows = [
-        (t, place, value)
-        for place, series in enumerate(recording.series)
-        for t, value in zip(series.t_ns, series.values, strict=True)
-    ]
-    return sorted(rows)
+    return merge(*(zip(series.t_ns, repeat(place), series.values) for place, series in enumerate(recording.series)))
