@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltrepro.measure import energy, metric
+from meltrepro.measure.integrals import Limits as IntegralLimits
+from meltrepro.measure.integrals import integrate
 from meltrepro.measure.meterfile import read_meter
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Trace
+from meltrepro.measure.traces import Span, Trace
 from meltrepro.measure.validity import Reason, judge_trial
 from meltrepro.spec.manifest import Limits, Meter
 from meltrepro.spec.record import ClockReadings
@@ -220,6 +223,24 @@ def test_a_file_as_a_meter_writes_it(tmp_path: Path) -> None:
     meter = Meter(file="m.csv", time="Time (s)", columns={"Power (mW)": "mW"})
     metered = on_device_clock(read_meter(tmp_path / "m.csv", meter), TRACE, None)
     right(compute(TRACE, metered=metered))
+
+
+def test_what_shows_power_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long recording of a fast meter takes seconds each time."""
+    supplies: list[energy.Supply] = []
+
+    def supply_of(recording: Recording) -> energy.Supply:
+        supplies.append(energy.supply_of(recording))
+        return supplies[-1]
+
+    monkeypatch.setattr(metric, "supply_of", supply_of)
+    compute(TRACE, metered=on_device_clock(recorded("device", Clock()), TRACE, None))
+    (supply,) = supplies
+    assert supply.power is not None
+    assert supply.power.running is supply.power.running
+    assert supply.power.running[-1] == pytest.approx(
+        integrate(supply.power, [Span(supply.power.t_ns[0], supply.power.t_ns[-1])], IntegralLimits(1.0)).total.value
+    )
 
 
 def test_the_rails_of_a_meter_add_up() -> None:

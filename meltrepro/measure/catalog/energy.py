@@ -47,11 +47,11 @@ def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
     recording, bound_ns = facts.powered
     where = spans(facts)
     clock_ns = bound_ns(where[0].begin_ns, where[-1].end_ns)
+    supply = facts.supply
+    source = supply.power or supply.counter
+    refresh_s = source.channel.refresh_s if source else None
+    limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
     try:
-        supply = energy.supply_of(recording)
-        source = supply.power or supply.counter
-        refresh_s = source.channel.refresh_s if source else None
-        limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
         return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
     except Unavailable as error:
         raise NoValue(str(error)) from error
