@@ -22,6 +22,11 @@ class MeltreproError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def one_line(self) -> str:
+        """Cause and next step, where both are to be one text."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
 
 # -- what the user wrote ------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def of_error(error: MeltreproError) -> Failure:
 
 def of_meter(error: MeterError) -> Failure:
     """What went wrong where an external meter shows nothing that can be used."""
-    return Failure(Kind.meter, error.message)
+    return Failure(Kind.meter, error.one_line)
 
 
 def of_gate(error: GateClosed) -> Failure:

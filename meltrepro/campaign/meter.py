@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
 from meltrepro.errors import RecordError, StoreError
 from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
-from meltrepro.measure.metering import Metered, device_moment, on_device_clock
+from meltrepro.measure.metering import Metered, on_device_clock
 from meltrepro.measure.samples import Recording, SampleWriter
 from meltrepro.measure.traces import Trace
 from meltrepro.spec.manifest import Meter
 from meltrepro.spec.record import ClockReadings
 
 _MARGIN_NS = 5 * 10**9
-"""Kept before and after a trial of a file that was recorded as a whole."""
+"""Kept after a trial of a file that was recorded as a whole."""
 _POLL_S = 0.1
 _T = TypeVar("_T")
 
@@ -34,13 +35,13 @@ class FileMeter:
     meter: Meter
 
     def begin(self) -> Metering:
-        """Remember how long the file is now; raises `MeterError` where there is none."""
+        """Remember which file it is and how long it is now; raises `MeterError` where there is none."""
         if not self.path.is_file():
             raise MeterError(
                 f"the meter's file {self.path} does not exist",
                 hint="start the program of the meter before the campaign, or mend targets.NAME.meter.file",
             )
-        return Metering(self, _told(lambda: complete_bytes(self.path)))
+        return Metering(self, _told(lambda: complete_bytes(self.path)), _inode(self.path))
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Metering:
     source: FileMeter
     start: int
     """Length of the file when the trial began."""
+    inode: int | None
+    """Which file it was: a program may begin another one under the same name."""
 
     def end(self, target: Path, trace: Trace, readings: ClockReadings) -> Metered:
         """Write what the file has gained to `target`, or of a file that does not grow what lies around the trial.
@@ -57,31 +60,63 @@ class Metering:
         Raises `MeterError` where there is nothing, `StoreError` where it cannot be written.
         """
         path, meter = self.source.path, self.source.meter
-        grows = _told(lambda: complete_bytes(path)) > self.start or _grown(path, self.start, meter.linger_s)
-        if grows:
+        if self._grew_soon():
             time.sleep(meter.linger_s)
-        found = _told(lambda: read_meter(path, meter, self.start if grows else 0))
+        grew = self._grew()
+        found = _told(lambda: read_meter(path, meter, self.start if grew else 0))
+        if not any(series.t_ns for series in found.series):
+            raise MeterError(
+                f"{path}: expected numbers, no row has one in {', '.join(map(repr, meter.columns))}",
+                hint="name the columns that hold numbers, in targets.NAME.meter.columns",
+            )
         metered = on_device_clock(found, trace, readings)
-        if not grows:
-            found = _around(found, metered, trace)
-            if not any(series.t_ns for series in found.series):
-                raise MeterError(
-                    f"the meter's file {path} did not grow while the trial ran, and nothing in it is of its time",
-                    hint="is the program of the meter still writing?",
-                )
+        if not grew and metered.recording is not None:
+            found = _around(found, metered, trace, readings)
+            metered = on_device_clock(found, trace, readings)  # as it is for whoever reads the record
+        _check(path, metered, trace, grew=grew)
         try:
             _write(target, found)
         except RecordError as error:
             raise StoreError(error.message, hint=error.hint) from error
         return metered
 
+    def _grew(self) -> bool:
+        """Whether the file is the same one and has more lines."""
+        return _inode(self.source.path) == self.inode and _told(lambda: complete_bytes(self.source.path)) > self.start
 
-def _around(found: Recording, metered: Metered, trace: Trace) -> Recording:
-    """The part of a whole recording that belongs to a trial, on the meter's clock; all of it where that is unknown."""
-    if metered.recording is None:
-        return found
-    begin_ns, end_ns = trace.hello.t_ns - _MARGIN_NS, trace.done_ns + _MARGIN_NS
-    return clipped(found, device_moment(found, metered, begin_ns), device_moment(found, metered, end_ns))
+    def _grew_soon(self) -> bool:
+        """Whether the file has more lines, or gets them soon: programs write in blocks."""
+        until = time.monotonic() + self.source.meter.linger_s
+        while not (grew := self._grew()) and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        return grew
+
+
+def _around(found: Recording, metered: Metered, trace: Trace, readings: ClockReadings) -> Recording:
+    """The part of a whole recording that belongs to a trial, on the meter's clock.
+
+    As of a file that grows, it begins with the trial: what was before is not the device at rest.
+    """
+    began_ns = min(answer_ns for _, answer_ns, _ in readings.device_before)
+    begin_ns = began_ns - ceil(metered.bound_ns(began_ns, began_ns))
+    return clipped(found, metered.own_ns(begin_ns), metered.own_ns(trace.done_ns + _MARGIN_NS))
+
+
+def _check(path: Path, metered: Metered, trace: Trace, *, grew: bool) -> None:
+    """Raise `MeterError` where it is known that no sample is of the time in which the runner ran."""
+    if metered.recording is None or any(
+        trace.hello.t_ns <= t_ns <= trace.done_ns for series in metered.recording.series for t_ns in series.t_ns
+    ):
+        return
+    if grew:
+        raise MeterError(
+            f"{path}: none of its samples is of the trial's time",
+            hint="are targets.NAME.meter.clock and time_unit right?",
+        )
+    raise MeterError(
+        f"the meter's file {path} did not grow while the trial ran, and none of its samples is of the trial's time",
+        hint="is the program of the meter still writing? are targets.NAME.meter.clock and time_unit right?",
+    )
 
 
 def _write(target: Path, recording: Recording) -> None:
@@ -93,14 +128,12 @@ def _write(target: Path, recording: Recording) -> None:
             writer.end(recording.end_ns, 0.0)
 
 
-def _grown(path: Path, start: int, within_s: float) -> bool:
-    """Whether a file gets longer soon: programs write in blocks."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        time.sleep(_POLL_S)
-        if _told(lambda: complete_bytes(path)) > start:
-            return True
-    return False
+def _inode(path: Path) -> int | None:
+    """Which file a name stands for; `None` where there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _told(read: Callable[[], _T]) -> _T:

@@ -13,7 +13,7 @@ from meltrepro.errors import Differs, Inconclusive, UsageError
 
 if TYPE_CHECKING:
     from meltrepro.replay.replay import Replayed
-    from meltrepro.spec.manifest import Manifest
+    from meltrepro.spec.manifest import Manifest, Target
 
 COMPARISON = "comparison.html"
 """In the folder of the replay's own campaign."""
@@ -106,38 +106,67 @@ def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, ta
     from meltrepro.spec.manifest import Want
 
     changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
+    metered = [name for name, entry in recorded.targets.items() if entry.meter is not None]
+    there: object = None
     if target is not None:
-        other = recorded.targets.get(target)
-        try:
-            there = other.model_dump(mode="json", exclude_unset=True) if other else yaml.safe_load(target)
-        except yaml.YAMLError as error:
-            raise UsageError(
-                f"--target {target}: neither a target of the manifest ({', '.join(recorded.targets)}) nor a kind nor YAML",
-                hint="for example: --target host, or --target '{kind: host, threads: 2}'",
-            ) from error
-        there = {"kind": there} if isinstance(there, str) else there
-        _from_here(there)
+        there = _there(recorded, target)
         # Under the recorded names, so that every cell meets its own record.
         changes["targets"] = dict.fromkeys(recorded.targets, there)
-    elif metered := [name for name, entry in recorded.targets.items() if entry.meter is not None]:
+    elif metered:
+        changes["targets"] = {name: _unmetered(entry) for name, entry in recorded.targets.items()}
+    if metered and not (isinstance(there, dict) and there.get("meter")):
         # Another day's file is no measurement of today.
         typer.echo(
-            f"without the meter of {', '.join(metered)}: energy is not measured; name its file with "
-            "--target '{kind: ..., meter: {...}}'",
+            f"without the meter of {', '.join(metered)}: energy is measured as far as the device itself shows it; name the "
+            "meter's file with --target '{kind: ..., meter: {...}}'",
             err=True,
         )
-        entries = {name: entry.model_dump(mode="json", exclude_unset=True) for name, entry in recorded.targets.items()}
-        changes["targets"] = {name: {k: v for k, v in entry.items() if k != "meter"} for name, entry in entries.items()}
-        changes["measure.energy"] = Want.if_available.value
+        if recorded.measure.energy is Want.required:
+            changes["measure.energy"] = Want.if_available.value
     plain = {path: yaml.safe_dump(value, default_flow_style=True, width=10**6) for path, value in changes.items()}
     return [f"{path}={plain[path].removesuffix('...' + chr(10)).strip()}" for path, value in changes.items() if value]
 
 
-def _from_here(target: object) -> None:
+def _there(recorded: Manifest, target: str) -> object:
+    """The entry of the target that is asked for, as it stands in a manifest; raises `UsageError`."""
+    import yaml
+
+    if target in recorded.targets:
+        return _unmetered(recorded.targets[target])
+    try:
+        there = yaml.safe_load(target)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"--target {target}: neither a target of the manifest ({', '.join(recorded.targets)}) nor a kind nor YAML",
+            hint="for example: --target host, or --target '{kind: host, threads: 2}'",
+        ) from error
+    if not isinstance(there, dict):
+        return {"kind": there} if isinstance(there, str) else there
+    if isinstance(there.get("meter"), dict):
+        _check_clock(recorded, there["meter"])
+        _from_here(there["meter"])
+    return there
+
+
+def _unmetered(entry: Target) -> dict[str, object]:
+    return {key: value for key, value in entry.model_dump(mode="json", exclude_unset=True).items() if key != "meter"}
+
+
+def _check_clock(recorded: Manifest, meter: dict[str, object]) -> None:
+    """A replay asks the runner for what the record asked for: it makes sync marks where that did, or none."""
+    marked = all(entry.meter is not None and entry.meter.clock == "own" for entry in recorded.targets.values())
+    if meter.get("clock", "own") == "own" and not marked:
+        raise UsageError(
+            "--target: expected a meter that shows the clock of this machine or the device: the recorded campaign made no "
+            "sync marks, by which a clock of its own could be aligned",
+            hint="let the meter's program write Unix time and say so: meter: {clock: host, ...}",
+        )
+
+
+def _from_here(meter: dict[str, object]) -> None:
     """A meter's file that is named on the command line counts from the current folder."""
-    meter = target.get("meter") if isinstance(target, dict) else None
-    if isinstance(meter, dict) and isinstance(meter.get("file"), str):
-        meter["file"] = str(Path(meter["file"]).absolute())
+    if isinstance(meter.get("file"), str):
+        meter["file"] = str(Path(str(meter["file"])).absolute())
 
 
 def _end(answer: Replayed, *, reproduced: bool, differs: bool) -> None:

@@ -2,7 +2,8 @@
 
 The device loads itself in a pattern of known times (the sync mark); the meter, on a clock of its own, sees the power
 rise and fall. The offset is the shift at which the pattern's and the trace's Pearson correlation is largest
-(normalised cross-correlation, Lewis 1995, "Fast template matching").
+(normalised cross-correlation, Lewis 1995, "Fast template matching"). Two marks look alike: the first is where the second
+follows after the planned time.
 
 The bound: with samples `period` apart an edge is known to one period. Noise of standard deviation s moves the best
 shift by k periods only if it outweighs the k samples at each of the m edges that then disagree by the step A: their
@@ -56,22 +57,21 @@ def align(
     trace: Series,
     pulses: Sequence[Stretch],
     *,
+    later: Sequence[Stretch] = (),
     around_ns: int | None = None,
     search_s: float | None = None,
     rise_s: float = 0.0,
 ) -> Alignment:
     """Find planned pulses (device's clock) in the power trace of a meter (meter's clock); raises `RecordError`.
 
+    `later` are the pulses of another mark that must follow in the trace; only the place of the first is looked for.
     `around_ns` is the offset that is expected (meter minus device) and `search_s` how far from it to look; without
     them, the whole trace is searched. `rise_s` is the longest time that the load takes to follow its plan.
     """
     import numpy as np
 
     _check(trace, pulses)
-    # The mark with rest around it, so that its outer edges count; not more than between pulses, as work may lie beyond.
-    margin_ns = max(pulse.end_ns - pulse.begin_ns for pulse in pulses)
-    margin_ns = min([margin_ns, *(after.begin_ns - before.end_ns for before, after in pairwise(pulses))])
-    begin_ns, end_ns = pulses[0].begin_ns - margin_ns, pulses[-1].end_ns + margin_ns
+    begin_ns, end_ns = _extent(pulses)
     step_ns = float(np.median(np.diff(np.asarray(trace.t_ns, dtype=np.int64))))
     shortest_ns = min(pulse.end_ns - pulse.begin_ns for pulse in pulses)
     if shortest_ns < 2 * step_ns:
@@ -85,29 +85,38 @@ def align(
         start_ns = max(start_ns, begin_ns + around_ns - reach_ns)
         stop_ns = min(stop_ns, end_ns + around_ns + reach_ns)
     points = int((stop_ns - start_ns) / step_ns) + 1
-    pattern = _pattern(begin_ns, end_ns, pulses, step_ns)
+    pattern = _pattern(pulses, step_ns)
+    lobe = max(1, math.ceil(shortest_ns / step_ns))
     if points > _MOST_POINTS:
-        raise RecordError("the trace is too long to search", hint="say where to look: around_ns and search_s")
+        raise RecordError("the trace is too long to search", hint="record less before and after the trial")
     if points < pattern.size:
-        raise RecordError("the trace is shorter than the sync mark: the mark cannot be in it")
+        raise RecordError(
+            "the trace is shorter than the sync mark: the mark cannot be in it",
+            hint="record from before the first mark until after the last one",
+        )
     times = np.asarray(trace.t_ns, dtype=np.int64) - start_ns
     window = np.interp(np.arange(points) * step_ns, times.astype(np.float64), np.asarray(trace.values))
-    correlations = _correlate(window, pattern)
-    best = int(np.argmax(correlations))
+    correlations = fits = _correlate(window, pattern)
+    if later:
+        distance_ns = _extent(later)[0] - begin_ns
+        reach = lobe + math.ceil(MOST_DRIFT * distance_ns / step_ns)
+        fits = _followed(correlations, window, _pattern(later, step_ns), round(distance_ns / step_ns), reach)
+    place = int(np.argmax(fits))
+    others = np.concatenate([fits[: max(0, place - lobe)], fits[place + lobe + 1 :]])
+    fit, rival = float(fits[place]), float(others.max()) if others.size else 0.0
+    if fit < LEAST_CORRELATION:
+        raise RecordError(
+            f"the sync mark is not in the trace: its best correlation is {fit:.2f}, needed {LEAST_CORRELATION}",
+            hint="record from before the first mark until after the last one, not too close to either, or make the pulses longer",
+        )
+    if rival > LARGEST_RIVAL * fit:
+        raise RecordError(
+            f"the sync mark fits the trace at two places (correlations {fit:.3f} and {rival:.3f})",
+            hint="plan pulses of unequal lengths, or record each trial by itself",
+        )
+    nearest = max(0, place - lobe)
+    best = nearest + int(np.argmax(correlations[nearest : place + lobe + 1]))
     found = float(correlations[best])
-    lobe = max(1, math.ceil(shortest_ns / step_ns))
-    others = np.concatenate([correlations[: max(0, best - lobe)], correlations[best + lobe + 1 :]])
-    rival = float(others.max()) if others.size else 0.0
-    if found < LEAST_CORRELATION:
-        raise RecordError(
-            f"the sync mark is not in the trace: its best correlation is {found:.2f}, needed {LEAST_CORRELATION}",
-            hint="make the pulses longer, or record from before the mark until after it",
-        )
-    if rival > LARGEST_RIVAL * found:
-        raise RecordError(
-            f"the sync mark fits the trace at two places (correlations {found:.3f} and {rival:.3f})",
-            hint="plan pulses of unequal lengths, or say where to look: around_ns and search_s",
-        )
     shift = best + _vertex(correlations, best)
     middle_ns = (begin_ns + end_ns) // 2
     offset_ns = start_ns + round(shift * step_ns) - begin_ns
@@ -132,10 +141,21 @@ def _longest_pause(trace: Series, begin_ns: int, end_ns: int) -> int:
     return max((after - before for before, after in pairs if before < end_ns and after > begin_ns), default=0)
 
 
-def _pattern(begin_ns: int, end_ns: int, pulses: Sequence[Stretch], step_ns: float) -> NDArray[np.float64]:
+def _extent(pulses: Sequence[Stretch]) -> tuple[int, int]:
+    """From where to where a mark is compared: with rest around it, so that its outer edges count.
+
+    Not more rest than between pulses, as work may lie beyond.
+    """
+    margin_ns = max(pulse.end_ns - pulse.begin_ns for pulse in pulses)
+    margin_ns = min([margin_ns, *(after.begin_ns - before.end_ns for before, after in pairwise(pulses))])
+    return pulses[0].begin_ns - margin_ns, pulses[-1].end_ns + margin_ns
+
+
+def _pattern(pulses: Sequence[Stretch], step_ns: float) -> NDArray[np.float64]:
     """1 where the device plans to load itself, else 0, at the trace's sampling period."""
     import numpy as np
 
+    begin_ns, end_ns = _extent(pulses)
     times = np.arange(int((end_ns - begin_ns) / step_ns) + 1) * step_ns
     level = np.zeros(times.size)
     for pulse in pulses:
@@ -158,6 +178,31 @@ def _correlate(window: NDArray[np.float64], pattern: NDArray[np.float64]) -> NDA
     # Where the trace is flat, rounding alone would correlate with anything.
     floor = max(float(np.square(level).mean()) * n * 1e-9, np.finfo(np.float64).tiny)
     return np.asarray(products / np.sqrt(np.maximum(spread, floor) * float(np.square(centred).sum())))
+
+
+def _followed(
+    correlations: NDArray[np.float64],
+    window: NDArray[np.float64],
+    pattern: NDArray[np.float64],
+    distance: int,
+    reach: int,
+) -> NDArray[np.float64]:
+    """How well two marks fit, the first at each place and the second `distance` samples later, give or take `reach`.
+
+    That is the worse of their two correlations; raises `RecordError` where the trace cannot hold both.
+    """
+    import numpy as np
+    from scipy.ndimage import maximum_filter1d
+
+    if window.size < pattern.size + distance - reach:
+        raise RecordError(
+            "the trace is shorter than the time between the sync marks: they cannot both be in it",
+            hint="record from before the first mark until after the last one",
+        )
+    following = np.pad(_correlate(window, pattern), (0, reach), constant_values=-1.0)
+    following = maximum_filter1d(following, 2 * reach + 1, mode="constant", cval=-1.0)[distance:]
+    count = min(correlations.size, following.size)
+    return np.minimum(correlations[:count], following[:count])
 
 
 def _vertex(values: NDArray[np.float64], best: int) -> float:

@@ -1,8 +1,9 @@
 """Energy and charge of the phases of a trial, from whatever the device or a meter shows.
 
-In order of preference: a power gauge (W), integrated; an energy counter (J), differenced; current times voltage (A, V),
-integrated. Charge: a current, integrated, or a counter of charge (C), differenced. Power of a discharging battery is counted as positive: drivers differ in the sign of its current, the work
-that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
+In order of preference: power gauges (W), integrated; energy counters (J), differenced; current times voltage (A, V),
+integrated. Several gauges or counters add up, as rails of one device do. Charge: a current, integrated, or a counter of
+charge (C), differenced. Power of a discharging battery is counted as positive: drivers differ in the sign of its current,
+the work that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ MOST_A = 500.0
 """The same for a current."""
 LEAST_W = 0.01
 """No device that computes draws less at its most; a smaller value has another unit."""
+_BATTERY = "battery."
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
+"""Of a device's own battery; a meter may watch the mains, or one rail of a chip."""
 
 SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
 
@@ -49,12 +52,13 @@ class Supply:
 
 def supply_of(recording: Recording) -> Supply:
     """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
-    power, current, voltage = (_first(recording, unit, "gauge") for unit in (POWER, CURRENT, VOLTAGE))
+    current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
+    power = _rails(recording)
     drawn = _first(recording, CHARGE, "counter")
-    amperes = _positive(current) if current else None
+    amperes = positive(current) if current else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
     if power is not None:
-        return Supply("power", _plausible(_positive(power)), None, amperes, coulombs)
+        return Supply("power", _plausible(positive(power)), None, amperes, coulombs)
     counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
     packages = [s for s in counters if s.channel.name != PLATFORM]
     counters = packages or counters
@@ -70,6 +74,20 @@ def _first(recording: Recording, unit: str, kind: Kind) -> Series | None:
     """The first channel of a unit that has samples."""
     of_unit = (s for s in recording.series if s.channel.unit == unit and s.channel.kind == kind and s.t_ns)
     return next(of_unit, None)
+
+
+def _rails(recording: Recording) -> Series | None:
+    """All that shows power as one, at the times at which every rail was read; raises `Unavailable` where none is."""
+    rails = [s for s in recording.series if s.channel.unit == POWER and s.channel.kind == "gauge"]
+    if len(rails) < 2 or not any(rail.t_ns for rail in rails):
+        return _first(recording, POWER, "gauge")
+    shown = [dict(zip(rail.t_ns, rail.values, strict=True)) for rail in rails]
+    times = tuple(t for t in rails[0].t_ns if all(t in rail for rail in shown))
+    name = " + ".join(rail.channel.name for rail in rails)
+    if not times:
+        raise Unavailable(Why.no_samples, f"there is no time at which all of {name} were read")
+    values = tuple(sum(rail[t] for rail in shown) for t in times)
+    return Series(replace(rails[0].channel, name=name), times, values)
 
 
 def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
@@ -111,7 +129,7 @@ def _unwrapped(counter: Series, fastest: float) -> Series:
         raise Unavailable(Why.bad_counter, error.message) from error
 
 
-def _positive(series: Series) -> Series:
+def positive(series: Series) -> Series:
     """With the sign that most of its values have taken for that of discharging."""
     negative = sum(value < 0 for value in series.values) * 2 > len(series)
     return replace(series, values=tuple(-value for value in series.values)) if negative else series
@@ -135,7 +153,7 @@ def _plausible(power: Series) -> Series:
 def _product(current: Series, voltage: Series) -> Series:
     """Power at the samples of the current; the voltage, which moves little, is that of the latest sample."""
     largest = max(voltage.values)
-    if not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
+    if voltage.channel.name.startswith(_BATTERY) and not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
         raise Unavailable(
             Why.implausible_unit,
             f"{voltage.channel.name} shows {largest:.4g} V, which no battery has: it is another unit",
@@ -143,7 +161,9 @@ def _product(current: Series, voltage: Series) -> Series:
     volts = [voltage.values[max(0, bisect_right(voltage.t_ns, t) - 1)] for t in current.t_ns]
     values = tuple(amperes * volt for amperes, volt in zip(current.values, volts, strict=True))
     refresh = max((c.refresh_s or 0.0 for c in (current.channel, voltage.channel)), default=0.0)
-    channel = Channel("battery.power", POWER, "gauge", "current x voltage", refresh or None)
+    channel = Channel(
+        f"{current.channel.name} x {voltage.channel.name}", POWER, "gauge", "current x voltage", refresh or None
+    )
     return _plausible(Series(channel, current.t_ns, values))
 
 

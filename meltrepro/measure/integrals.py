@@ -208,10 +208,8 @@ class _Curve:
     def __init__(self, series: Series) -> None:
         self.t_ns = series.t_ns
         self.x = series.values
-        self.t = [(t - series.t_ns[0]) / 1e9 for t in series.t_ns]
-        self.running = [0.0]
-        for i in range(1, len(self.t)):
-            self.running.append(self.running[-1] + (self.x[i - 1] + self.x[i]) / 2 * (self.t[i] - self.t[i - 1]))
+        self.t = series.seconds
+        self.running = series.running
 
     def at(self, t: float) -> float:
         """Value; the first or last one beyond the samples."""

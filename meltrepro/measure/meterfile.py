@@ -1,7 +1,8 @@
 """CSV files of external meters as recordings, on the clock that the file shows.
 
-Lines before the heading are skipped; a last line without its end is still being written. A cell that holds no number is a
-fault of its channel, a time that does not increase damages the file.
+Lines before the heading are skipped, whatever they hold; a heading that comes again before what is read counts from there
+on. A last line without its end is still being written. A cell that holds no number is a fault of its channel, a time that
+does not increase damages the file.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from heapq import merge
+from itertools import pairwise, repeat
 from pathlib import Path
 from statistics import median
 from typing import BinaryIO
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
+from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Kind, Series
 from meltrepro.spec.manifest import Meter, MeterUnit
 
@@ -42,7 +44,7 @@ _UNITS: Mapping[MeterUnit, tuple[str, float, Kind]] = {
 }
 """SI unit, factor, and whether it adds up."""
 _HEADING_WITHIN = 50
-"""Lines in which the heading must be found."""
+"""Lines in which the first heading must be found."""
 _NAMES = {"W": "power", "A": "current", "V": "voltage", "J": "energy", "C": "charge", "degC": "temperature"}
 
 
@@ -91,14 +93,12 @@ class _Rows:
     torn: bool = False
 
     def read(self, file: BinaryIO, start: int) -> None:
-        at, indices, number = self._heading(file)
-        if start > file.tell():
-            file.seek(start)
-            number = 0  # it is not known how many lines were left out
+        at, indices, number = self._heading(file, start)
         self.columns = [([], []) for _ in indices]
         faulty = [False] * len(indices)
-        for cells in csv.reader(self._lines(file), delimiter=self.meter.delimiter):
+        for line in self._lines(file):
             number += 1
+            cells = self._row(line, number)
             if not any(cell.strip() for cell in cells):
                 continue
             t_ns = self._time(cells, at, number)
@@ -138,25 +138,47 @@ class _Rows:
         name = PREFIX + _NAMES[base] + (f".{same.index(heading)}" if len(same) > 1 else "")
         return Channel(name, base, kind, f"{Path(self.name).name}: {heading} ({unit})", self.meter.refresh_s)
 
-    def _heading(self, file: BinaryIO) -> tuple[int, list[int], int]:
-        """Place of the time, places of the columns, and the heading's line number."""
+    def _heading(self, file: BinaryIO, start: int) -> tuple[int, list[int], int]:
+        """Place of the time, places of the columns, and how many lines were read: up to `start` and the heading.
+
+        The last heading before `start` counts, or the first one where there is none.
+        """
         wanted = [self.meter.time, *self.meter.columns]
         seen: list[str] = []
-        for number in range(1, _HEADING_WITHIN + 1):
+        found: tuple[int, list[int]] | None = None
+        number = end = 0
+        while end < start or (found is None and number < _HEADING_WITHIN):
             line = file.readline()
             if not line.endswith(b"\n"):
                 break
-            text = line.decode("utf-8-sig", "replace").strip("\r\n")
-            cells = [cell.strip() for cell in next(csv.reader([text], delimiter=self.meter.delimiter), [])]
+            number, begin, end = number + 1, end, end + len(line)
+            if begin < start < end:
+                raise self._rewritten()
+            if number > _HEADING_WITHIN and self.meter.time.encode() not in line:
+                continue  # a long file has few headings
+            try:
+                cells = [cell.strip() for cell in self._cells(line.decode("utf-8-sig", "replace"))]
+            except csv.Error:
+                continue
             if all(heading in cells for heading in wanted):
-                return cells.index(wanted[0]), [cells.index(heading) for heading in wanted[1:]], number
-            if len(cells) > len(seen):
+                found = cells.index(wanted[0]), [cells.index(heading) for heading in wanted[1:]]
+            elif len(cells) > len(seen):
                 seen = cells
-        missing = [heading for heading in wanted if heading not in seen]
-        raise RecordError(
-            f"{self.name}: no line has the headings {', '.join(map(repr, wanted))}; missing are "
-            f"{', '.join(map(repr, missing))}, found was {', '.join(map(ascii, seen))[:200] or 'nothing'}",
-            hint="name the columns as the file does, in targets.NAME.meter",
+        if end < start:
+            raise self._rewritten()
+        if found is None:
+            missing = [heading for heading in wanted if heading not in seen]
+            raise RecordError(
+                f"{self.name}: no line has the headings {', '.join(map(repr, wanted))}; missing are "
+                f"{', '.join(map(repr, missing))}, found was {', '.join(map(ascii, seen))[:200] or 'nothing'}",
+                hint="name the columns as the file does, in targets.NAME.meter",
+            )
+        return *found, number
+
+    def _rewritten(self) -> RecordError:
+        return RecordError(
+            f"{self.name}: the file was rewritten while the trial ran",
+            hint="let the program of the meter append to its file for as long as the campaign runs",
         )
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
@@ -166,15 +188,48 @@ class _Rows:
                 return
             yield line.decode("utf-8", "replace")
 
-    def _time(self, cells: list[str], at: int, number: int) -> int:
-        value = _number(cells[at] if at < len(cells) else "")
-        where = f"{self.name}:{number}" if number else self.name
-        if value is None:
-            raise RecordError(f"{where}: {ascii(cells[at])[:60] if at < len(cells) else 'no cell'} is no time")
-        t_ns = _exact_ns(cells[at], value, self.meter.time_unit)
-        if t_ns < 0 or (self.times and t_ns <= self.times[-1]):
+    def _row(self, line: str, number: int) -> list[str]:
+        try:
+            return self._cells(line)
+        except csv.Error as error:
             raise RecordError(
-                f"{where}: the time does not increase, from {self.times[-1] if self.times else 0} to {t_ns} ns",
+                f"{self.name}:{number}: expected a row of cells, got {ascii(line)[:60]}: {error}",
+                hint="the line is damaged; repeat the trial",
+            ) from error
+
+    def _cells(self, line: str) -> list[str]:
+        """The cells of one line, so that a quote that is never closed spoils no other; raises `csv.Error`."""
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=self.meter.delimiter), [])
+
+    def _time(self, cells: list[str], at: int, number: int) -> int:
+        cell = cells[at] if at < len(cells) else ""
+        value = _number(cell)
+        where = f"{self.name}:{number}"
+        if value is None:
+            shown = ascii(cell)[:60] if at < len(cells) else "no cell"
+            raise RecordError(
+                f"{where}: {shown} is no time",
+                hint="name the column of the times in targets.NAME.meter.time; if it is the right one, the line is damaged",
+            )
+        t_ns = _exact_ns(cell, value, self.meter.time_unit)
+        if t_ns > MOST_NS:
+            raise RecordError(
+                f"{where}: {ascii(cell)[:60]} is no time in {self.meter.time_unit}",
+                hint="is targets.NAME.meter.time_unit right?",
+            )
+        if t_ns < 0:
+            raise RecordError(
+                f"{where}: the time is negative, {ascii(cell)[:60]}; expected times from 0 on",
+                hint="name a column that counts from 0 or shows Unix time, in targets.NAME.meter.time",
+            )
+        if self.times and t_ns == self.times[-1]:
+            raise RecordError(
+                f"{where}: the time is that of the row before, {t_ns} ns: the times are too coarse for the meter's rate",
+                hint="let the program of the meter write times with more digits, or fewer samples",
+            )
+        if self.times and t_ns < self.times[-1]:
+            raise RecordError(
+                f"{where}: the time does not increase, from {self.times[-1]} to {t_ns} ns",
                 hint="the meter's clock was set, or its file holds several recordings",
             )
         return t_ns
@@ -213,9 +268,4 @@ def clipped(recording: Recording, begin_ns: int, end_ns: int) -> Recording:
 
 def in_order(recording: Recording) -> Iterable[tuple[int, int, float]]:
     """All samples as `SampleWriter` takes them: time, index of the channel, value; sorted by time."""
-    rows = [
-        (t, place, value)
-        for place, series in enumerate(recording.series)
-        for t, value in zip(series.t_ns, series.values, strict=True)
-    ]
-    return sorted(rows)
+    return merge(*(zip(series.t_ns, repeat(place), series.values) for place, series in enumerate(recording.series)))

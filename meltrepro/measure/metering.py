@@ -7,14 +7,13 @@ after the conversations: two anchors give offset and drift.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from meltrepro.errors import RecordError
 from meltrepro.measure import energy
 from meltrepro.measure.alignment import align
-from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join, to_here
+from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join
 from meltrepro.measure.integrals import Unavailable
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Series, Stretch
@@ -35,6 +34,8 @@ class Metered:
     bound_ns: Callable[[int, int], float] = lambda begin_ns, end_ns: 0.0
     """How far its times may be off between two of the device's."""
     problem: str | None = None
+    own_ns: Callable[[int], int] = lambda t_ns: t_ns
+    """A device's moment on the meter's own clock."""
 
 
 def device_clock(readings: ClockReadings) -> ClockMap:
@@ -71,15 +72,7 @@ def on_device_clock(meter: Recording, trace: Trace, readings: ClockReadings | No
     try:
         return _placed(meter, trace, readings)
     except RecordError as error:
-        return Metered(None, problem=error.message)
-
-
-def device_moment(meter: Recording, metered: Metered, t_ns: int) -> int:
-    """A device's moment on the meter's own clock, by the sample whose place is known; at the earliest 0."""
-    assert metered.recording is not None
-    pairs = zip(meter.series, metered.recording.series, strict=True)
-    there, here = next((own.t_ns[0], mapped.t_ns[0]) for own, mapped in pairs if own.t_ns)
-    return max(0, t_ns + there - here)
+        return Metered(None, problem=error.one_line)
 
 
 def _placed(meter: Recording, trace: Trace, readings: ClockReadings | None) -> Metered:
@@ -90,16 +83,15 @@ def _placed(meter: Recording, trace: Trace, readings: ClockReadings | None) -> M
         if readings is None:
             raise RecordError("the clocks of host and device were not compared")
         wall, device = wall_clock(readings), device_clock(readings)
-        host = _mapped(meter, wall)
-        series = tuple(Series(s.channel, tuple(map(device.there, s.t_ns)), s.values) for s in host.series)
 
         def bound_ns(begin_ns: int, end_ns: int) -> float:
             begin_ns, end_ns = device.here(begin_ns), device.here(end_ns)
             return wall.widest_ns(begin_ns, end_ns) + device.widest_ns(begin_ns, end_ns) + extra_ns
 
-        return Metered(replace(host, series=series), bound_ns)
+        mapped = _mapped(meter, lambda t_ns: device.there(wall.here(t_ns)))
+        return Metered(mapped, bound_ns, own_ns=lambda t_ns: wall.there(device.here(t_ns)))
     clock = _by_marks(meter, trace)
-    return Metered(_mapped(meter, clock), clock.widest_ns)
+    return Metered(_mapped(meter, clock.here), clock.widest_ns, own_ns=clock.there)
 
 
 def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
@@ -112,18 +104,11 @@ def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
         raise RecordError("the runner made no sync mark, and the meter has a clock of its own")
     if not after:
         return join(align(power, _stretches(before), rise_s=_RISE_S).anchor)
-    # The marks look alike. The second must lie in the recording too, so the first cannot be where no room is left for it.
+    first = align(power, _stretches(before), later=_stretches(after), rise_s=_RISE_S).anchor
     passed_ns = after[-1].end_ns - before[-1].end_ns
-    latest_ns = power.t_ns[-1] - round(passed_ns * (1 - MOST_DRIFT))
-    first = align(_until(power, latest_ns), _stretches(before), rise_s=_RISE_S).anchor
     search_s = _SEARCH_S + MOST_DRIFT * passed_ns / 1e9
     last = align(power, _stretches(after), around_ns=first.offset_ns, search_s=search_s, rise_s=_RISE_S).anchor
     return join(first, last)
-
-
-def _until(series: Series, end_ns: int) -> Series:
-    count = bisect_right(series.t_ns, end_ns)
-    return Series(series.channel, series.t_ns[:count], series.values[:count])
 
 
 def _power(meter: Recording) -> Series:
@@ -134,7 +119,7 @@ def _power(meter: Recording) -> Series:
         current = next((s for s in meter.series if s.channel.unit == energy.CURRENT and s.t_ns), None)
         if current is None:
             raise RecordError(f"the meter shows nothing that a sync mark could be seen in: {error.detail}") from error
-        return current
+        return energy.positive(current)
     if supply.power is not None:
         return supply.power
     counter = supply.counter
@@ -148,11 +133,12 @@ def _power(meter: Recording) -> Series:
     return Series(counter.channel, counter.t_ns[1:], tuple(steps))
 
 
-def _mapped(meter: Recording, clock: ClockMap) -> Recording:
-    """With times of this side of the map instead of those of the other."""
-    faults = tuple(replace(fault, t_ns=clock.here(fault.t_ns)) for fault in meter.faults)
-    end_ns = None if meter.end_ns is None else clock.here(meter.end_ns)
-    return replace(meter, series=tuple(to_here(s, clock) for s in meter.series), faults=faults, end_ns=end_ns)
+def _mapped(meter: Recording, device_ns: Callable[[int], int]) -> Recording:
+    """With the device's times, of faults and the end too."""
+    series = tuple(Series(s.channel, tuple(map(device_ns, s.t_ns)), s.values) for s in meter.series)
+    faults = tuple(replace(fault, t_ns=device_ns(fault.t_ns)) for fault in meter.faults)
+    end_ns = None if meter.end_ns is None else device_ns(meter.end_ns)
+    return replace(meter, series=series, faults=faults, end_ns=end_ns)
 
 
 def _stretches(spans: Sequence[Span]) -> list[Stretch]:

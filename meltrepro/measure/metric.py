@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Literal
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.integrals import Amount
+from meltrepro.measure.energy import Supply, supply_of
+from meltrepro.measure.integrals import Amount, Unavailable
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Series
@@ -79,6 +80,15 @@ class Facts:
         if self.metered.recording is None:
             raise NoValue(f"the meter's samples have no place in time: {self.metered.problem}")
         return self.metered.recording, self.metered.bound_ns
+
+    @cached_property
+    def supply(self) -> Supply:
+        """Where energy and charge are read."""
+        recording, _ = self.powered
+        try:
+            return supply_of(recording)
+        except Unavailable as error:
+            raise NoValue(str(error)) from error
 
     def sampled(self, name: str) -> Sequence[Series]:
         """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""

@@ -91,14 +91,18 @@ class _Writer:
                 self._counter(f"runner {field}", "B", readings)
 
     def samples(self, recording: Recording) -> None:
-        """Every channel as a counter with its unit, and the faults of channels."""
+        """Every channel as a counter with its unit, and the faults of channels.
+
+        What a meter saw before the device's clock began is left out: a trace has no time before 0.
+        """
         for series in recording.series:
-            if series.t_ns:
-                unit = _UNITS.get(series.channel.unit, series.channel.unit)
-                self._counter(series.channel.name, unit, list(zip(series.t_ns, series.values, strict=True)))
-        if recording.faults:
+            readings = [(t_ns, value) for t_ns, value in zip(series.t_ns, series.values, strict=True) if t_ns >= 0]
+            if readings:
+                self._counter(series.channel.name, _UNITS.get(series.channel.unit, series.channel.unit), readings)
+        faults = [fault for fault in recording.faults if fault.t_ns >= 0]
+        if faults:
             track = self._track("faults of sensors")
-            for fault in recording.faults:
+            for fault in faults:
                 name = f"{recording.header.channels[fault.channel].name} {fault.kind}"
                 self._slice(track, name, Span(fault.t_ns, fault.t_ns), detail=fault.detail)
 

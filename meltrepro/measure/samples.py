@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, get_args
@@ -31,7 +32,10 @@ from meltrepro.measure.series import Channel, Kind, Series
 
 FORMAT = 1
 _LONGEST_LINE = 1 << 20
-_MOST_NS = 2**63 - 1
+MOST_NS = 2**63 - 1
+"""The latest time that a recording can hold."""
+_BLOCK = 1 << 16
+"""Samples that are written at once."""
 
 
 class FaultKind(StrEnum):
@@ -92,7 +96,7 @@ class Recording:
 
 
 class SampleWriter:
-    """Appends to a new `samples.jsonl`, each call in one write; raises `RecordError` when the disk takes no more."""
+    """Appends whole lines to a new `samples.jsonl`; raises `RecordError` when the disk takes no more."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self._path = path
@@ -111,8 +115,10 @@ class SampleWriter:
         self.close()
 
     def samples(self, samples: Iterable[tuple[int, int, float]]) -> None:
-        """Append samples: time, index of the channel, value."""
-        self._write("".join(f"[{t_ns},{channel},{value!r}]\n" for t_ns, channel, value in samples))
+        """Append samples: time, index of the channel, value; raises `RecordError` for a time that cannot be read again."""
+        lines = map(self._sample, samples)
+        while block := "".join(islice(lines, _BLOCK)):
+            self._write(block)
 
     def fault(self, fault: Fault) -> None:
         self._line({"fault": fault.kind, "channel": fault.channel, "t": fault.t_ns, "detail": fault.detail})
@@ -126,21 +132,27 @@ class SampleWriter:
             os.close(self._file)
             self._file = -1
 
+    def _sample(self, sample: tuple[int, int, float]) -> str:
+        t_ns, channel, value = sample
+        if not 0 <= t_ns <= MOST_NS:
+            raise RecordError(f"{self._path}: expected a time from 0 to {MOST_NS} ns, got {t_ns}")
+        return f"[{t_ns},{channel},{value!r}]\n"
+
     def _line(self, value: object) -> None:
         self._write(json.dumps(value, separators=(",", ":")) + "\n")
 
     def _write(self, text: str) -> None:
         if self._file < 0:
             raise RecordError(f"{self._path} is closed")
-        data = text.encode()
+        left = memoryview(text.encode())
         try:
-            done = os.write(self._file, data) if data else 0
+            while left:  # the kernel may take a part only
+                left = left[os.write(self._file, left) :]
         except OSError as error:
-            self.close()
-            raise RecordError(f"{self._path} cannot be written: {error.strerror or error}") from error
-        if done < len(data):  # nothing may follow half a line
-            self.close()
-            raise RecordError(f"{self._path} cannot be written: no space left", hint="free space on the device")
+            self.close()  # nothing may follow half a line
+            raise RecordError(
+                f"{self._path} cannot be written: {error.strerror or error}", hint="free space on the device"
+            ) from error
 
 
 def read_samples(path: Path) -> Recording:
@@ -270,7 +282,7 @@ class _Parser:
         )
 
     def _time(self, value: object) -> int:
-        if type(value) is not int or not 0 <= value <= _MOST_NS:
+        if type(value) is not int or not 0 <= value <= MOST_NS:
             self._fail(f"time: expected whole nanoseconds from 0, got {_show(value)}")
         return value
 

@@ -7,8 +7,10 @@ samples on the device's side imports this module.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from meltrepro.errors import RecordError
@@ -58,6 +60,17 @@ class Series:
 
     def __len__(self) -> int:
         return len(self.t_ns)
+
+    @cached_property
+    def seconds(self) -> Sequence[float]:
+        """Times since the first sample."""
+        return [(t - self.t_ns[0]) / 1e9 for t in self.t_ns]
+
+    @cached_property
+    def running(self) -> Sequence[float]:
+        """Integral from the first sample to each, by the trapezoidal rule, in units times seconds."""
+        pairs = zip(pairwise(self.values), pairwise(self.seconds), strict=True)
+        return list(accumulate(((x + y) / 2 * (b - a) for (x, y), (a, b) in pairs), initial=0.0))
 
     @property
     def rate_hz(self) -> float | None:

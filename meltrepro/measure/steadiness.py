@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from meltrepro.stats.stability import Autocorrelation, Drift, autocorrelation, drift, outliers
 
 WATCHED = ("prefill_tps", "generation_tps", "ttft_ms", "energy_per_token_j")
 """Metrics whose repetitions are looked at."""
 _LEAST_CHANGE = 0.02
-"""A drift over the campaign that is smaller is not worth a remark, established or not."""
+"""A drift over the campaign that is smaller is not worth a remark, established or not; nor is a value that lies nearer to
+the median an outlier, though the others be the same to the last digit."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,14 @@ def steadiness(metric: str, values: Sequence[tuple[str, float, float]]) -> Stead
     """Of one metric's repetitions: name of the trial, time in seconds, value. Raises `RecordError`."""
     ordered = sorted(values, key=lambda one: one[1])
     numbers = [value for _, _, value in ordered]
+    far = [i for i in outliers(numbers) if _differs(numbers[i], median(numbers))]
     return Steadiness(
         metric,
-        tuple(ordered[i][0] for i in outliers(numbers)),
+        tuple(ordered[i][0] for i in far),
         autocorrelation(numbers),
         drift([time_s for _, time_s, _ in ordered], numbers),
     )
+
+
+def _differs(value: float, middle: float) -> bool:
+    return abs(value - middle) >= _LEAST_CHANGE * abs(middle)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
-from meltrepro.measure.samples import Recording
+from meltrepro.measure.samples import Fault, FaultKind, Recording
 from meltrepro.measure.sampling import period_s
 from meltrepro.measure.traces import Trace
 from meltrepro.spec.manifest import Limits
@@ -25,6 +26,8 @@ _NEVER_CONSTANT = ("W", "A")
 """Units of gauges that show a working meter by their noise."""
 _STUCK_PERIODS = 20
 """Samples in a row, at the source's own rate, from which on an unchanged value is no chance."""
+_STUCK_S = 1.0
+"""Nor is it over so long a time: one that reads faster may show its last digit unchanged for a while."""
 
 
 class Reason(StrEnum):
@@ -145,10 +148,7 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
     found = []
     if recording.end_ns is None:
         found.append(Finding(Reason.sampler_died, "the samples have no end"))
-    names = [channel.name for channel in recording.header.channels]
-    found += [
-        Finding(Reason.faulty_sensor, f"{names[f.channel]} {f.kind}: {f.detail.strip()}") for f in recording.faults
-    ]
+    found += _faults(recording)
     found += _stuck(recording)
     begin_ns, end_ns = trace.hello.t_ns, trace.done_ns
     for series in recording.series:
@@ -162,6 +162,19 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
                     Reason.missing_samples, f"{series.channel.name} has {got} of {expected:.0f} while the runner ran"
                 )
             )
+    return found
+
+
+def _faults(recording: Recording) -> list[Finding]:
+    """The first fault of each kind that a channel has, and how many there are."""
+    kinds: dict[tuple[int, FaultKind], list[Fault]] = {}
+    for fault in recording.faults:
+        kinds.setdefault((fault.channel, fault.kind), []).append(fault)
+    found = []
+    for (channel, kind), faults in kinds.items():
+        detail = f"{recording.header.channels[channel].name} {kind}: {faults[0].detail.strip()}"
+        times = f" ({len(faults)} times)" if len(faults) > 1 else ""
+        found.append(Finding(Reason.faulty_sensor, detail + times))
     return found
 
 
@@ -181,10 +194,12 @@ def _stuck(recording: Recording) -> list[Finding]:
     for series in recording.series:
         if series.channel.kind == "gauge" and series.channel.unit in _NEVER_CONSTANT and any(series.values):
             period = period_s(series.channel.refresh_s, recording.header.rate_hz)
-            stretches = series.stuck(_STUCK_PERIODS * period, fewest=_STUCK_PERIODS)
+            stretches = series.stuck(max(_STUCK_PERIODS * period, _STUCK_S), fewest=_STUCK_PERIODS)
             if stretches:
                 seconds = sum(stretch.end_ns - stretch.begin_ns for stretch in stretches) / 1e9
                 detail = f"{series.channel.name} stuck: the same value for {seconds:.3g} s"
+                if series.channel.name.startswith(PREFIX):
+                    detail += "; if it has a new value less often than it writes one, say how often: meter.refresh_s"
                 found.append(Finding(Reason.faulty_sensor, detail))
     return found
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from meltrepro.spec.manifest import SOURCE_KINDS, Commit, Name, Prompt, Sha256
+from meltrepro.spec.manifest import SOURCE_KINDS, Commit, Delimiter, Heading, Name, Prompt, Sha256
 from meltrepro.spec.shape import Shape
 from meltrepro.spec.suggest import near_miss, suggest
 from meltrepro.spec.tree import Node, shorten
@@ -53,6 +53,8 @@ _PATTERNS = {
     _pattern(Sha256): "a sha256 digest: 64 of the digits 0-9 and a-f",
     _pattern(Commit): "a full commit id: 40 of the digits 0-9 and a-f",
     _pattern(Prompt): "a prompt that is not empty",
+    _pattern(Heading): "the heading of a column: not empty, without spaces around it",
+    _pattern(Delimiter): "one character other than a quote or the end of a line",
 }
 
 

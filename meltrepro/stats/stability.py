@@ -118,7 +118,7 @@ def autocorrelation(values: Sequence[float]) -> Autocorrelation | None:
     """
     _check(values)
     n = len(values)
-    if n < FEWEST:
+    if n < FEWEST or min(values) == max(values):  # their mean may differ from them by a rounding
         return None
     mean = fmean(values)
     off = [value - mean for value in values]

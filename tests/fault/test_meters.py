@@ -69,6 +69,22 @@ def campaign(folder: Path, *, required: bool = False, protocol: dict[str, Any] =
     return rig.run_setup(folder, replace(setup, meters={"host": FileMeter(folder / "power.csv", entry)}))
 
 
+def test_a_file_that_was_recorded_as_a_whole_gives_what_one_that_grows_does(tmp_path: Path) -> None:
+    """At rest is the device from the trial's start on: what it did before is left out, however long the rest."""
+    now = time.time()
+    rows = (f"{now - 60 + i / 100:.6f},{99 if i < 5900 else watts(i)}\n" for i in range(12_000))
+    (tmp_path / "power.csv").write_text("time,power\n" + "".join(rows))
+    found = cell(campaign(tmp_path, protocol={**ONCE, "idle_s": 6}))
+    assert found.validity.valid, found.validity
+    (trial,) = found.repetitions
+    assert trial.metrics.values["idle_power_w"] == pytest.approx(5.03, rel=0.01)
+    (recording,) = trial.recordings()
+    times = recording.series[0].t_ns
+    hello = trial.trace().hello.t_ns
+    assert 6 <= (hello - times[0]) / 1e9 < 20, "from the trial's start on"
+    assert (times[-1] - trial.trace().done_ns) / 1e9 == pytest.approx(5, abs=0.1)
+
+
 def cell(result: Result) -> CellRecord:
     (found,) = read_campaign(result.campaign.folder).cells
     return found
@@ -94,7 +110,12 @@ def test_a_meter_that_works(tmp_path: Path) -> None:
         ("", {}, "meter-error: "),
         ("time,volts\n1,2\n2,3\n", {}, "missing are 'power', found was 'time', 'volts'"),
         ("time,power\n", {}, "fewer than two samples"),
-        ("time,power\n1,2\n2,3\n", {}, "did not grow while the trial ran, and nothing in it is of its time"),
+        (
+            "time,power\n1,2\n2,3\n",
+            {},
+            "did not grow while the trial ran, and none of its samples is of the trial's time",
+        ),
+        ("time,power\n1,x\n2,y\n", {}, "power.csv: expected numbers, no row has one in 'power'; name the columns"),
         ("time,power\n1,2\n2,3\n1,3\n", {}, "power.csv:4: the time does not increase"),
     ],
 )
@@ -114,9 +135,8 @@ def test_a_file_that_cannot_be_used_fails_the_trial(
 @pytest.mark.parametrize(
     ("row", "changes", "reason", "detail"),
     [
-        (lambda n: watts(n) if n < 20 else None, {}, "missing-samples", "meter.power has "),
         (lambda n: watts(n) if n % 20 else "OVERLOAD", {}, "faulty-sensor", "meter.power not_a_number: 'OVERLOAD'"),
-        (lambda n: "5.000", {}, "faulty-sensor", "meter.power stuck: the same value for "),
+        (lambda n: "5.000", {"linger_s": 1}, "faulty-sensor", "meter.power stuck: the same value for "),
     ],
 )
 def test_a_sensor_that_lies_makes_the_trial_invalid(
@@ -128,6 +148,69 @@ def test_a_sensor_that_lies_makes_the_trial_invalid(
     assert detail in first.detail
     assert "generation_tps" in found.repetitions[0].metrics.values, "what the meter did not touch is still there"
     assert found.summaries == {}, "but in no summary"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"clock": "device"}, {"time_unit": "ms"}], ids=["of another clock", "of another unit"]
+)
+def test_times_that_are_none_of_the_trials(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with meter(tmp_path / "power.csv"):
+        result = campaign(tmp_path, **changes)
+    ((_, said),) = result.tally.failed
+    assert said.startswith("meter-error: ")
+    assert "none of its samples is of the trial's time; are targets.NAME.meter.clock and time_unit right?" in said
+
+
+def test_a_meter_that_dies_while_the_runner_runs(tmp_path: Path) -> None:
+    def until_the_second_token(n: int) -> str | None:
+        said = "".join(path.read_text() for path in tmp_path.rglob("events.jsonl"))
+        return None if said.count('"token"') == 2 else watts(n)
+
+    with meter(tmp_path / "power.csv", until_the_second_token):
+        found = cell(campaign(tmp_path))
+    (finding,) = found.validity.findings
+    assert finding.reason == "missing-samples" and "meter.power has " in finding.detail
+
+
+def test_a_meter_that_died_before_the_runner_began(tmp_path: Path) -> None:
+    with meter(tmp_path / "power.csv", lambda n: watts(n) if n < 5 else None):
+        result = campaign(tmp_path)
+    ((_, said),) = result.tally.failed
+    assert "none of its samples is of the trial's time" in said
+
+
+def test_a_column_without_a_number(tmp_path: Path) -> None:
+    with meter(tmp_path / "power.csv", lambda n: "OVERLOAD"):
+        result = campaign(tmp_path)
+    ((_, said),) = result.tally.failed
+    assert "expected numbers, no row has one in 'power'" in said
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["begun anew", "rewritten whole"])
+def test_a_file_that_is_another_one_when_the_trial_ends(tmp_path: Path, keep: bool) -> None:
+    """What there is of the trial's time is taken, from the beginning of a row."""
+    path = tmp_path / "power.csv"
+    stop = threading.Event()
+
+    def write() -> None:
+        rows: list[str] = []
+        while not stop.wait(PERIOD_S):
+            rows.append(f"{time.time():.6f},{watts(len(rows))}\n")
+            shown = rows if keep else rows[-20:]
+            whole = tmp_path / "power.new"
+            whole.write_text(f"# {'rows' * (len(rows) % 9)}\ntime,power\n" + "".join(shown))
+            whole.replace(path)
+
+    path.write_text("time,power\n")
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        found = cell(campaign(tmp_path))
+    finally:
+        stop.set()
+        thread.join()
+    reasons = [finding.reason for finding in found.validity.findings]
+    assert reasons == ([] if keep else ["meter-error"]), found.validity
 
 
 @pytest.mark.parametrize(("unit", "text"), [("mW", "0.00506 W at most"), ("Wh", "the counter")])
@@ -165,7 +248,7 @@ def test_a_disk_that_fills_up_with_samples(tmp_path: Path) -> None:
     def flood(n: int) -> str:
         """More than there is room for: 1000 rows within the time of one."""
         now = time.time()
-        return "\n".join(["5", *(f"{now + 0.002 + i * 5e-6:.6f},{5 + i % 7 / 100}" for i in range(1, 1000))])
+        return "\n".join(["5", *(f"{now + 0.007 + i * 2e-6:.6f},{5 + i % 7 / 100}" for i in range(1, 1000))])
 
     with mounted(records, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         with meter(tmp_path / "power.csv", flood), pytest.raises(StoreError, match="space left"):

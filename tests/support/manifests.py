@@ -44,7 +44,30 @@ def problems(folder: Path, text: str, *overrides: str) -> list[Problem]:
     return list(caught.value.problems)
 
 
+def metered(**changes: str) -> str:
+    """The name and a target with a meter."""
+    meter = {"file": "m.csv", "time": "t", "columns": "{P: W}", **changes}
+    entry = ", ".join(f"{key}: {value}" for key, value in meter.items())
+    return f"name: small\ntargets: {{host: {{kind: host, meter: {{{entry}}}}}}}"
+
+
 FAULTS: list[tuple[str, str, str]] = [
+    (
+        "name: small",
+        metered(delimiter="', '"),
+        "delimiter: expected one character other than a quote or the end of a line",
+    ),
+    ("name: small", metered(delimiter="'\"'"), "delimiter: expected one character other than a quote or the end"),
+    ("name: small", metered(delimiter='"\\n"'), "delimiter: expected one character other than a quote or the end"),
+    ("name: small", metered(file="''"), "host.meter.file: expected at least 1 character, got ''"),
+    ("name: small", metered(time="''"), "host.meter.time: expected the heading of a column: not empty, without spaces"),
+    (
+        "name: small",
+        metered(time="' t'"),
+        "host.meter.time: expected the heading of a column: not empty, without spaces",
+    ),
+    ("name: small", metered(columns="{'P ': W}"), "host.meter.columns: expected the heading of a column: not empty, "),
+    ("name: small", metered(sync_mark="{pulses_ms: [5000]}"), "pulses_ms: expected at least 2 entries, got 1"),
     ("name: small", "nmae: small", "2:1: unknown key 'nmae' (did you mean 'name'?)"),
     ("name: small", "name: small\nxyzzy: 1", "3:1: unknown key 'xyzzy' (known keys: "),
     ("meltrepro: 1", "meltrepro: 2", "1:12: meltrepro: expected 1, got 2"),

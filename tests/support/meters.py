@@ -57,11 +57,13 @@ class Clock:
         return here_ns + self.offset_ns + round(here_ns * self.drift)
 
 
-def rows(trace: Trace, clock: Clock, period_ns: int, lead_ns: int = 3 * 10**9) -> list[tuple[int, float]]:
+def rows(
+    trace: Trace, clock: Clock, period_ns: int, lead_ns: int = 3 * 10**9, tail_ns: int = 2 * 10**9
+) -> list[tuple[int, float]]:
     """What a meter writes from some time before the runner until after it: time on its own clock (ns), watts."""
     steps = levels(trace)
     found, step = [], 0
-    for t in range(trace.hello.t_ns - lead_ns, trace.done_ns + 2 * 10**9, period_ns):
+    for t in range(trace.hello.t_ns - lead_ns, trace.done_ns + tail_ns, period_ns):
         while step + 1 < len(steps) and steps[step + 1][0] <= t:
             step += 1
         found.append((clock.there(t), steps[step][1]))

@@ -190,7 +190,7 @@ def test_a_counter_that_was_reset() -> None:
 def test_a_unit_that_is_off_by_a_thousand() -> None:
     """Millivolts that are called volts."""
     current = sampled(steps([(5, 1.0)]), 5, 10.0, channel=Channel("i", "A", "gauge", "x", None))
-    volts = sampled(steps([(5, 4000.0)]), 5, 10.0, channel=Channel("u", "V", "gauge", "x", None))
+    volts = sampled(steps([(5, 4000.0)]), 5, 10.0, channel=Channel("battery.voltage", "V", "gauge", "x", None))
     with pytest.raises(Unavailable, match="4000 V, which no battery has"):
         supply_of(recorded(current, volts))
 

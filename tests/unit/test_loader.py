@@ -252,3 +252,37 @@ def test_any_shape_is_a_manifest_or_a_manifest_error(
         assert all("\n" not in str(problem) for problem in error.problems)
     else:
         assert Manifest.model_validate(loaded.document) == loaded.manifest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            "columns: {a: mA, b: A, u: V}",
+            "expected one column of current at most, got 'a', 'b': rails add up in W or J only",
+        ),
+        ("columns: {i: A, u: V, v: mV}", "expected one column of voltage at most, got 'u', 'v'"),
+        ("columns: {c: C, q: mAh}", "expected one column of charge at most"),
+        (
+            "columns: {u: V, h: degC}",
+            "expected a column of power (W), energy (J), current (A), in which the sync mark is",
+        ),
+        ("columns: {c: C}", "expected a column of power (W), energy (J), current (A), in which the sync mark is seen"),
+        ("columns: {u: V}, clock: host", "expected a column of power (W), energy (J), current (A) or charge (C)"),
+        ("columns: {P: W}, clock_bound_s: 1", "expected no clock_bound_s with clock: own"),
+        ("columns: {P: W}, clock: host, sync_mark: {rest_ms: 5}", "expected no sync_mark with clock: host"),
+    ],
+)
+def test_a_meter_that_could_never_work(tmp_path: Path, changes: str, message: str) -> None:
+    entry = f"targets={{host: {{meter: {{file: m.csv, time: t, {changes}}}}}}}"
+    (problem,) = problems(tmp_path, GOOD, entry)
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    "changes", ["columns: {a: W, b: mW, e: J}", "columns: {c: C}, clock: host", "columns: {i: A, u: V, t: degC}"]
+)
+def test_a_meter_that_works_is_still_one_as_its_record_shows_it(tmp_path: Path, changes: str) -> None:
+    entry = f"targets={{host: {{meter: {{file: m.csv, time: t, {changes}}}}}}}"
+    document = load(tmp_path, GOOD, entry).manifest.model_dump(mode="json", exclude_none=True)
+    assert Manifest.model_validate(document).targets["host"].meter is not None

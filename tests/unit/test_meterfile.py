@@ -30,21 +30,21 @@ def test_units_names_and_the_rate(tmp_path: Path) -> None:
         time_unit="s",
         clock="host",
         clock_bound_s=0.01,
-        columns={"Main(mA)": "mA", "Aux(mA)": "mA", "Main Voltage(V)": "V", "Used(mWh)": "mWh"},
+        columns={"Main(mW)": "mW", "Aux(mW)": "mW", "Main Voltage(V)": "V", "Used(mWh)": "mWh"},
     )
     text = (
-        "Time(ms),Main(mA),Aux(mA),Main Voltage(V),Used(mWh),\n1.5,100,1,4.2,0,\n1.75,200,1,4.1,0.5,\n2.0,300,1,4,1,\n"
+        "Time(ms),Main(mW),Aux(mW),Main Voltage(V),Used(mWh),\n1.5,100,1,4.2,0,\n1.75,200,1,4.1,0.5,\n2.0,300,1,4,1,\n"
     )
     recording = read(tmp_path, text, meter)
     assert recording.header.clock == "host" and recording.header.clock_bound_s == 0.01
     assert recording.header.rate_hz == pytest.approx(4)
     found: dict[str, object] = {s.channel.name: (s.channel.unit, s.channel.kind, s.values) for s in recording.series}
-    assert found["meter.current.0"] == ("A", "gauge", pytest.approx((0.1, 0.2, 0.3)))
-    assert found["meter.current.1"] == ("A", "gauge", pytest.approx((0.001,) * 3))
+    assert found["meter.power.0"] == ("W", "gauge", pytest.approx((0.1, 0.2, 0.3)))
+    assert found["meter.power.1"] == ("W", "gauge", pytest.approx((0.001,) * 3))
     assert found["meter.voltage"] == ("V", "gauge", (4.2, 4.1, 4.0))
     assert found["meter.energy"] == ("J", "counter", pytest.approx((0, 1.8, 3.6)))
     assert recording.series[0].t_ns == (1_500_000_000, 1_750_000_000, 2_000_000_000)
-    assert recording.series[0].channel.source == "m.csv: Main(mA) (mA)"
+    assert recording.series[0].channel.source == "m.csv: Main(mW) (mW)"
 
 
 def test_a_preamble_a_byte_order_mark_and_another_delimiter(tmp_path: Path) -> None:
@@ -71,6 +71,43 @@ def test_only_what_was_added_is_read(tmp_path: Path) -> None:
     assert recording.series[0].t_ns == (2_000_000_000, 3_000_000_000)
 
 
+def test_the_lines_of_messages_count_from_the_beginning_of_the_file(tmp_path: Path) -> None:
+    first = HEAD + "0,1\n1,2\n"
+    with pytest.raises(RecordError, match=r"m\.csv:5: 'noon' is no time"):
+        read(tmp_path, first + "2,3\nnoon,4\n", start=len(first))
+
+
+def test_the_last_heading_before_what_is_read_counts(tmp_path: Path) -> None:
+    """A program that was started again may write its columns in another order."""
+    first = HEAD + "0,1\n" * 60 + "P,t\n"
+    recording = read(tmp_path, first + "7,2\n8,3\n", start=len(first))
+    assert recording.series[0].t_ns == (2_000_000_000, 3_000_000_000)
+    assert recording.series[0].values == (0.007, 0.008)
+
+
+def test_a_heading_that_came_late(tmp_path: Path) -> None:
+    recording = read(tmp_path, "#\n" + HEAD + "0,1\n1,2\n", start=2)
+    assert recording.series[0].values == (0.001, 0.002)
+
+
+@pytest.mark.parametrize("start", [len(HEAD) + 1, 1000])
+def test_a_file_that_was_rewritten_meanwhile(tmp_path: Path, start: int) -> None:
+    with pytest.raises(RecordError, match=r"m\.csv: the file was rewritten while the trial ran"):
+        read(tmp_path, HEAD + "0,1\n1,2\n", start=start)
+
+
+def test_a_quote_that_is_never_closed_spoils_its_own_line_only(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i}\n" for i in range(3, 40_000))
+    recording = read(tmp_path, f'{HEAD}0,0\n1,"x\n2,2\n{rows}')
+    assert recording.faults == (Fault(10**9, 0, FaultKind.not_a_number, "'x'"),)
+    assert len(recording.series[0]) == 39_999
+
+
+def test_a_preamble_may_hold_anything(tmp_path: Path) -> None:
+    recording = read(tmp_path, f'Power\rtool\n"{"x" * 200_000}\n{HEAD}0,1\n1,2\n')
+    assert recording.series[0].values == (0.001, 0.002)
+
+
 def test_text_where_a_number_should_be_is_a_fault(tmp_path: Path) -> None:
     recording = read(tmp_path, HEAD + "0,1\n1,OVERLOAD\n2,\n3,4\n4\n5,nan\n6,7\n")
     assert recording.series[0].values == (0.001, 0.004, 0.007)
@@ -85,10 +122,17 @@ def test_text_where_a_number_should_be_is_a_fault(tmp_path: Path) -> None:
         ("t,Q\n0,1\n", "no line has the headings 't', 'P'; missing are 'P', found was 't', 'Q'"),
         (HEAD, "fewer than two samples"),
         (HEAD + "0,1\n", "fewer than two samples"),
-        (HEAD + "0,1\n0,2\n", "m.csv:3: the time does not increase, from 0 to 0 ns"),
+        (
+            HEAD + "0.5,1\n0.5,2\n",
+            "m.csv:3: the time is that of the row before, 500000000 ns: the times are too coarse",
+        ),
         (HEAD + "5,1\n1,2\n", "m.csv:3: the time does not increase, from 5000000000 to 1000000000 ns"),
-        (HEAD + "-1,1\n1,2\n", "m.csv:2: the time does not increase"),
+        (HEAD + "-1,1\n1,2\n", "m.csv:2: the time is negative, '-1'"),
+        (HEAD + "1795406462123,1\n1795406462124,2\n", "m.csv:2: '1795406462123' is no time in s"),
+        (HEAD + "0,1\n1e300,2\n", "m.csv:3: '1e300' is no time in s"),
         (HEAD + "0,1\nnoon,2\n", "m.csv:3: 'noon' is no time"),
+        (HEAD + "0,1\n1,2\r3\n2,3\n", r"m.csv:3: expected a row of cells, got '1,2\r3\n'"),
+        (HEAD + "0,1\n1," + "2" * 200_000 + "\n", "m.csv:3: expected a row of cells, got '1,222"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

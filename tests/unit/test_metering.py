@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltrepro.measure import energy, metric
+from meltrepro.measure.integrals import Limits as IntegralLimits
+from meltrepro.measure.integrals import integrate
 from meltrepro.measure.meterfile import read_meter
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.samples import Header, Recording
+from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Trace
+from meltrepro.measure.traces import Span, Trace
 from meltrepro.measure.validity import Reason, judge_trial
 from meltrepro.spec.manifest import Limits, Meter
 from meltrepro.spec.record import ClockReadings
@@ -38,9 +41,15 @@ S = 10**9
 
 
 def recorded(
-    clock_name: str, clock: Clock, period_ns: int = 10_000_000, trace: Trace = TRACE, bound_s: float = 0
+    clock_name: str,
+    clock: Clock,
+    period_ns: int = 10_000_000,
+    trace: Trace = TRACE,
+    bound_s: float = 0,
+    lead_s: float = 3,
+    tail_s: float = 2,
 ) -> Recording:
-    samples = rows(trace, clock, period_ns)
+    samples = rows(trace, clock, period_ns, round(lead_s * S), round(tail_s * S))
     channel = Channel("meter.power", "W", "gauge", "test", None)
     series = Series(channel, tuple(t for t, _ in samples), tuple(w for _, w in samples))
     header = Header("meter", 1e9 / period_ns, (channel,), None, clock_name, bound_s)
@@ -70,6 +79,22 @@ def test_a_clock_of_its_own_is_found_by_the_marks(offset_ns: int, drift: float, 
     for place, expected in zip(places, (truth[0], truth[500], truth[-1]), strict=True):
         assert abs(place - expected) <= metered.bound_ns(min(place, expected), max(place, expected))
     right(compute(TRACE, metered=metered))
+
+
+@pytest.mark.parametrize("tail_s", [5, 20, 25, 30, 60])
+def test_a_recording_that_goes_on_for_as_long_as_the_trial_took(tail_s: float) -> None:
+    """The second mark could be the first by itself; none follows it."""
+    clock = Clock(5 * S, 100e-6)
+    metered = on_device_clock(recorded("own", clock, lead_s=tail_s, tail_s=tail_s), TRACE, None)
+    assert metered.problem is None
+    right(compute(TRACE, metered=metered))
+
+
+@pytest.mark.parametrize(("lead_s", "tail_s"), [(-15, 2), (-21, 2), (3, -6), (3, -1.5)])
+def test_a_recording_that_begins_or_ends_too_close_to_a_mark(lead_s: float, tail_s: float) -> None:
+    metered = on_device_clock(recorded("own", Clock(5 * S), lead_s=lead_s, tail_s=tail_s), TRACE, None)
+    assert metered.problem is not None
+    assert "; record from before the first mark until after the last one" in metered.problem
 
 
 def readings(wall: Clock, device: Clock, *, jump_ns: int = 0, suspended_ns: int = 0) -> ClockReadings:
@@ -107,6 +132,25 @@ def test_a_host_clock_that_may_be_off_widens_the_bound() -> None:
     assert Reason.uncertain in [finding.reason for finding in verdict.findings]
 
 
+def test_faults_and_the_end_are_on_the_devices_clock_too() -> None:
+    wall, device = Clock(10**18), Clock(77 * S)
+    meter = recorded("host", wall)
+    fault = Fault(meter.series[0].t_ns[3], 0, FaultKind.not_a_number, "x")
+    found = on_device_clock(replace(meter, faults=(fault,)), TRACE, readings(wall, device)).recording
+    assert found is not None
+    assert found.faults[0].t_ns == found.series[0].t_ns[3]
+    assert found.end_ns == found.series[0].t_ns[-1]
+
+
+@pytest.mark.parametrize("clock_name", ["device", "host", "own"])
+def test_a_moment_of_the_device_on_the_meters_clock(clock_name: str) -> None:
+    """However far from the trial's other samples it lies: clocks drift apart."""
+    clock = Clock() if clock_name == "device" else Clock(10**15, 100e-6)
+    metered = on_device_clock(recorded(clock_name, clock), TRACE, readings(clock, Clock()))
+    for t_ns in (TRACE.hello.t_ns, TRACE.done_ns):
+        assert abs(metered.own_ns(t_ns) - clock.there(t_ns)) <= metered.bound_ns(t_ns, t_ns)
+
+
 def test_the_devices_own_clock() -> None:
     metered = on_device_clock(recorded("device", Clock()), TRACE, None)
     right(compute(TRACE, metered=metered))
@@ -122,6 +166,11 @@ def test_idle_power_is_that_before_the_runner_and_after_the_sampler_began() -> N
     metrics = compute(TRACE, sampler, metered)
     assert metrics.values["idle_power_w"] == pytest.approx(IDLE_W)
     assert metrics.values["generation_net_energy_j"] == pytest.approx(2 * 3 * (GENERATION_W - IDLE_W), rel=0.01)
+
+
+def test_a_meter_shows_the_device_at_rest_without_a_sampler() -> None:
+    metered = on_device_clock(recorded("device", Clock()), TRACE, None)
+    assert compute(TRACE, metered=metered).values["idle_power_w"] == pytest.approx(IDLE_W)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +225,66 @@ def test_a_file_as_a_meter_writes_it(tmp_path: Path) -> None:
     right(compute(TRACE, metered=metered))
 
 
-def test_current_alone_still_shows_the_marks() -> None:
+def test_what_shows_power_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long recording of a fast meter takes seconds each time."""
+    supplies: list[energy.Supply] = []
+
+    def supply_of(recording: Recording) -> energy.Supply:
+        supplies.append(energy.supply_of(recording))
+        return supplies[-1]
+
+    monkeypatch.setattr(metric, "supply_of", supply_of)
+    compute(TRACE, metered=on_device_clock(recorded("device", Clock()), TRACE, None))
+    (supply,) = supplies
+    assert supply.power is not None
+    assert supply.power.running is supply.power.running
+    assert supply.power.running[-1] == pytest.approx(
+        integrate(supply.power, [Span(supply.power.t_ns[0], supply.power.t_ns[-1])], IntegralLimits(1.0)).total.value
+    )
+
+
+def test_the_rails_of_a_meter_add_up() -> None:
+    """Only where all were read: elsewhere samples are missing."""
+    whole = recorded("device", Clock())
+    channels = tuple(Channel(f"meter.power.{i}", "W", "gauge", "test", None) for i in range(2))
+    samples = whole.series[0]
+    rails = tuple(
+        Series(channel, samples.t_ns, tuple(share * w for w in samples.values))
+        for channel, share in zip(channels, (0.3, 0.7), strict=True)
+    )
+    meter = replace(whole, header=replace(whole.header, channels=channels), series=rails)
+    right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
+    begin_ns, end_ns = TRACE.turns[0].begin_ns, TRACE.turns[-1].end_ns
+    kept = [(t, w) for t, w in zip(rails[1].t_ns, rails[1].values, strict=True) if not begin_ns < t < end_ns]
+    torn = Series(channels[1], tuple(t for t, _ in kept), tuple(w for _, w in kept))
+    metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], torn)), TRACE, None))
+    assert "samples" in metrics.unavailable["generation_energy_j"]
+    none = Series(channels[1], (), ())
+    metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], none)), TRACE, None))
+    assert "no time at which all of meter.power.0 + meter.power.1 were read" in metrics.unavailable["load_energy_j"]
+
+
+@pytest.mark.parametrize("volts", [230.0, 12.0, 1.1])
+def test_any_voltage_of_a_meter_is_believed(volts: float) -> None:
+    whole = recorded("device", Clock())
+    samples = whole.series[0]
+    current, voltage = (
+        Channel("meter.current", "A", "gauge", "x", None),
+        Channel("meter.voltage", "V", "gauge", "x", None),
+    )
+    series = (
+        Series(current, samples.t_ns, tuple(w / volts for w in samples.values)),
+        Series(voltage, samples.t_ns, (volts,) * len(samples)),
+    )
+    meter = replace(whole, header=replace(whole.header, channels=(current, voltage)), series=series)
+    right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_current_alone_still_shows_the_marks(sign: int) -> None:
     samples = rows(TRACE, Clock(5 * S), 1_000_000)
     channel = Channel("meter.current", "A", "gauge", "test", None)
-    series = Series(channel, tuple(t for t, _ in samples), tuple(w / 4 for _, w in samples))
+    series = Series(channel, tuple(t for t, _ in samples), tuple(sign * w / 4 for _, w in samples))
     meter = Recording(Header("meter", 1000.0, (channel,), None, "own"), (series,), (), None, None, torn=False)
     metered = on_device_clock(meter, TRACE, None)
     assert metered.problem is None

@@ -95,6 +95,19 @@ def test_wall_time_follows_from_the_clock_snapshot() -> None:
     assert times[3] == times[6] == trace_of(Trial()).hello.t_ns
 
 
+def test_what_a_meter_saw_before_the_devices_clock_began_is_left_out() -> None:
+    trace = trace_of(Trial())
+    power = Series(Channel("meter.power", "W", "gauge", "x", None), (-5, trace.done_ns), (1.5, 2.5))
+    early = Series(Channel("meter.voltage", "V", "gauge", "x", None), (-5,), (1.5,))
+    fault = Fault(-3, 0, FaultKind.not_a_number, "OVERLOAD")
+    header = Header("x", 1.0, (power.channel, early.channel), None)
+    proto = decoded(trace, Recording(header, (power, early), (fault,), None, None, torn=False))
+    names = {descriptor.name: uuid for uuid, descriptor in tracks(proto).items()}
+    assert "meter.voltage" not in names and "faults of sensors" not in names
+    times = [p.timestamp for p in proto.packet if p.track_event.track_uuid == names["meter.power"]]
+    assert times == [trace.done_ns]
+
+
 def test_channels_are_counters_with_units_and_faults_are_shown() -> None:
     trace = trace_of(Trial())
     power = Series(Channel("meter.power", "W", "gauge", "x", None), (trace.load.begin_ns, trace.done_ns), (1.5, 2.5))

@@ -49,14 +49,46 @@ def test_a_target_that_is_no_yaml(recorded: Manifest) -> None:
         _overrides(recorded, None, None, "{kind: host")
 
 
+METER = {"file": "power.csv", "time": "t", "columns": {"P": "W"}}
+
+
+def metered(folder: Path, *overrides: str, **changes: object) -> Manifest:
+    """A recorded campaign of a target with a meter and one without."""
+    entries = {"desk": {"kind": "host", "meter": {**METER, **changes}}, "spare": {"kind": "host", "threads": 2}}
+    text = yaml.safe_dump(entries, default_flow_style=True, width=1000).strip()
+    return load(folder, GOOD, f"targets={text}", *overrides).manifest
+
+
+@pytest.mark.parametrize("target", [None, "desk", "spare", "host", "{kind: host, threads: 4}"])
 def test_the_file_of_a_meter_is_not_taken_for_a_measurement_of_today(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str | None
 ) -> None:
-    meter = {"file": "power.csv", "time": "t", "columns": {"P": "W"}}
-    targets = yaml.safe_dump({"desk": {"kind": "host", "meter": meter}}, default_flow_style=True, width=1000).strip()
-    recorded = load(tmp_path, GOOD, f"targets={targets}", "measure.energy=required").manifest
-    changed = values(_overrides(recorded, None, None, None))
-    assert changed == {"targets": {"desk": {"kind": "host"}}, "measure.energy": "if-available"}
+    recorded = metered(tmp_path, "measure.energy=required")
+    changed = values(_overrides(recorded, None, None, target))
+    assert changed["measure.energy"] == "if-available", "a meter that is not there cannot be required"
+    assert "meter" not in str(changed["targets"])
     assert "without the meter of desk" in capsys.readouterr().err
-    again = values(_overrides(recorded, None, None, "{kind: host, meter: {file: here.csv, time: t, columns: {P: W}}}"))
+
+
+def test_energy_that_was_not_asked_for_is_not_asked_for(tmp_path: Path) -> None:
+    assert "measure.energy" not in values(_overrides(metered(tmp_path, "measure.energy=off"), None, None, None))
+
+
+def test_a_meter_of_today_is_named_from_here(tmp_path: Path) -> None:
+    recorded = metered(tmp_path, "measure.energy=required", clock="host")
+    here = "{kind: host, meter: {file: here.csv, time: t, clock: host, columns: {P: W}}}"
+    again = values(_overrides(recorded, None, None, here))
     assert again["targets"]["desk"]["meter"]["file"] == str(Path.cwd() / "here.csv")  # type: ignore[index]
+    assert "measure.energy" not in again, "it is still required"
+
+
+@pytest.mark.parametrize("clock", ["", "clock: own, "])
+def test_a_clock_of_its_own_needs_the_sync_marks_of_the_record(tmp_path: Path, recorded: Manifest, clock: str) -> None:
+    here = f"{{kind: host, meter: {{file: here.csv, time: t, {clock}columns: {{P: W}}}}}}"
+    for without in (recorded, metered(tmp_path, clock="host"), metered(tmp_path)):
+        with pytest.raises(UsageError, match="the recorded campaign made no sync marks") as caught:
+            _overrides(without, None, None, here)
+        assert caught.value.hint is not None and "clock: host" in caught.value.hint
+    marked = metered(tmp_path)
+    marked = marked.model_copy(update={"targets": {"desk": marked.targets["desk"]}})
+    assert _overrides(marked, None, None, here)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_a_recording_is_never_written_over(tmp_path: Path) -> None:
     path = _written(tmp_path / "samples.jsonl")
     with pytest.raises(RecordError, match="cannot be created"):
         SampleWriter(path, HEADER)
+
+
+@pytest.mark.parametrize("t_ns", [-1, 2**63])
+def test_a_time_that_could_not_be_read_again_is_not_written(tmp_path: Path, t_ns: int) -> None:
+    path = tmp_path / "samples.jsonl"
+    with SampleWriter(path, HEADER) as writer, pytest.raises(RecordError, match="expected a time from 0 to"):
+        writer.samples([(5, 0, 1.0), (t_ns, 0, 1.0)])
+    assert read_samples(path).header == HEADER
 
 
 def test_a_cut_at_any_byte_leaves_all_samples_before_it(tmp_path: Path) -> None:
@@ -137,6 +146,28 @@ def test_no_text_gets_through_unnoticed(lines: list[bytes]) -> None:
         assert error.message.startswith("samples:")
     else:
         pytest.fail("accepted")
+
+
+def test_a_write_of_which_the_kernel_takes_a_part_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux does beyond 2 GiB."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:7]))
+    recording = read_samples(_written(tmp_path / "samples.jsonl"))
+    assert (recording.header, recording.end_ns) == (HEADER, 25)
+
+
+def test_many_samples_are_written_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, lengths = tmp_path / "samples.jsonl", os.write, []
+
+    def noted(file: int, data: memoryview) -> int:
+        lengths.append(len(data))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", noted)
+    with SampleWriter(path, HEADER) as writer:
+        writer.samples((t, 0, 1.5) for t in range(200_000))
+    assert len(read_samples(path).series[0]) == 200_000
+    assert max(lengths) < 2 << 20, "memory does not grow with the recording"
 
 
 def test_full_disk_is_one_typed_error_and_leaves_a_readable_file(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_stray_values_are_reported() -> None:
     assert fmean(len(outliers([chance.gauss(0, 1) for _ in range(20)])) / 20 for _ in range(300)) < 0.01
 
 
+@pytest.mark.parametrize("value", [0.1, 1.1, 123.456])
+@pytest.mark.parametrize("n", [5, 7, 12, 30])
+def test_values_that_are_all_the_same_hang_together_in_no_way(value: float, n: int) -> None:
+    assert autocorrelation([value] * n) is None
+
+
 @given(samples)
 def test_outliers_do_not_depend_on_the_unit_and_are_few(values: list[float]) -> None:
     values = [round(value, 2) for value in values]

@@ -30,6 +30,11 @@ def test_an_outlier_is_named_and_stays() -> None:
     assert remarks([*values, 170, 99.8, 100.1])[0] == "x: r004, r007 are outliers"
 
 
+def test_values_that_differ_by_nothing_that_matters_get_no_remark() -> None:
+    assert remarks([10.0] * 11 + [10.0000001]) == []
+    assert remarks([0.1] * 12) == [], "their mean is not 0.1 to the last bit"
+
+
 def test_drift_over_the_campaign() -> None:
     chance = random.Random(2)
     (remark,) = remarks([100 - i + chance.gauss(0, 0.3) for i in range(12)])

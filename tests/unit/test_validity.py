@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from meltrepro.cli.summary import number
 from meltrepro.measure.events import parse_trace
+from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import compute
 from meltrepro.measure.records import read_campaign
 from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
@@ -110,6 +111,12 @@ def test_samples_that_are_missing_or_wrong() -> None:
     fault = Fault(TRACE.hello.t_ns, 0, FaultKind.vanished, "No such file\n")
     (finding,) = judge(good, faults=(fault,)).findings
     assert str(finding) == "faulty-sensor: memory.available vanished: No such file"
+    again = tuple(replace(fault, t_ns=fault.t_ns + i, detail=f"No such file {i}") for i in range(1, 500))
+    other = replace(fault, kind=FaultKind.denied, detail="Permission denied")
+    assert list(map(str, judge(good, faults=(fault, *again, other)).findings)) == [
+        "faulty-sensor: memory.available vanished: No such file (500 times)",
+        "faulty-sensor: memory.available denied: Permission denied",
+    ]
 
 
 def test_a_figure_that_is_hardly_known() -> None:
@@ -189,3 +196,20 @@ def test_a_meter_that_shows_the_same_value_again_and_again() -> None:
     assert judge(gauge("power", lambda t: 5 + t / 100)).valid
     assert judge(gauge("power", lambda t: 0.0)).valid, "a rail that is off"
     assert judge(gauge("level", lambda t: 80.0)).valid, "a charge level may well stand still"
+
+
+@pytest.mark.parametrize(("plateau_s", "valid"), [(0.5, True), (1.5, False)])
+def test_a_fast_meter_with_coarse_steps(plateau_s: float, valid: bool) -> None:
+    """Twenty samples in a row are the same soon: only a value that stays for a while is stuck."""
+    times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns + 10**6, 10**6))
+    values = tuple(1.0 + int((t - times[0]) / 1e9 / plateau_s) % 3 for t in times)
+    meter = Series(Channel("meter.power", "W", "gauge", "x", None), times, values)
+    header = Header("meter", 1000.0, (meter.channel,), None, "device")
+    recording = Recording(header, (meter,), (), times[-1], None, torn=False)
+    metered = Metered(recording)
+    verdict = judge_trial(TRACE, compute(TRACE, metered=metered), None, Limits(), metered)
+    assert verdict.valid == valid, verdict
+    if not valid:
+        (finding,) = verdict.findings
+        assert finding.reason is Reason.faulty_sensor
+        assert "less often than it writes one, say how often: meter.refresh_s" in finding.detail

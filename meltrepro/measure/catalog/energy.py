@@ -31,12 +31,13 @@ def _load(facts: Facts) -> Sequence[Span]:
 
 
 def _idle(facts: Facts) -> Sequence[Span]:
-    """From where all that shows power has begun, at the earliest the device's sampler, to the start of the runner."""
+    """From where all that shows power has begun, and the device's sampler if there is one, to the start of the runner."""
     powered, _ = facts.powered
     units = (energy.POWER, energy.ENERGY, energy.CURRENT, energy.VOLTAGE)
     begins = [series.t_ns[0] for series in powered.series if series.t_ns and series.channel.unit in units]
-    begins.append(min((series.t_ns[0] for series in facts.recorded.series if series.t_ns), default=0))
-    begin_ns, end_ns = max(begins), facts.trace.hello.t_ns
+    if facts.recording is not None:
+        begins.append(min((series.t_ns[0] for series in facts.recording.series if series.t_ns), default=0))
+    begin_ns, end_ns = max(begins, default=0), facts.trace.hello.t_ns
     if (end_ns - begin_ns) / 1e9 < _LEAST_IDLE_S:
         raise NoValue(f"the device was not sampled at rest for {_LEAST_IDLE_S:g} s; ask for it: protocol.idle_s")
     return [Span(begin_ns, end_ns)]
@@ -46,11 +47,11 @@ def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
     recording, bound_ns = facts.powered
     where = spans(facts)
     clock_ns = bound_ns(where[0].begin_ns, where[-1].end_ns)
+    supply = facts.supply
+    source = supply.power or supply.counter
+    refresh_s = source.channel.refresh_s if source else None
+    limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
     try:
-        supply = energy.supply_of(recording)
-        source = supply.power or supply.counter
-        refresh_s = source.channel.refresh_s if source else None
-        limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
         return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
     except Unavailable as error:
         raise NoValue(str(error)) from error
