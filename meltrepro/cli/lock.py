@@ -9,7 +9,7 @@ import typer
 
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.session import Session, open_session
-from meltrepro.errors import LockError
+from meltrepro.errors import LockError, UsageError
 from meltrepro.spec.lock import Lock, dump_lock
 from meltrepro.spec.suggest import near_miss
 
@@ -24,6 +24,11 @@ def command(
 ) -> None:
     """Write the lock of a manifest beside it."""
     with open_session(spec, set_, [], engine="docker", locked=False) as session:
+        if session.altered and not check:
+            raise UsageError(
+                "--set changes what is pinned, and the lock belongs to the manifest as it is written",
+                hint="change the manifest itself, or a copy of it",
+            )
         before = session.lock_path.read_text(encoding="utf-8") if session.lock_path.exists() else ""
         for name in upgrade:
             session.workshop.lock = _without(session, session.workshop.lock, name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.errors import TrialFailed
+from meltrepro.errors import ManifestError, TrialFailed
 
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
+    from meltrepro.spec.loader import LoadedManifest
     from meltrepro.spec.record import Request
     from meltrepro.store.cas import Store
 
@@ -94,6 +95,7 @@ def prepare(
     conversations = {
         name: load_conversations(workload, loaded.path.parent) for name, workload in loaded.manifest.workloads.items()
     }
+    _require_meters(loaded)
     requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))
     built = session.build(anew=anew)
     recipes = {recipe.name for recipe in built.recipes.values()}
@@ -117,6 +119,20 @@ def prepare(
         only=only,
         tracking=tracked,
     )
+
+
+def _require_meters(loaded: LoadedManifest) -> None:
+    """Raise `ManifestError` where the file of a meter is not there: its program was not started, or writes elsewhere."""
+    from meltrepro.spec.loader import problem_at
+
+    meters = {name: target.meter for name, target in loaded.manifest.targets.items() if target.meter is not None}
+    missing = [
+        problem_at(loaded, ("targets", name, "meter", "file"), f"{loaded.path.parent / meter.file} does not exist")
+        for name, meter in meters.items()
+        if not (loaded.path.parent / meter.file).is_file()
+    ]
+    if missing:
+        raise ManifestError(missing, hint="start the program of the meter before the campaign")
 
 
 def _trial_engine(session: Session) -> Engine | None:

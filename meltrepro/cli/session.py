@@ -46,6 +46,8 @@ class Session:
     """Where this manifest's lock stands."""
     recorded: bool = False
     """Whether the lock belongs to a record, which never changes."""
+    altered: bool = False
+    """Whether `--set` changed what the lock pins: the lock beside the manifest is then not written."""
 
     def repeat(self, repetitions: int) -> None:
         """Plan for this many repetitions in interleaved rounds, whatever the manifest says."""
@@ -82,7 +84,7 @@ class Session:
         base_dir = self.loaded.path.parent
         builder = self.workshop.builder(self.modules, base_dir, rebuild=rebuild, recorded=exact)
         built = builder.build(self.plan)
-        if not rebuild and not self.recorded:
+        if not rebuild and not self.recorded and not self.altered:
             self.save_lock(built.lock)
         return built
 
@@ -166,4 +168,5 @@ def open_session(
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
         plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only)
-        yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None)
+        altered = bool(set_) and manifest_digest(load(spec, ()).manifest) != digest
+        yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None, altered)

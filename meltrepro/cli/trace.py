@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
+from meltrepro.errors import RecordError
 
 if TYPE_CHECKING:
     from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
@@ -20,7 +21,7 @@ def command(
     ] = "last",
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Cells to take: a pattern or a part of an id.", show_default=False),
+        typer.Option("--only", help="Cells to take: a pattern such as '*q4_0*'.", show_default=False),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path(),
     everything: Annotated[
@@ -35,9 +36,14 @@ def command(
     from meltrepro.store.atomic import make_folder, write_bytes
 
     settings = settings_module.load()
-    found = read_campaign(find_campaign(settings.records, campaign)).restricted(Selection(only or ()).wants)
+    whole, selection = read_campaign(find_campaign(settings.records, campaign)), Selection(only or ())
+    found = whole.restricted(selection.wants)
+    selection.refuse_idle(next((cell.id for cell in whole.cells), "none"))
+    trials = list(_trials(found, everything=everything))
+    if not trials:
+        raise RecordError(f"{whole.folder}: no trial ended well, so that there is nothing to trace")
     make_folder(output)
-    for cell, trial in _trials(found, everything=everything):
+    for cell, trial in trials:
         path = output / f"{cell.id.replace('/', ',')},{trial.name}{SUFFIX}"
         write_bytes(path, perfetto_trace(trial.trace(), trial.recordings(), f"{cell.id} {trial.name}"))
         typer.echo(str(path))

@@ -36,7 +36,8 @@ def command(
         if vary:
             session.workshop.conditions = VARIED
         lock = session.require_lock()
-        stored = check_digests(lock, session.workshop.store)
+        wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}
+        stored = check_digests(lock, session.workshop.store, wanted)
         if not json:
             _print("stored", stored)
         builder = session.workshop.builder(session.modules, session.loaded.path.parent)

@@ -62,7 +62,13 @@ def context_differences(
     """What differs around two cells; raises `RecordError` for a damaged record."""
     states = [list(map(_state, cell.repetitions)) for _, cell in (first, second)]
     facts = differences(_facts(*first, states[0]), _facts(*second, states[1]))
-    return (*facts, *_readings(*states))
+    return (*_validity(first[1], second[1]), *facts, *_readings(*states))
+
+
+def _validity(first: CellRecord, second: CellRecord) -> Iterator[Difference]:
+    """Told whenever a side is INVALID, also where both are for the same reason: no verdict is better than its data."""
+    if not (first.validity.valid and second.validity.valid):
+        yield Difference("validity", str(first.validity), str(second.validity))
 
 
 def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[Mapping[str, Any]]) -> dict[str, object]:

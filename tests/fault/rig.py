@@ -24,7 +24,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request, RequestSampling
 from meltrepro.steps import Sink, silent
-from meltrepro.targets.host import open_target
+from meltrepro.targets import registry
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
 RELEASE = Release("1", "0" * 40, "2026-01-01", {})
@@ -157,7 +157,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
     )
     run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source)
     plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
-    target = open_target(manifest.targets["host"], settings(folder), engine)
+    target = registry.open_target(manifest.targets["host"], settings(folder), engine)
     sampling = RequestSampling(
         greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=manifest.protocol.seed
     )

@@ -14,15 +14,17 @@ from meltrepro.targets.android import Android
 from meltrepro.targets.base import AGENT
 from meltrepro.targets.remote import RemoteTarget
 from meltrepro.targets.shell import Shell
-from tests.contract.test_targets import *  # noqa: F403  the suite itself; `bench` below takes the place of its own
+from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 ROOT = "/data/local/tmp/meltrepro"
+globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
+"""The suite itself; `bench` below takes the place of its own."""
 
 
 @pytest.fixture
-def bench(  # type: ignore[no-redef]
+def bench(
     phone_lab: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path
 ) -> Iterator[Bench]:
     phone, adb = phone_lab
