@@ -270,11 +270,14 @@ class AndroidTarget(_Target):
         return "bare"
 
 
+TARGET_KINDS = ("host", "android")
+
+
 def target_kind(value: Any) -> str | None:
     """Which kind of target a mapping describes; this machine where it does not say."""
     if isinstance(value, dict):
         kind = value.get("kind", "host")
-        return kind if kind in ("host", "android") else None
+        return kind if kind in TARGET_KINDS else None
     return getattr(value, "kind", None)
 
 

@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from meltrepro.spec.manifest import SOURCE_KINDS, Commit, Delimiter, Heading, Name, Prompt, Sha256
+from meltrepro.spec.manifest import (
+    SOURCE_KINDS,
+    TARGET_KINDS,
+    Commit,
+    Delimiter,
+    Heading,
+    Name,
+    Prompt,
+    Sha256,
+)
 from meltrepro.spec.shape import Shape
 from meltrepro.spec.suggest import near_miss, suggest
 from meltrepro.spec.tree import Node, shorten
@@ -89,6 +98,12 @@ def explain(
         keys = found.value if found is not None and isinstance(found.value, dict) else ()
         hints = [hint for name in keys if (hint := near_miss(name, SOURCE_KINDS))]
         return f"expected a source: a mapping with one of the keys {', '.join(SOURCE_KINDS)}", next(iter(hints), None)
+    if kind == "target_kind":
+        given = found.value.get("kind") if found is not None and isinstance(found.value, dict) else None
+        kinds = " or ".join(sorted(TARGET_KINDS))
+        if given is None:
+            return f"expected a target: a mapping with the key 'kind': {kinds}, got {describe(found)}", None
+        return f"expected the kind {kinds}, got {describe(given)}", near_miss(_text(given), TARGET_KINDS)
     if kind == "value_error":
         return str(context["error"]), None
     return f"{kind.replace('_', ' ')}: got {describe(found)}", None

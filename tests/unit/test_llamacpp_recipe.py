@@ -150,7 +150,7 @@ def install(tmp_path: Path, isa: Isa, program: bytes) -> subprocess.CompletedPro
     folders["OUT"].mkdir()
     tools = folders["BUILD"] / "tree" / "bundle"
     tools.mkdir(parents=True)
-    for tool in ("melt-runner", "melt-sampler", "llama-bench", "perplexity", "main"):
+    for tool in ("melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"):
         (tools / tool).write_bytes(program)
     environment = {"PATH": os.environ["PATH"], **{name: str(folder) for name, folder in folders.items()}}
     command = ["sh", str(folders["RECIPE"] / "build.sh"), "install"]
@@ -162,7 +162,7 @@ def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
     result = install(tmp_path, isa, elf(MACHINES[isa.triple.partition("-")[0]]))
     assert result.returncode == 0, result.stderr
     out = tmp_path / "out"
-    tools = ["melt-runner", "melt-sampler", "llama-bench", "perplexity", "main"]
+    tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
     assert sorted(path.name for path in (out / "bin").iterdir()) == sorted(tools)
     assert all(path.stat().st_mode & 0o777 == 0o755 for path in (out / "bin").iterdir())
     assert {path.name: path.read_text() for path in (out / "licenses").iterdir()} == {
