@@ -63,6 +63,8 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     )
     out.print(table)
     for name, cell in zip(names, record.cells, strict=True):
+        if cell.virtual:
+            out.print(f"{name}: a virtual device; its numbers say nothing of real ones", markup=False, soft_wrap=True)
         if not cell.validity.valid:
             out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
         for found in cell.steadiness:

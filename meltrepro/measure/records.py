@@ -146,6 +146,11 @@ class CellRecord:
         return tuple(sorted((t for t in found if t), key=lambda trial: (order.index(trial.kind), trial.index)))
 
     @property
+    def virtual(self) -> bool:
+        """Whether it ran on a virtual device, whose numbers say nothing of real ones."""
+        return any(trial.outcome.virtual for trial in self.trials)
+
+    @property
     def repetitions(self) -> tuple[TrialRecord, ...]:
         """The repetitions that ended well, INVALID ones too."""
         return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and trial.ok)

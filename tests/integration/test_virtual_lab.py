@@ -1,0 +1,140 @@
+"""The lab as its users have it: up, a campaign on the host and the phone, another tool on the same phone, down."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
+from meltrepro.measure.traces import Span
+from meltrepro.spec.record import EVENTS, REQUEST, Request
+from meltrepro.targets.adb import program
+from tests.integration.bundles import Bundle
+from tests.integration.conftest import ROOT, meltrepro
+
+pytestmark = pytest.mark.integration
+LONGER = ("--set=measure.sampling_hz=5", "--set=workloads.chat.max_tokens=32")
+"""Enough of a generation for its energy."""
+
+
+@pytest.fixture(scope="module")
+def phone() -> Iterator[Mapping[str, Any]]:
+    """How the lab's phone is reached, and where its truth is."""
+    done = meltrepro("lab", "up", "--json")
+    assert done.returncode == 0, done.stderr
+    try:
+        yield json.loads(done.stdout)["devices"]["phone"]
+    finally:
+        assert meltrepro("lab", "down").returncode == 0
+    assert "no lab is running" in meltrepro("lab", "status").stdout
+    assert not Path(json.loads(done.stdout)["devices"]["phone"]["truth"]).exists(), "the lab leaves nothing behind"
+
+
+@pytest.fixture(scope="module")
+def campaign(
+    engine: None, phone: Mapping[str, Any], runner_bundles: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> CampaignRecord:
+    """The campaign of specs/virtual-lab.yaml, while the plain adb client uses the phone too."""
+    home = tmp_path_factory.mktemp("lab-home")
+    other = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(phone["adb_port"]), "HOME": str(home)}
+    stranger = subprocess.Popen(
+        ["sh", "-c", 'while :; do "$0" -s "$1" shell "echo mine; sleep 1"; done', program(), phone["serial"]],
+        env=other,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        done = meltrepro("run", ROOT / "specs/virtual-lab.yaml", "--locked", *LONGER, home=home)
+    finally:
+        os.killpg(stranger.pid, 9)
+        said, _ = stranger.communicate()
+    assert done.returncode == 0, done.stderr
+    assert "phone: a virtual device; its numbers say nothing of real ones" in done.stdout
+    assert "host: a virtual device" not in done.stdout
+    assert said.count(b"mine") > 3, "the other tool was served all the time"
+    (folder,) = (home / "records").iterdir()
+    return read_campaign(folder)
+
+
+def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:
+    return next(cell for cell in campaign.cells if cell.entry.target == target)
+
+
+def test_both_devices_are_measured_and_told_apart(campaign: CampaignRecord) -> None:
+    for target, virtual in (("host", False), ("phone", True)):
+        cell = cell_of(campaign, target)
+        assert cell.validity.valid, cell.validity
+        assert cell.virtual is virtual
+        assert cell.summaries["generation_tps"].median > 0
+        assert cell.summaries["peak_memory_bytes"].median > 50e6
+    assert cell_of(campaign, "phone").entry.params["device.arch"] == "aarch64"
+
+
+def test_the_phone_generates_what_its_runner_generates_by_hand(
+    campaign: CampaignRecord, runner_bundles: Mapping[str, Path], tmp_path: Path
+) -> None:
+    (trial,) = cell_of(campaign, "phone").repetitions
+    arm = next(Bundle(path) for path in runner_bundles.values() if Bundle(path).facts["isa"] == "armv8_2")
+    assert arm.facts["release"] == cell_of(campaign, "phone").entry.release
+    model = next(iter(meltrepro_models(campaign)))
+    request = Request.model_validate_json((trial.folder / REQUEST).read_bytes())
+    assert request.model.startswith("/data/local/tmp/meltrepro/cas/")
+    by_hand = tmp_path / REQUEST
+    by_hand.write_text(request.model_copy(update={"model": str(model)}).model_dump_json(exclude_none=True))
+    subprocess.run([*arm.command("melt-runner"), by_hand, tmp_path / EVENTS], check=True, timeout=500)
+    assert tokens(tmp_path / EVENTS) == tokens(trial.folder / EVENTS)
+
+
+def meltrepro_models(campaign: CampaignRecord) -> list[Path]:
+    """The quantized model that the phone got, in the store here."""
+    from meltrepro import settings
+    from meltrepro.store.cas import Store
+
+    digest = cell_of(campaign, "phone").entry.model_digest
+    return [Store(settings.load().cache / "store").path(digest)]
+
+
+def tokens(events: Path) -> list[int]:
+    lines = map(json.loads, events.read_text().splitlines())
+    return [line["id"] for line in lines if line["e"] == "token"]
+
+
+def test_energy_is_what_the_phone_drew(campaign: CampaignRecord, phone: Mapping[str, Any]) -> None:
+    (trial,) = cell_of(campaign, "phone").repetitions
+    turn = trial.trace().conversations[0].turns[0]
+    metrics = trial.metrics
+    for phase, span in (("prefill", turn.prefill), ("generation", Span(turn.token_ns[0], turn.token_ns[-1]))):
+        assert span is not None
+        assert not metrics.unavailable.get(f"{phase}_energy_j")
+        measured = metrics.values[f"{phase}_energy_j"]
+        true = drawn_j(Path(phone["truth"]), span.begin_ns, span.end_ns)
+        uncertainty = metrics.bounds.get(f"{phase}_energy_j", 0.0)
+        print(f"{phase}: {measured:.3f} J measured, {true:.3f} J drawn, bound {uncertainty:.3f} J")
+        assert measured == pytest.approx(true, rel=0.01, abs=uncertainty), phase
+
+
+def drawn_j(truth: Path, begin_ns: int, end_ns: int) -> float:
+    """What the phone's files said that it drew: each power holds until there is a new one."""
+    with truth.open(encoding="utf-8") as file:
+        rows = [
+            (int(row["end_ns"]), float(row["power_w"])) for row in csv.DictReader(file) if row["end_ns"] != "end_ns"
+        ]
+    total = 0.0
+    for (since, power), (until, _) in zip(rows, [*rows[1:], (end_ns, 0.0)], strict=True):
+        total += power * max(0, min(until, end_ns) - max(since, begin_ns)) / 1e9
+    return total
+
+
+def test_a_lab_that_is_down_is_missed_by_name(tmp_path: Path) -> None:
+    """Not the lab of these tests: another cache, another lab."""
+    done = meltrepro("plan", ROOT / "specs/virtual-lab.yaml", home=tmp_path, MELTREPRO_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 31
+    assert "the lab has no phone 'phone' now" in done.stderr
+    assert "meltrepro lab up" in done.stderr
