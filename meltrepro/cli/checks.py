@@ -86,7 +86,8 @@ TOOLS = (
     Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
     Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
-    Tool("adb", "adb", "Android devices (a later version)"),
+    Tool("ip", "iproute2", "virtual devices (meltrepro lab)", for_tests=True),
+    Tool("adb", "adb", "Android devices; without it that of adbutils is used"),
     Tool("ssh", "openssh-client", "boards behind SSH (a later version)"),
 )
 DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")

@@ -18,6 +18,8 @@ from meltrepro.store.locks import exclusive
 
 EMULATOR = "qemu-aarch64-static"
 PACKAGES = base.Flavour("extract", ("adbd", "mksh", "toybox"), "arm64")
+_NEEDED = {EMULATOR: "qemu-user-static", "ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux"}
+"""Programs and the packages that have them."""
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _SERVICES = ("getprop", "dumpsys")
 
@@ -48,8 +50,9 @@ def require_emulation() -> None:
     """
     if os.geteuid() != 0:
         raise EngineError("virtual phones need root: they live in namespaces of their own")
-    if shutil.which(EMULATOR) is None:
-        raise EngineError(f"{EMULATOR} is not installed", hint="apt-get install qemu-user-static")
+    for tool, package in _NEEDED.items():
+        if shutil.which(tool) is None:
+            raise EngineError(f"virtual phones need {tool}, which is not installed", hint=f"apt-get install {package}")
     if not (_BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], capture_output=True, check=False)
     if (_BINFMT / "qemu-aarch64").exists():

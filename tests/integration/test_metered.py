@@ -6,6 +6,7 @@ the CPU time of its threads, and writes it as a power with times of a clock that
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -87,13 +88,17 @@ def running(path: Path) -> Iterator[Meter]:
 def test_a_meter_on_a_clock_of_its_own(engine: None, tmp_path: Path) -> None:
     entry = f'{{file: {tmp_path}/power.csv, time: "Time (s)", columns: {{"Power (mW)": mW}}}}'
     with running(tmp_path / "power.csv") as meter:
-        done = meltrepro(
-            *("run", ROOT / "specs" / "quickstart.yaml", "--no-track", "--only", "*/q4_0/*"),
-            *("--set", f"targets.host.meter={entry}", "--set", "targets.host.threads=1"),
-            *("--set", "protocol.repetitions=1", "--set", "protocol.warmups=0", "--set", "protocol.idle_s=3"),
-            *("--set", "measure.energy=required", "--set", "workloads.chat.max_tokens=64"),
-            home=tmp_path / "home",
-        )
+        for _ in range(3):  # other work on this machine can take the CPU from the pulses, and so hide them
+            done = meltrepro(
+                *("run", ROOT / "specs" / "quickstart.yaml", "--new", "--no-track", "--only", "*/q4_0/*"),
+                *("--set", f"targets.host.meter={entry}", "--set", "targets.host.threads=1"),
+                *("--set", "protocol.repetitions=1", "--set", "protocol.warmups=0", "--set", "protocol.idle_s=3"),
+                *("--set", "measure.energy=required", "--set", "workloads.chat.max_tokens=64"),
+                home=tmp_path / "home",
+            )
+            if "the sync mark is not in the trace" not in done.stderr:
+                break
+            shutil.rmtree(tmp_path / "home")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "home" / "records").iterdir()
     (cell,) = read_campaign(folder).cells
