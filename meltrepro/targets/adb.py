@@ -111,7 +111,7 @@ class Server:
         """The answer to a question to the server itself; raises `TargetError`, `TargetLost`."""
         with contextlib.closing(self.connect()) as server:
             _request(server, request)
-            return _exactly(server, int(_exactly(server, 4), 16)).decode("utf-8", errors="replace")
+            return _block(server)
 
     def answers(self) -> bool:
         """Whether anything listens there."""
@@ -264,11 +264,23 @@ def _request(server: socket.socket, request: str, name: str = "adb server") -> N
         server.sendall(f"{len(data):04x}".encode() + data)
     except OSError as error:
         raise TargetLost(f"{name}: the adb server went away") from error
-    if _exactly(server, 4) == b"OKAY":
+    answer = _exactly(server, 4)
+    if answer == b"OKAY":
         return
-    reason = _exactly(server, int(_exactly(server, 4), 16)).decode("utf-8", errors="replace")
+    if answer != b"FAIL":
+        raise TargetError(f"{name}: a garbled answer of the adb server: {answer!r}")
+    reason = _block(server)
     gone = any(word in reason for word in ("not found", "offline", "closed", "connecting"))
     raise (TargetLost if gone else TargetError)(f"{name}: {reason}", hint="see: meltrepro devices")
+
+
+def _block(server: socket.socket) -> str:
+    """A text behind its length in four hexadecimal digits."""
+    size = _exactly(server, 4)
+    try:
+        return _exactly(server, int(size, 16)).decode("utf-8", errors="replace")
+    except ValueError as error:
+        raise TargetError(f"a garbled answer of the adb server: {size!r}") from error
 
 
 def _exactly(server: socket.socket, size: int) -> bytes:

@@ -132,6 +132,14 @@ def drawn_j(truth: Path, begin_ns: int, end_ns: int) -> float:
     return total
 
 
+def test_devices_lists_the_phone(phone: Mapping[str, Any]) -> None:
+    rows = json.loads(meltrepro("devices", "--json").stdout)
+    (row,) = [row for row in rows if row["serial"] == phone["serial"]]
+    assert (row["kind"], row["state"], row["todo"]) == ("android", "device", None)
+    assert "Virtual Phone, Android 14" in row["device"]
+    assert row["device"].endswith("virtual")
+
+
 def test_a_lab_that_is_down_is_missed_by_name(tmp_path: Path) -> None:
     """Not the lab of these tests: another cache, another lab."""
     done = meltrepro("plan", ROOT / "specs/virtual-lab.yaml", home=tmp_path, MELTREPRO_CACHE=str(tmp_path / "cache"))
