@@ -140,7 +140,8 @@ def keep(settings: Settings) -> None:
                 "truth": str(phone.truth),
             }
             write_bytes(folder / f"{name}.json", json.dumps(place).encode())
-        known = {"pid": os.getpid(), "devices": list(PHONES), "missing": {}}
+        missing = {} if system.is_pinned(root) else {"packages": "the pinned ones; the phone is made of today's"}
+        known = {"pid": os.getpid(), "devices": list(PHONES), "missing": missing}
         write_bytes(folder / "keeper.json", json.dumps(known).encode())
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
 

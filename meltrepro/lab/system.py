@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 from meltrepro import resources
@@ -27,12 +29,16 @@ _SERVICES = ("getprop", "dumpsys")
 def phone_root(store: Store, folder: Path, sink: Sink) -> Path:
     """The file system of every virtual phone, made where it is not there yet; phones never write to it.
 
-    Raises `EngineError` where packages cannot be had or programs are missing.
+    It is made of the pinned packages; of today's where the archive has moved on and the store has not kept them. Raises
+    `EngineError` where packages cannot be had or programs are missing.
     """
-    packages = base.resolve(store, sink, PACKAGES)
-    services = {name: resources.image_file(f"phone/bin/{name}") for name in _SERVICES}
-    key = digest_of([[p.name, p.digest] for p in packages] + [[name, data.decode()] for name, data in services.items()])
-    root = folder / f"phone-{key[:16]}"
+    packages = pinned()
+    if not all(store.has(package.digest) for package in packages):
+        today = base.resolve(store, sink, PACKAGES)
+        if not all(store.has(package.digest) for package in packages):
+            packages = today
+    services = _services()
+    root = folder / f"phone-{_key(packages, services)[:16]}"
     with exclusive(folder / "phone.lock", "making a virtual phone's file system", lambda text: None):
         if not root.is_dir():
             part = root.with_suffix(".part")
@@ -41,6 +47,26 @@ def phone_root(store: Store, folder: Path, sink: Sink) -> Path:
                 _make(packages, services, store, part)
             part.rename(root)
     return root
+
+
+def pinned() -> tuple[base.Package, ...]:
+    """The packages that the lab is tested with; `python -m meltrepro.lab.system` prints today's for that file."""
+    return tuple(base.Package(**entry) for entry in json.loads(resources.image_file("phone/packages.json")))
+
+
+def is_pinned(root: Path) -> bool:
+    """Whether a phone's file system is made of the pinned packages."""
+    return root == root.with_name(f"phone-{_key(pinned(), _services())[:16]}")
+
+
+def _services() -> dict[str, bytes]:
+    return {name: resources.image_file(f"phone/bin/{name}") for name in _SERVICES}
+
+
+def _key(packages: tuple[base.Package, ...], services: dict[str, bytes]) -> str:
+    return digest_of(
+        [[p.name, p.digest] for p in packages] + [[name, data.decode()] for name, data in services.items()]
+    )
 
 
 def require_emulation() -> None:
@@ -92,3 +118,11 @@ def _tools(root: Path) -> list[str]:
         [EMULATOR, "-L", str(root), str(root / "usr/bin/toybox")], capture_output=True, text=True, check=True
     )
     return [name for name in said.stdout.split() if name not in ("sh", "[") or name == "["]
+
+
+if __name__ == "__main__":
+    from meltrepro import settings
+    from meltrepro.steps import silent
+
+    found = base.resolve(Store(settings.load().cache / "store"), silent, PACKAGES)
+    print(json.dumps([asdict(package) for package in found], indent=1))
