@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
 from meltrepro.measure.traces import Span
 from meltrepro.spec.record import EVENTS, REQUEST, Request
-from meltrepro.targets.adb import program
+from meltrepro.targets.adb import Server, program
 from tests.integration.bundles import Bundle
 from tests.integration.conftest import ROOT, meltrepro
 
@@ -146,3 +148,26 @@ def test_a_lab_that_is_down_is_missed_by_name(tmp_path: Path) -> None:
     assert done.returncode == 31
     assert "the lab has no phone 'phone' now" in done.stderr
     assert "meltrepro lab up" in done.stderr
+
+
+def test_devices_die_with_a_keeper_that_is_killed(tmp_path: Path) -> None:
+    """In a lab of its own; nothing of it is in the way of the next one."""
+    own = str(tmp_path / "cache")
+    try:
+        first = json.loads(meltrepro("lab", "up", "--json", MELTREPRO_CACHE=own).stdout)
+        os.kill(first["pid"], signal.SIGKILL)
+        port = first["devices"]["phone"]["adb_port"]
+        deadline = time.monotonic() + 10
+        while Server(port).answers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not Server(port).answers()
+        assert json.loads(meltrepro("lab", "status", "--json", MELTREPRO_CACHE=own).stdout)["up"] is False
+        again = json.loads(meltrepro("lab", "up", "--json", MELTREPRO_CACHE=own).stdout)
+        assert again["up"]
+        assert again["pid"] != first["pid"]
+        assert json.loads(meltrepro("lab", "up", "--json", MELTREPRO_CACHE=own).stdout)["pid"] == again["pid"], (
+            "one lab at a time"
+        )
+    finally:
+        assert meltrepro("lab", "down", MELTREPRO_CACHE=own).stdout == "the lab is down\n"
+    assert meltrepro("lab", "down", MELTREPRO_CACHE=own).stdout == "no lab was running\n"
