@@ -26,6 +26,8 @@ class _Column:
     scale: float = 1.0
     interval: bool = False
     """Whether its interval is shown too; the table must fit into 80 columns."""
+    optional: bool = False
+    """Whether it is left out where no cell has it."""
 
 
 _COLUMNS = (
@@ -33,6 +35,8 @@ _COLUMNS = (
     _Column("generation_tps", "generation tok/s", interval=True),
     _Column("ttft_ms", "first token ms"),
     _Column("peak_memory_bytes", "memory MB", 1e-6),
+    _Column("energy_per_token_j", "J/token", optional=True),
+    _Column("temperature_max_c", "hottest °C", optional=True),
 )
 
 
@@ -52,10 +56,15 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")
     table.add_column("n", justify="right")
-    for column in _COLUMNS:
+    columns = [
+        column
+        for column in _COLUMNS
+        if not column.optional or any(column.metric in cell.summaries for cell in record.cells)
+    ]
+    for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
     for name, cell in zip(names, record.cells, strict=True):
-        values = [_shown(cell.summaries.get(column.metric), column) for column in _COLUMNS]
+        values = [_shown(cell.summaries.get(column.metric), column) for column in columns]
         table.add_row(Text(name), _counted(cell), *values)
     out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
     out.print(
