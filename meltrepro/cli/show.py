@@ -1,7 +1,8 @@
-"""`meltrepro show`: the results of a campaign again."""
+"""`meltrepro show`: the results of a campaign again, or which campaigns there are."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,10 +17,33 @@ def command(
     with_invalid: Annotated[
         bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
     ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Name every campaign, oldest first.")] = False,
 ) -> None:
     """Show the results of a campaign: medians, intervals, what is INVALID and why, what is odd, operators."""
     from meltrepro.cli.summary import show_results
     from meltrepro.measure.records import find_campaign
 
     settings = settings_module.load()
-    show_results(find_campaign(settings.records, campaign), with_invalid=with_invalid)
+    if list_:
+        _list(settings.records)
+    else:
+        show_results(find_campaign(settings.records, campaign), with_invalid=with_invalid)
+
+
+def _list(records: Path) -> None:
+    from meltrepro.errors import RecordError
+    from meltrepro.measure.records import campaign_folders, read_campaign
+
+    folders = campaign_folders(records)
+    width = max((len(folder.name) for folder in folders), default=0) + 2
+    for folder in folders:
+        try:
+            found = read_campaign(folder)
+            state = "finished" if found.finished else "unfinished"
+            ended = sum(len(cell.trials) for cell in found.cells)
+            text = f"{state:12}{len(found.cells)} cells, {ended} trials{', virtual' if found.document.virtual else ''}"
+        except RecordError as error:
+            text = f"damaged: {error.message}"
+        typer.echo(f"{folder.name:{width}}{text}")
+    if not folders:
+        typer.echo(f"there is no campaign in {records}; run one first: meltrepro run SPEC")

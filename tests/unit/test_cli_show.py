@@ -1,0 +1,46 @@
+"""`meltrepro show`: which campaigns there are, and what is in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meltrepro.cli import app
+from tests.support.campaigns import Cell, build_campaign
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_no_campaign_yet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["show", "--list"]) == 0
+    assert "there is no campaign" in capsys.readouterr().out
+
+
+def test_campaigns_by_name_also_damaged_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (build_campaign(home, [Cell()], number=number, repetitions=2, warmups=1) for number in (0, 1))
+    (second / "campaign.json").write_text("{")
+    assert app.main(["show", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [first.name, second.name]
+    assert lines[0].endswith("finished    1 cells, 3 trials")
+    assert "damaged: " in lines[1]
+
+
+def test_columns_that_nothing_filled_are_left_out(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_campaign(home, [Cell()], repetitions=2, warmups=0)
+    assert app.main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert "generation tok/s" in shown
+    assert "J/token" not in shown
+    assert "virtual" not in shown
+
+
+def test_a_virtual_device_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_campaign(home, [Cell()], repetitions=1, warmups=0, virtual=True)
+    assert app.main(["show"]) == 0
+    assert "a virtual device; its numbers say nothing of real ones" in capsys.readouterr().out
