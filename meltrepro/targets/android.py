@@ -39,6 +39,8 @@ _PROPERTIES = {
     "abi": "ro.product.cpu.abi",
 }
 """Facts worth keeping, by the property that tells them."""
+_DRAWN = ("battery.current", "battery.power", "battery.charge")
+"""Sources that tell what a device draws as long as nothing else feeds it."""
 _VIRTUAL = ("ro.meltrepro.virtual", "ro.boot.qemu", "ro.kernel.qemu")
 _CHARGING, _FULL = 2, 5
 """BatteryManager.BATTERY_STATUS_*."""
@@ -125,8 +127,13 @@ class Android:
         return replace(state, battery=merged, temperatures_c=temperatures, unavailable=missing)
 
     def sources(self, shell: Shell, tree: Path) -> Sequence[Source]:
-        """What the kernel lets the shell user read."""
-        return linux_sources(tree)
+        """What the kernel lets the shell user read.
+
+        While a phone is on a charger its battery's current is not what the phone draws, so that it is left out.
+        """
+        battery = _merged(parse_battery(shell.run(["dumpsys", "battery"]).text), linux.battery(tree))
+        charging = battery is not None and battery.charging
+        return [source for source in linux_sources(tree) if not (charging and source.name in _DRAWN)]
 
 
 def parse_properties(text: str) -> Mapping[str, str]:

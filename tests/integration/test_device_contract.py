@@ -34,3 +34,20 @@ def bench(
     yield Bench(target, tmp_path, arm / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
+
+
+def test_a_phone_that_charges_shows_no_current(bench: Bench, phone_lab: tuple[VirtualPhone, AdbServer]) -> None:
+    phone, _ = phone_lab
+    drawn = {"battery.current", "battery.charge"}
+    assert "battery.current" in {source.name for source in bench.target.sources()}
+    phone.power.charging = True
+    try:
+        phone.show()
+        assert not drawn & {source.name for source in bench.target.sources()}
+        bench.job("exit 0")
+        battery = bench.target.state().battery
+        assert battery is not None
+        assert battery.charging
+    finally:
+        phone.power.charging = False
+        phone.show()
