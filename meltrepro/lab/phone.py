@@ -60,6 +60,8 @@ class VirtualPhone:
         self._cores = cores
         self._storage = storage
         self._process: subprocess.Popen[bytes] | None = None
+        self.inside: int | None = None
+        """Process id, seen from here, of its first process; `None` while it is off."""
         self.relay = Relay()
         """The link to it, which can be cut."""
         self._model: threading.Thread | None = None
@@ -102,6 +104,7 @@ class VirtualPhone:
         try:
             inside = self._await(log)
             self.relay.lead_to(inside, _ADBD_PORT)
+            self.inside = inside
         except BaseException:
             self.stop()
             raise
@@ -113,6 +116,7 @@ class VirtualPhone:
         """Switch it off at once, as if its battery were taken out."""
         self._off.set()
         self.relay.cut()
+        self.inside = None
         with held():
             if self._process is not None:
                 with contextlib.suppress(ProcessLookupError):

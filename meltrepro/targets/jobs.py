@@ -56,7 +56,7 @@ class Ended:
 
 
 class Job:
-    """One job; its folder is on the device until `remove`."""
+    """One job; its folder is on the device until `Jobs.remove`."""
 
     def __init__(self, shell: Shell, path: str) -> None:
         self._shell = shell
@@ -124,10 +124,6 @@ class Job:
                 part.unlink(missing_ok=True)
         return True
 
-    def remove(self) -> None:
-        """Remove its folder from the device."""
-        self._shell.expect(self._shell.script(_REMOVE, self.path), "remove a trial's folder")
-
     def _was_started(self) -> bool:
         return self._shell.run(["test", "-f", f"{self.path}/supervisor"]).status == 0
 
@@ -142,6 +138,8 @@ class Jobs:
     def __init__(self, shell: Shell, root: str) -> None:
         self._shell = shell
         self._root = root
+        self._held: set[str] = set()
+        """Folders that somebody in this process still reads."""
 
     def create(self, kind: str, programs: Mapping[str, str]) -> Job:
         """A new job, in whose folder programs of the depot go by their names; one of them is `agent`."""
@@ -149,16 +147,24 @@ class Jobs:
         links = [word for link in programs.items() for word in link]
         reply = self._shell.script(_CREATE, self._root, name, *links)
         self._shell.expect(reply, f"use {self._root}")
-        return Job(self._shell, f"{self._root}/jobs/{name}")
+        job = Job(self._shell, f"{self._root}/jobs/{name}")
+        self._held.add(job.path)
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Remove a job's folder from the device."""
+        self._held.discard(job.path)
+        self._shell.expect(self._shell.script(_REMOVE, job.path), "remove a trial's folder")
 
     def stop_all(self) -> int:
-        """Stop and remove every job that is left; returns how many still ran."""
+        """Stop every job, and remove those that nobody here reads any more; returns how many still ran."""
         running = 0
         for name in self._names():
             job = Job(self._shell, f"{self._root}/jobs/{name}")
             with contextlib.suppress(TargetError):  # one whose agent was removed cannot run
                 running += job.stop()
-            job.remove()
+            if job.path not in self._held:
+                self.remove(job)
         return running
 
     def _names(self) -> list[str]:

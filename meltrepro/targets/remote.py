@@ -65,6 +65,9 @@ class RemoteTarget:
 
     def state(self) -> DeviceState:
         """How the device is now; raises `TargetLost`, and `TargetError` before anything was deployed."""
+        return self._patiently(self._state)
+
+    def _state(self) -> DeviceState:
         monotonic_ns, _, wall_ns = self._clocks()
         with snapshot(self._shell) as tree:
             state = linux.state(tree, wall_ns=wall_ns, monotonic_ns=monotonic_ns)
@@ -72,7 +75,7 @@ class RemoteTarget:
 
     def clock_ns(self) -> int:
         """CLOCK_MONOTONIC of the device, asked of a program that waits there; raises as `state` does."""
-        return self._clocks()[0]
+        return self._patiently(self._clocks)[0]
 
     def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
         """Bring what trials need to the device; what is there already is not sent again."""
@@ -130,7 +133,7 @@ class RemoteTarget:
             self._patiently(partial(there.fetch, record.STDERR, folder / record.SAMPLER_LOG))
 
     def stop_strays(self) -> int:
-        """Stop and remove the jobs of a campaign that was killed."""
+        """Stop every job, and remove those of a campaign that was killed."""
         return self._patiently(self._jobs.stop_all)
 
     @contextlib.contextmanager
@@ -143,7 +146,7 @@ class RemoteTarget:
         finally:
             with held(), contextlib.suppress(TargetError):
                 there.stop()
-                there.remove()
+                self._jobs.remove(there)
 
     def _until_ended(self, there: Job) -> Ended:
         before = self._boot_id()

@@ -57,7 +57,7 @@ class Rig(Bench):
     def wait_until_running(self) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if _working():
+            if _working(self.phone):
                 return
             time.sleep(0.05)
         pytest.fail("the trial does not run")
@@ -78,8 +78,11 @@ class Rig(Bench):
     def reboot(self) -> None:
         self.phone.reboot()
 
+    def stop_all(self) -> None:
+        assert self.target.stop_strays() == 1
+
     def kill_runner(self) -> None:
-        for pid in _working():
+        for pid in _working(self.phone):
             os.kill(pid, signal.SIGKILL)
 
     def kill_supervisor(self) -> None:
@@ -93,12 +96,14 @@ class Rig(Bench):
         return len(self.on_device(f"cat {COUNT} 2>/dev/null").splitlines())
 
 
-def _working() -> list[int]:
-    """What the trials of these tests run, seen from here."""
+def _working(phone: VirtualPhone) -> list[int]:
+    """What the trials of these tests run on a phone, seen from here."""
     found = []
+    there = os.readlink(f"/proc/{phone.inside}/ns/pid")
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if process.name.isdigit() and re.search(rb"sleep\0(77|3)\.5\0", (process / "cmdline").read_bytes()):
+            mine = process.name.isdigit() and os.readlink(process / "ns/pid") == there
+            if mine and re.search(rb"sleep\0(77|3)\.5\0", (process / "cmdline").read_bytes()):
                 found.append(int(process.name))
     return found
 
@@ -168,6 +173,14 @@ def test_a_device_that_is_rebooted(rig: Rig) -> None:
         rig.run_while("sleep 77.5", [("reboot", 0.2)])
 
 
+def test_a_trial_that_is_stopped_from_elsewhere_keeps_what_it_wrote(rig: Rig) -> None:
+    """As the watchdog does it where a device gets too hot."""
+    result = rig.run_while("echo so far; sleep 77.5", [("stop_all", 0.2)])
+    assert result.exit_code > 128
+    assert (rig.folder / "record" / "events.jsonl").exists()
+    assert (rig.folder / "record" / "stdout.log").read_text() == "said\nso far\n"
+
+
 def test_a_runner_that_is_killed(rig: Rig) -> None:
     result = rig.run_while("sleep 77.5", [("kill_runner", 0.2)])
     assert result.exit_code == 137
@@ -177,7 +190,7 @@ def test_a_runner_that_is_killed(rig: Rig) -> None:
 def test_a_supervisor_that_is_killed(rig: Rig) -> None:
     with pytest.raises(TargetLost, match="vanished"):
         rig.run_while("sleep 77.5", [("kill_supervisor", 0.2)])
-    assert _working() == [], "what it ran is killed too"
+    assert _working(rig.phone) == [], "what it ran is killed too"
 
 
 def test_storage_that_is_full(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
