@@ -153,11 +153,13 @@ def open_session(
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
+    altered = bool(set_) and manifest_digest(load(spec, ()).manifest) != digest
     if locked and lock is not None and lock.manifest != digest:
+        mend = f"write it anew with: meltrepro lock {loaded.path}"
         raise StaleLock(
             f"{path} belongs to another state of {loaded.path.name}: its models or frameworks changed; "
             f"the lock is of {lock.manifest}, the manifest is {digest}",
-            hint=f"write it anew with: meltrepro lock {loaded.path}",
+            hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
         )
     modules = dict(registry.modules())
     targets = open_targets(loaded.manifest, settings)
@@ -168,5 +170,4 @@ def open_session(
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
         plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only)
-        altered = bool(set_) and manifest_digest(load(spec, ()).manifest) != digest
         yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None, altered)

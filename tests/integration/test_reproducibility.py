@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import yaml
+
 from meltrepro.frameworks.llamacpp import LlamaCpp
 from tests.integration.conftest import ROOT, meltrepro
 
@@ -17,11 +19,10 @@ def test_the_same_bytes_from_other_engine_user_folders_jobs_locale_and_umask(eng
     """
     shutil.copytree(ROOT / "specs", tmp_path, dirs_exist_ok=True)
     quantizations = sorted(LlamaCpp().info().quantizations)
-    arguments: list[str | Path] = [
-        tmp_path / "quickstart.yaml",
-        "--set=frameworks.llama.cpp.build.isas=[armv8_2]",
-        f"--set=models.smollm2-135m.quantizations=[{','.join(quantizations)}]",
-    ]
+    every = {"models": {"smollm2-135m": {"quantizations": quantizations}}}
+    manifest = {"meltrepro": 1, "name": "every", "include": ["quickstart.yaml"], **every}
+    (tmp_path / "every.yaml").write_text(yaml.safe_dump(manifest))
+    arguments: list[str | Path] = [tmp_path / "every.yaml", "--set=frameworks.llama.cpp.build.isas=[armv8_2]"]
     built = meltrepro("build", *arguments, home=tmp_path / "home")
     assert built.returncode == 0, built.stdout + built.stderr
     done = meltrepro("verify", *arguments, "--vary", "--json", home=tmp_path / "home")
