@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,15 +77,17 @@ def smollm2() -> Path:
     return Fetcher(Store(here.cache / "store"), here, silent).get(source)
 
 
-@pytest.fixture(scope="session")
-def phone_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualPhone, AdbServer]]:
-    """A virtual phone with a real adbd, attached to a real adb server; for as long as the tests take."""
+@contextmanager
+def attached_phone(
+    folder: Path, *, name: str = "phone", storage: str = "disk"
+) -> Iterator[tuple[VirtualPhone, AdbServer]]:
+    """A virtual phone with a real adbd, attached to a real adb server, while the block runs."""
     from meltrepro.lab import system
 
     system.require_emulation()
-    folder = tmp_path_factory.mktemp("lab")
-    root = system.phone_root(Store(settings.load().cache / "store"), settings.load().cache / "lab", silent)
-    phone, server = VirtualPhone(root, folder / "phone"), AdbServer(folder / "adb")
+    cache = settings.load().cache
+    root = system.phone_root(Store(cache / "store"), cache / "lab", silent)
+    phone, server = VirtualPhone(root, folder / name, name=name, storage=storage), AdbServer(folder / "adb")
     try:
         phone.start()
         server.start()
@@ -93,3 +96,10 @@ def phone_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Virtua
     finally:
         phone.erase()
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def phone_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualPhone, AdbServer]]:
+    """A phone that nothing happens to."""
+    with attached_phone(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab

@@ -14,13 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro import settings
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.lab import system
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
-from meltrepro.steps import silent
-from meltrepro.store.cas import Store
 from meltrepro.targets.adb import AdbLink
 from meltrepro.targets.android import Android
 from meltrepro.targets.base import AGENT, TrialJob, TrialResult
@@ -28,6 +24,7 @@ from meltrepro.targets.depot import Depot
 from meltrepro.targets.remote import RemoteTarget
 from meltrepro.targets.shell import Shell
 from tests.contract.test_targets import Bench
+from tests.integration.conftest import attached_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 ROOT = "/data/local/tmp/meltrepro"
@@ -110,20 +107,8 @@ def _working(phone: VirtualPhone) -> list[int]:
 
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualPhone, AdbServer]]:
-    folder = tmp_path_factory.mktemp("faults")
-    system.require_emulation()
-    cache = settings.load().cache
-    root = system.phone_root(Store(cache / "store"), cache / "lab", silent)
-    phone = VirtualPhone(root, folder / "phone", name="fragile", storage="96m")
-    adb = AdbServer(folder / "adb")
-    try:
-        phone.start()
-        adb.start()
-        adb.attach(phone.address)
-        yield phone, adb
-    finally:
-        phone.erase()
-        adb.stop()
+    with attached_phone(tmp_path_factory.mktemp("faults"), name="fragile", storage="96m") as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ class FakeServer:
     version: int = 41
     devices: str = ""
     refusal: str | None = None
+    garbage: bytes | None = None
+    """What it answers to everything, where it is broken."""
     asked: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -43,6 +45,8 @@ class FakeServer:
                 client.sendall(self._answer(request))
 
     def _answer(self, request: str) -> bytes:
+        if self.garbage is not None:
+            return self.garbage
         if request == "host:version":
             return b"OKAY" + _block(f"{self.version:04x}")
         if request == "host:devices":
@@ -115,9 +119,7 @@ def test_what_the_server_refuses_is_explained_by_the_devices_state() -> None:
 
 def test_garbage_from_the_server() -> None:
     for answer in (b"what?", b"OKAYzzzz", b"FAILmore"):
-        fake = FakeServer()
-        fake._answer = lambda request, answer=answer: answer  # type: ignore[method-assign,misc]
-        with fake.running() as server, pytest.raises(TargetError, match="garbled"):
+        with FakeServer(garbage=answer).running() as server, pytest.raises(TargetError, match="garbled"):
             server.devices()
 
 
