@@ -40,6 +40,8 @@ def command(json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
         typer.echo(f"{row.kind:10}{row.serial:{width}}{row.state:14}{row.device}".rstrip())
         if row.todo:
             typer.echo(f"{'':10}{'':{width}}{row.todo}")
+    if not any(row.kind == "android" for row in rows):
+        typer.echo("no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)")
 
 
 def _phones() -> list[Row]:
