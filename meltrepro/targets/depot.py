@@ -15,6 +15,8 @@ from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.shell import Shell
 
 _PIECE = 256 << 10
+_TRIES = 3
+"""What was there already may be wrong, and so may a part; what was sent whole may not."""
 _ROOM = 1.05
 """Free space asked for, in sizes of the file: file systems that are nearly full lie, and slow down."""
 _HASH_BYTES_PER_S = 20 << 20
@@ -83,22 +85,22 @@ class Depot:
             size = local.stat().st_size
         except OSError as error:
             raise StoreError(f"cannot read {local}: {error.strerror}") from error
-        state = self._look(digest)
-        if state[0] == "present":
-            return path
-        if state[0] == "unverified" and self._verify(digest, "", size) is None:
-            return path
-        for last in (False, True):
+        found: str | None = None
+        for _ in range(_TRIES):  # each look may find what a command left that went on after its link was lost
             state = self._look(digest)
-            found = self._send(local, digest, size, state, progress)
+            if state[0] == "present":
+                return path
+            found = (
+                self._verify(digest, "", size)
+                if state[0] == "unverified"
+                else self._send(local, digest, size, state, progress)
+            )
             if found is None:
                 return path
-            if last:
-                raise TargetError(
-                    f"{self._shell.link.name}: stored other bytes than were sent: expected sha256 {digest}, found {found}",
-                    hint="its storage may be failing; try another one by 'root'",
-                )
-        raise AssertionError("unreachable")
+        raise TargetError(
+            f"{self._shell.link.name}: stored other bytes than were sent: expected sha256 {digest}, found {found}",
+            hint="its storage may be failing; try another one by 'root'",
+        )
 
     def forget(self, digest: str) -> None:
         """Remove a file, verified or not."""
