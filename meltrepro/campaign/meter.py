@@ -14,7 +14,7 @@ from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_
 from meltrepro.measure.metering import Metered, on_device_clock
 from meltrepro.measure.samples import Recording, SampleWriter
 from meltrepro.measure.traces import Trace
-from meltrepro.spec.manifest import Meter
+from meltrepro.spec.meters import Meter
 from meltrepro.spec.record import ClockReadings
 
 _MARGIN_NS = 5 * 10**9

@@ -9,7 +9,8 @@ from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turn
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Meter, Protocol
+from meltrepro.spec.manifest import Protocol
+from meltrepro.spec.meters import Meter
 from meltrepro.spec.record import Request, RequestSampling
 
 Conversations = Sequence[Sequence[str]]

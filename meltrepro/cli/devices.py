@@ -11,7 +11,7 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.manifest import AndroidTarget, HostTarget
+from meltrepro.spec.targets import AndroidTarget, HostTarget
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from meltrepro.errors import Differs, Inconclusive, UsageError
 
 if TYPE_CHECKING:
     from meltrepro.replay.replay import Replayed
-    from meltrepro.spec.manifest import Manifest, Target
+    from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.targets import Target
 
 COMPARISON = "comparison.html"
 """In the folder of the replay's own campaign."""

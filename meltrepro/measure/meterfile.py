@@ -20,7 +20,7 @@ from typing import BinaryIO
 from meltrepro.errors import RecordError
 from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Kind, Series
-from meltrepro.spec.manifest import Meter, MeterUnit
+from meltrepro.spec.meters import Meter, MeterUnit
 
 SAMPLER = "meter"
 PREFIX = "meter."

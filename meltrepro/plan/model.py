@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.manifest import Framework, Manifest, Model, Source, Target, Workload
+from meltrepro.spec.manifest import Framework, Manifest, Model, Source, Workload
+from meltrepro.spec.targets import Target
 
 
 @dataclass(frozen=True)

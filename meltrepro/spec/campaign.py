@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.manifest import Order, Sha256, Strict
+from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.manifest import Order
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from meltrepro.errors import LockError, LockFormatError, Problem
-from meltrepro.spec.manifest import Sha256, Strict
+from meltrepro.spec.base import Sha256, Strict
 from meltrepro.spec.positions import read_file
 from meltrepro.spec.tree import Position
 

@@ -10,33 +10,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""A name that is safe as a path component, an MLflow tag and a command-line override."""
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+from meltrepro.spec.base import Commit, Name, Sha256, Strict
+from meltrepro.spec.targets import HostTarget, Target
+
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
 """Prompts of one conversation, in order."""
-Heading = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$")]
-"""Of a column of a CSV file; cells are read without the spaces around them."""
-Delimiter = Annotated[str, StringConstraints(pattern=r'^[^"\r\n]$')]
-
-
-class Strict(BaseModel):
-    """Base of every model that a user or another machine writes: frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 # -- sources ------------------------------------------------------------------------------------------------------
@@ -161,134 +142,6 @@ class Framework(Strict):
         if (self.release is None) == (self.source is None):
             raise ValueError("expected exactly one of the keys release, source")
         return self
-
-
-class SyncMark(Strict):
-    """Planned loads before and after the conversations, which a power meter sees."""
-
-    pulses_ms: list[Annotated[int, Field(ge=1, le=60000)]] = Field(
-        default=[1500, 500, 1000],
-        min_length=2,
-        description="How long each load lasts, two at least; unequal ones are found surely.",
-    )
-    rest_ms: int = Field(1000, ge=1, le=60000, description="Rest before, between and after them.")
-
-
-MeterUnit = Literal["W", "mW", "uW", "A", "mA", "uA", "V", "mV", "J", "mJ", "Wh", "mWh", "C", "mAh", "degC"]
-_CURRENT, _VOLTAGE, _CHARGE = ("A", "mA", "uA"), ("V", "mV"), ("C", "mAh")
-
-
-class Meter(Strict):
-    """An external meter, by the CSV file that its program writes while trials run, or that was recorded as a whole."""
-
-    file: str = Field(min_length=1, description="Path of the file, relative to the manifest.")
-    time: Heading = Field(description="Heading of the column with the time of each sample.")
-    time_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of that column.")
-    clock: Literal["own", "host", "device"] = Field(
-        "own",
-        description="Whose clock that column shows: one of its own, which the sync mark aligns; Unix time of the machine that "
-        "runs meltrepro; the device's CLOCK_MONOTONIC.",
-    )
-    clock_bound_s: float = Field(
-        0, ge=0, description="How far a clock that should show the time of host or device may be from it."
-    )
-    columns: dict[Heading, MeterUnit] = Field(
-        min_length=1,
-        description="Heading of each column to read, with its unit. Several of power, or of energy, add up; of current, voltage "
-        "and charge there may be one each.",
-    )
-    delimiter: Delimiter = Field(",", description="What separates the columns.")
-    refresh_s: float | None = Field(
-        None, gt=0, description="How often the meter has a new value, where that is less often than it writes one."
-    )
-    linger_s: float = Field(
-        1, ge=0, le=60, description="How long after a trial to wait until the samples of its end are in the file."
-    )
-    sync_mark: SyncMark = SyncMark()
-
-    @model_validator(mode="after")
-    def _can_work(self) -> Self:
-        for quantity, units in (("current", _CURRENT), ("voltage", _VOLTAGE), ("charge", _CHARGE)):
-            found = [heading for heading, unit in self.columns.items() if unit in units]
-            if len(found) > 1:
-                several = ", ".join(map(repr, found))
-                raise ValueError(
-                    f"expected one column of {quantity} at most, got {several}: rails add up in W or J only"
-                )
-        own = self.clock == "own"
-        if set(self.columns.values()) <= {*_VOLTAGE, "degC", *(_CHARGE if own else ())}:
-            needed = "current (A), in which the sync mark is seen" if own else "current (A) or charge (C)"
-            raise ValueError(f"expected a column of power (W), energy (J), {needed}")
-        if own and self.clock_bound_s:
-            raise ValueError("expected no clock_bound_s with clock: own, of which the sync mark says how far it is off")
-        if not own and self.sync_mark != SyncMark():
-            raise ValueError(f"expected no sync_mark with clock: {self.clock}, which needs none")
-        return self
-
-
-class _Target(Strict):
-    """What all devices have in common."""
-
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads of the runner; the number of usable cores where absent."
-    )
-    isa: Name | Literal["auto"] = Field(
-        "auto", description="CPU level of the binaries; auto picks the best that the CPU has."
-    )
-    meter: Meter | None = Field(None, description="A meter that measures the power that the device draws.")
-
-
-class HostTarget(_Target):
-    """This machine."""
-
-    kind: Literal["host"] = Field("host", description="Which kind of target this is.")
-    sandbox: Literal["container", "bare"] = Field(
-        "container", description="Run inside the runtime image, or as a plain process."
-    )
-
-
-class AndroidTarget(_Target):
-    """An Android device behind an adb server (docs/devices/android.md)."""
-
-    kind: Literal["android"] = Field(description="Which kind of target this is.")
-    serial: str | None = Field(
-        None, min_length=1, description="Which of several devices, as `meltrepro devices` names it."
-    )
-    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
-    root: str = Field(
-        "/data/local/tmp/meltrepro",
-        pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
-        description="Folder on the device for everything that trials need; must allow to run programs.",
-    )
-    reconnect_s: float = Field(
-        60, ge=0, le=3600, description="How long a device that went away is waited for before a trial fails."
-    )
-
-    @property
-    def sandbox(self) -> Literal["bare"]:
-        """Devices have no container engine."""
-        return "bare"
-
-
-TARGET_KINDS = ("host", "android")
-
-
-def target_kind(value: Any) -> str | None:
-    """Which kind of target a mapping describes; this machine where it does not say."""
-    if isinstance(value, dict):
-        kind = value.get("kind", "host")
-        return kind if kind in TARGET_KINDS else None
-    return getattr(value, "kind", None)
-
-
-Target = Annotated[
-    Annotated[HostTarget, Tag("host")] | Annotated[AndroidTarget, Tag("android")],
-    Discriminator(
-        target_kind,
-        custom_error_type="target_kind",
-        custom_error_message="expected a target: kind host or android",
-    ),
-]
 
 
 class Sampling(Strict):

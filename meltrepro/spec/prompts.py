@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import Field
 
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.spec.manifest import Conversation, Name, Strict, Workload
+from meltrepro.spec.base import Name, Strict
+from meltrepro.spec.manifest import Conversation, Workload
 from meltrepro.spec.positions import read_file
 from meltrepro.spec.tree import FieldPath, Position
 from meltrepro.spec.validation import validate

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.manifest import Sha256, Strict, SyncMark
+from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.meters import SyncMark
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "request.json",

@@ -17,7 +17,7 @@ from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import AndroidTarget
+from meltrepro.spec.targets import AndroidTarget
 from meltrepro.targets import linux
 from meltrepro.targets.adb import AdbLink, Server
 from meltrepro.targets.base import Battery, DeviceState, Source

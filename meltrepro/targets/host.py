@@ -17,7 +17,7 @@ from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec import record
-from meltrepro.spec.manifest import HostTarget as HostEntry
+from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets import linux, process
 from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, silent
 from meltrepro.targets.lock import lock_path

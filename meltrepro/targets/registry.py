@@ -10,7 +10,7 @@ from meltrepro.build.model import Engine
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.manifest import Target as TargetEntry
+from meltrepro.spec.targets import Target as TargetEntry
 from meltrepro.targets.base import Target
 
 Factory = Callable[[Any, Settings, Engine | None], Target]

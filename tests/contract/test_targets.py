@@ -15,8 +15,8 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.errors import StoreError
 from meltrepro.plan.identity import canonical
-from meltrepro.spec.manifest import HostTarget as HostEntry
 from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets.base import AGENT, RUNNER, Target, TrialJob
 from meltrepro.targets.host import HostTarget
 

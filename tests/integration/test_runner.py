@@ -24,7 +24,7 @@ from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.operators import breakdown
 from meltrepro.measure.traces import OperatorPhase, Trace, Turn
-from meltrepro.spec.manifest import SyncMark
+from meltrepro.spec.meters import SyncMark
 from meltrepro.spec.record import Request, RequestSampling
 from tests.integration.bundles import Bundle
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.spec.manifest import HostTarget as HostEntry
+from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets import linux
 from meltrepro.targets.host import HostTarget, host_id
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import RecordError
 from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
 from meltrepro.measure.samples import Fault, FaultKind, Recording, SampleWriter, read_samples
-from meltrepro.spec.manifest import Meter
+from meltrepro.spec.meters import Meter
 
 METER = Meter(file="m.csv", time="t", columns={"P": "mW"})
 HEAD = "t,P\n"
