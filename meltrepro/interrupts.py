@@ -60,7 +60,13 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold back an interrupt until the block is over: for steps that must happen whole or not at all."""
+    """Hold back an interrupt until the block is over: for steps that must happen whole or not at all.
+
+    Only the main thread can be interrupted; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _State.held += 1
     try:
         yield

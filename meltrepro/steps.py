@@ -6,6 +6,7 @@ several. A sink must not raise: what cannot be shown must not stop the work.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,17 @@ def fan_out(*sinks: Sink) -> Sink:
 
     def emit(step: Step) -> None:
         for sink in sinks:
+            sink(step)
+
+    return emit
+
+
+def one_at_a_time(sink: Sink) -> Sink:
+    """A sink for several threads, which hears one of them at a time."""
+    guard = threading.Lock()
+
+    def emit(step: Step) -> None:
+        with guard:
             sink(step)
 
     return emit

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
 from meltrepro.campaign.journal import Journal
-from meltrepro.campaign.runner import Tally, run_trials
+from meltrepro.campaign.lanes import lanes_of, run_lanes
+from meltrepro.campaign.runner import Halted, Progress, Rules, Tally, run_trials
 from meltrepro.campaign.schedule import Trial, schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
+from meltrepro.campaign.trial import CellRun
+from meltrepro.errors import EngineError, TargetError
+from meltrepro.interrupts import held
 from meltrepro.measure.records import Kind
 from meltrepro.settings import Settings
 from meltrepro.spec.campaign import JOURNAL
-from meltrepro.steps import Sink, Step, fan_out
+from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
 from meltrepro.targets import lock
+from meltrepro.targets.base import Target
 
 
 @dataclass(frozen=True)
@@ -44,32 +49,27 @@ def conduct(
     Raises `DeviceBusy`, `StoreError`, `RecordError`; after these and after `KeyboardInterrupt` the same call goes on.
     """
     manifest = setup.plan.manifest
-    used = {cell.target_name for cell in setup.plan.cells}
+    used = sorted({cell.target_name for cell in setup.plan.cells})
+    targets = [setup.targets[name] for name in used]
     runs = cell_runs(setup)
     with ExitStack() as stack:
         for device in sorted({setup.devices[name].id for name in used}):
             stack.enter_context(lock.hold(lock.lock_path(settings.run, device), manifest.name))
-        strays = sum(setup.targets[name].stop_strays() for name in sorted(used))
+        strays = sum(target.stop_strays() for target in targets)
+        restored = sum(len(target.restore()) for target in targets)
         campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)
         journal = stack.enter_context(Journal(campaign.folder / JOURNAL))
-        sink = fan_out(console, journal)
+        sink = one_at_a_time(fan_out(console, journal))
         trials = schedule(list(runs), manifest.protocol, profile=manifest.measure.operators)
-        detail = {"resumed": campaign.resumed, "folder": str(campaign.folder), "strays": strays}
+        rules = Rules(manifest.protocol.retries, manifest.protocol.steady_within, fail_fast)
+        detail = {"resumed": campaign.resumed, "folder": str(campaign.folder), "strays": strays, "restored": restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
-            for part in _rounds(trials) if enough else [trials]:
-                tally = run_trials(
-                    campaign.folder,
-                    part,
-                    runs,
-                    sink,
-                    journal,
-                    retries=manifest.protocol.retries,
-                    steady_within=manifest.protocol.steady_within,
-                    fail_fast=fail_fast,
-                )
-                if tally.left or (enough is not None and enough(campaign.folder)):
-                    break
+            with _restoring(zip(used, targets, strict=True), sink):
+                for part in _rounds(trials) if enough else [trials]:
+                    tally = _run(campaign.folder, part, runs, sink, journal, rules, manifest.protocol.parallel)
+                    if tally.left or (enough is not None and enough(campaign.folder)):
+                        break
         except BaseException as error:
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
             sink(Step("campaign", "fail", campaign.document.id, detail={"error": reason}))
@@ -80,6 +80,67 @@ def conduct(
         sink(Step("campaign", "end", campaign.document.id, detail=detail))
         journal.check()
         return Result(campaign, tally)
+
+
+def _run(
+    folder: Path,
+    trials: Sequence[Trial],
+    runs: Mapping[str, CellRun],
+    sink: Sink,
+    journal: Journal,
+    rules: Rules,
+    parallel: bool,
+) -> Tally:
+    """Run trials, those of different devices at the same time; all devices have what they need before the first begins."""
+    progress = Progress(len(trials))
+    lanes = lanes_of(trials, runs) if parallel else [list(trials)]
+
+    def halt() -> None:
+        progress.stop.set()
+        progress.halted.set()
+        for target in {id(run.target): run.target for run in runs.values()}.values():
+            with suppress(TargetError, EngineError):
+                target.stop_strays()
+
+    if len(lanes) > 1:
+        run_lanes(lanes, lambda lane: _deploy(lane, runs, sink, progress), halt)
+    tallies = run_lanes(lanes, lambda lane: run_trials(folder, lane, runs, sink, journal, rules, progress), halt)
+    tally = sum(tallies, Tally(0, (), 0))
+    order = {trial: number for number, trial in enumerate(trials)}
+    return replace(tally, failed=tuple(sorted(tally.failed, key=lambda entry: order[entry[0]])))
+
+
+def _deploy(lane: Sequence[Trial], runs: Mapping[str, CellRun], sink: Sink, progress: Progress) -> None:
+    """Bring everything to a lane's devices, so that no transfer falls into the trials of another lane.
+
+    What goes wrong here goes wrong again in the trial that needs it, and is told there.
+    """
+    for cell in dict.fromkeys(trial.cell_id for trial in lane):
+        run = runs[cell]
+
+        def tell(done: int, total: int, cell: str = cell) -> None:
+            if progress.stop.is_set():
+                raise Halted
+            phase: Phase = "end" if done >= total else "progress"
+            sink(Step("deploy", phase, cell, done=done, total=total, unit="bytes"))
+
+        with suppress(TargetError, Halted):
+            run.target.deploy(run.bundle, run.model, tell)
+
+
+@contextmanager
+def _restoring(targets: Iterable[tuple[str, Target]], sink: Sink) -> Iterator[None]:
+    """Put the devices' settings back after the block, however it ends; what cannot be put back now is told."""
+    try:
+        yield
+    finally:
+        with held():
+            for name, target in targets:
+                try:
+                    target.restore()
+                except TargetError as error:
+                    detail = {"error": error.message, "next": f"meltrepro devices restore SPEC {name}"}
+                    sink(Step("restore", "fail", name, detail=detail))
 
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:

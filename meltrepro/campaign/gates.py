@@ -54,6 +54,10 @@ def closed(gates: Gates, states: Sequence[DeviceState], cores: int) -> list[str]
         found = set(_known(now, "governors", now.governors or None).values())
         if found != {gates.governor}:
             reasons.append(f"the CPU frequency governor is {', '.join(sorted(found))}, {gates.governor} wanted")
+    if gates.thermal_status is not None:
+        status = _known(now, "thermal_status", now.thermal_status)
+        if status > gates.thermal_status:
+            reasons.append(f"the thermal status is {status}, at most {gates.thermal_status} wanted")
     return reasons + _battery(gates, now)
 
 

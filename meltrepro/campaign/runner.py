@@ -7,23 +7,28 @@ run one twice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.campaign import layout
 from meltrepro.campaign.journal import Journal
 from meltrepro.campaign.schedule import Trial
-from meltrepro.campaign.trial import CellRun, read_outcome, run_trial
+from meltrepro.campaign.trial import CellRun, Watcher, read_outcome, run_trial
 from meltrepro.campaign.warmup import is_steady
 from meltrepro.interrupts import held
 from meltrepro.measure.records import Kind
 from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
-from meltrepro.store.atomic import writing
+from meltrepro.store.atomic import remove, writing
 
 _SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
 """Metrics that are told while a campaign runs."""
+
+
+class Halted(BaseException):
+    """A trial was given up before it began to measure, because the campaign is to end."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,29 @@ class Tally:
     left: int = 0
     """Trials that were not run, because the first failure was to end the campaign."""
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.ok + other.ok, self.failed + other.failed, self.earlier + other.earlier, self.left + other.left
+        )
+
+
+@dataclass
+class Progress:
+    """How many trials of a campaign are settled; shared by lanes."""
+
+    total: int
+    done: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when no further trial is to begin."""
+    halted: threading.Event = field(default_factory=threading.Event)
+    """Set when those that run are being ended."""
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def settle(self) -> None:
+        """Count one more."""
+        with self._guard:
+            self.done += 1
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -45,8 +73,7 @@ class _Place:
 
     sink: Sink
     trial: Trial
-    number: int
-    total: int
+    progress: Progress
 
     def tell(self, phase: Phase, attempt: int, **detail: object) -> None:
         trial = self.trial
@@ -56,17 +83,44 @@ class _Place:
                 "trial",
                 phase,
                 str(trial),
-                done=self.number,
-                total=self.total,
+                done=self.progress.done,
+                total=self.progress.total,
                 unit="trials",
                 detail={**known, **detail},
             )
         )
 
+    def watcher(self) -> Watcher:
+        """Tells what a trial does before it begins to measure; raises `Halted` in it where the campaign is to end."""
+        return Watcher(self.deploying, self.waiting)
+
+    def deploying(self, done: int, total: int) -> None:
+        """Tell how much of a file has reached the device."""
+        self._go_on()
+        phase: Phase = "end" if done >= total else "progress"
+        self.sink(Step("deploy", phase, str(self.trial), done=done, total=total, unit="bytes"))
+
     def waiting(self, reasons: Sequence[str], first: bool) -> None:
         """Tell what a trial waits for; nothing any more where there are no reasons."""
+        self._go_on()
         phase: Phase = "end" if not reasons else "begin" if first else "progress"
         self.sink(Step("gate", phase, str(self.trial), detail={"waiting": "; ".join(reasons)}))
+
+    def _go_on(self) -> None:
+        if self.progress.stop.is_set():
+            raise Halted
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What happens to trials that do not go as they should."""
+
+    retries: int
+    """Further attempts after a transient failure."""
+    steady_within: float | None = None
+    """Warm-ups of a cell that is steady already are left out: two in a row generated equally fast, to within this share."""
+    fail_fast: bool = False
+    """End the campaign at the first trial that fails for good."""
 
 
 def run_trials(
@@ -75,41 +129,46 @@ def run_trials(
     runs: Mapping[str, CellRun],
     sink: Sink,
     journal: Journal,
-    *,
-    retries: int,
-    steady_within: float | None = None,
-    fail_fast: bool = False,
+    rules: Rules,
+    progress: Progress,
 ) -> Tally:
-    """Run every trial that has no outcome yet; `runs` are by cell id, `retries` go to transient failures only.
-
-    Warm-ups of a cell that is steady already are left out: two in a row generated equally fast, to within this share.
+    """Run every trial that has no outcome yet, until `progress.stop` is set; `runs` are by cell id.
 
     Raises `StoreError` where records cannot be written, `RecordError` where an earlier one is damaged.
     """
     ok, earlier = 0, 0
     failed: list[tuple[Trial, str]] = []
     for number, trial in enumerate(trials):
+        if progress.stop.is_set():
+            return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
         folder = layout.trial_folder(campaign, trial)
         outcome = read_outcome(folder)
-        if outcome is None and trial.kind is Kind.warmup and is_steady(folder.parent, trial.index, steady_within):
+        if outcome is None and trial.kind is Kind.warmup and is_steady(folder.parent, trial.index, rules.steady_within):
+            progress.settle()
             continue
-        if outcome is None or _may_retry(outcome, retries):
-            place = _Place(sink, trial, number, len(trials))
-            outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, retries)
+        if outcome is None or _may_retry(outcome, rules.retries):
+            place = _Place(sink, trial, progress)
+            outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, rules.retries)
             journal.check()
+            if outcome is None:
+                return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
         else:
             earlier += 1
+        progress.settle()
         if outcome.state is TrialState.ok:
             ok += 1
             continue
         failed.append((trial, outcome.reason or "no reason given"))
-        if fail_fast:
-            return Tally(ok, tuple(failed), earlier, left=len(trials) - number - 1)
+        if rules.fail_fast:
+            progress.stop.set()
     return Tally(ok, tuple(failed), earlier)
 
 
-def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int) -> Outcome:
-    """Attempt a trial until it succeeds or may not be tried again; failed attempts are kept beside it."""
+def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int) -> Outcome | None:
+    """Attempt a trial until it succeeds or may not be tried again; failed attempts are kept beside it.
+
+    `None` where the campaign is to end: an attempt that was cut short by that never happened.
+    """
     while True:
         if outcome is not None:
             with held(), writing(folder.parent):
@@ -117,11 +176,18 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
         attempt = layout.attempts(folder) + 1
         place.tell("begin", attempt)
         try:
-            ended = run_trial(run, place.trial, attempt, folder, place.waiting)
+            ended = run_trial(run, place.trial, attempt, folder, place.watcher())
+        except Halted:
+            place.tell("fail", attempt, error="given up", discarded=True)
+            return None
         except BaseException as error:
             place.tell("fail", attempt, error=f"{type(error).__name__}: {error}", discarded=True)
             raise
         outcome = ended.outcome
+        if outcome.state is not TrialState.ok and place.progress.halted.is_set():
+            remove(folder)
+            place.tell("fail", attempt, error="given up", discarded=True)
+            return None
         retry = _may_retry(outcome, retries)
         if outcome.state is TrialState.ok:
             speeds = {name: ended.metrics[name] for name in _SHOWN if name in ended.metrics}

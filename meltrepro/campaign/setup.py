@@ -21,9 +21,12 @@ from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
 from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
+from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request
+from meltrepro.spec.targets import AndroidTarget
 from meltrepro.targets.base import RUNNER, SAMPLER, Target
+from meltrepro.targets.sources import calibrated
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Setup:
     """By workload: its prompts, so that the recorded manifest needs no other file."""
     meters: Mapping[str, FileMeter] = field(default_factory=dict)
     """External meters by target name."""
+    capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
+    """What is known of devices that were probed, by target name."""
     only: tuple[str, ...] = ()
     tracking: bool = True
 
@@ -57,7 +62,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
     manifest = setup.plan.manifest
     rate_hz = manifest.measure.sampling_hz
     used = {cell.target_name for cell in setup.plan.cells}
-    plans = {name: sampling_plan(setup.targets[name].sources(), rate_hz) for name in used if rate_hz > 0}
+    plans = {name: _sampling_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
     return {
         cell.id: CellRun(
             bundle=setup.artifacts[_bundle_id(cell)],
@@ -73,9 +78,15 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             idle_s=manifest.protocol.idle_s,
             sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
             meter=setup.meters.get(cell.target_name),
+            capabilities=setup.capabilities.get(cell.target_name),
         )
         for cell in setup.plan.cells
     }
+
+
+def _sampling_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
+    known = setup.capabilities.get(target)
+    return sampling_plan(calibrated(setup.targets[target].sources(), known.battery if known else None), rate_hz)
 
 
 def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> CampaignDocument:
@@ -179,6 +190,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
             f"protocol.{name}": getattr(protocol, name)
             for name in ("profile", "repetitions", "warmups", "order", "seed")
         },
+        **_asked_of(cell),
         "device.id": run.facts.id,
         "device.model": run.facts.model,
         "device.arch": run.facts.arch,
@@ -187,6 +199,15 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
         **{f"device.{name}": value for name, value in sorted(run.facts.facts.items())},
     }
     return {name: _scalar(value) for name, value in params.items()}
+
+
+def _asked_of(cell: Cell) -> dict[str, object]:
+    """How the device was to be while trials ran."""
+    if not isinstance(cell.target, AndroidTarget):
+        return {}
+    settings = cell.target.settings.model_dump(exclude_none=True, exclude_defaults=True)
+    cores = {"cores": cell.target.cores} if cell.target.cores else {}
+    return {f"settings.{name}": value for name, value in {**settings, **cores}.items()}
 
 
 def _scalar(value: object) -> str | int | float:

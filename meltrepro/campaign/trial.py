@@ -25,10 +25,11 @@ from meltrepro.measure.samples import read_samples
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
+from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Gates, Measure, Want
 from meltrepro.spec.record import Identities, Outcome, Request, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
-from meltrepro.targets.base import DeviceState, Target, TrialJob
+from meltrepro.targets.base import DeviceState, Progress, Target, TrialJob, silent
 
 _ROOM_BYTES = 64 << 10
 """With less room than this on its disk, a failed trial is the disk's fault."""
@@ -54,6 +55,17 @@ class CellRun:
     """The sampler's plan; `None` to sample nothing."""
     meter: FileMeter | None = None
     """What measures the device's power from outside."""
+    capabilities: Capabilities | None = None
+    """What the device lets be read and set, where it was probed."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Hears how far a trial is that has not begun to measure."""
+
+    deploying: Progress = silent
+    waiting: gates.Waiting = lambda reasons, first: None
+    """Hears which gates are closed, while any is."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +77,8 @@ class Attempt:
     """For those who watch; records hold none (docs/metrics.md)."""
 
 
-def run_trial(
-    run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: gates.Waiting = lambda reasons, first: None
-) -> Attempt:
-    """Run a trial into `folder`; a failed one is an outcome too. `waiting` hears which gates are closed, while any is.
+def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher = Watcher()) -> Attempt:
+    """Run a trial into `folder`; a failed one is an outcome too.
 
     Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
     `StoreError`, `KeyboardInterrupt`.
@@ -76,7 +86,7 @@ def run_trial(
     remove(folder)
     try:
         make_folder(folder)
-        ended = _attempt(run, trial, attempt, folder, waiting)
+        ended = _attempt(run, trial, attempt, folder, watcher)
         with held():
             write_bytes(folder / record.OUTCOME, record.outcome_bytes(ended.outcome))
         return ended
@@ -99,16 +109,18 @@ def read_outcome(folder: Path) -> Outcome | None:
         ) from error
 
 
-def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: gates.Waiting) -> Attempt:
+def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher) -> Attempt:
     request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
     job = TrialJob(run.bundle, run.model, request, folder, run.timeout_s)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
     states: list[DeviceState] = []
+    settings: Mapping[str, str] = {}
     metrics = Metrics({}, {})
     try:
-        run.target.deploy(run.bundle, run.model)
-        gates.wait(run.gates, run.target, run.facts.cores, waiting)
+        run.target.deploy(run.bundle, run.model, watcher.deploying)
+        settings = run.target.adjust()
+        gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting)
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)
         metering = run.meter.begin() if run.meter else None
@@ -140,7 +152,13 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, waiting: ga
     duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
-    digests = _seal(folder, {"facts": run.facts, **dict(zip(("before", "after"), states, strict=False))})
+    device = {
+        "facts": run.facts,
+        "capabilities": run.capabilities.model_dump(mode="json") if run.capabilities else None,
+        "settings": settings,
+        **dict(zip(("before", "after"), states, strict=False)),
+    }
+    digests = _seal(folder, device)
     outcome = Outcome(
         cell=trial.cell_id,
         repetition=trial.index,
@@ -182,7 +200,7 @@ def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) 
     return reasons
 
 
-def _seal(folder: Path, device: Mapping[str, DeviceFacts | DeviceState]) -> dict[str, str]:
+def _seal(folder: Path, device: Mapping[str, object]) -> dict[str, str]:
     """Bring everything but the outcome to disk, so that an outcome never survives what it stands for.
 
     Returns the sha256 of the files of the record by name.

@@ -87,6 +87,7 @@ def prepare(
     from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.setup import Setup
+    from meltrepro.spec import capabilities
     from meltrepro.spec.lock import dump_lock
     from meltrepro.spec.prompts import load_conversations
     from meltrepro.targets.registry import open_targets, probe
@@ -101,12 +102,14 @@ def prepare(
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
     targets = open_targets(loaded.manifest, session.settings, engine)
+    devices = probe(targets)
+    known = {name: capabilities.load(session.settings.home, facts.id) for name, facts in devices.items()}
     return Setup(
         plan=plan,
         artifacts=built.artifacts,
         requests=requests,
         targets=targets,
-        devices=probe(targets),
+        devices=devices,
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(session.completed(built.lock).narrowed(built.artifacts, recipes)),
         builds=_kept_files(built, session.workshop.store),
@@ -115,6 +118,7 @@ def prepare(
             for name, target in loaded.manifest.targets.items()
             if target.meter is not None
         },
+        capabilities={name: report for name, report in known.items() if report is not None},
         conversations=conversations,
         only=only,
         tracking=tracked,

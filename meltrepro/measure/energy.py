@@ -28,7 +28,9 @@ MOST_A = 500.0
 """The same for a current."""
 LEAST_W = 0.01
 """No device that computes draws less at its most; a smaller value has another unit."""
-_BATTERY = "battery."
+RAW = "raw"
+"""Unit of channels whose unit nobody knows."""
+_BATTERY, _SUPPLY = "battery.", "supply."
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
 """Of a device's own battery; a meter may watch the mains, or one rail of a chip."""
 
@@ -54,10 +56,11 @@ def supply_of(recording: Recording) -> Supply:
     """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
     current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
     power = _rails(recording)
+    external = _external_supply(recording)
     drawn = _first(recording, CHARGE, "counter")
-    amperes = positive(current) if current else None
+    amperes = positive(current) if current and not (external and _of_battery(current)) else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
-    if power is not None:
+    if power is not None and not (external and _of_battery(power)):
         return Supply("power", _plausible(positive(power)), None, amperes, coulombs)
     counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
     packages = [s for s in counters if s.channel.name != PLATFORM]
@@ -67,7 +70,28 @@ def supply_of(recording: Recording) -> Supply:
         return Supply("energy-counter", None, joules, amperes, coulombs)
     if amperes is not None and voltage is not None:
         return Supply("current-and-voltage", _product(amperes, voltage), None, amperes, coulombs)
+    if external and any(source is not None and _of_battery(source) for source in (power, current)):
+        raise Unavailable(
+            Why.external_power,
+            f"the device was on external power ({external}), so that its battery does not tell what it draws",
+        )
+    unknown = next((s.channel.name for s in recording.series if s.channel.unit == RAW and s.t_ns), None)
+    if unknown is not None:
+        raise Unavailable(
+            Why.not_calibrated,
+            f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe TARGET",
+        )
     raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
+
+
+def _of_battery(series: Series) -> bool:
+    return series.channel.name.startswith(_BATTERY)
+
+
+def _external_supply(recording: Recording) -> str | None:
+    """What fed the device besides its battery at any time of the recording."""
+    supplies = (s for s in recording.series if s.channel.name.startswith(_SUPPLY) and any(s.values))
+    return next((s.channel.name for s in supplies), None)
 
 
 def _first(recording: Recording, unit: str, kind: Kind) -> Series | None:

@@ -48,6 +48,8 @@ class Why(StrEnum):
     bad_counter = "bad_counter"
     no_tokens = "no_tokens"
     no_time = "no_time"
+    external_power = "external_power"
+    not_calibrated = "not_calibrated"
 
 
 class Unavailable(Exception):

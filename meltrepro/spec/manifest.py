@@ -194,6 +194,9 @@ class Gates(Strict):
     governor: str | None = Field(None, min_length=1, description="CPU frequency governor that every CPU must have.")
     battery_percent: float | None = Field(None, ge=0, le=100, description="Lowest charge of the battery.")
     charging: bool | None = Field(None, description="Whether the battery must be charging, or must not.")
+    thermal_status: int | None = Field(
+        None, ge=0, le=6, description="Most that Android may throttle because of heat: 0 not at all, 3 severely."
+    )
     timeout_s: float = Field(900, gt=0, le=86400, description="A trial whose gates stay closed for longer fails.")
     poll_s: float = Field(1, gt=0, le=60, description="Time between two looks.")
 
@@ -239,6 +242,10 @@ class Protocol(Strict):
     seed: int = Field(1, ge=0, lt=2**32, description="Seed of sampling and of the order.")
     timeout_s: float = Field(3600, gt=0, description="A trial that takes longer is stopped and fails.")
     retries: int = Field(1, ge=0, le=10, description="Further attempts at a trial that failed for a transient reason.")
+    parallel: bool = Field(
+        True,
+        description="Measure different devices at the same time. This machine and its virtual devices wait for each other.",
+    )
     turn_pause_s: float = Field(0, ge=0, le=3600, description="Idle time between two turns of a conversation.")
     conversation_pause_s: float = Field(0, ge=0, le=3600, description="Idle time between two conversations of a trial.")
     idle_s: float = Field(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from meltrepro.spec.base import Name, Strict
 from meltrepro.spec.meters import Meter
+
+Cores = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$")]
 
 
 class _Target(Strict):
@@ -31,6 +33,19 @@ class HostTarget(_Target):
     )
 
 
+class AndroidSettings(Strict):
+    """Settings of a phone that hold while trials run, and are put back afterwards; what is absent is left alone."""
+
+    screen: Literal["on", "off"] | None = Field(None, description="Whether the screen is lit.")
+    brightness: int | None = Field(None, ge=0, le=255, description="Brightness of the screen, without adaptation.")
+    airplane_mode: bool | None = Field(None, description="All radios off; refused on a wireless link (Android 11).")
+    stay_awake: bool | None = Field(None, description="Whether the screen stays on while power is plugged in.")
+    battery_saver: bool | None = Field(None, description="Whether Android saves power.")
+    kill_background_apps: bool = Field(
+        False, description="End the apps that Android may end at any time; nothing brings them back."
+    )
+
+
 class AndroidTarget(_Target):
     """An Android device behind an adb server (docs/devices/android.md)."""
 
@@ -43,6 +58,11 @@ class AndroidTarget(_Target):
         "/data/local/tmp/meltrepro",
         pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
         description="Folder on the device for everything that trials need; must allow to run programs.",
+    )
+    settings: AndroidSettings = AndroidSettings()
+    cores: Cores | None = Field(
+        None,
+        description="CPUs that the runner may use, as Linux lists them: 4-7, or 0,4-5. It is seen to that it does.",
     )
     reconnect_s: float = Field(
         60, ge=0, le=3600, description="How long a device that went away is waited for before a trial fails."

@@ -18,12 +18,14 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec.targets import AndroidTarget
+from meltrepro.targets import android_feed as feed
 from meltrepro.targets import linux
 from meltrepro.targets.adb import AdbLink, Server
+from meltrepro.targets.android_controls import CONTROLS, wanted
 from meltrepro.targets.base import Battery, DeviceState, Source
-from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.remote import RemoteTarget, Wishes
 from meltrepro.targets.shell import Shell
-from meltrepro.targets.sources import linux_sources
+from meltrepro.targets.sources import linux_sources, raw
 
 ROOT = "/data/local/tmp/meltrepro"
 """The one place where every Android lets the shell user both write and run programs."""
@@ -39,8 +41,8 @@ _PROPERTIES = {
     "abi": "ro.product.cpu.abi",
 }
 """Facts worth keeping, by the property that tells them."""
-_DRAWN = ("battery.current", "battery.power", "battery.charge")
-"""Sources that tell what a device draws as long as nothing else feeds it."""
+_MAKERS = ("battery.current", "battery.power", "battery.voltage")
+"""Sources whose unit and sign are as the maker likes them."""
 _VIRTUAL = ("ro.meltrepro.virtual", "ro.boot.qemu", "ro.kernel.qemu")
 _CHARGING, _FULL = 2, 5
 """BatteryManager.BATTERY_STATUS_*."""
@@ -53,7 +55,20 @@ _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
     server, serial = _place(entry, settings)
-    return RemoteTarget(Shell(AdbLink(server, serial)), Android(), entry.root, reconnect_s=entry.reconnect_s)
+    kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
+    return RemoteTarget(
+        Shell(AdbLink(server, serial)),
+        Android(),
+        entry.root,
+        reconnect_s=entry.reconnect_s,
+        wishes=Wishes(wanted(entry.settings), kill, entry.cores),
+        wireless=entry.lab is None and is_wireless(serial),
+    )
+
+
+def is_wireless(serial: str | None) -> bool:
+    """Whether adb reaches a device over the network, as its serial shows."""
+    return serial is not None and (":" in serial or "._adb-tls-connect._tcp" in serial)
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,8 @@ def _place(entry: AndroidTarget, settings: Settings) -> tuple[Server, str | None
 class Android:
     """The platform of phones and tablets."""
 
+    controls = CONTROLS
+
     def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
         """What the device is; its serial number leaves it as a digest only."""
         properties = parse_properties(shell.expect(shell.run(["getprop"]), "read its properties").text)
@@ -114,7 +131,8 @@ class Android:
     def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
         """Battery and temperatures by the services of Android, which every app may ask; sysfs is often closed."""
         battery = parse_battery(shell.run(["dumpsys", "battery"]).text)
-        sensors = parse_thermal(shell.run(["dumpsys", "thermalservice"]).text)
+        thermal = shell.run(["dumpsys", "thermalservice"]).text
+        sensors, status = parse_thermal(thermal), parse_thermal_status(thermal)
         temperatures = {**state.temperatures_c, **sensors}
         missing = dict(state.unavailable)
         if battery is not None:
@@ -123,17 +141,29 @@ class Android:
                 temperatures["battery"] = battery.temperature_c
         if temperatures:
             missing.pop("temperatures_c", None)
-        merged = _merged(battery, state.battery)
-        return replace(state, battery=merged, temperatures_c=temperatures, unavailable=missing)
+        missing.pop("thermal_status", None)
+        if status is None:
+            missing["thermal_status"] = "dumpsys thermalservice does not tell it"
+        return replace(
+            state,
+            battery=_merged(battery, state.battery),
+            temperatures_c=temperatures,
+            thermal_status=status,
+            unavailable=missing,
+        )
 
-    def sources(self, shell: Shell, tree: Path) -> Sequence[Source]:
-        """What the kernel lets the shell user read.
+    def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
+        """What the kernel lets the shell user read, completed by what the battery's service says."""
+        shown = [raw(source) if source.name in _MAKERS else source for source in linux_sources(tree)]
+        kinds = {source.name.partition(".")[0] for source in shown}
+        if {"battery", "supply"} <= kinds:
+            return shown
+        said = feed.sources(shell.run(["dumpsys", "battery"]).text, root)
+        return [*shown, *(source for source in said if source.name.partition(".")[0] not in kinds)]
 
-        While a phone is on a charger its battery's current is not what the phone draws, so that it is left out.
-        """
-        battery = _merged(parse_battery(shell.run(["dumpsys", "battery"]).text), linux.battery(tree))
-        charging = battery is not None and battery.charging
-        return [source for source in linux_sources(tree) if not (charging and source.name in _DRAWN)]
+    def feeder(self, sources: Sequence[Source]) -> str | None:
+        """The script that writes what some of these sources are in, if any is."""
+        return feed.SCRIPT if any(source.path.endswith(feed.FILE) for source in sources) else None
 
 
 def parse_properties(text: str) -> Mapping[str, str]:

@@ -24,6 +24,8 @@ from meltrepro.spec.record import Request
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
+RAW = "raw"
+"""Unit of a channel whose numbers are its driver's, of unknown unit and sign."""
 PROCESS = "{pid}"
 """Stands in the path of a source for the process that is watched."""
 
@@ -67,6 +69,8 @@ class DeviceState:
     """Time that all CPUs together have had nothing to do, since boot."""
     memory_available_bytes: int | None = None
     battery: Battery | None = None
+    thermal_status: int | None = None
+    """How far Android throttles because of heat: 0 (not at all) to 6 (about to switch off)."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Field name -> why it cannot be read."""
 
@@ -85,11 +89,25 @@ class Source:
     index: int = 0
     """How many numbers come before it."""
     scale: float = 1.0
-    """Unit of the source in units of the channel."""
+    """Unit of the source in units of the channel. A channel of unit `raw` has the numbers of its driver, whose unit and sign
+    nobody knows."""
     refresh_s: float | None = None
     """How often there is a new value; asked more often, the sampler would read the same one again."""
     wraps_at: float | None = None
     """Of a counter: where it starts again, in units of the channel."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A control of a device that was tried out."""
+
+    name: str
+    before: str | None
+    """How it was; `None` where the device does not tell."""
+    set_to: str | None
+    """What it was set to, read back and put back again; `None` where that did not work."""
+    why: str = ""
+    """What went wrong."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,24 @@ class Target(Protocol):
         Comes before `state`, `clock_ns` and everything below. Raises `TargetLost` (the next call goes on where this one
         broke off), `TargetError` where the device has no room or stores other bytes than it was sent.
         """
+        ...
+
+    def adjust(self) -> Mapping[str, str]:
+        """Make the settings hold that the target's entry asks for; how they were is kept on the device first.
+
+        Returns them by name. Raises `TargetError` where one cannot be set, `TargetLost`.
+        """
+        ...
+
+    def restore(self) -> Mapping[str, str]:
+        """Put back every setting that an `adjust` has changed, also that of a campaign that was killed.
+
+        Returns them by name. Raises `TargetError` where one cannot be put back, `TargetLost`.
+        """
+        ...
+
+    def try_out(self) -> Sequence[Tried]:
+        """Set each control to another value, read it back and restore it; raises `TargetLost`."""
         ...
 
     def run_trial(self, job: TrialJob) -> TrialResult:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meltrepro.build.model import Artifact, Engine, Execution, Exit
@@ -19,7 +19,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets import linux, process
-from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, silent
+from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
 from meltrepro.targets.lock import lock_path
 from meltrepro.targets.sources import cgroup_sources, linux_sources
 
@@ -85,6 +85,18 @@ class HostTarget:
 
     def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
         """Nothing: everything is where it was built."""
+
+    def adjust(self) -> Mapping[str, str]:
+        """Nothing: this machine is its users' own, who set it as they like and ask for it by gates."""
+        return {}
+
+    def restore(self) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
+    def try_out(self) -> Sequence[Tried]:
+        """Nothing."""
+        return ()
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""

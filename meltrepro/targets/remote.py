@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,8 +16,20 @@ from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
-from meltrepro.targets import linux
-from meltrepro.targets.base import AGENT, RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, silent
+from meltrepro.targets import affinity, linux
+from meltrepro.targets.base import (
+    AGENT,
+    RUNNER,
+    SAMPLER,
+    DeviceState,
+    Progress,
+    Source,
+    TrialJob,
+    TrialResult,
+    Tried,
+    silent,
+)
+from meltrepro.targets.controls import Control, Controls
 from meltrepro.targets.depot import Depot
 from meltrepro.targets.jobs import Ended, Job, Jobs, JobVanished
 from meltrepro.targets.shell import Running, Shell
@@ -31,6 +44,11 @@ T = TypeVar("T")
 class Platform(Protocol):
     """What one kind of device does in its own way. `tree` is a snapshot of its files (snapshot.py)."""
 
+    @property
+    def controls(self) -> Sequence[Control]:
+        """The settings that can be changed and put back."""
+        ...
+
     def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
         """What the device is."""
         ...
@@ -39,24 +57,56 @@ class Platform(Protocol):
         """A state as /proc and /sys show it, completed by what the device has other ways to tell."""
         ...
 
-    def sources(self, shell: Shell, tree: Path) -> Sequence[Source]:
+    def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
         """What a sampler can read."""
         ...
+
+    def feeder(self, sources: Sequence[Source]) -> str | None:
+        """A script that, while it runs, writes into the folder which is its argument what some of these sources read;
+        `None` where none needs it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a device is to be while trials run."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Values of the platform's controls, in the order in which they are set."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What is done before each trial and cannot be put back, by what records call it."""
+    cores: str | None = None
+    """CPUs that the runner may use, as Linux lists them."""
 
 
 class RemoteTarget:
     """Runs trials on a device behind a link, in a folder `root` there."""
 
-    def __init__(self, shell: Shell, platform: Platform, root: str, *, reconnect_s: float = 60.0) -> None:
-        """`reconnect_s` is how long a device that went away is waited for, in the middle of a trial too."""
+    def __init__(
+        self,
+        shell: Shell,
+        platform: Platform,
+        root: str,
+        *,
+        reconnect_s: float = 60.0,
+        wishes: Wishes = Wishes(),
+        wireless: bool = False,
+    ) -> None:
+        """`reconnect_s` is how long a device that went away is waited for, in the middle of a trial too.
+
+        `wireless` is for devices that some of their own settings could cut off.
+        """
         self._shell = shell
         self._platform = platform
         self._root = root
         self._reconnect_s = reconnect_s
+        self._wishes = wishes
+        self._controls = Controls(shell, platform.controls, f"{root}/settings.json", wireless=wireless)
         self._depot = Depot(shell, root)
         self._jobs = Jobs(shell, root)
         self._agent: str | None = None
         self._clock: Running | None = None
+        self._feeder: str | None = None
 
     def identify(self) -> DeviceFacts:
         """What the device is; raises `TargetError`, `TargetLost`."""
@@ -87,6 +137,25 @@ class RemoteTarget:
                 self._patiently(partial(self._depot.deploy, local, digest, progress))
         self._agent = self._program(bundle, AGENT)
 
+    def adjust(self) -> Mapping[str, str]:
+        """Make the settings hold that are wanted; raises `TargetError`, `TargetLost`."""
+        wishes = self._wishes
+        self._patiently(partial(self._controls.adjust, wishes.settings))
+        for what, argv in wishes.commands.items():
+            reply = self._patiently(partial(self._shell.run, argv))
+            self._shell.expect(reply, f"do what is wanted: {what}")
+        done = dict.fromkeys(wishes.commands, "done")
+        return {**wishes.settings, **done, **({"cores": wishes.cores} if wishes.cores else {})}
+
+    def restore(self) -> Mapping[str, str]:
+        """Put back every setting that was changed; raises `TargetError`, `TargetLost`."""
+        return self._patiently(self._controls.restore)
+
+    def try_out(self) -> Sequence[Tried]:
+        """Set each control to another value and back, and see whether a program can be kept to one CPU."""
+        tried = self._patiently(self._controls.try_out)
+        return (*tried, self._patiently(partial(affinity.try_out, self._shell)))
+
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial detached on the device, waiting for it across lost links.
 
@@ -102,8 +171,11 @@ class RemoteTarget:
             except OSError as error:
                 raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
             self._patiently(partial(there.write, record.REQUEST, text.encode()))
-            argv = [f"{there.path}/melt-runner", *(f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))]
+            files = (f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))
+            argv = [*self._confining(), f"{there.path}/melt-runner", *files]
             self._patiently(partial(there.start, argv, job.timeout_s))
+            if self._wishes.cores is not None:
+                self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores))
             ended = self._until_ended(there)
             for name in (record.EVENTS, record.STDOUT, record.STDERR):
                 self._patiently(partial(there.fetch, name, job.folder / name))
@@ -112,7 +184,9 @@ class RemoteTarget:
     def sources(self) -> Sequence[Source]:
         """What the sampler can read on the device; raises `TargetLost`."""
         with snapshot(self._shell) as tree:
-            return tuple(self._platform.sources(self._shell, tree))
+            found = tuple(self._platform.sources(self._shell, tree, self._root))
+        self._feeder = self._platform.feeder(found)
+        return found
 
     @contextlib.contextmanager
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
@@ -122,7 +196,7 @@ class RemoteTarget:
             (folder / record.SAMPLING).write_bytes(plan)
         except OSError as error:
             raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
-        with self._job("sampler", bundle, {"melt-sampler": sampler}) as there:
+        with self._fed(bundle), self._job("sampler", bundle, {"melt-sampler": sampler}) as there:
             self._patiently(partial(there.write, record.SAMPLING, plan))
             files = (f"{there.path}/{name}" for name in (record.SAMPLING, record.SAMPLES))
             argv = [f"{there.path}/melt-sampler", *files]
@@ -131,6 +205,26 @@ class RemoteTarget:
             self._patiently(there.stop)
             self._patiently(partial(there.fetch, record.SAMPLES, folder / record.SAMPLES))
             self._patiently(partial(there.fetch, record.STDERR, folder / record.SAMPLER_LOG))
+
+    @contextlib.contextmanager
+    def _fed(self, bundle: Artifact) -> Iterator[None]:
+        """Keep the platform's feeder running on the device, where sources need one."""
+        if self._feeder is None:
+            yield
+            return
+        folder = f"{self._root}/feed"
+        with self._job("feeder", bundle, {}) as there:
+            self._patiently(partial(there.write, "feed.sh", self._feeder.encode()))
+            shell = self._shell.expect(self._shell.script("command -v sh"), "find its shell").text
+            self._patiently(partial(there.start, [shell, f"{there.path}/feed.sh", folder], _LONGEST_SAMPLING_S))
+            try:
+                yield
+            finally:
+                with (
+                    held(),
+                    contextlib.suppress(TargetError),
+                ):  # numbers of an earlier trial must not be taken for new ones
+                    self._shell.run(["rm", "-rf", folder])
 
     def stop_strays(self) -> int:
         """Stop every job, and remove those of a campaign that was killed."""
@@ -158,6 +252,10 @@ class RemoteTarget:
                     f"{self._shell.link.name}: the device was rebooted in the middle of a trial"
                 ) from error
             raise
+
+    def _confining(self) -> Sequence[str]:
+        cores = self._wishes.cores
+        return [] if cores is None else self._patiently(partial(affinity.confining, self._shell, cores))
 
     def _boot_id(self) -> str:
         return self._shell.run(["cat", "/proc/sys/kernel/random/boot_id"]).text

@@ -5,10 +5,12 @@ Only what is there when a campaign begins is listed. Names are `quantity.part`; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from meltrepro.targets.base import PROCESS, Source
+from meltrepro.spec.capabilities import BatteryReport
+from meltrepro.targets.base import PROCESS, RAW, Source
 from meltrepro.targets.linux import integer, read
 
 _SLOW_S = 1.0
@@ -19,7 +21,10 @@ def linux_sources(root: Path) -> tuple[Source, ...]:
     """The sources of a machine whose file system has this root."""
     return tuple(
         source
-        for find in (_process, _memory, _cpu, _pressure, _temperatures, _throttling, _frequencies, _energy, _battery)
+        for find in (
+            *(_process, _memory, _cpu, _pressure, _temperatures, _throttling, _frequencies, _energy),
+            *(_supplies, _battery),
+        )
         for source in find(root)
     )
 
@@ -96,6 +101,31 @@ def _energy(root: Path) -> Iterator[Source]:
         if integer(zone) is not None and largest and (name.startswith("package") or name == "psys"):
             wraps_at = (largest + 1) * 1e-6
             yield Source(f"energy.{name}", "J", "counter", _below(root, zone), scale=1e-6, wraps_at=wraps_at)
+
+
+def raw(source: Source) -> Source:
+    """The same source in the numbers of its driver."""
+    return replace(source, unit=RAW, scale=1.0)
+
+
+def calibrated(sources: Sequence[Source], battery: BatteryReport | None) -> tuple[Source, ...]:
+    """Sources whose raw numbers are known for what they are, where the device's report says it."""
+    known = {}
+    if battery is not None and battery.calibrated:
+        known = {"battery.current": ("A", battery.current_a), "battery.voltage": ("V", battery.voltage_v)}
+    found = []
+    for source in sources:
+        unit, scale = known.get(source.name, ("", None))
+        mended = source.unit == RAW and scale is not None
+        found.append(replace(source, unit=unit, scale=scale) if mended and scale is not None else source)
+    return tuple(found)
+
+
+def _supplies(root: Path) -> Iterator[Source]:
+    """Whether a machine with a battery is on external power, supply by supply."""
+    for online in sorted(root.glob("sys/class/power_supply/*/online")):
+        if read(online.parent / "type") != "Battery" and integer(online) is not None:
+            yield _sensor(root, f"supply.{online.parent.name}", "1", online, 1.0)
 
 
 def _battery(root: Path) -> Iterator[Source]:

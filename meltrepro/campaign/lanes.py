@@ -1,0 +1,50 @@
+"""Several devices at once: a lane for each, in which trials run one after the other.
+
+This machine and the virtual devices that it runs share one lane: they would take each other's CPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from meltrepro.campaign.schedule import Trial
+from meltrepro.campaign.trial import CellRun
+
+_HERE = "this machine"
+_AGAIN_S = 1.0
+L = TypeVar("L")
+R = TypeVar("R")
+
+
+def lanes_of(trials: Sequence[Trial], runs: Mapping[str, CellRun]) -> list[list[Trial]]:
+    """The trials of each lane, in the order of the schedule; `runs` are by cell id."""
+    lanes: dict[str, list[Trial]] = {}
+    for trial in trials:
+        facts = runs[trial.cell_id].facts
+        key = _HERE if facts.virtual or facts.kind == "host" else facts.id
+        lanes.setdefault(key, []).append(trial)
+    return list(lanes.values())
+
+
+def run_lanes(lanes: Sequence[L], run: Callable[[L], R], halt: Callable[[], object]) -> list[R]:
+    """Run every lane to its end, at the same time where there are several, and return what each returned.
+
+    Where one raises, or somebody interrupts, `halt`, which ends what runs on the devices, is called until all lanes have
+    come to their end; then it is raised again.
+    """
+    if len(lanes) == 1:
+        return [run(lanes[0])]
+    with ThreadPoolExecutor(len(lanes), thread_name_prefix="lane") as pool:
+        futures: list[Future[R]] = []
+        try:
+            futures += [pool.submit(run, lane) for lane in lanes]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            halt()
+            while wait(futures, timeout=_AGAIN_S).not_done:
+                halt()
+            raise
