@@ -139,7 +139,7 @@ def _restoring(targets: Iterable[tuple[str, Target]], sink: Sink) -> Iterator[No
                 try:
                     target.restore()
                 except TargetError as error:
-                    detail = {"error": error.message, "next": f"meltrepro devices restore SPEC {name}"}
+                    detail = {"error": error.message, "next": "meltrepro devices restore"}
                     sink(Step("restore", "fail", name, detail=detail))
 
 

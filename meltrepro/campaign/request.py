@@ -12,6 +12,7 @@ from meltrepro.spec.loader import LoadedManifest, problem_at
 from meltrepro.spec.manifest import Protocol
 from meltrepro.spec.meters import Meter
 from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.spec.targets import usable_cores
 
 Conversations = Sequence[Sequence[str]]
 
@@ -47,7 +48,7 @@ def make_requests(
         cell.id: _request(
             cell,
             rendered[cell.model.chat_template, cell.workload_name],
-            threads=cell.target.threads or devices[cell.target_name].cores,
+            threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
             protocol=plan.manifest.protocol,
             meter=cell.target.meter,
         )

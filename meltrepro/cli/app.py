@@ -58,7 +58,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("trace", "Write trials as Perfetto traces."),
         _command("replay", "Repeat a campaign; say whether it reproduces."),
         _command("bundle", "Pack, verify and import campaigns as one file.", "app"),
-        _command("devices", "Say what is attached and in which state."),
+        _command("devices", "Say what is attached and in which state; probe it.", "app"),
         _command("lab", "Start and stop virtual devices.", "app"),
         _command("gc", "Free space in the store."),
         _command("doctor", "Say what this machine has and what is missing."),

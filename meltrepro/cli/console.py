@@ -18,6 +18,7 @@ _TRIAL = "trial"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 """What could steer a terminal; a device or a program may have written it."""
 _REDRAW_NS = 100_000_000
+_WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
 """Steps that took less are not worth a line on a terminal."""
 
@@ -68,6 +69,10 @@ def _describe(step: Step) -> str | None:
             return f"{what}: waiting: {detail.get('waiting')}"
         case "gate", "end":
             return f"{what}: open"
+        case "deploy", "end":
+            return f"{what}: {amount(step)}" if (step.total or 0) >= _WORTH_A_LINE_BYTES else None
+        case "restore", "fail":
+            return f"the settings of {subject} are not put back: {detail.get('error')}; later: {detail.get('next')}"
         case "artifact", "note" if detail.get("reused"):
             return f"reused {subject}"
         case _, "begin":

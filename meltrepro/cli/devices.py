@@ -1,17 +1,37 @@
-"""`meltrepro devices`: what is attached, in which state, and what to do about it."""
+"""`meltrepro devices`: what is attached and in which state; `probe`, `restore` and `clean` act on one of them."""
 
 from __future__ import annotations
 
 import json as json_module
+import time
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import MeltreproError
+from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec.targets import AndroidTarget, HostTarget
+
+if TYPE_CHECKING:
+    from meltrepro.settings import Settings
+    from meltrepro.spec.capabilities import BatteryReport, Capabilities
+    from meltrepro.targets.base import Target
+    from meltrepro.targets.remote import RemoteTarget
+
+app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+DeviceArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Serial as `meltrepro devices` shows it, name of a lab's device, or host; the only one attached."
+    ),
+]
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="Folder on the device, where the manifest's target names another one.")
+]
 
 
 @dataclass(frozen=True)
@@ -25,8 +45,11 @@ class Row:
     todo: str | None
 
 
-def command(json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+@app.callback(invoke_without_command=True)
+def command(context: typer.Context, json: JsonOption = False) -> None:
     """Say what is attached, in which state it is, and what to do about it."""
+    if context.invoked_subcommand is not None:
+        return
     from meltrepro.targets import registry
 
     settings = settings_module.load()
@@ -42,6 +65,132 @@ def command(json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
             typer.echo(f"{'':10}{'':{width}}{row.todo}")
     if not any(row.kind == "android" for row in rows):
         typer.echo("no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)")
+
+
+@app.command()
+def probe(
+    device: DeviceArgument = None,
+    root: RootOption = None,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=3600, help="How long to discharge its battery for calibration; 0: not at all.")
+    ] = 60,
+    json: JsonOption = False,
+) -> None:
+    """Find out what a device lets be read and set; the report goes into every record of it.
+
+    Each setting is set to another value, read back, and put back. The battery's current is compared with its counter of
+    charge while all CPUs are busy: unplug the device for that (wireless adb), else its energy is not published.
+    """
+    from meltrepro.spec import capabilities
+    from meltrepro.spec.capabilities import Capabilities, ControlReport
+    from meltrepro.store.atomic import write_bytes
+    from meltrepro.targets import lock, registry
+
+    settings = settings_module.load()
+    entry = _entry(device, root, settings)
+    target = registry.open_target(entry, settings)
+    facts = target.identify()
+    with lock.hold(lock.lock_path(settings.run, facts.id), "devices probe"):
+        target.restore()
+        tried = target.try_out()
+        report = Capabilities(
+            device=facts.id,
+            system=facts.facts.get("build", facts.facts.get("kernel", "")),
+            probed_wall_ns=time.time_ns(),
+            controls=[
+                ControlReport(
+                    name=each.name, works=each.set_to is not None, before=each.before, set_to=each.set_to, why=each.why
+                )
+                for each in tried
+            ],
+            sources=sorted(source.name for source in target.sources()),
+            battery=_battery(entry, settings, seconds) if isinstance(entry, AndroidTarget) and seconds else None,
+        )
+        path = capabilities.path_of(settings.home, facts.id)
+        write_bytes(path, (report.model_dump_json(indent=1) + "\n").encode())
+    if json:
+        typer.echo(report.model_dump_json(indent=1))
+    else:
+        _show(facts, report)
+        typer.echo(f"report: {path}")
+
+
+@app.command()
+def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
+    """End what a killed campaign left running on a device, and put back the settings that it changed."""
+    from meltrepro.targets import lock, registry
+
+    settings = settings_module.load()
+    target = registry.open_target(_entry(device, root, settings), settings)
+    with lock.hold(lock.lock_path(settings.run, target.identify().id), "devices restore"):
+        strays, restored = target.stop_strays(), target.restore()
+    typer.echo(f"{strays} programs were stopped" if strays else "nothing was running")
+    for name, value in restored.items():
+        typer.echo(f"{name} is {value} again")
+    if not restored:
+        typer.echo("no setting was to be put back")
+
+
+@app.command()
+def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
+    """Remove everything that was deployed to a device; the next campaign sends what it needs."""
+    from meltrepro.plan.estimate import readable
+    from meltrepro.targets import lock
+
+    settings = settings_module.load()
+    target = _remote(_entry(device, root, settings), settings)
+    with lock.hold(lock.lock_path(settings.run, target.identify().id), "devices clean"):
+        typer.echo(f"{readable(target.clean())} freed")
+
+
+def _entry(device: str | None, root: str | None, settings: Settings) -> AndroidTarget | HostTarget:
+    """The device that is meant, as a manifest would name it."""
+    from meltrepro.targets.android import lab_devices
+
+    if device == "host":
+        return HostTarget(sandbox="bare")
+    running = {each.name: each for each in lab_devices(settings)}
+    lab = next((each.name for each in running.values() if device in (each.name, each.serial)), None)
+    place = {"lab": lab} if lab else {"serial": device}
+    return AndroidTarget.model_validate({"kind": "android", **place, **({"root": root} if root else {})})
+
+
+def _remote(entry: AndroidTarget | HostTarget, settings: Settings) -> RemoteTarget:
+    from meltrepro.targets import registry
+    from meltrepro.targets.remote import RemoteTarget
+
+    target: Target = registry.open_target(entry, settings)
+    if not isinstance(target, RemoteTarget):
+        raise TargetError("nothing is deployed to this machine", hint="free space in the store with: meltrepro gc")
+    return target
+
+
+def _battery(entry: AndroidTarget, settings: Settings, seconds: float) -> BatteryReport:
+    from meltrepro.cli.console import console
+    from meltrepro.measure.calibration import calibrate
+    from meltrepro.steps import Step
+    from meltrepro.targets.android import open_shell
+    from meltrepro.targets.android_battery import discharge
+
+    with console(quiet=False) as sink:
+        readings = discharge(
+            open_shell(entry, settings),
+            seconds,
+            lambda done_s: sink(Step("calibrate", "progress", "battery", done=done_s, total=seconds, unit="s")),
+        )
+    return calibrate(readings)
+
+
+def _show(facts: DeviceFacts, report: Capabilities) -> None:
+    typer.echo(_describe(facts))
+    for control in report.controls:
+        how = f"works (was {control.before}, was set to {control.set_to} and back)" if control.works else control.why
+        typer.echo(f"  {control.name:18}{how}")
+    typer.echo(f"  {'sampled':18}{', '.join(report.sources)}")
+    battery = report.battery
+    if battery is not None:
+        unit = f"one unit of its current is {battery.current_a:+g} A" if battery.calibrated else battery.why
+        typer.echo(f"  {'battery':18}{'calibrated: ' if battery.calibrated else 'not calibrated: '}{unit}")
 
 
 def _phones() -> list[Row]:

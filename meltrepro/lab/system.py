@@ -23,7 +23,7 @@ PACKAGES = base.Flavour("extract", ("adbd", "mksh", "toybox"), "arm64")
 _NEEDED = {EMULATOR: "qemu-user-static", "ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux"}
 """Programs and the packages that have them."""
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
-_SERVICES = ("getprop", "dumpsys")
+_SERVICES = ("getprop", "dumpsys", "settings", "cmd", "input", "am")
 
 
 def phone_root(store: Store, folder: Path, sink: Sink) -> Path:

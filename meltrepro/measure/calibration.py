@@ -7,31 +7,18 @@ be what the counter loses. The ratio of the two is near a power of ten, which is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from meltrepro.spec.capabilities import BatteryReport
+from meltrepro.targets.android_battery import Reading
 
 UNITS_A = (1e-6, 1e-3, 1e-4, 1.0)
 """Units that drivers were seen to use or could: uA, mA, 0.1 mA, A."""
 _TOLERANCE = 2.0
 """The ratio may be off by this factor: counters of charge move in coarse steps."""
 _LEAST_STEPS = 3
-_VOLTS = ((1e-6, 2.5e6, 6e7), (1e-3, 2500, 6e4), (1.0, 2.5, 60))
+_VOLTS = ((1e-6, 2.5e6, 6e7), (1e-3, 2500, 6e4))
 """Units of a voltage, each with the raw values that a battery can have in it."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One look at a battery, in the device's own numbers."""
-
-    t_s: float
-    """By a clock of the device."""
-    current: int | None
-    """`None` where it is not shown."""
-    charge_uah: int | None
-    voltage: int | None
-    charging: bool
 
 
 def calibrate(readings: Sequence[Reading]) -> BatteryReport:
@@ -54,7 +41,9 @@ def calibrate(readings: Sequence[Reading]) -> BatteryReport:
         return refused("the device does not show a counter of charge to compare the current with")
     steps = sum(one != other for one, other in pairwise(charges))
     counted_uas = (charges[0] - charges[-1]) * 3600
-    if steps < _LEAST_STEPS or counted_uas <= 0:
+    if counted_uas < 0:
+        return refused("the counter of charge rises while the device draws")
+    if steps < _LEAST_STEPS:
         return refused(
             f"the counter of charge moved {steps} times in {duration_s:.0f} s, {_LEAST_STEPS} are needed; probe for longer",
             counter_steps=steps,

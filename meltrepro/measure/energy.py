@@ -79,7 +79,7 @@ def supply_of(recording: Recording) -> Supply:
     if unknown is not None:
         raise Unavailable(
             Why.not_calibrated,
-            f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe TARGET",
+            f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe",
         )
     raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from meltrepro.spec.base import Name, Strict
 from meltrepro.spec.meters import Meter
 
 Cores = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$")]
+
+
+def cpus(text: str) -> frozenset[int]:
+    """The CPUs in a list as Linux writes it (`0,4-7`); raises `ValueError`."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 class _Target(Strict):
@@ -68,10 +77,23 @@ class AndroidTarget(_Target):
         60, ge=0, le=3600, description="How long a device that went away is waited for before a trial fails."
     )
 
+    @model_validator(mode="after")
+    def _has_cores(self) -> Self:
+        if self.cores is not None and not cpus(self.cores):
+            raise ValueError(f"expected CPUs in ascending order, as in 4-7, got {self.cores!r}")
+        if self.cores is not None and self.threads is not None and self.threads > len(cpus(self.cores)):
+            raise ValueError(f"expected at most as many threads as cores: {self.threads} threads on CPUs {self.cores}")
+        return self
+
     @property
     def sandbox(self) -> Literal["bare"]:
         """Devices have no container engine."""
         return "bare"
+
+
+def usable_cores(target: HostTarget | AndroidTarget) -> int | None:
+    """How many CPUs a runner is confined to; `None` for no fewer than there are."""
+    return len(cpus(target.cores)) if isinstance(target, AndroidTarget) and target.cores else None
 
 
 TARGET_KINDS = ("host", "android")

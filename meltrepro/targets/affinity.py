@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from meltrepro.errors import TargetError
+from meltrepro.spec.targets import cpus
 from meltrepro.targets.base import Tried
 from meltrepro.targets.shell import Shell
 
@@ -27,15 +28,6 @@ for process in /proc/[0-9]*; do
 done 2>/dev/null
 exit 0
 """
-
-
-def cpus(text: str) -> frozenset[int]:
-    """The CPUs in a list as Linux writes it (`0,4-7`); raises `ValueError`."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
 
 
 def confining(shell: Shell, cores: str) -> Sequence[str]:

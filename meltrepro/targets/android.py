@@ -54,16 +54,22 @@ _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
-    server, serial = _place(entry, settings)
+    shell = open_shell(entry, settings)
+    _, serial = _place(entry, settings)
     kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
     return RemoteTarget(
-        Shell(AdbLink(server, serial)),
+        shell,
         Android(),
         entry.root,
         reconnect_s=entry.reconnect_s,
         wishes=Wishes(wanted(entry.settings), kill, entry.cores),
         wireless=entry.lab is None and is_wireless(serial),
     )
+
+
+def open_shell(entry: AndroidTarget, settings: Settings) -> Shell:
+    """A shell on the device; raises `TargetLost` where the lab is meant and does not run."""
+    return Shell(AdbLink(*_place(entry, settings)))
 
 
 def is_wireless(serial: str | None) -> bool:

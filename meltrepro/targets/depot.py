@@ -55,6 +55,11 @@ fi
 chmod 755 "$2$3" && { [ -z "$3" ] || mv "$2$3" "$2"; } || exit 1
 stat -c "%s %z %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
 """
+_CLEAN = """
+cd "$1/cas" 2>/dev/null || exit 0
+for file in *; do [ -f "$file" ] && stat -c %s "$file" && rm -f "$file"; done
+exit 0
+"""
 _FORGET = 'cd "$1/cas" 2>/dev/null && rm -f "$2" "$2.ok" "$2.part"'
 
 
@@ -105,6 +110,11 @@ class Depot:
     def forget(self, digest: str) -> None:
         """Remove a file, verified or not."""
         self._shell.script(_FORGET, self._root, digest)
+
+    def clean(self) -> int:
+        """Remove every file; returns how many bytes that freed."""
+        reply = self._shell.expect(self._shell.script(_CLEAN, self._root), f"clean {self._root}")
+        return sum(int(size) for size in reply.text.split() if size.isdigit())
 
     def _look(self, digest: str) -> list[str]:
         reply = self._shell.expect(self._shell.script(_LOOK, self._root, digest), f"use {self._root}")

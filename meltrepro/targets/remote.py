@@ -226,6 +226,11 @@ class RemoteTarget:
                 ):  # numbers of an earlier trial must not be taken for new ones
                     self._shell.run(["rm", "-rf", folder])
 
+    def clean(self) -> int:
+        """Remove everything that was deployed; returns how many bytes that freed. Raises as `stop_strays` does."""
+        self.stop_strays()
+        return self._patiently(self._depot.clean)
+
     def stop_strays(self) -> int:
         """Stop every job, and remove those of a campaign that was killed."""
         return self._patiently(self._jobs.stop_all)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,12 @@ from meltrepro.plan.model import BundleNode, Cell, Estimate, Isa, ModelNode, Pla
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.steps import Sink, silent
 from meltrepro.targets import registry
+from meltrepro.targets.base import Target
+from meltrepro.targets.host import HostTarget
+from meltrepro.targets.lock import lock_path
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
 RELEASE = Release("1", "0" * 40, "2026-01-01", {})
@@ -102,9 +106,11 @@ class Spec:
 
     orders: dict[str, str]
     protocol: dict[str, Any]
+    devices: list[str] = field(default_factory=lambda: ["host"])
+    """Names; all but `host` are boards that run on this machine, and are taken for other machines."""
 
     def text(self) -> str:
-        return json.dumps({"orders": self.orders, "protocol": self.protocol})
+        return json.dumps({"orders": self.orders, "protocol": self.protocol, "devices": self.devices})
 
 
 def settings(folder: Path) -> Settings:
@@ -138,7 +144,10 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
             "name": "rig",
             "models": {"m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]}},
             "frameworks": {"f": {"release": "1"}},
-            "targets": {"host": {"kind": "host", "threads": 1, "sandbox": "container" if engine else "bare"}},
+            "targets": {
+                name: {"kind": "host", "threads": 1, "sandbox": "container" if engine else "bare"}
+                for name in spec.devices
+            },
             "workloads": {name: {"conversations": [[order]]} for name, order in spec.orders.items()},
             "protocol": spec.protocol,
             "tracking": {"uri": "https://user:secret@tracking.example/x"},
@@ -146,18 +155,20 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
     )
     cells = tuple(
         Cell(
-            *("m", "as-is", "f", "host", name),
+            *("m", "as-is", "f", device, name),
             manifest.models["m"],
             manifest.frameworks["f"],
-            manifest.targets["host"],
+            manifest.targets[device],
             workload,
             ISA,
         )
+        for device in spec.devices
         for name, workload in manifest.workloads.items()
     )
     run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source)
     plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
-    target = registry.open_target(manifest.targets["host"], settings(folder), engine)
+    targets = {name: _open(name, manifest, folder, engine) for name in spec.devices}
+    facts = {name: target.identify() for name, target in targets.items()}
     sampling = RequestSampling(
         greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=manifest.protocol.seed
     )
@@ -177,12 +188,23 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
             )
             for cell in cells
         },
-        targets={"host": target},
-        devices={"host": target.identify()},
+        targets=targets,
+        devices={
+            name: known if name == "host" else replace(known, id=name, kind="board") for name, known in facts.items()
+        },
         engine="none",
         lock_text="lock: 1\n",
         builds={run.id: {"build.log": b"built\n", "Dockerfile": b"FROM scratch\n"}},
     )
+
+
+def _open(name: str, manifest: Manifest, folder: Path, engine: Engine | None) -> Target:
+    here = settings(folder)
+    if name == "host":
+        return registry.open_target(manifest.targets[name], here, engine)
+    entry = manifest.targets[name]
+    assert isinstance(entry, HostEntry)
+    return HostTarget(entry, disk=here.cache, owner=str(lock_path(here.run, name)))
 
 
 def with_manifest(setup: Setup, manifest: Manifest) -> Setup:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.android import parse_battery, parse_properties, parse_thermal, parse_thermal_status
+from meltrepro.targets import android_feed as feed
+from meltrepro.targets.android import is_wireless, parse_battery, parse_properties, parse_thermal, parse_thermal_status
 from meltrepro.targets.base import Battery
 
 PIXEL = """Current Battery Service state:
@@ -84,6 +90,47 @@ def test_temperatures_without_a_hardware_layer() -> None:
 def test_properties() -> None:
     text = "[ro.product.model]: [Pixel 8]\n[ro.odd]: [two\nlines]\n[ro.empty]: []\n"
     assert parse_properties(text) == {"ro.product.model": "Pixel 8", "ro.odd": "two\nlines", "ro.empty": ""}
+
+
+def test_the_service_stands_in_for_a_kernel_that_says_nothing(tmp_path: Path) -> None:
+    said = {source.name: source for source in feed.sources(SAMSUNG, "/data/local/tmp/meltrepro")}
+    assert set(said) == {
+        "battery.level",
+        "battery.voltage",
+        "battery.current",
+        "battery.charge",
+        "temperature.battery",
+        "supply.any",
+    }
+    assert "battery.current" not in {source.name for source in feed.sources(PIXEL, "/root")}, "it does not say it"
+    assert feed.sources("Can't find service: battery", "/root") == []
+    assert {source.path for source in said.values()} == {"data/local/tmp/meltrepro/feed/battery"}
+    # What the script writes is what the sources read.
+    (tmp_path / "dumpsys").write_text(f"#!/bin/sh\ncat <<'E'\n{SAMSUNG}E\n")
+    (tmp_path / "dumpsys").chmod(0o755)
+    script = feed.SCRIPT.replace(f"sleep {feed.PERIOD_S:g}", "exit")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", script, "feed", tmp_path / "feed"], env={"PATH": path}, check=True)
+    written = (tmp_path / feed.FILE).read_text()
+
+    def value(name: str) -> float:
+        source = said[name]
+        found = written[written.index(source.after) + len(source.after) :].split()[0]
+        return float(found) * source.scale
+
+    assert value("battery.level") == 64
+    assert value("battery.voltage") == 4102
+    assert value("battery.current") == -432
+    assert value("temperature.battery") == pytest.approx(28.3)
+    assert value("supply.any") == 1, "it is plugged in"
+
+
+@pytest.mark.parametrize(
+    ("serial", "wireless"),
+    [("3A021JEHN02756", False), ("192.168.1.7:5555", True), ("adb-3A02-x7._adb-tls-connect._tcp", True), (None, False)],
+)
+def test_wireless_links_are_known_by_their_serials(serial: str | None, wireless: bool) -> None:
+    assert is_wireless(serial) is wireless
 
 
 @given(st.text(max_size=300))

@@ -145,6 +145,32 @@ def test_charge_and_power_from_a_battery_with_either_sign() -> None:
         assert per(net, 100, "tokens").value == pytest.approx(net.value / 100), "divided by tokens once"
 
 
+def of(name: str, unit: str, *values: float) -> Series:
+    return Series(Channel(name, unit, "gauge", "x", None), tuple(i * S for i in range(len(values))), values)
+
+
+CURRENT, VOLTAGE = of("battery.current", "A", 1, 1, 1), of("battery.voltage", "V", 4, 4, 4)
+PLUGGED, UNPLUGGED = of("supply.usb", "1", 0, 0, 1), of("supply.usb", "1", 0, 0, 0)
+
+
+def test_a_battery_tells_nothing_while_something_else_feeds_the_device() -> None:
+    assert supply_of(recorded(CURRENT, VOLTAGE, UNPLUGGED)).kind == "current-and-voltage"
+    for battery in ((CURRENT, VOLTAGE), (of("battery.power", "W", 4, 4, 4),)):
+        with pytest.raises(Unavailable, match=r"was on external power \(supply.usb\)") as caught:
+            supply_of(recorded(*battery, PLUGGED))
+        assert caught.value.why is Why.external_power
+    package = Series(Channel("energy.package-0", "J", "counter", "x", None), (0, S, 2 * S), (0.0, 5.0, 10.0))
+    assert supply_of(recorded(CURRENT, VOLTAGE, PLUGGED, package)).kind == "energy-counter", "a laptop at its desk"
+    meter = of("meter.power", "W", 4, 4, 4)
+    assert supply_of(recorded(meter, PLUGGED)).kind == "power"
+
+
+def test_a_current_in_an_unknown_unit_is_no_current() -> None:
+    with pytest.raises(Unavailable, match=r"battery\.current is in an unknown unit.*meltrepro devices probe") as caught:
+        supply_of(recorded(of("battery.current", "raw", -432, -431), of("battery.voltage", "raw", 3900, 3900)))
+    assert caught.value.why is Why.not_calibrated
+
+
 def test_several_spans_of_a_phase_add_up() -> None:
     power = steps([(1, 1.0), (2, 5.0), (1, 1.0), (3, 5.0), (1, 1.0)])
     supply = gauge(power, 8, 100.0)

@@ -91,6 +91,7 @@ def test_nothing_asked_is_one_look_and_no_wait() -> None:
     [
         (Gates(temperature_c=35), at(0), "cpu has 40.0 degC, at most 35 wanted"),
         (Gates(free_memory_mb=5000), at(0), "4000 MB of memory are available, 5000 wanted"),
+        (Gates(thermal_status=1), at(0, thermal_status=2), "the thermal status is 2, at most 1 wanted"),
         (Gates(governor="powersave"), at(0), "the CPU frequency governor is performance, powersave wanted"),
         (Gates(battery_percent=90), at(0), "the battery is at 80 %, at least 90 wanted"),
         (Gates(charging=True), at(0), "the battery is not charging, the opposite is wanted"),
@@ -121,6 +122,7 @@ def test_an_open_gate(gates: Gates) -> None:
         (Gates(busy_cores=1), {"cpu_idle_s": None}),
         (Gates(free_memory_mb=1), {"memory_available_bytes": None}),
         (Gates(governor="x"), {"governors": {}}),
+        (Gates(thermal_status=0), {"thermal_status": None}),
         (Gates(charging=True), {"battery": None}),
         (Gates(battery_percent=1), {"battery": Battery()}),
     ],
