@@ -23,9 +23,7 @@ _VOLTS = ((1e-6, 2.5e6, 6e7), (1e-3, 2500, 6e4))
 
 def calibrate(readings: Sequence[Reading]) -> BatteryReport:
     """What one raw unit of current and voltage is, from looks at a battery that was being discharged."""
-    if len(readings) < 2:
-        return BatteryReport(calibrated=False, why="the battery could not be read")
-    duration_s = readings[-1].t_s - readings[0].t_s
+    duration_s = readings[-1].t_s - readings[0].t_s if readings else 0.0
     voltage_v = _voltage(readings)
 
     def refused(why: str, **known: float) -> BatteryReport:
@@ -33,6 +31,8 @@ def calibrate(readings: Sequence[Reading]) -> BatteryReport:
 
     if any(reading.charging for reading in readings):
         return refused("the device is on external power, so that its battery does not tell what it draws")
+    if len(readings) < 2:
+        return refused("the battery was not looked at for long enough")
     currents = [reading.current for reading in readings if reading.current is not None]
     charges = [reading.charge_uah for reading in readings if reading.charge_uah is not None]
     if len(currents) < len(readings):

@@ -16,13 +16,17 @@ import pytest
 
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
 from meltrepro.measure.traces import Span
-from meltrepro.spec.record import EVENTS, REQUEST, Request
+from meltrepro.spec.record import DEVICE, EVENTS, REQUEST, Request
 from meltrepro.targets.adb import Server, program
 from tests.integration.bundles import Bundle
 from tests.integration.conftest import ROOT, meltrepro
 
 pytestmark = pytest.mark.integration
-LONGER = ("--set=measure.sampling_hz=5", "--set=workloads.chat.max_tokens=32")
+LONGER = (
+    "--set=targets.phone.settings.screen=off",
+    "--set=measure.sampling_hz=5",
+    "--set=workloads.chat.max_tokens=32",
+)
 """Enough of a generation for its energy."""
 
 
@@ -40,11 +44,29 @@ def phone() -> Iterator[Mapping[str, Any]]:
 
 
 @pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the records of these tests are, and the reports on devices."""
+    return tmp_path_factory.mktemp("lab-home")
+
+
+@pytest.fixture(scope="module")
+def report(phone: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
+    """What a probe of the phone found."""
+    done = meltrepro("devices", "probe", "phone", "--seconds", "15", "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
 def campaign(
-    engine: None, phone: Mapping[str, Any], runner_bundles: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+    engine: None,
+    phone: Mapping[str, Any],
+    report: Mapping[str, Any],
+    home: Path,
+    runner_bundles: Mapping[str, Path],
 ) -> CampaignRecord:
     """The campaign of specs/virtual-lab.yaml, while the plain adb client uses the phone too."""
-    home = tmp_path_factory.mktemp("lab-home")
     other = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(phone["adb_port"]), "HOME": str(home)}
     stranger = subprocess.Popen(
         ["sh", "-c", 'while :; do "$0" -s "$1" shell "echo mine; sleep 1"; done', program(), phone["serial"]],
@@ -63,6 +85,46 @@ def campaign(
     assert said.count(b"mine") > 3, "the other tool was served all the time"
     (folder,) = (home / "records").iterdir()
     return read_campaign(folder)
+
+
+def test_a_probe_tries_everything_out(report: Mapping[str, Any]) -> None:
+    controls = {control["name"]: control for control in report["controls"]}
+    assert set(controls) == {
+        "stay_awake",
+        "battery_saver",
+        "airplane_mode",
+        "brightness_mode",
+        "brightness",
+        "screen",
+        "cores",
+    }
+    assert all(control["works"] for control in controls.values()), controls
+    assert (controls["screen"]["before"], controls["screen"]["set_to"]) == ("on", "off")
+    assert "battery.current" in report["sources"]
+    assert report["battery"]["calibrated"], report["battery"]["why"]
+    assert (report["battery"]["current_a"], report["battery"]["voltage_v"]) == (-1e-6, 1e-6)
+    assert report["battery"]["ratio"] == pytest.approx(-1, rel=0.1)
+
+
+def test_records_hold_the_report_and_the_settings(campaign: CampaignRecord, report: Mapping[str, Any]) -> None:
+    (trial,) = cell_of(campaign, "phone").repetitions
+    device = json.loads((trial.folder / DEVICE).read_bytes())
+    assert device["capabilities"] == report
+    assert device["settings"] == {"screen": "off"}
+    assert device["before"]["thermal_status"] == 0
+    assert cell_of(campaign, "phone").entry.params["settings.screen"] == "off"
+    (other,) = cell_of(campaign, "host").repetitions
+    assert json.loads((other.folder / DEVICE).read_bytes())["capabilities"] is None
+
+
+def test_settings_are_put_back(campaign: CampaignRecord, phone: Mapping[str, Any], home: Path) -> None:
+    done = meltrepro("devices", "restore", "phone", home=home)
+    assert done.stdout == "nothing was running\nno setting was to be put back\n"
+
+
+def test_what_was_deployed_can_be_removed(phone: Mapping[str, Any], campaign: CampaignRecord, home: Path) -> None:
+    assert meltrepro("devices", "clean", "phone", home=home).stdout.endswith(" MB freed\n")
+    assert meltrepro("devices", "clean", phone["serial"], home=home).stdout == "0 B freed\n"
 
 
 def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:

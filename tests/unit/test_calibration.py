@@ -48,7 +48,9 @@ def test_millivolts() -> None:
 @pytest.mark.parametrize(
     ("readings", "why"),
     [
-        ([], "could not be read"),
+        ([], "not looked at for long enough"),
+        (battery(1, 1e-6, seconds=1), "not looked at for long enough"),
+        ([Reading(1, 5, 100, 4, True)], "on external power"),
         (battery(1, 1e-6, seconds=60, step_uah=100_000), "moved 1 times in 59 s"),
         (battery(-1, 1e-6), "rises while the device draws"),
         (battery(0.0, 1e-6), "moved 0 times"),
