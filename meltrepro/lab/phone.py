@@ -18,7 +18,7 @@ from meltrepro.interrupts import held
 from meltrepro.lab.power import Power
 from meltrepro.lab.relay import Relay, reachable
 
-_ADBD_PORT = 5640
+ADBD_PORT = 5640
 _START_S = 30.0
 _TICK_S = 0.5
 _FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
@@ -103,7 +103,7 @@ class VirtualPhone:
             )
         try:
             inside = self._await(log)
-            self.relay.lead_to(inside, _ADBD_PORT)
+            self.relay.lead_to(inside, ADBD_PORT)
             self.inside = inside
         except BaseException:
             self.stop()
@@ -146,7 +146,7 @@ class VirtualPhone:
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
             with contextlib.suppress(OSError, ValueError, IndexError):
                 inside = int(children.read_text().split()[0])
-                if reachable(inside, _ADBD_PORT):
+                if reachable(inside, ADBD_PORT):
                     return inside
             time.sleep(0.05)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])

@@ -72,6 +72,10 @@ class AdbServer:
             time.sleep(0.1)
         raise EngineError(f"adb cannot connect to {address}: {said}")
 
+    def detach(self, address: str) -> None:
+        """Let go of a device, as `adb disconnect` does."""
+        self.server.ask(f"host:disconnect:{address}")
+
     def stop(self) -> None:
         """Stop it."""
         with held():

@@ -156,11 +156,16 @@ class Server:
 
 
 class AdbLink:
-    """A link to one device by its serial."""
+    """A link to one device by its serial, or by the serial number that it calls its own (`ro.serialno`).
+
+    A phone on wireless adb comes back under another serial, at another port; it is known again by its own number.
+    """
 
     def __init__(self, server: Server, serial: str | None) -> None:
         self._server = server
         self._serial = serial
+        self._number: str | None = serial
+        """What the device calls itself, as far as it is known."""
         self._checked = False
 
     @property
@@ -171,20 +176,55 @@ class AdbLink:
         """Start a command with the protocol `shell,v2`, which tells streams apart."""
         if not self._checked:
             self._server.check()
+            self._learn()
             self._checked = True
-        serial = self._serial or self._server.require(None)
+        try:
+            return self._open(self._serial or self._server.require(None), command)
+        except TargetLost:
+            serial = self._elsewhere()
+            if serial is None:
+                raise
+            self._serial = serial
+            return self._open(serial, command)
+
+    def _open(self, serial: str, command: str) -> AdbChannel:
         server = self._server.connect()
         try:
             try:
-                _request(server, f"host:transport:{serial}", self.name)
+                _request(server, f"host:transport:{serial}", serial)
             except TargetError:
                 self._server.require(serial)  # knows better what is wrong and what to do
                 raise
-            _request(server, f"shell,v2,raw:{command}", self.name)
+            _request(server, f"shell,v2,raw:{command}", serial)
         except BaseException:
             server.close()
             raise
-        return AdbChannel(server, self.name)
+        return AdbChannel(server, serial)
+
+    def _learn(self) -> None:
+        """Ask the device for its own number while it is there under its serial."""
+        with contextlib.suppress(TargetLost):
+            self._number = self._number_of(self._serial or self._server.require(None)) or self._number
+
+    def _elsewhere(self) -> str | None:
+        """The serial of the one other device that calls itself the same."""
+        if not self._number:
+            return None
+        found = []
+        for device in self._server.devices():
+            if device.usable and device.serial != self._serial:
+                with contextlib.suppress(TargetError):
+                    if self._number_of(device.serial) == self._number:
+                        found.append(device.serial)
+        return found[0] if len(found) == 1 else None  # cheap devices all have the same number
+
+    def _number_of(self, serial: str) -> str:
+        answer = bytearray()
+        channel = self._open(serial, "getprop ro.serialno")
+        with contextlib.closing(channel), contextlib.suppress(TimeoutError):
+            while (chunk := channel.receive(_ANSWER_S)) is not None:
+                answer += chunk.data if chunk.stream == "out" else b""
+        return answer.decode("utf-8", errors="replace").strip()
 
 
 class AdbChannel:

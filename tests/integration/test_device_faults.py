@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.lab.phone import VirtualPhone
+from meltrepro.lab.phone import ADBD_PORT, VirtualPhone
+from meltrepro.lab.relay import Relay
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.adb import AdbLink
 from meltrepro.targets.android import Android
@@ -38,6 +39,8 @@ class Rig(Bench):
     phone: VirtualPhone
     adb: AdbServer
     shell: Shell
+    elsewhere: Relay
+    """Another address of the phone."""
 
     def run_while(self, order: str, happen: list[tuple[str, float]]) -> TrialResult:
         """Run a trial, and while it runs do what is said, each after so many seconds."""
@@ -64,6 +67,20 @@ class Rig(Bench):
 
     def mend(self) -> None:
         self.phone.relay.mend()
+
+    def move(self) -> None:
+        """Away, and back under another serial, as a phone on wireless adb that found another network."""
+        assert self.phone.inside is not None
+        self.phone.relay.cut()
+        self.adb.detach(self.phone.address)
+        self.elsewhere.lead_to(self.phone.inside, ADBD_PORT)
+        self.adb.attach(f"127.0.0.1:{self.elsewhere.port}")
+
+    def move_back(self) -> None:
+        self.elsewhere.cut()
+        self.adb.detach(f"127.0.0.1:{self.elsewhere.port}")
+        self.phone.relay.mend()
+        self.adb.attach(self.phone.address)
 
     def kill_adb(self) -> None:
         self.adb.stop()
@@ -118,12 +135,14 @@ def rig(devices: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Pa
     shell = Shell(AdbLink(adb.server, phone.address))
     shell.run(["rm", "-rf", ROOT, COUNT])
     target = RemoteTarget(shell, Android(), ROOT, reconnect_s=30)
-    rig = Rig(target, tmp_path, arm / AGENT, phone=phone, adb=adb, shell=shell)
+    elsewhere = Relay()
+    rig = Rig(target, tmp_path, arm / AGENT, phone=phone, adb=adb, shell=shell, elsewhere=elsewhere)
     yield rig
     rig.target.stop_strays()
     assert rig.on_device(f'cat /proc/[0-9]*/environ 2>/dev/null | grep -c "MELTREPRO_JOB={ROOT}"') == "0", (
         "something lives on"
     )
+    elsewhere.close()
 
 
 WORK = f"echo ran >> {COUNT}; sleep 3.5"
@@ -142,6 +161,14 @@ def test_a_trial_outlives_its_link(rig: Rig, happen: list[tuple[str, float]]) ->
     result = rig.run_while(WORK, happen)
     assert (result.exit_code, result.timed_out) == (0, False)
     assert rig.runs == 1, "never started a second time"
+
+
+def test_a_phone_that_comes_back_under_another_serial(rig: Rig) -> None:
+    result = rig.run_while(WORK, [("move", 0.2)])
+    assert (result.exit_code, result.timed_out) == (0, False)
+    assert rig.runs == 1, "never started a second time"
+    rig.move_back()
+    assert rig.runs == 1, "and known again where it was before"
 
 
 def test_a_link_that_is_lost_for_good(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
