@@ -135,7 +135,8 @@ class RemoteTarget:
         for digest, local in wanted.items():
             if digest not in present:
                 self._patiently(partial(self._depot.deploy, local, digest, progress))
-        self._agent = self._program(bundle, AGENT)
+            if local == programs[0]:
+                self._agent = self._depot.agent = self._depot.path(digest)
 
     def adjust(self) -> Mapping[str, str]:
         """Make the settings hold that are wanted; raises `TargetError`, `TargetLost`."""
