@@ -143,7 +143,7 @@ class Ndk(Strict):
         if separator and scheme not in ("https", "http", "file"):
             raise ValueError("expected a path, or a URL that begins with https, http or file")
         if separator and self.digest is None:
-            raise ValueError("missing key 'digest': a URL alone pins nothing")
+            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
         return self
 
     @property
