@@ -17,7 +17,8 @@ from meltrepro import settings
 from meltrepro.build import toolchain
 from meltrepro.build.identity import bundle_key
 from meltrepro.build.render import render_recipe
-from meltrepro.errors import DigestMismatch, ManifestError, SourceError
+from meltrepro.build.workshop import Workshop
+from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
 from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
 from meltrepro.plan.identity import plan_document
 from meltrepro.plan.isa import built_with
@@ -240,6 +241,17 @@ def test_a_zip_is_taken_as_it_is(tmp_path: Path, fetcher: Fetcher) -> None:
 def test_a_folder_in_place_of_a_model_is_still_refused(folder: Path, fetcher: Fetcher) -> None:
     with pytest.raises(SourceError, match="not a regular file"):
         fetcher.pin(FileSource(file=folder.name), folder.parent)
+
+
+def test_the_lock_holds_an_ndk_to_its_bytes(folder: Path) -> None:
+    workshop = Workshop(settings.load(), silent, Lock(manifest=DIGEST))
+    source = Ndk(ndk=folder.name).source
+    pinned = workshop.pin(source, folder.parent)
+    assert workshop.lock.sources == {"file:android-ndk": pinned}
+    assert workshop.pin(source, folder.parent) == pinned
+    (folder / "bin" / "clang").unlink()
+    with pytest.raises((LockMismatch, DigestMismatch), match=pinned.digest):
+        workshop.pin(source, folder.parent)
 
 
 def test_no_bundle_passes_an_ndk_on(tmp_path: Path) -> None:
