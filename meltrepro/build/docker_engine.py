@@ -145,8 +145,15 @@ class DockerEngine:
     # -- images ---------------------------------------------------------------------------------------------------
 
     def _builder(self, triple: str, log: Path, sink: Sink) -> str:
-        """Reference of the image with a warm C library for `triple`; made once per toolchain and base."""
+        """Reference of the image with a warm C library for `triple`, made once per toolchain and base.
+
+        Where zig has nothing to compile, the toolchain's own image.
+        """
         base = self.toolchain_image()
+        if not toolchain.uses_zig(triple):
+            with _engine_errors():
+                self.load(base)
+            return base.reference
         files: dict[str, bytes | Path] = {"warm.sh": resources.image_file("toolchain/warm.sh")}
         env = toolchain.environment(triple)
         variables = {"toolchain": base.reference, "triple": triple, "env": env}

@@ -104,7 +104,7 @@ class Builder:
         key = bundle_key(recipe)
 
         def make(scratch: Path) -> str:
-            for item in node.release.sources.values():
+            for item in node.sources.values():
                 self.fetcher.get(item, self.base_dir)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
@@ -128,7 +128,7 @@ class Builder:
             size=file.stat().st_size,
             platform=node.isa.triple.split("-")[0],
         )
-        self._attest(artifact, node.release.sources, started, recipe=recipe)
+        self._attest(artifact, node.sources, started, recipe=recipe)
 
     # -- models ---------------------------------------------------------------------------------------------------
 

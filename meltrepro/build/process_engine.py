@@ -78,7 +78,7 @@ class ProcessEngine:
     def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
         """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""
         root = self.root()
-        cache = self._warm_cache(root, recipe.triple, log, sink)
+        cache = self._warm_cache(root, recipe.triple, log, sink) if toolchain.uses_zig(recipe.triple) else None
         with (
             self._store.scratch() as scratch,
             step(sink, "build", recipe.name),
@@ -144,7 +144,7 @@ class ProcessEngine:
 
     # -- what builds share ----------------------------------------------------------------------------------------
 
-    def _sandbox(self, recipe: Recipe, root: Path, cache: Path, out: Path, scratch: Path) -> list[str]:
+    def _sandbox(self, recipe: Recipe, root: Path, cache: Path | None, out: Path, scratch: Path) -> list[str]:
         """The start of a command line that shows a build its root, its compiler cache and its folders."""
         conditions = self._conditions
         folders = conditions.folders
@@ -157,7 +157,7 @@ class ProcessEngine:
         return [
             *(_bubblewrap(), *_isolation(environment, conditions)),
             *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
-            *("--bind", str(cache), toolchain.CACHE),
+            *(("--bind", str(cache), toolchain.CACHE) if cache is not None else ()),
             *("--bind", str(scratch / "src"), folders["src"], "--bind", str(scratch / "build"), folders["build"]),
             *("--bind", str(out), folders["out"], "--ro-bind", str(scratch / "recipe"), folders["recipe"]),
             *("--tmpfs", folders["inputs"]),

@@ -34,7 +34,7 @@ def provenance(
     if quantizer is not None:
         dependencies.append(_dependency(quantizer.id, quantizer.digest))
     if artifact.kind == "bundle":
-        dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.SOURCES.items())]
+        dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(inputs).items())]
         if lock.base is not None:
             dependencies.append(_dependency(f"base:{lock.base.suite}", lock.base.layer))
     return {

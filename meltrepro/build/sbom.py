@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
@@ -44,7 +44,7 @@ def sbom(
     bom = Bom(
         serial_number=uuid.uuid5(_NAMESPACE, artifact.digest),
         metadata=BomMetaData(component=subject),
-        components=[*_inputs(inputs), *_makers(quantizer), *_base(lock)],
+        components=[*_inputs(inputs), *_makers(quantizer, inputs), *_base(lock)],
     )
     bom.register_dependency(subject, [component for component in bom.components if component.scope is None])
     document = json.loads(JsonV1Dot6(bom).output_as_string())
@@ -67,7 +67,7 @@ def _inputs(inputs: Mapping[str, tuple[Source, LockedSource]]) -> Iterable[Compo
         )
 
 
-def _makers(quantizer: Artifact | None) -> Iterable[Component]:
+def _makers(quantizer: Artifact | None, inputs: Collection[str]) -> Iterable[Component]:
     """Tools: they shaped the bytes (zig's C libraries are even inside them), but are not shipped as such."""
     if quantizer is not None:
         yield Component(
@@ -79,7 +79,7 @@ def _makers(quantizer: Artifact | None) -> Iterable[Component]:
             scope=ComponentScope.EXCLUDED,
         )
         return
-    for name, source in sorted(toolchain.SOURCES.items()):
+    for name, source in sorted(toolchain.makers(inputs).items()):
         yield Component(
             name=name,
             version=source.version,

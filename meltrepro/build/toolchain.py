@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from meltrepro.build.image import EPOCH, Layer
@@ -42,13 +42,23 @@ MCPU = {"x86_64-linux-musl": "x86_64", "aarch64-linux-musl": "baseline"}
 """The CPU that the C library is compiled for: each triple's lowest, so that one library serves every CPU level."""
 
 
+def uses_zig(triple: str) -> bool:
+    """Whether zig compiles for a target; the NDK brings its own compiler and C library as an input of the recipe."""
+    return triple in MCPU
+
+
+def makers(inputs: Collection[str]) -> Mapping[str, PypiSource]:
+    """What of the toolchain makes bundles of a recipe with these inputs."""
+    return {name: source for name, source in SOURCES.items() if not (name == "ziglang" and "ndk" in inputs)}
+
+
 def environment(triple: str) -> dict[str, str]:
     """The whole environment of a build for one target."""
+    common = {"PATH": "/opt/toolchain/bin:/usr/bin:/bin", "HOME": "/tmp", "LC_ALL": "C", "TZ": "UTC"}
+    if not uses_zig(triple):
+        return common
     return {
-        "PATH": "/opt/toolchain/bin:/usr/bin:/bin",
-        "HOME": "/tmp",
-        "LC_ALL": "C",
-        "TZ": "UTC",
+        **common,
         "ZIG_TARGET": triple,
         "ZIG_MCPU": MCPU[triple],
         "ZIG_GLOBAL_CACHE_DIR": CACHE,

@@ -176,6 +176,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
         sampling = {"greedy": True}  # the rest has no effect
     params: dict[str, object] = {
         "kind": cell.framework.kind or cell.framework_name,
+        "libc": cell.isa.libc,
         "chat_template": cell.model.chat_template,
         "threads": request.threads,
         "context": request.context,

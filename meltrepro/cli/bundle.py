@@ -37,7 +37,9 @@ def export_command(
     typer.echo(f"{out}: {len(index.members)} files, {out.stat().st_size / 1e6:.1f} MB")
     withheld = index.about.get("withheld")
     if isinstance(withheld, list) and withheld:
-        typer.echo(f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights")
+        typer.echo(
+            f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights or NDKs"
+        )
 
 
 @app.command("verify")

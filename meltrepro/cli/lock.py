@@ -68,8 +68,7 @@ def _without(session: Session, lock: Lock, name: str) -> Lock:
     for bundle in session.plan.bundles:
         if bundle.framework_name == name:
             wanted |= {
-                session.workshop.source_key(source, session.loaded.path.parent)
-                for source in bundle.release.sources.values()
+                session.workshop.source_key(source, session.loaded.path.parent) for source in bundle.sources.values()
             }
     if not wanted:
         known = ["base", "toolchain", *manifest.models, *manifest.frameworks, *lock.sources]

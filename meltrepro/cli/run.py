@@ -156,7 +156,9 @@ def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
         dockerfile = render_text(
             recipe.dockerfile,
             {
-                "builder": f"meltrepro/builder:{recipe.triple}",
+                "builder": f"meltrepro/builder:{recipe.triple}"
+                if toolchain.uses_zig(recipe.triple)
+                else "meltrepro/toolchain",
                 "env": toolchain.environment(recipe.triple),
                 "phases": recipe.phases or ("",),
                 "labels": recipe.labels,

@@ -68,7 +68,7 @@ class Session:
         """Pin every source of the plan in the lock."""
         base_dir = self.loaded.path.parent
         for bundle in self.plan.bundles:
-            for source in bundle.release.sources.values():
+            for source in bundle.sources.values():
                 self.workshop.pin(source, base_dir)
         for model in self.plan.models:
             self.workshop.pin(model.source, base_dir)

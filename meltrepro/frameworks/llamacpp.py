@@ -50,6 +50,9 @@ ISAS: tuple[Isa, ...] = (
     _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
 )
 
+_MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
+"""How the NDK's clang spells the levels that it builds: as a whole, because its C library is compiled already."""
+
 RELEASES: Mapping[str, Release] = {
     "2024-02-27": Release(
         name="2024-02-27",
@@ -119,7 +122,8 @@ class LlamaCpp:
         """Runner, sampler, agent, llama-bench and perplexity for a device, or the quantizer alone."""
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
         return RecipeSource(
-            name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}",
+            name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
+            + (f"-android{node.ndk.api}" if node.ndk else ""),
             folder="llama.cpp",
             variables={
                 "release": node.release.name,
@@ -128,8 +132,9 @@ class LlamaCpp:
                 "triple": node.isa.triple,
                 "features": list(node.isa.enable),
                 "tools": tools if node.purpose == "run" else ["quantize"],
+                **({"api": node.ndk.api, "march": _MARCH[node.isa.name]} if node.ndk else {}),
             },
-            inputs=node.release.sources,
+            inputs=node.sources,
             triple=node.isa.triple,
             phases=("configure", "compile", "install"),
             labels={

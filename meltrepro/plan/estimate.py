@@ -81,7 +81,7 @@ def sources_of(models: Iterable[ModelNode], bundles: Iterable[BundleNode], sizes
     needed = {node.source for node in models if node.id not in sizes.stored}
     for node in bundles:
         if node.id not in sizes.stored:
-            needed.update(node.release.sources.values())
+            needed.update(node.sources.values())
     return needed
 
 

@@ -84,7 +84,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "isa": node.isa.name,
                 "triple": node.isa.triple,
                 "purpose": node.purpose,
-                "sources": plain(node.release.sources),
+                "sources": plain(node.sources),
             }
             for node in plan.bundles
         ],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from meltrepro.plan.model import Isa
+from meltrepro.spec.manifest import Ndk
 
 _ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
 
@@ -20,6 +22,13 @@ def for_machine(arch: str, offered: Iterable[Isa]) -> tuple[Isa, ...]:
     wanted = machine(arch)
     fitting = (isa for isa in offered if machine(isa.triple.split("-", 1)[0]) == wanted)
     return tuple(sorted(fitting, key=lambda isa: (-isa.rank, isa.name)))
+
+
+def built_with(level: Isa, ndk: Ndk | None) -> Isa:
+    """The level as a framework's toolchain builds it: an NDK makes what is for aarch64, and nothing else."""
+    if ndk is None or machine(level.triple.split("-", 1)[0]) != "aarch64":
+        return level
+    return replace(level, triple=f"aarch64-linux-android{ndk.api}")
 
 
 def missing(isa: Isa, features: AbstractSet[str]) -> tuple[str, ...]:

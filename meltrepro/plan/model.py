@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.manifest import Framework, Manifest, Model, Source, Workload
+from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Source, Workload
 from meltrepro.spec.targets import Target
 
 
@@ -20,13 +20,18 @@ class Isa:
     name: str
     """For example x86_64_v3; part of an artifact's identity."""
     triple: str
-    """For example x86_64-linux-musl."""
+    """For example x86_64-linux-musl, or aarch64-linux-android29 for a bundle of the NDK's."""
     requires: frozenset[str]
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     enable: tuple[str, ...]
     """Compiler target features (clang spelling) above the triple's baseline."""
     rank: int
     """The higher, the better, among the levels that a CPU can run."""
+
+    @property
+    def libc(self) -> str:
+        """The C library of its bundles."""
+        return "bionic" if "-android" in self.triple else "musl"
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,17 @@ class BundleNode:
     release: Release
     isa: Isa
     purpose: Literal["run", "quantize"] = "run"
+    ndk: Ndk | None = None
+    """What compiles it instead of the pinned zig."""
 
     @property
     def id(self) -> str:
         return f"{self.framework_name}/{self.purpose}/{self.isa.name}"
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Inputs of the recipe by name."""
+        return {**self.release.sources, **({"ndk": self.ndk.source} if self.ndk else {})}
 
 
 @dataclass(frozen=True)

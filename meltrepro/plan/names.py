@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.plan.isa import built_with
 from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
 from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Framework, GitSource
+from meltrepro.spec.manifest import Framework, GitSource, Ndk
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
@@ -23,6 +24,8 @@ class KnownFramework:
     release: Release
     extra_isas: tuple[Isa, ...]
     """Levels to build besides those that the targets need."""
+    ndk: Ndk | None = None
+    """Builds what is for Android devices."""
 
 
 def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFramework]:
@@ -51,9 +54,15 @@ def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFrame
         levels = {level.name: level for level in info.isas}
         for i, level in enumerate(entry.build.isas):
             check((*at, "build", "isas", i), f"CPU level of {kind}", level, levels)
+        ndk = entry.build.toolchain
+        if ndk is not None and not any(target.kind == "android" for target in manifest.targets.values()):
+            message = "the NDK builds for Android devices, and no target is one"
+            problems.append(
+                problem_at(loaded, (*at, "build", "toolchain"), message, "leave it out: zig builds the rest")
+            )
         if not problems:
-            extra = tuple(levels[level] for level in entry.build.isas)
-            resolved[name] = KnownFramework(name, info, _release(entry, info), extra)
+            extra = tuple(built_with(levels[level], ndk) for level in entry.build.isas)
+            resolved[name] = KnownFramework(name, info, _release(entry, info), extra, ndk)
 
     infos = [catalog.frameworks.get(entry.kind or name) for name, entry in manifest.frameworks.items()]
     known = [info for info in infos if info is not None]

@@ -27,6 +27,7 @@ from meltrepro.plan.names import AS_IS, KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.targets import AndroidTarget
 
 
 def make_plan(
@@ -147,13 +148,38 @@ class _Judge:
         wanted = self._manifest.targets[name].isa
         if wanted == "auto":
             best = isa.choose(device.features, device.arch, offered)
-            return best or f"the CPU of target {name} {_lacks(offered[-1], device)}"
+            if best is None:
+                return f"the CPU of target {name} {_lacks(offered[-1], device)}"
+            return self._linked(framework, name, best, device)
         level = next((level for level in offered if level.name == wanted), None)
         if level is None:
             return f"framework {framework.name} has no CPU level {wanted} for {device.arch}, which target {name} is"
         if isa.missing(level, device.features):
             return f"the CPU of target {name} {_lacks(level, device)}"
-        return level
+        return self._linked(framework, name, level, device)
+
+    def _linked(self, framework: KnownFramework, name: str, level: Isa, device: DeviceFacts) -> Isa | str:
+        """The level with the C library of the framework's toolchain, or why the target cannot use that."""
+        target, ndk = self._manifest.targets[name], framework.ndk
+        linked = isa.built_with(level, ndk)
+        if ndk is None:
+            return linked
+        if not isinstance(target, AndroidTarget):
+            if linked == level:
+                return level
+            return (
+                f"framework {framework.name} is built with the NDK for {device.arch}, and target {name} is no Android"
+            )
+        if linked == level:
+            return f"the NDK is used for aarch64 alone, and target {name} is {device.arch}"
+        if target.lab is not None:
+            return f"target {name} is a phone of the lab, which has no bionic: the C library of the NDK's programs"
+        level_there = device.facts.get("sdk", "")
+        if level_there.isdecimal() and int(level_there) < ndk.api:
+            return (
+                f"framework {framework.name} is built for Android API level {ndk.api}, target {name} has {level_there}"
+            )
+        return linked
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
@@ -198,7 +224,16 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
     for name, used in levels.items():
         framework = frameworks[name]
         wanted = used | {level.name: level for level in framework.extra_isas}
-        nodes += [BundleNode(name, framework.info.kind, framework.release, level) for level in wanted.values()]
+        nodes += [
+            BundleNode(
+                name,
+                framework.info.kind,
+                framework.release,
+                level,
+                ndk=framework.ndk if level.libc == "bionic" else None,
+            )
+            for level in wanted.values()
+        ]
         if name in quantized:
             level = framework.info.quantizer_isa
             nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "quantize"))

@@ -6,8 +6,8 @@
     records/<campaign>/...                           what was measured
     ro-crate-metadata.json                           the same for archives that know RO-Crate 1.1
 
-Weights whose licence forbids redistribution are left out and named with their digests under `withheld`; importing
-then needs the same bytes from their own source.
+Weights whose licence forbids redistribution and NDKs are left out and named with their digests under `withheld`;
+building anew then needs the same bytes from their own source.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Imported:
     objects: int
     """How many objects were new to the store."""
     withheld: tuple[str, ...]
-    """Digests of weights that the bundle may not hold."""
+    """Digests of weights and NDKs that the bundle may not hold."""
 
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
@@ -149,8 +149,10 @@ def _needed(lock: Lock) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of weights that may not be passed on: of the source, and of everything quantized from it."""
-    withheld: set[str] = set()
+    """Digests of what may not be passed on: NDKs, and weights (of the source, and of everything quantized from it)."""
+    ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
+    keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
+    withheld = {source.digest for key, source in lock.sources.items() if key in keys}
     for name, model in manifest.models.items():
         if model.redistributable:
             continue

@@ -115,6 +115,10 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         file = source.child("file")
         if file is not None and source_kind(source.value) == "file" and not isinstance(file.value, dict | list):
             found.append(((*path, "file"), file))
+    for name, framework in _entries(manifest, "frameworks"):
+        ndk = framework.find(("build", "toolchain", "ndk"))
+        if ndk is not None and isinstance(ndk.value, str) and "://" not in ndk.value:
+            found.append((("frameworks", name, "build", "toolchain", "ndk"), ndk))
     for name, target in _entries(manifest, "targets"):
         meter = target.child("meter")
         file = meter.child("file") if meter is not None else None

@@ -67,6 +67,10 @@ class FileSource(Strict):
     digest: Sha256 | None = Field(None, description="sha256 of the file.")
 
 
+class TreeSource(FileSource):
+    """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
+
+
 SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file")
 
 
@@ -119,8 +123,44 @@ class Model(Strict):
         return names
 
 
+class Ndk(Strict):
+    """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
+
+    ndk: str = Field(
+        min_length=1,
+        description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
+    )
+    digest: Sha256 | None = Field(
+        None, description="sha256 of the zip, or of the tar that a folder is packed into; a URL needs it."
+    )
+    api: int = Field(
+        29, ge=23, le=99, description="Android API level that the programs are for; older devices cannot run them."
+    )
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        scheme, separator, _ = self.ndk.partition("://")
+        if separator and scheme not in ("https", "http", "file"):
+            raise ValueError("expected a path, or a URL that begins with https, http or file")
+        if separator and self.digest is None:
+            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+        return self
+
+    @property
+    def source(self) -> UrlSource | TreeSource:
+        """Where the NDK comes from."""
+        if "://" in self.ndk and self.digest is not None:
+            return UrlSource(url=self.ndk, digest=self.digest)
+        return TreeSource(file=self.ndk, digest=self.digest)
+
+
 class BuildOptions(Strict):
     """How a framework is built."""
+
+    toolchain: Ndk | None = Field(
+        None,
+        description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
+    )
 
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."

@@ -11,7 +11,7 @@ from meltrepro.spec.manifest import Manifest
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """Digest of models and framework versions; workloads, repetitions, limits and CPU levels do not count."""
+    """Digest of models, framework versions and toolchains; workloads, repetitions, limits and CPU levels do not count."""
     document = manifest.model_dump(mode="json")
     pinned = {
         "models": {
@@ -19,7 +19,10 @@ def manifest_digest(manifest: Manifest) -> str:
             for name, model in document["models"].items()
         },
         "frameworks": {
-            name: {key: framework[key] for key in ("kind", "release", "source")}
+            name: {
+                **{key: framework[key] for key in ("kind", "release", "source")},
+                **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
+            }
             for name, framework in document["frameworks"].items()
         },
     }

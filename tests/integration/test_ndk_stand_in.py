@@ -1,0 +1,133 @@
+"""The NDK's recipe with a stand-in for the NDK: its folders and names, with the pinned zig behind them.
+
+It shows that the recipe unpacks what a user may give, that the release's configuration takes the compilers and that what
+is linked passes the recipe's own checks. It says nothing of bionic: programs of the stand-in hold musl, and no device
+could start them, because nothing but their header names Android's loader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meltrepro import settings
+from meltrepro.build import toolchain
+from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.plan.isa import built_with
+from meltrepro.plan.model import BundleNode
+from meltrepro.spec.manifest import Ndk
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+
+TOOLS = ("melt-sampler", "melt-agent")
+"""Programs that need nothing of the framework: the others would take half an hour."""
+COMPILER = """\
+#!/bin/sh
+# STAND-IN for the NDK's compiler: zig with musl, a header that names Android's loader, and zig's spelling of CPU levels.
+for argument; do
+    shift
+    case "$argument" in
+        -march=armv8.2-a+dotprod+fp16) set -- "$@" -mcpu=baseline+dotprod+fullfp16 ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+done
+case " $* " in
+    *" -c "* | *" -E "* | *" -S "*) ;;
+    *) set -- "$@" -dynamic -Wl,--dynamic-linker=/system/bin/linker64 ;;
+esac
+exec {zig} {language} -target aarch64-linux-musl "$@"
+"""
+ARCHIVER = '#!/bin/sh\n# STAND-IN for the NDK\'s llvm-{tool}.\nexec {zig} {tool} "$@"\n'
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pinned toolchain, unpacked."""
+    here = settings.load()
+    store = Store(here.cache / "store")
+    fetcher = Fetcher(store, here, silent)
+    wheels = {name: fetcher.get(source, Path()) for name, source in toolchain.SOURCES.items()}
+    layer = toolchain.layer(wheels, store, silent)
+    folder = tmp_path_factory.mktemp("toolchain")
+    subprocess.run(["tar", "-xf", str(layer.path), "-C", str(folder)], check=True)
+    return folder / "opt" / "toolchain"
+
+
+def stand_in(folder: Path, zig: Path) -> Path:
+    """A folder that looks like an unpacked NDK."""
+    bin_folder = folder / "toolchains" / "llvm" / "prebuilt" / "linux-x86_64" / "bin"
+    bin_folder.mkdir(parents=True)
+    scripts = {
+        "aarch64-linux-android29-clang": COMPILER.format(zig=zig, language="cc"),
+        "aarch64-linux-android29-clang++": COMPILER.format(zig=zig, language="c++"),
+        "llvm-ar": ARCHIVER.format(zig=zig, tool="ar"),
+        "llvm-ranlib": ARCHIVER.format(zig=zig, tool="ranlib"),
+    }
+    for name, text in scripts.items():
+        (bin_folder / name).write_text(text)
+        (bin_folder / name).chmod(0o755)
+    (folder / "source.properties").write_text("Pkg.Desc = Stand-in\nPkg.Revision = 0.0.0-standin\n")
+    (folder / "NOTICE").write_text("The notices of a stand-in.\n")
+    return folder
+
+
+@pytest.mark.parametrize(("release", "packed"), [("2024-02-27", False), ("2026-10-01", True)])
+def test_the_recipe_builds_with_a_stand_in(release: str, packed: bool, tools: Path, tmp_path: Path) -> None:
+    """Both releases' own configurations, and both forms of an NDK: a folder, and a zip."""
+    ndk = stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "ndk.zip", "w") as archive:
+            for path in sorted(ndk.rglob("*")):
+                archive.write(path, path.relative_to(tmp_path))
+    entry = Ndk(ndk="ndk.zip" if packed else ndk.name)
+    level = built_with(next(isa for isa in ISAS if isa.name == "armv8_2"), entry)
+    source = LlamaCpp().bundle_recipe(BundleNode("f", "llama.cpp", RELEASES[release], level, ndk=entry))
+    recipe = render_recipe(replace(source, variables={**source.variables, "tools": list(TOOLS)}), {}, {})
+
+    here = settings.load()
+    fetcher = Fetcher(Store(here.cache / "store"), here, silent)
+    folders = {name: tmp_path / name.lower() for name in ("SRC", "BUILD", "OUT", "RECIPE", "INPUTS")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name, content in recipe.files.items():
+        path = folders["RECIPE"] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for name, item in source.inputs.items():
+        (folders["INPUTS"] / name).symlink_to(fetcher.get(item, tmp_path))
+
+    run(folders, tools)
+    facts = json.loads((folders["OUT"] / "bundle.json").read_text())
+    assert (facts["triple"], facts["libc"], facts["api"]) == ("aarch64-linux-android29", "bionic", 29)
+    assert (facts["march"], facts["ndk"]) == ("armv8.2-a+dotprod+fp16", "0.0.0-standin")
+    assert sorted(path.name for path in (folders["OUT"] / "bin").iterdir()) == sorted(TOOLS)
+    assert (folders["OUT"] / "licenses" / "android-ndk").read_text() == "The notices of a stand-in.\n"
+    for tool in TOOLS:
+        assert b"/system/bin/linker64\0" in (folders["OUT"] / "bin" / tool).read_bytes()
+
+
+def run(folders: Mapping[str, Path], tools: Path) -> None:
+    """All phases of the recipe, each in a shell of its own, as engines call them."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folders["BUILD"]),
+        "LC_ALL": "C",
+        "TOOLCHAIN": str(tools),
+        # zig compiles musl and the C++ library for the first release (100 s of CPU time); the second finds them here.
+        "ZIG_GLOBAL_CACHE_DIR": str(tools.parent / "zig-cache"),
+        "ZIG_LOCAL_CACHE_DIR": str(folders["BUILD"] / "zig-local"),
+        **{name: str(folder) for name, folder in folders.items()},
+    }
+    for phase in ("configure", "compile", "install"):
+        command = ["sh", str(folders["RECIPE"] / "build.sh"), phase]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{phase}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

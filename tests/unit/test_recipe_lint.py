@@ -1,0 +1,124 @@
+"""Recipes as texts: shellcheck on every script, and what the NDK's recipe differs in from zig's, as snapshots.
+
+Where a snapshot is to change, write it anew and read the difference: `python -m tests.unit.test_recipe_lint`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meltrepro import resources
+from meltrepro.build import toolchain
+from meltrepro.build.model import Recipe
+from meltrepro.build.render import render_recipe, render_text
+from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.plan.isa import built_with
+from meltrepro.plan.model import BundleNode
+from meltrepro.spec.manifest import Ndk
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+NDK = Ndk(ndk="ndk.zip")
+INSTRUCTIONS = {"FROM", "LABEL", "ENV", "COPY", "ARG", "RUN"}
+SCRIPTS = [
+    name for name in resources.image_files(".") if resources.image_file(name).startswith((b"#!/bin/sh", b"#!/bin/mksh"))
+]
+
+
+def recipe_of(release: str, level: str, ndk: Ndk | None = None) -> Recipe:
+    isa = built_with(next(isa for isa in ISAS if isa.name == level), ndk)
+    return render_recipe(
+        LlamaCpp().bundle_recipe(BundleNode("f", "llama.cpp", RELEASES[release], isa, ndk=ndk)), {}, {}
+    )
+
+
+def dockerfile_of(recipe: Recipe) -> str:
+    env = toolchain.environment(recipe.triple)
+    variables = {"builder": "builder:1", "env": env, "phases": recipe.phases, "labels": dict(recipe.labels)}
+    return render_text(recipe.dockerfile, variables, name="Dockerfile")
+
+
+def difference(release: str) -> str:
+    """What the NDK changes in Dockerfile and build script of one release."""
+    zig, ndk = (recipe_of(release, "armv8_2", each) for each in (None, NDK))
+    texts = [(dockerfile_of(zig), dockerfile_of(ndk), "Dockerfile")]
+    texts.append((zig.files["build.sh"].decode(), ndk.files["build.sh"].decode(), "build.sh"))
+    lines: list[str] = []
+    for one, other, name in texts:
+        lines += difflib.unified_diff(one.splitlines(), other.splitlines(), f"zig/{name}", f"ndk/{name}", "", "", 1, "")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def snapshot(release: str) -> Path:
+    return SNAPSHOTS / f"ndk-{release}.diff"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_the_ndk_changes(release: str) -> None:
+    assert difference(release) == snapshot(release).read_text()
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_ndks_recipe_brings_the_same_sources(release: str) -> None:
+    zig, ndk = (recipe_of(release, "armv8_2", each).files for each in (None, NDK))
+    assert {name for name in zig.keys() | ndk.keys() if zig.get(name) != ndk.get(name)} == {"build.sh"}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    ("level", "march"), [("armv8_a", "-march=armv8-a"), ("armv8_2", "-march=armv8.2-a+dotprod+fp16")]
+)
+def test_levels_are_spelt_as_the_ndks_clang_does(release: str, level: str, march: str) -> None:
+    script = recipe_of(release, level, NDK).files["build.sh"].decode()
+    assert f'flags="$flags {march}"\n' in script
+    assert "-target-feature" not in script and "$TOOLCHAIN/bin/" not in script and "zig" not in script
+
+
+@pytest.mark.parametrize("ndk", [None, NDK, Ndk(ndk="ndk.zip", api=35)], ids=["zig", "ndk", "ndk-35"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_dockerfile_is_of_known_instructions(release: str, ndk: Ndk | None) -> None:
+    """Joined at their continuations, as a builder reads them: instructions, and JSON where a command is."""
+    recipe = recipe_of(release, "armv8_2", ndk)
+    lines = [line for line in dockerfile_of(recipe).replace("\\\n", " ").splitlines() if line.strip()]
+    words = [line.partition(" ")[0] for line in lines]
+    assert words[0] == "FROM" and set(words) <= INSTRUCTIONS
+    runs = [json.loads(line.partition(" ")[2]) for line in lines if line.startswith("RUN ")]
+    assert [run[:2] for run in runs] == [["/bin/sh", "/recipe/build.sh"]] * len(recipe.phases)
+
+
+@pytest.mark.parametrize("ndk", [None, NDK], ids=["zig", "ndk"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_rendered_script_is_clean(release: str, ndk: Ndk | None, tmp_path: Path) -> None:
+    (tmp_path / "build.sh").write_bytes(recipe_of(release, "armv8_2", ndk).files["build.sh"])
+    check(tmp_path / "build.sh")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_clean(name: str) -> None:
+    check(resources.images() / name)
+
+
+def test_there_are_scripts_to_check(tmp_path: Path) -> None:
+    """And a fault in one is found."""
+    assert {"toolchain/warm.sh", "toolchain/bin/cc"} <= set(SCRIPTS)
+    (tmp_path / "bad.sh").write_text("#!/bin/sh\nrm -rf $1/x\n")
+    with pytest.raises(AssertionError, match="SC2086"):
+        check(tmp_path / "bad.sh")
+
+
+def check(script: Path) -> None:
+    subprocess.run(["sh", "-n", str(script)], check=True)
+    done = subprocess.run([str(SHELLCHECK), str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    SNAPSHOTS.mkdir(exist_ok=True)
+    for each in RELEASES:
+        snapshot(each).write_text(difference(each))
