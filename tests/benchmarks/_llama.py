@@ -16,15 +16,28 @@ PROMPT, GENERATED = 256, 64
 
 def build(release: str, quantization: str) -> tuple[Path, Path]:
     """The runner bundle of a release for this CPU and a quantized model, built where they are missing."""
+    rows = _build(f"frameworks.llama.cpp.release={release}", f"models.smollm2-135m.quantizations=[{quantization}]")
+    bundle = next(path for node, path in rows.items() if "/run/" in node)
+    return bundle, rows[f"smollm2-135m/{quantization}/llama.cpp"]
+
+
+def build_for(release: str, isa: str) -> Path:
+    """The runner bundle of a release for some other CPU, built where it is missing."""
+    return _build(f"frameworks.llama.cpp.release={release}", f"frameworks.llama.cpp.build.isas=[{isa}]")[
+        f"llama.cpp/run/{isa}"
+    ]
+
+
+def _build(*changes: str) -> dict[str, Path]:
+    """Everything of a changed quickstart, by node id."""
     with tempfile.TemporaryDirectory() as name:
         specs = Path(name) / "specs"
         shutil.copytree(ROOT / "specs", specs)
         command = [sys.executable, "-m", "meltrepro", "build", str(specs / "quickstart.yaml"), "--json"]
-        chosen = [f"frameworks.llama.cpp.release={release}", f"models.smollm2-135m.quantizations=[{quantization}]"]
-        done = subprocess.run([*command, *(f"--set={change}" for change in chosen)], stdout=subprocess.PIPE, check=True)
-    rows = {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
-    bundle = next(path for node, path in rows.items() if "/run/" in node)
-    return bundle, rows[f"smollm2-135m/{quantization}/llama.cpp"]
+        done = subprocess.run(
+            [*command, *(f"--set={change}" for change in changes)], stdout=subprocess.PIPE, check=True
+        )
+    return {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
 
 
 def llama_bench(program: Path, model: Path, threads: int) -> tuple[float, float]:
