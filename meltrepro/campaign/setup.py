@@ -204,7 +204,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
 
 def _asked_of(cell: Cell) -> dict[str, object]:
     """How the device was to be while trials ran."""
-    if not isinstance(cell.target, AndroidTarget):
+    if not isinstance(cell.target, RemoteTarget):
         return {}
     settings = cell.target.settings.model_dump(exclude_none=True, exclude_defaults=True)
     cores = {"cores": cell.target.cores} if cell.target.cores else {}

@@ -42,33 +42,9 @@ class HostTarget(_Target):
     )
 
 
-class AndroidSettings(Strict):
-    """Settings of a phone that hold while trials run, and are put back afterwards; what is absent is left alone."""
+class RemoteTarget(_Target):
+    """What all devices behind a link have in common."""
 
-    screen: Literal["on", "off"] | None = Field(None, description="Whether the screen is lit.")
-    brightness: int | None = Field(None, ge=0, le=255, description="Brightness of the screen, without adaptation.")
-    airplane_mode: bool | None = Field(None, description="All radios off; refused on a wireless link (Android 11).")
-    stay_awake: bool | None = Field(None, description="Whether the screen stays on while power is plugged in.")
-    battery_saver: bool | None = Field(None, description="Whether Android saves power.")
-    kill_background_apps: bool = Field(
-        False, description="End the apps that Android may end at any time; nothing brings them back."
-    )
-
-
-class AndroidTarget(_Target):
-    """An Android device behind an adb server (docs/devices/android.md)."""
-
-    kind: Literal["android"] = Field(description="Which kind of target this is.")
-    serial: str | None = Field(
-        None, min_length=1, description="Which of several devices, as `meltrepro devices` names it."
-    )
-    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
-    root: str = Field(
-        "/data/local/tmp/meltrepro",
-        pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
-        description="Folder on the device for everything that trials need; must allow to run programs.",
-    )
-    settings: AndroidSettings = AndroidSettings()
     cores: Cores | None = Field(
         None,
         description="CPUs that the runner may use, as Linux lists them: 4-7, or 0,4-5. It is seen to that it does.",
@@ -91,12 +67,81 @@ class AndroidTarget(_Target):
         return "bare"
 
 
-def usable_cores(target: HostTarget | AndroidTarget) -> int | None:
+class AndroidSettings(Strict):
+    """Settings of a phone that hold while trials run, and are put back afterwards; what is absent is left alone."""
+
+    screen: Literal["on", "off"] | None = Field(None, description="Whether the screen is lit.")
+    brightness: int | None = Field(None, ge=0, le=255, description="Brightness of the screen, without adaptation.")
+    airplane_mode: bool | None = Field(None, description="All radios off; refused on a wireless link (Android 11).")
+    stay_awake: bool | None = Field(None, description="Whether the screen stays on while power is plugged in.")
+    battery_saver: bool | None = Field(None, description="Whether Android saves power.")
+    kill_background_apps: bool = Field(
+        False, description="End the apps that Android may end at any time; nothing brings them back."
+    )
+
+
+class AndroidTarget(RemoteTarget):
+    """An Android device behind an adb server (docs/devices/android.md)."""
+
+    kind: Literal["android"] = Field(description="Which kind of target this is.")
+    serial: str | None = Field(
+        None, min_length=1, description="Which of several devices, as `meltrepro devices` names it."
+    )
+    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
+    root: str = Field(
+        "/data/local/tmp/meltrepro",
+        pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
+        description="Folder on the device for everything that trials need; must allow to run programs.",
+    )
+    settings: AndroidSettings = AndroidSettings()
+
+
+class BoardTarget(RemoteTarget):
+    """A Linux board behind SSH (docs/devices/jetson.md)."""
+
+    host: str | None = Field(
+        None,
+        pattern=r"^[^\s-][^\s]*$",
+        description="How ssh calls it: an alias of ~/.ssh/config, or user@host:port.",
+    )
+    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
+    root: str = Field(
+        "/var/tmp/meltrepro",
+        pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
+        description="Folder on the device for everything that trials need; must allow to run programs.",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.host is None) == (self.lab is None):
+            raise ValueError("a board is named by one of 'host' and 'lab'")
+        return self
+
+
+class LinuxTarget(BoardTarget):
+    """Any Linux machine behind SSH (docs/devices/jetson.md)."""
+
+    kind: Literal["linux"] = Field(description="Which kind of target this is.")
+
+
+class JetsonTarget(BoardTarget):
+    """An NVIDIA Jetson behind SSH (docs/devices/jetson.md)."""
+
+    kind: Literal["jetson"] = Field(description="Which kind of target this is.")
+    rails: Literal["melt", "all"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "melt",
+        description="Which power rails make its energy: those that MELT summed, all that do not count one another, or "
+        "these, by their labels.",
+    )
+    tegrastats: bool = Field(False, description="Sample what tegrastats says besides, once a second, to compare with.")
+
+
+TARGET_KINDS = ("host", "android", "jetson", "linux")
+
+
+def usable_cores(target: HostTarget | RemoteTarget) -> int | None:
     """How many CPUs a runner is confined to; `None` for no fewer than there are."""
-    return len(cpus(target.cores)) if isinstance(target, AndroidTarget) and target.cores else None
-
-
-TARGET_KINDS = ("host", "android")
+    return len(cpus(target.cores)) if isinstance(target, RemoteTarget) and target.cores else None
 
 
 def target_kind(value: Any) -> str | None:
@@ -108,10 +153,13 @@ def target_kind(value: Any) -> str | None:
 
 
 Target = Annotated[
-    Annotated[HostTarget, Tag("host")] | Annotated[AndroidTarget, Tag("android")],
+    Annotated[HostTarget, Tag("host")]
+    | Annotated[AndroidTarget, Tag("android")]
+    | Annotated[JetsonTarget, Tag("jetson")]
+    | Annotated[LinuxTarget, Tag("linux")],
     Discriminator(
         target_kind,
         custom_error_type="target_kind",
-        custom_error_message="expected a target: kind host or android",
+        custom_error_message="expected a target: kind host, android, jetson or linux",
     ),
 ]

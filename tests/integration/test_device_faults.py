@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.lab.phone import ADBD_PORT, VirtualPhone
+from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.relay import Relay
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.adb import AdbLink
@@ -73,7 +73,7 @@ class Rig(Bench):
         assert self.phone.inside is not None
         self.phone.relay.cut()
         self.adb.detach(self.phone.address)
-        self.elsewhere.lead_to(self.phone.inside, ADBD_PORT)
+        self.elsewhere.lead_to(self.phone.inside, VirtualPhone.port)
         self.adb.attach(f"127.0.0.1:{self.elsewhere.port}")
 
     def move_back(self) -> None:
