@@ -24,7 +24,7 @@ from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, Cell
 from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request
-from meltrepro.spec.targets import AndroidTarget
+from meltrepro.spec.targets import AndroidTarget, RemoteTarget
 from meltrepro.targets.base import RUNNER, SAMPLER, Target
 from meltrepro.targets.sources import calibrated
 
@@ -204,11 +204,12 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
 
 def _asked_of(cell: Cell) -> dict[str, object]:
     """How the device was to be while trials ran."""
-    if not isinstance(cell.target, RemoteTarget):
-        return {}
-    settings = cell.target.settings.model_dump(exclude_none=True, exclude_defaults=True)
-    cores = {"cores": cell.target.cores} if cell.target.cores else {}
-    return {f"settings.{name}": value for name, value in {**settings, **cores}.items()}
+    target, asked = cell.target, dict[str, object]()
+    if isinstance(target, AndroidTarget):
+        asked |= target.settings.model_dump(exclude_none=True, exclude_defaults=True)
+    if isinstance(target, RemoteTarget) and target.cores:
+        asked["cores"] = target.cores
+    return {f"settings.{name}": value for name, value in asked.items()}
 
 
 def _scalar(value: object) -> str | int | float:

@@ -142,7 +142,7 @@ def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict
     from meltrepro.lab.server import AdbServer
 
     data = settings.cache / "lab"
-    root = system.phone_root(Store(settings.cache / "store"), data, silent)
+    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent)
     if not system.is_pinned(system.PHONE, root):
         missing["packages"] = "the pinned ones; the phone is made of today's"
     server = AdbServer(data / "adb")

@@ -32,7 +32,7 @@ class VirtualPhone(VirtualDevice):
         storage: str = "disk",
         power: Power | None = None,
     ) -> None:
-        """`root` is the file system of `system.phone_root`; `storage` a size such as `64m`, for a phone that is soon full."""
+        """`root` is the file system of `system.PHONE`; `storage` a size such as `64m`, for a phone that is soon full."""
         super().__init__(root, folder, name=name, cores=cores, storage=storage, power=power or Power())
         self.properties = {
             "ro.serialno": f"MELT{name.upper()}",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from meltrepro import resources
 from meltrepro.build import base
@@ -32,6 +34,9 @@ _NEEDED = {
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 
+Arch = Literal["arm64", "amd64"]
+
+
 @dataclass(frozen=True)
 class System:
     """What the file system of one kind of device is made of."""
@@ -45,15 +50,18 @@ class System:
     """Makes of unpacked packages a system that runs, without their own scripts."""
     folders: tuple[str, ...] = ()
     """Folders that it needs besides."""
+    arch: Arch = "arm64"
+    """As Debian calls it; one of this machine's own needs no emulation, which tests of protocols can do without."""
 
     @property
     def flavour(self) -> base.Flavour:
         """The packages as mmdebstrap takes them."""
-        return base.Flavour("extract", self.packages, "arm64")
+        return base.Flavour("extract", self.packages, self.arch)
 
     def pinned(self) -> tuple[base.Package, ...]:
-        """The packages that the lab is tested with; `python -m meltrepro.lab.system NAME` prints today's for that file."""
-        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(f"{self.name}/packages.json")))
+        """The packages that the lab is tested with; `python -m meltrepro.lab.system NAME ARCH` prints today's for that file."""
+        file = f"{self.name}/packages.json" if self.arch == "arm64" else f"{self.name}/packages-{self.arch}.json"
+        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(file)))
 
     def own_files(self) -> dict[str, bytes]:
         """Our stand-ins by where they go."""
@@ -69,9 +77,9 @@ class System:
         return f"{self.name}-{digest_of([[p.name, p.digest] for p in packages] + own)[:16]}"
 
 
-def phone_root(store: Store, folder: Path, sink: Sink) -> Path:
-    """The file system of every virtual phone; as `device_root`."""
-    return device_root(PHONE, store, folder, sink)
+def native(system: System) -> System:
+    """The same kind of device with this machine's own CPU, which needs no emulation."""
+    return replace(system, arch="amd64" if platform.machine() == "x86_64" else "arm64")
 
 
 def device_root(system: System, store: Store, folder: Path, sink: Sink) -> Path:
@@ -90,7 +98,7 @@ def device_root(system: System, store: Store, folder: Path, sink: Sink) -> Path:
         if not root.is_dir():
             part = root.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            with step(sink, "lab.system", f"Debian {base.SUITE} arm64, {len(packages)} packages"):
+            with step(sink, "lab.system", f"Debian {base.SUITE} {system.arch}, {len(packages)} packages"):
                 _make(system, packages, store, part)
             part.rename(root)
     return root
@@ -130,8 +138,8 @@ def _make(system: System, packages: Sequence[base.Package], store: Store, root: 
         subprocess.run(["dpkg-deb", "--extract", str(store.path(package.digest)), str(root)], check=True)
     for name in ("dev", "proc", "sys", "tmp", *system.folders):
         (root / name).mkdir(parents=True, exist_ok=True)
-    for link in ("bin", "lib", "sbin"):
-        with contextlib.suppress(FileExistsError):
+    for link in ("bin", "lib", "lib64", "sbin"):
+        if (root / "usr" / link).is_dir() and not (root / link).exists():
             (root / link).symlink_to(f"usr/{link}")
     system.finish(root)
     for name, data in system.own_files().items():
@@ -153,9 +161,7 @@ def _finish_phone(root: Path) -> None:
 
 def _tools(root: Path) -> list[str]:
     """What toybox can be called."""
-    said = subprocess.run(
-        [EMULATOR, "-L", str(root), str(root / "usr/bin/toybox")], capture_output=True, text=True, check=True
-    )
+    said = subprocess.run(["chroot", str(root), "/usr/bin/toybox"], capture_output=True, text=True, check=True)
     return [name for name in said.stdout.split() if name not in ("sh", "[") or name == "["]
 
 
@@ -187,6 +193,7 @@ if __name__ == "__main__":
     from meltrepro import settings
     from meltrepro.steps import silent
 
-    wanted = next(system for system in (PHONE, BOARD) if system.name in sys.argv[1:])
+    known = {(system.name, arch): replace(system, arch=arch) for system in (PHONE, BOARD) for arch in get_args(Arch)}
+    wanted = known[sys.argv[1], sys.argv[2]]
     found = base.resolve(Store(settings.load().cache / "store"), silent, wanted.flavour)
     print(json.dumps([asdict(package) for package in found], indent=1))

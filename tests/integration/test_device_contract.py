@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,11 @@ globals().update({name: test for name, test in vars(suite).items() if name.start
 
 
 @pytest.fixture
-def bench(
-    phone_lab: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path
-) -> Iterator[Bench]:
+def bench(phone_lab: tuple[VirtualPhone, AdbServer], native_bundle: Path, tmp_path: Path) -> Iterator[Bench]:
     phone, adb = phone_lab
-    arm = next(path for name, path in runner_bundles.items() if "armv8" in name)
     shell = Shell(AdbLink(adb.server, phone.address))
     target = RemoteTarget(shell, Android(), ROOT, reconnect_s=20)
-    yield Bench(target, tmp_path, arm / AGENT)
+    yield Bench(target, tmp_path, native_bundle / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
 

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +129,13 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualP
 
 
 @pytest.fixture
-def rig(devices: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path) -> Iterator[Rig]:
+def rig(devices: tuple[VirtualPhone, AdbServer], native_bundle: Path, tmp_path: Path) -> Iterator[Rig]:
     phone, adb = devices
-    arm = next(path for name, path in runner_bundles.items() if "armv8" in name)
     shell = Shell(AdbLink(adb.server, phone.address))
     shell.run(["rm", "-rf", ROOT, COUNT])
     target = RemoteTarget(shell, Android(), ROOT, reconnect_s=30)
     elsewhere = Relay()
-    rig = Rig(target, tmp_path, arm / AGENT, phone=phone, adb=adb, shell=shell, elsewhere=elsewhere)
+    rig = Rig(target, tmp_path, native_bundle / AGENT, phone=phone, adb=adb, shell=shell, elsewhere=elsewhere)
     yield rig
     rig.target.stop_strays()
     assert rig.on_device(f'cat /proc/[0-9]*/environ 2>/dev/null | grep -c "MELTREPRO_JOB={ROOT}"') == "0", (

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,12 +82,11 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualP
 
 
 @pytest.fixture
-def desk(devices: tuple[VirtualPhone, AdbServer], runner_bundles: Mapping[str, Path], tmp_path: Path) -> Iterator[Desk]:
+def desk(devices: tuple[VirtualPhone, AdbServer], native_bundle: Path, tmp_path: Path) -> Iterator[Desk]:
     phone, adb = devices
-    arm = next(path for name, path in runner_bundles.items() if "armv8" in name)
     shell = Shell(AdbLink(adb.server, phone.address))
     target = RemoteTarget(shell, Android(), ROOT, reconnect_s=20)
-    yield Desk(target, tmp_path, arm / AGENT, phone=phone, shell=shell, sampler=arm / SAMPLER)
+    yield Desk(target, tmp_path, native_bundle / AGENT, phone=phone, shell=shell, sampler=native_bundle / SAMPLER)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     assert target.restore() == {}, "settings were put back"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,11 @@ globals().update({name: test for name, test in vars(suite).items() if name.start
 
 
 @pytest.fixture
-def arm(runner_bundles: Mapping[str, Path]) -> Path:
-    return next(path for name, path in runner_bundles.items() if "armv8" in name)
-
-
-@pytest.fixture
-def bench(board_lab: tuple[VirtualJetson, SshLink], arm: Path, tmp_path: Path) -> Iterator[Bench]:
+def bench(board_lab: tuple[VirtualJetson, SshLink], native_bundle: Path, tmp_path: Path) -> Iterator[Bench]:
     _, link = board_lab
     shell = Shell(link)
     target = RemoteTarget(shell, Jetson(), ROOT, reconnect_s=20)
-    yield Bench(target, tmp_path, arm / AGENT)
+    yield Bench(target, tmp_path, native_bundle / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
 
@@ -55,7 +51,7 @@ def target(link: SshLink, platform: Jetson) -> RemoteTarget:
 
 def test_it_says_what_it_is(bench: Bench) -> None:
     facts = bench.target.identify()
-    assert (facts.kind, facts.arch, facts.virtual) == ("jetson", "aarch64", True)
+    assert (facts.kind, facts.arch, facts.virtual) == ("jetson", platform.machine(), True)
     assert facts.model == "meltrepro Virtual Jetson"
     assert "MELTJETSON" not in str(facts), "its serial number leaves it as a digest only"
     expected = {
@@ -121,10 +117,10 @@ def test_rails_that_it_does_not_have(bench: Bench, board_lab: tuple[VirtualJetso
     [("melt", ("VDD_GPU_SOC", "VDD_CPU_CV")), ("all", tuple(PARTS))],
 )
 def test_energy_of_a_profile_is_what_its_rails_drew(
-    bench: Bench, board_lab: tuple[VirtualJetson, SshLink], arm: Path, profile: str, counted: tuple[str, ...]
+    bench: Bench, board_lab: tuple[VirtualJetson, SshLink], native_bundle: Path, profile: str, counted: tuple[str, ...]
 ) -> None:
     """Sampled by the bundle's own sampler while one core works for a while, against what the board really drew."""
-    if not (arm / SAMPLER).exists():
+    if not (native_bundle / SAMPLER).exists():
         pytest.skip("this bundle has no sampler")
     board, link = board_lab
     there = target(link, Jetson(profile, tegrastats=True))
@@ -133,7 +129,7 @@ def test_energy_of_a_profile_is_what_its_rails_drew(
         f"tegrastats.{label}" for label in PARTS
     }
     job = bench.job("i=0; while [ $i -lt 15000 ]; do i=$((i + 1)); done")
-    shutil.copy(arm / SAMPLER, job.bundle.path / SAMPLER)
+    shutil.copy(native_bundle / SAMPLER, job.bundle.path / SAMPLER)
     there.deploy(job.bundle, job.model)
     with there.sampling(job.bundle, sampling_plan(sources, 10), job.folder):
         time.sleep(1)

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +104,12 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualJ
 
 
 @pytest.fixture
-def rig(devices: tuple[VirtualJetson, SshLink], runner_bundles: Mapping[str, Path], tmp_path: Path) -> Iterator[Rig]:
+def rig(devices: tuple[VirtualJetson, SshLink], native_bundle: Path, tmp_path: Path) -> Iterator[Rig]:
     board, link = devices
-    arm = next(path for name, path in runner_bundles.items() if "armv8" in name)
     shell = Shell(link)
     shell.run(["rm", "-rf", ROOT, COUNT])
     target = RemoteTarget(shell, Jetson(), ROOT, reconnect_s=30)
-    rig = Rig(target, tmp_path, arm / AGENT, board=board, shell=shell)
+    rig = Rig(target, tmp_path, native_bundle / AGENT, board=board, shell=shell)
     yield rig
     board.relay.mend()
     rig.target.stop_strays()
