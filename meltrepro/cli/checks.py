@@ -88,7 +88,8 @@ TOOLS = (
     Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
     Tool("ip", "iproute2", "virtual devices (meltrepro lab)", for_tests=True),
     Tool("adb", "adb", "Android devices; without it that of adbutils is used"),
-    Tool("ssh", "openssh-client", "boards behind SSH (a later version)"),
+    Tool("ssh-keyscan", "openssh-client", "accepting the keys of boards behind SSH", for_tests=True),
+    Tool("sshd", "openssh-server", "tests of boards behind SSH, which start their own", for_tests=True),
 )
 DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 

@@ -91,12 +91,63 @@ class AndroidTarget(_Target):
         return "bare"
 
 
-def usable_cores(target: HostTarget | AndroidTarget) -> int | None:
+class BoardTarget(_Target):
+    """A Linux board behind SSH (docs/devices/jetson.md)."""
+
+    host: str | None = Field(
+        None,
+        pattern=r"^[^\s-][^\s]*$",
+        description="How ssh calls it: an alias of ~/.ssh/config, or user@host:port.",
+    )
+    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
+    root: str = Field(
+        "/var/tmp/meltrepro",
+        pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
+        description="Folder on the device for everything that trials need; must allow to run programs.",
+    )
+    cores: Cores | None = Field(
+        None,
+        description="CPUs that the runner may use, as Linux lists them: 4-7, or 0,4-5. It is seen to that it does.",
+    )
+    reconnect_s: float = Field(
+        60, ge=0, le=3600, description="How long a device that went away is waited for before a trial fails."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.host is None) == (self.lab is None):
+            raise ValueError("a board is named by one of 'host' and 'lab'")
+        return self
+
+    @property
+    def sandbox(self) -> Literal["bare"]:
+        """Trials run as plain processes."""
+        return "bare"
+
+
+class LinuxTarget(BoardTarget):
+    """Any Linux machine behind SSH (docs/devices/jetson.md)."""
+
+    kind: Literal["linux"] = Field(description="Which kind of target this is.")
+
+
+class JetsonTarget(BoardTarget):
+    """An NVIDIA Jetson behind SSH (docs/devices/jetson.md)."""
+
+    kind: Literal["jetson"] = Field(description="Which kind of target this is.")
+    rails: Literal["melt", "all"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "melt",
+        description="Which power rails make its energy: those that MELT summed, all that do not count one another, or "
+        "these, by their labels.",
+    )
+
+
+def usable_cores(target: HostTarget | AndroidTarget | BoardTarget) -> int | None:
     """How many CPUs a runner is confined to; `None` for no fewer than there are."""
-    return len(cpus(target.cores)) if isinstance(target, AndroidTarget) and target.cores else None
+    return None if isinstance(target, HostTarget) or not target.cores else len(cpus(target.cores))
 
 
-TARGET_KINDS = ("host", "android")
+TARGET_KINDS = ("host", "android", "jetson", "linux")
 
 
 def target_kind(value: Any) -> str | None:
@@ -108,10 +159,13 @@ def target_kind(value: Any) -> str | None:
 
 
 Target = Annotated[
-    Annotated[HostTarget, Tag("host")] | Annotated[AndroidTarget, Tag("android")],
+    Annotated[HostTarget, Tag("host")]
+    | Annotated[AndroidTarget, Tag("android")]
+    | Annotated[JetsonTarget, Tag("jetson")]
+    | Annotated[LinuxTarget, Tag("linux")],
     Discriminator(
         target_kind,
         custom_error_type="target_kind",
-        custom_error_message="expected a target: kind host or android",
+        custom_error_message="expected a target: kind host, android, jetson or linux",
     ),
 ]

@@ -1,0 +1,57 @@
+"""The target contract over SSH: this machine behind a real OpenSSH server, as a Linux board of which nothing is known."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from meltrepro.targets.base import AGENT
+from meltrepro.targets.board import Board
+from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.shell import Shell
+from meltrepro.targets.ssh import SshLink
+from meltrepro.targets.sshconfig import Way
+from tests.contract import test_targets as suite
+from tests.contract.test_targets import Bench
+from tests.support.sshd import USER, Sshd, make_key
+
+pytestmark = [pytest.mark.integration, pytest.mark.contract]
+globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
+"""The suite itself; `bench` below takes the place of its own."""
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLink]:
+    folder = tmp_path_factory.mktemp("sshd")
+    server = Sshd(folder / "server")
+    key = make_key(folder / "key")
+    server.allow(key)
+    known = folder / "known_hosts"
+    known.write_text(server.known)
+    server.start()
+    way = Way("board", "127.0.0.1", server.port, USER, (key,), (known,), keys_alone=True, agent=False)
+    link = SshLink("board", lambda: way)
+    yield link
+    link.close()
+    server.stop()
+
+
+@pytest.fixture
+def bench(link: SshLink, runner_bundles: Mapping[str, Path], tmp_path: Path) -> Iterator[Bench]:
+    arm = platform.machine() == "aarch64"
+    here = next(path for name, path in runner_bundles.items() if ("armv8" in name) == arm)
+    target = RemoteTarget(Shell(link), Board("linux"), str(tmp_path / "there"), reconnect_s=10)
+    yield Bench(target, tmp_path, here / AGENT)
+    assert target.stop_strays() == 0, "a trial leaves nothing behind"
+
+
+def test_it_is_this_machine(bench: Bench) -> None:
+    facts = bench.target.identify()
+    assert (facts.kind, facts.arch, facts.virtual) == ("linux", platform.machine(), False)
+    assert facts.id.startswith("linux-")
+    machine_id = Path("/etc/machine-id")
+    if machine_id.exists():
+        assert machine_id.read_text().strip() not in str(facts), "it leaves the board as a digest only"

@@ -1,0 +1,67 @@
+"""Boards in manifests, and what of a lab is believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from meltrepro import settings as settings_module
+from meltrepro.errors import TargetLost
+from meltrepro.spec.targets import LinuxTarget, Target
+from meltrepro.targets.board import Board, lab_boards, link_to
+from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.shell import Shell
+from tests.support.links import LocalLink
+
+ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
+
+
+def test_defaults() -> None:
+    entry = ADAPTER.validate_python({"kind": "linux", "host": "pi@board.local:2222"})
+    assert isinstance(entry, LinuxTarget)
+    assert (entry.root, entry.reconnect_s, entry.sandbox) == ("/var/tmp/meltrepro", 60, "bare")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "one of 'host' and 'lab'"),
+        ({"host": "a", "lab": "b"}, "one of 'host' and 'lab'"),
+        ({"host": "-oProxyCommand=evil"}, "pattern"),
+        ({"host": "a b"}, "pattern"),
+        ({"host": "a", "root": "relative"}, "pattern"),
+        ({"host": "a", "serial": "x"}, "serial"),
+    ],
+)
+def test_entries_that_are_wrong(more: dict[str, str], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ADAPTER.validate_python({"kind": "linux", **more})
+
+
+def test_a_lab_is_looked_up_when_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path))
+    here = settings_module.load()
+    link = link_to(LinuxTarget(kind="linux", lab="board"), here)
+    with pytest.raises(TargetLost, match="the lab has no board 'board' now"):
+        link.open("true")
+    folder = here.run / "lab"
+    folder.mkdir(parents=True)
+    (folder / "phone.json").write_text('{"kind": "android"}')
+    (folder / "broken.json").write_text('{"kind": "jetson"')
+    (folder / "poor.json").write_text('{"kind": "jetson"}')
+    place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
+    (folder / "board.json").write_text(json.dumps(place))
+    (board,) = lab_boards(here)
+    assert (board.name, board.way.address, board.way.port, board.way.agent) == ("board", "127.0.0.1", 7, False)
+
+
+def test_a_plain_machine_says_what_it_is(tmp_path: Path) -> None:
+    target = RemoteTarget(Shell(LocalLink(tmp_path)), Board("linux"), str(tmp_path / "root"))
+    facts = target.identify()
+    assert facts.cores >= 1
+    assert not facts.virtual
+    assert facts.facts["sandbox"] == "bare"
+    assert (tmp_path / "root").is_dir(), "where nothing can be kept nothing can be measured"

@@ -1,0 +1,141 @@
+"""How a host is reached, as OpenSSH's own files say it."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meltrepro.errors import TargetError
+from meltrepro.targets.sshconfig import Way, way_to
+
+CONFIG = """
+Host orin
+    HostName 10.0.0.7
+    Port 2222
+    User melt
+    IdentityFile ~/.ssh/board
+    IdentitiesOnly yes
+    UserKnownHostsFile ~/.ssh/boards ~/.ssh/more
+    ProxyJump gate
+
+Host gate
+    HostName gate.example
+    User {user}
+
+Host far
+    HostName 10.1.0.2
+    HostKeyAlias the-far-one
+    ProxyJump gate,second@[fe80::1]:2200
+
+Host odd
+    ProxyCommand nc %h %p
+
+Host round
+    ProxyJump circle
+Host circle
+    ProxyJump round
+
+Match host 10.0.0.9
+    User matched
+
+Host *
+    Port 2022
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ssh = tmp_path / ".ssh"
+    ssh.mkdir()
+    for name in ("board", "id_rsa", "id_ed25519"):
+        (ssh / name).touch()
+    (ssh / "config").write_text(CONFIG.format(user="keeper"))
+    return ssh
+
+
+def test_everything_that_a_host_can_say(home: Path) -> None:
+    way = way_to("orin")
+    assert (way.name, way.address, way.port, way.user) == ("orin", "10.0.0.7", 2222, "melt")
+    assert way.keys == (home / "board",)
+    assert way.keys_alone
+    assert way.known_hosts[:2] == (home / "boards", home / "more")
+    assert way.known_as == "[10.0.0.7]:2222"
+    assert way.jump is not None
+    assert (way.jump.address, way.jump.port, way.jump.user, way.jump.jump) == ("gate.example", 2022, "keeper", None)
+
+
+def test_a_chain_of_hosts_is_gone_through_in_its_order(home: Path) -> None:
+    way = way_to("far")
+    chain = []
+    each: Way | None = way
+    while each is not None:
+        chain.append((each.user, each.address, each.port))
+        each = each.jump
+    me = getpass.getuser()
+    assert chain == [(me, "10.1.0.2", 2022), ("second", "fe80::1", 2200), ("keeper", "gate.example", 2022)]
+    assert way.known_as == "the-far-one"
+
+
+def test_a_host_that_is_in_no_file(home: Path) -> None:
+    way = way_to("someone@board.local:22")
+    assert (way.address, way.port, way.user, way.jump) == ("board.local", 22, "someone", None)
+    assert way.known_as == "board.local"
+    assert way.keys == (home / "id_ed25519", home / "id_rsa"), "those that are there, in OpenSSH's order"
+    assert way.known_hosts[0] == home / "known_hosts"
+
+
+def test_match_sees_the_address(home: Path) -> None:
+    with (home / "config").open("r+") as file:
+        file.write("Host nine\n    HostName 10.0.0.9\n" + CONFIG.format(user="keeper"))
+    assert way_to("nine").user == "matched"
+
+
+def test_files_that_are_included(home: Path) -> None:
+    (home / "boards.d").mkdir()
+    (home / "boards.d/a.conf").write_text("Host nano\n    HostName 10.0.0.8\n")
+    text = "Include boards.d/*.conf\nHost xavier\n    Include of-xavier\n    User late\nHost *\n    User anybody\n"
+    (home / "config").write_text(text)
+    (home / "of-xavier").write_text("HostName 10.0.0.5\n")
+    assert (way_to("nano").address, way_to("nano").user) == ("10.0.0.8", "anybody")
+    assert (way_to("xavier").address, way_to("xavier").user) == ("10.0.0.5", "late")
+    assert way_to("other").address == "other", "what stands in a block is of that block alone"
+
+
+@pytest.mark.parametrize("name", ["orin", "gate", "nobody", "someone@nobody"])
+def test_openssh_itself_agrees(home: Path, name: str) -> None:
+    command = ["ssh", "-G", "-F", str(home / "config"), name]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    theirs = dict(line.split(" ", 1) for line in said if " " in line)
+    way = way_to(name)
+    assert (way.address, str(way.port), way.user) == (theirs["hostname"], theirs["port"], theirs["user"])
+    assert (way.jump.name if way.jump else None) == theirs.get("proxyjump")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("odd", "ProxyCommand, which is not offered"),
+        ("round", "leads in a circle"),
+        ("a:b:c", "is no host"),
+        ("", "is no host"),
+    ],
+)
+def test_what_cannot_be_reached(home: Path, name: str, words: str) -> None:
+    with pytest.raises(TargetError, match=words):
+        way_to(name)
+
+
+@pytest.mark.parametrize("text", ["Host\n", "Port many\n", "Include config\n"])
+def test_files_that_cannot_be_used(home: Path, text: str) -> None:
+    (home / "config").write_text(text)
+    with pytest.raises(TargetError, match=r"config"):
+        way_to("board")
+
+
+def test_no_file_at_all(home: Path) -> None:
+    (home / "config").unlink()
+    assert way_to("board").address == "board"
