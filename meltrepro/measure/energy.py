@@ -1,7 +1,8 @@
 """Energy and charge of the phases of a trial, from whatever the device or a meter shows.
 
 In order of preference: power gauges (W), integrated; energy counters (J), differenced; current times voltage (A, V),
-integrated. Several gauges or counters add up, as rails of one device do. Charge: a current, integrated, or a counter of
+integrated. Several gauges or counters add up, as rails of one device do; a board with named rails (`rail.NAME.voltage`,
+`.current`, `.power`) is what those add up to, and what stands beside them (`aside.NAME...`) counts nowhere. Charge: a current, integrated, or a counter of
 charge (C), differenced. Power of a discharging battery is counted as positive: drivers differ in the sign of its current,
 the work that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
 """
@@ -31,6 +32,9 @@ LEAST_W = 0.01
 RAW = "raw"
 """Unit of channels whose unit nobody knows."""
 _BATTERY, _SUPPLY = "battery.", "supply."
+_RAIL, _ASIDE = "rail.", "aside."
+RAILS = (_RAIL, _ASIDE)
+"""Channels of monitors on a board, those that count and those that do not."""
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
 """Of a device's own battery; a meter may watch the mains, or one rail of a chip."""
 
@@ -54,6 +58,10 @@ class Supply:
 
 def supply_of(recording: Recording) -> Supply:
     """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
+    named = [series for series in recording.series if series.channel.name.startswith(_RAIL)]
+    if named:
+        return Supply("current-and-voltage", _plausible(_of_rails(named)), None, None)
+    recording = replace(recording, series=tuple(s for s in recording.series if not s.channel.name.startswith(_ASIDE)))
     current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
     power = _rails(recording)
     external = _external_supply(recording)
@@ -112,6 +120,27 @@ def _rails(recording: Recording) -> Series | None:
         raise Unavailable(Why.no_samples, f"there is no time at which all of {name} were read")
     values = tuple(sum(rail[t] for rail in shown) for t in times)
     return Series(replace(rails[0].channel, name=name), times, values)
+
+
+def _of_rails(series: Sequence[Series]) -> Series:
+    """Power of all rails of a board together; raises `Unavailable` where one of them shows nothing.
+
+    A sampler reads them one after the other, so that they are brought to common times by straight lines.
+    """
+    parts: dict[str, dict[str, Series]] = {}
+    for each in series:
+        name, _, quantity = each.channel.name.removeprefix(_RAIL).rpartition(".")
+        parts.setdefault(name, {})[quantity] = each
+    powers = []
+    for name, known in parts.items():
+        if not all(each.t_ns for each in known.values()):
+            raise Unavailable(Why.no_samples, f"the rail {name} was never read")
+        powers.append(known["power"] if "power" in known else _multiplied(known["current"], known["voltage"]))
+    base = min(powers, key=len)  # a gap of one rail is a gap of the whole
+    values = [sum(_at(power, t) for power in powers) for t in base.t_ns]
+    refresh_s = max((power.channel.refresh_s or 0.0 for power in powers), default=0.0) or None
+    channel = Channel("rail." + " + ".join(parts), POWER, "gauge", "sum of rails", refresh_s)
+    return Series(channel, base.t_ns, tuple(values))
 
 
 def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
@@ -175,20 +204,25 @@ def _plausible(power: Series) -> Series:
 
 
 def _product(current: Series, voltage: Series) -> Series:
-    """Power at the samples of the current; the voltage, which moves little, is that of the latest sample."""
+    """Their power; raises `Unavailable` where the voltage of a battery or the power cannot be what it says."""
     largest = max(voltage.values)
     if voltage.channel.name.startswith(_BATTERY) and not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
         raise Unavailable(
             Why.implausible_unit,
             f"{voltage.channel.name} shows {largest:.4g} V, which no battery has: it is another unit",
         )
+    return _plausible(_multiplied(current, voltage))
+
+
+def _multiplied(current: Series, voltage: Series) -> Series:
+    """Power at the samples of the current; the voltage, which moves little, is that of the latest sample."""
     volts = [voltage.values[max(0, bisect_right(voltage.t_ns, t) - 1)] for t in current.t_ns]
     values = tuple(amperes * volt for amperes, volt in zip(current.values, volts, strict=True))
     refresh = max((c.refresh_s or 0.0 for c in (current.channel, voltage.channel)), default=0.0)
     channel = Channel(
         f"{current.channel.name} x {voltage.channel.name}", POWER, "gauge", "current x voltage", refresh or None
     )
-    return _plausible(Series(channel, current.t_ns, values))
+    return Series(channel, current.t_ns, values)
 
 
 def _summed(counters: Sequence[Series]) -> Series:
@@ -199,6 +233,7 @@ def _summed(counters: Sequence[Series]) -> Series:
 
 
 def _at(counter: Series, t: int) -> float:
+    """The value at a time, on a straight line between two samples."""
     i = min(max(bisect_right(counter.t_ns, t) - 1, 0), len(counter) - 1)
     if i == len(counter) - 1:
         return counter.values[i]

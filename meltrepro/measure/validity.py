@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meltrepro.measure.energy import RAILS
 from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
@@ -189,9 +190,14 @@ def _clocks(metered: Metered | None, jumped_s: float, limits: Limits) -> list[Fi
 
 
 def _stuck(recording: Recording) -> list[Finding]:
-    """Meters that show one and the same value over and over: what they measure is never quite constant."""
+    """Meters that show one and the same value over and over: what they measure is never quite constant.
+
+    Monitors on boards have steps so coarse that theirs may be, for seconds.
+    """
     found = []
     for series in recording.series:
+        if series.channel.name.startswith(RAILS):
+            continue
         if series.channel.kind == "gauge" and series.channel.unit in _NEVER_CONSTANT and any(series.values):
             period = period_s(series.channel.refresh_s, recording.header.rate_hz)
             stretches = series.stuck(max(_STUCK_PERIODS * period, _STUCK_S), fewest=_STUCK_PERIODS)

@@ -140,6 +140,7 @@ class JetsonTarget(BoardTarget):
         description="Which power rails make its energy: those that MELT summed, all that do not count one another, or "
         "these, by their labels.",
     )
+    tegrastats: bool = Field(False, description="Sample what tegrastats says besides, once a second, to compare with.")
 
 
 def usable_cores(target: HostTarget | AndroidTarget | BoardTarget) -> int | None:

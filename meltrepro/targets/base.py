@@ -71,6 +71,8 @@ class DeviceState:
     battery: Battery | None = None
     thermal_status: int | None = None
     """How far Android throttles because of heat: 0 (not at all) to 6 (about to switch off)."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """What else of the device may change: power mode, fan, what slows it down."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Field name -> why it cannot be read."""
 

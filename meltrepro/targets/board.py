@@ -27,7 +27,9 @@ from meltrepro.targets.sshconfig import Way, way_to
 
 VIRTUAL = "/etc/meltrepro-virtual"
 """Is there on virtual boards alone."""
-_IDENTITY = ("/proc/device-tree/serial-number", "/etc/machine-id", VIRTUAL)
+_TREE = "/sys/firmware/devicetree/base"
+"""Where /proc/device-tree leads."""
+_IDENTITY = (f"{_TREE}/serial-number", "/etc/machine-id", f"{_TREE}/model", VIRTUAL)
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
@@ -94,13 +96,14 @@ class Board:
             raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
         with snapshot(shell, _IDENTITY) as own:
             names = [text for path in _IDENTITY[:2] if (text := linux.read(own / path.lstrip("/")))]
+            model = linux.read(own / f"{_TREE}/model".lstrip("/"))
             virtual = (own / VIRTUAL.lstrip("/")).exists()
         processor = linux.cpu(tree)
         digest = hashlib.sha256(f"meltrepro {(names or [shell.link.name])[0]}".encode()).hexdigest()
         return DeviceFacts(
             id=f"{self._kind}-{digest[:12]}",
             kind=self._kind,
-            model=linux.read(tree / "proc/device-tree/model") or processor.model,
+            model=model or processor.model,
             arch=look[0],
             features=processor.features,
             cores=int(look[1]),

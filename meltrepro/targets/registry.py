@@ -19,6 +19,7 @@ Factory = Callable[[Any, Settings, Engine | None], Target]
 _FACTORIES: Mapping[str, str] = {
     "host": "meltrepro.targets.host:open_target",
     "android": "meltrepro.targets.android:open_target",
+    "jetson": "meltrepro.targets.jetson:open_target",
     "linux": "meltrepro.targets.board:open_target",
 }
 

@@ -38,6 +38,13 @@ from meltrepro.targets.snapshot import snapshot
 _LONGEST_SAMPLING_S = 7 * 24 * 3600.0
 _CLOCK_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
+_FED = """
+for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    for file in "$1"/*; do [ -f "$file" ] && [ "${file%.part}" = "$file" ] && exit; done
+    sleep 0.2
+done
+"""
+"""Waits until a feeder has written its first numbers; a sampler would take their absence for a fault."""
 T = TypeVar("T")
 
 
@@ -219,6 +226,7 @@ class RemoteTarget:
             shell = self._shell.expect(self._shell.script("command -v sh"), "find its shell").text
             self._patiently(partial(there.start, [shell, f"{there.path}/feed.sh", folder], _LONGEST_SAMPLING_S))
             try:
+                self._patiently(partial(self._shell.script, _FED, folder))
                 yield
             finally:
                 with (

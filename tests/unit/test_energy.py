@@ -241,3 +241,63 @@ def test_what_makes_a_figure_unavailable() -> None:
         with pytest.raises(Unavailable) as caught:
             call()
         assert caught.value.why is why, caught.value
+
+
+def rail(name: str, unit: str, values: list[float], *, later_ns: int = 0, every_s: float = 0.1) -> Series:
+    times = tuple(round(i * every_s * S) + later_ns for i in range(len(values)))
+    return Series(Channel(name, unit, "gauge", "", every_s), times, tuple(values))
+
+
+def test_rails_of_a_board_add_up_as_they_are_named() -> None:
+    """Two rails of 5 V with 1 A and 2 A, one that shows power; what stands aside would be another 100 W."""
+    many = 101
+    series = (
+        *(rail("aside.VDD_IN.voltage", "V", [20.0] * many), rail("aside.VDD_IN.current", "A", [5.0] * many)),
+        *(rail("rail.A.voltage", "V", [5.0] * many), rail("rail.A.current", "A", [1.0] * many, later_ns=900_000)),
+        *(
+            rail("rail.B.voltage", "V", [5.0] * many, later_ns=10**6),
+            rail("rail.B.current", "A", [2.0] * many, later_ns=2 * 10**6),
+        ),
+        rail("rail.C.power", "W", [4.0] * many, later_ns=3 * 10**6),
+    )
+    supply = supply_of(recorded(*series))
+    assert supply.power is not None
+    assert supply.power.channel.name == "rail.A + B + C"
+    found = energy(supply, [span(1, 9)], LIMITS)
+    check(found.total, 8 * (5 + 10 + 4))
+    assert supply.current is None, "currents of different voltages have no sum"
+
+
+def test_rails_that_change_are_brought_to_common_times() -> None:
+    many = 101
+    ramp = [i * 0.1 for i in range(many)]
+    late_ns = 50_000_000
+    series = (
+        *(rail("rail.A.voltage", "V", [10.0] * many), rail("rail.A.current", "A", ramp)),
+        rail("rail.B.voltage", "V", [10.0] * many),
+        rail("rail.B.current", "A", [value + 0.05 for value in ramp], later_ns=late_ns),
+    )
+    found = energy(supply_of(recorded(*series)), [span(2, 8)], LIMITS)
+    check(found.total, 2 * 10 * (8**2 - 2**2) / 2)
+
+
+def test_a_gap_of_one_rail_is_a_gap_of_the_whole() -> None:
+    whole = rail("rail.A.power", "W", [4.0] * 101)
+    gappy = Series(
+        replace(whole.channel, name="rail.B.power"),
+        whole.t_ns[:30] + whole.t_ns[60:],
+        whole.values[:30] + whole.values[60:],
+    )
+    with pytest.raises(Unavailable) as failure:
+        energy(supply_of(recorded(whole, gappy)), [span(1, 9)], LIMITS)
+    assert failure.value.why is Why.gap
+
+
+def test_a_rail_that_was_never_read_is_missed() -> None:
+    with pytest.raises(Unavailable, match="B was never read"):
+        supply_of(recorded(rail("rail.A.power", "W", [4.0] * 9), rail("rail.B.power", "W", [])))
+
+
+def test_rails_aside_are_no_supply() -> None:
+    with pytest.raises(Unavailable, match="neither power"):
+        supply_of(recorded(rail("aside.A.power", "W", [4.0] * 9)))

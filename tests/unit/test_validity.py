@@ -186,7 +186,7 @@ def test_invalid_repetitions_count_where_they_are_asked_for(tmp_path: Path) -> N
 
 
 def test_a_meter_that_shows_the_same_value_again_and_again() -> None:
-    unit = {"power": "W", "level": "%"}
+    unit = {"power": "W", "level": "%", "rail.VDD_IN.power": "W"}
 
     def gauge(name: str, value: Callable[[float], float]) -> Series:
         given = series(name, value)
@@ -196,6 +196,7 @@ def test_a_meter_that_shows_the_same_value_again_and_again() -> None:
     assert judge(gauge("power", lambda t: 5 + t / 100)).valid
     assert judge(gauge("power", lambda t: 0.0)).valid, "a rail that is off"
     assert judge(gauge("level", lambda t: 80.0)).valid, "a charge level may well stand still"
+    assert judge(gauge("rail.VDD_IN.power", lambda t: 5.0)).valid, "a monitor with steps of 40 mW may well, too"
 
 
 @pytest.mark.parametrize(("plateau_s", "valid"), [(0.5, True), (1.5, False)])
