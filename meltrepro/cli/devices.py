@@ -12,7 +12,7 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.targets import AndroidTarget, HostTarget
+from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget
 
 if TYPE_CHECKING:
     from meltrepro.settings import Settings
@@ -54,7 +54,7 @@ def command(context: typer.Context, json: JsonOption = False) -> None:
 
     settings = settings_module.load()
     host = registry.open_target(HostTarget(), settings, None)
-    rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones()]
+    rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones(), *_boards()]
     if json:
         typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -219,8 +219,27 @@ def _phones() -> list[Row]:
     return rows
 
 
+def _boards() -> list[Row]:
+    """Boards of the lab; others have no server that knows them, only names in manifests."""
+    from meltrepro.targets import registry
+    from meltrepro.targets.board import lab_boards
+
+    settings = settings_module.load()
+    rows = []
+    for board in lab_boards(settings):
+        entry = JetsonTarget(kind="jetson", lab=board.name, reconnect_s=0)
+        state, found, todo = "device", "", None
+        try:
+            found = _describe(registry.open_target(entry, settings, None).identify())
+        except MeltreproError as error:
+            state, todo = "offline", error.one_line
+        rows.append(Row("jetson", board.name, state, found, todo))
+    return rows
+
+
 def _describe(facts: DeviceFacts) -> str:
-    known = [facts.model, facts.facts.get("android") and f"Android {facts.facts['android']}", facts.arch]
+    known = [facts.model, facts.facts.get("android") and f"Android {facts.facts['android']}"]
+    known += [facts.facts.get("l4t") and f"L4T {facts.facts['l4t']}", facts.arch]
     known += [
         f"{facts.cores} cores",
         f"{facts.memory_bytes / 1e9:.1f} GB",

@@ -2,7 +2,7 @@
 
     <run>/lab/keeper.lock     held by the keeper as long as it lives
     <run>/lab/keeper.json     its process id, and what could not be had
-    <run>/lab/<device>.json   how a device is reached (targets/android.py reads it)
+    <run>/lab/<device>.json   how a device is reached (targets/android.py and targets/board.py read it)
     <cache>/lab/              file systems, and what devices store until the lab is down
 
 Devices and servers die with the keeper, however it ends.
@@ -32,7 +32,7 @@ from meltrepro.steps import silent
 from meltrepro.store.atomic import make_folder, write_bytes
 from meltrepro.store.cas import Store
 
-PHONES = ("phone",)
+PHONES, BOARDS = ("phone",), ("jetson",)
 """The devices of a lab, by name."""
 _UP_S = 180.0
 _DOWN_S = 20.0
@@ -118,39 +118,77 @@ def down(settings: Settings) -> bool:
 def keep(settings: Settings) -> None:
     """Be the keeper: start the devices, say how they are reached, and stay until somebody says stop."""
     from meltrepro.lab import system
+
+    folder = _folder(settings)
+    with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
+        system.require_emulation()
+        missing: dict[str, str] = {}
+        places = _start_phones(settings, stack, missing)
+        try:
+            places |= _start_boards(settings, stack, missing)
+        except EngineError as error:  # phones are of use without
+            missing |= dict.fromkeys(BOARDS, error.one_line)
+        for name, place in places.items():
+            write_bytes(folder / f"{name}.json", json.dumps(place).encode())
+        known = {"pid": os.getpid(), "devices": list(places), "missing": missing}
+        write_bytes(folder / "keeper.json", json.dumps(known).encode())
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+    """Start the phones and their adb server; returns how they are reached."""
+    from meltrepro.lab import system
     from meltrepro.lab.phone import VirtualPhone
     from meltrepro.lab.server import AdbServer
 
-    folder, data = _folder(settings), settings.cache / "lab"
-    with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
-        system.require_emulation()
-        root = system.phone_root(Store(settings.cache / "store"), data, silent)
-        server = AdbServer(data / "adb")
-        stack.callback(server.stop)
-        server.start()
-        for name in PHONES:
-            phone = VirtualPhone(root, data / name, name=name)
-            stack.callback(phone.erase)
-            phone.start()
-            server.attach(phone.address)
-            place = {
-                "kind": "android",
-                "adb_port": server.server.port,
-                "serial": phone.address,
-                "truth": str(phone.truth),
-            }
-            write_bytes(folder / f"{name}.json", json.dumps(place).encode())
-        missing = {} if system.is_pinned(root) else {"packages": "the pinned ones; the phone is made of today's"}
-        known = {"pid": os.getpid(), "devices": list(PHONES), "missing": missing}
-        write_bytes(folder / "keeper.json", json.dumps(known).encode())
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    data = settings.cache / "lab"
+    root = system.phone_root(Store(settings.cache / "store"), data, silent)
+    if not system.is_pinned(system.PHONE, root):
+        missing["packages"] = "the pinned ones; the phone is made of today's"
+    server = AdbServer(data / "adb")
+    stack.callback(server.stop)
+    server.start()
+    places = {}
+    for name in PHONES:
+        phone = VirtualPhone(root, data / name, name=name)
+        stack.callback(phone.erase)
+        phone.start()
+        server.attach(phone.address)
+        place = {"adb_port": server.server.port, "serial": phone.address, "truth": str(phone.truth)}
+        places[name] = {"kind": "android", **place}
+    return places
+
+
+def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+    """Start the boards; returns how they are reached."""
+    from meltrepro.lab import system
+    from meltrepro.lab.jetson import USER, VirtualJetson
+
+    data = settings.cache / "lab"
+    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent)
+    if not system.is_pinned(system.BOARD, root):
+        missing["packages of boards"] = "the pinned ones; the board is made of today's"
+    places = {}
+    for name in BOARDS:
+        board = VirtualJetson(root, data / name, name=name)
+        stack.callback(board.erase)
+        board.start()
+        places[name] = {
+            "kind": "jetson",
+            "port": board.relay.port,
+            "user": USER,
+            "key": str(board.key),
+            "known_hosts": str(board.known_hosts),
+            "truth": str(board.truth),
+        }
+    return places
 
 
 def _clear(settings: Settings) -> None:
     folder = _folder(settings)
     for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
-    for name in (*PHONES, "adb"):
+    for name in (*PHONES, *BOARDS, "adb"):
         shutil.rmtree(settings.cache / "lab" / name, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The file system of a virtual phone: Debian's arm64 packages of adbd, mksh and toybox, and our stand-ins for services."""
+"""The file systems of virtual devices: Debian's arm64 packages, pinned, and our stand-ins for what hardware brings along."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from meltrepro import resources
@@ -19,54 +21,84 @@ from meltrepro.store.cas import Store
 from meltrepro.store.locks import exclusive
 
 EMULATOR = "qemu-aarch64-static"
-PACKAGES = base.Flavour("extract", ("adbd", "mksh", "toybox"), "arm64")
-_NEEDED = {EMULATOR: "qemu-user-static", "ip": "iproute2", "unshare": "util-linux", "setpriv": "util-linux"}
+_NEEDED = {
+    EMULATOR: "qemu-user-static",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "ssh-keygen": "openssh-client",
+}
 """Programs and the packages that have them."""
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
-_SERVICES = ("getprop", "dumpsys", "settings", "cmd", "input", "am")
+
+
+@dataclass(frozen=True)
+class System:
+    """What the file system of one kind of device is made of."""
+
+    name: str
+    """Its folder among the images: `packages.json` there pins the packages, our own files are in `stand_ins`."""
+    packages: tuple[str, ...]
+    stand_ins: Mapping[str, str]
+    """Folders of the image, by the folders of the file system in which their files go."""
+    finish: Callable[[Path], None]
+    """Makes of unpacked packages a system that runs, without their own scripts."""
+    folders: tuple[str, ...] = ()
+    """Folders that it needs besides."""
+
+    @property
+    def flavour(self) -> base.Flavour:
+        """The packages as mmdebstrap takes them."""
+        return base.Flavour("extract", self.packages, "arm64")
+
+    def pinned(self) -> tuple[base.Package, ...]:
+        """The packages that the lab is tested with; `python -m meltrepro.lab.system NAME` prints today's for that file."""
+        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(f"{self.name}/packages.json")))
+
+    def own_files(self) -> dict[str, bytes]:
+        """Our stand-ins by where they go."""
+        return {
+            f"{place}/{file.name}": file.read_bytes()
+            for place, folder in self.stand_ins.items()
+            for file in sorted((resources.images() / self.name / folder).iterdir())
+        }
+
+    def key(self, packages: Sequence[base.Package]) -> str:
+        """The name of a file system made of these packages."""
+        own = [[name, data.decode()] for name, data in self.own_files().items()]
+        return f"{self.name}-{digest_of([[p.name, p.digest] for p in packages] + own)[:16]}"
 
 
 def phone_root(store: Store, folder: Path, sink: Sink) -> Path:
-    """The file system of every virtual phone, made where it is not there yet; phones never write to it.
+    """The file system of every virtual phone; as `device_root`."""
+    return device_root(PHONE, store, folder, sink)
+
+
+def device_root(system: System, store: Store, folder: Path, sink: Sink) -> Path:
+    """The file system of every virtual device of a kind, made where it is not there yet; devices never write to it.
 
     It is made of the pinned packages; of today's where the archive has moved on and the store has not kept them. Raises
     `EngineError` where packages cannot be had or programs are missing.
     """
-    packages = pinned()
+    packages = system.pinned()
     if not all(store.has(package.digest) for package in packages):
-        today = base.resolve(store, sink, PACKAGES)
+        today = base.resolve(store, sink, system.flavour)
         if not all(store.has(package.digest) for package in packages):
             packages = today
-    services = _services()
-    root = folder / f"phone-{_key(packages, services)[:16]}"
-    with exclusive(folder / "phone.lock", "making a virtual phone's file system", lambda text: None):
+    root = folder / system.key(packages)
+    with exclusive(folder / f"{system.name}.lock", f"making a virtual {system.name}'s file system", lambda text: None):
         if not root.is_dir():
             part = root.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             with step(sink, "lab.system", f"Debian {base.SUITE} arm64, {len(packages)} packages"):
-                _make(packages, services, store, part)
+                _make(system, packages, store, part)
             part.rename(root)
     return root
 
 
-def pinned() -> tuple[base.Package, ...]:
-    """The packages that the lab is tested with; `python -m meltrepro.lab.system` prints today's for that file."""
-    return tuple(base.Package(**entry) for entry in json.loads(resources.image_file("phone/packages.json")))
-
-
-def is_pinned(root: Path) -> bool:
-    """Whether a phone's file system is made of the pinned packages."""
-    return root == root.with_name(f"phone-{_key(pinned(), _services())[:16]}")
-
-
-def _services() -> dict[str, bytes]:
-    return {name: resources.image_file(f"phone/bin/{name}") for name in _SERVICES}
-
-
-def _key(packages: tuple[base.Package, ...], services: dict[str, bytes]) -> str:
-    return digest_of(
-        [[p.name, p.digest] for p in packages] + [[name, data.decode()] for name, data in services.items()]
-    )
+def is_pinned(system: System, root: Path) -> bool:
+    """Whether a file system is made of the pinned packages."""
+    return root.name == system.key(system.pinned())
 
 
 def require_emulation() -> None:
@@ -75,10 +107,10 @@ def require_emulation() -> None:
     The entry is as Debian's package writes it, and is never taken away: others may use it by then.
     """
     if os.geteuid() != 0:
-        raise EngineError("virtual phones need root: they live in namespaces of their own")
+        raise EngineError("virtual devices need root: they live in namespaces of their own")
     for tool, package in _NEEDED.items():
         if shutil.which(tool) is None:
-            raise EngineError(f"virtual phones need {tool}, which is not installed", hint=f"apt-get install {package}")
+            raise EngineError(f"virtual devices need {tool}, which is not installed", hint=f"apt-get install {package}")
     if not (_BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], capture_output=True, check=False)
     if (_BINFMT / "qemu-aarch64").exists():
@@ -92,24 +124,31 @@ def require_emulation() -> None:
         ) from error
 
 
-def _make(packages: tuple[base.Package, ...], services: dict[str, bytes], store: Store, root: Path) -> None:
+def _make(system: System, packages: Sequence[base.Package], store: Store, root: Path) -> None:
     root.mkdir(parents=True)
     for package in packages:
         subprocess.run(["dpkg-deb", "--extract", str(store.path(package.digest)), str(root)], check=True)
-    for name in ("dev", "proc", "sys", "system", "data", "tmp"):
-        (root / name).mkdir(exist_ok=True)
-    for link, place in (("bin", "usr/bin"), ("lib", "usr/lib"), ("sbin", "usr/sbin"), ("system/bin", "../usr/bin")):
+    for name in ("dev", "proc", "sys", "tmp", *system.folders):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for link in ("bin", "lib", "sbin"):
         with contextlib.suppress(FileExistsError):
-            (root / link).symlink_to(place)
+            (root / link).symlink_to(f"usr/{link}")
+    system.finish(root)
+    for name, data in system.own_files().items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+        (root / name).chmod(0o755)
+
+
+def _finish_phone(root: Path) -> None:
+    """Give the shell and the tools the names and places that they have on phones."""
+    (root / "system/bin").symlink_to("../usr/bin")
     bin_ = root / "usr/bin"
     for name in _tools(root):
         with contextlib.suppress(FileExistsError):
             (bin_ / name).symlink_to("toybox")
     (bin_ / "sh").unlink(missing_ok=True)
     (bin_ / "sh").symlink_to("mksh")
-    for name, data in services.items():
-        (bin_ / name).write_bytes(data)
-        (bin_ / name).chmod(0o755)
 
 
 def _tools(root: Path) -> list[str]:
@@ -120,9 +159,34 @@ def _tools(root: Path) -> list[str]:
     return [name for name in said.stdout.split() if name not in ("sh", "[") or name == "["]
 
 
+def _finish_board(root: Path) -> None:
+    """Accounts and a shell; what the packages' own scripts would have set up besides, an SSH server does without."""
+    (root / "usr/bin/sh").unlink(missing_ok=True)
+    (root / "usr/bin/sh").symlink_to("dash")
+    with contextlib.suppress(FileExistsError):
+        (root / "usr/bin/awk").symlink_to("mawk")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
+    )
+    (root / "etc/group").write_text("root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
+    (root / "etc/shadow").write_text("root:*:20000:0:99999:7:::\nsshd:*:20000::::::\n")
+    (root / "etc/meltrepro-virtual").write_text("1\n")
+
+
+PHONE = System("phone", ("adbd", "mksh", "toybox"), {"usr/bin": "bin"}, _finish_phone, ("system", "data"))
+BOARD = System(
+    "jetson",
+    ("openssh-server", "base-files", "coreutils", "dash", "grep", "procps", "sed", "util-linux"),
+    {"usr/bin": "bin", "usr/sbin": "sbin", "etc": "etc"},
+    _finish_board,
+    ("root", "run", "var/tmp", "var/lib/nvpmodel"),
+)
+
+
 if __name__ == "__main__":
     from meltrepro import settings
     from meltrepro.steps import silent
 
-    found = base.resolve(Store(settings.load().cache / "store"), silent, PACKAGES)
+    wanted = next(system for system in (PHONE, BOARD) if system.name in sys.argv[1:])
+    found = base.resolve(Store(settings.load().cache / "store"), silent, wanted.flavour)
     print(json.dumps([asdict(package) for package in found], indent=1))

@@ -16,11 +16,14 @@ import pytest
 from meltrepro import settings
 from meltrepro.build import daemon
 from meltrepro.errors import EngineError
+from meltrepro.lab.jetson import USER, VirtualJetson
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from meltrepro.targets.ssh import SshLink
+from meltrepro.targets.sshconfig import Way
 from tests.integration.bundles import bundles_from_environment, model_from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -102,4 +105,33 @@ def attached_phone(
 def phone_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualPhone, AdbServer]]:
     """A phone that nothing happens to."""
     with attached_phone(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@contextmanager
+def attached_board(
+    folder: Path, *, name: str = "jetson", storage: str = "disk"
+) -> Iterator[tuple[VirtualJetson, SshLink]]:
+    """A virtual Jetson with a real SSH server, and a link to it, while the block runs."""
+    from meltrepro.lab import system
+
+    system.require_emulation()
+    cache = settings.load().cache
+    root = system.device_root(system.BOARD, Store(cache / "store"), cache / "lab", silent)
+    board = VirtualJetson(root, folder / name, name=name, storage=storage)
+    place = (name, "127.0.0.1", board.relay.port, USER)
+    way = Way(*place, (board.key,), (board.known_hosts,), keys_alone=True, agent=False)
+    link = SshLink(name, lambda: way)
+    try:
+        board.start()
+        yield board, link
+    finally:
+        link.close()
+        board.erase()
+
+
+@pytest.fixture(scope="session")
+def board_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VirtualJetson, SshLink]]:
+    """A board that nothing happens to."""
+    with attached_board(tmp_path_factory.mktemp("lab")) as lab:
         yield lab

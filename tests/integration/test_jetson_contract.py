@@ -1,0 +1,182 @@
+"""The target contract on a virtual Jetson with a real OpenSSH server, and what is particular to such boards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from meltrepro.errors import TargetError
+from meltrepro.lab.jetson import PARTS, VirtualJetson
+from meltrepro.measure import energy
+from meltrepro.measure.integrals import Limits
+from meltrepro.measure.samples import read_samples
+from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.traces import Span
+from meltrepro.spec.record import SAMPLES
+from meltrepro.targets import jetson_settings, tegrastats
+from meltrepro.targets.base import AGENT, SAMPLER
+from meltrepro.targets.jetson import Jetson
+from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.shell import Shell
+from meltrepro.targets.ssh import SshLink
+from tests.contract import test_targets as suite
+from tests.contract.test_targets import Bench
+
+pytestmark = [pytest.mark.integration, pytest.mark.contract]
+ROOT = "/var/tmp/meltrepro"
+globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
+"""The suite itself; `bench` below takes the place of its own."""
+
+
+@pytest.fixture
+def arm(runner_bundles: Mapping[str, Path]) -> Path:
+    return next(path for name, path in runner_bundles.items() if "armv8" in name)
+
+
+@pytest.fixture
+def bench(board_lab: tuple[VirtualJetson, SshLink], arm: Path, tmp_path: Path) -> Iterator[Bench]:
+    _, link = board_lab
+    shell = Shell(link)
+    target = RemoteTarget(shell, Jetson(), ROOT, reconnect_s=20)
+    yield Bench(target, tmp_path, arm / AGENT)
+    assert target.stop_strays() == 0, "a trial leaves nothing behind"
+    shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
+
+
+def target(link: SshLink, platform: Jetson) -> RemoteTarget:
+    return RemoteTarget(Shell(link), platform, ROOT, reconnect_s=20)
+
+
+def test_it_says_what_it_is(bench: Bench) -> None:
+    facts = bench.target.identify()
+    assert (facts.kind, facts.arch, facts.virtual) == ("jetson", "aarch64", True)
+    assert facts.model == "meltrepro Virtual Jetson"
+    assert "MELTJETSON" not in str(facts), "its serial number leaves it as a digest only"
+    expected = {
+        "l4t": "36.4.3",
+        "jetpack": "6.1 or 6.2",
+        "power_mode": "30W",
+        "power_modes": "MAXN 15W 30W 50W",
+        "energy_rails": "melt: VDD_GPU_SOC + VDD_CPU_CV",
+    }
+    assert expected.items() <= facts.facts.items()
+
+
+def test_its_state_has_mode_clocks_fan_and_a_line_of_tegrastats(bench: Bench) -> None:
+    bench.job("exit 0")
+    state = bench.target.state()
+    assert state.conditions["power_mode"] == "30W"
+    assert state.conditions["clocks_pinned"] == "no"
+    assert "fan.pwmfan.pwm1" in state.conditions
+    assert state.conditions["devfreq.17000000.gpu"] == "306000000 Hz of 306000000 to 1300500000"
+    assert state.conditions["cooling.cooling_device0:pwm-fan"] == "0"
+    said = tegrastats.parse(state.conditions["tegrastats"])
+    assert set(said.rails_mw) == set(PARTS)
+    assert said.others == ()
+    assert "thermal_zone1:cv0-thermal" not in state.temperatures_c, "it is switched off"
+    assert 20 < state.temperatures_c["thermal_zone3:tj-thermal"] < 60
+
+
+def test_commands_for_modes_and_clocks_work_and_can_be_undone(board_lab: tuple[VirtualJetson, SshLink]) -> None:
+    _, link = board_lab
+    shell = Shell(link)
+    conf = shell.run(["cat", jetson_settings.CONF]).text
+
+    def mode() -> str | None:
+        found = jetson_settings.parse_mode(shell.run(jetson_settings.QUERY).text)
+        return found.name if found else None
+
+    assert mode() == jetson_settings.default_mode(conf) == "30W"
+    try:
+        assert shell.run(jetson_settings.set_mode("50W", conf)).status == 0
+        assert mode() == "50W"
+    finally:
+        shell.run(jetson_settings.set_mode("30W", conf))
+    assert mode() == "30W"
+    store = "/var/tmp/clocks"
+    commands = (
+        jetson_settings.store_clocks(store),
+        jetson_settings.pin_clocks(),
+        jetson_settings.restore_clocks(store),
+    )
+    assert [shell.run(command).status for command in commands] == [0, 0, 0]
+    shown = jetson_settings.parse_clocks(shell.run(jetson_settings.SHOW).text)
+    assert shown["cpu0"]["MaxFreq"] == "2201600"
+
+
+def test_rails_that_it_does_not_have(bench: Bench, board_lab: tuple[VirtualJetson, SshLink]) -> None:
+    with pytest.raises(TargetError, match="no rail VDD_IN") as failure:
+        target(board_lab[1], Jetson(["VDD_IN"])).sources()
+    assert "VDD_GPU_SOC" in (failure.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("profile", "counted"),
+    [("melt", ("VDD_GPU_SOC", "VDD_CPU_CV")), ("all", tuple(PARTS))],
+)
+def test_energy_of_a_profile_is_what_its_rails_drew(
+    bench: Bench, board_lab: tuple[VirtualJetson, SshLink], arm: Path, profile: str, counted: tuple[str, ...]
+) -> None:
+    """Sampled by the bundle's own sampler while one core works for a while, against what the board really drew."""
+    if not (arm / SAMPLER).exists():
+        pytest.skip("this bundle has no sampler")
+    board, link = board_lab
+    there = target(link, Jetson(profile, tegrastats=True))
+    sources = there.sources()
+    assert {source.name for source in sources if source.name.startswith("tegrastats.V")} == {
+        f"tegrastats.{label}" for label in PARTS
+    }
+    job = bench.job("i=0; while [ $i -lt 15000 ]; do i=$((i + 1)); done")
+    shutil.copy(arm / SAMPLER, job.bundle.path / SAMPLER)
+    there.deploy(job.bundle, job.model)
+    with there.sampling(job.bundle, sampling_plan(sources, 10), job.folder):
+        time.sleep(1)
+        begin = there.clock_ns()
+        assert there.run_trial(job).exit_code == 0
+        end = there.clock_ns()
+        time.sleep(1.5)
+    recording = read_samples(job.folder / SAMPLES)
+    assert not recording.faults
+    supply = energy.supply_of(recording)
+    assert supply.power is not None
+    assert supply.power.channel.name == "rail." + " + ".join(counted)
+    found = energy.energy(supply, [Span(begin, end)], Limits(gap_s=1.0))
+    true = drawn_j(board.truth, counted, begin, end)
+    coarse = len(counted) * 0.5 * 0.008 * 19 * (end - begin) / 1e9
+    print(f"{profile}: {found.total.value:.2f} J measured, {true:.2f} J drawn, in {(end - begin) / 1e9:.1f} s")
+    assert found.total.value == pytest.approx(true, abs=found.total.bound + coarse)
+    assert true > 1.02 * drawn_idle_w(counted) * (end - begin) / 1e9, "work is seen"
+    slow = next(s for s in recording.series if s.channel.name == "tegrastats.VDD_CPU_CV")
+    fast = next(s for s in recording.series if s.channel.name == "rail.VDD_CPU_CV.current")
+    assert max(slow.values) == pytest.approx(max(fast.values) * 19_000, rel=0.25), "the second source agrees"
+
+
+def drawn_idle_w(rails: tuple[str, ...]) -> float:
+    return sum(PARTS[rail].idle_w for rail in rails)
+
+
+def drawn_j(truth: Path, rails: tuple[str, ...], begin_ns: int, end_ns: int) -> float:
+    """What the rails carried: each power holds until there is a new one."""
+    with truth.open(encoding="utf-8") as file:
+        rows = [
+            (int(row["end_ns"]), sum(float(row[rail]) for rail in rails))
+            for row in csv.DictReader(file)
+            if row["end_ns"] != "end_ns"
+        ]
+    total = 0.0
+    for (since, power), (until, _) in zip(rows, [*rows[1:], (end_ns, 0.0)], strict=True):
+        total += power * max(0, min(until, end_ns) - max(since, begin_ns)) / 1e9
+    return total
+
+
+def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:
+    document = json.loads(sampling_plan(bench.target.sources(), 10))
+    by_name = {one["name"]: one for one in document["header"]["channels"]}
+    assert by_name["rail.VDD_GPU_SOC.current"]["unit"] == "A"
+    assert "aside.VIN_SYS_5V0.current" in by_name
