@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import time
@@ -27,6 +26,7 @@ from meltrepro.targets.shell import Shell
 from meltrepro.targets.ssh import SshLink
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
+from tests.support.truth import drawn_j
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 ROOT = "/var/tmp/meltrepro"
@@ -159,20 +159,6 @@ def test_energy_of_a_profile_is_what_its_rails_drew(
 
 def drawn_idle_w(rails: tuple[str, ...]) -> float:
     return sum(PARTS[rail].idle_w for rail in rails)
-
-
-def drawn_j(truth: Path, rails: tuple[str, ...], begin_ns: int, end_ns: int) -> float:
-    """What the rails carried: each power holds until there is a new one."""
-    with truth.open(encoding="utf-8") as file:
-        rows = [
-            (int(row["end_ns"]), sum(float(row[rail]) for rail in rails))
-            for row in csv.DictReader(file)
-            if row["end_ns"] != "end_ns"
-        ]
-    total = 0.0
-    for (since, power), (until, _) in zip(rows, [*rows[1:], (end_ns, 0.0)], strict=True):
-        total += power * max(0, min(until, end_ns) - max(since, begin_ns)) / 1e9
-    return total
 
 
 def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:

@@ -1,8 +1,7 @@
-"""The lab as its users have it: up, a campaign on the host and the phone, another tool on the same phone, down."""
+"""The lab as its users have it: up, a campaign on the host, the phone and the board, another tool on the phone, down."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from meltrepro.spec.record import DEVICE, EVENTS, REQUEST, Request
 from meltrepro.targets.adb import Server, program
 from tests.integration.bundles import Bundle
 from tests.integration.conftest import ROOT, meltrepro
+from tests.support.truth import drawn_j
 
 pytestmark = pytest.mark.integration
 LONGER = (
@@ -31,16 +31,22 @@ LONGER = (
 
 
 @pytest.fixture(scope="module")
-def phone() -> Iterator[Mapping[str, Any]]:
-    """How the lab's phone is reached, and where its truth is."""
+def lab() -> Iterator[Mapping[str, Mapping[str, Any]]]:
+    """How the lab's devices are reached, and where their truth is."""
     done = meltrepro("lab", "up", "--json")
     assert done.returncode == 0, done.stderr
     try:
-        yield json.loads(done.stdout)["devices"]["phone"]
+        yield json.loads(done.stdout)["devices"]
     finally:
         assert meltrepro("lab", "down").returncode == 0
     assert "no lab is running" in meltrepro("lab", "status").stdout
-    assert not Path(json.loads(done.stdout)["devices"]["phone"]["truth"]).exists(), "the lab leaves nothing behind"
+    for place in json.loads(done.stdout)["devices"].values():
+        assert not Path(place["truth"]).exists(), "the lab leaves nothing behind"
+
+
+@pytest.fixture(scope="module")
+def phone(lab: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return lab["phone"]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,7 @@ def campaign(
         said, _ = stranger.communicate()
     assert done.returncode == 0, done.stderr
     assert "phone: a virtual device; its numbers say nothing of real ones" in done.stdout
+    assert "board: a virtual device; its numbers say nothing of real ones" in done.stdout
     assert "host: a virtual device" not in done.stdout
     assert said.count(b"mine") > 3, "the other tool was served all the time"
     (folder,) = (home / "records").iterdir()
@@ -131,25 +138,27 @@ def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:
     return next(cell for cell in campaign.cells if cell.entry.target == target)
 
 
-def test_both_devices_are_measured_and_told_apart(campaign: CampaignRecord) -> None:
-    for target, virtual in (("host", False), ("phone", True)):
+def test_all_devices_are_measured_and_told_apart(campaign: CampaignRecord) -> None:
+    for target, virtual in (("host", False), ("phone", True), ("board", True)):
         cell = cell_of(campaign, target)
         assert cell.validity.valid, cell.validity
         assert cell.virtual is virtual
         assert cell.summaries["generation_tps"].median > 0
         assert cell.summaries["peak_memory_bytes"].median > 50e6
-    assert cell_of(campaign, "phone").entry.params["device.arch"] == "aarch64"
+    for target in ("phone", "board"):
+        assert cell_of(campaign, target).entry.params["device.arch"] == "aarch64"
 
 
-def test_the_phone_generates_what_its_runner_generates_by_hand(
-    campaign: CampaignRecord, runner_bundles: Mapping[str, Path], tmp_path: Path
+@pytest.mark.parametrize(("target", "root"), [("phone", "/data/local/tmp/meltrepro"), ("board", "/var/tmp/meltrepro")])
+def test_a_device_generates_what_its_runner_generates_by_hand(
+    campaign: CampaignRecord, runner_bundles: Mapping[str, Path], tmp_path: Path, target: str, root: str
 ) -> None:
-    (trial,) = cell_of(campaign, "phone").repetitions
+    (trial,) = cell_of(campaign, target).repetitions
     arm = next(Bundle(path) for path in runner_bundles.values() if Bundle(path).facts["isa"] == "armv8_2")
-    assert arm.facts["release"] == cell_of(campaign, "phone").entry.release
+    assert arm.facts["release"] == cell_of(campaign, target).entry.release
     model = next(iter(meltrepro_models(campaign)))
     request = Request.model_validate_json((trial.folder / REQUEST).read_bytes())
-    assert request.model.startswith("/data/local/tmp/meltrepro/cas/")
+    assert request.model.startswith(f"{root}/cas/")
     by_hand = tmp_path / REQUEST
     by_hand.write_text(request.model_copy(update={"model": str(model)}).model_dump_json(exclude_none=True))
     subprocess.run([*arm.command("melt-runner"), by_hand, tmp_path / EVENTS], check=True, timeout=500)
@@ -170,34 +179,39 @@ def tokens(events: Path) -> list[int]:
     return [line["id"] for line in lines if line["e"] == "token"]
 
 
-def test_energy_is_what_the_phone_drew(campaign: CampaignRecord, phone: Mapping[str, Any]) -> None:
-    (trial,) = cell_of(campaign, "phone").repetitions
+@pytest.mark.parametrize(
+    ("target", "device", "columns", "step_w"),
+    [("phone", "phone", ("power_w",), 0.0), ("board", "jetson", ("VDD_GPU_SOC", "VDD_CPU_CV"), 0.152)],
+)
+def test_energy_is_what_a_device_drew(
+    campaign: CampaignRecord,
+    lab: Mapping[str, Mapping[str, Any]],
+    target: str,
+    device: str,
+    columns: tuple[str, ...],
+    step_w: float,
+) -> None:
+    """The board's by the rails of its profile, as far as their monitors' steps allow."""
+    (trial,) = cell_of(campaign, target).repetitions
     turn = trial.trace().conversations[0].turns[0]
     metrics = trial.metrics
     for phase, span in (("prefill", turn.prefill), ("generation", Span(turn.token_ns[0], turn.token_ns[-1]))):
         assert span is not None
         assert not metrics.unavailable.get(f"{phase}_energy_j")
         measured = metrics.values[f"{phase}_energy_j"]
-        true = drawn_j(Path(phone["truth"]), span.begin_ns, span.end_ns)
+        true = drawn_j(Path(lab[device]["truth"]), columns, span.begin_ns, span.end_ns)
         uncertainty = metrics.bounds.get(f"{phase}_energy_j", 0.0)
+        uncertainty += len(columns) * step_w / 2 * (span.end_ns - span.begin_ns) / 1e9
         print(f"{phase}: {measured:.3f} J measured, {true:.3f} J drawn, bound {uncertainty:.3f} J")
         assert measured == pytest.approx(true, rel=0.01, abs=uncertainty), phase
 
 
-def drawn_j(truth: Path, begin_ns: int, end_ns: int) -> float:
-    """What the phone's files said that it drew: each power holds until there is a new one."""
-    with truth.open(encoding="utf-8") as file:
-        rows = [
-            (int(row["end_ns"]), float(row["power_w"])) for row in csv.DictReader(file) if row["end_ns"] != "end_ns"
-        ]
-    total = 0.0
-    for (since, power), (until, _) in zip(rows, [*rows[1:], (end_ns, 0.0)], strict=True):
-        total += power * max(0, min(until, end_ns) - max(since, begin_ns)) / 1e9
-    return total
-
-
-def test_devices_lists_the_phone(phone: Mapping[str, Any]) -> None:
+def test_devices_lists_phone_and_board(phone: Mapping[str, Any]) -> None:
     rows = json.loads(meltrepro("devices", "--json").stdout)
+    (board,) = [row for row in rows if row["kind"] == "jetson"]
+    assert (board["serial"], board["state"], board["todo"]) == ("jetson", "device", None)
+    assert "Virtual Jetson, L4T 36.4.3" in board["device"]
+    assert board["device"].endswith("virtual")
     (row,) = [row for row in rows if row["serial"] == phone["serial"]]
     assert (row["kind"], row["state"], row["todo"]) == ("android", "device", None)
     assert "Virtual Phone, Android 14" in row["device"]
