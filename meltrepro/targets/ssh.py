@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import shlex
 import socket
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets import sshtrust
-from meltrepro.targets.link import Chunk
+from meltrepro.targets.sshchannel import SshChannel
 from meltrepro.targets.sshconfig import Way
 from meltrepro.targets.sshlogin import login
 
@@ -34,9 +33,9 @@ _SEND_S = 30.0
 """How long a command may not take its input."""
 _ASK_EVERY_S, _PATIENCE_S = 5.0, 15.0
 """How often a sign of life is asked for, and how long none may come."""
-_LINGER_S = 2.0
-"""How long output is awaited after a command has ended: something that it left behind may hold its streams."""
-_PIECE = 64 << 10
+_PAUSES_S = (0.1, 0.3, 0.0)
+_SETTLE_S = 0.3
+"""How long a server that goes down may take from closing a channel to closing the connection."""
 _HELLO = "meltrepro says hello"
 _PROHIBITED = 1
 """Why a channel was not opened (RFC 4254, 5.1): the server does not want to."""
@@ -103,14 +102,10 @@ class Connection:
 
     def start(self, command: str) -> SshChannel:
         """Start a command; raises `TargetLost` where the link breaks or the server takes no more."""
-        from paramiko import ChannelException, SSHException
+        from paramiko import SSHException
 
         try:
-            channel = self._transport.open_session(timeout=_OPEN_S)
-        except ChannelException as error:
-            raise TargetLost(
-                f"{self._way.name}: takes no more sessions now: {error.text}", hint="see MaxSessions in its sshd_config"
-            ) from error
+            channel = self._open_session()
         except (SSHException, EOFError, OSError) as error:
             self.close()
             raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
@@ -118,12 +113,25 @@ class Connection:
             channel.settimeout(_SEND_S)
             channel.exec_command(f"exec /bin/sh -c {shlex.quote(command)}")
         except (SSHException, EOFError, OSError) as error:
-            refused = self._transport.is_active()
             channel.close()
-            if refused:
+            if not self._over.wait(_SETTLE_S) and self._transport.is_active():
                 raise TargetError(f"{self._way.name}: runs no commands for {self._way.user}: {error}") from error
             raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
-        return SshChannel(channel, self, self._way.name)
+        return SshChannel(channel, self._way.name, self.heard, lambda: self.alive)
+
+    def _open_session(self) -> Channel:
+        """A new session; a server may count one that just ended for a moment more."""
+        from paramiko import ChannelException
+
+        for pause_s in _PAUSES_S:
+            try:
+                return self._transport.open_session(timeout=_OPEN_S)
+            except ChannelException as error:
+                refused = error
+                time.sleep(pause_s)
+        raise TargetLost(
+            f"{self._way.name}: takes no more sessions now: {refused.text}", hint="see MaxSessions in its sshd_config"
+        ) from refused
 
     def close(self) -> None:
         """End it with everything that still waits on it; never raises."""
@@ -208,91 +216,6 @@ class Connection:
             if time.monotonic() - max(asked, self._heard) >= _PATIENCE_S:
                 self.close()
                 return
-
-
-class SshChannel:
-    """One command."""
-
-    def __init__(self, channel: Channel, connection: Connection, name: str) -> None:
-        self._channel = channel
-        self._connection = connection
-        self._name = name
-        self._quiet_since: float | None = None
-
-    def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            for start in range(0, len(view), _PIECE):
-                self._channel.sendall(bytes(view[start : start + _PIECE]))
-                self._connection.heard()
-        except (EOFError, OSError) as error:
-            raise self._lost(f"does not take what it is sent: {error}") from error
-
-    def end_input(self) -> None:
-        try:
-            self._channel.shutdown_write()
-        except (EOFError, OSError) as error:
-            raise self._lost(str(error)) from error
-
-    def receive(self, timeout_s: float) -> Chunk | None:
-        until = time.monotonic() + timeout_s
-        while True:
-            ended = self._ended  # before looking: data comes before the end
-            chunk = self._ready()
-            if chunk is not None:
-                return chunk
-            exited = self._channel.exit_status_ready()
-            if exited and (ended or self._lingered()):
-                self._require_status()
-                return None
-            self._wait(max(0.0, until - time.monotonic()), ended, exited)
-            if time.monotonic() >= until and not self._anything():
-                raise TimeoutError
-
-    def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self._channel.close()
-
-    def _ready(self) -> Chunk | None:
-        if self._channel.recv_ready():
-            chunk = Chunk("out", self._channel.recv(_PIECE))
-        elif self._channel.recv_stderr_ready():
-            chunk = Chunk("err", self._channel.recv_stderr(_PIECE))
-        else:
-            return None
-        self._quiet_since = None
-        self._connection.heard()
-        return chunk
-
-    @property
-    def _ended(self) -> bool:
-        return bool(self._channel.eof_received or self._channel.closed)
-
-    def _anything(self) -> bool:
-        over = self._ended and self._channel.exit_status_ready()
-        return over or self._channel.recv_ready() or self._channel.recv_stderr_ready()
-
-    def _wait(self, timeout_s: float, ended: bool, exited: bool) -> None:
-        """Until something happens: more output, its end, or after that the exit status."""
-        if ended:
-            self._channel.status_event.wait(timeout_s)
-        else:
-            select.select([self._channel], [], [], min(timeout_s, _LINGER_S) if exited else min(timeout_s, 0.5))
-
-    def _lingered(self) -> bool:
-        """Whether nothing has come for a while since the command ended, though its streams are open."""
-        now = time.monotonic()
-        self._quiet_since = now if self._quiet_since is None else self._quiet_since
-        return now - self._quiet_since >= _LINGER_S
-
-    def _require_status(self) -> None:
-        """Raise `TargetLost` where the end came without an exit status."""
-        if self._channel.recv_exit_status() < 0:
-            alive = self._connection.alive
-            raise self._lost("a command was killed there" if alive else "the SSH link broke")
-
-    def _lost(self, why: str) -> TargetLost:
-        return TargetLost(f"{self._name}: {why}", hint="see whether the board is on and reachable")
 
 
 def _dial(way: Way) -> socket.socket:
