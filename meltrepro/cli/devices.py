@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import MeltreproError, TargetError
+from meltrepro.errors import MeltreproError, TargetError, UsageError
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget
+from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget, LinuxTarget
 
 if TYPE_CHECKING:
     from meltrepro.settings import Settings
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
+Entry = AndroidTarget | HostTarget | JetsonTarget | LinuxTarget
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 DeviceArgument = Annotated[
     str | None,
     typer.Argument(
-        help="Serial as `meltrepro devices` shows it, name of a lab's device, or host; the only one attached."
+        help="Serial as `meltrepro devices` shows it, name of a lab's device, jetson:ALIAS or linux:ALIAS as ssh calls a "
+        "board, or host; the only phone attached."
     ),
 ]
 RootOption = Annotated[
@@ -143,19 +145,33 @@ def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
         typer.echo(f"{readable(target.clean())} freed")
 
 
-def _entry(device: str | None, root: str | None, settings: Settings) -> AndroidTarget | HostTarget:
-    """The device that is meant, as a manifest would name it."""
+def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
+    """The device that is meant, as a manifest would name it; raises `UsageError` for a name that none would have."""
+    from pydantic import ValidationError
+
     from meltrepro.targets.android import lab_devices
+    from meltrepro.targets.board import lab_boards
 
     if device == "host":
         return HostTarget(sandbox="bare")
-    running = {each.name: each for each in lab_devices(settings)}
-    lab = next((each.name for each in running.values() if device in (each.name, each.serial)), None)
-    place = {"lab": lab} if lab else {"serial": device}
-    return AndroidTarget.model_validate({"kind": "android", **place, **({"root": root} if root else {})})
+    more = {"root": root} if root else {}
+    kind, _, alias = (device or "").partition(":")
+    try:
+        if kind == "linux" and alias:
+            return LinuxTarget.model_validate({"kind": kind, "host": alias, **more})
+        if kind == "jetson" and alias:
+            return JetsonTarget.model_validate({"kind": kind, "host": alias, **more})
+        if any(board.name == device for board in lab_boards(settings)):
+            return JetsonTarget.model_validate({"kind": "jetson", "lab": device, **more})
+        running = {each.name: each for each in lab_devices(settings)}
+        lab = next((each.name for each in running.values() if device in (each.name, each.serial)), None)
+        place = {"lab": lab} if lab else {"serial": device}
+        return AndroidTarget.model_validate({"kind": "android", **place, **more})
+    except ValidationError as error:
+        raise UsageError(f"{device!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
 
 
-def _remote(entry: AndroidTarget | HostTarget, settings: Settings) -> RemoteTarget:
+def _remote(entry: Entry, settings: Settings) -> RemoteTarget:
     from meltrepro.targets import registry
     from meltrepro.targets.remote import RemoteTarget
 

@@ -25,6 +25,7 @@ from meltrepro.targets.depot import Depot
 from meltrepro.targets.shell import Shell
 from meltrepro.targets.ssh import SshLink
 from meltrepro.targets.sshconfig import way_to
+from tests.support.cable import cable
 from tests.support.sshd import Home, Sshd, agent, free_port, make_key
 from tests.support.stall import Stall
 
@@ -377,6 +378,40 @@ def test_a_link_that_goes_silent(rig: Rig, monkeypatch: pytest.MonkeyPatch, busy
         assert shell.run(["echo", "after"]).text == "after"
     finally:
         stall.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network of its own needs root")
+def test_a_cable_that_is_pulled_while_something_is_sent(
+    rig: Rig, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP itself notices, though nobody asks for a sign of life."""
+    monkeypatch.setattr(ssh, "_ASK_EVERY_S", 1000.0)
+    monkeypatch.setattr(ssh, "_PATIENCE_S", 2.0)
+    monkeypatch.setattr(ssh, "_CONNECT_S", 2.0)
+    with cable() as plugged:
+        server = Sshd(tmp_path / "far", address=plugged.address, before=plugged.inside)
+        server.allow(rig.key)
+        try:
+            server.start()
+            home.host("far", server, key=rig.key)
+            home.know(server)
+            shell = rig.shell("far")
+            assert shell.run(["echo", "there"]).text == "there"
+            threading.Timer(0.5, plugged.pull).start()
+            began = time.monotonic()
+            with pytest.raises(TargetLost):
+                shell.run(["sh", "-c", "exec cat > /dev/null"], source=_endlessly(), silence_s=40)
+            assert time.monotonic() - began < 12
+            plugged.plug()
+            assert shell.run(["echo", "again"]).text == "again"
+        finally:
+            server.stop()
+
+
+def _endlessly() -> Iterator[bytes]:
+    while True:
+        yield b"x" * (64 << 10)
+        time.sleep(0.01)
 
 
 def test_a_link_that_is_quiet_for_long_is_no_silent_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

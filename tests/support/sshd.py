@@ -41,6 +41,9 @@ class Sshd:
 
     folder: Path
     options: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
+    before: tuple[str, ...] = ()
+    """What comes before its command, where it is to run elsewhere."""
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +62,7 @@ class Sshd:
     def known(self) -> str:
         """Its line for a file of known hosts."""
         kind, key, *_ = Path(f"{self.host_key}.pub").read_text().split()
-        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+        return f"[{self.address}]:{self.port} {kind} {key}\n"
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +76,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.folder / "sshd_config"
         lines = [
-            *(f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.host_key}", "PidFile none"),
+            *(f"Port {self.port}", f"ListenAddress {self.address}", f"HostKey {self.host_key}", "PidFile none"),
             *(f"AuthorizedKeysFile {self.authorized}", "StrictModes no", "UsePAM no", "PermitRootLogin yes"),
             *("PasswordAuthentication no", "KbdInteractiveAuthentication no", "MaxStartups 100"),
         ]
@@ -81,7 +84,7 @@ class Sshd:
         config.write_text("\n".join([*self.options, *lines]) + "\n")
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [PROGRAM, "-D", "-e", "-f", str(config)],
+                [*self.before, PROGRAM, "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -90,7 +93,7 @@ class Sshd:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.address, self.port), timeout=1).close()
                 return self
             time.sleep(0.02)
         pytest.fail((self.folder / "sshd.log").read_text())
@@ -156,7 +159,7 @@ class Home:
 
     def host(self, name: str, server: Sshd, *lines: str, key: Path | None = None) -> None:
         """Write a host into the configuration."""
-        settings = ["HostName 127.0.0.1", f"Port {server.port}", f"User {USER}", *lines]
+        settings = [f"HostName {server.address}", f"Port {server.port}", f"User {USER}", *lines]
         settings += [f"IdentityFile {key}"] if key else []
         with (self.ssh / "config").open("a") as file:
             file.write("\n    ".join([f"Host {name}", *settings]) + "\n")

@@ -1,0 +1,44 @@
+"""Which device the commands of `meltrepro devices` mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meltrepro import settings as settings_module
+from meltrepro.cli.devices import _entry
+from meltrepro.errors import UsageError
+from meltrepro.settings import Settings
+from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget, LinuxTarget
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path))
+    settings = settings_module.load()
+    (settings.run / "lab").mkdir(parents=True)
+    place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
+    (settings.run / "lab/jetson.json").write_text(json.dumps(place))
+    (settings.run / "lab/phone.json").write_text('{"kind": "android", "adb_port": 7, "serial": "127.0.0.1:9"}')
+    return settings
+
+
+def test_each_name_means_one_device(here: Settings) -> None:
+    assert _entry("host", None, here) == HostTarget(sandbox="bare")
+    assert _entry("jetson:orin", "/a", here) == JetsonTarget(kind="jetson", host="orin", root="/a")
+    assert _entry("linux:pi@pi.local:2222", None, here) == LinuxTarget(kind="linux", host="pi@pi.local:2222")
+    assert _entry("jetson", None, here) == JetsonTarget(kind="jetson", lab="jetson")
+    assert _entry("phone", None, here) == AndroidTarget(kind="android", lab="phone")
+    assert _entry("127.0.0.1:9", None, here) == AndroidTarget(kind="android", lab="phone")
+    assert _entry("192.168.1.7:5555", None, here) == AndroidTarget(kind="android", serial="192.168.1.7:5555")
+    assert _entry(None, None, here) == AndroidTarget(kind="android")
+
+
+@pytest.mark.parametrize(
+    ("device", "root"), [("jetson:-oProxyCommand=x", None), ("linux:a b", None), ("jetson:a", "here")]
+)
+def test_names_that_no_device_has(here: Settings, device: str, root: str | None) -> None:
+    with pytest.raises(UsageError, match="names no device"):
+        _entry(device, root, here)
