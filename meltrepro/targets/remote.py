@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
 from meltrepro.targets import linux
@@ -103,8 +102,9 @@ class RemoteTarget:
                 raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
             self._patiently(partial(there.write, record.REQUEST, text.encode()))
             argv = [f"{there.path}/melt-runner", *(f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))]
+            boot_id = self._patiently(self._boot_id)
             self._patiently(partial(there.start, argv, job.timeout_s))
-            ended = self._until_ended(there)
+            ended = self._until_ended(there, boot_id)
             for name in (record.EVENTS, record.STDOUT, record.STDERR):
                 self._patiently(partial(there.fetch, name, job.folder / name))
         return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
@@ -140,20 +140,22 @@ class RemoteTarget:
     def _job(self, kind: str, bundle: Artifact, programs: dict[str, str]) -> Iterator[Job]:
         """A job's folder on the device, stopped and removed at the end as far as the device can be reached."""
         agent = self._program(bundle, AGENT)
-        there = self._patiently(partial(self._jobs.create, kind, {"agent": agent, **programs}))
+        there = self._jobs.new(kind)
         try:
+            self._patiently(partial(there.create, {"agent": agent, **programs}))
             yield there
-        finally:
-            with held(), contextlib.suppress(TargetError):
-                there.stop()
-                self._jobs.remove(there)
+        except BaseException:
+            with contextlib.suppress(TargetError):
+                self._jobs.end(there)
+            raise
+        with contextlib.suppress(TargetError):
+            self._patiently(partial(self._jobs.end, there))
 
-    def _until_ended(self, there: Job) -> Ended:
-        before = self._boot_id()
+    def _until_ended(self, there: Job, boot_id: str) -> Ended:
         try:
             return self._patiently(there.wait)
         except JobVanished as error:
-            if before and self._patiently(self._boot_id) != before:
+            if boot_id and self._patiently(self._boot_id) != boot_id:
                 raise TargetLost(
                     f"{self._shell.link.name}: the device was rebooted in the middle of a trial"
                 ) from error

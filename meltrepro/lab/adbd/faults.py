@@ -34,6 +34,8 @@ class Fault:
     service: str = ""
     """Part of the service that was asked for, such as `shell` or a word of a command line."""
     delay_s: float = 0.0
+    spared: int = 0
+    """Of a `garble`: how many bytes at the beginning of the data stay as they are."""
 
 
 class Seen(NamedTuple):

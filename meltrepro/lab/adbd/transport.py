@@ -135,8 +135,8 @@ class Transport:
             case Fault(what="delay", delay_s=delay_s):
                 time.sleep(delay_s)
                 return packet
-            case Fault(what="garble"):
-                return packet._replace(data=bytes(byte ^ 0x5A for byte in packet.data))
+            case Fault(what="garble", spared=spared):
+                return packet._replace(data=packet.data[:spared] + bytes(byte ^ 0x5A for byte in packet.data[spared:]))
             case Fault(what="silence"):
                 self._deaf = True
             case Fault(what="refuse"):
