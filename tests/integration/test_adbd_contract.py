@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -51,15 +52,16 @@ def test_it_says_that_it_is_virtual(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Client:
-    """adb's own client."""
+    """adb's own client, with a server of the same release."""
 
+    program: str
     device: Adbd
     adb: AdbServer
     home: Path
 
     def __call__(self, *arguments: str | Path, told: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program(), "-P", str(self.adb.server.port), "-s", self.device.address, *map(str, arguments)],
+            [self.program, "-P", str(self.adb.server.port), "-s", self.device.address, *map(str, arguments)],
             env={**os.environ, "HOME": str(self.home)},
             input=told,
             capture_output=True,
@@ -69,9 +71,28 @@ class Client:
         )
 
 
-@pytest.fixture
-def client(devices: tuple[Adbd, AdbServer], tmp_path: Path) -> Client:
-    return Client(*devices, tmp_path)
+@pytest.fixture(scope="module", params=["adb on the path", "adb of adbutils"])
+def client(
+    request: pytest.FixtureRequest, devices: tuple[Adbd, AdbServer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
+    """Two releases of adb, years apart, where both are installed."""
+    import adbutils
+
+    own = str(Path(adbutils.__file__).parent / "binaries/adb")
+    found = shutil.which("adb") if request.param == "adb on the path" else own
+    if found is None:
+        pytest.skip("no adb is on the path")
+    device, home = devices[0], tmp_path_factory.mktemp("client")
+    server = AdbServer(home / "adb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADBUTILS_ADB_PATH", found)
+        assert program() == found
+        server.start()
+    try:
+        server.attach(device.address)
+        yield Client(found, device, server, home)
+    finally:
+        server.stop()
 
 
 def test_adb_runs_commands(client: Client) -> None:
