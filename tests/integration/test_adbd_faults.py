@@ -162,7 +162,7 @@ def test_a_device_that_says_nothing_any_more(
     assert rig.runs() <= 1
 
 
-@pytest.mark.parametrize("service", ["shell", "cat >>", "supervise", "agent wait", "rm -rf"])
+@pytest.mark.parametrize("service", ["shell", "cat >>", "boot_id", "supervise", "agent wait", "rm -rf"])
 def test_a_device_that_refuses_a_service(rig: Rig, service: str) -> None:
     """Once it is asked again; where it always refuses, that is told."""
     rig.device.arm(Fault("refuse", command=OPEN, service=service))
@@ -177,6 +177,33 @@ def test_a_device_that_refuses_a_service(rig: Rig, service: str) -> None:
         rig.bench(0).target.stop_strays()
     else:
         assert isinstance(bad(result), TargetLost)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("cut", at=1, way="out", command=WRTE, service="ln -sf"),
+        Fault("cut", way="out", command=WRTE, service="supervise"),
+        Fault("cut", way="in", command=OPEN, service="rm -rf"),
+        Fault("garble", way="in", command=WRTE, service="cat > ", spared=40),
+    ],
+    ids=["a folder was made", "a trial was started", "a folder is to be removed", "a request is damaged"],
+)
+def test_what_happens_only_once_though_it_is_asked_for_twice(rig: Rig, fault: Fault) -> None:
+    rig.device.arm(fault)
+    good(rig.attempt(20))
+    assert rig.runs() == 1
+    assert rig.left() == set()
+
+
+def test_a_stray_is_ended_though_the_first_try_is_lost(rig: Rig) -> None:
+    rig.device.arm(Fault("cut", command=OPEN, service="agent wait"))
+    assert isinstance(bad(rig.attempt(0, "sleep 77.5")), TargetLost)
+    rig.reattach()
+    running(rig)
+    rig.device.arm(Fault("refuse", command=OPEN, service="agent stop"))
+    assert rig.bench(5).target.stop_strays() == 1
+    assert rig.left() == set()
 
 
 def test_a_slow_link(rig: Rig) -> None:
