@@ -37,10 +37,11 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 """
-_WRITE = 'cat > "$1.part" && sum=$(sha256sum "$1.part") && mv "$1.part" "$1" && echo "${sum%% *}"'
+# Digests are taken of what is read: of a file whose name holds a backslash they are printed in another way.
+_WRITE = 'cat > "$1.part" && sum=$(sha256sum < "$1.part") && mv "$1.part" "$1" && echo "${sum%% *}"'
 _REMOVE = 'rm -rf "$1"'
 _LIST = 'cd "$1/jobs" 2>/dev/null || exit 0; for job in *; do [ -d "$job" ] && echo "$job"; done; exit 0'
-_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum "$1") && echo "${sum%% *}"'
+_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum < "$1") && echo "${sum%% *}"'
 
 
 @dataclass(frozen=True)

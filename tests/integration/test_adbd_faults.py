@@ -41,14 +41,14 @@ def rig(devices: tuple[Adbd, AdbServer], runner_bundles: Mapping[str, Path], tmp
     yield rig
     rig.device.arm()
     rig.reattach()
-    good(rig.attempt(5))
+    good(rig.attempt(20))
     assert rig.left() == set()
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adb server that says nothing is waited for a moment only."""
-    monkeypatch.setattr("meltrepro.targets.adb._ANSWER_S", 0.5)
+    monkeypatch.setattr("meltrepro.targets.adb._ANSWER_S", 1.0)
 
 
 def good(result: TrialResult | MeltreproError) -> TrialResult:

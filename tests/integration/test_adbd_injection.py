@@ -128,6 +128,7 @@ def test_serials(rig: Rig, serial: str) -> None:
 @seldom
 @given(folder=hostile, prompt=hostile, name=hostile)
 @example(folder="'\n", prompt="\0\ud800", name="--")
+@example(folder="\\", prompt="\\", name="\\")
 @example(folder="x" * 300, prompt="", name="x")
 def test_a_trial_in_a_hostile_place(rig: Rig, tmp_path: Path, folder: str, prompt: str, name: str) -> None:
     """The folder on the device, the prompt and the model's name are what somebody else wrote."""

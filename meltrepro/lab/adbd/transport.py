@@ -95,6 +95,8 @@ class Transport:
         self._streams: dict[int, Stream] = {}
         self._numbers = itertools.count(1)
         self._sending = threading.Lock()
+        self._offered = b""
+        """What the server has said of itself."""
         self._deaf = False
         """Whether nothing passes any more."""
 
@@ -214,7 +216,7 @@ class Transport:
         try:
             self._serve(stream)
             stream.close()
-        except LookupError:
+        except (LookupError, ValueError, OSError):  # no such service, or the device is off by now
             self.send(Packet(CLSE, 0, stream.remote), stream.service)
         finally:
             self._streams.pop(stream.local, None)
