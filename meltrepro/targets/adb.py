@@ -24,6 +24,9 @@ _VERSION = 41
 _STDIN, _STDOUT, _STDERR, _EXIT, _END_INPUT = range(5)
 _HEADER = struct.Struct("<BI")
 _PIECE = 64 << 10
+_LONGEST_PACKET = 16 << 20
+"""Bytes; adb's own packets of a stream have at most 1 MiB."""
+_LONGEST_REQUEST = 0xFFFF
 _ANSWER_S = 20.0
 _FIXES = {
     "unauthorized": "unlock the phone and allow USB debugging for this computer; without a question on its screen, switch "
@@ -267,6 +270,8 @@ class AdbChannel:
         if len(self._buffer) < _HEADER.size:
             return None
         stream, size = _HEADER.unpack_from(self._buffer)
+        if stream not in (_STDOUT, _STDERR, _EXIT) or size > _LONGEST_PACKET:
+            raise TargetLost(f"{self._name}: a garbled answer: {bytes(self._buffer[:20])!r}")
         if len(self._buffer) < _HEADER.size + size:
             return None
         data = bytes(self._buffer[_HEADER.size : _HEADER.size + size])
@@ -299,7 +304,12 @@ class AdbChannel:
 
 def _request(server: socket.socket, request: str, name: str = "adb server") -> None:
     """Send a request; raises `TargetError` with the server's reason where it refuses, `TargetLost` where it is gone."""
-    data = request.encode()
+    try:
+        data = request.encode()
+    except UnicodeEncodeError as error:
+        raise TargetError(f"a request to the adb server is no text: {request[:80]!r}") from error
+    if len(data) > _LONGEST_REQUEST:
+        raise TargetError(f"a request to the adb server has {len(data)} bytes; at most {_LONGEST_REQUEST} can be sent")
     try:
         server.sendall(f"{len(data):04x}".encode() + data)
     except OSError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.interrupts import held
 from meltrepro.targets.shell import Reply, Shell
 
 _HEARTBEAT_S = 35.0
@@ -29,17 +30,18 @@ _STOP_S = 40.0
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}")
 
 _CREATE = """
-mkdir -p "$1/jobs" && cd "$1/jobs" && mkdir "$2" && cd "$2" || exit 1
-shift 2
+mkdir -p "$1" && cd "$1" || exit 1
+shift
 while [ $# -gt 0 ]; do
-    ln -s "$2" "$1" || exit 1
+    ln -sf "$2" "$1" || exit 1
     shift 2
 done
 """
-_WRITE = 'cat > "$1.part" && mv "$1.part" "$1"'
+# Digests are taken of what is read: of a file whose name holds a backslash they are printed in another way.
+_WRITE = 'cat > "$1.part" && sum=$(sha256sum < "$1.part") && mv "$1.part" "$1" && echo "${sum%% *}"'
 _REMOVE = 'rm -rf "$1"'
 _LIST = 'cd "$1/jobs" 2>/dev/null || exit 0; for job in *; do [ -d "$job" ] && echo "$job"; done; exit 0'
-_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum "$1") && echo "${sum%% *}"'
+_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum < "$1") && echo "${sum%% *}"'
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,20 @@ class Job:
         self._shell = shell
         self.path = path
 
+    def create(self, programs: Mapping[str, str]) -> None:
+        """Make its folder, in which programs of the depot go by their names; one of them is `agent`.
+
+        Where a link broke in the middle of this call, the same call is right again.
+        """
+        links = [word for link in programs.items() for word in link]
+        self._shell.expect(self._shell.script(_CREATE, self.path, *links), f"use {self.path}")
+
     def write(self, name: str, data: bytes) -> None:
-        """Put a small file into the folder."""
+        """Put a small file into the folder, verified."""
         reply = self._shell.script(_WRITE, f"{self.path}/{name}", source=[data])
-        self._shell.expect(reply, f"write {name}")
+        found = self._shell.expect(reply, f"write {name}").text
+        if found != hashlib.sha256(data).hexdigest():
+            raise TargetLost(f"{self._shell.link.name}: {name} arrived there damaged")
 
     def start(self, argv: Sequence[str], timeout_s: float) -> None:
         """Start a program for at most so long; does nothing where it was started already.
@@ -141,31 +153,35 @@ class Jobs:
         self._held: set[str] = set()
         """Folders that somebody in this process still reads."""
 
-    def create(self, kind: str, programs: Mapping[str, str]) -> Job:
-        """A new job, in whose folder programs of the depot go by their names; one of them is `agent`."""
-        name = f"{kind}-{secrets.token_hex(8)}"
-        links = [word for link in programs.items() for word in link]
-        reply = self._shell.script(_CREATE, self._root, name, *links)
-        self._shell.expect(reply, f"use {self._root}")
-        job = Job(self._shell, f"{self._root}/jobs/{name}")
+    def new(self, kind: str) -> Job:
+        """A new job, of which nothing is on the device yet."""
+        job = Job(self._shell, f"{self._root}/jobs/{kind}-{secrets.token_hex(8)}")
         self._held.add(job.path)
         return job
 
-    def remove(self, job: Job) -> None:
-        """Remove a job's folder from the device."""
+    def end(self, job: Job) -> bool:
+        """Stop a job and remove its folder; returns whether it still ran. Raises `TargetLost`; the same call is right again."""
         self._held.discard(job.path)
-        self._shell.expect(self._shell.script(_REMOVE, job.path), "remove a trial's folder")
+        with held():
+            running = self._stop(job)
+            self._shell.expect(self._shell.script(_REMOVE, job.path), "remove a trial's folder")
+        return running
 
     def stop_all(self) -> int:
         """Stop every job, and remove those that nobody here reads any more; returns how many still ran."""
         running = 0
         for name in self._names():
             job = Job(self._shell, f"{self._root}/jobs/{name}")
-            with contextlib.suppress(TargetError):  # one whose agent was removed cannot run
-                running += job.stop()
-            if job.path not in self._held:
-                self.remove(job)
+            running += self._stop(job) if job.path in self._held else self.end(job)
         return running
+
+    def _stop(self, job: Job) -> bool:
+        try:
+            return job.stop()
+        except TargetLost:
+            raise
+        except TargetError:
+            return False  # one whose agent was removed, or has not come yet, cannot run
 
     def _names(self) -> list[str]:
         reply: Reply = self._shell.expect(self._shell.script(_LIST, self._root), f"read {self._root}")

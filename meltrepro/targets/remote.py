@@ -181,10 +181,11 @@ class RemoteTarget:
             self._patiently(partial(there.write, record.REQUEST, text.encode()))
             files = (f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))
             argv = [*self._confining(), f"{there.path}/melt-runner", *files]
+            boot_id = self._patiently(self._boot_id)
             self._patiently(partial(there.start, argv, job.timeout_s))
             if self._wishes.cores is not None:
                 self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores))
-            ended = self._until_ended(there)
+            ended = self._until_ended(there, boot_id)
             for name in (record.EVENTS, record.STDOUT, record.STDERR):
                 self._patiently(partial(there.fetch, name, job.folder / name))
         return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
@@ -248,20 +249,22 @@ class RemoteTarget:
     def _job(self, kind: str, bundle: Artifact, programs: dict[str, str]) -> Iterator[Job]:
         """A job's folder on the device, stopped and removed at the end as far as the device can be reached."""
         agent = self._program(bundle, AGENT)
-        there = self._patiently(partial(self._jobs.create, kind, {"agent": agent, **programs}))
+        there = self._jobs.new(kind)
         try:
+            self._patiently(partial(there.create, {"agent": agent, **programs}))
             yield there
-        finally:
-            with held(), contextlib.suppress(TargetError):
-                there.stop()
-                self._jobs.remove(there)
+        except BaseException:
+            with contextlib.suppress(TargetError):
+                self._jobs.end(there)
+            raise
+        with contextlib.suppress(TargetError):
+            self._patiently(partial(self._jobs.end, there))
 
-    def _until_ended(self, there: Job) -> Ended:
-        before = self._boot_id()
+    def _until_ended(self, there: Job, boot_id: str) -> Ended:
         try:
             return self._patiently(there.wait)
         except JobVanished as error:
-            if before and self._patiently(self._boot_id) != before:
+            if boot_id and self._patiently(self._boot_id) != boot_id:
                 raise TargetLost(
                     f"{self._shell.link.name}: the device was rebooted in the middle of a trial"
                 ) from error

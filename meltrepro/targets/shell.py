@@ -64,8 +64,10 @@ def command_line(argv: Sequence[str]) -> str:
 class Shell:
     """Runs commands over a link; stateless, so that it outlives every loss of it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, silence_s: float = 30.0) -> None:
+        """`silence_s` is how long a command may say nothing where its caller does not know better."""
         self.link = link
+        self._silence_s = silence_s
 
     def run(
         self,
@@ -73,7 +75,7 @@ class Shell:
         *,
         source: Iterable[bytes] = (),
         sink: Callable[[bytes], object] | None = None,
-        silence_s: float = 30.0,
+        silence_s: float | None = None,
     ) -> Reply:
         """Run a command to its end, with `source` as its input; its output goes to `sink`, or into the reply.
 
@@ -81,15 +83,17 @@ class Shell:
         then killed as far as the device can be reached. Raises `TargetError` where the device refuses.
         """
         with contextlib.closing(self.open(argv)) as running:
-            return running.finish(source, sink, silence_s)
+            return running.finish(source, sink, silence_s or self._silence_s)
 
-    def script(self, script: str, *arguments: str, source: Iterable[bytes] = (), silence_s: float = 30.0) -> Reply:
+    def script(
+        self, script: str, *arguments: str, source: Iterable[bytes] = (), silence_s: float | None = None
+    ) -> Reply:
         """Run a POSIX shell script, which never is anything but a constant of ours, with arguments that may be anything.
 
         It runs in a subshell of the device's shell: a new process image takes a slow device many times as long.
         """
         with contextlib.closing(self._start(f"( {script} )", arguments)) as running:
-            return running.finish(source, None, silence_s)
+            return running.finish(source, None, silence_s or self._silence_s)
 
     def open(self, argv: Sequence[str]) -> Running:
         """Start a command and leave it running; raises as `run` does."""

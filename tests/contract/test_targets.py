@@ -66,21 +66,26 @@ class Bench:
         return TrialJob(
             artifact,
             self.model,
-            Request(
-                model="",
-                context=64,
-                threads=1,
-                batch=8,
-                max_tokens=4,
-                ignore_eos=False,
-                sampling=RequestSampling(
-                    greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=1
-                ),
-                conversations=[[f"ORDER {order}"]],
-            ),
+            request(f"ORDER {order}"),
             record,
             timeout_s,
         )
+
+
+def request(prompt: str) -> Request:
+    """What a runner is asked for."""
+    return Request(
+        model="",
+        context=64,
+        threads=1,
+        batch=8,
+        max_tokens=4,
+        ignore_eos=False,
+        sampling=RequestSampling(
+            greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=1
+        ),
+        conversations=[[prompt]],
+    )
 
 
 def host(folder: Path) -> Target:

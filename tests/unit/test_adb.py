@@ -23,6 +23,8 @@ class FakeServer:
     refusal: str | None = None
     garbage: bytes | None = None
     """What it answers to everything, where it is broken."""
+    written: bytes = b""
+    """What every command on a device writes, packets and all."""
     asked: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -51,6 +53,8 @@ class FakeServer:
             return b"OKAY" + _block(f"{self.version:04x}")
         if request == "host:devices":
             return b"OKAY" + _block(self.devices)
+        if request.startswith("shell") and self.refusal is None:
+            return b"OKAY" + self.written
         return b"OKAY" if self.refusal is None else b"FAIL" + _block(self.refusal)
 
 
@@ -125,3 +129,26 @@ def test_garbage_from_the_server() -> None:
 
 def test_a_device_has_a_fix_for_what_nobody_knows() -> None:
     assert "rescue" in (Attached("A", "rescue").fix or "")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"\x01\xff\xff\xff\xffmany", b"\x02\x00\x00\x00\x7f", b"\x09\x01\x00\x00\x00x", b"[error] what is this"],
+)
+def test_a_garbled_packet_is_noticed_and_not_waited_for(written: bytes) -> None:
+    with FakeServer(devices="A\tdevice\n", written=written).running() as server:
+        channel = AdbLink(server, "A").open("true")
+        with contextlib.closing(channel), pytest.raises(TargetLost, match="A: a garbled answer"):
+            channel.receive(5)
+
+
+@pytest.mark.parametrize(("request_", "words"), [("x" * 70_000, "70000 bytes"), ("\ud800", "no text")])
+def test_what_no_request_can_hold_is_refused(request_: str, words: str) -> None:
+    with FakeServer().running() as server, pytest.raises(TargetError, match=words):
+        server.ask(request_)
+
+
+@pytest.mark.parametrize("serial", ["x" * 70_000, "\ud800"])
+def test_a_serial_that_can_be_nobodys(serial: str) -> None:
+    with FakeServer().running() as server, pytest.raises(TargetLost, match="is not attached"):
+        AdbLink(server, serial).open("true")
