@@ -42,13 +42,19 @@ FILES = (
 )
 """What is read; shell patterns."""
 
-# Built-in commands alone: a phone takes milliseconds to start a process.
+# Built-in commands alone: a phone takes milliseconds to start a process. No `echo`, which changes backslashes; Android's
+# shell has no other `printf` than a program.
 _SCRIPT = """
+if [ -n "${KSH_VERSION-}" ]; then
+    say() { print -r -- "$1"; }
+else
+    say() { printf '%s\\n' "$1"; }
+fi
 for pattern in "$@"; do
     for file in $pattern; do
         [ -f "$file" ] && [ -r "$file" ] || continue
-        echo "@$file"
-        while IFS= read -r line || [ -n "$line" ]; do echo "=$line"; done < "$file"
+        say "@$file"
+        while IFS= read -r line || [ -n "$line" ]; do say "=$line"; done < "$file"
     done
 done 2>/dev/null
 exit 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -58,11 +58,12 @@ PIECES = (
     ),
 )
 hostile = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), min_size=1, max_size=6).map("".join)
-RUNNER_SCRIPT = '#!/bin/sh\n# Shows what arrived.\ncp "$1" "$2" && echo "$1"\n'
+RUNNER_SCRIPT = '#!/bin/sh\n# Shows what arrived.\ncp "$1" "$2" && printf "%s\\n" "$1"\n'
 LONGEST_NAME = 255
 """Bytes of the name of a folder on Linux."""
 often = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-seldom = settings(often, max_examples=15)
+seldom = settings(often, max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+"""Where each example takes half a second; one that fails is not made smaller."""
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,9 @@ from meltrepro.targets.shell import Shell
 from meltrepro.targets.snapshot import _unpack, snapshot
 from tests.support.links import LocalLink
 
+SLASHES = "C:\\new\\temp \\0101 \\c gone\n-n\n"
+"""Shells whose `echo` knows escapes would make something else of it."""
+
 
 def test_this_machine_seen_from_afar_is_this_machine() -> None:
     with snapshot(Shell(LocalLink(Path("/")))) as tree:
@@ -26,13 +29,14 @@ def test_this_machine_seen_from_afar_is_this_machine() -> None:
 
 
 def test_files_keep_what_is_in_them(tmp_path: Path) -> None:
-    for name, text in {"one": "a  b\n\n=c\n@/d\n", "two": "no end", "three": ""}.items():
+    for name, text in {"one": "a  b\n\n=c\n@/d\n", "two": "no end", "three": "", "four": SLASHES}.items():
         (tmp_path / name).write_text(text)
     with snapshot(Shell(LocalLink(tmp_path)), [f"{tmp_path}/*"]) as tree:
         below = tree / tmp_path.relative_to("/")
         assert (below / "one").read_text() == "a  b\n\n=c\n@/d\n"
         assert (below / "two").read_text() == "no end\n"
         assert (below / "three").read_text() == "\n"
+        assert (below / "four").read_text() == SLASHES
 
 
 @pytest.mark.parametrize(
