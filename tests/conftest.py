@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from meltrepro.track import quiet
+from tests.support.prebuild import PREBUILD
 
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, folder))
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TIMEOUT_S[folder]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to build what the last tests need, where they come after many others."""
+    wanted = any("runner_bundles" in getattr(item, "fixturenames", ()) for item in session.items)
+    first = "runner_bundles" in getattr(session.items[0], "fixturenames", ()) if session.items else True
+    if wanted and not first and not os.environ.get("MELTREPRO_TEST_BUNDLES") and not session.config.option.collectonly:
+        PREBUILD.start()
+
+
+def pytest_sessionfinish() -> None:
+    PREBUILD.stop()
 
 
 @pytest.fixture

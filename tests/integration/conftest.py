@@ -26,6 +26,7 @@ from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.ssh import SshLink
 from meltrepro.targets.sshconfig import Way
 from tests.integration.bundles import Bundle, bundles_from_environment, model_from_environment
+from tests.support.prebuild import PREBUILD
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +60,7 @@ def runner_bundles(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     given = bundles_from_environment()
     if given:
         return given
+    PREBUILD.wait()
     request.getfixturevalue("engine")
     folder = tmp_path_factory.mktemp("specs")
     shutil.copytree(ROOT / "specs", folder, dirs_exist_ok=True)
