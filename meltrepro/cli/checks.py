@@ -87,6 +87,9 @@ TOOLS = (
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
     Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
     Tool("ip", "iproute2", "virtual devices (meltrepro lab)", for_tests=True),
+    Tool("idevice_id", "libimobiledevice-utils", "tests of the virtual iPhone", for_tests=True),
+    Tool("ideviceinstaller", "ideviceinstaller", "tests of the virtual iPhone", for_tests=True),
+    Tool("npm", "npm", "tests of the virtual iPhone, for go-ios", for_tests=True),
     Tool("adb", "adb", "Android devices; without it that of adbutils is used"),
     Tool("ssh", "openssh-client", "boards behind SSH (a later version)"),
 )

@@ -1,5 +1,8 @@
 """A virtual iPhone: real protocols, real programs, made-up hardware; everything that it says of itself says *virtual*.
 
+    from meltrepro.lab.iphone.device import VirtualIphone
+    from meltrepro.lab.iphone.faults import Break, Faults, How
+
     phone = VirtualIphone(folder)               # what it stores, whom it trusts and what it drew is in the folder
     phone.install(["/path/to/runner"])          # the app org.meltrepro.runner; any program of this machine
     phone.start()
@@ -11,11 +14,5 @@
     phone.stop()                                # or erase(), which removes the folder too
 
 It is an iOS 16: services are started by lockdownd over usbmuxd, developer services too, and there is no tunnel.
-The device's architecture is this machine's, because its apps are programs of this machine.
+Its architecture is this machine's, because its apps are programs of this machine.
 """
-
-from meltrepro.lab.iphone.apps import package
-from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
-from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
-
-__all__ = ["RUNNER", "Break", "Faults", "How", "Pairing", "VirtualIphone", "package"]
