@@ -44,8 +44,9 @@ class VirtualIphone:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Switch it on and plug it in."""
+    def start(self, *, developer_image: bool = True) -> None:
+        """Switch it on and plug it in; the image with the developer services is mounted, unless told otherwise."""
+        self._state.image = developer_image
         self._state.processes.start()
         self._mux.attach()
         self._mux.start()

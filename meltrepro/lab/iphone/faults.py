@@ -48,6 +48,8 @@ class Faults:
     pairing: Pairing = Pairing.accepted
     locked: bool = False
     """Behind its passcode: no pairing, no services, no launches."""
+    developer_mode: bool = True
+    """Without it there are no developer services, and no image can be mounted that has them."""
     breaks: tuple[Break, ...] = ()
     install_refused: str | None = None
     """What the phone says of a package that it does not take."""

@@ -83,7 +83,7 @@ class Identity:
             "WiFiAddress": address,
         }
 
-    def domain(self, name: str, power: Power, used: int) -> dict[str, Any] | None:
+    def domain(self, name: str, power: Power, used: int, developer_mode: bool) -> dict[str, Any] | None:
         """What lockdownd tells in a domain; `None` for one that it does not know."""
         match name:
             case "com.apple.mobile.battery":
@@ -104,7 +104,7 @@ class Identity:
                     "AmountDataAvailable": max(0, STORAGE_BYTES - used),
                 }
             case "com.apple.security.mac.amfi":
-                return {"DeveloperModeStatus": True}
+                return {"DeveloperModeStatus": developer_mode}
         return None
 
 

@@ -16,6 +16,8 @@ from meltrepro.lab.iphone.state import Host, State
 from meltrepro.lab.iphone.stream import Stream
 
 PORT = 62078
+DEVELOPER = frozenset({"com.apple.instruments.remoteserver.DVTSecureSocketProxy"})
+"""Services that the developer image brings."""
 _FIRST_PORT = 49152
 _TYPE = "com.apple.mobile.lockdown"
 Service = Callable[[State, Stream], None]
@@ -125,7 +127,8 @@ class Lockdown:
         if domain:
             if not self._session:
                 raise Failure("GetProhibited")
-            values = self._state.identity.domain(str(domain), self._state.power, self._state.used())
+            state = self._state
+            values = state.identity.domain(str(domain), state.power, state.used(), state.mishaps.now.developer_mode)
         else:
             values = self._state.identity.values() | {"PasswordProtected": self._state.mishaps.now.locked}
             if not self._session:
@@ -177,7 +180,7 @@ class Lockdown:
             raise Failure("PasswordProtected")
         name = str(request.get("Service", ""))
         serve = self._services.get(name)
-        if serve is None:
+        if serve is None or (name in DEVELOPER and not (self._state.image and self._state.mishaps.now.developer_mode)):
             raise Failure("InvalidService")
         port = self._doors.open(Started(name, serve, self._host))
         return {"Service": name, "Port": port, "EnableServiceSSL": True, "Result": "Success"}

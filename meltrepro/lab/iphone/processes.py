@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -150,6 +151,8 @@ class Processes:
             "CFFIXED_USER_HOME": str(app.container),
             "TMPDIR": str(app.container / "tmp"),
         }
+        if shutil.which(command[0], path=own["PATH"]) is None:
+            raise LaunchRefused(f"the app's program {command[0]} cannot be run")
         try:
             with held():
                 process = subprocess.Popen(

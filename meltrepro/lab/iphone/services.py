@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any
 
-from meltrepro.lab.iphone import installer
+from meltrepro.lab.iphone import images, installer, instruments
 from meltrepro.lab.iphone.afc import Files
 from meltrepro.lab.iphone.lockdown import Service
 from meltrepro.lab.iphone.state import State
@@ -123,6 +123,8 @@ SERVICES: dict[str, Service] = {
     "com.apple.crashreportcopymobile": crash_files,
     "com.apple.crashreportmover": crash_mover,
     "com.apple.mobile.diagnostics_relay": diagnostics,
+    "com.apple.instruments.remoteserver.DVTSecureSocketProxy": instruments.serve,
+    "com.apple.mobile.mobile_image_mounter": images.serve,
     "com.apple.mobile.installation_proxy": installer.serve,
     "com.apple.mobile.notification_proxy": notifications,
 }

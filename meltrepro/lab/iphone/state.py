@@ -45,6 +45,8 @@ class State:
         self.mishaps = Mishaps()
         self.apps = Apps(folder / "apps")
         self.processes = Processes(folder, power, lambda: self.mishaps.now)
+        self.image = True
+        """Whether the image with the developer services is mounted."""
         self._guard = threading.Lock()
 
     @property
