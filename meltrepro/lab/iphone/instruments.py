@@ -273,7 +273,7 @@ class SystemMonitor(Channel):
         self._off.set()
 
     def _sample(self) -> None:
-        self._tell([{"Type": 0}])  # that it has begun
+        self._tell(TapMessage({"status": "started"}))  # what comes first is no sample, and clients skip it
         used: dict[int, float] = {}
         then = time.monotonic()
         while not self._off.wait(self._interval_s):
@@ -318,8 +318,8 @@ class SystemMonitor(Channel):
             )
             then = now
 
-    def _tell(self, rows: list[dict[str, Any]]) -> None:
-        self.connection.tell(self.code, dtx.Message(dtx.Kind.value, 0, TapMessage(rows)))
+    def _tell(self, value: Any) -> None:
+        self.connection.tell(self.code, dtx.Message(dtx.Kind.value, 0, value))
 
 
 CHANNELS: dict[str, Callable[[Connection, int], Channel]] = {
