@@ -143,7 +143,7 @@ class Apps:
             identifier,
             [str(program)],
             name=str(info.get("CFBundleName", identifier)),
-            version=str(info.get("CFBundleShortVersionString", "1")),
+            version=str(info.get("CFBundleVersion", "1")),
             sharing=bool(info.get("UIFileSharingEnabled", False)),
         )
 
@@ -187,7 +187,7 @@ def package(bundle: Path, identifier: str, executable: str, files: dict[str, byt
         "CFBundleName": identifier.rpartition(".")[2],
         "CFBundlePackageType": "APPL",
         "CFBundleShortVersionString": "1.0",
-        "CFBundleVersion": "1",
+        "CFBundleVersion": "1.0",
         "UIFileSharingEnabled": True,
     }
     everything = {"Info.plist": plistlib.dumps(info), "embedded.mobileprovision": b"virtual", **files}
