@@ -103,7 +103,7 @@ def unpack(data: bytes) -> Any:
         return _read(known["$objects"], known["$top"]["root"], 0)
     except Malformed:
         raise
-    except (plistlib.InvalidFileException, ExpatError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (plistlib.InvalidFileException, ExpatError, ValueError, TypeError, LookupError) as error:
         raise Malformed(f"not an archive: {error!r}") from error
     except (AttributeError, OverflowError, RecursionError, MemoryError, struct.error) as error:
         raise Malformed(f"not an archive: {error!r}") from error
@@ -112,9 +112,9 @@ def unpack(data: bytes) -> Any:
 def _read(objects: list[Any], reference: Any, depth: int) -> Any:
     if depth > _DEEPEST:
         raise Malformed("an archive that is too deep, or without end")
-    found = objects[reference.data] if isinstance(reference, plistlib.UID) else reference
-    if found == "$null":
+    if reference == plistlib.UID(0):
         return None
+    found = objects[reference.data] if isinstance(reference, plistlib.UID) else reference
     if not isinstance(found, dict):
         return found
     read: Callable[[Any], Any] = lambda inner: _read(objects, inner, depth + 1)  # noqa: E731

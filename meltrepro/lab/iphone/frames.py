@@ -91,18 +91,10 @@ def read_plist(data: bytes) -> dict[str, Any]:
     """A property list, of either format, that is a dictionary; raises `Malformed`."""
     try:
         found = plistlib.loads(data)
-    except (
-        plistlib.InvalidFileException,
-        ExpatError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        raise Malformed(f"not a property list: {error}") from error
+    except (plistlib.InvalidFileException, ExpatError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise Malformed(f"not a property list: {error!r}") from error
     except (OverflowError, RecursionError, MemoryError, struct.error) as error:
-        raise Malformed(f"not a property list: {error}") from error
+        raise Malformed(f"not a property list: {error!r}") from error
     if not isinstance(found, dict):
         raise Malformed(f"a property list that is no dictionary but {type(found).__name__}")
     return found
