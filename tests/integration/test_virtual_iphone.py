@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import os
@@ -21,7 +20,7 @@ from meltrepro import settings
 from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.power import Power
-from tests.support.iphones import client, go_ios, point_at, with_lockdown
+from tests.support.iphones import client, go_ios, launch, point_at, process_control, with_lockdown
 
 APP = """
 echo "run $MELT_RUN with $*"
@@ -237,37 +236,16 @@ def test_what_opens_depends_on_how_the_app_was_signed(
     assert with_lockdown(tmp_path, look) == [False, opens == "documents"]
 
 
-async def _process_control(dvt: Any) -> tuple[Any, asyncio.Queue[tuple[Any, ...]]]:
-    """A channel for launches, and where its news of exits arrive."""
-    from pymobiledevice3.dtx import dtx_on_invoke
-    from pymobiledevice3.services.dvt.instruments.process_control import ProcessControlService
-
-    exits: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
-
-    class Control(ProcessControlService):  # type: ignore[misc]
-        @dtx_on_invoke("processWithPID:terminatedWithExitCode:orCrashingSignal:")  # type: ignore[untyped-decorator]
-        async def _on_process_terminated(self, *told: Any) -> None:
-            await exits.put(told)
-
-    return await dvt.dtx.open_channel(ProcessControlService.IDENTIFIER, Control), exits
-
-
-async def _launch(control: Any, *arguments: str, **environment: str) -> int:
-    launch = control.launch_suspended_process_with_device_path_bundle_identifier_environment_arguments_options_
-    pid: int = await launch("", RUNNER, environment, list(arguments), {"KillExisting": True})
-    return pid
-
-
 def test_pymobiledevice3_starts_the_app_and_hears_how_it_ends(phone: VirtualIphone, tmp_path: Path) -> None:
     async def run(lockdown: Any) -> None:
         from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 
         async with DvtProvider(lockdown) as dvt:
-            control, exits = await _process_control(dvt)
-            pid = await _launch(control, "a", "b", MELT_RUN="r1", CODE="4")
+            control, exits = await process_control(dvt)
+            pid = await launch(control, "a", "b", MELT_RUN="r1", CODE="4")
             assert (await control.output_events.get())[:2] == ["run r1 with a b\n", pid]
             assert await exits.get() == (pid, 4, None)
-            pid = await _launch(control, "sleep", "60")
+            pid = await launch(control, "sleep", "60")
             assert phone.running == {pid: RUNNER}
             assert await control.process_identifier_for_bundle_identifier_(RUNNER) == pid
             await control.send_signal_to_pid_(int(signal.SIGKILL), pid)
@@ -283,7 +261,7 @@ def test_an_app_goes_on_when_the_host_leaves_and_only_one_of_it_runs(phone: Virt
         from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 
         async with DvtProvider(lockdown) as dvt:
-            return await _launch((await _process_control(dvt))[0], "sleep", "60")
+            return await launch((await process_control(dvt))[0], "sleep", "60")
 
     first = with_lockdown(tmp_path, start)
     assert phone.running == {first: RUNNER}
@@ -297,8 +275,8 @@ def test_memory_and_processor_are_those_of_the_process(phone: VirtualIphone, tmp
         from pymobiledevice3.services.dvt.instruments.sysmontap import Sysmontap
 
         async with DvtProvider(lockdown) as dvt:
-            control, _ = await _process_control(dvt)
-            pid = await _launch(control, "eat")
+            control, _ = await process_control(dvt)
+            pid = await launch(control, "eat")
             while "full" not in (await control.output_events.get())[0]:
                 pass
             async with await Sysmontap.create(dvt, 100) as tap:
@@ -320,8 +298,8 @@ def test_an_app_that_works_draws_power_and_warms_the_phone(phone: VirtualIphone,
         from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 
         async with DvtProvider(lockdown) as dvt:
-            control, exits = await _process_control(dvt)
-            pid = await _launch(control, "work")
+            control, exits = await process_control(dvt)
+            pid = await launch(control, "work")
             assert (await exits.get())[0] == pid
 
     with_lockdown(tmp_path, work)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from meltrepro.cli.checks import TOOLS
-from meltrepro.lab.iphone.device import VirtualIphone
+from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 
 _GO_IOS = Path(__file__).parents[1] / "integration" / "go-ios"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -85,6 +85,28 @@ def with_lockdown(home: Path, body: Callable[[Any], Awaitable[T]], *, autopair: 
             await lockdown.close()
 
     return asyncio.run(asyncio.wait_for(main(), _CLIENT_S))
+
+
+async def process_control(dvt: Any) -> tuple[Any, asyncio.Queue[tuple[Any, ...]]]:
+    """A channel for launches, and where its news of exits arrive."""
+    from pymobiledevice3.dtx import dtx_on_invoke
+    from pymobiledevice3.services.dvt.instruments.process_control import ProcessControlService
+
+    exits: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+
+    class Control(ProcessControlService):  # type: ignore[misc]
+        @dtx_on_invoke("processWithPID:terminatedWithExitCode:orCrashingSignal:")  # type: ignore[untyped-decorator]
+        async def _on_process_terminated(self, *told: Any) -> None:
+            await exits.put(told)
+
+    return await dvt.dtx.open_channel(ProcessControlService.IDENTIFIER, Control), exits
+
+
+async def launch(control: Any, *arguments: str, **environment: str) -> int:
+    """Start the runner; returns its process id."""
+    start = control.launch_suspended_process_with_device_path_bundle_identifier_environment_arguments_options_
+    pid: int = await start("", RUNNER, environment, list(arguments), {"KillExisting": True})
+    return pid
 
 
 def point_at(phone: VirtualIphone, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
