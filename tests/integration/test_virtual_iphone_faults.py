@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import plistlib
@@ -226,12 +227,18 @@ def test_the_cable_is_pulled(paired: VirtualIphone, tmp_path: Path) -> None:
     _is_well(paired, tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, b"\xff" * 64, os.urandom(4096)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, b"\xff" * 64, os.urandom(4096)],
+    ids=["nothing", "http", "zeros", "ones", "noise"],
+)
 def test_a_host_that_talks_nonsense_harms_nobody(phone: VirtualIphone, data: bytes) -> None:
     host, _, port = phone.address.partition(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    # It may hang up before it has heard all of it; that it hangs up at all is what matters.
+    with socket.create_connection((host, int(port)), timeout=5) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             pass
     assert client("idevice_id", "-l").split() == [phone.udid]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 
 from meltrepro.lab.iphone.frames import (
@@ -24,85 +22,11 @@ from meltrepro.lab.iphone.frames import (
     zero_ended,
 )
 from meltrepro.lab.iphone.identity import STORAGE_BYTES
+from meltrepro.lab.iphone.operations import KINDS, MODES, STATUS_OF, U64, Op, Refused, Status, numbers
 from meltrepro.lab.iphone.stream import Mishaps, Stream
 
-_U64 = struct.Struct("<Q")
 _MOST_READ = 64 << 20
 _BLOCK = 4096
-
-
-class Op(IntEnum):
-    """Operations, by their number on the wire."""
-
-    status = 0x01
-    data = 0x02
-    read_folder = 0x03
-    truncate = 0x07
-    remove = 0x08
-    make_folder = 0x09
-    file_info = 0x0A
-    device_info = 0x0B
-    open = 0x0D
-    opened = 0x0E
-    read = 0x0F
-    write = 0x10
-    seek = 0x11
-    tell = 0x12
-    told = 0x13
-    close = 0x14
-    set_size = 0x15
-    rename = 0x18
-    lock = 0x1B
-    link = 0x1C
-    set_time = 0x1E
-    remove_all = 0x22
-
-
-class Status(IntEnum):
-    """How an operation ended."""
-
-    success = 0
-    unknown = 1
-    bad_argument = 7
-    not_found = 8
-    is_folder = 9
-    denied = 10
-    unsupported = 15
-    exists = 16
-    no_space = 18
-    io = 20
-    not_empty = 33
-
-
-_STATUS_OF = {
-    errno.ENOENT: Status.not_found,
-    errno.ENOTDIR: Status.not_found,
-    errno.EISDIR: Status.is_folder,
-    errno.EACCES: Status.denied,
-    errno.EPERM: Status.denied,
-    errno.EEXIST: Status.exists,
-    errno.ENOSPC: Status.no_space,
-    errno.ENOTEMPTY: Status.not_empty,
-    errno.EINVAL: Status.bad_argument,
-    errno.EBADF: Status.bad_argument,
-}
-_MODES = {
-    1: os.O_RDONLY,
-    2: os.O_RDWR | os.O_CREAT,
-    3: os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-    4: os.O_RDWR | os.O_CREAT | os.O_TRUNC,
-    5: os.O_WRONLY | os.O_APPEND | os.O_CREAT,
-    6: os.O_RDWR | os.O_APPEND | os.O_CREAT,
-}
-_KINDS = {stat.S_IFDIR: "S_IFDIR", stat.S_IFREG: "S_IFREG", stat.S_IFLNK: "S_IFLNK"}
-
-
-class Refused(Exception):
-    """An operation that ended with another status than success."""
-
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.name)
-        self.status = status
 
 
 @dataclass
@@ -128,10 +52,10 @@ class Files:
                     else:
                         answer = self._answer(header, arguments, stream)
                 except Refused as refusal:
-                    answer = afc_packet(header.number, Op.status, _U64.pack(refusal.status))
+                    answer = afc_packet(header.number, Op.status, U64.pack(refusal.status))
                 except OSError as error:
-                    status = _STATUS_OF.get(error.errno or 0, Status.io)
-                    answer = afc_packet(header.number, Op.status, _U64.pack(status))
+                    status = STATUS_OF.get(error.errno or 0, Status.io)
+                    answer = afc_packet(header.number, Op.status, U64.pack(status))
                 stream.send(answer)
         finally:
             for descriptor in self._open.values():
@@ -145,7 +69,7 @@ class Files:
         number = header.number
         match header.operation:
             case Op.read:
-                handle, size = _numbers(arguments, 2)
+                handle, size = numbers(arguments, 2)
                 return afc_packet(number, Op.data, payload=os.read(self._descriptor(handle), min(size, _MOST_READ)))
             case Op.read_folder:
                 return afc_packet(number, Op.data, payload=zero_ended(".", "..", *self._names(arguments)))
@@ -154,15 +78,15 @@ class Files:
             case Op.device_info:
                 return afc_packet(number, Op.data, payload=zero_ended(*self._device_info()))
             case Op.open:
-                return afc_packet(number, Op.opened, _U64.pack(self._enter(arguments)))
+                return afc_packet(number, Op.opened, U64.pack(self._enter(arguments)))
             case Op.tell:
-                descriptor = self._descriptor(_numbers(arguments, 1)[0])
-                return afc_packet(number, Op.told, _U64.pack(os.lseek(descriptor, 0, os.SEEK_CUR)))
+                descriptor = self._descriptor(numbers(arguments, 1)[0])
+                return afc_packet(number, Op.told, U64.pack(os.lseek(descriptor, 0, os.SEEK_CUR)))
         change = self._changes().get(header.operation)
         if change is None:
             raise Refused(Status.unsupported)
         change(arguments)
-        return afc_packet(number, Op.status, _U64.pack(Status.success))
+        return afc_packet(number, Op.status, U64.pack(Status.success))
 
     def _changes(self) -> dict[int, Callable[[bytes], None]]:
         """Operations whose only answer is how they ended."""
@@ -210,7 +134,7 @@ class Files:
         path = self._one(arguments, itself=True)
         found = path.lstat()
         yield from ("st_size", str(found.st_size), "st_blocks", str(found.st_blocks), "st_nlink", str(found.st_nlink))
-        yield from ("st_ifmt", _KINDS.get(stat.S_IFMT(found.st_mode), "S_IFCHR"))
+        yield from ("st_ifmt", KINDS.get(stat.S_IFMT(found.st_mode), "S_IFCHR"))
         yield from ("st_mtime", str(found.st_mtime_ns), "st_birthtime", str(found.st_ctime_ns))
         if path.is_symlink():
             yield from ("LinkTarget", str(path.readlink()))
@@ -233,36 +157,36 @@ class Files:
         return self._open[handle]
 
     def _enter(self, arguments: bytes) -> int:
-        (mode,) = _numbers(arguments, 1)
-        path = self._one(arguments[_U64.size :])
-        if mode not in _MODES:
+        (mode,) = numbers(arguments, 1)
+        path = self._one(arguments[U64.size :])
+        if mode not in MODES:
             raise Refused(Status.bad_argument)
         if path.is_dir():
             raise Refused(Status.is_folder)
         self._last += 1
-        self._open[self._last] = os.open(path, _MODES[mode] | os.O_CLOEXEC, 0o644)
+        self._open[self._last] = os.open(path, MODES[mode] | os.O_CLOEXEC, 0o644)
         return self._last
 
     def _close(self, arguments: bytes) -> None:
-        (handle,) = _numbers(arguments, 1)
+        (handle,) = numbers(arguments, 1)
         os.close(self._descriptor(handle))
         del self._open[handle]
 
     def _seek(self, arguments: bytes) -> None:
-        handle, whence = _numbers(arguments, 2)
-        (offset,) = struct.unpack_from("<q", arguments.ljust(3 * _U64.size, b"\0"), 2 * _U64.size)
+        handle, whence = numbers(arguments, 2)
+        (offset,) = struct.unpack_from("<q", arguments.ljust(3 * U64.size, b"\0"), 2 * U64.size)
         if whence > os.SEEK_END:
             raise Refused(Status.bad_argument)
         os.lseek(self._descriptor(handle), offset, whence)
 
     def _set_size(self, arguments: bytes) -> None:
-        handle, size = _numbers(arguments, 2)
+        handle, size = numbers(arguments, 2)
         os.ftruncate(self._descriptor(handle), min(size, STORAGE_BYTES))
 
     def _write(self, header: AfcHeader, arguments: bytes, stream: Stream) -> bytes:
         """Write what comes, as it comes: a connection that is lost leaves what had arrived."""
-        left, piece, refusal = header.payload, arguments[_U64.size :], None
-        handle = _numbers(arguments, 1)[0] if len(arguments) >= _U64.size else 0
+        left, piece, refusal = header.payload, arguments[U64.size :], None
+        handle = numbers(arguments, 1)[0] if len(arguments) >= U64.size else 0
         while piece or left:
             if not piece:
                 piece = stream.read_some(left)
@@ -275,7 +199,7 @@ class Files:
             piece = b""
         if refusal is not None:
             raise refusal
-        return afc_packet(header.number, Op.status, _U64.pack(Status.success))
+        return afc_packet(header.number, Op.status, U64.pack(Status.success))
 
     def _store(self, descriptor: int, piece: bytes) -> None:
         if not self.mishaps.fits(len(piece)):
@@ -319,8 +243,8 @@ class Files:
         self._path(names[0], itself=True).rename(self._path(names[1], itself=True))
 
     def _link(self, arguments: bytes) -> None:
-        (kind,) = _numbers(arguments, 1)
-        names = strings(arguments[_U64.size :])
+        (kind,) = numbers(arguments, 1)
+        names = strings(arguments[U64.size :])
         if len(names) < 2:
             raise Refused(Status.bad_argument)
         place = self._path(names[1], itself=True)
@@ -332,17 +256,10 @@ class Files:
             place.symlink_to(names[0])
 
     def _truncate(self, arguments: bytes) -> None:
-        (size,) = _numbers(arguments, 1)
-        os.truncate(self._one(arguments[_U64.size :]), min(size, STORAGE_BYTES))
+        (size,) = numbers(arguments, 1)
+        os.truncate(self._one(arguments[U64.size :]), min(size, STORAGE_BYTES))
 
     def _set_time(self, arguments: bytes) -> None:
-        (changed,) = _numbers(arguments, 1)
+        (changed,) = numbers(arguments, 1)
         with contextlib.suppress(OverflowError):
-            os.utime(self._one(arguments[_U64.size :]), ns=(time.time_ns(), changed))
-
-
-def _numbers(arguments: bytes, count: int) -> tuple[int, ...]:
-    """The numbers that an operation begins with."""
-    if len(arguments) < count * _U64.size:
-        raise Refused(Status.bad_argument)
-    return tuple(_U64.unpack_from(arguments, place * _U64.size)[0] for place in range(count))
+            os.utime(self._one(arguments[U64.size :]), ns=(time.time_ns(), changed))

@@ -132,6 +132,8 @@ class Lockdown:
         else:
             values = self._state.identity.values() | {"PasswordProtected": self._state.mishaps.now.locked}
             if not self._session:
+                if key in values and key not in identities.OPEN_VALUES:
+                    raise Failure("GetProhibited")
                 values = {name: value for name, value in values.items() if name in identities.OPEN_VALUES}
         if values is None:
             values = {}

@@ -97,12 +97,12 @@ class Processes:
     def stop(self) -> None:
         """End everything that runs."""
         self._off.set()
+        starter, self._starter = self._starter, None
+        if starter is not None:
+            starter.shutdown()  # before the rest, so that nothing is started any more
         for each in self.all():
             _kill(each.process)
             each.ended.wait()
-        if self._starter is not None:
-            self._starter.shutdown()
-            self._starter = None
         if self._model is not None:
             self._model.join()
             self._model = None
@@ -137,9 +137,13 @@ class Processes:
                     return each.pid
                 _kill(each.process)
                 each.ended.wait()
-        if self._starter is None:
-            raise LaunchRefused("the phone is off")
-        running = self._starter.submit(self._start, app, [*app.program, *arguments], environment or {}).result()
+        try:
+            if self._starter is None:
+                raise RuntimeError("there is no starter")
+            started = self._starter.submit(self._start, app, [*app.program, *arguments], environment or {})
+        except RuntimeError as error:
+            raise LaunchRefused("the phone is off") from error
+        running = started.result()
         if suspended:
             os.kill(running.pid, signal.SIGSTOP)
         return running.pid

@@ -117,8 +117,17 @@ def notifications(state: State, stream: Stream) -> None:
             return
 
 
+def assertions(state: State, stream: Stream) -> None:
+    """Takes wishes to stay awake, which a virtual phone does anyway."""
+    while True:
+        request = stream.read_plist()
+        known = request.get("CommandKey") == "CommandCreateAssertion"
+        stream.send_plist({"Status": "Success"} if known else {"Error": "UnknownCommand"})
+
+
 SERVICES: dict[str, Service] = {
     "com.apple.afc": files,
+    "com.apple.mobile.assertion_agent": assertions,
     "com.apple.mobile.house_arrest": house_arrest,
     "com.apple.crashreportcopymobile": crash_files,
     "com.apple.crashreportmover": crash_mover,
