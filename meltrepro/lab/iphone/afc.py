@@ -114,10 +114,17 @@ class Files:
         if self.only and inside.parts[1:2] != (self.only,):
             raise Refused(Status.denied)
         path = self.root / inside.relative_to("/")
-        known = path.parent if itself else path
-        if not known.resolve().is_relative_to(self.root.resolve()):
-            raise Refused(Status.denied)
+        self._require_inside(path.parent if itself else path)
         return path
+
+    def _require_inside(self, path: Path) -> None:
+        """Links of the app's own making may lead anywhere."""
+        try:
+            inside = path.resolve().is_relative_to(self.root.resolve())
+        except RuntimeError:  # links that lead to each other
+            inside = False
+        if not inside:
+            raise Refused(Status.denied)
 
     def _one(self, arguments: bytes, *, itself: bool = False) -> Path:
         names = strings(arguments)
@@ -164,7 +171,7 @@ class Files:
         if path.is_dir():
             raise Refused(Status.is_folder)
         self._last += 1
-        self._open[self._last] = os.open(path, MODES[mode] | os.O_CLOEXEC, 0o644)
+        self._open[self._last] = os.open(path, MODES[mode] | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         return self._last
 
     def _close(self, arguments: bytes) -> None:
@@ -250,9 +257,10 @@ class Files:
         place = self._path(names[1], itself=True)
         if kind == 1:
             os.link(self._path(names[0]), place)
-        elif names[0].startswith("/") or not (place.parent / names[0]).resolve().is_relative_to(self.root.resolve()):
+        elif names[0].startswith("/"):
             raise Refused(Status.denied)
         else:
+            self._require_inside(place.parent / names[0])
             place.symlink_to(names[0])
 
     def _truncate(self, arguments: bytes) -> None:

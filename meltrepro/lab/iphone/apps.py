@@ -7,6 +7,7 @@ apps/<bundle id>/app.json      what it is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import plistlib
 import re
@@ -131,14 +132,17 @@ class Apps:
                 if f"{root}embedded.mobileprovision" not in archive.namelist():
                     raise PackageRefused("ApplicationVerificationFailed")
                 bundle = self._folder / identifier / "bundle"
-                shutil.rmtree(bundle, ignore_errors=True)
-                _extract(archive, root, bundle)
+                part = bundle.with_suffix(".part")
+                shutil.rmtree(part, ignore_errors=True)
+                _extract(archive, root, part)
         except (Malformed, zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
             raise PackageRefused("PackageExtractionFailed") from error
-        program = bundle / executable
-        if not program.is_file():
+        if not (part / executable).is_file():
             raise PackageRefused("MissingBundleExecutable")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        (part / executable).chmod(0o755)
+        shutil.rmtree(bundle, ignore_errors=True)
+        part.rename(bundle)
+        program = bundle / executable
         return self.put(
             identifier,
             [str(program)],
@@ -177,6 +181,16 @@ def _extract(archive: zipfile.ZipFile, root: str, folder: Path) -> None:
             shutil.copyfileobj(source, sink)
         if (entry.external_attr >> 16) & stat.S_IXUSR:
             path.chmod(0o755)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, in which an app may work meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.lstat()
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 def package(bundle: Path, identifier: str, executable: str, files: dict[str, bytes]) -> Path:

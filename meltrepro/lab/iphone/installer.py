@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from meltrepro.lab.iphone.apps import App, PackageRefused
+from meltrepro.lab.iphone.apps import App, PackageRefused, size_of
 from meltrepro.lab.iphone.state import State
 from meltrepro.lab.iphone.stream import Stream
 
@@ -58,8 +58,8 @@ def _chosen(app: App, options: dict[str, Any]) -> dict[str, Any]:
     wanted = options.get("ReturnAttributes")
     described = app.describe()
     sizes: dict[str, Callable[[], int]] = {
-        "StaticDiskUsage": lambda: _size(Path(app.place) / "bundle"),
-        "DynamicDiskUsage": lambda: _size(app.container),
+        "StaticDiskUsage": lambda: size_of(Path(app.place) / "bundle"),
+        "DynamicDiskUsage": lambda: size_of(app.container),
     }
     if not isinstance(wanted, list):
         return described
@@ -93,7 +93,3 @@ def _uninstall(state: State, stream: Stream, identifier: str) -> None:
     stream.send_plist({"Status": "RemovingApplication", "PercentComplete": 50})
     state.apps.remove(identifier)  # one that is not there is removed as well as any
     stream.send_plist({"Status": "Complete"})
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,6 +18,8 @@ from meltrepro.lab.iphone.stream import Ended, Mishaps, Stream
 
 SERVICE = "usbmuxd"
 DEVICE_ID = 1
+_LAST_S = 5.0
+"""How long the end of connections may take."""
 _RECORD = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 Taker = Callable[[Stream], None]
@@ -48,7 +50,7 @@ class Mux:
         self._buid = str(uuid.uuid5(uuid.NAMESPACE_OID, udid)).upper()
         self._guard = threading.Lock()
         self._listener: socket.socket | None = None
-        self._open: set[Stream] = set()
+        self._open: dict[Stream, threading.Thread] = {}
         self._told: set[Stream] = set()
         """Hosts that want to hear what is attached and what is not."""
         self._attached = True
@@ -68,7 +70,8 @@ class Mux:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        self._end_all()
+        for thread in self._end_all():
+            thread.join(_LAST_S)
 
     def detach(self) -> None:
         """The cable is pulled: connections to the device end, and it is not listed."""
@@ -85,11 +88,12 @@ class Mux:
         with self._guard:
             self._attached = True
 
-    def _end_all(self) -> None:
+    def _end_all(self) -> list[threading.Thread]:
         with self._guard:
-            ended, self._open = self._open, set()
+            ended, self._open = self._open, {}
         for each in ended:
             each.abort()
+        return list(ended.values())
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -101,9 +105,10 @@ class Mux:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             stream = Stream(connection, self._mishaps, SERVICE)
+            thread = threading.Thread(target=self._serve, args=(stream,), name=SERVICE, daemon=True)
             with self._guard:
-                self._open.add(stream)
-            threading.Thread(target=self._serve, args=(stream,), name=SERVICE, daemon=True).start()
+                self._open[stream] = thread
+                thread.start()
 
     def _serve(self, stream: Stream) -> None:
         try:
@@ -113,7 +118,7 @@ class Mux:
             pass
         finally:
             with self._guard:
-                self._open.discard(stream)
+                self._open.pop(stream, None)
                 self._told.discard(stream)
             stream.close()
 

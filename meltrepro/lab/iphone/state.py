@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from meltrepro.lab.iphone import identity as identities
-from meltrepro.lab.iphone.apps import Apps
+from meltrepro.lab.iphone.apps import Apps, size_of
 from meltrepro.lab.iphone.processes import Processes
 from meltrepro.lab.iphone.stream import Mishaps
 from meltrepro.lab.power import Power
@@ -61,7 +61,7 @@ class State:
 
     def used(self) -> int:
         """Bytes that its files take."""
-        return sum(path.lstat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return size_of(self.folder)
 
     # -- trust ------------------------------------------------------------------------------------------------------
 
