@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -254,6 +255,22 @@ def test_pymobiledevice3_starts_the_app_and_hears_how_it_ends(phone: VirtualIpho
 
     with_lockdown(tmp_path, run)
     assert phone.running == {}
+
+
+def test_an_end_that_comes_at_once_is_heard_of(phone: VirtualIphone, tmp_path: Path) -> None:
+    """The news of it must neither be lost nor overtake the process id."""
+    phone.install(["/bin/true"])
+
+    async def run(lockdown: Any) -> None:
+        from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
+
+        async with DvtProvider(lockdown) as dvt:
+            control, exits = await process_control(dvt)
+            for _ in range(30):
+                pid = await launch(control)
+                assert await asyncio.wait_for(exits.get(), 5) == (pid, 0, None)
+
+    with_lockdown(tmp_path, run)
 
 
 def test_an_app_goes_on_when_the_host_leaves_and_only_one_of_it_runs(phone: VirtualIphone, tmp_path: Path) -> None:
