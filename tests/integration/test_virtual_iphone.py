@@ -12,6 +12,7 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ echo "$MELT_RUN" > Documents/out
 case "$1" in
     sleep) sleep "$2";;
     eat) exec python3 -c 'import time; kept = bytearray(64 << 20); print("full", flush=True); time.sleep(60)';;
-    work) exec timeout 1.2 sh -c 'while :; do :; done';;
+    work) exec timeout "${2:-1.2}" sh -c 'while :; do :; done';;
 esac
 exit "${CODE:-0}"
 """
@@ -144,6 +145,45 @@ def test_go_ios_moves_files_and_starts_the_app(phone: VirtualIphone, ios: Path, 
     assert (phone.documents() / "sent").read_bytes() == sent.read_bytes()
     _go(ios, "launch", RUNNER, "--env=MELT_RUN=seven")
     _wait_for(phone.documents() / "out", "seven\n")
+
+
+def test_go_ios_sees_what_runs_and_how_much_it_works(phone: VirtualIphone, ios: Path) -> None:
+    """A second codec for what developer services tell of their own accord."""
+    _go(ios, "pair")
+    _go(ios, "launch", RUNNER, "--arg=work", "--arg=20")
+    (listed,) = [each for each in _go(ios, "ps", "--apps") if isinstance(each, list)]
+    assert [(each["Name"], each["Pid"]) for each in listed] == [(RUNNER, *phone.running)]
+    watching = subprocess.Popen(
+        [ios, "sysmontap"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        assert watching.stdout is not None
+        told = (json.loads(line) for line in watching.stdout if line.startswith("{"))
+        loads = (each["cpu_total_load"] for each in told if "cpu_total_load" in each)
+        assert max(next(loads) for _ in range(2)) > 20
+    finally:
+        os.killpg(watching.pid, signal.SIGKILL)
+        watching.communicate()
+
+
+def test_many_hosts_at_once(phone: VirtualIphone, tmp_path: Path) -> None:
+    def host(name: str) -> None:
+        async def push(lockdown: Any) -> None:
+            await asyncio.gather(*(one(lockdown, number) for number in range(16)))
+
+        async def one(lockdown: Any, number: int) -> None:
+            from pymobiledevice3.services.house_arrest import HouseArrestService
+
+            async with await HouseArrestService.create(lockdown, RUNNER) as files:
+                data = bytes([number]) * (1 << 20)
+                await files.set_file_contents(f"/Documents/{name}{number}", data)
+                assert await files.get_file_contents(f"/Documents/{name}{number}") == data
+
+        with_lockdown(tmp_path / name, push)
+
+    with ThreadPoolExecutor(3) as hosts:
+        list(hosts.map(host, "abc"))
+    assert [path.stat().st_size for path in phone.documents().iterdir()] == [1 << 20] * 48
 
 
 # -- pymobiledevice3 ----------------------------------------------------------------------------------------------------
