@@ -166,8 +166,8 @@ def test_go_ios_sees_what_runs_and_how_much_it_works(phone: VirtualIphone, ios: 
         watching.communicate()
 
 
-def test_many_hosts_at_once(phone: VirtualIphone, tmp_path: Path) -> None:
-    def host(name: str) -> None:
+def test_many_connections_at_once(phone: VirtualIphone, tmp_path: Path) -> None:
+    def program(name: str) -> None:
         async def push(lockdown: Any) -> None:
             await asyncio.gather(*(one(lockdown, number) for number in range(16)))
 
@@ -179,10 +179,11 @@ def test_many_hosts_at_once(phone: VirtualIphone, tmp_path: Path) -> None:
                 await files.set_file_contents(f"/Documents/{name}{number}", data)
                 assert await files.get_file_contents(f"/Documents/{name}{number}") == data
 
-        with_lockdown(tmp_path / name, push)
+        with_lockdown(tmp_path, push, autopair=False)
 
-    with ThreadPoolExecutor(3) as hosts:
-        list(hosts.map(host, "abc"))
+    client("idevicepair", "pair")  # one computer is one host, so that its programs must not pair one after the other
+    with ThreadPoolExecutor(3) as programs:
+        list(programs.map(program, "abc"))
     assert [path.stat().st_size for path in phone.documents().iterdir()] == [1 << 20] * 48
 
 
