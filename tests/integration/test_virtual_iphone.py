@@ -181,7 +181,7 @@ def test_many_connections_at_once(phone: VirtualIphone, tmp_path: Path) -> None:
 
         with_lockdown(tmp_path, push, autopair=False)
 
-    client("idevicepair", "pair")  # one computer is one host, so that its programs must not pair one after the other
+    client("idevicepair", "pair")  # programs of one computer are one host, and share its pairing
     with ThreadPoolExecutor(3) as programs:
         list(programs.map(program, "abc"))
     assert [path.stat().st_size for path in phone.documents().iterdir()] == [1 << 20] * 48
