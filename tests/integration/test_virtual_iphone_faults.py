@@ -21,6 +21,7 @@ from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
 from tests.support.iphones import client, launch, point_at, process_control, with_lockdown
 
+DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
 HOUSE = "com.apple.mobile.house_arrest"
 APP = """
 case "$1" in
@@ -195,6 +196,28 @@ def test_a_link_that_stalls_is_no_error_and_never_ends(paired: VirtualIphone, tm
     paired.faults = Faults(breaks=(Break(HOUSE, How.hang, message=2),))
     with_lockdown(tmp_path, body)
     _is_well(paired, tmp_path)
+
+
+def test_a_host_that_hears_nothing_keeps_nothing_from_others(paired: VirtualIphone, tmp_path: Path) -> None:
+    """The news of an end stalls on one connection; on another it comes."""
+
+    async def body(lockdown: Any) -> None:
+        from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
+
+        async with DvtProvider(lockdown) as deaf:
+            control, unheard = await process_control(deaf)
+            async with DvtProvider(lockdown) as other:
+                watching, heard = await process_control(other)
+                for _ in range(4):  # so that the fourth message of this connection is behind it
+                    await watching.process_identifier_for_bundle_identifier_(RUNNER)
+                # The other one has had two; then come the answer to the launch, and the news.
+                paired.faults = Faults(breaks=(Break(DVT, How.hang, message=4),))
+                pid = await launch(control, "sleep", "1")
+                await watching.startObservingPid_(pid)
+                assert await asyncio.wait_for(heard.get(), 10) == (pid, 0, None)
+                assert unheard.empty()
+
+    with_lockdown(tmp_path, body)
 
 
 def test_the_cable_is_pulled(paired: VirtualIphone, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from queue import SimpleQueue
 from typing import Any
 
 from meltrepro.lab.iphone import dtx
@@ -25,14 +25,18 @@ class Connection:
         self.state = state
         self._services = services
         self._stream = stream
+        # Whoever tells of an app's end must not wait for a host that does not listen.
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._numbers = itertools.count(1)
         self._channels: dict[int, Channel] = {}
         self.order = threading.RLock()
-        """Held while a call is carried out and answered: nothing that the call brings about is told before the answer."""
+        """Held while a call is carried out and answered: nothing that it brings about is told before the answer."""
 
     def serve(self) -> None:
         """Answer until the host leaves; raises `Ended`, `Malformed`."""
         parts = dtx.Assembly()
+        sender = threading.Thread(target=self._send, name="instruments", daemon=True)
+        sender.start()
         try:
             while True:
                 fragment, more = dtx.read_fragment(self._stream.read(dtx.FRAGMENT.size))
@@ -44,15 +48,25 @@ class Connection:
         finally:
             for channel in self._channels.values():
                 channel.close()
+            self._outbox.put(None)
+            self._stream.abort()
+            sender.join()
+
+    def _send(self) -> None:
+        try:
+            while (data := self._outbox.get()) is not None:
+                self._stream.send(data)
+        except Ended:
+            self._stream.abort()
 
     def tell(self, channel: int, message: dtx.Message) -> None:
         """Say something of one's own accord on a channel that the host has opened."""
-        with self.order, contextlib.suppress(Ended):
+        with self.order:
             # The number of a channel is negative where the side that did not open it begins.
             told = dtx.Message(
                 message.kind, -channel, message.value, message.arguments, next(self._numbers), asks=message.asks
             )
-            self._stream.send(dtx.write_message(told))
+            self._outbox.put(dtx.write_message(told))
 
     def _handle(self, message: dtx.Message) -> None:
         answer: Any = None
@@ -68,7 +82,7 @@ class Connection:
             except (TypeError, ValueError) as error:
                 answer = Error("DTXMessage", 1, f"{name} cannot be called so: {error}")
         if message.asks:
-            self._stream.send(dtx.write_message(message.answer(answer)))
+            self._outbox.put(dtx.write_message(message.answer(answer)))
 
     def _control(self, name: str, arguments: tuple[Any, ...]) -> Any:
         match name, arguments:

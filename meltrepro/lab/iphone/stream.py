@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import socket
 import ssl
 import threading
@@ -104,11 +105,17 @@ class Stream:
                     self.abort()
                     raise Ended("cut")
                 case How.hang:
-                    while True:  # until somebody ends it; what the host sends meanwhile is read and forgotten
-                        self.read_some(_PIECE)
+                    self._wait_for_end()
+                    raise Ended("it hung until the host left")
                 case How.garbage:
                     message = random.Random(self._sent).randbytes(len(message))
             self._put(message)
+
+    def _wait_for_end(self) -> None:
+        """Wait until either side has ended it, and read nothing, because others may."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLRDHUP)
+        poller.poll()
 
     def _put(self, data: bytes) -> None:
         try:
