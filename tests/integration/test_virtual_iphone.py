@@ -315,16 +315,34 @@ def test_an_end_that_comes_at_once_is_heard_of(phone: VirtualIphone, tmp_path: P
 
 
 def test_an_app_goes_on_when_the_host_leaves_and_only_one_of_it_runs(phone: VirtualIphone, tmp_path: Path) -> None:
-    async def start(lockdown: Any) -> int:
+    def start(kill_existing: bool) -> int:
+        async def body(lockdown: Any) -> int:
+            from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
+
+            async with DvtProvider(lockdown) as dvt:
+                control, _ = await process_control(dvt)
+                return await launch(control, "sleep", "60", kill_existing=kill_existing)
+
+        return with_lockdown(tmp_path, body)
+
+    first = start(True)
+    assert phone.running == {first: RUNNER}
+    assert start(False) == first
+    second = start(True)
+    assert phone.running == {second: RUNNER} and first != second
+
+
+def test_its_clock_is_the_one_that_apps_have(phone: VirtualIphone, tmp_path: Path) -> None:
+    async def ask(lockdown: Any) -> Any:
+        from pymobiledevice3.services.dvt.instruments.device_info import DeviceInfo
         from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 
-        async with DvtProvider(lockdown) as dvt:
-            return await launch((await process_control(dvt))[0], "sleep", "60")
+        async with DvtProvider(lockdown) as dvt, DeviceInfo(dvt) as info:
+            return await info.mach_time_info()
 
-    first = with_lockdown(tmp_path, start)
-    assert phone.running == {first: RUNNER}
-    second = with_lockdown(tmp_path, start)
-    assert phone.running == {second: RUNNER} and first != second
+    before = time.monotonic_ns()
+    ticks, numerator, denominator = with_lockdown(tmp_path, ask)
+    assert before < ticks * numerator // denominator < time.monotonic_ns()
 
 
 def test_memory_and_processor_are_those_of_the_process(phone: VirtualIphone, tmp_path: Path) -> None:

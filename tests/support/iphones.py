@@ -102,10 +102,10 @@ async def process_control(dvt: Any) -> tuple[Any, asyncio.Queue[tuple[Any, ...]]
     return await dvt.dtx.open_channel(ProcessControlService.IDENTIFIER, Control), exits
 
 
-async def launch(control: Any, *arguments: str, **environment: str) -> int:
+async def launch(control: Any, *arguments: str, kill_existing: bool = True, **environment: str) -> int:
     """Start the runner; returns its process id."""
     start = control.launch_suspended_process_with_device_path_bundle_identifier_environment_arguments_options_
-    pid: int = await start("", RUNNER, environment, list(arguments), {"KillExisting": True})
+    pid: int = await start("", RUNNER, environment, list(arguments), {"KillExisting": kill_existing})
     return pid
 
 

@@ -34,6 +34,8 @@ class DeviceInfo(Channel):
             "sysmonSystemAttributes": lambda: list(SYSTEM_ATTRIBUTES),
             "systemInformation": lambda: {"_deviceName": f"{PRODUCT} {self.state.identity.name}", "_version": VERSION},
             "hardwareInformation": lambda: {"numberOfCpus": os.cpu_count() or 1, "hwCPUtype": platform.machine()},
+            # Ticks of the uptime clock and what to multiply and divide them by; apps here have this machine's clock.
+            "machTimeInfo": lambda: [time.monotonic_ns(), 1, 1],
             "machKernelName": lambda: f"{PRODUCT} on {platform.system()}",
         }
 
