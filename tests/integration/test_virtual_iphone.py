@@ -22,7 +22,7 @@ from meltrepro import settings
 from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.power import Power
-from tests.support.iphones import client, go_ios, launch, point_at, process_control, with_lockdown
+from tests.support.iphones import client, go_ios, installer, launch, point_at, process_control, with_lockdown
 
 APP = """
 echo "run $MELT_RUN with $*"
@@ -82,11 +82,11 @@ def test_a_stranger_is_told_little(phone: VirtualIphone) -> None:
 
 def test_libimobiledevice_lists_installs_and_removes_apps(phone: VirtualIphone, tmp_path: Path) -> None:
     ipa = apps.package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\nexit 3\n"})
-    assert f'{RUNNER}, "1"' in client("ideviceinstaller", "-l")
-    assert "Complete" in client("ideviceinstaller", "-i", str(ipa))
-    assert 'org.example.toy, "1.0", "toy"' in client("ideviceinstaller", "-l")
-    assert "Complete" in client("ideviceinstaller", "-U", "org.example.toy")
-    assert "org.example.toy" not in client("ideviceinstaller", "-l")
+    assert f'{RUNNER}, "1' in installer("list")
+    assert "Complete" in installer("install", str(ipa))
+    assert 'org.example.toy, "1.0' in installer("list")
+    assert "Complete" in installer("uninstall", "org.example.toy")
+    assert "org.example.toy" not in installer("list")
 
 
 def test_a_package_that_nobody_signed_is_not_taken(phone: VirtualIphone, tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_package_that_nobody_signed_is_not_taken(phone: VirtualIphone, tmp_pat
     with zipfile.ZipFile(ipa, "w") as archive:
         archive.writestr("Payload/Toy.app/Info.plist", plistlib.dumps(info))
         archive.writestr("Payload/Toy.app/toy", "#!/bin/sh\n")
-    assert "ApplicationVerificationFailed" in client("ideviceinstaller", "-i", str(ipa), expect=None)
-    assert "org.example.toy" not in client("ideviceinstaller", "-l")
+    assert "ApplicationVerificationFailed" in installer("install", str(ipa), expect=None)
+    assert "org.example.toy" not in installer("list")
 
 
 def test_libimobiledevice_reads_the_battery(phone: VirtualIphone) -> None:

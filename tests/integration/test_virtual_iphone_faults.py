@@ -19,7 +19,7 @@ import pytest
 from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
-from tests.support.iphones import client, launch, point_at, process_control, with_lockdown
+from tests.support.iphones import client, installer, launch, point_at, process_control, with_lockdown
 
 DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
 HOUSE = "com.apple.mobile.house_arrest"
@@ -401,10 +401,10 @@ def test_an_app_that_is_not_started(
 def test_an_app_that_is_not_taken(paired: VirtualIphone, tmp_path: Path) -> None:
     ipa = apps.package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\n"})
     paired.faults = Faults(install_refused="ApplicationVerificationFailed")
-    assert "ApplicationVerificationFailed" in client("ideviceinstaller", "-i", str(ipa), expect=None)
+    assert "ApplicationVerificationFailed" in installer("install", str(ipa), expect=None)
     paired.heal()
-    client("ideviceinstaller", "-i", str(ipa))
-    assert "org.example.toy" in client("ideviceinstaller", "-l")
+    installer("install", str(ipa))
+    assert "org.example.toy" in installer("list")
 
 
 def test_a_phone_without_developer_mode(paired: VirtualIphone, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,13 @@ def client(name: str, *arguments: str, expect: int | None = 0) -> str:
     said = done.stdout + done.stderr
     assert expect is None or done.returncode == expect, f"{name} {' '.join(arguments)}: {done.returncode}\n{said}"
     return said
+
+
+def installer(command: str, *arguments: str, expect: int | None = 0) -> str:
+    """Run ideviceinstaller, whose commands were options until version 1.2."""
+    options = {"list": "-l", "install": "-i", "uninstall": "-U"}
+    modern = re.search(r"^\s+list\b", client("ideviceinstaller", "--help", expect=None), re.MULTILINE)
+    return client("ideviceinstaller", command if modern else options[command], *arguments, expect=expect)
 
 
 def go_ios(cache: Path) -> Path:

@@ -124,6 +124,8 @@ class Lockdown:
 
     def _value(self, request: dict[str, Any]) -> dict[str, Any]:
         domain, key = request.get("Domain"), request.get("Key")
+        if not isinstance(key, str | None):
+            raise Failure("InvalidRequest")
         if domain:
             if not self._session:
                 raise Failure("GetProhibited")

@@ -78,6 +78,8 @@ class SystemMonitor(Channel):
         self._off.set()  # its thread may wait for the very lock that is held here, so nobody waits for it
 
     def _configure(self, config: dict[str, Any]) -> None:
+        if not isinstance(config, dict):
+            raise TypeError("a configuration is a dictionary")
         wanted = [str(each) for each in config.get("procAttrs", ())]
         self._attributes = wanted
         self._system = [str(each) for each in config.get("sysAttrs", ())]
