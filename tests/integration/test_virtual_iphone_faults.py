@@ -223,6 +223,7 @@ def test_a_host_that_hears_nothing_keeps_nothing_from_others(paired: VirtualIpho
 def test_the_cable_is_pulled(paired: VirtualIphone, tmp_path: Path) -> None:
     async def body(lockdown: Any) -> None:
         from pymobiledevice3.exceptions import ConnectionTerminatedError, DeviceNotFoundError, NoDeviceConnectedError
+        from pymobiledevice3.lockdown import create_using_usbmux
         from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
         from pymobiledevice3.usbmux import create_mux
 
@@ -240,6 +241,12 @@ def test_the_cable_is_pulled(paired: VirtualIphone, tmp_path: Path) -> None:
                 await launch(control)
             with pytest.raises((ConnectionTerminatedError, DeviceNotFoundError, NoDeviceConnectedError)):
                 await lockdown.get_value(key="DeviceName")
+        with pytest.raises(DeviceNotFoundError):
+            await create_using_usbmux(serial=paired.udid, autopair=False)
+        paired.plug()
+        await mux.receive_device_state_update()
+        assert [device.serial for device in mux.devices] == [paired.udid]
+        paired.unplug()
         await mux.close()
 
     with_lockdown(tmp_path, body)

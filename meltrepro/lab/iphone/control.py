@@ -53,12 +53,14 @@ class ProcessControl(Channel):
         if self.state.mishaps.now.locked:
             locked = "Unable to launch because the device was not, or could not be, unlocked."
             return _not_launched(identifier, Error("FBSOpenApplicationErrorDomain", 7, f"{locked} (Locked)"))
-        options = options if isinstance(options, dict) else {}
+        environment, arguments, options = environment or {}, arguments or [], options or {}
+        if not isinstance(environment, dict) or not isinstance(arguments, list) or not isinstance(options, dict):
+            raise TypeError("the environment and options are dictionaries, the arguments a list")
         try:
             pid = self._processes.launch(
                 app,
-                [str(each) for each in arguments or ()],
-                {str(name): str(value) for name, value in (environment or {}).items()},
+                [str(each) for each in arguments],
+                {str(name): str(value) for name, value in environment.items()},
                 kill_existing=bool(options.get("KillExisting", True)),
                 suspended=bool(options.get("StartSuspendedKey", False)),
             )

@@ -144,9 +144,8 @@ def tls(identity: Identity, device_pem: str, host_pem: str) -> ssl.SSLContext:
     """What a session with one host is spoken in: the device shows its certificate, the host must show one of its own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.maximum_version = (
-        ssl.TLSVersion.TLSv1_2
-    )  # with 1.3 a refused host would learn of it after its first request
+    # With 1.3 a refused host would learn of it after its first request only.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("DEFAULT:@SECLEVEL=0")  # hosts of today still sign pairings with SHA-1
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # these very certificates, whoever signed them

@@ -15,7 +15,7 @@ from meltrepro.lab.iphone.channels import Channel, Connection
 from meltrepro.lab.iphone.identity import PRODUCT, VERSION
 from meltrepro.lab.iphone.processes import usage
 
-_LEAST_S = 0.05
+_LEAST_S, _MOST_S = 0.05, 3600.0
 PROCESS_ATTRIBUTES = ("pid", "name", "cpuUsage", "physFootprint", "memResidentSize", "memVirtualSize", "threadCount")
 SYSTEM_ATTRIBUTES = ("physMemSize", "netPacketsIn", "netPacketsOut")
 
@@ -67,7 +67,6 @@ class SystemMonitor(Channel):
         self._attributes: list[str] = []
         self._system: list[str] = []
         self._off = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def methods(self) -> dict[str, Callable[..., Any]]:
         """What may be called."""
@@ -75,7 +74,7 @@ class SystemMonitor(Channel):
 
     def close(self) -> None:
         """End the sampling."""
-        self._off.set()  # its thread may wait for the very lock that is held here, so nobody waits for it
+        self._stop()
 
     def _configure(self, config: dict[str, Any]) -> None:
         if not isinstance(config, dict):
@@ -83,21 +82,21 @@ class SystemMonitor(Channel):
         wanted = [str(each) for each in config.get("procAttrs", ())]
         self._attributes = wanted
         self._system = [str(each) for each in config.get("sysAttrs", ())]
-        self._interval_s = max(_LEAST_S, float(config.get("sampleInterval", 1e9)) / 1e9)
+        self._interval_s = min(max(_LEAST_S, float(config.get("sampleInterval", 1e9)) / 1e9), _MOST_S)
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._sample, name="system monitor", daemon=True)
-            self._thread.start()
+        self._off.set()
+        self._off = threading.Event()
+        threading.Thread(target=self._sample, args=(self._off,), name="system monitor", daemon=True).start()
 
     def _stop(self) -> None:
-        self._off.set()
+        self._off.set()  # its thread may wait for the very lock that is held here, so nobody waits for it
 
-    def _sample(self) -> None:
+    def _sample(self, off: threading.Event) -> None:
         self._tell(TapMessage({"status": "started"}))  # what comes first is no sample, and clients skip it
         used: dict[int, float] = {}
         then = time.monotonic()
-        while not self._off.wait(self._interval_s):
+        while not off.wait(self._interval_s):
             now = time.monotonic()
             rows: dict[int, list[Any]] = {}
             load = 0.0

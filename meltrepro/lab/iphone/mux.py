@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Mux:
         self._guard = threading.Lock()
         self._listener: socket.socket | None = None
         self._open: dict[Stream, threading.Thread] = {}
+        self._inside: set[Stream] = set()
+        """Those that lead to the device."""
         self._told: set[Stream] = set()
         """Hosts that want to hear what is attached and what is not."""
         self._attached = True
@@ -70,30 +72,33 @@ class Mux:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        for thread in self._end_all():
+        with self._guard:
+            ended, self._open = self._open, {}
+        for stream in ended:
+            stream.abort()
+        for thread in ended.values():
             thread.join(_LAST_S)
 
     def detach(self) -> None:
         """The cable is pulled: connections to the device end, and it is not listed."""
         with self._guard:
             self._attached = False
-            told, self._told = self._told, set()
-        for stream in told:
-            with contextlib.suppress(Ended):
-                stream.send(frames.mux_packet({"MessageType": "Detached", "DeviceID": DEVICE_ID}, 0))
-        self._end_all()
+            inside, told = list(self._inside), list(self._told)
+        for stream in inside:
+            stream.abort()
+        self._tell(told, {"MessageType": "Detached", "DeviceID": DEVICE_ID})
 
     def attach(self) -> None:
         """The cable is in again."""
         with self._guard:
+            told = [] if self._attached else list(self._told)
             self._attached = True
+        self._tell(told, self._device())
 
-    def _end_all(self) -> list[threading.Thread]:
-        with self._guard:
-            ended, self._open = self._open, {}
-        for each in ended:
-            each.abort()
-        return list(ended.values())
+    def _tell(self, told: Iterable[Stream], news: dict[str, Any]) -> None:
+        for stream in told:
+            with contextlib.suppress(Ended):
+                stream.send(frames.mux_packet(news, 0))
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -107,19 +112,27 @@ class Mux:
             stream = Stream(connection, self._mishaps, SERVICE)
             thread = threading.Thread(target=self._serve, args=(stream,), name=SERVICE, daemon=True)
             with self._guard:
+                if self._listener is not listener:  # it was switched off meanwhile
+                    stream.close()
+                    return
                 self._open[stream] = thread
                 thread.start()
 
     def _serve(self, stream: Stream) -> None:
         try:
             take = self._talk(stream)
-            take(stream)
+            with self._guard:
+                self._inside.add(stream)
+                attached = self._attached
+            if attached:
+                take(stream)
         except (Ended, Malformed):
             pass
         finally:
             with self._guard:
                 self._open.pop(stream, None)
                 self._told.discard(stream)
+                self._inside.discard(stream)
             stream.close()
 
     def _talk(self, stream: Stream) -> Taker:

@@ -26,6 +26,10 @@ Output = Callable[[int, str], None]
 """Told the process id and what it wrote."""
 Exit = Callable[[int, int | None, int | None], None]
 """Told the process id, and its exit code or the signal that ended it."""
+_CRASHES = {
+    *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS),
+}
+"""Signals of which a report is written."""
 _TICK_S = 0.05
 _LAST_WORDS_S = 1.0
 _MODEL_S = 0.5
@@ -77,6 +81,7 @@ class Processes:
         self._power = power
         self._faults = faults
         self._guard = threading.Lock()
+        self._launching = threading.Lock()
         self._running: dict[int, Running] = {}
         self._exits: list[Exit] = []
         self._outputs: list[Output] = []
@@ -129,8 +134,16 @@ class Processes:
         suspended: bool = False,
     ) -> int:
         """Start an app; returns its process id. One that runs already is ended first, or raises `LaunchRefused`."""
-        if self._faults().launch_refused is not None:
-            raise LaunchRefused(self._faults().launch_refused)
+        refused = self._faults().launch_refused
+        if refused is not None:
+            raise LaunchRefused(refused)
+        with self._launching:
+            pid = self._launch(app, [*app.program, *arguments], environment or {}, kill_existing)
+        if suspended:
+            self.send_signal(pid, signal.SIGSTOP)
+        return pid
+
+    def _launch(self, app: App, command: Sequence[str], environment: Mapping[str, str], kill_existing: bool) -> int:
         for each in self.all():
             if each.app.identifier == app.identifier:
                 if not kill_existing:
@@ -140,13 +153,10 @@ class Processes:
         try:
             if self._starter is None:
                 raise RuntimeError("there is no starter")
-            started = self._starter.submit(self._start, app, [*app.program, *arguments], environment or {})
+            started = self._starter.submit(self._start, app, command, environment)
         except RuntimeError as error:
             raise LaunchRefused("the phone is off") from error
-        running = started.result()
-        if suspended:
-            os.kill(running.pid, signal.SIGSTOP)
-        return running.pid
+        return started.result().pid
 
     def _start(self, app: App, command: Sequence[str], environment: Mapping[str, str]) -> Running:
         own = {
@@ -177,7 +187,9 @@ class Processes:
         return running
 
     def send_signal(self, pid: int, number: int) -> bool:
-        """Signal an app; returns whether it runs."""
+        """Signal an app; returns whether it runs. Raises `ValueError` for what is no signal."""
+        if number not in signal.valid_signals():
+            raise ValueError(f"{number} is no signal")
         running = self.get(pid)
         if running is None:
             return False
@@ -207,7 +219,7 @@ class Processes:
             del self._running[running.pid]
             exits = list(self._exits)
         code, number = (status, None) if status >= 0 else (None, -status)
-        if number is not None and not running.reason and number != signal.SIGKILL:
+        if number in _CRASHES:
             crashes.report_crash(self._crashes, running.app, running.pid, number)
         running.ended.set()
         for report in exits:
@@ -228,7 +240,8 @@ class Processes:
     def _live(self) -> None:
         then, drawn = time.monotonic_ns(), 0.0
         with self.truth.open("a", encoding="utf-8") as truth:
-            truth.write("begin_ns,end_ns,power_w\n")
+            if truth.tell() == 0:
+                truth.write("begin_ns,end_ns,power_w\n")
             while not self._off.wait(_TICK_S):
                 self._watch_memory()
                 now = time.monotonic_ns()
