@@ -25,13 +25,22 @@ class Row:
     todo: str | None
 
 
-def command(json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+def command(
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    pair: Annotated[
+        str | None, typer.Option("--pair", metavar="UDID", help="Have an iPhone ask whether to trust this computer.")
+    ] = None,
+) -> None:
     """Say what is attached, in which state it is, and what to do about it."""
+    from meltrepro.cli import iphones
     from meltrepro.targets import registry
 
     settings = settings_module.load()
+    if pair is not None:
+        iphones.pair(pair, settings)
     host = registry.open_target(HostTarget(), settings, None)
     rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones()]
+    rows += [Row("ios", *found) for found in iphones.found(settings)]
     if json:
         typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -42,6 +51,8 @@ def command(json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
             typer.echo(f"{'':10}{'':{width}}{row.todo}")
     if not any(row.kind == "android" for row in rows):
         typer.echo("no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)")
+    if (advice := iphones.advice()) is not None:
+        typer.echo(advice)
 
 
 def _phones() -> list[Row]:

@@ -19,6 +19,7 @@ Factory = Callable[[Any, Settings, Engine | None], Target]
 _FACTORIES: Mapping[str, str] = {
     "host": "meltrepro.targets.host:open_target",
     "android": "meltrepro.targets.android:open_target",
+    "ios": "meltrepro.targets.ios:open_target",
 }
 
 
