@@ -92,6 +92,10 @@ _LAUNCH: tuple[tuple[tuple[str, ...], _Meaning], ...] = (
 """What the reasons mean for which an app is not started, as far as somebody has reported them."""
 
 
+class Garbled(TargetError):
+    """An answer that means nothing, after which what comes on the same connection may mean nothing either."""
+
+
 def missing() -> TargetError:
     """The library for iPhones is not installed."""
     return TargetError("iPhones need pymobiledevice3, which is not installed", hint=MISSING)
@@ -134,7 +138,7 @@ def explain(error: BaseException, device: str, what: str, version: int | None = 
         meaning = _GONE
     if meaning is None:
         kind = type(error).__name__
-        return TargetError(f"{device}: {what}: an answer that cannot be understood ({kind}: {text})"[:400])
+        return Garbled(f"{device}: {what}: an answer that cannot be understood ({kind}: {text})"[:400])
     kind_of = TargetLost if meaning.lost else TargetError
     detail = f" ({text})" if text and meaning in (_GONE, *(each for _, each in _SAID)) else ""
     return kind_of(f"{device}: {what}: {meaning.text}{detail}"[:400], hint=meaning.hint)

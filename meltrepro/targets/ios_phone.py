@@ -36,16 +36,23 @@ class Phone:
     """One phone; connections are opened when they are needed, and anew after a loss."""
 
     def __init__(
-        self, services: Services, loop: Loop | None = None, *, answer_s: float = ANSWER_S, piece_s: float = PIECE_S
+        self,
+        services: Services,
+        loop: Loop | None = None,
+        *,
+        answer_s: float = ANSWER_S,
+        piece_s: float = PIECE_S,
+        open_s: float = OPEN_S,
     ) -> None:
         self._services = services
         self._loop = loop or shared()
         self._answer_s = answer_s
         self._piece_s = piece_s
+        self._open_s = open_s
         self.name = f"iPhone {services.udid[:8]}..."
 
     def ask(self, action: Callable[[], Coroutine[Any, Any, T]], what: str, limit_s: float | None = None) -> T:
-        """Run something to its end; raises `TargetLost`, after which everything is connected anew, or `TargetError`."""
+        """Run something to its end; raises `TargetLost` or `Garbled`, after which all is connected anew, or `TargetError`."""
         limit_s = self._answer_s if limit_s is None else limit_s
         try:
             return self._loop.run(action(), limit_s, self._services.abort)
@@ -53,7 +60,7 @@ class Phone:
             raise ios_errors.silent(self.name, what, limit_s) from None
         except Exception as error:
             told = ios_errors.explain(error, self.name, what, self._services.version)
-            if isinstance(told, TargetLost):
+            if isinstance(told, TargetLost | ios_errors.Garbled):
                 self._loop.call(self._services.abort)
             if told is error:
                 raise
@@ -63,15 +70,15 @@ class Phone:
 
     def values(self, domain: str | None = None) -> Mapping[str, Any]:
         """What the phone tells of itself."""
-        return self.ask(lambda: self._services.values(domain), "ask what it is", OPEN_S)
+        return self.ask(lambda: self._services.values(domain), "ask what it is", self._open_s)
 
     def pair(self, patience_s: float) -> None:
         """Ask the phone's user to trust this computer, for at most so long."""
-        self.ask(lambda: self._services.pair(patience_s), "pair", patience_s + OPEN_S)
+        self.ask(lambda: self._services.pair(patience_s), "pair", patience_s + self._open_s)
 
     def battery(self) -> Mapping[str, Any]:
         """The battery as the registry of the phone's kernel shows it."""
-        return self.ask(self._services.battery, "read the battery", OPEN_S)
+        return self.ask(self._services.battery, "read the battery", self._open_s)
 
     def hardware(self) -> Mapping[str, Any]:
         """What developer services tell of the hardware."""
@@ -90,7 +97,7 @@ class Phone:
 
     def apps(self) -> Mapping[str, Mapping[str, Any]]:
         """Apps of the user by bundle id."""
-        return self.ask(self._services.apps, "list its apps", OPEN_S)
+        return self.ask(self._services.apps, "list its apps", self._open_s)
 
     def install(self, package: Path, digest: str, progress: Progress = silent) -> None:
         """Install a package: sent in pieces and verified, as any file is. Raises `TargetError` where it is refused."""
@@ -106,7 +113,7 @@ class Phone:
 
     def launch(self, app: str, environment: Mapping[str, str]) -> int:
         """Start an app, or find the one that runs; returns its process id."""
-        return self._developer(lambda tools: tools.launch(app, environment), f"launch {app}", OPEN_S)
+        return self._developer(lambda tools: tools.launch(app, environment), f"launch {app}", self._open_s)
 
     def pid(self, app: str) -> int:
         """The process of an app; 0 where it does not run."""
@@ -137,7 +144,7 @@ class Phone:
                 return await asyncio.wait_for(tools.ended(pid), patience_s)
             return None
 
-        return self.ask(wait, "wait for the app", limit_s + OPEN_S)
+        return self.ask(wait, "wait for the app", limit_s + self._open_s)
 
     def keep_awake(self, seconds: float) -> None:
         """Ask the phone not to sleep by itself for so long; a phone that does not know how is left alone."""
@@ -173,7 +180,7 @@ class Phone:
 
     @contextlib.contextmanager
     def _files(self, open_: Callable[[], Coroutine[Any, Any, Any]], what: str, root: str = "") -> Iterator[Files]:
-        afc = self.ask(open_, what, OPEN_S)
+        afc = self.ask(open_, what, self._open_s)
 
         def ask(action: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
             return self.ask(action, what, self._piece_s)
@@ -187,5 +194,5 @@ class Phone:
         self, action: Callable[[Instruments], Coroutine[Any, Any, T]], what: str, limit_s: float | None = None
     ) -> T:
         """Ask a developer service; opening them may take longer than an answer."""
-        tools = self.ask(self._services.instruments, "reach its developer services", OPEN_S)
+        tools = self.ask(self._services.instruments, "reach its developer services", self._open_s)
         return self.ask(lambda: action(tools), what, limit_s)

@@ -131,6 +131,60 @@ def test_a_phone_that_is_not_there(lab: Lab) -> None:
     assert caught.value.transient
 
 
+@pytest.mark.parametrize("how", list(How))
+@pytest.mark.parametrize("service", ["usbmuxd", "lockdownd", DVT, HOUSE, "com.apple.mobile.diagnostics_relay"])
+@pytest.mark.parametrize("message", [1, 2, 4])
+def test_whatever_a_service_does_ends_in_time_and_in_our_words(lab: Lab, service: str, how: How, message: int) -> None:
+    lab.device.unplug()
+    lab.device.plug()
+    lab.device.faults = Faults(breaks=(Break(service, how, message=message, times=99),))
+    quick = Phone(lab.phone._services, answer_s=1.5, piece_s=1.5, open_s=2.5)
+
+    def look() -> None:
+        quick.battery()
+        quick.clock_ns()
+        with quick.documents(APP, "x") as files:
+            files.make_folder("")
+            files.read("none")
+
+    began = time.monotonic()
+    try:
+        look()
+    except TargetError as error:
+        assert error.message.startswith("iPhone")
+    assert time.monotonic() - began < 12
+    lab.device.heal()
+    lab.device.unplug()
+    lab.device.plug()
+    until = time.monotonic() + 5
+    while True:
+        try:
+            look()
+            return
+        except TargetLost:
+            assert time.monotonic() < until
+
+
+def test_a_phone_without_developer_mode(lab: Lab) -> None:
+    lab.device.stop()
+    lab.device.start(developer_image=False)
+    lab.device.faults = Faults(developer_mode=False)
+    with pytest.raises(TargetError, match="Developer Mode is off"):
+        lab.phone.clock_ns()
+
+
+def test_a_disk_image_that_cannot_be_downloaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library raises an error of `requests`, which is an `OSError` like that of a lost link."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    lab.device.stop()
+    lab.device.start(developer_image=False)
+    with pytest.raises(TargetError, match="cannot be downloaded") as caught:
+        lab.phone.clock_ns()
+    assert not caught.value.transient
+    assert "internet" in str(caught.value.hint)
+
+
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
