@@ -60,7 +60,6 @@ class IosTarget:
         self._plan: bytes | None = None
         self._programs: frozenset[str] = frozenset()
         self._held: set[str] = set()
-        self._awake_until = 0.0
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -270,9 +269,8 @@ class IosTarget:
             there.remove(files)
 
     def _stay_awake(self) -> None:
-        if time.monotonic() > self._awake_until:
-            self._phone.keep_awake(_AWAKE_S)
-            self._awake_until = time.monotonic() + _AWAKE_S / 2
+        """Asked for anew each time: what was asked for before went with the link."""
+        self._phone.keep_awake(_AWAKE_S)
 
     def _patiently(self, action: Callable[[], T]) -> T:
         return patiently(action, self._reconnect_s)

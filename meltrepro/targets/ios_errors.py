@@ -6,7 +6,6 @@ are told apart by the names of their classes, so that nothing of it has to be im
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +22,8 @@ DISK = (
 TUNNEL = "from iOS 17 on developer services need a tunnel: docs/devices/ios.md, section Tunnels"
 _NO_SPACE = 18
 """Status of AFC where the storage is full."""
+_NOT_TRUSTED = 10002
+"""Code of CoreDevice for an app whose developer is not trusted."""
 _LAST_CLASSIC = 16
 """Latest major version of iOS whose developer services lockdownd starts."""
 
@@ -117,31 +118,36 @@ def explain(error: BaseException, device: str, what: str, version: int | None = 
         return error
     if isinstance(error, ModuleNotFoundError):
         return missing()
-    names = [kind.__name__ for kind in type(error).__mro__]
-    text = _text(error)
-    meaning = _by_words(_SAID, text)
-    if meaning is None and "DTXNsError" in names:
-        text = _reasons(getattr(error, "error", None)) or text
-        meaning = _by_words(_LAUNCH, text)
-    if meaning is None and "CoreDeviceError" in names and getattr(error, "code", None) == 10002:
-        meaning = _UNTRUSTED
-    if meaning is None and "AfcException" in names:
-        meaning = _of_afc(error)
-    if meaning is None and "InvalidServiceError" in names:
-        meaning = _of_service(version)
-    if meaning is None and _is_offline(error):
-        meaning = _Meaning("what the phone needs for developers cannot be downloaded", DISK)
-    meaning = meaning or next((_MEANINGS[name] for name in names if name in _MEANINGS), None)
-    if meaning is None and isinstance(error, asyncio.TimeoutError | TimeoutError):
-        meaning = _Meaning("it does not answer", "look at the cable, and whether the phone is awake", lost=True)
-    if meaning is None and isinstance(error, OSError | EOFError):
-        meaning = _GONE
+    text = _reasons(getattr(error, "error", None)) or _text(error)
+    meaning = _meaning(error, text, version)
     if meaning is None:
         kind = type(error).__name__
         return Garbled(f"{device}: {what}: an answer that cannot be understood ({kind}: {text})"[:400])
-    kind_of = TargetLost if meaning.lost else TargetError
-    detail = f" ({text})" if text and meaning in (_GONE, *(each for _, each in _SAID)) else ""
-    return kind_of(f"{device}: {what}: {meaning.text}{detail}"[:400], hint=meaning.hint)
+    told = f" ({text})" if text and meaning in (_GONE, *(each for _, each in _SAID)) else ""
+    message = f"{device}: {what}: {meaning.text}{told}"[:400]
+    return TargetLost(message, hint=meaning.hint) if meaning.lost else TargetError(message, hint=meaning.hint)
+
+
+def _meaning(error: BaseException, text: str, version: int | None) -> _Meaning | None:
+    """The phone's own words first, then the particular kinds, then the table, then what every broken link looks like."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    said = _by_words(_SAID, text) or (_by_words(_LAUNCH, text) if "DTXNsError" in names else None)
+    if said is not None:
+        return said
+    if "CoreDeviceError" in names and getattr(error, "code", None) == _NOT_TRUSTED:
+        return _UNTRUSTED
+    if "AfcException" in names:
+        return _of_afc(error)
+    if "InvalidServiceError" in names:
+        return _of_service(version)
+    if _is_offline(error):
+        return _Meaning("what the phone needs for developers cannot be downloaded", DISK)
+    known = next((_MEANINGS[name] for name in names if name in _MEANINGS), None)
+    if known is None and isinstance(error, TimeoutError):
+        return _Meaning("it does not answer", "look at the cable, and whether the phone is awake", lost=True)
+    if known is None and isinstance(error, OSError | EOFError):
+        return _GONE
+    return known
 
 
 def _text(error: BaseException) -> str:
@@ -164,9 +170,8 @@ def _by_words(table: tuple[tuple[tuple[str, ...], _Meaning], ...], text: str) ->
     return next((meaning for words, meaning in table if any(word in text for word in words)), None)
 
 
-def _of_afc(error: BaseException) -> _Meaning | None:
-    status = getattr(error, "status", None)
-    if status == _NO_SPACE:
+def _of_afc(error: BaseException) -> _Meaning:
+    if getattr(error, "status", None) == _NO_SPACE:
         return _Meaning("its storage is full", "free space on the phone")
     return _Meaning(f"its file service refuses: {_text(error)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -75,6 +76,8 @@ class UsbmuxServices:
         self._tunnel = tunnel
         self._lockdown: Any = None
         self._instruments: Any = None
+        self._awake: Any = None
+        """What keeps the phone awake as long as its connection lives."""
         self._connecting = asyncio.Lock()
         """Two threads may ask at once, of which one would leave a session behind."""
         self._open: list[Any] = []
@@ -164,7 +167,9 @@ class UsbmuxServices:
                 "AssertionTimeoutKey": seconds,
             }
         )
-        self._keep(service)
+        former, self._awake = self._awake, self._keep(service)
+        if former is not None:
+            self.close(former)
 
     # -- developer services ---------------------------------------------------------------------------------------
 
@@ -254,7 +259,7 @@ class UsbmuxServices:
             if each is not None:
                 _sever(each)
         self._open.clear()
-        self._lockdown = None
+        self._lockdown = self._awake = None
         if self._instruments is not None:
             self._instruments.abort()
             self._instruments = None
@@ -305,6 +310,8 @@ def _library(name: str) -> Any:
     """A module of pymobiledevice3; raises `TargetError` where it is not installed."""
     from importlib import import_module
 
+    # What it has to say is in its exceptions; its log would put tracebacks on the terminal as well.
+    logging.getLogger("pymobiledevice3").addHandler(logging.NullHandler())
     try:
         return import_module(f"pymobiledevice3.{name}")
     except ModuleNotFoundError as error:

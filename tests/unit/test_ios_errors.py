@@ -116,6 +116,11 @@ def test_a_launch_that_is_refused(domain: str, code: int, text: str, says: str) 
     assert says in said.message
 
 
+def test_a_developer_who_is_not_trusted_from_ios_17_on() -> None:
+    assert "does not trust" in explain(named("CoreDeviceError", code=10002)(), "iPhone", "launch").message
+    assert "does not trust" not in explain(named("CoreDeviceError", code=1)("x"), "iPhone", "launch").message
+
+
 def test_an_error_that_is_behind_itself() -> None:
     loop = NsError("a", 1, "b")
     loop.user_info["NSUnderlyingError"] = loop
