@@ -31,8 +31,9 @@ final class Sampler {
               let rate = plan["rate_hz"] as? Double, rate > 0,
               let first = try? JSONSerialization.data(withJSONObject: header)
         else { return nil }
-        file = open(samples, O_CREAT | O_TRUNC | O_APPEND | O_WRONLY, 0o644)
-        guard file >= 0 else { return nil }
+        let opened = open(samples, O_CREAT | O_TRUNC | O_APPEND | O_WRONLY, 0o644)
+        guard opened >= 0 else { return nil }
+        file = opened
         period = 1 / rate
         channels = wanted.map { channel in
             guard let path = channel["path"] as? String, let read = Sampler.sources[path] else { return nil }
