@@ -44,7 +44,11 @@ quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	$(BIN)/meltrepro run specs/quickstart.yaml
 	@echo "see it in a browser with: make ui"
 
-test: setup  ## Everything: lint, unit, contract, fault and integration tests.
+$(VENV)/.ios: requirements/ios.lock $(VENV)/.ready
+	$(call phase,clients of iPhones in $(VENV),$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+		--require-hashes -r requirements/ios.lock && touch $@)
+
+test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integration tests.
 	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
 	$(call phase,lint,$(MAKE) --no-print-directory lint)
 	$(call phase,tests,$(BIN)/python -m pytest)
@@ -77,3 +81,5 @@ clean:  ## Stop the private engine; remove .venv and the caches of this checkout
 lock-requirements: setup  ## Resolve the requirements anew.
 	$(RESOLVE) --extra dev --output-file requirements/dev.lock pyproject.toml
 	echo uv | $(RESOLVE) --output-file requirements/bootstrap.lock -
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ios"])' \
+		| $(RESOLVE) --constraint requirements/dev.lock --output-file requirements/ios.lock -

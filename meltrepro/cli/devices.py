@@ -48,15 +48,25 @@ class Row:
 
 
 @app.callback(invoke_without_command=True)
-def command(context: typer.Context, json: JsonOption = False) -> None:
+def command(
+    context: typer.Context,
+    json: JsonOption = False,
+    pair: Annotated[
+        str | None, typer.Option("--pair", metavar="UDID", help="Have an iPhone ask whether to trust this computer.")
+    ] = None,
+) -> None:
     """Say what is attached, in which state it is, and what to do about it."""
     if context.invoked_subcommand is not None:
         return
+    from meltrepro.cli import iphones
     from meltrepro.targets import registry
 
     settings = settings_module.load()
+    if pair is not None:
+        iphones.pair(pair, settings)
     host = registry.open_target(HostTarget(), settings, None)
     rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones(), *_boards()]
+    rows += [Row("ios", *found) for found in iphones.found(settings)]
     if json:
         typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -67,6 +77,8 @@ def command(context: typer.Context, json: JsonOption = False) -> None:
             typer.echo(f"{'':10}{'':{width}}{row.todo}")
     if not any(row.kind == "android" for row in rows):
         typer.echo("no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)")
+    if (advice := iphones.advice()) is not None:
+        typer.echo(advice)
 
 
 @app.command()

@@ -136,10 +136,38 @@ class JetsonTarget(BoardTarget):
     tegrastats: bool = Field(False, description="Sample what tegrastats says besides, once a second, to compare with.")
 
 
-TARGET_KINDS = ("host", "android", "jetson", "linux")
+class IosTarget(_Target):
+    """An iPhone or iPad behind usbmuxd, with the runner app on it (docs/devices/ios.md)."""
+
+    kind: Literal["ios"] = Field(description="Which kind of target this is.")
+    udid: str | None = Field(
+        None, pattern=r"^[0-9A-Fa-f-]{20,40}$", description="Which of several phones, as `meltrepro devices` names it."
+    )
+    lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
+    app: str = Field(
+        "org.meltrepro.runner",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,154}$",
+        description="Bundle id of the runner app, as it was signed.",
+    )
+    root: str = Field(
+        "meltrepro",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
+        description="Folder among the app's documents for everything that trials need.",
+    )
+    reconnect_s: float = Field(
+        60, ge=0, le=3600, description="How long a phone that went away is waited for before a trial fails."
+    )
+
+    @property
+    def sandbox(self) -> Literal["bare"]:
+        """Devices have no container engine."""
+        return "bare"
 
 
-def usable_cores(target: HostTarget | RemoteTarget) -> int | None:
+TARGET_KINDS = ("host", "android", "jetson", "linux", "ios")
+
+
+def usable_cores(target: _Target) -> int | None:
     """How many CPUs a runner is confined to; `None` for no fewer than there are."""
     return len(cpus(target.cores)) if isinstance(target, RemoteTarget) and target.cores else None
 
@@ -156,10 +184,11 @@ Target = Annotated[
     Annotated[HostTarget, Tag("host")]
     | Annotated[AndroidTarget, Tag("android")]
     | Annotated[JetsonTarget, Tag("jetson")]
-    | Annotated[LinuxTarget, Tag("linux")],
+    | Annotated[LinuxTarget, Tag("linux")]
+    | Annotated[IosTarget, Tag("ios")],
     Discriminator(
         target_kind,
         custom_error_type="target_kind",
-        custom_error_message="expected a target: kind host, android, jetson or linux",
+        custom_error_message="expected a target: kind host, android, ios, jetson or linux",
     ),
 ]

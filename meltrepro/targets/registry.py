@@ -21,6 +21,7 @@ _FACTORIES: Mapping[str, str] = {
     "android": "meltrepro.targets.android:open_target",
     "jetson": "meltrepro.targets.jetson:open_target",
     "linux": "meltrepro.targets.board:open_target",
+    "ios": "meltrepro.targets.ios:open_target",
 }
 
 

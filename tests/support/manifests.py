@@ -151,7 +151,7 @@ FAULTS: list[tuple[str, str, str]] = [
     (
         "[[Hello, Again], [Bye]]",
         "[[Hello]]\ntargets: {host: {kind: hots}}",
-        "targets.host: expected the kind android or host or jetson or linux, got 'hots' (did you mean 'host'?)",
+        "targets.host: expected the kind android or host or ios or jetson or linux, got 'hots' (did you mean 'host'?)",
     ),
     (
         "[[Hello, Again], [Bye]]",

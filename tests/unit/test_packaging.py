@@ -52,10 +52,22 @@ def test_the_lock_satisfies_every_declared_requirement() -> None:
         assert pin.version in wanted.specifier, f"{text} is locked at {pin.version}"
 
 
-def test_what_is_gpl_stays_out_of_the_lock() -> None:
-    names = {canonicalize_name(Requirement(text).name) for text in _project()["optional-dependencies"]["ios"]}
-    assert names == {"pymobiledevice3"}
-    assert not names & {canonicalize_name(one.name) for lock in LOCKS for one in _locked(lock)}
+def test_what_is_gpl_stays_in_a_lock_of_its_own_that_only_tests_install() -> None:
+    (wanted,) = (Requirement(text) for text in _project()["optional-dependencies"]["ios"])
+    assert wanted.name == "pymobiledevice3"
+    locked = {lock.name: _here(_locked(lock)) for lock in LOCKS}
+    assert [name for name, packages in locked.items() if wanted.name in packages] == ["ios.lock"]
+    (pin,) = locked["ios.lock"][wanted.name].specifier
+    assert pin.version in wanted.specifier
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"^(\S+):.*\.ios\b(?!:)", makefile, re.MULTILINE) == ["test"]
+
+
+def test_the_locks_agree() -> None:
+    """They are installed into one environment, one after the other."""
+    common = _here(_locked(ROOT / "requirements" / "dev.lock"))
+    for name, one in _here(_locked(ROOT / "requirements" / "ios.lock")).items():
+        assert name not in common or one.specifier == common[name].specifier, name
 
 
 def test_every_package_has_its_licence_told() -> None:
@@ -67,7 +79,7 @@ def test_every_package_has_its_licence_told() -> None:
     project = _project()
     declared = [*project["dependencies"], *project["optional-dependencies"]["ios"]]
     assert direct == {canonicalize_name(Requirement(one).name) for one in declared}
-    assert told - {"pymobiledevice3"} == {name for lock in LOCKS for name in _here(_locked(lock))}
+    assert told == {name for lock in LOCKS for name in _here(_locked(lock))}
 
 
 def test_the_makefile_has_the_promised_targets_and_explains_them() -> None:

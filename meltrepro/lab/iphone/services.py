@@ -1,0 +1,139 @@
+"""The services that lockdownd starts, by their names."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from meltrepro.lab.iphone import images, installer, instruments
+from meltrepro.lab.iphone.afc import Files
+from meltrepro.lab.iphone.lockdown import Service
+from meltrepro.lab.iphone.state import State
+from meltrepro.lab.iphone.stream import Stream
+
+
+def files(state: State, stream: Stream) -> None:
+    """The media folder."""
+    Files(state.media, state.mishaps).serve(stream)
+
+
+def house_arrest(state: State, stream: Stream) -> None:
+    """The container of one app, or of it only the documents."""
+    while True:
+        request = stream.read_plist()
+        app = state.apps.get(str(request.get("Identifier", "")))
+        if app is None:
+            stream.send_plist({"Error": "ApplicationLookupFailed"})
+            continue
+        documents = request.get("Command") == "VendDocuments"
+        if request.get("Command") not in ("VendContainer", "VendDocuments"):
+            stream.send_plist({"Error": "InvalidCommand"})
+        elif not (app.sharing if documents else app.development):
+            stream.send_plist({"Error": "InstallationLookupFailed"})
+        else:
+            stream.send_plist({"Status": "Complete"})
+            Files(app.container, state.mishaps, only="Documents" if documents else "").serve(stream)
+
+
+def crash_files(state: State, stream: Stream) -> None:
+    """Crash reports."""
+    Files(state.crashes, state.mishaps).serve(stream)
+
+
+def crash_mover(state: State, stream: Stream) -> None:
+    """Says when crash reports are where hosts can see them, which they always are."""
+    stream.send(b"ping\0")
+    while True:
+        stream.read_some(1)
+
+
+def diagnostics(state: State, stream: Stream) -> None:
+    """Battery and hardware."""
+    while True:
+        request = stream.read_plist()
+        stream.send_plist(_diagnose(state, request))
+        if request.get("Request") == "Goodbye":
+            return
+
+
+def _diagnose(state: State, request: dict[str, Any]) -> dict[str, Any]:
+    success = {"Status": "Success"}
+    match request.get("Request"):
+        case "Goodbye":
+            return success
+        case "IORegistry":
+            if "IOPMPowerSource" in (request.get("EntryClass"), request.get("EntryName")):
+                return {**success, "Diagnostics": {"IORegistry": power_source(state)}}
+            if "AppleSmartBattery" in (request.get("EntryClass"), request.get("EntryName")):
+                return {**success, "Diagnostics": {"IORegistry": power_source(state)}}
+            return {**success, "Diagnostics": {}}
+        case "All" | "GasGauge":
+            power = state.power
+            gauge = {
+                "CycleCount": 1,
+                "DesignCapacity": round(power.body.capacity_mah),
+                "FullChargeCapacity": round(power.body.capacity_mah),
+                "Status": "Success",
+            }
+            return {**success, "Diagnostics": {"GasGauge": gauge}}
+        case "MobileGestalt":
+            return {**success, "Diagnostics": {"MobileGestalt": {"Status": "MobileGestaltDeprecated"}}}
+    return {"Status": "UnknownRequest"}
+
+
+def power_source(state: State) -> dict[str, Any]:
+    """The battery as the registry of a phone's kernel has it: mA, mV, hundredths of a degree."""
+    power = state.power
+    milliamperes = round(power.current_ma) * (1 if power.charging else -1)
+    return {
+        "AppleRawCurrentCapacity": round(power.charge_mah),
+        "AppleRawMaxCapacity": round(power.body.capacity_mah),
+        "BatteryInstalled": True,
+        "CurrentCapacity": round(power.percent),
+        "CycleCount": 1,
+        "DesignCapacity": round(power.body.capacity_mah),
+        "ExternalConnected": power.charging,
+        "FullyCharged": power.percent >= 100,
+        "InstantAmperage": milliamperes,
+        "Amperage": milliamperes,
+        "IsCharging": power.charging,
+        "MaxCapacity": 100,
+        "MeltreproVirtual": True,
+        "NominalChargeCapacity": round(power.body.capacity_mah),
+        "Temperature": round(power.skin_c * 100),
+        "UpdateTime": int(time.time()),
+        "Voltage": round(power.body.voltage_v * 1000),
+    }
+
+
+def notifications(state: State, stream: Stream) -> None:
+    """Takes wishes to be told of things, of which none ever happens."""
+    while True:
+        request = stream.read_plist()
+        if request.get("Command") == "Shutdown":
+            with contextlib.suppress(Exception):
+                stream.send_plist({"Command": "ProxyDeath"})
+            return
+
+
+def assertions(state: State, stream: Stream) -> None:
+    """Takes wishes to stay awake, which a virtual phone does anyway."""
+    while True:
+        request = stream.read_plist()
+        known = request.get("CommandKey") == "CommandCreateAssertion"
+        stream.send_plist({"Status": "Success"} if known else {"Error": "UnknownCommand"})
+
+
+SERVICES: dict[str, Service] = {
+    "com.apple.afc": files,
+    "com.apple.mobile.assertion_agent": assertions,
+    "com.apple.mobile.house_arrest": house_arrest,
+    "com.apple.crashreportcopymobile": crash_files,
+    "com.apple.crashreportmover": crash_mover,
+    "com.apple.mobile.diagnostics_relay": diagnostics,
+    "com.apple.instruments.remoteserver.DVTSecureSocketProxy": instruments.serve,
+    "com.apple.mobile.mobile_image_mounter": images.serve,
+    "com.apple.mobile.installation_proxy": installer.serve,
+    "com.apple.mobile.notification_proxy": notifications,
+}

@@ -1,0 +1,31 @@
+"""The target contract on a virtual iPhone: pymobiledevice3 as it is, usbmuxd, TLS, files and developer services as real
+protocols, the runner app played by a program of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meltrepro.targets.base import RUNNER
+from tests.contract import test_targets as suite
+from tests.contract.test_targets import Bench
+from tests.support.ios_targets import paired, target, virtual_iphone
+
+pytestmark = [pytest.mark.integration, pytest.mark.contract]
+globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
+"""The suite itself; `bench` below takes the place of its own."""
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    with virtual_iphone(tmp_path / "phone", tmp_path / "bundle" / RUNNER) as device:
+        there = target(paired(device, tmp_path / "pairings"))
+        yield Bench(there, tmp_path)
+        assert there.stop_strays() == 0, "a trial leaves nothing behind"
+        assert not list(device.documents().glob("meltrepro/jobs/*"))
+    assert not [path for path in home.rglob("*") if path.is_file()], "the library keeps nothing in the home folder"
