@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from meltrepro.campaign.conduct import Result
 from meltrepro.errors import DeviceBusy
+from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.spec.manifest import Limits
 from meltrepro.targets.base import AGENT
 from tests.fault import rig as host_rig
 from tests.fault.test_interruptions import check_complete, is_finished, wait_for
@@ -114,4 +118,44 @@ def test_two_campaigns_at_once(rig: Campaigns, tmp_path: Path) -> None:
         first.kill()
         first.communicate()
     assert rig.run(tmp_path).tally.ok == TRIALS, "the lock went with its holder"
+    assert rig.left() == set()
+
+
+LYING_AGENT = """#!/bin/sh
+# The real agent, but for one of its clocks: that is an hour ahead from when a file is there.
+[ "$1" = clock ] || exec "{agent}" "$@"
+while [ -n "$(dd bs=1 count=1 2>/dev/null)" ]; do
+    read -r up rest < /proc/uptime
+    up=$(echo "$up" | tr -d .)0000000
+    wall=$(date +%s%N)
+    [ -e "{flag}" ] && {clock}=$(({clock} + 3600000000000))
+    echo "$up $up $wall"
+done
+"""
+
+
+@pytest.mark.parametrize(("clock", "valid"), [("up", False), ("wall", True)], ids=["monotonic", "wall"])
+def test_a_clock_that_jumps_in_a_trial(rig: Campaigns, tmp_path: Path, clock: str, valid: bool) -> None:
+    """No time is taken from the device's wall clock; where its monotonic one cannot be trusted a trial is INVALID."""
+    rig.forget()
+    flag = tmp_path / "flag"
+    agent = tmp_path / "lying" / AGENT
+    agent.parent.mkdir(parents=True)
+    agent.write_text(LYING_AGENT.format(agent=rig.bundle / AGENT, flag=flag, clock=clock))
+    agent.chmod(0o755)
+    liar = replace(rig, bundle=tmp_path / "lying")
+    campaign = liar.start(tmp_path, host_rig.Spec({"a": "sleep 3"}, {"repetitions": 1, "warmups": 0}))
+    try:
+        wait_for(campaign, "trial begin")
+        time.sleep(2)
+        flag.touch()
+        out, err = campaign.communicate(timeout=60)
+    finally:
+        campaign.kill()
+    assert campaign.returncode == 0, err
+    assert json.loads(out.strip().splitlines()[-1])["ok"] == 1
+    (folder,) = campaign_folders(tmp_path / "home/records")
+    (trial,) = read_campaign(folder).cells[0].repetitions
+    verdict = str(trial.validity(Limits()))
+    assert ("two clocks moved apart by 3.6e+03 s" not in verdict) is valid, verdict
     assert rig.left() == set()
