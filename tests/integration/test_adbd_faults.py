@@ -94,7 +94,7 @@ def test_a_device_that_comes_back_under_another_serial_is_the_same_device(rig: R
         trial = pool.submit(rig.attempt, 1.0, "sleep 77.5")
         running(rig)
         rig.device.vanish()
-        assert isinstance(bad(trial.result()), TargetLost), "it is looked for under its serial alone"
+        assert isinstance(bad(trial.result()), TargetLost), "nothing came back in time"
     rig.device.listen()
     assert rig.device.port != port
     rig.adb.server.ask(f"host:disconnect:127.0.0.1:{port}")
