@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
+from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
 from meltrepro.campaign.journal import Journal
 from meltrepro.campaign.lanes import lanes_of, run_lanes
 from meltrepro.campaign.runner import Halted, Progress, Rules, Tally, run_trials
 from meltrepro.campaign.schedule import Trial, schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
-from meltrepro.campaign.trial import CellRun
+from meltrepro.campaign.trial import CellRun, read_outcome
 from meltrepro.errors import EngineError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.measure.records import Kind
@@ -65,7 +68,7 @@ def conduct(
         detail = {"resumed": campaign.resumed, "folder": str(campaign.folder), "strays": strays, "restored": restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
-            with _restoring(zip(used, targets, strict=True), sink):
+            with _restoring(dict(zip(used, targets, strict=True)), sink):
                 for part in _rounds(trials) if enough else [trials]:
                     tally = _run(campaign.folder, part, runs, sink, journal, rules, manifest.protocol.parallel)
                     if tally.left or (enough is not None and enough(campaign.folder)):
@@ -95,27 +98,42 @@ def _run(
     progress = Progress(len(trials))
     lanes = lanes_of(trials, runs) if parallel else [list(trials)]
 
+    stopping: dict[int, Thread] = {}
+
     def halt() -> None:
+        """Have every device end what it runs, each in its own time: one that is lost must not keep the others waiting."""
         progress.stop.set()
         progress.halted.set()
         for target in {id(run.target): run.target for run in runs.values()}.values():
-            with suppress(TargetError, EngineError):
-                target.stop_strays()
+            if not (known := stopping.get(id(target))) or not known.is_alive():
+                stopping[id(target)] = Thread(target=_stop, args=(target,), daemon=True)
+                stopping[id(target)].start()
 
     if len(lanes) > 1:
-        run_lanes(lanes, lambda lane: _deploy(lane, runs, sink, progress), halt)
+        run_lanes(lanes, lambda lane: _deploy(_unfinished(folder, lane), runs, sink, progress), halt)
     tallies = run_lanes(lanes, lambda lane: run_trials(folder, lane, runs, sink, journal, rules, progress), halt)
     tally = sum(tallies, Tally(0, (), 0))
     order = {trial: number for number, trial in enumerate(trials)}
     return replace(tally, failed=tuple(sorted(tally.failed, key=lambda entry: order[entry[0]])))
 
 
-def _deploy(lane: Sequence[Trial], runs: Mapping[str, CellRun], sink: Sink, progress: Progress) -> None:
+def _stop(target: Target) -> None:
+    with suppress(TargetError, EngineError):
+        target.stop_strays()
+
+
+def _unfinished(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    """The cells that have trials without a good end."""
+    outcomes = ((trial.cell_id, read_outcome(layout.trial_folder(folder, trial))) for trial in trials)
+    return list(dict.fromkeys(cell for cell, outcome in outcomes if outcome is None or outcome.state != "ok"))
+
+
+def _deploy(cells: Sequence[str], runs: Mapping[str, CellRun], sink: Sink, progress: Progress) -> None:
     """Bring everything to a lane's devices, so that no transfer falls into the trials of another lane.
 
-    What goes wrong here goes wrong again in the trial that needs it, and is told there.
+    What goes wrong here goes wrong again in the trial that needs it, so that a device that is lost is not waited for here.
     """
-    for cell in dict.fromkeys(trial.cell_id for trial in lane):
+    for cell in cells:
         run = runs[cell]
 
         def tell(done: int, total: int, cell: str = cell) -> None:
@@ -124,23 +142,34 @@ def _deploy(lane: Sequence[Trial], runs: Mapping[str, CellRun], sink: Sink, prog
             phase: Phase = "end" if done >= total else "progress"
             sink(Step("deploy", phase, cell, done=done, total=total, unit="bytes"))
 
-        with suppress(TargetError, Halted):
+        if progress.stop.is_set():
+            return
+        try:
             run.target.deploy(run.bundle, run.model, tell)
+        except Halted:
+            return
+        except TargetError as error:
+            sink(Step("deploy", "fail", cell, detail={"error": error.message}))
+            if error.transient:
+                return
 
 
 @contextmanager
-def _restoring(targets: Iterable[tuple[str, Target]], sink: Sink) -> Iterator[None]:
+def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
     """Put the devices' settings back after the block, however it ends; what cannot be put back now is told."""
+
+    def restore(name: str) -> None:
+        try:
+            targets[name].restore()
+        except Exception as error:  # whatever one device does, the others get theirs back
+            detail = {"error": str(error), "next": "meltrepro devices restore DEVICE"}
+            sink(Step("restore", "fail", name, detail=detail))
+
     try:
         yield
     finally:
-        with held():
-            for name, target in targets:
-                try:
-                    target.restore()
-                except TargetError as error:
-                    detail = {"error": error.message, "next": "meltrepro devices restore"}
-                    sink(Step("restore", "fail", name, detail=detail))
+        with held(), ThreadPoolExecutor(len(targets)) as pool:
+            list(pool.map(restore, targets))
 
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:

@@ -114,7 +114,10 @@ def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATC
 
     def look() -> None:
         while not watch._stop.wait(every_s):
-            state = target.state()
+            try:
+                state = target.state()
+            except MeltreproError:
+                continue  # the trial itself finds out whether the device is lost
             if state.temperatures_c:
                 name, hottest = _hottest(state)
                 if hottest > abort_above_c:

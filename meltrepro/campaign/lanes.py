@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import TypeVar
 
 from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun
+from meltrepro.plan.model import DeviceFacts
 
 _HERE = "this machine"
 _AGAIN_S = 1.0
@@ -20,12 +22,18 @@ R = TypeVar("R")
 
 def lanes_of(trials: Sequence[Trial], runs: Mapping[str, CellRun]) -> list[list[Trial]]:
     """The trials of each lane, in the order of the schedule; `runs` are by cell id."""
+    here = {_digest(run.facts) for run in runs.values() if run.facts.kind == "host"}
     lanes: dict[str, list[Trial]] = {}
     for trial in trials:
         facts = runs[trial.cell_id].facts
-        key = _HERE if facts.virtual or facts.kind == "host" else facts.id
+        key = _HERE if facts.virtual or _digest(facts) in here else facts.id
         lanes.setdefault(key, []).append(trial)
     return list(lanes.values())
+
+
+def _digest(facts: DeviceFacts) -> str:
+    """What an id says besides by which link the device is reached."""
+    return facts.id.rpartition("-")[2]
 
 
 def run_lanes(lanes: Sequence[L], run: Callable[[L], R], halt: Callable[[], object]) -> list[R]:
@@ -39,12 +47,17 @@ def run_lanes(lanes: Sequence[L], run: Callable[[L], R], halt: Callable[[], obje
     with ThreadPoolExecutor(len(lanes), thread_name_prefix="lane") as pool:
         futures: list[Future[R]] = []
         try:
-            futures += [pool.submit(run, lane) for lane in lanes]
+            for lane in lanes:
+                futures.append(pool.submit(run, lane))
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
             return [future.result() for future in futures]
         except BaseException:
-            halt()
-            while wait(futures, timeout=_AGAIN_S).not_done:
-                halt()
+            # Whatever else happens meanwhile: no lane may go on unwatched while settings are put back and locks released.
+            while True:
+                with suppress(Exception, KeyboardInterrupt):
+                    halt()
+                with suppress(KeyboardInterrupt):
+                    if not wait(futures, timeout=_AGAIN_S).not_done:
+                        break
             raise

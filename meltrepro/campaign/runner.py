@@ -21,14 +21,14 @@ from meltrepro.interrupts import held
 from meltrepro.measure.records import Kind
 from meltrepro.spec.record import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
-from meltrepro.store.atomic import remove, writing
+from meltrepro.store.atomic import writing
 
 _SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
 """Metrics that are told while a campaign runs."""
 
 
 class Halted(BaseException):
-    """A trial was given up before it began to measure, because the campaign is to end."""
+    """A trial was given up, because the campaign is to end."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class Progress:
     """Set when those that run are being ended."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def settle(self) -> None:
-        """Count one more."""
+    def settle(self) -> int:
+        """Count one more; returns how many there were before."""
         with self._guard:
             self.done += 1
+            return self.done - 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,17 @@ class _Place:
 
     def watcher(self) -> Watcher:
         """Tells what a trial does before it begins to measure; raises `Halted` in it where the campaign is to end."""
-        return Watcher(self.deploying, self.waiting)
+        return Watcher(self.deploying, self.waiting, self.rest, self.ending)
+
+    def rest(self, seconds: float) -> None:
+        """Wait, unless what runs is being ended."""
+        if self.progress.halted.wait(seconds):
+            raise Halted
+
+    def ending(self) -> None:
+        """A trial that was ended from outside never happened, whatever it came to."""
+        if self.progress.halted.is_set():
+            raise Halted
 
     def deploying(self, done: int, total: int) -> None:
         """Tell how much of a file has reached the device."""
@@ -146,8 +157,10 @@ def run_trials(
         if outcome is None and trial.kind is Kind.warmup and is_steady(folder.parent, trial.index, rules.steady_within):
             progress.settle()
             continue
+        now = False
         if outcome is None or _may_retry(outcome, rules.retries):
             place = _Place(sink, trial, progress)
+            now = True
             outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, rules.retries)
             journal.check()
             if outcome is None:
@@ -159,7 +172,7 @@ def run_trials(
             ok += 1
             continue
         failed.append((trial, outcome.reason or "no reason given"))
-        if rules.fail_fast:
+        if rules.fail_fast and now:
             progress.stop.set()
     return Tally(ok, tuple(failed), earlier)
 
@@ -184,10 +197,6 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
             place.tell("fail", attempt, error=f"{type(error).__name__}: {error}", discarded=True)
             raise
         outcome = ended.outcome
-        if outcome.state is not TrialState.ok and place.progress.halted.is_set():
-            remove(folder)
-            place.tell("fail", attempt, error="given up", discarded=True)
-            return None
         retry = _may_retry(outcome, retries)
         if outcome.state is TrialState.ok:
             speeds = {name: ended.metrics[name] for name in _SHOWN if name in ended.metrics}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,10 @@ class Watcher:
     deploying: Progress = silent
     waiting: gates.Waiting = lambda reasons, first: None
     """Hears which gates are closed, while any is."""
+    rest: Callable[[float], None] = time.sleep
+    """Lets time pass in which nothing happens."""
+    ending: Callable[[], object] = lambda: None
+    """Called when a trial has ended, before it has an outcome."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
     try:
         make_folder(folder)
         ended = _attempt(run, trial, attempt, folder, watcher)
+        watcher.ending()
         with held():
             write_bytes(folder / record.OUTCOME, record.outcome_bytes(ended.outcome))
         return ended
@@ -120,12 +125,12 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     try:
         run.target.deploy(run.bundle, run.model, watcher.deploying)
         settings = run.target.adjust()
-        gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting)
+        gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)
         metering = run.meter.begin() if run.meter else None
         with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
-            time.sleep(run.idle_s)
+            watcher.rest(run.idle_s)
             states.append(run.target.state())
             result = run.target.run_trial(job)
             exit_code = result.exit_code

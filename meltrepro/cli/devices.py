@@ -109,7 +109,7 @@ def probe(
         tried = target.try_out()
         report = Capabilities(
             device=facts.id,
-            system=facts.facts.get("build", facts.facts.get("kernel", "")),
+            system=capabilities.system_of(facts.facts),
             probed_wall_ns=time.time_ns(),
             controls=[
                 ControlReport(
@@ -120,6 +120,7 @@ def probe(
             sources=sorted(source.name for source in target.sources()),
             battery=_battery(entry, settings, seconds) if isinstance(entry, AndroidTarget) and seconds else None,
         )
+        report = _keeping(capabilities.load(settings.home, facts.id), report)
         path = capabilities.path_of(settings.home, facts.id)
         write_bytes(path, (report.model_dump_json(indent=1) + "\n").encode())
     if json:
@@ -207,6 +208,15 @@ def _battery(entry: AndroidTarget, settings: Settings, seconds: float) -> Batter
             lambda done_s: sink(Step("calibrate", "progress", "battery", done=done_s, total=seconds, unit="s")),
         )
     return calibrate(readings)
+
+
+def _keeping(old: Capabilities | None, new: Capabilities) -> Capabilities:
+    """A new report with the calibration of an earlier one of the same system, where it has none of its own."""
+    if new.battery is not None and new.battery.calibrated:
+        return new
+    if old is None or old.system != new.system or old.battery is None or not old.battery.calibrated:
+        return new
+    return new.model_copy(update={"battery": old.battery})
 
 
 def _show(facts: DeviceFacts, report: Capabilities) -> None:

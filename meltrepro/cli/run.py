@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
+    from meltrepro.plan.model import DeviceFacts
+    from meltrepro.spec.capabilities import Capabilities
     from meltrepro.spec.loader import LoadedManifest
     from meltrepro.spec.record import Request
     from meltrepro.store.cas import Store
@@ -87,7 +89,6 @@ def prepare(
     from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.setup import Setup
-    from meltrepro.spec import capabilities
     from meltrepro.spec.lock import dump_lock
     from meltrepro.spec.prompts import load_conversations
     from meltrepro.targets.registry import open_targets, probe
@@ -103,7 +104,7 @@ def prepare(
     engine = _trial_engine(session)
     targets = open_targets(loaded.manifest, session.settings, engine)
     devices = probe(targets)
-    known = {name: capabilities.load(session.settings.home, facts.id) for name, facts in devices.items()}
+    known = {name: _report(session, name, facts) for name, facts in devices.items()}
     return Setup(
         plan=plan,
         artifacts=built.artifacts,
@@ -123,6 +124,19 @@ def prepare(
         only=only,
         tracking=tracked,
     )
+
+
+def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:
+    """What a probe of a device found, as long as its system is still the one that was probed."""
+    from meltrepro.spec import capabilities
+    from meltrepro.steps import Step
+
+    report = capabilities.load(session.settings.home, facts.id)
+    if report is None or report.system == capabilities.system_of(facts.facts):
+        return report
+    why = "its system was changed since it was probed, so that the report is not used; probe it again"
+    session.workshop.sink(Step("device", "note", name, detail={"report": why}))
+    return None
 
 
 def _require_meters(loaded: LoadedManifest) -> None:

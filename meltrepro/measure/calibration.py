@@ -31,6 +31,8 @@ def calibrate(readings: Sequence[Reading]) -> BatteryReport:
 
     if any(reading.charging for reading in readings):
         return refused("the device is on external power, so that its battery does not tell what it draws")
+    if any(reading.batteries > 1 for reading in readings):
+        return refused("it has several batteries, of which only one would be measured")
     if len(readings) < 2:
         return refused("the battery was not looked at for long enough")
     currents = [reading.current for reading in readings if reading.current is not None]
@@ -48,6 +50,8 @@ def calibrate(readings: Sequence[Reading]) -> BatteryReport:
             f"the counter of charge moved {steps} times in {duration_s:.0f} s, {_LEAST_STEPS} are needed; probe for longer",
             counter_steps=steps,
         )
+    if counted_uas == 0:
+        return refused("the counter of charge ended where it began", counter_steps=steps)
     times = pairwise(reading.t_s for reading in readings)
     raw_s = sum((a + b) / 2 * (t - s) for (s, t), (a, b) in zip(times, pairwise(currents), strict=True))
     ratio = raw_s / counted_uas

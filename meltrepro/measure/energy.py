@@ -19,6 +19,7 @@ from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, W
 from meltrepro.measure.samples import Recording
 from meltrepro.measure.series import Channel, Kind, Series
 from meltrepro.measure.traces import Span
+from meltrepro.targets.base import DRAWN
 
 PLATFORM = "energy.psys"
 """Counts what the packages count as well, and more; used where it is alone."""
@@ -66,6 +67,8 @@ def supply_of(recording: Recording) -> Supply:
     power = _rails(recording)
     external = _external_supply(recording)
     drawn = _first(recording, CHARGE, "counter")
+    if current is not None and current.channel.name == DRAWN and sum(current.values) < 0:
+        external = external or "its battery was being charged"
     amperes = positive(current) if current and not (external and _of_battery(current)) else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
     if power is not None and not (external and _of_battery(power)):

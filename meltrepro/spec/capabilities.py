@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,11 @@ class Capabilities(Strict):
 def path_of(home: Path, device: str) -> Path:
     """Where the report on a device is kept."""
     return home / "devices" / f"{device}.json"
+
+
+def system_of(facts: Mapping[str, str]) -> str:
+    """The build of a device's system, by what it says of itself."""
+    return facts.get("build") or facts.get("kernel", "")
 
 
 def load(home: Path, device: str) -> Capabilities | None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _ELSEWHERE = "or choose another place with MELTREPRO_CACHE (store) or MELTREPRO_HOME (records)"
+_UMASK = threading.Lock()
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
@@ -177,7 +179,8 @@ def remove(path: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask; there is no way to read it but to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """The process's umask; there is no way to read it but to set it, which no other thread may do meanwhile."""
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask

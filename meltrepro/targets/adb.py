@@ -158,22 +158,32 @@ class Server:
             )
 
 
-class AdbLink:
-    """A link to one device by its serial, or by the serial number that it calls its own (`ro.serialno`).
+def is_wireless(serial: str | None) -> bool:
+    """Whether adb reaches a device over the network, as its serial shows."""
+    return serial is not None and (":" in serial or "._adb-tls-connect._tcp" in serial)
 
-    A phone on wireless adb comes back under another serial, at another port; it is known again by its own number.
+
+class AdbLink:
+    """A link to one device by its serial; to the only one that is attached, which stays the one that is meant.
+
+    A phone on wireless adb comes back under another serial, at another port; it is known again by what it calls itself.
     """
 
     def __init__(self, server: Server, serial: str | None) -> None:
         self._server = server
         self._serial = serial
-        self._number: str | None = serial
-        """What the device calls itself, as far as it is known."""
+        self._names: str | None = None
+        """What the device calls itself, once it is known."""
         self._checked = False
 
     @property
     def name(self) -> str:
         return self._serial or "the attached device"
+
+    @property
+    def wireless(self) -> bool:
+        """Whether it goes over the network now."""
+        return is_wireless(self._serial)
 
     def open(self, command: str) -> AdbChannel:
         """Start a command with the protocol `shell,v2`, which tells streams apart."""
@@ -205,25 +215,28 @@ class AdbLink:
         return AdbChannel(server, serial)
 
     def _learn(self) -> None:
-        """Ask the device for its own number while it is there under its serial."""
+        """Ask the device for its names while it is there under its serial."""
+        serial = self._serial or self._server.require(None)
+        self._serial = serial
         with contextlib.suppress(TargetLost):
-            self._number = self._number_of(self._serial or self._server.require(None)) or self._number
+            self._names = self._names_of(serial)
 
     def _elsewhere(self) -> str | None:
-        """The serial of the one other device that calls itself the same."""
-        if not self._number:
+        """The serial under which a wireless device calls itself the same, where there is one such."""
+        if not self._names or not is_wireless(self._serial):
             return None
         found = []
         for device in self._server.devices():
             if device.usable and device.serial != self._serial:
                 with contextlib.suppress(TargetError):
-                    if self._number_of(device.serial) == self._number:
+                    if self._names_of(device.serial) == self._names:
                         found.append(device.serial)
-        return found[0] if len(found) == 1 else None  # cheap devices all have the same number
+        return found[0] if len(found) == 1 else None
 
-    def _number_of(self, serial: str) -> str:
+    def _names_of(self, serial: str) -> str:
+        """The number of the device and of its installation: cheap devices all have the same number."""
         answer = bytearray()
-        channel = self._open(serial, "getprop ro.serialno")
+        channel = self._open(serial, "getprop ro.serialno; settings get secure android_id")
         with contextlib.closing(channel), contextlib.suppress(TimeoutError):
             while (chunk := channel.receive(_ANSWER_S)) is not None:
                 answer += chunk.data if chunk.stream == "out" else b""

@@ -13,13 +13,14 @@ from meltrepro.targets.shell import Shell
 _RUNNER = "melt-runner"
 _STARTS_WITHIN_S = 5.0
 _PAUSE_S = 0.1
+_AGAIN_S = 1.0
 _ONLINE = "/sys/devices/system/cpu/online"
 _FIND = "command -v taskset"
 # Every thread of the job's runner; nothing where the runner is not there (yet, or any more).
 _THREADS = """
 for process in /proc/[0-9]*; do
     read -r name < "$process/comm" && [ "$name" = "$2" ] || continue
-    grep -qsF "MELTREPRO_JOB=$1" "$process/environ" || continue
+    tr '\\0' '\\n' < "$process/environ" | grep -qxF "MELTREPRO_JOB=$1" || continue
     for thread in "$process"/task/*; do
         while read -r key value; do
             [ "$key" = Cpus_allowed_list: ] && echo "$value"
@@ -43,15 +44,23 @@ def _mask(cores: str) -> Sequence[str]:
 def require(shell: Shell, job: str, cores: str) -> None:
     """See that every thread of a job's runner is confined to these CPUs; raises `TargetError` where one is not.
 
-    A runner that has ended meanwhile, or never starts, has other troubles.
+    A runner that has ended meanwhile has other troubles.
     """
+    _require(shell, job, cores)
+    time.sleep(_AGAIN_S)  # by now it has all its threads
+    _require(shell, job, cores)
+
+
+def _require(shell: Shell, job: str, cores: str) -> None:
     until = time.monotonic() + _STARTS_WITHIN_S
     while True:
         found = shell.expect(shell.script(_THREADS, job, _RUNNER), "read the CPUs of the runner").text.split()
         if found:
             break
-        if time.monotonic() > until:
+        if shell.run(["test", "-f", f"{job}/status"]).status == 0:
             return
+        if time.monotonic() > until:
+            raise TargetError(f"{shell.link.name}: does not show on which CPUs the runner runs")
         time.sleep(_PAUSE_S)
     wrong = [each for each in found if _cpus(each) != cpus(cores)]
     if wrong:

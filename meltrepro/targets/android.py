@@ -54,27 +54,21 @@ _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
-    shell = open_shell(entry, settings)
-    _, serial = _place(entry, settings)
+    link = AdbLink(*_place(entry, settings))
     kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
     return RemoteTarget(
-        shell,
+        Shell(link),
         Android(),
         entry.root,
         reconnect_s=entry.reconnect_s,
         wishes=Wishes(wanted(entry.settings), kill, entry.cores),
-        wireless=entry.lab is None and is_wireless(serial),
+        wireless=lambda: entry.lab is None and link.wireless,
     )
 
 
 def open_shell(entry: AndroidTarget, settings: Settings) -> Shell:
     """A shell on the device; raises `TargetLost` where the lab is meant and does not run."""
     return Shell(AdbLink(*_place(entry, settings)))
-
-
-def is_wireless(serial: str | None) -> bool:
-    """Whether adb reaches a device over the network, as its serial shows."""
-    return serial is not None and (":" in serial or "._adb-tls-connect._tcp" in serial)
 
 
 @dataclass(frozen=True)
@@ -161,15 +155,21 @@ class Android:
     def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
         """What the kernel lets the shell user read, completed by what the battery's service says."""
         shown = [raw(source) if source.name in _MAKERS else source for source in linux_sources(tree)]
-        kinds = {source.name.partition(".")[0] for source in shown}
-        if {"battery", "supply"} <= kinds:
+        names = {source.name for source in shown}
+        if "battery.level" in names and _shows_supplies(tree):
             return shown
         said = feed.sources(shell.run(["dumpsys", "battery"]).text, root)
-        return [*shown, *(source for source in said if source.name.partition(".")[0] not in kinds)]
+        return [*shown, *(source for source in said if source.name not in names)]
 
     def feeder(self, sources: Sequence[Source]) -> str | None:
         """The script that writes what some of these sources are in, if any is."""
         return feed.SCRIPT if any(source.path.endswith(feed.FILE) for source in sources) else None
+
+
+def _shows_supplies(tree: Path) -> bool:
+    """Whether the kernel tells of every supply that there is whether it feeds the device."""
+    supplies = [kind.parent for kind in tree.glob("sys/class/power_supply/*/type") if linux.read(kind) != "Battery"]
+    return bool(supplies) and all(linux.integer(supply / "online") is not None for supply in supplies)
 
 
 def parse_properties(text: str) -> Mapping[str, str]:

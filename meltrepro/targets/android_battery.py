@@ -29,7 +29,8 @@ done 2>/dev/null
 dumpsys battery
 exit 0
 """
-_BUSY = "while :; do :; done"
+_BUSY = "while :; do :; done & read -r line; kill -9 $!"
+"""Until its input ends, which it also does where the link is lost."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Reading:
     charge_uah: int | None
     voltage: int | None
     charging: bool
+    batteries: int = 1
+    """How many show a current."""
 
 
 def discharge(
@@ -90,7 +93,11 @@ def parse(text: str, device: str) -> Reading:
         current=number("current_now", "current now"),
         charge_uah=number("charge_counter", "Charge counter"),
         voltage=number("voltage_now", "voltage"),
-        charging=powered or any(int(value) for value in online) or shown.get("status") == "Charging",
+        batteries=max(1, len(re.findall(r"^current_now=", text, re.MULTILINE))),
+        charging=powered
+        or "UPDATES STOPPED" in text  # somebody has told the service what to say
+        or any(int(value) for value in online)
+        or shown.get("status") == "Charging",
     )
 
 

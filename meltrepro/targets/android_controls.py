@@ -14,6 +14,8 @@ _WAKE, _SLEEP = "224", "223"
 """Keys of the screen that, unlike the power key, do not toggle."""
 _PLUGGED_ANYWHERE = "15"
 """AC, USB, wireless and dock, as `stay_on_while_plugged_in` counts them."""
+_LONGEST_TIMEOUT_MS = "86400000"
+"""Else a screen that is on would go off in the middle of a trial."""
 _AIRPLANE = ("cmd", "connectivity", "airplane-mode")
 
 
@@ -25,6 +27,7 @@ def wanted(settings: AndroidSettings) -> dict[str, str]:
         "airplane_mode": None if settings.airplane_mode is None else _switch(settings.airplane_mode),
         "brightness_mode": None if settings.brightness is None else "0",
         "brightness": None if settings.brightness is None else str(settings.brightness),
+        "screen_timeout_ms": _LONGEST_TIMEOUT_MS if settings.screen == "on" else None,
         "screen": settings.screen,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -54,17 +57,25 @@ def _found(pattern: str, words: Mapping[str, str], said: str) -> str | None:
 
 CONTROLS = (
     _setting("stay_awake", "global", "stay_on_while_plugged_in", _PLUGGED_ANYWHERE, "0"),
-    _setting("battery_saver", "global", "low_power", "0", "1"),
+    Control(
+        # Not the setting itself: on a phone that is plugged in it stays as it was written, and has no effect.
+        "battery_saver",
+        ("dumpsys", "power"),
+        lambda said: _found(r"^Battery saver state machine:\s*Enabled=(\w+)", {"true": "1", "false": "0"}, said),
+        lambda value: ("settings", "put", "global", "low_power", value),
+        lambda now: "0" if now == "1" else "1",
+    ),
     Control(
         "airplane_mode",
         _AIRPLANE,
         lambda said: _found(r"^(enabled|disabled)$", {"enabled": "enabled", "disabled": "disabled"}, said),
         lambda value: (*_AIRPLANE, value.removesuffix("d")),
         lambda now: _switch(now == "disabled"),
-        severs_wireless=True,
+        severs_wireless="enabled",
     ),
     _setting("brightness_mode", "system", "screen_brightness_mode", "0", "1"),
     _setting("brightness", "system", "screen_brightness", "60", "61"),
+    _setting("screen_timeout_ms", "system", "screen_off_timeout", _LONGEST_TIMEOUT_MS, "600000"),
     Control(
         "screen",
         ("dumpsys", "power"),

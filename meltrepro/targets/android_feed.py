@@ -1,7 +1,8 @@
 """The battery by its service, as a file that a sampler can read, where the kernel hides it from the shell user.
 
 A shell on the phone writes down what `dumpsys battery` says, every two seconds: one call takes tens of milliseconds of a
-small core, so that it is done only for what is not to be had otherwise.
+small core, so that it is done only for what is not to be had otherwise. The service has new numbers only now and then: good
+enough for a level or a temperature, not for the current, so that there is no energy from here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ mkdir -p "$1" && cd "$1" || exit 1
 while :; do
     said=$(dumpsys battery)
     case "$said" in
-        *"powered: true"*) plugged=1 ;;
+        *"powered: true"* | *"UPDATES STOPPED"*) plugged=1 ;;
         *) plugged=0 ;;
     esac
     printf 'plugged %s\\n%s\\n' "$plugged" "$said" > battery.part && mv battery.part battery
@@ -30,7 +31,6 @@ done
 _FIELDS = (
     ("battery.level", "%", "level", 1.0),
     ("battery.voltage", RAW, "voltage", 1.0),
-    ("battery.current", RAW, "current now", 1.0),
     ("battery.charge", "C", "Charge counter", 3600e-6),
     ("temperature.battery", "degC", "temperature", 0.1),
 )

@@ -26,6 +26,8 @@ RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
 RAW = "raw"
 """Unit of a channel whose numbers are its driver's, of unknown unit and sign."""
+DRAWN = "battery.drawn"
+"""Channel of a battery's current whose unit and sign are known: positive for what the device draws."""
 PROCESS = "{pid}"
 """Stands in the path of a source for the process that is watched."""
 

@@ -101,7 +101,7 @@ class Board:
         processor = linux.cpu(tree)
         digest = hashlib.sha256(f"meltrepro {(names or [shell.link.name])[0]}".encode()).hexdigest()
         return DeviceFacts(
-            id=f"{self._kind}-{digest[:12]}",
+            id=f"board-{digest[:12]}",
             kind=self._kind,
             model=model or processor.model,
             arch=look[0],

@@ -20,8 +20,9 @@ _VALUE = re.compile(r"[\w.,:+-]{1,64}")
 """What a value may look like; anything else that a device says is no answer."""
 _TAKES_EFFECT_S = 3.0
 _PAUSE_S = 0.1
-_READ = 'if [ -f "$1" ]; then cat "$1"; fi'
-_WRITE = 'mkdir -p "${1%/*}" && cat > "$1.part" && mv "$1.part" "$1"'
+_READ = 'if [ -f "$1" ]; then cat "$1"; else echo "{}"; fi'
+# Only what has arrived whole takes the place of what was known before.
+_WRITE = 'mkdir -p "${1%/*}" && cat > "$1.part" && [ "$(stat -c %s "$1.part")" = "$2" ] && mv "$1.part" "$1"'
 _REMOVE = 'rm -f "$1"'
 
 
@@ -38,26 +39,30 @@ class Control:
     """The command that sets a value."""
     other: Callable[[str], str]
     """A harmless value unlike the given one, to try it out."""
-    severs_wireless: bool = False
-    """Whether a device on a wireless link could not be reached any more."""
+    severs_wireless: str | None = None
+    """The value with which a device on a wireless link could not be reached any more."""
 
 
 class Controls:
     """The settings of one device."""
 
-    def __init__(self, shell: Shell, controls: Sequence[Control], path: str, *, wireless: bool) -> None:
-        """`path` is the file on the device that remembers how settings were."""
+    def __init__(self, shell: Shell, controls: Sequence[Control], path: str, *, wireless: Callable[[], bool]) -> None:
+        """`path` is the file on the device that remembers how settings were; `wireless` tells how it is reached now."""
         self._shell = shell
         self._controls = {control.name: control for control in controls}
         self._path = path
         self._wireless = wireless
 
     def adjust(self, wanted: Mapping[str, str]) -> None:
-        """Make these settings hold, in this order; those that do already are left alone.
+        """Make these settings hold, in this order, and no others that were changed before; those that do are left alone.
 
         Raises `TargetError` where one cannot be read or does not take effect, `TargetLost`.
         """
         before = self._remembered()
+        for name in [name for name in before if name not in wanted]:  # another target's, on the same device
+            self._set(self._control(name), before[name])
+            del before[name]
+            self._remember(before)
         for name, value in wanted.items():
             control = self._control(name)
             now = self._get(control)
@@ -98,7 +103,7 @@ class Controls:
         return [self._try(control) for control in self._controls.values()]
 
     def _try(self, control: Control) -> Tried:
-        if control.severs_wireless and self._wireless:
+        if control.severs_wireless and self._wireless():
             return Tried(control.name, None, None, "not tried: it would cut the wireless link")
         before: str | None = None
         try:
@@ -117,12 +122,7 @@ class Controls:
     def _control(self, name: str) -> Control:
         if name not in self._controls:
             raise TargetError(f"{self._shell.link.name}: has no setting {name!r}")
-        control = self._controls[name]
-        if control.severs_wireless and self._wireless:
-            raise TargetError(
-                f"{self._shell.link.name}: {name} would cut the wireless link", hint="attach the device by USB"
-            )
-        return control
+        return self._controls[name]
 
     def _get(self, control: Control) -> str:
         reply = self._shell.run(control.get)
@@ -134,6 +134,10 @@ class Controls:
 
     def _set(self, control: Control, value: str) -> None:
         """Set it and see that it holds; raises `TargetError`."""
+        if value == control.severs_wireless and self._wireless():
+            raise TargetError(
+                f"{self._shell.link.name}: {control.name} would cut the wireless link", hint="attach the device by USB"
+            )
         self._shell.expect(self._shell.run(control.set(value)), f"set {control.name} to {value}")
         until = time.monotonic() + _TAKES_EFFECT_S
         while (found := self._get(control)) != value:
@@ -144,7 +148,7 @@ class Controls:
     def _remembered(self) -> dict[str, str]:
         text = self._shell.expect(self._shell.script(_READ, self._path), "read its earlier settings").text
         try:
-            known = json.loads(text or "{}")
+            known = json.loads(text)
             if not all(_VALUE.fullmatch(value) for value in known.values()):
                 raise ValueError("no settings")
         except (ValueError, TypeError, AttributeError) as error:
@@ -156,7 +160,8 @@ class Controls:
 
     def _remember(self, values: Mapping[str, str]) -> None:
         if values:
-            reply = self._shell.script(_WRITE, self._path, source=[json.dumps(values).encode()])
+            data = json.dumps(values).encode()
+            reply = self._shell.script(_WRITE, self._path, str(len(data)), source=[data])
         else:
             reply = self._shell.script(_REMOVE, self._path)
         self._shell.expect(reply, "remember its settings")

@@ -42,8 +42,8 @@ size=$(stat -c %s "$2.part" 2>/dev/null) || size=0
 free=$(stat -f -c "%a %S" .) || exit 1
 echo "absent $size $free"
 """
-_USAGE = 2
-"""Exit status of an agent that does not know a command."""
+_NO_APPEND = (2, 126, 127)
+"""Exit statuses of an agent that does not know the command, and of shells that find none."""
 _APPEND = 'cat >> "$1"'
 _VERIFY = """
 cd "$1/cas" || exit 1
@@ -146,7 +146,7 @@ class Depot:
             reply = self._shell.script(_APPEND, part, source=source)
         else:
             reply = self._shell.run([self.agent, "append", part], source=source)
-            if reply.status == _USAGE:  # one of an older bundle, which has taken nothing yet
+            if reply.status in _NO_APPEND:  # that of an older bundle, or one that is gone: it has taken nothing
                 self.agent = None
                 return self._send(local, digest, size, state, progress)
         self._shell.expect(reply, f"write {part}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from meltrepro.build.model import Artifact
@@ -35,6 +36,8 @@ from meltrepro.targets.jobs import Ended, Job, Jobs, JobVanished
 from meltrepro.targets.shell import Running, Shell
 from meltrepro.targets.snapshot import snapshot
 
+_MEMORY = "meltrepro-settings.json"
+"""How settings were, beside the root: there is one for a device, whichever roots it has."""
 _LONGEST_SAMPLING_S = 7 * 24 * 3600.0
 _CLOCK_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -97,22 +100,25 @@ class RemoteTarget:
         *,
         reconnect_s: float = 60.0,
         wishes: Wishes = Wishes(),
-        wireless: bool = False,
+        wireless: Callable[[], bool] = lambda: False,
     ) -> None:
         """`reconnect_s` is how long a device that went away is waited for, in the middle of a trial too.
 
-        `wireless` is for devices that some of their own settings could cut off.
+        `wireless` tells whether some of the device's own settings could cut it off now.
         """
         self._shell = shell
         self._platform = platform
         self._root = root
         self._reconnect_s = reconnect_s
         self._wishes = wishes
-        self._controls = Controls(shell, platform.controls, f"{root}/settings.json", wireless=wireless)
+        self._controls = Controls(
+            shell, platform.controls, f"{PurePosixPath(root).parent}/{_MEMORY}", wireless=wireless
+        )
         self._depot = Depot(shell, root)
         self._jobs = Jobs(shell, root)
         self._agent: str | None = None
         self._clock: Running | None = None
+        self._clock_guard = threading.Lock()
         self._feeder: str | None = None
 
     def identify(self) -> DeviceFacts:
@@ -139,6 +145,8 @@ class RemoteTarget:
         programs = [bundle.path / member for member in (AGENT, RUNNER, SAMPLER)]
         wanted = {_digest(local): local for local in programs if local.exists()} | {model.digest: model.path}
         present = self._patiently(partial(self._depot.present, list(wanted)))
+        if programs[0].exists() and _digest(programs[0]) not in present:
+            self._depot.agent = None  # it is about to be sent, and can store nothing meanwhile
         for digest, local in wanted.items():
             if digest not in present:
                 self._patiently(partial(self._depot.deploy, local, digest, progress))
@@ -229,6 +237,8 @@ class RemoteTarget:
             try:
                 self._patiently(partial(self._shell.script, _FED, folder))
                 yield
+                if not self._patiently(there.stop):
+                    raise TargetLost(f"{self._shell.link.name}: what feeds the sampler had ended before it")
             finally:
                 with (
                     held(),
@@ -282,7 +292,11 @@ class RemoteTarget:
         return self._depot.path(_digest(bundle.path / member))
 
     def _clocks(self) -> tuple[int, int, int]:
-        """CLOCK_MONOTONIC, CLOCK_BOOTTIME and Unix time of the device."""
+        """CLOCK_MONOTONIC, CLOCK_BOOTTIME and Unix time of the device; asked by one thread at a time, as answers have no names."""
+        with self._clock_guard:
+            return self._ask_clocks()
+
+    def _ask_clocks(self) -> tuple[int, int, int]:
         if self._agent is None:
             raise TargetError(f"{self._shell.link.name}: nothing was deployed yet, so that its clocks cannot be read")
         if self._clock is None:

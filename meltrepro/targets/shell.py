@@ -26,6 +26,8 @@ _LONGEST_COMMAND = 30_000
 _MOST_KEPT = 4 << 20
 """Bytes of output that are kept; a device that says more than this to a question is not answering it."""
 _CLEANUP_S = 5.0
+_NAME_S = 1.0
+"""A command that is to be killed has so long to say which process it is."""
 _PIECE = 64 << 10
 
 
@@ -216,6 +218,10 @@ class Running:
     def _kill(self) -> None:
         """Kill the command's process group: closing a link ends the shell alone, never its children."""
         self._over = True
+        with contextlib.suppress(TargetError, TimeoutError):
+            while self._group is None and (chunk := self._channel.receive(_NAME_S)) is not None:
+                if chunk.stream == "err":
+                    self._heard(chunk)
         self._channel.close()
         if self._group is None or self._group <= 1:
             return

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.spec.capabilities import BatteryReport
-from meltrepro.targets.base import PROCESS, RAW, Source
+from meltrepro.targets.base import DRAWN, PROCESS, RAW, Source
 from meltrepro.targets.linux import integer, read
 
 _SLOW_S = 1.0
@@ -112,12 +112,15 @@ def calibrated(sources: Sequence[Source], battery: BatteryReport | None) -> tupl
     """Sources whose raw numbers are known for what they are, where the device's report says it."""
     known = {}
     if battery is not None and battery.calibrated:
-        known = {"battery.current": ("A", battery.current_a), "battery.voltage": ("V", battery.voltage_v)}
+        known = {
+            "battery.current": (DRAWN, "A", battery.current_a),
+            "battery.voltage": ("battery.voltage", "V", battery.voltage_v),
+        }
     found = []
     for source in sources:
-        unit, scale = known.get(source.name, ("", None))
-        mended = source.unit == RAW and scale is not None
-        found.append(replace(source, unit=unit, scale=scale) if mended and scale is not None else source)
+        name, unit, scale = known.get(source.name, ("", "", None))
+        mend = source.unit == RAW and scale is not None
+        found.append(replace(source, name=name, unit=unit, scale=scale) if mend and scale is not None else source)
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 
 from meltrepro.campaign import layout
 from meltrepro.campaign import trial as trial_module
+from meltrepro.campaign.lanes import lanes_of
+from meltrepro.campaign.schedule import schedule
+from meltrepro.campaign.setup import cell_runs
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import StoreError
 from meltrepro.spec.campaign import JOURNAL
@@ -82,7 +86,6 @@ def test_a_failure_on_one_device_is_no_other_devices_concern(tmp_path: Path) -> 
 
 
 def _scheduled(result: Any) -> Any:
-    from meltrepro.campaign.schedule import schedule
     from meltrepro.spec.manifest import Protocol
 
     cells = [entry.id for entry in result.campaign.document.cells]
@@ -159,3 +162,29 @@ def test_a_full_disk_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.undo()
     (folder,) = (tmp_path / "home/records").iterdir()
     assert not [path for path in folder.rglob("r000") if layout.PART not in path.name]
+
+
+def test_an_interrupt_ends_a_rest_before_a_trial(tmp_path: Path) -> None:
+    """Nothing is begun that would then have to be ended."""
+    spec = rig.Spec({"a": "sleep 0.1"}, {**ONCE, "idle_s": 300}, BOARDS)
+    campaign = start(tmp_path, spec)
+    for _ in range(3):
+        wait_for(campaign, "trial begin")
+    time.sleep(0.5)
+    began = time.monotonic()
+    campaign.send_signal(signal.SIGINT)
+    out, err = campaign.communicate(timeout=60)
+    assert time.monotonic() - began < 20, err
+    assert json.loads(out.strip().splitlines()[-1])["error"] == "Interrupted"
+    assert not list((tmp_path / "home/records").rglob("events.jsonl"))
+
+
+def test_devices_of_one_machine_share_a_lane(tmp_path: Path) -> None:
+    """However they are reached: a board under two kinds, or this machine behind a link to itself."""
+    setup = rig.make_setup(tmp_path, rig.Spec({"a": "sleep 0"}, ONCE, ["host", "one", "two"]))
+    digest = setup.devices["host"].id.rpartition("-")[2]
+    devices = {**setup.devices, "one": replace(setup.devices["one"], id=f"board-{digest}")}
+    runs = cell_runs(replace(setup, devices=devices))
+    trials = schedule(list(runs), setup.plan.manifest.protocol)
+    lanes = [{trial.cell_id.split("/")[3] for trial in lane} for lane in lanes_of(trials, runs)]
+    assert sorted(map(sorted, lanes)) == [["host", "one"], ["two"]]

@@ -72,6 +72,7 @@ KEYS = (
     "global/low_power",
     "system/screen_brightness",
     "system/screen_brightness_mode",
+    "system/screen_off_timeout",
 )
 
 
@@ -235,6 +236,16 @@ def test_a_charger_that_is_plugged_in(desk: Desk) -> None:
 def test_a_battery_that_was_never_calibrated(desk: Desk) -> None:
     with pytest.raises(Unavailable, match="unknown unit"):
         supply_of(read_samples(sampled(desk, 3, known=False)))
+
+
+def test_a_calibration_leaves_the_phone_at_rest(desk: Desk) -> None:
+    """What keeps its CPUs busy ends with it, though nobody ever listened to it."""
+    discharge(desk.shell, 3)
+    busy = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'while :; do'"
+    deadline = time.monotonic() + 10
+    while (left := desk.shell.run(["sh", "-c", busy]).text) not in ("0", "1") and time.monotonic() < deadline:
+        time.sleep(0.2)  # "1" is the question itself
+    assert left in ("0", "1")
 
 
 def test_no_calibration_on_a_charger(desk: Desk) -> None:

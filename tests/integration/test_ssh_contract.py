@@ -51,7 +51,7 @@ def bench(link: SshLink, runner_bundles: Mapping[str, Path], tmp_path: Path) -> 
 def test_it_is_this_machine(bench: Bench) -> None:
     facts = bench.target.identify()
     assert (facts.kind, facts.arch, facts.virtual) == ("linux", platform.machine(), False)
-    assert facts.id.startswith("linux-")
+    assert facts.id.startswith("board-")
     machine_id = Path("/etc/machine-id")
     if machine_id.exists():
         assert machine_id.read_text().strip() not in str(facts), "it leaves the board as a digest only"

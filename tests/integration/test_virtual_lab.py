@@ -102,6 +102,7 @@ def test_a_probe_tries_everything_out(report: Mapping[str, Any]) -> None:
         "airplane_mode",
         "brightness_mode",
         "brightness",
+        "screen_timeout_ms",
         "screen",
         "cores",
     }

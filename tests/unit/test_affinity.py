@@ -58,7 +58,12 @@ def test_the_runner_of_another_job(
     shell: Shell, runner: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(affinity, "_STARTS_WITHIN_S", 0.2)
-    affinity.require(shell, str(tmp_path / "other"), "0-60")
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(TargetError, match="does not show on which CPUs the runner runs"):
+        affinity.require(shell, str(other), "0-60")
+    (other / "status").touch()
+    affinity.require(shell, str(other), "0-60")  # it has ended
 
 
 def test_it_is_tried_out(shell: Shell) -> None:

@@ -58,6 +58,8 @@ def test_millivolts() -> None:
         ([Reading(t, None, 100 - t, 4, False) for t in range(9)], "does not show its battery's current"),
         ([Reading(t, 5, None, 4, False) for t in range(9)], "does not show a counter of charge"),
         (battery(1, 1e-6, voltage=13), "voltage is in no known unit"),
+        ([Reading(t, 5, 100 + t % 2, 3900, False) for t in range(9)], "ended where it began"),
+        ([Reading(t, 5, 100 - t, 3900, False, batteries=2) for t in range(9)], "several batteries"),
         (battery(1, 2.3e-5), "near no unit"),
     ],
 )
@@ -75,7 +77,7 @@ def test_sources_are_in_amperes_only_once_that_is_known() -> None:
     assert calibrated([current, level], None) == (current, level)
     assert calibrated([current], calibrate([])) == (current,)
     (found,) = calibrated([current], calibrate(battery(1, 1e-3, sign=-1)))
-    assert (found.unit, found.scale) == ("A", -1e-3)
+    assert (found.name, found.unit, found.scale) == ("battery.drawn", "A", -1e-3)
 
 
 SAID = """uptime=1234.56
@@ -104,7 +106,15 @@ def test_a_look_where_the_kernel_shows_nothing() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [("online=0", "online=1"), ("USB powered: false", "USB powered: true"), ("Discharging", "Charging")],
+    [
+        ("online=0", "online=1"),
+        (
+            "Current Battery Service state:",
+            "Current Battery Service state:\n  (UPDATES STOPPED -- use 'reset' to restart)",
+        ),
+        ("USB powered: false", "USB powered: true"),
+        ("Discharging", "Charging"),
+    ],
 )
 def test_external_power_is_noticed_by_any_sign(change: tuple[str, str]) -> None:
     assert parse(SAID.replace(*change), "phone").charging

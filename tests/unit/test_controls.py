@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.spec.targets import AndroidSettings
 from meltrepro.targets.android_controls import CONTROLS, wanted
 from meltrepro.targets.controls import Control, Controls
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.shell import Reply, Shell
 from tests.support.links import BreakingLink, LocalLink
 
 
-def knob(name: str, **more: bool) -> Control:
+def knob(name: str, severs_wireless: str | None = None) -> Control:
     """A setting that is a file in the device's folder."""
     return Control(
         name,
@@ -25,7 +26,7 @@ def knob(name: str, **more: bool) -> Control:
         lambda said: said or None,
         lambda value: ("sh", "-c", 'echo "$1" > "$0"', name, value),
         lambda now: "7" if now != "7" else "8",
-        **more,
+        severs_wireless=severs_wireless,
     )
 
 
@@ -43,7 +44,9 @@ def device(tmp_path: Path) -> Path:
 
 def controls(device: Path, *all_: Control, wireless: bool = False, link: object = None) -> Controls:
     shell = Shell(LocalLink(device) if link is None else link)  # type: ignore[arg-type]
-    return Controls(shell, all_ or (knob("one"), knob("two")), str(device / "kept/settings.json"), wireless=wireless)
+    return Controls(
+        shell, all_ or (knob("one"), knob("two")), str(device / "kept/settings.json"), wireless=lambda: wireless
+    )
 
 
 def read(device: Path) -> tuple[str, str]:
@@ -107,8 +110,10 @@ def test_what_does_not_take_effect_is_said(device: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("meltrepro.targets.controls._TAKES_EFFECT_S", 0.2)
     with pytest.raises(TargetError, match="here: stuck was set to 4 and stays 3"):
         controls(device, STUCK).adjust({"stuck": "4"})
+    (device / "kept/settings.json").unlink()
     with pytest.raises(TargetError, match="cannot set refused to 4"):
         controls(device, REFUSED).adjust({"refused": "4"})
+    (device / "kept/settings.json").unlink()
     with pytest.raises(TargetError, match="does not tell its setting mute"):
         controls(device, MUTE).adjust({"mute": "4"})
     with pytest.raises(TargetError, match="has no setting 'nonesuch'"):
@@ -124,7 +129,7 @@ def test_one_that_cannot_be_put_back_keeps_no_other_from_it(device: Path) -> Non
     assert kept(device) == {"gone": "2"}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"one": 5}', '{"one": "$(touch canary)"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"one": 5}', '{"one": "$(touch canary)"}'])
 def test_a_damaged_memory_is_not_believed(device: Path, content: str) -> None:
     controls(device).adjust({"one": "5"})
     (device / "kept/settings.json").write_text(content)
@@ -136,7 +141,7 @@ def test_a_damaged_memory_is_not_believed(device: Path, content: str) -> None:
 
 
 def test_a_wireless_link_is_not_cut(device: Path) -> None:
-    there = controls(device, knob("one", severs_wireless=True), knob("two"), wireless=True)
+    there = controls(device, knob("one", severs_wireless="5"), knob("two"), wireless=True)
     with pytest.raises(TargetError, match="one would cut the wireless link"):
         there.adjust({"one": "5"})
     tried = {each.name: each for each in there.try_out()}
@@ -144,6 +149,38 @@ def test_a_wireless_link_is_not_cut(device: Path) -> None:
     assert "wireless" in tried["one"].why
     assert tried["two"].set_to == "7"
     assert read(device) == ("1", "1")
+    there.adjust({"one": "4"})
+    there.restore()
+    assert read(device) == ("1", "1"), "other values cut nothing"
+
+
+def test_settings_of_another_target_on_the_same_device_do_not_stay(device: Path) -> None:
+    controls(device).adjust({"one": "5"})
+    controls(device).adjust({"two": "6"})
+    assert read(device) == ("1", "6")
+    assert controls(device).restore() == {"two": "1"}
+
+
+@pytest.mark.parametrize("arrived", [0, 5])
+def test_a_memory_that_did_not_arrive_whole_replaces_none(
+    device: Path, monkeypatch: pytest.MonkeyPatch, arrived: int
+) -> None:
+    """As where a link is lost and its command reads no more than an end of input."""
+    controls(device).adjust({"one": "5"})
+    script = Shell.script
+
+    def cut(self: Shell, text: str, *arguments: str, **more: Any) -> Reply:
+        source = more.get("source")
+        if source:
+            more["source"] = [source[0][:arrived]]
+        return script(self, text, *arguments, **more)
+
+    monkeypatch.setattr(Shell, "script", cut)
+    with pytest.raises(TargetError, match="cannot remember its settings"):
+        controls(device).adjust({"one": "5", "two": "6"})
+    monkeypatch.undo()
+    assert kept(device) == {"one": "1"}
+    assert read(device) == ("5", "1"), "and nothing was changed that is not remembered"
 
 
 def test_everything_is_tried_out(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +196,8 @@ def test_everything_is_tried_out(device: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_a_manifest_asks_for() -> None:
     assert wanted(AndroidSettings()) == {}
     asked = AndroidSettings(screen="off", brightness=10, airplane_mode=True, stay_awake=False, battery_saver=False)
+    lit = wanted(AndroidSettings(screen="on"))
+    assert list(lit) == ["screen_timeout_ms", "screen"], "it stays on where nothing is plugged in, too"
     assert list(wanted(asked).items()) == [
         ("stay_awake", "0"),
         ("battery_saver", "0"),
@@ -180,4 +219,7 @@ def test_the_words_of_android() -> None:
     assert airplane.value("Unknown command\n") is None
     assert airplane.set("enabled")[-1] == "enable"
     assert airplane.set("disabled")[-1] == "disable"
-    assert saver.set("null") == ("settings", "delete", "global", "low_power"), "what was never set is not set to null"
+    assert saver.value("Power Manager State:\n  x=1\n\nBattery saver state machine:\n  Enabled=true\n") == "1"
+    assert saver.value("Power Manager State:\n  Enabled=true\n") is None
+    null = known["brightness"].set("null")
+    assert null == ("settings", "delete", "system", "screen_brightness"), "what was never set is not set to null"

@@ -165,6 +165,13 @@ def test_a_battery_tells_nothing_while_something_else_feeds_the_device() -> None
     assert supply_of(recorded(meter, PLUGGED)).kind == "power"
 
 
+def test_a_calibrated_battery_that_is_charged_draws_nothing() -> None:
+    drawn = of("battery.drawn", "A", 1, 1, 1)
+    assert supply_of(recorded(drawn, VOLTAGE)).kind == "current-and-voltage"
+    with pytest.raises(Unavailable, match="being charged"):
+        supply_of(recorded(replace(drawn, values=(-1.0, -1.0, 0.2)), VOLTAGE))
+
+
 def test_a_current_in_an_unknown_unit_is_no_current() -> None:
     with pytest.raises(Unavailable, match=r"battery\.current is in an unknown unit.*meltrepro devices probe") as caught:
         supply_of(recorded(of("battery.current", "raw", -432, -431), of("battery.voltage", "raw", 3900, 3900)))
