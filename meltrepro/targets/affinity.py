@@ -16,11 +16,15 @@ _PAUSE_S = 0.1
 _AGAIN_S = 1.0
 _ONLINE = "/sys/devices/system/cpu/online"
 _FIND = "command -v taskset"
-# Every thread of the job's runner; nothing where the runner is not there (yet, or any more).
+# Every thread of the job's runner, which is the child of its supervisor; nothing where it is not there (yet, or any more).
 _THREADS = """
+read -r supervisor < "$1/supervisor" || exit 0
 for process in /proc/[0-9]*; do
     read -r name < "$process/comm" && [ "$name" = "$2" ] || continue
-    tr '\\0' '\\n' < "$process/environ" | grep -qxF "MELTREPRO_JOB=$1" || continue
+    while read -r key value; do
+        [ "$key" = PPid: ] && break
+    done < "$process/status"
+    [ "$value" = "$supervisor" ] || continue
     for thread in "$process"/task/*; do
         while read -r key value; do
             [ "$key" = Cpus_allowed_list: ] && echo "$value"

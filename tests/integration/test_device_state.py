@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from meltrepro.spec.manifest import Gates
 from meltrepro.spec.targets import AndroidSettings
 from meltrepro.targets.adb import AdbLink
 from meltrepro.targets.android import Android
-from meltrepro.targets.android_battery import discharge
+from meltrepro.targets.android_battery import _busy, discharge
 from meltrepro.targets.android_controls import wanted
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.remote import RemoteTarget, Wishes
@@ -40,7 +40,7 @@ from tests.integration.conftest import attached_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 ROOT = "/data/local/tmp/meltrepro"
-QUIET = AndroidSettings(screen="off", brightness=10, airplane_mode=True, stay_awake=True, battery_saver=False)
+QUIET = AndroidSettings(screen="off", brightness=10, airplane_mode=True, stay_awake=True, battery_saver=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +63,13 @@ class Desk(Bench):
         """All that can be set, as it is now."""
         asked = [("settings", "get", *key.split("/")) for key in KEYS]
         asked += [("cmd", "connectivity", "airplane-mode"), ("sh", "-c", "dumpsys power | grep mWakefulness=")]
+        asked += [("sh", "-c", "dumpsys power | grep Enabled=")]
         return {" ".join(argv): self.shell.run(argv).text for argv in asked}
 
 
 KNOWN = BatteryReport(calibrated=True, current_a=-1e-6, voltage_v=1e-6)
 KEYS = (
     "global/stay_on_while_plugged_in",
-    "global/low_power",
     "system/screen_brightness",
     "system/screen_brightness_mode",
     "system/screen_off_timeout",
@@ -240,12 +240,24 @@ def test_a_battery_that_was_never_calibrated(desk: Desk) -> None:
 
 def test_a_calibration_leaves_the_phone_at_rest(desk: Desk) -> None:
     """What keeps its CPUs busy ends with it, though nobody ever listened to it."""
-    discharge(desk.shell, 3)
-    busy = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'while :; do'"
+
+    def loops() -> int:
+        there = os.readlink(f"/proc/{desk.phone.inside}/ns/pid")
+        found = 0
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                mine = process.name.isdigit() and os.readlink(process / "ns/pid") == there
+                found += mine and b"while :; do" in (process / "cmdline").read_bytes()
+        return found
+
+    before = loops()
+    with _busy(desk.shell):
+        time.sleep(1)
+        assert loops() > before
     deadline = time.monotonic() + 10
-    while (left := desk.shell.run(["sh", "-c", busy]).text) not in ("0", "1") and time.monotonic() < deadline:
-        time.sleep(0.2)  # "1" is the question itself
-    assert left in ("0", "1")
+    while loops() > before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert loops() == before == 0
 
 
 def test_no_calibration_on_a_charger(desk: Desk) -> None:

@@ -28,11 +28,12 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with the runner's name in a job's environment, on the last CPU."""
+    """A program with the runner's name that a job's supervisor has started, on the last CPU; that is us."""
+    (tmp_path / "supervisor").write_text(f"{os.getpid()}\n")
     program = tmp_path / "melt-runner"
     shutil.copy("/bin/sleep", program)
     taskset = affinity.confining(Shell(LocalLink(tmp_path)), LAST)
-    process = subprocess.Popen([*taskset, program, "60"], env={"MELTREPRO_JOB": str(tmp_path)})
+    process = subprocess.Popen([*taskset, program, "60"])
     yield process
     process.kill()
     process.wait()
@@ -60,6 +61,7 @@ def test_the_runner_of_another_job(
     monkeypatch.setattr(affinity, "_STARTS_WITHIN_S", 0.2)
     other = tmp_path / "other"
     other.mkdir()
+    (other / "supervisor").write_text("1\n")
     with pytest.raises(TargetError, match="does not show on which CPUs the runner runs"):
         affinity.require(shell, str(other), "0-60")
     (other / "status").touch()
