@@ -14,7 +14,7 @@ from meltrepro.build.identity import recipe_digest
 from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.provenance import provenance
 from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.manifest import Source
+from meltrepro.spec.sources import Source
 from meltrepro.store.cas import Store
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
-from meltrepro.spec.manifest import Source
+from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink
 
 

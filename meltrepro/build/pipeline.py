@@ -20,7 +20,7 @@ from meltrepro.build.render import render_recipe
 from meltrepro.errors import BuildError, VerifyError
 from meltrepro.plan.model import BundleNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
-from meltrepro.spec.manifest import Source
+from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

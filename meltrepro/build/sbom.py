@@ -19,7 +19,7 @@ from packageurl import PackageURL
 from meltrepro.build import toolchain
 from meltrepro.build.model import Artifact
 from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.manifest import PypiSource, Source
+from meltrepro.spec.sources import PypiSource, Source
 
 _NAMESPACE = uuid.UUID("6c3a4a0e-4f5e-5a53-9d0c-0d6f1d4b7a11")
 

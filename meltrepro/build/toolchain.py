@@ -15,7 +15,7 @@ from pathlib import Path
 from meltrepro.build.image import EPOCH, Layer
 from meltrepro.plan.identity import digest_of
 from meltrepro.resources import image_file
-from meltrepro.spec.manifest import PypiSource
+from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import Sink, step
 from meltrepro.store.cas import Store
 

@@ -18,7 +18,7 @@ from meltrepro.build.pipeline import Builder
 from meltrepro.errors import LockError, LockMismatch
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
-from meltrepro.spec.manifest import FileSource, Source
+from meltrepro.spec.sources import FileSource, Source
 from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

@@ -9,8 +9,8 @@ from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turn
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Protocol
 from meltrepro.spec.meters import Meter
+from meltrepro.spec.protocol import Protocol
 from meltrepro.spec.record import Request, RequestSampling
 from meltrepro.spec.targets import usable_cores
 

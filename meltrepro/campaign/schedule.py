@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from meltrepro.measure.records import Kind
-from meltrepro.spec.manifest import Order, Protocol
+from meltrepro.spec.protocol import Order, Protocol
 
 
 @dataclass(frozen=True)

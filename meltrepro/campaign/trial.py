@@ -26,7 +26,7 @@ from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
 from meltrepro.spec.capabilities import Capabilities
-from meltrepro.spec.manifest import Gates, Measure, Want
+from meltrepro.spec.protocol import Gates, Measure, Want
 from meltrepro.spec.record import Identities, Outcome, Request, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
 from meltrepro.targets.base import DeviceState, Progress, Target, TrialJob, silent

@@ -104,7 +104,7 @@ def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, ta
     """What a replay changes in the recorded manifest."""
     import yaml
 
-    from meltrepro.spec.manifest import Want
+    from meltrepro.spec.protocol import Want
 
     changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
     metered = [name for name, entry in recorded.targets.items() if entry.meter is not None]

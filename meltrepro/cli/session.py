@@ -22,8 +22,8 @@ from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
-from meltrepro.spec.manifest import Order
 from meltrepro.spec.pins import manifest_digest, prompt_digests
+from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import open_targets

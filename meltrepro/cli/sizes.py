@@ -9,8 +9,8 @@ from meltrepro.plan.model import Plan
 from meltrepro.plan.names import AS_IS
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock
-from meltrepro.spec.manifest import FileSource, Source
 from meltrepro.spec.pins import manifest_digest
+from meltrepro.spec.sources import FileSource, Source
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 

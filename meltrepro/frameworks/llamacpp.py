@@ -11,7 +11,7 @@ from pathlib import Path
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks import gguf_files
 from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
-from meltrepro.spec.manifest import PypiSource
+from meltrepro.spec.sources import PypiSource
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
 

@@ -29,7 +29,8 @@ from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failur
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
-from meltrepro.spec.manifest import Limits, Manifest
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.protocol import Limits
 from meltrepro.spec.record import ClockReadings, Outcome, TrialState
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize

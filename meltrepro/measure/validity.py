@@ -17,7 +17,7 @@ from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.samples import Fault, FaultKind, Recording
 from meltrepro.measure.sampling import period_s
 from meltrepro.measure.traces import Trace
-from meltrepro.spec.manifest import Limits
+from meltrepro.spec.protocol import Limits
 from meltrepro.stats.summary import Summary
 
 SPEED = "generation_tps"

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meltrepro.plan.model import BundleNode, Cell, ModelNode
-from meltrepro.spec.manifest import Model, Source
+from meltrepro.spec.manifest import Model
+from meltrepro.spec.sources import Source
 
 WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""

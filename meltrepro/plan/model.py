@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Source, Workload
+from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
+from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
 
 

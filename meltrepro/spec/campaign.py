@@ -11,7 +11,7 @@ from pydantic import Field
 
 from meltrepro.spec import seal
 from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.manifest import Order
+from meltrepro.spec.protocol import Order
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"

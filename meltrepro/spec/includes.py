@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from meltrepro.errors import Problem
-from meltrepro.spec.manifest import source_kind
 from meltrepro.spec.positions import read_file
+from meltrepro.spec.sources import source_kind
 from meltrepro.spec.tree import FieldPath, Node, Position, merge, shorten
 
 KEY = "include"

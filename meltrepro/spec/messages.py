@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.spec.base import Commit, Name, Sha256
-from meltrepro.spec.manifest import SOURCE_KINDS, Prompt
+from meltrepro.spec.manifest import Prompt
 from meltrepro.spec.meters import Delimiter, Heading
 from meltrepro.spec.shape import Shape
+from meltrepro.spec.sources import SOURCE_KINDS
 from meltrepro.spec.suggest import near_miss, suggest
 from meltrepro.spec.targets import TARGET_KINDS
 from meltrepro.spec.tree import Node, shorten

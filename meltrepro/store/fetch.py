@@ -8,7 +8,7 @@ from typing import Any
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience

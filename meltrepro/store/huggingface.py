@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch
-from meltrepro.spec.manifest import HuggingFaceSource
+from meltrepro.spec.sources import HuggingFaceSource
 from meltrepro.store.download import Request
 from meltrepro.store.source import Context, Pin, key_of
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from meltrepro.errors import SourceError, UsageError
-from meltrepro.spec.manifest import GitSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import GitSource, PypiSource, Source, UrlSource
 from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader

@@ -29,7 +29,7 @@ from meltrepro.frameworks import llamacpp
 from meltrepro.measure.records import campaign_folders
 from meltrepro.plan.identity import digest_of
 from meltrepro.spec.lock import Lock, load_lock
-from meltrepro.spec.manifest import PypiSource
+from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.fault.rig import SCRIPT

@@ -21,7 +21,7 @@ from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import DeviceBusy, StoreError
 from meltrepro.measure.records import campaign_folders
-from meltrepro.spec.manifest import Protocol
+from meltrepro.spec.protocol import Protocol
 from meltrepro.targets import process
 from tests.fault import rig
 

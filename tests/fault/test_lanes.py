@@ -86,7 +86,7 @@ def test_a_failure_on_one_device_is_no_other_devices_concern(tmp_path: Path) -> 
 
 
 def _scheduled(result: Any) -> Any:
-    from meltrepro.spec.manifest import Protocol
+    from meltrepro.spec.protocol import Protocol
 
     cells = [entry.id for entry in result.campaign.document.cells]
     order = list(schedule(cells, Protocol.model_validate(ONCE)))

@@ -17,8 +17,8 @@ from meltrepro.campaign.meter import FileMeter
 from meltrepro.errors import StoreError
 from meltrepro.measure.records import CellRecord, read_campaign
 from meltrepro.spec import record
-from meltrepro.spec.manifest import Want
 from meltrepro.spec.meters import Meter
+from meltrepro.spec.protocol import Want
 from meltrepro.targets.host import HostTarget
 from tests.fault import rig
 from tests.fault.test_store_faults import mounted, root_only

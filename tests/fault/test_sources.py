@@ -25,7 +25,7 @@ from meltrepro.errors import (
     SourceError,
 )
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.steps import Step
 from meltrepro.store import pypi
 from meltrepro.store.cas import Store

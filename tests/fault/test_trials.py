@@ -16,7 +16,7 @@ from meltrepro.campaign import journal, layout
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
 from meltrepro.spec.campaign import JOURNAL
-from meltrepro.spec.manifest import Want
+from meltrepro.spec.protocol import Want
 from meltrepro.steps import Step
 from meltrepro.targets import process
 from meltrepro.targets.host import HostTarget

@@ -25,7 +25,7 @@ from meltrepro.measure.integrals import Unavailable
 from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.spec.capabilities import BatteryReport
-from meltrepro.spec.manifest import Gates
+from meltrepro.spec.protocol import Gates
 from meltrepro.spec.targets import AndroidSettings
 from meltrepro.targets.adb import AdbLink
 from meltrepro.targets.android import Android

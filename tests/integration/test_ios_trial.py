@@ -18,7 +18,7 @@ from meltrepro.measure.events import read_trace
 from meltrepro.measure.records import Kind
 from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.spec.manifest import Gates, Measure, Want
+from meltrepro.spec.protocol import Gates, Measure, Want
 from meltrepro.spec.record import ClockReadings, Request, RequestSampling, TrialState
 from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets.base import RUNNER, Target

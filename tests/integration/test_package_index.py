@@ -10,7 +10,7 @@ import pytest
 
 from meltrepro.errors import DownloadError
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import PypiSource
+from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

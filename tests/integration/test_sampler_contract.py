@@ -27,8 +27,8 @@ from meltrepro.measure.sampling import sampling_plan
 from meltrepro.measure.traces import Trace
 from meltrepro.measure.validity import judge_trial
 from meltrepro.spec import record
-from meltrepro.spec.manifest import Limits
 from meltrepro.spec.meters import Meter
+from meltrepro.spec.protocol import Limits
 from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets.base import Source
 from meltrepro.targets.host import HostTarget

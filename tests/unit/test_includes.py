@@ -9,7 +9,7 @@ import yaml
 
 from meltrepro.errors import ManifestError
 from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.manifest import FileSource, PypiSource
+from meltrepro.spec.sources import FileSource, PypiSource
 from tests.support.manifests import GOOD, write
 
 REST = "meltrepro: 1\nname: main\n"

@@ -19,8 +19,8 @@ from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
 from meltrepro.measure.series import Channel, Series
 from meltrepro.measure.traces import Span, Trace
 from meltrepro.measure.validity import Reason, judge_trial
-from meltrepro.spec.manifest import Limits
 from meltrepro.spec.meters import Meter
+from meltrepro.spec.protocol import Limits
 from meltrepro.spec.record import ClockReadings
 from tests.support.meters import (
     GENERATION_W,

@@ -27,8 +27,9 @@ from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.manifest import FileSource, Ndk, TreeSource, UrlSource
+from meltrepro.spec.manifest import Ndk
 from meltrepro.spec.pins import manifest_digest
+from meltrepro.spec.sources import FileSource, TreeSource, UrlSource
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

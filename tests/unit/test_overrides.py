@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError
 from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.manifest import FileSource, Manifest, PypiSource
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.sources import FileSource, PypiSource
 from tests.support.manifests import GOOD, load, problems, write
 
 TWO = GOOD.replace(

@@ -21,7 +21,7 @@ from meltrepro.plan.identity import plan_digest, plan_document
 from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Plan, Release
 from meltrepro.plan.planner import make_plan, require_cells
 from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.manifest import FileSource, PypiSource
+from meltrepro.spec.sources import FileSource, PypiSource
 
 OLD, NEW = (
     Isa("old", "x86_64-linux-musl", frozenset({"sse2"}), (), 1),

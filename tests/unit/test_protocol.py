@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from meltrepro.spec.manifest import PROFILES, Order, Protocol
+from meltrepro.spec.protocol import PROFILES, Order, Protocol
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 

@@ -13,7 +13,8 @@ from meltrepro.errors import CorruptStore
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
-from meltrepro.spec.manifest import Order, Protocol, Replay
+from meltrepro.spec.manifest import Replay
+from meltrepro.spec.protocol import Order, Protocol
 from meltrepro.stats.equivalence import Verdict
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meltrepro.campaign.schedule import Trial, schedule
 from meltrepro.measure.records import Kind
-from meltrepro.spec.manifest import Order, Protocol
+from meltrepro.spec.protocol import Order, Protocol
 
 CELLS = st.lists(st.text("abc/", min_size=1, max_size=6), min_size=1, max_size=8, unique=True)
 PROTOCOLS = st.builds(

@@ -12,7 +12,7 @@ from packaging.tags import sys_tags
 from pypi_simple import DistributionPackage
 
 from meltrepro.errors import SourceError, UsageError
-from meltrepro.spec.manifest import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.store import pypi
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.names import redact

@@ -21,7 +21,7 @@ from meltrepro.measure.series import Channel, Kind, Series
 from meltrepro.measure.traces import Trace
 from meltrepro.measure.validity import Reason, Validity, judge_cell, judge_trial
 from meltrepro.spec.campaign import MANIFEST
-from meltrepro.spec.manifest import Limits
+from meltrepro.spec.protocol import Limits
 from meltrepro.stats.summary import summarize
 from meltrepro.track import content
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events

