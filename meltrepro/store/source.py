@@ -102,6 +102,11 @@ def key_of(source: Source) -> str:
             return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}"
 
 
+def is_synthetic(key: str) -> bool:
+    """Whether a canonical name is that of made-up weights, which any machine can make again."""
+    return key.startswith("synthetic:")
+
+
 def source_of(pin: Pin) -> Source:
     """The source that a pin was made for, as far as its name tells; raises `SourceError` for a name of no source."""
     kind, _, rest = pin.source.partition(":")

@@ -127,7 +127,7 @@ def _matrix(tensor: TensorShape, weights: FloatType, seed: int, index: int) -> I
         bits = np.asarray(generator.random_raw(words)).astype("<u8", copy=False).view(dtype)
         np.bitwise_and(bits, dtype.type(mask), out=bits)
         np.add(bits, dtype.type(fixed), out=bits)
-        piece = memoryview(bits).cast("B")[:left]
+        piece = bits.tobytes()[:left]
         left -= len(piece)
         yield piece
 

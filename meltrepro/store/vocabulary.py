@@ -23,7 +23,7 @@ _PRINTABLE = tuple(chr(code) for code in range(33, 127))
 _LETTERS_RANK = 1000
 """Pieces of letters alone come after all that begin with a space, so that words are taken from their beginning."""
 
-_WORDS = """
+_COMMON = """
 the of and to a in is that for it as was with be by on not he this are or his from at which but have an had they you were
 there one all we can her has their what said if will each about how up out them then she many some so these would other
 into more him two like time could no make than first been its who now people my made over did down only way find use may
@@ -38,7 +38,7 @@ study second eyes soon times story boys since white days ever paper hard near se
 however sure means knew try told young miles sun ways thing whole hear example heard several change answer room sea against
 top turned learn point city play toward five using himself usually money seen car morning given question please explain
 describe write list idea difference between computer language model create could summary email short explain recipe travel
-""".split()
+"""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _fill(space: str, single: Sequence[str], room: int) -> tuple[str, ...]:
 
 
 def _endless(space: str) -> Iterator[str]:
-    for word in _WORDS:
+    for word in _COMMON.split():
         for text in (word, word.capitalize()):
             for length in range(1, len(text) + 1):
                 yield space + text[:length]
