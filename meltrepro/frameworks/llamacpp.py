@@ -150,7 +150,7 @@ class LlamaCpp:
     def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
         """How a model is made for a release: untied first where the release needs it, then quantized.
 
-        The quantizer uses one thread: nothing is gained by more on small models.
+        The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         conversion = UNTIE if release.name in _NEED_UNTYING else ""
         if node.quantization == AS_IS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import get_args
@@ -258,6 +259,22 @@ def test_a_full_disk_is_told_before_anything_is_written(bench: Bench, monkeypatc
     with pytest.raises(StoreError, match=r"No space left on device \(6\.9 MB needed, 1\.0 MB free\)"):
         bench.fetcher.get(SOURCE)
     assert list(leftovers(bench.store)) == []
+
+
+def test_a_mirror_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "other.gguf").write_bytes(b"GGUF of somebody else")
+    (tmp_path / "mirrors.yaml").write_text(f'mirrors: {{"{KEY}": other.gguf}}')
+    at = Settings(cache=tmp_path, home=tmp_path, offline=True, mirrors=tmp_path / "mirrors.yaml", jobs=1)
+    fetcher = Fetcher(Store(tmp_path / "store"), at, lambda step: None)
+    assert fetcher.pin(SOURCE, Path()).digest == DIGESTS["tiny-llama"]
+
+
+def test_several_processes_make_it_once(tmp_path: Path) -> None:
+    benches = [Bench(tmp_path) for _ in range(3)]
+    with ThreadPoolExecutor() as pool:
+        paths = list(pool.map(lambda bench: bench.fetcher.get(PINNED), benches))
+    assert len(set(paths)) == 1
+    assert sum(step.phase == "begin" for bench in benches for step in bench.steps) == 1
 
 
 def test_gc_takes_what_can_be_made_again_and_nothing_else(bench: Bench, tmp_path: Path) -> None:

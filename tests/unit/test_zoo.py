@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from meltrepro.frameworks import registry
 from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.frameworks.mixtures import model_bytes
+from meltrepro.plan.names import resolve
+from meltrepro.spec.loader import load_manifest
+from meltrepro.spec.sources import SyntheticSource
 from meltrepro.spec.zoo import SHAPES, ModelShape, ShapeName, TensorShape
 
+SPECS = Path(__file__).parents[2] / "specs"
 GB, GIB = 10**9, 2**30
 
 # `size_on_disk` of model_specs.csv in MELT's public repository (MELT-public, lines 2-34), of the rows whose file
@@ -91,6 +98,21 @@ def test_sizes_are_those_of_the_paper(name: ShapeName, quantization: str, releas
 def test_the_unquantized_gemma_of_the_paper_is_the_first_of_two_files() -> None:
     predicted = model_bytes(SHAPES["gemma-2b"], "as-is", "2024-02-27")
     assert predicted == pytest.approx(FIRST_FILE_ONLY + SECOND_FILE, rel=0.002)
+
+
+def test_the_zoo_is_complete_and_can_be_used_as_it_is(tmp_path: Path) -> None:
+    shutil.copy(SPECS / "paper" / "models.yaml", tmp_path)
+    (tmp_path / "spec.yaml").write_text(
+        "meltrepro: 1\nname: x\ninclude: [models.yaml]\nframeworks: {llama.cpp: {release: '2024-02-27'}}\n"
+        "workloads: {chat: {conversations: [[Hi]]}}\n"
+    )
+    loaded = load_manifest(tmp_path / "spec.yaml")
+    resolve(loaded, registry.catalog(registry.modules()))  # templates and quantizations exist
+    sources = {name: model.source for name, model in loaded.manifest.models.items()}
+    assert {s.synthetic for s in sources.values() if isinstance(s, SyntheticSource)} == set(PARAMETERS)
+    assert len({source.digest for source in sources.values()}) == 7
+    wanted = {(name, each) for name, model in loaded.manifest.models.items() for each in model.quantizations}
+    assert {(name.replace("stablelm-zephyr", "zephyr"), each) for name, each in PUBLISHED} <= wanted
 
 
 def test_more_bits_are_larger_files() -> None:
