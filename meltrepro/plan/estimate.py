@@ -63,9 +63,8 @@ def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
     if weights is None:
         return None
     shape, context = cell.model.shape, cell.workload.context
-    parameters = (
-        cell.model.parameter_count or weights * 8 / 5
-    )  # 5 bits a weight: an unknown model is small rather than big
+    # 5 bits a weight: an unknown model is small rather than big.
+    parameters = cell.model.parameter_count or weights * 8 / 5
     cache = shape.kv_bytes(context) if shape else kv_cache_bytes(parameters, context)
     return weights + cache + WORKING_BYTES + BATCH_TOKEN_BYTES * min(cell.workload.batch, context)
 

@@ -82,7 +82,7 @@ class ModelShape:
         """Every tensor, in the order of the file."""
         return tuple(self._tensors())
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(tensor.elements for tensor in self.tensors)

@@ -7,7 +7,6 @@
 
 The names are those of locks and messages. For a source of kind pypi, `pypi:NAME==VERSION` and
 `pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone. Relative paths count
-from the count
 from the map's folder. What stands there is checked like everything else. Synthetic weights have no mirror: they are made.
 """
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from meltrepro.errors import DigestMismatch
 from meltrepro.spec.sources import SyntheticSource
 from meltrepro.spec.zoo import SHAPES, FloatType, ModelShape, TensorShape
 from meltrepro.steps import Step, step
@@ -66,13 +67,18 @@ def _make(source: SyntheticSource, context: Context, expected: str | None) -> st
             return expected  # another process was faster
         with step(context.sink, "synthesize", key):
             require_free(store.root, size)
-            with store.writer(expected=expected, needed=size, subject=key) as writer:
-                told = 0
-                for piece in pieces(shape, source.seed):
-                    writer.write(piece)
-                    if writer.size - told >= _PROGRESS_BYTES:
-                        told = writer.size
-                        context.sink(Step("synthesize", "progress", key, told, size, "bytes"))
+            try:
+                with store.writer(expected=expected, needed=size, subject=key) as writer:
+                    told = 0
+                    for piece in pieces(shape, source.seed):
+                        writer.write(piece)
+                        if writer.size - told >= _PROGRESS_BYTES:
+                            told = writer.size
+                            context.sink(Step("synthesize", "progress", key, told, size, "bytes"))
+            except DigestMismatch as error:
+                raise DigestMismatch(
+                    error.message, hint="the digest is of another shape, seed or version: leave it out, or pin this one"
+                ) from error
     return writer.digest
 
 

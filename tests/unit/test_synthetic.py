@@ -239,8 +239,9 @@ def test_progress_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_another_digest_is_refused_and_nothing_stays(bench: Bench) -> None:
     wrong = SyntheticSource(synthetic="tiny-llama", digest="0" * 64)
-    with pytest.raises(DigestMismatch, match=f"{KEY}.*{'0' * 64}.*{DIGESTS['tiny-llama']}"):
+    with pytest.raises(DigestMismatch, match=f"{KEY}.*{'0' * 64}.*{DIGESTS['tiny-llama']}") as caught:
         bench.fetcher.get(wrong)
+    assert "another shape, seed or version" in (caught.value.hint or "")
     assert list(leftovers(bench.store)) == []
 
 

@@ -14,7 +14,7 @@ from meltrepro.frameworks.llamacpp import RELEASES
 from meltrepro.frameworks.mixtures import model_bytes
 from meltrepro.plan.names import resolve
 from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import SyntheticSource
+from meltrepro.spec.sources import FileSource, SyntheticSource
 from meltrepro.spec.zoo import SHAPES, ModelShape, ShapeName, TensorShape
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -113,6 +113,17 @@ def test_the_zoo_is_complete_and_can_be_used_as_it_is(tmp_path: Path) -> None:
     assert len({source.digest for source in sources.values()}) == 7
     wanted = {(name, each) for name, model in loaded.manifest.models.items() for each in model.quantizations}
     assert {(name.replace("stablelm-zephyr", "zephyr"), each) for name, each in PUBLISHED} <= wanted
+
+
+def test_real_weights_take_the_place_of_synthetic_ones(tmp_path: Path) -> None:
+    shutil.copy(SPECS / "paper" / "models.yaml", tmp_path)
+    (tmp_path / "spec.yaml").write_text(
+        "meltrepro: 1\nname: x\ninclude: [models.yaml]\nframeworks: {llama.cpp: {release: '2024-02-27'}}\n"
+        "models: {gemma-2b: {source: {file: gemma.gguf}}}\nworkloads: {chat: {conversations: [[Hi]]}}\n"
+    )
+    model = load_manifest(tmp_path / "spec.yaml").manifest.models["gemma-2b"]
+    assert model.source == FileSource(file="gemma.gguf") and not model.synthetic
+    assert model.chat_template == "gemma" and model.quantizations == ["as-is", "q3_K", "q4_K", "q4_0"]
 
 
 def test_more_bits_are_larger_files() -> None:
