@@ -68,12 +68,7 @@ def _find(definition: Definition, results: Results, virtual_only: bool) -> Findi
 def _decide(definition: Definition, cells: Sequence[CellResult]) -> Decision:
     if not cells:
         return missing("there are no cells")
-    decision = definition.decide(cells)
-    unbelieved = sum(cell.state == "invalid" for cell in cells)
-    if decision.held is None and unbelieved:
-        note = f"{unbelieved} cells are INVALID and were left out: meltrepro show says why"
-        return Decision(None, decision.reason, decision.numbers, decision.evidence, (*decision.notes, note))
-    return decision
+    return definition.decide(cells)
 
 
 def document() -> str:
