@@ -1,0 +1,244 @@
+"""Points, lines and bands in panels with two axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from meltrepro.report.figures import svg
+from meltrepro.report.figures.scale import Scale, scale
+from meltrepro.report.figures.svg import Element, coordinate, node, words
+
+WIDTH = 760.0
+_LEFT, _RIGHT = 66.0, 20.0
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One figure, with intervals where they are known."""
+
+    x: float
+    y: float
+    title: str = ""
+    label: str = ""
+    """Written beside it where there is room."""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together."""
+
+    index: int
+    """Into the figure's names of series."""
+    points: tuple[Point, ...]
+    line: bool = False
+    markers: bool = True
+    band: tuple[tuple[float, float, float], ...] = ()
+    """x, low, high."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line to compare with: y is a constant, or a multiple of x."""
+
+    label: str
+    constant: float | None = None
+    slope: float | None = None
+
+    def at(self, x: float) -> float:
+        return self.constant if self.constant is not None else (self.slope or 0.0) * x
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    x_axis: str
+    y_axis: str
+    series: tuple[Series, ...]
+    badge: str = ""
+    rules: tuple[Rule, ...] = ()
+    x_log: bool | None = False
+    y_log: bool | None = False
+    x_zero: bool = False
+    y_zero: bool = False
+    height: float = 250.0
+    names: tuple[tuple[float, str], ...] = ()
+    """Ticks of the x axis where its values are not numbers but names."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The whole figure."""
+
+    panels: tuple[Panel, ...]
+    series: tuple[str, ...]
+    lines: bool = False
+    """Whether the legend shows lines."""
+
+
+@dataclass
+class _Area:
+    """A panel while it is being drawn."""
+
+    group: Element
+    x: Scale
+    y: Scale
+    taken: list[Box] = field(default_factory=list)
+
+    def free(self, box: Box) -> bool:
+        inside = (
+            box[0] >= self.x.start and box[2] <= self.x.end + 14 and box[1] >= self.y.end - 2 and box[3] <= self.y.start
+        )
+        return inside and not any(
+            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in self.taken
+        )
+
+
+def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
+    """The figure as SVG; needs at least one point."""
+    root = svg.canvas(name, WIDTH, 1, title, alt)
+    y = 16.0
+    if len(scatter.series) > 1:
+        y += svg.legend(root, 4, y, WIDTH - 8, list(scatter.series), lines=scatter.lines) + 4
+    for panel in scatter.panels:
+        y = _panel(root, panel, y) + 12
+    root.set("viewBox", f"0 0 {coordinate(WIDTH)} {coordinate(y)}")
+    return svg.written(root)
+
+
+def _panel(root: Element, panel: Panel, y: float) -> float:
+    group = node(root, "g", class_="panel")
+    top = y
+    if panel.title or panel.badge:
+        shown = svg.shortened(panel.title, 560, 13)
+        words(group, 4, y + 4, shown, class_="head")
+        if panel.badge:
+            svg.badge(group, 14 + svg.width_of(shown, 13), y + 4, panel.badge)
+        top = y + 16
+    bottom = top + panel.height
+    points = [point for series in panel.series for point in series.points]
+    x = scale(_xs(panel, points), _LEFT, WIDTH - _RIGHT, log=panel.x_log, zero=panel.x_zero)
+    y_scale = scale(_ys(panel, points, x), bottom, top, log=panel.y_log, zero=panel.y_zero)
+    area = _Area(group, x, y_scale)
+    _axes(area, panel, top, bottom)
+    for rule in panel.rules:
+        _rule(area, rule)
+    for series in panel.series:
+        _lines(area, series)
+    for series in panel.series:
+        _points(area, series)
+    for series in panel.series:
+        for point in series.points:
+            if point.label:
+                _label(area, point)
+    return bottom + 36
+
+
+def _xs(panel: Panel, points: Iterable[Point]) -> list[float]:
+    return [v for point in points for v in (point.x, *(point.x_range or ()))] + [x for x, _ in panel.names]
+
+
+def _ys(panel: Panel, points: Iterable[Point], x: Scale) -> list[float]:
+    values = [v for point in points for v in (point.y, *(point.y_range or ()))]
+    values += [v for series in panel.series for _, *both in series.band for v in both]
+    return values + [rule.constant for rule in panel.rules if rule.constant is not None]
+
+
+def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
+    group, x, y = area.group, area.x, area.y
+    for value, text in panel.names or x.ticks():
+        at = x.at(value)
+        node(group, "line", class_="grid", x1=at, x2=at, y1=top, y2=bottom)
+        words(group, at, bottom + 15, text, "middle", "tick")
+    for value, text in y.ticks(6):
+        at = y.at(value)
+        node(group, "line", class_="grid", x1=x.start, x2=x.end, y1=at, y2=at)
+        words(group, x.start - 6, at + 4, text, "end", "tick")
+    node(group, "line", class_="axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
+    node(group, "line", class_="axis", x1=x.start, x2=x.start, y1=top, y2=bottom)
+    words(group, (x.start + x.end) / 2, bottom + 32, panel.x_axis, "middle", "label")
+    middle = (top + bottom) / 2
+    turned = words(group, 13, middle, panel.y_axis, "middle", "label")
+    turned.set("transform", f"rotate(-90 13 {coordinate(middle)})")
+
+
+def _rule(area: _Area, rule: Rule) -> None:
+    x, y = area.x, area.y
+    inside = [value for value in _between(x) if y.low <= rule.at(value) <= y.high]
+    if len(inside) < 2:
+        return
+    first, last = inside[0], inside[-1]
+    path = "M" + "L".join(f"{coordinate(x.at(v))} {coordinate(y.at(rule.at(v)))}" for v in inside)
+    node(area.group, "path", class_="rule", d=path)
+    width = svg.width_of(rule.label, 11)
+    places = ((last, "end", -width), (first, "start", 0.0))
+    for (value, anchor, reach), above in ((place, above) for place in places for above in (-5.0, 13.0)):
+        at_x, at_y = x.at(value) + (-4 if anchor == "end" else 4), y.at(rule.at(value)) + above
+        box = (at_x + reach, at_y - 10, at_x + reach + width, at_y + 3)
+        if area.free(box):
+            words(area.group, at_x, at_y, rule.label, anchor, "tick halo")
+            area.taken.append(box)
+            return
+
+
+def _between(x: Scale) -> list[float]:
+    steps = [step / 60 for step in range(61)]
+    if x.log:
+        return [x.low * (x.high / x.low) ** step for step in steps]
+    return [x.low + (x.high - x.low) * step for step in steps]
+
+
+def _lines(area: _Area, series: Series) -> None:
+    x, y = area.x, area.y
+    if len(series.band) > 1:
+        upper = [(x.at(at), y.at(high)) for at, _, high in series.band]
+        lower = [(x.at(at), y.at(low)) for at, low, _ in reversed(series.band)]
+        path = "M" + "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b in [*upper, *lower]) + "Z"
+        node(area.group, "path", class_=f"band s{series.index % svg.COLOURS}", d=path)
+    if series.line and len(series.points) > 1:
+        svg.polyline(area.group, [(x.at(p.x), y.at(p.y)) for p in series.points], series.index)
+
+
+def _points(area: _Area, series: Series) -> None:
+    x, y = area.x, area.y
+    every = 1 if series.markers else max(1, math.ceil(len(series.points) / 12))
+    line = f"err s{series.index % svg.COLOURS}"
+    for position, point in enumerate(series.points):
+        at_x, at_y = x.at(point.x), y.at(point.y)
+        if point.y_range and point.y_range[1] > point.y_range[0]:
+            low, high = (y.at(v) for v in point.y_range)
+            node(area.group, "line", class_=line, x1=at_x, x2=at_x, y1=low, y2=high)
+            for end in (low, high):
+                node(area.group, "line", class_=line, x1=at_x - 3, x2=at_x + 3, y1=end, y2=end)
+            area.taken.append((at_x - 3, high, at_x + 3, low))
+        if point.x_range and point.x_range[1] > point.x_range[0]:
+            low, high = (x.at(v) for v in point.x_range)
+            node(area.group, "line", class_=line, x1=low, x2=high, y1=at_y, y2=at_y)
+            for end in (low, high):
+                node(area.group, "line", class_=line, x1=end, x2=end, y1=at_y - 3, y2=at_y + 3)
+            area.taken.append((low, at_y - 3, high, at_y + 3))
+        if position % every == 0 or position == len(series.points) - 1:
+            svg.mark(area.group, at_x, at_y, series.index, point.title)
+            area.taken.append((at_x - 6, at_y - 6, at_x + 6, at_y + 6))
+
+
+def _label(area: _Area, point: Point) -> None:
+    """Write a point's label where nothing else is; left out where there is no such place."""
+    at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
+    for dx, dy, anchor in (
+        *((9.0, 4.0, "start"), (0.0, -9.0, "middle"), (0.0, 18.0, "middle"), (-9.0, 4.0, "end")),
+        *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
+    ):
+        left = at_x + dx - (width / 2 if anchor == "middle" else width if anchor == "end" else 0)
+        box = (left, at_y + dy - 10, left + width, at_y + dy + 3)
+        if area.free(box):
+            words(area.group, at_x + dx, at_y + dy, point.label, anchor, "point-label halo")
+            area.taken.append(box)
+            return

@@ -1,0 +1,120 @@
+"""The report as one HTML page that needs nothing from outside and runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro import __version__
+from meltrepro.build.render import render_text
+from meltrepro.report.content import Content
+from meltrepro.report.results import State
+from meltrepro.report.sections import Section
+from meltrepro.report.tables.findings import counts
+from meltrepro.report.tables.provenance import commands
+from meltrepro.report.values import (
+    NOT_TESTABLE,
+    Absent,
+    Column,
+    Estimate,
+    Table,
+    Tags,
+    Value,
+    interval,
+    number,
+    plain,
+)
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One field as the page shows it."""
+
+    text: str
+    class_: str = ""
+    interval: str = ""
+    n: int | None = None
+    tags: tuple[str, ...] = ()
+    note: int | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One table as the page shows it."""
+
+    name: str
+    title: str
+    heads: tuple[_Cell, ...]
+    rows: tuple[tuple[_Cell, ...], ...]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    reason: str | None
+    folded: bool
+
+
+def render(content: Content, parts: tuple[Section, ...]) -> str:
+    """The whole page."""
+    states = [cell.state for cell in content.results.cells]
+    return render_text(
+        (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8"),
+        {
+            "style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
+            "title": plain(", ".join(dict.fromkeys(content.results.names.values())) or "no campaign"),
+            "version": __version__,
+            "sections": parts,
+            "tables": {table.name: _shown(table) for part in parts for table in part.tables},
+            "states": [(state, states.count(state)) for state in _STATES],
+            "verdicts": counts(content) if content.findings else {},
+            "virtual": any(cell.device.virtual for cell in content.results.cells),
+            "synthetic": any(cell.synthetic for cell in content.results.cells),
+            "commands": commands(content),
+            "not_testable": NOT_TESTABLE,
+            "plain": plain,
+        },
+        name="report page",
+        escape=True,
+    )
+
+
+def _shown(table: Table) -> _Shown:
+    reasons: dict[str, int] = {}
+    heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns)
+    rows = tuple(
+        tuple(_cell(column, value, reasons) for column, value in zip(table.columns, row, strict=True))
+        for row in table.rows
+    )
+    return _Shown(
+        *(table.name, table.title, heads, rows, tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
+        None if table.reason is None else plain(table.reason),
+        table.folded,
+    )
+
+
+def _class(column: Column) -> str:
+    return "n" if column.kind in ("number", "estimate") else "wide" if column.key in _WIDE else ""
+
+
+_WIDE = frozenset({"reason", "claim", "numbers", "meaning", "formula", "remarks", "source", "paper_flags"})
+_WORDS = {"HOLDS": "good", "FAILS": "bad", NOT_TESTABLE: "none", "measured": "good"}
+
+
+def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
+    class_ = _class(column)
+    if isinstance(value, Absent):
+        note = reasons.setdefault(value.reason, len(reasons) + 1)
+        return _Cell(plain(value.shown), f"{class_} none".strip(), note=note, title=plain(value.reason))
+    if isinstance(value, Estimate):
+        return _Cell(number(value.median), class_, interval(value), value.n)
+    if isinstance(value, Tags):
+        return _Cell("", class_, tags=tuple(map(plain, value.names)))
+    if isinstance(value, float):
+        return _Cell(number(value), class_)
+    text = "" if value is None else plain(str(value))
+    if column.kind == "digest" and len(text) in (40, 64):
+        return _Cell(text[:12], "digest", title=text)
+    words = next((name for start, name in _WORDS.items() if column.kind == "text" and text.startswith(start)), "")
+    return _Cell(text, f"{class_} {words}".strip() if column.key not in _WIDE else class_)
