@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,6 +11,7 @@ from meltrepro.report.content import Content
 from meltrepro.report.results import CellResult, Device
 from meltrepro.report.values import Column, Tags, Value
 
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*w", re.IGNORECASE)
 WHO = (
     Column("device", "device"),
     Column("framework", "framework"),
@@ -63,6 +66,12 @@ def campaign_number(content: Content, campaign: str) -> int:
     return campaign_ids(content).index(campaign) + 1
 
 
+def budget_w(mode: str) -> float:
+    """Watts in a power mode's name; infinite for one without, such as MAXN."""
+    found = _BUDGET.search(mode)
+    return float(found[1]) if found else math.inf
+
+
 def software(cell: CellResult) -> str:
     """Framework and release, and whether it used a GPU."""
     return f"{cell.framework} {cell.release}" + (" on GPU" if cell.accelerated else "")
@@ -76,10 +85,10 @@ def weights(cell: CellResult) -> str:
 def labelled(content: Content, cells: Sequence[CellResult]) -> dict[int, tuple[str, str]]:
     """By position: a name that is short and unlike the others on the same device and software, and its remarks.
 
-    Workload and campaign are named only where they differ.
+    The workload is named where it is not the usual one, the campaign where there are several.
     """
-    workloads = len({cell.workload for cell in cells}) > 1
-    names = [f"{weights(cell)} · {cell.workload}" if workloads else weights(cell) for cell in cells]
+    usual = usual_workload(content)
+    names = [weights(cell) if cell.workload == usual else f"{weights(cell)} · {cell.workload}" for cell in cells]
     seen = Counter((name, device_key(cell), software(cell)) for name, cell in zip(names, cells, strict=True))
     found = {}
     for position, (name, cell) in enumerate(zip(names, cells, strict=True)):
@@ -89,15 +98,27 @@ def labelled(content: Content, cells: Sequence[CellResult]) -> dict[int, tuple[s
     return found
 
 
-def device_key(cell: CellResult) -> tuple[bool, str, str, str]:
-    """Cells with the same key ran on the same device in the same mode; real devices come first."""
+def usual_workload(content: Content) -> str:
+    """The workload of most cells that were measured."""
+    counts = Counter(cell.workload for cell in content.measured)
+    return max(counts, key=lambda name: (counts[name], name), default="")
+
+
+def unless_named(content: Content) -> str:
+    """What a figure says of the workload that its rows do not name."""
+    return f" Workload {usual_workload(content)} where none is named."
+
+
+def device_key(cell: CellResult) -> tuple[bool, str, float, str, str]:
+    """Cells with the same key ran on the same device in the same mode; real devices and small budgets come first."""
     device = cell.device
-    return device.virtual, device.name, device.power_mode or "", device.model
+    mode = device.power_mode or ""
+    return device.virtual, device.name, budget_w(mode), mode, device.model
 
 
 def by_device(cells: Iterable[CellResult]) -> list[tuple[Device, list[CellResult]]]:
     """Cells device by device, real ones first, and by size within each."""
-    groups: dict[tuple[bool, str, str, str], list[CellResult]] = {}
+    groups: dict[tuple[bool, str, float, str, str], list[CellResult]] = {}
     for cell in cells:
         groups.setdefault(device_key(cell), []).append(cell)
     return [(found[0].device, by_size(found)) for _, found in sorted(groups.items())]
@@ -108,7 +129,7 @@ def by_size(cells: Iterable[CellResult]) -> list[CellResult]:
     listed = list(cells)
     smallest: dict[str, float] = {}
     for cell in listed:
-        size = cell.parameters or cell.model_bytes or 0
+        size = cell.parameters or cell.model_bytes or math.inf
         smallest[cell.model] = min(smallest.get(cell.model, size), size)
     return sorted(
         listed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ SUSTAINED_FROM = 12
 """Turns of a single conversation from which on a workload counts as sustained."""
 MEMORY_LIMIT = 1.15
 """How many times model file and KV cache a run may take at most."""
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*w", re.IGNORECASE)
 
 
 def repetition_speeds(cell: CellResult, phase: str) -> list[float]:
@@ -195,12 +193,6 @@ def _drift(older: CellResult, newer: CellResult, phase: str) -> Drift | None:
     if medians[0] is None or medians[1] is None or medians[0].median <= 0:
         return None
     return Drift(older, newer, phase, medians[1].median / medians[0].median, None, None, medians[0].n, medians[1].n)
-
-
-def budget_w(mode: str) -> float:
-    """Watts in a power mode's name; infinite for one without, such as MAXN."""
-    found = _BUDGET.search(mode)
-    return float(found[1]) if found else math.inf
 
 
 def prompt_tokens(cell: CellResult) -> float | None:

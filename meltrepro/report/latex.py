@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from meltrepro.report.values import NOT_TESTABLE, Absent, Column, Estimate, Table, Tags, Value, interval, number, plain
+from meltrepro.report.narrow import narrowed
+from meltrepro.report.values import (
+    NOT_TESTABLE,
+    Absent,
+    Column,
+    Estimate,
+    Table,
+    Tags,
+    Value,
+    interval,
+    number,
+    plain,
+    quantity,
+)
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -40,8 +53,10 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(char, char if char.isascii() or "À" <= char <= "ſ" else "?") for char in plain(text))
 
 
-def as_latex(table: Table) -> str:
+def as_latex(full: Table) -> str:
     """A `tabular` with its title, notes and reasons below it; needs the packages booktabs and textcomp (T1 fonts)."""
+    narrow = narrowed(full)
+    table = narrow.table
     lines = [f"% {escape(table.title)}", r"% \usepackage[T1]{fontenc} \usepackage{textcomp,booktabs}"]
     if table.reason is not None:
         return "\n".join([*lines, rf"\emph{{{escape(f'{NOT_TESTABLE}: {table.reason}')}}}", ""])
@@ -60,7 +75,9 @@ def as_latex(table: Table) -> str:
         r"\end{tabular}",
     ]
     notes = [rf"\textsuperscript{{{n}}} {escape(reason)}" for reason, n in reasons.items()]
-    lines += [rf"\par\footnotesize {note}" for note in [*notes, *map(escape, table.notes)]]
+    lines += [
+        rf"\par\footnotesize {note}" for note in [*notes, *map(escape, filter(None, (narrow.common, *table.notes)))]
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -78,6 +95,6 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> str:
     if isinstance(value, Tags):
         return escape(", ".join(value.names))
     if isinstance(value, float):
-        return escape(number(value))
+        return escape(quantity(value))
     text = "" if value is None else str(value)
     return escape(text[:12] if column.kind == "digest" and len(text) in (40, 64) else text)

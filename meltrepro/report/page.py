@@ -8,6 +8,7 @@ from pathlib import Path
 from meltrepro import __version__
 from meltrepro.build.render import render_text
 from meltrepro.report.content import Content
+from meltrepro.report.narrow import narrowed
 from meltrepro.report.results import State
 from meltrepro.report.sections import Section
 from meltrepro.report.tables.findings import counts
@@ -23,6 +24,7 @@ from meltrepro.report.values import (
     interval,
     number,
     plain,
+    quantity,
 )
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -48,6 +50,7 @@ class _Shown:
 
     name: str
     title: str
+    common: str
     heads: tuple[_Cell, ...]
     rows: tuple[tuple[_Cell, ...], ...]
     reasons: tuple[str, ...]
@@ -80,7 +83,9 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
     )
 
 
-def _shown(table: Table) -> _Shown:
+def _shown(full: Table) -> _Shown:
+    narrow = narrowed(full)
+    table = narrow.table
     reasons: dict[str, int] = {}
     heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns)
     rows = tuple(
@@ -88,7 +93,8 @@ def _shown(table: Table) -> _Shown:
         for row in table.rows
     )
     return _Shown(
-        *(table.name, table.title, heads, rows, tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
+        *(table.name, table.title, narrow.common, heads, rows),
+        *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
         None if table.reason is None else plain(table.reason),
         table.folded,
     )
@@ -106,13 +112,14 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
     class_ = _class(column)
     if isinstance(value, Absent):
         note = reasons.setdefault(value.reason, len(reasons) + 1)
-        return _Cell(plain(value.shown), f"{class_} none".strip(), note=note, title=plain(value.reason))
+        lost = "lost" if value.shown in ("failed", "invalid") else "none"
+        return _Cell(plain(value.shown), f"{class_} {lost}".strip(), note=note, title=plain(value.reason))
     if isinstance(value, Estimate):
         return _Cell(number(value.median), class_, interval(value), value.n)
     if isinstance(value, Tags):
         return _Cell("", class_, tags=tuple(map(plain, value.names)))
     if isinstance(value, float):
-        return _Cell(number(value), class_)
+        return _Cell(quantity(value), class_)
     text = "" if value is None else plain(str(value))
     if column.kind == "digest" and len(text) in (40, 64):
         return _Cell(text[:12], "digest", title=text)

@@ -62,7 +62,7 @@ def sections(content: Content) -> tuple[Section, ...]:
             "memory",
             "Memory",
             "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
-            (resource_figures.memory(content),),
+            (resource_figures.memory(content), resource_figures.memory_ratio(content)),
             (resources.memory(content),),
         ),
         Section(

@@ -104,6 +104,12 @@ def number(value: float) -> str:
     return f"{value:#.4g}".rstrip(".")
 
 
+def quantity(value: float) -> str:
+    """The same without zeros at the end, for figures that are known and not measured: `8`, `0.0768`."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
 def interval(value: Estimate) -> str:
     """`105.9–109.0`; empty where there is a single value."""
     return f"{number(value.low)}–{number(value.high)}" if value.n > 1 else ""

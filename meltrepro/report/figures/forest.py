@@ -9,8 +9,8 @@ from meltrepro.report.figures import svg
 from meltrepro.report.figures.scale import Scale, scale
 from meltrepro.report.figures.svg import Element, node, words
 
-WIDTH = 760.0
-_MOST_LABEL = 250.0
+WIDTH = 820.0
+_MOST_LABEL = 310.0
 _BAND = 13.0
 """Height that one series takes in a row."""
 
@@ -57,8 +57,8 @@ class Forest:
     """Name and unit of what is measured."""
     log: bool | None = None
     zero: bool = True
-    line: tuple[float, str] | None = None
-    """A value to compare with, and its name."""
+    lines: tuple[float, ...] = ()
+    """Values to compare with."""
     top: tuple[float, str] | None = None
     """A second unit: factor and name."""
     shared: bool = False
@@ -92,17 +92,13 @@ def _rows(panels: Sequence[Panel]) -> list[Row]:
 
 def _axis(forest: Forest, panels: Sequence[Panel], start: float, end: float) -> Scale:
     values = [v for row in _rows(panels) for mark in row.marks for v in (mark.low, mark.value, mark.high)]
-    if forest.line is not None:
-        values.append(forest.line[0])
-    return scale(values, start, end, log=forest.log, zero=forest.zero)
+    return scale([*values, *forest.lines], start, end, log=forest.log, zero=forest.zero)
 
 
 def _panel(root: Element, forest: Forest, panel: Panel, x: Scale, y: float, left: float) -> float:
     """Draw a panel from a height on; returns where it ends."""
     group = node(root, "g", class_="panel")
-    words(group, 4, y + 4, svg.shortened(panel.title, 520, 13), class_="head")
-    if panel.badge:
-        svg.badge(group, 14 + svg.width_of(svg.shortened(panel.title, 520, 13), 13), y + 4, panel.badge)
+    svg.heading(group, 4, y + 4, panel.title, panel.badge)
     top = y + (32 if forest.top else 16)
     count = len(forest.series) if forest.spread else 1
     height = max(21.0, _BAND * count + 8)
@@ -112,8 +108,7 @@ def _panel(root: Element, forest: Forest, panel: Panel, x: Scale, y: float, left
         words(group, x.at(value), bottom + 15, text, "middle", "tick")
     if forest.top:
         _second_unit(group, forest.top, x, top)
-    if forest.line is not None:
-        at = x.at(forest.line[0])
+    for at in map(x.at, forest.lines):
         node(group, "line", class_="rule", x1=at, x2=at, y1=top, y2=bottom)
     node(group, "line", class_="axis", x1=left, x2=x.end, y1=bottom, y2=bottom)
     before = ""
@@ -123,9 +118,7 @@ def _panel(root: Element, forest: Forest, panel: Panel, x: Scale, y: float, left
             node(group, "line", class_="split", x1=4, x2=x.end, y1=at, y2=at)
         before = row.group or before
         _row(group, row, x, at, height, count, left, forest.spread)
-    words(group, (left + x.end) / 2, bottom + 32, forest.axis, "middle", "label")
-    if forest.line is not None:
-        words(group, 4, bottom + 32, f"┊ {forest.line[1]}", class_="tick")
+    words(group, (left + x.end) / 2, bottom + 32, x.named(forest.axis), "middle", "label")
     return bottom + 40
 
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meltrepro.report.cells import by_device, device_title, labelled, ordered, software, weights, why_none
+from meltrepro.report.cells import (
+    budget_w,
+    by_device,
+    device_title,
+    labelled,
+    ordered,
+    software,
+    unless_named,
+    weights,
+    why_none,
+)
 from meltrepro.report.content import Content
-from meltrepro.report.derive import MEMORY_LIMIT, budget_w, memory_use
+from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
 from meltrepro.report.figures.speed import badge_of, series_name
@@ -18,11 +28,11 @@ _PHASES = (("prefill", "energy_per_prompt_token_j"), ("generation", "energy_per_
 
 
 def memory(content: Content) -> Figure:
-    """Peak memory over what must be held, and their ratio."""
+    """Peak memory over what must be held."""
     name, title = "memory", "Peak memory against size"
     caption = (
         f"Expected is the model file and the KV cache of the whole context. Dashed: exactly that, and {MEMORY_LIMIT} times as"
-        " much, which a run should not exceed."
+        " much."
     )
     found = [(cell, use) for cell in ordered(content.measured) if (use := memory_use(cell)) is not None]
     if not found:
@@ -31,54 +41,71 @@ def memory(content: Content) -> Figure:
     panels = []
     for virtual in (False, True):
         group = [(cell, use) for cell, use in found if cell.device.virtual is virtual]
-        if not group:
-            continue
-        peaks: list[scatter.Series] = []
-        ratios: list[scatter.Series] = []
-        for index, one in enumerate(series):
-            own = [(cell, use) for cell, use in group if series_name(cell) == one]
-            tips = [
-                f"{weights(cell)}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB, {number(use.ratio)}"
-                for cell, use in own
-            ]
-            peaks.append(
-                scatter.Series(
-                    index,
-                    tuple(
-                        scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, y_range=(use.low / 1e9, use.high / 1e9))
-                        for (_, use), tip in zip(own, tips, strict=True)
-                    ),
+        if group:
+            panels.append(
+                scatter.Panel(
+                    "Virtual devices" if virtual else "Real devices",
+                    "model file and KV cache, GB",
+                    "peak memory, GB",
+                    tuple(_peaks(group, index, one) for index, one in enumerate(series)),
+                    "virtual" if virtual else "",
+                    tuple(scatter.Rule(f"{slope} x", slope=slope) for slope in (1, MEMORY_LIMIT)),
+                    x_log=True,
+                    y_log=True,
+                    height=260,
                 )
             )
-            ratios.append(
-                scatter.Series(
-                    index,
-                    tuple(
-                        scatter.Point(
-                            use.expected / 1e9,
-                            use.ratio,
-                            tip,
-                            weights(cell),
-                            y_range=(use.low / use.expected, use.high / use.expected),
-                        )
-                        for (cell, use), tip in zip(own, tips, strict=True)
-                    ),
-                )
-            )
-        heading, badge = ("Virtual devices", "virtual") if virtual else ("Real devices", "")
-        axis = "model file and KV cache, GB"
-        slopes = tuple(scatter.Rule(f"{slope} x", slope=slope) for slope in (1, MEMORY_LIMIT))
-        limits = tuple(scatter.Rule(f"{limit}", constant=limit) for limit in (1, MEMORY_LIMIT))
-        panels += [
-            scatter.Panel(
-                heading, axis, "peak memory, GB", tuple(peaks), badge, slopes, x_log=None, y_log=None, height=230
-            ),
-            scatter.Panel(
-                f"{heading}: ratio", axis, "peak / expected", tuple(ratios), badge, limits, x_log=None, height=190
-            ),
-        ]
     alt = f"Peak memory over expected memory of {len(found)} cells; the figures are in the table Memory."
     return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+
+
+def _peaks(group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
+    points, named = [], set()
+    for cell, use in group:
+        if series_name(cell) == name:
+            tip = f"{weights(cell)}, {name}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB expected"
+            label = "" if cell.model in named or index else cell.model
+            named.add(cell.model)
+            around = (use.low / 1e9, use.high / 1e9)
+            points.append(scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, label, y_range=around))
+    return scatter.Series(index, tuple(points))
+
+
+def memory_ratio(content: Content) -> Figure:
+    """How many times more than expected, cell by cell."""
+    name, title = "memory-ratio", "Peak memory over model file and KV cache"
+    caption = (
+        f"Dashed: one, which is all that is needed, and {MEMORY_LIMIT}, which a run should not exceed."
+        + unless_named(content)
+    )
+    found = [cell for cell in ordered(content.measured) if memory_use(cell) is not None]
+    if not found:
+        return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
+    series = tuple(dict.fromkeys(software(cell) for cell in found))
+    panels = []
+    for device, group in by_device(found):
+        names = labelled(content, group)
+        rows: dict[tuple[str, str], tuple[str, list[forest.Mark]]] = {}
+        for position, cell in enumerate(group):
+            use = memory_use(cell)
+            if use is not None:
+                tip = f"{names[position][0]}, {software(cell)}: {number(use.ratio)}"
+                bounds = (use.low / use.expected, use.high / use.expected)
+                mark = forest.Mark(series.index(software(cell)), use.ratio, *bounds, tip)
+                rows.setdefault(names[position], (cell.model, []))[1].append(mark)
+        drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
+        panels.append(forest.Panel(device_title(device), tuple(drawn), badge_of(device)))
+    plot = forest.Forest(
+        tuple(panels),
+        series,
+        "peak memory / (model file + KV cache)",
+        False,
+        False,
+        (1.0, MEMORY_LIMIT),
+        shared=True,
+    )
+    alt = f"Ratio of peak to expected memory of {len(found)} cells; the figures are in the table Memory."
+    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
 
 
 def energy(content: Content) -> Figure:
@@ -91,6 +118,7 @@ def energy(content: Content) -> Figure:
     cells = [cell for cell in content.measured if any(metric in cell.metrics for _, metric in _PHASES)]
     if not cells:
         return Figure(name, title, caption, reason=why_none(content, "energy_per_token_j"))
+    caption += unless_named(content)
     programs = len({software(cell) for cell in cells}) > 1
     panels = []
     for device, group in by_device(cells):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meltrepro.report.values import number
 
-_LOG_FROM = 40.0
+_LOG_FROM = 15.0
 """Ratio of the largest to the smallest value from which on an axis is logarithmic."""
 
 
@@ -29,6 +29,10 @@ class Scale:
 
     def _in(self, value: float) -> float:
         return math.log10(value) if self.log else value
+
+    def named(self, name: str) -> str:
+        """The name of the axis, with what a reader would take wrongly otherwise."""
+        return f"{name} (logarithmic)" if self.log else name
 
     def ticks(self, most: int = 7) -> list[tuple[float, str]]:
         """Round values within the range, with their names."""

@@ -10,8 +10,10 @@ from meltrepro.report.figures import svg
 from meltrepro.report.figures.scale import Scale, scale
 from meltrepro.report.figures.svg import Element, coordinate, node, words
 
-WIDTH = 760.0
+WIDTH = 820.0
 _LEFT, _RIGHT = 66.0, 20.0
+_LABEL_ROOM = 30.0
+"""Height above and below the points of a panel with labels."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -85,20 +87,18 @@ class Scatter:
 
 @dataclass
 class _Area:
-    """A panel while it is being drawn."""
+    """A panel while it is being drawn, with the places that are taken."""
 
     group: Element
     x: Scale
     y: Scale
+    top: float
+    bottom: float
     taken: list[Box] = field(default_factory=list)
 
     def free(self, box: Box) -> bool:
-        inside = (
-            box[0] >= self.x.start and box[2] <= self.x.end + 14 and box[1] >= self.y.end - 2 and box[3] <= self.y.start
-        )
-        return inside and not any(
-            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in self.taken
-        )
+        inside = (*(box[0] >= self.x.start, box[2] <= self.x.end + 14, box[1] >= self.top - 2, box[3] <= self.bottom),)
+        return all(inside) and not any(_overlap(box, other) for other in self.taken)
 
 
 def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
@@ -117,16 +117,14 @@ def _panel(root: Element, panel: Panel, y: float) -> float:
     group = node(root, "g", class_="panel")
     top = y
     if panel.title or panel.badge:
-        shown = svg.shortened(panel.title, 560, 13)
-        words(group, 4, y + 4, shown, class_="head")
-        if panel.badge:
-            svg.badge(group, 14 + svg.width_of(shown, 13), y + 4, panel.badge)
+        svg.heading(group, 4, y + 4, panel.title, panel.badge)
         top = y + 16
     bottom = top + panel.height
     points = [point for series in panel.series for point in series.points]
     x = scale(_xs(panel, points), _LEFT, WIDTH - _RIGHT, log=panel.x_log, zero=panel.x_zero)
-    y_scale = scale(_ys(panel, points, x), bottom, top, log=panel.y_log, zero=panel.y_zero)
-    area = _Area(group, x, y_scale)
+    room = _LABEL_ROOM if any(point.label for point in points) and not panel.y_log else 0.0
+    y_scale = scale(_ys(panel, points), bottom - room, top + room, log=panel.y_log, zero=panel.y_zero)
+    area = _Area(group, x, y_scale, top, bottom)
     _axes(area, panel, top, bottom)
     for rule in panel.rules:
         _rule(area, rule)
@@ -134,6 +132,9 @@ def _panel(root: Element, panel: Panel, y: float) -> float:
         _lines(area, series)
     for series in panel.series:
         _points(area, series)
+    for rule in panel.rules:
+        _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
+    area.taken += [box for rule in panel.rules for box in _along(area, rule)]
     for series in panel.series:
         for point in series.points:
             if point.label:
@@ -145,7 +146,7 @@ def _xs(panel: Panel, points: Iterable[Point]) -> list[float]:
     return [v for point in points for v in (point.x, *(point.x_range or ()))] + [x for x, _ in panel.names]
 
 
-def _ys(panel: Panel, points: Iterable[Point], x: Scale) -> list[float]:
+def _ys(panel: Panel, points: Iterable[Point]) -> list[float]:
     values = [v for point in points for v in (point.y, *(point.y_range or ()))]
     values += [v for series in panel.series for _, *both in series.band for v in both]
     return values + [rule.constant for rule in panel.rules if rule.constant is not None]
@@ -163,29 +164,56 @@ def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
         words(group, x.start - 6, at + 4, text, "end", "tick")
     node(group, "line", class_="axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
     node(group, "line", class_="axis", x1=x.start, x2=x.start, y1=top, y2=bottom)
-    words(group, (x.start + x.end) / 2, bottom + 32, panel.x_axis, "middle", "label")
+    words(
+        group,
+        (x.start + x.end) / 2,
+        bottom + 32,
+        panel.x_axis if panel.names else x.named(panel.x_axis),
+        "middle",
+        "label",
+    )
     middle = (top + bottom) / 2
-    turned = words(group, 13, middle, panel.y_axis, "middle", "label")
+    turned = words(group, 13, middle, y.named(panel.y_axis), "middle", "label")
     turned.set("transform", f"rotate(-90 13 {coordinate(middle)})")
 
 
 def _rule(area: _Area, rule: Rule) -> None:
+    points = _path(area, rule)
+    if len(points) > 1:
+        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        node(area.group, "path", class_="rule", d=path)
+
+
+def _path(area: _Area, rule: Rule) -> list[tuple[float, float]]:
+    """Where a rule runs within the panel."""
     x, y = area.x, area.y
-    inside = [value for value in _between(x) if y.low <= rule.at(value) <= y.high]
-    if len(inside) < 2:
+    return [(x.at(v), y.at(rule.at(v))) for v in _between(x) if y.low <= rule.at(v) <= y.high]
+
+
+def _along(area: _Area, rule: Rule) -> list[Box]:
+    """Small boxes along a rule, for labels to keep away from."""
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in _path(area, rule)]
+
+
+def _rule_label(area: _Area, rule: Rule, others: list[Box]) -> None:
+    """Name a rule at one of its ends, away from points and other rules; left out where there is no room."""
+    points = _path(area, rule)
+    if len(points) < 2:
         return
-    first, last = inside[0], inside[-1]
-    path = "M" + "L".join(f"{coordinate(x.at(v))} {coordinate(y.at(rule.at(v)))}" for v in inside)
-    node(area.group, "path", class_="rule", d=path)
+    first, last = points[0], points[-1]
     width = svg.width_of(rule.label, 11)
     places = ((last, "end", -width), (first, "start", 0.0))
-    for (value, anchor, reach), above in ((place, above) for place in places for above in (-5.0, 13.0)):
-        at_x, at_y = x.at(value) + (-4 if anchor == "end" else 4), y.at(rule.at(value)) + above
+    for ((x, y), anchor, reach), above in ((place, above) for place in places for above in (-6.0, 15.0)):
+        at_x, at_y = x + (-4 if anchor == "end" else 4), y + above
         box = (at_x + reach, at_y - 10, at_x + reach + width, at_y + 3)
-        if area.free(box):
+        if area.free(box) and not any(_overlap(box, other) for other in others):
             words(area.group, at_x, at_y, rule.label, anchor, "tick halo")
             area.taken.append(box)
             return
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _between(x: Scale) -> list[float]:
@@ -232,8 +260,10 @@ def _points(area: _Area, series: Series) -> None:
 def _label(area: _Area, point: Point) -> None:
     """Write a point's label where nothing else is; left out where there is no such place."""
     at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
+    high, low = (area.y.at(v) - at_y for v in reversed(point.y_range or (point.y, point.y)))
     for dx, dy, anchor in (
-        *((9.0, 4.0, "start"), (0.0, -9.0, "middle"), (0.0, 18.0, "middle"), (-9.0, 4.0, "end")),
+        *((0.0, high - 8, "middle"), (0.0, low + 16, "middle"), (9.0, 4.0, "start"), (-9.0, 4.0, "end")),
+        *((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle")),
         *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
     ):
         left = at_x + dx - (width / 2 if anchor == "middle" else width if anchor == "end" else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meltrepro.report.cells import by_device, device_title, labelled, ordered, software, weights, why_none
+from meltrepro.report.cells import by_device, device_title, labelled, ordered, software, unless_named, weights, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
@@ -22,12 +22,13 @@ def throughput(content: Content, phase: str) -> Figure:
     title = "Speed of writing answers (generation)" if phase == "generation" else "Speed of reading prompts (prefill)"
     caption = (
         "Median over repetitions; the line is its 95 % interval, or the smallest and the largest of fewer than five"
-        " repetitions. Every device has its own axis."
+        " repetitions. Every device has its own axis, logarithmic where its figures are far apart."
     )
     cells = [cell for cell in content.measured if metric in cell.metrics]
     if not cells:
         return Figure(name, title, caption, reason=why_none(content, metric))
     series = tuple(dict.fromkeys(software(cell) for cell in ordered(cells)))
+    caption += unless_named(content)
     panels = rows_by_device(content, cells, metric, "tokens/s", series)
     plot = forest.Forest(panels, series, "tokens per second")
     alt = f"{title}, tokens per second, for {len(cells)} cells on {len(panels)} devices; the figures are in the table Throughput."
@@ -62,7 +63,7 @@ def phases(content: Content) -> Figure:
     """Prefill over generation, both logarithmic, with lines of equal ratio."""
     name, title = "phases", "Prefill against generation"
     caption = (
-        "Both axes are logarithmic; on a dashed line, reading is so many times faster than writing. Real and virtual devices"
+        "On a dashed line, reading is so many times faster than writing. Real and virtual devices"
         " have panels of their own."
     )
     cells = [cell for cell in content.measured if {"prefill_tps", "generation_tps"} <= set(cell.metrics)]
@@ -82,7 +83,7 @@ def phases(content: Content) -> Figure:
                     "generation, tokens per second",
                     "prefill, tokens per second",
                     tuple(
-                        scatter.Series(i, tuple(_phase_point(cell) for cell in group if series_name(cell) == one))
+                        scatter.Series(i, _phase_points([cell for cell in group if series_name(cell) == one]))
                         for i, one in enumerate(series)
                     ),
                     badge="virtual" if virtual else "",
@@ -102,10 +103,23 @@ def series_name(cell: CellResult) -> str:
     return f"{device_title(cell.device)}{virtual}, {software(cell)}"
 
 
-def _phase_point(cell: CellResult) -> scatter.Point:
+def _phase_points(cells: Sequence[CellResult]) -> tuple[scatter.Point, ...]:
+    """Points of one series; of each model, the fastest is named."""
+    fastest: dict[str, CellResult] = {}
+    for cell in cells:
+        if _speed(cell) > _speed(fastest.get(cell.model, cell)) or cell.model not in fastest:
+            fastest[cell.model] = cell
+    return tuple(_phase_point(cell, cell.model if fastest[cell.model] is cell else "") for cell in cells)
+
+
+def _speed(cell: CellResult) -> float:
+    return cell.metrics["generation_tps"].median
+
+
+def _phase_point(cell: CellResult, label: str) -> scatter.Point:
     x, y = cell.metrics["generation_tps"], cell.metrics["prefill_tps"]
     tip = f"{weights(cell)}, {series_name(cell)}: prefill {number(y.median)}, generation {number(x.median)} tokens/s"
-    return scatter.Point(x.median, y.median, tip, weights(cell), (x.low, x.high), (y.low, y.high))
+    return scatter.Point(x.median, y.median, tip, label, (x.low, x.high), (y.low, y.high))
 
 
 def sustained_curves(content: Content) -> Figure:
@@ -166,26 +180,26 @@ def drift(content: Content) -> Figure:
     name, title = "drift", "Drift: newer releases over the oldest, all else equal"
     caption = (
         "Above one, the newer release is faster. The line is the 95 % interval of the ratio; without one, a side has a"
-        " single repetition. The axis is logarithmic."
+        " single repetition."
     )
     pairs = drifts(content)
     if not pairs:
         reason = f"no model was measured with two releases of one framework on one device; {why_none(content)}"
         return Figure(name, title, caption, reason=reason)
     series = tuple(phase for phase in ("prefill", "generation") if any(pair.phase == phase for pair in pairs))
+    caption += unless_named(content)
     panels = []
     for device, group in by_device({id(pair.newer): pair.newer for pair in pairs}.values()):
         names = labelled(content, group)
-        rows = []
+        versus: dict[str, list[forest.Row]] = {}
         for position, cell in enumerate(group):
             own = [pair for pair in pairs if pair.newer is cell]
-            label = f"{names[position][0]}, {own[0].newer.release} / {own[0].older.release}"
             marks = tuple(_drift_mark(pair, series.index(pair.phase)) for pair in own)
-            rows.append(forest.Row(label, marks, names[position][1], cell.model))
-        panels.append(forest.Panel(device_title(device), tuple(rows), badge_of(device)))
-    plot = forest.Forest(
-        tuple(panels), series, "newer / older", log=True, zero=False, line=(1.0, "no change"), shared=True
-    )
+            row = forest.Row(names[position][0], marks, names[position][1], cell.model)
+            versus.setdefault(f"{software(cell)} over {own[0].older.release}", []).append(row)
+        for which, rows in versus.items():
+            panels.append(forest.Panel(f"{device_title(device)}: {which}", tuple(rows), badge_of(device)))
+    plot = forest.Forest(tuple(panels), series, "newer / older", log=True, zero=False, lines=(1.0,), shared=True)
     alt = f"Ratios of {len(pairs)} speeds between releases; the figures are in the table Drift between releases."
     return Figure(name, title, caption, forest.draw(name, title, alt, plot))
 

@@ -15,6 +15,8 @@ Element = ElementTree.Element
 FONT = 12.0
 """Size of text in the units of the drawing; page and drawing have the same unit where there is room."""
 MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
+_HEAD = 14.5
+"""Size that bold text of 13 seems to have."""
 COLOURS = 7
 """How many colours the style sheet has."""
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 2", "1 2", "10 4")
@@ -50,6 +52,14 @@ def width_of(text: str, size: float = FONT) -> float:
         for c in plain(text)
     )
     return size * sum(widths)
+
+
+def heading(parent: Element, x: float, y: float, title: str, remark: str) -> None:
+    """The title of a panel, and a remark in a frame behind it."""
+    shown = shortened(title, 560, _HEAD)
+    words(parent, x, y, shown, class_="head")
+    if remark:
+        badge(parent, x + width_of(shown, _HEAD) + 10, y, remark)
 
 
 def shortened(text: str, room: float, size: float = FONT) -> str:

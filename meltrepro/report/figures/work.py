@@ -89,8 +89,8 @@ def accuracy(content: Content) -> Figure:
                     axis,
                     drawn,
                     badge_of(group[0].device),
-                    x_log=None,
-                    height=210,
+                    x_log=True,
+                    height=260,
                 )
             )
     alt = f"Scores of {len(cells)} cells on {len(tasks)} tasks over the size of the model; the figures are in the table Accuracy."
