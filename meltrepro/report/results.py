@@ -33,6 +33,8 @@ class Device:
     """Of a Jetson, by name."""
     battery_mah: float | None = None
     """Capacity of the battery, where the device says it."""
+    id: str = ""
+    """What tells it from every other device, whatever manifests call it; empty where records do not say."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class CellResult:
     temperatures: tuple[tuple[float, float], ...] = ()
     """Of the first repetition: seconds since its first turn, hottest sensor in degrees Celsius."""
     scores: tuple[Score, ...] = ()
+    cause: str | None = None
+    """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
+    requantized_from: str | None = None
+    """Quantization of the file that the weights were made from, where that was quantized already."""
 
     @property
     def bits_per_weight(self) -> float | None:

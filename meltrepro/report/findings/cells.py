@@ -1,0 +1,95 @@
+"""Which cells of a table can be set beside each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import TypeVar
+
+from meltrepro.report.results import CellResult
+
+SPEED, PREFILL, ENERGY = "generation_tps", "prefill_tps", "energy_per_token_j"
+PHONES = frozenset({"android", "ios"})
+BOARDS = frozenset({"jetson"})
+SEVEN_BILLION = 6.5e9
+"""Parameters from which on a model counts as one of 7 billion."""
+FULL_BITS = 16.0
+_BITS = re.compile(r"i?q(\d)")
+_FULL = re.compile(r"(?:b?f|q0f)(16|32)")
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
+
+
+def measured(cells: Iterable[CellResult], *metrics: str) -> list[CellResult]:
+    """The cells that have all of these metrics and are believed; of repeated ones the last."""
+    found: dict[Hashable, CellResult] = {}
+    for cell in cells:
+        if cell.state == "measured" and all(name in cell.metrics for name in metrics):
+            key = (stack(cell), cell.model, cell.quantization, cell.workload)
+            found.pop(key, None)
+            found[key] = cell
+    return list(found.values())
+
+
+def device(cell: CellResult) -> Hashable:
+    """What tells devices apart, whatever manifests call them."""
+    return cell.device.id or (cell.device.kind, cell.device.name, cell.device.model)
+
+
+def stack(cell: CellResult) -> Hashable:
+    """Device, power mode, framework, release and whether a GPU was used: all that is not the model's."""
+    return (device(cell), cell.device.power_mode, cell.framework, cell.release, cell.accelerated)
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> Mapping[_K, Sequence[_T]]:
+    """Items by a key, in order."""
+    found: dict[_K, list[_T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def middle(cell: CellResult, metric: str) -> float:
+    """Median of a metric that the cell has."""
+    return cell.metrics[metric].median
+
+
+def models(cells: Iterable[CellResult]) -> set[str]:
+    return {cell.model for cell in cells}
+
+
+def bits(quantization: str) -> int | None:
+    """Nominal bits of a weight by the name of a quantization: 4 for `q4_0`, 16 for `f16`; `None` where it tells none."""
+    full = _FULL.fullmatch(quantization)
+    if full is not None:
+        return int(full[1])
+    named = _BITS.match(quantization)
+    return int(named[1]) if named is not None and named[1] != "0" else None
+
+
+def scheme(quantization: str) -> str:
+    """What a quantization's name says besides its bits: `_K` of `q4_K`."""
+    return _BITS.sub("", quantization, count=1)
+
+
+def unquantised(cell: CellResult) -> bool:
+    """Whether the weights are as they were trained, or at least in 16 bits."""
+    known = bits(cell.quantization)
+    return known is not None and known >= FULL_BITS
+
+
+def middle_of(values: Sequence[float]) -> float:
+    return float(median(values))
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """`a, b and 3 more`."""
+    found = list(dict.fromkeys(names))
+    shown = ", ".join(found[:most])
+    return f"{shown} and {len(found) - most} more" if len(found) > most else shown
+
+
+def of(count: int, total: int, what: str) -> str:
+    """`2 of 3 cells`."""
+    return f"{count} of {total} {what}{'' if total == 1 else 's'}"

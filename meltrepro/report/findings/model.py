@@ -1,0 +1,156 @@
+"""What a finding is: a claim, a rule that decides it, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from meltrepro.report.results import CellResult
+
+
+class Verdict(StrEnum):
+    """What data say of a claim. A claim that fails is a result and no error."""
+
+    holds = "HOLDS"
+    fails = "FAILS"
+    not_testable = "NOT TESTABLE HERE"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its unit; `1` for counts and ratios."""
+
+    value: float
+    unit: str = "1"
+
+    def __str__(self) -> str:
+        shown = f"{self.value:.0f}" if float(self.value).is_integer() and abs(self.value) < 1e6 else f"{self.value:.4g}"
+        return shown if self.unit == "1" else f"{shown} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A figure of the paper that was recovered, or that follows from such figures."""
+
+    name: str
+    quantity: Quantity
+    source: str
+    secondhand: bool = False
+    """Only quoted by others: a rough range, and no target."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a rule made of some cells."""
+
+    held: bool | None
+    """`None` where the data cannot tell."""
+    reason: str
+    """Why, in one sentence; where `held` is `None`, what is missing."""
+    numbers: Mapping[str, Quantity] = field(default_factory=dict)
+    evidence: tuple[CellResult, ...] = ()
+    """The cells that it rests on."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know besides."""
+
+
+PROPOSED = "proposed by this project before anything was measured; the paper's text was not available"
+
+Rule = Callable[[Sequence[CellResult]], Decision]
+
+
+def nothing() -> tuple[Reference, ...]:
+    """Of a claim whose figures were not recovered."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One claim of the paper and how it is decided."""
+
+    id: str
+    """`F1` to `F22`."""
+    claim: str
+    threshold: str
+    """When it holds."""
+    needs: str
+    """The least data that decide it."""
+    decide: Rule
+    """Of cells of one kind of device, real or virtual."""
+    direct: bool = True
+    """Whether the claim follows the paper's abstract or artifact closely; else it is implied by what its scripts measure."""
+    synthetic: bool = True
+    """Whether made-up weights may be used: for speed and memory, never for accuracy."""
+    reference: Callable[[], tuple[Reference, ...]] = nothing
+    source: str = PROPOSED
+    """Where the threshold comes from."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A cell that a finding rests on."""
+
+    campaign: str
+    cell: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim decided."""
+
+    id: str
+    claim: str
+    verdict: Verdict
+    reason: str
+    """Why; of what is not testable, what is missing."""
+    numbers: Mapping[str, Quantity]
+    evidence: tuple[Evidence, ...]
+    notes: tuple[str, ...]
+    virtual: bool
+    """Decided by virtual devices, whose numbers say nothing of real ones."""
+    synthetic: bool
+    """Rests on made-up weights, also in part."""
+    threshold: str
+    threshold_source: str
+    reference: tuple[Reference, ...]
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict is not Verdict.not_testable
+
+    @property
+    def marks(self) -> str:
+        """`virtual, synthetic`, as far as they apply."""
+        return ", ".join(name for name in ("virtual", "synthetic") if getattr(self, name))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "claim": self.claim,
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+            "virtual": self.virtual,
+            "synthetic": self.synthetic,
+            "numbers": {name: {"value": q.value, "unit": q.unit} for name, q in self.numbers.items()},
+            "notes": list(self.notes),
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "reference": [
+                {
+                    "name": one.name,
+                    "value": one.quantity.value,
+                    "unit": one.quantity.unit,
+                    "source": one.source,
+                    "secondhand": one.secondhand,
+                }
+                for one in self.reference
+            ],
+            "evidence": [{"campaign": one.campaign, "cell": one.cell} for one in self.evidence],
+        }
+
+
+def missing(reason: str, numbers: Mapping[str, Quantity] | None = None, *cells: CellResult) -> Decision:
+    """The data cannot tell, and why."""
+    return Decision(None, reason, numbers or {}, cells)
