@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("sync", "Log records to MLflow that are not there yet."),
         _command("ui", "Start the MLflow UI on a free local port."),
         _command("compare", "Compare campaigns metric by metric."),
+        _command("report", "Make a page with tables and figures from records."),
         _command("trace", "Write trials as Perfetto traces."),
         _command("replay", "Repeat a campaign; say whether it reproduces."),
         _command("bundle", "Pack, verify and import campaigns as one file.", "app"),

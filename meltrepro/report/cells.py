@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from meltrepro.report.content import Content
+from meltrepro.report.keys import DeviceKey, device_key
 from meltrepro.report.results import CellResult, Device
 from meltrepro.report.values import Column, Tags, Value
 
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*w", re.IGNORECASE)
+_REMARKS = ("synthetic", "invalid")
+"""Tags that a row of a figure carries; its panel says whether a device is virtual."""
 WHO = (
     Column("device", "device"),
     Column("framework", "framework"),
@@ -28,7 +29,7 @@ WHO = (
 def who(content: Content, cell: CellResult) -> tuple[Value, ...]:
     """The values of `WHO`."""
     return (
-        device_title(cell.device),
+        content.title(cell.device),
         cell.framework,
         cell.release,
         cell.model,
@@ -50,11 +51,6 @@ def tags(cell: CellResult) -> tuple[str, ...]:
     return tuple(name for name, holds in found if holds)
 
 
-def device_title(device: Device) -> str:
-    """Its name, and the power mode that it was in."""
-    return f"{device.name} [{device.power_mode}]" if device.power_mode else device.name
-
-
 def campaign_ids(content: Content) -> tuple[str, ...]:
     """Ids of all campaigns, in the order in which they were given."""
     named = [provenance.campaign for provenance in content.provenance] or list(content.results.names)
@@ -64,12 +60,6 @@ def campaign_ids(content: Content) -> tuple[str, ...]:
 def campaign_number(content: Content, campaign: str) -> int:
     """What a campaign is called in tables, from 1."""
     return campaign_ids(content).index(campaign) + 1
-
-
-def budget_w(mode: str) -> float:
-    """Watts in a power mode's name; infinite for one without, such as MAXN."""
-    found = _BUDGET.search(mode)
-    return float(found[1]) if found else math.inf
 
 
 def software(cell: CellResult) -> str:
@@ -89,12 +79,12 @@ def labelled(content: Content, cells: Sequence[CellResult]) -> dict[int, tuple[s
     """
     usual = usual_workload(content)
     names = [weights(cell) if cell.workload == usual else f"{weights(cell)} · {cell.workload}" for cell in cells]
-    seen = Counter((name, device_key(cell), software(cell)) for name, cell in zip(names, cells, strict=True))
+    seen = Counter((name, device_key(cell.device), software(cell)) for name, cell in zip(names, cells, strict=True))
     found = {}
     for position, (name, cell) in enumerate(zip(names, cells, strict=True)):
-        if seen[name, device_key(cell), software(cell)] > 1:
+        if seen[name, device_key(cell.device), software(cell)] > 1:
             name = f"{name} · campaign {campaign_number(content, cell.campaign)}"
-        found[position] = (name, "synthetic" if cell.synthetic else "")
+        found[position] = (name, ", ".join(tag for tag in tags(cell) if tag in _REMARKS))
     return found
 
 
@@ -109,18 +99,11 @@ def unless_named(content: Content) -> str:
     return f" Workload {usual_workload(content)} where none is named."
 
 
-def device_key(cell: CellResult) -> tuple[bool, str, float, str, str]:
-    """Cells with the same key ran on the same device in the same mode; real devices and small budgets come first."""
-    device = cell.device
-    mode = device.power_mode or ""
-    return device.virtual, device.name, budget_w(mode), mode, device.model
-
-
 def by_device(cells: Iterable[CellResult]) -> list[tuple[Device, list[CellResult]]]:
     """Cells device by device, real ones first, and by size within each."""
-    groups: dict[tuple[bool, str, float, str, str], list[CellResult]] = {}
+    groups: dict[DeviceKey, list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault(device_key(cell), []).append(cell)
+        groups.setdefault(device_key(cell.device), []).append(cell)
     return [(found[0].device, by_size(found)) for _, found in sorted(groups.items())]
 
 
@@ -160,9 +143,7 @@ def why_none(content: Content, metric: str | None = None, wanted: Callable[[Cell
         reasons = Counter(cell.unavailable[metric] for cell in cells if metric in cell.unavailable)
         if reasons:
             return "; ".join(_counted(reason, n, len(cells)) for reason, n in sorted(reasons.items()))
-    states = Counter(
-        f"{cell.state}: {cell.reason or 'no reason given'}" for cell in cells if cell.state in ("failed", "skipped")
-    )
+    states = Counter(f"{cell.state}: {cell.reason or 'no reason given'}" for cell in cells if cell.state != "measured")
     if sum(states.values()) == len(cells):
         return "; ".join(_counted(reason, n, len(cells)) for reason, n in sorted(states.items()))
     return "no cell of this report measured it"

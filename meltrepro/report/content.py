@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
-from meltrepro.report.results import CellResult, Results
-
-
-class FindingRow(Protocol):
-    """One claim of the paper and what these results say of it."""
-
-    @property
-    def id(self) -> str:
-        """`F1`."""
-
-    @property
-    def claim(self) -> str:
-        """In plain words."""
-
-    @property
-    def verdict(self) -> str:
-        """`HOLDS`, `FAILS` or `NOT TESTABLE HERE`."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is not testable, or what the verdict rests on."""
-
-    @property
-    def numbers(self) -> Mapping[str, float | int | str]:
-        """The figures behind the verdict, by name."""
+from meltrepro.report.findings.model import Finding
+from meltrepro.report.keys import DeviceKey, device_key
+from meltrepro.report.results import CellResult, Device, Results
 
 
 @dataclass(frozen=True)
@@ -92,7 +71,7 @@ class Content:
     """Everything that a report shows."""
 
     results: Results
-    findings: Sequence[FindingRow] = ()
+    findings: Sequence[Finding] = ()
     references: Sequence[Reference] = ()
     provenance: Sequence[Provenance] = ()
 
@@ -100,3 +79,23 @@ class Content:
     def measured(self) -> tuple[CellResult, ...]:
         """The cells with figures that are believed."""
         return tuple(cell for cell in self.results.cells if cell.metrics or cell.scores)
+
+    def title(self, device: Device) -> str:
+        """The name of a device with its power mode, and with its hardware or a number where the name alone is not unique."""
+        return self._titles[device_key(device)]
+
+    @cached_property
+    def _titles(self) -> Mapping[DeviceKey, str]:
+        devices = {device_key(cell.device): cell.device for cell in self.results.cells}
+        names = {key: one.name + (f" [{one.power_mode}]" if one.power_mode else "") for key, one in devices.items()}
+        longer = {key: f"{name} ({devices[key].model})" for key, name in names.items()}
+        number = Counter[str]()
+        found = {}
+        for key, name in sorted(names.items()):
+            if list(names.values()).count(name) > 1:
+                name = longer[key]
+                number[name] += 1
+                if list(longer.values()).count(name) > 1:
+                    name += f" #{number[name]}"
+            found[key] = name
+        return found

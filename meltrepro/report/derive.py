@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from meltrepro.report.content import Content
+from meltrepro.report.keys import device_key
 from meltrepro.report.results import CellResult, TurnResult
 
 SUSTAINED_FROM = 12
@@ -173,9 +174,8 @@ def drifts(content: Content) -> list[Drift]:
 
 
 def _sameness(cell: CellResult) -> tuple[object, ...]:
-    device = cell.device
     return (
-        *(device.name, device.model, device.virtual, device.power_mode, cell.framework, cell.model),
+        *(device_key(cell.device), cell.framework, cell.model),
         *(cell.quantization, cell.workload, cell.accelerated, cell.synthetic),
     )
 

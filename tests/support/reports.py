@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from meltrepro.measure.operators import Breakdown, Share
 from meltrepro.measure.traces import OperatorPhase
 from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
+from meltrepro.report.findings.model import Finding, Quantity, Verdict
 from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
 from meltrepro.stats.summary import Summary, summarize
 
@@ -24,17 +25,6 @@ HOSTILE = "</script><img src=x onerror=alert(1)>'\"&{{ 7*7 }}\\input{/etc/passwd
 
 _QUANTIZATIONS = {"q3_K": 3.91, "q4_0": 4.55, "q4_K": 4.83, "q5_K": 5.68, "q8_0": 8.5, "f16": 16.0}
 _SPEED = {"q3_K": 0.93, "q4_0": 1.0, "q4_K": 0.96, "q5_K": 0.86, "q8_0": 0.62, "f16": 0.34}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A row of findings."""
-
-    id: str
-    claim: str
-    verdict: str
-    reason: str | None = None
-    numbers: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 def spread(middle: float, n: int = 5, relative: float = 0.02) -> Summary:
@@ -266,22 +256,15 @@ def paper_references() -> tuple[Reference, ...]:
 
 def findings() -> tuple[Finding, ...]:
     """One of each verdict."""
+
+    def one(id: str, claim: str, verdict: Verdict, reason: str, numbers: Mapping[str, float]) -> Finding:
+        shown = {name: Quantity(value) for name, value in numbers.items()}
+        return Finding(id, claim, verdict, reason, shown, (), (), id == "F2", id == "F1", "a ratio above 3", "here", ())
+
     return (
-        Finding(
-            "F1",
-            "Generation is bound by memory.",
-            "HOLDS",
-            "1/tps grows with the bytes of the weights",
-            {"r_squared": 0.983, "models": 4},
-        ),
-        Finding(
-            "F2",
-            "Prefill is much faster than generation.",
-            "FAILS",
-            "a ratio below 3 in two cells",
-            {"least_ratio": 2.1},
-        ),
-        Finding("F13", "Continuous use is impractical.", "NOT TESTABLE HERE", "no device here has a battery"),
+        one("F1", "Generation is bound by memory.", Verdict.holds, "1/tps grows with the bytes", {"r_squared": 0.983}),
+        one("F2", "Prefill is much faster than generation.", Verdict.fails, "below 3 in two cells", {"least": 2.1}),
+        one("F13", "Continuous use is impractical.", Verdict.not_testable, "no device here has a battery", {}),
     )
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meltrepro.report.cells import (
-    budget_w,
     by_device,
-    device_title,
     labelled,
     ordered,
     software,
@@ -20,6 +18,7 @@ from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
 from meltrepro.report.figures.speed import badge_of, series_name
+from meltrepro.report.keys import budget_w
 from meltrepro.report.results import CellResult
 from meltrepro.report.tables.resources import J_PER_MWH, is_board, power_modes
 from meltrepro.report.values import number
@@ -37,7 +36,7 @@ def memory(content: Content) -> Figure:
     found = [(cell, use) for cell in ordered(content.measured) if (use := memory_use(cell)) is not None]
     if not found:
         return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
-    series = tuple(dict.fromkeys(series_name(cell) for cell, _ in found))
+    series = tuple(dict.fromkeys(series_name(content, cell) for cell, _ in found))
     panels = []
     for virtual in (False, True):
         group = [(cell, use) for cell, use in found if cell.device.virtual is virtual]
@@ -47,11 +46,12 @@ def memory(content: Content) -> Figure:
                     "Virtual devices" if virtual else "Real devices",
                     "model file and KV cache, GB",
                     "peak memory, GB",
-                    tuple(_peaks(group, index, one) for index, one in enumerate(series)),
+                    tuple(_peaks(content, group, index, one) for index, one in enumerate(series)),
                     "virtual" if virtual else "",
                     tuple(scatter.Rule(f"{slope} x", slope=slope) for slope in (1, MEMORY_LIMIT)),
                     x_log=True,
                     y_log=True,
+                    once=True,
                     height=260,
                 )
             )
@@ -59,15 +59,13 @@ def memory(content: Content) -> Figure:
     return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
 
 
-def _peaks(group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
-    points, named = [], set()
+def _peaks(content: Content, group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
+    points = []
     for cell, use in group:
-        if series_name(cell) == name:
+        if series_name(content, cell) == name:
             tip = f"{weights(cell)}, {name}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB expected"
-            label = "" if cell.model in named or index else cell.model
-            named.add(cell.model)
             around = (use.low / 1e9, use.high / 1e9)
-            points.append(scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, label, y_range=around))
+            points.append(scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=around))
     return scatter.Series(index, tuple(points))
 
 
@@ -94,7 +92,7 @@ def memory_ratio(content: Content) -> Figure:
                 mark = forest.Mark(series.index(software(cell)), use.ratio, *bounds, tip)
                 rows.setdefault(names[position], (cell.model, []))[1].append(mark)
         drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
-        panels.append(forest.Panel(device_title(device), tuple(drawn), badge_of(device)))
+        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
     plot = forest.Forest(
         tuple(panels),
         series,
@@ -132,7 +130,7 @@ def energy(content: Content) -> Figure:
                 if (s := cell.metrics.get(metric)) is not None
             )
             rows.append(forest.Row(label, marks, names[position][1], cell.model))
-        panels.append(forest.Panel(device_title(device), tuple(rows), badge_of(device)))
+        panels.append(forest.Panel(content.title(device), tuple(rows), badge_of(device)))
     plot = forest.Forest(
         tuple(panels), tuple(phase for phase, _ in _PHASES), "joules per token", top=(1 / J_PER_MWH, "mWh")
     )

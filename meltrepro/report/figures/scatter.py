@@ -12,6 +12,8 @@ from meltrepro.report.figures.svg import Element, coordinate, node, words
 
 WIDTH = 820.0
 _LEFT, _RIGHT = 66.0, 20.0
+_TALL = 24.0
+"""Height of an interval from which on labels stand above or below it."""
 _LABEL_ROOM = 30.0
 """Height above and below the points of a panel with labels."""
 Box = tuple[float, float, float, float]
@@ -71,6 +73,8 @@ class Panel:
     x_zero: bool = False
     y_zero: bool = False
     height: float = 250.0
+    once: bool = False
+    """Whether the same label is written only once for a series: at the first of its points where there is room."""
     names: tuple[tuple[float, str], ...] = ()
     """Ticks of the x axis where its values are not numbers but names."""
 
@@ -114,7 +118,7 @@ def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
 
 
 def _panel(root: Element, panel: Panel, y: float) -> float:
-    group = node(root, "g", class_="panel")
+    group = node(root, "g", class_="panel loose")
     top = y
     if panel.title or panel.badge:
         svg.heading(group, 4, y + 4, panel.title, panel.badge)
@@ -136,9 +140,10 @@ def _panel(root: Element, panel: Panel, y: float) -> float:
         _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
     area.taken += [box for rule in panel.rules for box in _along(area, rule)]
     for series in panel.series:
+        written: set[str] = set()
         for point in series.points:
-            if point.label:
-                _label(area, point)
+            if point.label and not (panel.once and point.label in written) and _label(area, point, series.index):
+                written.add(point.label)
     return bottom + 36
 
 
@@ -202,7 +207,8 @@ def _rule_label(area: _Area, rule: Rule, others: list[Box]) -> None:
         return
     first, last = points[0], points[-1]
     width = svg.width_of(rule.label, 11)
-    places = ((last, "end", -width), (first, "start", 0.0))
+    inner = [(points[round(share * (len(points) - 1))], "end", -width) for share in (0.85, 0.7, 0.5, 0.3)]
+    places = ((last, "end", -width), (first, "start", 0.0), *inner)
     for ((x, y), anchor, reach), above in ((place, above) for place in places for above in (-6.0, 15.0)):
         at_x, at_y = x + (-4 if anchor == "end" else 4), y + above
         box = (at_x + reach, at_y - 10, at_x + reach + width, at_y + 3)
@@ -257,18 +263,20 @@ def _points(area: _Area, series: Series) -> None:
             area.taken.append((at_x - 6, at_y - 6, at_x + 6, at_y + 6))
 
 
-def _label(area: _Area, point: Point) -> None:
-    """Write a point's label where nothing else is; left out where there is no such place."""
+def _label(area: _Area, point: Point, series: int) -> bool:
+    """Write a point's label where nothing else is; `False` where there is no such place."""
     at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
     high, low = (area.y.at(v) - at_y for v in reversed(point.y_range or (point.y, point.y)))
+    beside, above = ((9.0, 4.0, "start"), (-9.0, 4.0, "end")), ((0.0, high - 8, "middle"), (0.0, low + 16, "middle"))
     for dx, dy, anchor in (
-        *((0.0, high - 8, "middle"), (0.0, low + 16, "middle"), (9.0, 4.0, "start"), (-9.0, 4.0, "end")),
-        *((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle")),
+        *((*above, *beside) if low - high > _TALL else (*beside, *above)),
         *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
+        *((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle")),
     ):
         left = at_x + dx - (width / 2 if anchor == "middle" else width if anchor == "end" else 0)
         box = (left, at_y + dy - 10, left + width, at_y + dy + 3)
         if area.free(box):
-            words(area.group, at_x + dx, at_y + dy, point.label, anchor, "point-label halo")
+            words(area.group, at_x + dx, at_y + dy, point.label, anchor, f"point-label halo s{series % svg.COLOURS}")
             area.taken.append(box)
-            return
+            return True
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meltrepro.report.cells import by_device, device_title, labelled, ordered, software, unless_named, weights, why_none
+from meltrepro.report.cells import by_device, labelled, ordered, software, unless_named, weights, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
@@ -50,7 +50,7 @@ def rows_by_device(
             mark = forest.Mark(series.index(software(cell)), summary.median, summary.low, summary.high, tip)
             rows.setdefault(label, (cell.model, []))[1].append(mark)
         drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
-        panels.append(forest.Panel(device_title(device), tuple(drawn), badge_of(device)))
+        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
     return tuple(panels)
 
 
@@ -72,7 +72,7 @@ def phases(content: Content) -> Figure:
     ]
     if not cells:
         return Figure(name, title, caption, reason=why_none(content, "prefill_tps"))
-    series = tuple(dict.fromkeys(series_name(cell) for cell in ordered(cells)))
+    series = tuple(dict.fromkeys(series_name(content, cell) for cell in ordered(cells)))
     panels = []
     for virtual in (False, True):
         group = [cell for cell in ordered(cells) if cell.device.virtual is virtual]
@@ -83,13 +83,16 @@ def phases(content: Content) -> Figure:
                     "generation, tokens per second",
                     "prefill, tokens per second",
                     tuple(
-                        scatter.Series(i, _phase_points([cell for cell in group if series_name(cell) == one]))
+                        scatter.Series(
+                            i, _phase_points(content, [cell for cell in group if series_name(content, cell) == one])
+                        )
                         for i, one in enumerate(series)
                     ),
                     badge="virtual" if virtual else "",
                     rules=tuple(scatter.Rule(f"{times} x", slope=times) for times in (1, 3, 10, 30)),
                     x_log=True,
                     y_log=True,
+                    once=True,
                     height=300,
                 )
             )
@@ -97,29 +100,23 @@ def phases(content: Content) -> Figure:
     return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
 
 
-def series_name(cell: CellResult) -> str:
+def series_name(content: Content, cell: CellResult) -> str:
     """Device and software, and whether the device is virtual: what one colour stands for."""
     virtual = " (virtual)" if cell.device.virtual else ""
-    return f"{device_title(cell.device)}{virtual}, {software(cell)}"
+    return f"{content.title(cell.device)}{virtual}, {software(cell)}"
 
 
-def _phase_points(cells: Sequence[CellResult]) -> tuple[scatter.Point, ...]:
-    """Points of one series; of each model, the fastest is named."""
-    fastest: dict[str, CellResult] = {}
-    for cell in cells:
-        if _speed(cell) > _speed(fastest.get(cell.model, cell)) or cell.model not in fastest:
-            fastest[cell.model] = cell
-    return tuple(_phase_point(cell, cell.model if fastest[cell.model] is cell else "") for cell in cells)
+def _phase_points(content: Content, cells: Sequence[CellResult]) -> tuple[scatter.Point, ...]:
+    """Points of one series, the fastest first, so that a model's name stands at its fastest."""
+    return tuple(
+        _phase_point(content, cell) for cell in sorted(cells, key=lambda cell: -cell.metrics["generation_tps"].median)
+    )
 
 
-def _speed(cell: CellResult) -> float:
-    return cell.metrics["generation_tps"].median
-
-
-def _phase_point(cell: CellResult, label: str) -> scatter.Point:
+def _phase_point(content: Content, cell: CellResult) -> scatter.Point:
     x, y = cell.metrics["generation_tps"], cell.metrics["prefill_tps"]
-    tip = f"{weights(cell)}, {series_name(cell)}: prefill {number(y.median)}, generation {number(x.median)} tokens/s"
-    return scatter.Point(x.median, y.median, tip, label, (x.low, x.high), (y.low, y.high))
+    tip = f"{weights(cell)}, {series_name(content, cell)}: prefill {number(y.median)}, generation {number(x.median)} tokens/s"
+    return scatter.Point(x.median, y.median, tip, cell.model, (x.low, x.high), (y.low, y.high))
 
 
 def sustained_curves(content: Content) -> Figure:
@@ -167,7 +164,7 @@ def _sustained_panels(
         )
         if heat:
             heats.append(scatter.Series(index, heat, line=True, markers=False))
-    title, badge = device_title(device), badge_of(device)
+    title, badge = content.title(device), badge_of(device)
     axis = "prompt"
     panels = [scatter.Panel(title, axis, "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
     if heats:
@@ -198,7 +195,7 @@ def drift(content: Content) -> Figure:
             row = forest.Row(names[position][0], marks, names[position][1], cell.model)
             versus.setdefault(f"{software(cell)} over {own[0].older.release}", []).append(row)
         for which, rows in versus.items():
-            panels.append(forest.Panel(f"{device_title(device)}: {which}", tuple(rows), badge_of(device)))
+            panels.append(forest.Panel(f"{content.title(device)}: {which}", tuple(rows), badge_of(device)))
     plot = forest.Forest(tuple(panels), series, "newer / older", log=True, zero=False, lines=(1.0,), shared=True)
     alt = f"Ratios of {len(pairs)} speeds between releases; the figures are in the table Drift between releases."
     return Figure(name, title, caption, forest.draw(name, title, alt, plot))

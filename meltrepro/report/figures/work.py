@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import device_title, ordered, software, weights
+from meltrepro.report.cells import ordered, software, weights
 from meltrepro.report.content import Content
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
@@ -51,7 +51,7 @@ def operators(content: Content) -> Figure:
                     ),
                 )
             )
-        heading = f"{weights(cell)}, {phase} ({device_title(cell.device)}, {software(cell)})"
+        heading = f"{weights(cell)}, {phase} ({content.title(cell.device)}, {software(cell)})"
         badges = [name for name, holds in (("virtual", cell.device.virtual), ("synthetic", cell.synthetic)) if holds]
         panels.append(forest.Panel(heading, tuple(rows), ", ".join(badges)))
     plot = forest.Forest(tuple(panels), _SHARES, "%", spread=False, log=False)
@@ -71,13 +71,16 @@ def accuracy(content: Content) -> Figure:
         return Figure(
             name, title, caption, reason=accuracy_table(content).reason or "the sizes of the files are not known"
         )
-    series = tuple(dict.fromkeys(_name(cell) for cell in cells))
+    series = tuple(dict.fromkeys(_name(content, cell) for cell in cells))
     tasks = list(dict.fromkeys((score.task, score.metric) for cell in cells for score in cell.scores))
     panels = []
     for virtual in (False, True):
         group = [cell for cell in cells if cell.device.virtual is virtual]
         for task, metric in tasks:
-            drawn = tuple(_series(group, index, one, task, metric) for index, one in enumerate(series))
+            drawn = tuple(
+                _series([cell for cell in group if _name(content, cell) == one], index, task, metric)
+                for index, one in enumerate(series)
+            )
             if not any(one.points for one in drawn):
                 continue
             lower = metric in _LOWER
@@ -98,13 +101,12 @@ def accuracy(content: Content) -> Figure:
     return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
 
 
-def _name(cell: CellResult) -> str:
-    return f"{cell.model}, {device_title(cell.device)}, {software(cell)}"
+def _name(content: Content, cell: CellResult) -> str:
+    return f"{cell.model}, {content.title(cell.device)}, {software(cell)}"
 
 
-def _series(cells: list[CellResult], index: int, name: str, task: str, metric: str) -> scatter.Series:
-    own = [cell for cell in cells if _name(cell) == name]
-    pairs = [(cell, s) for cell in own for s in cell.scores if (s.task, s.metric) == (task, metric)]
+def _series(cells: list[CellResult], index: int, task: str, metric: str) -> scatter.Series:
+    pairs = [(cell, s) for cell in cells for s in cell.scores if (s.task, s.metric) == (task, metric)]
     points = tuple(_point(cell, score) for cell, score in sorted(pairs, key=lambda pair: pair[0].model_bytes or 0))
     return scatter.Series(index, points, line=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, by_size, campaign_ids, campaign_number, device_title, ordered, software, who
+from meltrepro.report.cells import WHO, by_size, campaign_ids, campaign_number, ordered, software, who
 from meltrepro.report.content import Content
+from meltrepro.report.keys import DeviceKey, device_key
 from meltrepro.report.results import CellResult, Device, State
 from meltrepro.report.values import Absent, Column, Table, Tags, Value
 
@@ -36,10 +37,9 @@ def campaigns(content: Content) -> Table:
 
 def devices(content: Content) -> Table:
     """Every device that cells ran on, or should have."""
-    found: dict[tuple[object, ...], Device] = {}
+    found: dict[DeviceKey, Device] = {}
     for cell in ordered(content.results.cells):
-        device = cell.device
-        found.setdefault((device.virtual, device.name, device.model, device.power_mode), device)
+        found.setdefault(device_key(cell.device), cell.device)
     columns = (
         *(Column("device", "device"), Column("kind", "kind"), Column("model", "hardware")),
         *(Column("memory_gb", "memory (GB)", "number"), Column("power_mode", "power mode")),
@@ -47,7 +47,7 @@ def devices(content: Content) -> Table:
     )
     rows = tuple(
         (
-            device.name,
+            content.title(device),
             device.kind,
             device.model,
             Absent("the device did not say") if device.memory_bytes is None else device.memory_bytes / 1e9,
@@ -64,11 +64,11 @@ def devices(content: Content) -> Table:
 def coverage(content: Content) -> Table:
     """What became of every model in every place: the study's failures are results too."""
     cells = content.results.cells
-    places = {_place(cell): None for cell in ordered(cells)}
+    places = {_place(content, cell): None for cell in ordered(cells)}
     lines: dict[tuple[str, str, str], dict[tuple[str, str], list[CellResult]]] = {}
     for cell in by_size(cells):
         line = lines.setdefault((cell.model, cell.quantization, cell.workload), {})
-        line.setdefault(_place(cell), []).append(cell)
+        line.setdefault(_place(content, cell), []).append(cell)
     columns = (
         *(Column("model", "model"), Column("quantization", "quantization"), Column("workload", "workload")),
         *(Column(f"{device} / {program}", f"{device} · {program}") for device, program in places),
@@ -78,9 +78,9 @@ def coverage(content: Content) -> Table:
     return Table("coverage", "Coverage", columns, rows, notes, None if rows else _NO_CELLS)
 
 
-def _place(cell: CellResult) -> tuple[str, str]:
+def _place(content: Content, cell: CellResult) -> tuple[str, str]:
     virtual = " (virtual)" if cell.device.virtual else ""
-    return device_title(cell.device) + virtual, software(cell)
+    return content.title(cell.device) + virtual, software(cell)
 
 
 def _outcome(content: Content, cells: list[CellResult]) -> Value:

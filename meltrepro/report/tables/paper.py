@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meltrepro.report.cells import device_title, ordered, software
+from meltrepro.report.cells import ordered, software
 from meltrepro.report.content import Content, Reference
 from meltrepro.report.paper_match import SECONDHAND, remarks, same_model, same_quantization
 from meltrepro.report.results import CellResult
@@ -86,7 +86,7 @@ def devices(content: Content) -> Table:
             virtual = ", virtual" if cell.device.virtual else ""
             mine = (
                 estimate(cell.metrics[metric], scale),
-                f"{device_title(cell.device)}{virtual}, {software(cell)}, {cell.quantization}",
+                f"{content.title(cell.device)}{virtual}, {software(cell)}, {cell.quantization}",
             )
         rows.append(
             (

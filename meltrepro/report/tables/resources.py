@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, budget_w, ordered, who, why_none
+from meltrepro.report.cells import WHO, ordered, who, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import MEMORY_LIMIT, memory_use
+from meltrepro.report.keys import budget_w
 from meltrepro.report.results import CellResult
 from meltrepro.report.values import Absent, Column, Table, Value, measured
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, campaign_number, device_title, ordered, tags, who, why_none
+from meltrepro.report.cells import WHO, campaign_number, ordered, tags, who, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import drifts, prompt_tokens, sustained
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured
@@ -113,7 +113,7 @@ def drift(content: Content) -> Table:
         cell = pair.newer
         rows.append(
             (
-                *(device_title(cell.device), cell.framework, cell.model, cell.quantization, cell.workload),
+                *(content.title(cell.device), cell.framework, cell.model, cell.quantization, cell.workload),
                 *(pair.older.release, cell.release, pair.phase, pair.ratio),
                 *(single if bound is None else bound for bound in (pair.low, pair.high)),
                 *(pair.n_older, pair.n_newer, " and ".join(map(str, sorted(numbers))), Tags(tags(cell))),
