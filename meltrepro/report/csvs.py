@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from meltrepro.report.values import NOT_TESTABLE, Absent, Column, Estimate, Table, Tags, Value, exact, plain
+from meltrepro.report.values import NOT_TESTABLE, NUMERIC, Absent, Column, Estimate, Table, Tags, Value, exact, plain
 
 _PARTS = ("", "_low", "_high", "_n")
 _FORMULA = ("=", "+", "-", "@")
@@ -42,7 +42,7 @@ def _fields(column: Column, value: Value) -> list[str]:
 
 def _field(column: Column, value: Value) -> str:
     if isinstance(value, Absent):
-        return "" if column.kind in ("number", "estimate") else _text(value.shown)
+        return "" if column.kind in NUMERIC else _text(value.shown)
     if isinstance(value, Tags):
         return _text(";".join(value.names))
     if isinstance(value, float):

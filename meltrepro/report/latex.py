@@ -5,6 +5,7 @@ from __future__ import annotations
 from meltrepro.report.narrow import narrowed
 from meltrepro.report.values import (
     NOT_TESTABLE,
+    NUMERIC,
     Absent,
     Column,
     Estimate,
@@ -61,7 +62,9 @@ def as_latex(full: Table) -> str:
     if table.reason is not None:
         return "\n".join([*lines, rf"\emph{{{escape(f'{NOT_TESTABLE}: {table.reason}')}}}", ""])
     reasons: dict[str, int] = {}
-    columns = "".join("r" if column.kind in ("number", "estimate") else "l" for column in table.columns)
+    columns = "".join(
+        "r" if column.kind in NUMERIC else "p{4cm}" if column.kind == "prose" else "l" for column in table.columns
+    )
     lines += [
         r"\begin{tabular}{@{}" + columns + r"@{}}",
         r"\toprule",
@@ -95,6 +98,6 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> str:
     if isinstance(value, Tags):
         return escape(", ".join(value.names))
     if isinstance(value, float):
-        return escape(quantity(value))
+        return escape(quantity(value) if column.kind == "known" else number(value))
     text = "" if value is None else str(value)
     return escape(text[:12] if column.kind == "digest" and len(text) in (40, 64) else text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro import __version__
@@ -15,6 +16,7 @@ from meltrepro.report.tables.findings import counts
 from meltrepro.report.tables.provenance import commands
 from meltrepro.report.values import (
     NOT_TESTABLE,
+    NUMERIC,
     Absent,
     Column,
     Estimate,
@@ -42,6 +44,8 @@ class _Cell:
     tags: tuple[str, ...] = ()
     note: int | None = None
     title: str = ""
+    below: tuple[tuple[str, str], ...] = ()
+    """Name and text of what stands below it in small print."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,8 @@ def _shown(full: Table) -> _Shown:
     narrow = narrowed(full)
     table = narrow.table
     reasons: dict[str, int] = {}
-    heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns)
-    rows = tuple(
-        tuple(_cell(column, value, reasons) for column, value in zip(table.columns, row, strict=True))
-        for row in table.rows
-    )
+    heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns if column.below is None)
+    rows = tuple(tuple(_fields(table.columns, row, reasons)) for row in table.rows)
     return _Shown(
         *(table.name, table.title, narrow.common, heads, rows),
         *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
@@ -100,11 +101,21 @@ def _shown(full: Table) -> _Shown:
     )
 
 
+def _fields(columns: Sequence[Column], row: Sequence[Value], reasons: dict[str, int]) -> Iterator[_Cell]:
+    """The fields of a row, each with what stands below it."""
+    below: dict[str | None, list[tuple[str, str]]] = {}
+    for column, value in zip(columns, row, strict=True):
+        if column.below is not None and value:
+            below.setdefault(column.below, []).append((plain(column.title), _cell(column, value, reasons).text))
+    for column, value in zip(columns, row, strict=True):
+        if column.below is None:
+            yield replace(_cell(column, value, reasons), below=tuple(below.get(column.key, ())))
+
+
 def _class(column: Column) -> str:
-    return "n" if column.kind in ("number", "estimate") else "wide" if column.key in _WIDE else ""
+    return "n" if column.kind in NUMERIC else "wide" if column.kind == "prose" else ""
 
 
-_WIDE = frozenset({"reason", "claim", "numbers", "meaning", "formula", "remarks", "source", "paper_flags"})
 _WORDS = {"HOLDS": "good", "FAILS": "bad", NOT_TESTABLE: "none", "measured": "good"}
 
 
@@ -119,9 +130,9 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
     if isinstance(value, Tags):
         return _Cell("", class_, tags=tuple(map(plain, value.names)))
     if isinstance(value, float):
-        return _Cell(quantity(value), class_)
+        return _Cell(quantity(value) if column.kind == "known" else number(value), class_)
     text = "" if value is None else plain(str(value))
     if column.kind == "digest" and len(text) in (40, 64):
         return _Cell(text[:12], "digest", title=text)
     words = next((name for start, name in _WORDS.items() if column.kind == "text" and text.startswith(start)), "")
-    return _Cell(text, f"{class_} {words}".strip() if column.key not in _WIDE else class_)
+    return _Cell(text, f"{class_} {words}".strip())

@@ -11,7 +11,9 @@ from typing import Literal
 from meltrepro.stats.summary import Interval, Summary
 
 NOT_TESTABLE = "NOT TESTABLE HERE"
-Kind = Literal["text", "number", "estimate", "tags", "digest"]
+Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "digest"]
+"""`known` is a number that was not measured, such as a size; `prose` may be long."""
+NUMERIC = frozenset({"number", "known", "estimate"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Column:
     key: str
     title: str
     kind: Kind = "text"
+    below: str | None = None
+    """Key of the column whose fields it shares on the page, where it stands in small print."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def turns(
         clock = 0.0
         for conversation in range(conversations):
             for turn in range(count):
-                wobble = 1 + 0.02 * math.sin(1 + 7 * repetition + 3 * turn)
+                wobble = 1 + 0.02 * math.sin(1 + 7 * repetition + 3 * turn + generation)
                 speed = generation * wobble * (1 - slope * turn / max(count - 1, 1))
                 made.append(
                     TurnResult(

@@ -51,7 +51,7 @@ def memory(content: Content) -> Figure:
                     tuple(scatter.Rule(f"{slope} x", slope=slope) for slope in (1, MEMORY_LIMIT)),
                     x_log=True,
                     y_log=True,
-                    once=True,
+                    once="panel",
                     height=260,
                 )
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meltrepro.report.figures import svg
 from meltrepro.report.figures.scale import Scale, scale
@@ -73,8 +74,8 @@ class Panel:
     x_zero: bool = False
     y_zero: bool = False
     height: float = 250.0
-    once: bool = False
-    """Whether the same label is written only once for a series: at the first of its points where there is room."""
+    once: Literal["series", "panel"] | None = None
+    """Within what a label is written only once: at the first of its points where there is room."""
     names: tuple[tuple[float, str], ...] = ()
     """Ticks of the x axis where its values are not numbers but names."""
 
@@ -139,8 +140,10 @@ def _panel(root: Element, panel: Panel, y: float) -> float:
     for rule in panel.rules:
         _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
     area.taken += [box for rule in panel.rules for box in _along(area, rule)]
+    written: set[str] = set()
     for series in panel.series:
-        written: set[str] = set()
+        if panel.once == "series":
+            written = set()
         for point in series.points:
             if point.label and not (panel.once and point.label in written) and _label(area, point, series.index):
                 written.add(point.label)

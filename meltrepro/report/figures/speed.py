@@ -92,7 +92,7 @@ def phases(content: Content) -> Figure:
                     rules=tuple(scatter.Rule(f"{times} x", slope=times) for times in (1, 3, 10, 30)),
                     x_log=True,
                     y_log=True,
-                    once=True,
+                    once="series",
                     height=300,
                 )
             )

@@ -12,9 +12,15 @@ from meltrepro.report.values import Column, Table, Tags
 def findings(content: Content) -> Table:
     """One row a claim."""
     columns = (
-        *(Column("id", "id"), Column("claim", "claim"), Column("verdict", "verdict"), Column("tags", "tags", "tags")),
-        *(Column("reason", "because"), Column("numbers", "figures"), Column("threshold", "holds when")),
-        *(Column("paper_figures", "the paper's figures"), Column("notes", "notes")),
+        *(
+            Column("id", "id"),
+            Column("claim", "claim", "prose"),
+            Column("verdict", "verdict"),
+            Column("tags", "tags", "tags"),
+        ),
+        *(Column("reason", "because", "prose"), Column("numbers", "figures", "prose", "reason")),
+        *(Column("threshold", "holds when", "prose", "claim"), Column("paper_figures", "paper", "prose", "claim")),
+        Column("notes", "notes", "prose", "reason"),
     )
     rows = tuple(
         (

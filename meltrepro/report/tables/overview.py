@@ -42,8 +42,8 @@ def devices(content: Content) -> Table:
         found.setdefault(device_key(cell.device), cell.device)
     columns = (
         *(Column("device", "device"), Column("kind", "kind"), Column("model", "hardware")),
-        *(Column("memory_gb", "memory (GB)", "number"), Column("power_mode", "power mode")),
-        *(Column("battery_mah", "battery (mAh)", "number"), Column("tags", "tags", "tags")),
+        *(Column("memory_gb", "memory (GB)", "known"), Column("power_mode", "power mode")),
+        *(Column("battery_mah", "battery (mAh)", "known"), Column("tags", "tags", "tags")),
     )
     rows = tuple(
         (
@@ -96,5 +96,5 @@ def _outcome(content: Content, cells: list[CellResult]) -> Value:
 def cells(content: Content) -> Table:
     """Every cell with its state and reason."""
     rows = tuple((*who(content, cell), cell.state, cell.reason) for cell in ordered(content.results.cells))
-    columns = (*WHO, Column("state", "state"), Column("reason", "reason"))
+    columns = (*WHO, Column("state", "state"), Column("reason", "reason", "prose"))
     return Table("cells", "Every cell", columns, rows, reason=None if rows else _NO_CELLS, folded=True)

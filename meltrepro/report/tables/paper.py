@@ -11,15 +11,15 @@ from meltrepro.report.results import CellResult
 from meltrepro.report.values import Absent, Column, Table, Value, estimate
 
 _NONE = "the paper's figures are not part of this report"
-_SOURCE = Column("source", "source")
-_REMARKS = Column("remarks", "remarks")
+_SOURCE = Column("source", "source", "prose")
+_REMARKS = Column("remarks", "remarks", "prose")
 
 
 def sizes(content: Content) -> Table:
     """Size of the model files, which must agree: it is arithmetic, not a measurement."""
     columns = (
         *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
-        *(Column("paper_gb", "paper (GB)", "number"), Column("ours_gb", "ours (GB)", "number")),
+        *(Column("paper_gb", "paper (GB)", "known"), Column("ours_gb", "ours (GB)", "known")),
         *(Column("difference_percent", "difference (%)", "number"), _REMARKS, _SOURCE),
     )
     found = [reference for reference in content.references if reference.table == "sizes"]
@@ -42,7 +42,7 @@ def scores(content: Content) -> Table:
     """The paper's scores beside ours."""
     columns = (
         *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
-        *(Column("task", "task"), Column("paper", "paper", "number"), Column("paper_stderr", "± paper", "number")),
+        *(Column("task", "task"), Column("paper", "paper", "known"), Column("paper_stderr", "± paper", "known")),
         *(Column("ours", "ours", "number"), Column("ours_stderr", "± ours", "number")),
         *(Column("ours_n", "n", "number"), _REMARKS, _SOURCE),
     )
@@ -70,8 +70,12 @@ def devices(content: Content) -> Table:
     """What is known of the paper's speed and energy, with our nearest figure: other devices, so only for orientation."""
     columns = (
         *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
-        *(Column("quantization", "quantization"), Column("metric", "metric"), Column("paper", "paper", "number")),
-        *(Column("unit", "unit"), Column("ours", "ours", "estimate"), Column("ours_where", "ours was measured on")),
+        *(Column("quantization", "quantization"), Column("metric", "metric"), Column("paper", "paper", "known")),
+        *(
+            Column("unit", "unit"),
+            Column("ours", "ours", "estimate"),
+            Column("ours_where", "ours was measured on", "prose"),
+        ),
         *(_REMARKS, _SOURCE),
     )
     found = [reference for reference in content.references if reference.table in ("speed", "energy")]
@@ -113,7 +117,7 @@ def operators(content: Content) -> Table:
     columns = (
         *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
         *(Column("quantization", "quantization"), Column("operator", "operator")),
-        *(Column("share_as_plotted", "as plotted", "number"), Column("share_of_time", "share of time", "number")),
+        *(Column("share_as_plotted", "as plotted", "known"), Column("share_of_time", "share of time", "known")),
         *(_REMARKS, _SOURCE),
     )
     found = [reference for reference in content.references if reference.table == "operators"]

@@ -51,8 +51,8 @@ def definitions(content: Content) -> Table:
     columns = (
         Column("metric", "metric"),
         Column("unit", "unit"),
-        Column("meaning", "meaning"),
-        Column("formula", "formula"),
+        Column("meaning", "meaning", "prose"),
+        Column("formula", "formula", "prose"),
     )
     rows = tuple(
         (METRICS[name].name, METRICS[name].unit, METRICS[name].meaning, METRICS[name].formula) for name in SHOWN

@@ -19,8 +19,8 @@ def memory(content: Content) -> Table:
     cells = ordered(cell for cell in content.measured if "peak_memory_bytes" in cell.metrics)
     columns = (
         *WHO,
-        Column("model_gb", "file (GB)", "number"),
-        Column("kv_gb", "KV cache (GB)", "number"),
+        Column("model_gb", "file (GB)", "known"),
+        Column("kv_gb", "KV cache (GB)", "known"),
         Column("peak_memory_gb", "peak memory (GB)", "estimate"),
         Column("peak_over_expected", "peak / (file + KV)", "number"),
         Column("within_limit", f"at most {MEMORY_LIMIT}"),

@@ -15,7 +15,7 @@ def throughput(content: Content) -> Table:
     cells = ordered(cell for cell in content.measured if any(name in cell.metrics for name in _SPEEDS))
     columns = (
         *WHO,
-        Column("model_gb", "file (GB)", "number"),
+        Column("model_gb", "file (GB)", "known"),
         Column("context_tokens", "context", "number"),
         Column("prefill_tps", "prefill (tokens/s)", "estimate"),
         Column("generation_tps", "generation (tokens/s)", "estimate"),
@@ -39,7 +39,7 @@ def phases(content: Content) -> Table:
     cells = ordered(cell for cell in content.measured if all(name in cell.metrics for name in _SPEEDS))
     columns = (
         *WHO,
-        Column("prompt_tokens_mean", "tokens a prompt", "number"),
+        Column("prompt_tokens_mean", "tokens a prompt", "known"),
         Column("prefill_tps", "prefill (tokens/s)", "estimate"),
         Column("generation_tps", "generation (tokens/s)", "estimate"),
         Column("prefill_over_generation", "prefill / generation", "number"),

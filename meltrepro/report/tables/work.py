@@ -51,11 +51,11 @@ def accuracy(content: Content) -> Table:
     """Scores with their standard errors, the real size of the weights, and what the paper had."""
     columns = (
         *WHO,
-        Column("bits_per_weight", "bits a weight", "number"),
-        Column("model_gb", "file (GB)", "number"),
+        Column("bits_per_weight", "bits a weight", "known"),
+        Column("model_gb", "file (GB)", "known"),
         *(Column("task", "task"), Column("metric", "metric"), Column("value", "value", "number")),
         *(Column("stderr", "standard error", "number"), Column("n", "n", "number"), Column("k", "right", "number")),
-        *(Column("paper", "paper", "number"), Column("paper_flags", "remarks on the paper's row")),
+        *(Column("paper", "paper", "known"), Column("paper_flags", "remarks on the paper's row", "prose")),
     )
     rows: list[tuple[Value, ...]] = []
     for cell in ordered(cell for cell in content.results.cells if cell.scores):
