@@ -45,10 +45,13 @@ def command(
     files = report_files(assemble([read_campaign(folder) for folder in folders]))
     if compared:
         compare_report(output, files)
-        typer.echo(f"{output}: the same bytes, {len(files)} files, from the records of {len(folders)} campaigns")
+        typer.echo(
+            f"{output}: the same bytes, {len(files)} files, from the records of {_counted(len(folders), 'campaign')}"
+        )
         return
     write_report(output, files)
-    typer.echo(f"{output / PAGE}: written, with {len(files) - 2} tables beside it")
+    tables = sum(name.endswith(".csv") for name in files)
+    typer.echo(f"{output / PAGE}: written, and {_counted(tables, 'table')} beside it as CSV and LaTeX")
     if track and not from_records:
         _log(folders, files)
 
@@ -79,6 +82,10 @@ def _log(folders: Sequence[Path], files: Mapping[str, bytes]) -> None:
         typer.echo("next: make the report again when that is mended; the files on disk are complete", err=True)
         return
     if runs:
-        typer.echo(f"logged to {runs} MLflow run{'s' if runs > 1 else ''}, below report/")
+        typer.echo(f"logged to {_counted(runs, 'MLflow run')}, below report/")
     else:
         typer.echo("not logged to MLflow: it has none of these campaigns; log them with: meltrepro sync", err=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -50,19 +50,9 @@ def _provenance(campaign: CampaignRecord) -> Provenance:
 def references() -> Iterator[Reference]:
     """The paper's figures, as far as they were recovered; raises `RecordError` where the package is damaged."""
     for size in paper.sizes():
-        yield Reference(
-            "sizes",
-            "",
-            size.framework,
-            size.model,
-            size.quantization,
-            "size_on_disk",
-            size.disk_gb,
-            "GB",
-            size.source,
-            None,
-            size.flags,
-        )
+        who = ("sizes", "", size.framework, size.model, size.quantization)
+        for metric, value in (("on disk", size.disk_gb), ("in memory", size.published_memory_gb)):
+            yield Reference(*who, metric, value, "GB", size.source, flags=size.flags)
     for score in paper.accuracy():
         yield Reference(
             *("accuracy", "", score.framework, score.model, score.quantization, score.task, score.value, "share"),
@@ -78,9 +68,9 @@ def references() -> Iterator[Reference]:
     for operator in paper.operators():
         what = f"{operator.module}: {operator.role or operator.name}"
         shares = {"as plotted": operator.plotted_share, "of time": operator.time_share}
-        for share, value in shares.items():
-            if value:
+        for share, figure in shares.items():
+            if figure:
                 yield Reference(
                     *("operators", operator.device, operator.framework, operator.model, operator.quantization),
-                    *(f"{what}: {share}", value, "share", operator.source),
+                    *(f"{what}: {share}", figure, "share", operator.source),
                 )

@@ -165,14 +165,14 @@ def paper_references() -> tuple[Reference, ...]:
     """A few rows of each kind, defective ones among them."""
     source = "artifact: model_specs.csv"
     return (
-        Reference("sizes", "", "llamacpp", "tinyllama-1.1b-v0.5", "q4_0", "size_on_disk", 0.64, "GB", source),
+        Reference("sizes", "", "llamacpp", "tinyllama-1.1b-v0.5", "q4_0", "on disk", 0.64, "GB", source),
         Reference(
             "sizes",
             "",
             "llamacpp",
             "zephyr-3b",
             "q3_k",
-            "size_on_disk",
+            "on disk",
             1.39,
             "GB",
             source,

@@ -48,7 +48,7 @@ def memory(content: Content) -> Figure:
                     "peak memory, GB",
                     tuple(_peaks(content, group, index, one) for index, one in enumerate(series)),
                     "virtual" if virtual else "",
-                    tuple(scatter.Rule(f"{slope} x", slope=slope) for slope in (1, MEMORY_LIMIT)),
+                    tuple(scatter.Rule(f"{slope} x", slope=slope, near=True) for slope in (1, MEMORY_LIMIT)),
                     x_log=True,
                     y_log=True,
                     once="panel",

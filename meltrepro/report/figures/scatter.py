@@ -54,6 +54,8 @@ class Rule:
     label: str
     constant: float | None = None
     slope: float | None = None
+    near: bool = False
+    """Whether the axes must show it, however far the points are from it."""
 
     def at(self, x: float) -> float:
         return self.constant if self.constant is not None else (self.slope or 0.0) * x
@@ -157,7 +159,8 @@ def _xs(panel: Panel, points: Iterable[Point]) -> list[float]:
 def _ys(panel: Panel, points: Iterable[Point]) -> list[float]:
     values = [v for point in points for v in (point.y, *(point.y_range or ()))]
     values += [v for series in panel.series for _, *both in series.band for v in both]
-    return values + [rule.constant for rule in panel.rules if rule.constant is not None]
+    narrow = [rule for rule in panel.rules if rule.constant is not None or rule.near]
+    return values + [rule.at(point.x) for rule in narrow for point in points]
 
 
 def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:

@@ -237,7 +237,7 @@ def _losses_of_paper() -> tuple[Reference, ...]:
             "accuracy_4_bits",
             "accuracy_3_bits",
             "loss_of_smallest",
-            "loss_of_largest",
+            "loss_of_larger_mean",
         )
     )
 

@@ -19,10 +19,13 @@ def sizes(content: Content) -> Table:
     """Size of the model files, which must agree: it is arithmetic, not a measurement."""
     columns = (
         *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
-        *(Column("paper_gb", "paper (GB)", "known"), Column("ours_gb", "ours (GB)", "known")),
-        *(Column("difference_percent", "difference (%)", "number"), _REMARKS, _SOURCE),
+        *(Column("paper_gb", "paper (GB)", "known"), Column("paper_memory_gb", "paper, in memory (GB)", "known")),
+        *(Column("ours_gb", "ours (GB)", "known"), Column("difference_percent", "difference (%)", "number")),
+        *(_REMARKS, _SOURCE),
     )
-    found = [reference for reference in content.references if reference.table == "sizes"]
+    published = [reference for reference in content.references if reference.table == "sizes"]
+    found = [reference for reference in published if reference.metric == "on disk"]
+    memory = {_key(reference): reference for reference in published if reference.metric == "in memory"}
     ours = _same(found, content.results.cells)
     rows: list[tuple[Value, ...]] = []
     for reference in found:
@@ -31,11 +34,18 @@ def sizes(content: Content) -> Table:
         percent = 100 * (size / reference.value - 1) if size is not None and reference.value else None
         rows.append(
             (
-                *(reference.model, reference.quantization, reference.framework, _value(reference), size, percent),
+                *(reference.model, reference.quantization, reference.framework, _value(reference)),
+                *(_value(memory.get(_key(reference))), size, percent),
                 *(remarks(reference), reference.source),
             )
         )
-    return Table("paper-sizes", "Sizes of model files", columns, tuple(rows), reason=None if rows else _NONE)
+    notes = ("In memory: as published; no row of it is a measured footprint, and the remarks say what it is instead.",)
+    reason = None if rows else _NONE
+    return Table("paper-sizes", "Sizes of model files", columns, tuple(rows), notes if rows else (), reason)
+
+
+def _key(reference: Reference) -> tuple[str, str, str]:
+    return reference.model, reference.quantization, reference.framework
 
 
 def scores(content: Content) -> Table:
