@@ -56,6 +56,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("ui", "Start the MLflow UI on a free local port."),
         _command("findings", "Decide the paper's findings from campaigns."),
         _command("compare", "Compare campaigns metric by metric."),
+        _command("report", "Make a page with tables and figures from records."),
         _command("trace", "Write trials as Perfetto traces."),
         _command("replay", "Repeat a campaign; say whether it reproduces."),
         _command("bundle", "Pack, verify and import campaigns as one file.", "app"),
