@@ -36,8 +36,6 @@ MELT_SOURCE = UrlSource(
 )
 """50 conversations, 404 prompts; their lengths are those of `specs/prompts/conversations.yaml`."""
 
-_PROMPT_LISTS = TypeAdapter(list[Conversation])
-
 
 class NamedConversation(Strict):
     """A conversation with a name."""
@@ -85,7 +83,7 @@ def load_conversations(
 def read_prompt_lists(path: Path) -> Conversations:
     """The conversations of a file in MELT's format: JSON, lists of prompts; raises `ManifestError` for anything else."""
     try:
-        lists = _PROMPT_LISTS.validate_json(path.read_bytes(), strict=True)
+        lists = TypeAdapter(list[Conversation]).validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ManifestError([Position(MELT).problem(first["loc"], first["msg"])]) from error
