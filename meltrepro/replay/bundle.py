@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -56,7 +57,8 @@ class Imported:
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
     """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
-    read_campaign(campaign).verify()
+    recorded = read_campaign(campaign)
+    recorded.verify()
     manifest, lock = _read(campaign)
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
@@ -88,7 +90,8 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "withheld": sorted(withheld),
         "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
     }
-    files[_CRATE] = _crate(manifest, list(files))
+    measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
+    files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
     with step(sink, "bundle.write", str(out)):
         return archive.write(out, about, files)
 
@@ -180,8 +183,11 @@ def _name_of(lock: Lock, digest: str) -> str:
     return "a part of the toolchain"
 
 
-def _crate(manifest: Manifest, names: list[str]) -> bytes:
-    """RO-Crate 1.1 metadata: what this archive is, and its files."""
+def _crate(manifest: Manifest, published: str, names: list[str]) -> bytes:
+    """RO-Crate 1.1 metadata: what this archive is, and its files; `published` is an ISO date, which it must have.
+
+    It is the day of the measurement: the same campaign is the same bundle whenever it is packed.
+    """
     graph: list[Mapping[str, object]] = [
         {
             "@id": _CRATE,
@@ -194,6 +200,7 @@ def _crate(manifest: Manifest, names: list[str]) -> bytes:
             "@type": "Dataset",
             "name": manifest.name,
             "description": manifest.description or f"meltrepro campaign {manifest.name}",
+            "datePublished": published,
             "hasPart": [{"@id": name} for name in sorted(names)],
         },
         *({"@id": name, "@type": "File", "name": name} for name in sorted(names)),
