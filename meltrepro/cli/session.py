@@ -71,7 +71,7 @@ class Session:
             for source in bundle.sources.values():
                 self.workshop.pin(source, base_dir)
         for model in self.plan.models:
-            self.workshop.pin(model.source, base_dir)
+            self.workshop.pin_model(model.source, base_dir)
 
     def build(self, *, rebuild: bool = False, anew: bool = False) -> Built:
         """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed.
@@ -96,6 +96,7 @@ class Session:
                 "prompts": prompt_digests(self.loaded),
                 "base": self.workshop.lock.base,
                 "toolchain": self.workshop.lock.toolchain,
+                "interpreter": self.workshop.lock.interpreter,
             }
         )
 

@@ -10,7 +10,15 @@ from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import (
+    FileSource,
+    FolderSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    UrlSource,
+)
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader
@@ -80,13 +88,16 @@ def key_of(source: Source) -> str:
             member = f":{source.member}" if source.member else ""
             return f"pypi:{project_name(source.pypi)}=={source.version}:{source.filename or source.kind}{member}"
         case HuggingFaceSource():
-            return f"huggingface:{source.huggingface}@{source.revision}:{source.file}"
+            file = f":{source.file}" if source.file else ""
+            return f"huggingface:{source.huggingface}@{source.revision}{file}"
         case GitSource():
             return f"git:{redact(source.git)}@{source.commit}"
         case UrlSource():
             return f"url:{redact(source.url)}"
         case FileSource():
             return f"file:{source.file}"
+        case FolderSource():
+            return f"folder:{source.folder}"
 
 
 def source_of(pin: Pin) -> Source:
@@ -111,7 +122,9 @@ def source_of(pin: Pin) -> Source:
             case "huggingface":
                 repository, _, tail = rest.partition("@")
                 revision, _, file = tail.partition(":")
-                return HuggingFaceSource(huggingface=repository, revision=revision, file=file, digest=pin.digest)
+                return HuggingFaceSource(
+                    huggingface=repository, revision=revision, file=file or None, digest=pin.digest
+                )
             case "git":
                 url, _, commit = rest.rpartition("@")
                 return GitSource(git=url, commit=commit, digest=pin.digest)
@@ -119,6 +132,8 @@ def source_of(pin: Pin) -> Source:
                 return UrlSource(url=pin.url or rest, digest=pin.digest)
             case "file":
                 return FileSource(file=rest, digest=pin.digest)
+            case "folder":
+                return FolderSource(folder=rest, digest=pin.digest)
     except (ValidationError, ValueError) as error:
         raise SourceError(f"{pin.source!r} names no source") from error
     raise SourceError(f"{pin.source!r} names no source: unknown kind {kind!r}")
