@@ -18,6 +18,13 @@ from meltrepro.store.cas import Store
 PYTHON = "python3.13"
 """Of the suite; wheels of converters are built for it."""
 FLAVOUR = Flavour("extract", (f"{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libstdc++6"), "amd64")
+_USED = frozenset(
+    {
+        *(f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libc6", "libgcc-s1", "libstdc++6"),
+        *("libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libssl3t64", "libzstd1", "zlib1g"),
+    }
+)
+"""What of them the recipe takes files from; the rest are what these depend on for other purposes."""
 _REF = f"{base.SUITE}-{PYTHON}"
 
 
@@ -26,7 +33,7 @@ def known(store: Store, sink: Sink) -> tuple[Package, ...]:
     ref = store.get_ref("interpreter", _REF)
     if ref is not None:
         return tuple(Package(*fields) for fields in ref["packages"])
-    packages = base.resolve(store, sink, FLAVOUR)
+    packages = tuple(package for package in base.resolve(store, sink, FLAVOUR) if package.name in _USED)
     fields = [[p.name, p.version, p.architecture, p.digest] for p in packages]
     store.put_ref("interpreter", _REF, {"packages": fields})
     return packages

@@ -226,7 +226,7 @@ class Builder:
         module.check_checkpoint(files)
         readonly = {f"/source/{name}": path for name, path in files.items()}
         log = self._log(f"{node.id}/convert", key)
-        with step(self.sink, "convert", node.id, files=len(files)):
+        with step(self.sink, "checkpoint.convert", node.id, files=len(files)):
             made = transform(
                 self._get_engine(), converter, recipe.converter, readonly, scratch, log, f"converting {node.model_name}"
             )

@@ -95,8 +95,7 @@ class Fetcher:
         """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
         known = self.known(source)
         if is_checkpoint(source):
-            sizes = [self.estimate(part, base_dir) for part in self.parts(source).values()]
-            return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
+            return self._estimate_parts(source, base_dir or Path())
         digests = {source.digest, known.digest if known else None}
         if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
             return 0
@@ -142,6 +141,20 @@ class Fetcher:
         if isinstance(source, HuggingFaceSource):
             self.learn(pin)
         return pin
+
+    def _estimate_parts(self, source: HuggingFaceSource | FolderSource, base: Path) -> int | None:
+        """The same for a checkpoint: all of its files together."""
+        if isinstance(source, FolderSource):
+            return 0
+        parts = self.parts(source)
+        try:
+            if not parts and not self._settings.offline:
+                names = checkpoint.names(source, self._context(base), self._mirrors.folder(source))
+                parts = {name: checkpoint.part(source, name) for name in names}
+        except MeltreproError:
+            return None
+        sizes = [self.estimate(part, base) for part in parts.values()]
+        return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
 
     def _get_checkpoint(self, source: HuggingFaceSource | FolderSource, base: Path) -> Path:
         """The listing of a checkpoint whose files are all in the store."""
