@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from meltrepro.build import base, toolchain
+from meltrepro.build import base, interpreter, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, FrameworkModule
@@ -59,6 +59,7 @@ class Workshop:
             self.engine,
             self.lock,
             lambda: self.lock,
+            self,
             base_dir,
             self.sink,
             rebuild,
@@ -114,9 +115,30 @@ class Workshop:
         known = self.fetcher.known(source)
         return known.digest if known is not None else source.digest
 
+    def pin_model(self, source: Source, base_dir: Path) -> None:
+        """Pin a model's source, of a checkpoint each file too; raises what `pin` raises."""
+        pinned = self.pin(source, base_dir)
+        for part in self.fetcher.parts(source.model_copy(update={"digest": pinned.digest})).values():
+            self.pin(part, base_dir)
+
     def source_key(self, source: Source, base_dir: Path) -> str:
         """The name of a source in the lock."""
         return self.fetcher.pin(source, base_dir).source
+
+    def pins(self) -> tuple[base.Package, ...]:
+        """The packages of the interpreter that converters run on, pinned where that may be."""
+        known = self.lock.interpreter
+        if known is not None:
+            return interpreter.unlocked(known)
+        if self.locked:
+            raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
+        packages = interpreter.known(self.store, self.sink)
+        self.lock = self.lock.model_copy(update={"interpreter": interpreter.locked(packages)})
+        return packages
+
+    def bring(self) -> None:
+        """See to it that these packages are in the store."""
+        interpreter.bring(self.pins(), self.store, self.sink)
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source, so that the next pin asks its server anew."""

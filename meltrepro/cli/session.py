@@ -72,7 +72,7 @@ class Session:
             for source in bundle.sources.values():
                 self.workshop.pin(source, base_dir)
         for model in self.plan.models:
-            self.workshop.pin(model.source, base_dir)
+            self.workshop.pin_model(model.source, base_dir)
         if any(workload.conversations == MELT for workload in self.loaded.manifest.workloads.values()):
             self.workshop.pin(MELT_SOURCE, base_dir)
 
@@ -99,6 +99,7 @@ class Session:
                 "prompts": prompt_digests(self.loaded),
                 "base": self.workshop.lock.base,
                 "toolchain": self.workshop.lock.toolchain,
+                "interpreter": self.workshop.lock.interpreter,
             }
         )
 

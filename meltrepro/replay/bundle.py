@@ -34,6 +34,7 @@ from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
 from meltrepro.steps import Sink, Step, step
+from meltrepro.store import checkpoint
 from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -147,6 +148,8 @@ def _needed(lock: Lock) -> set[str]:
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
+    if lock.interpreter is not None:
+        needed |= {package.digest for package in lock.interpreter.packages.values()}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
@@ -163,9 +166,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
         withheld |= {
             a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node
         }
-        source = lock.sources.get(key_of(model.source))
-        if source is not None:
-            withheld.add(source.digest)
+        withheld |= {source.digest for key, source in lock.sources.items() if checkpoint.is_of(key, model.source)}
     return withheld
 
 
@@ -174,6 +175,9 @@ def _name_of(lock: Lock, digest: str) -> str:
         for name, entry in entries.items():
             if entry.digest == digest:
                 return f"the {kind} {name}"
+    for name, package in lock.interpreter.packages.items() if lock.interpreter is not None else ():
+        if package.digest == digest:
+            return f"the converter's package {name}"
     if lock.base is not None:
         if lock.base.layer == digest:
             return "the base's layer"

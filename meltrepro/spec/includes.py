@@ -120,6 +120,9 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         file = source.child("file")
         if file is not None and source_kind(source.value) == "file" and not isinstance(file.value, dict | list):
             found.append(((*path, "file"), file))
+        folder = source.child("folder")
+        if folder is not None and not isinstance(folder.value, dict | list):
+            found.append(((*path, "folder"), folder))
     for name, framework in _entries(manifest, "frameworks"):
         ndk = framework.find(("build", "toolchain", "ndk"))
         if ndk is not None and isinstance(ndk.value, str) and "://" not in ndk.value:
