@@ -178,7 +178,7 @@ class Workshop:
         from meltrepro.build.daemon import connect
         from meltrepro.build.docker_engine import base_layer
 
-        layer = base_layer(connect(self.settings), image, self.store, self.sink)
+        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=self.settings.offline)
         if locked is not None and layer.digest != locked.layer:
             raise LockMismatch(
                 f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
