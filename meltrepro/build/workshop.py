@@ -200,7 +200,7 @@ class Workshop:
         from meltrepro.build.daemon import connect
         from meltrepro.build.docker_engine import base_layer
 
-        layer = base_layer(connect(self.settings), image, self.store, self.sink)
+        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=self.settings.offline)
         if locked is not None and layer.digest != locked.layer:
             raise LockMismatch(
                 f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
@@ -232,18 +232,25 @@ class Workshop:
 
     def _known_packages(self) -> tuple[base.Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
-        known = self.store.get_ref("base", base.SUITE)
-        if known is not None:
-            packages = tuple(base.Package(*fields) for fields in known["packages"])
-            if all(self.store.has(package.digest) for package in packages):
-                return packages
+        remembered = self._remembered_packages()
+        if remembered is not None:
+            return remembered
         packages = self._todays_packages()
         self.store.put_ref("base", base.SUITE, _as_ref(packages))
         return packages
 
     def _todays_packages(self) -> tuple[base.Package, ...]:
+        """Those of the archive; offline, those that this machine took from it last."""
+        remembered = self._remembered_packages() if self.settings.offline else None
+        if remembered is not None:
+            return remembered
         self._require_network()
         return base.resolve(self.store, self.sink)
+
+    def _remembered_packages(self) -> tuple[base.Package, ...] | None:
+        known = self.store.get_ref("base", base.SUITE)
+        packages = tuple(base.Package(*fields) for fields in known["packages"]) if known is not None else ()
+        return packages if packages and all(self.store.has(package.digest) for package in packages) else None
 
     def _require_network(self) -> None:
         if self.settings.offline:

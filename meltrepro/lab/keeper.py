@@ -146,7 +146,7 @@ def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict
     from meltrepro.lab.server import AdbServer
 
     data = settings.cache / "lab"
-    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent)
+    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent, offline=settings.offline)
     if not system.is_pinned(system.PHONE, root):
         missing["packages"] = "the pinned ones; the phone is made of today's"
     server = AdbServer(data / "adb")
@@ -169,7 +169,7 @@ def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict
     from meltrepro.lab.jetson import USER, VirtualJetson
 
     data = settings.cache / "lab"
-    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent)
+    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent, offline=settings.offline)
     if not system.is_pinned(system.BOARD, root):
         missing["packages of boards"] = "the pinned ones; the board is made of today's"
     places = {}

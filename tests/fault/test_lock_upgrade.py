@@ -6,7 +6,7 @@ import pytest
 
 from meltrepro import errors
 from meltrepro.cli.app import main
-from meltrepro.spec.lock import Lock, differences
+from meltrepro.spec.lock import Lock, differences, dump_lock
 from tests.fault.project import LOCAL, MODEL, PACKAGED, SDIST, Project, Refuse, gguf, sha256
 
 
@@ -62,6 +62,20 @@ def test_todays_base_is_not_to_be_had_offline(project: Project, refuse: Refuse) 
         project.object(package.digest).unlink()
     refuse(errors.OfflineError, "lock", project.spec)
     assert main(["build", str(project.spec), "--locked"]) == 0, "what is built needs no base"
+
+
+def test_offline_a_base_that_vanished_is_pinned_anew_from_what_is_here(project: Project, refuse: Refuse) -> None:
+    """As it is with a network when the archive has moved on; artifacts do not depend on it."""
+    true = project.read_lock()
+    assert true.base is not None
+    gone = {name: package.model_copy(update={"digest": "0" * 64}) for name, package in true.base.packages.items()}
+    base = true.base.model_copy(update={"packages": gone, "layer": "1" * 64})
+    project.lock.write_text(dump_lock(true.model_copy(update={"base": base})))
+    text = project.lock.read_bytes()
+    assert f"expected {true.base.layer}" in refuse(errors.LockMismatch, "lock", project.spec, "--check").message
+    assert project.lock.read_bytes() == text
+    assert main(["lock", str(project.spec)]) == 0
+    assert project.read_lock() == true
 
 
 def test_only_looking_changes_nothing(project: Project, refuse: Refuse) -> None:
