@@ -20,7 +20,7 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
     campaigns = ", ".join(results.names) or "no campaign"
     lines = _wrapped(f"{campaigns}: {tally(findings)}", "")
     if unbelieved := _unbelieved(results):
-        lines += _wrapped(f"{unbelieved} cells are INVALID and give no figures: meltrepro show says why", "")
+        lines += _wrapped(f"cells that are INVALID and give no figures: {unbelieved}; meltrepro show says why", "")
     lines.append("")
     for finding in findings:
         marks = f" ({finding.marks})" if finding.marks and finding.decided else ""
