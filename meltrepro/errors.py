@@ -250,6 +250,12 @@ class Inconclusive(MeltreproError):
     exit_code = 61
 
 
+class ReportDiffers(MeltreproError):
+    """A report that was made anew from the records has other bytes than the one on disk."""
+
+    exit_code = 65
+
+
 class Interrupted(MeltreproError):
     """The user stopped the command (Ctrl-C); what was done is kept and a rerun continues."""
 

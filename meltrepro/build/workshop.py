@@ -15,7 +15,7 @@ from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, FrameworkModule
 from meltrepro.build.pipeline import Builder
-from meltrepro.errors import LockError, LockMismatch
+from meltrepro.errors import LockError, LockMismatch, OfflineError
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
 from meltrepro.spec.sources import FileSource, Source
@@ -123,7 +123,8 @@ class Workshop:
         self.fetcher.forget(key)
 
     def forget_base(self) -> None:
-        """Drop the base's packages, so that the next build takes today's."""
+        """Drop the base's packages, so that the next build takes today's; raises `OfflineError` where it could not."""
+        self._require_network()
         self.store.drop_ref("base", base.SUITE)
         self._layers = None
 
@@ -199,7 +200,7 @@ class Workshop:
         )
         if all(self.store.has(package.digest) for package in packages):
             return packages
-        today = base.resolve(self.store, self.sink)
+        today = self._todays_packages()
         if self.locked or all(self.store.has(package.digest) for package in packages):
             return packages
         moved = sorted({p.name for p in today} - {p.name for p in packages if self.store.has(p.digest)})
@@ -214,9 +215,20 @@ class Workshop:
             packages = tuple(base.Package(*fields) for fields in known["packages"])
             if all(self.store.has(package.digest) for package in packages):
                 return packages
-        packages = base.resolve(self.store, self.sink)
+        packages = self._todays_packages()
         self.store.put_ref("base", base.SUITE, _as_ref(packages))
         return packages
+
+    def _todays_packages(self) -> tuple[base.Package, ...]:
+        self._require_network()
+        return base.resolve(self.store, self.sink)
+
+    def _require_network(self) -> None:
+        if self.settings.offline:
+            raise OfflineError(
+                "offline, and the store does not hold the packages of the base image that are wanted",
+                hint="fetch them once without MELTREPRO_OFFLINE, or import a bundle that holds them",
+            )
 
     def _pin_toolchain(self, layers: list[Layer]) -> None:
         image = Image("meltrepro/toolchain", layers).id

@@ -7,7 +7,8 @@
     ro-crate-metadata.json                           the same for archives that know RO-Crate 1.1
 
 Weights whose licence forbids redistribution and NDKs are left out and named with their digests under `withheld`;
-building anew then needs the same bytes from their own source.
+building anew then needs the same bytes from their own source. Synthetic weights as they are made are left out too: whoever
+imports the bundle makes them again, and their digest says whether they are the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -35,7 +37,7 @@ from meltrepro.steps import Sink, Step, step
 from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.store.source import Pin, key_of
+from meltrepro.store.source import Pin, is_synthetic, key_of
 
 _OBJECTS, _RECORDS, _ATTESTATIONS, _CRATE = "objects", "records", "attestations", "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
@@ -55,7 +57,8 @@ class Imported:
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
     """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
-    read_campaign(campaign).verify()
+    recorded = read_campaign(campaign)
+    recorded.verify()
     manifest, lock = _read(campaign)
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
@@ -87,7 +90,8 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "withheld": sorted(withheld),
         "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
     }
-    files[_CRATE] = _crate(manifest, list(files))
+    measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
+    files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
     with step(sink, "bundle.write", str(out)):
         return archive.write(out, about, files)
 
@@ -138,14 +142,14 @@ def _read(folder: Path) -> tuple[Manifest, Lock]:
 
 
 def _needed(lock: Lock) -> set[str]:
-    """Every object that building and running from this lock takes."""
+    """Every object that building and running from this lock takes and that cannot simply be made again."""
     needed = {source.digest for source in lock.sources.values()}
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
-    return needed
+    return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
@@ -154,7 +158,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
     withheld = {source.digest for key, source in lock.sources.items() if key in keys}
     for name, model in manifest.models.items():
-        if model.redistributable:
+        if model.redistributable or model.synthetic:
             continue
         withheld |= {
             a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node
@@ -179,8 +183,11 @@ def _name_of(lock: Lock, digest: str) -> str:
     return "a part of the toolchain"
 
 
-def _crate(manifest: Manifest, names: list[str]) -> bytes:
-    """RO-Crate 1.1 metadata: what this archive is, and its files."""
+def _crate(manifest: Manifest, published: str, names: list[str]) -> bytes:
+    """RO-Crate 1.1 metadata: what this archive is, and its files; `published` is an ISO date, which it must have.
+
+    It is the day of the measurement: the same campaign is the same bundle whenever it is packed.
+    """
     graph: list[Mapping[str, object]] = [
         {
             "@id": _CRATE,
@@ -193,6 +200,7 @@ def _crate(manifest: Manifest, names: list[str]) -> bytes:
             "@type": "Dataset",
             "name": manifest.name,
             "description": manifest.description or f"meltrepro campaign {manifest.name}",
+            "datePublished": published,
             "hasPart": [{"@id": name} for name in sorted(names)],
         },
         *({"@id": name, "@type": "File", "name": name} for name in sorted(names)),

@@ -1,0 +1,196 @@
+"""Figures of memory, energy and power modes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meltrepro.report.cells import (
+    by_device,
+    labelled,
+    ordered,
+    software,
+    unless_named,
+    weights,
+    why_none,
+)
+from meltrepro.report.content import Content
+from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
+from meltrepro.report.figures import forest, scatter
+from meltrepro.report.figures.figure import Figure
+from meltrepro.report.figures.speed import badge_of, series_name
+from meltrepro.report.keys import budget_w
+from meltrepro.report.results import CellResult
+from meltrepro.report.tables.resources import J_PER_MWH, is_board, power_modes
+from meltrepro.report.values import number
+
+_PHASES = (("prefill", "energy_per_prompt_token_j"), ("generation", "energy_per_token_j"))
+
+
+def memory(content: Content) -> Figure:
+    """Peak memory over what must be held."""
+    name, title = "memory", "Peak memory against size"
+    caption = (
+        f"Expected is the model file and the KV cache of the whole context. Dashed: exactly that, and {MEMORY_LIMIT} times as"
+        " much."
+    )
+    found = [(cell, use) for cell in ordered(content.measured) if (use := memory_use(cell)) is not None]
+    if not found:
+        return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
+    series = tuple(dict.fromkeys(series_name(content, cell) for cell, _ in found))
+    panels = []
+    for virtual in (False, True):
+        group = [(cell, use) for cell, use in found if cell.device.virtual is virtual]
+        if group:
+            panels.append(
+                scatter.Panel(
+                    "Virtual devices" if virtual else "Real devices",
+                    "model file and KV cache, GB",
+                    "peak memory, GB",
+                    tuple(_peaks(content, group, index, one) for index, one in enumerate(series)),
+                    "virtual" if virtual else "",
+                    tuple(scatter.Rule(f"{slope} x", slope=slope, near=True) for slope in (1, MEMORY_LIMIT)),
+                    x_log=True,
+                    y_log=True,
+                    once="panel",
+                    height=260,
+                )
+            )
+    alt = f"Peak memory over expected memory of {len(found)} cells; the figures are in the table Memory."
+    return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+
+
+def _peaks(content: Content, group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
+    points = []
+    for cell, use in group:
+        if series_name(content, cell) == name:
+            tip = f"{weights(cell)}, {name}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB expected"
+            around = (use.low / 1e9, use.high / 1e9)
+            points.append(scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=around))
+    return scatter.Series(index, tuple(points))
+
+
+def memory_ratio(content: Content) -> Figure:
+    """How many times more than expected, cell by cell."""
+    name, title = "memory-ratio", "Peak memory over model file and KV cache"
+    caption = (
+        f"Dashed: one, which is all that is needed, and {MEMORY_LIMIT}, which a run should not exceed."
+        + unless_named(content)
+    )
+    found = [cell for cell in ordered(content.measured) if memory_use(cell) is not None]
+    if not found:
+        return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
+    series = tuple(dict.fromkeys(software(cell) for cell in found))
+    panels = []
+    for device, group in by_device(found):
+        names = labelled(content, group)
+        rows: dict[tuple[str, str], tuple[str, list[forest.Mark]]] = {}
+        for position, cell in enumerate(group):
+            use = memory_use(cell)
+            if use is not None:
+                tip = f"{names[position][0]}, {software(cell)}: {number(use.ratio)}"
+                bounds = (use.low / use.expected, use.high / use.expected)
+                mark = forest.Mark(series.index(software(cell)), use.ratio, *bounds, tip)
+                rows.setdefault(names[position], (cell.model, []))[1].append(mark)
+        drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
+        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
+    plot = forest.Forest(
+        tuple(panels),
+        series,
+        "peak memory / (model file + KV cache)",
+        False,
+        False,
+        (1.0, MEMORY_LIMIT),
+        shared=True,
+    )
+    alt = f"Ratio of peak to expected memory of {len(found)} cells; the figures are in the table Memory."
+    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+
+
+def energy(content: Content) -> Figure:
+    """Energy per token of both phases, one panel a device."""
+    name, title = "energy", "Energy per token"
+    caption = (
+        "Median over repetitions with its interval. Prefill: energy of reading one token of a prompt; generation: of writing one"
+        " token. Every device has its own axis; joules below, milliwatt-hours above."
+    )
+    cells = [cell for cell in content.measured if any(metric in cell.metrics for _, metric in _PHASES)]
+    if not cells:
+        return Figure(name, title, caption, reason=why_none(content, "energy_per_token_j"))
+    caption += unless_named(content)
+    programs = len({software(cell) for cell in cells}) > 1
+    panels = []
+    for device, group in by_device(cells):
+        names = labelled(content, group)
+        rows = []
+        for position, cell in enumerate(group):
+            label = names[position][0] + (f" · {software(cell)}" if programs else "")
+            marks = tuple(
+                forest.Mark(i, s.median, s.low, s.high, f"{label}, {phase}: {number(s.median)} J/token, n = {s.n}")
+                for i, (phase, metric) in enumerate(_PHASES)
+                if (s := cell.metrics.get(metric)) is not None
+            )
+            rows.append(forest.Row(label, marks, names[position][1], cell.model))
+        panels.append(forest.Panel(content.title(device), tuple(rows), badge_of(device)))
+    plot = forest.Forest(
+        tuple(panels), tuple(phase for phase, _ in _PHASES), "joules per token", top=(1 / J_PER_MWH, "mWh")
+    )
+    alt = f"Energy per token of {len(cells)} cells on {len(panels)} devices; the figures are in the table of the same name."
+    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+
+
+def power(content: Content) -> Figure:
+    """Speed and energy over the power modes of a board."""
+    name, title = "power-modes", "Power modes of Jetson boards"
+    caption = "Modes from the smallest budget to the largest. Median over repetitions with its interval."
+    cells = [c for c in content.measured if is_board(c) and c.device.power_mode and "generation_tps" in c.metrics]
+    if not cells:
+        return Figure(name, title, caption, reason=power_modes(content).reason)
+    boards: dict[tuple[bool, str], list[CellResult]] = {}
+    for cell in ordered(cells):
+        boards.setdefault((cell.device.virtual, cell.device.name), []).append(cell)
+    series = tuple(dict.fromkeys(_name(cell) for cell in ordered(cells)))
+    panels = []
+    for (virtual, board), group in sorted(boards.items()):
+        modes = sorted({cell.device.power_mode or "" for cell in group}, key=lambda mode: (budget_w(mode), mode))
+        for metric, axis in (("generation_tps", "tokens per second"), ("energy_per_token_j", "joules per token")):
+            having = [cell for cell in group if metric in cell.metrics]
+            if having:
+                heading = f"{board}: {'speed' if metric == 'generation_tps' else 'energy'} of generation"
+                panels.append(
+                    scatter.Panel(
+                        heading,
+                        "power mode",
+                        axis,
+                        _by_mode(having, metric, modes, series),
+                        "virtual device" if virtual else "",
+                        y_zero=True,
+                        height=180,
+                        names=tuple((float(i), mode) for i, mode in enumerate(modes)),
+                    )
+                )
+    alt = f"Speed and energy of {len(cells)} cells by power mode; the figures are in the table of the same name."
+    plot = scatter.Scatter(tuple(panels), series, lines=True)
+    return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
+
+
+def _name(cell: CellResult) -> str:
+    return f"{weights(cell)}, {software(cell)}" + (", synthetic" if cell.synthetic else "")
+
+
+def _by_mode(
+    cells: Sequence[CellResult], metric: str, modes: Sequence[str], series: Sequence[str]
+) -> tuple[scatter.Series, ...]:
+    found = []
+    for index, one in enumerate(series):
+        own = sorted((c for c in cells if _name(c) == one), key=lambda c: modes.index(c.device.power_mode or ""))
+        points = tuple(
+            scatter.Point(
+                float(modes.index(cell.device.power_mode or "")),
+                (s := cell.metrics[metric]).median,
+                f"{one}, {cell.device.power_mode}: {number(s.median)}, n = {s.n}",
+                y_range=(s.low, s.high),
+            )
+            for cell in own
+        )
+        found.append(scatter.Series(index, points, line=True))
+    return tuple(found)

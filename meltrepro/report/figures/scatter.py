@@ -1,0 +1,288 @@
+"""Points, lines and bands in panels with two axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from meltrepro.report.figures import svg
+from meltrepro.report.figures.scale import Scale, scale
+from meltrepro.report.figures.svg import Element, coordinate, node, words
+
+WIDTH = 820.0
+_LEFT, _RIGHT = 66.0, 20.0
+_TALL = 24.0
+"""Height of an interval from which on labels stand above or below it."""
+_LABEL_ROOM = 30.0
+"""Height above and below the points of a panel with labels."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One figure, with intervals where they are known."""
+
+    x: float
+    y: float
+    title: str = ""
+    label: str = ""
+    """Written beside it where there is room."""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together."""
+
+    index: int
+    """Into the figure's names of series."""
+    points: tuple[Point, ...]
+    line: bool = False
+    markers: bool = True
+    band: tuple[tuple[float, float, float], ...] = ()
+    """x, low, high."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line to compare with: y is a constant, or a multiple of x."""
+
+    label: str
+    constant: float | None = None
+    slope: float | None = None
+    near: bool = False
+    """Whether the axes must show it, however far the points are from it."""
+
+    def at(self, x: float) -> float:
+        return self.constant if self.constant is not None else (self.slope or 0.0) * x
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    x_axis: str
+    y_axis: str
+    series: tuple[Series, ...]
+    badge: str = ""
+    rules: tuple[Rule, ...] = ()
+    x_log: bool | None = False
+    y_log: bool | None = False
+    x_zero: bool = False
+    y_zero: bool = False
+    height: float = 250.0
+    once: Literal["series", "panel"] | None = None
+    """Within what a label is written only once: at the first of its points where there is room."""
+    names: tuple[tuple[float, str], ...] = ()
+    """Ticks of the x axis where its values are not numbers but names."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The whole figure."""
+
+    panels: tuple[Panel, ...]
+    series: tuple[str, ...]
+    lines: bool = False
+    """Whether the legend shows lines."""
+
+
+@dataclass
+class _Area:
+    """A panel while it is being drawn, with the places that are taken."""
+
+    group: Element
+    x: Scale
+    y: Scale
+    top: float
+    bottom: float
+    taken: list[Box] = field(default_factory=list)
+
+    def free(self, box: Box) -> bool:
+        inside = (*(box[0] >= self.x.start, box[2] <= self.x.end + 14, box[1] >= self.top - 2, box[3] <= self.bottom),)
+        return all(inside) and not any(_overlap(box, other) for other in self.taken)
+
+
+def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
+    """The figure as SVG; needs at least one point."""
+    root = svg.canvas(name, WIDTH, 1, title, alt)
+    y = 16.0
+    if len(scatter.series) > 1:
+        y += svg.legend(root, 4, y, WIDTH - 8, list(scatter.series), lines=scatter.lines) + 4
+    for panel in scatter.panels:
+        y = _panel(root, panel, y) + 12
+    root.set("viewBox", f"0 0 {coordinate(WIDTH)} {coordinate(y)}")
+    return svg.written(root)
+
+
+def _panel(root: Element, panel: Panel, y: float) -> float:
+    group = node(root, "g", class_="panel loose")
+    top = y
+    if panel.title or panel.badge:
+        svg.heading(group, 4, y + 4, panel.title, panel.badge)
+        top = y + 16
+    bottom = top + panel.height
+    points = [point for series in panel.series for point in series.points]
+    x = scale(_xs(panel, points), _LEFT, WIDTH - _RIGHT, log=panel.x_log, zero=panel.x_zero)
+    room = _LABEL_ROOM if any(point.label for point in points) and not panel.y_log else 0.0
+    y_scale = scale(_ys(panel, points), bottom - room, top + room, log=panel.y_log, zero=panel.y_zero)
+    area = _Area(group, x, y_scale, top, bottom)
+    _axes(area, panel, top, bottom)
+    for rule in panel.rules:
+        _rule(area, rule)
+    for series in panel.series:
+        _lines(area, series)
+    for series in panel.series:
+        _points(area, series)
+    for rule in panel.rules:
+        _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
+    area.taken += [box for rule in panel.rules for box in _along(area, rule)]
+    written: set[str] = set()
+    for series in panel.series:
+        if panel.once == "series":
+            written = set()
+        for point in series.points:
+            if point.label and not (panel.once and point.label in written) and _label(area, point, series.index):
+                written.add(point.label)
+    return bottom + 36
+
+
+def _xs(panel: Panel, points: Iterable[Point]) -> list[float]:
+    return [v for point in points for v in (point.x, *(point.x_range or ()))] + [x for x, _ in panel.names]
+
+
+def _ys(panel: Panel, points: Iterable[Point]) -> list[float]:
+    values = [v for point in points for v in (point.y, *(point.y_range or ()))]
+    values += [v for series in panel.series for _, *both in series.band for v in both]
+    narrow = [rule for rule in panel.rules if rule.constant is not None or rule.near]
+    return values + [rule.at(point.x) for rule in narrow for point in points]
+
+
+def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
+    group, x, y = area.group, area.x, area.y
+    for value, text in panel.names or x.ticks():
+        at = x.at(value)
+        node(group, "line", class_="grid", x1=at, x2=at, y1=top, y2=bottom)
+        words(group, at, bottom + 15, text, "middle", "tick")
+    for value, text in y.ticks(6):
+        at = y.at(value)
+        node(group, "line", class_="grid", x1=x.start, x2=x.end, y1=at, y2=at)
+        words(group, x.start - 6, at + 4, text, "end", "tick")
+    node(group, "line", class_="axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
+    node(group, "line", class_="axis", x1=x.start, x2=x.start, y1=top, y2=bottom)
+    words(
+        group,
+        (x.start + x.end) / 2,
+        bottom + 32,
+        panel.x_axis if panel.names else x.named(panel.x_axis),
+        "middle",
+        "label",
+    )
+    middle = (top + bottom) / 2
+    turned = words(group, 13, middle, y.named(panel.y_axis), "middle", "label")
+    turned.set("transform", f"rotate(-90 13 {coordinate(middle)})")
+
+
+def _rule(area: _Area, rule: Rule) -> None:
+    points = _path(area, rule)
+    if len(points) > 1:
+        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        node(area.group, "path", class_="rule", d=path)
+
+
+def _path(area: _Area, rule: Rule) -> list[tuple[float, float]]:
+    """Where a rule runs within the panel."""
+    x, y = area.x, area.y
+    return [(x.at(v), y.at(rule.at(v))) for v in _between(x) if y.low <= rule.at(v) <= y.high]
+
+
+def _along(area: _Area, rule: Rule) -> list[Box]:
+    """Small boxes along a rule, for labels to keep away from."""
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in _path(area, rule)]
+
+
+def _rule_label(area: _Area, rule: Rule, others: list[Box]) -> None:
+    """Name a rule at one of its ends, away from points and other rules; left out where there is no room."""
+    points = _path(area, rule)
+    if len(points) < 2:
+        return
+    first, last = points[0], points[-1]
+    width = svg.width_of(rule.label, 11)
+    inner = [(points[round(share * (len(points) - 1))], "end", -width) for share in (0.85, 0.7, 0.5, 0.3)]
+    places = ((last, "end", -width), (first, "start", 0.0), *inner)
+    for ((x, y), anchor, reach), above in ((place, above) for place in places for above in (-6.0, 15.0)):
+        at_x, at_y = x + (-4 if anchor == "end" else 4), y + above
+        box = (at_x + reach, at_y - 10, at_x + reach + width, at_y + 3)
+        if area.free(box) and not any(_overlap(box, other) for other in others):
+            words(area.group, at_x, at_y, rule.label, anchor, "tick halo")
+            area.taken.append(box)
+            return
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _between(x: Scale) -> list[float]:
+    steps = [step / 60 for step in range(61)]
+    if x.log:
+        return [x.low * (x.high / x.low) ** step for step in steps]
+    return [x.low + (x.high - x.low) * step for step in steps]
+
+
+def _lines(area: _Area, series: Series) -> None:
+    x, y = area.x, area.y
+    if len(series.band) > 1:
+        upper = [(x.at(at), y.at(high)) for at, _, high in series.band]
+        lower = [(x.at(at), y.at(low)) for at, low, _ in reversed(series.band)]
+        path = "M" + "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b in [*upper, *lower]) + "Z"
+        node(area.group, "path", class_=f"band s{series.index % svg.COLOURS}", d=path)
+    if series.line and len(series.points) > 1:
+        svg.polyline(area.group, [(x.at(p.x), y.at(p.y)) for p in series.points], series.index)
+
+
+def _points(area: _Area, series: Series) -> None:
+    x, y = area.x, area.y
+    every = 1 if series.markers else max(1, math.ceil(len(series.points) / 12))
+    line = f"err s{series.index % svg.COLOURS}"
+    for position, point in enumerate(series.points):
+        at_x, at_y = x.at(point.x), y.at(point.y)
+        if point.y_range and point.y_range[1] > point.y_range[0]:
+            low, high = (y.at(v) for v in point.y_range)
+            node(area.group, "line", class_=line, x1=at_x, x2=at_x, y1=low, y2=high)
+            for end in (low, high):
+                node(area.group, "line", class_=line, x1=at_x - 3, x2=at_x + 3, y1=end, y2=end)
+            area.taken.append((at_x - 3, high, at_x + 3, low))
+        if point.x_range and point.x_range[1] > point.x_range[0]:
+            low, high = (x.at(v) for v in point.x_range)
+            node(area.group, "line", class_=line, x1=low, x2=high, y1=at_y, y2=at_y)
+            for end in (low, high):
+                node(area.group, "line", class_=line, x1=end, x2=end, y1=at_y - 3, y2=at_y + 3)
+            area.taken.append((low, at_y - 3, high, at_y + 3))
+        if position % every == 0 or position == len(series.points) - 1:
+            svg.mark(area.group, at_x, at_y, series.index, point.title)
+            area.taken.append((at_x - 6, at_y - 6, at_x + 6, at_y + 6))
+
+
+def _label(area: _Area, point: Point, series: int) -> bool:
+    """Write a point's label where nothing else is; `False` where there is no such place."""
+    at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
+    high, low = (area.y.at(v) - at_y for v in reversed(point.y_range or (point.y, point.y)))
+    beside, above = ((9.0, 4.0, "start"), (-9.0, 4.0, "end")), ((0.0, high - 8, "middle"), (0.0, low + 16, "middle"))
+    for dx, dy, anchor in (
+        *((*above, *beside) if low - high > _TALL else (*beside, *above)),
+        *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
+        *((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle")),
+    ):
+        left = at_x + dx - (width / 2 if anchor == "middle" else width if anchor == "end" else 0)
+        box = (left, at_y + dy - 10, left + width, at_y + dy + 3)
+        if area.free(box):
+            words(area.group, at_x + dx, at_y + dy, point.label, anchor, f"point-label halo s{series % svg.COLOURS}")
+            area.taken.append(box)
+            return True
+    return False

@@ -1,0 +1,208 @@
+"""Figures of speed: throughput, phases, sustained load, drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meltrepro.report.cells import by_device, labelled, ordered, software, unless_named, weights, why_none
+from meltrepro.report.content import Content
+from meltrepro.report.derive import Drift, Sustained, drifts, sustained
+from meltrepro.report.figures import forest, scatter
+from meltrepro.report.figures.figure import Figure
+from meltrepro.report.results import CellResult, Device
+from meltrepro.report.values import number
+
+MOST_LINES = 6
+"""Curves that one panel can hold without becoming a tangle."""
+
+
+def throughput(content: Content, phase: str) -> Figure:
+    """One row a cell, one panel a device."""
+    metric, name = f"{phase}_tps", f"throughput-{phase}"
+    title = "Speed of writing answers (generation)" if phase == "generation" else "Speed of reading prompts (prefill)"
+    caption = (
+        "Median over repetitions; the line is its 95 % interval, or the smallest and the largest of fewer than five"
+        " repetitions. Every device has its own axis, logarithmic where its figures are far apart."
+    )
+    cells = [cell for cell in content.measured if metric in cell.metrics]
+    if not cells:
+        return Figure(name, title, caption, reason=why_none(content, metric))
+    series = tuple(dict.fromkeys(software(cell) for cell in ordered(cells)))
+    caption += unless_named(content)
+    panels = rows_by_device(content, cells, metric, "tokens/s", series)
+    plot = forest.Forest(panels, series, "tokens per second")
+    alt = f"{title}, tokens per second, for {len(cells)} cells on {len(panels)} devices; the figures are in the table Throughput."
+    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+
+
+def rows_by_device(
+    content: Content, cells: Sequence[CellResult], metric: str, unit: str, series: Sequence[str]
+) -> tuple[forest.Panel, ...]:
+    """A panel per device, a row per model and quantization, a marker per release."""
+    panels = []
+    for device, group in by_device(cells):
+        names = labelled(content, group)
+        rows: dict[tuple[str, str], tuple[str, list[forest.Mark]]] = {}
+        for position, cell in enumerate(group):
+            summary = cell.metrics[metric]
+            label = names[position]
+            tip = f"{label[0]}, {software(cell)}: {number(summary.median)} {unit} ({number(summary.low)} to {number(summary.high)}, n = {summary.n})"
+            mark = forest.Mark(series.index(software(cell)), summary.median, summary.low, summary.high, tip)
+            rows.setdefault(label, (cell.model, []))[1].append(mark)
+        drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
+        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
+    return tuple(panels)
+
+
+def badge_of(device: Device) -> str:
+    """What a panel must say of its device."""
+    return "virtual device" if device.virtual else ""
+
+
+def phases(content: Content) -> Figure:
+    """Prefill over generation, both logarithmic, with lines of equal ratio."""
+    name, title = "phases", "Prefill against generation"
+    caption = (
+        "On a dashed line, reading is so many times faster than writing. Real and virtual devices"
+        " have panels of their own."
+    )
+    cells = [cell for cell in content.measured if {"prefill_tps", "generation_tps"} <= set(cell.metrics)]
+    cells = [
+        cell for cell in cells if cell.metrics["generation_tps"].median > 0 and cell.metrics["prefill_tps"].median > 0
+    ]
+    if not cells:
+        return Figure(name, title, caption, reason=why_none(content, "prefill_tps"))
+    series = tuple(dict.fromkeys(series_name(content, cell) for cell in ordered(cells)))
+    panels = []
+    for virtual in (False, True):
+        group = [cell for cell in ordered(cells) if cell.device.virtual is virtual]
+        if group:
+            panels.append(
+                scatter.Panel(
+                    "Virtual devices" if virtual else "Real devices",
+                    "generation, tokens per second",
+                    "prefill, tokens per second",
+                    tuple(
+                        scatter.Series(
+                            i, _phase_points(content, [cell for cell in group if series_name(content, cell) == one])
+                        )
+                        for i, one in enumerate(series)
+                    ),
+                    badge="virtual" if virtual else "",
+                    rules=tuple(scatter.Rule(f"{times} x", slope=times) for times in (1, 3, 10, 30)),
+                    x_log=True,
+                    y_log=True,
+                    once="series",
+                    height=300,
+                )
+            )
+    alt = f"Prefill speed over generation speed of {len(cells)} cells; the figures are in the table of the same name."
+    return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+
+
+def series_name(content: Content, cell: CellResult) -> str:
+    """Device and software, and whether the device is virtual: what one colour stands for."""
+    virtual = " (virtual)" if cell.device.virtual else ""
+    return f"{content.title(cell.device)}{virtual}, {software(cell)}"
+
+
+def _phase_points(content: Content, cells: Sequence[CellResult]) -> tuple[scatter.Point, ...]:
+    """Points of one series, the fastest first, so that a model's name stands at its fastest."""
+    return tuple(
+        _phase_point(content, cell) for cell in sorted(cells, key=lambda cell: -cell.metrics["generation_tps"].median)
+    )
+
+
+def _phase_point(content: Content, cell: CellResult) -> scatter.Point:
+    x, y = cell.metrics["generation_tps"], cell.metrics["prefill_tps"]
+    tip = f"{weights(cell)}, {series_name(content, cell)}: prefill {number(y.median)}, generation {number(x.median)} tokens/s"
+    return scatter.Point(x.median, y.median, tip, cell.model, (x.low, x.high), (y.low, y.high))
+
+
+def sustained_curves(content: Content) -> Figure:
+    """Speed over prompts, and the temperature below it."""
+    name, title = "sustained", "Sustained load"
+    caption = (
+        "Above: generation after each prompt, median over repetitions, the band from the smallest to the largest. Below: the"
+        " hottest sensor of the device in the first repetition, at the prompt that was being answered then."
+    )
+    curves = [curve for curve in map(sustained, ordered(content.measured)) if curve is not None]
+    if not curves:
+        reason = f"no cell held one conversation of many prompts without pause; {why_none(content)}"
+        return Figure(name, title, caption, reason=reason)
+    series: dict[str, None] = {}
+    panels: list[scatter.Panel] = []
+    for device, group in by_device([curve.cell for curve in curves]):
+        own = [next(curve for curve in curves if curve.cell is cell) for cell in group]
+        for start in range(0, len(own), MOST_LINES):
+            panels += _sustained_panels(content, device, own[start : start + MOST_LINES], series)
+    alt = (
+        f"Speed and temperature over the prompts of {len(curves)} cells; the figures are in the table of the same name."
+    )
+    plot = scatter.Scatter(tuple(panels), tuple(series), lines=True)
+    return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
+
+
+def _sustained_panels(
+    content: Content, device: Device, curves: Sequence[Sustained], series: dict[str, None]
+) -> list[scatter.Panel]:
+    """A panel of speeds and, where the device has a thermometer, one of temperatures."""
+    speeds, heats = [], []
+    for curve in curves:
+        cell = curve.cell
+        name = f"{weights(cell)}, {software(cell)}" + (", synthetic" if cell.synthetic else "")
+        series.setdefault(name)
+        index = list(series).index(name)
+        points = tuple(
+            scatter.Point(s.prompt, s.median, f"{name}: prompt {s.prompt}, {number(s.median)} tokens/s")
+            for s in curve.speeds
+        )
+        band = tuple((float(s.prompt), s.low, s.high) for s in curve.speeds)
+        speeds.append(scatter.Series(index, points, line=True, markers=False, band=band))
+        heat = tuple(
+            scatter.Point(at, c, f"{name}: {number(c)} °C at prompt {int(at)}") for at, c in curve.temperatures
+        )
+        if heat:
+            heats.append(scatter.Series(index, heat, line=True, markers=False))
+    title, badge = content.title(device), badge_of(device)
+    axis = "prompt"
+    panels = [scatter.Panel(title, axis, "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
+    if heats:
+        panels.append(scatter.Panel(f"{title}: temperature", axis, "°C", tuple(heats), badge, height=130))
+    return panels
+
+
+def drift(content: Content) -> Figure:
+    """Ratio of a newer release to the oldest, phase by phase."""
+    name, title = "drift", "Drift: newer releases over the oldest, all else equal"
+    caption = (
+        "Above one, the newer release is faster. The line is the 95 % interval of the ratio; without one, a side has a"
+        " single repetition."
+    )
+    pairs = drifts(content)
+    if not pairs:
+        reason = f"no model was measured with two releases of one framework on one device; {why_none(content)}"
+        return Figure(name, title, caption, reason=reason)
+    series = tuple(phase for phase in ("prefill", "generation") if any(pair.phase == phase for pair in pairs))
+    caption += unless_named(content)
+    panels = []
+    for device, group in by_device({id(pair.newer): pair.newer for pair in pairs}.values()):
+        names = labelled(content, group)
+        versus: dict[str, list[forest.Row]] = {}
+        for position, cell in enumerate(group):
+            own = [pair for pair in pairs if pair.newer is cell]
+            marks = tuple(_drift_mark(pair, series.index(pair.phase)) for pair in own)
+            row = forest.Row(names[position][0], marks, names[position][1], cell.model)
+            versus.setdefault(f"{software(cell)} over {own[0].older.release}", []).append(row)
+        for which, rows in versus.items():
+            panels.append(forest.Panel(f"{content.title(device)}: {which}", tuple(rows), badge_of(device)))
+    plot = forest.Forest(tuple(panels), series, "newer / older", log=True, zero=False, lines=(1.0,), shared=True)
+    alt = f"Ratios of {len(pairs)} speeds between releases; the figures are in the table Drift between releases."
+    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+
+
+def _drift_mark(pair: Drift, series: int) -> forest.Mark:
+    low, high = pair.low or pair.ratio, pair.high or pair.ratio
+    interval = f"{number(low)} to {number(high)}" if pair.low is not None else "no interval"
+    tip = f"{weights(pair.newer)}, {pair.phase}: {number(pair.ratio)} ({interval})"
+    return forest.Mark(series, pair.ratio, low, high, tip)

@@ -1,0 +1,163 @@
+"""Drawing: elements of SVG, markers, and how wide a text will be.
+
+Figures are written as SVG here and not by a plotting library: their colours come from the page's style sheet, so that
+one drawing serves light and dark, texts stay texts, and the bytes depend on no library's version and on no font.
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from meltrepro.report.values import plain
+
+Element = ElementTree.Element
+
+FONT = 12.0
+"""Size of text in the units of the drawing; page and drawing have the same unit where there is room."""
+MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
+_HEAD = 14.5
+"""Size that bold text of 13 seems to have."""
+COLOURS = 7
+"""How many colours the style sheet has."""
+_DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 2", "1 2", "10 4")
+_NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[]/ -·"), frozenset("mwMW@%")
+
+
+def node(parent: Element | None, tag: str, text: str | None = None, **attributes: str | float) -> Element:
+    """A new element below another; `class_` and `stroke_width` become `class` and `stroke-width`."""
+    named = {
+        name.rstrip("_").replace("_", "-"): value if isinstance(value, str) else coordinate(value)
+        for name, value in attributes.items()
+    }
+    made = ElementTree.Element(tag, named) if parent is None else ElementTree.SubElement(parent, tag, named)
+    made.text = None if text is None else plain(text)
+    return made
+
+
+def coordinate(value: float) -> str:
+    """A length with one decimal, which is finer than any screen shows."""
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
+
+
+def written(root: Element) -> str:
+    """The drawing as markup; everything in it is escaped."""
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def width_of(text: str, size: float = FONT) -> float:
+    """How wide a text may be at most in a usual font without serifs."""
+    widths = (
+        0.38 if c in _NARROW else 0.95 if c in _WIDE else 0.72 if c.isupper() else 1.0 if ord(c) > 0x2E80 else 0.62
+        for c in plain(text)
+    )
+    return size * sum(widths)
+
+
+def heading(parent: Element, x: float, y: float, title: str, remark: str) -> None:
+    """The title of a panel, and a remark in a frame behind it."""
+    shown = shortened(title, 560, _HEAD)
+    words(parent, x, y, shown, class_="head")
+    if remark:
+        badge(parent, x + width_of(shown, _HEAD) + 10, y, remark)
+
+
+def shortened(text: str, room: float, size: float = FONT) -> str:
+    """The text, or its beginning and its end where it is too wide."""
+    text = plain(text)
+    if width_of(text, size) <= room:
+        return text
+    keep = len(text)
+    while keep > 2 and width_of(text[: keep - keep // 3] + "…" + text[-(keep // 3) :], size) > room:
+        keep -= 1
+    return text[: keep - keep // 3] + "…" + text[-(keep // 3) :]
+
+
+def words(parent: Element, x: float, y: float, text: str, anchor: str = "start", class_: str = "") -> Element:
+    """A text whose baseline is at a point."""
+    extra = {"class_": class_} if class_ else {}
+    return node(parent, "text", text, x=x, y=y, text_anchor=anchor, **extra)
+
+
+def badge(parent: Element, x: float, y: float, text: str) -> None:
+    """A remark in a frame, to the right of a point on the baseline."""
+    width = width_of(text, 10) + 10
+    node(parent, "rect", class_="badge", x=x, y=y - 11, width=width, height=15, rx=3)
+    words(parent, x + width / 2, y, text, "middle", "badge-text")
+
+
+def mark(parent: Element, x: float, y: float, series: int, title: str = "", *, data: bool = True) -> None:
+    """A marker; colour and form both tell the series, and pointing at it tells the figure."""
+    form = MARKERS[series % len(MARKERS)]
+    class_ = f"{'mark ' if data else ''}m s{series % COLOURS}"
+    if form == "circle":
+        made = node(parent, "circle", class_=class_, cx=x, cy=y, r=4.5)
+    elif form == "square":
+        made = node(parent, "rect", class_=class_, x=x - 4, y=y - 4, width=8, height=8)
+    else:
+        made = node(parent, "path", class_=class_, d=_path(form, x, y))
+    if title:
+        node(made, "title", title)
+
+
+_SHAPES = {
+    "diamond": ((0, -5.6), (5.6, 0), (0, 5.6), (-5.6, 0)),
+    "up": ((0, -5.4), (5.2, 4), (-5.2, 4)),
+    "down": ((0, 5.4), (5.2, -4), (-5.2, -4)),
+    "cross": (
+        *((-5, -3), (-3, -5), (0, -2), (3, -5), (5, -3), (2, 0)),
+        *((5, 3), (3, 5), (0, 2), (-3, 5), (-5, 3), (-2, 0)),
+    ),
+    "plus": (
+        *((-1.6, -5.2), (1.6, -5.2), (1.6, -1.6), (5.2, -1.6), (5.2, 1.6), (1.6, 1.6)),
+        *((1.6, 5.2), (-1.6, 5.2), (-1.6, 1.6), (-5.2, 1.6), (-5.2, -1.6), (-1.6, -1.6)),
+    ),
+    "star": (
+        *((0, -6), (1.5, -2), (5.7, -1.9), (2.4, 0.8), (3.5, 4.9)),
+        *((0, 2.5), (-3.5, 4.9), (-2.4, 0.8), (-5.7, -1.9), (-1.5, -2)),
+    ),
+}
+
+
+def _path(form: str, x: float, y: float) -> str:
+    points = (f"{coordinate(x + dx)} {coordinate(y + dy)}" for dx, dy in _SHAPES[form])
+    return f"M{'L'.join(points)}Z"
+
+
+def polyline(parent: Element, points: list[tuple[float, float]], series: int) -> None:
+    """A line through points, in the colour and the dashes of its series."""
+    path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+    dashes = _DASHES[series % len(_DASHES)]
+    extra = {"stroke_dasharray": dashes} if dashes else {}
+    node(parent, "path", class_=f"line s{series % COLOURS}", d=path, **extra)
+
+
+def legend(parent: Element, x: float, y: float, room: float, names: list[str], *, lines: bool = False) -> float:
+    """Markers with their meanings, in as many lines as they need; returns the height."""
+    left, top = x, y
+    for series, name in enumerate(names):
+        shown = shortened(name, room - 40)
+        width = width_of(shown) + (38 if lines else 24)
+        if left > x and left + width > x + room:
+            left, top = x, top + 19
+        if lines:
+            polyline(parent, [(left, top - 4), (left + 24, top - 4)], series)
+        mark(parent, left + (12 if lines else 6), top - 4, series, data=False)
+        words(parent, left + (30 if lines else 16), top, shown)
+        left += width + 10
+    return top - y + 19
+
+
+def canvas(name: str, width: float, height: float, title: str, alt: str) -> Element:
+    """An empty drawing that says what it shows to those who cannot see it."""
+    root = node(
+        None,
+        "svg",
+        class_="fig",
+        viewBox=f"0 0 {coordinate(width)} {coordinate(height)}",
+        role="img",
+        aria_labelledby=f"{name}-t {name}-d",
+    )
+    node(root, "title", title, id=f"{name}-t")
+    node(root, "desc", alt, id=f"{name}-d")
+    return root

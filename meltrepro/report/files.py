@@ -1,0 +1,86 @@
+"""The files of a report: made, written, and compared with those that are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from meltrepro.errors import RecordError, ReportDiffers
+from meltrepro.report.content import Content
+from meltrepro.report.csvs import as_csv
+from meltrepro.report.latex import as_latex
+from meltrepro.report.page import render
+from meltrepro.report.sections import sections
+from meltrepro.store.atomic import reading, write_bytes
+
+PAGE, INDEX = "index.html", "report.json"
+"""The page; and which campaigns the report is of, with the digests of its files."""
+
+
+def report_files(content: Content) -> dict[str, bytes]:
+    """Every file of a report by its path; the same content gives the same bytes, whenever and wherever."""
+    parts = sections(content)
+    files = {PAGE: render(content, parts).encode()}
+    for table in (table for part in parts for table in part.tables):
+        files[f"tables/{table.name}.csv"] = as_csv(table).encode()
+        files[f"tables/{table.name}.tex"] = as_latex(table).encode()
+    index = {
+        "format": 1,
+        **({"study": content.study.name} if content.study else {}),
+        "campaigns": [one.campaign for one in content.provenance],
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
+    }
+    return files | {INDEX: json.dumps(index, indent=1).encode() + b"\n"}
+
+
+def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write every file, the index last; raises `StoreError`."""
+    for name in sorted(files, key=lambda name: name == INDEX):
+        write_bytes(folder / name, files[name], durable=False)
+
+
+def campaigns_of(folder: Path) -> list[str]:
+    """The study, or else the ids of the campaigns, that the report in a folder is of; raises `RecordError` where its index is damaged."""
+    path = folder / INDEX
+    try:
+        with reading(path):
+            index = json.loads(path.read_bytes())
+            found = [index["study"]] if "study" in index else index["campaigns"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: {error}", hint="name the campaigns, or write the report anew") from error
+    if not isinstance(found, list) or not all(isinstance(id, str) for id in found):
+        raise RecordError(f"{path} is damaged: it names no campaigns", hint="write the report anew")
+    return found
+
+
+def holds_report(folder: Path) -> bool:
+    """Whether there is a report in a folder."""
+    return (folder / INDEX).is_file()
+
+
+def compare_report(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Compare a report on disk with one that was made anew; raises `ReportDiffers`, which names every file that differs."""
+    problems = []
+    for name, data in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+            continue
+        with reading(path):
+            found = path.read_bytes()
+        if found != data:
+            problems.append(f"{name} differs from byte {_first_difference(found, data)} on")
+    present = sorted(path.relative_to(folder).as_posix() for path in (folder / "tables").glob("*.*"))
+    problems += [f"{name} is not of this report" for name in present if name not in files]
+    if problems:
+        raise ReportDiffers(
+            f"{folder}: the records give another report: {'; '.join(problems)}",
+            hint="the file, the records or meltrepro itself changed since; write the records' report with: meltrepro report",
+        )
+
+
+def _first_difference(a: bytes, b: bytes) -> int:
+    shorter = min(len(a), len(b))
+    return next((i for i in range(shorter) if a[i] != b[i]), shorter)

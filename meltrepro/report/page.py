@@ -1,0 +1,138 @@
+"""The report as one HTML page that needs nothing from outside and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meltrepro import __version__
+from meltrepro.build.render import render_text
+from meltrepro.report.content import Content
+from meltrepro.report.narrow import narrowed
+from meltrepro.report.results import State
+from meltrepro.report.sections import Section
+from meltrepro.report.tables.findings import counts
+from meltrepro.report.tables.provenance import commands
+from meltrepro.report.values import (
+    NOT_TESTABLE,
+    NUMERIC,
+    Absent,
+    Column,
+    Estimate,
+    Table,
+    Tags,
+    Value,
+    interval,
+    number,
+    plain,
+    quantity,
+)
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One field as the page shows it."""
+
+    text: str
+    class_: str = ""
+    interval: str = ""
+    n: int | None = None
+    tags: tuple[str, ...] = ()
+    note: int | None = None
+    title: str = ""
+    below: tuple[tuple[str, str], ...] = ()
+    """Name and text of what stands below it in small print."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One table as the page shows it."""
+
+    name: str
+    title: str
+    common: str
+    heads: tuple[_Cell, ...]
+    rows: tuple[tuple[_Cell, ...], ...]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    reason: str | None
+    folded: bool
+
+
+def render(content: Content, parts: tuple[Section, ...]) -> str:
+    """The whole page."""
+    states = [cell.state for cell in content.results.cells]
+    return render_text(
+        (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8"),
+        {
+            "style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
+            "title": plain(", ".join(dict.fromkeys(content.results.names.values())) or "no campaign"),
+            "version": __version__,
+            "sections": parts,
+            "tables": {table.name: _shown(table) for part in parts for table in part.tables},
+            "states": [(state, states.count(state)) for state in _STATES],
+            "verdicts": counts(content) if content.findings else {},
+            "virtual": any(cell.device.virtual for cell in content.results.cells),
+            "synthetic": any(cell.synthetic for cell in content.results.cells),
+            "commands": commands(content),
+            "not_testable": NOT_TESTABLE,
+            "plain": plain,
+        },
+        name="report page",
+        escape=True,
+    )
+
+
+def _shown(full: Table) -> _Shown:
+    narrow = narrowed(full)
+    table = narrow.table
+    reasons: dict[str, int] = {}
+    heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns if column.below is None)
+    rows = tuple(tuple(_fields(table.columns, row, reasons)) for row in table.rows)
+    return _Shown(
+        *(table.name, table.title, narrow.common, heads, rows),
+        *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
+        None if table.reason is None else plain(table.reason),
+        table.folded,
+    )
+
+
+def _fields(columns: Sequence[Column], row: Sequence[Value], reasons: dict[str, int]) -> Iterator[_Cell]:
+    """The fields of a row, each with what stands below it."""
+    below: dict[str | None, list[tuple[str, str]]] = {}
+    for column, value in zip(columns, row, strict=True):
+        if column.below is not None and value:
+            below.setdefault(column.below, []).append((plain(column.title), _cell(column, value, reasons).text))
+    for column, value in zip(columns, row, strict=True):
+        if column.below is None:
+            yield replace(_cell(column, value, reasons), below=tuple(below.get(column.key, ())))
+
+
+def _class(column: Column) -> str:
+    return "n" if column.kind in NUMERIC else "wide" if column.kind == "prose" else ""
+
+
+_WORDS = {"HOLDS": "good", "FAILS": "bad", NOT_TESTABLE: "none", "measured": "good"}
+
+
+def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
+    class_ = _class(column)
+    if isinstance(value, Absent):
+        note = reasons.setdefault(value.reason, len(reasons) + 1)
+        lost = "lost" if value.shown in ("failed", "invalid") else "none"
+        return _Cell(plain(value.shown), f"{class_} {lost}".strip(), note=note, title=plain(value.reason))
+    if isinstance(value, Estimate):
+        return _Cell(number(value.median), class_, interval(value), value.n)
+    if isinstance(value, Tags):
+        return _Cell("", class_, tags=tuple(map(plain, value.names)))
+    if isinstance(value, float):
+        return _Cell(quantity(value) if column.kind == "known" else number(value), class_)
+    text = "" if value is None else plain(str(value))
+    if column.kind == "digest" and len(text) in (40, 64):
+        return _Cell(text[:12], "digest", title=text)
+    words = next((name for start, name in _WORDS.items() if column.kind == "text" and text.startswith(start)), "")
+    return _Cell(text, f"{class_} {words}".strip())

@@ -1,0 +1,135 @@
+"""What stands in a cell of a table, and how figures are written for people."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from meltrepro.stats.summary import Interval, Summary
+
+NOT_TESTABLE = "NOT TESTABLE HERE"
+Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "digest"]
+"""`known` is a number that was not measured, such as a size; `prose` may be long."""
+NUMERIC = frozenset({"number", "known", "estimate"})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median over repetitions with its interval, in the column's unit."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A figure that does not exist, and why."""
+
+    reason: str
+    shown: str = "–"
+    """What stands in its place."""
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Remarks such as `virtual`, which a reader must not miss."""
+
+    names: tuple[str, ...]
+
+
+Value = str | int | float | Estimate | Absent | Tags | None
+"""`None` is what does not apply; what should be there and is not is `Absent`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; the key is its name in CSV files, with the unit at its end."""
+
+    key: str
+    title: str
+    kind: Kind = "text"
+    below: str | None = None
+    """Key of the column whose fields it shares on the page, where it stands in small print."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A derived table; without rows it says why."""
+
+    name: str
+    """Stem of its files."""
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+    """Why it has no rows; `None` where it has."""
+    folded: bool = False
+    """Whether the page shows it only when asked to."""
+
+    def __post_init__(self) -> None:
+        if bool(self.rows) == (self.reason is not None):
+            raise ValueError(f"table {self.name}: needs rows or a reason, and not both")
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.name}: a row of {len(row)} values for {len(self.columns)} columns")
+
+
+def estimate(summary: Summary, scale: float = 1.0) -> Estimate:
+    """A summary in another unit."""
+    return Estimate(summary.median * scale, summary.low * scale, summary.high * scale, summary.n, summary.interval)
+
+
+def measured(
+    metrics: Mapping[str, Summary], unavailable: Mapping[str, str], name: str, scale: float = 1.0
+) -> Estimate | Absent:
+    """A metric in the unit of a column, or why it is not there."""
+    summary = metrics.get(name)
+    return Absent(unavailable.get(name, "not measured")) if summary is None else estimate(summary, scale)
+
+
+def number(value: float) -> str:
+    """Four digits that count, thousands in full: `12,346`, `108.2`, `0.01234`, `1.2e-07`."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 999.95:
+        return f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
+    if size < 1e-4:
+        return f"{value:.2g}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def quantity(value: float) -> str:
+    """The same without zeros at the end, for figures that are known and not measured: `8`, `0.0768`."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def interval(value: Estimate) -> str:
+    """`105.9–109.0`; empty where there is a single value."""
+    return f"{number(value.low)}–{number(value.high)}" if value.n > 1 else ""
+
+
+def exact(value: float) -> str:
+    """A figure for a program: six digits, which is more than any measurement here has."""
+    return f"{value:.6g}"
+
+
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]"
+)
+"""What nobody can see, and what turns the direction of writing: text from a record could hide behind it."""
+
+
+def plain(text: str) -> str:
+    """Text of a record on one line, without what cannot be seen."""
+    return _UNSAFE.sub("\ufffd", " ".join(text.split()))
