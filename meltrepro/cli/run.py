@@ -46,6 +46,7 @@ def command(
     """
     from meltrepro import interrupts
     from meltrepro.campaign.conduct import conduct
+    from meltrepro.cli import findings
     from meltrepro.cli.session import open_session
     from meltrepro.cli.summary import show_results
     from meltrepro.cli.tracking import log_campaign
@@ -65,8 +66,9 @@ def command(
         result = conduct(setup, session.settings, session.workshop.sink, new=new, fail_fast=fail_fast)
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
-    if result.campaign.document.tracking.enabled:
-        log_campaign(session, result.campaign.folder, quiet=quiet)
+    tracked = result.campaign.document.tracking.enabled
+    logged = tracked and log_campaign(session, result.campaign.folder, quiet=quiet)
+    findings.tell(result.campaign.folder, logged=logged)
     if result.tally.left:
         typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
     if result.tally.failed:

@@ -139,7 +139,8 @@ def _tested(cells: Iterable[CellResult]) -> Iterator[_Tested]:
 
 def _ladders(tested: Sequence[_Tested]) -> Iterator[_Ladder]:
     groups = of_cells.grouped(tested, lambda one: (one.cell.model, one.cell.framework, one.cell.release))
-    for group in groups.values():
+    for unordered in groups.values():
+        group = sorted(unordered, key=lambda one: one.cell.quantization)  # f16 before f32
         full = [one for one in group if of_cells.unquantised(one.cell)]
         three = [one for one in group if of_cells.bits(one.cell.quantization) == 3]
         four = [one for one in group if of_cells.bits(one.cell.quantization) == 4]

@@ -203,7 +203,7 @@ def budgets_trade(cells: Sequence[CellResult]) -> Decision:
         faster = all(middle(b, SPEED) >= (1 - _SAME_SPEED) * middle(a, SPEED) for a, b in pairwise(group))
         steps = [middle(b, ENERGY) - middle(a, ENERGY) for a, b in pairwise(group)]
         fine += faster and min(steps) < 0 < max(steps)
-    best = min(series[0], key=lambda cell: middle(cell, ENERGY))
+    best = min((cell for group in series for cell in group), key=lambda cell: middle(cell, ENERGY))
     numbers = {
         "series": Quantity(len(series)),
         "series_as_claimed": Quantity(fine),

@@ -30,7 +30,7 @@ DEFINITIONS: tuple[Definition, ...] = tuple(
 
 def evaluate(results: Results, *, virtual_only: bool = False) -> tuple[Finding, ...]:
     """Every finding, in order: by real devices where these can decide it, else by virtual ones, never by both together."""
-    return tuple(_find(definition, results, virtual_only) for definition in DEFINITIONS)
+    return tuple(find(definition, results, virtual_only=virtual_only) for definition in DEFINITIONS)
 
 
 def tally(findings: Sequence[Finding]) -> str:
@@ -40,7 +40,8 @@ def tally(findings: Sequence[Finding]) -> str:
     return f"{holds} hold{'s' if holds == 1 else ''}, {fails} fail{'s' if fails == 1 else ''}, {rest} not testable here"
 
 
-def _find(definition: Definition, results: Results, virtual_only: bool) -> Finding:
+def find(definition: Definition, results: Results, *, virtual_only: bool = False) -> Finding:
+    """One finding, in the same way."""
     usable = [cell for cell in results.cells if definition.synthetic or not cell.synthetic]
     real = [] if virtual_only else [cell for cell in usable if not cell.device.virtual]
     pretended = [cell for cell in usable if cell.device.virtual]
@@ -68,12 +69,7 @@ def _find(definition: Definition, results: Results, virtual_only: bool) -> Findi
 def _decide(definition: Definition, cells: Sequence[CellResult]) -> Decision:
     if not cells:
         return missing("there are no cells")
-    decision = definition.decide(cells)
-    unbelieved = sum(cell.state == "invalid" for cell in cells)
-    if decision.held is None and unbelieved:
-        note = f"{unbelieved} cells are INVALID and were left out: meltrepro show says why"
-        return Decision(None, decision.reason, decision.numbers, decision.evidence, (*decision.notes, note))
-    return decision
+    return definition.decide(cells)
 
 
 def document() -> str:

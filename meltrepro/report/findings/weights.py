@@ -142,7 +142,8 @@ def _fits(cells: Sequence[CellResult]) -> Iterator[_Fit]:
         decided = [c for c in fulls if c.state in ("measured", "invalid") or c.cause in _TOO_LARGE]
         loaded = [cell for cell in decided if cell.state in ("measured", "invalid")]
         chosen = min(loaded or decided, key=lambda cell: of_cells.bits(cell.quantization) or 0, default=None)
-        yield _Fit(fours[0].model, parameters, fours[0], chosen)
+        four = min(fours, key=lambda cell: (cell.model_bytes or 0, cell.cell))
+        yield _Fit(four.model, parameters, four, chosen)
 
 
 def _ratio_of_paper() -> tuple[Reference, ...]:
