@@ -41,6 +41,11 @@ class Settings:
         return self.home / "records"
 
     @property
+    def studies(self) -> Path:
+        """Folder of studies and their reports."""
+        return self.home / "studies"
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow database that is used where neither manifest nor environment names one."""
         return f"sqlite:///{self.home / 'mlflow.db'}"

@@ -79,6 +79,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
+            synthetic=cell.model.synthetic,
         )
         for cell in setup.plan.cells
     }
@@ -109,6 +110,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
         ),
         meltrepro_version=meltrepro.__version__,
         virtual=any(run.facts.virtual for run in runs.values()),
+        synthetic=any(cell.model.synthetic for cell in plan.cells),
         tracking=TrackingEntry(
             experiment=tracking.experiment or manifest.name,
             uri=_without_password(tracking.uri),
@@ -165,6 +167,7 @@ def _cell_entry(cell: Cell, run: CellRun, release: Release, manifest: Manifest) 
         runner_digest=run.runner_digest,
         source_digest=_source_digest(release),
         params=_params(cell, run, manifest),
+        synthetic=cell.model.synthetic,
     )
 
 

@@ -57,6 +57,8 @@ class CellRun:
     """What measures the device's power from outside."""
     capabilities: Capabilities | None = None
     """What the device lets be read and set, where it was probed."""
+    synthetic: bool = False
+    """Whether the model's weights are made up."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             request=request_digest(request),
         ),
         virtual=run.facts.virtual,
+        synthetic=run.synthetic,
         files=digests,
     )
     return Attempt(outcome, metrics.values)

@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("build", "Build runner bundles and quantized models."),
         _command("verify", "Check artifacts against the lock; rebuild them."),
         _command("run", "Build what is missing and run every cell."),
+        _command("study", "Run several manifests and report on all of them."),
         _command("show", "Show the results of an earlier campaign."),
         _command("sync", "Log records to MLflow that are not there yet."),
         _command("ui", "Start the MLflow UI on a free local port."),

@@ -18,7 +18,7 @@ ARTIFACT = "findings.json"
 
 def command(
     campaigns: Annotated[
-        list[str], typer.Argument(metavar="[CAMPAIGN...]", help="Folders, ids, parts of ids, or `last`.")
+        list[str], typer.Argument(metavar="[CAMPAIGN...]", help="Studies, folders, ids, parts of ids, or `last`.")
     ] = ["last"],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     virtual_only: Annotated[bool, typer.Option("--virtual-only", help="Decide by virtual devices alone.")] = False,
@@ -31,9 +31,11 @@ def command(
     Several campaigns are one table: what one lacks another may have. A finding that fails is a result, not an error.
     """
     from meltrepro.measure.records import find_campaign
+    from meltrepro.spec.study import campaigns_meant
 
-    records = settings_module.load().records
-    folders = list(dict.fromkeys(find_campaign(records, wanted) for wanted in campaigns))
+    settings = settings_module.load()
+    wanted = campaigns_meant(settings.studies, campaigns)
+    folders = list(dict.fromkeys(find_campaign(settings.records, name) for name in wanted))
     decided = decide(folders, virtual_only=virtual_only, with_invalid=with_invalid)
     typer.echo(decided.json if json else decided.text, nl=False)
 

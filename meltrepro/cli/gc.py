@@ -44,7 +44,7 @@ def command(
     decision = collect(store, policy, dry_run=dry_run)
     for kind in dict.fromkeys(removal.kind for removal in decision.removals):
         sizes = [removal.size for removal in decision.removals if removal.kind == kind]
-        typer.echo(f"{kind:15} {len(sizes):6}  {readable(sum(sizes)):>10}")
+        typer.echo(f"{kind:17} {len(sizes):6}  {readable(sum(sizes)):>10}")
     freed = readable(sum(removal.size for removal in decision.removals))
     locked = f", {readable(decision.locked_bytes)} of it named by lock files" if decision.locked_bytes else ""
     typer.echo(

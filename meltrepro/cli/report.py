@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def command(
     campaigns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN...]", help="Campaign ids, folders, bundles, MLflow run ids, or `last`."),
+        typer.Argument(metavar="[RUN...]", help="Studies, campaign ids, folders, bundles, MLflow run ids, or `last`."),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write into.")] = Path(
         "report"
@@ -34,15 +34,32 @@ def command(
     ] = True,
 ) -> None:
     """Make one self-contained HTML page, with its tables as CSV and LaTeX, from the records of campaigns."""
+    from meltrepro.report.files import campaigns_of, holds_report
+
+    compared = from_records and holds_report(output)
+    make_report(
+        campaigns or (campaigns_of(output) if compared else ["last"]),
+        output,
+        from_records=from_records,
+        compared=compared,
+        track=track,
+    )
+
+
+def make_report(
+    named: Sequence[str], output: Path, *, from_records: bool = False, compared: bool = False, track: bool = True
+) -> None:
+    """Write the report of studies and campaigns, or compare it with the one that is there."""
     from meltrepro.measure.records import read_campaign
     from meltrepro.report.assemble import assemble
-    from meltrepro.report.files import PAGE, campaigns_of, compare_report, holds_report, report_files, write_report
+    from meltrepro.report.files import PAGE, compare_report, report_files, write_report
+    from meltrepro.spec.study import campaigns_meant, find_study
 
     settings = settings_module.load()
-    compared = from_records and holds_report(output)
-    named = campaigns or (campaigns_of(output) if compared else ["last"])
-    folders = list(dict.fromkeys(_folders(named, settings, from_records=from_records)))
-    files = report_files(assemble([read_campaign(folder) for folder in folders]))
+    campaigns = campaigns_meant(settings.studies, named)
+    folders = list(dict.fromkeys(_folders(campaigns, settings, from_records=from_records)))
+    study = find_study(settings.studies, named[0]) if len(named) == 1 else None
+    files = report_files(assemble([read_campaign(folder) for folder in folders], study))
     if compared:
         compare_report(output, files)
         typer.echo(
@@ -52,7 +69,7 @@ def command(
     write_report(output, files)
     tables = sum(name.endswith(".csv") for name in files)
     typer.echo(f"{output / PAGE}: written, and {_counted(tables, 'table')} beside it as CSV and LaTeX")
-    if track and not from_records:
+    if track and folders and not from_records:
         _log(folders, files)
 
 

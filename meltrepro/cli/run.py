@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ from meltrepro.errors import ManifestError, TrialFailed
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
     from meltrepro.build.pipeline import Built
+    from meltrepro.build.workshop import EngineName
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
@@ -44,6 +47,32 @@ def command(
 
     An unfinished campaign of the same manifest and the same artifacts goes on where it stopped.
     """
+    if dry_run:
+        from meltrepro.cli.plan import command as plan_command
+
+        plan_command(spec, set_, only)
+        return
+    result = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet))
+    if result.tally.left:
+        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
+    if result.tally.failed:
+        raise _failed(result)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How campaigns are run, whatever their manifest."""
+
+    engine: EngineName = "docker"
+    new: bool = False
+    fail_fast: bool = False
+    track: bool = True
+    locked: bool = False
+    quiet: bool = False
+
+
+def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: Options) -> Result:
+    """Run one manifest to its end, show what came out and log it; trials that failed are in the result."""
     from meltrepro import interrupts
     from meltrepro.campaign.conduct import conduct
     from meltrepro.cli import findings
@@ -52,27 +81,20 @@ def command(
     from meltrepro.cli.tracking import log_campaign
     from meltrepro.plan.planner import require_cells
 
-    if dry_run:
-        from meltrepro.cli.plan import command as plan_command
-
-        plan_command(spec, set_, only)
-        return
+    quiet = options.quiet
     with (
         interrupts.raising(),
-        open_session(spec, set_, only, engine=engine, locked=locked, quiet=quiet) as session,
+        open_session(spec, set_, only, engine=options.engine, locked=options.locked, quiet=quiet) as session,
     ):
         require_cells(session.plan)
-        setup = prepare(session, tuple(only), tracked=track)
-        result = conduct(setup, session.settings, session.workshop.sink, new=new, fail_fast=fail_fast)
+        setup = prepare(session, tuple(only), tracked=options.track)
+        result = conduct(setup, session.settings, session.workshop.sink, new=options.new, fail_fast=options.fail_fast)
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
     tracked = result.campaign.document.tracking.enabled
     logged = tracked and log_campaign(session, result.campaign.folder, quiet=quiet)
     findings.tell(result.campaign.folder, logged=logged)
-    if result.tally.left:
-        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
-    if result.tally.failed:
-        raise _failed(result)
+    return result
 
 
 def prepare(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
+
+if TYPE_CHECKING:
+    from meltrepro.spec.campaign import CampaignDocument
 
 
 def command(
@@ -41,9 +44,14 @@ def _list(records: Path) -> None:
             found = read_campaign(folder)
             state = "finished" if found.finished else "unfinished"
             ended = sum(len(cell.trials) for cell in found.cells)
-            text = f"{state:12}{len(found.cells)} cells, {ended} trials{', virtual' if found.document.virtual else ''}"
+            text = f"{state:12}{len(found.cells)} cells, {ended} trials{_marks(found.document)}"
         except RecordError as error:
             text = f"damaged: {error.message}"
         typer.echo(f"{folder.name:{width}}{text}")
     if not folders:
         typer.echo(f"there is no campaign in {records}; run one first: meltrepro run SPEC")
+
+
+def _marks(document: CampaignDocument) -> str:
+    """What a reader must know of all of its numbers."""
+    return "".join(f", {mark}" for mark in ("virtual", "synthetic") if getattr(document, mark))

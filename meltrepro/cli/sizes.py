@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.plan.estimate import Sizes, sources_of
-from meltrepro.plan.model import Plan
-from meltrepro.plan.names import AS_IS
+from meltrepro.plan.model import AS_IS, Plan
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock
 from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import FileSource, Source
+from meltrepro.spec.sources import FileSource, Source, SyntheticSource
+from meltrepro.spec.zoo import SHAPES
+from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 
@@ -28,17 +30,28 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
         size = _source_bytes(model.source, loaded.path.parent, fetcher) if AS_IS in model.quantizations else None
         if size is not None:
             weights |= {f"{name}/{AS_IS}/{framework}": size for framework in manifest.frameworks}
-    return Sizes(weights=weights, stored=frozenset(stored))
+    sources = [model.source for model in manifest.models.values() if isinstance(model.source, SyntheticSource)]
+    return Sizes(
+        weights=weights,
+        stored=frozenset(stored),
+        made={source: size for source in sources if (size := _made_bytes(source, store, fetcher))},
+        free_bytes=free_bytes(store.root),
+    )
 
 
 def with_downloads(sizes: Sizes, plan: Plan, fetcher: Fetcher, base_dir: Path) -> Sizes:
     """The same with what is still to be transferred for a plan; asks the servers of sources that are not pinned."""
     found = {source: fetcher.estimate(source, base_dir) for source in sources_of(plan.models, plan.bundles, sizes)}
-    return Sizes(
-        downloads={source: size for source, size in found.items() if size is not None},
-        weights=sizes.weights,
-        stored=sizes.stored,
-    )
+    return replace(sizes, downloads={source: size for source, size in found.items() if size is not None})
+
+
+def _made_bytes(source: SyntheticSource, store: Store, fetcher: Fetcher) -> int:
+    """What writing a source's weights takes in the store: nothing where it holds them."""
+    from meltrepro.store.synthetic import file_bytes
+
+    pin = fetcher.known(source)
+    digest = source.digest or (pin.digest if pin is not None else None)
+    return 0 if digest is not None and store.has(digest) else file_bytes(SHAPES[source.synthetic])
 
 
 def _source_bytes(source: Source, base_dir: Path, fetcher: Fetcher) -> int | None:

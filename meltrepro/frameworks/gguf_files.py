@@ -7,6 +7,8 @@ from pathlib import Path
 from meltrepro.errors import ModelError
 
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+_SHARING = frozenset({"gemma"})
+"""Architectures whose output matrix is the embedding's by definition: no release looks for another."""
 
 
 def check(path: Path) -> None:
@@ -38,9 +40,9 @@ def untie(source: Path, destination: Path) -> bool:
         names = [tensor.name for tensor in reader.tensors]
     except (ValueError, IndexError, KeyError) as error:
         raise ModelError(f"{source.name[:16]} cannot be read as GGUF: {error}") from error
-    if _OUTPUT in names or _EMBEDDING not in names:
-        return False
     architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
+    if _OUTPUT in names or _EMBEDDING not in names or architecture in _SHARING:
+        return False
     writer = gguf.GGUFWriter(destination, architecture)
     for name, field in reader.fields.items():
         if name.startswith("GGUF.") or name == gguf.Keys.General.ARCHITECTURE:

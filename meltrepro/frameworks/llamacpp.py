@@ -10,6 +10,7 @@ from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks import gguf_files
+from meltrepro.frameworks.mixtures import model_bytes
 from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
 from meltrepro.spec.sources import PypiSource
 
@@ -116,6 +117,7 @@ class LlamaCpp:
             isas=ISAS,
             quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
+            model_bytes=model_bytes,
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
@@ -148,7 +150,7 @@ class LlamaCpp:
     def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
         """How a model is made for a release: untied first where the release needs it, then quantized.
 
-        The quantizer uses one thread: nothing is gained by more on small models.
+        The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         conversion = UNTIE if release.name in _NEED_UNTYING else ""
         if node.quantization == AS_IS:

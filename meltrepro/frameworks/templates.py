@@ -74,7 +74,7 @@ TEMPLATES: Mapping[str, ChatTemplate] = {
             merged="<<SYS>>\n{system}\n<</SYS>>\n\n{prompt}",
             markers=(*_INST_MARKERS, "<<SYS>>", "<</SYS>>"),
         ),
-        ChatTemplate("mistral", user="[INST] {prompt} [/INST]", close="</s>", markers=_INST_MARKERS),
+        ChatTemplate("mistral", user="[INST] {prompt} [/INST]", close="</s> ", markers=_INST_MARKERS),
         _roles("zephyr", "<|endoftext|>"),
         _roles("tinyllama", "</s>"),
         ChatTemplate(

@@ -152,6 +152,11 @@ class CellRecord:
         return any(trial.outcome.virtual for trial in self.trials)
 
     @property
+    def synthetic(self) -> bool:
+        """Whether its weights are made up: fit for speed, memory and size, never for accuracy."""
+        return self.entry.synthetic
+
+    @property
     def repetitions(self) -> tuple[TrialRecord, ...]:
         """The repetitions that ended well, INVALID ones too."""
         return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and trial.ok)

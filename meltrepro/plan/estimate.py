@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from meltrepro.plan.model import BundleNode, Cell, ModelNode
+from meltrepro.plan.model import AS_IS, BundleNode, Cell, ModelNode
 from meltrepro.spec.manifest import Model
-from meltrepro.spec.sources import Source
+from meltrepro.spec.sources import Source, SyntheticSource
 
 WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""
@@ -36,15 +36,19 @@ class Sizes:
     """By model node id: the model file as a runner loads it."""
     stored: frozenset[str] = frozenset()
     """Ids of the nodes whose artifact is in the store already."""
+    made: Mapping[Source, int] = field(default_factory=dict)
+    """What a source that is made here, not transferred, will take in the store: nothing where it is there already."""
+    free_bytes: int | None = None
+    """What is free on the store's disk."""
 
 
 def weight_bytes(model: Model, bits_per_weight: float | None, known: int | None) -> int | None:
     """Size of a model file: the known one, else parameters times bits per weight."""
     if known is not None:
         return known
-    if model.parameters is None or bits_per_weight is None:
+    if model.parameter_count is None or bits_per_weight is None:
         return None
-    return int(model.parameters * bits_per_weight / 8)
+    return int(model.parameter_count * bits_per_weight / 8)
 
 
 def kv_cache_bytes(parameters: float, context: int) -> int:
@@ -58,23 +62,36 @@ def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
     """Weights, KV cache and working memory of a cell; `None` where the size of the model is not known."""
     if weights is None:
         return None
-    parameters = cell.model.parameters or weights * 8 / 5  # 5 bits a weight: an unknown model is small rather than big
-    batch = min(cell.workload.batch, cell.workload.context)
-    return weights + kv_cache_bytes(parameters, cell.workload.context) + WORKING_BYTES + BATCH_TOKEN_BYTES * batch
+    shape, context = cell.model.shape, cell.workload.context
+    # 5 bits a weight: an unknown model is small rather than big.
+    parameters = cell.model.parameter_count or weights * 8 / 5
+    cache = shape.kv_bytes(context) if shape else kv_cache_bytes(parameters, context)
+    return weights + cache + WORKING_BYTES + BATCH_TOKEN_BYTES * min(cell.workload.batch, context)
 
 
 def download_bytes(sources: Iterable[Source], sizes: Sizes) -> int | None:
     """What is still to be transferred; `None` where the size of a source is not known."""
-    return _total(sizes.downloads.get(source) for source in set(sources))
+    transferred = (source for source in set(sources) if not isinstance(source, SyntheticSource))
+    return _total(sizes.downloads.get(source) for source in transferred)
 
 
 def disk_bytes(
-    downloads: int | None, models: Mapping[str, int | None], bundles: Iterable[BundleNode], sizes: Sizes
+    downloads: int | None,
+    models: Mapping[ModelNode, int | None],
+    bundles: Iterable[BundleNode],
+    sizes: Sizes,
 ) -> int | None:
-    """What the store will grow by: downloads, models and bundles that are not in it yet."""
-    new_models = (size for node, size in models.items() if node not in sizes.stored)
+    """What the store will grow by: downloads, made-up weights, models and bundles that are not in it yet."""
+    needed = {node.source for node in models if node.id not in sizes.stored}
+    made = (size for source, size in sizes.made.items() if source in needed)
+    new_models = (size for node, size in models.items() if node.id not in sizes.stored and not _is_source(node))
     new_bundles = (BUNDLE_BYTES for node in bundles if node.id not in sizes.stored)
-    return _total((downloads, *new_models, *new_bundles))
+    return _total((downloads, *made, *new_models, *new_bundles))
+
+
+def _is_source(node: ModelNode) -> bool:
+    """Whether a model is the file that was made up, which the store then holds once."""
+    return node.quantization == AS_IS and isinstance(node.source, SyntheticSource)
 
 
 def sources_of(models: Iterable[ModelNode], bundles: Iterable[BundleNode], sizes: Sizes) -> set[Source]:

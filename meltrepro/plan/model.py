@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
+from meltrepro.spec.zoo import ModelShape
+
+AS_IS = "as-is"
+"""The quantization that leaves a model as it is; every framework has it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class FrameworkInfo:
     """Name -> bits per weight, to estimate sizes before anything is built."""
     quantizer_isa: Isa
     """Level of the quantizer, fixed so that a model's bytes do not depend on who runs it."""
+    model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
+    """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
+from meltrepro.plan.model import AS_IS, Catalog, FrameworkInfo, Isa, Release
 from meltrepro.spec.loader import LoadedManifest, problem_at
 from meltrepro.spec.manifest import Framework, Ndk
 from meltrepro.spec.sources import GitSource
-
-AS_IS = "as-is"
-"""The quantization that leaves a model as it is; every framework has it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from meltrepro.errors import PlanError
 from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes, readable
 from meltrepro.plan.model import (
+    AS_IS,
     BundleNode,
     Catalog,
     Cell,
@@ -23,7 +24,7 @@ from meltrepro.plan.model import (
     Plan,
     Skip,
 )
-from meltrepro.plan.names import AS_IS, KnownFramework, resolve
+from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
@@ -74,7 +75,8 @@ def make_plan(
         node = f"{model}/{quantization}/{framework}"
         if node not in weights:
             bits = resolved.info.quantizations.get(quantization)
-            weights[node] = estimate.weight_bytes(cell.model, bits, sizes.weights.get(node))
+            known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
+            weights[node] = estimate.weight_bytes(cell.model, bits, known)
         needed = estimate.peak_memory_bytes(cell, weights[node])
         reason = judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
         if reason is not None:
@@ -88,7 +90,7 @@ def make_plan(
     bundles = _bundle_nodes(cells, frameworks)
     used = {node.id: weights[node.id] for node in models}
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, sizes), sizes)
-    disk = estimate.disk_bytes(downloads, used, bundles, sizes)
+    disk = estimate.disk_bytes(downloads, {node: weights[node.id] for node in models}, bundles, sizes)
     return Plan(
         manifest,
         tuple(cells),
@@ -110,6 +112,13 @@ def require_cells(plan: Plan) -> None:
         "\n".join(["nothing in this manifest can run here; every cell is skipped:", *shown, *more]),
         hint="see all of it with: meltrepro plan SPEC",
     )
+
+
+def _shape_bytes(cell: Cell, framework: KnownFramework) -> int | None:
+    """Exact size of a model with made-up weights, where the framework knows what its quantizer makes of the shape."""
+    if cell.model.shape is None or framework.info.model_bytes is None:
+        return None
+    return framework.info.model_bytes(cell.model.shape, cell.quantization, framework.release.name)
 
 
 def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
@@ -183,7 +192,7 @@ class _Judge:
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
-        trained = cell.model.context
+        trained = cell.model.trained_context
         if trained is not None and cell.workload.context > trained:
             return f"needs a context of {cell.workload.context} tokens, model {cell.model_name} has {trained}"
         device = self._devices[cell.target_name]
@@ -194,7 +203,20 @@ class _Judge:
                 f"needs {readable(weights)} on disk, target {cell.target_name} has "
                 f"{readable(device.disk_free_bytes)} free"
             )
+        making = self._making_bytes(cell, weights) if not stored else 0
+        if self._sizes.free_bytes is not None and making > self._sizes.free_bytes:
+            return (
+                f"needs {readable(making)} in the store to be made, its disk has "
+                f"{readable(self._sizes.free_bytes)} free"
+            )
         return None
+
+    def _making_bytes(self, cell: Cell, weights: int | None) -> int:
+        """What made-up weights take before and after they are quantized, as far as they are not in the store."""
+        if not cell.model.synthetic:
+            return 0
+        source = self._sizes.made.get(cell.model.source, 0)
+        return source if cell.quantization == AS_IS else source + (weights or 0)
 
 
 def _lacks(level: Isa, device: DeviceFacts) -> str:

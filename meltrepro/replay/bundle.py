@@ -7,7 +7,8 @@
     ro-crate-metadata.json                           the same for archives that know RO-Crate 1.1
 
 Weights whose licence forbids redistribution and NDKs are left out and named with their digests under `withheld`;
-building anew then needs the same bytes from their own source.
+building anew then needs the same bytes from their own source. Synthetic weights as they are made are left out too: whoever
+imports the bundle makes them again, and their digest says whether they are the same.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from meltrepro.steps import Sink, Step, step
 from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.store.source import Pin, key_of
+from meltrepro.store.source import Pin, is_synthetic, key_of
 
 _OBJECTS, _RECORDS, _ATTESTATIONS, _CRATE = "objects", "records", "attestations", "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
@@ -138,14 +139,14 @@ def _read(folder: Path) -> tuple[Manifest, Lock]:
 
 
 def _needed(lock: Lock) -> set[str]:
-    """Every object that building and running from this lock takes."""
+    """Every object that building and running from this lock takes and that cannot simply be made again."""
     needed = {source.digest for source in lock.sources.values()}
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
-    return needed
+    return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
@@ -154,7 +155,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
     withheld = {source.digest for key, source in lock.sources.items() if key in keys}
     for name, model in manifest.models.items():
-        if model.redistributable:
+        if model.redistributable or model.synthetic:
             continue
         withheld |= {
             a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node

@@ -10,12 +10,13 @@ from meltrepro.report import paper
 from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
 from meltrepro.report.findings.registry import evaluate
 from meltrepro.report.read import read_results
+from meltrepro.spec.study import StudyDocument
 
 
-def assemble(campaigns: Sequence[CampaignRecord]) -> Content:
+def assemble(campaigns: Sequence[CampaignRecord], study: StudyDocument | None = None) -> Content:
     """Everything that a report shows, from records alone; raises `RecordError` where one is damaged."""
     results = read_results(campaigns)
-    return Content(results, evaluate(results), tuple(references()), tuple(map(_provenance, campaigns)))
+    return Content(results, evaluate(results), tuple(references()), tuple(map(_provenance, campaigns)), study)
 
 
 def _provenance(campaign: CampaignRecord) -> Provenance:

@@ -10,6 +10,7 @@ from functools import cached_property
 from meltrepro.report.findings.model import Finding
 from meltrepro.report.keys import DeviceKey, device_key
 from meltrepro.report.results import CellResult, Device, Results
+from meltrepro.spec.study import StudyDocument
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Content:
     findings: Sequence[Finding] = ()
     references: Sequence[Reference] = ()
     provenance: Sequence[Provenance] = ()
+    study: StudyDocument | None = None
+    """The study that the campaigns belong to, with what it had to leave out."""
 
     @property
     def measured(self) -> tuple[CellResult, ...]:

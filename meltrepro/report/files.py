@@ -30,6 +30,7 @@ def report_files(content: Content) -> dict[str, bytes]:
         files[f"tables/{table.name}.tex"] = as_latex(table).encode()
     index = {
         "format": 1,
+        **({"study": content.study.name} if content.study else {}),
         "campaigns": [one.campaign for one in content.provenance],
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
@@ -54,11 +55,12 @@ def _earlier(folder: Path) -> set[str]:
 
 
 def campaigns_of(folder: Path) -> list[str]:
-    """Ids of the campaigns that the report in a folder is of; raises `RecordError` where its index is damaged."""
+    """The study, or else the ids of the campaigns, that the report in a folder is of; raises `RecordError` where its index is damaged."""
     path = folder / INDEX
     try:
         with reading(path):
-            found = json.loads(path.read_bytes())["campaigns"]
+            index = json.loads(path.read_bytes())
+            found = [index["study"]] if "study" in index else index["campaigns"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="name the campaigns, or write the report anew") from error
     if not isinstance(found, list) or not all(isinstance(id, str) for id in found):

@@ -36,6 +36,8 @@ class CellEntry(Strict):
     source_digest: Sha256
     """sha256 of the framework's source; of the digests of all of them, where there are several."""
     params: dict[str, str | int | float]
+    synthetic: bool = False
+    """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
 
 
 class SkipEntry(Strict):
@@ -67,6 +69,8 @@ class CampaignDocument(Strict):
     """Of the plan and of every request that follows from it."""
     meltrepro_version: str
     virtual: bool
+    synthetic: bool = False
+    """Whether any cell's weights are made up."""
     tracking: TrackingEntry
     engine: str
     only: list[str]

@@ -12,8 +12,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
-from meltrepro.spec.sources import Source, TreeSource, UrlSource
+from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource
 from meltrepro.spec.targets import HostTarget, Target
+from meltrepro.spec.zoo import SHAPES, ModelShape
 
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
@@ -31,12 +32,42 @@ class Model(Strict):
     quantizations: list[Name] = Field(
         min_length=1, description="Quantizations to make from the source; `as-is` for none."
     )
-    context: int | None = Field(None, ge=1, description="Longest context that the model was trained for, in tokens.")
+    context: int | None = Field(
+        None,
+        ge=1,
+        description="Longest context that the model was trained for, in tokens; that of the shape where a synthetic "
+        "source names one.",
+    )
     parameters: float | None = Field(
-        None, gt=0, description="Number of parameters; lets a plan estimate sizes before anything is fetched."
+        None,
+        gt=0,
+        description="Number of parameters; lets a plan estimate sizes before anything is fetched. A synthetic source "
+        "says it by itself.",
     )
     licence: str | None = Field(None, description="SPDX expression or name of the licence of the weights.")
-    redistributable: bool = Field(False, description="Whether a bundle may contain the weights themselves.")
+    redistributable: bool = Field(
+        False, description="Whether a bundle may contain the weights themselves; synthetic ones it always may."
+    )
+
+    @property
+    def shape(self) -> ModelShape | None:
+        """Every size of a synthetic model; `None` where the weights come from somewhere."""
+        return SHAPES[self.source.synthetic] if isinstance(self.source, SyntheticSource) else None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
+        return self.shape is not None
+
+    @property
+    def trained_context(self) -> int | None:
+        """Longest context that the model, or the one that it has the shape of, was trained for, in tokens."""
+        return self.context or (self.shape.context if self.shape else None)
+
+    @property
+    def parameter_count(self) -> float | None:
+        """Number of weights, as far as it is known."""
+        return self.parameters or (self.shape.parameters if self.shape else None)
 
     @field_validator("quantizations")
     @classmethod

@@ -104,6 +104,8 @@ class Outcome(Strict):
     duration_s: float
     identities: Identities
     virtual: bool = False
+    synthetic: bool = False
+    """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
     files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z.]*$")], Sha256] = Field(
         default_factory=dict, description="sha256 of the record's other files by name."
     )

@@ -65,8 +65,8 @@ class Shape:
         return tuple(map(str, found))
 
     def tagged(self, tag: str) -> Shape:
-        """The branch that a tag selects."""
-        return Shape(tuple(branch for branch in self.branches if branch.tag == tag))
+        """The branch that a tag selects, by then without it: a key of the branch may have the same name."""
+        return Shape(tuple(Branch(branch.type) for branch in self.branches if branch.tag == tag))
 
     def child(self, step: str | int) -> Shape:
         """What may stand one step further down; no branches where nothing may."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from meltrepro.spec.base import Commit, Sha256, Strict
+from meltrepro.spec.zoo import ShapeName
 
 
 class PypiSource(Strict):
@@ -57,7 +58,17 @@ class TreeSource(FileSource):
     """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
 
 
-SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file")
+class SyntheticSource(Strict):
+    """Made-up weights in the exact shape of a known model: fit for speed, memory and size, never for accuracy."""
+
+    synthetic: ShapeName = Field(description="Name of the shape, for example tinyllama-1.1b; docs/models.md has them.")
+    seed: int = Field(1, ge=0, lt=2**32, description="The same seed gives the same file everywhere.")
+    digest: Sha256 | None = Field(
+        None, description="sha256 of the file; where it is given, the file is made when it is needed and not before."
+    )
+
+
+SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "synthetic")
 
 
 def source_kind(value: Any) -> str | None:
@@ -71,10 +82,11 @@ Source = Annotated[
     | Annotated[HuggingFaceSource, Tag("huggingface")]
     | Annotated[GitSource, Tag("git")]
     | Annotated[UrlSource, Tag("url")]
-    | Annotated[FileSource, Tag("file")],
+    | Annotated[FileSource, Tag("file")]
+    | Annotated[SyntheticSource, Tag("synthetic")],
     Discriminator(
         source_kind,
         custom_error_type="source_kind",
-        custom_error_message="expected a source: one of the keys pypi, huggingface, git, url, file",
+        custom_error_message=f"expected a source: one of the keys {', '.join(SOURCE_KINDS)}",
     ),
 ]

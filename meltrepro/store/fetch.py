@@ -8,7 +8,15 @@ from typing import Any
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import (
+    FileSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    SyntheticSource,
+    UrlSource,
+)
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
@@ -71,6 +79,8 @@ class Fetcher:
 
     def estimate(self, source: Source, base_dir: Path | None = None) -> int | None:
         """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
+        if isinstance(source, SyntheticSource):
+            return 0
         known = self.known(source)
         digests = {source.digest, known.digest if known else None}
         if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
@@ -140,3 +150,7 @@ def _provider(source: Source) -> Provider[Any]:
             from meltrepro.store.file import File
 
             return File()
+        case SyntheticSource():
+            from meltrepro.store.synthetic import Synthetic
+
+            return Synthetic()

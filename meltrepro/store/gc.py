@@ -1,7 +1,8 @@
 """Freeing disk space: what in the store nothing refers to, and, when asked for, what has not been used for longest.
 
-What stays: objects that a ref names, and always those that a registered lock file names (`Store.add_root`). The
-decision is a value of its own, so that a dry run and the deed cannot differ.
+What stays: objects that a ref names, and always those that a registered lock file names (`Store.add_root`). Synthetic
+weights as they were made never stay: they are the largest files there are, nothing but a quantizer reads them, and a
+minute brings them back. The decision is a value of its own, so that a dry run and the deed cannot differ.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Literal
 from meltrepro.errors import StoreError
 from meltrepro.store.atomic import reason_of, remove
 from meltrepro.store.cas import Store
+from meltrepro.store.source import is_synthetic
 
-Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objects"]
+Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objects", "synthetic weights"]
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _UNFINISHED = ("partial", "tmp", "scratch", "quarantine")
@@ -111,7 +113,8 @@ def decide(store: Store, policy: Policy) -> Decision:
     oldest = 0 if policy.older_than_s is None else time.time_ns() - int(policy.older_than_s * 1e9)
     kept = [ref for ref in refs if ref.digests & locked or not (policy.everything or ref.used_ns < oldest)]
     objects = sorted(_objects(store), key=lambda item: (item.used_ns, item.digest))
-    referenced = locked.union(*(ref.digests for ref in kept))
+    remade = _synthetic(store)
+    referenced = locked.union(*(ref.digests for ref in kept)) - remade
     doomed = [item for item in objects if item.digest not in referenced]
 
     if policy.max_bytes is not None:
@@ -121,11 +124,14 @@ def decide(store: Store, policy: Policy) -> Decision:
             if total > policy.max_bytes and item.digest not in locked:
                 doomed.append(item)
                 total -= item.size
-        gone = {item.digest for item in doomed}
+        gone = {item.digest for item in doomed} - remade
         kept = [ref for ref in kept if not (ref.digests & gone) or ref.digests & locked]
     # Results go before the objects that they name: whoever is stopped half-way leaves objects, never a false result.
     removals += [Removal("results", ref.path, ref.size) for ref in refs if ref not in kept]
-    removals += [Removal("objects", item.path, item.size, item.digest) for item in doomed]
+    removals += [
+        Removal("synthetic weights" if item.digest in remade else "objects", item.path, item.size, item.digest)
+        for item in doomed
+    ]
 
     gone = {item.digest for item in doomed}
     stays = [item for item in objects if item.digest not in gone]
@@ -156,6 +162,19 @@ def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
                 hint="what a lock names is kept, so gc must be able to read it",
             ) from error
     return frozenset(digests), dead
+
+
+def _synthetic(store: Store) -> frozenset[str]:
+    """The digests of made-up weights, as far as it is remembered what they are."""
+    digests = set()
+    for path in (store.root / "refs" / "pins").glob("*.json"):  # asking the store would count as use
+        try:
+            pin = json.loads(path.read_bytes())
+            if is_synthetic(pin["source"]):
+                digests.add(str(pin["digest"]))
+        except (ValueError, KeyError, TypeError, AttributeError):  # damaged: it names nothing
+            continue
+    return frozenset(digests)
 
 
 def _refs(store: Store) -> Iterator[_Ref]:

@@ -7,7 +7,7 @@
 
 The names are those of locks and messages. For a source of kind pypi, `pypi:NAME==VERSION` and
 `pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone. Relative paths count
-from the map's folder. What stands there is checked like everything else.
+from the map's folder. What stands there is checked like everything else. Synthetic weights have no mirror: they are made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from meltrepro.errors import SourceError, UsageError
-from meltrepro.spec.sources import GitSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import GitSource, PypiSource, Source, SyntheticSource, UrlSource
 from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract
@@ -64,6 +64,8 @@ class Mirrors:
 
     def _lookup(self, source: Source) -> tuple[str, Path, bool] | None:
         """Name and path of the entry, and whether it stands for the very bytes, not for an archive around them."""
+        if isinstance(source, SyntheticSource):
+            return None
         paths = self.paths or {}
         for name in (key_of(source), *_other_names(source)):
             if name in paths:

@@ -10,11 +10,22 @@ from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import (
+    FileSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    SyntheticSource,
+    UrlSource,
+)
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader
 from meltrepro.store.names import project_name, redact
+
+GENERATOR = 1
+"""Version of what writes synthetic weights: another one writes other bytes, and is part of their name."""
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -87,6 +98,13 @@ def key_of(source: Source) -> str:
             return f"url:{redact(source.url)}"
         case FileSource():
             return f"file:{source.file}"
+        case SyntheticSource():
+            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}"
+
+
+def is_synthetic(key: str) -> bool:
+    """Whether a canonical name is that of made-up weights, which any machine can make again."""
+    return key.startswith("synthetic:")
 
 
 def source_of(pin: Pin) -> Source:
@@ -119,6 +137,14 @@ def source_of(pin: Pin) -> Source:
                 return UrlSource(url=pin.url or rest, digest=pin.digest)
             case "file":
                 return FileSource(file=rest, digest=pin.digest)
+            case "synthetic":
+                shape, seed, generator = rest.split(":")
+                if int(generator) != GENERATOR:
+                    raise SourceError(
+                        f"{pin.source}: generator {generator} wrote it, and this version of meltrepro has {GENERATOR}",
+                        hint="use the version that wrote the lock, or a bundle that holds the file",
+                    )
+                return SyntheticSource.model_validate({"synthetic": shape, "seed": int(seed), "digest": pin.digest})
     except (ValidationError, ValueError) as error:
         raise SourceError(f"{pin.source!r} names no source") from error
     raise SourceError(f"{pin.source!r} names no source: unknown kind {kind!r}")

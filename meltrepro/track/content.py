@@ -123,7 +123,7 @@ def campaign_tags(campaign: CampaignRecord, state: State) -> dict[str, str]:
     lines = [document.description] if document.description else []
     lines += [f"- skipped {skip.id}: {skip.reason}" for skip in document.skipped]
     tags = {
-        **_common_tags(campaign, virtual=campaign.document.virtual),
+        **_common_tags(campaign, virtual=campaign.document.virtual, synthetic=campaign.document.synthetic),
         "meltrepro.kind": "campaign",
         "meltrepro.state": state.value,
         "meltrepro.manifest_digest": document.manifest_digest,
@@ -137,7 +137,11 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_
     """Tags of a cell's run; what could not be measured is among them, with the reason."""
     entry = cell.entry
     tags = {
-        **_common_tags(campaign, virtual=campaign.document.virtual if how.damaged else cell.virtual),
+        **_common_tags(
+            campaign,
+            virtual=campaign.document.virtual if how.damaged else cell.virtual,
+            synthetic=cell.synthetic,
+        ),
         "meltrepro.kind": "cell",
         "meltrepro.cell": cell.id,
         "meltrepro.state": how.state.value,
@@ -282,12 +286,13 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "_"
 
 
-def _common_tags(campaign: CampaignRecord, *, virtual: bool) -> dict[str, str]:
+def _common_tags(campaign: CampaignRecord, *, virtual: bool, synthetic: bool) -> dict[str, str]:
     return {
         "mlflow.source.name": "meltrepro",
         "mlflow.source.type": "LOCAL",
         "meltrepro.campaign": campaign.id,
         "meltrepro.virtual": str(virtual).lower(),
+        "meltrepro.synthetic": str(synthetic).lower(),
         "meltrepro.version": campaign.document.meltrepro_version,
     }
 

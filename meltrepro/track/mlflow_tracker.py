@@ -200,7 +200,7 @@ class _Sync:
         known = self._ledger.place(uri)
         if known is not None and known.experiment_id == experiment_id and self._exists(known.campaign.run_id):
             return known
-        name = _run_name(self._campaign.id, virtual=self._campaign.document.virtual)
+        name = _run_name(self._campaign.id, tags)
         run = self._find(experiment_id, "campaign") or self._create(experiment_id, start_ms, tags, name)
         return self._ledger.begin(uri, experiment_id, run.info.run_id)
 
@@ -212,9 +212,7 @@ class _Sync:
         note = place.cells.get(cell.id)
         if note is None or not self._exists(note.run_id):
             run = self._find(place.experiment_id, "cell", cell.id)
-            run = run or self._create(
-                place.experiment_id, began_ms, tags, _run_name(cell.id, virtual=tags["meltrepro.virtual"] == "true")
-            )
+            run = run or self._create(place.experiment_id, began_ms, tags, _run_name(cell.id, tags))
             note = place.cells[cell.id] = RunNote(run_id=run.info.run_id)
         self._params(note, content.cell_params(cell))
         self._tags(note, tags)
@@ -311,6 +309,7 @@ class _Sync:
                 "meltrepro.campaign": self._campaign.id,
                 "meltrepro.cell": cell.id,
                 "meltrepro.virtual": str(cell.virtual).lower(),
+                "meltrepro.synthetic": str(cell.synthetic).lower(),
             },
         )
         try:
@@ -329,8 +328,9 @@ class _Sync:
                 self._client.set_terminated(note.run_id, status=_STATUS[state], end_time=end_ms)
 
 
-def _run_name(name: str, *, virtual: bool) -> str:
-    return f"{name} (virtual)" if virtual else name
+def _run_name(name: str, tags: Mapping[str, str]) -> str:
+    marks = [mark for mark in ("virtual", "synthetic") if tags[f"meltrepro.{mark}"] == "true"]
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def _mlflow_span(trace: TraceRecord, span: SpanRecord) -> MlflowSpan:

@@ -195,6 +195,7 @@ def build_campaign(
     warmups: int = 1,
     finished: bool = True,
     virtual: bool = False,
+    synthetic: bool = False,
     tracking: TrackingEntry | None = None,
 ) -> Path:
     """Write a campaign below `home/records`; campaigns with a higher `number` are later ones."""
@@ -226,12 +227,13 @@ def build_campaign(
         plan_digest=_digest("plan"),
         meltrepro_version="0.1.0",
         virtual=virtual,
+        synthetic=synthetic,
         tracking=tracking or TrackingEntry(experiment=name, uri=None, enabled=True),
         engine="none",
         only=[],
         seed=1,
         order="interleaved",
-        cells=[_entry(cell, repetitions, warmups) for cell in cells],
+        cells=[_entry(cell, repetitions, warmups, synthetic) for cell in cells],
         skipped=[],
     )
     _write(folder / files.CAMPAIGN, document.model_dump_json(indent=2))
@@ -258,7 +260,7 @@ def _manifest(name: str, cells: Sequence[Cell], repetitions: int, warmups: int) 
     return manifest.model_dump(mode="json", exclude_none=True)
 
 
-def _entry(cell: Cell, repetitions: int, warmups: int) -> CellEntry:
+def _entry(cell: Cell, repetitions: int, warmups: int, synthetic: bool) -> CellEntry:
     return CellEntry(
         id=cell.id,
         model="smollm2-135m",
@@ -283,6 +285,7 @@ def _entry(cell: Cell, repetitions: int, warmups: int) -> CellEntry:
             "protocol.warmups": warmups,
             "device.model": "test",
         },
+        synthetic=synthetic,
     )
 
 

@@ -44,3 +44,11 @@ def test_a_virtual_device_is_told(home: Path, capsys: pytest.CaptureFixture[str]
     build_campaign(home, [Cell()], repetitions=1, warmups=0, virtual=True)
     assert app.main(["show"]) == 0
     assert "a virtual device; its numbers say nothing of real ones" in capsys.readouterr().out
+
+
+def test_synthetic_weights_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_campaign(home, [Cell()], repetitions=1, warmups=0, synthetic=True)
+    assert app.main(["show"]) == 0
+    assert "synthetic weights; its answers mean nothing" in capsys.readouterr().out
+    assert app.main(["show", "--list"]) == 0
+    assert capsys.readouterr().out.endswith("1 cells, 1 trials, synthetic\n")

@@ -15,13 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError, PlanError, UsageError
+from meltrepro.frameworks.llamacpp import LlamaCpp
+from meltrepro.frameworks.mixtures import model_bytes
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.identity import plan_digest, plan_document
 from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Plan, Release
 from meltrepro.plan.planner import make_plan, require_cells
 from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import FileSource, PypiSource
+from meltrepro.spec.sources import FileSource, PypiSource, SyntheticSource
+from meltrepro.spec.zoo import SHAPES
 
 OLD, NEW = (
     Isa("old", "x86_64-linux-musl", frozenset({"sse2"}), (), 1),
@@ -242,6 +245,60 @@ def test_a_full_disk(tmp_path: Path) -> None:
     small = {"host": replace(HOST, disk_free_bytes=10**9)}
     assert reason(plan(tmp_path, changes, devices=small)) == "needs 1.1 GB on disk, target host has 1.0 GB free"
     assert plan(tmp_path, changes, devices=small, sizes=Sizes(stored=frozenset({"m/q8_0/alpha"}))).cells
+
+
+SYNTHETIC = {
+    "models": {"m": {"source": {"synthetic": "llama-2-13b", "seed": 1}, "quantizations": ["as-is", "q4_K"]}},
+    "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
+}
+
+
+def plan_synthetic(folder: Path, sizes: Sizes | None = None, *, context: int = 4096, **host: Any) -> Plan:
+    """A plan for the shape of Llama-2 13B with the framework that knows its sizes."""
+    path = folder / "spec.yaml"
+    document = merged(BASE, SYNTHETIC)
+    document["models"]["m"]["source"].pop("file")
+    document["frameworks"].pop("alpha")
+    document["workloads"]["chat"]["context"] = context
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    catalog = Catalog({"llama.cpp": replace(LlamaCpp().info(), isas=(NEW,), quantizer_isa=NEW)}, CATALOG.chat_templates)
+    return make_plan(load_manifest(path), catalog, {"host": replace(HOST, **host)}, sizes)
+
+
+def test_synthetic_weights_are_planned_to_the_byte(tmp_path: Path) -> None:
+    shape, source = SHAPES["llama-2-13b"], SyntheticSource(synthetic="llama-2-13b", seed=1)
+    quantized, whole = model_bytes(shape, "q4_K", "2024-02-27"), model_bytes(shape, "as-is", "2024-02-27")
+    assert quantized is not None and whole is not None
+    made = plan_synthetic(tmp_path, Sizes(made={source: whole}), memory_bytes=64 * 10**9)
+    working = estimate.WORKING_BYTES + 512 * estimate.BATCH_TOKEN_BYTES
+    assert made.estimate.peak_memory_bytes == {
+        f"m/{name}/llama.cpp/host/chat": size + 4096 * 819200 + working
+        for name, size in (("as-is", whole), ("q4_K", quantized))
+    }
+    assert made.estimate.disk_bytes is None  # the framework's own source is not known yet
+    known = Sizes(made={source: whole}, downloads=dict.fromkeys(made.bundles[0].sources.values(), 0))
+    made = plan_synthetic(tmp_path, known, memory_bytes=64 * 10**9)
+    assert made.estimate.download_bytes == 0
+    assert made.estimate.disk_bytes == whole + quantized + 2 * estimate.BUNDLE_BYTES  # as-is is the source itself
+
+
+def test_synthetic_weights_that_do_not_fit_are_not_made(tmp_path: Path) -> None:
+    shape, source = SHAPES["llama-2-13b"], SyntheticSource(synthetic="llama-2-13b", seed=1)
+    whole = model_bytes(shape, "as-is", "2024-02-27") or 0
+    made = plan_synthetic(tmp_path)
+    assert [cell.quantization for cell in made.cells] == ["q4_K"]
+    assert [skip.reason for skip in made.skipped] == ["needs 29.5 GB of memory, target host has 24.0 GB"]
+    made = plan_synthetic(tmp_path, Sizes(made={source: whole}, free_bytes=30 * 10**9), memory_bytes=64 * 10**9)
+    assert [cell.quantization for cell in made.cells] == ["as-is"]
+    assert [skip.reason for skip in made.skipped] == [
+        "needs 33.9 GB in the store to be made, its disk has 30.0 GB free"
+    ]
+    assert len(plan_synthetic(tmp_path, Sizes(free_bytes=30 * 10**9), memory_bytes=64 * 10**9).cells) == 2
+
+
+def test_the_context_of_a_shape_is_known(tmp_path: Path) -> None:
+    made = plan_synthetic(tmp_path, context=4097)
+    assert {skip.reason for skip in made.skipped} == {"needs a context of 4097 tokens, model m has 4096"}
 
 
 def test_a_disk_that_many_models_fill_together(tmp_path: Path) -> None:

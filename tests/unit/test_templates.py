@@ -28,8 +28,8 @@ EXPECTED = {
         "[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHi [/INST]",
         " </s><s>[INST] Why? [/INST]",
     ],
-    ("mistral", None): ["[INST] Hi [/INST]", "</s>[INST] Why? [/INST]"],
-    ("mistral", "Be kind."): ["[INST] Be kind.\n\nHi [/INST]", "</s>[INST] Why? [/INST]"],
+    ("mistral", None): ["[INST] Hi [/INST]", "</s> [INST] Why? [/INST]"],
+    ("mistral", "Be kind."): ["[INST] Be kind.\n\nHi [/INST]", "</s> [INST] Why? [/INST]"],
     ("zephyr", None): [
         "<|user|>\nHi<|endoftext|>\n<|assistant|>\n",
         "<|endoftext|>\n<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n",

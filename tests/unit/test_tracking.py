@@ -146,7 +146,7 @@ def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
     tags = content.cell_tags(campaign, cell, content.standing(campaign, cell), "host")
     assert tags["meltrepro.campaign"] == campaign.id
     assert tags["meltrepro.cell"] == cell.id
-    assert tags["meltrepro.virtual"] == "true"
+    assert (tags["meltrepro.virtual"], tags["meltrepro.synthetic"]) == ("true", "false")
     assert tags["meltrepro.model_digest"] == cell.entry.model_digest
     assert tags["meltrepro.bundle_digest"] == cell.entry.bundle_digest
     assert tags["meltrepro.runner_digest"] == cell.entry.runner_digest
@@ -155,6 +155,14 @@ def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
     assert tags["meltrepro.target_kind"] == "host"
     assert tags["meltrepro.state"] == "ok"
     assert tags["meltrepro.unavailable.kv_bytes"] == "the framework does not say"
+
+
+def test_synthetic_weights_are_a_tag_of_cells_and_campaigns(tmp_path: Path) -> None:
+    campaign = made(tmp_path, Cell(), synthetic=True)
+    cell = campaign.cells[0]
+    standing = content.standing(campaign, cell)
+    assert content.cell_tags(campaign, cell, standing, "host")["meltrepro.synthetic"] == "true"
+    assert content.campaign_tags(campaign, standing.state)["meltrepro.synthetic"] == "true"
 
 
 def test_files_of_campaign_and_trials(tmp_path: Path) -> None:

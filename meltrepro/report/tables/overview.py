@@ -35,6 +35,15 @@ def campaigns(content: Content) -> Table:
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
 
 
+def left_out(content: Content) -> Table:
+    """Manifests of the study that could not be run, with the reasons."""
+    entries = content.study.entries if content.study else ()
+    rows = tuple((entry.manifest, entry.reason) for entry in entries if entry.campaign is None)
+    columns = (Column("manifest", "manifest"), Column("reason", "reason", "prose"))
+    none = "every manifest of the study was run" if content.study else "these campaigns were not run as a study"
+    return Table("left-out", "Left out", columns, rows, reason=None if rows else none)
+
+
 def devices(content: Content) -> Table:
     """Every device that cells ran on, or should have."""
     found: dict[DeviceKey, Device] = {}

@@ -1,0 +1,49 @@
+"""How fast synthetic weights are made, in how much memory, and that they are those of the zoo.
+
+Goals: at least 150 MB/s on one core, and less than 4 GB of memory for every shape. Nothing is written; each shape has a
+process of its own, so that its peak is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import yaml
+
+from meltrepro.spec.zoo import SHAPES, ShapeName
+from meltrepro.store.synthetic import pieces
+
+ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models.yaml"
+
+
+def main() -> None:
+    """Print one line a shape; raises `SystemExit` where a digest is not that of the zoo."""
+    wrong = []
+    context = multiprocessing.get_context("spawn")
+    for model in yaml.safe_load(ZOO.read_text(encoding="utf-8"))["models"].values():
+        source = model["source"]
+        with context.Pool(1) as pool:
+            digest, size, seconds, peak = pool.apply(make, (source["synthetic"], source["seed"]))
+        print(f"{source['synthetic']:20}{size / 1e9:7.3f} GB {size / seconds / 1e6:6.0f} MB/s {peak / 1e6:6.0f} MB")
+        if digest != source["digest"]:
+            wrong.append(f"{source['synthetic']}: the zoo has {source['digest']}, made was {digest}")
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+
+
+def make(name: ShapeName, seed: int) -> tuple[str, int, float, int]:
+    """Digest, bytes, seconds and the process's peak memory in bytes of making one file."""
+    began, size, digest = time.perf_counter(), 0, hashlib.sha256()
+    for piece in pieces(SHAPES[name], seed):
+        digest.update(piece)
+        size += len(memoryview(piece))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return digest.hexdigest(), size, time.perf_counter() - began, peak
+
+
+if __name__ == "__main__":
+    main()
