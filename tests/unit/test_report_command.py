@@ -140,3 +140,12 @@ def test_a_server_that_is_away_costs_the_copy_only(
     assert app.main(["report"]) == 0
     assert "not logged to MLflow: the server at tracking.example does not answer" in capsys.readouterr().err
     assert Path("report/index.html").is_file()
+
+
+def test_the_page_names_the_commands_that_repeat_it(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["report", "--no-track", "-o", "r"]) == 0
+    page = Path("r/index.html").read_text()
+    (line,) = re.findall(r"meltrepro (report --from-records .*) -o FOLDER", page)
+    assert app.main([*line.split(), "-o", "r"]) == 0
+    assert "the same bytes" in capsys.readouterr().out
+    assert f"meltrepro replay {campaign.name}" in page

@@ -112,9 +112,10 @@ def test_a_report_of_nothing_says_so_in_every_place() -> None:
     made = report_files(replace(content([]), findings=(), references=()))
     text = made[PAGE].decode()
     parts = sections(replace(content([]), findings=(), references=()))
-    gaps = sum(len(part.figures) + sum(table.reason is not None for table in part.tables) for part in parts)
+    gaps = sum(len(part.figures) + sum(table.reason is not None for table in part.tables) for part in parts) - 1
     assert text.count("<b>NOT TESTABLE HERE:</b>") == gaps
     assert gaps >= 20
+    assert "<b>NOTHING:</b> these campaigns were not run as a study" in text
     assert "<svg" not in text
 
 
@@ -215,6 +216,8 @@ def test_a_report_is_written_and_compared(files: dict[str, bytes], tmp_path: Pat
     write_report(tmp_path, files)
     assert holds_report(tmp_path)
     compare_report(tmp_path, files)
+    assert campaigns_of(tmp_path) == ["paper"], "the study"
+    write_report(tmp_path, report_files(replace(everything(), study=None)))
     assert campaigns_of(tmp_path) == ["20261128T040000Z-paper-00000a"]
 
 
