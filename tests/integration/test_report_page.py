@@ -109,6 +109,14 @@ def test_wide_tables_scroll_within_their_box(tab: Page, folder: Path) -> None:
     assert tab.evaluate(f"{box}.scrollLeft > 200 && window.scrollX === 0")
 
 
+def test_paper_is_wide_enough(tab: Page, folder: Path) -> None:
+    _loaded(tab, folder / "full" / PAGE, 794, "dark")
+    tab.print_layout()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 794
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert tab.evaluate("document.querySelector('#table-cells table').getBoundingClientRect().height") > 300
+
+
 def test_the_picture_shows_the_drawings(tab: Page, folder: Path, tmp_path: Path) -> None:
     """What the browser paints, not what it lays out: ink of both series in the figure of throughput."""
     import numpy as np
