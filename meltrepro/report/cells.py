@@ -13,6 +13,7 @@ from meltrepro.report.values import Column, Tags, Value
 
 _REMARKS = ("synthetic", "invalid")
 """Tags that a row of a figure carries; its panel says whether a device is virtual."""
+_NOBODY = "no cell of this report measured it"
 WHO = (
     Column("device", "device"),
     Column("framework", "framework"),
@@ -146,7 +147,13 @@ def why_none(content: Content, metric: str | None = None, wanted: Callable[[Cell
     states = Counter(f"{cell.state}: {cell.reason or 'no reason given'}" for cell in cells if cell.state != "measured")
     if sum(states.values()) == len(cells):
         return "; ".join(_counted(reason, n, len(cells)) for reason, n in sorted(states.items()))
-    return "no cell of this report measured it"
+    return _NOBODY
+
+
+def none_since(said: str, content: Content, wanted: Callable[[CellResult], bool] | None = None) -> str:
+    """What there is none of, and why in the words of the records where they say more."""
+    why = why_none(content, wanted=wanted)
+    return said if why == _NOBODY else f"{said}; {why}"
 
 
 def _counted(reason: str, n: int, total: int) -> str:

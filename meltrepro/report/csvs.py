@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from meltrepro.report.values import NOT_TESTABLE, NUMERIC, Absent, Column, Estimate, Table, Tags, Value, exact, plain
+from meltrepro.report.values import NUMERIC, Absent, Column, Estimate, Table, Tags, Value, exact, plain
 
 _PARTS = ("", "_low", "_high", "_n")
 _FORMULA = ("=", "+", "-", "@")
@@ -18,7 +18,7 @@ def as_csv(table: Table) -> str:
     header = [name for column in table.columns for name in _names(column)]
     writer.writerow([*map(_text, header), "absent"])
     if table.reason is not None:
-        writer.writerow([*[""] * len(header), _text(f"{NOT_TESTABLE}: {table.reason}")])
+        writer.writerow([*[""] * len(header), _text(f"{table.gap}: {table.reason}")])
     for row in table.rows:
         fields = [field for column, value in zip(table.columns, row, strict=True) for field in _fields(column, value)]
         reasons = [

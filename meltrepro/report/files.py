@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
-from meltrepro.store.atomic import reading, write_bytes
+from meltrepro.store.atomic import reading, remove, write_bytes
 
+_TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")
 PAGE, INDEX = "index.html", "report.json"
 """The page; and which campaigns the report is of, with the digests of its files."""
 
@@ -36,9 +38,20 @@ def report_files(content: Content) -> dict[str, bytes]:
 
 
 def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write every file, the index last; raises `StoreError`."""
+    """Write every file, the index last, and remove tables of an earlier report that this one lacks; raises `StoreError`."""
+    for name in _earlier(folder) - files.keys():
+        remove(folder / name)
     for name in sorted(files, key=lambda name: name == INDEX):
         write_bytes(folder / name, files[name], durable=False)
+
+
+def _earlier(folder: Path) -> set[str]:
+    """The tables that the index in a folder names; none where it cannot be read, for it is written anew."""
+    try:
+        named = json.loads((folder / INDEX).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in named if isinstance(name, str) and _TABLE.fullmatch(name)}
 
 
 def campaigns_of(folder: Path) -> list[str]:

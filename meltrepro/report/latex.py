@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from meltrepro.report.narrow import narrowed
 from meltrepro.report.values import (
-    NOT_TESTABLE,
     NUMERIC,
     Absent,
     Column,
@@ -60,7 +59,7 @@ def as_latex(full: Table) -> str:
     table = narrow.table
     lines = [f"% {escape(table.title)}", r"% \usepackage[T1]{fontenc} \usepackage{textcomp,booktabs}"]
     if table.reason is not None:
-        return "\n".join([*lines, rf"\emph{{{escape(f'{NOT_TESTABLE}: {table.reason}')}}}", ""])
+        return "\n".join([*lines, rf"\emph{{{escape(f'{table.gap}: {table.reason}')}}}", ""])
     reasons: dict[str, int] = {}
     columns = "".join(
         "r" if column.kind in NUMERIC else "p{4cm}" if column.kind == "prose" else "l" for column in table.columns

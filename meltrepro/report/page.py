@@ -60,6 +60,7 @@ class _Shown:
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     reason: str | None
+    gap: str
     folded: bool
 
 
@@ -97,6 +98,7 @@ def _shown(full: Table) -> _Shown:
         *(table.name, table.title, narrow.common, heads, rows),
         *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
         None if table.reason is None else plain(table.reason),
+        table.gap,
         table.folded,
     )
 

@@ -72,6 +72,8 @@ class Table:
     """Why it has no rows; `None` where it has."""
     folded: bool = False
     """Whether the page shows it only when asked to."""
+    gap: str = NOT_TESTABLE
+    """What stands before the reason."""
 
     def __post_init__(self) -> None:
         if bool(self.rows) == (self.reason is not None):

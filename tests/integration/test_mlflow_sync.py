@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.cli import app
 from meltrepro.cli.app import main
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
@@ -303,6 +304,20 @@ def test_a_new_database_is_made_beside_its_artifacts(tmp_path: Path, monkeypatch
     name = json.loads((folder / CAMPAIGN).read_text())["id"]
     assert files[f"synthetic/{name}/artifacts/lock.yaml"] == b"lock: 1\n"
     assert {path.name for path in tmp_path.iterdir()} == {"home", "made"}
+
+
+def test_a_report_is_among_the_artifacts_of_its_campaign(
+    home: Path, log: Callable[[Path], TrackedCampaign], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MELTREPRO_HOME", str(home))
+    folder = build_campaign(home, [Cell()], repetitions=2)
+    tracked = log(folder)
+    written = tmp_path / "report"
+    assert app.main(["report", "-o", str(written)]) == 0
+    logged = artifacts(home / "mlartifacts" / "synthetic" / tracked.parent_run_id / "artifacts" / "report", {})
+    assert logged == artifacts(written, {})
+    assert "index.html" in logged
+    assert app.main(["report", "--from-records", "-o", str(written)]) == 0
 
 
 def test_a_folder_without_campaign_is_refused(

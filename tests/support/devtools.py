@@ -56,6 +56,10 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.ask("Emulation.setEmulatedMedia", media="screen", features=features)
 
+    def print_layout(self) -> None:
+        """Lay the page out as for a printer."""
+        self.ask("Emulation.setEmulatedMedia", media="print", features=[])
+
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

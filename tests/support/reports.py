@@ -11,6 +11,7 @@ from meltrepro.measure.traces import OperatorPhase
 from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
 from meltrepro.report.findings.model import Finding, Quantity, Verdict
 from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
+from meltrepro.spec.study import StudyDocument, StudyEntry
 from meltrepro.stats.summary import Summary, summarize
 
 HOST = Device("host", "host", "Intel Xeon, 2 cores", 8_000_000_000, virtual=False)
@@ -303,7 +304,10 @@ def everything() -> Content:
             turns=(),
         ),
     ]
-    return content(cells)
+    left_out = StudyEntry(manifest="7b.yaml", campaign=None, reason="no cell fits into 3.9 GB of memory")
+    made = content(cells)
+    run = [StudyEntry(manifest="paper.yaml", campaign=one.campaign) for one in made.provenance]
+    return replace(made, study=StudyDocument(name="paper", entries=[*run, left_out]))
 
 
 def lost(model: str, quantization: str, state: str, reason: str) -> CellResult:

@@ -75,7 +75,7 @@ def _log_ticks(low: float, high: float, most: int) -> Sequence[float]:
             break
     if len(best) > most:
         best = best[:: math.ceil(len(best) / most)]
-    return best if len(best) > 1 else _linear_ticks(low, high, 4)
+    return best if len(best) > 2 else _linear_ticks(low, high, 4)
 
 
 def _name(value: float) -> str:

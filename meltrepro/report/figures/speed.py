@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meltrepro.report.cells import by_device, labelled, ordered, software, unless_named, weights, why_none
+from meltrepro.report.cells import by_device, labelled, none_since, ordered, software, unless_named, weights, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
@@ -128,7 +128,7 @@ def sustained_curves(content: Content) -> Figure:
     )
     curves = [curve for curve in map(sustained, ordered(content.measured)) if curve is not None]
     if not curves:
-        reason = f"no cell held one conversation of many prompts without pause; {why_none(content)}"
+        reason = none_since("no cell held one conversation of many prompts without pause", content)
         return Figure(name, title, caption, reason=reason)
     series: dict[str, None] = {}
     panels: list[scatter.Panel] = []
@@ -181,7 +181,7 @@ def drift(content: Content) -> Figure:
     )
     pairs = drifts(content)
     if not pairs:
-        reason = f"no model was measured with two releases of one framework on one device; {why_none(content)}"
+        reason = none_since("no model was measured with two releases of one framework on one device", content)
         return Figure(name, title, caption, reason=reason)
     series = tuple(phase for phase in ("prefill", "generation") if any(pair.phase == phase for pair in pairs))
     caption += unless_named(content)

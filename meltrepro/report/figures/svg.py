@@ -17,6 +17,8 @@ FONT = 12.0
 MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
 _HEAD = 14.5
 """Size that bold text of 13 seems to have."""
+_MOST_CHARACTERS = 150
+"""More than fit into any place of a drawing."""
 COLOURS = 7
 """How many colours the style sheet has."""
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 2", "1 2", "10 4")
@@ -67,10 +69,12 @@ def shortened(text: str, room: float, size: float = FONT) -> str:
     text = plain(text)
     if width_of(text, size) <= room:
         return text
-    keep = len(text)
-    while keep > 2 and width_of(text[: keep - keep // 3] + "…" + text[-(keep // 3) :], size) > room:
-        keep -= 1
-    return text[: keep - keep // 3] + "…" + text[-(keep // 3) :]
+    for keep in range(min(len(text), _MOST_CHARACTERS), 2, -1):
+        tail = keep // 3
+        shown = f"{text[: keep - tail]}…{text[-tail:]}"
+        if width_of(shown, size) <= room:
+            return shown
+    return f"{text[:1]}…"
 
 
 def words(parent: Element, x: float, y: float, text: str, anchor: str = "start", class_: str = "") -> Element:

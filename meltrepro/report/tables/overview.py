@@ -41,7 +41,7 @@ def left_out(content: Content) -> Table:
     rows = tuple((entry.manifest, entry.reason) for entry in entries if entry.campaign is None)
     columns = (Column("manifest", "manifest"), Column("reason", "reason", "prose"))
     none = "every manifest of the study was run" if content.study else "these campaigns were not run as a study"
-    return Table("left-out", "Left out", columns, rows, reason=None if rows else none)
+    return Table("left-out", "Left out", columns, rows, reason=None if rows else none, gap="NOTHING")
 
 
 def devices(content: Content) -> Table:

@@ -65,4 +65,5 @@ def commands(content: Content) -> tuple[str, ...]:
     ids = [one.campaign for one in content.provenance]
     if not ids:
         return ()
-    return (f"meltrepro report --from-records {' '.join(ids)} -o FOLDER", *(f"meltrepro replay {id}" for id in ids))
+    what = content.study.name if content.study else " ".join(ids)
+    return (f"meltrepro report --from-records {what} -o FOLDER", *(f"meltrepro replay {id}" for id in ids))

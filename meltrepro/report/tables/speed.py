@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, campaign_number, ordered, tags, who, why_none
+from meltrepro.report.cells import WHO, campaign_number, none_since, ordered, tags, who, why_none
 from meltrepro.report.content import Content
 from meltrepro.report.derive import drifts, prompt_tokens, sustained
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured
@@ -91,7 +91,7 @@ def sustained_speed(content: Content) -> Table:
             " slows generation too: heat is not the only cause of a ratio below one."
         ),
     )
-    reason = None if rows else f"no cell held one conversation of many prompts without pause; {why_none(content)}"
+    reason = None if rows else none_since("no cell held one conversation of many prompts without pause", content)
     return Table("sustained", "Sustained load", columns, rows, notes if rows else (), reason)
 
 
@@ -126,7 +126,7 @@ def drift(content: Content) -> Table:
         ),
     )
     reason = (
-        None if rows else f"no model was measured with two releases of one framework on one device; {why_none(content)}"
+        None if rows else none_since("no model was measured with two releases of one framework on one device", content)
     )
     return Table("drift", "Drift between releases", columns, tuple(rows), notes if rows else (), reason)
 

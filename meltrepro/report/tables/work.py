@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, ordered, who, why_none
+from meltrepro.report.cells import WHO, none_since, ordered, who
 from meltrepro.report.content import Content
 from meltrepro.report.paper_match import beside, paper_score
 from meltrepro.report.values import Absent, Column, Table, Value
@@ -41,9 +41,7 @@ def operators(content: Content) -> Table:
             for name in cell.unavailable
             if name.startswith("operators")
         }
-        reason = (
-            "; ".join(sorted(found)) or f"no trial was profiled (measure: {{operators: true}}); {why_none(content)}"
-        )
+        reason = "; ".join(sorted(found)) or none_since("no trial was profiled (measure: {operators: true})", content)
     return Table("operators", "Operators", columns, tuple(rows), reason=reason, folded=bool(rows))
 
 
@@ -89,4 +87,4 @@ def _no_scores(content: Content) -> str:
     cells = content.results.cells
     if cells and all(cell.synthetic for cell in cells):
         return "all weights are synthetic, whose answers mean nothing"
-    return f"no cell was scored on an accuracy task; {why_none(content, wanted=lambda cell: not cell.synthetic)}"
+    return none_since("no cell was scored on an accuracy task", content, wanted=lambda cell: not cell.synthetic)

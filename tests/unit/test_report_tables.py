@@ -1,0 +1,308 @@
+"""Every derived table from hand-made results: what it holds, and what it says where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from meltrepro.report.content import Content, Reference
+from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
+from meltrepro.report.paper_match import same_model, same_quantization
+from meltrepro.report.results import CellResult, Device, Score
+from meltrepro.report.sections import sections
+from meltrepro.report.tables import overview, paper, resources, speed, work
+from meltrepro.report.values import Absent, Estimate, Table, Tags
+from tests.support.reports import (
+    BOARDS,
+    HOST,
+    HOSTILE,
+    NEW,
+    OLD,
+    PHONE,
+    cell,
+    content,
+    everything,
+    lost,
+    paper_references,
+    spread,
+    turns,
+)
+
+SMOL = cell("smollm2-135m", "q4_0", 1.35e8)
+
+
+def rows(table: Table) -> list[dict[str, Any]]:
+    return [dict(zip((column.key for column in table.columns), row, strict=True)) for row in table.rows]
+
+
+def only(table: Table) -> Mapping[str, Any]:
+    (row,) = rows(table)
+    return row
+
+
+def test_everything_fills_every_table_and_figure() -> None:
+    for part in sections(everything()):
+        assert [table.name for table in part.tables if table.reason is not None] == []
+        assert [figure.name for figure in part.figures if figure.reason is not None] == []
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [(), (lost("llama-2-7b", "q4_0", "skipped", "needs 4.3 GB of memory"),), (lost("a", "q4_0", "failed", "crashed"),)],
+    ids=["none", "skipped", "failed"],
+)
+def test_nothing_measured_gives_a_reason_everywhere(cells: tuple[CellResult, ...]) -> None:
+    made = replace(content(cells), findings=(), references=())
+    for part in sections(made):
+        for figure in part.figures:
+            assert figure.reason, figure.name
+            if cells:
+                assert str(cells[0].reason) in figure.reason or figure.name == "power-modes"
+        for table in part.tables:
+            if part.id not in ("overview", "provenance"):
+                assert table.reason, table.name
+
+
+def test_reasons_come_from_the_records() -> None:
+    silent = replace(SMOL, unavailable={"energy_per_token_j": "the device shows no power"})
+    meter = replace(silent, unavailable={"energy_per_token_j": "the meter's samples have no place in time"})
+    table = resources.energy(content([silent, silent, meter]))
+    assert table.reason == (
+        "the device shows no power (2 of 3 cells); the meter's samples have no place in time (1 of 3 cells)"
+    )
+
+
+def test_throughput_has_medians_intervals_and_tags() -> None:
+    synthetic = replace(SMOL, synthetic=True, device=PHONE, accelerated=True)
+    row = only(speed.throughput(content([synthetic])))
+    summary = SMOL.metrics["generation_tps"]
+    assert row["generation_tps"] == Estimate(summary.median, summary.low, summary.high, 5, "bca")
+    assert row["tags"] == Tags(("virtual", "synthetic", "GPU"))
+    assert row["model_gb"] == pytest.approx(0.0768, abs=1e-3)
+    assert row["device"] == "phone"
+
+
+def test_cells_are_in_order_of_device_and_size() -> None:
+    order = [
+        cell("b", "q8_0", 3e9),
+        cell("b", "q4_0", 3e9),
+        cell("a", "q4_0", 7e9),
+        cell("c", "q4_0", 1e9, device=PHONE),
+    ]
+    table = rows(speed.throughput(content(order)))
+    assert [(row["device"], row["model"], row["quantization"]) for row in table] == [
+        ("host", "b", "q4_0"),
+        ("host", "b", "q8_0"),
+        ("host", "a", "q4_0"),
+        ("phone", "c", "q4_0"),
+    ]
+
+
+def test_memory_ratio_and_its_limit() -> None:
+    size, kv = 1_000_000_000, 100_000_000
+    cells = [
+        replace(SMOL, model_bytes=size, kv_bytes=kv, metrics={"peak_memory_bytes": spread(peak, relative=0)})
+        for peak in (1.1e9 * 1.1499, 1.1e9 * 1.1501)
+    ]
+    first, second = rows(resources.memory(content(cells)))
+    assert (first["within_limit"], second["within_limit"]) == ("yes", "no")
+    assert first["peak_over_expected"] == pytest.approx(1.1499)
+    unknown = only(resources.memory(content([replace(cells[0], kv_bytes=None)])))
+    assert isinstance(unknown["peak_over_expected"], Absent)
+    assert memory_use(replace(cells[0], kv_bytes=None)) is None
+
+
+def test_energy_in_both_units() -> None:
+    row = only(resources.energy(content([cell("a", "q4_0", 1e9, energy=True)])))
+    assert row["energy_per_token_mwh"].median == pytest.approx(row["energy_per_token_j"].median / 3.6)
+    assert row["energy_per_prompt_token_mwh"].n == 5
+
+
+def test_phases() -> None:
+    row = only(speed.phases(content([SMOL])))
+    ratio = SMOL.metrics["prefill_tps"].median / SMOL.metrics["generation_tps"].median
+    assert row["prefill_over_generation"] == pytest.approx(ratio)
+    assert row["prompt_tokens_mean"] == 31
+
+
+def test_speeds_of_repetitions_follow_the_definition_of_the_metric() -> None:
+    made = replace(SMOL, turns=turns(20.0, 100.0, repetitions=2, count=2))
+    first = [turn for turn in made.turns if turn.repetition == 0]
+    seconds = sum(63 / turn.generation_tps for turn in first if turn.generation_tps)
+    assert repetition_speeds(made, "generation")[0] == pytest.approx(126 / seconds)
+    seconds = sum(turn.n_prompt / turn.prefill_tps for turn in first if turn.prefill_tps)
+    assert repetition_speeds(made, "prefill")[0] == pytest.approx(61 / seconds)
+
+
+def _long(**changes: Any) -> CellResult:
+    made = turns(20, 100, repetitions=3, count=40, slope=0.4)
+    return replace(SMOL, workload="sustained", turns=made, **changes)
+
+
+def test_sustained_quarters() -> None:
+    row = only(speed.sustained_speed(content([_long(), SMOL])))
+    assert row["prompts"] == 40
+    assert row["first_quarter_tps"] == pytest.approx(20 * (1 - 0.4 * 4.5 / 39), rel=0.03)
+    assert row["last_over_first"] == pytest.approx((1 - 0.4 * 34.5 / 39) / (1 - 0.4 * 4.5 / 39), rel=0.03)
+
+
+def test_several_conversations_are_no_sustained_load() -> None:
+    made = replace(SMOL, turns=turns(20, 100, conversations=4, count=12))
+    assert sustained(made) is None
+    assert "no cell held one conversation" in str(speed.sustained_speed(content([made])).reason)
+
+
+def test_temperatures_stand_at_the_prompt_that_was_answered() -> None:
+    begins = [turn.began_s for turn in _long().turns if turn.repetition == 0]
+    heat = ((-3.0, 30.0), (0.0, 40.0), ((begins[1] + begins[2]) / 2, 50.0), (begins[-1], 60.0), (9e9, 99.0))
+    curve = sustained(_long(temperatures=heat))
+    assert curve is not None
+    assert [at for at, _ in curve.temperatures] == pytest.approx([1.0, 2.5, 40.0])
+    assert [celsius for _, celsius in curve.temperatures] == [40.0, 50.0, 60.0]
+
+
+def test_drift_pairs_within_a_campaign_before_across() -> None:
+    old = cell("a", "q4_0", 1e9, campaign="x-one")
+    other = replace(old, campaign="x-two")
+    newer = cell("a", "q4_0", 1e9, release=NEW, speed=1.5, campaign="x-one")
+    pairs = drifts(content([old, newer, other]))
+    assert {(pair.older.campaign, pair.newer.release, pair.phase) for pair in pairs} == {
+        ("x-one", NEW, "prefill"),
+        ("x-one", NEW, "generation"),
+    }
+    generation = next(pair for pair in pairs if pair.phase == "generation")
+    assert generation.low is not None
+    assert generation.high is not None
+    assert generation.low <= generation.ratio <= generation.high
+    assert generation.ratio == pytest.approx(1.5, rel=0.02)
+    across = rows(speed.drift(content([other, newer])))
+    assert {row["campaigns"] for row in across} == {"1 and 2"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"device": PHONE}, {"quantization": "q8_0"}, {"accelerated": True}, {"framework": "mlc"}, {"synthetic": True}],
+    ids=str,
+)
+def test_drift_compares_nothing_that_differs_in_more_than_the_release(changes: dict[str, Any]) -> None:
+    newer = replace(cell("a", "q4_0", 1e9, release=NEW), **changes)
+    assert drifts(content([cell("a", "q4_0", 1e9), newer])) == []
+
+
+def test_drift_of_single_repetitions_has_no_interval() -> None:
+    cells = [replace(cell("a", "q4_0", 1e9, release=r), turns=turns(20, 80, repetitions=1)) for r in (OLD, NEW)]
+    for row in rows(speed.drift(content(cells))):
+        assert isinstance(row["ratio_low"], Absent)
+        assert row["n_older"] == row["n_newer"] == 1
+
+
+def test_power_modes_from_the_smallest_budget() -> None:
+    boards = [cell("a", "q4_0", 1e9, device=board, energy=True) for board in BOARDS]
+    table = resources.power_modes(content([*boards, SMOL]))
+    assert [row["power_mode"] for row in rows(table)] == ["7W", "15W", "MAXN"]
+    nameless = replace(SMOL, device=Device("board", "jetson", "Orin", None, virtual=False))
+    assert "did not say" in str(resources.power_modes(content([nameless])).reason)
+    assert resources.power_modes(content([SMOL])).reason == "no cell ran on a Jetson board"
+
+
+def test_accuracy_has_errors_counts_and_real_bits() -> None:
+    scored = replace(SMOL, scores=(Score("arc_easy", "acc", 0.5325, 0.02494, 400, 213),))
+    row = only(work.accuracy(content([scored])))
+    assert (row["value"], row["n"], row["k"]) == (0.5325, 400, 213)
+    assert row["bits_per_weight"] == pytest.approx(4.55, abs=0.01)
+    assert row["paper"] == 0.5512
+
+
+def test_synthetic_weights_are_never_scored() -> None:
+    reason = work.accuracy(content([replace(SMOL, synthetic=True)])).reason
+    assert reason == "all weights are synthetic, whose answers mean nothing"
+
+
+def test_operators_add_up() -> None:
+    table = [row for row in rows(work.operators(everything())) if row["phase"] == "generation"]
+    assert sum(row["time_share"] for row in table) == pytest.approx(1.0)
+    assert sum(row["call_share"] or 0 for row in table) == pytest.approx(1.0)
+    output = next(row for row in table if row["module"] == "output")
+    assert output["call_share"] > 10 * output["time_share"]
+
+
+def test_coverage_tells_the_best_outcome_and_the_reason_of_others() -> None:
+    failed = lost("smollm2-135m", "q4_0", "failed", "crashed")
+    failed = replace(failed, campaign="x-two", device=HOST)
+    row = only(overview.coverage(content([failed, SMOL])))
+    assert row[f"host / llama.cpp {OLD}"] == "measured"
+    row = only(overview.coverage(content([failed])))
+    assert row[f"host / llama.cpp {OLD}"] == Absent("crashed", "failed")
+
+
+def test_devices_with_one_name_are_told_apart() -> None:
+    other = replace(HOST, model="another machine", id="b")
+    third = replace(HOST, id="c")
+    made = content([SMOL, replace(SMOL, device=other), replace(SMOL, device=third)])
+    titles = {made.title(device) for device in (HOST, other, third)}
+    assert titles == {"host (Intel Xeon, 2 cores) #1", "host (Intel Xeon, 2 cores) #2", "host (another machine)"}
+    assert len(overview.coverage(made).columns) == 6
+
+
+def test_virtual_and_real_devices_never_share_a_row() -> None:
+    made = content([SMOL, replace(SMOL, device=replace(HOST, virtual=True))])
+    for part in sections(made):
+        for table in part.tables:
+            for row in rows(table):
+                assert row.get("device") != "host" or "tags" in row
+    assert [row["tags"] for row in rows(speed.throughput(made))] == [Tags(()), Tags(("virtual",))]
+    assert len(overview.coverage(made).columns) == 5
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("tinyllama-1.1b", "tinyllama-1.1b-v0.5"),
+        ("stablelm-zephyr-3b", "zephyr-3b"),
+        ("llama-2-7b-chat", "llama-2-7b"),
+        ("Gemma_2B", "gemma-2b"),
+        ("gemma", None),
+        ("llama-2", None),
+        ("smollm2", None),
+        ("", None),
+    ],
+)
+def test_models_are_matched_by_name_or_not_at_all(ours: str, theirs: str | None) -> None:
+    names = ("tinyllama-1.1b-v0.5", "zephyr-3b", "llama-2-7b", "llama-2-13b", "gemma-2b", "gemma-7b")
+    references = [Reference("sizes", "", "llamacpp", name, "q4_0", "on disk", 1.0, "GB", "x") for name in names]
+    assert {reference.model for reference in same_model(references, ours)} == ({theirs} if theirs else set())
+
+
+def test_quantizations_by_any_of_their_names() -> None:
+    assert same_quantization("q3_K", "q3_k")
+    assert same_quantization("q4_K_M", "q4_k")
+    assert same_quantization("f16", "unquantised")
+    assert not same_quantization("q4_0", "q4_K")
+
+
+def test_the_papers_rows_carry_their_flags_and_ours_beside() -> None:
+    made = content([cell("tinyllama-1.1b", "q4_0", 1.1e9, synthetic=True)])
+    sizes = rows(paper.sizes(made))
+    assert sizes[0]["ours_gb"] == pytest.approx(0.6256, abs=1e-3)
+    assert sizes[0]["difference_percent"] == pytest.approx(-2.25, abs=0.01)
+    assert sizes[1]["ours_gb"] is None
+    flagged = next(row for row in rows(paper.scores(made)) if row["model"] == "zephyr-3b")
+    assert flagged["remarks"] == "suspect copy of tinyllama"
+    rough = rows(paper.devices(made))[0]
+    assert rough["remarks"].startswith("secondhand: a rough range")
+    assert rough["ours"].n == 5
+    missing = next(row for row in rows(paper.scores(made)) if row["task"] == "truthfulqa_mc")
+    assert missing["paper"] == Absent("missing in the paper's table")
+
+
+def test_hostile_text_reaches_tables_as_text() -> None:
+    hostile = replace(SMOL, reason=HOSTILE, state="failed", metrics={})
+    assert only(overview.cells(content([hostile])))["reason"] == HOSTILE
+
+
+def test_content_without_campaigns() -> None:
+    made = Content(content([]).results, references=paper_references())
+    assert overview.campaigns(made).reason == "no campaign was given"
