@@ -50,6 +50,8 @@ def _way(place: Mapping[str, Any]) -> str:
     """The command by which other tools reach a device."""
     if place["kind"] == "android":
         return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} adb -s {place['serial']}"
+    if place["kind"] == "ios":
+        return f"USBMUXD_SOCKET_ADDRESS={place['usbmux']} ideviceinfo -u {place['udid']}"
     options = ["-i", place["key"], "-o", f"UserKnownHostsFile={place['known_hosts']}", "-p", str(place["port"])]
     return shlex.join(["ssh", *options, f"{place['user']}@127.0.0.1"])
 

@@ -102,7 +102,7 @@ def prepare(
     built = session.build(anew=anew)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
-    targets = open_targets(loaded.manifest, session.settings, engine)
+    targets, _ = open_targets(loaded.manifest, session.settings, engine)
     devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
     return Setup(

@@ -36,8 +36,10 @@ def make_plan(
     devices: Mapping[str, DeviceFacts],
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
+    unusable: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped.
+    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
+    reason that `unusable` has.
 
     `only` are glob patterns over cell ids; `*` also matches `/`. Raises `ManifestError` for names that are unknown,
     `UsageError` where a pattern matches no cell.
@@ -48,7 +50,7 @@ def make_plan(
     skipped: list[Skip] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge = _Judge(manifest, devices, sizes)
+    judge = _Judge(manifest, devices, sizes, unusable or {})
 
     for model, quantization, framework, target, workload in _points(manifest):
         cell_id = f"{model}/{quantization}/{framework}/{target}/{workload}"
@@ -123,8 +125,11 @@ def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes) -> None:
+    def __init__(
+        self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes, unusable: Mapping[str, str]
+    ) -> None:
         self._manifest = manifest
+        self._unusable = unusable
         self._devices = devices
         self._sizes = sizes
         self._levels: dict[tuple[str, str], Isa | str] = {}
@@ -141,7 +146,7 @@ class _Judge:
     def _choose(self, framework: KnownFramework, name: str) -> Isa | str:
         device = self._devices.get(name)
         if device is None:
-            return f"target {name} could not be reached"
+            return self._unusable.get(name, f"target {name} could not be reached")
         offered = isa.for_machine(device.arch, framework.info.isas)
         if not offered:
             return f"framework {framework.name} has no build for {device.arch}, which target {name} is"

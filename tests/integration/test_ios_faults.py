@@ -17,8 +17,8 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.iphone.apps import package
 from meltrepro.lab.iphone.device import VirtualIphone
 from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
-from meltrepro.targets.base import RUNNER, TrialJob
-from meltrepro.targets.ios import PACKAGE, IosTarget
+from meltrepro.targets.base import PACKAGE, RUNNER, TrialJob
+from meltrepro.targets.ios import IosTarget
 from meltrepro.targets.ios_phone import Phone
 from tests.contract.test_targets import Bench
 from tests.support.ios_targets import APP, paired, services, target, virtual_iphone
