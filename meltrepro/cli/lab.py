@@ -63,6 +63,6 @@ def _show(found: Status, json: bool) -> None:
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")
     for name, place in found.devices.items():
-        typer.echo(f"{name:12}{place['kind']:10}{_way(place)}")
+        typer.echo(f"{name:20}{place['kind']:10}{_way(place)}")
     for name, reason in found.missing.items():
-        typer.echo(f"{name:12}missing: {reason}")
+        typer.echo(f"{name:20}missing: {reason}")
