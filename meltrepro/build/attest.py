@@ -37,8 +37,9 @@ def attest(
     """Write both statements of an artifact that was just built; `times_ns` are begin and end, Unix time."""
     from meltrepro.build.sbom import sbom
 
+    app = making.recipe is not None and making.recipe.maker != "engine"
     labels = dict(making.recipe.labels) if making.recipe else {}
-    bill = json.loads(sbom(artifact, making.inputs, making.quantizer, labels, lock))
+    bill = json.loads(sbom(artifact, making.inputs, making.quantizer, labels, None if app else lock))
     store.put_ref("sbom", artifact.digest, bill)
     statement = provenance(
         artifact,
@@ -48,6 +49,7 @@ def attest(
         quantizer=making.quantizer,
         lock=lock,
         engine=engine,
+        app=app,
         started_ns=times_ns[0],
         finished_ns=times_ns[1],
     )

@@ -26,14 +26,18 @@ def provenance(
     quantizer: Artifact | None,
     lock: Lock,
     engine: str,
+    app: bool = False,
     started_ns: int,
     finished_ns: int,
 ) -> dict[str, object]:
-    """The statement; `recipe` is the recipe's digest for a bundle, `command` the quantizer's for a model."""
+    """The statement; `recipe` is the recipe's digest for a bundle, `command` the quantizer's for a model.
+
+    An `app` is made by none of our compilers: `engine` says by which.
+    """
     dependencies = [_dependency(name, source.digest) for name, source in sorted(inputs.items())]
     if quantizer is not None:
         dependencies.append(_dependency(quantizer.id, quantizer.digest))
-    if artifact.kind == "bundle":
+    if artifact.kind == "bundle" and not app:
         dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(inputs).items())]
         if lock.base is not None:
             dependencies.append(_dependency(f"base:{lock.base.suite}", lock.base.layer))
@@ -45,7 +49,11 @@ def provenance(
             "buildDefinition": {
                 "buildType": _BUILD_TYPE,
                 "externalParameters": {"node": artifact.id, "command": list(command)},
-                "internalParameters": {"key": artifact.key, "recipe": recipe, "toolchain": toolchain.identity()},
+                "internalParameters": {
+                    "key": artifact.key,
+                    "recipe": recipe,
+                    "toolchain": engine if app else toolchain.identity(),
+                },
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {

@@ -29,9 +29,12 @@ def sbom(
     inputs: Mapping[str, tuple[Source, LockedSource]],
     quantizer: Artifact | None,
     labels: Mapping[str, str],
-    lock: Lock,
+    lock: Lock | None,
 ) -> str:
-    """The bill of one artifact as CycloneDX 1.6 JSON; `inputs` by name, `quantizer` for a quantized model."""
+    """The bill of one artifact as CycloneDX 1.6 JSON; `inputs` by name, `quantizer` for a quantized model.
+
+    Without a `lock` none of our compilers and no base made it, as it is with apps.
+    """
     kind = ComponentType.APPLICATION if artifact.kind == "bundle" else ComponentType.MACHINE_LEARNING_MODEL
     subject = Component(
         name=artifact.id,
@@ -44,7 +47,7 @@ def sbom(
     bom = Bom(
         serial_number=uuid.uuid5(_NAMESPACE, artifact.digest),
         metadata=BomMetaData(component=subject),
-        components=[*_inputs(inputs), *_makers(quantizer, inputs), *_base(lock)],
+        components=[*_inputs(inputs), *(() if lock is None else (*_makers(quantizer, inputs), *_base(lock)))],
     )
     bom.register_dependency(subject, [component for component in bom.components if component.scope is None])
     document = json.loads(JsonV1Dot6(bom).output_as_string())

@@ -167,6 +167,9 @@ def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
 
     kept: dict[str, dict[str, bytes]] = {}
     for name, recipe in built.recipes.items():
+        if recipe.maker != "engine":
+            kept[name] = {"parameters.json": recipe.files["parameters.json"]}
+            continue
         dockerfile = render_text(
             recipe.dockerfile,
             {

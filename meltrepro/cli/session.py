@@ -26,7 +26,7 @@ from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
-from meltrepro.targets.registry import open_targets
+from meltrepro.targets.registry import MAKERS, open_targets
 
 _SHOWN_ENTRIES = 5
 
@@ -167,7 +167,7 @@ def open_session(
     targets, unusable = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising(), console(quiet=quiet) as sink:
-        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked)
+        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
         if lock is not None:
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)

@@ -13,6 +13,7 @@ from meltrepro.errors import PlanError
 from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes, readable
 from meltrepro.plan.model import (
+    IOS,
     BundleNode,
     Catalog,
     Cell,
@@ -27,7 +28,7 @@ from meltrepro.plan.names import AS_IS, KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.targets import AndroidTarget
+from meltrepro.spec.targets import AndroidTarget, IosTarget, Target
 
 
 def make_plan(
@@ -98,7 +99,7 @@ def make_plan(
         bundles,
         models,
         Estimate(downloads, disk, memory),
-        tuple(_disk_warnings(cells, used, devices, sizes)),
+        (*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
     )
 
 
@@ -150,6 +151,16 @@ class _Judge:
         offered = isa.for_machine(device.arch, framework.info.isas)
         if not offered:
             return f"framework {framework.name} has no build for {device.arch}, which target {name} is"
+        offered = tuple(
+            level for level in offered if level.releases is None or framework.release.name in level.releases
+        )
+        if not offered:
+            return (
+                f"release {framework.release.name} of framework {framework.name} has no build for {device.arch}, "
+                f"which target {name} is"
+            )
+        if device.arch == IOS and (lacking := _lacks_app(framework, self._manifest.targets[name])):
+            return f"target {name}: {lacking}"
         wanted = self._manifest.targets[name].isa
         if wanted == "auto":
             best = isa.choose(device.features, device.arch, offered)
@@ -202,6 +213,18 @@ class _Judge:
         return None
 
 
+def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
+    """Why a phone cannot have the app of a framework; `None` where it can."""
+    if framework.ios is None:
+        return (
+            f"framework {framework.name} does not say where the signed app for iPhones comes from: "
+            "build.ios (docs/devices/ios.md)"
+        )
+    if isinstance(target, IosTarget) and target.app != framework.ios.app:
+        return f"its app is {target.app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
+    return None
+
+
 def _lacks(level: Isa, device: DeviceFacts) -> str:
     return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
@@ -236,6 +259,7 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
                 framework.release,
                 level,
                 ndk=framework.ndk if level.libc == "bionic" else None,
+                ios=framework.ios if level.triple == IOS else None,
             )
             for level in wanted.values()
         ]
@@ -243,6 +267,12 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
             level = framework.info.quantizer_isa
             nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "quantize"))
     return tuple(nodes)
+
+
+def _proof_warnings(cells: Sequence[Cell], devices: Mapping[str, DeviceFacts]) -> Iterator[str]:
+    for target in dict.fromkeys(cell.target_name for cell in cells):
+        if proof := devices[target].facts.get("proof"):
+            yield f"target {target}: {proof}; what it measures has nothing behind it yet (docs/devices/{devices[target].kind}.md)"
 
 
 def _disk_warnings(

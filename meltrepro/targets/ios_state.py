@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.errors import TargetError
-from meltrepro.plan.model import DeviceFacts
+from meltrepro.plan.model import IOS, DeviceFacts
 from meltrepro.targets.base import Battery, DeviceState, Source
 
-ARCH = "arm64-ios"
-"""Not what boards and other phones with such a CPU are: programs for Linux do not run here."""
 SOURCES = (
     Source("process.footprint", "B", "gauge", "app/footprint"),
     Source("memory.available", "B", "gauge", "app/available"),
@@ -53,7 +51,7 @@ def facts(
             f"{name}: does not say {', '.join(missing)}", hint="are its developer services there? docs/devices/ios.md"
         )
     found = {ours: str(values[theirs]) for ours, theirs in _FACTS.items() if values.get(theirs)}
-    arch, features = linux_programs(values) or (ARCH, frozenset({"asimd"}))
+    arch, features = linux_programs(values) or (IOS, frozenset({"asimd"}))
     virtual = values.get(_VIRTUAL) is True
     if not virtual:
         found["proof"] = UNPROVEN

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from meltrepro.build.model import Engine
+from meltrepro.build.model import Engine, Maker, MakerName
 from meltrepro.errors import DriverMissing
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
@@ -24,6 +24,16 @@ _FACTORIES: Mapping[str, str] = {
     "linux": "meltrepro.targets.board:open_target",
     "ios": "meltrepro.targets.ios:open_target",
 }
+
+
+def _mac() -> Maker:
+    from meltrepro.targets.mac_build import MacMaker
+
+    return MacMaker()
+
+
+MAKERS: Mapping[MakerName, Callable[[], Maker]] = {"mac-ssh": _mac}
+"""What builds on a machine behind a link; loaded when something is built there."""
 
 
 def open_targets(
