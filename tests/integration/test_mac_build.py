@@ -44,6 +44,31 @@ LEVEL = next(isa for isa in ISAS if isa.name == "ios_arm64")
 T = TypeVar("T")
 NODE = "llama.cpp/run/ios_arm64"
 
+SCRIPTS = {
+    "xcodebuild": """#!/bin/sh
+if [ "$1" = -version ]; then
+    printf '["xcodebuild", "-version", "%s"]\\n' "$DEVELOPER_DIR" >> "$FAKE_XCODE/calls"
+    exec cat "$FAKE_XCODE/version"
+fi
+exec {python} -S {tools} xcodebuild "$@"
+""",
+    "xcodegen": """#!/bin/sh
+[ "$1" = --version ] && exec sed 's/^/Version: /' "$FAKE_XCODE/xcodegen"
+exec {python} {tools} xcodegen "$@"
+""",
+    "xcrun": """#!/bin/sh
+[ "$1 $2" = "--sdk iphoneos" ] || exit 64
+[ "$3" = --show-sdk-version ] && exec echo 26.1
+echo "Apple clang version 17.0.0 (stand-in)"
+echo "Target: arm64-apple-darwin"
+""",
+    "sw_vers": """#!/bin/sh
+[ "$1" = -productVersion ] && exec echo 26.1
+echo 25B78
+""",
+}
+"""STAND-INS; what takes more than a line is in tests/support/xcode/tools.py."""
+
 
 @dataclass
 class Mac:
@@ -98,9 +123,9 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mac]:
     folder, bin_ = tmp_path / "mac", tmp_path / "bin"
     for each in (folder, bin_):
         each.mkdir()
-    for name in ("xcodebuild", "xcodegen", "xcrun", "sw_vers"):
+    for name, text in SCRIPTS.items():
         script = bin_ / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tools.__file__}" {name} "$@"\n')
+        script.write_text(text.format(python=sys.executable, tools=tools.__file__))
         script.chmod(0o755)
     environment = f'SetEnv "PATH={bin_}:/usr/bin:/bin" "FAKE_XCODE={folder}"'
     server = Sshd(tmp_path / "sshd", options=(environment,))

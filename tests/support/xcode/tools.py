@@ -1,7 +1,7 @@
 """STAND-IN for Xcode's programs and XcodeGen, called by one of their names: `tools.py NAME ARGUMENTS`.
 
-What they are to say and to do wrong is in the folder that FAKE_XCODE names: `version`, `xcodegen`, `<step>.says` (its
-output before it fails), `<step>.hangs`. What they were asked is in `calls`.
+What is to go wrong is in the folder that FAKE_XCODE names: `<step>.says` (its output before it fails), `<step>.hangs`. What
+they were asked is in `calls`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-import yaml
-
 from tests.support.xcode.packages import app_files, mach_o, write_zip
 
 FAKE = Path(os.environ.get("FAKE_XCODE", "/nowhere"))
@@ -25,18 +23,8 @@ FAKE = Path(os.environ.get("FAKE_XCODE", "/nowhere"))
 def main(name: str, *argv: str) -> int:
     with (FAKE / "calls").open("a") as calls:
         calls.write(json.dumps([name, *argv, os.environ.get("DEVELOPER_DIR", "")]) + "\n")
-    if name == "sw_vers":
-        print("26.1" if argv == ("-productVersion",) else "25B78")
-        return 0
-    if name == "xcrun":
-        assert argv[:2] == ("--sdk", "iphoneos"), argv
-        print("26.1" if argv[2] == "--show-sdk-version" else "Apple clang version 17.0.0 (stand-in)\nTarget: arm64")
-        return 0
     if name == "xcodegen":
         return xcodegen(*argv)
-    if argv == ("-version",):
-        print((FAKE / "version").read_text())
-        return 0
     return archive(*argv) if argv[0] == "archive" else export(*argv)
 
 
@@ -53,9 +41,8 @@ def wrong(step: str) -> int | None:
 
 
 def xcodegen(*argv: str) -> int:
-    if argv == ("--version",):
-        print(f"Version: {(FAKE / 'xcodegen').read_text().strip()}")
-        return 0
+    import yaml
+
     assert argv == ("generate", "--spec", "project.yml"), argv
     project = yaml.safe_load(Path("project.yml").read_text())
     for target in project["targets"].values():
