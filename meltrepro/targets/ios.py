@@ -210,6 +210,17 @@ class IosTarget:
                         job.remove(files)
         return int(bool(pid))
 
+    def clean(self) -> int:
+        """Remove every model that was deployed, and what trials have left; returns how many bytes that freed."""
+        self.stop_strays()
+        return self._patiently(self._clean)
+
+    def _clean(self) -> int:
+        if self._app not in self._phone.apps():
+            return 0
+        with self._phone.documents(self._app, self._root) as files:
+            return self._depot.clean(files)
+
     # -- parts of a trial -------------------------------------------------------------------------------------------
 
     def _create(self, there: PhoneJob, request: bytes) -> None:

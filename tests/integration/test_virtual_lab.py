@@ -143,6 +143,7 @@ def test_settings_are_put_back(campaign: CampaignRecord, phone: Mapping[str, Any
 def test_what_was_deployed_can_be_removed(phone: Mapping[str, Any], campaign: CampaignRecord, home: Path) -> None:
     assert meltrepro("devices", "clean", "phone", home=home).stdout.endswith(" MB freed\n")
     assert meltrepro("devices", "clean", phone["serial"], home=home).stdout == "0 B freed\n"
+    assert meltrepro("devices", "clean", "iphone", home=home).stdout.endswith(" MB freed\n")
 
 
 def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:

@@ -79,6 +79,14 @@ class VirtualIphone:
         """Put the cable in again."""
         self._mux.attach()
 
+    def stop_usbmuxd(self) -> None:
+        """Kill what hosts reach the phone by: every connection ends, the phone and its apps go on."""
+        self._mux.stop()
+
+    def start_usbmuxd(self) -> None:
+        """Start it again, at the same address."""
+        self._mux.start()
+
     # -- faults -----------------------------------------------------------------------------------------------------
 
     @property
