@@ -97,8 +97,7 @@ class IosTarget:
         package, runner = bundle.path / PACKAGE, bundle.path / RUNNER
         installed = self._phone.apps().get(self._app)
         if package.is_file():
-            with package.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _sha256(package)
             if installed is None or not self._is_app(digest):
                 installed = self._install(package, digest)
         elif runner.is_file() and ios_state.linux_programs(self._phone.values()):
@@ -115,14 +114,14 @@ class IosTarget:
         names = (installed.get("CFBundleExecutable"), installed.get("CFBundleName"))
         self._programs = frozenset(name for name in names if isinstance(name, str) and name)
 
-    def _install(self, package: Path, digest: str) -> Mapping[str, Any] | None:
+    def _install(self, package: Path, mark: str) -> Mapping[str, Any] | None:
         """Install a package and mark the app as made of it; returns what the phone then says of the app."""
-        self._phone.install(package, digest)
+        self._phone.install(package, _sha256(package))
         installed = self._phone.apps().get(self._app)
         if installed is not None:
             with self._phone.documents(self._app, self._root) as files:
                 files.make_folder(".")
-                files.write("app.json", json.dumps({"sha256": digest}).encode())
+                files.write("app.json", json.dumps({"sha256": mark}).encode())
         return installed
 
     def _is_app(self, digest: str) -> bool:
@@ -307,3 +306,8 @@ class IosTarget:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         return patiently(action, self._reconnect_s)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
