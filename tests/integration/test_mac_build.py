@@ -24,11 +24,13 @@ from meltrepro.build.workshop import Workshop
 from meltrepro.errors import BuildError, MeltreproError, TargetError, TargetLost
 from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
 from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.replay.verify import Status, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.lock import Lock
 from meltrepro.spec.sources import FileSource
 from meltrepro.steps import Step
+from meltrepro.store.cas import Store
 from meltrepro.targets.base import PACKAGE
 from meltrepro.targets.mac_build import TEAM, MacMaker
 from meltrepro.targets.ssh import SshLink
@@ -188,8 +190,6 @@ def test_the_app_is_built_signed_and_fetched(mac: Mac) -> None:
 
 
 def test_the_lock_and_the_provenance_say_of_what_it_was_made(mac: Mac) -> None:
-    from meltrepro.store.cas import Store
-
     built = mac.build(app())
     digest = built.artifacts[NODE].digest
     assert built.lock.artifacts[NODE].digest == digest
@@ -215,7 +215,8 @@ def test_what_is_here_is_not_built_again_and_what_is_signed_anew_moves_the_lock(
     assert NODE in again.reused and len(mac.calls("xcodebuild")) == asked, (
         "who signs, and where, is no part of what it is"
     )
-    mac.build(app(), rebuild=True)
+    (finding,) = compare_rebuild(first.lock, mac.build(app(), rebuild=True), Store(mac.folder / "cache" / "store"))
+    assert finding.status is Status.signed and error_of([finding]) is None, "no two signatures are the same"
     (mac.folder / "cache").rename(mac.folder / "gone")
     anew = mac.build(app(), lock=first.lock)
     assert anew.artifacts[NODE].digest != first.artifacts[NODE].digest
