@@ -172,6 +172,10 @@ class TargetError(MeltreproError):
     exit_code = 30
 
 
+class DriverMissing(TargetError):
+    """What it takes to reach a kind of device is not installed here; cells of such devices are left out."""
+
+
 class TargetLost(TargetError):
     """The link to a device broke or it went away; it may come back."""
 

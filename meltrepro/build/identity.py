@@ -20,7 +20,10 @@ def recipe_digest(recipe: Recipe) -> str:
 
 
 def bundle_key(recipe: Recipe) -> str:
-    """Identity of a bundle: recipe, inputs, toolchain, environment."""
+    """Identity of a bundle: recipe, inputs, toolchain, environment. Of an app the recipe names its toolchain."""
+    if recipe.maker != "engine":
+        inputs = dict(recipe.input_digests)
+        return digest_of({"kind": "app", "maker": recipe.maker, "recipe": recipe_digest(recipe), "inputs": inputs})
     return digest_of(
         {
             "kind": "bundle",

@@ -11,6 +11,8 @@ from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink
 
+MakerName = Literal["engine", "mac-ssh", "prebuilt"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -35,6 +37,10 @@ class Recipe:
     phases: tuple[str, ...] = ()
     """Arguments of `build.sh`, one call each, so that an interrupted build goes on at a phase; empty for one call."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    maker: MakerName = "engine"
+    """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
+    place: Mapping[str, str] = field(default_factory=dict)
+    """Where and by whom it is made, which is no part of its identity."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class RecipeSource:
 
     name: str
     folder: str
-    """Folder under `images/`."""
+    """Folder under `images/`, of which templates are rendered."""
     variables: Mapping[str, object]
     inputs: Mapping[str, Source]
     triple: str
@@ -51,6 +57,10 @@ class RecipeSource:
     labels: Mapping[str, str] = field(default_factory=dict)
     interpreter: bool = False
     """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
+    maker: MakerName = "engine"
+    place: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    """Folders under `images/` that another maker than the engine gets as they are, by their names there."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +126,8 @@ class Exit:
     out_of_memory: bool = False
 
 
-class Engine(Protocol):
-    """What executes recipes and commands: `docker`, or `process` where no container engine may run."""
+class Maker(Protocol):
+    """What executes recipes: an engine, a Mac behind SSH, or nothing but a check of what somebody else has made."""
 
     name: str
 
@@ -132,6 +142,10 @@ class Engine(Protocol):
         Raises `BuildError` (the step failed) or `EngineError` (the engine went away); the log is kept either way.
         """
         ...
+
+
+class Engine(Maker, Protocol):
+    """What executes recipes and commands: `docker`, or `process` where no container engine may run."""
 
     def execute(self, execution: Execution) -> Exit:
         """Run a command to its end, or stop it with everything that it started. Raises `EngineError`."""

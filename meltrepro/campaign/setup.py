@@ -25,7 +25,7 @@ from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.record import Request
 from meltrepro.spec.targets import AndroidTarget, RemoteTarget
-from meltrepro.targets.base import RUNNER, SAMPLER, Target
+from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
 from meltrepro.targets.sources import calibrated
 
 
@@ -230,8 +230,8 @@ def _model_id(cell: Cell) -> str:
 
 
 def _has_sampler(bundle: Artifact) -> bool:
-    """Bundles of before there was one are still replayed."""
-    return (bundle.path / SAMPLER).is_file()
+    """Bundles of before there was one are still replayed; the app of iPhones samples itself."""
+    return (bundle.path / SAMPLER).is_file() or (bundle.path / PACKAGE).is_file()
 
 
 def _runs(artifact: Artifact) -> bool:
@@ -240,6 +240,8 @@ def _runs(artifact: Artifact) -> bool:
 
 def _runner_digest(bundle: Artifact) -> str:
     path = bundle.path / RUNNER
+    if not path.exists() and (bundle.path / PACKAGE).exists():
+        path = bundle.path / PACKAGE
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

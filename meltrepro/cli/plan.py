@@ -35,7 +35,7 @@ def command(
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
         sizes = with_downloads(sizes, session.plan, workshop.fetcher, loaded.path.parent)
         devices = {name: target.identify() for name, target in session.targets.items()}
-        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only)
+        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only, session.unusable)
     if json:
         typer.echo(json_module.dumps(document(plan, sizes.stored), indent=2, ensure_ascii=False))
     else:

@@ -127,7 +127,7 @@ def prepare(
     built = session.build(anew=anew)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
-    targets = open_targets(loaded.manifest, session.settings, engine)
+    targets, _ = open_targets(loaded.manifest, session.settings, engine)
     devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
     return Setup(
@@ -192,6 +192,9 @@ def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
 
     kept: dict[str, dict[str, bytes]] = {}
     for name, recipe in built.recipes.items():
+        if recipe.maker != "engine":
+            kept[name] = {"parameters.json": recipe.files["parameters.json"]}
+            continue
         dockerfile = render_text(
             recipe.dockerfile,
             {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meltrepro import interrupts
@@ -27,7 +27,7 @@ from meltrepro.spec.prompts import MELT, MELT_SOURCE
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
-from meltrepro.targets.registry import open_targets
+from meltrepro.targets.registry import MAKERS, open_targets
 
 _SHOWN_ENTRIES = 5
 
@@ -47,6 +47,8 @@ class Session:
     """Where this manifest's lock stands."""
     recorded: bool = False
     """Whether the lock belongs to a record, which never changes."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Targets that cannot be used here at all, with the reasons, by name."""
     altered: bool = False
     """Whether `--set` changed what the lock pins: the lock beside the manifest is then not written."""
 
@@ -166,12 +168,17 @@ def open_session(
             hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
         )
     modules = dict(registry.modules())
-    targets = open_targets(loaded.manifest, settings)
+    targets, unusable = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising(), console(quiet=quiet) as sink:
-        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked)
+        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
         if lock is not None:
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
-        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only)
-        yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None, altered)
+        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only, unusable)
+        yield Session(
+            *(loaded, settings, modules, targets, plan, workshop, locked, path),
+            recorded=lock_file is not None,
+            unusable=unusable,
+            altered=altered,
+        )

@@ -76,6 +76,8 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
             out.print(f"{name}: a virtual device; its numbers say nothing of real ones", markup=False, soft_wrap=True)
         if cell.synthetic:
             out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
+        if proof := cell.entry.params.get("device.proof"):
+            out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
         if not cell.validity.valid:
             out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
         for found in cell.steadiness:

@@ -6,12 +6,13 @@ The source comes from the sdists of llama-cpp-python, which carry llama.cpp whol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks import gguf_files, llamacpp_convert
+from meltrepro.frameworks import apps, gguf_files, llamacpp_convert
 from meltrepro.frameworks.mixtures import model_bytes
-from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, ModelNode, Release
 from meltrepro.spec.sources import PypiSource, is_checkpoint
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
@@ -49,6 +50,8 @@ ISAS: tuple[Isa, ...] = (
     _isa("x86_64_v4_vnni", _X86, _VNNI | {"avx_vnni"}, 7, _SSE),
     _isa("armv8_a", _ARM, {"asimd"}, 1),
     _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
+    # The app's compiler knows its own phones; its project is of one release (images/ios/project.yml).
+    replace(_isa("ios_arm64", IOS, {"asimd"}, 1), releases=frozenset({"2026-10-01"})),
 )
 
 _MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
@@ -124,7 +127,9 @@ class LlamaCpp:
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """Runner, sampler, agent, llama-bench and perplexity for a device, the quantizer alone, or the converter."""
+        """Runner, sampler, agent, llama-bench and perplexity; the quantizer alone; the converter; the app for iPhones."""
+        if node.ios is not None:
+            return apps.recipe_source(node, node.ios)
         labels = {
             "org.opencontainers.image.version": node.release.name,
             "org.opencontainers.image.revision": node.release.commit,

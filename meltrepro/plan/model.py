@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
@@ -16,6 +17,9 @@ from meltrepro.spec.zoo import ModelShape
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
+
+IOS = "arm64-ios"
+"""Machine of iPhones, and triple of what runs there: programs for Linux on such CPUs do not."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,14 @@ class Isa:
     """Compiler target features (clang spelling) above the triple's baseline."""
     rank: int
     """The higher, the better, among the levels that a CPU can run."""
+    releases: frozenset[str] | None = None
+    """Releases that can be built for it; all where absent."""
 
     @property
     def libc(self) -> str:
         """The C library of its bundles."""
+        if self.triple == IOS:
+            return "libSystem"
         return "bionic" if "-android" in self.triple else "musl"
 
 
@@ -137,6 +145,8 @@ class BundleNode:
     purpose: Literal["run", "quantize", "convert"] = "run"
     ndk: Ndk | None = None
     """What compiles it instead of the pinned zig."""
+    ios: IosBuild | None = None
+    """Where the app comes from, of a bundle for iPhones."""
 
     @property
     def id(self) -> str:
@@ -145,6 +155,11 @@ class BundleNode:
     @property
     def sources(self) -> Mapping[str, Source]:
         """Inputs of the recipe by name."""
+        if self.ios is not None:
+            file = self.ios.file
+            if self.ios.ipa is not None and file is not None:
+                return {"app.ipa": file}
+            return {**self.release.sources, **({"xcframework.zip": file} if file is not None else {})}
         converter = self.release.converter if self.purpose == "convert" else {}
         return {**self.release.sources, **converter, **({"ndk": self.ndk.source} if self.ndk else {})}
 

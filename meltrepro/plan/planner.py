@@ -14,6 +14,7 @@ from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes, readable
 from meltrepro.plan.model import (
     AS_IS,
+    IOS,
     BundleNode,
     Catalog,
     Cell,
@@ -29,7 +30,7 @@ from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest, Model
 from meltrepro.spec.sources import is_checkpoint
-from meltrepro.spec.targets import AndroidTarget
+from meltrepro.spec.targets import AndroidTarget, IosTarget, Target
 
 
 def make_plan(
@@ -38,8 +39,10 @@ def make_plan(
     devices: Mapping[str, DeviceFacts],
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
+    unusable: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped.
+    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
+    reason that `unusable` has.
 
     `only` are glob patterns over cell ids; `*` also matches `/`. Raises `ManifestError` for names that are unknown,
     `UsageError` where a pattern matches no cell.
@@ -50,7 +53,7 @@ def make_plan(
     skipped: list[Skip] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge = _Judge(manifest, devices, sizes)
+    judge = _Judge(manifest, devices, sizes, unusable or {})
 
     for model, quantization, framework, target, workload in _points(manifest):
         cell_id = f"{model}/{quantization}/{framework}/{target}/{workload}"
@@ -99,7 +102,7 @@ def make_plan(
         bundles,
         models,
         Estimate(downloads, disk, memory),
-        tuple(_disk_warnings(cells, used, devices, sizes)),
+        (*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
     )
 
 
@@ -133,8 +136,11 @@ def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes) -> None:
+    def __init__(
+        self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes, unusable: Mapping[str, str]
+    ) -> None:
         self._manifest = manifest
+        self._unusable = unusable
         self._devices = devices
         self._sizes = sizes
         self._levels: dict[tuple[str, str], Isa | str] = {}
@@ -153,10 +159,20 @@ class _Judge:
     def _choose(self, framework: KnownFramework, name: str) -> Isa | str:
         device = self._devices.get(name)
         if device is None:
-            return f"target {name} could not be reached"
+            return self._unusable.get(name, f"target {name} could not be reached")
         offered = isa.for_machine(device.arch, framework.info.isas)
         if not offered:
             return f"framework {framework.name} has no build for {device.arch}, which target {name} is"
+        offered = tuple(
+            level for level in offered if level.releases is None or framework.release.name in level.releases
+        )
+        if not offered:
+            return (
+                f"release {framework.release.name} of framework {framework.name} has no build for {device.arch}, "
+                f"which target {name} is"
+            )
+        if device.arch == IOS and (lacking := _lacks_app(framework, self._manifest.targets[name])):
+            return f"target {name}: {lacking}"
         wanted = self._manifest.targets[name].isa
         if wanted == "auto":
             best = isa.choose(device.features, device.arch, offered)
@@ -222,6 +238,18 @@ class _Judge:
         return source if cell.quantization == AS_IS else source + (weights or 0)
 
 
+def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
+    """Why a phone cannot have the app of a framework; `None` where it can."""
+    if framework.ios is None:
+        return (
+            f"framework {framework.name} does not say where the signed app for iPhones comes from: "
+            "build.ios (docs/devices/ios.md)"
+        )
+    if isinstance(target, IosTarget) and target.app != framework.ios.app:
+        return f"its app is {target.app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
+    return None
+
+
 def _lacks(level: Isa, device: DeviceFacts) -> str:
     return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
@@ -259,6 +287,7 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
                 framework.release,
                 level,
                 ndk=framework.ndk if level.libc == "bionic" else None,
+                ios=framework.ios if level.triple == IOS else None,
             )
             for level in wanted.values()
         ]
@@ -269,6 +298,12 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
             level = framework.info.converter_isa
             nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "convert"))
     return tuple(nodes)
+
+
+def _proof_warnings(cells: Sequence[Cell], devices: Mapping[str, DeviceFacts]) -> Iterator[str]:
+    for target in dict.fromkeys(cell.target_name for cell in cells):
+        if proof := devices[target].facts.get("proof"):
+            yield f"target {target}: {proof}; what it measures has nothing behind it yet (docs/devices/{devices[target].kind}.md)"
 
 
 def _disk_warnings(

@@ -156,10 +156,14 @@ def _needed(lock: Lock) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, signed apps, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
     withheld = {source.digest for key, source in lock.sources.items() if key in keys}
+    # A signed app names its team and the phones that may start it.
+    apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
+    withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}
+    withheld |= {artifact.digest for node, artifact in lock.artifacts.items() if node.endswith("/run/ios_arm64")}
     for name, model in manifest.models.items():
         if model.redistributable or model.synthetic:
             continue

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
 from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource
@@ -119,6 +120,9 @@ class BuildOptions(Strict):
         description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
     )
 
+    ios: IosBuild | None = Field(
+        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
+    )
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
     )

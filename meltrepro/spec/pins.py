@@ -10,6 +10,9 @@ from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.prompts import MELT
 
+_PINNED_OF_APPS = ("xcode", "xcodegen", "xcframework", "ipa", "digest", "app")
+"""Which Mac it is, and who signs, decides no bytes that a lock could pin."""
+
 
 def manifest_digest(manifest: Manifest) -> str:
     """Digest of models, framework versions and toolchains; workloads, repetitions, limits and CPU levels do not count."""
@@ -23,6 +26,7 @@ def manifest_digest(manifest: Manifest) -> str:
             name: {
                 **{key: framework[key] for key in ("kind", "release", "source")},
                 **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
+                **({"ios": {key: ios[key] for key in _PINNED_OF_APPS}} if (ios := framework["build"]["ios"]) else {}),
             }
             for name, framework in document["frameworks"].items()
         },

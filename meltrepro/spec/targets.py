@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from meltrepro.spec.apps import APP
 from meltrepro.spec.base import Name, Strict
 from meltrepro.spec.meters import Meter
 
@@ -145,7 +146,7 @@ class IosTarget(_Target):
     )
     lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
     app: str = Field(
-        "org.meltrepro.runner",
+        APP,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,154}$",
         description="Bundle id of the runner app, as it was signed.",
     )

@@ -24,6 +24,8 @@ from meltrepro.spec.record import Request
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
+PACKAGE = "app/melt-runner.ipa"
+"""Path of the signed runner app in bundles for iPhones, which hold nothing else that runs."""
 RAW = "raw"
 """Unit of a channel whose numbers are its driver's, of unknown unit and sign."""
 DRAWN = "battery.drawn"
