@@ -49,6 +49,8 @@ class RecipeSource:
     triple: str
     phases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Folders of the recipe that are those of another one, by their places: `runner` -> `llama.cpp/runner`."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
+from meltrepro.spec.manifest import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
 
@@ -21,7 +21,7 @@ class Isa:
     name: str
     """For example x86_64_v3; part of an artifact's identity."""
     triple: str
-    """For example x86_64-linux-musl, or aarch64-linux-android29 for a bundle of the NDK's."""
+    """For example x86_64-linux-musl; aarch64-linux-android29 with the NDK, aarch64-linux-gnu with CUDA."""
     requires: frozenset[str]
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     enable: tuple[str, ...]
@@ -32,6 +32,8 @@ class Isa:
     @property
     def libc(self) -> str:
         """The C library of its bundles."""
+        if self.triple.endswith("-linux-gnu"):
+            return "glibc"
         return "bionic" if "-android" in self.triple else "musl"
 
 
@@ -67,6 +69,23 @@ class Release:
 
 
 @dataclass(frozen=True)
+class CudaBuild:
+    """How a framework is built with CUDA for one release of JetPack."""
+
+    jetpack: str
+    l4t: str
+    """Linux for Tegra that the release of JetPack belongs to: the number before the first dot."""
+    cuda: str
+    arch: str
+    """GPU that machine code is made for, as in sm_87 without its prefix."""
+    triple: str
+    releases: frozenset[str]
+    """Releases of the framework that can be built so."""
+    sources: Mapping[str, Source]
+    """Compilers, headers and libraries by the names under which the recipe finds them."""
+
+
+@dataclass(frozen=True)
 class FrameworkInfo:
     """What one framework module offers, handed down as a value."""
 
@@ -77,6 +96,8 @@ class FrameworkInfo:
     """Name -> bits per weight, to estimate sizes before anything is built."""
     quantizer_isa: Isa
     """Level of the quantizer, fixed so that a model's bytes do not depend on who runs it."""
+    cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
+    """Builds with CUDA by release of JetPack."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,14 @@ class Cell:
     isa: Isa
 
     @property
+    def gpu_layers(self) -> int:
+        """How many layers its trials run on a GPU: none with a bundle for CPUs."""
+        if self.isa.libc != "glibc":  # only what is built with CUDA has the device's own C library
+            return 0
+        wanted = self.framework.gpu_layers
+        return ALL_LAYERS if wanted in (None, "all") else int(wanted)
+
+    @property
     def id(self) -> str:
         """`model/quantization/framework/target/workload`: folder of its records, name in console and MLflow."""
         return "/".join((self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name))
@@ -127,6 +156,8 @@ class BundleNode:
     purpose: Literal["run", "quantize"] = "run"
     ndk: Ndk | None = None
     """What compiles it instead of the pinned zig."""
+    cuda: CudaBuild | None = None
+    """Which GPU it can use; a bundle for CPUs alone where absent."""
 
     @property
     def id(self) -> str:
@@ -135,7 +166,11 @@ class BundleNode:
     @property
     def sources(self) -> Mapping[str, Source]:
         """Inputs of the recipe by name."""
-        return {**self.release.sources, **({"ndk": self.ndk.source} if self.ndk else {})}
+        return {
+            **self.release.sources,
+            **({"ndk": self.ndk.source} if self.ndk else {}),
+            **(self.cuda.sources if self.cuda else {}),
+        }
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Imported:
     objects: int
     """How many objects were new to the store."""
     withheld: tuple[str, ...]
-    """Digests of weights and NDKs that the bundle may not hold."""
+    """Digests of weights, NDKs and NVIDIA's programs that the bundle may not hold."""
 
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
@@ -148,11 +148,15 @@ def _needed(lock: Lock) -> set[str]:
     return needed
 
 
+def _of_nvidia(key: str) -> bool:
+    return key.startswith(("pypi:nvidia-", "debian:nvidia-"))
+
+
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
-    withheld = {source.digest for key, source in lock.sources.items() if key in keys}
+    withheld = {source.digest for key, source in lock.sources.items() if key in keys or _of_nvidia(key)}
     for name, model in manifest.models.items():
         if model.redistributable:
             continue

@@ -8,7 +8,15 @@ from typing import Any
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import (
+    DebianPackage,
+    FileSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    UrlSource,
+)
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
@@ -136,6 +144,10 @@ def _provider(source: Source) -> Provider[Any]:
             from meltrepro.store.url import Url
 
             return Url()
+        case DebianPackage():
+            from meltrepro.store.debian import Debian
+
+            return Debian()
         case FileSource():
             from meltrepro.store.file import File
 

@@ -10,7 +10,15 @@ from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.spec.sources import (
+    DebianPackage,
+    FileSource,
+    GitSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    UrlSource,
+)
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader
@@ -85,6 +93,8 @@ def key_of(source: Source) -> str:
             return f"git:{redact(source.git)}@{source.commit}"
         case UrlSource():
             return f"url:{redact(source.url)}"
+        case DebianPackage():
+            return f"debian:{source.file}"
         case FileSource():
             return f"file:{source.file}"
 
