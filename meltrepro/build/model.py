@@ -61,6 +61,8 @@ class RecipeSource:
     place: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     """Folders under `images/` that another maker than the engine gets as they are, by their names there."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Folders of the recipe that are those of another one, by their places: `runner` -> `llama.cpp/runner`."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
             files[relative.removesuffix(".j2")] = render(path, source.variables).encode()
         else:
             files[relative] = resources.image_file(path)
+    for place, folder in source.shared.items():
+        for relative in resources.image_files(folder):
+            files[f"{place}/{relative}"] = resources.image_file(f"{folder}/{relative}")
     return Recipe(
         name=source.name,
         files=files,

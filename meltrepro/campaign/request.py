@@ -76,6 +76,7 @@ def _request(
         context=workload.context,
         threads=threads,
         batch=workload.batch,
+        gpu_layers=cell.gpu_layers,
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
         sampling=RequestSampling(

@@ -184,6 +184,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
         "threads": request.threads,
         "context": request.context,
         "batch": request.batch,
+        **({"gpu_layers": request.gpu_layers} if request.gpu_layers else {}),
         "max_tokens": request.max_tokens,
         "ignore_eos": request.ignore_eos,
         "conversations": len(request.conversations),

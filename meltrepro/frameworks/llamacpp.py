@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks import apps, gguf_files, llamacpp_convert
+from meltrepro.frameworks import apps, gguf_files, llamacpp_convert, llamacpp_cuda
 from meltrepro.frameworks.mixtures import model_bytes
 from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, ModelNode, Release
 from meltrepro.spec.sources import PypiSource, is_checkpoint
@@ -121,6 +121,7 @@ class LlamaCpp:
             releases=RELEASES,
             isas=ISAS,
             quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
+            cuda=llamacpp_cuda.BUILDS,
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
             model_bytes=model_bytes,
             converter_isa=llamacpp_convert.ISA,
@@ -141,8 +142,9 @@ class LlamaCpp:
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
-            + (f"-android{node.ndk.api}" if node.ndk else ""),
-            folder="llama.cpp",
+            + (f"-android{node.ndk.api}" if node.ndk else "")
+            + (f"-jetpack{node.cuda.jetpack}" if node.cuda else ""),
+            folder="llama.cpp-cuda" if node.cuda else "llama.cpp",
             variables={
                 "release": node.release.name,
                 "commit": node.release.commit,
@@ -151,8 +153,10 @@ class LlamaCpp:
                 "features": list(node.isa.enable),
                 "tools": tools if node.purpose == "run" else ["quantize"],
                 **({"api": node.ndk.api, "march": _MARCH[node.isa.name]} if node.ndk else {}),
+                **(llamacpp_cuda.variables(node.cuda, node.isa.name) if node.cuda else {}),
             },
             inputs=node.sources,
+            shared={"runner": "llama.cpp/runner", "releases": "llama.cpp/releases"} if node.cuda else {},
             triple=node.isa.triple,
             phases=("configure", "compile", "install"),
             labels=labels,

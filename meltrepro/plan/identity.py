@@ -70,6 +70,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "workload": cell.workload_name,
                 "isa": cell.isa.name,
                 "peak_memory_bytes": memory.get(cell.id),
+                **({"gpu_layers": cell.gpu_layers} if cell.gpu_layers else {}),
             }
             for cell in plan.cells
         ],
@@ -84,6 +85,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "isa": node.isa.name,
                 "triple": node.isa.triple,
                 "purpose": node.purpose,
+                **({"cuda": f"{node.cuda.cuda} sm_{node.cuda.arch}"} if node.cuda else {}),
                 "sources": plain(node.sources),
             }
             for node in plan.bundles

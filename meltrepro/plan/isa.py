@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from meltrepro.plan.model import IOS, Isa
+from meltrepro.plan.model import IOS, CudaBuild, Isa
 from meltrepro.spec.manifest import Ndk
 
 _ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -34,6 +34,13 @@ def built_with(level: Isa, ndk: Ndk | None) -> Isa:
     if ndk is None or machine_of(level.triple) != "aarch64":
         return level
     return replace(level, triple=f"aarch64-linux-android{ndk.api}")
+
+
+def built_with_cuda(level: Isa, cuda: CudaBuild | None) -> Isa:
+    """The level as it is built for a Jetson board: with its own C library, which NVIDIA's libraries need."""
+    if cuda is None or machine(level.triple.split("-", 1)[0]) != "aarch64":
+        return level
+    return replace(level, triple=cuda.triple)
 
 
 def missing(isa: Isa, features: AbstractSet[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from meltrepro.spec.apps import IosBuild
-from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
+from meltrepro.spec.manifest import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
 from meltrepro.spec.zoo import ModelShape
@@ -29,7 +29,7 @@ class Isa:
     name: str
     """For example x86_64_v3; part of an artifact's identity."""
     triple: str
-    """For example x86_64-linux-musl, or aarch64-linux-android29 for a bundle of the NDK's."""
+    """For example x86_64-linux-musl; aarch64-linux-android29 with the NDK, aarch64-linux-gnu with CUDA."""
     requires: frozenset[str]
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     enable: tuple[str, ...]
@@ -44,6 +44,8 @@ class Isa:
         """The C library of its bundles."""
         if self.triple == IOS:
             return "libSystem"
+        if self.triple.endswith("-linux-gnu"):
+            return "glibc"
         return "bionic" if "-android" in self.triple else "musl"
 
 
@@ -81,6 +83,23 @@ class Release:
 
 
 @dataclass(frozen=True)
+class CudaBuild:
+    """How a framework is built with CUDA for one release of JetPack."""
+
+    jetpack: str
+    l4t: str
+    """Linux for Tegra that the release of JetPack belongs to: the number before the first dot."""
+    cuda: str
+    arch: str
+    """GPU that machine code is made for, as in sm_87 without its prefix."""
+    triple: str
+    releases: frozenset[str]
+    """Releases of the framework that can be built so."""
+    sources: Mapping[str, Source]
+    """Compilers, headers and libraries by the names under which the recipe finds them."""
+
+
+@dataclass(frozen=True)
 class FrameworkInfo:
     """What one framework module offers, handed down as a value."""
 
@@ -95,6 +114,8 @@ class FrameworkInfo:
     """That of the converter of checkpoints; absent where the framework has none."""
     model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
     """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
+    cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
+    """Builds with CUDA by release of JetPack."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +140,14 @@ class Cell:
     target: Target
     workload: Workload
     isa: Isa
+
+    @property
+    def gpu_layers(self) -> int:
+        """How many layers its trials run on a GPU: none with a bundle for CPUs."""
+        if self.isa.libc != "glibc":  # only what is built with CUDA has the device's own C library
+            return 0
+        wanted = self.framework.gpu_layers
+        return ALL_LAYERS if wanted in (None, "all") else int(wanted)
 
     @property
     def id(self) -> str:
@@ -147,6 +176,8 @@ class BundleNode:
     """What compiles it instead of the pinned zig."""
     ios: IosBuild | None = None
     """Where the app comes from, of a bundle for iPhones."""
+    cuda: CudaBuild | None = None
+    """Which GPU it can use; a bundle for CPUs alone where absent."""
 
     @property
     def id(self) -> str:
@@ -160,8 +191,12 @@ class BundleNode:
             if self.ios.ipa is not None and file is not None:
                 return {"app.ipa": file}
             return {**self.release.sources, **({"xcframework.zip": file} if file is not None else {})}
-        converter = self.release.converter if self.purpose == "convert" else {}
-        return {**self.release.sources, **converter, **({"ndk": self.ndk.source} if self.ndk else {})}
+        return {
+            **self.release.sources,
+            **(self.release.converter if self.purpose == "convert" else {}),
+            **({"ndk": self.ndk.source} if self.ndk else {}),
+            **(self.cuda.sources if self.cuda else {}),
+        }
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from meltrepro.plan.model import (
     BundleNode,
     Catalog,
     Cell,
+    CudaBuild,
     DeviceFacts,
     Estimate,
     Isa,
@@ -30,7 +31,7 @@ from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest, Model
 from meltrepro.spec.sources import is_checkpoint
-from meltrepro.spec.targets import AndroidTarget, IosTarget, Target
+from meltrepro.spec.targets import AndroidTarget, IosTarget, JetsonTarget, Target
 
 
 def make_plan(
@@ -188,6 +189,8 @@ class _Judge:
 
     def _linked(self, framework: KnownFramework, name: str, level: Isa, device: DeviceFacts) -> Isa | str:
         """The level with the C library of the framework's toolchain, or why the target cannot use that."""
+        if framework.cuda is not None and isa.machine(device.arch) == "aarch64":
+            return self._with_cuda(framework, framework.cuda, name, level, device)
         target, ndk = self._manifest.targets[name], framework.ndk
         linked = isa.built_with(level, ndk)
         if ndk is None:
@@ -208,6 +211,20 @@ class _Judge:
                 f"framework {framework.name} is built for Android API level {ndk.api}, target {name} has {level_there}"
             )
         return linked
+
+    def _with_cuda(
+        self, framework: KnownFramework, cuda: CudaBuild, name: str, level: Isa, device: DeviceFacts
+    ) -> Isa | str:
+        """The level with CUDA, or why the target cannot use that; nothing else is built of such a framework for boards."""
+        target, what = self._manifest.targets[name], f"framework {framework.name} is built with CUDA"
+        if not isinstance(target, JetsonTarget):
+            return f"{what} for {device.arch}, and target {name} is no Jetson"
+        if target.lab is not None:
+            return f"{what}, and target {name} is a board of the lab, which has no GPU"
+        release = device.facts.get("l4t", "")
+        if release and release.partition(".")[0] != cuda.l4t:
+            return f"{what} of JetPack {cuda.jetpack} (L4T {cuda.l4t}), and target {name} has L4T {release}"
+        return isa.built_with_cuda(level, cuda)
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
@@ -288,6 +305,7 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
                 level,
                 ndk=framework.ndk if level.libc == "bionic" else None,
                 ios=framework.ios if level.triple == IOS else None,
+                cuda=framework.cuda if level.libc == "glibc" else None,
             )
             for level in wanted.values()
         ]

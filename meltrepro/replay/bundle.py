@@ -53,7 +53,7 @@ class Imported:
     objects: int
     """How many objects were new to the store."""
     withheld: tuple[str, ...]
-    """Digests of weights and NDKs that the bundle may not hold."""
+    """Digests of weights, NDKs and NVIDIA's programs that the bundle may not hold."""
 
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
@@ -155,11 +155,15 @@ def _needed(lock: Lock) -> set[str]:
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
 
 
+def _of_nvidia(key: str) -> bool:
+    return key.startswith(("pypi:nvidia-", "debian:nvidia-"))
+
+
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, signed apps, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, signed apps, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
-    withheld = {source.digest for key, source in lock.sources.items() if key in keys}
+    withheld = {source.digest for key, source in lock.sources.items() if key in keys or _of_nvidia(key)}
     # A signed app names its team and the phones that may start it.
     apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
     withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}

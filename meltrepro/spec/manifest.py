@@ -21,6 +21,9 @@ Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
 """Prompts of one conversation, in order."""
 
+ALL_LAYERS = 999
+"""What a runner is asked for where every layer is to run on the GPU; more than any model has."""
+
 
 # -- what is measured ---------------------------------------------------------------------------------------------
 
@@ -112,6 +115,12 @@ class Ndk(Strict):
         return TreeSource(file=self.ndk, digest=self.digest)
 
 
+class Cuda(Strict):
+    """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""
+
+    jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
+
+
 class BuildOptions(Strict):
     """How a framework is built."""
 
@@ -120,6 +129,7 @@ class BuildOptions(Strict):
         description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
     )
 
+    cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
     ios: IosBuild | None = Field(
         None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
     )
@@ -137,6 +147,16 @@ class Framework(Strict):
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
     source: Source | None = Field(None, description="A source tree instead of a known release.")
     build: BuildOptions = BuildOptions()
+    gpu_layers: Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None = Field(
+        None,
+        description="How many layers run on the GPU; all where absent. Needs build.cuda, and means nothing on CPUs.",
+    )
+
+    @model_validator(mode="after")
+    def _gpu(self) -> Self:
+        if self.gpu_layers is not None and self.build.cuda is None:
+            raise ValueError("gpu_layers needs build.cuda: nothing else that is built here uses a GPU")
+        return self
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
