@@ -32,6 +32,19 @@ def bundle_key(recipe: Recipe) -> str:
     )
 
 
+def logits_key(text_digest: str, model_digest: str, bundle_digest: str, command: tuple[str, ...]) -> str:
+    """Identity of what a model expects of a text: text, model, scorer's bundle (digests), command."""
+    return digest_of(
+        {
+            "kind": "logits",
+            "text": text_digest,
+            "model": model_digest,
+            "bundle": bundle_digest,
+            "command": list(command),
+        }
+    )
+
+
 def model_key(source_digest: str, quantizer: str | None, recipe: ModelRecipe) -> str:
     """Identity of a model: source, conversion, quantizer bundle (digest), command."""
     return digest_of(

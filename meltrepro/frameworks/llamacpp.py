@@ -10,7 +10,8 @@ from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks import gguf_files
-from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.frameworks.scoring.command import SCORER, logits_arguments
+from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import PypiSource
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
@@ -101,6 +102,8 @@ UNTIE = "untie-output/1"
 """Name and version of the conversion; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
+_LOGITS_THREADS = 2
+"""Part of the identity of what it makes, so that it is the same on every machine."""
 AS_IS = "as-is"
 """The source file itself, whatever its type."""
 
@@ -116,6 +119,7 @@ class LlamaCpp:
             isas=ISAS,
             quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
+            scorer=True,
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
@@ -155,6 +159,12 @@ class LlamaCpp:
             return ModelRecipe(conversion)
         kind = _TYPES[node.quantization][0]
         return ModelRecipe(conversion, ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind))
+
+    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
+        """The scorer, writing what the model expects instead of scoring it; always with the same number of threads."""
+        workload = node.workload
+        rest = logits_arguments(workload.context, workload.batch, workload.chunks, _LOGITS_THREADS, release.name)
+        return (f"/bundle/{SCORER}", *rest)
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""

@@ -19,15 +19,18 @@ from meltrepro.plan.model import (
     DeviceFacts,
     Estimate,
     Isa,
+    LogitsNode,
     ModelNode,
     Plan,
     Skip,
 )
 from meltrepro.plan.names import AS_IS, KnownFramework, resolve
 from meltrepro.plan.only import Selection
+from meltrepro.spec.accuracy import TextWorkload
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.targets import AndroidTarget
+from meltrepro.spec.manifest import Manifest, Model, Workload
+from meltrepro.spec.sources import source_kind
+from meltrepro.spec.targets import AndroidTarget, IosTarget
 
 
 def make_plan(
@@ -76,7 +79,9 @@ def make_plan(
             bits = resolved.info.quantizations.get(quantization)
             weights[node] = estimate.weight_bytes(cell.model, bits, sizes.weights.get(node))
         needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
+        reason = judge.accuracy(cell, resolved) or judge.fit(
+            cell, needed, weights[node], stored=node in sizes.stored
+        )
         if reason is not None:
             skipped.append(Skip(cell_id, reason))
             continue
@@ -86,6 +91,11 @@ def make_plan(
     selection.refuse_idle("/".join(next(_points(manifest))))
     models = _model_nodes(cells)
     bundles = _bundle_nodes(cells, frameworks)
+    for model_node in models:
+        if model_node.id not in weights:  # of a model that others are compared with
+            bits = frameworks[model_node.framework_name].info.quantizations.get(model_node.quantization)
+            known = sizes.weights.get(model_node.id)
+            weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
     used = {node.id: weights[node.id] for node in models}
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, sizes), sizes)
     disk = estimate.disk_bytes(downloads, used, bundles, sizes)
@@ -96,7 +106,8 @@ def make_plan(
         bundles,
         models,
         Estimate(downloads, disk, memory),
-        tuple(_disk_warnings(cells, used, devices, sizes)),
+        logits=_logits_nodes(cells, models, bundles, frameworks),
+        warnings=tuple(_disk_warnings(cells, used, devices, sizes)),
     )
 
 
@@ -181,6 +192,21 @@ class _Judge:
             )
         return linked
 
+    def accuracy(self, cell: Cell, framework: KnownFramework) -> str | None:
+        """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
+        workload = cell.workload
+        if isinstance(workload, Workload):
+            return None
+        if _is_synthetic(cell.model):
+            return f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
+        if isinstance(cell.target, IosTarget):
+            return f"target {cell.target_name} runs the runner app alone, which is no scorer"
+        if not framework.info.scorer:
+            return f"framework {framework.name} has no scorer"
+        if isinstance(workload, TextWorkload) and cell.logits_id is not None and not _offers(framework, workload):
+            return f"framework {framework.name} does not offer quantization {workload.against} to compare with"
+        return None
+
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
         trained = cell.model.context
@@ -197,6 +223,14 @@ class _Judge:
         return None
 
 
+def _is_synthetic(model: Model) -> bool:
+    return bool(getattr(model, "synthetic", False)) or source_kind(model.source) == "synthetic"
+
+
+def _offers(framework: KnownFramework, workload: TextWorkload) -> bool:
+    return workload.against == AS_IS or workload.against in framework.info.quantizations
+
+
 def _lacks(level: Isa, device: DeviceFacts) -> str:
     return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
@@ -210,6 +244,28 @@ def _model_nodes(cells: Sequence[Cell]) -> tuple[ModelNode, ...]:
         key = (cell.model_name, cell.quantization, cell.framework_name)
         if key not in nodes:
             nodes[key] = ModelNode(*key, source=cell.model.source)
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            key = (cell.model_name, cell.workload.against, cell.framework_name)
+            nodes.setdefault(key, ModelNode(*key, source=cell.model.source))
+    return tuple(nodes.values())
+
+
+def _logits_nodes(
+    cells: Sequence[Cell],
+    models: Sequence[ModelNode],
+    bundles: Sequence[BundleNode],
+    frameworks: Mapping[str, KnownFramework],
+) -> tuple[LogitsNode, ...]:
+    """What cells are compared with, each made once; by the level of the quantizer, as the models are."""
+    by_id = {model.id: model for model in models}
+    runs = {(bundle.framework_name, bundle.isa.name): bundle for bundle in bundles if bundle.purpose == "run"}
+    nodes: dict[str, LogitsNode] = {}
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            model = by_id[f"{cell.model_name}/{cell.workload.against}/{cell.framework_name}"]
+            bundle = runs[cell.framework_name, frameworks[cell.framework_name].info.quantizer_isa.name]
+            nodes[cell.logits_id] = LogitsNode(cell.logits_id, model, bundle, cell.workload)
     return tuple(nodes.values())
 
 
@@ -220,6 +276,11 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
         levels.setdefault(cell.framework_name, {})[cell.isa.name] = cell.isa
         if cell.quantization != AS_IS:
             quantized.add(cell.framework_name)
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            level = frameworks[cell.framework_name].info.quantizer_isa
+            levels[cell.framework_name].setdefault(level.name, level)
+            if cell.workload.against != AS_IS:
+                quantized.add(cell.framework_name)
     nodes: list[BundleNode] = []
     for name, used in levels.items():
         framework = frameworks[name]

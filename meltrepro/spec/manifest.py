@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
+from meltrepro.spec.accuracy import CONVERSATIONS, QUESTIONS, TEXT, QuestionWorkload, TextWorkload, workload_kind
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
 from meltrepro.spec.sources import Source, TreeSource, UrlSource
@@ -139,6 +140,14 @@ class Workload(Strict):
     sampling: Sampling = Sampling(greedy=True)
 
 
+AnyWorkload = Annotated[
+    Annotated[Workload, Tag(CONVERSATIONS)]
+    | Annotated[QuestionWorkload, Tag(QUESTIONS)]
+    | Annotated[TextWorkload, Tag(TEXT)],
+    Discriminator(workload_kind),
+]
+
+
 class Tracking(Strict):
     """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
 
@@ -180,7 +189,9 @@ class Manifest(Strict):
         min_length=1,
         description="Devices by a name of your own; this machine where absent.",
     )
-    workloads: dict[Name, Workload] = Field(min_length=1, description="Workloads by a name of your own.")
+    workloads: dict[Name, AnyWorkload] = Field(
+        min_length=1, description="Workloads by a name of your own: conversations, or a task of accuracy."
+    )
     protocol: Protocol = Protocol()
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
