@@ -10,8 +10,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from meltrepro.errors import RecordError
+from meltrepro.spec import record
+from meltrepro.spec.accuracy import TEXT_TASKS
 from meltrepro.spec.record import ScoringRequest
 
 _HINT = "the scorer's whole output is in stdout.log and stderr.log of the record"
@@ -27,7 +30,9 @@ _ROUNDING = {"multiple-choice": 1e-6, "hellaswag": 1e-6, "winogrande": 1e-4}
 _FINAL_ROUNDING = 2e-4
 _CHUNK = re.compile(r"\[(\d+)\]([^,\s]+),")
 _PERPLEXITY = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
-_KL_ROW = re.compile(r"^ *(\d+) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +\S+ +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE)
+_KL_ROW = re.compile(
+    r"^ *(\d+) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +\S+ +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE
+)
 _KL_MEAN = re.compile(r"^(?:Average:|Mean +KLD:) *(\S+) ± *(\S+)$", re.MULTILINE)
 _KL_ROUNDING = 2e-5
 _COMPLAINTS = (
@@ -81,6 +86,27 @@ def read_scores(request: ScoringRequest, stdout: str, stderr: str) -> tuple[Scor
     return (_questions(request, stdout, stderr),)
 
 
+def scores_in(request: ScoringRequest, folder: Path) -> tuple[Score, ...]:
+    """The scores of a trial, from the logs in its folder; raises `RecordError`."""
+    try:
+        texts = [
+            (folder / name).read_text(encoding="utf-8", errors="replace") for name in (record.STDOUT, record.STDERR)
+        ]
+    except OSError as error:
+        raise RecordError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return read_scores(request, *texts)
+
+
+def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
+    """Scores by the names that tables and MLflow have for them: `accuracy.piqa`, `quality.perplexity`."""
+    return {metric_name(score): score.value for score in scores}
+
+
+def metric_name(score: Score) -> str:
+    """`accuracy.TASK` for a share of right answers, `quality.METRIC` for what is measured on a text."""
+    return f"quality.{score.metric}" if score.task in TEXT_TASKS else f"accuracy.{score.task}"
+
+
 def counted(task: str, metric: str, n: int, k: int) -> Score:
     """The score of `k` right answers of `n`, with the standard error of a share."""
     p = k / n
@@ -97,7 +123,9 @@ def _questions(request: ScoringRequest, stdout: str, stderr: str) -> Score:
     if final is None and total >= _SUMMARY_FROM and request.mode in _FINAL:
         raise _damaged("its summary is missing")
     if final is not None and abs(final - 100 * right[-1] / total) > _FINAL_ROUNDING:
-        raise _damaged(f"its summary says {final:g} %, and {right[-1]} of {total} right are {100 * right[-1] / total:.4f} %")
+        raise _damaged(
+            f"its summary says {final:g} %, and {right[-1]} of {total} right are {100 * right[-1] / total:.4f} %"
+        )
     return counted(request.task, "mc1" if request.task == "truthfulqa" else "acc", asked, right[asked - 1])
 
 
@@ -109,7 +137,9 @@ def _right(lines: Sequence[tuple[str, str]], rounding: float) -> list[int]:
         k = round(share * place)
         before = found[-1] if found else 0
         if int(number) != place or abs(share - k / place) > rounding or k - before not in (0, 1):
-            raise _damaged(f"question {number} cannot bring the share to {percentage} % when {before} were right before it")
+            raise _damaged(
+                f"question {number} cannot bring the share to {percentage} % when {before} were right before it"
+            )
         found.append(k)
     return found
 

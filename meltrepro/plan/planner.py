@@ -79,9 +79,7 @@ def make_plan(
             bits = resolved.info.quantizations.get(quantization)
             weights[node] = estimate.weight_bytes(cell.model, bits, sizes.weights.get(node))
         needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = judge.accuracy(cell, resolved) or judge.fit(
-            cell, needed, weights[node], stored=node in sizes.stored
-        )
+        reason = judge.accuracy(cell, resolved) or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
         if reason is not None:
             skipped.append(Skip(cell_id, reason))
             continue

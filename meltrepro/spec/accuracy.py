@@ -23,7 +23,9 @@ class _Scored(Strict):
 
     context: int = Field(512, ge=16, description="Window in tokens.")
     batch: int = Field(512, ge=1, description="Most tokens that are decoded in one step.")
-    repetitions: int = Field(1, ge=1, le=100, description="Trials of each cell: scores do not vary, so one says it all.")
+    repetitions: int = Field(
+        1, ge=1, le=100, description="Trials of each cell: scores do not vary, so one says it all."
+    )
     licence: str | None = Field(None, description="SPDX expression or name of the licence of the data.")
     redistributable: bool = Field(False, description="Whether a bundle may contain the data itself.")
 
@@ -49,8 +51,12 @@ class TextWorkload(_Scored):
 
     task: TextTask = Field(description="Which of the two.")
     text: Source = Field(description="The text, UTF-8; at least two windows long.")
-    chunks: int | None = Field(None, ge=1, description="How many windows to score; all that the text fills where absent.")
-    against: Name = Field("f16", description="Of kl-divergence: the quantization that stands for the unquantized model.")
+    chunks: int | None = Field(
+        None, ge=1, description="How many windows to score; all that the text fills where absent."
+    )
+    against: Name = Field(
+        "f16", description="Of kl-divergence: the quantization that stands for the unquantized model."
+    )
 
 
 AccuracyWorkload = QuestionWorkload | TextWorkload
@@ -76,4 +82,3 @@ def with_digest(workload: AccuracyWorkload, digest: str) -> AccuracyWorkload:
     """The same workload with its data pinned."""
     source = source_of(workload).model_copy(update={"digest": digest})
     return workload.model_copy(update={"data" if isinstance(workload, QuestionWorkload) else "text": source})
-

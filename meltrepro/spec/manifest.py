@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
-from meltrepro.spec.accuracy import CONVERSATIONS, QUESTIONS, TEXT, QuestionWorkload, TextWorkload, workload_kind
+from meltrepro.spec.accuracy import (
+    CONVERSATIONS,
+    QUESTIONS,
+    TEXT,
+    AccuracyWorkload,
+    QuestionWorkload,
+    TextWorkload,
+    workload_kind,
+)
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
 from meltrepro.spec.sources import Source, TreeSource, UrlSource
@@ -196,3 +204,13 @@ class Manifest(Strict):
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
     replay: Replay = Replay()
+
+    @property
+    def conversations(self) -> dict[str, Workload]:
+        """The workloads that are conversations, by name."""
+        return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+
+    @property
+    def accuracy(self) -> dict[str, AccuracyWorkload]:
+        """The workloads that are tasks of accuracy, by name."""
+        return {name: each for name, each in self.workloads.items() if not isinstance(each, Workload)}

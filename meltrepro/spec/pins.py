@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest, Workload
+from meltrepro.spec.manifest import Manifest
 
 
 def manifest_digest(manifest: Manifest) -> str:
@@ -38,6 +38,6 @@ def manifest_digest(manifest: Manifest) -> str:
 
 def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
     """sha256 of every prompt file, by its path as the manifest writes it."""
-    workloads = [w for w in loaded.manifest.workloads.values() if isinstance(w, Workload)]
+    workloads = loaded.manifest.conversations.values()
     files = {w.conversations for w in workloads if isinstance(w.conversations, str)}
     return {name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest() for name in sorted(files)}

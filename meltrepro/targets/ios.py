@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from meltrepro.build.model import Artifact, Engine
+from meltrepro.build.model import Artifact, Engine, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -22,7 +22,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.targets import IosTarget as IosEntry
 from meltrepro.targets import ios_state
-from meltrepro.targets.base import DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
+from meltrepro.targets.base import RUNNER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
 from meltrepro.targets.ios_depot import PhoneDepot
 from meltrepro.targets.ios_jobs import DEADLINE, JOB, PhoneJob, Witnesses, is_done, judge, old_jobs
 from meltrepro.targets.ios_link import Exit
@@ -88,7 +88,15 @@ class IosTarget:
 
     # -- trials -----------------------------------------------------------------------------------------------------
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Bring the model among the app's documents, and the app to the phone where the bundle has one."""
         self._stay_awake()
         self._patiently(partial(self._deploy_app, bundle))
@@ -144,8 +152,9 @@ class IosTarget:
 
         Where the link is gone for good the app goes on until its own deadline; `stop_strays` ends it earlier.
         """
-        request = job.request.model_copy(update={"model": self._depot.from_job(job.model.digest)})
-        text = request.model_dump_json(indent=2, exclude_none=True) + "\n"
+        if job.program != RUNNER:
+            raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
+        text = job.written(self._depot.from_job(job.model.digest))
         try:
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
         except OSError as error:

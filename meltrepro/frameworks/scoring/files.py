@@ -1,5 +1,4 @@
-"""Questions in the formats that llama.cpp's scorer reads, byte for byte as its sources of 2024 and 2026 parse them.
-"""
+"""Questions in the formats that llama.cpp's scorer reads, byte for byte as its sources of 2024 and 2026 parse them."""
 
 from __future__ import annotations
 
@@ -91,7 +90,9 @@ def _text(text: str) -> bytes:
 def _line(question: Question) -> str:
     sentence = _written(question)
     if sentence is None:
-        raise DataError(f"question {question.number} has commas and quotes, which the scorer's CSV cannot hold together")
+        raise DataError(
+            f"question {question.number} has commas and quotes, which the scorer's CSV cannot hold together"
+        )
     return f"{question.number},{sentence},{','.join(question.answers)},{question.gold + 1}"
 
 

@@ -34,7 +34,7 @@ def _same(one: str, other: str) -> bool:
 
 def _options(options: str, number: int) -> list[tuple[str, str]]:
     """Letter and text of each option; letters that begin a line within one are not the next in the alphabet."""
-    starts = []
+    starts: list[re.Match[str]] = []
     for match in _OPTION.finditer(options):
         if match[1] == chr(ord("A") + len(starts)):
             starts.append(match)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from meltrepro.frameworks.scoring import arc, hellaswag, langtest, truthfulqa, winogrande
 from meltrepro.errors import DataError
+from meltrepro.frameworks.scoring import arc, hellaswag, langtest, truthfulqa, winogrande
 from meltrepro.frameworks.scoring.questions import Question
 from meltrepro.frameworks.scoring.records import Row, rows
 
@@ -44,7 +44,9 @@ def read_questions(task: str, content: bytes, label: str) -> tuple[Question, ...
         reader = _reader(task, found)
         return tuple(reader(row, number, STEMS[task]) for number, row in enumerate(found, 1))
     except DataError as error:
-        raise DataError(f"{label}: {error.message}", hint=error.hint or f"what {task} reads: docs/accuracy.md") from error
+        raise DataError(
+            f"{label}: {error.message}", hint=error.hint or f"what {task} reads: docs/accuracy.md"
+        ) from error
 
 
 def _reader(task: str, found: Sequence[Row]) -> Reader:
