@@ -28,6 +28,7 @@ from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, MeltreproError, RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay import archive
+from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
@@ -149,10 +150,14 @@ def _needed(lock: Lock) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
     withheld = {source.digest for key, source in lock.sources.items() if key in keys}
+    for workload in manifest.accuracy.values():
+        data = lock.sources.get(key_of(source_of(workload)))
+        if data is not None and not workload.redistributable:
+            withheld.add(data.digest)
     for name, model in manifest.models.items():
         if model.redistributable:
             continue
