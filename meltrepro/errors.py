@@ -135,6 +135,12 @@ class CorruptStore(StoreError):
     exit_code = 15
 
 
+class DataError(MeltreproError):
+    """The data of an accuracy workload are not what its task needs; the message says where in them."""
+
+    exit_code = 16
+
+
 # -- building -----------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,19 @@ def converted_key(source_digest: str, converter: str, recipe: ModelRecipe) -> st
     )
 
 
+def logits_key(text_digest: str, model_digest: str, bundle_digest: str, command: tuple[str, ...]) -> str:
+    """Identity of what a model expects of a text: text, model, scorer's bundle (digests), command."""
+    return digest_of(
+        {
+            "kind": "logits",
+            "text": text_digest,
+            "model": model_digest,
+            "bundle": bundle_digest,
+            "command": list(command),
+        }
+    )
+
+
 def model_key(source_digest: str, quantizer: str | None, recipe: ModelRecipe) -> str:
     """Identity of a model: source (or `converted_key`), conversion, quantizer bundle (digest), command."""
     return digest_of(

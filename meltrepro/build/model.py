@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
+from meltrepro.plan.model import BundleNode, FrameworkInfo, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink
 
@@ -83,7 +83,7 @@ class Artifact:
 
     id: str
     """Identity of the node that it belongs to, for people."""
-    kind: Literal["bundle", "model"]
+    kind: Literal["bundle", "model", "logits"]
     key: str
     """Digest of everything that went in; equal keys are never built twice."""
     digest: str
@@ -95,6 +95,26 @@ class Artifact:
     size: int
     platform: str = ""
     """Machine that a bundle is for, as `uname -m` spells it."""
+
+
+@dataclass(frozen=True)
+class PathOf:
+    """Stands among a program's arguments for the path of a file, which each target knows for itself."""
+
+    name: str
+    """`MODEL`, an input, or a file of the record's folder."""
+
+
+MODEL = "model"
+Argument = str | PathOf
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that a program reads besides the model; known by its digest, wherever it lies."""
+
+    path: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,10 @@ class FrameworkModule(Protocol):
 
     def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
         """How a model is made from its source for one release."""
+        ...
+
+    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
+        """Command of a run bundle that writes what `/model` expects of the text `/text` to `/out/logits`."""
         ...
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:

@@ -15,13 +15,22 @@ from typing import Protocol
 
 from meltrepro.build.attest import Making, attest
 from meltrepro.build.base import Package
-from meltrepro.build.causes import writing_below
-from meltrepro.build.identity import bundle_key, converted_key, model_key, recipe_digest
-from meltrepro.build.model import Artifact, Engine, FrameworkModule, Maker, MakerName, ModelRecipe, Recipe
+from meltrepro.build.causes import check_killed, check_room, writing_below
+from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key, recipe_digest
+from meltrepro.build.model import (
+    Artifact,
+    Engine,
+    Execution,
+    FrameworkModule,
+    Maker,
+    MakerName,
+    ModelRecipe,
+    Recipe,
+)
 from meltrepro.build.render import render_recipe
 from meltrepro.build.transform import transform
 from meltrepro.errors import BuildError, VerifyError
-from meltrepro.plan.model import BundleNode, ModelNode, Plan
+from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink, Step, step
@@ -93,6 +102,8 @@ class Builder:
         for model in plan.models:
             name = model.framework_name
             self._model(model, runs[name], quantizers.get(name), converters.get(name))
+        for logits in plan.logits:
+            self._logits(logits)
         artifacts = {
             **self.lock.artifacts,
             **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
@@ -240,6 +251,46 @@ class Builder:
         if not self.rebuild:
             self.store.put_ref("converted", key, {"name": node.id, "digest": digest})
         return digest
+
+    def _logits(self, node: LogitsNode) -> None:
+        """Have the unquantized model write down what it expects of a text, for others to be compared with."""
+        module = self.modules[node.bundle.kind]
+        command = module.logits_command(node, node.bundle.release)
+        text, model, bundle = node.workload.text, self._artifacts[node.model.id], self._artifacts[node.bundle.id]
+        key = logits_key(self._digest(text), model.digest, bundle.digest, command)
+
+        def make(scratch: Path) -> str:
+            source, log = self.fetcher.get(text, self.base_dir), self._log(node.id, key)
+            with writing_below(scratch):
+                (scratch / "out").mkdir()
+            with step(self.sink, "logits", node.id):
+                end = self._get_engine().execute(
+                    Execution(
+                        argv=command,
+                        bundle=bundle,
+                        readonly={"/model": model.path, "/text": source},
+                        writable={"/out": scratch / "out"},
+                        stdout=log,
+                        stderr=log,
+                    )
+                )
+            result = scratch / "out" / "logits"
+            said = log.read_text(errors="replace")
+            # It ends with status 0, and may leave the head of a file, where the text is too short.
+            if end.status != 0 or not result.exists() or "Final estimate: PPL" not in said:
+                tail = "\n".join(line for line in said.splitlines()[-12:] if line.strip())
+                check_room(scratch, tail)
+                check_killed(end.status, f"making {node.id}", log)
+                raise BuildError(f"making {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+            return self.store.put_file(result, move=True)
+
+        started = time.time_ns()
+        digest = self._resolve(node.id, key, make)
+        file = self.store.verify(digest)
+        artifact = self._artifacts[node.id] = Artifact(
+            id=node.id, kind="logits", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
+        )
+        self._attest(artifact, {node.id: text}, started, tools=(bundle,), commands=(command,))
 
     # -- both -----------------------------------------------------------------------------------------------------
 

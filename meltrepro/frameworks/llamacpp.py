@@ -12,7 +12,8 @@ from pathlib import Path
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks import apps, gguf_files, llamacpp_convert, llamacpp_cuda
 from meltrepro.frameworks.mixtures import model_bytes
-from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.frameworks.scoring.command import SCORER, logits_arguments
+from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import PypiSource, is_checkpoint
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
@@ -107,6 +108,8 @@ UNTIE = "untie-output/1"
 """Name and version of the conversion; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
+_LOGITS_THREADS = 2
+"""Part of the identity of what it makes, so that it is the same on every machine."""
 AS_IS = "as-is"
 """The source file itself, whatever its type."""
 
@@ -125,6 +128,7 @@ class LlamaCpp:
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
             model_bytes=model_bytes,
             converter_isa=llamacpp_convert.ISA,
+            scorer=True,
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
@@ -176,6 +180,12 @@ class LlamaCpp:
         kind = _TYPES[node.quantization][0]
         quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
         return ModelRecipe(conversion, quantizer, converter)
+
+    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
+        """The scorer, writing what the model expects instead of scoring it; always with the same number of threads."""
+        workload = node.workload
+        rest = logits_arguments(workload.context, workload.batch, workload.chunks, _LOGITS_THREADS, release.name)
+        return (f"/bundle/{SCORER}", *rest)
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""

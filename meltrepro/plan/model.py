@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meltrepro.spec.accuracy import AccuracyWorkload, TextWorkload
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.manifest import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
@@ -116,6 +117,8 @@ class FrameworkInfo:
     """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
     cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
     """Builds with CUDA by release of JetPack."""
+    scorer: bool = False
+    """Whether its bundles have a scorer, which accuracy workloads need."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Cell:
     model: Model
     framework: Framework
     target: Target
-    workload: Workload
+    workload: Workload | AccuracyWorkload
     isa: Isa
 
     @property
@@ -153,6 +156,14 @@ class Cell:
     def id(self) -> str:
         """`model/quantization/framework/target/workload`: folder of its records, name in console and MLflow."""
         return "/".join((self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name))
+
+    @property
+    def logits_id(self) -> str | None:
+        """Id of the node whose output it is compared with; `None` for a cell that is compared with nothing."""
+        workload = self.workload
+        if not isinstance(workload, TextWorkload) or workload.task != "kl-divergence":
+            return None
+        return f"{self.model_name}/{workload.against}/{self.framework_name}/logits/{self.workload_name}"
 
 
 @dataclass(frozen=True)
@@ -214,6 +225,16 @@ class ModelNode:
 
 
 @dataclass(frozen=True)
+class LogitsNode:
+    """What the unquantized model expects of a text, to compare others with; made here once, for all targets."""
+
+    id: str
+    model: ModelNode
+    bundle: BundleNode
+    workload: TextWorkload
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a plan will cost, in bytes; `None` where it cannot be known before fetching."""
 
@@ -233,5 +254,7 @@ class Plan:
     bundles: tuple[BundleNode, ...]
     models: tuple[ModelNode, ...]
     estimate: Estimate
+    logits: tuple[LogitsNode, ...] = ()
+    """What cells are compared with; of models and bundles above."""
     warnings: tuple[str, ...] = ()
     """What may go wrong although every cell by itself can run, for people."""

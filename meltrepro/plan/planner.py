@@ -22,14 +22,16 @@ from meltrepro.plan.model import (
     DeviceFacts,
     Estimate,
     Isa,
+    LogitsNode,
     ModelNode,
     Plan,
     Skip,
 )
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
+from meltrepro.spec.accuracy import TextWorkload
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest, Model
+from meltrepro.spec.manifest import Manifest, Model, Workload
 from meltrepro.spec.sources import is_checkpoint
 from meltrepro.spec.targets import AndroidTarget, IosTarget, JetsonTarget, Target
 
@@ -83,7 +85,7 @@ def make_plan(
             known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
             weights[node] = estimate.weight_bytes(cell.model, bits, known)
         needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
+        reason = judge.accuracy(cell, resolved) or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
         if reason is not None:
             skipped.append(Skip(cell_id, reason))
             continue
@@ -93,6 +95,11 @@ def make_plan(
     selection.refuse_idle("/".join(next(_points(manifest))))
     models = _model_nodes(cells)
     bundles = _bundle_nodes(cells, frameworks)
+    for model_node in models:
+        if model_node.id not in weights:  # of a model that others are compared with
+            bits = frameworks[model_node.framework_name].info.quantizations.get(model_node.quantization)
+            known = sizes.weights.get(model_node.id)
+            weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
     used = {node.id: weights[node.id] for node in models}
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, sizes), sizes)
     disk = estimate.disk_bytes(downloads, {node: weights[node.id] for node in models}, bundles, sizes)
@@ -103,7 +110,8 @@ def make_plan(
         bundles,
         models,
         Estimate(downloads, disk, memory),
-        (*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
+        logits=_logits_nodes(cells, models, bundles, frameworks),
+        warnings=(*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
     )
 
 
@@ -226,6 +234,21 @@ class _Judge:
             return f"{what} of JetPack {cuda.jetpack} (L4T {cuda.l4t}), and target {name} has L4T {release}"
         return isa.built_with_cuda(level, cuda)
 
+    def accuracy(self, cell: Cell, framework: KnownFramework) -> str | None:
+        """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
+        workload = cell.workload
+        if isinstance(workload, Workload):
+            return None
+        if cell.model.synthetic:
+            return f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
+        if isinstance(cell.target, IosTarget):
+            return f"target {cell.target_name} runs the runner app alone, which is no scorer"
+        if not framework.info.scorer:
+            return f"framework {framework.name} has no scorer"
+        if isinstance(workload, TextWorkload) and cell.logits_id is not None and not _offers(framework, workload):
+            return f"framework {framework.name} does not offer quantization {workload.against} to compare with"
+        return None
+
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
         trained = cell.model.trained_context
@@ -267,6 +290,10 @@ def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
     return None
 
 
+def _offers(framework: KnownFramework, workload: TextWorkload) -> bool:
+    return workload.against == AS_IS or workload.against in framework.info.quantizations
+
+
 def _lacks(level: Isa, device: DeviceFacts) -> str:
     return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
@@ -280,6 +307,28 @@ def _model_nodes(cells: Sequence[Cell]) -> tuple[ModelNode, ...]:
         key = (cell.model_name, cell.quantization, cell.framework_name)
         if key not in nodes:
             nodes[key] = ModelNode(*key, source=cell.model.source)
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            key = (cell.model_name, cell.workload.against, cell.framework_name)
+            nodes.setdefault(key, ModelNode(*key, source=cell.model.source))
+    return tuple(nodes.values())
+
+
+def _logits_nodes(
+    cells: Sequence[Cell],
+    models: Sequence[ModelNode],
+    bundles: Sequence[BundleNode],
+    frameworks: Mapping[str, KnownFramework],
+) -> tuple[LogitsNode, ...]:
+    """What cells are compared with, each made once; by the level of the quantizer, as the models are."""
+    by_id = {model.id: model for model in models}
+    runs = {(bundle.framework_name, bundle.isa.name): bundle for bundle in bundles if bundle.purpose == "run"}
+    nodes: dict[str, LogitsNode] = {}
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            model = by_id[f"{cell.model_name}/{cell.workload.against}/{cell.framework_name}"]
+            bundle = runs[cell.framework_name, frameworks[cell.framework_name].info.quantizer_isa.name]
+            nodes[cell.logits_id] = LogitsNode(cell.logits_id, model, bundle, cell.workload)
     return tuple(nodes.values())
 
 
@@ -293,6 +342,11 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
             quantized.add(cell.framework_name)
         if is_checkpoint(cell.model.source):
             converted.add(cell.framework_name)
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            level = frameworks[cell.framework_name].info.quantizer_isa
+            levels[cell.framework_name].setdefault(level.name, level)
+            if cell.workload.against != AS_IS:
+                quantized.add(cell.framework_name)
     nodes: list[BundleNode] = []
     for name, used in levels.items():
         framework = frameworks[name]

@@ -30,6 +30,7 @@ from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, MeltreproError, RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay import archive
+from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
@@ -160,7 +161,7 @@ def _of_nvidia(key: str) -> bool:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, signed apps, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, signed apps, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
     withheld = {source.digest for key, source in lock.sources.items() if key in keys or _of_nvidia(key)}
@@ -168,6 +169,10 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
     withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}
     withheld |= {artifact.digest for node, artifact in lock.artifacts.items() if node.endswith("/run/ios_arm64")}
+    for workload in manifest.accuracy.values():
+        data = lock.sources.get(key_of(source_of(workload)))
+        if data is not None and not workload.redistributable:
+            withheld.add(data.digest)
     for name, model in manifest.models.items():
         if model.redistributable or model.synthetic:
             continue

@@ -141,10 +141,15 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
 
 def _sources(manifest: Node) -> list[tuple[FieldPath, Node]]:
     return [
-        ((section, name, "source"), source)
-        for section in ("models", "frameworks")
+        ((section, name, key), source)
+        for section, key in (
+            ("models", "source"),
+            ("frameworks", "source"),
+            ("workloads", "data"),
+            ("workloads", "text"),
+        )
         for name, entry in _entries(manifest, section)
-        if (source := entry.child("source")) is not None
+        if (source := entry.child(key)) is not None
     ]
 
 

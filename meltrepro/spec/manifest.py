@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
+from meltrepro.spec.accuracy import (
+    CONVERSATIONS,
+    QUESTIONS,
+    TEXT,
+    AccuracyWorkload,
+    QuestionWorkload,
+    TextWorkload,
+    workload_kind,
+)
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
@@ -201,6 +210,14 @@ class Workload(Strict):
     sampling: Sampling = Sampling(greedy=True)
 
 
+AnyWorkload = Annotated[
+    Annotated[Workload, Tag(CONVERSATIONS)]
+    | Annotated[QuestionWorkload, Tag(QUESTIONS)]
+    | Annotated[TextWorkload, Tag(TEXT)],
+    Discriminator(workload_kind),
+]
+
+
 class Tracking(Strict):
     """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
 
@@ -242,8 +259,20 @@ class Manifest(Strict):
         min_length=1,
         description="Devices by a name of your own; this machine where absent.",
     )
-    workloads: dict[Name, Workload] = Field(min_length=1, description="Workloads by a name of your own.")
+    workloads: dict[Name, AnyWorkload] = Field(
+        min_length=1, description="Workloads by a name of your own: conversations, or a task of accuracy."
+    )
     protocol: Protocol = Protocol()
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
     replay: Replay = Replay()
+
+    @property
+    def conversations(self) -> dict[str, Workload]:
+        """The workloads that are conversations, by name."""
+        return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+
+    @property
+    def accuracy(self) -> dict[str, AccuracyWorkload]:
+        """The workloads that are tasks of accuracy, by name."""
+        return {name: each for name, each in self.workloads.items() if not isinstance(each, Workload)}

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meltrepro.build.model import Artifact, Engine
+from meltrepro.build.model import Artifact, Engine, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -87,7 +87,15 @@ class IosTarget:
 
     # -- trials -----------------------------------------------------------------------------------------------------
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Bring the model among the app's documents, and the app to the phone where the bundle has one."""
         self._stay_awake()
         self._patiently(partial(self._deploy_app, bundle))
@@ -153,8 +161,9 @@ class IosTarget:
 
         Where the link is gone for good the app goes on until its own deadline; `stop_strays` ends it earlier.
         """
-        request = job.request.model_copy(update={"model": self._depot.from_job(job.model.digest)})
-        text = request.model_dump_json(indent=2, exclude_none=True) + "\n"
+        if job.program != RUNNER:
+            raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
+        text = job.written(self._depot.from_job(job.model.digest))
         try:
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
         except OSError as error:
