@@ -89,7 +89,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         quantization=entry.quantization,
         workload=entry.workload,
         accelerated=_positive(params.get("gpu_layers")),
-        synthetic=str(params.get("synthetic", "false")).lower() in ("true", "1"),
+        synthetic=entry.synthetic,
         parameters=float(seen.load.n_params) if seen and seen.load.n_params else _parameters(campaign, entry.model),
         model_bytes=entry.model_bytes,
         kv_bytes=seen.context.kv_bytes if seen else None,
@@ -119,6 +119,7 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         model=model,
         quantization=quantization,
         workload=workload,
+        synthetic=_made_up(campaign, model),
         parameters=_parameters(campaign, model),
         cause=skip_cause(skip.reason),
         requantized_from=_requantized(campaign, model),
@@ -186,7 +187,12 @@ def _temperatures(trial: TrialRecord) -> tuple[tuple[float, float], ...]:
 
 def _parameters(campaign: CampaignRecord, model: str) -> float | None:
     known = campaign.manifest.models.get(model)
-    return known.parameters if known else None
+    return known.parameter_count if known else None
+
+
+def _made_up(campaign: CampaignRecord, model: str) -> bool:
+    known = campaign.manifest.models.get(model)
+    return known is not None and known.synthetic
 
 
 def _requantized(campaign: CampaignRecord, model: str) -> str | None:
