@@ -400,6 +400,27 @@ def test_f6_small_models_must_lose_more_where_two_sizes_are_known() -> None:
     assert "one size" in found("F6", *ladder("s", 1e8, 400)).notes[-1]
 
 
+def test_f6_puts_the_tasks_of_several_cells_together() -> None:
+    spread = [
+        replace(one, workload=score.task, cell=f"{one.cell}-{score.task}", scores=(score,))
+        for one in CASES["F6"].holds
+        for score in one.scores
+    ]
+    finding = found("F6", *spread)
+    assert finding.verdict is Verdict.holds
+    assert finding.numbers == found("F6", *CASES["F6"].holds).numbers
+    assert len(finding.evidence) == 6
+
+
+def test_f6_takes_scores_of_the_same_questions_that_count_right_answers() -> None:
+    agreement = [
+        replace(one, scores=tuple(replace(s, metric="same_top") for s in one.scores)) for one in CASES["F6"].holds
+    ]
+    assert found("F6", *agreement).verdict is Verdict.not_testable
+    first, *others = CASES["F6"].holds
+    assert found("F6", replace(first, scores=scores(300, n=500)), *others).verdict is Verdict.not_testable
+
+
 def test_f6_tells_that_the_reference_was_quantized_before() -> None:
     cells = [replace(one, requantized_from="Q4_1") for one in CASES["F6"].holds]
     assert any("Q4_1" in note for note in found("F6", *cells).notes)

@@ -22,16 +22,24 @@ _SAME_SIZE = 0.2
 _MOST_REMARKS = 3
 _NO_SCORES = "no cell with real weights has scores"
 
-Task = tuple[str, str]
-"""Name of a task and of its metric."""
+_ACCURACIES = ("acc", "mc1")
+"""Metrics that count right answers; `same_top` counts agreement with another model."""
+
+Task = tuple[str, str, int]
+"""Name of a task, of its metric, and how many questions were asked."""
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """One model in one quantization with its counted scores."""
+    """One model in one quantization with its counted scores, which several cells may have."""
 
-    cell: CellResult
+    cells: tuple[CellResult, ...]
     scores: Mapping[Task, Score]
+
+    @property
+    def cell(self) -> CellResult:
+        """Any of them: all are of one file."""
+        return self.cells[-1]
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def larger_quantized_wins(cells: Sequence[CellResult]) -> Decision:
         if not (_comparable(small.cell, large.cell) and common):
             continue
         differences.append(_mean(large, common) - _mean(small, common))
-        used += [small.cell, large.cell]
+        used += [*small.cells, *large.cells]
     if not differences:
         return missing(
             "needs scores of a small model without quantization and of a larger one in few bits whose files differ by a fifth at most"
@@ -131,9 +139,15 @@ def _tested(cells: Iterable[CellResult]) -> Iterator[_Tested]:
     """Each model and quantization once, whatever the device: an artifact answers alike everywhere. The last counts."""
     found: dict[tuple[str, str, str, str], _Tested] = {}
     for cell in cells:
-        scores = {(score.task, score.metric): score for score in cell.scores if score.k is not None and score.n}
-        if scores and not cell.synthetic:
-            found[cell.model, cell.quantization, cell.framework, cell.release] = _Tested(cell, scores)
+        scores = {
+            (score.task, score.metric, score.n): score
+            for score in cell.scores
+            if score.metric in _ACCURACIES and score.k is not None and score.n
+        }
+        if scores and cell.state == "measured" and not cell.synthetic:
+            key = (cell.model, cell.quantization, cell.framework, cell.release)
+            known = found.get(key, _Tested((), {}))
+            found[key] = _Tested((*known.cells, cell), {**known.scores, **scores})
     yield from found.values()
 
 
@@ -156,7 +170,7 @@ def _ladders(tested: Sequence[_Tested]) -> Iterator[_Ladder]:
                 parameters=max(one.cell.parameters or 0 for one in rungs.values()),
                 accuracy={bits: _mean(one, common) for bits, one in rungs.items()},
                 error={bits: _error(one, common) for bits, one in rungs.items()},
-                cells=tuple(one.cell for one in rungs.values()),
+                cells=tuple(cell for one in rungs.values() for cell in one.cells),
                 tasks=len(common),
             )
 
@@ -176,7 +190,7 @@ def _error(one: _Tested, tasks: Iterable[Task]) -> float:
 
 def _remarks(tested: Sequence[_Tested]) -> Iterator[str]:
     """What is odd about the scores, and models that were quantized before."""
-    remarks = check_scores(scores_of(Results(tuple(one.cell for one in tested))))
+    remarks = check_scores(scores_of(Results(tuple(cell for one in tested for cell in one.cells))))
     yield from (f"{remark.kind}: {remark.text}" for remark in remarks[:_MOST_REMARKS])
     if len(remarks) > _MOST_REMARKS:
         yield f"{len(remarks) - _MOST_REMARKS} more remarks on scores"
