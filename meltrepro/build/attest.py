@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meltrepro.build.base import Package
 from meltrepro.build.identity import recipe_digest
 from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.provenance import provenance
@@ -26,9 +27,12 @@ class Making:
     """By name: what it is and what its bytes are."""
     recipe: Recipe | None = None
     """Of a bundle."""
-    quantizer: Artifact | None = None
-    """Of a quantized model."""
-    command: tuple[str, ...] = ()
+    tools: tuple[Artifact, ...] = ()
+    """Bundles that made a model: converter, quantizer."""
+    commands: tuple[tuple[str, ...], ...] = ()
+    """How they were called."""
+    packages: tuple[Package, ...] = ()
+    """Of Debian, that are inside a bundle."""
 
 
 def attest(
@@ -38,14 +42,15 @@ def attest(
     from meltrepro.build.sbom import sbom
 
     labels = dict(making.recipe.labels) if making.recipe else {}
-    bill = json.loads(sbom(artifact, making.inputs, making.quantizer, labels, lock))
+    bill = json.loads(sbom(artifact, making.inputs, making.tools, labels, lock, making.packages))
     store.put_ref("sbom", artifact.digest, bill)
     statement = provenance(
         artifact,
         recipe=recipe_digest(making.recipe) if making.recipe else None,
-        command=making.command,
+        commands=making.commands,
         inputs={name: locked for name, (_, locked) in making.inputs.items()},
-        quantizer=making.quantizer,
+        tools=making.tools,
+        packages=making.packages,
         lock=lock,
         engine=engine,
         started_ns=times_ns[0],

@@ -31,7 +31,7 @@ from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
-from meltrepro.errors import BuildError, EngineError
+from meltrepro.errors import BuildError, EngineError, OfflineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
@@ -236,15 +236,22 @@ class DockerEngine:
             container.remove(force=True)
 
 
-def base_layer(client: docker.DockerClient, reference: str, store: Store, sink: Sink) -> Layer:
+def base_layer(
+    client: docker.DockerClient, reference: str, store: Store, sink: Sink, *, offline: bool = False
+) -> Layer:
     """The file system of an image, pulled by digest where the engine lacks it, as one deterministic layer.
 
-    Raises `EngineError` where it cannot be had.
+    Raises `EngineError` where it cannot be had, and `OfflineError` where it would have to be pulled when `offline`.
     """
     with step(sink, "base.pull", reference), _engine_errors():
         try:
             image = client.images.get(reference)
-        except ImageNotFound:
+        except ImageNotFound as error:
+            if offline:
+                raise OfflineError(
+                    f"offline, and the container engine does not hold the image {reference}",
+                    hint="pull it once without MELTREPRO_OFFLINE, or load it into the engine",
+                ) from error
             image = client.images.pull(reference)
         container = client.containers.create(image, command=["none"])
         try:

@@ -32,8 +32,15 @@ def bundle_key(recipe: Recipe) -> str:
     )
 
 
+def converted_key(source_digest: str, converter: str, recipe: ModelRecipe) -> str:
+    """Identity of what a converter makes of a checkpoint: listing of files, converter bundle (digest), command."""
+    return digest_of(
+        {"kind": "converted", "source": source_digest, "converter": converter, "command": list(recipe.converter)}
+    )
+
+
 def model_key(source_digest: str, quantizer: str | None, recipe: ModelRecipe) -> str:
-    """Identity of a model: source, conversion, quantizer bundle (digest), command."""
+    """Identity of a model: source (or `converted_key`), conversion, quantizer bundle (digest), command."""
     return digest_of(
         {
             "kind": "model",

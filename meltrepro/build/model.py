@@ -49,16 +49,20 @@ class RecipeSource:
     triple: str
     phases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    interpreter: bool = False
+    """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
 
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """How a model is made from its source; both parts belong to its identity."""
+    """How a model is made from its source; all parts belong to its identity."""
 
     conversion: str = ""
-    """Name and version of a rewrite that comes first; empty for none."""
+    """Name and version of a rewrite that comes before quantizing; empty for none."""
     command: tuple[str, ...] = ()
     """Command of the quantizer that turns `/source` into `/out/model`; empty where nothing is quantized."""
+    converter: tuple[str, ...] = ()
+    """Command of the converter that turns the checkpoint in `/source` into `/out/model`; empty for other sources."""
 
 
 @dataclass(frozen=True)
@@ -159,4 +163,8 @@ class FrameworkModule(Protocol):
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no model that the framework can load."""
+        ...
+
+    def check_checkpoint(self, files: Mapping[str, Path]) -> None:
+        """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
         ...

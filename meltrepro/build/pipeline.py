@@ -8,15 +8,18 @@ reproducible can never pass unnoticed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from meltrepro.build.attest import Making, attest
-from meltrepro.build.causes import check_killed, check_room, writing_below
-from meltrepro.build.identity import bundle_key, model_key, recipe_digest
-from meltrepro.build.model import Artifact, Engine, Execution, FrameworkModule, ModelRecipe, Recipe
+from meltrepro.build.base import Package
+from meltrepro.build.causes import writing_below
+from meltrepro.build.identity import bundle_key, converted_key, model_key, recipe_digest
+from meltrepro.build.model import Artifact, Engine, FrameworkModule, ModelRecipe, Recipe
 from meltrepro.build.render import render_recipe
+from meltrepro.build.transform import transform
 from meltrepro.errors import BuildError, VerifyError
 from meltrepro.plan.model import BundleNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
@@ -27,6 +30,18 @@ from meltrepro.store.fetch import Fetcher
 
 EngineFactory = Callable[[], Engine]
 """Makes the engine when the first thing has to be built, and not before."""
+
+
+class Interpreters(Protocol):
+    """The packages of the interpreter that converters run on."""
+
+    def pins(self) -> Sequence[Package]:
+        """Which ones; they need not be here. Raises `LockError`."""
+        ...
+
+    def bring(self) -> None:
+        """See to it that the store has them. Raises `LockError` where they cannot be had any more, `EngineError`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Builder:
     lock: Lock
     current_lock: Callable[[], Lock]
     """The lock as it is once the engine's images are pinned too."""
+    interpreter: Interpreters
     base_dir: Path
     sink: Sink
     rebuild: bool = False
@@ -68,10 +84,12 @@ class Builder:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
         runs = {node.framework_name: node for node in plan.bundles if node.purpose == "run"}
         quantizers = {node.framework_name: node for node in plan.bundles if node.purpose == "quantize"}
+        converters = {node.framework_name: node for node in plan.bundles if node.purpose == "convert"}
         for bundle in plan.bundles:
             self._bundle(bundle)
         for model in plan.models:
-            self._model(model, runs[model.framework_name], quantizers.get(model.framework_name))
+            name = model.framework_name
+            self._model(model, runs[name], quantizers.get(name), converters.get(name))
         artifacts = {
             **self.lock.artifacts,
             **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
@@ -96,6 +114,8 @@ class Builder:
         """The rendered recipe of a bundle, with the places of inputs that the store already has."""
         source = self.modules[node.kind].bundle_recipe(node)
         digests = {name: self._digest(item) for name, item in source.inputs.items()}
+        if source.interpreter:
+            digests |= {f"{package.name}.deb": package.digest for package in self.interpreter.pins()}
         paths = {name: self.store.path(digest) for name, digest in digests.items()}
         return render_recipe(source, paths, digests)
 
@@ -106,6 +126,8 @@ class Builder:
         def make(scratch: Path) -> str:
             for item in node.sources.values():
                 self.fetcher.get(item, self.base_dir)
+            if node.purpose == "convert":
+                self.interpreter.bring()
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
@@ -132,24 +154,45 @@ class Builder:
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    def _model(self, node: ModelNode, run: BundleNode, quantizer: BundleNode | None) -> None:
+    def _model(
+        self, node: ModelNode, run: BundleNode, quantizer: BundleNode | None, convert: BundleNode | None
+    ) -> None:
         module = self.modules[run.kind]
         recipe = module.model_recipe(node, run.release)
         source_digest = self._digest(node.source)
+        origin = source_digest
         bundle = self._artifacts[quantizer.id] if quantizer and recipe.command else None
-        key = model_key(source_digest, bundle.digest if bundle else None, recipe)
+        converter = self._artifacts[convert.id] if convert and recipe.converter else None
+        if converter is not None:
+            origin = converted_key(source_digest, converter.digest, recipe)
+        key = model_key(origin, bundle.digest if bundle else None, recipe)
 
         def make(scratch: Path) -> str:
-            source = self.fetcher.get(node.source, self.base_dir)
+            digest = source_digest
+            if converter is not None:
+                digest = self._converted(node, module, converter, recipe, origin, scratch)
+            else:
+                self.fetcher.get(node.source, self.base_dir)
+            source = original = self.store.path(digest)
             module.check_model(source)
             if recipe.conversion:
                 with step(self.sink, "convert", node.id, conversion=recipe.conversion), writing_below(scratch):
                     if module.convert(recipe.conversion, source, scratch / "converted"):
                         source = scratch / "converted"
             if bundle is not None:
-                source = self._quantize(node, bundle, recipe, source, scratch, self._log(node.id, key))
-            if source.parent != scratch and source.parent.parent != scratch:
-                return source_digest
+                log = self._log(node.id, key)
+                with step(self.sink, "quantize", node.id):
+                    source = transform(
+                        self._get_engine(),
+                        bundle,
+                        recipe.command,
+                        {"/source": source},
+                        scratch,
+                        log,
+                        f"quantizing {node.id}",
+                    )
+            if source == original:
+                return digest
             module.check_model(source)
             return self.store.put_file(source, move=True)
 
@@ -160,32 +203,38 @@ class Builder:
             id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
         sources = {node.model_name: node.source}
-        self._attest(artifact, sources, started, quantizer=bundle, command=recipe.command)
+        tools = tuple(tool for tool in (converter, bundle) if tool is not None)
+        self._attest(artifact, sources, started, tools=tools, commands=(recipe.converter, recipe.command))
 
-    def _quantize(
-        self, node: ModelNode, bundle: Artifact, recipe: ModelRecipe, source: Path, scratch: Path, log: Path
-    ) -> Path:
-        """Run the quantizer in its bundle's runtime; raises `BuildError` with what it said last."""
-        with writing_below(scratch):
-            (scratch / "out").mkdir()
-        with step(self.sink, "quantize", node.id):
-            end = self._get_engine().execute(
-                Execution(
-                    argv=recipe.command,
-                    bundle=bundle,
-                    readonly={"/source": source},
-                    writable={"/out": scratch / "out"},
-                    stdout=log,
-                    stderr=log,
-                )
+    def _converted(
+        self,
+        node: ModelNode,
+        module: FrameworkModule,
+        converter: Artifact,
+        recipe: ModelRecipe,
+        key: str,
+        scratch: Path,
+    ) -> str:
+        """The digest of what the converter makes of a checkpoint; made once for all quantizations, and anew by a rebuild."""
+        known = self.store.get_ref("converted", key)
+        if known is not None and self.store.has(known["digest"]) and not self.rebuild:
+            self.store.verify(known["digest"])
+            return str(known["digest"])
+        self.fetcher.get(node.source, self.base_dir)
+        pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
+        files = {name: self.fetcher.get(part, self.base_dir) for name, part in self.fetcher.parts(pinned).items()}
+        module.check_checkpoint(files)
+        readonly = {f"/source/{name}": path for name, path in files.items()}
+        log = self._log(f"{node.id}/convert", key)
+        with step(self.sink, "checkpoint.convert", node.id, files=len(files)):
+            made = transform(
+                self._get_engine(), converter, recipe.converter, readonly, scratch, log, f"converting {node.model_name}"
             )
-        result = scratch / "out" / "model"
-        if end.status != 0 or not result.exists():
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-            check_room(scratch, tail)
-            check_killed(end.status, f"quantizing {node.id}", log)
-            raise BuildError(f"quantizing {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
-        return result
+        module.check_model(made)
+        digest = self.store.put_file(made, move=True)
+        if not self.rebuild:
+            self.store.put_ref("converted", key, {"name": node.id, "digest": digest})
+        return digest
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -236,14 +285,18 @@ class Builder:
         started_ns: int,
         *,
         recipe: Recipe | None = None,
-        quantizer: Artifact | None = None,
-        command: tuple[str, ...] = (),
+        tools: tuple[Artifact, ...] = (),
+        commands: tuple[tuple[str, ...], ...] = (),
     ) -> None:
         """Say how an artifact was made, if it was made now."""
         if artifact.id in self._reused or self._engine is None or self.rebuild:
             return
         inputs = {name: (source, self._pinned(source)) for name, source in sources.items()}
-        making = Making(inputs, recipe, quantizer, command)
+        for name, source in sources.items():
+            parts = self.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
+            inputs |= {f"{name}/{part}": (each, self._pinned(each)) for part, each in parts.items()}
+        packages = self.interpreter.pins() if recipe and any(name.endswith(".deb") for name in recipe.inputs) else ()
+        making = Making(inputs, recipe, tools, tuple(command for command in commands if command), tuple(packages))
         times = (started_ns, time.time_ns())
         attest(artifact, making, self.current_lock(), self.store, self._engine.version(), times)
 

@@ -6,11 +6,12 @@ the artifact and is no part of its digest, for it tells of one build (when, by w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import meltrepro
 from meltrepro.build import toolchain
+from meltrepro.build.base import Package
 from meltrepro.build.model import Artifact
 from meltrepro.spec.lock import Lock, LockedSource
 
@@ -21,18 +22,19 @@ def provenance(
     artifact: Artifact,
     *,
     recipe: str | None,
-    command: tuple[str, ...],
+    commands: tuple[tuple[str, ...], ...],
     inputs: Mapping[str, LockedSource],
-    quantizer: Artifact | None,
+    tools: Sequence[Artifact],
+    packages: Sequence[Package],
     lock: Lock,
     engine: str,
     started_ns: int,
     finished_ns: int,
 ) -> dict[str, object]:
-    """The statement; `recipe` is the recipe's digest for a bundle, `command` the quantizer's for a model."""
+    """The statement; `recipe` is the recipe's digest for a bundle, `commands` those of the `tools` that made a model."""
     dependencies = [_dependency(name, source.digest) for name, source in sorted(inputs.items())]
-    if quantizer is not None:
-        dependencies.append(_dependency(quantizer.id, quantizer.digest))
+    dependencies += [_dependency(tool.id, tool.digest) for tool in tools]
+    dependencies += [_dependency(f"{package.name}.deb", package.digest) for package in packages]
     if artifact.kind == "bundle":
         dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(inputs).items())]
         if lock.base is not None:
@@ -44,7 +46,11 @@ def provenance(
         "predicate": {
             "buildDefinition": {
                 "buildType": _BUILD_TYPE,
-                "externalParameters": {"node": artifact.id, "command": list(command)},
+                "externalParameters": {
+                    "node": artifact.id,
+                    "command": list(commands[-1]) if commands else [],
+                    **({"converter": list(commands[0])} if len(commands) > 1 else {}),
+                },
                 "internalParameters": {"key": artifact.key, "recipe": recipe, "toolchain": toolchain.identity()},
                 "resolvedDependencies": dependencies,
             },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
@@ -17,6 +17,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from meltrepro.build import toolchain
+from meltrepro.build.base import SUITE, Package
 from meltrepro.build.model import Artifact
 from meltrepro.spec.lock import Lock, LockedSource
 from meltrepro.spec.sources import PypiSource, Source
@@ -27,11 +28,12 @@ _NAMESPACE = uuid.UUID("6c3a4a0e-4f5e-5a53-9d0c-0d6f1d4b7a11")
 def sbom(
     artifact: Artifact,
     inputs: Mapping[str, tuple[Source, LockedSource]],
-    quantizer: Artifact | None,
+    tools: Sequence[Artifact],
     labels: Mapping[str, str],
     lock: Lock,
+    packages: Sequence[Package] = (),
 ) -> str:
-    """The bill of one artifact as CycloneDX 1.6 JSON; `inputs` by name, `quantizer` for a quantized model."""
+    """The bill of one artifact as CycloneDX 1.6 JSON: `inputs` by name, what made a model, packages inside a bundle."""
     kind = ComponentType.APPLICATION if artifact.kind == "bundle" else ComponentType.MACHINE_LEARNING_MODEL
     subject = Component(
         name=artifact.id,
@@ -44,7 +46,7 @@ def sbom(
     bom = Bom(
         serial_number=uuid.uuid5(_NAMESPACE, artifact.digest),
         metadata=BomMetaData(component=subject),
-        components=[*_inputs(inputs), *_makers(quantizer, inputs), *_base(lock)],
+        components=[*_inputs(inputs), *_inside(packages), *_makers(tools, inputs), *_base(lock)],
     )
     bom.register_dependency(subject, [component for component in bom.components if component.scope is None])
     document = json.loads(JsonV1Dot6(bom).output_as_string())
@@ -67,17 +69,23 @@ def _inputs(inputs: Mapping[str, tuple[Source, LockedSource]]) -> Iterable[Compo
         )
 
 
-def _makers(quantizer: Artifact | None, inputs: Collection[str]) -> Iterable[Component]:
+def _inside(packages: Sequence[Package]) -> Iterable[Component]:
+    for package in packages:
+        yield _debian("package", package, None)
+
+
+def _makers(tools: Sequence[Artifact], inputs: Collection[str]) -> Iterable[Component]:
     """Tools: they shaped the bytes (zig's C libraries are even inside them), but are not shipped as such."""
-    if quantizer is not None:
+    for tool in tools:
         yield Component(
-            name=quantizer.id,
-            version=quantizer.digest[:16],
+            name=tool.id,
+            version=tool.digest[:16],
             type=ComponentType.APPLICATION,
-            bom_ref=quantizer.digest,
-            hashes=_sha256(quantizer.digest),
+            bom_ref=tool.digest,
+            hashes=_sha256(tool.digest),
             scope=ComponentScope.EXCLUDED,
         )
+    if tools:
         return
     for name, source in sorted(toolchain.makers(inputs).items()):
         yield Component(
@@ -95,17 +103,21 @@ def _base(lock: Lock) -> Iterable[Component]:
     if lock.base is None:
         return
     for name, package in sorted(lock.base.packages.items()):
-        yield Component(
-            name=name,
-            version=package.version,
-            type=ComponentType.LIBRARY,
-            bom_ref=f"base:{name}",
-            purl=PackageURL(
-                "deb", "debian", name, package.version, {"arch": package.architecture, "distro": lock.base.suite}
-            ),
-            hashes=_sha256(package.digest),
-            scope=ComponentScope.EXCLUDED,
-        )
+        each = Package(name, package.version, package.architecture, package.digest)
+        yield _debian("base", each, ComponentScope.EXCLUDED, lock.base.suite)
+
+
+def _debian(role: str, package: Package, scope: ComponentScope | None, suite: str = SUITE) -> Component:
+    qualifiers = {"arch": package.architecture, "distro": suite}
+    return Component(
+        name=package.name,
+        version=package.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{role}:{package.name}",
+        purl=PackageURL("deb", "debian", package.name, package.version, qualifiers),
+        hashes=_sha256(package.digest),
+        scope=scope,
+    )
 
 
 def _sha256(digest: str) -> list[HashType]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from meltrepro.build import base, toolchain
+from meltrepro.build import base, interpreter, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, FrameworkModule
 from meltrepro.build.pipeline import Builder
-from meltrepro.errors import LockError, LockMismatch
+from meltrepro.errors import LockError, LockMismatch, OfflineError
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
 from meltrepro.spec.sources import FileSource, Source
@@ -59,6 +59,7 @@ class Workshop:
             self.engine,
             self.lock,
             lambda: self.lock,
+            self,
             base_dir,
             self.sink,
             rebuild,
@@ -114,16 +115,38 @@ class Workshop:
         known = self.fetcher.known(source)
         return known.digest if known is not None else source.digest
 
+    def pin_model(self, source: Source, base_dir: Path) -> None:
+        """Pin a model's source, of a checkpoint each file too; raises what `pin` raises."""
+        pinned = self.pin(source, base_dir)
+        for part in self.fetcher.parts(source.model_copy(update={"digest": pinned.digest})).values():
+            self.pin(part, base_dir)
+
     def source_key(self, source: Source, base_dir: Path) -> str:
         """The name of a source in the lock."""
         return self.fetcher.pin(source, base_dir).source
+
+    def pins(self) -> tuple[base.Package, ...]:
+        """The packages of the interpreter that converters run on, pinned where that may be."""
+        known = self.lock.interpreter
+        if known is not None:
+            return interpreter.unlocked(known)
+        if self.locked:
+            raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
+        packages = interpreter.known(self.store, self.sink)
+        self.lock = self.lock.model_copy(update={"interpreter": interpreter.locked(packages)})
+        return packages
+
+    def bring(self) -> None:
+        """See to it that these packages are in the store."""
+        interpreter.bring(self.pins(), self.store, self.sink)
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source, so that the next pin asks its server anew."""
         self.fetcher.forget(key)
 
     def forget_base(self) -> None:
-        """Drop the base's packages, so that the next build takes today's."""
+        """Drop the base's packages, so that the next build takes today's; raises `OfflineError` where it could not."""
+        self._require_network()
         self.store.drop_ref("base", base.SUITE)
         self._layers = None
 
@@ -177,7 +200,7 @@ class Workshop:
         from meltrepro.build.daemon import connect
         from meltrepro.build.docker_engine import base_layer
 
-        layer = base_layer(connect(self.settings), image, self.store, self.sink)
+        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=self.settings.offline)
         if locked is not None and layer.digest != locked.layer:
             raise LockMismatch(
                 f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
@@ -199,7 +222,7 @@ class Workshop:
         )
         if all(self.store.has(package.digest) for package in packages):
             return packages
-        today = base.resolve(self.store, self.sink)
+        today = self._todays_packages()
         if self.locked or all(self.store.has(package.digest) for package in packages):
             return packages
         moved = sorted({p.name for p in today} - {p.name for p in packages if self.store.has(p.digest)})
@@ -209,14 +232,32 @@ class Workshop:
 
     def _known_packages(self) -> tuple[base.Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
-        known = self.store.get_ref("base", base.SUITE)
-        if known is not None:
-            packages = tuple(base.Package(*fields) for fields in known["packages"])
-            if all(self.store.has(package.digest) for package in packages):
-                return packages
-        packages = base.resolve(self.store, self.sink)
+        remembered = self._remembered_packages()
+        if remembered is not None:
+            return remembered
+        packages = self._todays_packages()
         self.store.put_ref("base", base.SUITE, _as_ref(packages))
         return packages
+
+    def _todays_packages(self) -> tuple[base.Package, ...]:
+        """Those of the archive; offline, those that this machine took from it last."""
+        remembered = self._remembered_packages() if self.settings.offline else None
+        if remembered is not None:
+            return remembered
+        self._require_network()
+        return base.resolve(self.store, self.sink)
+
+    def _remembered_packages(self) -> tuple[base.Package, ...] | None:
+        known = self.store.get_ref("base", base.SUITE)
+        packages = tuple(base.Package(*fields) for fields in known["packages"]) if known is not None else ()
+        return packages if packages and all(self.store.has(package.digest) for package in packages) else None
+
+    def _require_network(self) -> None:
+        if self.settings.offline:
+            raise OfflineError(
+                "offline, and the store does not hold the packages of the base image that are wanted",
+                hint="fetch them once without MELTREPRO_OFFLINE, or import a bundle that holds them",
+            )
 
     def _pin_toolchain(self, layers: list[Layer]) -> None:
         image = Image("meltrepro/toolchain", layers).id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from meltrepro.campaign.continuous import lay_out
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
 from meltrepro.plan.identity import digest_of
@@ -22,7 +23,8 @@ def make_requests(
 ) -> dict[str, Request]:
     """The request of every cell, by cell id; `conversations` are by workload name, cut to what the workload uses.
 
-    Raises `ManifestError` where a prompt would break out of its turn in a model's chat template.
+    Raises `ManifestError` where a prompt would break out of its turn in a model's chat template, and where a continuous
+    workload has one that its context might not hold.
     """
     rendered: dict[tuple[str, str], list[list[str]]] = {}
     problems: list[Problem] = []
@@ -31,9 +33,10 @@ def make_requests(
         if key in rendered:
             continue
         rendered[key] = []
+        template = TEMPLATES[cell.model.chat_template]
         for number, prompts in enumerate(conversations[cell.workload_name]):
             try:
-                rendered[key].append(render_turns(TEMPLATES[key[0]], cell.workload.system, prompts))
+                rendered[key].append(render_turns(template, cell.workload.system, prompts))
             except TemplateError as error:
                 at: tuple[str | int, ...] = ("workloads", cell.workload_name)
                 if error.turn is None:
@@ -42,6 +45,9 @@ def make_requests(
                 # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
                 at = (*at, "conversations", number, error.turn)
                 problems.append(problem_at(loaded, at, f"conversation {number + 1}, {error}"))
+        if cell.workload.continuous and not problems:
+            pieces = lay_out(loaded, cell.workload_name, conversations[cell.workload_name])
+            rendered[key] = [render_turns(template, cell.workload.system, prompts) for prompts in pieces]
     if problems:
         raise ManifestError(problems, hint="a prompt with such a marker would speak for the model; take it out")
     return {
@@ -82,7 +88,7 @@ def _request(
             seed=protocol.seed,
         ),
         conversations=conversations,
-        turn_pause_ms=round(1000 * protocol.turn_pause_s),
-        conversation_pause_ms=round(1000 * protocol.conversation_pause_s),
+        turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
+        conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
     )

@@ -135,8 +135,8 @@ def files_of(setup: Setup) -> dict[str, bytes]:
     for name, conversations in setup.conversations.items():
         workload = manifest["workloads"][name]
         workload["conversations"] = [list(turns) for turns in conversations]
-        workload.pop("first", None)
-        workload.pop("turns", None)
+        for cut in ("first", "turns", "prompts"):
+            workload.pop(cut, None)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
     return {
         MANIFEST: text.encode(),

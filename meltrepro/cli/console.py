@@ -174,7 +174,7 @@ class _Live:
         match step.phase:
             case "begin":
                 self._begun[key] = step.monotonic_ns
-                self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")
+                self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info=info(step))
             case "progress":
                 if key not in self._tasks:
                     self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")

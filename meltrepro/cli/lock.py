@@ -7,18 +7,23 @@ from typing import Annotated
 
 import typer
 
+from meltrepro.build import interpreter
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.session import Session, open_session
 from meltrepro.errors import LockError, UsageError
 from meltrepro.spec.lock import Lock, dump_lock
 from meltrepro.spec.suggest import near_miss
+from meltrepro.store import checkpoint
 
 
 def command(
     spec: SpecArgument,
     set_: SetOption = [],
     upgrade: Annotated[
-        list[str], typer.Option("--upgrade", help="Move this pin: base, toolchain, a model, a framework or a source.")
+        list[str],
+        typer.Option(
+            "--upgrade", help="Move this pin: base, toolchain, interpreter, a model, a framework or a source."
+        ),
     ] = [],
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where the lock is not current.")] = False,
 ) -> None:
@@ -61,17 +66,20 @@ def _without(session: Session, lock: Lock, name: str) -> Lock:
         return lock.model_copy(update={"base": None, "toolchain": None})
     if name == "toolchain":
         return lock.model_copy(update={"toolchain": None})
+    if name == "interpreter":
+        interpreter.forget(session.workshop.store)
+        return lock.model_copy(update={"interpreter": None})
     manifest = session.loaded.manifest
     wanted = {source for source in lock.sources if name in (source, source.split(":")[1].split("==")[0])}
     if name in manifest.models:
-        wanted |= {session.workshop.source_key(manifest.models[name].source, session.loaded.path.parent)}
+        wanted |= {key for key in lock.sources if checkpoint.is_of(key, manifest.models[name].source)}
     for bundle in session.plan.bundles:
         if bundle.framework_name == name:
             wanted |= {
                 session.workshop.source_key(source, session.loaded.path.parent) for source in bundle.sources.values()
             }
     if not wanted:
-        known = ["base", "toolchain", *manifest.models, *manifest.frameworks, *lock.sources]
+        known = ["base", "toolchain", "interpreter", *manifest.models, *manifest.frameworks, *lock.sources]
         raise LockError(
             f"nothing in the lock is called {name!r}", hint=near_miss(name, known) or f"known: {', '.join(known[:8])}"
         )

@@ -119,7 +119,8 @@ def prepare(
 
     loaded, plan = session.loaded, session.plan
     conversations = {
-        name: load_conversations(workload, loaded.path.parent) for name, workload in loaded.manifest.workloads.items()
+        name: load_conversations(workload, loaded.path.parent, session.workshop.fetcher.get)
+        for name, workload in loaded.manifest.workloads.items()
     }
     _require_meters(loaded)
     requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))

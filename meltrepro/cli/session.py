@@ -23,6 +23,7 @@ from meltrepro.settings import Settings
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
 from meltrepro.spec.pins import manifest_digest, prompt_digests
+from meltrepro.spec.prompts import MELT, MELT_SOURCE
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import Target
@@ -71,7 +72,9 @@ class Session:
             for source in bundle.sources.values():
                 self.workshop.pin(source, base_dir)
         for model in self.plan.models:
-            self.workshop.pin(model.source, base_dir)
+            self.workshop.pin_model(model.source, base_dir)
+        if any(workload.conversations == MELT for workload in self.loaded.manifest.workloads.values()):
+            self.workshop.pin(MELT_SOURCE, base_dir)
 
     def build(self, *, rebuild: bool = False, anew: bool = False) -> Built:
         """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed.
@@ -96,6 +99,7 @@ class Session:
                 "prompts": prompt_digests(self.loaded),
                 "base": self.workshop.lock.base,
                 "toolchain": self.workshop.lock.toolchain,
+                "interpreter": self.workshop.lock.interpreter,
             }
         )
 

@@ -10,7 +10,7 @@ from meltrepro.plan.model import AS_IS, Plan
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock
 from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import FileSource, Source, SyntheticSource
+from meltrepro.spec.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.spec.zoo import SHAPES
 from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
@@ -58,5 +58,5 @@ def _source_bytes(source: Source, base_dir: Path, fetcher: Fetcher) -> int | Non
     if isinstance(source, FileSource):
         path = base_dir / source.file
         return path.stat().st_size if path.is_file() else None
-    pin = fetcher.known(source)
+    pin = None if is_checkpoint(source) else fetcher.known(source)  # what is converted has another size
     return pin.size if pin is not None else None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.session import open_session
+
+if TYPE_CHECKING:
+    from meltrepro.replay.verify import Finding
 
 
 def command(
@@ -30,7 +34,7 @@ def command(
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
     from meltrepro.build.conditions import VARIED
-    from meltrepro.replay.verify import Finding, Status, check_digests, check_recipes, compare_rebuild, error_of
+    from meltrepro.replay.verify import Status, check_digests, check_recipes, compare_rebuild, error_of
 
     with open_session(spec, set_, only, engine="process" if vary else engine, locked=True, quiet=json) as session:
         if vary:
@@ -55,7 +59,7 @@ def command(
         raise error
 
 
-def _print(title: str, findings: list) -> None:  # type: ignore[type-arg]
+def _print(title: str, findings: Sequence[Finding]) -> None:
     for finding in findings:
         typer.echo(f"{title:8} {finding.status:9} {finding.artifact}  {(finding.found or finding.locked or '')[:16]}")
         for line in finding.explanation.splitlines():

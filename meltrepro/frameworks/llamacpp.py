@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks import gguf_files
+from meltrepro.frameworks import gguf_files, llamacpp_convert
 from meltrepro.frameworks.mixtures import model_bytes
 from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
-from meltrepro.spec.sources import PypiSource
+from meltrepro.spec.sources import PypiSource, is_checkpoint
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
 
@@ -67,6 +67,7 @@ RELEASES: Mapping[str, Release] = {
                 digest="f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
             )
         },
+        converter=llamacpp_convert.SOURCES,
     ),
     "2026-10-01": Release(
         name="2026-10-01",
@@ -80,6 +81,7 @@ RELEASES: Mapping[str, Release] = {
                 digest="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
             )
         },
+        converter=llamacpp_convert.SOURCES,
     ),
 }
 
@@ -118,10 +120,19 @@ class LlamaCpp:
             quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
             model_bytes=model_bytes,
+            converter_isa=llamacpp_convert.ISA,
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """Runner, sampler, agent, llama-bench and perplexity for a device, or the quantizer alone."""
+        """Runner, sampler, agent, llama-bench and perplexity for a device, the quantizer alone, or the converter."""
+        labels = {
+            "org.opencontainers.image.version": node.release.name,
+            "org.opencontainers.image.revision": node.release.commit,
+            "org.opencontainers.image.source": "https://github.com/ggml-org/llama.cpp",
+            "org.opencontainers.image.licenses": "MIT",
+        }
+        if node.purpose == "convert":
+            return llamacpp_convert.recipe(node, labels)
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
@@ -139,24 +150,23 @@ class LlamaCpp:
             inputs=node.sources,
             triple=node.isa.triple,
             phases=("configure", "compile", "install"),
-            labels={
-                "org.opencontainers.image.version": node.release.name,
-                "org.opencontainers.image.revision": node.release.commit,
-                "org.opencontainers.image.source": "https://github.com/ggml-org/llama.cpp",
-                "org.opencontainers.image.licenses": "MIT",
-            },
+            labels=labels,
         )
 
     def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
-        """How a model is made for a release: untied first where the release needs it, then quantized.
+        """How a model is made for a release: converted where it must be, untied where the release needs it, quantized.
 
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         conversion = UNTIE if release.name in _NEED_UNTYING else ""
+        converter: tuple[str, ...] = ()
+        if is_checkpoint(node.source):
+            converter = llamacpp_convert.command("f32" if node.quantization == "f32" else "f16")
         if node.quantization == AS_IS:
-            return ModelRecipe(conversion)
+            return ModelRecipe(conversion, converter=converter)
         kind = _TYPES[node.quantization][0]
-        return ModelRecipe(conversion, ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind))
+        quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
+        return ModelRecipe(conversion, quantizer, converter)
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""
@@ -166,3 +176,7 @@ class LlamaCpp:
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no GGUF file."""
         gguf_files.check(path)
+
+    def check_checkpoint(self, files: Mapping[str, Path]) -> None:
+        """Raise `ModelError` where a checkpoint is damaged or of an architecture that is not converted."""
+        llamacpp_convert.check(files)

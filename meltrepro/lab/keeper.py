@@ -123,11 +123,15 @@ def keep(settings: Settings) -> None:
     with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
         system.require_emulation()
         missing: dict[str, str] = {}
-        places = _start_phones(settings, stack, missing)
-        try:
-            places |= _start_boards(settings, stack, missing)
-        except EngineError as error:  # phones are of use without
-            missing |= dict.fromkeys(BOARDS, error.one_line)
+        places: dict[str, Any] = {}
+        for names, start in ((PHONES, _start_phones), (BOARDS, _start_boards)):
+            try:
+                places |= start(settings, stack, missing)
+            except EngineError as error:  # the others are of use without
+                missing |= dict.fromkeys(names, error.one_line)
+        if not places:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+            raise EngineError(f"no virtual device can run here: {reasons}")
         for name, place in places.items():
             write_bytes(folder / f"{name}.json", json.dumps(place).encode())
         known = {"pid": os.getpid(), "devices": list(places), "missing": missing}
@@ -142,7 +146,7 @@ def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict
     from meltrepro.lab.server import AdbServer
 
     data = settings.cache / "lab"
-    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent)
+    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent, offline=settings.offline)
     if not system.is_pinned(system.PHONE, root):
         missing["packages"] = "the pinned ones; the phone is made of today's"
     server = AdbServer(data / "adb")
@@ -165,7 +169,7 @@ def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict
     from meltrepro.lab.jetson import USER, VirtualJetson
 
     data = settings.cache / "lab"
-    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent)
+    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent, offline=settings.offline)
     if not system.is_pinned(system.BOARD, root):
         missing["packages of boards"] = "the pinned ones; the board is made of today's"
     places = {}

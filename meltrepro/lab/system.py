@@ -82,14 +82,19 @@ def native(system: System) -> System:
     return replace(system, arch="amd64" if platform.machine() == "x86_64" else "arm64")
 
 
-def device_root(system: System, store: Store, folder: Path, sink: Sink) -> Path:
+def device_root(system: System, store: Store, folder: Path, sink: Sink, *, offline: bool = False) -> Path:
     """The file system of every virtual device of a kind, made where it is not there yet; devices never write to it.
 
     It is made of the pinned packages; of today's where the archive has moved on and the store has not kept them. Raises
-    `EngineError` where packages cannot be had or programs are missing.
+    `EngineError` where packages cannot be had, which is so when `offline`, or programs are missing.
     """
     packages = system.pinned()
     if not all(store.has(package.digest) for package in packages):
+        if offline:
+            raise EngineError(
+                f"offline, and the store does not hold the packages of a virtual {system.name}",
+                hint="start the lab once without MELTREPRO_OFFLINE",
+            )
         today = base.resolve(store, sink, system.flavour)
         if not all(store.has(package.digest) for package in packages):
             packages = today

@@ -68,6 +68,8 @@ class Release:
     date: str
     sources: Mapping[str, Source]
     """Inputs of the recipe by name, each with its digest."""
+    converter: Mapping[str, Source] = field(default_factory=dict)
+    """What its converter of checkpoints needs besides, by name; empty where it converts none."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class FrameworkInfo:
     """Name -> bits per weight, to estimate sizes before anything is built."""
     quantizer_isa: Isa
     """Level of the quantizer, fixed so that a model's bytes do not depend on who runs it."""
+    converter_isa: Isa | None = None
+    """That of the converter of checkpoints; absent where the framework has none."""
     model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
     """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
 
@@ -130,7 +134,7 @@ class BundleNode:
     kind: str
     release: Release
     isa: Isa
-    purpose: Literal["run", "quantize"] = "run"
+    purpose: Literal["run", "quantize", "convert"] = "run"
     ndk: Ndk | None = None
     """What compiles it instead of the pinned zig."""
 
@@ -141,7 +145,8 @@ class BundleNode:
     @property
     def sources(self) -> Mapping[str, Source]:
         """Inputs of the recipe by name."""
-        return {**self.release.sources, **({"ndk": self.ndk.source} if self.ndk else {})}
+        converter = self.release.converter if self.purpose == "convert" else {}
+        return {**self.release.sources, **converter, **({"ndk": self.ndk.source} if self.ndk else {})}
 
 
 @dataclass(frozen=True)

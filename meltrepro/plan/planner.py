@@ -27,7 +27,8 @@ from meltrepro.plan.model import (
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.manifest import Manifest, Model
+from meltrepro.spec.sources import is_checkpoint
 from meltrepro.spec.targets import AndroidTarget
 
 
@@ -56,7 +57,7 @@ def make_plan(
         if not selection.wants(cell_id):
             continue
         resolved = frameworks[framework]
-        level = judge.level(resolved, quantization, target)
+        level = judge.level(resolved, quantization, target, manifest.models[model])
         if isinstance(level, str):
             skipped.append(Skip(cell_id, level))
             continue
@@ -138,8 +139,10 @@ class _Judge:
         self._sizes = sizes
         self._levels: dict[tuple[str, str], Isa | str] = {}
 
-    def level(self, framework: KnownFramework, quantization: str, target: str) -> Isa | str:
+    def level(self, framework: KnownFramework, quantization: str, target: str, model: Model) -> Isa | str:
         """The CPU level of a cell, or the reason why there is none."""
+        if is_checkpoint(model.source) and not (framework.release.converter and framework.info.converter_isa):
+            return f"framework {framework.name} at {framework.release.name} has no converter for checkpoints"
         if quantization != AS_IS and quantization not in framework.info.quantizations:
             return f"framework {framework.name} does not offer quantization {quantization}"
         key = (framework.name, target)
@@ -238,10 +241,13 @@ def _model_nodes(cells: Sequence[Cell]) -> tuple[ModelNode, ...]:
 def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[BundleNode, ...]:
     levels: dict[str, dict[str, Isa]] = {}
     quantized: set[str] = set()
+    converted: set[str] = set()
     for cell in cells:
         levels.setdefault(cell.framework_name, {})[cell.isa.name] = cell.isa
         if cell.quantization != AS_IS:
             quantized.add(cell.framework_name)
+        if is_checkpoint(cell.model.source):
+            converted.add(cell.framework_name)
     nodes: list[BundleNode] = []
     for name, used in levels.items():
         framework = frameworks[name]
@@ -259,6 +265,9 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
         if name in quantized:
             level = framework.info.quantizer_isa
             nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "quantize"))
+        if name in converted and framework.info.converter_isa is not None:
+            level = framework.info.converter_isa
+            nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "convert"))
     return tuple(nodes)
 
 

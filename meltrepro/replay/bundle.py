@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,7 @@ from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
 from meltrepro.steps import Sink, Step, step
+from meltrepro.store import checkpoint
 from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -56,7 +58,8 @@ class Imported:
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
     """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
-    read_campaign(campaign).verify()
+    recorded = read_campaign(campaign)
+    recorded.verify()
     manifest, lock = _read(campaign)
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
@@ -88,7 +91,8 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "withheld": sorted(withheld),
         "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
     }
-    files[_CRATE] = _crate(manifest, list(files))
+    measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
+    files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
     with step(sink, "bundle.write", str(out)):
         return archive.write(out, about, files)
 
@@ -144,6 +148,8 @@ def _needed(lock: Lock) -> set[str]:
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
+    if lock.interpreter is not None:
+        needed |= {package.digest for package in lock.interpreter.packages.values()}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
@@ -160,9 +166,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
         withheld |= {
             a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node
         }
-        source = lock.sources.get(key_of(model.source))
-        if source is not None:
-            withheld.add(source.digest)
+        withheld |= {source.digest for key, source in lock.sources.items() if checkpoint.is_of(key, model.source)}
     return withheld
 
 
@@ -171,6 +175,9 @@ def _name_of(lock: Lock, digest: str) -> str:
         for name, entry in entries.items():
             if entry.digest == digest:
                 return f"the {kind} {name}"
+    for name, package in lock.interpreter.packages.items() if lock.interpreter is not None else ():
+        if package.digest == digest:
+            return f"the converter's package {name}"
     if lock.base is not None:
         if lock.base.layer == digest:
             return "the base's layer"
@@ -180,8 +187,11 @@ def _name_of(lock: Lock, digest: str) -> str:
     return "a part of the toolchain"
 
 
-def _crate(manifest: Manifest, names: list[str]) -> bytes:
-    """RO-Crate 1.1 metadata: what this archive is, and its files."""
+def _crate(manifest: Manifest, published: str, names: list[str]) -> bytes:
+    """RO-Crate 1.1 metadata: what this archive is, and its files; `published` is an ISO date, which it must have.
+
+    It is the day of the measurement: the same campaign is the same bundle whenever it is packed.
+    """
     graph: list[Mapping[str, object]] = [
         {
             "@id": _CRATE,
@@ -194,6 +204,7 @@ def _crate(manifest: Manifest, names: list[str]) -> bytes:
             "@type": "Dataset",
             "name": manifest.name,
             "description": manifest.description or f"meltrepro campaign {manifest.name}",
+            "datePublished": published,
             "hasPart": [{"@id": name} for name in sorted(names)],
         },
         *({"@id": name, "@type": "File", "name": name} for name in sorted(names)),

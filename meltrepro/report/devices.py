@@ -16,6 +16,9 @@ _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
 """Percent of charge from which on a level, which is a whole number, tells a capacity to within 5 %."""
 
+_LEAST_MAH, _MOST_MAH = 500.0, 50_000.0
+"""Capacities of batteries that there are; some drivers count charge in another unit than they say."""
+
 
 def device_of(campaign: CampaignRecord, cell: CellRecord) -> Device:
     """The device that a cell ran on; raises `RecordError` where a record of it is damaged."""
@@ -82,7 +85,8 @@ def _capacity(recording: Recording) -> float | None:
         return None
     if charge.channel.unit != "C" or not _LEAST_LEVEL <= level.values[0] <= 100 or charge.values[0] <= 0:
         return None
-    return charge.values[0] * _MAH_PER_C / (level.values[0] / 100)
+    found = charge.values[0] * _MAH_PER_C / (level.values[0] / 100)
+    return found if _LEAST_MAH <= found <= _MOST_MAH else None
 
 
 def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:

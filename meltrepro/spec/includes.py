@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from meltrepro.errors import Problem
 from meltrepro.spec.positions import read_file
+from meltrepro.spec.prompts import MELT
 from meltrepro.spec.sources import source_kind
 from meltrepro.spec.tree import FieldPath, Node, Position, merge, shorten
 
@@ -109,12 +110,19 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
     found: list[tuple[FieldPath, Node]] = []
     for name, workload in _entries(manifest, "workloads"):
         conversations = workload.child("conversations")
-        if conversations is not None and not isinstance(conversations.value, dict | list):
+        if (
+            conversations is not None
+            and conversations.value != MELT
+            and not isinstance(conversations.value, dict | list)
+        ):
             found.append((("workloads", name, "conversations"), conversations))
     for path, source in _sources(manifest):
         file = source.child("file")
         if file is not None and source_kind(source.value) == "file" and not isinstance(file.value, dict | list):
             found.append(((*path, "file"), file))
+        folder = source.child("folder")
+        if folder is not None and not isinstance(folder.value, dict | list):
+            found.append(((*path, "folder"), folder))
     for name, framework in _entries(manifest, "frameworks"):
         ndk = framework.find(("build", "toolchain", "ndk"))
         if ndk is not None and isinstance(ndk.value, str) and "://" not in ndk.value:

@@ -12,7 +12,7 @@ from meltrepro.errors import ManifestError, Problem
 from meltrepro.spec import overrides as overrides_module
 from meltrepro.spec.includes import read_manifest
 from meltrepro.spec.manifest import Manifest, Workload
-from meltrepro.spec.prompts import Conversations, read_conversations, shortage
+from meltrepro.spec.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.spec.suggest import suggest
 from meltrepro.spec.tree import FieldPath, Node, Position
 from meltrepro.spec.validation import validate
@@ -105,7 +105,7 @@ def _conversations(
 ) -> Conversations | None:
     node = workload.child("conversations")
     written = None if node is None else node.text or node.value
-    if node is None or not isinstance(written, str | list):
+    if node is None or written == MELT or not isinstance(written, str | list):
         return None
     if isinstance(written, list):
         whole = all(isinstance(item.value, list) and item.value for item in written)

@@ -49,6 +49,13 @@ class LockedBase(Strict):
     packages: dict[str, LockedPackage] = Field(default_factory=dict)
 
 
+class LockedInterpreter(Strict):
+    """What converters of checkpoints run on: Python and its C library."""
+
+    suite: str
+    packages: dict[str, LockedPackage]
+
+
 class LockedToolchain(Strict):
     """The compilers."""
 
@@ -73,6 +80,7 @@ class Lock(Strict):
     prompts: dict[str, Sha256] = Field(default_factory=dict)
     base: LockedBase | None = None
     toolchain: LockedToolchain | None = None
+    interpreter: LockedInterpreter | None = None
     recipes: dict[str, Sha256] = Field(default_factory=dict)
     artifacts: dict[str, LockedArtifact] = Field(default_factory=dict)
 
@@ -144,7 +152,7 @@ def dump_lock(lock: Lock) -> str:
 
     section("sources", document["sources"])
     section("prompts", document["prompts"])
-    for name, inner in (("base", "packages"), ("toolchain", "wheels")):
+    for name, inner in (("base", "packages"), ("toolchain", "wheels"), ("interpreter", "packages")):
         if name in document:
             lines.append(f"{name}:")
             lines.extend(f"  {key}: {flow(value)}" for key, value in document[name].items() if key != inner)

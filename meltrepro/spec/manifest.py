@@ -158,10 +158,17 @@ class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
     conversations: str | Annotated[list[Conversation], Field(min_length=1)] = Field(
-        description="A YAML file of conversations, relative to the manifest, or the conversations (lists of prompts)."
+        description="A YAML file of conversations, relative to the manifest; `melt` for MELT's own set, which is fetched; or the conversations (lists of prompts)."
     )
     first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
     turns: int | None = Field(None, ge=1, description="Use only the first N prompts of each conversation.")
+    prompts: int | None = Field(
+        None, ge=1, description="Use only the first N prompts, counted from conversation to conversation."
+    )
+    continuous: bool = Field(
+        False,
+        description="Ask all prompts one after the other without pauses; an empty context begins where a turn may not fit.",
+    )
     system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
     context: int = Field(2048, ge=16, description="Context window in tokens.")
     max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")

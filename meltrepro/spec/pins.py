@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.prompts import MELT
 
 
 def manifest_digest(manifest: Manifest) -> str:
@@ -30,6 +31,9 @@ def manifest_digest(manifest: Manifest) -> str:
 
 
 def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
-    """sha256 of every prompt file, by its path as the manifest writes it."""
+    """sha256 of every prompt file, by its path as the manifest writes it; MELT's prompts are a source like any other."""
     files = {w.conversations for w in loaded.manifest.workloads.values() if isinstance(w.conversations, str)}
-    return {name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest() for name in sorted(files)}
+    return {
+        name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest()
+        for name in sorted(files - {MELT})
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import Discriminator, Field, Tag
 
@@ -24,12 +24,17 @@ class PypiSource(Strict):
 
 
 class HuggingFaceSource(Strict):
-    """One file of a Hugging Face repository at a commit."""
+    """One file of a Hugging Face repository at a commit, or the checkpoint in it."""
 
     huggingface: str = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
     revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
-    file: str = Field(description="Path of the file in the repository.")
-    digest: Sha256 | None = Field(None, description="sha256 of the file.")
+    file: str | None = Field(
+        None,
+        min_length=1,
+        description="Path of the file in the repository; where absent, the checkpoint in its top folder: weights in "
+        "safetensors format, configuration and tokenizer.",
+    )
+    digest: Sha256 | None = Field(None, description="sha256 of the file, or of the checkpoint's listing of files.")
 
 
 class GitSource(Strict):
@@ -54,6 +59,13 @@ class FileSource(Strict):
     digest: Sha256 | None = Field(None, description="sha256 of the file.")
 
 
+class FolderSource(Strict):
+    """A checkpoint in a folder on this machine: weights in safetensors format, configuration and tokenizer."""
+
+    folder: str = Field(min_length=1, description="Path of the folder; a relative one counts from the manifest's.")
+    digest: Sha256 | None = Field(None, description="sha256 of the checkpoint's listing of files.")
+
+
 class TreeSource(FileSource):
     """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
 
@@ -68,7 +80,7 @@ class SyntheticSource(Strict):
     )
 
 
-SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "synthetic")
+SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "folder", "synthetic")
 
 
 def source_kind(value: Any) -> str | None:
@@ -83,6 +95,7 @@ Source = Annotated[
     | Annotated[GitSource, Tag("git")]
     | Annotated[UrlSource, Tag("url")]
     | Annotated[FileSource, Tag("file")]
+    | Annotated[FolderSource, Tag("folder")]
     | Annotated[SyntheticSource, Tag("synthetic")],
     Discriminator(
         source_kind,
@@ -90,3 +103,8 @@ Source = Annotated[
         custom_error_message=f"expected a source: one of the keys {', '.join(SOURCE_KINDS)}",
     ),
 ]
+
+
+def is_checkpoint(source: Source) -> TypeGuard[HuggingFaceSource | FolderSource]:
+    """Whether a source is a folder of weights that must be converted before a framework can load them."""
+    return isinstance(source, FolderSource) or (isinstance(source, HuggingFaceSource) and source.file is None)

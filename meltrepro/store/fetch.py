@@ -10,14 +10,17 @@ from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, Offl
 from meltrepro.settings import Settings
 from meltrepro.spec.sources import (
     FileSource,
+    FolderSource,
     GitSource,
     HuggingFaceSource,
     PypiSource,
     Source,
     SyntheticSource,
     UrlSource,
+    is_checkpoint,
 )
 from meltrepro.steps import Sink
+from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
 from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
 from meltrepro.store.mirror import Mirrors, load_mirrors
@@ -43,6 +46,8 @@ class Fetcher:
         if known is not None:
             return known
         context = self._context(base_dir)
+        if is_checkpoint(source):
+            return self._pin_checkpoint(source, context)
         try:
             pin = self._mirrors.adopt(source, None, context) or _provider(source).resolve(source, context)
         except (OfflineError, DownloadError):
@@ -68,6 +73,8 @@ class Fetcher:
         base = base_dir or Path()
         pin = wanted if isinstance(wanted, Pin) else None
         source = source_of(wanted) if isinstance(wanted, Pin) else wanted
+        if is_checkpoint(source):
+            return self._get_checkpoint(source, base)
         if source.digest is not None and self._store.has(source.digest):
             return self._store.verify(source.digest)
         pin = pin or self.pin(source, base)
@@ -77,11 +84,21 @@ class Fetcher:
                 _provider(source).fetch(source, pin, context)
         return self._store.verify(pin.digest)
 
+    def parts(self, source: Source) -> dict[str, Source]:
+        """The files of a checkpoint that was pinned here, by name, each with its digest; nothing for other sources."""
+        pin = self.known(source) if source.digest is None else None
+        digest = pin.digest if pin is not None else source.digest
+        if not is_checkpoint(source) or digest is None or not self._store.has(digest):
+            return {}
+        return checkpoint.parts(source, self._store.verify(digest))
+
     def estimate(self, source: Source, base_dir: Path | None = None) -> int | None:
         """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
         if isinstance(source, SyntheticSource):
             return 0
         known = self.known(source)
+        if is_checkpoint(source):
+            return self._estimate_parts(source, base_dir or Path())
         digests = {source.digest, known.digest if known else None}
         if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
             return 0
@@ -96,7 +113,7 @@ class Fetcher:
 
     def known(self, source: Source) -> Pin | None:
         """What is remembered of a source, without asking anybody; nothing of local files, which change."""
-        if isinstance(source, FileSource):
+        if isinstance(source, FileSource | FolderSource):
             return None
         value = self._store.get_ref("pins", text_digest(key_of(source)))
         try:
@@ -115,6 +132,42 @@ class Fetcher:
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""
         self._store.drop_ref("pins", text_digest(key))
+
+    def _pin_checkpoint(self, source: HuggingFaceSource | FolderSource, context: Context) -> Pin:
+        """List a checkpoint's files and pin each; what was pinned before is not asked for again."""
+        if isinstance(source, HuggingFaceSource) and source.digest is not None and self._store.has(source.digest):
+            listed = checkpoint.read(self._store.verify(source.digest))
+            size = sum(each.size for each in listed.values())
+            return Pin(source=key_of(source), digest=source.digest, size=size)
+        names = checkpoint.names(source, context, self._mirrors.folder(source))
+        pin = checkpoint.pin(source, names, self, context)
+        if isinstance(source, HuggingFaceSource):
+            self.learn(pin)
+        return pin
+
+    def _estimate_parts(self, source: HuggingFaceSource | FolderSource, base: Path) -> int | None:
+        """The same for a checkpoint: all of its files together."""
+        if isinstance(source, FolderSource):
+            return 0
+        parts = self.parts(source)
+        try:
+            if not parts and not self._settings.offline:
+                names = checkpoint.names(source, self._context(base), self._mirrors.folder(source))
+                parts = {name: checkpoint.part(source, name) for name in names}
+        except MeltreproError:
+            return None
+        sizes = [self.estimate(part, base) for part in parts.values()]
+        return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
+
+    def _get_checkpoint(self, source: HuggingFaceSource | FolderSource, base: Path) -> Path:
+        """The listing of a checkpoint whose files are all in the store."""
+        pin = self.pin(source, base)
+        pinned = source.model_copy(update={"digest": pin.digest})
+        if not self._store.has(pin.digest):  # known by a lock or bundle, but never listed here
+            self._pin_checkpoint(pinned, self._context(base))
+        for part in checkpoint.parts(pinned, self._store.verify(pin.digest)).values():
+            self.get(part, base)
+        return self._store.verify(pin.digest)
 
     @cached_property
     def _mirrors(self) -> Mirrors:
@@ -154,3 +207,7 @@ def _provider(source: Source) -> Provider[Any]:
             from meltrepro.store.synthetic import Synthetic
 
             return Synthetic()
+        case FolderSource():
+            raise SourceError(
+                f"{key_of(source)}: a checkpoint is no single file", hint="name a file with the key 'file'"
+            )

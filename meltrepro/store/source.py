@@ -12,6 +12,7 @@ from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
 from meltrepro.spec.sources import (
     FileSource,
+    FolderSource,
     GitSource,
     HuggingFaceSource,
     PypiSource,
@@ -91,13 +92,16 @@ def key_of(source: Source) -> str:
             member = f":{source.member}" if source.member else ""
             return f"pypi:{project_name(source.pypi)}=={source.version}:{source.filename or source.kind}{member}"
         case HuggingFaceSource():
-            return f"huggingface:{source.huggingface}@{source.revision}:{source.file}"
+            file = f":{source.file}" if source.file else ""
+            return f"huggingface:{source.huggingface}@{source.revision}{file}"
         case GitSource():
             return f"git:{redact(source.git)}@{source.commit}"
         case UrlSource():
             return f"url:{redact(source.url)}"
         case FileSource():
             return f"file:{source.file}"
+        case FolderSource():
+            return f"folder:{source.folder}"
         case SyntheticSource():
             return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}"
 
@@ -129,7 +133,9 @@ def source_of(pin: Pin) -> Source:
             case "huggingface":
                 repository, _, tail = rest.partition("@")
                 revision, _, file = tail.partition(":")
-                return HuggingFaceSource(huggingface=repository, revision=revision, file=file, digest=pin.digest)
+                return HuggingFaceSource(
+                    huggingface=repository, revision=revision, file=file or None, digest=pin.digest
+                )
             case "git":
                 url, _, commit = rest.rpartition("@")
                 return GitSource(git=url, commit=commit, digest=pin.digest)
@@ -137,6 +143,8 @@ def source_of(pin: Pin) -> Source:
                 return UrlSource(url=pin.url or rest, digest=pin.digest)
             case "file":
                 return FileSource(file=rest, digest=pin.digest)
+            case "folder":
+                return FolderSource(folder=rest, digest=pin.digest)
             case "synthetic":
                 shape, seed, generator = rest.split(":")
                 if int(generator) != GENERATOR:

@@ -136,11 +136,13 @@ def _battery(root: Path) -> Iterator[Source]:
     for supply in sorted(root.glob("sys/class/power_supply/*")):
         if read(supply / "type") != "Battery":
             continue
+        # Phones have a counter in place of the charge; it is a gauge all the same, which rises while they are charged.
+        charge = "charge_now" if integer(supply / "charge_now") is not None else "charge_counter"
         for name, unit, file, scale in (
             ("battery.voltage", "V", "voltage_now", 1e-6),
             ("battery.current", "A", "current_now", 1e-6),
             ("battery.power", "W", "power_now", 1e-6),
-            ("battery.charge", "C", "charge_now", 3600e-6),
+            ("battery.charge", "C", charge, 3600e-6),
             ("battery.level", "%", "capacity", 1.0),
         ):
             if integer(supply / file) is not None:

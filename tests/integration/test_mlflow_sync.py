@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.cli import app
+from meltrepro.cli.app import main
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.spec.campaign import CAMPAIGN
@@ -312,11 +312,11 @@ def test_a_report_is_among_the_artifacts_of_its_campaign(
     folder = build_campaign(home, [Cell()], repetitions=2)
     tracked = log(folder)
     written = tmp_path / "report"
-    assert app.main(["report", "-o", str(written)]) == 0
+    assert main(["report", "-o", str(written)]) == 0
     logged = artifacts(home / "mlartifacts" / "synthetic" / tracked.parent_run_id / "artifacts" / "report", {})
     assert logged == artifacts(written, {})
     assert "index.html" in logged
-    assert app.main(["report", "--from-records", "-o", str(written)]) == 0
+    assert main(["report", "--from-records", "-o", str(written)]) == 0
 
 
 def test_a_folder_without_campaign_is_refused(
@@ -325,3 +325,31 @@ def test_a_folder_without_campaign_is_refused(
     with pytest.raises(RecordError, match="holds no campaign"):
         log(tmp_path)
     assert contents(home / "mlflow.db")["runs"] == []
+
+
+def test_a_comparison_is_logged_to_both_campaigns(
+    home: Path, log: Callable[[Path], TrackedCampaign], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And is the page that `--format html` writes; a campaign that was never logged keeps nobody from comparing."""
+    monkeypatch.setenv("MELTREPRO_HOME", str(home))
+    slow = Trial(conversations=[[Turn(gaps_ns=(60 * MS,) * 8)]])
+    first, second = (
+        build_campaign(home, [Cell(trial=each)], number=number, repetitions=5)
+        for number, each in enumerate((Trial(), slow))
+    )
+    unlogged = build_campaign(home, [Cell()], number=2, repetitions=5)
+    tracked = [log(first), log(second)]
+    page = tmp_path / "page.html"
+    assert main(["compare", str(first), str(second), str(unlogged), "--format", "html", "-o", str(page)]) == 0
+    client = MlflowClient(tracking_uri=uri(home))
+    names = [f"comparison/{first.name}--{other.name}.html" for other in (second, unlogged)]
+    for each, expected in zip(tracked, (names, names[:1]), strict=True):
+        assert [file.path for file in client.list_artifacts(each.parent_run_id, "comparison")] == sorted(expected)
+        logged = Path(client.download_artifacts(each.parent_run_id, names[0], str(tmp_path))).read_text(
+            encoding="utf-8"
+        )
+        assert logged in page.read_text(encoding="utf-8")
+        assert "DIFFERS" in logged and first.name in logged and second.name in logged
+    assert main(["compare", str(first), str(second), "--format", "json", "--no-track", "-o", str(page)]) == 0
+    (comparison,) = json.loads(page.read_text(encoding="utf-8"))
+    assert (comparison["first"], comparison["second"]) == (first.name, second.name)

@@ -259,6 +259,7 @@ def test_stop_by_length(runner: Runner) -> None:
 def test_ignore_eos_gives_exactly_max_tokens(runner: Runner) -> None:
     turn = runner(ignore_eos=True, max_tokens=60).turn
     assert (turn.stop, turn.n_gen) == ("length", 60)
+    assert len(turn.text) > 60, "the cap counts tokens; MELT's iPhones counted characters"
     assert END_OF_TURN not in turn.token_ids and 0 not in turn.token_ids
 
 

@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     images = [path.relative_to(ROOT).as_posix() for path in (ROOT / "images").rglob("*") if path.is_file()]
     assert sorted(name for name in names if "/images/" in name) == sorted(f"meltrepro/_data/{name}" for name in images)
     assert "meltrepro/_data/schema/manifest.schema.json" in names
+    assert "meltrepro/report/reference/accuracy.csv" in names
     assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,44 @@ def test_a_terminal_keeps_what_matters() -> None:
     assert "campaign id: 2 trials in /records/id" in text
     assert "failed: timeout: [red]x" in text
     assert "1 trials ok, 1 failed" in text
+
+
+LATER = time.monotonic_ns() + 10**9
+"""A redraw may be left out shortly after another one."""
+HEATED = [
+    Step("trial", "begin", "cell r000", done=0, total=2),
+    Step("gate", "begin", "cell r000", detail={"waiting": "cpu has 61.2 degC, at most 45 wanted"}),
+    Step(
+        "gate", "progress", "cell r000", detail={"waiting": "cpu has 47.9 degC, at most 45 wanted"}, monotonic_ns=LATER
+    ),
+    Step("gate", "end", "cell r000"),
+    Step(
+        "trial",
+        "end",
+        "cell r000",
+        done=0,
+        total=2,
+        detail={"generation_tps": 9.51, "temperature_max_c": 58.25, "generation_power_w": 4.04, "duration_s": 3.0},
+    ),
+    Step("trial", "begin", "cell r001", done=1, total=2),
+]
+
+
+def test_heat_and_power_of_a_trial_and_what_a_gate_waits_for() -> None:
+    """In plain lines; on a terminal also the value last seen, and the figures of the trial before the running one."""
+    waiting, opened, done = shown(HEATED, terminal=False).splitlines()
+    assert waiting == "gate cell r000: waiting: cpu has 61.2 degC, at most 45 wanted"
+    assert opened == "gate cell r000: open"
+    assert done.startswith("trial 1/2 cell r000: 9.5 tok/s, 58.2 °C, 4.0 W")
+    screen = shown(HEATED, terminal=True, width=160)
+    assert "cpu has 61.2 degC, at most 45 wanted" in screen
+    assert "cpu has 47.9 degC, at most 45 wanted" in screen
+    assert "2/2  9.5 tok/s, 58.2 °C, 4.0 W" in screen
+
+
+def test_a_trial_without_speed_heat_or_power_says_how_long_it_took() -> None:
+    step = Step("trial", "end", "cell r000", done=0, total=1, detail={"duration_s": 3.2})
+    assert describe(step) == "trial 1/1 cell r000: 3 s"
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

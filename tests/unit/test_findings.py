@@ -447,6 +447,31 @@ def test_f22_names_causes() -> None:
     assert "needs 9 GB" in finding.notes[0]
 
 
+def test_f22_what_ran_in_a_later_campaign_has_run() -> None:
+    again = [replace(one, state="measured", cause=None) for one in CASES["F22"].holds]
+    assert found("F22", *CASES["F22"].holds, *again).verdict is Verdict.fails
+
+
+def test_nothing_is_divided_by_zero() -> None:
+    assert found("F21", powers(0, 0, idle_power_w=0)).verdict is Verdict.not_testable
+    none_right = [replace(one, scores=scores(0, tasks=["arc_easy"])) for one in CASES["F6"].holds]
+    assert found("F6", *none_right).verdict is Verdict.not_testable
+    no_charge = {**CHARGE, "generation_charge_mah": 0.0, "prefill_charge_mah": 0.0}
+    for id in ("F12", "F13"):
+        assert found(id, cell(device=PHONE, speed=1, metrics=no_charge)).verdict is Verdict.not_testable
+    same_size = [replace(one, model_bytes=10**9) for one in CASES["F1"].holds]
+    assert found("F1", *same_size).verdict is Verdict.not_testable
+
+
+def test_reasons_cannot_steer_a_terminal() -> None:
+    skipped = replace(CASES["F22"].holds[-1], reason="needs \x1b[2J\x9b more")
+    results = table(*CASES["F22"].holds[:-1], skipped)
+    findings = evaluate(results)
+    for shown in (as_text(findings, results), as_json(findings, results)):
+        assert "more" in shown
+        assert not set(shown) & {"\x1b", "\x9b"}
+
+
 @pytest.mark.parametrize(
     ("name", "budget"),
     [("15W", 15), ("MODE_30W", 30), ("MAXN", float("inf")), ("MAXN_SUPER", float("inf")), ("EDP", None), (None, None)],

@@ -6,12 +6,17 @@ import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from meltrepro import resources
+from meltrepro.build import base
 from meltrepro.cli import lab
-from meltrepro.lab.system import BOARD, PHONE, System, is_pinned
+from meltrepro.errors import EngineError
+from meltrepro.lab.system import BOARD, PHONE, System, device_root, is_pinned
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
 
 
 @pytest.mark.parametrize("system", [PHONE, BOARD], ids=lambda system: system.name)
@@ -45,3 +50,15 @@ def test_the_command_that_reaches_a_board_can_be_pasted() -> None:
     assert shlex.split(lab._way(place)) == [
         *("ssh", "-i", "/a b/key", "-o", "UserKnownHostsFile=/a b/known", "-p", "2200", "root@127.0.0.1")
     ]
+
+
+def test_offline_asks_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: object) -> NoReturn:
+        raise AssertionError("the archive was asked")
+
+    monkeypatch.setattr(base, "resolve", resolve)
+    with pytest.raises(
+        EngineError, match="offline, and the store does not hold the packages of a virtual phone"
+    ) as caught:
+        device_root(PHONE, Store(tmp_path / "store"), tmp_path, silent, offline=True)
+    assert caught.value.hint

@@ -74,6 +74,15 @@ def test_item_5_a_run_of_many_prompts_is_weighed_by_its_tokens() -> None:
     assert measure(short, long).values["generation_tps"] == pytest.approx(202 / (0.02 + 20.0))
 
 
+def test_item_5_energy_of_many_prompts_is_a_ratio_of_sums() -> None:
+    """5 W throughout: 2 s for 10 tokens, then 10 s for 200. Their 1 and 0.25 J per token were added up to 1.25."""
+    power = sampled(steps([(2, 1.0), (2, 5.0), (2, 1.0), (10, 5.0), (2, 1.0)]), 18, 50.0)
+    recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
+    found = energy(supply_of(recording), [span(2, 4), span(6, 16)], Limits(gap_s=1))
+    assert found.total.value == pytest.approx(60, rel=0.01)
+    assert per(found.total, 210, "tokens").value == pytest.approx(60 / 210, rel=0.01)
+
+
 def test_item_6_shares_of_operators_are_of_time() -> None:
     """Means of calls were taken for shares of time: an LM head that runs once a token had 45 %. It has 2.5 %."""
     per_call_us = {"LM head": 45.0, "attention": 22.5, "feed-forward": 32.5}

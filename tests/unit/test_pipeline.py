@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.build.base import Package
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import CorruptStore
@@ -30,6 +31,16 @@ def no_engine() -> Engine:
     raise NoEngineError
 
 
+class NoInterpreter:
+    """Nothing here is converted."""
+
+    def pins(self) -> tuple[Package, ...]:
+        raise NoEngineError
+
+    def bring(self) -> None:
+        raise NoEngineError
+
+
 @pytest.fixture
 def builder(tmp_path: Path) -> Builder:
     """A builder without network or engine, for a lock whose one artifact is in the store under another key."""
@@ -41,7 +52,9 @@ def builder(tmp_path: Path) -> Builder:
     digest = store.put_file(tmp_path / "tar", move=True)
     lock = Lock(lock=1, manifest="0" * 64, artifacts={NODE.id: LockedArtifact(key="1" * 64, digest=digest)})
     fetcher = Fetcher(store, settings, silent)
-    return Builder({"llama.cpp": LlamaCpp()}, store, fetcher, no_engine, lock, lambda: lock, tmp_path, silent)
+    return Builder(
+        {"llama.cpp": LlamaCpp()}, store, fetcher, no_engine, lock, lambda: lock, NoInterpreter(), tmp_path, silent
+    )
 
 
 @pytest.fixture

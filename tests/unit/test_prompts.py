@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meltrepro.errors import ManifestError
+from meltrepro.errors import ManifestError, OfflineError
+from meltrepro.settings import Settings
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.manifest import Workload
-from meltrepro.spec.prompts import load_conversations
+from meltrepro.spec.pins import prompt_digests
+from meltrepro.spec.prompts import MELT_COMMIT, MELT_SOURCE, load_conversations
+from meltrepro.spec.sources import UrlSource
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
 from tests.support.manifests import GOOD, write
 
 FILE = """\
@@ -106,3 +114,65 @@ def test_a_prompt_file_that_is_too_short_is_told_at_the_manifest(tmp_path: Path)
         load_manifest(write(tmp_path, text))
     (problem,) = caught.value.problems
     assert (problem.line, problem.column, problem.field) == (13, 12, "workloads.chat.first")
+
+
+# -- counted in prompts, and MELT's own ---------------------------------------------------------------------------
+
+
+def test_prompts_are_counted_from_conversation_to_conversation(tmp_path: Path) -> None:
+    write(tmp_path, FILE, "p.yaml")
+
+    def cut(**keys: int) -> tuple[tuple[str, ...], ...]:
+        return load_conversations(Workload(conversations="p.yaml", **keys), tmp_path)
+
+    assert cut(prompts=4) == (("a", "1984", "yes"), ("c",))
+    assert cut(prompts=3) == (("a", "1984", "yes"),), "no empty conversation at the end"
+    assert cut(prompts=6) == cut()
+    assert cut(prompts=2, turns=1) == (("a",), ("c",))
+    with pytest.raises(ManifestError, match="prompts: 4 prompts are asked for, there are 3"):
+        cut(prompts=4, turns=1)
+
+
+def melt_file(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> Fetcher:
+    """A fetcher for which a file of MELT's format stands where MELT's own set is published."""
+    path = folder / "conversations.json"
+    path.write_text(json.dumps(content))
+    source = UrlSource(url=path.as_uri(), digest=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr("meltrepro.spec.prompts.MELT_SOURCE", source)
+    return fetcher(folder)
+
+
+def fetcher(folder: Path, *, offline: bool = False) -> Fetcher:
+    settings = Settings(home=folder, cache=folder, offline=offline, mirrors=None, jobs=1)
+    return Fetcher(Store(folder / "store"), settings, lambda step: None)
+
+
+def test_melts_own_prompts_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = melt_file(tmp_path, [["One\ntwo", "drei"], ["vier"]], monkeypatch).get
+    assert load_conversations(Workload(conversations="melt", prompts=2), tmp_path, fetch) == (("One\ntwo", "drei"),)
+    with pytest.raises(ManifestError, match="melt.*first: 3 conversations are asked for, there are 2"):
+        load_conversations(Workload(conversations="melt", first=3), tmp_path, fetch)
+
+
+@pytest.mark.parametrize("content", [{"a": ["b"]}, [["a", 1]], [[]], [["  "]], [], ["a"], None])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
+    fetch = melt_file(tmp_path, content, monkeypatch).get
+    with pytest.raises(ManifestError, match="melt"):
+        load_conversations(Workload(conversations="melt"), tmp_path, fetch)
+
+
+def test_melts_prompts_are_pinned_and_need_a_network_or_a_mirror(tmp_path: Path) -> None:
+    assert MELT_COMMIT in MELT_SOURCE.url and len(MELT_COMMIT) == 40 and len(MELT_SOURCE.digest) == 64
+    with pytest.raises(OfflineError, match="conversations.json"):
+        load_conversations(Workload(conversations="melt"), tmp_path, fetcher(tmp_path, offline=True).get)
+
+
+def test_a_manifest_with_melts_prompts_is_read_without_them(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("[[Hello, Again], [Bye]]", "melt\n    first: 5"))
+    loaded = load_manifest(path)
+    assert loaded.manifest.workloads["chat"].conversations == "melt"
+    assert prompt_digests(loaded) == {}, "they are among the sources"
+    outer = write(tmp_path, "include: [sub/spec.yaml]\n", "outer.yaml")
+    (tmp_path / "sub").mkdir()
+    path.rename(tmp_path / "sub" / "spec.yaml")
+    assert load_manifest(outer).manifest.workloads["chat"].conversations == "melt", "no file of that name"

@@ -209,6 +209,9 @@ def test_a_battery_tells_its_capacity_by_charge_and_level(tmp_path: Path) -> Non
     sampled(folder, {"battery.charge": ("C", [(0, 14400.0)]), "battery.level": ("%", [(0, 80.0)])})
     (cell,) = read(folder, with_invalid=True)
     assert cell.device.battery_mah == pytest.approx(5000)
+    sampled(folder, {"battery.charge": ("C", [(0, 14.4)]), "battery.level": ("%", [(0, 80.0)])})
+    (cell,) = read(folder, with_invalid=True)
+    assert cell.device.battery_mah is None, "5 mAh are another unit"
 
 
 def test_a_virtual_device_is_told(tmp_path: Path) -> None:

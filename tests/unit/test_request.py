@@ -24,7 +24,12 @@ CATALOG = Catalog(
 HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", frozenset(), 6, 10**10, 10**10)
 
 
-def requests(folder: Path, workload: dict[str, Any], target: dict[str, Any] | None = None) -> dict[str, Request]:
+def requests(
+    folder: Path,
+    workload: dict[str, Any],
+    target: dict[str, Any] | None = None,
+    protocol: dict[str, Any] | None = None,
+) -> dict[str, Request]:
     path = folder / "spec.yaml"
     model = {"source": {"file": "m"}, "quantizations": ["as-is"]}
     document = {
@@ -34,7 +39,7 @@ def requests(folder: Path, workload: dict[str, Any], target: dict[str, Any] | No
         "frameworks": {"alpha": {"release": "1"}},
         "targets": {"host": {"kind": "host", **(target or {})}},
         "workloads": {"chat": workload},
-        "protocol": {"seed": 7},
+        "protocol": {"seed": 7, **(protocol or {})},
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     loaded = load_manifest(path)

@@ -45,6 +45,14 @@ def test_everything_that_a_laptop_shows(tmp_path: Path) -> None:
     assert all((tmp_path / source.path).is_file() for source in found.values() if "{pid}" not in source.path)
 
 
+def test_the_charge_of_a_phone_is_its_counter(tmp_path: Path) -> None:
+    battery = machine(tmp_path) / "sys/class/power_supply/BAT0"
+    (battery / "charge_now").rename(battery / "charge_counter")
+    (charge,) = (source for source in linux_sources(tmp_path) if source.name == "battery.charge")
+    assert (charge.unit, charge.kind) == ("C", "gauge")
+    assert charge.path.endswith("BAT0/charge_counter")
+
+
 def test_a_machine_that_shows_nothing_has_the_process_alone(tmp_path: Path) -> None:
     assert {source.name.split(".")[0] for source in linux_sources(tmp_path)} == {"process"}
 

@@ -65,6 +65,30 @@ def test_the_bytes_are_fixed(name: ShapeName, files: Callable[[ShapeName], Path]
     assert len(written) == file_bytes(SHAPES[name])
 
 
+def philox(counter: int, key: int) -> list[int]:
+    """Four 64-bit words of Philox 4x64 with ten rounds (Salmon et al., SC'11), in plain integers."""
+    mask = 2**64 - 1
+    words, keys = [counter & mask, counter >> 64, 0, 0], [key & mask, key >> 64]
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * words[0], 0xCA5A826395121157 * words[2]
+        words = [(second >> 64) ^ words[1] ^ keys[0], second & mask, (first >> 64) ^ words[3] ^ keys[1], first & mask]
+        keys = [(keys[0] + 0x9E3779B97F4A7C15) & mask, (keys[1] + 0xBB67AE8584CAA73B) & mask]
+    return words
+
+
+def test_weights_follow_from_the_definition_alone() -> None:
+    """The first weights of the third matrix, whose rows have 256 weights, without NumPy."""
+    shape, seed = SHAPES["tiny-llama"], 99
+    index = [tensor.name for tensor in shape.tensors].index("blk.0.attn_k.weight")
+    offset = header_bytes(shape) + sum(t.elements * (2 if t.is_matrix else 4) for t in shape.tensors[:index])
+    written = content(shape, seed)[offset : offset + 64]
+    raw = b"".join(word.to_bytes(8, "little") for block in (1, 2) for word in philox(block, index << 64 | seed))
+    bits = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
+    # Sign and mantissa as they come, two bits of the exponent above that of 2**-7.
+    expected = b"".join(((each & 0x8FFF) + ((15 - 7) << 10)).to_bytes(2, "little") for each in bits)
+    assert written == expected
+
+
 def test_how_much_is_made_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "_PIECE_WORDS", 1000)
     assert hashlib.sha256(content(SHAPES["tiny-llama"])).hexdigest() == DIGESTS["tiny-llama"]

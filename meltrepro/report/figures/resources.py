@@ -96,7 +96,9 @@ def memory_ratio(content: Content) -> Figure:
 
 def _ratio(cell: CellResult) -> Interval | None:
     use = memory_use(cell)
-    return use and (use.ratio, use.low / use.expected, use.high / use.expected, number(use.ratio))
+    if use is None:
+        return None
+    return use.ratio, use.low / use.expected, use.high / use.expected, number(use.ratio)
 
 
 def energy(content: Content) -> Figure:

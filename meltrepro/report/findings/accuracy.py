@@ -150,7 +150,7 @@ def _ladders(tested: Sequence[_Tested]) -> Iterator[_Ladder]:
         same = [one for one in four if of_cells.scheme(one.cell.quantization) == of_cells.scheme(low.cell.quantization)]
         rungs = {16: full[0], 4: (same or four)[0], 3: low}
         common = set.intersection(*(set(one.scores) for one in rungs.values()))
-        if common:
+        if common and _mean(rungs[16], common) > 0:
             yield _Ladder(
                 model=full[0].cell.model,
                 parameters=max(one.cell.parameters or 0 for one in rungs.values()),

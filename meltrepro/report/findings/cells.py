@@ -23,12 +23,16 @@ _T = TypeVar("_T")
 
 def measured(cells: Iterable[CellResult], *metrics: str) -> list[CellResult]:
     """The cells that have all of these metrics and are believed; of repeated ones the last."""
+    return latest(cell for cell in cells if cell.state == "measured" and all(name in cell.metrics for name in metrics))
+
+
+def latest(cells: Iterable[CellResult]) -> list[CellResult]:
+    """Of cells that were run several times, in several campaigns, the last."""
     found: dict[Hashable, CellResult] = {}
     for cell in cells:
-        if cell.state == "measured" and all(name in cell.metrics for name in metrics):
-            key = (stack(cell), cell.model, cell.quantization, cell.workload)
-            found.pop(key, None)
-            found[key] = cell
+        key = (stack(cell), cell.model, cell.quantization, cell.workload)
+        found.pop(key, None)
+        found[key] = cell
     return list(found.values())
 
 

@@ -18,7 +18,7 @@ _CIRCUMSTANCES = frozenset(
 
 def nothing_ran_everything(cells: Sequence[CellResult]) -> Decision:
     """F22: for each class of devices and each framework, whether some cell could not be run."""
-    tried = [cell for cell in cells if cell.cause not in _CIRCUMSTANCES]
+    tried = [cell for cell in of_cells.latest(cells) if cell.cause not in _CIRCUMSTANCES]
     groups = {
         key: group
         for key, group in of_cells.grouped(tried, lambda cell: (cell.device.kind, cell.framework)).items()

@@ -226,7 +226,8 @@ def watts(power_mode: str | None) -> float | None:
 
 def power_by_phase(cells: Sequence[CellResult]) -> Decision:
     """F21: mean power of prefill, of generation and at rest."""
-    useful = of_cells.measured(cells, "prefill_power_w", "generation_power_w")
+    shown = of_cells.measured(cells, "prefill_power_w", "generation_power_w")
+    useful = [cell for cell in shown if min(middle(cell, "prefill_power_w"), middle(cell, "generation_power_w")) > 0]
     if not useful:
         return missing(f"needs the power of both phases: {_NO_POWER}")
     ratios = [middle(cell, "prefill_power_w") / middle(cell, "generation_power_w") for cell in useful]

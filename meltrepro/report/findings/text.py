@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
@@ -11,6 +12,8 @@ from meltrepro.report.findings.model import Finding
 from meltrepro.report.findings.registry import tally
 from meltrepro.report.results import Results
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What could steer a terminal; reasons come from devices and from other people's campaigns."""
 _WIDTH = 116
 _INDENT = "     "
 
@@ -43,7 +46,7 @@ def as_json(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
         "findings": [finding.as_json() for finding in findings],
         "scores": [{"kind": remark.kind, "text": remark.text} for remark in remarks],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _unbelieved(results: Results) -> int:
@@ -63,4 +66,5 @@ def _details(finding: Finding) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
+    text = _CONTROL.sub("?", text)
     return wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent or _INDENT, break_long_words=False)

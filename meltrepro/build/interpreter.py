@@ -1,0 +1,70 @@
+"""The Python interpreter that converters of checkpoints run on, with its C library: packages of Debian, pinned by digest.
+
+It becomes part of the converter's bundle, and so of the identity of every model that is converted with it. A Debian
+archive keeps one version of each package: a lock outlives its packages, the bundle that was made of them does not vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meltrepro.build import base
+from meltrepro.build.base import Flavour, Package
+from meltrepro.errors import LockError
+from meltrepro.spec.lock import LockedInterpreter, LockedPackage
+from meltrepro.steps import Sink
+from meltrepro.store.cas import Store
+
+PYTHON = "python3.13"
+"""Of the suite; wheels of converters are built for it."""
+FLAVOUR = Flavour("extract", (f"{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libstdc++6"), "amd64")
+_USED = frozenset(
+    {
+        *(f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libc6", "libgcc-s1", "libstdc++6"),
+        *("libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libssl3t64", "libzstd1", "zlib1g"),
+    }
+)
+"""What of them the recipe takes files from; the rest are what these depend on for other purposes."""
+_REF = f"{base.SUITE}-{PYTHON}"
+
+
+def known(store: Store, sink: Sink) -> tuple[Package, ...]:
+    """Packages pinned here before, so that two manifests of one machine share a converter; today's otherwise."""
+    ref = store.get_ref("interpreter", _REF)
+    if ref is not None:
+        return tuple(Package(*fields) for fields in ref["packages"])
+    packages = tuple(package for package in base.resolve(store, sink, FLAVOUR) if package.name in _USED)
+    fields = [[p.name, p.version, p.architecture, p.digest] for p in packages]
+    store.put_ref("interpreter", _REF, {"packages": fields})
+    return packages
+
+
+def forget(store: Store) -> None:
+    """Drop what is remembered, so that the next lock takes today's packages."""
+    store.drop_ref("interpreter", _REF)
+
+
+def bring(packages: Iterable[Package], store: Store, sink: Sink) -> None:
+    """See to it that the store has these packages; raises `LockError` where the archive has others by now."""
+    missing = [package for package in packages if not store.has(package.digest)]
+    if missing:
+        base.resolve(store, sink, FLAVOUR)
+        missing = [package for package in missing if not store.has(package.digest)]
+    if missing:
+        first = missing[0]
+        raise LockError(
+            f"the converter is locked to {len(missing)} packages that the Debian archive no longer has, "
+            f"the first is {first.name} {first.version}",
+            hint="import a bundle that holds the converter, or take today's with: meltrepro lock --upgrade interpreter SPEC",
+        )
+
+
+def locked(packages: Iterable[Package]) -> LockedInterpreter:
+    """The packages as a lock has them."""
+    entries = {p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages}
+    return LockedInterpreter(suite=base.SUITE, packages=entries)
+
+
+def unlocked(entry: LockedInterpreter) -> tuple[Package, ...]:
+    """The packages that a lock names, ordered by name."""
+    return tuple(sorted(Package(name, p.version, p.architecture, p.digest) for name, p in entry.packages.items()))

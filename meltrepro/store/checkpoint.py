@@ -1,0 +1,157 @@
+"""Checkpoints: folders of weights in safetensors format, of which each file that is needed is a source of its own.
+
+Their identity is the sha256 of a listing, a small JSON document with the digest of every file. So nothing is packed or
+copied twice, a lock names every file, and what a repository holds besides (other formats, pictures) does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from meltrepro.errors import DigestMismatch, SourceError
+from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, Source, is_checkpoint
+from meltrepro.store.source import Context, Pin, key_of
+
+CONFIG, INDEX, WHOLE = "config.json", "model.safetensors.index.json", "model.safetensors"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+"""A checkpoint needs one of these."""
+_BESIDES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+
+Checkpoint = HuggingFaceSource | FolderSource
+
+
+class Listed(Strict):
+    """One file of a checkpoint."""
+
+    digest: Sha256
+    size: int
+
+
+class _Listing(Strict):
+    files: dict[str, Listed]
+
+
+class Pinner(Protocol):
+    """What pins the single files; the fetcher."""
+
+    def pin(self, source: Source, base_dir: Path) -> Pin:
+        """Find out what a source is."""
+        ...
+
+
+def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[str, ...]:
+    """The files that a checkpoint consists of, sorted; `mirror` is a local copy of a repository.
+
+    Raises `SourceError` where it cannot be listed, or where its names alone say that it is none or incomplete.
+    """
+    if isinstance(source, HuggingFaceSource) and mirror is None:
+        from meltrepro.store.huggingface import list_files
+
+        there = list_files(source, context)
+    else:
+        folder = mirror or context.base / Path(source.folder if isinstance(source, FolderSource) else "").expanduser()
+        if not folder.is_dir():
+            raise SourceError(
+                f"{key_of(source)}: {folder} is not a folder"
+                if folder.exists()
+                else f"{key_of(source)}: {folder} does not exist",
+                hint="name the folder of a checkpoint; a relative path counts from the manifest's folder",
+            )
+        there = [path.name for path in folder.iterdir() if path.is_file()]
+    return _chosen(key_of(source), there)
+
+
+def pin(source: Checkpoint, found: Iterable[str], pinner: Pinner, context: Context) -> Pin:
+    """Pin every file and store the listing; raises `DigestMismatch` where the source's own digest is another."""
+    pins = {name: pinner.pin(part(source, name), context.base) for name in found}
+    listing = _Listing(files={name: Listed(digest=each.digest, size=each.size) for name, each in pins.items()})
+    digest = context.store.put_bytes(json.dumps(listing.model_dump(), sort_keys=True, separators=(",", ":")).encode())
+    if source.digest not in (None, digest):
+        raise DigestMismatch(
+            f"{key_of(source)}: pinned to the listing with sha256 {source.digest}, but its files give {digest}"
+            + _difference(source, listing, context),
+            hint="bring back the files that were pinned; if the change is wanted, pin anew: meltrepro lock --upgrade NAME SPEC",
+        )
+    return Pin(source=key_of(source), digest=digest, size=sum(each.size for each in pins.values()))
+
+
+def read(listing: Path) -> Mapping[str, Listed]:
+    """The files of a stored listing by name."""
+    return _Listing.model_validate_json(listing.read_bytes()).files
+
+
+def parts(source: Checkpoint, listing: Path) -> dict[str, Source]:
+    """The files of a stored listing as sources, each with its digest."""
+    return {name: part(source, name, listed.digest) for name, listed in read(listing).items()}
+
+
+def part(source: Checkpoint, name: str, digest: str | None = None) -> Source:
+    """One file of a checkpoint as a source."""
+    if isinstance(source, FolderSource):
+        return FileSource(file=f"{source.folder.rstrip('/')}/{name}", digest=digest)
+    return source.model_copy(update={"file": name, "digest": digest})
+
+
+def is_of(key: str, source: Source) -> bool:
+    """Whether a name in a lock is that of a source, or of a file of this checkpoint."""
+    if key == key_of(source):
+        return True
+    if isinstance(source, FolderSource):
+        return key.rpartition("/")[0] == f"file:{source.folder.rstrip('/')}"
+    return is_checkpoint(source) and key.startswith(f"{key_of(source)}:")
+
+
+def _chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
+    """Of all names in a folder those that belong to the checkpoint."""
+    present = set(there)
+    if CONFIG not in present:
+        shown = ", ".join(sorted(present)[:5]) or "nothing"
+        raise SourceError(
+            f"{key}: there is no {CONFIG}, so this is no checkpoint; there is {shown}",
+            hint="name the folder that Hugging Face's files are in, or one file of a repository with the key 'file'",
+        )
+    shards = {name: match for name in present if (match := _SHARD.fullmatch(name))}
+    weights = {INDEX, *shards} & present if shards else {WHOLE} & present
+    if not weights - {INDEX}:
+        others = sorted(name for name in present if name.endswith((".bin", ".pth", ".gguf", ".safetensors")))
+        raise SourceError(
+            f"{key}: there is neither {WHOLE} nor model-00001-of-...; there is {', '.join(others[:3]) or 'no other weight'}",
+            hint="only weights in safetensors format are converted; choose a revision that has them",
+        )
+    for count in {match[2] for match in shards.values()}:
+        missing = [i for i in range(1, int(count) + 1) if f"model-{i:05}-of-{count}.safetensors" not in present]
+        if missing:
+            raise SourceError(
+                f"{key}: {len(missing)} of {int(count)} files of weights are missing, "
+                f"the first is model-{missing[0]:05}-of-{count}.safetensors",
+                hint="download the checkpoint again, as a whole",
+            )
+    if not present & set(TOKENIZERS):
+        raise SourceError(
+            f"{key}: there is no tokenizer: neither {' nor '.join(TOKENIZERS)}",
+            hint="put the tokenizer's files beside the weights",
+        )
+    return tuple(sorted({CONFIG, *weights, *(present & {*TOKENIZERS, *_BESIDES})}))
+
+
+def _difference(source: Checkpoint, now: _Listing, context: Context) -> str:
+    """Which files are not as the pinned listing has them, where that is known."""
+    if source.digest is None or not context.store.has(source.digest):
+        return ""
+    then = read(context.store.verify(source.digest))
+    changed = sorted(name for name in {*then, *now.files} if then.get(name) != now.files.get(name))
+    return f"; not as they were: {', '.join(changed[:5])}"
