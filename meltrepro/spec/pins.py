@@ -22,6 +22,7 @@ def manifest_digest(manifest: Manifest) -> str:
             name: {
                 **{key: framework[key] for key in ("kind", "release", "source")},
                 **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
+                **({"cuda": cuda} if (cuda := framework["build"]["cuda"]) else {}),
             }
             for name, framework in document["frameworks"].items()
         },
