@@ -133,7 +133,8 @@ def test_a_folder_becomes_a_measured_model(
     done = meltrepro("run", tmp_path / "spec.yaml", "--engine", "process", home=home)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = [json.loads(path.read_bytes()) for path in home.rglob("outcome.json")]
-    assert len(outcomes) == 2 and all(outcome["status"] == "valid" for outcome in outcomes), outcomes
+    assert {outcome["cell"] for outcome in outcomes} == {f"tiny/q8_0/{name}/host/w" for name in ("old", "new")}
+    assert all(outcome["state"] == "ok" for outcome in outcomes), outcomes
     lock = (tmp_path / "spec.lock.yaml").read_text()
     for name in ("folder:weights", "file:weights/config.json", "old/convert/x86_64", "libc6", "pypi:transformers"):
         assert name in lock
