@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, 
 from meltrepro.store import checkpoint
 from tests.support.checkpoints import write_llama
 from tests.support.manifests import GOOD, load
+from tests.unit.test_recipe_lint import check
 
 COMMIT = "0123456789" * 4
 HUB = HuggingFaceSource(huggingface="org/model", revision=COMMIT)
@@ -126,7 +126,7 @@ def test_the_recipe_lays_out_scripts_packages_and_interpreter(release: str, tmp_
     recipe = render_recipe(source, {}, {})
     assert set(recipe.files) == {"build.sh", "convert.py", "torch/__init__.py"}
     (tmp_path / "build.sh").write_bytes(recipe.files["build.sh"])
-    subprocess.run(["sh", "-n", str(tmp_path / "build.sh")], check=True)
+    check(tmp_path / "build.sh")
     script = recipe.files["build.sh"].decode()
     assert ("convert_hf_to_gguf.py" in script) == (release == "2026-10-01")
     assert ("newbyteorder" in script) == (release == "2024-02-27")
