@@ -28,7 +28,7 @@ from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, Cell
 from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Manifest, Workload
 from meltrepro.spec.record import AnyRequest, ScoringRequest
-from meltrepro.spec.targets import AndroidTarget, RemoteTarget
+from meltrepro.spec.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
 from meltrepro.targets.sources import calibrated
 
@@ -255,7 +255,7 @@ def _asked(request: AnyRequest) -> dict[str, object]:
 def _asked_of(cell: Cell) -> dict[str, object]:
     """How the device was to be while trials ran."""
     target, asked = cell.target, dict[str, object]()
-    if isinstance(target, AndroidTarget):
+    if isinstance(target, AndroidTarget | JetsonTarget):
         asked |= target.settings.model_dump(exclude_none=True, exclude_defaults=True)
     if isinstance(target, RemoteTarget) and target.cores:
         asked["cores"] = target.cores

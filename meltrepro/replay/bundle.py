@@ -67,8 +67,9 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         _MANIFEST: (campaign / _MANIFEST).read_bytes(),
         _LOCK: (campaign / _LOCK).read_bytes(),
     }
+    needed = (_needed(lock) | _kept(lock, store)) - withheld
     with step(sink, "bundle.collect", campaign.name):
-        for digest in sorted(_needed(lock) - withheld):
+        for digest in sorted(needed):
             if not store.has(digest):
                 raise BundleError(
                     f"the store does not hold {digest}, {_name_of(lock, digest)} of this campaign's lock",
@@ -90,7 +91,7 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "meltrepro": meltrepro.__version__,
         "campaigns": [campaign.name],
         "withheld": sorted(withheld),
-        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
+        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(needed)},
     }
     measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
     files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
@@ -149,8 +150,6 @@ def _needed(lock: Lock) -> set[str]:
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
-    if lock.interpreter is not None:
-        needed |= {package.digest for package in lock.interpreter.packages.values()}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
@@ -158,6 +157,12 @@ def _needed(lock: Lock) -> set[str]:
 
 def _of_nvidia(key: str) -> bool:
     return key.startswith(("pypi:nvidia-", "debian:nvidia-"))
+
+
+def _kept(lock: Lock, store: Store) -> set[str]:
+    """Packages of the converter that are still here; they are inside the converter too, which is an artifact."""
+    packages = lock.interpreter.packages.values() if lock.interpreter is not None else ()
+    return {package.digest for package in packages if store.has(package.digest)}
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:

@@ -136,8 +136,8 @@ def _metrics(cell: CellRecord) -> Mapping[str, Summary]:
 
 def _any_trace(cell: CellRecord) -> Trace | None:
     """Events of a repetition that is not believed: what it loaded is no less true."""
-    talked = [trial for trial in cell.repetitions if trial.scoring is None]
-    return talked[0].trace() if talked else None
+    told = (trial for trial in cell.repetitions if trial.scoring is None)
+    return next((trial.trace() for trial in told), None)
 
 
 def _weights(campaign: CampaignRecord, cell: CellRecord, seen: Trace | None) -> float | None:

@@ -34,6 +34,7 @@ def manifest_digest(manifest: Manifest) -> str:
                 **{key: framework[key] for key in ("kind", "release", "source")},
                 **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
                 **({"ios": {key: ios[key] for key in _PINNED_OF_APPS}} if (ios := framework["build"]["ios"]) else {}),
+                **({"cuda": cuda} if (cuda := framework["build"]["cuda"]) else {}),
             }
             for name, framework in document["frameworks"].items()
         },

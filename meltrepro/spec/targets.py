@@ -125,6 +125,18 @@ class LinuxTarget(BoardTarget):
     kind: Literal["linux"] = Field(description="Which kind of target this is.")
 
 
+class JetsonSettings(Strict):
+    """Settings of a board that hold while trials run, and are put back afterwards; what is absent is left alone."""
+
+    power_mode: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]{1,64}$", description="Power mode by its name in /etc/nvpmodel.conf, such as MAXN."
+    )
+    clocks: Literal["pinned", "free"] | None = Field(
+        None, description="Whether jetson_clocks holds all clocks at what the power mode allows."
+    )
+    fan: Literal["fastest", "controlled"] | None = Field(None, description="Whether the fan turns as fast as it can.")
+
+
 class JetsonTarget(BoardTarget):
     """An NVIDIA Jetson behind SSH (docs/devices/jetson.md)."""
 
@@ -134,6 +146,7 @@ class JetsonTarget(BoardTarget):
         description="Which power rails make its energy: those that MELT summed, all that do not count one another, or "
         "these, by their labels.",
     )
+    settings: JetsonSettings = JetsonSettings()
     tegrastats: bool = Field(False, description="Sample what tegrastats says besides, once a second, to compare with.")
 
 
