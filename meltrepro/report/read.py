@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.traces import Conversation, Trace, Turn
+from meltrepro.measure.validity import Reason
 from meltrepro.report.devices import device_of, device_unseen
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
 from meltrepro.spec.campaign import SkipEntry
@@ -22,6 +23,8 @@ _SKIPPED = (
     ("context", re.compile(r"^needs a context\b")),
     ("unreachable", re.compile(r"could not be reached$")),
 )
+_OF_CELLS = (Reason.noisy, Reason.unsteady)
+"""What makes a cell invalid although each of its repetitions is believed: they do not agree."""
 _OTHER_SKIP = "unsupported"
 _QUANTIZED_FILE = re.compile(r"[-._](i?q\d[a-z0-9_]*)\.gguf$", re.IGNORECASE)
 _TEMPERATURE = "temperature."
@@ -59,7 +62,7 @@ class _Standing:
 
 def _standing(cell: CellRecord) -> _Standing:
     if cell.believed:
-        found = [each for each in cell.validity.findings if each.reason == "noisy"]
+        found = [each for each in cell.validity.findings if each.reason in _OF_CELLS]
         if found and not cell.with_invalid:
             return _Standing("invalid", str(found[0]), found[0].reason)
         return _Standing("measured")
@@ -90,7 +93,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         workload=entry.workload,
         accelerated=_positive(params.get("gpu_layers")),
         synthetic=entry.synthetic,
-        parameters=float(seen.load.n_params) if seen and seen.load.n_params else _parameters(campaign, entry.model),
+        parameters=_weights(campaign, cell, seen),
         model_bytes=entry.model_bytes,
         kv_bytes=seen.context.kv_bytes if seen else None,
         context=seen.context.n_ctx if seen else context if isinstance(context, int) else None,
@@ -135,6 +138,15 @@ def _any_trace(cell: CellRecord) -> Trace | None:
     """Events of a repetition that is not believed: what it loaded is no less true."""
     told = (trial for trial in cell.repetitions if trial.scoring is None)
     return next((trial.trace() for trial in told), None)
+
+
+def _weights(campaign: CampaignRecord, cell: CellRecord, seen: Trace | None) -> float | None:
+    """Number of weights: as the runner counted them, else by the bits per weight of the file, else by the manifest."""
+    if seen is not None and seen.load.n_params:
+        return float(seen.load.n_params)
+    if cell.bits_per_weight:
+        return 8 * cell.entry.model_bytes / cell.bits_per_weight
+    return _parameters(campaign, cell.entry.model)
 
 
 def _turns(repetition: int, trace: Trace) -> Iterator[TurnResult]:

@@ -14,7 +14,7 @@ from meltrepro.report.results import CellResult
 from meltrepro.stats.relation import spearman
 
 _LEAST_RANK = 0.8
-_FEWEST_MODELS, _FEWEST_CELLS = 3, 4
+_FEWEST_SIZES = 4
 _LEAST_PROMPTS, _MOST_PROMPTS = 100, 2000
 _MOST_HOURS = 5.0
 _FEWEST_MODES = 3
@@ -32,7 +32,7 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
         return missing(f"needs energy per token: {_NO_POWER}")
     ranks, used = [], list[CellResult]()
     for group in of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.workload)).values():
-        if len(of_cells.models(group)) < _FEWEST_MODELS or len(group) < _FEWEST_CELLS:
+        if len({cell.model_bytes for cell in group}) < _FEWEST_SIZES:
             continue
         rank = spearman([middle(cell, ENERGY) for cell in group], [float(cell.model_bytes or 0) for cell in group])
         if rank is not None:
@@ -40,7 +40,7 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
             used += group
     if not ranks:
         return missing(
-            f"needs energy per token of {_FEWEST_MODELS} models in {_FEWEST_CELLS} cells with one framework and workload on one device"
+            f"needs energy per token of files of {_FEWEST_SIZES} sizes with one framework and workload on one device"
         )
     values = [middle(cell, ENERGY) for cell in used]
     numbers = {
@@ -50,7 +50,9 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
         "energy_per_token_high": Quantity(max(values), "J"),
     }
     reason = f"energy per token and size go together with a rank correlation of {min(ranks):.3g} or more"
-    return Decision(min(ranks) > _LEAST_RANK, reason, numbers, tuple(used))
+    alone = len(of_cells.models(used)) == 1
+    notes = ("the sizes are those of one model in several quantizations",) if alone else ()
+    return Decision(min(ranks) > _LEAST_RANK, reason, numbers, tuple(used), notes)
 
 
 def _energy_of_paper() -> tuple[Reference, ...]:
@@ -256,7 +258,7 @@ F10 = Definition(
     claim="Energy per token rises with the size of the model.",
     threshold=f"Spearman(energy_per_token_j, model_bytes) > {_LEAST_RANK:g} within every device, framework and workload; the paper's figure "
     "includes prefill, ours is of generation",
-    needs=f"energy of {_FEWEST_MODELS} models in {_FEWEST_CELLS} cells with one framework and workload on one device that shows its power",
+    needs=f"energy of files of {_FEWEST_SIZES} sizes, best of several models, with one framework and workload on one device that shows its power",
     decide=energy_rises,
     reference=_energy_of_paper,
 )

@@ -100,10 +100,9 @@ def attention_is_minor(cells: Sequence[CellResult]) -> Decision:
     numbers["steps"] = Quantity(len(steps))
     numbers["steps_that_grow"] = Quantity(sum(steps))
     notes = () if steps else (f"no model has contexts {_APART:g} times apart: that it grows was not tested",)
-    reason = (
-        f"at {_SHORT} tokens or fewer attention takes {numbers['short_share_highest'].value:.1%} at most, and it grows in "
-        f"{of_cells.of(sum(steps), len(steps), 'step')} to a longer context"
-    )
+    growth = f", and grows in {of_cells.of(sum(steps), len(steps), 'step')} to a longer context" if steps else ""
+    highest = numbers["short_share_highest"].value
+    reason = f"at {_SHORT} tokens or fewer attention takes {highest:.1%} of decoding at most{growth}"
     return Decision(minor and all(steps), reason, numbers, tuple(cell for *_, cell in known), notes)
 
 
