@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meltrepro.report.cells import by_device, labelled, none_since, ordered, software, unless_named, weights, why_none
+from meltrepro.report.cells import (
+    by_device,
+    labelled,
+    line_names,
+    none_since,
+    ordered,
+    software,
+    unless_named,
+    weights,
+    why_none,
+)
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
@@ -143,29 +153,28 @@ def sustained_curves(content: Content) -> Figure:
     if not curves:
         reason = none_since("no cell held one conversation of many prompts without pause", content)
         return Figure(name, title, caption, reason=reason)
-    series: dict[str, None] = {}
+    names = dict(zip(map(id, curves), line_names(content, [curve.cell for curve in curves]), strict=True))
+    series = tuple(dict.fromkeys(names.values()))
     panels: list[scatter.Panel] = []
     for device, group in by_device([curve.cell for curve in curves]):
         own = [next(curve for curve in curves if curve.cell is cell) for cell in group]
         for start in range(0, len(own), MOST_LINES):
-            panels += _sustained_panels(content, device, own[start : start + MOST_LINES], series)
+            some = [(names[id(curve)], curve) for curve in own[start : start + MOST_LINES]]
+            panels += _sustained_panels(content.title(device), badge_of(device), some, series)
     alt = (
         f"Speed and temperature over the prompts of {len(curves)} cells; the figures are in the table of the same name."
     )
-    plot = scatter.Scatter(tuple(panels), tuple(series), lines=True)
+    plot = scatter.Scatter(tuple(panels), series, lines=True)
     return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
 
 
 def _sustained_panels(
-    content: Content, device: Device, curves: Sequence[Sustained], series: dict[str, None]
+    title: str, badge: str, curves: Sequence[tuple[str, Sustained]], series: Sequence[str]
 ) -> list[scatter.Panel]:
     """A panel of speeds and, where the device has a thermometer, one of temperatures."""
     speeds, heats = [], []
-    for curve in curves:
-        cell = curve.cell
-        name = f"{weights(cell)}, {software(cell)}" + (", synthetic" if cell.synthetic else "")
-        series.setdefault(name)
-        index = list(series).index(name)
+    for name, curve in curves:
+        index = series.index(name)
         points = tuple(
             scatter.Point(s.prompt, s.median, f"{name}: prompt {s.prompt}, {number(s.median)} tokens/s")
             for s in curve.speeds
@@ -177,7 +186,6 @@ def _sustained_panels(
         )
         if heat:
             heats.append(scatter.Series(index, heat, line=True, markers=False))
-    title, badge = content.title(device), badge_of(device)
     axis = "prompt"
     panels = [scatter.Panel(title, axis, "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
     if heats:
