@@ -149,7 +149,7 @@ def _effort(loaded: LoadedManifest) -> float:
 
     turns = {
         name: sum(map(len, load_conversations(workload, loaded.path.parent)))
-        for name, workload in loaded.manifest.workloads.items()
+        for name, workload in loaded.manifest.conversations.items()
     }
     return effort(loaded.manifest, turns)
 
