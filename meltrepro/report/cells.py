@@ -100,8 +100,8 @@ def line_names(content: Content, cells: Sequence[CellResult]) -> list[str]:
 
 
 def usual_workload(content: Content) -> str:
-    """The workload of most cells that were measured."""
-    counts = Counter(cell.workload for cell in content.measured)
+    """The workload of most cells whose speed was measured."""
+    counts = Counter(cell.workload for cell in content.measured if "generation_tps" in cell.metrics)
     return max(counts, key=lambda name: (counts[name], name), default="")
 
 
