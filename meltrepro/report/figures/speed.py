@@ -24,6 +24,7 @@ from meltrepro.report.values import number
 
 Interval = tuple[float, float, float, str]
 """Middle, low, high, and the same in words."""
+_RATIOS = (1, 3, 10, 30)
 MOST_LINES = 6
 """Curves that one panel can hold without becoming a tangle."""
 
@@ -112,7 +113,7 @@ def phases(content: Content) -> Figure:
                         for i, one in enumerate(series)
                     ),
                     badge="virtual" if virtual else "",
-                    rules=tuple(scatter.Rule(f"{times} x", slope=times) for times in (1, 3, 10, 30)),
+                    rules=_ratio_rules(group),
                     x_log=True,
                     y_log=True,
                     once="series",
@@ -121,6 +122,14 @@ def phases(content: Content) -> Figure:
             )
     alt = f"Prefill speed over generation speed of {len(cells)} cells; the figures are in the table of the same name."
     return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+
+
+def _ratio_rules(cells: Sequence[CellResult]) -> tuple[scatter.Rule, ...]:
+    """Lines of equal ratio; those around the cells are to be seen in any case."""
+    ratios = [cell.metrics["prefill_tps"].median / cell.metrics["generation_tps"].median for cell in cells]
+    low = max((times for times in _RATIOS if times <= min(ratios)), default=_RATIOS[0])
+    high = min((times for times in _RATIOS if times >= max(ratios)), default=_RATIOS[-1])
+    return tuple(scatter.Rule(f"{times} x", slope=times, near=low <= times <= high) for times in _RATIOS)
 
 
 def series_name(content: Content, cell: CellResult) -> str:
