@@ -89,9 +89,19 @@ def labelled(content: Content, cells: Sequence[CellResult]) -> dict[int, tuple[s
     return found
 
 
+def line_names(content: Content, cells: Sequence[CellResult]) -> list[str]:
+    """What the lines of cells are called in a figure, so that no two of one device have the same name."""
+    labels = labelled(content, cells)
+    names = []
+    for position, cell in enumerate(cells):
+        label, remark = labels[position]
+        names.append(", ".join(filter(None, (label, software(cell), remark))))
+    return names
+
+
 def usual_workload(content: Content) -> str:
-    """The workload of most cells that were measured."""
-    counts = Counter(cell.workload for cell in content.measured)
+    """The workload of most cells whose speed was measured."""
+    counts = Counter(cell.workload for cell in content.measured if "generation_tps" in cell.metrics)
     return max(counts, key=lambda name: (counts[name], name), default="")
 
 

@@ -202,7 +202,7 @@ def test_intervals_are_drawn_where_they_are() -> None:
         forest.draw("n", "t", "a", forest.Forest((forest.Panel("p", (row,)),), ("one",), "axis"))
     )
     ends = [(float(e.get("x1") or 0), float(e.get("x2") or 0)) for e in root.iter("line") if e.get("class") == "err s0"]
-    middle = next(float(e.get("cx") or 0) for e in root.iter("circle"))
+    middle = next(float(e.get("cx") or 0) for e in root.iter("circle") if "mark" in (e.get("class") or ""))
     low, high = ends[0]
     assert math.isclose((low + high) / 2, middle, abs_tol=0.2)
     assert high - low > 100
@@ -254,3 +254,15 @@ def test_a_damaged_index_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / INDEX).write_bytes(text.encode("latin-1"))
     with pytest.raises(RecordError, match=INDEX):
         campaigns_of(tmp_path)
+
+
+def test_the_same_cell_of_two_campaigns_is_two_lines() -> None:
+    made = everything()
+    again = [replace(one, campaign="x-second") for one in made.results.cells]
+    twice = content([*made.results.cells, *again])
+    for part in sections(twice):
+        for figure in part.figures:
+            if figure.name in ("sustained", "power-modes", "accuracy"):
+                texts = [one.text or "" for one in ElementTree.fromstring(str(figure.svg)).iter("text")]
+                assert any("campaign 1" in text for text in texts), figure.name
+                assert any("campaign 2" in text for text in texts), figure.name

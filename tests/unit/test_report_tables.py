@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meltrepro.report.cells import usual_workload
 from meltrepro.report.content import Content, Reference
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
 from meltrepro.report.paper_match import same_model, same_quantization
@@ -214,6 +215,11 @@ def test_accuracy_has_errors_counts_and_real_bits() -> None:
     assert (row["value"], row["n"], row["k"]) == (0.5325, 400, 213)
     assert row["bits_per_weight"] == pytest.approx(4.55, abs=0.01)
     assert row["paper"] == 0.5512
+
+
+def test_the_usual_workload_is_one_with_speeds() -> None:
+    scored = replace(SMOL, workload="piqa", metrics={}, scores=(Score("piqa", "acc", 0.5, 0.1, 30, 15),))
+    assert usual_workload(content([scored, scored, SMOL])) == "macro"
 
 
 def test_synthetic_weights_are_never_scored() -> None:

@@ -76,8 +76,7 @@ def draw(name: str, title: str, alt: str, forest: Forest) -> str:
     left = min(max(labels), _MOST_LABEL) + 12
     root = svg.canvas(name, WIDTH, 1, title, alt)
     y = 16.0
-    if len(forest.series) > 1:
-        y += svg.legend(root, 4, y, WIDTH - 8, list(forest.series)) + 4
+    y += svg.legend(root, 4, y, WIDTH - 8, list(forest.series)) + 4
     for panel in forest.panels:
         basis = forest.panels if forest.shared else (panel,)
         x = _axis(forest, basis, left, WIDTH - 24)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meltrepro.report.cells import (
     by_device,
     labelled,
+    line_names,
     ordered,
     software,
     unless_named,
@@ -140,15 +141,19 @@ def power(content: Content) -> Figure:
     cells = [c for c in content.measured if is_board(c) and c.device.power_mode and "generation_tps" in c.metrics]
     if not cells:
         return Figure(name, title, caption, reason=power_modes(content).reason)
-    boards: dict[tuple[bool, str], list[CellResult]] = {}
-    for cell in ordered(cells):
-        boards.setdefault((cell.device.virtual, cell.device.name), []).append(cell)
-    series = tuple(dict.fromkeys(_name(cell) for cell in ordered(cells)))
+    caption += unless_named(content)
+    cells = ordered(cells)
+    names = line_names(content, cells)
+    series = tuple(dict.fromkeys(names))
+    boards: dict[tuple[bool, str, str], list[tuple[str, CellResult]]] = {}
+    for name_of, cell in zip(names, cells, strict=True):
+        device = cell.device
+        boards.setdefault((device.virtual, device.name, device.id or device.model), []).append((name_of, cell))
     panels = []
-    for (virtual, board), group in sorted(boards.items()):
-        modes = sorted({cell.device.power_mode or "" for cell in group}, key=lambda mode: (budget_w(mode), mode))
+    for (virtual, board, _), group in sorted(boards.items(), key=lambda item: item[0]):
+        modes = sorted({cell.device.power_mode or "" for _, cell in group}, key=lambda mode: (budget_w(mode), mode))
         for metric, axis in (("generation_tps", "tokens per second"), ("energy_per_token_j", "joules per token")):
-            having = [cell for cell in group if metric in cell.metrics]
+            having = [(one, cell) for one, cell in group if metric in cell.metrics]
             if having:
                 heading = f"{board}: {'speed' if metric == 'generation_tps' else 'energy'} of generation"
                 panels.append(
@@ -168,16 +173,12 @@ def power(content: Content) -> Figure:
     return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
 
 
-def _name(cell: CellResult) -> str:
-    return f"{weights(cell)}, {software(cell)}" + (", synthetic" if cell.synthetic else "")
-
-
 def _by_mode(
-    cells: Sequence[CellResult], metric: str, modes: Sequence[str], series: Sequence[str]
+    cells: Sequence[tuple[str, CellResult]], metric: str, modes: Sequence[str], series: Sequence[str]
 ) -> tuple[scatter.Series, ...]:
     found = []
     for index, one in enumerate(series):
-        own = sorted((c for c in cells if _name(c) == one), key=lambda c: modes.index(c.device.power_mode or ""))
+        own = sorted((c for name, c in cells if name == one), key=lambda c: modes.index(c.device.power_mode or ""))
         points = tuple(
             scatter.Point(
                 float(modes.index(cell.device.power_mode or "")),

@@ -11,6 +11,11 @@ from meltrepro.report.values import number
 _LOG_FROM = 15.0
 """Ratio of the largest to the smallest value from which on an axis is logarithmic."""
 
+_LEAST = 1e-9
+"""Part of the values that an axis spans at least, so that its ticks are more than rounding."""
+_LOG_TO = 1e30
+"""Ratio from which on it is not: no device spans so much, and floats end near there."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -42,18 +47,19 @@ class Scale:
 
 def scale(values: Iterable[float], start: float, end: float, *, log: bool | None = False, zero: bool = False) -> Scale:
     """A range that holds all values with a little room; `log=None` decides by their spread, `zero` begins at zero."""
-    found = [value for value in values if math.isfinite(value)]
+    found = [value if abs(value) > 1 / _LOG_TO else 0.0 for value in values if math.isfinite(value)]
     positive = [value for value in found if value > 0]
     low, high = (min(found), max(found)) if found else (0.0, 1.0)
     if log is None:
         log = bool(positive) and len(positive) == len(found) and high / low > _LOG_FROM
-    if log and positive:
+    if log and positive and high / min(positive) < _LOG_TO:
         low = min(positive)
         room = max((high / low) ** 0.06, 1.08)
         return Scale(low / room, high * room, start, end, True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = max(high - low, _LEAST * size) if high > low else size or 1.0
     return Scale(low if zero and low == 0 else low - 0.06 * span, high + 0.06 * span, start, end, False)
 
 

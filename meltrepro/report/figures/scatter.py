@@ -112,8 +112,7 @@ def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
     """The figure as SVG; needs at least one point."""
     root = svg.canvas(name, WIDTH, 1, title, alt)
     y = 16.0
-    if len(scatter.series) > 1:
-        y += svg.legend(root, 4, y, WIDTH - 8, list(scatter.series), lines=scatter.lines) + 4
+    y += svg.legend(root, 4, y, WIDTH - 8, list(scatter.series), lines=scatter.lines) + 4
     for panel in scatter.panels:
         y = _panel(root, panel, y) + 12
     root.set("viewBox", f"0 0 {coordinate(WIDTH)} {coordinate(y)}")

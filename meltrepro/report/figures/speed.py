@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meltrepro.report.cells import by_device, labelled, none_since, ordered, software, unless_named, weights, why_none
+from meltrepro.report.cells import (
+    by_device,
+    labelled,
+    line_names,
+    none_since,
+    ordered,
+    software,
+    unless_named,
+    weights,
+    why_none,
+)
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
@@ -14,6 +24,7 @@ from meltrepro.report.values import number
 
 Interval = tuple[float, float, float, str]
 """Middle, low, high, and the same in words."""
+_RATIOS = (1, 3, 10, 30)
 MOST_LINES = 6
 """Curves that one panel can hold without becoming a tangle."""
 
@@ -102,7 +113,7 @@ def phases(content: Content) -> Figure:
                         for i, one in enumerate(series)
                     ),
                     badge="virtual" if virtual else "",
-                    rules=tuple(scatter.Rule(f"{times} x", slope=times) for times in (1, 3, 10, 30)),
+                    rules=_ratio_rules(group),
                     x_log=True,
                     y_log=True,
                     once="series",
@@ -111,6 +122,14 @@ def phases(content: Content) -> Figure:
             )
     alt = f"Prefill speed over generation speed of {len(cells)} cells; the figures are in the table of the same name."
     return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+
+
+def _ratio_rules(cells: Sequence[CellResult]) -> tuple[scatter.Rule, ...]:
+    """Lines of equal ratio; those around the cells are to be seen in any case."""
+    ratios = [cell.metrics["prefill_tps"].median / cell.metrics["generation_tps"].median for cell in cells]
+    low = max((times for times in _RATIOS if times <= min(ratios)), default=_RATIOS[0])
+    high = min((times for times in _RATIOS if times >= max(ratios)), default=_RATIOS[-1])
+    return tuple(scatter.Rule(f"{times} x", slope=times, near=low <= times <= high) for times in _RATIOS)
 
 
 def series_name(content: Content, cell: CellResult) -> str:
@@ -143,29 +162,28 @@ def sustained_curves(content: Content) -> Figure:
     if not curves:
         reason = none_since("no cell held one conversation of many prompts without pause", content)
         return Figure(name, title, caption, reason=reason)
-    series: dict[str, None] = {}
+    names = dict(zip(map(id, curves), line_names(content, [curve.cell for curve in curves]), strict=True))
+    series = tuple(dict.fromkeys(names.values()))
     panels: list[scatter.Panel] = []
     for device, group in by_device([curve.cell for curve in curves]):
         own = [next(curve for curve in curves if curve.cell is cell) for cell in group]
         for start in range(0, len(own), MOST_LINES):
-            panels += _sustained_panels(content, device, own[start : start + MOST_LINES], series)
+            some = [(names[id(curve)], curve) for curve in own[start : start + MOST_LINES]]
+            panels += _sustained_panels(content.title(device), badge_of(device), some, series)
     alt = (
         f"Speed and temperature over the prompts of {len(curves)} cells; the figures are in the table of the same name."
     )
-    plot = scatter.Scatter(tuple(panels), tuple(series), lines=True)
+    plot = scatter.Scatter(tuple(panels), series, lines=True)
     return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
 
 
 def _sustained_panels(
-    content: Content, device: Device, curves: Sequence[Sustained], series: dict[str, None]
+    title: str, badge: str, curves: Sequence[tuple[str, Sustained]], series: Sequence[str]
 ) -> list[scatter.Panel]:
     """A panel of speeds and, where the device has a thermometer, one of temperatures."""
     speeds, heats = [], []
-    for curve in curves:
-        cell = curve.cell
-        name = f"{weights(cell)}, {software(cell)}" + (", synthetic" if cell.synthetic else "")
-        series.setdefault(name)
-        index = list(series).index(name)
+    for name, curve in curves:
+        index = series.index(name)
         points = tuple(
             scatter.Point(s.prompt, s.median, f"{name}: prompt {s.prompt}, {number(s.median)} tokens/s")
             for s in curve.speeds
@@ -177,7 +195,6 @@ def _sustained_panels(
         )
         if heat:
             heats.append(scatter.Series(index, heat, line=True, markers=False))
-    title, badge = content.title(device), badge_of(device)
     axis = "prompt"
     panels = [scatter.Panel(title, axis, "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
     if heats:

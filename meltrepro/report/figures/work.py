@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import ordered, software, weights
+from meltrepro.report.cells import campaign_number, ordered, software, weights
 from meltrepro.report.content import Content
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
@@ -71,14 +71,15 @@ def accuracy(content: Content) -> Figure:
         return Figure(
             name, title, caption, reason=accuracy_table(content).reason or "the sizes of the files are not known"
         )
-    series = tuple(dict.fromkeys(_name(content, cell) for cell in cells))
+    names = _names(content, cells)
+    series = tuple(dict.fromkeys(names))
     tasks = list(dict.fromkeys((score.task, score.metric) for cell in cells for score in cell.scores))
     panels = []
     for virtual in (False, True):
-        group = [cell for cell in cells if cell.device.virtual is virtual]
+        group = [(one, cell) for one, cell in zip(names, cells, strict=True) if cell.device.virtual is virtual]
         for task, metric in tasks:
             drawn = tuple(
-                _series([cell for cell in group if _name(content, cell) == one], index, task, metric)
+                _series([cell for name, cell in group if name == one], index, task, metric)
                 for index, one in enumerate(series)
             )
             if not any(one.points for one in drawn):
@@ -91,7 +92,7 @@ def accuracy(content: Content) -> Figure:
                     "size of the model file, GB",
                     axis,
                     drawn,
-                    badge_of(group[0].device),
+                    badge_of(group[0][1].device),
                     x_log=True,
                     height=260,
                 )
@@ -101,8 +102,14 @@ def accuracy(content: Content) -> Figure:
     return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
 
 
-def _name(content: Content, cell: CellResult) -> str:
-    return f"{cell.model}, {content.title(cell.device)}, {software(cell)}"
+def _names(content: Content, cells: list[CellResult]) -> list[str]:
+    """Model, device and software of each cell, and its campaign where the same was scored in several."""
+    names = [f"{cell.model}, {content.title(cell.device)}, {software(cell)}" for cell in cells]
+    campaigns = {name: {c.campaign for n, c in zip(names, cells, strict=True) if n == name} for name in names}
+    return [
+        f"{name}, campaign {campaign_number(content, cell.campaign)}" if len(campaigns[name]) > 1 else name
+        for name, cell in zip(names, cells, strict=True)
+    ]
 
 
 def _series(cells: list[CellResult], index: int, task: str, metric: str) -> scatter.Series:

@@ -99,11 +99,11 @@ def drift(content: Content) -> Table:
     """Every newer release against the oldest."""
     columns = (
         *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
-        *(Column("quantization", "quantization"), Column("workload", "workload")),
+        *(Column("quantization", "quantization"), Column("workload", "workload"), Column("tags", "tags", "tags")),
         *(Column("older", "older release"), Column("newer", "newer release"), Column("phase", "phase")),
         *(Column("ratio", "newer / older", "number"), Column("ratio_low", "low", "number")),
         *(Column("ratio_high", "high", "number"), Column("n_older", "n older", "number")),
-        *(Column("n_newer", "n newer", "number"), Column("campaigns", "campaigns"), Column("tags", "tags", "tags")),
+        *(Column("n_newer", "n newer", "number"), Column("campaigns", "campaigns")),
     )
     single = Absent("one side has a single repetition, which says nothing of its spread")
     order = {id(cell): position for position, cell in enumerate(ordered(content.measured))}
@@ -114,9 +114,10 @@ def drift(content: Content) -> Table:
         rows.append(
             (
                 *(content.title(cell.device), cell.framework, cell.model, cell.quantization, cell.workload),
+                Tags(tags(cell)),
                 *(pair.older.release, cell.release, pair.phase, pair.ratio),
                 *(single if bound is None else bound for bound in (pair.low, pair.high)),
-                *(pair.n_older, pair.n_newer, " and ".join(map(str, sorted(numbers))), Tags(tags(cell))),
+                *(pair.n_older, pair.n_newer, " and ".join(map(str, sorted(numbers)))),
             )
         )
     notes = (
