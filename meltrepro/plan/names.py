@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.plan.isa import built_with
+from meltrepro.plan.isa import built_with, built_with_cuda
 from meltrepro.plan.model import AS_IS, IOS, Catalog, CudaBuild, FrameworkInfo, Isa, Release
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.loader import LoadedManifest, problem_at
@@ -78,12 +78,16 @@ def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFrame
             cuda = info.cuda.get(wanted)
             if cuda is not None and entry.release not in cuda.releases:
                 message = f"with CUDA {cuda.cuda}, {kind} is built of release {', '.join(sorted(cuda.releases))} alone"
-                problems.append(problem_at(loaded, at_cuda, message, "older releases do not know this CUDA"))
+                problems.append(
+                    problem_at(
+                        loaded, at_cuda, message, "older ones cannot do without the virtual memory that Orin lacks"
+                    )
+                )
             if not any(target.kind == "jetson" for target in manifest.targets.values()):
                 message = "CUDA is built for Jetson boards, and no target is one"
                 problems.append(problem_at(loaded, at_cuda, message, "leave it out: all else runs on CPUs"))
         if not problems:
-            extra = tuple(built_with(levels[level], ndk) for level in entry.build.isas)
+            extra = tuple(built_with_cuda(built_with(levels[level], ndk), cuda) for level in entry.build.isas)
             resolved[name] = KnownFramework(name, info, _release(entry, info), extra, ndk, ios, cuda)
 
     infos = [catalog.frameworks.get(entry.kind or name) for name, entry in manifest.frameworks.items()]

@@ -13,6 +13,10 @@ from meltrepro.spec.meters import Meter
 Cores = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$")]
 
 
+IMAGE = r"^([a-z0-9][a-z0-9._/:-]{0,200}@)?sha256:[0-9a-f]{64}$"
+"""An image by digest, or by its id."""
+
+
 def cpus(text: str) -> frozenset[int]:
     """The CPUs in a list as Linux writes it (`0,4-7`); raises `ValueError`."""
     found: set[int] = set()
@@ -64,7 +68,7 @@ class RemoteTarget(_Target):
 
     @property
     def sandbox(self) -> Literal["bare"]:
-        """Devices have no container engine."""
+        """Containers on devices are their own affair, not that of this machine's engine."""
         return "bare"
 
 
@@ -110,6 +114,11 @@ class BoardTarget(RemoteTarget):
         "/var/tmp/meltrepro",
         pattern=r"^/[^\x00-\x1f]*[^\x00-\x1f/]$",
         description="Folder on the device for everything that trials need; must allow to run programs.",
+    )
+
+    container: bool | Annotated[str, StringConstraints(pattern=IMAGE)] = Field(
+        False,
+        description="Run trials in a container there: in the image of the bundle, or in one that the board has, by digest.",
     )
 
     @model_validator(mode="after")
@@ -174,7 +183,7 @@ class IosTarget(_Target):
 
     @property
     def sandbox(self) -> Literal["bare"]:
-        """Devices have no container engine."""
+        """Containers on devices are their own affair, not that of this machine's engine."""
         return "bare"
 
 

@@ -40,7 +40,7 @@ def open_target(entry: LinuxTarget, settings: Settings, engine: Engine | None) -
         Board("linux"),
         entry.root,
         reconnect_s=entry.reconnect_s,
-        wishes=Wishes(cores=entry.cores),
+        wishes=Wishes(cores=entry.cores, container=entry.container),
     )
 
 

@@ -75,7 +75,7 @@ def open_target(entry: JetsonTarget, settings: Settings, engine: Engine | None) 
         Jetson(entry.rails, tegrastats=entry.tegrastats, root=entry.root),
         entry.root,
         reconnect_s=entry.reconnect_s,
-        wishes=Wishes(jetson_controls.wanted(entry.settings), cores=entry.cores),
+        wishes=Wishes(jetson_controls.wanted(entry.settings), cores=entry.cores, container=entry.container),
     )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
@@ -30,6 +30,7 @@ from meltrepro.targets.base import (
     Tried,
     silent,
 )
+from meltrepro.targets.contained import Containers
 from meltrepro.targets.controls import Control, Controls
 from meltrepro.targets.depot import Depot
 from meltrepro.targets.jobs import Ended, Job, Jobs, JobVanished
@@ -87,6 +88,8 @@ class Wishes:
     """What is done before each trial and cannot be put back, by what records call it."""
     cores: str | None = None
     """CPUs that the runner may use, as Linux lists them."""
+    container: bool | str = False
+    """Whether runners run in a container; a text names an image that the device has."""
 
 
 class RemoteTarget:
@@ -116,6 +119,10 @@ class RemoteTarget:
         )
         self._depot = Depot(shell, root)
         self._jobs = Jobs(shell, root)
+        self._containers: Containers | None = None
+        if wishes.container is not False:
+            image = wishes.container if isinstance(wishes.container, str) else None
+            self._containers = Containers(shell, root, image, wishes.cores)
         self._agent: str | None = None
         self._clock: Running | None = None
         self._clock_guard = threading.Lock()
@@ -124,7 +131,10 @@ class RemoteTarget:
     def identify(self) -> DeviceFacts:
         """What the device is; raises `TargetError`, `TargetLost`."""
         with snapshot(self._shell) as tree:
-            return self._platform.facts(self._shell, tree, self._root)
+            facts = self._platform.facts(self._shell, tree, self._root)
+        if self._containers is None:
+            return facts
+        return replace(facts, facts={**facts.facts, "sandbox": "container"})
 
     def state(self) -> DeviceState:
         """How the device is now; raises `TargetLost`, and `TargetError` before anything was deployed."""
@@ -161,6 +171,8 @@ class RemoteTarget:
                 self._patiently(partial(self._depot.deploy, local, digest, progress))
             if local == programs[0]:
                 self._agent = self._depot.agent = self._depot.path(digest)
+        if self._containers is not None:
+            self._patiently(partial(self._containers.load, bundle, self._depot, progress))
 
     def adjust(self) -> Mapping[str, str]:
         """Make the settings hold that are wanted; raises `TargetError`, `TargetLost`."""
@@ -198,15 +210,29 @@ class RemoteTarget:
                 raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
             self._patiently(partial(there.write, record.REQUEST, text.encode()))
             argv = job.argv(f"{there.path}/{name}", lambda file: files.get(file, f"{there.path}/{file}"))
-            argv = [*self._confining(), *argv]
             boot_id = self._patiently(self._boot_id)
-            self._patiently(partial(there.start, argv, job.timeout_s))
-            if self._wishes.cores is not None:
-                self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores, name))
-            ended = self._until_ended(there, boot_id)
+            if self._containers is not None:
+                ended = self._in_container(self._containers, job, there, boot_id, argv[1:])
+            else:
+                self._patiently(partial(there.start, [*self._confining(), *argv], job.timeout_s))
+                if self._wishes.cores is not None:
+                    self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores, name))
+                ended = self._until_ended(there, boot_id)
             for file in (record.EVENTS, record.STDOUT, record.STDERR):
                 self._patiently(partial(there.fetch, file, job.folder / file))
         return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
+
+    def _in_container(
+        self, containers: Containers, job: TrialJob, there: Job, boot_id: str, arguments: Sequence[str]
+    ) -> Ended:
+        """Run the program in a container, of which nothing is left whatever happens, as far as the device can be reached."""
+        argv = self._patiently(partial(containers.command, job.bundle, job.program, there.path, arguments))
+        try:
+            self._patiently(partial(there.start, argv, job.timeout_s))
+            return self._until_ended(there, boot_id)
+        finally:
+            with held(), contextlib.suppress(TargetError):  # else the next campaign's `stop_strays` does it
+                containers.clear()
 
     def sources(self) -> Sequence[Source]:
         """What the sampler can read on the device; raises `TargetLost`."""
@@ -263,7 +289,10 @@ class RemoteTarget:
 
     def stop_strays(self) -> int:
         """Stop every job, and remove those of a campaign that was killed."""
-        return self._patiently(self._jobs.stop_all)
+        left = self._patiently(self._jobs.stop_all)
+        if self._containers is not None:
+            self._patiently(self._containers.clear)
+        return left
 
     @contextlib.contextmanager
     def _job(self, kind: str, bundle: Artifact, programs: dict[str, str]) -> Iterator[Job]:

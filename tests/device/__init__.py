@@ -1,0 +1,1 @@
+"""Checks that need hardware or hours; run by hand, never by `make test`."""

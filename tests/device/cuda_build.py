@@ -1,0 +1,82 @@
+"""Build the bundle of JetPack 7.2 with CUDA from scratch, and start its runner where there is no driver.
+
+    .venv/bin/python -m tests.device.cuda_build [--engine process]
+
+Fetches some 165 MB of compilers, then compiles 144 files for the GPU: hours on two cores, six minutes on sixteen. What was built
+once is taken from the store. The runner must start under emulation, and end with the error that no GPU can be used. Needs
+root for the lab's packages, whose C library the emulator uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from meltrepro import settings
+from meltrepro.build.workshop import Workshop
+from meltrepro.frameworks.llamacpp import ISAS, RELEASES
+from meltrepro.frameworks.llamacpp_cuda import BUILDS
+from meltrepro.frameworks.registry import modules
+from meltrepro.lab import system
+from meltrepro.plan.isa import built_with_cuda
+from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.settings import Settings
+from meltrepro.spec.loader import load_manifest
+from meltrepro.spec.lock import Lock
+from meltrepro.spec.manifest import ALL_LAYERS
+from meltrepro.steps import Step, silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+from meltrepro.targets.base import RUNNER
+from tests.contract.test_targets import request
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(here: Settings, engine: Literal["docker", "process"]) -> Path:
+    """The bundle's folder; built, or taken from the store. Planning would need a board that can be reached."""
+    cuda = BUILDS["7.2"]
+    level = built_with_cuda(next(isa for isa in ISAS if isa.name == "armv8_2"), cuda)
+    node = BundleNode("llama.cpp", "llama.cpp", RELEASES["2026-10-01"], level, cuda=cuda)
+    plan = Plan(
+        load_manifest(ROOT / "specs/quickstart.yaml").manifest, (), (), (node,), (), Estimate(None, None, {}), ()
+    )
+    workshop = Workshop(here, show, Lock(manifest="0" * 64), engine)
+    return workshop.builder(modules(), ROOT).build(plan).artifacts[node.id].path
+
+
+def show(step: Step) -> None:
+    """Print what begins and what a build says."""
+    if step.phase != "progress":
+        print(step.phase, step.name, step.subject, flush=True)
+
+
+def main() -> int:
+    """Build, start, look; 1 where the runner does not end as it must."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("docker", "process"), default="process")
+    options = parser.parse_args()
+    here = settings.load()
+    bundle = build(here, options.engine)
+    print(json.dumps(json.loads((bundle / "bundle.json").read_text()), indent=2))
+    there = system.device_root(system.BOARD, Store(here.cache / "store"), here.cache / "lab", silent)
+    with tempfile.TemporaryDirectory() as name:
+        manifest = load_manifest(ROOT / "specs/quickstart.yaml").manifest
+        model = Fetcher(Store(here.cache / "store"), here, silent).get(manifest.models["smollm2-135m"].source)
+        asked = request("Hello").model_copy(update={"model": str(model), "gpu_layers": ALL_LAYERS})
+        (Path(name) / "request.json").write_text(asked.model_dump_json(exclude_none=True))
+        runner = [system.EMULATOR, "-L", str(there), str(bundle / RUNNER)]
+        ended = subprocess.run(
+            [*runner, f"{name}/request.json", f"{name}/events.jsonl"], capture_output=True, text=True, check=False
+        )
+    print(ended.stderr)
+    fine = ended.returncode == 3 and "CUDA driver version is insufficient" in ended.stderr
+    return 0 if fine and "no GPU can be used" in ended.stderr else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
