@@ -12,9 +12,8 @@ from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError
 from meltrepro.plan.identity import canonical
+from meltrepro.spec.apps import UNPROVEN
 from meltrepro.steps import Sink, step
-
-_UNPROVEN = "not yet run on Apple hardware"
 
 
 class Prebuilt:
@@ -54,7 +53,7 @@ def lay(recipe: Recipe, package: Path, facts: AppFacts, tools: dict[str, str], o
         "tools_of_maker": tools,
         "executable_sha256": facts.executable_sha256,
         "version": facts.version,
-        "proof": _UNPROVEN,
+        "proof": UNPROVEN,
     }
     if not package.is_file():
         raise BuildError(f"{recipe.name}: its package is gone: {package}")

@@ -10,6 +10,8 @@ from meltrepro.spec.base import Sha256, Strict
 from meltrepro.spec.sources import FileSource, UrlSource
 
 APP = "org.meltrepro.runner"
+UNPROVEN = "not yet run on Apple hardware"
+"""What plans, bundles and records say of every iPhone that is none of the lab's, until somebody has run the app on one."""
 
 
 class IosBuild(Strict):

@@ -8,6 +8,7 @@ from typing import Any
 
 from meltrepro.errors import TargetError
 from meltrepro.plan.model import IOS, DeviceFacts
+from meltrepro.spec.apps import UNPROVEN
 from meltrepro.targets.base import Battery, DeviceState, Source
 
 SOURCES = (
@@ -25,8 +26,6 @@ _FACTS = {
     "cpu": "CPUArchitecture",
 }
 _VIRTUAL, _PROGRAMS = "MeltreproVirtual", "MeltreproPrograms"
-UNPROVEN = "not yet run on Apple hardware"
-"""What is said of every iPhone that is none of the lab's, in plans and records, until somebody has run it."""
 _VOLTAGES_MV, _TEMPERATURES_C, _CURRENTS_MA = (2500.0, 60_000.0), (-40.0, 120.0), (-20_000.0, 20_000.0)
 _NOT_TOLD = "iOS does not tell hosts"
 

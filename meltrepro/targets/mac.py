@@ -28,7 +28,13 @@ _RUN = (
     'printf "\\n%s %s\\n" "$mark" "$status"; cat <&3 > /dev/null; exit 0'
 )
 _SUM = 'sum() { shasum -a 256 "$1" 2> /dev/null || sha256sum "$1"; }; '
-_LOOK = 'mkdir -p "$1" && cd "$1" || exit 1; if [ -f "$2" ]; then echo whole; elif [ -f "$2.part" ]; then wc -c < "$2.part"; else echo 0; fi'
+_OLD = "find . -type f -mtime +7 -exec rm -f {} + ; find .. -maxdepth 1 -name 'build-*' -mtime +7 -exec rm -rf {} + ; "
+"""What a build has left that broke off and was never taken up again."""
+_LOOK = (
+    'mkdir -p "$1" && cd "$1" || exit 1; '
+    + _OLD
+    + 'if [ -f "$2" ]; then echo whole; elif [ -f "$2.part" ]; then wc -c < "$2.part"; else echo 0; fi'
+)
 _APPEND = 'cat >> "$1"'
 _VERIFY = (
     _SUM + 'cd "$1" || exit 1; found=$(sum "$2.part") || exit 1; found=${found%% *}; '

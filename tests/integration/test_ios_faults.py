@@ -299,7 +299,7 @@ def test_an_app_without_a_developers_signature_shares_its_documents(lab: Lab) ->
 # -- apps -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_app_of_a_bundle_is_installed_once(lab: Lab) -> None:
+def test_the_app_of_a_bundle_is_installed_once(lab: Lab, capfd: pytest.CaptureFixture[str]) -> None:
     job = lab.bench.job("exit 0")
     ipa = job.bundle.path / PACKAGE
     ipa.parent.mkdir()
@@ -311,6 +311,7 @@ def test_the_app_of_a_bundle_is_installed_once(lab: Lab) -> None:
     lab.device.heal()
     assert lab.target.run_trial(job).exit_code == 7
     assert not list((lab.device.folder / "media").rglob("*.ipa")), "the package does not stay in the phone's media"
+    assert capfd.readouterr() == ("", ""), "the library would draw a bar on the terminal"
 
 
 def test_a_package_that_the_phone_refuses(lab: Lab) -> None:
@@ -546,6 +547,14 @@ def test_memory_by_the_phone(lab: Lab) -> None:
     assert footprint is not None
     assert footprint > 1 << 20
     assert lab.phone.footprint(1) is None
+
+
+def test_a_phone_that_is_asked_to_stay_awake_says_yes(lab: Lab) -> None:
+    """Asked directly: what the target asks for is a wish, whose refusal nobody hears."""
+    there = services(lab.device, lab.device.folder.parent / "pairings")
+    lab.phone.ask(lambda: there.keep_awake(60), "keep it awake")
+    lab.phone.ask(lambda: there.keep_awake(60), "keep it awake again")
+    assert there._awake is not None
 
 
 def test_the_clock_is_quick(lab: Lab) -> None:

@@ -4,6 +4,7 @@ what is said where it fails. Nothing here says that Apple's programs would do as
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tarfile
 import threading
@@ -330,6 +331,19 @@ def test_a_part_of_something_else_is_sent_anew(mac: Mac) -> None:
     Path(f"{whole}.part").write_bytes(b"something else")
     mac.build(app())
     assert left(mac) == []
+
+
+def test_what_broke_off_long_ago_is_cleared_away(mac: Mac) -> None:
+    week_ago = time.time() - 9 * 24 * 3600
+    for path in (mac.root / "cas" / f"{'0' * 64}.part", mac.root / "build-0123" / "file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left")
+        os.utime(path, (week_ago, week_ago))
+        os.utime(path.parent, (week_ago, week_ago))
+    (mac.root / "build-new").mkdir()
+    mac.build(app())
+    assert left(mac) == []
+    assert sorted(path.name for path in mac.root.iterdir()) == ["build-new", "cas"], "others may be at work"
 
 
 def tar_of(mac: Mac) -> str:

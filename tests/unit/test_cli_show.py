@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from meltrepro.cli import app
+from meltrepro.spec.apps import UNPROVEN
 from tests.support.campaigns import Cell, build_campaign
 
 
@@ -52,3 +54,12 @@ def test_synthetic_weights_are_told(home: Path, capsys: pytest.CaptureFixture[st
     assert "synthetic weights; its answers mean nothing" in capsys.readouterr().out
     assert app.main(["show", "--list"]) == 0
     assert capsys.readouterr().out.endswith("1 cells, 1 trials, synthetic\n")
+
+
+def test_a_device_that_nobody_has_proven_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build_campaign(home, [Cell()], repetitions=1, warmups=0) / "campaign.json"
+    document = json.loads(path.read_bytes())
+    document["cells"][0]["params"]["device.proof"] = UNPROVEN
+    path.write_text(json.dumps(document))
+    assert app.main(["show"]) == 0
+    assert "not yet run on Apple hardware: nothing stands behind these numbers yet" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.spec.targets import LinuxTarget
+from meltrepro.targets.base import RUNNER
 from meltrepro.targets.contained import Containers
 from meltrepro.targets.depot import Depot
 from meltrepro.targets.shell import Shell
@@ -55,7 +56,7 @@ def test_nothing_but_the_trials_folder_can_be_written(
     nvidia: bool, tmp_path: Path, bundle: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = engine(tmp_path, monkeypatch, runtimes='{"nvidia":{},"runc":{}}' if nvidia else '{"runc":{}}')
-    found = containers(link, cores="4-7").command(bundle, "/var/tmp/m/jobs/trial-1", ["request", "events"])
+    found = containers(link, cores="4-7").command(bundle, RUNNER, "/var/tmp/m/jobs/trial-1", ["request", "events"])
     assert found[:3] == [str(tmp_path / "programs/docker"), "run", "--rm"]
     assert {
         "--network=none",
@@ -73,7 +74,9 @@ def test_nothing_but_the_trials_folder_can_be_written(
 def test_an_image_of_the_boards_own_runs_the_runner_that_was_deployed(
     tmp_path: Path, bundle: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = containers(engine(tmp_path, monkeypatch), IMAGE).command(bundle, "/var/tmp/m/jobs/trial-1", ["r", "e"])
+    found = containers(engine(tmp_path, monkeypatch), IMAGE).command(
+        bundle, RUNNER, "/var/tmp/m/jobs/trial-1", ["r", "e"]
+    )
     assert found[-4:] == ["--entrypoint=/var/tmp/m/jobs/trial-1/melt-runner", IMAGE, "r", "e"]
 
 
@@ -98,7 +101,7 @@ def test_a_board_without_an_engine_says_so(tmp_path: Path, bundle: Artifact, mon
     link = engine(tmp_path, monkeypatch)
     (tmp_path / "programs/docker").write_text("#!/bin/sh\necho 'permission denied' >&2\nexit 1\n")
     with pytest.raises(TargetError, match="cannot use docker: permission denied") as caught:
-        containers(link).command(bundle, "/var/tmp/m/jobs/trial-1", [])
+        containers(link).command(bundle, RUNNER, "/var/tmp/m/jobs/trial-1", [])
     assert "group docker" in str(caught.value.hint)
 
 

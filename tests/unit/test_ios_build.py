@@ -22,7 +22,7 @@ from meltrepro.plan.model import IOS, BundleNode, Catalog, DeviceFacts, Estimate
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.settings import Settings
-from meltrepro.spec.apps import APP, IosBuild
+from meltrepro.spec.apps import APP, UNPROVEN, IosBuild
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.spec.manifest import Manifest
@@ -31,7 +31,6 @@ from meltrepro.spec.sources import FileSource, UrlSource
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE
-from meltrepro.targets.ios_state import UNPROVEN
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
 
