@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Reserved for `reproduce-paper`: how much of the paper to repeat.
+# How much of the paper to repeat: smoke, laptop or full (docs/reproduce.md).
 PROFILE ?= smoke
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
@@ -68,10 +68,9 @@ bench: setup  ## Every benchmark, one after the other; on an idle machine.
 ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 	$(BIN)/meltrepro ui
 
-reproduce-paper: setup  ## What this machine can repeat of the paper (PROFILE is reserved for later).
+reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (the default), laptop or full.
 	$(BIN)/meltrepro doctor --fix
-	$(BIN)/meltrepro run specs/reproduce-paper.yaml
-	@echo "see it in a browser with: make ui"
+	$(BIN)/meltrepro study specs/paper/$(PROFILE) --name paper-$(PROFILE)
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi

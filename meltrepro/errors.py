@@ -135,6 +135,12 @@ class CorruptStore(StoreError):
     exit_code = 15
 
 
+class DataError(MeltreproError):
+    """The data of an accuracy workload are not what its task needs; the message says where in them."""
+
+    exit_code = 16
+
+
 # -- building -----------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +176,10 @@ class TargetError(MeltreproError):
     """A device refuses, or cannot do what is asked; trying again will not help."""
 
     exit_code = 30
+
+
+class DriverMissing(TargetError):
+    """What it takes to reach a kind of device is not installed here; cells of such devices are left out."""
 
 
 class TargetLost(TargetError):

@@ -41,8 +41,9 @@ def attest(
     """Write both statements of an artifact that was just built; `times_ns` are begin and end, Unix time."""
     from meltrepro.build.sbom import sbom
 
+    app = making.recipe is not None and making.recipe.maker != "engine"
     labels = dict(making.recipe.labels) if making.recipe else {}
-    bill = json.loads(sbom(artifact, making.inputs, making.tools, labels, lock, making.packages))
+    bill = json.loads(sbom(artifact, making.inputs, making.tools, labels, None if app else lock, making.packages))
     store.put_ref("sbom", artifact.digest, bill)
     statement = provenance(
         artifact,
@@ -53,6 +54,7 @@ def attest(
         packages=making.packages,
         lock=lock,
         engine=engine,
+        app=app,
         started_ns=times_ns[0],
         finished_ns=times_ns[1],
     )

@@ -20,7 +20,10 @@ def recipe_digest(recipe: Recipe) -> str:
 
 
 def bundle_key(recipe: Recipe) -> str:
-    """Identity of a bundle: recipe, inputs, toolchain, environment."""
+    """Identity of a bundle: recipe, inputs, toolchain, environment. Of an app the recipe names its toolchain."""
+    if recipe.maker != "engine":
+        inputs = dict(recipe.input_digests)
+        return digest_of({"kind": "app", "maker": recipe.maker, "recipe": recipe_digest(recipe), "inputs": inputs})
     return digest_of(
         {
             "kind": "bundle",
@@ -36,6 +39,19 @@ def converted_key(source_digest: str, converter: str, recipe: ModelRecipe) -> st
     """Identity of what a converter makes of a checkpoint: listing of files, converter bundle (digest), command."""
     return digest_of(
         {"kind": "converted", "source": source_digest, "converter": converter, "command": list(recipe.converter)}
+    )
+
+
+def logits_key(text_digest: str, model_digest: str, bundle_digest: str, command: tuple[str, ...]) -> str:
+    """Identity of what a model expects of a text: text, model, scorer's bundle (digests), command."""
+    return digest_of(
+        {
+            "kind": "logits",
+            "text": text_digest,
+            "model": model_digest,
+            "bundle": bundle_digest,
+            "command": list(command),
+        }
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
+from meltrepro.plan.model import BundleNode, FrameworkInfo, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink
+
+MakerName = Literal["engine", "mac-ssh", "prebuilt"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Recipe:
     phases: tuple[str, ...] = ()
     """Arguments of `build.sh`, one call each, so that an interrupted build goes on at a phase; empty for one call."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    maker: MakerName = "engine"
+    """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
+    place: Mapping[str, str] = field(default_factory=dict)
+    """Where and by whom it is made, which is no part of its identity."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class RecipeSource:
 
     name: str
     folder: str
-    """Folder under `images/`."""
+    """Folder under `images/`, of which templates are rendered."""
     variables: Mapping[str, object]
     inputs: Mapping[str, Source]
     triple: str
@@ -51,6 +57,12 @@ class RecipeSource:
     labels: Mapping[str, str] = field(default_factory=dict)
     interpreter: bool = False
     """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
+    maker: MakerName = "engine"
+    place: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    """Folders under `images/` that another maker than the engine gets as they are, by their names there."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Folders of the recipe that are those of another one, by their places: `runner` -> `llama.cpp/runner`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Artifact:
 
     id: str
     """Identity of the node that it belongs to, for people."""
-    kind: Literal["bundle", "model"]
+    kind: Literal["bundle", "model", "logits"]
     key: str
     """Digest of everything that went in; equal keys are never built twice."""
     digest: str
@@ -83,6 +95,26 @@ class Artifact:
     size: int
     platform: str = ""
     """Machine that a bundle is for, as `uname -m` spells it."""
+
+
+@dataclass(frozen=True)
+class PathOf:
+    """Stands among a program's arguments for the path of a file, which each target knows for itself."""
+
+    name: str
+    """`MODEL`, an input, or a file of the record's folder."""
+
+
+MODEL = "model"
+Argument = str | PathOf
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that a program reads besides the model; known by its digest, wherever it lies."""
+
+    path: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -116,8 +148,8 @@ class Exit:
     out_of_memory: bool = False
 
 
-class Engine(Protocol):
-    """What executes recipes and commands: `docker`, or `process` where no container engine may run."""
+class Maker(Protocol):
+    """What executes recipes: an engine, a Mac behind SSH, or nothing but a check of what somebody else has made."""
 
     name: str
 
@@ -132,6 +164,10 @@ class Engine(Protocol):
         Raises `BuildError` (the step failed) or `EngineError` (the engine went away); the log is kept either way.
         """
         ...
+
+
+class Engine(Maker, Protocol):
+    """What executes recipes and commands: `docker`, or `process` where no container engine may run."""
 
     def execute(self, execution: Execution) -> Exit:
         """Run a command to its end, or stop it with everything that it started. Raises `EngineError`."""
@@ -155,6 +191,10 @@ class FrameworkModule(Protocol):
 
     def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
         """How a model is made from its source for one release."""
+        ...
+
+    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
+        """Command of a run bundle that writes what `/model` expects of the text `/text` to `/out/logits`."""
         ...
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:

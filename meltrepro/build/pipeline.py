@@ -16,13 +16,22 @@ from typing import Protocol
 
 from meltrepro.build.attest import Making, attest
 from meltrepro.build.base import Package
-from meltrepro.build.causes import writing_below
-from meltrepro.build.identity import bundle_key, converted_key, model_key, recipe_digest
-from meltrepro.build.model import Artifact, Engine, FrameworkModule, ModelRecipe, Recipe
+from meltrepro.build.causes import check_killed, check_room, writing_below
+from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key, recipe_digest
+from meltrepro.build.model import (
+    Artifact,
+    Engine,
+    Execution,
+    FrameworkModule,
+    Maker,
+    MakerName,
+    ModelRecipe,
+    Recipe,
+)
 from meltrepro.build.render import render_recipe
 from meltrepro.build.transform import transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
-from meltrepro.plan.model import BundleNode, ModelNode, Plan
+from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink, Step, step
@@ -74,9 +83,12 @@ class Builder:
     sink: Sink
     rebuild: bool = False
     """Build even what the store has and leave what it knows as it is; `replay.verify` compares the two."""
+    makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
+    """What executes recipes that the engine does not."""
     recorded: bool = False
     """Take the very artifacts that the lock names where they are here, whatever today's recipes would make."""
     _engine: Engine | None = None
+    _made: dict[str, Maker] = field(default_factory=dict)
     _artifacts: dict[str, Artifact] = field(default_factory=dict)
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _logs: dict[str, Path] = field(default_factory=dict)
@@ -92,6 +104,8 @@ class Builder:
         for model in plan.models:
             name = model.framework_name
             self._model(model, runs[name], quantizers.get(name), converters.get(name))
+        for logits in plan.logits:
+            self._logits(logits)
         artifacts = {
             **self.lock.artifacts,
             **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
@@ -133,14 +147,16 @@ class Builder:
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
-            self._get_engine().build(recipe, out, log, self.sink, fresh=self.rebuild)
+            maker = self._made[node.id] = self._maker(recipe)
+            maker.build(recipe, out, log, self.sink, fresh=self.rebuild)
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
             self.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
             return self.store.put_file(scratch / "bundle.tar", move=True)
 
         started = time.time_ns()
-        digest = self._resolve(node.id, key, make)
+        # A signature holds its time, so that no two builds of a signed app have the same bytes.
+        digest = self._resolve(node.id, key, make, unique=recipe.maker == "mac-ssh")
         file = self.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id,
@@ -239,10 +255,53 @@ class Builder:
             self.store.put_ref("converted", key, {"name": node.id, "digest": digest})
         return digest
 
+    def _logits(self, node: LogitsNode) -> None:
+        """Have the unquantized model write down what it expects of a text, for others to be compared with."""
+        module = self.modules[node.bundle.kind]
+        command = module.logits_command(node, node.bundle.release)
+        text, model, bundle = node.workload.text, self._artifacts[node.model.id], self._artifacts[node.bundle.id]
+        key = logits_key(self._digest(text), model.digest, bundle.digest, command)
+
+        def make(scratch: Path) -> str:
+            source, log = self.fetcher.get(text, self.base_dir), self._log(node.id, key)
+            with writing_below(scratch):
+                (scratch / "out").mkdir()
+            with step(self.sink, "logits", node.id):
+                end = self._get_engine().execute(
+                    Execution(
+                        argv=command,
+                        bundle=bundle,
+                        readonly={"/model": model.path, "/text": source},
+                        writable={"/out": scratch / "out"},
+                        stdout=log,
+                        stderr=log,
+                    )
+                )
+            result = scratch / "out" / "logits"
+            said = log.read_text(errors="replace")
+            # It ends with status 0, and may leave the head of a file, where the text is too short.
+            if end.status != 0 or not result.exists() or "Final estimate: PPL" not in said:
+                tail = "\n".join(line for line in said.splitlines()[-12:] if line.strip())
+                check_room(scratch, tail)
+                check_killed(end.status, f"making {node.id}", log)
+                raise BuildError(f"making {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+            return self.store.put_file(result, move=True)
+
+        started = time.time_ns()
+        digest = self._resolve(node.id, key, make)
+        file = self.store.verify(digest)
+        artifact = self._artifacts[node.id] = Artifact(
+            id=node.id, kind="logits", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
+        )
+        self._attest(artifact, {node.id: text}, started, tools=(bundle,), commands=(command,))
+
     # -- both -----------------------------------------------------------------------------------------------------
 
-    def _resolve(self, name: str, key: str, make: Callable[[Path], str]) -> str:
-        """The digest of an artifact: from the store, or made now; checked against the lock either way."""
+    def _resolve(self, name: str, key: str, make: Callable[[Path], str], *, unique: bool = False) -> str:
+        """The digest of an artifact: from the store, or made now; checked against the lock either way.
+
+        Where every build is `unique`, one that is made now takes the place of what a lock names that may change.
+        """
         locked = self.lock.artifacts.get(name)
         if self.recorded and locked is not None and self.store.has(locked.digest):
             self.store.verify(locked.digest)
@@ -259,7 +318,10 @@ class Builder:
             with self.store.scratch() as scratch:
                 digest = make(scratch)
             if not self.rebuild:
-                self._check(name, key, digest)
+                if unique and not self.recorded:
+                    self._note_anew(name, key, digest)
+                else:
+                    self._check(name, key, digest)
                 self.store.put_ref("artifacts", key, {"name": name, "digest": digest})
         self._logs[name] = self._log(name, key)
         return digest
@@ -272,6 +334,12 @@ class Builder:
         if made is not None and made["digest"] == digest:
             self._logs[name] = self._log(made.get("name", name), key)
         return digest
+
+    def _note_anew(self, name: str, key: str, digest: str) -> None:
+        locked = self.lock.artifacts.get(name)
+        if locked is not None and locked.key == key and locked.digest != digest:
+            why = "signed anew: the same app in other bytes than the lock names"
+            self.sink(Step("artifact", "note", name, detail={"digest": digest, "why": why}))
 
     def _check(self, name: str, key: str, digest: str) -> None:
         locked = self.lock.artifacts.get(name)
@@ -292,7 +360,8 @@ class Builder:
         commands: tuple[tuple[str, ...], ...] = (),
     ) -> None:
         """Say how an artifact was made, if it was made now."""
-        if artifact.id in self._reused or self._engine is None or self.rebuild:
+        maker = self._made.get(artifact.id, self._engine)
+        if artifact.id in self._reused or maker is None or self.rebuild:
             return
         inputs = {name: (source, self._pinned(source)) for name, source in sources.items()}
         for name, source in sources.items():
@@ -301,7 +370,7 @@ class Builder:
         packages = self.interpreter.pins() if recipe and any(name.endswith(".deb") for name in recipe.inputs) else ()
         making = Making(inputs, recipe, tools, tuple(command for command in commands if command), tuple(packages))
         times = (started_ns, time.time_ns())
-        attest(artifact, making, self.current_lock(), self.store, self._engine.version(), times)
+        attest(artifact, making, self.current_lock(), self.store, maker.version(), times)
 
     def _pinned(self, source: Source) -> LockedSource:
         pin = self.fetcher.pin(source, self.base_dir)
@@ -309,6 +378,13 @@ class Builder:
 
     def _digest(self, source: Source) -> str:
         return source.digest or self.fetcher.pin(source, self.base_dir).digest
+
+    def _maker(self, recipe: Recipe) -> Maker:
+        if recipe.maker == "engine":
+            return self._get_engine()
+        if recipe.maker not in self.makers:
+            raise BuildError(f"{recipe.name}: nothing here executes recipes of kind {recipe.maker}")
+        return self.makers[recipe.maker]()
 
     def _get_engine(self) -> Engine:
         if self._engine is None:

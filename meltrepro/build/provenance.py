@@ -28,14 +28,18 @@ def provenance(
     packages: Sequence[Package],
     lock: Lock,
     engine: str,
+    app: bool = False,
     started_ns: int,
     finished_ns: int,
 ) -> dict[str, object]:
-    """The statement; `recipe` is the recipe's digest for a bundle, `commands` those of the `tools` that made a model."""
+    """The statement; `recipe` is the recipe's digest for a bundle, `commands` those of the `tools` that made a model.
+
+    An `app` is made by none of our compilers: `engine` says by which.
+    """
     dependencies = [_dependency(name, source.digest) for name, source in sorted(inputs.items())]
     dependencies += [_dependency(tool.id, tool.digest) for tool in tools]
     dependencies += [_dependency(f"{package.name}.deb", package.digest) for package in packages]
-    if artifact.kind == "bundle":
+    if artifact.kind == "bundle" and not app:
         dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(inputs).items())]
         if lock.base is not None:
             dependencies.append(_dependency(f"base:{lock.base.suite}", lock.base.layer))
@@ -51,7 +55,11 @@ def provenance(
                     "command": list(commands[-1]) if commands else [],
                     **({"converter": list(commands[0])} if len(commands) > 1 else {}),
                 },
-                "internalParameters": {"key": artifact.key, "recipe": recipe, "toolchain": toolchain.identity()},
+                "internalParameters": {
+                    "key": artifact.key,
+                    "recipe": recipe,
+                    "toolchain": engine if app else toolchain.identity(),
+                },
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {

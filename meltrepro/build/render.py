@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def render_text(text: str, variables: Mapping[str, object], *, name: str, escape
 
 def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Recipe:
     """Render every `*.j2` of the recipe's folder and take its other files as they are."""
+    if source.maker != "engine":
+        return _plain_recipe(source, inputs, digests)
     files: dict[str, bytes] = {}
     for relative in resources.image_files(source.folder):
         path = f"{source.folder}/{relative}"
@@ -40,6 +43,9 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
             files[relative.removesuffix(".j2")] = render(path, source.variables).encode()
         else:
             files[relative] = resources.image_file(path)
+    for place, folder in source.shared.items():
+        for relative in resources.image_files(folder):
+            files[f"{place}/{relative}"] = resources.image_file(f"{folder}/{relative}")
     return Recipe(
         name=source.name,
         files=files,
@@ -49,4 +55,25 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
         triple=source.triple,
         phases=source.phases,
         labels=source.labels,
+    )
+
+
+def _plain_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Recipe:
+    """Files as they are, and what is wanted of them in `parameters.json`: nothing is rendered."""
+    files = {
+        f"{folder}/{name}": resources.image_file(f"{folder}/{name}")
+        for folder in source.folders
+        for name in resources.image_files(folder)
+    }
+    parameters = json.dumps(dict(source.variables), indent=1, sort_keys=True).encode() + b"\n"
+    return Recipe(
+        name=source.name,
+        files={**files, "parameters.json": parameters},
+        dockerfile="",
+        inputs=inputs,
+        input_digests=digests,
+        triple=source.triple,
+        labels=source.labels,
+        maker=source.maker,
+        place=source.place,
     )

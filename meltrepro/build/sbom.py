@@ -30,10 +30,13 @@ def sbom(
     inputs: Mapping[str, tuple[Source, LockedSource]],
     tools: Sequence[Artifact],
     labels: Mapping[str, str],
-    lock: Lock,
+    lock: Lock | None,
     packages: Sequence[Package] = (),
 ) -> str:
-    """The bill of one artifact as CycloneDX 1.6 JSON: `inputs` by name, what made a model, packages inside a bundle."""
+    """The bill of one artifact as CycloneDX 1.6 JSON: `inputs` by name, what made a model, packages inside a bundle.
+
+    Without a `lock` none of our compilers and no base made it, as it is with apps.
+    """
     kind = ComponentType.APPLICATION if artifact.kind == "bundle" else ComponentType.MACHINE_LEARNING_MODEL
     subject = Component(
         name=artifact.id,
@@ -46,7 +49,10 @@ def sbom(
     bom = Bom(
         serial_number=uuid.uuid5(_NAMESPACE, artifact.digest),
         metadata=BomMetaData(component=subject),
-        components=[*_inputs(inputs), *_inside(packages), *_makers(tools, inputs), *_base(lock)],
+        components=[
+            *(*_inputs(inputs), *_inside(packages)),
+            *(() if lock is None else (*_makers(tools, inputs), *_base(lock))),
+        ],
     )
     bom.register_dependency(subject, [component for component in bom.components if component.scope is None])
     document = json.loads(JsonV1Dot6(bom).output_as_string())

@@ -43,13 +43,14 @@ MCPU = {"x86_64-linux-musl": "x86_64", "aarch64-linux-musl": "baseline"}
 
 
 def uses_zig(triple: str) -> bool:
-    """Whether zig compiles for a target; the NDK brings its own compiler and C library as an input of the recipe."""
+    """Whether zig compiles for a target; the NDK and CUDA bring their own compilers and C libraries as inputs."""
     return triple in MCPU
 
 
 def makers(inputs: Collection[str]) -> Mapping[str, PypiSource]:
     """What of the toolchain makes bundles of a recipe with these inputs."""
-    return {name: source for name, source in SOURCES.items() if not (name == "ziglang" and "ndk" in inputs)}
+    other = "ndk" in inputs or any(name.startswith("gcc-") for name in inputs)
+    return {name: source for name, source in SOURCES.items() if not (name == "ziglang" and other)}
 
 
 def environment(triple: str) -> dict[str, str]:

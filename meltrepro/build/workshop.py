@@ -5,7 +5,7 @@ Nothing is made before it is asked for, so that looking up finished artifacts to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,8 +13,9 @@ from typing import Literal
 from meltrepro.build import base, interpreter, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, FrameworkModule
+from meltrepro.build.model import Engine, FrameworkModule, Maker, MakerName
 from meltrepro.build.pipeline import Builder
+from meltrepro.build.prebuilt import Prebuilt
 from meltrepro.errors import LockError, LockMismatch, OfflineError
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
@@ -39,6 +40,8 @@ class Workshop:
     """Refuse to pin anything that the lock does not hold."""
     conditions: Conditions = USUAL
     """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
+    makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
+    """What executes recipes that no engine does, besides `prebuilt`."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
@@ -63,6 +66,7 @@ class Workshop:
             base_dir,
             self.sink,
             rebuild,
+            {"prebuilt": Prebuilt, **self.makers},
             recorded,
         )
 

@@ -23,6 +23,7 @@ from meltrepro.interrupts import held
 from meltrepro.measure.records import Kind
 from meltrepro.settings import Settings
 from meltrepro.spec.campaign import JOURNAL
+from meltrepro.spec.manifest import Workload
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
 from meltrepro.targets import lock
 from meltrepro.targets.base import Target
@@ -63,7 +64,10 @@ def conduct(
         campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)
         journal = stack.enter_context(Journal(campaign.folder / JOURNAL))
         sink = one_at_a_time(fan_out(console, journal))
-        trials = schedule(list(runs), manifest.protocol, profile=manifest.measure.operators)
+        own = {
+            cell.id: cell.workload.repetitions for cell in setup.plan.cells if not isinstance(cell.workload, Workload)
+        }
+        trials = schedule(list(runs), manifest.protocol, profile=manifest.measure.operators, own=own)
         rules = Rules(manifest.protocol.retries, manifest.protocol.steady_within, fail_fast)
         detail = {"resumed": campaign.resumed, "folder": str(campaign.folder), "strays": strays, "restored": restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
@@ -145,7 +149,7 @@ def _deploy(cells: Sequence[str], runs: Mapping[str, CellRun], sink: Sink, progr
         if progress.stop.is_set():
             return
         try:
-            run.target.deploy(run.bundle, run.model, tell)
+            run.deploy(tell)
         except Halted:
             return
         except TargetError as error:

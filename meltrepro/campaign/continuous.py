@@ -25,7 +25,7 @@ def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[
 
     Raises `ManifestError` where a single prompt with its answer might not fit.
     """
-    workload = loaded.manifest.workloads[name]
+    workload = loaded.manifest.conversations[name]
     pieces: list[list[str]] = []
     free = 0
     for prompt in (prompt for turns in conversations for prompt in turns):

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     crashed = "crashed"
     runner = "runner-error"
     incomplete = "incomplete-events"
+    unscored = "not-scored"
     unmeasured = "metric-unavailable"
     target = "target-error"
     meter = "meter-error"
@@ -63,20 +64,20 @@ class Failure:
         return f"{self.kind}: {self.message}"
 
 
-def of_result(result: TrialResult, folder: Path, timeout_s: float) -> Failure | None:
-    """What went wrong in a trial that ran; `None` where its runner ended well."""
+def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> Failure | None:
+    """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer."""
     said = _said(_last_event(folder / record.EVENTS), folder)
     status = result.exit_code
     if result.timed_out:
         return Failure(Kind.timeout, f"stopped after {timeout_s:g} s{said}")
     if result.out_of_memory:
-        return Failure(Kind.out_of_memory, f"the kernel killed the runner for lack of memory{said}")
+        return Failure(Kind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
     if status in _NOT_STARTED:
-        return Failure(Kind.not_started, f"the runner cannot be started{said}")
+        return Failure(Kind.not_started, f"the {who} cannot be started{said}")
     if status > 128:
-        return _signalled(status - 128, said)
+        return _signalled(status - 128, said, who)
     if status != 0:
-        meaning = _MEANINGS.get(status, "unknown reason")
+        meaning = _MEANINGS.get(status, "unknown reason") if who == "runner" else "the scorer failed"
         return Failure(Kind.runner, f"exit status {status}, {meaning}{said}")
     return None
 
@@ -84,6 +85,11 @@ def of_result(result: TrialResult, folder: Path, timeout_s: float) -> Failure | 
 def of_events(error: RecordError) -> Failure:
     """What went wrong where a runner ended well, but its events do not say so."""
     return Failure(Kind.incomplete, error.message)
+
+
+def of_scores(error: RecordError) -> Failure:
+    """What went wrong where a scorer ended well, but its output gives no score."""
+    return Failure(Kind.unscored, error.one_line)
 
 
 def of_missing(missing: Mapping[str, str]) -> Failure | None:
@@ -112,14 +118,14 @@ def of_watch(watch: Watch) -> Failure | None:
     return Failure(Kind.too_hot, watch.reason) if watch.reason else None
 
 
-def _signalled(number: int, said: str) -> Failure:
+def _signalled(number: int, said: str, who: str) -> Failure:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
     if number in _FROM_OUTSIDE:
-        return Failure(Kind.killed, f"something else stopped the runner with {name}{said}", transient=True)
-    return Failure(Kind.crashed, f"the runner died of {name}{said}")
+        return Failure(Kind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
+    return Failure(Kind.crashed, f"the {who} died of {name}{said}")
 
 
 def _said(last: Mapping[str, Any], folder: Path) -> str:

@@ -8,11 +8,12 @@ from meltrepro.campaign.continuous import lay_out
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
 from meltrepro.plan.identity import digest_of
-from meltrepro.plan.model import Cell, DeviceFacts, Plan
+from meltrepro.plan.model import DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
+from meltrepro.spec.manifest import Workload
 from meltrepro.spec.meters import Meter
 from meltrepro.spec.protocol import Protocol
-from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.spec.record import AnyRequest, Request, RequestSampling
 from meltrepro.spec.targets import usable_cores
 
 Conversations = Sequence[Sequence[str]]
@@ -21,14 +22,15 @@ Conversations = Sequence[Sequence[str]]
 def make_requests(
     loaded: LoadedManifest, plan: Plan, conversations: Mapping[str, Conversations], devices: Mapping[str, DeviceFacts]
 ) -> dict[str, Request]:
-    """The request of every cell, by cell id; `conversations` are by workload name, cut to what the workload uses.
+    """The request of every cell with conversations, by cell id; these are by workload name, cut to what the workload uses.
 
     Raises `ManifestError` where a prompt would break out of its turn in a model's chat template, and where a continuous
     workload has one that its context might not hold.
     """
     rendered: dict[tuple[str, str], list[list[str]]] = {}
     problems: list[Problem] = []
-    for cell in plan.cells:
+    cells = [(cell, cell.workload) for cell in plan.cells if isinstance(cell.workload, Workload)]
+    for cell, workload in cells:
         key = (cell.model.chat_template, cell.workload_name)
         if key in rendered:
             continue
@@ -36,7 +38,7 @@ def make_requests(
         template = TEMPLATES[cell.model.chat_template]
         for number, prompts in enumerate(conversations[cell.workload_name]):
             try:
-                rendered[key].append(render_turns(template, cell.workload.system, prompts))
+                rendered[key].append(render_turns(template, workload.system, prompts))
             except TemplateError as error:
                 at: tuple[str | int, ...] = ("workloads", cell.workload_name)
                 if error.turn is None:
@@ -45,37 +47,45 @@ def make_requests(
                 # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
                 at = (*at, "conversations", number, error.turn)
                 problems.append(problem_at(loaded, at, f"conversation {number + 1}, {error}"))
-        if cell.workload.continuous and not problems:
+        if workload.continuous and not problems:
             pieces = lay_out(loaded, cell.workload_name, conversations[cell.workload_name])
-            rendered[key] = [render_turns(template, cell.workload.system, prompts) for prompts in pieces]
+            rendered[key] = [render_turns(template, workload.system, prompts) for prompts in pieces]
     if problems:
         raise ManifestError(problems, hint="a prompt with such a marker would speak for the model; take it out")
     return {
         cell.id: _request(
-            cell,
+            workload,
+            cell.gpu_layers,
             rendered[cell.model.chat_template, cell.workload_name],
             threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
             protocol=plan.manifest.protocol,
             meter=cell.target.meter,
         )
-        for cell in plan.cells
+        for cell, workload in cells
     }
 
 
-def request_digest(request: Request) -> str:
+def request_digest(request: AnyRequest) -> str:
     """Identity of what is asked for, wherever the model lies."""
     return digest_of(request.model_dump(mode="json", exclude={"model"}, exclude_none=True))
 
 
 def _request(
-    cell: Cell, conversations: list[list[str]], *, threads: int, protocol: Protocol, meter: Meter | None
+    workload: Workload,
+    gpu_layers: int,
+    conversations: list[list[str]],
+    *,
+    threads: int,
+    protocol: Protocol,
+    meter: Meter | None,
 ) -> Request:
-    workload, sampling = cell.workload, cell.workload.sampling
+    sampling = workload.sampling
     return Request(
         model="",
         context=workload.context,
         threads=threads,
         batch=workload.batch,
+        gpu_layers=gpu_layers,
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
         sampling=RequestSampling(

@@ -7,25 +7,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 import meltrepro
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
+from meltrepro.campaign.scoring import inputs_of
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
+from meltrepro.frameworks.scoring.command import SCORER, arguments
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
+from meltrepro.spec.accuracy import with_digest
 from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.spec.capabilities import Capabilities
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.record import Request
-from meltrepro.spec.targets import AndroidTarget, RemoteTarget
-from meltrepro.targets.base import RUNNER, SAMPLER, Target
+from meltrepro.spec.manifest import Manifest, Workload
+from meltrepro.spec.record import AnyRequest, ScoringRequest
+from meltrepro.spec.targets import AndroidTarget, JetsonTarget, RemoteTarget
+from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
 from meltrepro.targets.sources import calibrated
 
 
@@ -36,7 +40,7 @@ class Setup:
     plan: Plan
     artifacts: Mapping[str, Artifact]
     """By node id."""
-    requests: Mapping[str, Request]
+    requests: Mapping[str, AnyRequest]
     """By cell id."""
     targets: Mapping[str, Target]
     devices: Mapping[str, DeviceFacts]
@@ -52,15 +56,22 @@ class Setup:
     """External meters by target name."""
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     """What is known of devices that were probed, by target name."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """What scorers read besides the model, by digest."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Number of weights by id of a model's node, where scores stand beside it."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """By accuracy workload: sha256 of its data."""
     only: tuple[str, ...] = ()
     tracking: bool = True
 
 
 def cell_runs(setup: Setup) -> dict[str, CellRun]:
-    """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner."""
+    """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner or a scorer."""
     runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
     manifest = setup.plan.manifest
     rate_hz = manifest.measure.sampling_hz
+    releases = {node.framework_name: node.release for node in setup.plan.bundles}
     used = {cell.target_name for cell in setup.plan.cells}
     plans = {name: _sampling_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
     return {
@@ -80,9 +91,28 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
+            **_program(setup, cell, releases[cell.framework_name].name),
         )
         for cell in setup.plan.cells
     }
+
+
+class _Program(TypedDict, total=False):
+    program: str
+    arguments: Sequence[Argument]
+    inputs: Mapping[str, Input]
+
+
+def _program(setup: Setup, cell: Cell, release: str) -> _Program:
+    """What runs instead of the runner, where anything does."""
+    request = setup.requests[cell.id]
+    if not isinstance(request, ScoringRequest):
+        return {}
+    bundle = setup.artifacts[_bundle_id(cell)]
+    if not (bundle.path / SCORER).is_file():
+        raise RecordError(f"bundle {bundle.id} has no scorer ({SCORER})", hint="build it anew: meltrepro build SPEC")
+    inputs = inputs_of(request, setup.inputs)
+    return {"program": SCORER, "arguments": arguments(request, release), "inputs": inputs}
 
 
 def _sampling_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
@@ -120,7 +150,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
         only=list(setup.only),
         seed=manifest.protocol.seed,
         order=manifest.protocol.order,
-        cells=[_cell_entry(cell, runs[cell.id], releases[cell.framework_name], manifest) for cell in plan.cells],
+        cells=[_cell_entry(setup, cell, runs[cell.id], releases[cell.framework_name]) for cell in plan.cells],
         skipped=[SkipEntry(id=skip.cell_id, reason=skip.reason) for skip in plan.skipped],
     )
 
@@ -137,6 +167,9 @@ def files_of(setup: Setup) -> dict[str, bytes]:
         workload["conversations"] = [list(turns) for turns in conversations]
         for cut in ("first", "turns", "prompts"):
             workload.pop(cut, None)
+    for name, digest in setup.data.items():
+        workload = setup.plan.manifest.accuracy[name]
+        manifest["workloads"][name] = with_digest(workload, digest).model_dump(mode="json", exclude_none=True)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
     return {
         MANIFEST: text.encode(),
@@ -150,7 +183,8 @@ def files_of(setup: Setup) -> dict[str, bytes]:
     }
 
 
-def _cell_entry(cell: Cell, run: CellRun, release: Release, manifest: Manifest) -> CellEntry:
+def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> CellEntry:
+    manifest = setup.plan.manifest
     return CellEntry(
         id=cell.id,
         model=cell.model_name,
@@ -166,34 +200,29 @@ def _cell_entry(cell: Cell, run: CellRun, release: Release, manifest: Manifest) 
         bundle_digest=run.bundle.digest,
         runner_digest=run.runner_digest,
         source_digest=_source_digest(release),
-        params=_params(cell, run, manifest),
+        params=_params(cell, run, manifest, setup.parameters.get(_model_id(cell))),
         synthetic=cell.model.synthetic,
     )
 
 
-def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int | float]:
+def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None) -> dict[str, str | int | float]:
     """What varies between cells or explains them, flat."""
-    request, protocol = run.request, manifest.protocol
-    sampling = request.sampling.model_dump(exclude={"seed"})
-    if request.sampling.greedy:
-        sampling = {"greedy": True}  # the rest has no effect
+    protocol = {
+        name: getattr(manifest.protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")
+    }
+    if not isinstance(cell.workload, Workload):
+        protocol |= {"repetitions": cell.workload.repetitions, "warmups": 0}
     params: dict[str, object] = {
         "kind": cell.framework.kind or cell.framework_name,
         "libc": cell.isa.libc,
         "chat_template": cell.model.chat_template,
-        "threads": request.threads,
-        "context": request.context,
-        "batch": request.batch,
-        "max_tokens": request.max_tokens,
-        "ignore_eos": request.ignore_eos,
-        "conversations": len(request.conversations),
-        "turns": sum(map(len, request.conversations)),
-        "request_digest": request_digest(request),
-        **{f"sampling.{name}": value for name, value in sampling.items()},
-        **{
-            f"protocol.{name}": getattr(protocol, name)
-            for name in ("profile", "repetitions", "warmups", "order", "seed")
-        },
+        "threads": run.request.threads,
+        "context": run.request.context,
+        "batch": run.request.batch,
+        **_asked(run.request),
+        "request_digest": request_digest(run.request),
+        **{f"protocol.{name}": value for name, value in protocol.items()},
+        **({"parameters": parameters, "bits_per_weight": 8 * run.model.size / parameters} if parameters else {}),
         **_asked_of(cell),
         "device.id": run.facts.id,
         "device.model": run.facts.model,
@@ -205,10 +234,28 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest) -> dict[str, str | int
     return {name: _scalar(value) for name, value in params.items()}
 
 
+def _asked(request: AnyRequest) -> dict[str, object]:
+    """What only conversations or only accuracy tasks have."""
+    if isinstance(request, ScoringRequest):
+        found = {"task": request.task, "questions": request.questions, "chunks": request.chunks, "data": request.data}
+        return {name: value for name, value in found.items() if value is not None}
+    sampling = request.sampling.model_dump(exclude={"seed"})
+    if request.sampling.greedy:
+        sampling = {"greedy": True}  # the rest has no effect
+    return {
+        **({"gpu_layers": request.gpu_layers} if request.gpu_layers else {}),
+        "max_tokens": request.max_tokens,
+        "ignore_eos": request.ignore_eos,
+        "conversations": len(request.conversations),
+        "turns": sum(map(len, request.conversations)),
+        **{f"sampling.{name}": value for name, value in sampling.items()},
+    }
+
+
 def _asked_of(cell: Cell) -> dict[str, object]:
     """How the device was to be while trials ran."""
     target, asked = cell.target, dict[str, object]()
-    if isinstance(target, AndroidTarget):
+    if isinstance(target, AndroidTarget | JetsonTarget):
         asked |= target.settings.model_dump(exclude_none=True, exclude_defaults=True)
     if isinstance(target, RemoteTarget) and target.cores:
         asked["cores"] = target.cores
@@ -230,8 +277,8 @@ def _model_id(cell: Cell) -> str:
 
 
 def _has_sampler(bundle: Artifact) -> bool:
-    """Bundles of before there was one are still replayed."""
-    return (bundle.path / SAMPLER).is_file()
+    """Bundles of before there was one are still replayed; the app of iPhones samples itself."""
+    return (bundle.path / SAMPLER).is_file() or (bundle.path / PACKAGE).is_file()
 
 
 def _runs(artifact: Artifact) -> bool:
@@ -240,6 +287,8 @@ def _runs(artifact: Artifact) -> bool:
 
 def _runner_digest(bundle: Artifact) -> str:
     path = bundle.path / RUNNER
+    if not path.exists() and (bundle.path / PACKAGE).exists():
+        path = bundle.path / PACKAGE
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign import clocks, failure, gates
 from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
@@ -22,14 +22,15 @@ from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.records import Kind
 from meltrepro.measure.samples import read_samples
+from meltrepro.measure.scores import score_metrics, scores_in
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.spec import record
 from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.protocol import Gates, Measure, Want
-from meltrepro.spec.record import Identities, Outcome, Request, TrialState
+from meltrepro.spec.record import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
-from meltrepro.targets.base import DeviceState, Progress, Target, TrialJob, silent
+from meltrepro.targets.base import RUNNER, RUNNER_ARGUMENTS, DeviceState, Progress, Target, TrialJob, silent
 
 _ROOM_BYTES = 64 << 10
 """With less room than this on its disk, a failed trial is the disk's fault."""
@@ -42,7 +43,7 @@ class CellRun:
     bundle: Artifact
     model: Artifact
     runner_digest: str
-    request: Request
+    request: AnyRequest
     target: Target
     facts: DeviceFacts
     timeout_s: float
@@ -59,6 +60,21 @@ class CellRun:
     """What the device lets be read and set, where it was probed."""
     synthetic: bool = False
     """Whether the model's weights are made up."""
+    program: str = RUNNER
+    """What runs: the runner, or the framework's scorer."""
+    arguments: Sequence[Argument] = RUNNER_ARGUMENTS
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """Files that it reads besides the model, by name."""
+
+    def deploy(self, progress: Progress) -> None:
+        """Bring everything to the device; raises as `Target.deploy` does."""
+        inputs = tuple(self.inputs.values())
+        self.target.deploy(self.bundle, self.model, progress, program=self.program, inputs=inputs)
+
+    def job(self, request: AnyRequest, folder: Path) -> TrialJob:
+        """One trial of this cell."""
+        what = (self.bundle, self.model, request, folder, self.timeout_s, self.program, self.arguments, self.inputs)
+        return TrialJob(*what)
 
 
 @dataclass(frozen=True)
@@ -118,19 +134,19 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher) -> Attempt:
     request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
-    job = TrialJob(run.bundle, run.model, request, folder, run.timeout_s)
+    job = run.job(request, folder)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
     states: list[DeviceState] = []
     settings: Mapping[str, str] = {}
     metrics = Metrics({}, {})
     try:
-        run.target.deploy(run.bundle, run.model, watcher.deploying)
+        run.deploy(watcher.deploying)
         settings = run.target.adjust()
         gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)
-        metering = run.meter.begin() if run.meter else None
+        metering = run.meter.begin() if run.meter and isinstance(request, Request) else None
         with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
             watcher.rest(run.idle_s)
             states.append(run.target.state())
@@ -139,8 +155,12 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             states.append(run.target.state())
         readings = clocks.readings(before, clocks.compare(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
-        failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s)
-        if failed is None:
+        who = "runner" if run.program == RUNNER else "scorer"
+        failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s, who)
+        if failed is None and isinstance(request, ScoringRequest):
+            failed = failure.of_missing(_missing(run.measure, None, states))
+            metrics = Metrics(score_metrics(scores_in(request, folder)), {})
+        elif failed is None:
             samples = folder / record.SAMPLES
             trace = read_trace(folder / record.EVENTS)
             metered = metering.end(folder / record.METER, trace, readings) if metering else None
@@ -153,7 +173,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     except MeterError as error:
         failed = failure.of_meter(error)
     except RecordError as error:
-        failed = failure.of_events(error)
+        failed = failure.of_scores(error) if isinstance(request, ScoringRequest) else failure.of_events(error)
     except MeltreproError as error:
         failed = failure.of_error(error)
     duration_s = time.monotonic() - started
@@ -194,16 +214,16 @@ def _sampling(run: CellRun, folder: Path) -> AbstractContextManager[None]:
     return run.target.sampling(run.bundle, run.sampling, folder) if run.sampling is not None else nullcontext()
 
 
-def _missing(measure: Measure, metrics: Metrics, states: Sequence[DeviceState]) -> dict[str, str]:
-    """The metrics that are required and cannot be had, with the reasons."""
+def _missing(measure: Measure, metrics: Metrics | None, states: Sequence[DeviceState]) -> dict[str, str]:
+    """What is required and cannot be had, with the reasons; a scorer has no metrics of its own, and is asked for none."""
     reasons: dict[str, str] = {}
-    if measure.memory is Want.required and "peak_memory_bytes" in metrics.unavailable:
+    if metrics is not None and measure.memory is Want.required and "peak_memory_bytes" in metrics.unavailable:
         reasons["memory"] = metrics.unavailable["peak_memory_bytes"]
     if measure.temperature is Want.required:
         blind = [state for state in states if not state.temperatures_c]
         if blind:
             reasons["temperature"] = blind[0].unavailable.get("temperatures_c", "no sensor was read")
-    if measure.energy is Want.required and "generation_energy_j" in metrics.unavailable:
+    if metrics is not None and measure.energy is Want.required and "generation_energy_j" in metrics.unavailable:
         reasons["energy"] = metrics.unavailable["generation_energy_j"]
     return reasons
 

@@ -12,23 +12,24 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, TargetError, UsageError
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget, LinuxTarget
+from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 
 if TYPE_CHECKING:
     from meltrepro.settings import Settings
     from meltrepro.spec.capabilities import BatteryReport, Capabilities
     from meltrepro.targets.base import Target
+    from meltrepro.targets.ios import IosTarget as IosDevice
     from meltrepro.targets.remote import RemoteTarget
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
-Entry = AndroidTarget | HostTarget | JetsonTarget | LinuxTarget
+Entry = AndroidTarget | HostTarget | IosTarget | JetsonTarget | LinuxTarget
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 DeviceArgument = Annotated[
     str | None,
     typer.Argument(
         help="Serial as `meltrepro devices` shows it, name of a lab's device, jetson:ALIAS or linux:ALIAS as ssh calls a "
-        "board, or host; the only phone attached."
+        "board, ios:UDID, or host; the only phone attached."
     ),
 ]
 RootOption = Annotated[
@@ -164,6 +165,7 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
 
     from meltrepro.targets.android import lab_devices
     from meltrepro.targets.board import lab_boards
+    from meltrepro.targets.ios_devices import lab_phones
 
     if device == "host":
         return HostTarget(sandbox="bare")
@@ -174,6 +176,11 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
             return LinuxTarget.model_validate({"kind": kind, "host": alias, **more})
         if kind == "jetson" and alias:
             return JetsonTarget.model_validate({"kind": kind, "host": alias, **more})
+        if kind == "ios" and alias:
+            return IosTarget.model_validate({"kind": kind, "udid": alias, **more})
+        if any(device in (each.name, each.udid) for each in lab_phones(settings)):
+            name = next(each.name for each in lab_phones(settings) if device in (each.name, each.udid))
+            return IosTarget.model_validate({"kind": "ios", "lab": name, **more})
         if any(board.name == device for board in lab_boards(settings)):
             return JetsonTarget.model_validate({"kind": "jetson", "lab": device, **more})
         running = {each.name: each for each in lab_devices(settings)}
@@ -184,12 +191,13 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
         raise UsageError(f"{device!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
 
 
-def _remote(entry: Entry, settings: Settings) -> RemoteTarget:
+def _remote(entry: Entry, settings: Settings) -> RemoteTarget | IosDevice:
     from meltrepro.targets import registry
+    from meltrepro.targets.ios import IosTarget as IosDevice
     from meltrepro.targets.remote import RemoteTarget
 
     target: Target = registry.open_target(entry, settings)
-    if not isinstance(target, RemoteTarget):
+    if not isinstance(target, RemoteTarget | IosDevice):
         raise TargetError("nothing is deployed to this machine", hint="free space in the store with: meltrepro gc")
     return target
 

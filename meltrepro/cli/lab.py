@@ -50,6 +50,8 @@ def _way(place: Mapping[str, Any]) -> str:
     """The command by which other tools reach a device."""
     if place["kind"] == "android":
         return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} adb -s {place['serial']}"
+    if place["kind"] == "ios":
+        return f"USBMUXD_SOCKET_ADDRESS={place['usbmux']} ideviceinfo -u {place['udid']}"
     options = ["-i", place["key"], "-o", f"UserKnownHostsFile={place['known_hosts']}", "-p", str(place["port"])]
     return shlex.join(["ssh", *options, f"{place['user']}@127.0.0.1"])
 
@@ -61,6 +63,6 @@ def _show(found: Status, json: bool) -> None:
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")
     for name, place in found.devices.items():
-        typer.echo(f"{name:12}{place['kind']:10}{_way(place)}")
+        typer.echo(f"{name:20}{place['kind']:10}{_way(place)}")
     for name, reason in found.missing.items():
-        typer.echo(f"{name:12}missing: {reason}")
+        typer.echo(f"{name:20}missing: {reason}")

@@ -11,6 +11,7 @@ import typer
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
 from meltrepro.plan.estimate import readable
 from meltrepro.plan.model import Plan
+from meltrepro.spec.manifest import Workload
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,7 @@ def command(
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
         sizes = with_downloads(sizes, session.plan, workshop.fetcher, loaded.path.parent)
         devices = {name: target.identify() for name, target in session.targets.items()}
-        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only)
+        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only, session.unusable)
     if json:
         typer.echo(json_module.dumps(document(plan, sizes.stored), indent=2, ensure_ascii=False))
     else:
@@ -48,8 +49,8 @@ def document(plan: Plan, stored: Collection[str]) -> dict[str, Any]:
     from meltrepro.plan.identity import plan_document
 
     whole = plan_document(plan)
-    for kind in ("bundles", "models"):
-        for node in whole[kind]:
+    for kind in ("bundles", "models", "logits"):
+        for node in whole.get(kind, ()):
             node["stored"] = node["id"] in stored
     return {**whole, "warnings": list(plan.warnings)}
 
@@ -61,7 +62,11 @@ def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> Non
     out = out or Console(highlight=False)
     if not out.is_terminal:
         out.width = 10_000
-    trials = plan.manifest.protocol.repetitions + plan.manifest.protocol.warmups
+    protocol = plan.manifest.protocol
+    trials = sum(
+        protocol.repetitions + protocol.warmups if isinstance(cell.workload, Workload) else cell.workload.repetitions
+        for cell in plan.cells
+    )
     if plan.cells:
         cells = _table("cell", "CPU level", "memory")
         for cell in plan.cells:
@@ -69,7 +74,7 @@ def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> Non
         out.print(cells)
         out.print()
         nodes = _table("to have first", "state")
-        for name in [*(node.id for node in plan.bundles), *(node.id for node in plan.models)]:
+        for name in [node.id for kind in (plan.bundles, plan.models, plan.logits) for node in kind]:
             _row(nodes, name, "reuse" if name in stored else "build")
         out.print(nodes)
         out.print()
@@ -82,7 +87,7 @@ def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> Non
     for warning in plan.warnings:
         out.print(f"warning: {warning}", markup=False, soft_wrap=True)
     out.print(
-        f"{len(plan.cells)} cells, {len(plan.cells) * trials} trials; to download: "
+        f"{len(plan.cells)} cells, {trials} trials; to download: "
         f"{_size(plan.estimate.download_bytes)}; more disk: {_size(plan.estimate.disk_bytes)}",
         soft_wrap=True,
     )

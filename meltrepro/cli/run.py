@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
-    from meltrepro.plan.model import DeviceFacts
+    from meltrepro.plan.model import DeviceFacts, Plan
     from meltrepro.spec.capabilities import Capabilities
     from meltrepro.spec.loader import LoadedManifest
-    from meltrepro.spec.record import Request
+    from meltrepro.spec.record import AnyRequest
     from meltrepro.store.cas import Store
 
 
@@ -102,7 +102,7 @@ def prepare(
     only: tuple[str, ...],
     *,
     tracked: bool,
-    requests: Mapping[str, Request] | None = None,
+    requests: Mapping[str, AnyRequest] | None = None,
     anew: bool = False,
 ) -> Setup:
     """Everything that a campaign needs; what can be wrong with a manifest is found before anything is built.
@@ -112,6 +112,7 @@ def prepare(
     """
     from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
+    from meltrepro.campaign.scoring import score_requests, with_logits
     from meltrepro.campaign.setup import Setup
     from meltrepro.spec.lock import dump_lock
     from meltrepro.spec.prompts import load_conversations
@@ -120,14 +121,18 @@ def prepare(
     loaded, plan = session.loaded, session.plan
     conversations = {
         name: load_conversations(workload, loaded.path.parent, session.workshop.fetcher.get)
-        for name, workload in loaded.manifest.workloads.items()
+        for name, workload in loaded.manifest.conversations.items()
     }
     _require_meters(loaded)
-    requests = requests or make_requests(loaded, plan, conversations, probe(session.targets))
+    known_devices = probe(session.targets)
+    data = session.data()
+    scoring, inputs = score_requests(plan, data, known_devices, session.keep)
+    requests = requests or {**make_requests(loaded, plan, conversations, known_devices), **scoring}
     built = session.build(anew=anew)
+    requests, logits = with_logits(requests, plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
-    targets = open_targets(loaded.manifest, session.settings, engine)
+    targets, _ = open_targets(loaded.manifest, session.settings, engine)
     devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
     return Setup(
@@ -146,9 +151,25 @@ def prepare(
         },
         capabilities={name: report for name, report in known.items() if report is not None},
         conversations=conversations,
+        inputs={**inputs, **logits},
+        parameters=_parameters(plan, built),
+        data={name: each.digest for name, each in data.items()},
         only=only,
         tracking=tracked,
     )
+
+
+def _parameters(plan: Plan, built: Built) -> dict[str, int]:
+    """Number of weights of each model that gets a score, by id of its node."""
+    from meltrepro.frameworks.gguf_files import parameters
+    from meltrepro.spec.manifest import Workload
+
+    scored = {
+        f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
+        for cell in plan.cells
+        if not isinstance(cell.workload, Workload)
+    }
+    return {name: parameters(built.artifacts[name].path) for name in sorted(scored)}
 
 
 def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:
@@ -192,6 +213,9 @@ def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
 
     kept: dict[str, dict[str, bytes]] = {}
     for name, recipe in built.recipes.items():
+        if recipe.maker != "engine":
+            kept[name] = {"parameters.json": recipe.files["parameters.json"]}
+            continue
         dockerfile = render_text(
             recipe.dockerfile,
             {

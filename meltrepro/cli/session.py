@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
-from meltrepro.build.model import FrameworkModule
+from meltrepro.build.model import FrameworkModule, Input
 from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import EngineName, Workshop
+from meltrepro.campaign.scoring import Data
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
 from meltrepro.cli.sizes import known_sizes
@@ -20,14 +22,16 @@ from meltrepro.frameworks import registry
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
+from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
 from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.spec.prompts import MELT, MELT_SOURCE
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
+from meltrepro.store.source import key_of
 from meltrepro.targets.base import Target
-from meltrepro.targets.registry import open_targets
+from meltrepro.targets.registry import MAKERS, open_targets
 
 _SHOWN_ENTRIES = 5
 
@@ -47,6 +51,8 @@ class Session:
     """Where this manifest's lock stands."""
     recorded: bool = False
     """Whether the lock belongs to a record, which never changes."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Targets that cannot be used here at all, with the reasons, by name."""
     altered: bool = False
     """Whether `--set` changed what the lock pins: the lock beside the manifest is then not written."""
 
@@ -73,8 +79,37 @@ class Session:
                 self.workshop.pin(source, base_dir)
         for model in self.plan.models:
             self.workshop.pin_model(model.source, base_dir)
-        if any(workload.conversations == MELT for workload in self.loaded.manifest.workloads.values()):
+        if any(workload.conversations == MELT for workload in self.loaded.manifest.conversations.values()):
             self.workshop.pin(MELT_SOURCE, base_dir)
+        for name in self._scored:
+            source = source_of(self.loaded.manifest.accuracy[name])
+            if not self.recorded:  # a record has its own digest of them
+                self.workshop.pin(source, base_dir)
+
+    @property
+    def _scored(self) -> list[str]:
+        """The accuracy workloads of the plan, by name."""
+        wanted = {cell.workload_name for cell in self.plan.cells}
+        return [name for name in self.loaded.manifest.accuracy if name in wanted]
+
+    def data(self) -> dict[str, Data]:
+        """The data of every accuracy workload of the plan, by name; raises what fetching and pinning raise."""
+        found: dict[str, Data] = {}
+        for name in self._scored:
+            source = source_of(self.loaded.manifest.accuracy[name])
+            if not self.recorded:
+                pinned = self.workshop.pin(source, self.loaded.path.parent)
+                source = source.model_copy(update={"digest": pinned.digest})
+            path = self.workshop.fetcher.get(source, self.loaded.path.parent)
+            content = path.read_bytes()
+            label = f"workloads.{name} ({key_of(source)})"
+            found[name] = Data(content, hashlib.sha256(content).hexdigest(), label)
+        return found
+
+    def keep(self, content: bytes) -> Input:
+        """Put a file that is made of data into the store."""
+        digest = self.workshop.store.put_bytes(content)
+        return Input(self.workshop.store.path(digest), digest)
 
     def build(self, *, rebuild: bool = False, anew: bool = False) -> Built:
         """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed.
@@ -166,12 +201,17 @@ def open_session(
             hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
         )
     modules = dict(registry.modules())
-    targets = open_targets(loaded.manifest, settings)
+    targets, unusable = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising(), console(quiet=quiet) as sink:
-        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked)
+        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
         if lock is not None:
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
-        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only)
-        yield Session(loaded, settings, modules, targets, plan, workshop, locked, path, lock_file is not None, altered)
+        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only, unusable)
+        yield Session(
+            *(loaded, settings, modules, targets, plan, workshop, locked, path),
+            recorded=lock_file is not None,
+            unusable=unusable,
+            altered=altered,
+        )

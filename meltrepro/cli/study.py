@@ -13,6 +13,7 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.cli.common import EngineOption, SetOption, load
 from meltrepro.errors import (
+    DeviceBusy,
     ModelError,
     PlanError,
     SourceError,
@@ -135,6 +136,8 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
         return Ran(StudyEntry(manifest=name, campaign=done.name), ran=False)
     try:
         result = run_manifest(manifest.path, set_, (), options)
+    except DeviceBusy:
+        raise  # that passes; the same command goes on when it has
     except NOT_HERE as error:
         _say(f"left out: {error.one_line}", quiet=False)
         return Ran(StudyEntry(manifest=name, campaign=None, reason=error.message), ran=False)
@@ -149,7 +152,7 @@ def _effort(loaded: LoadedManifest) -> float:
 
     turns = {
         name: sum(map(len, load_conversations(workload, loaded.path.parent)))
-        for name, workload in loaded.manifest.workloads.items()
+        for name, workload in loaded.manifest.conversations.items()
     }
     return effort(loaded.manifest, turns)
 

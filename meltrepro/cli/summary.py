@@ -64,18 +64,25 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
     for name, cell in zip(names, record.cells, strict=True):
+        if _is_scored(cell):
+            continue
         values = [_shown(cell.summaries.get(column.metric), column) for column in columns]
         table.add_row(Text(name), _counted(cell), *values)
     out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
-    out.print(
-        "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
-    )
-    out.print(table)
+    if table.rows:
+        explained = "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)"
+        out.print(explained, soft_wrap=True)
+        out.print(table)
+    scored = [(name, cell) for name, cell in zip(names, record.cells, strict=True) if _is_scored(cell)]
+    if scored:
+        _show_scores(scored, out)
     for name, cell in zip(names, record.cells, strict=True):
         if cell.virtual:
             out.print(f"{name}: a virtual device; its numbers say nothing of real ones", markup=False, soft_wrap=True)
         if cell.synthetic:
             out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
+        if proof := cell.entry.params.get("device.proof"):
+            out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
         if not cell.validity.valid:
             out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
         for found in cell.steadiness:
@@ -88,6 +95,35 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     for name, cell in zip(names, record.cells, strict=True):
         for breakdown in cell.profiles.values():
             _show_operators(name, breakdown, cell.profile_slowdown, out)
+
+
+def _is_scored(cell: CellRecord) -> bool:
+    return "task" in cell.entry.params
+
+
+def _show_scores(cells: Sequence[tuple[str, CellRecord]], out: Console) -> None:
+    """Scores with what they rest on: right answers, standard error, and what the file really spends on a weight."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from meltrepro.measure.scores import metric_name
+
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("cell", overflow="fold")
+    table.add_column("score", overflow="fold")
+    for title in ("value", "std. error", "right", "of", "bits/weight", "file MB"):
+        table.add_column(title, justify="right")
+    for name, cell in cells:
+        bits = "-" if cell.bits_per_weight is None else f"{cell.bits_per_weight:.2f}"
+        size = f"{cell.entry.model_bytes / 1e6:.1f}"
+        for score in cell.scores:
+            error = "-" if score.stderr is None else f"{score.stderr:.4f}"
+            right = "-" if score.k is None else str(score.k)
+            texts = (name, metric_name(score), f"{score.value:.4f}", error, right, str(score.n), bits, size)
+            table.add_row(*map(Text, texts))
+        if not cell.scores:
+            table.add_row(*map(Text, (name, "no score", "-", "-", "-", "-", bits, size)))
+    out.print(table)
 
 
 def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Console) -> None:

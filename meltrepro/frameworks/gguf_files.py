@@ -28,6 +28,16 @@ def check(path: Path) -> None:
         raise ModelError(f"{path.name[:16]} is a GGUF file without tensors, or a truncated one")
 
 
+def parameters(path: Path) -> int:
+    """How many weights a file holds; raises `ModelError` for a file that cannot be read."""
+    import gguf
+
+    try:
+        return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ModelError(f"{path.name[:16]} cannot be read as GGUF: {error}") from error
+
+
 def untie(source: Path, destination: Path) -> bool:
     """Write a copy whose output matrix stands in the file, for releases that cannot share the embedding's.
 

@@ -6,12 +6,14 @@ The source comes from the sdists of llama-cpp-python, which carry llama.cpp whol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks import gguf_files, llamacpp_convert
+from meltrepro.frameworks import apps, gguf_files, llamacpp_convert, llamacpp_cuda
 from meltrepro.frameworks.mixtures import model_bytes
-from meltrepro.plan.model import BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.frameworks.scoring.command import SCORER, logits_arguments
+from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import PypiSource, is_checkpoint
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
@@ -49,6 +51,8 @@ ISAS: tuple[Isa, ...] = (
     _isa("x86_64_v4_vnni", _X86, _VNNI | {"avx_vnni"}, 7, _SSE),
     _isa("armv8_a", _ARM, {"asimd"}, 1),
     _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
+    # The app's compiler knows its own phones; its project is of one release (images/ios/project.yml).
+    replace(_isa("ios_arm64", IOS, {"asimd"}, 1), releases=frozenset({"2026-10-01"})),
 )
 
 _MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
@@ -104,6 +108,8 @@ UNTIE = "untie-output/1"
 """Name and version of the conversion; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
+_LOGITS_THREADS = 2
+"""Part of the identity of what it makes, so that it is the same on every machine."""
 AS_IS = "as-is"
 """The source file itself, whatever its type."""
 
@@ -118,13 +124,17 @@ class LlamaCpp:
             releases=RELEASES,
             isas=ISAS,
             quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
+            cuda=llamacpp_cuda.BUILDS,
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
             model_bytes=model_bytes,
             converter_isa=llamacpp_convert.ISA,
+            scorer=True,
         )
 
     def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """Runner, sampler, agent, llama-bench and perplexity for a device, the quantizer alone, or the converter."""
+        """Runner, sampler, agent, llama-bench and perplexity; the quantizer alone; the converter; the app for iPhones."""
+        if node.ios is not None:
+            return apps.recipe_source(node, node.ios)
         labels = {
             "org.opencontainers.image.version": node.release.name,
             "org.opencontainers.image.revision": node.release.commit,
@@ -136,8 +146,9 @@ class LlamaCpp:
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
-            + (f"-android{node.ndk.api}" if node.ndk else ""),
-            folder="llama.cpp",
+            + (f"-android{node.ndk.api}" if node.ndk else "")
+            + (f"-jetpack{node.cuda.jetpack}" if node.cuda else ""),
+            folder="llama.cpp-cuda" if node.cuda else "llama.cpp",
             variables={
                 "release": node.release.name,
                 "commit": node.release.commit,
@@ -146,8 +157,10 @@ class LlamaCpp:
                 "features": list(node.isa.enable),
                 "tools": tools if node.purpose == "run" else ["quantize"],
                 **({"api": node.ndk.api, "march": _MARCH[node.isa.name]} if node.ndk else {}),
+                **(llamacpp_cuda.variables(node.cuda, node.isa.name) if node.cuda else {}),
             },
             inputs=node.sources,
+            shared={"runner": "llama.cpp/runner", "releases": "llama.cpp/releases"} if node.cuda else {},
             triple=node.isa.triple,
             phases=("configure", "compile", "install"),
             labels=labels,
@@ -167,6 +180,12 @@ class LlamaCpp:
         kind = _TYPES[node.quantization][0]
         quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
         return ModelRecipe(conversion, quantizer, converter)
+
+    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
+        """The scorer, writing what the model expects instead of scoring it; always with the same number of threads."""
+        workload = node.workload
+        rest = logits_arguments(workload.context, workload.batch, workload.chunks, _LOGITS_THREADS, release.name)
+        return (f"/bundle/{SCORER}", *rest)
 
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""

@@ -19,8 +19,14 @@ from meltrepro.spec.sources import PypiSource, Source
 
 ISA = Isa("x86_64", "x86_64-linux-gnu", frozenset(), (), 0)
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "StableLmForCausalLM", "GemmaForCausalLM")
-"""What both releases convert with the stand-in for torch; each is tested."""
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "StableLmForCausalLM",
+    "StableLMEpochForCausalLM",
+    "GemmaForCausalLM",
+)
+"""What both releases convert with the stand-in for torch: the paper's models (Epoch is the older name of StableLM's)."""
 _PACKAGES: Mapping[str, tuple[str, str]] = {
     "certifi": ("2025.11.12", "97de8790030bbd5c2d96b7ec782fc2f7820ef8dba6db909ccf95449f2d062d4b"),
     "charset-normalizer": ("3.4.4", "a8a8b89589086a25749f471e6a900d3f662d1d3b6e2e59dcecf787b1cc3a1894"),

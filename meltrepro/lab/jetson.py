@@ -15,6 +15,7 @@ from meltrepro.lab.device import VirtualDevice
 from meltrepro.lab.power import Body, Power
 
 USER = "root"
+_HIGHEST_KHZ, _LOWEST_KHZ = 2_201_600, 729_600
 _CPU = (
     "BogoMIPS\t: 62.50\n"
     "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp uscat "
@@ -89,9 +90,7 @@ class VirtualJetson(VirtualDevice):
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         kind, public, *_ = (self.folder / "keys/host.pub").read_text().split()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.relay.port} {kind} {public}\n")
-        self.cpu(_CPU, governor="schedutil", khz=2_201_600)
-        for number in range(self.cores):
-            self.fixture(f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_min_freq", "729600\n")
+        self.cpu(_CPU, governor="schedutil", khz=_HIGHEST_KHZ)
         self.fixture("machine-id", hashlib.sha256(self.name.encode()).hexdigest()[:32] + "\n")
         self.fixture("sys/firmware/devicetree/base/model", "meltrepro Virtual Jetson\0")
         self.fixture("sys/firmware/devicetree/base/serial-number", f"MELT{self.name.upper()}\0")
@@ -121,9 +120,20 @@ class VirtualJetson(VirtualDevice):
         hot_mc = (self.power.skin_c + 0.8 * self.power.power_w) * 1000
         for number, value in enumerate((hot_mc, _OFF_MC, self.power.skin_c * 1000, hot_mc)):
             self.fixture(f"sys/class/thermal/thermal_zone{number}/temp", f"{value:.0f}\n")
-        duty = min(255, max(0, round((self.power.skin_c - 30) * 8)))
+        asked = self._asked()
+        lowest = _HIGHEST_KHZ if "pinned" in asked else _LOWEST_KHZ
+        for number in range(self.cores):
+            self.fixture(f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_min_freq", f"{lowest}\n")
+        duty = 255 if "fastest" in asked else min(254, max(0, round((self.power.skin_c - 30) * 8)))
         self.fixture("sys/class/hwmon/hwmon2/pwm1", f"{duty}\n")
         self.fixture("sys/class/thermal/cooling_device0/cur_state", f"{duty // 64}\n")
+
+    def _asked(self) -> set[str]:
+        """What the board's jetson_clocks was asked for."""
+        try:
+            return set((self.folder / "upper/var/lib/jetson_clocks/asked").read_text().split())
+        except OSError:
+            return set()
 
     def parts(self) -> Mapping[str, float]:
         """What each rail carries; together they are the power."""

@@ -2,7 +2,7 @@
 
     <run>/lab/keeper.lock     held by the keeper as long as it lives
     <run>/lab/keeper.json     its process id, and what could not be had
-    <run>/lab/<device>.json   how a device is reached (targets/android.py and targets/board.py read it)
+    <run>/lab/<device>.json   how a device is reached (targets/android.py, board.py and ios_devices.py read it)
     <cache>/lab/              file systems, and what devices store until the lab is down
 
 Devices and servers die with the keeper, however it ends.
@@ -26,16 +26,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import EngineError, MeltreproError
+from meltrepro.errors import EngineError, MeltreproError, TargetError
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.atomic import make_folder, write_bytes
 from meltrepro.store.cas import Store
 
-PHONES, BOARDS = ("phone",), ("jetson",)
+PHONES, BOARDS, IPHONES = ("phone",), ("jetson",), ("iphone",)
 """The devices of a lab, by name."""
 _UP_S = 180.0
 _DOWN_S = 20.0
+_PAIR_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ def keep(settings: Settings) -> None:
         system.require_emulation()
         missing: dict[str, str] = {}
         places: dict[str, Any] = {}
-        for names, start in ((PHONES, _start_phones), (BOARDS, _start_boards)):
+        for names, start in ((PHONES, _start_phones), (BOARDS, _start_boards), (IPHONES, _start_iphones)):
             try:
                 places |= start(settings, stack, missing)
-            except EngineError as error:  # the others are of use without
+            except (EngineError, TargetError) as error:  # the others are of use without
                 missing |= dict.fromkeys(names, error.one_line)
         if not places:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
@@ -188,11 +189,29 @@ def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict
     return places
 
 
+def _start_iphones(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+    """Start the iPhones, and have them trust this machine: usbmuxd offers every program the pairing of the first."""
+    from meltrepro.lab.iphone.device import ARM, VirtualIphone
+    from meltrepro.targets.ios_devices import open_attached, require_driver
+
+    require_driver()
+    data = settings.cache / "lab"
+    places = {}
+    for name in IPHONES:
+        phone = VirtualIphone(data / name, name, programs=ARM)
+        stack.callback(phone.erase)
+        phone.start()
+        open_attached(phone.udid, data / name / "pairings", phone.address).pair(_PAIR_S)
+        place = {"usbmux": phone.address, "udid": phone.udid, "truth": str(phone.truth), "meter": str(phone.meter)}
+        places[name] = {"kind": "ios", **place}
+    return places
+
+
 def _clear(settings: Settings) -> None:
     folder = _folder(settings)
     for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
-    for name in (*PHONES, *BOARDS, "adb"):
+    for name in (*PHONES, *BOARDS, *IPHONES, "adb"):
         shutil.rmtree(settings.cache / "lab" / name, ignore_errors=True)
 
 

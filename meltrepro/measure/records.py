@@ -23,15 +23,16 @@ from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
 from meltrepro.measure.samples import Recording, read_samples
+from meltrepro.measure.scores import Score, scores_in
 from meltrepro.measure.steadiness import WATCHED, Steadiness, steadiness
 from meltrepro.measure.traces import OperatorPhase, Trace
-from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_trial
+from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_scores, judge_trial
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.protocol import Limits
-from meltrepro.spec.record import ClockReadings, Outcome, TrialState
+from meltrepro.spec.record import ClockReadings, Outcome, ScoringRequest, TrialState
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
 
@@ -69,6 +70,27 @@ class TrialRecord:
     @property
     def ok(self) -> bool:
         return self.outcome.state is TrialState.ok
+
+    @cached_property
+    def scoring(self) -> ScoringRequest | None:
+        """What its scorer was asked; `None` of a trial with a runner. Raises `RecordError`."""
+        if record.EVENTS in self.outcome.files or not (self.folder / record.REQUEST).exists():
+            return None
+        path = self.file(record.REQUEST)
+        try:
+            request = record.parse_request(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
+        return request if isinstance(request, ScoringRequest) else None
+
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """What its scorer came to, taken from its logs; none of a trial with a runner. Raises `RecordError`."""
+        if self.scoring is None:
+            return ()
+        for name in (record.STDOUT, record.STDERR):
+            self.file(name)
+        return scores_in(self.scoring, self.folder)
 
     def trace(self) -> Trace:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
@@ -112,13 +134,18 @@ class TrialRecord:
 
     @cached_property
     def metrics(self) -> Metrics:
-        """What it measured; raises `RecordError`."""
+        """What it measured; raises `RecordError`. A scorer's trial has scores instead."""
+        if self.scoring is not None:
+            return Metrics({}, {})
         return compute(self.trace(), self.recording(), self.metered())
 
     def validity(self, limits: Limits) -> Validity:
         """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
         if not self.ok:
             return judge_failure(self.outcome.reason or "")
+        if self.scoring is not None:
+            _ = self.scores  # a record whose scores cannot be read has no verdict
+            return Validity()
         readings = self.readings()
         jumped_s = jump_s(readings) if readings else 0.0
         return judge_trial(self.trace(), self.metrics, self.recording(), limits, self.metered(), jumped_s)
@@ -145,6 +172,17 @@ class CellRecord:
         found = [_read_trial(path, match) for path, match in self._folders()]
         order = list(Kind)
         return tuple(sorted((t for t in found if t), key=lambda trial: (order.index(trial.kind), trial.index)))
+
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """The scores of its first repetition that is believed; they do not vary. Raises `RecordError`."""
+        return self.believed[0].scores if self.believed else ()
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """What the model's file spends on a weight, in bits; `None` where nobody counted the weights."""
+        value = self.entry.params.get("bits_per_weight")
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def virtual(self) -> bool:
@@ -188,6 +226,7 @@ class CellRecord:
         """The verdict on the cell: all its findings, those of its repetitions too; raises `RecordError`."""
         speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
         own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
+        own = Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
         failed = {trial.name: trial.validity(self.limits) for trial in self.failures}
         theirs = [
             replace(finding, detail=f"{name} {finding.detail}")
@@ -230,7 +269,8 @@ class CellRecord:
     @cached_property
     def token_spread(self) -> Components | None:
         """Spread of the time between tokens (ms) within trials and between them; raises `RecordError`."""
-        gaps = [[gap / 1e6 for turn in trial.trace().turns for gap in token_gaps_ns(turn)] for trial in self.believed]
+        talks = [trial.trace() for trial in self.believed if trial.scoring is None]
+        gaps = [[gap / 1e6 for turn in trace.turns for gap in token_gaps_ns(turn)] for trace in talks]
         return components(gaps)
 
     @property

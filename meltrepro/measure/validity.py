@@ -16,6 +16,7 @@ from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.samples import Fault, FaultKind, Recording
 from meltrepro.measure.sampling import period_s
+from meltrepro.measure.scores import Score
 from meltrepro.measure.traces import Trace
 from meltrepro.spec.protocol import Limits
 from meltrepro.stats.summary import Summary
@@ -48,6 +49,7 @@ class Reason(StrEnum):
     clock_unknown = "clock-unknown"
     uncertain = "uncertain"
     noisy = "noisy"
+    unsteady = "unsteady"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -
     if cv <= limits.noise:
         return Validity()
     return Validity((Finding(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
+
+
+def judge_scores(scores: Sequence[Sequence[Score]]) -> Validity:
+    """The verdict on the scores of a cell's repetitions: nothing in a scorer is left to chance, so they must be equal."""
+    different = [found for found in scores if list(found) != list(scores[0])]
+    if not different:
+        return Validity()
+    texts = [", ".join(f"{score.metric} {score.value:.6g}" for score in found) for found in (scores[0], different[0])]
+    return Validity((Finding(Reason.unsteady, f"repetitions differ: {texts[0]}; {texts[1]}"),))
 
 
 def _work(trace: Trace, limits: Limits) -> list[Finding]:

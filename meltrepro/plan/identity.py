@@ -57,6 +57,7 @@ def plain(value: Any) -> Any:
 def plan_document(plan: Plan) -> dict[str, Any]:
     """What a plan decided, as plain data: `plan.json` of a campaign and `meltrepro plan --json`."""
     memory = plan.estimate.peak_memory_bytes
+    logits = [{"id": node.id, "model": node.model.id, "bundle": node.bundle.id} for node in plan.logits]
     return {
         "format": 1,
         "name": plan.manifest.name,
@@ -70,6 +71,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "workload": cell.workload_name,
                 "isa": cell.isa.name,
                 "peak_memory_bytes": memory.get(cell.id),
+                **({"gpu_layers": cell.gpu_layers} if cell.gpu_layers else {}),
             }
             for cell in plan.cells
         ],
@@ -84,6 +86,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "isa": node.isa.name,
                 "triple": node.isa.triple,
                 "purpose": node.purpose,
+                **({"cuda": f"{node.cuda.cuda} sm_{node.cuda.arch}"} if node.cuda else {}),
                 "sources": plain(node.sources),
             }
             for node in plan.bundles
@@ -98,6 +101,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             }
             for node in plan.models
         ],
+        **({"logits": logits} if logits else {}),
         "estimate": {
             "download_bytes": plan.estimate.download_bytes,
             "disk_bytes": plan.estimate.disk_bytes,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from meltrepro.plan.model import Isa
+from meltrepro.plan.model import IOS, CudaBuild, Isa
 from meltrepro.spec.manifest import Ndk
 
 _ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -17,18 +17,30 @@ def machine(arch: str) -> str:
     return _ALIASES.get(arch.lower(), arch.lower())
 
 
+def machine_of(triple: str) -> str:
+    """The machine that a triple is for; an iPhone is a kind of its own."""
+    return triple if triple == IOS else machine(triple.split("-", 1)[0])
+
+
 def for_machine(arch: str, offered: Iterable[Isa]) -> tuple[Isa, ...]:
     """The levels for this machine, best first."""
     wanted = machine(arch)
-    fitting = (isa for isa in offered if machine(isa.triple.split("-", 1)[0]) == wanted)
+    fitting = (isa for isa in offered if machine_of(isa.triple) == wanted)
     return tuple(sorted(fitting, key=lambda isa: (-isa.rank, isa.name)))
 
 
 def built_with(level: Isa, ndk: Ndk | None) -> Isa:
     """The level as a framework's toolchain builds it: an NDK makes what is for aarch64, and nothing else."""
-    if ndk is None or machine(level.triple.split("-", 1)[0]) != "aarch64":
+    if ndk is None or machine_of(level.triple) != "aarch64":
         return level
     return replace(level, triple=f"aarch64-linux-android{ndk.api}")
+
+
+def built_with_cuda(level: Isa, cuda: CudaBuild | None) -> Isa:
+    """The level as it is built for a Jetson board: with its own C library, which NVIDIA's libraries need."""
+    if cuda is None or machine(level.triple.split("-", 1)[0]) != "aarch64":
+        return level
+    return replace(level, triple=cuda.triple)
 
 
 def missing(isa: Isa, features: AbstractSet[str]) -> tuple[str, ...]:

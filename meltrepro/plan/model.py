@@ -9,13 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.manifest import Framework, Manifest, Model, Ndk, Workload
+from meltrepro.spec.accuracy import AccuracyWorkload, TextWorkload
+from meltrepro.spec.apps import IosBuild
+from meltrepro.spec.manifest import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
 from meltrepro.spec.sources import Source
 from meltrepro.spec.targets import Target
 from meltrepro.spec.zoo import ModelShape
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
+
+IOS = "arm64-ios"
+"""Machine of iPhones, and triple of what runs there: programs for Linux on such CPUs do not."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,23 @@ class Isa:
     name: str
     """For example x86_64_v3; part of an artifact's identity."""
     triple: str
-    """For example x86_64-linux-musl, or aarch64-linux-android29 for a bundle of the NDK's."""
+    """For example x86_64-linux-musl; aarch64-linux-android29 with the NDK, aarch64-linux-gnu with CUDA."""
     requires: frozenset[str]
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     enable: tuple[str, ...]
     """Compiler target features (clang spelling) above the triple's baseline."""
     rank: int
     """The higher, the better, among the levels that a CPU can run."""
+    releases: frozenset[str] | None = None
+    """Releases that can be built for it; all where absent."""
 
     @property
     def libc(self) -> str:
         """The C library of its bundles."""
+        if self.triple == IOS:
+            return "libSystem"
+        if self.triple.endswith("-linux-gnu"):
+            return "glibc"
         return "bionic" if "-android" in self.triple else "musl"
 
 
@@ -73,6 +84,23 @@ class Release:
 
 
 @dataclass(frozen=True)
+class CudaBuild:
+    """How a framework is built with CUDA for one release of JetPack."""
+
+    jetpack: str
+    l4t: str
+    """Linux for Tegra that the release of JetPack belongs to: the number before the first dot."""
+    cuda: str
+    arch: str
+    """GPU that machine code is made for, as in sm_87 without its prefix."""
+    triple: str
+    releases: frozenset[str]
+    """Releases of the framework that can be built so."""
+    sources: Mapping[str, Source]
+    """Compilers, headers and libraries by the names under which the recipe finds them."""
+
+
+@dataclass(frozen=True)
 class FrameworkInfo:
     """What one framework module offers, handed down as a value."""
 
@@ -87,6 +115,10 @@ class FrameworkInfo:
     """That of the converter of checkpoints; absent where the framework has none."""
     model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
     """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
+    cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
+    """Builds with CUDA by release of JetPack."""
+    scorer: bool = False
+    """Whether its bundles have a scorer, which accuracy workloads need."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +141,29 @@ class Cell:
     model: Model
     framework: Framework
     target: Target
-    workload: Workload
+    workload: Workload | AccuracyWorkload
     isa: Isa
+
+    @property
+    def gpu_layers(self) -> int:
+        """How many layers its trials run on a GPU: none with a bundle for CPUs."""
+        if self.isa.libc != "glibc":  # only what is built with CUDA has the device's own C library
+            return 0
+        wanted = self.framework.gpu_layers
+        return ALL_LAYERS if wanted in (None, "all") else int(wanted)
 
     @property
     def id(self) -> str:
         """`model/quantization/framework/target/workload`: folder of its records, name in console and MLflow."""
         return "/".join((self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name))
+
+    @property
+    def logits_id(self) -> str | None:
+        """Id of the node whose output it is compared with; `None` for a cell that is compared with nothing."""
+        workload = self.workload
+        if not isinstance(workload, TextWorkload) or workload.task != "kl-divergence":
+            return None
+        return f"{self.model_name}/{workload.against}/{self.framework_name}/logits/{self.workload_name}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +185,10 @@ class BundleNode:
     purpose: Literal["run", "quantize", "convert"] = "run"
     ndk: Ndk | None = None
     """What compiles it instead of the pinned zig."""
+    ios: IosBuild | None = None
+    """Where the app comes from, of a bundle for iPhones."""
+    cuda: CudaBuild | None = None
+    """Which GPU it can use; a bundle for CPUs alone where absent."""
 
     @property
     def id(self) -> str:
@@ -145,8 +197,17 @@ class BundleNode:
     @property
     def sources(self) -> Mapping[str, Source]:
         """Inputs of the recipe by name."""
-        converter = self.release.converter if self.purpose == "convert" else {}
-        return {**self.release.sources, **converter, **({"ndk": self.ndk.source} if self.ndk else {})}
+        if self.ios is not None:
+            file = self.ios.file
+            if self.ios.ipa is not None and file is not None:
+                return {"app.ipa": file}
+            return {**self.release.sources, **({"xcframework.zip": file} if file is not None else {})}
+        return {
+            **self.release.sources,
+            **(self.release.converter if self.purpose == "convert" else {}),
+            **({"ndk": self.ndk.source} if self.ndk else {}),
+            **(self.cuda.sources if self.cuda else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -161,6 +222,16 @@ class ModelNode:
     @property
     def id(self) -> str:
         return f"{self.model_name}/{self.quantization}/{self.framework_name}"
+
+
+@dataclass(frozen=True)
+class LogitsNode:
+    """What the unquantized model expects of a text, to compare others with; made here once, for all targets."""
+
+    id: str
+    model: ModelNode
+    bundle: BundleNode
+    workload: TextWorkload
 
 
 @dataclass(frozen=True)
@@ -183,5 +254,7 @@ class Plan:
     bundles: tuple[BundleNode, ...]
     models: tuple[ModelNode, ...]
     estimate: Estimate
+    logits: tuple[LogitsNode, ...] = ()
+    """What cells are compared with; of models and bundles above."""
     warnings: tuple[str, ...] = ()
     """What may go wrong although every cell by itself can run, for people."""

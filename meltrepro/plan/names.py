@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import AS_IS, Catalog, FrameworkInfo, Isa, Release
+from meltrepro.plan.model import AS_IS, IOS, Catalog, CudaBuild, FrameworkInfo, Isa, Release
+from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.loader import LoadedManifest, problem_at
 from meltrepro.spec.manifest import Framework, Ndk
 from meltrepro.spec.sources import GitSource
@@ -24,6 +25,10 @@ class KnownFramework:
     """Levels to build besides those that the targets need."""
     ndk: Ndk | None = None
     """Builds what is for Android devices."""
+    ios: IosBuild | None = None
+    """Where the app for iPhones comes from."""
+    cuda: CudaBuild | None = None
+    """Builds what is for Jetson boards."""
 
 
 def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFramework]:
@@ -58,9 +63,28 @@ def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFrame
             problems.append(
                 problem_at(loaded, (*at, "build", "toolchain"), message, "leave it out: zig builds the rest")
             )
+        ios = entry.build.ios
+        if ios is not None and not any(target.kind == "ios" for target in manifest.targets.values()):
+            message = "it says where the app for iPhones comes from, and no target is one"
+            problems.append(problem_at(loaded, (*at, "build", "ios"), message, "leave it out"))
+        for i, level in enumerate(entry.build.isas):
+            if level in levels and levels[level].triple == IOS:
+                message = "apps for iPhones are built where a target needs them"
+                problems.append(problem_at(loaded, (*at, "build", "isas", i), message, "leave it out"))
+        cuda = None
+        if entry.build.cuda is not None:
+            at_cuda, wanted = (*at, "build", "cuda"), entry.build.cuda.jetpack
+            check((*at_cuda, "jetpack"), f"JetPack for {kind}", wanted, info.cuda)
+            cuda = info.cuda.get(wanted)
+            if cuda is not None and entry.release not in cuda.releases:
+                message = f"with CUDA {cuda.cuda}, {kind} is built of release {', '.join(sorted(cuda.releases))} alone"
+                problems.append(problem_at(loaded, at_cuda, message, "older releases do not know this CUDA"))
+            if not any(target.kind == "jetson" for target in manifest.targets.values()):
+                message = "CUDA is built for Jetson boards, and no target is one"
+                problems.append(problem_at(loaded, at_cuda, message, "leave it out: all else runs on CPUs"))
         if not problems:
             extra = tuple(built_with(levels[level], ndk) for level in entry.build.isas)
-            resolved[name] = KnownFramework(name, info, _release(entry, info), extra, ndk)
+            resolved[name] = KnownFramework(name, info, _release(entry, info), extra, ndk, ios, cuda)
 
     infos = [catalog.frameworks.get(entry.kind or name) for name, entry in manifest.frameworks.items()]
     known = [info for info in infos if info is not None]

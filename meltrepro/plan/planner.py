@@ -14,22 +14,26 @@ from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes, readable
 from meltrepro.plan.model import (
     AS_IS,
+    IOS,
     BundleNode,
     Catalog,
     Cell,
+    CudaBuild,
     DeviceFacts,
     Estimate,
     Isa,
+    LogitsNode,
     ModelNode,
     Plan,
     Skip,
 )
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
+from meltrepro.spec.accuracy import TextWorkload
 from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest, Model
+from meltrepro.spec.manifest import Manifest, Model, Workload
 from meltrepro.spec.sources import is_checkpoint
-from meltrepro.spec.targets import AndroidTarget
+from meltrepro.spec.targets import AndroidTarget, IosTarget, JetsonTarget, Target
 
 
 def make_plan(
@@ -38,8 +42,10 @@ def make_plan(
     devices: Mapping[str, DeviceFacts],
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
+    unusable: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped.
+    """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
+    reason that `unusable` has.
 
     `only` are glob patterns over cell ids; `*` also matches `/`. Raises `ManifestError` for names that are unknown,
     `UsageError` where a pattern matches no cell.
@@ -50,7 +56,7 @@ def make_plan(
     skipped: list[Skip] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge = _Judge(manifest, devices, sizes)
+    judge = _Judge(manifest, devices, sizes, unusable or {})
 
     for model, quantization, framework, target, workload in _points(manifest):
         cell_id = f"{model}/{quantization}/{framework}/{target}/{workload}"
@@ -79,7 +85,7 @@ def make_plan(
             known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
             weights[node] = estimate.weight_bytes(cell.model, bits, known)
         needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
+        reason = judge.accuracy(cell, resolved) or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
         if reason is not None:
             skipped.append(Skip(cell_id, reason))
             continue
@@ -89,6 +95,11 @@ def make_plan(
     selection.refuse_idle("/".join(next(_points(manifest))))
     models = _model_nodes(cells)
     bundles = _bundle_nodes(cells, frameworks)
+    for model_node in models:
+        if model_node.id not in weights:  # of a model that others are compared with
+            bits = frameworks[model_node.framework_name].info.quantizations.get(model_node.quantization)
+            known = sizes.weights.get(model_node.id)
+            weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
     used = {node.id: weights[node.id] for node in models}
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, sizes), sizes)
     disk = estimate.disk_bytes(downloads, {node: weights[node.id] for node in models}, bundles, sizes)
@@ -99,7 +110,8 @@ def make_plan(
         bundles,
         models,
         Estimate(downloads, disk, memory),
-        tuple(_disk_warnings(cells, used, devices, sizes)),
+        logits=_logits_nodes(cells, models, bundles, frameworks),
+        warnings=(*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
     )
 
 
@@ -133,8 +145,11 @@ def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes) -> None:
+    def __init__(
+        self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes, unusable: Mapping[str, str]
+    ) -> None:
         self._manifest = manifest
+        self._unusable = unusable
         self._devices = devices
         self._sizes = sizes
         self._levels: dict[tuple[str, str], Isa | str] = {}
@@ -153,10 +168,20 @@ class _Judge:
     def _choose(self, framework: KnownFramework, name: str) -> Isa | str:
         device = self._devices.get(name)
         if device is None:
-            return f"target {name} could not be reached"
+            return self._unusable.get(name, f"target {name} could not be reached")
         offered = isa.for_machine(device.arch, framework.info.isas)
         if not offered:
             return f"framework {framework.name} has no build for {device.arch}, which target {name} is"
+        offered = tuple(
+            level for level in offered if level.releases is None or framework.release.name in level.releases
+        )
+        if not offered:
+            return (
+                f"release {framework.release.name} of framework {framework.name} has no build for {device.arch}, "
+                f"which target {name} is"
+            )
+        if device.arch == IOS and (lacking := _lacks_app(framework, self._manifest.targets[name])):
+            return f"target {name}: {lacking}"
         wanted = self._manifest.targets[name].isa
         if wanted == "auto":
             best = isa.choose(device.features, device.arch, offered)
@@ -172,6 +197,8 @@ class _Judge:
 
     def _linked(self, framework: KnownFramework, name: str, level: Isa, device: DeviceFacts) -> Isa | str:
         """The level with the C library of the framework's toolchain, or why the target cannot use that."""
+        if framework.cuda is not None and isa.machine(device.arch) == "aarch64":
+            return self._with_cuda(framework, framework.cuda, name, level, device)
         target, ndk = self._manifest.targets[name], framework.ndk
         linked = isa.built_with(level, ndk)
         if ndk is None:
@@ -192,6 +219,35 @@ class _Judge:
                 f"framework {framework.name} is built for Android API level {ndk.api}, target {name} has {level_there}"
             )
         return linked
+
+    def _with_cuda(
+        self, framework: KnownFramework, cuda: CudaBuild, name: str, level: Isa, device: DeviceFacts
+    ) -> Isa | str:
+        """The level with CUDA, or why the target cannot use that; nothing else is built of such a framework for boards."""
+        target, what = self._manifest.targets[name], f"framework {framework.name} is built with CUDA"
+        if not isinstance(target, JetsonTarget):
+            return f"{what} for {device.arch}, and target {name} is no Jetson"
+        if target.lab is not None:
+            return f"{what}, and target {name} is a board of the lab, which has no GPU"
+        release = device.facts.get("l4t", "")
+        if release and release.partition(".")[0] != cuda.l4t:
+            return f"{what} of JetPack {cuda.jetpack} (L4T {cuda.l4t}), and target {name} has L4T {release}"
+        return isa.built_with_cuda(level, cuda)
+
+    def accuracy(self, cell: Cell, framework: KnownFramework) -> str | None:
+        """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
+        workload = cell.workload
+        if isinstance(workload, Workload):
+            return None
+        if cell.model.synthetic:
+            return f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
+        if isinstance(cell.target, IosTarget):
+            return f"target {cell.target_name} runs the runner app alone, which is no scorer"
+        if not framework.info.scorer:
+            return f"framework {framework.name} has no scorer"
+        if isinstance(workload, TextWorkload) and cell.logits_id is not None and not _offers(framework, workload):
+            return f"framework {framework.name} does not offer quantization {workload.against} to compare with"
+        return None
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
         """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
@@ -222,6 +278,22 @@ class _Judge:
         return source if cell.quantization == AS_IS else source + (weights or 0)
 
 
+def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
+    """Why a phone cannot have the app of a framework; `None` where it can."""
+    if framework.ios is None:
+        return (
+            f"framework {framework.name} does not say where the signed app for iPhones comes from: "
+            "build.ios (docs/devices/ios.md)"
+        )
+    if isinstance(target, IosTarget) and target.app != framework.ios.app:
+        return f"its app is {target.app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
+    return None
+
+
+def _offers(framework: KnownFramework, workload: TextWorkload) -> bool:
+    return workload.against == AS_IS or workload.against in framework.info.quantizations
+
+
 def _lacks(level: Isa, device: DeviceFacts) -> str:
     return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
@@ -235,6 +307,28 @@ def _model_nodes(cells: Sequence[Cell]) -> tuple[ModelNode, ...]:
         key = (cell.model_name, cell.quantization, cell.framework_name)
         if key not in nodes:
             nodes[key] = ModelNode(*key, source=cell.model.source)
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            key = (cell.model_name, cell.workload.against, cell.framework_name)
+            nodes.setdefault(key, ModelNode(*key, source=cell.model.source))
+    return tuple(nodes.values())
+
+
+def _logits_nodes(
+    cells: Sequence[Cell],
+    models: Sequence[ModelNode],
+    bundles: Sequence[BundleNode],
+    frameworks: Mapping[str, KnownFramework],
+) -> tuple[LogitsNode, ...]:
+    """What cells are compared with, each made once; by the level of the quantizer, as the models are."""
+    by_id = {model.id: model for model in models}
+    runs = {(bundle.framework_name, bundle.isa.name): bundle for bundle in bundles if bundle.purpose == "run"}
+    nodes: dict[str, LogitsNode] = {}
+    for cell in cells:
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            model = by_id[f"{cell.model_name}/{cell.workload.against}/{cell.framework_name}"]
+            bundle = runs[cell.framework_name, frameworks[cell.framework_name].info.quantizer_isa.name]
+            nodes[cell.logits_id] = LogitsNode(cell.logits_id, model, bundle, cell.workload)
     return tuple(nodes.values())
 
 
@@ -248,6 +342,11 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
             quantized.add(cell.framework_name)
         if is_checkpoint(cell.model.source):
             converted.add(cell.framework_name)
+        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
+            level = frameworks[cell.framework_name].info.quantizer_isa
+            levels[cell.framework_name].setdefault(level.name, level)
+            if cell.workload.against != AS_IS:
+                quantized.add(cell.framework_name)
     nodes: list[BundleNode] = []
     for name, used in levels.items():
         framework = frameworks[name]
@@ -259,6 +358,8 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
                 framework.release,
                 level,
                 ndk=framework.ndk if level.libc == "bionic" else None,
+                ios=framework.ios if level.triple == IOS else None,
+                cuda=framework.cuda if level.libc == "glibc" else None,
             )
             for level in wanted.values()
         ]
@@ -269,6 +370,12 @@ def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework
             level = framework.info.converter_isa
             nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "convert"))
     return tuple(nodes)
+
+
+def _proof_warnings(cells: Sequence[Cell], devices: Mapping[str, DeviceFacts]) -> Iterator[str]:
+    for target in dict.fromkeys(cell.target_name for cell in cells):
+        if proof := devices[target].facts.get("proof"):
+            yield f"target {target}: {proof}; what it measures has nothing behind it yet (docs/devices/{devices[target].kind}.md)"
 
 
 def _disk_warnings(

@@ -30,6 +30,7 @@ from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, MeltreproError, RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay import archive
+from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.campaign import CELLS
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
@@ -53,7 +54,7 @@ class Imported:
     objects: int
     """How many objects were new to the store."""
     withheld: tuple[str, ...]
-    """Digests of weights and NDKs that the bundle may not hold."""
+    """Digests of weights, NDKs and NVIDIA's programs that the bundle may not hold."""
 
 
 def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
@@ -66,8 +67,9 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         _MANIFEST: (campaign / _MANIFEST).read_bytes(),
         _LOCK: (campaign / _LOCK).read_bytes(),
     }
+    needed = (_needed(lock) | _kept(lock, store)) - withheld
     with step(sink, "bundle.collect", campaign.name):
-        for digest in sorted(_needed(lock) - withheld):
+        for digest in sorted(needed):
             if not store.has(digest):
                 raise BundleError(
                     f"the store does not hold {digest}, {_name_of(lock, digest)} of this campaign's lock",
@@ -89,7 +91,7 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         "meltrepro": meltrepro.__version__,
         "campaigns": [campaign.name],
         "withheld": sorted(withheld),
-        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(_needed(lock) - withheld)},
+        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(needed)},
     }
     measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
     files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
@@ -148,18 +150,34 @@ def _needed(lock: Lock) -> set[str]:
     needed |= {artifact.digest for artifact in lock.artifacts.values()}
     if lock.base is not None:
         needed |= {lock.base.layer, *(package.digest for package in lock.base.packages.values())}
-    if lock.interpreter is not None:
-        needed |= {package.digest for package in lock.interpreter.packages.values()}
     if lock.toolchain is not None:
         needed |= set(lock.toolchain.wheels.values())
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
 
 
+def _of_nvidia(key: str) -> bool:
+    return key.startswith(("pypi:nvidia-", "debian:nvidia-"))
+
+
+def _kept(lock: Lock, store: Store) -> set[str]:
+    """Packages of the converter that are still here; they are inside the converter too, which is an artifact."""
+    packages = lock.interpreter.packages.values() if lock.interpreter is not None else ()
+    return {package.digest for package in packages if store.has(package.digest)}
+
+
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, signed apps, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
     ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
     keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
-    withheld = {source.digest for key, source in lock.sources.items() if key in keys}
+    withheld = {source.digest for key, source in lock.sources.items() if key in keys or _of_nvidia(key)}
+    # A signed app names its team and the phones that may start it.
+    apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
+    withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}
+    withheld |= {artifact.digest for node, artifact in lock.artifacts.items() if node.endswith("/run/ios_arm64")}
+    for workload in manifest.accuracy.values():
+        data = lock.sources.get(key_of(source_of(workload)))
+        if data is not None and not workload.redistributable:
+            withheld.add(data.digest)
     for name, model in manifest.models.items():
         if model.redistributable or model.synthetic:
             continue

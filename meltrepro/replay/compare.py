@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.measure.scores import Score, metric_name
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
 from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
+_FAR = 2.576
+"""Standard errors beyond which two samples of the same differ in one of a hundred cases."""
 JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_ms", "load_s", "peak_memory_bytes")
 """The metrics that get a verdict; the others follow from them or are counts."""
 
@@ -33,6 +37,19 @@ class MetricComparison:
 
 
 @dataclass(frozen=True)
+class ScoreComparison:
+    """One score of one cell on both sides."""
+
+    name: str
+    first: Score
+    second: Score
+    verdict: Verdict
+    """REPRODUCED only where they are equal; without being equal, DIFFERS where they are too far apart for chance."""
+    standard_errors: float | None
+    """How far they are apart, in standard errors of the difference of two samples; `None` where that is not known."""
+
+
+@dataclass(frozen=True)
 class CellComparison:
     """One cell that both campaigns have."""
 
@@ -43,6 +60,7 @@ class CellComparison:
     metrics: tuple[MetricComparison, ...]
     tokens: TokenComparison | None
     """Of the first repetitions; `None` where one side has none."""
+    scores: tuple[ScoreComparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,23 @@ def _compare_cells(
         context=context_differences(one, other),
         metrics=tuple(_metrics(first, second, design, control, once=once)),
         tokens=_tokens(first, second),
+        scores=tuple(_scores(first, second)),
     )
+
+
+def _scores(first: CellRecord, second: CellRecord) -> Iterator[ScoreComparison]:
+    others = {metric_name(score): score for score in second.scores}
+    for score in first.scores:
+        name = metric_name(score)
+        if name not in others:
+            continue
+        other = others[name]
+        errors = math.hypot(score.stderr or 0.0, other.stderr or 0.0)
+        apart = abs(score.value - other.value) / errors if errors else None
+        same = (score.value, score.n, score.k) == (other.value, other.n, other.k)
+        far = apart is not None and apart > _FAR
+        verdict = Verdict.reproduced if same else Verdict.differs if far else Verdict.inconclusive
+        yield ScoreComparison(name, score, other, verdict, apart)
 
 
 def _params(cell: CellRecord) -> dict[str, object]:
@@ -173,7 +207,7 @@ def _metrics(
 
 
 def _tokens(first: CellRecord, second: CellRecord) -> TokenComparison | None:
-    if not first.repetitions or not second.repetitions:
+    if not first.repetitions or not second.repetitions or first.scores or second.scores:
         return None
     return compare_tokens(_token_ids(first), _token_ids(second))
 
@@ -186,6 +220,7 @@ def _token_ids(cell: CellRecord) -> Sequence[Sequence[int]]:
 def overall(comparison: Comparison) -> Verdict:
     """DIFFERS where any metric does, INCONCLUSIVE where any is undecided, REPRODUCED where all are."""
     verdicts = {m.decision.verdict for cell in comparison.cells for m in cell.metrics if m.decision is not None}
+    verdicts |= {score.verdict for cell in comparison.cells for score in cell.scores}
     if Verdict.differs in verdicts:
         return Verdict.differs
     return Verdict.reproduced if verdicts == {Verdict.reproduced} else Verdict.inconclusive

@@ -15,7 +15,7 @@ from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.manifest import Replay
-from meltrepro.spec.record import Request
+from meltrepro.spec.record import AnyRequest, parse_request
 from meltrepro.stats.equivalence import Design, Verdict
 from meltrepro.stats.ratio import comparable
 from meltrepro.steps import Sink
@@ -36,7 +36,7 @@ def design_of(declared: Replay) -> Design:
     return Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
 
 
-def recorded_requests(recorded: CampaignRecord) -> Mapping[str, Request]:
+def recorded_requests(recorded: CampaignRecord) -> Mapping[str, AnyRequest]:
     """The exact requests of a campaign by cell, from its own records, which are checked; raises `RecordError`."""
     recorded.verify()
     return {cell.id: _request(cell) for cell in recorded.cells if cell.repetitions}
@@ -82,6 +82,15 @@ def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
                 reasons.append(f"{cell.cell}: the same binary and model generated other tokens")
             else:
                 reasons.append(f"{cell.cell}: another binary generated other tokens (reported, not required)")
+        for score in cell.scores:
+            if score.verdict is Verdict.reproduced:
+                continue
+            told = f"{cell.cell}: {score.name}: {score.first.value:.6g} -> {score.second.value:.6g}"
+            if _same_binary(cell):
+                other_output = True
+                reasons.append(f"{told}: the same binary and model came to another score")
+            else:
+                reasons.append(f"{told}: {score.verdict}")
         reasons += [
             f"{cell.cell}: {metric.metric}: {metric.decision.verdict}: {metric.decision.reason}"
             for metric in cell.metrics
@@ -110,9 +119,9 @@ def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord
     return True
 
 
-def _request(cell: CellRecord) -> Request:
+def _request(cell: CellRecord) -> AnyRequest:
     path = cell.repetitions[0].folder / record.REQUEST
     try:
-        return Request.model_validate_json(path.read_bytes())
+        return parse_request(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meltrepro.build.render import render_text
-from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison
+from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison, ScoreComparison
 
 
 def text(comparison: Comparison) -> str:
@@ -25,6 +25,8 @@ def _cell(cell: CellComparison) -> Iterator[str]:
             yield f"  {title} {difference.name}: {difference.first} -> {difference.second}"
     if cell.tokens is not None:
         yield f"  output: {tokens_in_words(cell)}"
+    for score in cell.scores:
+        yield f"  {score.name:18} {number(score.first.value):>10} {number(score.second.value):>10} {'':8} {score_in_words(score)}"
     for metric in cell.metrics:
         yield f"  {metric.metric:18} {number(metric.first):>10} {number(metric.second):>10} {metric.unit:8} {verdict_in_words(metric)}".rstrip()
 
@@ -50,6 +52,13 @@ def verdict_in_words(metric: MetricComparison) -> str:
     return f"{decision.verdict} ratio {decision.ratio:.3f} [{decision.low:.3f}, {decision.high:.3f}]{more}"
 
 
+def score_in_words(score: ScoreComparison) -> str:
+    """Verdict, right answers on both sides, and how far apart they are."""
+    counts = [f"{each.k} of {each.n}" for each in (score.first, score.second) if each.k is not None]
+    apart = "" if score.standard_errors is None else f", {score.standard_errors:.2g} standard errors apart"
+    return f"{score.verdict} {' and '.join(counts)}{apart}"
+
+
 def number(value: float) -> str:
     """A figure with four significant digits, or thousands in full."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -62,7 +71,7 @@ def html(comparison: Comparison) -> str:
     """One page without anything from outside; every value is escaped."""
     return render_text(
         _PAGE.read_text(encoding="utf-8"),
-        {"c": comparison, "words": tokens_in_words, "number": number},
+        {"c": comparison, "words": tokens_in_words, "number": number, "score_words": score_in_words},
         name="comparison page",
         escape=True,
     )

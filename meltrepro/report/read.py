@@ -10,7 +10,7 @@ from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.traces import Conversation, Trace, Turn
 from meltrepro.report.devices import device_of, device_unseen
-from meltrepro.report.results import CellResult, Device, Results, Score, State, TurnResult
+from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
 from meltrepro.spec.campaign import SkipEntry
 from meltrepro.stats.summary import Summary
 
@@ -74,7 +74,7 @@ def _standing(cell: CellRecord) -> _Standing:
 
 def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
     entry, params, standing = cell.entry, cell.entry.params, _standing(cell)
-    traces = {trial.index: trial.trace() for trial in cell.believed}
+    traces = {trial.index: trial.trace() for trial in cell.believed if trial.scoring is None}
     seen = next(iter(traces.values()), None) or _any_trace(cell)
     context = params.get("context")
     return CellResult(
@@ -89,7 +89,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         quantization=entry.quantization,
         workload=entry.workload,
         accelerated=_positive(params.get("gpu_layers")),
-        synthetic=str(params.get("synthetic", "false")).lower() in ("true", "1"),
+        synthetic=entry.synthetic,
         parameters=float(seen.load.n_params) if seen and seen.load.n_params else _parameters(campaign, entry.model),
         model_bytes=entry.model_bytes,
         kv_bytes=seen.context.kv_bytes if seen else None,
@@ -98,8 +98,8 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         unavailable=cell.unavailable,
         turns=tuple(turn for index, trace in traces.items() for turn in _turns(index, trace)),
         operators=cell.profiles,
-        temperatures=_temperatures(cell.believed[0]) if cell.believed else (),
-        scores=_scores(cell),
+        temperatures=_temperatures(cell.believed[0]) if traces else (),
+        scores=cell.scores,
         cause=standing.cause,
         requantized_from=_requantized(campaign, entry.model),
     )
@@ -119,6 +119,7 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         model=model,
         quantization=quantization,
         workload=workload,
+        synthetic=_made_up(campaign, model),
         parameters=_parameters(campaign, model),
         cause=skip_cause(skip.reason),
         requantized_from=_requantized(campaign, model),
@@ -130,14 +131,10 @@ def _metrics(cell: CellRecord) -> Mapping[str, Summary]:
     return cell.summaries if cell.believed else {}
 
 
-def _scores(cell: CellRecord) -> tuple[Score, ...]:
-    """What the accuracy tasks of a cell gave: this is the one place where scores come into the results."""
-    return ()
-
-
 def _any_trace(cell: CellRecord) -> Trace | None:
     """Events of a repetition that is not believed: what it loaded is no less true."""
-    return cell.repetitions[0].trace() if cell.repetitions else None
+    told = (trial for trial in cell.repetitions if trial.scoring is None)
+    return next((trial.trace() for trial in told), None)
 
 
 def _turns(repetition: int, trace: Trace) -> Iterator[TurnResult]:
@@ -186,7 +183,12 @@ def _temperatures(trial: TrialRecord) -> tuple[tuple[float, float], ...]:
 
 def _parameters(campaign: CampaignRecord, model: str) -> float | None:
     known = campaign.manifest.models.get(model)
-    return known.parameters if known else None
+    return known.parameter_count if known else None
+
+
+def _made_up(campaign: CampaignRecord, model: str) -> bool:
+    known = campaign.manifest.models.get(model)
+    return known is not None and known.synthetic
 
 
 def _requantized(campaign: CampaignRecord, model: str) -> str | None:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from meltrepro.measure.operators import Breakdown
+from meltrepro.measure.scores import Score
 from meltrepro.measure.traces import OperatorPhase
 from meltrepro.stats.summary import Summary
+
+__all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]
 
 State = Literal["measured", "invalid", "failed", "skipped"]
 
@@ -52,20 +55,6 @@ class TurnResult:
     """Tokens in the context when the turn ended."""
     prefill_tps: float | None
     generation_tps: float | None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Right answers of one accuracy task, or a mean over its questions where nothing is counted (mc2)."""
-
-    task: str
-    metric: str
-    """`acc`, `mc1`, `mc2`, `perplexity`, `kl_divergence`."""
-    value: float
-    stderr: float | None
-    n: int
-    k: int | None
-    """Right answers; `None` where the metric counts none. Otherwise `value` is `k / n`."""
 
 
 @dataclass(frozen=True)

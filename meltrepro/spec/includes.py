@@ -127,6 +127,10 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         ndk = framework.find(("build", "toolchain", "ndk"))
         if ndk is not None and isinstance(ndk.value, str) and "://" not in ndk.value:
             found.append((("frameworks", name, "build", "toolchain", "ndk"), ndk))
+        for key in ("ipa", "xcframework"):
+            file = framework.find(("build", "ios", key))
+            if file is not None and isinstance(file.value, str) and "://" not in file.value:
+                found.append((("frameworks", name, "build", "ios", key), file))
     for name, target in _entries(manifest, "targets"):
         meter = target.child("meter")
         file = meter.child("file") if meter is not None else None
@@ -137,10 +141,15 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
 
 def _sources(manifest: Node) -> list[tuple[FieldPath, Node]]:
     return [
-        ((section, name, "source"), source)
-        for section in ("models", "frameworks")
+        ((section, name, key), source)
+        for section, key in (
+            ("models", "source"),
+            ("frameworks", "source"),
+            ("workloads", "data"),
+            ("workloads", "text"),
+        )
         for name, entry in _entries(manifest, section)
-        if (source := entry.child("source")) is not None
+        if (source := entry.child(key)) is not None
     ]
 
 

@@ -96,7 +96,7 @@ def _check_prompts(tree: Node, manifest: Manifest | None, path: Path, problems: 
     for name, node in entries:
         workload = manifest.workloads[name] if manifest is not None else None
         conversations = _conversations(node, ("workloads", name, "conversations"), path, files, problems)
-        if workload is not None and conversations is not None:
+        if isinstance(workload, Workload) and conversations is not None:
             _check_counts(workload, conversations, node, ("workloads", name), problems)
 
 

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
+from meltrepro.spec.accuracy import (
+    CONVERSATIONS,
+    QUESTIONS,
+    TEXT,
+    AccuracyWorkload,
+    QuestionWorkload,
+    TextWorkload,
+    workload_kind,
+)
+from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
 from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource
@@ -19,6 +29,9 @@ from meltrepro.spec.zoo import SHAPES, ModelShape
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
 """Prompts of one conversation, in order."""
+
+ALL_LAYERS = 999
+"""What a runner is asked for where every layer is to run on the GPU; more than any model has."""
 
 
 # -- what is measured ---------------------------------------------------------------------------------------------
@@ -111,6 +124,12 @@ class Ndk(Strict):
         return TreeSource(file=self.ndk, digest=self.digest)
 
 
+class Cuda(Strict):
+    """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""
+
+    jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
+
+
 class BuildOptions(Strict):
     """How a framework is built."""
 
@@ -119,6 +138,10 @@ class BuildOptions(Strict):
         description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
     )
 
+    cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
+    ios: IosBuild | None = Field(
+        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
+    )
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
     )
@@ -133,6 +156,16 @@ class Framework(Strict):
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
     source: Source | None = Field(None, description="A source tree instead of a known release.")
     build: BuildOptions = BuildOptions()
+    gpu_layers: Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None = Field(
+        None,
+        description="How many layers run on the GPU; all where absent. Needs build.cuda, and means nothing on CPUs.",
+    )
+
+    @model_validator(mode="after")
+    def _gpu(self) -> Self:
+        if self.gpu_layers is not None and self.build.cuda is None:
+            raise ValueError("gpu_layers needs build.cuda: nothing else that is built here uses a GPU")
+        return self
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -177,6 +210,14 @@ class Workload(Strict):
     sampling: Sampling = Sampling(greedy=True)
 
 
+AnyWorkload = Annotated[
+    Annotated[Workload, Tag(CONVERSATIONS)]
+    | Annotated[QuestionWorkload, Tag(QUESTIONS)]
+    | Annotated[TextWorkload, Tag(TEXT)],
+    Discriminator(workload_kind),
+]
+
+
 class Tracking(Strict):
     """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
 
@@ -218,8 +259,20 @@ class Manifest(Strict):
         min_length=1,
         description="Devices by a name of your own; this machine where absent.",
     )
-    workloads: dict[Name, Workload] = Field(min_length=1, description="Workloads by a name of your own.")
+    workloads: dict[Name, AnyWorkload] = Field(
+        min_length=1, description="Workloads by a name of your own: conversations, or a task of accuracy."
+    )
     protocol: Protocol = Protocol()
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
     replay: Replay = Replay()
+
+    @property
+    def conversations(self) -> dict[str, Workload]:
+        """The workloads that are conversations, by name."""
+        return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+
+    @property
+    def accuracy(self) -> dict[str, AccuracyWorkload]:
+        """The workloads that are tasks of accuracy, by name."""
+        return {name: each for name, each in self.workloads.items() if not isinstance(each, Workload)}

@@ -10,11 +10,21 @@ from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.prompts import MELT
 
+_PINNED_OF_APPS = ("xcode", "xcodegen", "xcframework", "ipa", "digest", "app")
+"""Which Mac it is, and who signs, decides no bytes that a lock could pin."""
+
 
 def manifest_digest(manifest: Manifest) -> str:
-    """Digest of models, framework versions and toolchains; workloads, repetitions, limits and CPU levels do not count."""
+    """Digest of models, framework versions, toolchains and data of accuracy workloads; what else workloads say,
+    repetitions, limits and CPU levels do not count."""
     document = manifest.model_dump(mode="json")
+    data = {
+        name: workload["data"] if "data" in workload else workload["text"]
+        for name, workload in document["workloads"].items()
+        if "task" in workload
+    }
     pinned = {
+        **({"data": data} if data else {}),
         "models": {
             name: {"source": model["source"], "quantizations": model["quantizations"]}
             for name, model in document["models"].items()
@@ -23,6 +33,8 @@ def manifest_digest(manifest: Manifest) -> str:
             name: {
                 **{key: framework[key] for key in ("kind", "release", "source")},
                 **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
+                **({"ios": {key: ios[key] for key in _PINNED_OF_APPS}} if (ios := framework["build"]["ios"]) else {}),
+                **({"cuda": cuda} if (cuda := framework["build"]["cuda"]) else {}),
             }
             for name, framework in document["frameworks"].items()
         },
@@ -32,7 +44,8 @@ def manifest_digest(manifest: Manifest) -> str:
 
 def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
     """sha256 of every prompt file, by its path as the manifest writes it; MELT's prompts are a source like any other."""
-    files = {w.conversations for w in loaded.manifest.workloads.values() if isinstance(w.conversations, str)}
+    workloads = loaded.manifest.conversations.values()
+    files = {w.conversations for w in workloads if isinstance(w.conversations, str)}
     return {
         name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest()
         for name in sorted(files - {MELT})

@@ -7,6 +7,7 @@ outcome holds the digests of the other files and a seal over itself, so that a l
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -58,6 +59,41 @@ class Request(Strict):
     turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
     conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
+
+
+Mode = Literal["multiple-choice", "hellaswag", "winogrande", "perplexity", "kl-divergence"]
+"""The ways in which a scorer works."""
+
+
+class ScoringRequest(Strict):
+    """`request.json` of an accuracy trial: what the framework's scorer is asked (docs/accuracy.md)."""
+
+    v: Literal[1] = 1
+    task: str
+    mode: Mode
+    model: str = Field(description="Path of the model as the scorer sees it.")
+    context: int
+    threads: int
+    batch: int
+    data: Sha256 = Field(description="sha256 of the data set or text, as its source gives it.")
+    inputs: dict[str, Sha256] = Field(description="sha256 of each file that the scorer reads besides the model.")
+    questions: int | None = Field(None, description="Questions that count.")
+    padding: int = Field(0, description="Questions after them that do not count: scorers want a least number.")
+    sequences: int = Field(1, description="Most answers of a question.")
+    left_out: list[int] = Field(
+        default_factory=list, description="Numbers of questions that the scorer's format cannot hold."
+    )
+    chunks: int | None = Field(None, description="Windows of the text; all of them where absent.")
+
+
+AnyRequest = Request | ScoringRequest
+
+
+def parse_request(content: bytes) -> AnyRequest:
+    """The request in a file's content; raises `ValueError` for one that is damaged."""
+    found = json.loads(content)
+    kind = ScoringRequest if isinstance(found, dict) and "task" in found else Request
+    return kind.model_validate(found)
 
 
 Readings = list[tuple[int, int, int]]

@@ -10,8 +10,12 @@ from pydantic.json_schema import GenerateJsonSchema
 from meltrepro.spec.includes import KEY as INCLUDE
 from meltrepro.spec.manifest import Manifest
 
-_NAMED = {"models": "Model", "frameworks": "Framework", "workloads": "Workload"}
-"""Sections of named entries, of which a manifest with includes may hold parts."""
+_NAMED = {
+    "models": ("Model",),
+    "frameworks": ("Framework",),
+    "workloads": ("Workload", "QuestionWorkload", "TextWorkload"),
+}
+"""Sections of named entries, of which a manifest with includes may hold parts, and what an entry may be."""
 _RELEASE_OR_SOURCE = {
     "oneOf": [
         {"required": ["release"], "properties": {"release": {"not": {"type": "null"}}}},
@@ -39,10 +43,12 @@ def manifest_schema() -> str:
         if "patternProperties" in node:
             node["additionalProperties"] = False
     whole: dict[str, Any] = {"required": schema.pop("required"), "properties": {}}
-    for section, name in _NAMED.items():
-        required = definitions[name].pop("required", None)
-        entry = _RELEASE_OR_SOURCE if name == "Framework" else {"required": required}
-        whole["properties"][section] = {"additionalProperties": entry}
+    (workloads,) = schema["properties"]["workloads"]["patternProperties"].values()
+    workloads["anyOf"] = workloads.pop("oneOf")  # a part of one may be a part of another as well
+    for section, names in _NAMED.items():
+        required = [{"required": definitions[name].pop("required", None)} for name in names]
+        entry = _RELEASE_OR_SOURCE if section == "frameworks" else required[0]
+        whole["properties"][section] = {"additionalProperties": entry if len(names) == 1 else {"anyOf": required}}
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:meltrepro:manifest:1",

@@ -70,6 +70,13 @@ class TreeSource(FileSource):
     """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
 
 
+class DebianPackage(FileSource):
+    """A package file of Debian's archive, by its digest; `file` is `NAME_VERSION_ARCHITECTURE.deb`."""
+
+    suite: str = Field(description="Suite that has it, for example bookworm.")
+    brought_by: str = Field(description="Package whose dependencies bring it along.")
+
+
 class SyntheticSource(Strict):
     """Made-up weights in the exact shape of a known model: fit for speed, memory and size, never for accuracy."""
 

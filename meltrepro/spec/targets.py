@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from meltrepro.spec.apps import APP
 from meltrepro.spec.base import Name, Strict
 from meltrepro.spec.meters import Meter
 
@@ -124,6 +125,18 @@ class LinuxTarget(BoardTarget):
     kind: Literal["linux"] = Field(description="Which kind of target this is.")
 
 
+class JetsonSettings(Strict):
+    """Settings of a board that hold while trials run, and are put back afterwards; what is absent is left alone."""
+
+    power_mode: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]{1,64}$", description="Power mode by its name in /etc/nvpmodel.conf, such as MAXN."
+    )
+    clocks: Literal["pinned", "free"] | None = Field(
+        None, description="Whether jetson_clocks holds all clocks at what the power mode allows."
+    )
+    fan: Literal["fastest", "controlled"] | None = Field(None, description="Whether the fan turns as fast as it can.")
+
+
 class JetsonTarget(BoardTarget):
     """An NVIDIA Jetson behind SSH (docs/devices/jetson.md)."""
 
@@ -133,6 +146,7 @@ class JetsonTarget(BoardTarget):
         description="Which power rails make its energy: those that MELT summed, all that do not count one another, or "
         "these, by their labels.",
     )
+    settings: JetsonSettings = JetsonSettings()
     tegrastats: bool = Field(False, description="Sample what tegrastats says besides, once a second, to compare with.")
 
 
@@ -145,7 +159,7 @@ class IosTarget(_Target):
     )
     lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
     app: str = Field(
-        "org.meltrepro.runner",
+        APP,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,154}$",
         description="Bundle id of the runner app, as it was signed.",
     )

@@ -9,6 +9,7 @@ from typing import Any
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
 from meltrepro.spec.sources import (
+    DebianPackage,
     FileSource,
     FolderSource,
     GitSource,
@@ -199,6 +200,10 @@ def _provider(source: Source) -> Provider[Any]:
             from meltrepro.store.url import Url
 
             return Url()
+        case DebianPackage():
+            from meltrepro.store.debian import Debian
+
+            return Debian()
         case FileSource():
             from meltrepro.store.file import File
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from meltrepro.errors import SourceError
 from meltrepro.spec.base import Sha256, Strict
 from meltrepro.spec.sources import (
+    DebianPackage,
     FileSource,
     FolderSource,
     GitSource,
@@ -98,6 +99,8 @@ def key_of(source: Source) -> str:
             return f"git:{redact(source.git)}@{source.commit}"
         case UrlSource():
             return f"url:{redact(source.url)}"
+        case DebianPackage():
+            return f"debian:{source.file}"
         case FileSource():
             return f"file:{source.file}"
         case FolderSource():

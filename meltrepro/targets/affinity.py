@@ -45,20 +45,20 @@ def _mask(cores: str) -> Sequence[str]:
     return [f"{sum(1 << cpu for cpu in cpus(cores)):x}"]
 
 
-def require(shell: Shell, job: str, cores: str) -> None:
-    """See that every thread of a job's runner is confined to these CPUs; raises `TargetError` where one is not.
+def require(shell: Shell, job: str, cores: str, program: str = _RUNNER) -> None:
+    """See that every thread of a job's program is confined to these CPUs; raises `TargetError` where one is not.
 
-    A runner that has ended meanwhile has other troubles.
+    A program that has ended meanwhile has other troubles.
     """
-    _require(shell, job, cores)
+    _require(shell, job, cores, program)
     time.sleep(_AGAIN_S)  # by now it has all its threads
-    _require(shell, job, cores)
+    _require(shell, job, cores, program)
 
 
-def _require(shell: Shell, job: str, cores: str) -> None:
+def _require(shell: Shell, job: str, cores: str, program: str) -> None:
     until = time.monotonic() + _STARTS_WITHIN_S
     while True:
-        found = shell.expect(shell.script(_THREADS, job, _RUNNER), "read the CPUs of the runner").text.split()
+        found = shell.expect(shell.script(_THREADS, job, program), "read the CPUs of the runner").text.split()
         if found:
             break
         if shell.run(["test", "-f", f"{job}/status"]).status == 0:

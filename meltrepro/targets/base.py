@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Argument, Artifact, Input, PathOf
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.record import Request
+from meltrepro.spec import record
+from meltrepro.spec.record import AnyRequest
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
+PACKAGE = "app/melt-runner.ipa"
+"""Path of the signed runner app in bundles for iPhones, which hold nothing else that runs."""
 RAW = "raw"
 """Unit of a channel whose numbers are its driver's, of unknown unit and sign."""
 DRAWN = "battery.drawn"
@@ -32,6 +35,8 @@ PROCESS = "{pid}"
 """Stands in the path of a source for the process that is watched."""
 
 
+RUNNER_ARGUMENTS: tuple[Argument, ...] = (PathOf(record.REQUEST), PathOf(record.EVENTS))
+"""What a runner is called with."""
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many have been brought to a device."""
 
@@ -120,11 +125,26 @@ class TrialJob:
 
     bundle: Artifact
     model: Artifact
-    request: Request
-    """Complete but for `model`, which the target sets to the path that its runner will see."""
+    request: AnyRequest
+    """Complete but for `model`, which the target sets to the path that the program will see."""
     folder: Path
     """Record folder on this machine; request, events and logs end up here."""
     timeout_s: float
+    program: str = RUNNER
+    """Path in the bundle of what is run: the runner, or the framework's scorer."""
+    arguments: Sequence[Argument] = RUNNER_ARGUMENTS
+    """What follows the program's name. Names that are neither the model nor an input are files of the record's folder."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """Files that the program reads besides the model, by the names that its arguments have for them."""
+
+    def argv(self, program: str, seen: Callable[[str], str]) -> list[str]:
+        """The command line, given where the program and each file are as the program sees them."""
+        return [program, *(seen(each.name) if isinstance(each, PathOf) else each for each in self.arguments)]
+
+    def written(self, model: str) -> str:
+        """The text of `request.json`, given where the model is as the program sees it."""
+        request = self.request.model_copy(update={"model": model})
+        return request.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 @dataclass(frozen=True)
@@ -154,8 +174,18 @@ class Target(Protocol):
         """CLOCK_MONOTONIC of the device at this moment, by the quickest way there is; raises `TargetLost`."""
         ...
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Bring to the device what trials need, verified there; what is there already is not sent again.
+
+        `program` is the member of the bundle that they run, `inputs` what it reads besides the model.
 
         Comes before `state`, `clock_ns` and everything below. Raises `TargetLost` (the next call goes on where this one
         broke off), `TargetError` where the device has no room or stores other bytes than it was sent.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meltrepro.build.model import Artifact, Engine, Execution, Exit
+from meltrepro.build.model import MODEL, Artifact, Engine, Execution, Exit, Input
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -23,8 +23,8 @@ from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Sourc
 from meltrepro.targets.lock import lock_path
 from meltrepro.targets.sources import cgroup_sources, linux_sources
 
-_MODEL, _RECORD = "/model", "/record"
-"""Where model and record folder are inside a container."""
+_MODEL, _RECORD, _INPUTS = "/model", "/record", "/inputs"
+"""Where model, record folder and what else a program reads are inside a container."""
 
 
 def open_target(entry: HostEntry, settings: Settings, engine: Engine | None) -> HostTarget:
@@ -83,7 +83,15 @@ class HostTarget:
         """The clock that runners on this machine use, also in a container."""
         return time.monotonic_ns()
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Nothing: everything is where it was built."""
 
     def adjust(self) -> Mapping[str, str]:
@@ -101,11 +109,8 @@ class HostTarget:
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
         seen = _MODEL if self._engine else str(job.model.path.absolute())
-        request = job.request.model_copy(update={"model": seen})
         try:
-            (job.folder / record.REQUEST).write_text(
-                request.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
-            )
+            (job.folder / record.REQUEST).write_text(job.written(seen), encoding="utf-8")
             started = time.monotonic()
             ended = self._in_container(self._engine, job) if self._engine else self._bare(job)
         except OSError as error:
@@ -143,10 +148,13 @@ class HostTarget:
         return left + (self._engine.stop_strays(self._owner) if self._engine else 0)
 
     def _in_container(self, engine: Engine, job: TrialJob) -> Exit:
+        def seen(name: str) -> str:
+            return _MODEL if name == MODEL else f"{_INPUTS if name in job.inputs else _RECORD}/{name}"
+
         execution = Execution(
-            argv=(f"/bundle/{RUNNER}", f"{_RECORD}/{record.REQUEST}", f"{_RECORD}/{record.EVENTS}"),
+            argv=job.argv(f"/bundle/{job.program}", seen),
             bundle=job.bundle,
-            readonly={_MODEL: job.model.path},
+            readonly={_MODEL: job.model.path, **{seen(name): each.path for name, each in job.inputs.items()}},
             writable={_RECORD: job.folder},
             timeout_s=job.timeout_s,
             stdout=job.folder / record.STDOUT,
@@ -164,8 +172,9 @@ class HostTarget:
 
     def _bare(self, job: TrialJob) -> Exit:
         folder = job.folder.absolute()
+        files = {MODEL: job.model.path.absolute(), **{name: each.path.absolute() for name, each in job.inputs.items()}}
         return process.run(
-            [str(job.bundle.path.absolute() / RUNNER), str(folder / record.REQUEST), str(folder / record.EVENTS)],
+            job.argv(str(job.bundle.path.absolute() / job.program), lambda name: str(files.get(name, folder / name))),
             folder=folder,
             stdout=folder / record.STDOUT,
             stderr=folder / record.STDERR,

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from meltrepro.build.model import Artifact, Engine
+from meltrepro.build.model import Artifact, Engine, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -22,15 +22,14 @@ from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.targets import IosTarget as IosEntry
 from meltrepro.targets import ios_state
-from meltrepro.targets.base import DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
+from meltrepro.targets.base import PACKAGE, RUNNER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
 from meltrepro.targets.ios_depot import PhoneDepot
 from meltrepro.targets.ios_jobs import DEADLINE, JOB, PhoneJob, Witnesses, is_done, judge, old_jobs
 from meltrepro.targets.ios_link import Exit
+from meltrepro.targets.ios_package import runner_package, runner_package_digest
 from meltrepro.targets.ios_phone import Phone
 from meltrepro.targets.patience import patiently
 
-PACKAGE = "app/melt-runner.ipa"
-"""The signed runner app in a bundle, where there is one; else the app must have been installed by hand."""
 _SLICE_S = 5.0
 """In between, the phone is asked whether the app still runs."""
 _LAST_WORD_S = 2.0
@@ -88,25 +87,33 @@ class IosTarget:
 
     # -- trials -----------------------------------------------------------------------------------------------------
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Bring the model among the app's documents, and the app to the phone where the bundle has one."""
         self._stay_awake()
         self._patiently(partial(self._deploy_app, bundle))
         self._patiently(partial(self._deploy_model, model, progress))
 
     def _deploy_app(self, bundle: Artifact) -> None:
-        package = bundle.path / PACKAGE
+        package, runner = bundle.path / PACKAGE, bundle.path / RUNNER
         installed = self._phone.apps().get(self._app)
         if package.is_file():
-            with package.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _sha256(package)
             if installed is None or not self._is_app(digest):
-                self._phone.install(package, digest)
-                installed = self._phone.apps().get(self._app)
-                if installed is not None:
-                    with self._phone.documents(self._app, self._root) as files:
-                        files.make_folder(".")
-                        files.write("app.json", json.dumps({"sha256": digest}).encode())
+                installed = self._install(package, digest)
+        elif runner.is_file() and ios_state.linux_programs(self._phone.values()):
+            # A virtual phone, whose bundle is that of other devices with such a CPU: the runner is made a package here.
+            digest = runner_package_digest(runner)
+            if installed is None or not self._is_app(digest):
+                with runner_package(runner, self._app) as package:
+                    installed = self._install(package, digest)
         if installed is None:
             raise TargetError(
                 f"{self._phone.name}: the app {self._app} is not installed",
@@ -114,6 +121,16 @@ class IosTarget:
             )
         names = (installed.get("CFBundleExecutable"), installed.get("CFBundleName"))
         self._programs = frozenset(name for name in names if isinstance(name, str) and name)
+
+    def _install(self, package: Path, mark: str) -> Mapping[str, Any] | None:
+        """Install a package and mark the app as made of it; returns what the phone then says of the app."""
+        self._phone.install(package, _sha256(package))
+        installed = self._phone.apps().get(self._app)
+        if installed is not None:
+            with self._phone.documents(self._app, self._root) as files:
+                files.make_folder(".")
+                files.write("app.json", json.dumps({"sha256": mark}).encode())
+        return installed
 
     def _is_app(self, digest: str) -> bool:
         """Whether the app was installed from this package; the mark goes with the app's documents."""
@@ -144,8 +161,9 @@ class IosTarget:
 
         Where the link is gone for good the app goes on until its own deadline; `stop_strays` ends it earlier.
         """
-        request = job.request.model_copy(update={"model": self._depot.from_job(job.model.digest)})
-        text = request.model_dump_json(indent=2, exclude_none=True) + "\n"
+        if job.program != RUNNER:
+            raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
+        text = job.written(self._depot.from_job(job.model.digest))
         try:
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
         except OSError as error:
@@ -199,6 +217,17 @@ class IosTarget:
                     if job.path not in self._held:
                         job.remove(files)
         return int(bool(pid))
+
+    def clean(self) -> int:
+        """Remove every model that was deployed, and what trials have left; returns how many bytes that freed."""
+        self.stop_strays()
+        return self._patiently(self._clean)
+
+    def _clean(self) -> int:
+        if self._app not in self._phone.apps():
+            return 0
+        with self._phone.documents(self._app, self._root) as files:
+            return self._depot.clean(files)
 
     # -- parts of a trial -------------------------------------------------------------------------------------------
 
@@ -286,3 +315,8 @@ class IosTarget:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         return patiently(action, self._reconnect_s)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

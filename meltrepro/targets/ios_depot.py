@@ -42,6 +42,15 @@ class PhoneDepot:
             content = {"sha256": digest, "size": found.size, "changed_us": found.changed_us}
             files.write(f"{name}.ok", json.dumps(content).encode())
 
+    def clean(self, files: Files) -> int:
+        """Remove every file; returns how many bytes that freed."""
+        freed = 0
+        for name in files.names(_FOLDER):
+            found = files.stat(f"{_FOLDER}/{name}")
+            freed += found.size if found is not None else 0
+            files.remove(f"{_FOLDER}/{name}")
+        return freed
+
     def _mark(self, files: Files, name: str) -> Stat | None:
         try:
             known = json.loads(files.read(f"{name}.ok", 1 << 16) or b"")

@@ -47,7 +47,7 @@ def lab_phones(settings: Settings) -> list[LabPhone]:
 
 def phones(address: str | None = None) -> Sequence[Attached]:
     """What usbmuxd shows, at the usual place where no address is named; raises `TargetLost`, `TargetError`."""
-    _require()
+    require_driver()
     try:
         return tuple(shared().run(attached(address), ANSWER_S))
     except Silent:
@@ -58,14 +58,19 @@ def phones(address: str | None = None) -> Sequence[Attached]:
 
 def open_phone(udid: str | None, settings: Settings, lab: str | None = None) -> Phone:
     """One phone, by its UDID where several are attached. Raises `TargetLost`, `TargetError`."""
-    _require()
+    require_driver()
     address = None
     if lab is not None:
         found = next((phone for phone in lab_phones(settings) if phone.name == lab), None)
         if found is None:
             raise TargetLost(f"the lab has no iPhone {lab!r} now", hint="start it with: meltrepro lab up")
         address, udid = found.address, found.udid
-    return Phone(UsbmuxServices(udid or _only(address), records(settings), address, RsdTunnel()))
+    return open_attached(udid or _only(address), records(settings), address)
+
+
+def open_attached(udid: str, records: Path, address: str | None = None) -> Phone:
+    """One phone by its UDID, with its pairings in the folder `records`; asks nothing of it yet."""
+    return Phone(UsbmuxServices(udid, records, address, RsdTunnel()))
 
 
 def records(settings: Settings) -> Path:
@@ -83,6 +88,7 @@ def _only(address: str | None) -> str:
     return there[0].udid
 
 
-def _require() -> None:
+def require_driver() -> None:
+    """Raise `DriverMissing` where pymobiledevice3 is not installed."""
     if not installed():
         raise ios_errors.missing()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meltrepro.errors import TargetError, TargetLost
+from meltrepro.errors import DriverMissing, TargetError, TargetLost
 
 MISSING = "pip install 'meltrepro[ios]'"
 PAIR = "unlock the phone and run: meltrepro devices --pair UDID, then tap Trust"
@@ -97,9 +97,9 @@ class Garbled(TargetError):
     """An answer that means nothing, after which what comes on the same connection may mean nothing either."""
 
 
-def missing() -> TargetError:
+def missing() -> DriverMissing:
     """The library for iPhones is not installed."""
-    return TargetError("iPhones need pymobiledevice3, which is not installed", hint=MISSING)
+    return DriverMissing("iPhones need pymobiledevice3, which is not installed", hint=MISSING)
 
 
 def silent(device: str, what: str, limit_s: float) -> TargetLost:

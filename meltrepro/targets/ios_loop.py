@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -10,6 +12,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LAST_S = 1.0
+"""How long what is cancelled when the process ends may take."""
 
 
 class Silent(Exception):
@@ -47,10 +51,20 @@ class Loop:
         self._loop.call_soon_threadsafe(action)
 
     def close(self) -> None:
-        """End the loop; for tests."""
+        """Cancel what still waits, and end the loop; what does not let itself be cancelled is left."""
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
-        self._loop.close()
+        if not self._loop.is_running():
+            self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_S)
 
     def _give_up(self, future: Future[Any], abandon: Callable[[], None] | None) -> None:
         if abandon is not None:
@@ -61,4 +75,6 @@ class Loop:
 @lru_cache
 def shared() -> Loop:
     """The loop of this process: the library's connections belong to the loop that they were made in."""
-    return Loop()
+    loop = Loop()
+    atexit.register(loop.close)  # what is still read from phones would else be complained of on the terminal
+    return loop

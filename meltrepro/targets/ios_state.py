@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.errors import TargetError
-from meltrepro.plan.model import DeviceFacts
+from meltrepro.plan.model import IOS, DeviceFacts
 from meltrepro.targets.base import Battery, DeviceState, Source
 
-ARCH = "arm64-ios"
-"""Not what boards and other phones with such a CPU are: programs for Linux do not run here."""
 SOURCES = (
     Source("process.footprint", "B", "gauge", "app/footprint"),
     Source("memory.available", "B", "gauge", "app/available"),
@@ -26,7 +24,9 @@ _FACTS = {
     "build": "BuildVersion",
     "cpu": "CPUArchitecture",
 }
-_VIRTUAL = "MeltreproVirtual"
+_VIRTUAL, _PROGRAMS = "MeltreproVirtual", "MeltreproPrograms"
+UNPROVEN = "not yet run on Apple hardware"
+"""What is said of every iPhone that is none of the lab's, in plans and records, until somebody has run it."""
 _VOLTAGES_MV, _TEMPERATURES_C, _CURRENTS_MA = (2500.0, 60_000.0), (-40.0, 120.0), (-20_000.0, 20_000.0)
 _NOT_TOLD = "iOS does not tell hosts"
 
@@ -51,18 +51,33 @@ def facts(
             f"{name}: does not say {', '.join(missing)}", hint="are its developer services there? docs/devices/ios.md"
         )
     found = {ours: str(values[theirs]) for ours, theirs in _FACTS.items() if values.get(theirs)}
+    arch, features = linux_programs(values) or (IOS, frozenset({"asimd"}))
+    virtual = values.get(_VIRTUAL) is True
+    if not virtual:
+        found["proof"] = UNPROVEN
     return DeviceFacts(
         id="ios-" + hashlib.sha256(f"meltrepro {udid}".encode()).hexdigest()[:12],
         kind="ios",
         model=str(model),
-        arch=ARCH,
-        features=frozenset({"asimd"}),
+        arch=arch,
+        features=features,
         cores=int(cores or 0),
         memory_bytes=int(memory_bytes or 0),
         disk_free_bytes=free_bytes or 0,
-        virtual=values.get(_VIRTUAL) is True,
+        virtual=virtual,
         facts={**found, "sandbox": "bare"},
     )
+
+
+def linux_programs(values: Mapping[str, Any]) -> tuple[str, frozenset[str]] | None:
+    """Machine and CPU features of the programs of Linux that a virtual phone says it runs; `None` for every other phone."""
+    told = values.get(_PROGRAMS)
+    if values.get(_VIRTUAL) is not True or not isinstance(told, dict):
+        return None
+    machine, features = told.get("machine"), told.get("features")
+    if not isinstance(machine, str) or not isinstance(features, list) or not all(isinstance(f, str) for f in features):
+        return None
+    return machine, frozenset(features)
 
 
 def state(values: Mapping[str, Any], battery: Mapping[str, Any], monotonic_ns: int) -> DeviceState:

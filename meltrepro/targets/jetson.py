@@ -14,7 +14,7 @@ from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError
 from meltrepro.settings import Settings
 from meltrepro.spec.targets import JetsonTarget
-from meltrepro.targets import jetson_settings, tegrastats
+from meltrepro.targets import jetson_controls, jetson_settings, tegrastats
 from meltrepro.targets.base import DeviceState, Source
 from meltrepro.targets.board import Board, link_to
 from meltrepro.targets.jetson_rails import chosen, rail_sources, rails
@@ -72,19 +72,22 @@ def open_target(entry: JetsonTarget, settings: Settings, engine: Engine | None) 
     """The target as campaigns use it."""
     return RemoteTarget(
         Shell(link_to(entry, settings)),
-        Jetson(entry.rails, tegrastats=entry.tegrastats),
+        Jetson(entry.rails, tegrastats=entry.tegrastats, root=entry.root),
         entry.root,
         reconnect_s=entry.reconnect_s,
-        wishes=Wishes(cores=entry.cores),
+        wishes=Wishes(jetson_controls.wanted(entry.settings), cores=entry.cores),
     )
 
 
 class Jetson(Board):
     """The platform of Jetson boards."""
 
-    def __init__(self, profile: str | Sequence[str] = "melt", *, tegrastats: bool = False) -> None:
+    def __init__(
+        self, profile: str | Sequence[str] = "melt", *, tegrastats: bool = False, root: str = "/var/tmp/meltrepro"
+    ) -> None:
         """`profile` says which rails make the energy (jetson_rails.py); `tegrastats` is asked besides, if wanted."""
         super().__init__("jetson")
+        self.controls = jetson_controls.controls(root)
         self._profile = profile
         self._tegrastats = tegrastats
 

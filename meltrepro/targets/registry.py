@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from meltrepro.build.model import Engine
+from meltrepro.build.model import Engine, Maker, MakerName
+from meltrepro.errors import DriverMissing
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec.manifest import Manifest
@@ -25,10 +26,30 @@ _FACTORIES: Mapping[str, str] = {
 }
 
 
-def open_targets(manifest: Manifest, settings: Settings, engine: Engine | None = None) -> dict[str, Target]:
-    """The targets of a manifest by name. Without an engine they can be identified and read, but not be trusted to run
-    trials in a container."""
-    return {name: open_target(entry, settings, engine) for name, entry in manifest.targets.items()}
+def _mac() -> Maker:
+    from meltrepro.targets.mac_build import MacMaker
+
+    return MacMaker()
+
+
+MAKERS: Mapping[MakerName, Callable[[], Maker]] = {"mac-ssh": _mac}
+"""What builds on a machine behind a link; loaded when something is built there."""
+
+
+def open_targets(
+    manifest: Manifest, settings: Settings, engine: Engine | None = None
+) -> tuple[dict[str, Target], dict[str, str]]:
+    """The targets of a manifest by name; those whose driver is not installed here are not among them, but the reasons are.
+
+    Without an engine they can be identified and read, but not be trusted to run trials in a container.
+    """
+    targets, unusable = {}, {}
+    for name, entry in manifest.targets.items():
+        try:
+            targets[name] = open_target(entry, settings, engine)
+        except DriverMissing as error:
+            unusable[name] = f"target {name}: {error.one_line}"
+    return targets, unusable
 
 
 def open_target(entry: TargetEntry, settings: Settings, engine: Engine | None = None) -> Target:

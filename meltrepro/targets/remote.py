@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import MODEL, Artifact, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
@@ -140,10 +140,19 @@ class RemoteTarget:
         """CLOCK_MONOTONIC of the device, asked of a program that waits there; raises as `state` does."""
         return self._patiently(self._clocks)[0]
 
-    def deploy(self, bundle: Artifact, model: Artifact, progress: Progress = silent) -> None:
+    def deploy(
+        self,
+        bundle: Artifact,
+        model: Artifact,
+        progress: Progress = silent,
+        *,
+        program: str = RUNNER,
+        inputs: Sequence[Input] = (),
+    ) -> None:
         """Bring what trials need to the device; what is there already is not sent again."""
-        programs = [bundle.path / member for member in (AGENT, RUNNER, SAMPLER)]
+        programs = [bundle.path / member for member in dict.fromkeys((AGENT, RUNNER, SAMPLER, program))]
         wanted = {_digest(local): local for local in programs if local.exists()} | {model.digest: model.path}
+        wanted |= {each.digest: each.path for each in inputs}
         present = self._patiently(partial(self._depot.present, list(wanted)))
         if programs[0].exists() and _digest(programs[0]) not in present:
             self._depot.agent = None  # it is about to be sent, and can store nothing meanwhile
@@ -177,25 +186,26 @@ class RemoteTarget:
 
         Where the link is gone for good the trial goes on until its deadline; `stop_strays` ends it earlier.
         """
-        runner = self._program(job.bundle, RUNNER)
+        program, name = self._program(job.bundle, job.program), PurePosixPath(job.program).name
+        model = self._depot.path(job.model.digest)
+        files = {MODEL: model, **{name: self._depot.path(each.digest) for name, each in job.inputs.items()}}
         started = time.monotonic()
-        with self._job("trial", job.bundle, {"melt-runner": runner}) as there:
-            request = job.request.model_copy(update={"model": self._depot.path(job.model.digest)})
-            text = request.model_dump_json(indent=2, exclude_none=True) + "\n"
+        with self._job("trial", job.bundle, {name: program}) as there:
+            text = job.written(model)
             try:
                 (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
             except OSError as error:
                 raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
             self._patiently(partial(there.write, record.REQUEST, text.encode()))
-            files = (f"{there.path}/{name}" for name in (record.REQUEST, record.EVENTS))
-            argv = [*self._confining(), f"{there.path}/melt-runner", *files]
+            argv = job.argv(f"{there.path}/{name}", lambda file: files.get(file, f"{there.path}/{file}"))
+            argv = [*self._confining(), *argv]
             boot_id = self._patiently(self._boot_id)
             self._patiently(partial(there.start, argv, job.timeout_s))
             if self._wishes.cores is not None:
-                self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores))
+                self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores, name))
             ended = self._until_ended(there, boot_id)
-            for name in (record.EVENTS, record.STDOUT, record.STDERR):
-                self._patiently(partial(there.fetch, name, job.folder / name))
+            for file in (record.EVENTS, record.STDOUT, record.STDERR):
+                self._patiently(partial(there.fetch, file, job.folder / file))
         return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from meltrepro.errors import RecordError
 from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+from meltrepro.measure.scores import metric_name
 from meltrepro.measure.traces import Trace
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
@@ -153,6 +154,8 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_
         "meltrepro.isa": entry.isa,
         "meltrepro.target_kind": target_kind,
     }
+    if "task" in entry.params:
+        tags["meltrepro.task"] = str(entry.params["task"])
     if how.reason is not None:
         tags["meltrepro.reason"] = how.reason
     if not how.damaged:
@@ -174,7 +177,7 @@ def summary_points(cell: CellRecord) -> list[Point]:
     if not trials:
         return []
     last_ms = max(_end_ms(trial) for trial in trials)
-    points = []
+    points = _score_points(cell, last_ms)
     for name, summary in cell.summaries.items():
         points.append(Point(name, summary.median, last_ms, 0))
         spread = {"low": summary.low, "high": summary.high, "n": float(summary.n)}
@@ -188,6 +191,23 @@ def summary_points(cell: CellRecord) -> list[Point]:
             if name in trial.metrics.values
         ]
     return points + _spread_points(cell, last_ms)
+
+
+def _score_points(cell: CellRecord, wall_ms: int) -> list[Point]:
+    """Scores by their plain names, with what they rest on beside them, and what the model spends on a weight."""
+    points = []
+    for score in cell.scores:
+        name = metric_name(score)
+        beside = {"stderr": score.stderr, "n": float(score.n), "k": None if score.k is None else float(score.k)}
+        points.append(Point(name, score.value, wall_ms, 0))
+        points += [
+            Point(f"{_UNCERTAINTY}{name}.{what}", value, wall_ms, 0)
+            for what, value in beside.items()
+            if value is not None
+        ]
+    if points and cell.bits_per_weight is not None:
+        points.append(Point("bits_per_weight", cell.bits_per_weight, wall_ms, 0))
+    return points
 
 
 def operator_points(cell: CellRecord) -> list[Point]:

@@ -220,7 +220,8 @@ class _Sync:
             self._files(note, f"files/{name}", files)
         if not how.damaged:
             self._points(note, [*content.summary_points(cell), *content.operator_points(cell)])
-            for trial in cell.repetitions if self._detail == "all" else cell.repetitions[:1]:
+            talks = [trial for trial in cell.repetitions if trial.scoring is None]  # a scorer leaves no events
+            for trial in talks if self._detail == "all" else talks[:1]:
                 self._trial(place.experiment_id, note, cell, trial)
         self._status(note, how.state, ended_ms)
 

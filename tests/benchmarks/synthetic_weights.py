@@ -17,14 +17,15 @@ import yaml
 from meltrepro.spec.zoo import SHAPES, ShapeName
 from meltrepro.store.synthetic import pieces
 
-ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models.yaml"
+ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models"
 
 
 def main() -> None:
     """Print one line a shape; raises `SystemExit` where a digest is not that of the zoo."""
     wrong = []
     context = multiprocessing.get_context("spawn")
-    for model in yaml.safe_load(ZOO.read_text(encoding="utf-8"))["models"].values():
+    for file in sorted(ZOO.glob("*.yaml")):
+        (model,) = yaml.safe_load(file.read_text(encoding="utf-8"))["models"].values()
         source = model["source"]
         with context.Pool(1) as pool:
             digest, size, seconds, peak = pool.apply(make, (source["synthetic"], source["seed"]))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from meltrepro import settings
+from meltrepro.build.conditions import USUAL, VARIED, Conditions
 from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.transform import transform
 from meltrepro.build.workshop import EngineName, Workshop
@@ -29,8 +30,8 @@ from tests.support.manifests import GOOD, load
 OLD, NEW = "2024-02-27", "2026-10-01"
 
 
-def workshop(engine: EngineName) -> Workshop:
-    return Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine)
+def workshop(engine: EngineName, conditions: Conditions = USUAL) -> Workshop:
+    return Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine, conditions=conditions)
 
 
 def node(release: str) -> BundleNode:
@@ -66,12 +67,14 @@ def digest(path: Path) -> str:
 def test_both_engines_make_the_same_converter_and_the_same_model(
     converters: Mapping[str, tuple[Artifact, Recipe]], engine: None, tmp_path: Path
 ) -> None:
-    converter, recipe = converters[NEW]
+    converter, recipe = converters[OLD]
     made = workshop("docker")
-    (tmp_path / "out").mkdir()
-    made.engine().build(recipe, tmp_path / "out", tmp_path / "log", silent, fresh=True)
-    made.store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
-    assert digest(tmp_path / "tar") == converter.digest
+    for name, builder in (("docker", made), ("elsewhere", workshop("process", VARIED))):
+        out = tmp_path / name
+        out.mkdir()
+        builder.engine().build(recipe, out, tmp_path / "log", silent, fresh=True)
+        builder.store.pack_tree(out, tmp_path / "tar", prefix="bundle")
+        assert digest(tmp_path / "tar") == converter.digest, name
 
     checkpoint = write_llama(tmp_path / "checkpoint")
     results = [
@@ -133,7 +136,8 @@ def test_a_folder_becomes_a_measured_model(
     done = meltrepro("run", tmp_path / "spec.yaml", "--engine", "process", home=home)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = [json.loads(path.read_bytes()) for path in home.rglob("outcome.json")]
-    assert len(outcomes) == 2 and all(outcome["status"] == "valid" for outcome in outcomes), outcomes
+    assert {outcome["cell"] for outcome in outcomes} == {f"tiny/q8_0/{name}/host/w" for name in ("old", "new")}
+    assert all(outcome["state"] == "ok" for outcome in outcomes), outcomes
     lock = (tmp_path / "spec.lock.yaml").read_text()
     for name in ("folder:weights", "file:weights/config.json", "old/convert/x86_64", "libc6", "pypi:transformers"):
         assert name in lock

@@ -17,8 +17,8 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.iphone.apps import package
 from meltrepro.lab.iphone.device import VirtualIphone
 from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
-from meltrepro.targets.base import RUNNER, TrialJob
-from meltrepro.targets.ios import PACKAGE, IosTarget
+from meltrepro.targets.base import PACKAGE, RUNNER, TrialJob
+from meltrepro.targets.ios import IosTarget
 from meltrepro.targets.ios_phone import Phone
 from tests.contract.test_targets import Bench
 from tests.support.ios_targets import APP, paired, services, target, virtual_iphone
@@ -260,6 +260,15 @@ def test_storage_that_is_full(lab: Lab, free: int) -> None:
             files.push(path, f"file{number}", digest)
 
 
+def test_what_was_deployed_can_be_removed(lab: Lab) -> None:
+    job = lab.bench.job("exit 0")
+    lab.target.deploy(job.bundle, job.model)
+    assert lab.target.clean() >= job.model.size
+    assert not list(lab.cas.iterdir())
+    assert lab.target.clean() == 0
+    assert lab.target.run_trial(lab.bench.job("exit 5")).exit_code == 5
+
+
 def test_an_unchanged_model_is_not_sent_again(lab: Lab) -> None:
     job = lab.bench.job("exit 0")
     before = [(path.name, path.stat().st_mtime_ns) for path in sorted(lab.cas.iterdir())]
@@ -360,6 +369,51 @@ def test_a_link_that_is_lost_for_good(lab: Lab) -> None:
     lab.device.plug()
     assert lab.target.stop_strays() == 1, "the app runs on until somebody comes"
     assert not lab.device.running
+
+
+def test_usbmuxd_that_is_killed_and_comes_back(lab: Lab) -> None:
+    job = lab.bench.job(f"{COUNT}; sleep 3; exit 5")
+    timers = [later(1, lab.device.stop_usbmuxd), later(2, lab.device.start_usbmuxd)]
+    assert lab.target.run_trial(job).exit_code == 5
+    assert lab.runs == 1
+    assert all(not timer.is_alive() for timer in timers)
+
+
+def test_usbmuxd_that_stays_away(lab: Lab) -> None:
+    job = lab.bench.job(f"{COUNT}; sleep 1000")
+    later(1, lab.device.stop_usbmuxd)
+    with pytest.raises(TargetLost, match="usbmuxd") as caught:
+        lab.target.run_trial(job)
+    assert caught.value.hint
+    lab.device.start_usbmuxd()
+    assert lab.target.stop_strays() == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [("forgotten", "does not know this computer"), ("locked", "is locked")],
+    ids=["revoked", "locked"],
+)
+def test_trust_that_ends_in_a_trial(lab: Lab, wrong: str, says: str) -> None:
+    """What runs goes on until its own deadline, or until somebody who is trusted comes."""
+    job = lab.bench.job(f"{COUNT}; sleep 1000")
+
+    def end() -> None:
+        if wrong == "locked":
+            lab.device.faults = Faults(locked=True)
+        else:
+            lab.device.forget()
+        lab.device.unplug()
+        lab.device.plug()
+
+    later(1, end)
+    with pytest.raises(TargetError, match=says) as caught:
+        lab.target.run_trial(job)
+    assert not caught.value.transient
+    lab.device.heal()
+    lab.phone.pair(5)
+    assert lab.target.stop_strays() == 1
+    assert lab.runs == 1
 
 
 @pytest.mark.parametrize("rest", ["sleep 0.5", ":"])

@@ -19,10 +19,12 @@ from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.measure.traces import Span
 from meltrepro.spec.record import SAMPLES
+from meltrepro.spec.targets import JetsonSettings
 from meltrepro.targets import jetson_settings, tegrastats
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.jetson import Jetson
-from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.jetson_controls import wanted
+from meltrepro.targets.remote import RemoteTarget, Wishes
 from meltrepro.targets.shell import Shell
 from meltrepro.targets.ssh import SshLink
 from tests.contract import test_targets as suite
@@ -164,3 +166,42 @@ def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:
     by_name = {one["name"]: one for one in document["header"]["channels"]}
     assert by_name["rail.VDD_GPU_SOC.current"]["unit"] == "A"
     assert "aside.VIN_SYS_5V0.current" in by_name
+
+
+def settled(link: SshLink, **settings: str) -> RemoteTarget:
+    wishes = Wishes(wanted(JetsonSettings.model_validate(settings)))
+    return RemoteTarget(Shell(link), Jetson(), ROOT, reconnect_s=20, wishes=wishes)
+
+
+def test_power_mode_clocks_and_fan_hold_and_are_put_back_by_whoever_comes_next(
+    board_lab: tuple[VirtualJetson, SshLink], bench: Bench
+) -> None:
+    _, link = board_lab
+    bench.job("exit 0")
+    asked = settled(link, power_mode="15W", clocks="pinned", fan="fastest")
+    assert asked.adjust() == {"power_mode": "15W", "clocks": "pinned", "fan": "fastest"}
+    conditions = bench.target.state().conditions
+    assert (conditions["power_mode"], conditions["clocks_pinned"]) == ("15W", "yes")
+    assert conditions["fan.pwmfan.pwm1"] == "255"
+    # As after a kill: nobody restored, and another process, with other wishes, comes to the board.
+    assert settled(link, power_mode="50W").adjust() == {"power_mode": "50W"}
+    assert bench.target.state().conditions["clocks_pinned"] == "no", "what it does not want is put back first"
+    assert settled(link).restore() == {"power_mode": "30W"}
+    conditions = bench.target.state().conditions
+    assert (conditions["power_mode"], conditions["clocks_pinned"]) == ("30W", "no")
+    assert conditions["fan.pwmfan.pwm1"] != "255"
+    assert settled(link).restore() == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"), [("MAXN", "needs a reboot, which is never done"), ("20W", "no power mode 20W")]
+)
+def test_a_mode_that_cannot_be_had_is_refused(
+    board_lab: tuple[VirtualJetson, SshLink], bench: Bench, mode: str, why: str
+) -> None:
+    bench.job("exit 0")
+    asked = settled(board_lab[1], power_mode=mode)
+    with pytest.raises(TargetError, match=why):
+        asked.adjust()
+    assert asked.restore() in ({}, {"power_mode": "30W"})
+    assert bench.target.state().conditions["power_mode"] == "30W"

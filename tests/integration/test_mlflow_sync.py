@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.cli import app
 from meltrepro.cli.app import main
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
@@ -313,11 +312,11 @@ def test_a_report_is_among_the_artifacts_of_its_campaign(
     folder = build_campaign(home, [Cell()], repetitions=2)
     tracked = log(folder)
     written = tmp_path / "report"
-    assert app.main(["report", "-o", str(written)]) == 0
+    assert main(["report", "-o", str(written)]) == 0
     logged = artifacts(home / "mlartifacts" / "synthetic" / tracked.parent_run_id / "artifacts" / "report", {})
     assert logged == artifacts(written, {})
     assert "index.html" in logged
-    assert app.main(["report", "--from-records", "-o", str(written)]) == 0
+    assert main(["report", "--from-records", "-o", str(written)]) == 0
 
 
 def test_a_folder_without_campaign_is_refused(

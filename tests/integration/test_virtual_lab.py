@@ -1,4 +1,4 @@
-"""The lab as its users have it: up, a campaign on the host, the phone and the board, another tool on the phone, down."""
+"""The lab as its users have it: up, a campaign on host, phone, board and iPhone, another tool on the phone, down."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
+from meltrepro.measure.samples import read_samples
 from meltrepro.measure.traces import Span
-from meltrepro.spec.record import DEVICE, EVENTS, REQUEST, Request
+from meltrepro.spec.record import DEVICE, EVENTS, REQUEST, SAMPLES, Request
 from meltrepro.targets.adb import Server, program
 from tests.integration.bundles import Bundle
 from tests.integration.conftest import ROOT, meltrepro
+from tests.support.database import contents
 from tests.support.truth import drawn_j
 
 pytestmark = pytest.mark.integration
@@ -71,8 +73,13 @@ def campaign(
     report: Mapping[str, Any],
     home: Path,
     runner_bundles: Mapping[str, Path],
+    lab: Mapping[str, Mapping[str, Any]],
 ) -> CampaignRecord:
-    """The campaign of specs/virtual-lab.yaml, while the plain adb client uses the phone too."""
+    """The campaign of specs/virtual-lab.yaml, while the plain adb client uses the phone too.
+
+    An iPhone tells no host what it draws, so that one has a meter, which writes Unix time and the energy so far.
+    """
+    meter = f"{{file: {lab['iphone']['meter']}, time: unix_s, clock: host, columns: {{energy_j: J}}, refresh_s: 0.5}}"
     other = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(phone["adb_port"]), "HOME": str(home)}
     stranger = subprocess.Popen(
         ["sh", "-c", 'while :; do "$0" -s "$1" shell "echo mine; sleep 1"; done', program(), phone["serial"]],
@@ -81,13 +88,16 @@ def campaign(
         start_new_session=True,
     )
     try:
-        done = meltrepro("run", ROOT / "specs/virtual-lab.yaml", "--locked", *LONGER, home=home)
+        done = meltrepro(
+            *("run", ROOT / "specs/virtual-lab.yaml", "--locked", *LONGER, f"--set=targets.iphone.meter={meter}"),
+            home=home,
+        )
     finally:
         os.killpg(stranger.pid, 9)
         said, _ = stranger.communicate()
     assert done.returncode == 0, done.stderr
-    assert "phone: a virtual device; its numbers say nothing of real ones" in done.stdout
-    assert "board: a virtual device; its numbers say nothing of real ones" in done.stdout
+    for target in ("phone", "board", "iphone"):
+        assert f"\n{target}: a virtual device; its numbers say nothing of real ones" in done.stdout
     assert "host: a virtual device" not in done.stdout
     assert said.count(b"mine") > 3, "the other tool was served all the time"
     (folder,) = (home / "records").iterdir()
@@ -133,6 +143,7 @@ def test_settings_are_put_back(campaign: CampaignRecord, phone: Mapping[str, Any
 def test_what_was_deployed_can_be_removed(phone: Mapping[str, Any], campaign: CampaignRecord, home: Path) -> None:
     assert meltrepro("devices", "clean", "phone", home=home).stdout.endswith(" MB freed\n")
     assert meltrepro("devices", "clean", phone["serial"], home=home).stdout == "0 B freed\n"
+    assert meltrepro("devices", "clean", "iphone", home=home).stdout.endswith(" MB freed\n")
 
 
 def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:
@@ -140,17 +151,19 @@ def cell_of(campaign: CampaignRecord, target: str) -> CellRecord:
 
 
 def test_all_devices_are_measured_and_told_apart(campaign: CampaignRecord) -> None:
-    for target, virtual in (("host", False), ("phone", True), ("board", True)):
+    for target, virtual in (("host", False), ("phone", True), ("board", True), ("iphone", True)):
         cell = cell_of(campaign, target)
         assert cell.validity.valid, cell.validity
         assert cell.virtual is virtual
         assert cell.summaries["generation_tps"].median > 0
         assert cell.summaries["peak_memory_bytes"].median > 50e6
-    for target in ("phone", "board"):
+    for target in ("phone", "board", "iphone"):
         assert cell_of(campaign, target).entry.params["device.arch"] == "aarch64"
 
 
-@pytest.mark.parametrize(("target", "root"), [("phone", "/data/local/tmp/meltrepro"), ("board", "/var/tmp/meltrepro")])
+@pytest.mark.parametrize(
+    ("target", "root"), [("phone", "/data/local/tmp/meltrepro"), ("board", "/var/tmp/meltrepro"), ("iphone", "../..")]
+)
 def test_a_device_generates_what_its_runner_generates_by_hand(
     campaign: CampaignRecord, runner_bundles: Mapping[str, Path], tmp_path: Path, target: str, root: str
 ) -> None:
@@ -182,7 +195,11 @@ def tokens(events: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("target", "device", "columns", "step_w"),
-    [("phone", "phone", ("power_w",), 0.0), ("board", "jetson", ("VDD_GPU_SOC", "VDD_CPU_CV"), 0.152)],
+    [
+        ("phone", "phone", ("power_w",), 0.0),
+        ("board", "jetson", ("VDD_GPU_SOC", "VDD_CPU_CV"), 0.152),
+        ("iphone", "iphone", ("power_w",), 0.0),
+    ],
 )
 def test_energy_is_what_a_device_drew(
     campaign: CampaignRecord,
@@ -200,14 +217,48 @@ def test_energy_is_what_a_device_drew(
         assert span is not None
         assert not metrics.unavailable.get(f"{phase}_energy_j")
         measured = metrics.values[f"{phase}_energy_j"]
-        true = drawn_j(Path(lab[device]["truth"]), columns, span.begin_ns, span.end_ns)
+        truth = Path(lab[device]["truth"])
+        true = drawn_j(truth, columns, span.begin_ns, span.end_ns, metered="meter" in lab[device])
         uncertainty = metrics.bounds.get(f"{phase}_energy_j", 0.0)
         uncertainty += len(columns) * step_w / 2 * (span.end_ns - span.begin_ns) / 1e9
         print(f"{phase}: {measured:.3f} J measured, {true:.3f} J drawn, bound {uncertainty:.3f} J")
         assert measured == pytest.approx(true, rel=0.01, abs=uncertainty), phase
 
 
-def test_devices_lists_phone_and_board(phone: Mapping[str, Any]) -> None:
+def test_an_iphone_is_asked_what_it_tells(campaign: CampaignRecord) -> None:
+    """What its runner app and its services say: its own memory and heat, and a battery from which nothing is charged."""
+    (trial,) = cell_of(campaign, "iphone").repetitions
+    recording = read_samples(trial.folder / SAMPLES)
+    footprint, heat = recording.named("process.footprint"), recording.named("thermal.state")
+    assert footprint is not None and max(footprint.values) > 50e6
+    assert heat is not None and set(heat.values) <= {0, 1, 2, 3}
+    device = json.loads((trial.folder / DEVICE).read_bytes())
+    assert device["before"]["battery"]["charging"] is False
+    assert device["before"]["battery"]["current_ma"] < 0
+    assert device["facts"]["facts"].get("proof") is None, "the lab's own phone is proven by these tests"
+    assert cell_of(campaign, "iphone").entry.bundle_digest == cell_of(campaign, "phone").entry.bundle_digest
+
+
+def test_every_device_has_its_run_and_its_trace(campaign: CampaignRecord, home: Path, tmp_path: Path) -> None:
+    found = contents(home / "mlflow.db")
+    virtual = {run: value for run, key, value in found["tags"] if key == "meltrepro.virtual"}
+    assert len(campaign.cells) == 4
+    for cell in campaign.cells:
+        name = f"{cell.id} (virtual)" if cell.virtual else cell.id
+        assert virtual[name] == str(cell.virtual).lower()
+        assert [status for run, status, *_ in found["runs"] if run == name] == ["FINISHED"]
+        (logged,) = [value for run, key, value, _ in found["latest"] if (run, key) == (name, "generation_tps")]
+        assert logged == pytest.approx(cell.summaries["generation_tps"].median)
+    done = meltrepro("trace", "--output", tmp_path, home=home)
+    assert done.returncode == 0, done.stderr
+    for cell in campaign.cells:
+        (trace,) = tmp_path.glob(f"{cell.id.replace('/', ',')},*.perfetto-trace")
+        content = trace.read_bytes()
+        assert cell.id.encode() in content and b"generation" in content
+        assert (b"thermal.state" in content) is (cell.entry.target == "iphone")
+
+
+def test_devices_lists_phone_and_board(phone: Mapping[str, Any], lab: Mapping[str, Mapping[str, Any]]) -> None:
     rows = json.loads(meltrepro("devices", "--json").stdout)
     (board,) = [row for row in rows if row["kind"] == "jetson"]
     assert (board["serial"], board["state"], board["todo"]) == ("jetson", "device", None)
@@ -217,6 +268,9 @@ def test_devices_lists_phone_and_board(phone: Mapping[str, Any]) -> None:
     assert (row["kind"], row["state"], row["todo"]) == ("android", "device", None)
     assert "Virtual Phone, Android 14" in row["device"]
     assert row["device"].endswith("virtual")
+    (apple,) = [row for row in rows if row["kind"] == "ios"]
+    assert (apple["serial"], apple["state"], apple["todo"]) == (lab["iphone"]["udid"], "device", None)
+    assert apple["device"].endswith("virtual")
 
 
 def test_a_lab_that_is_down_is_missed_by_name(tmp_path: Path) -> None:

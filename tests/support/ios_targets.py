@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.targets.ios import IosTarget
 from meltrepro.targets.ios_phone import ANSWER_S, PIECE_S, Phone
@@ -14,7 +15,7 @@ from meltrepro.targets.ios_usbmux import UsbmuxServices
 from tests.support.iphones import require_pymobiledevice3
 
 APP = RUNNER
-PROGRAM = Path(__file__).with_name("iphone_app.py")
+PROGRAM = Path(runner_app.__file__)
 
 
 @contextlib.contextmanager
@@ -24,7 +25,7 @@ def virtual_iphone(folder: Path, runner: Path) -> Iterator[VirtualIphone]:
     device = VirtualIphone(folder)
     device.start()
     try:
-        device.install([sys.executable, str(PROGRAM), str(runner)], APP)
+        device.install([sys.executable, "-P", str(PROGRAM), str(runner)], APP)
         yield device
     finally:
         device.erase()

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def drawn_j(truth: Path, columns: Sequence[str], begin_ns: int, end_ns: int) -> float:
-    """Energy by the sum of some columns of watts: what its files say holds until they say something else."""
+def drawn_j(truth: Path, columns: Sequence[str], begin_ns: int, end_ns: int, *, metered: bool = False) -> float:
+    """Energy by the sum of some columns of watts: what its files say holds until they say something else.
+
+    A meter beside it, `metered`, shows what was drawn when it was drawn.
+    """
     with truth.open(encoding="utf-8") as file:
         rows = [
-            (int(row["end_ns"]), sum(float(row[name]) for name in columns))
+            (int(row["begin_ns" if metered else "end_ns"]), sum(float(row[name]) for name in columns))
             for row in csv.DictReader(file)
             if row["end_ns"] != "end_ns"
         ]

@@ -11,7 +11,7 @@ from meltrepro import settings as settings_module
 from meltrepro.cli.devices import _entry
 from meltrepro.errors import UsageError
 from meltrepro.settings import Settings
-from meltrepro.spec.targets import AndroidTarget, HostTarget, JetsonTarget, LinuxTarget
+from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
     (settings.run / "lab/jetson.json").write_text(json.dumps(place))
     (settings.run / "lab/phone.json").write_text('{"kind": "android", "adb_port": 7, "serial": "127.0.0.1:9"}')
+    (settings.run / "lab/iphone.json").write_text('{"kind": "ios", "usbmux": "127.0.0.1:5", "udid": "0000FFFF-1234"}')
     return settings
 
 
@@ -33,11 +34,15 @@ def test_each_name_means_one_device(here: Settings) -> None:
     assert _entry("phone", None, here) == AndroidTarget(kind="android", lab="phone")
     assert _entry("127.0.0.1:9", None, here) == AndroidTarget(kind="android", lab="phone")
     assert _entry("192.168.1.7:5555", None, here) == AndroidTarget(kind="android", serial="192.168.1.7:5555")
+    assert _entry("iphone", None, here) == _entry("0000FFFF-1234", None, here) == IosTarget(kind="ios", lab="iphone")
+    udid = "00008110-001A2B3C4D5E6F70"
+    assert _entry(f"ios:{udid}", "folder", here) == IosTarget(kind="ios", udid=udid, root="folder")
     assert _entry(None, None, here) == AndroidTarget(kind="android")
 
 
 @pytest.mark.parametrize(
-    ("device", "root"), [("jetson:-oProxyCommand=x", None), ("linux:a b", None), ("jetson:a", "here")]
+    ("device", "root"),
+    [("jetson:-oProxyCommand=x", None), ("linux:a b", None), ("jetson:a", "here"), ("ios:phone", None)],
 )
 def test_names_that_no_device_has(here: Settings, device: str, root: str | None) -> None:
     with pytest.raises(UsageError, match="names no device"):

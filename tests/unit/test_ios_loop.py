@@ -93,8 +93,26 @@ def test_an_interrupt_gives_the_action_up(loop: Loop, monkeypatch: pytest.Monkey
         monkeypatch.setattr(future, "result", result)
         return future
 
-    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
         loop.run(ask(), 60, closed.set)
     assert cancelled.wait(2)
     assert closed.wait(2)
+
+
+def test_what_still_waits_is_cancelled_at_the_end() -> None:
+    found, ended = Loop("test"), threading.Event()
+
+    async def read_for_ever() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    async def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(read_for_ever())
+
+    task = found.run(begin(), 5)
+    found.close()
+    assert ended.is_set()
+    assert task.cancelled()

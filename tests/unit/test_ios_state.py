@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import TargetError
 from meltrepro.frameworks.llamacpp import ISAS
 from meltrepro.plan.isa import choose
+from meltrepro.plan.model import IOS
 from meltrepro.targets import ios_state
 from meltrepro.targets.base import Battery
 from meltrepro.targets.ios_state import parse_battery
@@ -118,7 +119,42 @@ def test_facts_keep_no_secret() -> None:
 
 def test_what_was_made_for_linux_is_not_for_a_phone() -> None:
     facts = ios_state.facts(VALUES, HARDWARE, 6 << 30, 10**9, "iPhone")
-    assert choose(facts.features, facts.arch, ISAS) is None
+    assert choose(facts.features, facts.arch, [level for level in ISAS if level.triple != IOS]) is None
+    chosen = choose(facts.features, facts.arch, ISAS)
+    assert chosen is not None and chosen.triple == IOS
+
+
+PROGRAMS = {"machine": "aarch64", "features": ["asimd", "asimddp", "asimdhp"]}
+
+
+def test_every_phone_of_apples_says_that_nobody_has_proven_it() -> None:
+    real = ios_state.facts(VALUES, HARDWARE, 6 << 30, 10**9, "iPhone")
+    virtual = ios_state.facts({**VALUES, "MeltreproVirtual": True}, HARDWARE, 6 << 30, 10**9, "iPhone")
+    assert real.facts["proof"] == "not yet run on Apple hardware"
+    assert "proof" not in virtual.facts
+
+
+def test_a_virtual_phone_may_run_programs_of_linux() -> None:
+    values = {**VALUES, "MeltreproVirtual": True, "MeltreproPrograms": PROGRAMS}
+    facts = ios_state.facts(values, HARDWARE, 6 << 30, 10**9, "iPhone")
+    assert (facts.arch, facts.virtual) == ("aarch64", True)
+    chosen = choose(facts.features, facts.arch, ISAS)
+    assert chosen is not None and chosen.name == "armv8_2"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"MeltreproPrograms": PROGRAMS},
+        {"MeltreproVirtual": True},
+        {"MeltreproVirtual": True, "MeltreproPrograms": "aarch64"},
+        {"MeltreproVirtual": True, "MeltreproPrograms": {"machine": 7, "features": []}},
+        {"MeltreproVirtual": True, "MeltreproPrograms": {"machine": "aarch64", "features": [7]}},
+    ],
+)
+def test_no_other_phone_does(values: dict[str, Any]) -> None:
+    assert ios_state.linux_programs({**VALUES, **values}) is None
+    assert ios_state.facts({**VALUES, **values}, HARDWARE, 6 << 30, 10**9, "iPhone").arch == IOS
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -38,29 +39,32 @@ def starts(places: dict[str, Any] | None) -> Any:
     return start
 
 
-@pytest.mark.parametrize("works", ["phones", "boards"])
-def test_one_kind_that_cannot_run_leaves_the_other(
+KINDS = {"phones": keeper.PHONES, "boards": keeper.BOARDS, "iphones": keeper.IPHONES}
+
+
+@pytest.mark.parametrize("works", KINDS)
+def test_a_kind_that_cannot_run_leaves_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, works: str
 ) -> None:
-    phones, boards = ({name: {"kind": "x"} for name in names} for names in (keeper.PHONES, keeper.BOARDS))
-    monkeypatch.setattr(keeper, "_start_phones", starts(phones if works == "phones" else None))
-    monkeypatch.setattr(keeper, "_start_boards", starts(boards if works == "boards" else None))
+    for kind, names in KINDS.items():
+        places = {name: {"kind": "x"} for name in names} if kind == works else None
+        monkeypatch.setattr(keeper, f"_start_{kind}", starts(places))
     keeper.keep(settings)
     (written,) = settings.cache.rglob("keeper.json")
     known = json.loads(written.read_bytes())
-    running, missing = (keeper.PHONES, keeper.BOARDS) if works == "phones" else (keeper.BOARDS, keeper.PHONES)
-    assert known["devices"] == list(running)
+    missing = [name for kind, names in KINDS.items() if kind != works for name in names]
+    assert known["devices"] == list(KINDS[works])
     assert known["missing"] == dict.fromkeys(missing, "packages cannot be had")
 
 
 def test_nothing_that_can_run_is_an_error_with_every_reason(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "_start_phones", starts(None))
-    monkeypatch.setattr(keeper, "_start_boards", starts(None))
+    for kind in KINDS:
+        monkeypatch.setattr(keeper, f"_start_{kind}", starts(None))
     with pytest.raises(EngineError) as caught:
         keeper.keep(settings)
-    for name in (*keeper.PHONES, *keeper.BOARDS):
+    for name in itertools.chain(*KINDS.values()):
         assert f"{name}: packages cannot be had" in caught.value.message
     assert not list(settings.cache.rglob("keeper.json"))
 

@@ -170,9 +170,9 @@ def test_melts_prompts_are_pinned_and_need_a_network_or_a_mirror(tmp_path: Path)
 def test_a_manifest_with_melts_prompts_is_read_without_them(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.replace("[[Hello, Again], [Bye]]", "melt\n    first: 5"))
     loaded = load_manifest(path)
-    assert loaded.manifest.workloads["chat"].conversations == "melt"
+    assert loaded.manifest.conversations["chat"].conversations == "melt"
     assert prompt_digests(loaded) == {}, "they are among the sources"
     outer = write(tmp_path, "include: [sub/spec.yaml]\n", "outer.yaml")
     (tmp_path / "sub").mkdir()
     path.rename(tmp_path / "sub" / "spec.yaml")
-    assert load_manifest(outer).manifest.workloads["chat"].conversations == "melt", "no file of that name"
+    assert load_manifest(outer).manifest.conversations["chat"].conversations == "melt", "no file of that name"

@@ -155,8 +155,24 @@ def test_what_parameters_tell(tmp_path: Path) -> None:
     edited(folder, lambda document: document["cells"][0]["params"].update(params | {"device.memory_bytes": 8 * 10**9}))
     (cell,) = read(folder)
     assert cell.accelerated
-    assert cell.synthetic
+    assert not cell.synthetic
     assert (cell.device.id, cell.device.power_mode, cell.device.memory_bytes) == ("host-1", "15W", 8 * 10**9)
+
+
+def test_made_up_weights_are_told_of_skipped_cells_too(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path, [Cell()])
+    path = folder / "manifest.yaml"
+    manifest = json.loads(path.read_bytes())
+    manifest["models"]["smollm2-135m"]["source"] = {"synthetic": "tinyllama-1.1b"}
+    path.write_text(json.dumps(manifest))
+    skip = {"id": "smollm2-135m/f32/llama.cpp/host/chat", "reason": "needs 26.1 GB of memory, target host has 8.3 GB"}
+
+    def change(document: dict[str, Any]) -> None:
+        document["cells"][0]["synthetic"] = True
+        document["skipped"] = [skip]
+
+    cell, skipped = read(edited(folder, change))
+    assert (cell.synthetic, skipped.synthetic) == (True, True)
 
 
 def test_the_source_may_have_been_quantized_before(tmp_path: Path) -> None:

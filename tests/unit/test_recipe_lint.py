@@ -27,7 +27,9 @@ SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 NDK = Ndk(ndk="ndk.zip")
 INSTRUCTIONS = {"FROM", "LABEL", "ENV", "COPY", "ARG", "RUN"}
 SCRIPTS = [
-    name for name in resources.image_files(".") if resources.image_file(name).startswith((b"#!/bin/sh", b"#!/bin/mksh"))
+    name
+    for name in resources.image_files(".")
+    if not name.endswith(".j2") and resources.image_file(name).startswith((b"#!/bin/sh", b"#!/bin/mksh"))
 ]
 
 

@@ -101,7 +101,7 @@ def test_the_unquantized_gemma_of_the_paper_is_the_first_of_two_files() -> None:
 
 
 def test_the_zoo_is_complete_and_can_be_used_as_it_is(tmp_path: Path) -> None:
-    shutil.copy(SPECS / "paper" / "models.yaml", tmp_path)
+    shutil.copytree(SPECS / "paper", tmp_path, dirs_exist_ok=True)
     (tmp_path / "spec.yaml").write_text(
         "meltrepro: 1\nname: x\ninclude: [models.yaml]\nframeworks: {llama.cpp: {release: '2024-02-27'}}\n"
         "workloads: {chat: {conversations: [[Hi]]}}\n"
@@ -116,7 +116,7 @@ def test_the_zoo_is_complete_and_can_be_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_real_weights_take_the_place_of_synthetic_ones(tmp_path: Path) -> None:
-    shutil.copy(SPECS / "paper" / "models.yaml", tmp_path)
+    shutil.copytree(SPECS / "paper", tmp_path, dirs_exist_ok=True)
     (tmp_path / "spec.yaml").write_text(
         "meltrepro: 1\nname: x\ninclude: [models.yaml]\nframeworks: {llama.cpp: {release: '2024-02-27'}}\n"
         "models: {gemma-2b: {source: {file: gemma.gguf}}}\nworkloads: {chat: {conversations: [[Hi]]}}\n"

@@ -13,6 +13,7 @@ import plistlib
 import re
 import shutil
 import stat
+import sys
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.frames import Malformed, read_plist
 
 
@@ -44,6 +46,8 @@ class App:
     """Whether its documents can be had without a developer's signature (`UIFileSharingEnabled`)."""
     development: bool = True
     """Whether it was signed for development, which opens its whole container."""
+    executable: str = ""
+    """What its bundle calls its program, where that is not what really runs."""
 
     @property
     def container(self) -> Path:
@@ -60,7 +64,7 @@ class App:
         return {
             "ApplicationType": "User",
             "CFBundleDisplayName": self.name,
-            "CFBundleExecutable": PurePosixPath(self.program[0]).name,
+            "CFBundleExecutable": self.executable or PurePosixPath(self.program[0]).name,
             "CFBundleIdentifier": self.identifier,
             "CFBundleName": self.name,
             "CFBundleShortVersionString": self.version,
@@ -106,12 +110,13 @@ class Apps:
         version: str = "1",
         sharing: bool = True,
         development: bool = True,
+        executable: str = "",
     ) -> App:
         """Install an app that runs a program of this machine; its container stays as it was."""
         if not _IDENTIFIER.fullmatch(identifier):
             raise ValueError(f"{identifier!r} cannot name an app")
         place = self._folder / identifier
-        app = App(identifier, name or identifier, tuple(program), str(place), version, sharing, development)
+        app = App(identifier, name or identifier, tuple(program), str(place), version, sharing, development, executable)
         with self._guard:
             for folder in ("bundle", "container/Documents", "container/Library", "container/tmp"):
                 (place / folder).mkdir(parents=True, exist_ok=True)
@@ -142,13 +147,16 @@ class Apps:
         (part / executable).chmod(0o755)
         shutil.rmtree(bundle, ignore_errors=True)
         part.rename(bundle)
-        program = bundle / executable
+        program = [str(bundle / executable)]
+        if info.get("MeltreproRunner") is True:  # a runner alone, which the lab's own app goes around
+            program = [sys.executable, "-P", runner_app.__file__, *program]
         return self.put(
             identifier,
-            [str(program)],
+            program,
             name=str(info.get("CFBundleName", identifier)),
             version=str(info.get("CFBundleVersion", "1")),
             sharing=bool(info.get("UIFileSharingEnabled", False)),
+            executable=executable.name,
         )
 
     def remove(self, identifier: str) -> bool:

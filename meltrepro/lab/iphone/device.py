@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from meltrepro.lab.iphone import lockdown, mux
 from meltrepro.lab.iphone.apps import App
@@ -16,17 +17,26 @@ from meltrepro.lab.power import Power
 
 RUNNER = "org.meltrepro.runner"
 """The app that measures."""
+ARM = {"machine": "aarch64", "features": ["asimd", "asimddp", "asimdhp"]}
+"""Programs of Linux that a phone may say it runs: those of the other virtual devices, emulated where it must be."""
 
 
 class VirtualIphone:
     """One phone; its folder holds what it stores, whom it trusts, and the truth about what it draws."""
 
-    def __init__(self, folder: Path, name: str = "iphone", power: Power | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "iphone",
+        power: Power | None = None,
+        programs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`programs` is what it says of the programs of Linux that it runs; without, it is taken for a phone of Apple's."""
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.folder = folder
         self.power = power or Power()
-        self._state = State(folder, name, self.power)
+        self._state = State(folder, name, self.power, programs)
         self._doors = lockdown.Doors()
         self._mux = mux.Mux(folder / "host", self.udid, self._state.mishaps, self._door)
 
@@ -68,6 +78,14 @@ class VirtualIphone:
     def plug(self) -> None:
         """Put the cable in again."""
         self._mux.attach()
+
+    def stop_usbmuxd(self) -> None:
+        """Kill what hosts reach the phone by: every connection ends, the phone and its apps go on."""
+        self._mux.stop()
+
+    def start_usbmuxd(self) -> None:
+        """Start it again, at the same address."""
+        self._mux.start()
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -123,6 +141,11 @@ class VirtualIphone:
     def truth(self) -> Path:
         """What it drew: a CSV file of intervals of CLOCK_MONOTONIC and their power."""
         return self._state.processes.truth
+
+    @property
+    def meter(self) -> Path:
+        """A meter's CSV file: `unix_s`, and `energy_j` drawn since it was switched on."""
+        return self._state.processes.meter
 
     # -- connections ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import platform
 import ssl
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,8 @@ class Identity:
 
     name: str
     key_pem: bytes
+    programs: Mapping[str, Any] | None = None
+    """Which programs of Linux run on it, where it says so: `machine` and `features`, as the kernel spells them."""
 
     @property
     def chip(self) -> int:
@@ -62,7 +65,7 @@ class Identity:
         return {
             "ActivationState": "Activated",
             "BuildVersion": BUILD,
-            "CPUArchitecture": platform.machine(),
+            "CPUArchitecture": platform.machine() if self.programs is None else str(self.programs["machine"]),
             "DeviceClass": "iPhone",
             "DeviceName": f"{PRODUCT} {self.name}",
             "DevicePublicKey": self.public_pem,
@@ -81,6 +84,7 @@ class Identity:
             "UniqueChipID": self.chip,
             "UniqueDeviceID": self.udid,
             "WiFiAddress": address,
+            **({} if self.programs is None else {"MeltreproPrograms": dict(self.programs)}),
         }
 
     def domain(self, name: str, power: Power, used: int, developer_mode: bool) -> dict[str, Any] | None:
@@ -108,7 +112,7 @@ class Identity:
         return None
 
 
-def load(folder: Path, name: str) -> Identity:
+def load(folder: Path, name: str, programs: Mapping[str, Any] | None = None) -> Identity:
     """The identity of the device of a folder; made where there is none yet."""
     path = folder / "device.key"
     if not path.exists():
@@ -122,7 +126,7 @@ def load(folder: Path, name: str) -> Identity:
                 serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
             )
         )
-    return Identity(name, path.read_bytes())
+    return Identity(name, path.read_bytes(), programs)
 
 
 def check_pair_record(identity: Identity, record: dict[str, Any]) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from meltrepro.interrupts import held
-from meltrepro.lab.iphone import crashes
+from meltrepro.lab.iphone import crashes, runner_app
 from meltrepro.lab.iphone.apps import App
 from meltrepro.lab.iphone.faults import Faults
 from meltrepro.lab.power import Power
@@ -34,6 +34,8 @@ _TICK_S = 0.05
 _LAST_WORDS_S = 1.0
 _MODEL_S = 0.5
 """How often the battery follows what the apps do."""
+_HOT_C = (38.0, 41.0, 45.0)
+"""From which temperatures of the case on its thermal state is fair, serious, critical."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Processes:
     def __init__(self, folder: Path, power: Power, faults: Callable[[], Faults]) -> None:
         """`folder` is for crash reports and the truth about power."""
         self.truth = folder / "truth.csv"
+        self.meter = folder / "meter.csv"
+        self._thermal = folder / "thermal"
         self._crashes = folder / "crashes"
         self._power = power
         self._faults = faults
@@ -164,6 +168,7 @@ class Processes:
             "HOME": str(app.container),
             "CFFIXED_USER_HOME": str(app.container),
             "TMPDIR": str(app.container / "tmp"),
+            runner_app.THERMAL: str(self._thermal),
         }
         if shutil.which(command[0], path=own["PATH"]) is None:
             raise LaunchRefused(f"the app's program {command[0]} cannot be run")
@@ -239,9 +244,10 @@ class Processes:
 
     def _live(self) -> None:
         then, drawn = time.monotonic_ns(), 0.0
-        with self.truth.open("a", encoding="utf-8") as truth:
+        with self.truth.open("a", encoding="utf-8") as truth, self.meter.open("w", encoding="utf-8") as meter:
             if truth.tell() == 0:
                 truth.write("begin_ns,end_ns,power_w\n")
+            meter.write("unix_s,energy_j\n")
             while not self._off.wait(_TICK_S):
                 self._watch_memory()
                 now = time.monotonic_ns()
@@ -251,6 +257,10 @@ class Processes:
                     self._power.advance(seconds, drawn / seconds)
                     truth.write(f"{then},{now},{self._power.power_w:.6f}\n")
                     truth.flush()
+                    wall_ns = time.time_ns() - (time.monotonic_ns() - now)
+                    meter.write(f"{wall_ns / 1e9:.6f},{self._power.energy_j:.6f}\n")
+                    meter.flush()
+                    self._thermal.write_text(f"{_thermal_state(self._power.skin_c)}\n")
                     then, drawn = now, 0.0
 
     def _used(self) -> float:
@@ -304,6 +314,10 @@ def usage(pid: int) -> Usage | None:
     except (psutil.Error, OSError):
         return None
     return Usage(footprint, resident, virtual, cpu_s, threads)
+
+
+def _thermal_state(skin_c: float) -> int:
+    return sum(skin_c >= limit_c for limit_c in _HOT_C)
 
 
 def _status(pid: int) -> dict[str, int]:

@@ -7,6 +7,8 @@ media/          what every trusted host may see
 apps/           what is installed
 crashes/        crash reports
 truth.csv       the power that it drew
+meter.csv       the energy, as a meter between battery and phone would write it down
+thermal         how hot it is, as its apps are told: 0 (nominal) to 3 (critical)
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from meltrepro.lab.iphone import identity as identities
 from meltrepro.lab.iphone.apps import Apps, size_of
@@ -36,11 +40,11 @@ class Host:
 class State:
     """One phone."""
 
-    def __init__(self, folder: Path, name: str, power: Power) -> None:
+    def __init__(self, folder: Path, name: str, power: Power, programs: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         for each in ("media", "crashes", "host"):
             (folder / each).mkdir(parents=True, exist_ok=True)
-        self.identity = identities.load(folder, name)
+        self.identity = identities.load(folder, name, programs)
         self.power = power
         self.mishaps = Mishaps()
         self.apps = Apps(folder / "apps")

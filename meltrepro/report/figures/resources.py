@@ -17,7 +17,7 @@ from meltrepro.report.content import Content
 from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
-from meltrepro.report.figures.speed import badge_of, series_name
+from meltrepro.report.figures.speed import Interval, badge_of, rows_by_device, series_name
 from meltrepro.report.keys import budget_w
 from meltrepro.report.results import CellResult
 from meltrepro.report.tables.resources import J_PER_MWH, is_board, power_modes
@@ -80,21 +80,9 @@ def memory_ratio(content: Content) -> Figure:
     if not found:
         return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
     series = tuple(dict.fromkeys(software(cell) for cell in found))
-    panels = []
-    for device, group in by_device(found):
-        names = labelled(content, group)
-        rows: dict[tuple[str, str], tuple[str, list[forest.Mark]]] = {}
-        for position, cell in enumerate(group):
-            use = memory_use(cell)
-            if use is not None:
-                tip = f"{names[position][0]}, {software(cell)}: {number(use.ratio)}"
-                bounds = (use.low / use.expected, use.high / use.expected)
-                mark = forest.Mark(series.index(software(cell)), use.ratio, *bounds, tip)
-                rows.setdefault(names[position], (cell.model, []))[1].append(mark)
-        drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
-        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
+    panels = rows_by_device(content, found, series, _ratio)
     plot = forest.Forest(
-        tuple(panels),
+        panels,
         series,
         "peak memory / (model file + KV cache)",
         False,
@@ -104,6 +92,13 @@ def memory_ratio(content: Content) -> Figure:
     )
     alt = f"Ratio of peak to expected memory of {len(found)} cells; the figures are in the table Memory."
     return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+
+
+def _ratio(cell: CellResult) -> Interval | None:
+    use = memory_use(cell)
+    if use is None:
+        return None
+    return use.ratio, use.low / use.expected, use.high / use.expected, number(use.ratio)
 
 
 def energy(content: Content) -> Figure:

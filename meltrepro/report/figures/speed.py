@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meltrepro.report.cells import by_device, labelled, none_since, ordered, software, unless_named, weights, why_none
 from meltrepro.report.content import Content
@@ -12,6 +12,8 @@ from meltrepro.report.figures.figure import Figure
 from meltrepro.report.results import CellResult, Device
 from meltrepro.report.values import number
 
+Interval = tuple[float, float, float, str]
+"""Middle, low, high, and the same in words."""
 MOST_LINES = 6
 """Curves that one panel can hold without becoming a tangle."""
 
@@ -29,26 +31,37 @@ def throughput(content: Content, phase: str) -> Figure:
         return Figure(name, title, caption, reason=why_none(content, metric))
     series = tuple(dict.fromkeys(software(cell) for cell in ordered(cells)))
     caption += unless_named(content)
-    panels = rows_by_device(content, cells, metric, "tokens/s", series)
+
+    def interval(cell: CellResult) -> Interval:
+        s = cell.metrics[metric]
+        said = f"{number(s.median)} tokens/s ({number(s.low)} to {number(s.high)}, n = {s.n})"
+        return s.median, s.low, s.high, said
+
+    panels = rows_by_device(content, cells, series, interval)
     plot = forest.Forest(panels, series, "tokens per second")
     alt = f"{title}, tokens per second, for {len(cells)} cells on {len(panels)} devices; the figures are in the table Throughput."
     return Figure(name, title, caption, forest.draw(name, title, alt, plot))
 
 
 def rows_by_device(
-    content: Content, cells: Sequence[CellResult], metric: str, unit: str, series: Sequence[str]
+    content: Content,
+    cells: Sequence[CellResult],
+    series: Sequence[str],
+    interval: Callable[[CellResult], Interval | None],
 ) -> tuple[forest.Panel, ...]:
-    """A panel per device, a row per model and quantization, a marker per release."""
+    """A panel per device, a row per model and quantization, a marker per release, for cells whose interval is known."""
     panels = []
     for device, group in by_device(cells):
         names = labelled(content, group)
         rows: dict[tuple[str, str], tuple[str, list[forest.Mark]]] = {}
         for position, cell in enumerate(group):
-            summary = cell.metrics[metric]
-            label = names[position]
-            tip = f"{label[0]}, {software(cell)}: {number(summary.median)} {unit} ({number(summary.low)} to {number(summary.high)}, n = {summary.n})"
-            mark = forest.Mark(series.index(software(cell)), summary.median, summary.low, summary.high, tip)
-            rows.setdefault(label, (cell.model, []))[1].append(mark)
+            known = interval(cell)
+            if known is None:
+                continue
+            middle, low, high, said = known
+            tip = f"{names[position][0]}, {software(cell)}: {said}"
+            mark = forest.Mark(series.index(software(cell)), middle, low, high, tip)
+            rows.setdefault(names[position], (cell.model, []))[1].append(mark)
         drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
         panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
     return tuple(panels)

@@ -14,7 +14,10 @@ PHONES = frozenset({"android", "ios"})
 BOARDS = frozenset({"jetson"})
 SEVEN_BILLION = 6.5e9
 """Parameters from which on a model counts as one of 7 billion."""
-FULL_BITS = 16.0
+FULL_BITS, _NEARLY_FULL = 16.0, 15.0
+"""Bits of a weight that is not quantized, and from which on a whole file counts so."""
+AS_IS = "as-is"
+"""Quantization of a file that is used as it came."""
 _BITS = re.compile(r"i?q(\d)")
 _FULL = re.compile(r"(?:b?f|q0f)(16|32)")
 _K = TypeVar("_K", bound=Hashable)
@@ -79,6 +82,9 @@ def scheme(quantization: str) -> str:
 
 def unquantised(cell: CellResult) -> bool:
     """Whether the weights are as they were trained, or at least in 16 bits."""
+    if cell.quantization == AS_IS:
+        known: float | None = cell.bits_per_weight
+        return cell.requantized_from is None and (known is None or known >= _NEARLY_FULL)
     known = bits(cell.quantization)
     return known is not None and known >= FULL_BITS
 

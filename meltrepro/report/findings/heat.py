@@ -13,7 +13,9 @@ from meltrepro.report.findings.model import Decision, Definition, Quantity, Refe
 from meltrepro.report.results import CellResult, TurnResult
 from meltrepro.stats.relation import fit_within
 
-_FEWEST_TURNS, _LEAST_S, _LEAST_BUSY = 16, 60.0, 0.8
+_FEWEST_TURNS, _LEAST_S, _LEAST_BUSY = 16, 30.0, 0.8
+_LONG_S = 300.0
+"""Load below this may end before a case is warm."""
 _THROTTLED = 0.9
 _GROWN = 1.2
 """How many times longer the context of the last prompts may be before its cost must be known."""
@@ -29,6 +31,7 @@ class _Load:
     """Speed of the last quarter over that of the first."""
     grown: float
     """Tokens in the context, likewise."""
+    seconds: float
     corrected: float | None
     """The ratio with the cost of the longer context taken out; `None` where that is not known."""
 
@@ -54,6 +57,7 @@ def load_throttles(cells: Sequence[CellResult]) -> Decision:
     numbers = {
         "cells": Quantity(len(loads)),
         "last_over_first_lowest": Quantity(min(load.ratio for load in loads)),
+        "shortest_load": Quantity(min(load.seconds for load in loads), "s"),
         "context_growth_highest": Quantity(max(load.grown for load in loads)),
     }
     corrected = [load.corrected for load in loads if load.corrected is not None]
@@ -73,7 +77,9 @@ def load_throttles(cells: Sequence[CellResult]) -> Decision:
     throttled = sum(load.throttled is True for load in known)
     numbers["cells_that_throttle"] = Quantity(throttled)
     reason = f"the last quarter of the prompts is slower than {_THROTTLED:g} of the first in {of_cells.of(throttled, len(known), 'cell')}"
-    return Decision(2 * throttled > len(known), reason, numbers, evidence)
+    short = min(load.seconds for load in known)
+    notes = (f"the load lasted {short:.0f} s: a case takes minutes to get warm",) if short < _LONG_S else ()
+    return Decision(2 * throttled > len(known), reason, numbers, evidence, notes)
 
 
 def _load(cell: CellResult, costs: dict[object, float]) -> _Load | None:
@@ -81,7 +87,8 @@ def _load(cell: CellResult, costs: dict[object, float]) -> _Load | None:
     found = []
     for turns in of_cells.grouped(cell.turns, lambda turn: turn.repetition).values():
         timed = [turn for turn in turns if turn.generation_tps]
-        if len(timed) < _FEWEST_TURNS or not _lasting(turns):
+        seconds = _lasting_s(turns)
+        if len(timed) < _FEWEST_TURNS or seconds < _LEAST_S:
             continue
         quarter = len(timed) // 4
         first, last = timed[:quarter], timed[-quarter:]
@@ -90,27 +97,28 @@ def _load(cell: CellResult, costs: dict[object, float]) -> _Load | None:
         corrected = None
         if cost is not None:
             corrected = _without(last, begin, cost) / _without(first, begin, cost)
-        found.append((ratio, fmean(map(_position, last)) / begin if begin else 1.0, corrected))
+        found.append((ratio, fmean(map(_position, last)) / begin if begin else 1.0, seconds, corrected))
     if not found:
         return None
     known = [corrected for *_, corrected in found if corrected is not None]
     return _Load(
         cell,
-        fmean(ratio for ratio, *_ in found),
-        fmean(grown for _, grown, _ in found),
-        fmean(known) if known else None,
+        ratio=fmean(ratio for ratio, *_ in found),
+        grown=fmean(grown for _, grown, *_ in found),
+        seconds=fmean(seconds for *_, seconds, _ in found),
+        corrected=fmean(known) if known else None,
     )
 
 
-def _lasting(turns: Sequence[TurnResult]) -> bool:
-    """Whether a trial was busy nearly all the time and for long enough."""
+def _lasting_s(turns: Sequence[TurnResult]) -> float:
+    """How long a trial was busy; 0 where it paused."""
     busy = [
         (turn.n_prompt / turn.prefill_tps if turn.prefill_tps else 0.0)
         + ((turn.n_gen - 1) / turn.generation_tps if turn.generation_tps else 0.0)
         for turn in turns
     ]
     whole_s = turns[-1].began_s - turns[0].began_s + busy[-1]
-    return whole_s >= _LEAST_S and sum(busy) >= _LEAST_BUSY * whole_s
+    return whole_s if sum(busy) >= _LEAST_BUSY * whole_s else 0.0
 
 
 def _context_costs(cells: Sequence[CellResult]) -> dict[object, float]:

@@ -127,9 +127,10 @@ others is a rough range and no target.
 
 - **F14 beside F20.** In MELT's sustained workload one conversation grows over 48 prompts, so that speed falls for two reasons. What a
   token in the context costs is learnt from cells of the same model and quantization with several conversations a trial, where
-  contexts begin anew while the device stays warm, and taken out. Heat within those conversations counts as the context's, so that
-  the rule errs on the side of *fails*. Without such a cell a slower end is not testable. A trial that the kernel
-  slowed down because of heat is INVALID by default: a sustained workload has to allow it (`measure: {{limits: {{throttle_events: null}}}}`).
+  contexts begin anew while the device stays warm (`continuous: true` makes a sustained workload one of them), and taken out. Heat within
+  those conversations counts as the context's, so that the rule errs on the side of *fails*. Without such a cell a slower end is
+  not testable. A trial that the kernel slowed down because of heat is INVALID by default: a sustained workload has to allow it
+  (`measure: {{limits: {{throttle_events: null}}}}`).
 - **F4 and F6 on small models.** Rows that are no multiple of 256 make K quantizations fall back to other types, so that 3 bits are hardly
   smaller than 4. F4 leaves out pairs whose files differ by less than 5 %. Weights that come from a quantized file make a
   poor reference for F6, which says so.

@@ -91,9 +91,8 @@ def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
     known = [cell for cell in of_cells.measured(cells, SPEED) if _long_conversations(cell)]
     if not known:
         return missing(f"needs conversations of {_FEWEST_TURNS} turns or more whose context grows")
-    several = [cell for cell in known if len({turn.conversation for turn in cell.turns}) > 1]
     used, fits = [], []
-    for cell in several or known:
+    for cell in known:
         line = fit_within([_over_turns(turns) for turns in _long_conversations(cell)])
         if line is not None:
             used.append(cell)
@@ -108,10 +107,11 @@ def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
         "change_per_turn_median": Quantity(100 * middle_of(changes), "%"),
         "largest_p": Quantity(max(line.p for line in fits)),
     }
+    alone = sum(len({turn.conversation for turn in cell.turns}) == 1 for cell in used)
     notes = (
-        ()
-        if several
-        else ("one conversation a trial: what the context costs and what heat costs cannot be told apart",)
+        (f"{of_cells.of(alone, len(used), 'cell')} had one conversation a trial, in which heat may slow down too",)
+        if alone
+        else ()
     )
     reason = f"speed falls from turn to turn in {of_cells.of(falling, len(fits), 'cell')} (p < {_SIGNIFICANT})"
     return Decision(2 * falling > len(fits), reason, numbers, tuple(used), notes)
@@ -148,7 +148,7 @@ F20 = Definition(
     id="F20",
     claim="Throughput falls as the context fills.",
     threshold=f"slope of a turn's generation_tps over its number, each conversation with a level of its own: negative with p < {_SIGNIFICANT:g} "
-    "in more than half of the cells; cells with several conversations a trial before others",
+    "in more than half of the cells",
     needs=f"conversations of {_FEWEST_TURNS} turns or more with a growing context, better several a trial (macro)",
     decide=slower_as_context_fills,
     direct=False,

@@ -14,6 +14,8 @@ from meltrepro.report.results import CellResult
 _LEAST_SMALLER = 1.05
 """How much larger the file in 4 bits must be: where most tensors fall back to another type, there is nothing to compare."""
 _LEAST_RATIO = 3.3
+_ROOM = 0.8
+"""Part of a device's memory that weights may take, where that they fit is only computed."""
 _TOO_LARGE = ("memory", "out-of-memory")
 """Causes of a cell that did not fit: by the plan, or when it was tried."""
 
@@ -68,25 +70,24 @@ class _Fit:
     model: str
     parameters: float
     four: CellResult
+    """The cell in 4 bits; of another model, whose bits per weight are taken, where `computed`."""
+    four_bytes: float
+    computed: bool
     full: CellResult | None
     """The cell without quantization, where one was asked for."""
 
     @property
-    def full_bytes(self) -> float:
-        """Of the file if there is one, else by 16 bits a parameter."""
-        file = self.full.model_bytes if self.full is not None else None
-        return float(file or self.parameters * FULL_BITS / 8)
-
-    @property
     def ratio(self) -> float:
-        return self.full_bytes / (self.four.model_bytes or 1)
+        """Bytes without quantization, by the file or else by 16 bits a parameter, over those in 4 bits."""
+        file = self.full.model_bytes if self.full is not None else None
+        return float(file or self.parameters * FULL_BITS / 8) / self.four_bytes
 
     @property
     def full_fits(self) -> bool:
         """By what happened to a cell in 16 bits; one in 32 bits that did not fit says nothing of 16."""
-        if self.full is not None and self.full.state in ("measured", "invalid"):
+        if self.full is not None and _loaded(self.full):
             return True
-        if self.full is not None and of_cells.bits(self.full.quantization) == FULL_BITS:
+        if self.full is not None and of_cells.bits(self.full.quantization) in (FULL_BITS, None):
             return False
         memory = self.four.device.memory_bytes
         return memory is None or self.parameters * FULL_BITS / 8 <= memory
@@ -122,28 +123,49 @@ def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
         notes.append("no model of 7 billion parameters loaded: decided by smaller ones that do not fit unquantized")
     if any(fit.full is None for fit in used):
         notes.append("where no cell without quantization was asked for, its size is that of 16 bits a parameter")
+    if guessed := [fit for fit in used if fit.computed]:
+        notes.append(
+            f"{of_cells.listed(fit.model for fit in guessed)} did not run in 4 bits: that it fits is computed from the bits per "
+            f"weight of {of_cells.listed(fit.four.model for fit in guessed)} and the memory of the device"
+        )
     reason = f"{of_cells.of(len(out), len(used), 'model')} fit in 4 bits and not without quantization"
     held = len(out) == len(used) and middle_of([fit.ratio for fit in used]) >= _LEAST_RATIO
     return Decision(held, reason, numbers, tuple(evidence), tuple(notes))
 
 
+def _loaded(cell: CellResult) -> bool:
+    """Whether it ran, however well: what is INVALID was loaded too."""
+    return cell.state in ("measured", "invalid")
+
+
 def _fits(cells: Sequence[CellResult]) -> Iterator[_Fit]:
-    """One for each device, framework and model that loaded in 4 bits."""
-    for group in of_cells.grouped(cells, lambda cell: (of_cells.device(cell), cell.framework, cell.model)).values():
-        fours = [
-            cell
-            for cell in group
-            if of_cells.bits(cell.quantization) == 4 and cell.state in ("measured", "invalid") and cell.model_bytes
-        ]
-        parameters = max((cell.parameters or 0 for cell in group), default=0)
-        if not fours or not parameters:
+    """One for each device, framework and model that loaded in 4 bits, or must fit by what others need."""
+    for stack in of_cells.grouped(cells, lambda cell: (of_cells.device(cell), cell.framework)).values():
+        fours = [cell for cell in stack if _loaded(cell) and of_cells.bits(cell.quantization) == 4 and cell.model_bytes]
+        if not fours:
             continue
-        fulls = [cell for cell in group if of_cells.unquantised(cell)]
-        decided = [c for c in fulls if c.state in ("measured", "invalid") or c.cause in _TOO_LARGE]
-        loaded = [cell for cell in decided if cell.state in ("measured", "invalid")]
-        chosen = min(loaded or decided, key=lambda cell: of_cells.bits(cell.quantization) or 0, default=None)
-        four = min(fours, key=lambda cell: (cell.model_bytes or 0, cell.cell))
-        yield _Fit(four.model, parameters, four, chosen)
+        lean = min(
+            (cell for cell in fours if cell.parameters),
+            key=lambda cell: (cell.bits_per_weight or 0, cell.cell),
+            default=None,
+        )
+        for model, group in of_cells.grouped(stack, lambda cell: cell.model).items():
+            parameters = max((cell.parameters or 0 for cell in group), default=0)
+            if not parameters:
+                continue
+            fulls = [cell for cell in group if of_cells.unquantised(cell)]
+            loaded = [cell for cell in fulls if _loaded(cell)]
+            decided = loaded or [cell for cell in fulls if cell.cause in _TOO_LARGE]
+            full = min(decided, key=lambda cell: (of_cells.bits(cell.quantization) or 0, cell.cell), default=None)
+            own = [cell for cell in fours if cell.model == model]
+            if own:
+                four = min(own, key=lambda cell: (cell.model_bytes or 0, cell.cell))
+                yield _Fit(model, parameters, four, float(four.model_bytes or 0), computed=False, full=full)
+            elif lean is not None and full is not None and not loaded:
+                needed = parameters * (lean.bits_per_weight or 0) / 8
+                tried = any(of_cells.bits(cell.quantization) == 4 for cell in group)
+                if not tried and needed <= _ROOM * (lean.device.memory_bytes or 0):
+                    yield _Fit(model, parameters, lean, needed, computed=True, full=full)
 
 
 def _ratio_of_paper() -> tuple[Reference, ...]:
@@ -172,8 +194,8 @@ F5 = Definition(
     claim="Quantization is what makes models of 7 billion parameters fit.",
     threshold="each model of 7 billion parameters that loads in 4 bits does not fit without quantization (skipped or killed for lack of "
     f"memory, or 16 bits a parameter exceed the device's), and weights shrink {_LEAST_RATIO:g} times or more in the median",
-    needs="a model of 7 billion parameters in 4 bits (a cell without quantization may be skipped for lack of memory); or a smaller "
-    "one that does not fit without",
+    needs="a model of 7 billion parameters or more in 4 bits (a cell without quantization may be skipped for lack of memory), or a "
+    "smaller one that does not fit without; or, where only the large model's unquantized cell was asked for and skipped, another model in 4 bits",
     decide=quantization_makes_fit,
     reference=_ratio_of_paper,
 )

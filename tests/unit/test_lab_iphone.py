@@ -1,0 +1,50 @@
+"""What a lab does without what one of its devices needs."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from meltrepro.cli.lab import _way
+from meltrepro.errors import DriverMissing
+from meltrepro.lab import keeper
+from meltrepro.settings import load
+from meltrepro.spec.manifest import Manifest
+from meltrepro.targets import ios_devices
+from meltrepro.targets.registry import open_targets
+
+
+def test_without_the_library_the_lab_has_no_iphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "home")})
+    monkeypatch.setattr(ios_devices, "installed", lambda: False)
+    with contextlib.ExitStack() as stack, pytest.raises(DriverMissing, match="pymobiledevice3"):
+        keeper._start_iphones(settings, stack, {})
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_campaign_without_the_library_has_the_other_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "home")})
+    monkeypatch.setattr(ios_devices, "installed", lambda: False)
+    manifest = Manifest.model_validate(
+        {
+            "meltrepro": 1,
+            "name": "lab",
+            "models": {"m": {"source": {"file": "m"}, "chat_template": "plain", "quantizations": ["as-is"]}},
+            "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
+            "targets": {"host": {"kind": "host"}, "iphone": {"kind": "ios", "lab": "iphone"}},
+            "workloads": {"w": {"conversations": [["hello"]]}},
+        }
+    )
+    targets, unusable = open_targets(manifest, settings)
+    assert set(targets) == {"host"}
+    assert unusable.keys() == {"iphone"}
+    assert "pymobiledevice3" in unusable["iphone"] and "pip install 'meltrepro[ios]'" in unusable["iphone"]
+
+
+def test_how_other_tools_reach_an_iphone_of_the_lab() -> None:
+    assert (
+        _way({"kind": "ios", "usbmux": "127.0.0.1:5", "udid": "U"})
+        == "USBMUXD_SOCKET_ADDRESS=127.0.0.1:5 ideviceinfo -u U"
+    )
