@@ -32,6 +32,7 @@ def parameters(path: Path) -> int:
     """How many weights a file holds; raises `ModelError` for a file that cannot be read."""
     import gguf
 
+    scan(path)
     try:
         return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
     except (ValueError, IndexError, KeyError) as error:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ModelError
-from meltrepro.frameworks.gguf_files import check, untie
+from meltrepro.frameworks.gguf_files import check, parameters, untie
 from meltrepro.frameworks.gguf_header import scan
 
 VOCABULARY = ["a", "b", "ä" * 20]
@@ -53,6 +53,11 @@ def test_the_output_matrix_is_written_out_and_nothing_else_changes(tmp_path: Pat
     assert fields["tokenizer.ggml.tokens"] == VOCABULARY
     assert untie(tmp_path / "tied", tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "untied").read_bytes()
+
+
+def test_weights_are_counted(tmp_path: Path) -> None:
+    model(tmp_path / "m", output=True)
+    assert parameters(tmp_path / "m") == 3 * 128
 
 
 def test_a_file_that_has_one_is_left_alone(tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_counts_are_not_believed(tmp_path: Path, content: bytes, said: str) -> N
     """A reader that believes one of them loops until its memory is used up."""
     path = tmp_path / "m"
     path.write_bytes(content)
-    for reading in (scan, lambda path: untie(path, tmp_path / "out")):
+    for reading in (scan, parameters, lambda path: untie(path, tmp_path / "out")):
         with pytest.raises(ModelError, match="truncated or damaged GGUF file") as caught:
             reading(path)
         assert said in caught.value.message
