@@ -202,12 +202,6 @@ class TrialFailed(MeltreproError):
     exit_code = 33
 
 
-class RunnerError(MeltreproError):
-    """The runner on the device reported an error or died."""
-
-    exit_code = 34
-
-
 class RecordError(MeltreproError):
     """A record on disk is incomplete, damaged or was changed."""
 

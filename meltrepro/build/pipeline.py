@@ -8,7 +8,8 @@ reproducible can never pass unnoticed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,13 +30,14 @@ from meltrepro.build.model import (
 )
 from meltrepro.build.render import render_recipe
 from meltrepro.build.transform import transform
-from meltrepro.errors import BuildError, VerifyError
+from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from meltrepro.store.source import key_of
 
 EngineFactory = Callable[[], Engine]
 """Makes the engine when the first thing has to be built, and not before."""
@@ -190,11 +192,12 @@ class Builder:
             else:
                 self.fetcher.get(node.source, self.base_dir)
             source = original = self.store.path(digest)
-            module.check_model(source)
-            if recipe.conversion:
-                with step(self.sink, "convert", node.id, conversion=recipe.conversion), writing_below(scratch):
-                    if module.convert(recipe.conversion, source, scratch / "converted"):
-                        source = scratch / "converted"
+            with _about(node):
+                module.check_model(source)
+                if recipe.conversion:
+                    with step(self.sink, "convert", node.id, conversion=recipe.conversion), writing_below(scratch):
+                        if module.convert(recipe.conversion, source, scratch / "converted"):
+                            source = scratch / "converted"
             if bundle is not None:
                 log = self._log(node.id, key)
                 with step(self.sink, "quantize", node.id):
@@ -392,3 +395,12 @@ class Builder:
         """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
         kind = "rebuild.log" if self.rebuild else "log"
         return self.store.root / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
+
+
+@contextmanager
+def _about(node: ModelNode) -> Iterator[None]:
+    """Name the model in what is said of its file, whose own name in the store is a digest."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{node.id}, from {key_of(node.source)}: {error.message}", hint=error.hint) from error

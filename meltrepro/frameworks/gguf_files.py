@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meltrepro.errors import ModelError
+from meltrepro.frameworks.gguf_header import scan
 
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _SHARING = frozenset({"gemma"})
@@ -31,6 +32,7 @@ def parameters(path: Path) -> int:
     """How many weights a file holds; raises `ModelError` for a file that cannot be read."""
     import gguf
 
+    scan(path)
     try:
         return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
     except (ValueError, IndexError, KeyError) as error:
@@ -45,12 +47,16 @@ def untie(source: Path, destination: Path) -> bool:
     """
     import gguf
 
+    scan(source)
     try:
         reader = gguf.GGUFReader(source)
         names = [tensor.name for tensor in reader.tensors]
-    except (ValueError, IndexError, KeyError) as error:
-        raise ModelError(f"{source.name[:16]} cannot be read as GGUF: {error}") from error
-    architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
+        architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
+        values = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, LookupError) as error:
+        raise ModelError(
+            f"{source.name[:16]} cannot be read as GGUF: {error}", hint="get the file again from where it came from"
+        ) from error
     if _OUTPUT in names or _EMBEDDING not in names or architecture in _SHARING:
         return False
     writer = gguf.GGUFWriter(destination, architecture)
@@ -58,7 +64,7 @@ def untie(source: Path, destination: Path) -> bool:
         if name.startswith("GGUF.") or name == gguf.Keys.General.ARCHITECTURE:
             continue  # the writer adds these itself
         inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], inner)
+        writer.add_key_value(name, values[name], field.types[0], inner)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     embedding = reader.tensors[names.index(_EMBEDDING)]

@@ -22,7 +22,15 @@ import pytest
 import yaml
 
 from meltrepro.cli.app import main
-from meltrepro.errors import BuildError, EngineError, Interrupted, MeltreproError, StoreError, UsageError
+from meltrepro.errors import (
+    BuildError,
+    EngineError,
+    Interrupted,
+    MeltreproError,
+    ModelError,
+    StoreError,
+    UsageError,
+)
 from meltrepro.measure.records import campaign_folders
 from meltrepro.store.cas import Store
 from tests.fault import building, rig
@@ -350,3 +358,20 @@ def test_a_campaign_keeps_the_logs_of_artifacts_that_were_built_before_it(projec
     assert "compiled" in bundle
     assert "compiled" in quantizer
     assert "quantizing to Q8_0" in model
+
+
+# -- models that are none -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip", b"", b"<html>Sign in</html>"])
+def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content: bytes) -> None:
+    """Said before anything is quantized, by the model's name, and mended by the right file."""
+    true = (project.spec.parent / "local.gguf").read_bytes()
+    (project.spec.parent / "local.gguf").write_bytes(content)
+    message, hint = refuse(ModelError, *build(project))
+    assert "local/q8_0/llama.cpp, from file:local.gguf: " in message
+    assert "is not a GGUF file" in message
+    assert "convert" in hint
+    check_sound(project)
+    (project.spec.parent / "local.gguf").write_bytes(true)
+    assert main([str(argument) for argument in build(project)]) == 0

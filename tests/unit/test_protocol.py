@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from meltrepro.spec.protocol import PROFILES, Order, Protocol
+from meltrepro.campaign.failure import Kind
+from meltrepro.measure.validity import Reason
+from meltrepro.spec.protocol import PROFILES, Limits, Order, Protocol
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -49,3 +51,13 @@ def test_every_profile_is_documented() -> None:
     for profile, values in PROFILES.items():
         assert f"`{profile}`" in text
         assert all(f"`{name}`" in text for name in values)
+
+
+@pytest.mark.parametrize("reason", [*Reason, *Kind])
+def test_every_reason_is_documented(reason: Reason | Kind) -> None:
+    assert f"`{reason}`" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("limit", Limits.model_fields)
+def test_every_limit_is_documented(limit: str) -> None:
+    assert f"`{limit}`" in DOCUMENT.read_text()

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meltrepro.cli.replay import _overrides
-from meltrepro.errors import UsageError
+from meltrepro.cli.replay import _end, _overrides
+from meltrepro.errors import Differs, Inconclusive, MeltreproError, UsageError
+from meltrepro.replay.compare import Comparison
+from meltrepro.replay.replay import Replayed
 from meltrepro.spec.manifest import Manifest
+from meltrepro.stats.equivalence import Verdict
 from tests.support.manifests import GOOD, load
 
 
@@ -92,3 +95,20 @@ def test_a_clock_of_its_own_needs_the_sync_marks_of_the_record(tmp_path: Path, r
     marked = metered(tmp_path)
     marked = marked.model_copy(update={"targets": {"desk": marked.targets["desk"]}})
     assert _overrides(marked, None, None, here)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "error", "code"),
+    [(Verdict.differs, Differs, 60), (Verdict.inconclusive, Inconclusive, 61)],
+)
+def test_each_answer_has_an_exit_code_of_its_own(
+    tmp_path: Path, verdict: Verdict, error: type[MeltreproError], code: int
+) -> None:
+    """And names its reasons and where the whole comparison is; REPRODUCED is 0."""
+    answer = Replayed(verdict, ("cell: load_s: slower",), Comparison("a", "b", (), (), ()), tmp_path)
+    with pytest.raises(error) as caught:
+        _end(answer, reproduced=False, differs=verdict is Verdict.differs)
+    assert caught.value.exit_code == code
+    assert caught.value.message == f"{verdict}:\n  cell: load_s: slower"
+    assert str(tmp_path) in (caught.value.hint or "")
+    _end(answer, reproduced=True, differs=False)
