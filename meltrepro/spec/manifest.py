@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
-from meltrepro.spec.sources import Source, TreeSource, UrlSource
+from meltrepro.spec.sources import Source, TreeSource, UrlSource, is_checkpoint
 from meltrepro.spec.targets import HostTarget, Target
 
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -107,6 +107,8 @@ class Framework(Strict):
     def _one_of(self) -> Self:
         if (self.release is None) == (self.source is None):
             raise ValueError("expected exactly one of the keys release, source")
+        if self.source is not None and is_checkpoint(self.source):
+            raise ValueError("weights are no source tree: expected one file, or a repository of git")
         return self
 
 
