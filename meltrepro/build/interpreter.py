@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from meltrepro.build import base
 from meltrepro.build.base import Flavour, Package
 from meltrepro.errors import LockError
+from meltrepro.plan.identity import digest_of
 from meltrepro.spec.lock import LockedInterpreter, LockedPackage
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
@@ -20,12 +21,20 @@ PYTHON = "python3.13"
 FLAVOUR = Flavour("extract", (f"{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libstdc++6"), "amd64")
 _USED = frozenset(
     {
-        *(f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libc6", "libgcc-s1", "libstdc++6"),
+        *(
+            f"{PYTHON}-minimal",
+            f"lib{PYTHON}-minimal",
+            f"lib{PYTHON}-stdlib",
+            "libc6",
+            "libgcc-s1",
+            "libstdc++6",
+            "gcc-14-base",
+        ),
         *("libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libssl3t64", "libzstd1", "zlib1g"),
     }
 )
-"""What of them the recipe takes files from; the rest are what these depend on for other purposes."""
-_REF = f"{base.SUITE}-{PYTHON}"
+"""What of them the recipe takes files and notices from; the rest are what these depend on for other purposes."""
+_REF = digest_of([base.SUITE, sorted(_USED)])
 
 
 def known(store: Store, sink: Sink) -> tuple[Package, ...]:

@@ -46,11 +46,11 @@ EngineFactory = Callable[[], Engine]
 class Interpreters(Protocol):
     """The packages of the interpreter that converters run on."""
 
-    def pins(self) -> Sequence[Package]:
+    def interpreter_packages(self) -> Sequence[Package]:
         """Which ones; they need not be here. Raises `LockError`."""
         ...
 
-    def bring(self) -> None:
+    def bring_interpreter(self) -> None:
         """See to it that the store has them. Raises `LockError` where they cannot be had any more, `EngineError`."""
         ...
 
@@ -78,7 +78,7 @@ class Builder:
     lock: Lock
     current_lock: Callable[[], Lock]
     """The lock as it is once the engine's images are pinned too."""
-    interpreter: Interpreters
+    workshop: Interpreters
     base_dir: Path
     sink: Sink
     rebuild: bool = False
@@ -131,7 +131,7 @@ class Builder:
         source = self.modules[node.kind].bundle_recipe(node)
         digests = {name: self._digest(item) for name, item in source.inputs.items()}
         if source.interpreter:
-            digests |= {f"{package.name}.deb": package.digest for package in self.interpreter.pins()}
+            digests |= {f"{package.name}.deb": package.digest for package in self.workshop.interpreter_packages()}
         paths = {name: self.store.path(digest) for name, digest in digests.items()}
         return render_recipe(source, paths, digests)
 
@@ -143,7 +143,7 @@ class Builder:
             for item in node.sources.values():
                 self.fetcher.get(item, self.base_dir)
             if node.purpose == "convert":
-                self.interpreter.bring()
+                self.workshop.bring_interpreter()
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
@@ -367,7 +367,11 @@ class Builder:
         for name, source in sources.items():
             parts = self.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
             inputs |= {f"{name}/{part}": (each, self._pinned(each)) for part, each in parts.items()}
-        packages = self.interpreter.pins() if recipe and any(name.endswith(".deb") for name in recipe.inputs) else ()
+        packages = (
+            self.workshop.interpreter_packages()
+            if recipe and any(name.endswith(".deb") for name in recipe.inputs)
+            else ()
+        )
         making = Making(inputs, recipe, tools, tuple(command for command in commands if command), tuple(packages))
         times = (started_ns, time.time_ns())
         attest(artifact, making, self.current_lock(), self.store, maker.version(), times)

@@ -129,7 +129,7 @@ class Workshop:
         """The name of a source in the lock."""
         return self.fetcher.pin(source, base_dir).source
 
-    def pins(self) -> tuple[base.Package, ...]:
+    def interpreter_packages(self) -> tuple[base.Package, ...]:
         """The packages of the interpreter that converters run on, pinned where that may be."""
         known = self.lock.interpreter
         if known is not None:
@@ -140,9 +140,9 @@ class Workshop:
         self.lock = self.lock.model_copy(update={"interpreter": interpreter.locked(packages)})
         return packages
 
-    def bring(self) -> None:
+    def bring_interpreter(self) -> None:
         """See to it that these packages are in the store."""
-        interpreter.bring(self.pins(), self.store, self.sink)
+        interpreter.bring(self.interpreter_packages(), self.store, self.sink)
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source, so that the next pin asks its server anew."""

@@ -50,8 +50,8 @@ _PACKAGES: Mapping[str, tuple[str, str]] = {
 }
 """Version and sha256 of the wheel for the interpreter of `build.interpreter`."""
 _SCRIPTS: Mapping[str, tuple[str, ...]] = {
-    "2024-02-27": ("convert.py", "convert-hf-to-gguf.py", "gguf-py/gguf"),
-    "2026-10-01": ("convert_hf_to_gguf.py", "conversion", "gguf-py/gguf"),
+    "2024-02-27": ("LICENSE", "convert.py", "convert-hf-to-gguf.py", "gguf-py/gguf"),
+    "2026-10-01": ("LICENSE", "convert_hf_to_gguf.py", "conversion", "gguf-py/gguf"),
 }
 SOURCES: Mapping[str, Source] = {
     f"{name}.whl": PypiSource(pypi=name, version=version, digest=digest)

@@ -290,7 +290,7 @@ def _take_objects(folder: Path, store: Store) -> int:
 def _learn(manifest: Manifest, lock: Lock, store: Store, fetcher: Fetcher) -> None:
     """Tell the store what the lock knows, so that everything is found by name and nothing is asked of a server."""
     for key, source in lock.sources.items():
-        if source.size is not None and not key.startswith("file:"):  # files are read anew each time
+        if source.size is not None and not key.startswith(("file:", "folder:")):  # files are read anew each time
             fetcher.learn(
                 Pin(
                     source=key,

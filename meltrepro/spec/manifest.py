@@ -22,7 +22,7 @@ from meltrepro.spec.accuracy import (
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
-from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource
+from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource, is_checkpoint
 from meltrepro.spec.targets import HostTarget, Target
 from meltrepro.spec.zoo import SHAPES, ModelShape
 
@@ -171,6 +171,8 @@ class Framework(Strict):
     def _one_of(self) -> Self:
         if (self.release is None) == (self.source is None):
             raise ValueError("expected exactly one of the keys release, source")
+        if self.source is not None and is_checkpoint(self.source):
+            raise ValueError("weights are no source tree: expected one file, or a repository of git")
         return self
 
 

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import StringConstraints, ValidationError
 
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.spec.base import Sha256, Strict
@@ -42,7 +44,7 @@ class Listed(Strict):
 
 
 class _Listing(Strict):
-    files: dict[str, Listed]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Listed]
 
 
 class Pinner(Protocol):
@@ -90,8 +92,14 @@ def pin(source: Checkpoint, found: Iterable[str], pinner: Pinner, context: Conte
 
 
 def read(listing: Path) -> Mapping[str, Listed]:
-    """The files of a stored listing by name."""
-    return _Listing.model_validate_json(listing.read_bytes()).files
+    """The files of a stored listing by name; raises `SourceError` where the object is something else."""
+    try:
+        return _Listing.model_validate_json(listing.read_bytes()).files
+    except ValidationError as error:
+        raise SourceError(
+            f"{listing.parent.name}{listing.name} is not the listing of a checkpoint",
+            hint="pin the checkpoint anew: meltrepro lock --upgrade NAME SPEC",
+        ) from error
 
 
 def parts(source: Checkpoint, listing: Path) -> dict[str, Source]:

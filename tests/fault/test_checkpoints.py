@@ -96,7 +96,7 @@ def test_what_was_fetched_serves_offline_and_what_was_not_says_so(hub: Hub, stor
 
 def test_a_lost_listing_is_made_anew_and_must_be_the_same(hub: Hub, store: Store) -> None:
     listing = fetcher(store).get(SOURCE)
-    digest = checkpoint.pin(SOURCE, NEEDED, fetcher(store), fetcher(store)._context(Path())).digest
+    digest = fetcher(store).pin(SOURCE, Path()).digest
     store.delete(digest)
     assert fetcher(store).get(SOURCE) == listing
     store.delete(digest)
@@ -196,3 +196,10 @@ def test_a_mirrored_repository_needs_no_network(store: Store, folder: Path, tmp_
     mirrors.write_text(f"mirrors:\n  'huggingface:{REPOSITORY}@{COMMIT}': {folder}\n")
     ours = fetcher(store, offline=True, mirrors=mirrors)
     assert set(checkpoint.read(ours.get(SOURCE))) == NEEDED
+
+
+def test_an_object_that_is_no_listing(store: Store) -> None:
+    for content in (b"GGUF", b'{"files":{"../x":{"digest":"' + b"0" * 64 + b'","size":1}}}'):
+        source = SOURCE.model_copy(update={"digest": store.put_bytes(content)})
+        with pytest.raises(SourceError, match="is not the listing of a checkpoint"):
+            fetcher(store).get(source)

