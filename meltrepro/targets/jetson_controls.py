@@ -1,13 +1,12 @@
 """Power mode, clocks and fan of a Jetson as settings that a manifest may ask for: set, seen to hold, put back.
 
 What needs root goes through `sudo -n` by the commands of `jetson_settings.sudoers` alone. How clocks and fan were is kept by
-`jetson_clocks --store`, once, before either is changed, in a file beside the one that remembers settings.
+`jetson_clocks --store`, once, before either is changed, in `<root>/clocks.conf`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from meltrepro.spec.targets import JetsonSettings
 from meltrepro.targets.controls import Control
@@ -69,8 +68,8 @@ def wanted(settings: JetsonSettings) -> dict[str, str]:
 
 def controls(root: str) -> Sequence[Control]:
     """The settings of a board whose folder is `root`."""
-    # Beside what remembers settings: `clean` removes the folder itself, and these must outlive it.
-    kept = f"{PurePosixPath(root).parent}/meltrepro-clocks.conf"
+    # In a folder of the user's own: root's file in /var/tmp, where settings are remembered, could not be removed.
+    kept = f"{root}/clocks.conf"
 
     def changed(value: str, at_rest: str, *options: str) -> tuple[str, ...]:
         if value == at_rest:
