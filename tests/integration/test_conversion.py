@@ -51,6 +51,18 @@ def converters(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[A
     return made
 
 
+@pytest.fixture(scope="module")
+def checkpoints(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """One of each kind; `tokenizer.json` and StableLM's are SmolLM2's."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "llama": write_llama(folder / "llama"),
+        "llama, tokenizer.json": write_llama(folder / "json", smollm2),
+        "stablelm": write_stablelm(folder / "stablelm", smollm2),
+        "gemma": write_gemma(folder / "gemma"),
+    }
+
+
 def convert(made: Workshop, converter: Artifact, checkpoint: Path, folder: Path, kind: str = "f16") -> Path:
     """Convert as a build does; the files are seen one by one, as they are in the store."""
     folder.mkdir()
@@ -88,18 +100,13 @@ def test_both_engines_make_the_same_converter_and_the_same_model(
 @pytest.mark.parametrize("release", [OLD, NEW])
 @pytest.mark.parametrize("kind", ["llama", "llama, tokenizer.json", "stablelm", "gemma"])
 def test_every_architecture_keeps_its_weights(
-    converters: Mapping[str, tuple[Artifact, Recipe]], smollm2: Path, tmp_path: Path, release: str, kind: str
+    converters: Mapping[str, tuple[Artifact, Recipe]],
+    checkpoints: Mapping[str, Path],
+    tmp_path: Path,
+    release: str,
+    kind: str,
 ) -> None:
-    match kind:
-        case "llama":
-            checkpoint = write_llama(tmp_path / "checkpoint")
-        case "gemma":
-            checkpoint = write_gemma(tmp_path / "checkpoint")
-        case "stablelm":
-            checkpoint = write_stablelm(tmp_path / "checkpoint", smollm2)
-        case _:
-            checkpoint = write_llama(tmp_path / "checkpoint", smollm2)
-    result = convert(workshop("process"), converters[release][0], checkpoint, tmp_path / "made")
+    result = convert(workshop("process"), converters[release][0], checkpoints[kind], tmp_path / "made")
     reader = gguf.GGUFReader(result)
     assert reader.fields["general.architecture"].contents() == kind.partition(",")[0]
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
