@@ -1,7 +1,7 @@
 """Trials in a container on a device: its image brought there once, no network, nothing writable but the trial's folder.
 
-A container is no child of whoever asks for it, so that it outlives the client that the agent ends; it carries the device's folder as
-a label, by which every later command finds and removes it.
+A container is no child of whoever asks for it, so that it outlives the client that the agent ends; it carries the
+device's folder as a label, by which every later command finds and removes it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,13 @@ class Containers:
         self._shell.expect(reply, "load the image of its programs")
         depot.forget(found.hexdigest())
 
+<<<<<<< HEAD
     def command(self, bundle: Artifact, program: str, job: str, arguments: Sequence[str]) -> list[str]:
         """What runs a program of a bundle, named by its path there, in a container; `job` is its working folder, which holds it too."""
+=======
+    def command(self, bundle: Artifact, job: str, files: Sequence[str]) -> list[str]:
+        """What runs the runner in a container; `job` is its working folder, in which `melt-runner` leads to it."""
+>>>>>>> cuda
         docker, user, group, runtimes = self._engine()
         own = self._image is None
         options = [
