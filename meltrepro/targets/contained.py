@@ -61,13 +61,8 @@ class Containers:
         self._shell.expect(reply, "load the image of its programs")
         depot.forget(found.hexdigest())
 
-<<<<<<< HEAD
     def command(self, bundle: Artifact, program: str, job: str, arguments: Sequence[str]) -> list[str]:
-        """What runs a program of a bundle, named by its path there, in a container; `job` is its working folder, which holds it too."""
-=======
-    def command(self, bundle: Artifact, job: str, files: Sequence[str]) -> list[str]:
-        """What runs the runner in a container; `job` is its working folder, in which `melt-runner` leads to it."""
->>>>>>> cuda
+        """What runs a program of a bundle, named by its path there, in a container; `job` is its working folder, in which its name leads to it."""
         docker, user, group, runtimes = self._engine()
         own = self._image is None
         options = [
