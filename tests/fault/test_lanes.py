@@ -20,6 +20,7 @@ from meltrepro.campaign.setup import cell_runs
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import StoreError
 from meltrepro.spec.campaign import JOURNAL
+from meltrepro.spec.record import Request
 from meltrepro.steps import Step
 from meltrepro.targets import process
 from tests.fault import rig
@@ -97,7 +98,9 @@ def test_fail_fast_lets_the_others_finish_what_they_do(tmp_path: Path) -> None:
     spec = rig.Spec({"a": "sleep 0.3"}, {**ONCE, "repetitions": 20}, BOARDS)
     setup = rig.make_setup(tmp_path, spec)
     bad = next(cell.id for cell in setup.plan.cells if cell.target_name == "two")
-    setup.requests[bad].conversations[0][0] = "exit 3"
+    request = setup.requests[bad]
+    assert isinstance(request, Request)
+    request.conversations[0][0] = "exit 3"
     result = rig.run_setup(tmp_path, setup, fail_fast=True)
     assert len(result.tally.failed) == 1
     assert result.tally.left > 20

@@ -56,7 +56,7 @@ def test_relative_files_count_from_the_file_that_names_them(tmp_path: Path) -> N
     write(tmp_path, text, "common/deep/../base.yaml")
     write(tmp_path, "include: [../common/base.yaml]\n", "other/middle.yaml")
     loaded = load_manifest(write(tmp_path, REST + "include: [other/middle.yaml]\n"))
-    assert loaded.manifest.workloads["chat"].conversations == "common/prompts/p.yaml"
+    assert loaded.manifest.conversations["chat"].conversations == "common/prompts/p.yaml"
     assert loaded.manifest.models["m"].source == FileSource(file="weights/m.gguf")
 
 

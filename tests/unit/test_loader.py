@@ -67,7 +67,7 @@ def test_words_of_yaml_1_1_are_names(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD + "measure: {energy: off}\n")
     assert loaded.manifest.measure.energy.value == "off"
     prompts = load(tmp_path, GOOD.replace("[[Hello, Again], [Bye]]", "[[yes, 1984, 3.50]]"))
-    assert prompts.manifest.workloads["chat"].conversations == [["yes", "1984", "3.50"]]
+    assert prompts.manifest.conversations["chat"].conversations == [["yes", "1984", "3.50"]]
 
 
 # -- what is wrong ------------------------------------------------------------------------------------------------

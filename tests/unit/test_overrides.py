@@ -40,7 +40,7 @@ def test_values_are_yaml(tmp_path: Path) -> None:
     assert manifest.models["m"].quantizations == ["q4_K"]
     assert manifest.models["m"].parameters == 1e6
     assert manifest.measure.energy.value == "off"
-    assert manifest.workloads["chat"].ignore_eos is True
+    assert manifest.conversations["chat"].ignore_eos is True
     assert manifest.name == "other"
     assert (manifest.protocol.repetitions, manifest.protocol.order.value) == (2, "blocked")
 
@@ -74,21 +74,21 @@ def test_quotes_settle_what_is_a_name(tmp_path: Path) -> None:
 def test_items_of_lists(tmp_path: Path) -> None:
     manifest = changed(tmp_path, "models.m.quantizations[1]=f16", "workloads.chat.conversations[0][1]=Why so?")
     assert manifest.models["m"].quantizations == ["q8_0", "f16"]
-    assert manifest.workloads["chat"].conversations == [["Hello", "Why so?"], ["Bye"]]
+    assert manifest.conversations["chat"].conversations == [["Hello", "Why so?"], ["Bye"]]
 
 
 def test_sections_that_are_not_written_exist_all_the_same(tmp_path: Path) -> None:
     manifest = changed(tmp_path, "protocol.repetitions=2", "targets.host.threads=3", "workloads.chat.sampling.top_k=5")
     assert manifest.protocol.repetitions == 2
     assert manifest.targets["host"].threads == 3
-    assert manifest.workloads["chat"].sampling.top_k == 5
+    assert manifest.conversations["chat"].sampling.top_k == 5
     empty = changed(tmp_path, "protocol.seed=9", text=GOOD + "protocol:\n")
     assert empty.protocol.seed == 9
 
 
 def test_a_whole_new_entry(tmp_path: Path) -> None:
     manifest = changed(tmp_path, "workloads.short.v2={conversations: [[Hi]]}", "workloads.short.v2.max_tokens=4")
-    assert manifest.workloads["short.v2"].max_tokens == 4
+    assert manifest.conversations["short.v2"].max_tokens == 4
 
 
 def test_later_overrides_win_and_build_on_earlier_ones(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_prompt_files_count_from_the_manifest(tmp_path: Path) -> None:
     write(tmp_path, "conversations: [[Hi]]\n", "sub/p.yaml")
     path = write(tmp_path, GOOD, "sub/spec.yaml")
     loaded = load_manifest(path, ["workloads.chat.conversations=p.yaml"])
-    assert loaded.manifest.workloads["chat"].conversations == "p.yaml"
+    assert loaded.manifest.conversations["chat"].conversations == "p.yaml"
 
 
 @pytest.mark.parametrize(

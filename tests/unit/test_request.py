@@ -39,7 +39,7 @@ def requests(folder: Path, workload: dict[str, Any], target: dict[str, Any] | No
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     loaded = load_manifest(path)
     plan = make_plan(loaded, CATALOG, {"host": HOST})
-    conversations = {name: load_conversations(entry, folder) for name, entry in loaded.manifest.workloads.items()}
+    conversations = {name: load_conversations(entry, folder) for name, entry in loaded.manifest.conversations.items()}
     return make_requests(loaded, plan, conversations, {"host": HOST})
 
 
