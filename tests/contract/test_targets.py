@@ -7,15 +7,15 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import MODEL, Artifact, Input, PathOf
 from meltrepro.errors import StoreError
 from meltrepro.plan.identity import canonical
-from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.spec.record import Request, RequestSampling, ScoringRequest, parse_request
 from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.targets.base import AGENT, RUNNER, Target, TrialJob
 from meltrepro.targets.host import HostTarget
@@ -186,3 +186,48 @@ def test_a_record_that_cannot_be_written(bench: Bench) -> None:
     job.folder.rmdir()
     with pytest.raises(StoreError, match="record"):
         bench.target.run_trial(job)
+
+
+SCORER = "bin/scorer"
+SCORER_SCRIPT = """#!/bin/sh
+# Stands in for a scorer: options, a file that it reads besides the model, and no events.
+test "$1" = -m && test "$3" = --data && test "$5" = "a b" || exit 2
+cat "$2" "$4"
+echo "$0" >&2
+"""
+
+
+def scoring(bench: Bench) -> TrialJob:
+    """A job that runs another program of the bundle, with a file of its own."""
+    job = bench.job("exit 0")
+    scorer, data = job.bundle.path / SCORER, bench.folder / "questions"
+    if not scorer.exists():
+        scorer.write_text(SCORER_SCRIPT)
+        scorer.chmod(0o755)
+    data.write_bytes(b"questions\\n\n")
+    given = {"data": Input(data, hashlib.sha256(data.read_bytes()).hexdigest())}
+    bench.target.deploy(job.bundle, job.model, program=SCORER, inputs=tuple(given.values()))
+    arguments = ("-m", PathOf(MODEL), "--data", PathOf("data"), "a b")
+    asked = ScoringRequest(
+        task="piqa", mode="multiple-choice", model="", context=64, threads=1, batch=8, data="0" * 64, inputs={}
+    )
+    return replace(job, request=asked, program=SCORER, arguments=arguments, inputs=given)
+
+
+def test_another_program_of_the_bundle(bench: Bench) -> None:
+    job = scoring(bench)
+    result = bench.target.run_trial(job)
+    assert (result.exit_code, result.timed_out, result.out_of_memory) == (0, False, False)
+    assert (job.folder / "stdout.log").read_bytes() == b"weights\nquestions\\n\n"
+    assert (job.folder / "stderr.log").read_text().strip().endswith("scorer")
+    written = parse_request((job.folder / "request.json").read_bytes())
+    assert isinstance(written, ScoringRequest)
+    assert written.model
+    assert written.model_copy(update={"model": ""}) == job.request
+
+
+def test_another_program_that_is_killed(bench: Bench) -> None:
+    job = scoring(bench)
+    (job.bundle.path / SCORER).write_text("#!/bin/sh\nkill -KILL $$\n")
+    bench.target.deploy(job.bundle, job.model, program=SCORER, inputs=tuple(job.inputs.values()))
+    assert bench.target.run_trial(job).exit_code == 128 + 9
