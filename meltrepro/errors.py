@@ -181,6 +181,8 @@ class TargetError(MeltreproError):
 class DriverMissing(TargetError):
     """What it takes to reach a kind of device is not installed here; cells of such devices are left out."""
 
+    exit_code = 36
+
 
 class TargetLost(TargetError):
     """The link to a device broke or it went away; it may come back."""

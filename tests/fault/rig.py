@@ -38,7 +38,7 @@ SCRIPT = '''#!{python} -IS
 import json, os, signal, subprocess, sys, time
 request = json.load(open(sys.argv[1]))
 order = request["conversations"][0][0].split()
-paced_ns, pace_ns, slowdown = 0, 0, 1.0
+paced_ns, pace_ns, pace_s, slowdown = 0, 0, 0.0, 1.0
 events = open(sys.argv[2], "w")
 def event(e, **more):
     events.write(json.dumps({{"t": paced_ns or time.monotonic_ns(), "e": e, **more}}) + "\\n")
@@ -51,7 +51,9 @@ match order:
     case ["sleep", seconds]:
         time.sleep(float(seconds))
     case ["pace", milliseconds]:
-        # Time passes on paper alone, so that no load of the machine changes a speed; a percent of noise, from trial to trial.
+        pace_s = float(milliseconds) / 1000
+    case ["pace-on-paper", milliseconds]:
+        # No load of the machine changes such a speed; a percent of noise, from trial to trial.
         paced_ns = time.monotonic_ns()
         pace_ns = round(float(milliseconds) * 1e6 * slowdown * (1 + (os.getpid() % 7 - 3) / 300))
     case ["hang"]:
@@ -93,6 +95,7 @@ event("prefill_begin", n=2)
 event("prefill_end")
 for i in range(3):
     event("token", i=i, id=i)
+    time.sleep(pace_s)
     paced_ns += pace_ns
 event("turn_end", c=0, i=0, n_prompt=2, n_gen=3, n_past=5, stop="length", text="x")
 event("conversation_end", c=0)

@@ -25,7 +25,7 @@ CELL = "m/as-is/f/host/chat"
 
 
 def spec(repetitions: int = DECLARED.maximum) -> rig.Spec:
-    return rig.Spec({"chat": "pace 10"}, {"repetitions": repetitions, "warmups": 0, "order": "interleaved"})
+    return rig.Spec({"chat": "pace-on-paper 10"}, {"repetitions": repetitions, "warmups": 0, "order": "interleaved"})
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def stored_bundle(store: Store, folder: Path, slowdown: float = 1.0) -> Artifact
     """The script as a bundle in the store; a slower one is another binary."""
     made = rig.script_bundle(folder)
     runner = made.path / "bin" / "melt-runner"
-    runner.write_text(runner.read_text().replace("slowdown = 0, 0, 1.0", f"slowdown = 0, 0, {slowdown}"))
+    runner.write_text(runner.read_text().replace("slowdown = 0, 0, 0.0, 1.0", f"slowdown = 0, 0, 0.0, {slowdown}"))
     store.pack_tree(made.path, folder / "tar", prefix="bundle")
     digest = store.put_file(folder / "tar", move=True)
     return replace(made, digest=digest, file=store.path(digest), path=store.unpack(digest) / "bundle")
