@@ -15,25 +15,35 @@ from meltrepro.build.identity import bundle_key, model_key, recipe_digest
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
-from meltrepro.plan.model import BundleNode, ModelNode
+from meltrepro.plan.model import AS_IS, BundleNode, ModelNode
 from meltrepro.spec.loader import load_manifest
 from meltrepro.spec.lock import Lock, load_lock, lock_path
 from meltrepro.spec.pins import manifest_digest, prompt_digests
 
 SPECS = Path(__file__).parents[2] / "specs"
-MANIFESTS = sorted(path for path in SPECS.glob("*.yaml") if not path.name.endswith(".lock.yaml"))
+BUILT = sorted(
+    path
+    for pattern in ("*.yaml", "paper/accuracy.yaml", "paper/smoke/*.yaml")
+    for path in SPECS.glob(pattern)
+    if not path.name.endswith(".lock.yaml")
+)
+"""The manifests whose artifacts are in their locks."""
+LARGE = sorted(
+    path
+    for profile in ("laptop", "full")
+    for path in (SPECS / "paper" / profile).glob("*.yaml")
+    if not path.name.endswith(".lock.yaml")
+)
+"""Those whose artifacts take hours: their locks pin what these are made of."""
 LEVELS = {"x86_64_v3", "armv8_2"}
 """Every framework's bundle for these is in its lock, whatever CPU wrote it."""
 
 
-@pytest.fixture(params=MANIFESTS, ids=lambda path: path.stem)
-def spec(request: pytest.FixtureRequest) -> Path:
-    assert isinstance(request.param, Path)
-    return request.param
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SPECS).with_suffix(""))
 
 
-@pytest.fixture
-def lock(spec: Path) -> Lock:
+def lock_of(spec: Path) -> Lock:
     lock = load_lock(lock_path(spec))
     assert lock is not None, f"{spec.name} has no lock"
     return lock
@@ -48,7 +58,9 @@ def recipe_of(framework: str, release: str, level: str, purpose: str) -> Recipe:
     return render_recipe(source, {}, digests)
 
 
-def test_a_lock_is_of_its_manifest_and_of_this_toolchain(spec: Path, lock: Lock) -> None:
+@pytest.mark.parametrize("spec", [*BUILT, *LARGE], ids=name_of)
+def test_a_lock_is_of_its_manifest_and_of_this_toolchain(spec: Path) -> None:
+    lock = lock_of(spec)
     loaded = load_manifest(spec)
     assert lock.manifest == manifest_digest(loaded.manifest)
     assert lock.prompts == prompt_digests(loaded)
@@ -56,7 +68,18 @@ def test_a_lock_is_of_its_manifest_and_of_this_toolchain(spec: Path, lock: Lock)
     assert lock.base is not None and len(lock.base.packages) > 30
 
 
-def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path, lock: Lock) -> None:
+@pytest.mark.parametrize("spec", LARGE, ids=name_of)
+def test_a_lock_pins_todays_recipes(spec: Path) -> None:
+    lock = lock_of(spec)
+    assert lock.recipes and lock.sources
+    for name in lock.recipes:
+        kind, release, purpose, level = name.split("/")
+        assert lock.recipes[name] == recipe_digest(recipe_of(kind, release, level, purpose))
+
+
+@pytest.mark.parametrize("spec", BUILT, ids=name_of)
+def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path) -> None:
+    lock = lock_of(spec)
     manifest = load_manifest(spec).manifest
     info = LlamaCpp().info()
     for name, framework in manifest.frameworks.items():
@@ -71,7 +94,7 @@ def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path, lock: Lock
             assert lock.artifacts[f"{name}/{purpose}/{level}"].key == bundle_key(recipe)
         quantizer = lock.artifacts[f"{name}/quantize/{info.quantizer_isa.name}"].digest
         for model_name, model in manifest.models.items():
-            for quantization in model.quantizations:
+            for quantization in set(model.quantizations) - {AS_IS}:
                 node = ModelNode(model_name, quantization, name, model.source)
                 made = LlamaCpp().model_recipe(node, release)
                 key = model_key(model.source.digest or "", quantizer, made)
