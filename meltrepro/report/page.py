@@ -64,6 +64,12 @@ class _Shown:
     folded: bool
 
 
+def _title(content: Content) -> str:
+    """The study's name, else those of the campaigns."""
+    names = [content.study.name] if content.study else dict.fromkeys(content.results.names.values())
+    return ", ".join(names) or "no campaign"
+
+
 def render(content: Content, parts: tuple[Section, ...]) -> str:
     """The whole page."""
     states = [cell.state for cell in content.results.cells]
@@ -71,7 +77,7 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
         (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8"),
         {
             "style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
-            "title": plain(", ".join(dict.fromkeys(content.results.names.values())) or "no campaign"),
+            "title": plain(_title(content)),
             "version": __version__,
             "sections": parts,
             "tables": {table.name: _shown(table) for part in parts for table in part.tables},

@@ -101,6 +101,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         unavailable=cell.unavailable,
         turns=tuple(turn for index, trace in traces.items() for turn in _turns(index, trace)),
         operators=cell.profiles,
+        profile_slowdown=cell.profile_slowdown,
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
         cause=standing.cause,

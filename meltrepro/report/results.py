@@ -92,6 +92,8 @@ class CellResult:
     turns: tuple[TurnResult, ...] = ()
     """Of all repetitions that are believed, in order."""
     operators: Mapping[OperatorPhase, Breakdown] = field(default_factory=dict)
+    profile_slowdown: float | None = None
+    """How many times slower the trial generated in which operators were timed."""
     temperatures: tuple[tuple[float, float], ...] = ()
     """Of the first repetition: seconds since its first turn, hottest sensor in degrees Celsius."""
     scores: tuple[Score, ...] = ()

@@ -616,3 +616,13 @@ def test_as_text_and_as_json() -> None:
 def test_the_page_is_what_the_code_says() -> None:
     page = Path(__file__).parents[2] / "docs" / "findings.md"
     assert page.read_text() == document(), "run: python -m meltrepro.report.findings.registry > docs/findings.md"
+
+
+@pytest.mark.parametrize("id", ["F8", "F9"])
+def test_a_profile_that_is_mostly_the_profiler_decides_nothing(id: str) -> None:
+    slow = [replace(one, profile_slowdown=6.3) for one in CASES[id].holds]
+    finding = next(one for one in evaluate(table(*slow)) if one.id == id)
+    assert finding.verdict is Verdict.not_testable
+    assert "slowed generation 6.3 times" in finding.reason
+    swift = [replace(one, profile_slowdown=1.4) for one in CASES[id].holds]
+    assert next(one for one in evaluate(table(*swift)) if one.id == id).verdict is Verdict.holds

@@ -15,6 +15,8 @@ _LEAST_MATMUL = 0.85
 _MOST_ATTENTION, _SHORT = 0.15, 256
 _APART = 1.5
 """How many times longer the longer of two contexts must be to be called longer."""
+_MOST_SLOWDOWN = 2.0
+"""A profiler that stops after every operator adds some time to each: beyond this it is most of what is timed."""
 _ATTENTION_OPERATORS = ("SOFT_MAX", "FLASH_ATTN_EXT")
 
 
@@ -35,7 +37,7 @@ def matmul_dominates(cells: Sequence[CellResult]) -> Decision:
     """F8: the part of decoding time within products with weights."""
     profiled = _profiled(cells)
     if not profiled:
-        return missing("needs a cell with operators: measure: {operators: true}")
+        return _unprofiled(cells)
     shares = [_share(found, is_weight_matmul) for _, found in profiled]
     calls = [sum(one.call_share for one in found.shares if is_weight_matmul(one)) for _, found in profiled]
     numbers = {
@@ -74,6 +76,8 @@ def attention_is_minor(cells: Sequence[CellResult]) -> Decision:
         key=lambda point: point[0],
     )
     short = [(position, share, cell) for position, share, cell in known if position <= _SHORT]
+    if not known:
+        return _unprofiled(cells)
     if not short:
         return missing(f"needs a cell with operators whose context holds {_SHORT} tokens or fewer on average")
     numbers = {
@@ -112,8 +116,26 @@ def _attention_of_paper() -> tuple[Reference, ...]:
 
 
 def _profiled(cells: Sequence[CellResult]) -> list[tuple[CellResult, Breakdown]]:
-    """Cells whose decoding was profiled; their share of time means something although the profiled trial is slow."""
-    return [(cell, cell.operators["generation"]) for cell in of_cells.measured(cells) if "generation" in cell.operators]
+    """Cells whose decoding was profiled without slowing it so much that the profiler is what was timed."""
+    return [
+        (cell, cell.operators["generation"])
+        for cell in of_cells.measured(cells)
+        if "generation" in cell.operators and (cell.profile_slowdown or 1.0) <= _MOST_SLOWDOWN
+    ]
+
+
+def _unprofiled(cells: Sequence[CellResult]) -> Decision:
+    slow = [
+        cell.profile_slowdown
+        for cell in of_cells.measured(cells)
+        if "generation" in cell.operators and cell.profile_slowdown is not None
+    ]
+    if not slow:
+        return missing("needs a cell with operators: measure: {operators: true}")
+    return missing(
+        f"the profiler slowed generation {min(slow):.1f} times, so that its stops are most of what was timed; needs "
+        f"{_MOST_SLOWDOWN:g} times at most: one thread, or a larger model"
+    )
 
 
 def _share(found: Breakdown, wanted: Callable[[Share], bool]) -> float:
@@ -131,7 +153,7 @@ F8 = Definition(
     id="F8",
     claim="Products of matrices with dequantization in them dominate the operators.",
     threshold=f"time within products with weights over the decoder's time, generation: {_LEAST_MATMUL:g} or more in the median over cells",
-    needs="one cell with operators (micro)",
+    needs=f"one cell with operators (micro) whose profiler slows it {_MOST_SLOWDOWN:g} times at most: one thread, or a large model",
     decide=matmul_dominates,
     reference=_matmul_of_paper,
 )
@@ -140,7 +162,7 @@ F9 = Definition(
     claim="Attention takes little time while the context is short, and more as it grows.",
     threshold=f"time within attention over the decoder's time: below {_MOST_ATTENTION:g} in every cell whose context holds {_SHORT} tokens or fewer on "
     f"average, and larger in every context {_APART:g} times as long, same device, framework, model and quantization",
-    needs=f"cells with operators at {_SHORT} tokens or fewer and, of the same model, at {_APART:g} times that or more (two micro workloads)",
+    needs=f"cells with operators at {_SHORT} tokens or fewer and, of the same model, at {_APART:g} times that or more (two micro workloads), profiled as for F8",
     decide=attention_is_minor,
     direct=False,
     reference=_attention_of_paper,
