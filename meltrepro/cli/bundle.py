@@ -22,18 +22,22 @@ def export_command(
     campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Id, name or folder; the newest of a name.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
 ) -> None:
-    """Pack a campaign: manifest, lock, sources, artifacts, records."""
+    """Pack a campaign: manifest, lock, sources, artifacts, records, report."""
     from meltrepro import settings as settings_module
     from meltrepro.cli.console import console
-    from meltrepro.measure.records import find_campaign
+    from meltrepro.measure.records import find_campaign, read_campaign
     from meltrepro.replay.bundle import export
+    from meltrepro.report.assemble import assemble
+    from meltrepro.report.files import report_files
     from meltrepro.store.cas import Store
 
     settings = settings_module.load()
     folder = find_campaign(settings.records, campaign)
     out = output or Path(f"{folder.name}.melt")
+    recorded = read_campaign(folder)
+    recorded.verify()
     with console() as sink:
-        index = export(folder, Store(settings.cache / "store"), out, sink)
+        index = export(folder, Store(settings.cache / "store"), out, sink, report_files(assemble([recorded])))
     typer.echo(f"{out}: {len(index.members)} files, {out.stat().st_size / 1e6:.1f} MB")
     withheld = index.about.get("withheld")
     if isinstance(withheld, list) and withheld:

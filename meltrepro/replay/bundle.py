@@ -4,6 +4,7 @@
     objects/<sha256>                                 sources, packages, base layer, toolchain, artifacts
     attestations/<artifact>/{sbom,provenance}.json   how artifacts were made
     records/<campaign>/...                           what was measured
+    report/...                                       a page and tables of it, which anybody can make again from the records
     ro-crate-metadata.json                           the same for archives that know RO-Crate 1.1
 
 Weights whose licence forbids redistribution and NDKs are left out and named with their digests under `withheld`;
@@ -41,7 +42,8 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import Pin, is_synthetic, key_of
 
-_OBJECTS, _RECORDS, _ATTESTATIONS, _CRATE = "objects", "records", "attestations", "ro-crate-metadata.json"
+_OBJECTS, _RECORDS, _ATTESTATIONS, _REPORT = "objects", "records", "attestations", "report"
+_CRATE = "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
 _UNTRUE = "meltrepro writes no such bundle: get it again from where it came from"
 
@@ -57,8 +59,10 @@ class Imported:
     """Digests of weights, NDKs and NVIDIA's programs that the bundle may not hold."""
 
 
-def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index:
-    """Pack one campaign with everything that its replay needs; raises `BundleError`, `RecordError`, `CorruptStore`."""
+def export(
+    campaign: Path, store: Store, out: Path, sink: Sink, report: Mapping[str, bytes] | None = None
+) -> archive.Index:
+    """Pack one campaign with everything that its replay needs, and its report; raises `BundleError`, `RecordError`, `CorruptStore`."""
     recorded = read_campaign(campaign)
     recorded.verify()
     manifest, lock = _read(campaign)
@@ -85,6 +89,7 @@ def export(campaign: Path, store: Store, out: Path, sink: Sink) -> archive.Index
         for path in sorted(campaign.rglob("*")):
             if path.is_file() and path.name != "tracking.json":
                 files[f"{_RECORDS}/{campaign.name}/{path.relative_to(campaign).as_posix()}"] = path
+    files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
         "name": manifest.name,
         "description": manifest.description,

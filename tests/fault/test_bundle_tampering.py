@@ -69,6 +69,7 @@ def kinds_of(made: Project, parts: list[Part]) -> dict[str, Part]:
         "base": f"objects/{lock.base.layer if lock.base else ''}",
         "attestation": f"attestations/{MODEL}/sbom.json",
         "metadata": "ro-crate-metadata.json",
+        "report": "report/index.html",
         **{name: f"records/{made.campaign.name}/{TRIAL}/{name}" for name in RECORD},
         "campaign": f"records/{made.campaign.name}/campaign.json",
     }
@@ -77,7 +78,7 @@ def kinds_of(made: Project, parts: list[Part]) -> dict[str, Part]:
 
 
 KINDS = (
-    *("index", "seal", "manifest", "lock", "source", "model", "binary", "base", "attestation", "metadata"),
+    *("index", "seal", "manifest", "lock", "source", "model", "binary", "base", "attestation", "metadata", "report"),
     *RECORD,
     "campaign",
 )
