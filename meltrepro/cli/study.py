@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.cli.common import EngineOption, SetOption, load
+from meltrepro.cli.common import EngineOption, SetOption, load, manifests_of
 from meltrepro.errors import (
     DeviceBusy,
     ModelError,
@@ -70,19 +70,6 @@ def command(
     make_report([str(folder / STUDY)], output or folder / "report", track=track)
     decided = decide([settings.records / entry.campaign for entry in entries if entry.campaign])
     typer.echo(f"findings: {decided.tally}; see them with: meltrepro findings {study}")
-
-
-def manifests_of(specs: Sequence[Path]) -> list[Path]:
-    """The manifests that are meant, those of a folder by name; raises `UsageError` where there are none."""
-    found: list[Path] = []
-    for path in specs:
-        inside = sorted(each for each in path.glob("*.yaml") if not each.name.endswith(".lock.yaml"))
-        if path.is_dir() and not inside:
-            raise UsageError(
-                f"{path} holds no manifest (*.yaml)", hint="name a folder of manifests, such as specs/paper/smoke"
-            )
-        found += inside if path.is_dir() else [path]
-    return found
 
 
 @dataclass(frozen=True)

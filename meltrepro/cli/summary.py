@@ -88,6 +88,8 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
         for found in cell.steadiness:
             for remark in found.remarks():
                 out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
+    for skip in record.document.skipped:
+        out.print(f"skipped: {skip.id}: {skip.reason}", markup=False, soft_wrap=True)
     for first, second in record.copied:
         out.print(
             f"{first} and {second} were equally fast to the last bit: one is a copy", markup=False, soft_wrap=True

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meltrepro.cli.common import SetOption, load
+from meltrepro.cli.common import SetOption, load, manifests_of
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
 from meltrepro.plan.names import resolve
@@ -16,13 +16,15 @@ from meltrepro.spec.manifest import Manifest
 
 
 def command(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Manifests (YAML).", show_default=False)],
+    specs: Annotated[
+        list[Path], typer.Argument(metavar="SPEC", help="Manifests (YAML), and folders of them.", show_default=False)
+    ],
     set_: SetOption = [],
 ) -> None:
     """Check manifests without touching any device, server or store."""
     catalog = registry.catalog(registry.modules())
     problems: list[Problem] = []
-    for spec in specs:
+    for spec in manifests_of(specs):
         try:
             loaded = load(spec, set_)
             resolve(loaded, catalog)

@@ -177,6 +177,10 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
     return found
 
 
+_SAID = 60
+"""Letters of what a sensor said that a reason quotes."""
+
+
 def _faults(recording: Recording) -> list[Finding]:
     """The first fault of each kind that a channel has, and how many there are."""
     kinds: dict[tuple[int, FaultKind], list[Fault]] = {}
@@ -184,7 +188,9 @@ def _faults(recording: Recording) -> list[Finding]:
         kinds.setdefault((fault.channel, fault.kind), []).append(fault)
     found = []
     for (channel, kind), faults in kinds.items():
-        detail = f"{recording.header.channels[channel].name} {kind}: {faults[0].detail.strip()}"
+        said = " ".join(faults[0].detail.split())  # what a sensor says instead of a number may be a page
+        said = said if len(said) <= _SAID else f"{said[:_SAID]}..."
+        detail = f"{recording.header.channels[channel].name} {kind}: {said}"
         times = f" ({len(faults)} times)" if len(faults) > 1 else ""
         found.append(Finding(Reason.faulty_sensor, detail + times))
     return found

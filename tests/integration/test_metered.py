@@ -25,6 +25,8 @@ pytestmark = pytest.mark.integration
 IDLE_W, CORE_W = 2.0, 5.0
 OFFSET_S, DRIFT = 98765.4, 80e-6
 PERIOD_S = 0.005
+DISTURBED = ("the sync mark is not in the trace", "the clocks may disagree by")
+"""What a trial says whose pulses were hidden or blurred by other work on this machine."""
 
 
 @dataclass
@@ -96,7 +98,7 @@ def test_a_meter_on_a_clock_of_its_own(engine: None, tmp_path: Path) -> None:
                 *("--set", "measure.energy=required", "--set", "workloads.chat.max_tokens=64"),
                 home=tmp_path / "home",
             )
-            if "the sync mark is not in the trace" not in done.stderr:
+            if not any(each in done.stderr for each in DISTURBED):
                 break
             shutil.rmtree(tmp_path / "home")
     assert done.returncode == 0, done.stdout + done.stderr

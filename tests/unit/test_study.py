@@ -8,7 +8,8 @@ import pytest
 
 import meltrepro
 from meltrepro.campaign.finished import finished_campaign
-from meltrepro.cli.study import Clock, manifests_of
+from meltrepro.cli.common import manifests_of
+from meltrepro.cli.study import Clock
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.records import read_campaign
 from meltrepro.plan.effort import effort
