@@ -95,7 +95,8 @@ def test_a_meter_on_a_clock_of_its_own(engine: None, tmp_path: Path) -> None:
                 *("run", ROOT / "specs" / "quickstart.yaml", "--new", "--no-track", "--only", "*/q4_0/*"),
                 *("--set", f"targets.host.meter={entry}", "--set", "targets.host.threads=1"),
                 *("--set", "protocol.repetitions=1", "--set", "protocol.warmups=0", "--set", "protocol.idle_s=3"),
-                *("--set", "measure.energy=required", "--set", "workloads.chat.max_tokens=64"),
+                *("--set", "measure.energy=required", "--set", "workloads.chat.max_tokens=200"),
+                *("--set", "workloads.chat.ignore_eos=true"),  # long phases, beside which the edges are short
                 home=tmp_path / "home",
             )
             if not any(each in done.stderr for each in DISTURBED):
