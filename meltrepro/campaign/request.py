@@ -8,7 +8,7 @@ from meltrepro.campaign.continuous import lay_out
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
 from meltrepro.plan.identity import digest_of
-from meltrepro.plan.model import DeviceFacts, Plan
+from meltrepro.plan.model import Cell, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest, problem_at
 from meltrepro.spec.manifest import Workload
 from meltrepro.spec.meters import Meter
@@ -55,7 +55,7 @@ def make_requests(
     return {
         cell.id: _request(
             workload,
-            cell.gpu_layers,
+            cell,
             rendered[cell.model.chat_template, cell.workload_name],
             threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
             protocol=plan.manifest.protocol,
@@ -72,7 +72,7 @@ def request_digest(request: AnyRequest) -> str:
 
 def _request(
     workload: Workload,
-    gpu_layers: int,
+    cell: Cell,
     conversations: list[list[str]],
     *,
     threads: int,
@@ -85,7 +85,8 @@ def _request(
         context=workload.context,
         threads=threads,
         batch=workload.batch,
-        gpu_layers=gpu_layers,
+        gpu_layers=cell.gpu_layers,
+        mmap=cell.framework.mmap,
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
         sampling=RequestSampling(

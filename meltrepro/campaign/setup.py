@@ -244,6 +244,7 @@ def _asked(request: AnyRequest) -> dict[str, object]:
         sampling = {"greedy": True}  # the rest has no effect
     return {
         **({"gpu_layers": request.gpu_layers} if request.gpu_layers else {}),
+        **({} if request.mmap else {"mmap": False}),
         "max_tokens": request.max_tokens,
         "ignore_eos": request.ignore_eos,
         "conversations": len(request.conversations),

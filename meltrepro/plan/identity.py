@@ -72,6 +72,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "isa": cell.isa.name,
                 "peak_memory_bytes": memory.get(cell.id),
                 **({"gpu_layers": cell.gpu_layers} if cell.gpu_layers else {}),
+                **({} if cell.framework.mmap else {"mmap": False}),
             }
             for cell in plan.cells
         ],

@@ -160,6 +160,10 @@ class Framework(Strict):
         None,
         description="How many layers run on the GPU; all where absent. Needs build.cuda, and means nothing on CPUs.",
     )
+    mmap: bool = Field(
+        True,
+        description="Whether the runner maps the model file into memory. A release that repacks weights for the CPU then holds them twice; `false` reads them.",
+    )
 
     @model_validator(mode="after")
     def _gpu(self) -> Self:

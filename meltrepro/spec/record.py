@@ -50,6 +50,7 @@ class Request(Strict):
     threads: int
     batch: int
     gpu_layers: int = 0
+    mmap: bool = True
     max_tokens: int
     ignore_eos: bool
     sampling: RequestSampling

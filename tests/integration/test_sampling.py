@@ -131,6 +131,26 @@ def test_a_process_that_comes_and_goes(start: Start, tmp_path: Path) -> None:
     assert recording.faults == ()
 
 
+def test_one_that_has_ended_and_was_not_asked_for_is_passed_over(start: Start, tmp_path: Path) -> None:
+    """The runner of the trial before may be a zombie for a moment; it has the name, and no memory to read."""
+    program = tmp_path / "melt-runner"
+    shutil.copy("/bin/sleep", program)
+    memory = [s for s in linux_sources(Path("/")) if s.name.startswith("process.")]
+    with subprocess.Popen([program, "0"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        with subprocess.Popen([program, "1000"]) as process:
+            assert ended.pid < process.pid, "so that the ended one is found first"
+            sampling = start(memory, 50.0)
+            time.sleep(1)
+            recording = sampling.stop()
+            process.kill()
+    assert recording.faults == ()
+    anonymous = recording.named("process.rss_anon")
+    assert anonymous is not None
+    assert len(anonymous) >= 5
+    assert min(anonymous.values) > 0
+
+
 def test_files_that_vanish_and_turn_into_text(start: Start, tmp_path: Path) -> None:
     root = machine(tmp_path, {"a": "1\n", "b": "2\n", "c": "3\n"})
     sampling = start([gauge("a"), gauge("b"), gauge("c"), gauge("never")], 50.0, root)

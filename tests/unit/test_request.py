@@ -29,6 +29,7 @@ def requests(
     workload: dict[str, Any],
     target: dict[str, Any] | None = None,
     protocol: dict[str, Any] | None = None,
+    framework: dict[str, Any] | None = None,
 ) -> dict[str, Request]:
     path = folder / "spec.yaml"
     model = {"source": {"file": "m"}, "quantizations": ["as-is"]}
@@ -36,7 +37,7 @@ def requests(
         "meltrepro": 1,
         "name": "test",
         "models": {name: {**model, "chat_template": name} for name in ("chatml", "gemma")},
-        "frameworks": {"alpha": {"release": "1"}},
+        "frameworks": {"alpha": {"release": "1", **(framework or {})}},
         "targets": {"host": {"kind": "host", **(target or {})}},
         "workloads": {"chat": workload},
         "protocol": {"seed": 7, **(protocol or {})},
@@ -80,6 +81,14 @@ def test_a_request_is_complete(tmp_path: Path) -> None:
 def test_threads_of_the_target_win(tmp_path: Path) -> None:
     made = requests(tmp_path, {"conversations": [["Hi"]]}, {"threads": 2})
     assert {request.threads for request in made.values()} == {2}
+
+
+def test_weights_are_mapped_unless_the_framework_says_otherwise(tmp_path: Path) -> None:
+    cell, chat = "chatml/as-is/alpha/host/chat", {"conversations": [["Hi"]]}
+    mapped = requests(tmp_path, chat)[cell]
+    read = requests(tmp_path, chat, framework={"mmap": False})[cell]
+    assert (mapped.mmap, read.mmap) == (True, False)
+    assert request_digest(mapped) != request_digest(read)
 
 
 def test_prompts_that_break_out_are_refused_with_their_place(tmp_path: Path) -> None:

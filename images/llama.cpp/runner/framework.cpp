@@ -23,8 +23,11 @@ bool keep_loading(float, void *) { return stop_signal() == 0; }
 #if MELT_LLAMA_API >= 202610
 
 llama_model * load(const std::string & path, llama_model_params params) {
-    params.load_mode = LLAMA_LOAD_MODE_MMAP;
     return llama_model_load_from_file(path.c_str(), params);
+}
+
+void map_file(llama_model_params & params, bool mmap) {
+    params.load_mode = mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
 }
 
 llama_context * create(llama_model * model, const llama_context_params & params) {
@@ -61,9 +64,10 @@ void empty(llama_context * context) { llama_memory_clear(llama_get_memory(contex
 #else
 
 llama_model * load(const std::string & path, llama_model_params params) {
-    params.use_mmap = true;
     return llama_load_model_from_file(path.c_str(), params);
 }
+
+void map_file(llama_model_params & params, bool mmap) { params.use_mmap = mmap; }
 
 llama_context * create(llama_model * model, const llama_context_params & params) {
     return llama_new_context_with_model(model, params);
@@ -124,11 +128,12 @@ std::string system_info() { return llama_print_system_info(); }
 
 // -- model ------------------------------------------------------------------------------------------------------------
 
-Model::Model(const std::string & path, int32_t gpu_layers) {
+Model::Model(const std::string & path, int32_t gpu_layers, bool mmap) {
     llama_log_set(say, nullptr);
     llama_backend_init();
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = gpu_layers;
+    map_file(params, mmap);
     params.progress_callback = keep_loading;
     model = load(path, params);
     throw_if_stopped();

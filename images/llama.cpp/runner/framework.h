@@ -21,7 +21,7 @@ std::string system_info();
 class Model {
 public:
     // Throws Failure(model), or Stopped when a signal arrives meanwhile.
-    Model(const std::string & path, int32_t gpu_layers);
+    Model(const std::string & path, int32_t gpu_layers, bool mmap);
     ~Model();
     Model(const Model &) = delete;
     Model & operator=(const Model &) = delete;

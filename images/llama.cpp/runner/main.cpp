@@ -45,7 +45,7 @@ void hold_conversations(const std::string & request_path, Events & events) {
     enter_step(ExitCode::model);
     const uint64_t model_bytes = check_gguf(request.model);
     events.add("load_begin");
-    const Model model(request.model, request.gpu_layers);
+    const Model model(request.model, request.gpu_layers, request.mmap);
     events.add("load_end", {{"model_bytes", model_bytes},
                             {"n_params", model.n_params()},
                             {"n_vocab", model.n_vocab()},

@@ -31,21 +31,34 @@ std::string without_layer(const std::string & name) {
     return name.substr(begin, name.size() - begin - std::strlen(weight_suffix));
 }
 
-bool is_weight(const ggml_tensor * tensor) {
-    const std::string name = tensor == nullptr ? "" : ggml_get_name(tensor);
+bool is_weight(const std::string & name) {
     const size_t length = std::strlen(weight_suffix);
     return name.size() > length && name.compare(name.size() - length, length, weight_suffix) == 0;
 }
 
+void copy_name(std::array<char, 64> & to, const ggml_tensor * tensor) {
+    static_assert(GGML_MAX_NAME <= 64, "a tensor's name is cut off");
+    std::strncpy(to.data(), tensor == nullptr ? "" : ggml_get_name(tensor), to.size() - 1);
+}
+
+NodeNames names_of(const ggml_tensor * node) {
+    NodeNames names{ggml_op_name(node->op), {}, {}};
+    copy_name(names.node, node);
+    for (size_t i = 0; i < names.sources.size(); ++i) {
+        copy_name(names.sources[i], node->src[i]);
+    }
+    return names;
+}
+
 // The weight that a node multiplies or looks up, else the name that the framework gave the node (`kq-7`, `Qcur-7 (view)`,
 // `cache_k_l7`) without layer and remarks; empty where it gave none.
-std::string module_of(const ggml_tensor * node) {
-    for (const ggml_tensor * source : {node->src[0], node->src[1]}) {
-        if (is_weight(source)) {
-            return without_layer(ggml_get_name(source));
+std::string module_of(const NodeNames & names) {
+    for (const auto & source : names.sources) {
+        if (is_weight(source.data())) {
+            return without_layer(source.data());
         }
     }
-    std::string name = ggml_get_name(node);
+    std::string name = names.node.data();
     name = name.substr(0, name.find(" ("));
     const size_t last = name.find_last_not_of("0123456789");
     if (last != std::string::npos && last + 1 < name.size()) {
@@ -66,12 +79,7 @@ bool OperatorProfile::on_node(const ggml_tensor * node, bool ask) {
         return phase != Phase::none && computes(node);
     }
     const int64_t ns = monotonic_ns() - begin;
-    Totals & to = current();
-    const Operator what{ggml_op_name(node->op), module_of(node)};
-    to.operators[what].add(ns);
-    if (to.decoding.count == detailed_call) {
-        to.nodes.push_back({what, begin, ns});
-    }
+    computed.push_back({names_of(node), begin, ns});
     return true;
 }
 
@@ -81,8 +89,17 @@ bool OperatorProfile::callback(ggml_tensor * node, bool ask, void * profile) {
 
 void OperatorProfile::on_decode(int64_t ns) {
     if (phase != Phase::none) {
-        current().decoding.add(ns);
+        Totals & to = current();
+        for (const Computed & each : computed) {
+            const Operator what{each.names.op, module_of(each.names)};
+            to.operators[what].add(each.ns);
+            if (to.decoding.count == detailed_call) {
+                to.nodes.push_back({what, each.begin, each.ns});
+            }
+        }
+        to.decoding.add(ns);
     }
+    computed.clear();
 }
 
 void OperatorProfile::write(Events & events) const {

@@ -14,6 +14,14 @@ struct ggml_tensor;
 
 namespace melt {
 
+// The names that tell what a node is, copied while the node exists.
+struct NodeNames {
+    const char * op;
+    std::array<char, 64> node;
+    std::array<std::array<char, 64>, 2> sources;
+};
+
+
 // A profiled run computes node by node: shares between operators mean something, throughput does not.
 class OperatorProfile {
 public:
@@ -25,7 +33,8 @@ public:
     bool on_node(const ggml_tensor * node, bool ask);
     static bool callback(ggml_tensor * node, bool ask, void * profile);
 
-    // Time within one call of the framework's decoder, of which operators are a part.
+    // Time within one call of the framework's decoder, of which operators are a part. What was computed is counted here
+    // and not in between, where it would be part of the decoder's time.
     void on_decode(int64_t ns);
 
     // Per phase one `decoding` event, one `op` event for each operator of each module, and the nodes of one call.
@@ -46,6 +55,11 @@ private:
         int64_t begin;
         int64_t ns;
     };
+    struct Computed {
+        NodeNames names;
+        int64_t begin;
+        int64_t ns;
+    };
     struct Totals {
         Total decoding;
         std::map<Operator, Total> operators;
@@ -55,6 +69,7 @@ private:
 
     Phase phase = Phase::none;
     int64_t begin = 0;
+    std::vector<Computed> computed;  // of the call that runs
     std::array<Totals, 2> totals;  // prefill, generation
 };
 

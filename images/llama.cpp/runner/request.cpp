@@ -81,8 +81,14 @@ public:
         return value.get<double>();
     }
 
-    bool boolean(const std::string & name) {
-        const json & value = required(name);
+    bool boolean(const std::string & name) { return to_boolean(name, required(name)); }
+
+    bool boolean_or(const std::string & name, bool absent) {
+        const json * value = optional(name);
+        return value == nullptr ? absent : to_boolean(name, *value);
+    }
+
+    bool to_boolean(const std::string & name, const json & value) const {
         if (!value.is_boolean()) {
             wrong(path_of(name), "expected true or false, got " + shown(value));
         }
@@ -198,6 +204,7 @@ Request read_request(const std::string & path) {
     request.threads = static_cast<int32_t>(fields.integer("threads", 1, max_threads));
     request.batch = static_cast<int32_t>(fields.integer("batch", 1, max_int32));
     request.gpu_layers = static_cast<int32_t>(fields.integer_or("gpu_layers", 0, max_int32, 0));
+    request.mmap = fields.boolean_or("mmap", true);
     request.max_tokens = static_cast<int32_t>(fields.integer("max_tokens", 1, max_int32));
     request.ignore_eos = fields.boolean("ignore_eos");
     request.sampling = read_sampling(fields.required("sampling"));

@@ -29,6 +29,7 @@ struct Request {
     int32_t threads;
     int32_t batch;
     int32_t gpu_layers;
+    bool mmap;  // the model file is mapped, not read
     int32_t max_tokens;
     bool ignore_eos;
     Sampling sampling;

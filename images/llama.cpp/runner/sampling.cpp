@@ -124,14 +124,15 @@ bool find_number(const std::string & content, const Channel & channel, double & 
     return std::isfinite(value);
 }
 
-// The process that is watched, by its command name; looked for again when it is gone.
+// The process that is watched, by its command name; looked for again when it has ended. One that has ended keeps its
+// name until its parent asks for its status, but has no memory any more: `statm` begins with a zero.
 class Watched {
 public:
     Watched(std::string root, std::string name) : proc(std::move(root) + "/proc"), name(std::move(name)) {}
 
     // Empty while there is none. Looking through all processes is dear, so that it is not done more often than needed.
     std::string pid() {
-        if (!current.empty() && !is(current)) {
+        if (!current.empty() && !lives(current)) {
             current.clear();
         }
         if (current.empty() && monotonic_ns() >= search_at) {
@@ -141,17 +142,18 @@ public:
         return current;
     }
 
-private:
-    bool is(const std::string & candidate) const {
+    bool lives(const std::string & candidate) const {
         std::string content;
-        return read_file(proc + "/" + candidate + "/comm", content) && content == name + "\n";
+        return read_file(proc + "/" + candidate + "/comm", content) && content == name + "\n" &&
+               read_file(proc + "/" + candidate + "/statm", content) && !content.empty() && content.compare(0, 2, "0 ") != 0;
     }
 
+private:
     std::string find() const {
         DIR * folder = opendir(proc.c_str());
         std::string found;
         for (const dirent * entry = nullptr; folder != nullptr && found.empty() && (entry = readdir(folder)) != nullptr;) {
-            if (std::strspn(entry->d_name, "0123456789") == std::strlen(entry->d_name) && is(entry->d_name)) {
+            if (std::strspn(entry->d_name, "0123456789") == std::strlen(entry->d_name) && lives(entry->d_name)) {
                 found = entry->d_name;
             }
         }
@@ -218,7 +220,7 @@ private:
                 fault(i, t, error == EACCES || error == EPERM ? "denied" : "vanished", std::strerror(error));
             }
         } else if (!find_number(content, channel, value)) {
-            if (!channel.of_process || !content.empty()) {
+            if (!channel.of_process || watched.lives(pid)) {
                 fault(i, t, "not_a_number", content.substr(0, 60));
             }
         } else {
