@@ -67,23 +67,28 @@ def command(
     folder = located.campaign
     recorded = read_campaign(folder)
     only = [*only, located.cell] if located.cell is not None else only
+    recorded = recorded.restricted(Selection(only).wants)
+    requests = recorded_requests(recorded)
     overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
         open_session(
             recorded.file(MANIFEST),
             overrides,
-            only,
+            list(requests) or only,  # the record may be of a part of its manifest, or of a part that failed
             engine=engine,
             locked=True,
             quiet=json,
             lock_file=recorded.file(LOCK),
         ) as session,
     ):
+        if not requests:
+            raise UsageError(
+                f"{recorded.id} has no trial to repeat: none of its repetitions ended well",
+                hint=f"see what it holds with: meltrepro show {recorded.id}",
+            )
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
-        recorded = recorded.restricted(Selection(only).wants)
-        requests = recorded_requests(recorded)
         setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)
         setup = with_controls(setup, recorded, session.workshop.store)
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)

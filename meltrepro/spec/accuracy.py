@@ -8,6 +8,7 @@ from pydantic import Field
 
 from meltrepro.spec.base import Name, Strict
 from meltrepro.spec.sources import Source
+from meltrepro.spec.suggest import nearest
 
 QuestionTask = Literal[
     "arc-challenge", "arc-easy", "hellaswag", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande"
@@ -65,12 +66,26 @@ CONVERSATIONS, QUESTIONS, TEXT = "workload of conversations", "workload of quest
 
 
 def workload_kind(value: Any) -> str:
-    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations."""
-    task = value.get("task") if isinstance(value, dict) else getattr(value, "task", None)
-    present = "task" in value if isinstance(value, dict) else task is not None
-    if not present:
+    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations.
+
+    A mapping that lacks both, and has a key that only scored workloads have, or one that is nearly `task`, is one of
+    those: so what is wrong with it is told of what was meant.
+    """
+    if not isinstance(value, dict):
+        task = getattr(value, "task", None)
+        return CONVERSATIONS if task is None else _of_task(task, text=False)
+    if "task" in value:
+        return _of_task(value["task"], text="text" in value)
+    slips = [key for key in value if isinstance(key, str) and nearest(key, ("task",))]
+    if "conversations" in value or not (slips or "data" in value or "text" in value):
         return CONVERSATIONS
-    return TEXT if task in TEXT_TASKS else QUESTIONS
+    return _of_task(value[slips[0]] if slips else "", text="text" in value)
+
+
+def _of_task(task: Any, *, text: bool) -> str:
+    """The branch of a task; of one that nobody knows that of the nearest, or what else was written decides."""
+    known = nearest(task, TASKS) if isinstance(task, str) else None
+    return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
 
 
 def source_of(workload: AccuracyWorkload) -> Source:
