@@ -67,26 +67,28 @@ def command(
     folder = located.campaign
     recorded = read_campaign(folder)
     only = [*only, located.cell] if located.cell is not None else only
-    recorded = recorded.restricted(Selection(only).wants)
+    selection, example = Selection(only), next((cell.id for cell in recorded.cells), recorded.id)
+    recorded = recorded.restricted(selection.wants)
+    selection.refuse_idle(example)
     requests = recorded_requests(recorded)
+    if not requests:
+        raise UsageError(
+            f"{recorded.id} has no trial to repeat: none of its repetitions ended well",
+            hint=f"see what it holds with: meltrepro show {recorded.id}",
+        )
     overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
         open_session(
             recorded.file(MANIFEST),
             overrides,
-            list(requests) or only,  # the record may be of a part of its manifest, or of a part that failed
+            list(requests),  # a record may be of a part of its manifest, and some of that may have failed
             engine=engine,
             locked=True,
             quiet=json,
             lock_file=recorded.file(LOCK),
         ) as session,
     ):
-        if not requests:
-            raise UsageError(
-                f"{recorded.id} has no trial to repeat: none of its repetitions ended well",
-                hint=f"see what it holds with: meltrepro show {recorded.id}",
-            )
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
         setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)

@@ -20,15 +20,23 @@ def data_problems(loaded: LoadedManifest) -> list[Problem]:
         source = source_of(workload)
         if not isinstance(source, FileSource):
             continue
-        path = loaded.path.parent / Path(source.file).expanduser()
+        named = _named(source.file)
+        path = loaded.path.parent / named
         if source.digest is not None and not path.exists():
             continue
-        label = str(Path(loaded.tree.at.file).parent / source.file)
+        label = str(Path(loaded.tree.at.file).parent / named)
         wrong = _wrong(path, label)
         if wrong is not None:
             key = "data" if isinstance(workload, QuestionWorkload) else "text"
             found.append(problem_at(loaded, ("workloads", name, key, "file"), *wrong))
     return found
+
+
+def _named(file: str) -> Path:
+    try:
+        return Path(file).expanduser()
+    except RuntimeError:  # of nobody here
+        return Path(file)
 
 
 def _wrong(path: Path, label: str) -> tuple[str, str | None] | None:

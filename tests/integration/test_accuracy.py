@@ -17,7 +17,7 @@ from tests.integration.conftest import meltrepro
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine")]
 SPECS = Path(__file__).parents[2] / "specs"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-QUESTIONS = 24
+QUESTIONS = 10
 
 
 def data(folder: Path) -> None:
