@@ -18,10 +18,14 @@ from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.scoring.command import DATA, SCORER
 from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.replay.control import with_controls
+from meltrepro.replay.replay import recorded_requests, replay
 from meltrepro.spec.accuracy import QuestionWorkload
 from meltrepro.spec.record import ScoringRequest
 from meltrepro.spec.sources import FileSource
+from meltrepro.stats.equivalence import Verdict
 from meltrepro.steps import Sink, Step, silent
+from meltrepro.store.cas import Store
 from tests.fault import rig
 
 ASKED = 10
@@ -221,3 +225,19 @@ def test_output_that_was_changed_afterwards_is_no_score(tmp_path: Path) -> None:
     (cell,) = read_campaign(result.campaign.folder).cells
     with pytest.raises(RecordError, match=r"stdout\.log"):
         _ = cell.scores
+
+
+def test_another_build_is_compared_with_the_record_alone(tmp_path: Path) -> None:
+    """Scores are the same on any day: the recorded artifacts need not run once more beside it."""
+    store = Store(tmp_path / "cache" / "store")
+    setup = scoring(tmp_path, {"a": "right 7"})
+    store.pack_tree(tmp_path / "bundle", tmp_path / "tar", prefix="bundle")
+    kept = {"bundle": store.put_file(tmp_path / "tar", move=True), "model": store.put_file(tmp_path / "model")}
+    artifacts = {name: replace(each, digest=kept[each.kind]) for name, each in setup.artifacts.items()}
+    recorded = read_campaign(rig.run_setup(tmp_path, replace(setup, artifacts=artifacts)).campaign.folder)
+    rebuilt = replace(setup, requests=recorded_requests(recorded))
+    assert with_controls(rebuilt, recorded, store) == rebuilt
+    answer = replay(recorded, rebuilt, rebuilt.plan.manifest.replay, rig.settings(tmp_path / "again"), silent)
+    (cell,) = answer.comparison.cells
+    assert {each.name for each in cell.identities} >= {"bundle_digest", "model_digest"}
+    assert (answer.verdict, answer.reasons) == (Verdict.reproduced, ())
