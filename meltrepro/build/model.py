@@ -201,6 +201,10 @@ class FrameworkModule(Protocol):
         """Rewrite a model file on this machine; `False` where it needs nothing, and nothing was written."""
         ...
 
+    def check_logits(self, node: LogitsNode, path: Path) -> None:
+        """Raise `BuildError` where a file is not all of what `logits_command` makes."""
+        ...
+
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no model that the framework can load."""
         ...

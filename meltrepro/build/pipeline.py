@@ -285,6 +285,11 @@ class Builder:
                 check_room(scratch, tail)
                 check_killed(end.status, f"making {node.id}", log)
                 raise BuildError(f"making {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+            try:
+                module.check_logits(node, result)
+            except BuildError as error:
+                check_room(scratch, said)
+                raise BuildError(f"making {node.id}: {error.message}", hint=error.hint or f"log: {log}") from error
             return self.store.put_file(result, move=True)
 
         started = time.time_ns()

@@ -23,10 +23,10 @@ from meltrepro.frameworks.scoring.command import SCORER, arguments
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
-from meltrepro.spec.accuracy import with_digest
 from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.manifest import Manifest, Workload
+from meltrepro.spec.pins import with_data
 from meltrepro.spec.record import AnyRequest, ScoringRequest
 from meltrepro.spec.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
@@ -159,7 +159,7 @@ def files_of(setup: Setup) -> dict[str, bytes]:
     """What a campaign folder holds besides `campaign.json` and its trials, by relative path."""
     import yaml
 
-    manifest = setup.plan.manifest.model_dump(mode="json", exclude_none=True)
+    manifest = with_data(setup.plan.manifest, setup.data).model_dump(mode="json", exclude_none=True)
     if "uri" in manifest["tracking"]:
         manifest["tracking"]["uri"] = _without_password(manifest["tracking"]["uri"])
     for name, conversations in setup.conversations.items():
@@ -167,9 +167,6 @@ def files_of(setup: Setup) -> dict[str, bytes]:
         workload["conversations"] = [list(turns) for turns in conversations]
         for cut in ("first", "turns", "prompts"):
             workload.pop(cut, None)
-    for name, digest in setup.data.items():
-        workload = setup.plan.manifest.accuracy[name]
-        manifest["workloads"][name] = with_digest(workload, digest).model_dump(mode="json", exclude_none=True)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
     return {
         MANIFEST: text.encode(),

@@ -42,7 +42,7 @@ def export_command(
     withheld = index.about.get("withheld")
     if isinstance(withheld, list) and withheld:
         typer.echo(
-            f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights or NDKs"
+            f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights, data or NDKs"
         )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
-from meltrepro.plan.estimate import readable
+from meltrepro.plan.estimate import Sizes, data_of, readable
 from meltrepro.plan.model import Plan
 from meltrepro.spec.manifest import Workload
 
@@ -38,26 +37,33 @@ def command(
         devices = {name: target.identify() for name, target in session.targets.items()}
         plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only, session.unusable)
     if json:
-        typer.echo(json_module.dumps(document(plan, sizes.stored), indent=2, ensure_ascii=False))
+        typer.echo(json_module.dumps(document(plan, sizes), indent=2, ensure_ascii=False))
     else:
-        show(plan, sizes.stored)
+        show(plan, sizes)
     require_cells(plan)
 
 
-def document(plan: Plan, stored: Collection[str]) -> dict[str, Any]:
-    """The plan as plain data; each bundle and model says whether it is in the store already."""
+def document(plan: Plan, sizes: Sizes) -> dict[str, Any]:
+    """The plan as plain data; each bundle and model says whether it is in the store already, data what is to be fetched."""
     from meltrepro.plan.identity import plan_document
+    from meltrepro.store.source import key_of
 
     whole = plan_document(plan)
+    data = [
+        {"workload": name, "source": key_of(source), "download_bytes": sizes.downloads.get(source)}
+        for name, source in data_of(plan.cells).items()
+    ]
     for kind in ("bundles", "models", "logits"):
         for node in whole.get(kind, ()):
-            node["stored"] = node["id"] in stored
-    return {**whole, "warnings": list(plan.warnings)}
+            node["stored"] = node["id"] in sizes.stored
+    return {**whole, **({"data": data} if data else {}), "warnings": list(plan.warnings)}
 
 
-def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> None:
+def show(plan: Plan, sizes: Sizes, out: Console | None = None) -> None:
     """Print a plan for people: at most 80 columns on a narrow terminal, never shortened in a pipe."""
     from rich.console import Console
+
+    from meltrepro.store.source import key_of
 
     out = out or Console(highlight=False)
     if not out.is_terminal:
@@ -75,8 +81,14 @@ def show(plan: Plan, stored: Collection[str], out: Console | None = None) -> Non
         out.print()
         nodes = _table("to have first", "state")
         for name in [node.id for kind in (plan.bundles, plan.models, plan.logits) for node in kind]:
-            _row(nodes, name, "reuse" if name in stored else "build")
+            _row(nodes, name, "reuse" if name in sizes.stored else "build")
         out.print(nodes)
+        out.print()
+    if data := data_of(plan.cells):
+        sources = _table("data of workload", "from", "to download")
+        for name, source in data.items():
+            _row(sources, name, key_of(source), _size(sizes.downloads.get(source)))
+        out.print(sources)
         out.print()
     if plan.skipped:
         skips = _table("skipped", "because")

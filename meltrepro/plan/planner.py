@@ -101,7 +101,7 @@ def make_plan(
             known = sizes.weights.get(model_node.id)
             weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
     used = {node.id: weights[node.id] for node in models}
-    downloads = estimate.download_bytes(estimate.sources_of(models, bundles, sizes), sizes)
+    downloads = estimate.download_bytes(estimate.sources_of(models, bundles, cells, sizes), sizes)
     disk = estimate.disk_bytes(downloads, {node: weights[node.id] for node in models}, bundles, sizes)
     return Plan(
         manifest,

@@ -1,7 +1,8 @@
 """The control arm of a replay: the recorded artifacts once more, beside the rebuilt ones.
 
 Where a rebuild gave other bytes, comparing it with values of another day would mix two questions. So each cell gets a
-twin that runs what the record names; both run in the same rounds, on the same machine, and only they are compared.
+twin that runs what the record names; both run in the same rounds, on the same machine, and only they are compared. Scores are
+the same on any day, and have none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from meltrepro.campaign.setup import Setup
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.plan.model import Cell
 from meltrepro.spec.campaign import CellEntry
+from meltrepro.spec.manifest import Workload
 from meltrepro.store.cas import Store
 
 SUFFIX = ".recorded"
@@ -40,7 +42,7 @@ def with_controls(setup: Setup, recorded: CampaignRecord, store: Store) -> Setup
     twins: dict[str, Cell] = {}
     artifacts: dict[str, Artifact] = {}
     for cell in setup.plan.cells:
-        entry = entries.get(cell.id)
+        entry = entries.get(cell.id) if isinstance(cell.workload, Workload) else None
         if entry is None or entry.isa != cell.isa.name or not _differs(setup, cell, entry):
             continue
         if not (store.has(entry.bundle_digest) and store.has(entry.model_digest)):

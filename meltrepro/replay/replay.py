@@ -74,6 +74,8 @@ def _arms(folder: Path) -> tuple[CampaignRecord, Mapping[str, CellRecord]]:
 def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
     """The answer for the whole replay, and what speaks against REPRODUCED."""
     reasons = [f"{cell_id}: not repeated" for cell_id in comparison.only_first]
+    silent = [cell.cell for cell in comparison.cells if not (cell.metrics or cell.scores)]
+    reasons += [f"{cell_id}: nothing to compare: no trial of one side gave a result" for cell_id in silent]
     other_output = False
     for cell in comparison.cells:
         if cell.tokens is not None and not cell.tokens.exact:
@@ -99,7 +101,7 @@ def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
     verdict = overall(comparison)
     if other_output:
         verdict = Verdict.differs
-    elif comparison.only_first and verdict is Verdict.reproduced:
+    elif (comparison.only_first or silent) and verdict is Verdict.reproduced:
         verdict = Verdict.inconclusive
     return verdict, tuple(reasons)
 

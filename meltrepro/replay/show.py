@@ -26,7 +26,7 @@ def _cell(cell: CellComparison) -> Iterator[str]:
     if cell.tokens is not None:
         yield f"  output: {tokens_in_words(cell)}"
     for score in cell.scores:
-        yield f"  {score.name:18} {number(score.first.value):>10} {number(score.second.value):>10} {'':8} {score_in_words(score)}"
+        yield f"  {score.name:22} {number(score.first.value):>10} {number(score.second.value):>10} {score_in_words(score)}"
     for metric in cell.metrics:
         yield f"  {metric.metric:18} {number(metric.first):>10} {number(metric.second):>10} {metric.unit:8} {verdict_in_words(metric)}".rstrip()
 
@@ -55,8 +55,8 @@ def verdict_in_words(metric: MetricComparison) -> str:
 def score_in_words(score: ScoreComparison) -> str:
     """Verdict, right answers on both sides, and how far apart they are."""
     counts = [f"{each.k} of {each.n}" for each in (score.first, score.second) if each.k is not None]
-    apart = "" if score.standard_errors is None else f", {score.standard_errors:.2g} standard errors apart"
-    return f"{score.verdict} {' and '.join(counts)}{apart}"
+    apart = [] if score.standard_errors is None else [f"{score.standard_errors:.2g} standard errors apart"]
+    return ", ".join([str(score.verdict), *filter(None, [" and ".join(counts)]), *apart])
 
 
 def number(value: float) -> str:

@@ -37,9 +37,14 @@ def same_quantization(a: str, b: str) -> bool:
     return one == other
 
 
+def paper_task(score: Score) -> str:
+    """What the paper's table calls the task of a score."""
+    return _TASKS.get((score.task, score.metric), score.task).lower().replace("-", "_")
+
+
 def paper_score(references: Sequence[Reference], cell: CellResult, score: Score) -> Reference | None:
     """The paper's score of the same model, quantization and task, by the same framework where there is a choice."""
-    task = _TASKS.get((score.task, score.metric), score.task).lower().replace("-", "_")
+    task = paper_task(score)
     found = [
         reference
         for reference in same_model((r for r in references if r.table == "accuracy" and r.metric == task), cell.model)

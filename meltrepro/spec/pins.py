@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from meltrepro.spec.accuracy import with_digest
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.prompts import MELT
@@ -40,6 +42,12 @@ def manifest_digest(manifest: Manifest) -> str:
         },
     }
     return hashlib.sha256(json.dumps(pinned, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def with_data(manifest: Manifest, digests: Mapping[str, str]) -> Manifest:
+    """The same manifest with the data of accuracy workloads pinned, `digests` being sha256 by workload."""
+    pinned = {name: with_digest(manifest.accuracy[name], digest) for name, digest in digests.items()}
+    return manifest.model_copy(update={"workloads": {**manifest.workloads, **pinned}})
 
 
 def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:

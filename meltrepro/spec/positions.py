@@ -34,6 +34,7 @@ _NOT_TEXT = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U001
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _OCTAL_LOOK = re.compile(r"[-+]?0[0-9]")
+_YAML = (".yaml", ".yml")
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -47,7 +48,7 @@ def read_file(path: Path, label: str, named_at: Position, field: FieldPath, prob
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        problems.append(named_at.problem(field, *_unreadable(path, label, error)))
+        problems.append(named_at.problem(field, *unreadable(path, label, error)))
         return None
     if len(raw) > MAX_BYTES:
         problems.append(Position(label).problem((), f"the file is larger than {MAX_BYTES >> 20} MiB"))
@@ -253,7 +254,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Proble
     return at.problem((), f"not valid YAML: {said} {context}".rstrip())
 
 
-def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
+def unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
     """Why a file cannot be read, and what to do about it."""
     shown = shorten(label, 200)
     if isinstance(error, FileNotFoundError):
@@ -265,9 +266,10 @@ def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | No
 
 
 def _like(path: Path) -> str | None:
-    """A file in the same folder whose name is nearly the same."""
+    """A file in the same folder whose name is nearly the same: of YAML where that was to be read, else of anything else."""
+    ours = path.suffix in ("", *_YAML)
     try:
-        beside = {other.stem: other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")}
+        beside = {other.stem: other.name for other in path.parent.iterdir() if (other.suffix in _YAML) == ours}
     except (OSError, ValueError):
         return None
     hit = nearest(path.stem, beside)

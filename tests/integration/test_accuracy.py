@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from meltrepro.measure.records import read_campaign
+from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.replay.archive import read_index
 from meltrepro.spec import record
 from tests.integration.conftest import meltrepro
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine")]
 SPECS = Path(__file__).parents[2] / "specs"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-QUESTIONS = 24
+QUESTIONS = 10
 
 
 def data(folder: Path) -> None:
@@ -28,32 +30,46 @@ def data(folder: Path) -> None:
     (folder / "days.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_both_releases_score_the_same_questions(tmp_path: Path) -> None:
-    data(tmp_path)
-    spec = tmp_path / "spec.yaml"
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a campaign was recorded that asks questions, and compares with the unquantized model."""
+    folder = tmp_path_factory.mktemp("accuracy")
+    data(folder)
     model = yaml.safe_load((SPECS / "common" / "models.yaml").read_text())["models"]["smollm2-135m"]
+    text = {"file": str(SPECS / "texts" / "harbour.txt")}
     document = {
         "meltrepro": 1,
         "name": "accuracy",
-        "models": {"m": {**model, "quantizations": ["q4_0"]}},
+        "models": {"m": {**model, "quantizations": ["q4_0"], "redistributable": False}},
         "frameworks": {
             "old": {"kind": "llama.cpp", "release": "2024-02-27"},
             "new": {"kind": "llama.cpp", "release": "2026-10-01"},
         },
         "workloads": {
             "days": {"task": "arc-easy", "data": {"file": "days.jsonl"}, "context": 256, "repetitions": 2},
+            "text": {"task": "kl-divergence", "text": text, "context": 64, "chunks": 2, "redistributable": True},
         },
         "protocol": {"order": "as-written"},
     }
-    spec.write_text(yaml.safe_dump(document))
-    done = meltrepro("run", spec, "--no-track", home=tmp_path)
+    (folder / "spec.yaml").write_text(yaml.safe_dump(document))
+    done = meltrepro("run", folder / "spec.yaml", "--no-track", "--only", "*/days", "--only", "*/old/*", home=folder)
     assert done.returncode == 0, done.stderr
     assert "accuracy.arc-easy" in done.stdout
-    (folder,) = (path.parent for path in (tmp_path / "records").glob("*/campaign.json"))
-    campaign = read_campaign(folder)
+    assert "quality.kl_divergence" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def campaign(home: Path) -> CampaignRecord:
+    (folder,) = (path.parent for path in (home / "records").glob("*/campaign.json"))
+    return read_campaign(folder)
+
+
+def test_both_releases_score_the_same_questions(campaign: CampaignRecord) -> None:
     campaign.verify()
-    assert len(campaign.cells) == 2
-    for cell in campaign.cells:
+    cells = [cell for cell in campaign.cells if cell.entry.workload == "days"]
+    assert len(cells) == 2
+    for cell in cells:
         first, second = cell.repetitions
         assert cell.validity.valid, "two runs come to the same score"
         (score,) = first.scores
@@ -66,3 +82,26 @@ def test_both_releases_score_the_same_questions(tmp_path: Path) -> None:
         assert first.scoring is not None
         assert first.scoring.padding == (100 - QUESTIONS if cell.entry.framework == "old" else 0)
         assert {record.REQUEST, record.STDOUT, record.STDERR} <= set(first.outcome.files)
+
+
+def test_a_bundle_of_scores_is_reproduced_elsewhere(home: Path, campaign: CampaignRecord, tmp_path: Path) -> None:
+    """Of a part of its manifest, with data that the bundle may not hold and text that it does."""
+    bundle = tmp_path / "accuracy.melt"
+    packed = meltrepro("bundle", "export", campaign.folder, "--output", bundle, home=home)
+    assert packed.returncode == 0, packed.stderr
+    members = set(read_index(bundle).members)
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files(home).items()}
+    assert f"objects/{digests['text']}" in members
+    assert f"objects/{digests['days']}" not in members
+
+    done = meltrepro("replay", bundle, "--no-track", "--only", "*/old/*", "--json", home=tmp_path / "home")
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["verdict"], answer["reasons"]) == ("REPRODUCED", [])
+    scores = {score["name"]: score["verdict"] for cell in answer["cells"] for score in cell["scores"]}
+    text = ("kl_divergence", "perplexity", "same_top")
+    assert scores == {"accuracy.arc-easy": "REPRODUCED", **{f"quality.{name}": "REPRODUCED" for name in text}}
+
+
+def files(home: Path) -> dict[str, Path]:
+    return {"days": home / "days.jsonl", "text": SPECS / "texts" / "harbour.txt"}

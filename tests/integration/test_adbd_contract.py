@@ -22,6 +22,7 @@ from meltrepro.targets.shell import Shell
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.adbd_rig import attached_adbd, native_bundle
+from tests.integration.scorer_rig import scores_there_as_here
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
@@ -42,6 +43,12 @@ def bench(devices: tuple[Adbd, AdbServer], runner_bundles: Mapping[str, Path], t
     yield Bench(target, tmp_path, native_bundle(runner_bundles) / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", device.root]), "clean up")
+
+
+def test_the_bundles_scorer_comes_to_the_same_there(
+    bench: Bench, runner_bundles: Mapping[str, Path], tmp_path: Path
+) -> None:
+    scores_there_as_here(bench.target, native_bundle(runner_bundles), tmp_path)
 
 
 def test_it_says_that_it_is_virtual(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from meltrepro.targets.remote import RemoteTarget
 from meltrepro.targets.shell import Shell
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
+from tests.integration.scorer_rig import scores_there_as_here
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 ROOT = "/data/local/tmp/meltrepro"
@@ -31,6 +32,10 @@ def bench(phone_lab: tuple[VirtualPhone, AdbServer], native_bundle: Path, tmp_pa
     yield Bench(target, tmp_path, native_bundle / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
+
+
+def test_the_bundles_scorer_comes_to_the_same_there(bench: Bench, native_bundle: Path, tmp_path: Path) -> None:
+    scores_there_as_here(bench.target, native_bundle, tmp_path)
 
 
 def test_a_phone_that_charges(bench: Bench, phone_lab: tuple[VirtualPhone, AdbServer]) -> None:

@@ -29,6 +29,7 @@ from meltrepro.targets.shell import Shell
 from meltrepro.targets.ssh import SshLink
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
+from tests.integration.scorer_rig import scores_there_as_here
 from tests.support.truth import drawn_j
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
@@ -47,6 +48,10 @@ def bench(board_lab: tuple[VirtualJetson, SshLink], native_bundle: Path, tmp_pat
     yield Bench(target, tmp_path, native_bundle / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
     shell.expect(shell.run(["rm", "-rf", ROOT]), "clean up")
+
+
+def test_the_bundles_scorer_comes_to_the_same_there(bench: Bench, native_bundle: Path, tmp_path: Path) -> None:
+    scores_there_as_here(bench.target, native_bundle, tmp_path)
 
 
 def target(link: SshLink, platform: Jetson) -> RemoteTarget:

@@ -16,6 +16,7 @@ from meltrepro.targets.ssh import SshLink
 from meltrepro.targets.sshconfig import Way
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
+from tests.integration.scorer_rig import scores_there_as_here
 from tests.support.sshd import USER, Sshd, make_key
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
@@ -46,6 +47,10 @@ def bench(link: SshLink, runner_bundles: Mapping[str, Path], tmp_path: Path) -> 
     target = RemoteTarget(Shell(link), Board("linux"), str(tmp_path / "there"), reconnect_s=10)
     yield Bench(target, tmp_path, here / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
+
+
+def test_the_bundles_scorer_comes_to_the_same_there(bench: Bench, native_bundle: Path, tmp_path: Path) -> None:
+    scores_there_as_here(bench.target, native_bundle, tmp_path)
 
 
 def test_it_is_this_machine(bench: Bench) -> None:

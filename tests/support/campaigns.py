@@ -17,7 +17,7 @@ from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry, TrackingEntry
 from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.record import Identities, Outcome, Request, RequestSampling, TrialState
+from meltrepro.spec.record import Identities, Outcome, Request, RequestSampling, ScoringRequest, TrialState
 
 MS = 1_000_000
 START_WALL_NS = 1_795_406_462_000_000_000
@@ -339,6 +339,44 @@ def _trial(folder: Path, cell: Cell, kind: str, index: int, start_wall_ns: int, 
     )
     _write(place / record.OUTCOME, outcome.model_dump_json(indent=2))
     return start_wall_ns + duration_ns
+
+
+def score_trial(
+    folder: Path,
+    cell: Cell,
+    trial: str,
+    right: int,
+    *,
+    asked: int = 10,
+    task: str = "piqa",
+    params: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Turn a trial of a campaign into one of a scorer that was asked so many questions, the first of them answered rightly.
+
+    `params` are added to those of its cell.
+    """
+    place = folder.joinpath(files.CELLS, *cell.id.split("/"), trial)
+    (place / record.EVENTS).unlink()
+    request = ScoringRequest(
+        task=task,
+        mode="multiple-choice",
+        model="/model",
+        context=512,
+        threads=2,
+        batch=128,
+        data=_digest("data"),
+        inputs={},
+        questions=asked,
+    )
+    _write(place / record.REQUEST, request.model_dump_json())
+    shares = [f"{n}\t{100 * min(n, right) / n:.8f}" for n in range(1, asked + 1)]
+    final = [f" Final result: {100 * right / asked:.4f} +/- 1.0000"] if asked >= 100 else []
+    _write(place / record.STDOUT, "\n".join(["", "task\tacc_norm", *shares, "", *final, ""]))
+    document = json.loads((folder / files.CAMPAIGN).read_bytes())
+    for entry in document["cells"]:
+        if entry["id"] == cell.id:
+            entry["params"] |= {"task": task, **(params or {})}
+    _write(folder / files.CAMPAIGN, json.dumps(document))
 
 
 def _request() -> Request:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
+from meltrepro.plan.estimate import Sizes
 
 SPEC: dict[str, Any] = {
     "meltrepro": 1,
@@ -114,7 +115,7 @@ def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     )
     plan = make_plan(load_manifest(spec), registry.catalog(registry.modules()), {"host": host})
     text = io.StringIO()
-    show(plan, (), Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
+    show(plan, Sizes(), Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
     assert max(map(len, text.getvalue().splitlines())) <= width
 
 

@@ -13,8 +13,7 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.report.read import PENDING, read_results, skip_cause
 from meltrepro.report.results import CellResult
-from meltrepro.spec.record import ScoringRequest
-from tests.support.campaigns import MS, START_NS, Cell, Trial, Turn, build_campaign
+from tests.support.campaigns import MS, START_NS, Cell, Trial, Turn, build_campaign, score_trial
 
 TRUTH = Trial(
     conversations=[
@@ -231,24 +230,10 @@ def test_a_battery_tells_its_capacity_by_charge_and_level(tmp_path: Path) -> Non
     assert cell.device.battery_mah is None, "5 mAh are another unit"
 
 
-def scored(folder: Path, trial: str, right: int) -> None:
-    """Turn a trial into one of a scorer that was asked ten questions."""
-    place = folder.joinpath("cells", *Cell().id.split("/"), trial)
-    (place / "events.jsonl").unlink()
-    asked = ScoringRequest(
-        task="piqa", mode="multiple-choice", model="/model", context=512, threads=2, batch=128, data="0" * 64,
-        inputs={}, questions=10, padding=0, chunks=None,
-    )  # fmt: skip
-    (place / "request.json").write_text(asked.model_dump_json())
-    shares = [f"{n}\t{100 * min(n, right) / n:.8f}" for n in range(1, 11)]
-    (place / "stdout.log").write_text("\n".join(["", "task\tacc_norm", *shares, ""]))
-
-
 def test_scores_of_a_cell_of_questions(tmp_path: Path) -> None:
     folder = build_campaign(tmp_path, [Cell()], repetitions=2, warmups=0)
-    edited(folder, lambda document: document["cells"][0]["params"].update({"bits_per_weight": 8.0}))
     for trial in ("r000", "r001"):
-        scored(folder, trial, right=7)
+        score_trial(folder, Cell(), trial, right=7, params={"bits_per_weight": 8.0})
     (cell,) = read(folder)
     assert (cell.state, cell.turns, cell.metrics) == ("measured", (), {})
     (score,) = cell.scores
@@ -258,8 +243,8 @@ def test_scores_of_a_cell_of_questions(tmp_path: Path) -> None:
 
 def test_scores_that_differ_between_repetitions_are_invalid(tmp_path: Path) -> None:
     folder = build_campaign(tmp_path, [Cell()], repetitions=2, warmups=0)
-    scored(folder, "r000", right=7)
-    scored(folder, "r001", right=6)
+    score_trial(folder, Cell(), "r000", right=7)
+    score_trial(folder, Cell(), "r001", right=6)
     (cell,) = read(folder)
     assert cell.state == "invalid"
     assert cell.reason is not None

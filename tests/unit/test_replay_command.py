@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meltrepro.cli.app import main
 from meltrepro.cli.replay import _end, _overrides
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, UsageError
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
 from meltrepro.spec.manifest import Manifest
 from meltrepro.stats.equivalence import Verdict
+from tests.support.campaigns import Cell, build_campaign
 from tests.support.manifests import GOOD, load
 
 
@@ -112,3 +114,19 @@ def test_each_answer_has_an_exit_code_of_its_own(
     assert caught.value.message == f"{verdict}:\n  cell: load_s: slower"
     assert str(tmp_path) in (caught.value.hint or "")
     _end(answer, reproduced=True, differs=False)
+
+
+def test_a_slip_in_only_is_told_of_the_cells_of_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build_campaign(tmp_path, [Cell("q4_0")], repetitions=1)
+    assert main(["replay", str(folder), "--only", "*/q4_0/*", "--only", "*/q9_0/*"]) == UsageError.exit_code
+    said = capsys.readouterr().err
+    assert "--only: no cell matches '*/q9_0/*'" in said
+    assert Cell("q4_0").id in said
+
+
+def test_a_campaign_of_which_nothing_ended_well_cannot_be_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build_campaign(tmp_path, [Cell("q4_0", failing={0: "timeout: stopped"})], repetitions=1)
+    assert main(["replay", str(folder)]) == UsageError.exit_code
+    assert "has no trial to repeat: none of its repetitions ended well" in capsys.readouterr().err

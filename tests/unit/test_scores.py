@@ -91,6 +91,22 @@ def test_divergence_of_the_new_release_from_itself() -> None:
     assert (same.k, same.n) == (189, 189)
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_divergence_over_few_tokens_has_no_summary(release: str) -> None:
+    """With fewer than 100 tokens neither release makes one; the last window then says it, with a digit less."""
+    stdout, stderr = printed("kl-divergence", release)
+    (third,) = [line for line in stdout.splitlines() if line.startswith("   3 ")]
+    few = asked("kl-divergence").model_copy(update={"context": 64})
+    cut = stdout.partition(third)[0] + third.replace("0.69312", "0.69892").replace("69.312", "69.892") + "\n"
+    divergence, _, same = read_scores(few, cut, stderr)
+    assert divergence.n == 93
+    assert divergence.value == pytest.approx(read_scores(asked("kl-divergence"), stdout, stderr)[0].value, abs=1e-5)
+    assert divergence.stderr is not None
+    assert same.k in (65, 93)
+    with pytest.raises(RecordError, match="its summary is missing"):
+        read_scores(asked("kl-divergence"), cut, stderr)
+
+
 def test_the_first_answers_of_truthfulqa_are_mc1() -> None:
     request = asked("multiple-choice", 20, 80, task="truthfulqa")
     assert read_scores(request, *printed("multiple-choice", "2024"))[0].metric == "mc1"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from meltrepro.errors import DataError
 from meltrepro.frameworks.scoring import files
 from meltrepro.frameworks.scoring.questions import Question, choose
 from meltrepro.frameworks.scoring.read import read_questions
+from meltrepro.spec.accuracy import QUESTION_TASKS
 
 PACKED = {"question": "Which is a colour? ", "options": "A. stone\nB. red\nC. loud", "answer": "B. red"}
 ARC = {
@@ -259,3 +262,29 @@ def test_sentences_that_the_scorer_cannot_read(question: Question) -> None:
     if not question.text.startswith("_"):
         with pytest.raises(DataError):
             files.winogrande([question])
+
+
+def samples() -> list[tuple[str, bytes]]:
+    """The tasks that a format is for, and its sample, as docs/accuracy.md has them."""
+    text = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    section = text.partition("## What each task reads")[2].partition("\n## ")[0]
+    found, tasks = [], list[str]()
+    for part in re.split(r"(```(?:jsonl|json|csv)\n.*?```)", section, flags=re.DOTALL):
+        if part.startswith("```"):
+            content = part.partition("\n")[2].removesuffix("```").encode()
+            found += [(task, content) for task in tasks]
+        else:
+            named = [name for name in re.findall(r"`([a-z-]+)`", part) if name in QUESTION_TASKS]
+            tasks = named or tasks
+    return found
+
+
+def test_every_task_has_a_sample() -> None:
+    assert {task for task, _ in samples()} == set(QUESTION_TASKS)
+
+
+@pytest.mark.parametrize(("task", "content"), samples())
+def test_the_samples_of_the_documentation_are_read(task: str, content: bytes) -> None:
+    (question,) = read_questions(task, content, "sample")
+    assert len(question.answers) >= 2
+    assert question.text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from meltrepro.report.cells import ordered, software
 from meltrepro.report.content import Content, Reference
-from meltrepro.report.paper_match import SECONDHAND, remarks, same_model, same_quantization
+from meltrepro.report.paper_match import SECONDHAND, paper_task, remarks, same_model, same_quantization
 from meltrepro.report.results import CellResult
 from meltrepro.report.values import Absent, Column, Table, Value, estimate
 
@@ -64,7 +64,7 @@ def scores(content: Content) -> Table:
             score
             for cell in ours(reference)
             for score in cell.scores
-            if reference.metric in (score.task, f"{score.task}_{score.metric}") and _is_llama(reference)
+            if reference.metric == paper_task(score) and _is_llama(reference)
         ]
         mine = (matching[0].value, matching[0].stderr, matching[0].n) if matching else (None, None, None)
         rows.append(

@@ -1,0 +1,100 @@
+"""What a device behind a link must come to with the bundle's own scorer: the scores of this machine, from a tiny model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from meltrepro.build.model import Artifact, Input
+from meltrepro.campaign.schedule import Trial
+from meltrepro.campaign.trial import CellRun, run_trial
+from meltrepro.frameworks.scoring.command import DATA, SCORER, arguments, fewest
+from meltrepro.frameworks.scoring.files import multiple_choice
+from meltrepro.frameworks.scoring.questions import Question
+from meltrepro.measure.records import Kind
+from meltrepro.measure.scores import Score, scores_in
+from meltrepro.spec.protocol import Measure
+from meltrepro.spec.record import STDOUT, Outcome, ScoringRequest, TrialState, parse_request
+from meltrepro.spec.targets import HostTarget as HostEntry
+from meltrepro.spec.zoo import SHAPES
+from meltrepro.store.synthetic import pieces
+from meltrepro.targets.base import Target
+from meltrepro.targets.host import HostTarget
+from tests.integration.bundles import Bundle
+
+QUESTIONS = 6
+CONTEXT, TOO_SHORT = 512, 32
+WORDS = ("tea", "milk", "water", "bread", "salt")
+
+
+def scores_there_as_here(target: Target, bundle: Path, folder: Path) -> None:
+    """Score questions through the link and on this machine by the same program; then ask one that is too long."""
+    digest = hashlib.sha256(bundle.name.encode()).hexdigest()
+    program = Artifact("b", "bundle", digest, digest, bundle, bundle, 1)
+    run = _run(target, program, _model(folder / "model"), folder / "sheet", CONTEXT)
+    here = replace(run, target=HostTarget(HostEntry(sandbox="bare"), disk=folder, owner=str(folder)))
+    outcome, found = _trial(run, folder / "there")
+    assert (outcome.state, outcome.exit_code, outcome.reason) == (TrialState.ok, 0, None)
+    assert found[0].n == QUESTIONS
+    assert found == _trial(here, folder / "here")[1]
+    assert (folder / "there" / STDOUT).read_bytes() == (folder / "here" / STDOUT).read_bytes()
+    assert {"request.json", "stdout.log", "stderr.log"} <= set(outcome.files)
+    asked = parse_request((folder / "there" / "request.json").read_bytes())
+    assert isinstance(asked, ScoringRequest) and asked.model.endswith(run.model.digest)
+
+    outcome, found = _trial(_run(target, program, run.model, folder / "sheet", TOO_SHORT), folder / "short")
+    assert (outcome.state, outcome.exit_code, found) == (TrialState.failed, 0, ())
+    assert (outcome.reason or "").startswith("not-scored: the scorer gave up"), "it ends with status 0"
+
+
+def _trial(run: CellRun, folder: Path) -> tuple[Outcome, tuple[Score, ...]]:
+    ended = run_trial(run, Trial("cell", Kind.repetition, 0), 1, folder)
+    assert isinstance(run.request, ScoringRequest)
+    ok = ended.outcome.state is TrialState.ok
+    return ended.outcome, scores_in(run.request, folder) if ok else ()
+
+
+def _model(path: Path) -> Artifact:
+    """A model of a few megabytes with made-up weights."""
+    with path.open("wb") as file:
+        file.writelines(bytes(piece) for piece in pieces(SHAPES["tiny-llama"], 7))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Artifact("m", "model", digest, digest, path, path, path.stat().st_size)
+
+
+def _run(target: Target, bundle: Artifact, model: Artifact, sheet: Path, context: int) -> CellRun:
+    release = str(Bundle(bundle.path).facts["release"])
+    questions = [
+        Question(n + 1, f"Number {n} would like some" + " more" * 40, tuple(WORDS[: 2 + n % 4]), n % 2)
+        for n in range(QUESTIONS)
+    ]
+    made = multiple_choice(questions, fewest("multiple-choice", release))
+    sheet.write_bytes(made.content)
+    data = Input(sheet, hashlib.sha256(made.content).hexdigest())
+    request = ScoringRequest(
+        task="piqa",
+        mode="multiple-choice",
+        model="",
+        context=context,
+        threads=1,
+        batch=128,
+        data=data.digest,
+        inputs={DATA: data.digest},
+        questions=made.questions,
+        padding=made.padding,
+        sequences=made.sequences,
+    )
+    return CellRun(
+        bundle=bundle,
+        model=model,
+        runner_digest=bundle.digest,
+        request=request,
+        target=target,
+        facts=target.identify(),
+        timeout_s=60,
+        measure=Measure(),
+        program=SCORER,
+        arguments=arguments(request, release),
+        inputs={DATA: data},
+    )
