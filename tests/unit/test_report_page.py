@@ -85,12 +85,15 @@ def test_every_section_is_there_with_its_figures(files: dict[str, bytes]) -> Non
     for part in sections(everything()):
         assert f'<section class="part" id="{part.id}">' in page
         for figure in part.figures:
-            drawing = ElementTree.fromstring(str(figure.svg))
-            marks = [one for one in drawing.iter() if "mark" in (one.get("class") or "").split()]
-            assert marks, figure.name
-            described = [one.text for one in drawing if one.tag in ("title", "desc")]
-            assert all(described)
-            assert len(described) == 2
+            counts = set()
+            for text in (figure.svg, figure.narrow):
+                drawing = ElementTree.fromstring(str(text))
+                counts.add(sum("mark" in (one.get("class") or "").split() for one in drawing.iter()))
+                described = [one.text for one in drawing if one.tag in ("title", "desc")]
+                assert all(described)
+                assert len(described) == 2
+            assert len(counts) == 1, "wide and narrow show the same"
+            assert counts != {0}, figure.name
 
 
 @pytest.mark.parametrize("name", ["empty", "full"])
@@ -112,10 +115,15 @@ def test_a_report_of_nothing_says_so_in_every_place() -> None:
     made = report_files(replace(content([]), findings=(), references=()))
     text = made[PAGE].decode()
     parts = sections(replace(content([]), findings=(), references=()))
-    gaps = sum(len(part.figures) + sum(table.reason is not None for table in part.tables) for part in parts) - 1
-    assert text.count("<b>NOT TESTABLE HERE:</b>") == gaps
-    assert gaps >= 20
-    assert "<b>NOTHING:</b> these campaigns were not run as a study" in text
+    missing = [(part.id, f"figure-{one.name}", one.title, one.reason) for part in parts for one in part.figures]
+    missing += [(part.id, f"table-{one.name}", one.title, one.reason) for part in parts for one in part.tables]
+    missing = [one for one in missing if one[3] is not None]
+    assert len(missing) >= 20
+    assert text.count("<b>NOT TESTABLE HERE:</b>") == len({(part, reason) for part, _, _, reason in missing})
+    for _, id, title, _ in missing:
+        assert f'id="{id}"' in text
+        assert title in text
+    assert "left-out" not in text, "there is no study that could have left anything out"
     assert "<svg" not in text
 
 

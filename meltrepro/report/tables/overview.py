@@ -35,13 +35,15 @@ def campaigns(content: Content) -> Table:
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
 
 
-def left_out(content: Content) -> Table:
-    """Manifests of the study that could not be run, with the reasons."""
-    entries = content.study.entries if content.study else ()
+def left_out(content: Content) -> tuple[Table, ...]:
+    """Manifests of the study that could not be run, with the reasons; no table where there is no study."""
+    if content.study is None:
+        return ()
+    entries = content.study.entries
     rows = tuple((entry.manifest, entry.reason) for entry in entries if entry.campaign is None)
     columns = (Column("manifest", "manifest"), Column("reason", "reason", "prose"))
-    none = "every manifest of the study was run" if content.study else "these campaigns were not run as a study"
-    return Table("left-out", "Left out", columns, rows, reason=None if rows else none, gap="NOTHING")
+    none = None if rows else "every manifest of the study was run"
+    return (Table("left-out", "Left out", columns, rows, reason=none, gap="NOTHING"),)
 
 
 def devices(content: Content) -> Table:
