@@ -46,6 +46,7 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     from rich.table import Table
     from rich.text import Text
 
+    from meltrepro.measure.doubts import doubts
     from meltrepro.measure.records import read_campaign
 
     out = out or Console(highlight=False)
@@ -83,8 +84,8 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
             out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
         if proof := cell.entry.params.get("device.proof"):
             out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
-        if not cell.validity.valid:
-            out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
+        for remark in (*([] if cell.agreement.valid else [str(cell.agreement)]), *doubts(cell)):
+            out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
         for found in cell.steadiness:
             for remark in found.remarks():
                 out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
@@ -173,6 +174,6 @@ def number(value: float) -> str:
 
 
 def _counted(cell: CellRecord) -> str:
-    """Repetitions with a result that is believed, of those that the protocol asks for."""
+    """Repetitions with a result that is believed, of those that there should be."""
     done = len(cell.believed)
-    return str(done) if cell.expected in (None, done) else f"{done}/{cell.expected}"
+    return str(done) if cell.asked == done else f"{done} of {cell.asked}"

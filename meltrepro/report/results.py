@@ -97,12 +97,10 @@ class CellResult:
     temperatures: tuple[tuple[float, float], ...] = ()
     """Of the first repetition: seconds since its first turn, hottest sensor in degrees Celsius."""
     scores: tuple[Score, ...] = ()
-    repetitions: int | None = None
-    """How many ended well, INVALID ones too."""
-    invalid_repetitions: int = 0
-    """How many of them are INVALID; they are in no figure unless that was asked for."""
-    remark: str | None = None
-    """What a reader must know of a measured cell: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
+    asked: int | None = None
+    """How many repetitions there should be."""
+    doubts: tuple[str, ...] = ()
+    """What a reader must know of its repetitions: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
     cause: str | None = None
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
     requantized_from: str | None = None

@@ -26,7 +26,7 @@ class Estimate:
     n: int
     interval: Interval
     of: int | None = None
-    """How many repetitions there are, where some of them are not believed."""
+    """How many repetitions there should be, where that is another number."""
 
     @property
     def counted(self) -> str:
@@ -113,7 +113,7 @@ def measured(cell: CellResult, name: str, scale: float = 1.0) -> Estimate | Abse
     found = cell.metrics.get(name)
     if found is None:
         return Absent(cell.unavailable.get(name, "not measured"))
-    of = cell.repetitions if cell.invalid_repetitions else None
+    of = cell.asked if cell.asked != found.n else None
     return Estimate(found.median * scale, found.low * scale, found.high * scale, found.n, found.interval, of)
 
 

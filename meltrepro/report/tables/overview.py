@@ -100,12 +100,18 @@ def _outcome(content: Content, cells: list[CellResult]) -> Value:
         return None
     best = min(cells, key=lambda cell: (_STATES.index(cell.state), -campaign_number(content, cell.campaign)))
     if best.state == "measured":
-        return "measured, synthetic" if best.synthetic else "measured"
+        doubts = (doubt.partition(":")[0] for doubt in best.doubts)
+        return ", ".join(["measured", *(["synthetic"] if best.synthetic else []), *doubts])
     return Absent(best.reason or "no reason given", best.state)
+
+
+def _why(cell: CellResult) -> str:
+    """The reason of a cell that was not measured, and what is to be known of its repetitions."""
+    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *cell.doubts))))
 
 
 def cells(content: Content) -> Table:
     """Every cell with its state and reason."""
-    rows = tuple((*who(content, cell), cell.state, cell.reason) for cell in ordered(content.results.cells))
+    rows = tuple((*who(content, cell), cell.state, _why(cell)) for cell in ordered(content.results.cells))
     columns = (*WHO, Column("state", "state"), Column("reason", "reason", "prose"))
     return Table("cells", "Every cell", columns, rows, reason=None if rows else _NO_CELLS, folded=True)
