@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meltrepro.words import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -141,9 +143,9 @@ def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Co
         table.add_row(share.title, f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
     rest = found.shares[_MOST_OPERATORS:]
     if rest:
-        table.add_row(f"{len(rest)} others", f"{100 * sum(share.time_share for share in rest):.1f}")
+        table.add_row(counted(len(rest), "other"), f"{100 * sum(share.time_share for share in rest):.1f}")
     slower = f"; the profiled trial was {slowdown:.2f} times slower" if slowdown is not None else ""
-    head = f"{name}, {found.phase}: {found.coverage:.1%} of {found.calls} decodings is in operators{slower}"
+    head = f"{name}, {found.phase}: {found.coverage:.1%} of {counted(found.calls, 'decoding')} is in operators{slower}"
     out.print(f"\n{head}", markup=False, soft_wrap=True)
     out.print(table)
 

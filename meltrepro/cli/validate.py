@@ -13,6 +13,7 @@ from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
 from meltrepro.plan.names import resolve
 from meltrepro.spec.manifest import Manifest
+from meltrepro.words import counted
 
 
 def command(
@@ -43,4 +44,4 @@ def _contents(manifest: Manifest) -> str:
         "target": manifest.targets,
         "workload": manifest.workloads,
     }
-    return ", ".join(f"{len(part)} {name}{'' if len(part) == 1 else 's'}" for name, part in parts.items())
+    return ", ".join(counted(len(part), name) for name, part in parts.items())

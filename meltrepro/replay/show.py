@@ -9,6 +9,7 @@ from textwrap import wrap
 from meltrepro.build.render import render_text
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison, ScoreComparison
 from meltrepro.stats.equivalence import Verdict
+from meltrepro.words import counted
 
 _WIDTH, _INDENT = 100, "      "
 
@@ -45,7 +46,7 @@ def tokens_in_words(cell: CellComparison) -> str:
         return "not compared"
     first = tokens.first_divergence
     if first is None:
-        return f"the same tokens in all {len(tokens.turns)} turns"
+        return "the same tokens in " + ("the only turn" if len(tokens.turns) == 1 else f"all {len(tokens.turns)} turns")
     return f"differs from turn {first.turn}, token {first.diverges_at} on; {tokens.share_equal:.1%} of the tokens are equal"
 
 
@@ -66,7 +67,7 @@ def why(metric: MetricComparison) -> str:
         return ""
     if metric.needed is None:
         return decision.reason
-    return f"{decision.reason}; if they are the same, about {metric.needed} repetitions on each side would show it"
+    return f"{decision.reason}; if they are the same, about {counted(metric.needed, 'repetition')} on each side would show it"
 
 
 def sameness(comparison: Comparison) -> str:

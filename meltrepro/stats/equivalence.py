@@ -45,6 +45,7 @@ from scipy.special import ndtri
 from meltrepro.errors import UsageError
 from meltrepro.stats.ratio import LogRatio, exp, locate, logarithms, paired, unpaired
 from meltrepro.stats.sequential import nominal_levels
+from meltrepro.words import counted
 
 FEWEST = 3
 """Trials per arm below which nothing is decided."""
@@ -251,7 +252,7 @@ def _too_early(estimate: LogRatio, n_recorded: int | None, n: int, design: Desig
         looks=len(design.looks),
         final=False,
         more_needed=None,
-        reason=f"{n} of the {design.minimum} trials that the first look needs",
+        reason=f"{n} of the {counted(design.minimum, 'trial')} that the first look needs",
     )
 
 
@@ -267,7 +268,7 @@ def _more_needed(estimate: LogRatio, level: float, n: int, margin: float) -> int
 
 def _outlook(estimate: LogRatio, more: int | None, n_recorded: int | None) -> str:
     if more is not None:
-        return f"about {more} more trials per arm would decide"
+        return f"about {counted(more, 'more trial')} per arm would decide"
     if estimate.df == 0:
         return "the recorded sample has a single value, its spread is unknown: no number of trials decides"
     if n_recorded is not None and estimate.fixed_variance > estimate.shrinking_variance:
