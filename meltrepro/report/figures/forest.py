@@ -13,6 +13,7 @@ _MOST_LABEL = 310.0
 _LABEL = 16.0
 """Height of a label that stands above its row, where there is no room beside it."""
 _MARGIN = 32.0
+"""What is left of the axis where labels stand above their rows; where they stand beside them it is more."""
 _BAND = 13.0
 """Height that one series takes in a row."""
 
@@ -75,7 +76,7 @@ def draw(name: str, title: str, alt: str, forest: Forest, width: float = svg.WID
         svg.width_of(row.label) + (svg.width_of(row.remark, 10) + 18 if row.remark else 0)
         for row in _rows(forest.panels)
     ]
-    left = _MARGIN if width < svg.WIDE else min(max(labels), _MOST_LABEL) + 12
+    left = _MARGIN if width < svg.WIDE else max(min(max(labels), _MOST_LABEL) + 12, _MARGIN + 1)
     root = svg.canvas(name, width, 1, title, alt)
     y = 16.0
     y += svg.legend(root, 4, y, width - 8, list(forest.series)) + 4
