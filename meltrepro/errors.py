@@ -256,6 +256,12 @@ class Inconclusive(MeltreproError):
     exit_code = 61
 
 
+class NothingToCompare(MeltreproError):
+    """Campaigns that are to be compared have no cell in common."""
+
+    exit_code = 62
+
+
 class ReportDiffers(MeltreproError):
     """A report that was made anew from the records has other bytes than the one on disk."""
 

@@ -26,6 +26,7 @@ from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 from meltrepro.store.cas import Store
+from meltrepro.words import counted, plural
 
 SUITE = "trixie"
 """Debian 13."""
@@ -118,11 +119,14 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
     if missing:
         names = ", ".join(f"{package.name} {package.version}" for package in missing[:3])
         raise LockError(
-            f"the base image is locked to {len(missing)} package files that are not here: {names}"
+            f"the base image is locked to {counted(len(missing), 'package file')} that {plural(len(missing), 'is', 'are')} not here: {names}"
             + (", ..." if len(missing) > 3 else ""),
             hint="import a bundle that holds them, or take today's packages with: meltrepro lock --upgrade base SPEC",
         )
-    with _scratch(store) as scratch, step(sink, "base.assemble", f"Debian {SUITE}, {len(packages)} packages"):
+    with (
+        _scratch(store) as scratch,
+        step(sink, "base.assemble", f"Debian {SUITE}, {counted(len(packages), 'package')}"),
+    ):
         repository = scratch / "repository"
         with writing_below(scratch):
             _write_repository(packages, store, repository)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from meltrepro.words import counted
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle file.", show_default=False)]
@@ -38,11 +40,11 @@ def export_command(
     recorded.verify()
     with console() as sink:
         index = export(folder, Store(settings.cache / "store"), out, sink, report_files(assemble([recorded])))
-    typer.echo(f"{out}: {len(index.members)} files, {out.stat().st_size / 1e6:.1f} MB")
+    typer.echo(f"{out}: {counted(len(index.members), 'file')}, {out.stat().st_size / 1e6:.1f} MB")
     withheld = index.about.get("withheld")
     if isinstance(withheld, list) and withheld:
         typer.echo(
-            f"left out, because their licence does not allow passing them on: {len(withheld)} files of weights, data or NDKs"
+            f"left out, because their licence does not allow passing them on: {counted(len(withheld), 'file')} of weights, data or NDKs"
         )
 
 
@@ -52,7 +54,7 @@ def verify_command(bundle: BundleArgument) -> None:
     from meltrepro.replay.archive import verify
 
     index = verify(bundle)
-    typer.echo(f"{bundle}: whole, {len(index.members)} files")
+    typer.echo(f"{bundle}: whole, {counted(len(index.members), 'file')}")
 
 
 @app.command("import")

@@ -28,7 +28,7 @@ def command(
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
     from meltrepro import settings as settings_module
     from meltrepro.measure.records import find_campaign, read_campaign
-    from meltrepro.replay.compare import compare
+    from meltrepro.replay.compare import compare, require_common
     from meltrepro.replay.show import html, text
     from meltrepro.stats.equivalence import Design
 
@@ -38,6 +38,8 @@ def command(
     folders = [find_campaign(settings.records, name) for name in campaigns]
     first, *others = (read_campaign(folder, with_invalid=with_invalid) for folder in folders)
     comparisons = [compare(first, other, Design(margin=margin), once=True) for other in others]
+    for comparison in comparisons:
+        require_common(comparison)
     if output_format == "json":
         result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"
     else:

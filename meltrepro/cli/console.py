@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from meltrepro.steps import Sink, Step, silent
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,9 +52,10 @@ def _describe(step: Step) -> str | None:
     match name, step.phase:
         case "campaign", "begin":
             again = "going on with" if detail.get("resumed") else "campaign"
-            return f"{again} {subject}: {step.total or 0:.0f} trials in {detail.get('folder')}"
+            return f"{again} {subject}: {counted(step.total or 0, 'trial')} in {detail.get('folder')}"
         case "campaign", "end":
-            return f"campaign {subject}: {detail.get('ok')} trials ok, {detail.get('failed')} failed"
+            ok = detail.get("ok")
+            return f"campaign {subject}: {ok} {'trial' if ok == 1 else 'trials'} ok, {detail.get('failed')} failed"
         case "campaign", "fail":
             return f"campaign {subject} stopped: {detail.get('error')}"
         case "trial", "begin":

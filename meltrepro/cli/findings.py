@@ -45,7 +45,7 @@ class Decided:
     """What came out, in the forms in which it is shown."""
 
     tally: str
-    """`4 hold, 1 fails, 17 not testable here`."""
+    """`4 hold (1 virtual), 1 fails, 17 not testable here`."""
     text: str
     json: str
 

@@ -11,6 +11,7 @@ from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
 from meltrepro.plan.estimate import Sizes, data_of, readable
 from meltrepro.plan.model import Plan
 from meltrepro.spec.manifest import Workload
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +100,7 @@ def show(plan: Plan, sizes: Sizes, out: Console | None = None) -> None:
     for warning in plan.warnings:
         out.print(f"warning: {warning}", markup=False, soft_wrap=True)
     out.print(
-        f"{len(plan.cells)} cells, {trials} trials; to download: "
+        f"{counted(len(plan.cells), 'cell')}, {counted(trials, 'trial')}; to download: "
         f"{_size(plan.estimate.download_bytes)}; more disk: {_size(plan.estimate.disk_bytes)}",
         soft_wrap=True,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from meltrepro.settings import Settings
@@ -63,12 +64,12 @@ def make_report(
     if compared:
         compare_report(output, files)
         typer.echo(
-            f"{output}: the same bytes, {len(files)} files, from the records of {_counted(len(folders), 'campaign')}"
+            f"{output}: the same bytes, {counted(len(files), 'file')}, from the records of {counted(len(folders), 'campaign')}"
         )
         return
     write_report(output, files)
     tables = sum(name.endswith(".csv") for name in files)
-    typer.echo(f"{output / PAGE}: written, and {_counted(tables, 'table')} beside it as CSV and LaTeX")
+    typer.echo(f"{output / PAGE}: written, and {counted(tables, 'table')} beside it as CSV and LaTeX")
     if track and folders and not from_records:
         _log(folders, files)
 
@@ -99,10 +100,6 @@ def _log(folders: Sequence[Path], files: Mapping[str, bytes]) -> None:
         typer.echo("next: make the report again when that is mended; the files on disk are complete", err=True)
         return
     if runs:
-        typer.echo(f"logged to {_counted(runs, 'MLflow run')}, below report/")
+        typer.echo(f"logged to {counted(runs, 'MLflow run')}, below report/")
     else:
         typer.echo("not logged to MLflow: it has none of these campaigns; log them with: meltrepro sync", err=True)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ import typer
 
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.errors import ManifestError, TrialFailed
+from meltrepro.words import counted, plural
 
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
@@ -53,8 +54,11 @@ def command(
         plan_command(spec, set_, only)
         return
     result = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet))
-    if result.tally.left:
-        typer.echo(f"{result.tally.left} trials were not run; the same command goes on with them", err=True)
+    if left := result.tally.left:
+        typer.echo(
+            f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
+            err=True,
+        )
     if result.tally.failed:
         raise _failed(result)
 
@@ -247,6 +251,6 @@ def _failed(result: Result) -> TrialFailed:
     shown = [f"  {trial}: {reason.splitlines()[0]}" for trial, reason in failed[:5]]
     more = [f"  and {len(failed) - 5} more"] if len(failed) > 5 else []
     return TrialFailed(
-        "\n".join([f"{len(failed)} trials failed:", *shown, *more]),
+        "\n".join([f"{counted(len(failed), 'trial')} failed:", *shown, *more]),
         hint=f"what each runner said last is in outcome.json and stderr.log below {result.campaign.folder}",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from meltrepro.spec.campaign import CampaignDocument
@@ -44,7 +45,7 @@ def _list(records: Path) -> None:
             found = read_campaign(folder)
             state = "finished" if found.finished else "unfinished"
             ended = sum(len(cell.trials) for cell in found.cells)
-            text = f"{state:12}{len(found.cells)} cells, {ended} trials{_marks(found.document)}"
+            text = f"{state:12}{counted(len(found.cells), 'cell')}, {counted(ended, 'trial')}{_marks(found.document)}"
         except RecordError as error:
             text = f"damaged: {error.message}"
         typer.echo(f"{folder.name:{width}}{text}")

@@ -21,6 +21,7 @@ from meltrepro.errors import (
     UsageError,
 )
 from meltrepro.spec.study import STUDY, StudyDocument, StudyEntry, study_bytes
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from meltrepro.cli.run import Options
@@ -129,7 +130,7 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
         _say(f"left out: {error.one_line}", quiet=False)
         return Ran(StudyEntry(manifest=name, campaign=None, reason=error.message), ran=False)
     if result.tally.failed:
-        _say(f"{len(result.tally.failed)} trials failed; the report says which", quiet=False)
+        _say(f"{counted(len(result.tally.failed), 'trial')} failed; the report says which", quiet=False)
     return Ran(StudyEntry(manifest=name, campaign=result.campaign.folder.name), ran=True)
 
 

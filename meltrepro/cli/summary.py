@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meltrepro.words import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -46,6 +48,7 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     from rich.table import Table
     from rich.text import Text
 
+    from meltrepro.measure.doubts import doubts
     from meltrepro.measure.records import read_campaign
 
     out = out or Console(highlight=False)
@@ -83,8 +86,8 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
             out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
         if proof := cell.entry.params.get("device.proof"):
             out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
-        if not cell.validity.valid:
-            out.print(f"{name}: {cell.validity}", markup=False, soft_wrap=True)
+        for remark in (*([] if cell.agreement.valid else [str(cell.agreement)]), *doubts(cell)):
+            out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
         for found in cell.steadiness:
             for remark in found.remarks():
                 out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
@@ -140,9 +143,9 @@ def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Co
         table.add_row(share.title, f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
     rest = found.shares[_MOST_OPERATORS:]
     if rest:
-        table.add_row(f"{len(rest)} others", f"{100 * sum(share.time_share for share in rest):.1f}")
+        table.add_row(counted(len(rest), "other"), f"{100 * sum(share.time_share for share in rest):.1f}")
     slower = f"; the profiled trial was {slowdown:.2f} times slower" if slowdown is not None else ""
-    head = f"{name}, {found.phase}: {found.coverage:.1%} of {found.calls} decodings is in operators{slower}"
+    head = f"{name}, {found.phase}: {found.coverage:.1%} of {counted(found.calls, 'decoding')} is in operators{slower}"
     out.print(f"\n{head}", markup=False, soft_wrap=True)
     out.print(table)
 
@@ -173,6 +176,6 @@ def number(value: float) -> str:
 
 
 def _counted(cell: CellRecord) -> str:
-    """Repetitions with a result that is believed, of those that the protocol asks for."""
+    """Repetitions with a result that is believed, of those that there should be."""
     done = len(cell.believed)
-    return str(done) if cell.expected in (None, done) else f"{done}/{cell.expected}"
+    return str(done) if cell.asked == done else f"{done} of {cell.asked}"

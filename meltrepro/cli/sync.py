@@ -11,6 +11,7 @@ import typer
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, RecordError, TrackingError
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from meltrepro.steps import Sink
@@ -56,7 +57,7 @@ def command(
     if problems:
         raise _joined(problems)
     if not logged:
-        typer.echo(f"nothing to log: {len(folders)} campaigns in {settings.records}, all of them are in MLflow")
+        typer.echo(f"nothing to log: {counted(len(folders), 'campaign')} in {settings.records}, all in MLflow")
 
 
 def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> str | None:
@@ -82,7 +83,7 @@ def _log(folder: Path, uri: str, detail: Literal["first", "all"], sink: Sink) ->
 
     tracked = sync(folder, uri, sink, detail=detail)
     state = "" if tracked.complete else ", unfinished"
-    typer.echo(f"logged {folder.name}: {len(tracked.cell_run_ids)} cells{state}, in {tracked.uri}")
+    typer.echo(f"logged {folder.name}: {counted(len(tracked.cell_run_ids), 'cell')}{state}, in {tracked.uri}")
 
 
 def _joined(problems: Sequence[MeltreproError]) -> MeltreproError:

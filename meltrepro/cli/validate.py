@@ -14,6 +14,7 @@ from meltrepro.frameworks import registry
 from meltrepro.plan.names import resolve
 from meltrepro.spec.data_files import data_problems
 from meltrepro.spec.manifest import Manifest
+from meltrepro.words import counted
 
 
 def command(
@@ -46,4 +47,4 @@ def _contents(manifest: Manifest) -> str:
         "target": manifest.targets,
         "workload": manifest.workloads,
     }
-    return ", ".join(f"{len(part)} {name}{'' if len(part) == 1 else 's'}" for name, part in parts.items())
+    return ", ".join(counted(len(part), name) for name, part in parts.items())

@@ -35,6 +35,7 @@ from itertools import pairwise
 
 from meltrepro.measure.series import Series, Stretch
 from meltrepro.measure.traces import Span
+from meltrepro.words import counted
 
 
 class Why(StrEnum):
@@ -111,7 +112,7 @@ def integrate(series: Series, spans: Sequence[Span], limits: Limits, clock_ns: f
     """
     duration_s = check_spans(spans, limits, clock_ns)
     if len(series) < 2:
-        raise Unavailable(Why.no_samples, f"{series.channel.name} has {len(series)} samples")
+        raise Unavailable(Why.no_samples, f"{series.channel.name} has {counted(len(series), 'sample')}")
     curve = _Curve(series)
     for span in spans:
         if not series.t_ns[0] <= span.begin_ns <= span.end_ns <= series.t_ns[-1]:

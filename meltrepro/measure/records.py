@@ -224,16 +224,29 @@ class CellRecord:
     @property
     def validity(self) -> Validity:
         """The verdict on the cell: all its findings, those of its repetitions too; raises `RecordError`."""
-        speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
-        own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
-        own = Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
-        failed = {trial.name: trial.validity(self.limits) for trial in self.failures}
         theirs = [
             replace(finding, detail=f"{name} {finding.detail}")
-            for name, validity in sorted({**self.invalid, **failed}.items())
+            for name, validity in sorted({**self.invalid, **self.failed}.items())
             for finding in validity.findings
         ]
-        return Validity((*own.findings, *theirs))
+        return Validity((*self.agreement.findings, *theirs))
+
+    @property
+    def agreement(self) -> Validity:
+        """The verdict on its repetitions together: whether those that are believed agree; raises `RecordError`."""
+        speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
+        own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
+        return Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
+
+    @property
+    def asked(self) -> int:
+        """How many repetitions there should be: as the protocol says, else as many as were tried."""
+        return self.expected or len(self.repetitions) + len(self.failures)
+
+    @property
+    def failed(self) -> Mapping[str, Validity]:
+        """Name of each repetition that failed -> why."""
+        return {trial.name: trial.validity(self.limits) for trial in self.failures}
 
     @cached_property
     def summaries(self) -> Mapping[str, Summary]:

@@ -20,6 +20,7 @@ from meltrepro.measure.scores import Score
 from meltrepro.measure.traces import Trace
 from meltrepro.spec.protocol import Limits
 from meltrepro.stats.summary import Summary
+from meltrepro.words import counted
 
 SPEED = "generation_tps"
 """The metric whose noise is judged."""
@@ -135,7 +136,9 @@ def _work(trace: Trace, limits: Limits) -> list[Finding]:
         found.append(Finding(Reason.too_short, f"{seconds:.3g} s of generation, at least {limits.min_generation_s:g}"))
     cut = sum(turn.stop == "context" for turn in trace.turns)
     if cut and not limits.truncated:
-        found.append(Finding(Reason.truncated, f"{cut} of {len(trace.turns)} turns did not fit into the context"))
+        found.append(
+            Finding(Reason.truncated, f"{cut} of {counted(len(trace.turns), 'turn')} did not fit into the context")
+        )
     return found
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from meltrepro.errors import NothingToCompare
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.measure.scores import Score, metric_name
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
-from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide
+from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide, trials_to_show_sameness
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
@@ -34,6 +35,8 @@ class MetricComparison:
     """`None` for a metric that gets no verdict."""
     control: float | None = None
     """Median of the control, which the decision then compares `second` with."""
+    needed: int | None = None
+    """Of what is INCONCLUSIVE between two campaigns: repetitions on each side that would show sameness."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Comparison:
     cells: tuple[CellComparison, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    margin: float
+    """Ratios from 1 / (1 + margin) to 1 + margin count as the same."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; infinities become null."""
@@ -102,6 +107,7 @@ def compare(
         ),
         only_first=tuple(cell_id for cell_id in ours if cell_id not in theirs),
         only_second=tuple(cell_id for cell_id in theirs if cell_id not in ours),
+        margin=design.margin,
     )
 
 
@@ -175,8 +181,9 @@ def judge_metric(
     if metric not in JUDGED or not old or not comparable(old):
         return None
     trials = min(len(old), len(new))
-    if once and trials >= FEWEST:
-        design = replace(design, minimum=trials, maximum=trials)
+    if once:
+        looked = max(trials, FEWEST)
+        design = replace(design, minimum=looked, maximum=looked)
     return decide(old, new, design) if comparable(new) else None
 
 
@@ -196,12 +203,15 @@ def _metrics(
     for name, metric in METRICS.items():
         if name not in first.summaries or name not in second.summaries:
             continue
+        decision = judge_metric(name, first, second, design, control, once=once)
+        open_ = once and control is None and decision is not None and decision.verdict is Verdict.inconclusive
         yield MetricComparison(
             metric=name,
             unit=metric.unit,
             first=first.summaries[name].median,
             second=second.summaries[name].median,
-            decision=judge_metric(name, first, second, design, control, once=once),
+            decision=decision,
+            needed=trials_to_show_sameness(values_of(first, name), values_of(second, name), design) if open_ else None,
             control=control.summaries[name].median if control is not None and name in control.summaries else None,
         )
 
@@ -215,6 +225,23 @@ def _tokens(first: CellRecord, second: CellRecord) -> TokenComparison | None:
 def _token_ids(cell: CellRecord) -> Sequence[Sequence[int]]:
     trace = cell.repetitions[0].trace()
     return [turn.token_ids for conversation in trace.conversations for turn in conversation.turns]
+
+
+def require_common(comparison: Comparison) -> None:
+    """Raise `NothingToCompare` where no cell is in both campaigns."""
+    if comparison.cells:
+        return
+    sides = ((comparison.first, comparison.only_first), (comparison.second, comparison.only_second))
+    raise NothingToCompare(
+        "; ".join(f"{id} has {_some(names)}" for id, names in sides) + ": no cell is in both",
+        hint="cells are the same by name, model/quantization/framework/target/workload: run both campaigns of one manifest, or set "
+        f"releases side by side with: meltrepro report {comparison.first} {comparison.second}",
+    )
+
+
+def _some(cells: Sequence[str], most: int = 3) -> str:
+    shown = [*cells[:most], *([f"{len(cells) - most} more"] if len(cells) > most else [])]
+    return ", ".join(shown) or "no cell"
 
 
 def overall(comparison: Comparison) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from meltrepro.report.values import NUMERIC, Absent, Column, Estimate, Table, Tags, Value, exact, plain
+from meltrepro.report.values import NUMERIC, Absent, Column, Estimate, Remarks, Table, Tags, Value, exact, plain
 
 _PARTS = ("", "_low", "_high", "_n")
 _FORMULA = ("=", "+", "-", "@")
@@ -45,6 +45,8 @@ def _field(column: Column, value: Value) -> str:
         return "" if column.kind in NUMERIC else _text(value.shown)
     if isinstance(value, Tags):
         return _text(";".join(value.names))
+    if isinstance(value, Remarks):
+        return _text(str(value))
     if isinstance(value, float):
         return exact(value)
     return "" if value is None else str(value) if isinstance(value, int) else _text(str(value))

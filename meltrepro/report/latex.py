@@ -8,6 +8,7 @@ from meltrepro.report.values import (
     Absent,
     Column,
     Estimate,
+    Remarks,
     Table,
     Tags,
     Value,
@@ -94,6 +95,9 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> str:
     if isinstance(value, Estimate):
         around = interval(value)
         return escape(number(value.median)) + (rf" {{\small({escape(around)})}}" if around else "")
+    if isinstance(value, Remarks):
+        notes = {one.short: reasons.setdefault(str(Remarks((one,))), len(reasons) + 1) for one in value.each}
+        return ", ".join(rf"{escape(short)}\textsuperscript{{{note}}}" for short, note in notes.items())
     if isinstance(value, Tags):
         return escape(", ".join(value.names))
     if isinstance(value, float):

@@ -9,6 +9,8 @@ from pathlib import Path
 from meltrepro import __version__
 from meltrepro.build.render import render_text
 from meltrepro.report.content import Content
+from meltrepro.report.figures.svg import width_of
+from meltrepro.report.gaps import gaps
 from meltrepro.report.narrow import narrowed
 from meltrepro.report.results import State
 from meltrepro.report.sections import Section
@@ -20,6 +22,7 @@ from meltrepro.report.values import (
     Absent,
     Column,
     Estimate,
+    Remarks,
     Table,
     Tags,
     Value,
@@ -40,9 +43,9 @@ class _Cell:
     text: str
     class_: str = ""
     interval: str = ""
-    n: int | None = None
+    n: str = ""
     tags: tuple[str, ...] = ()
-    note: int | None = None
+    notes: tuple[int, ...] = ()
     title: str = ""
     below: tuple[tuple[str, str], ...] = ()
     """Name and text of what stands below it in small print."""
@@ -59,9 +62,11 @@ class _Shown:
     rows: tuple[tuple[_Cell, ...], ...]
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    reason: str | None
-    gap: str
     folded: bool
+    stacked: bool
+    """Whether a narrow screen shows each row as a card: where there is prose, nobody wants to scroll sideways."""
+    wider_than: str
+    """Class that tells how wide a screen must be to need no scrolling."""
 
 
 def _title(content: Content) -> str:
@@ -80,13 +85,14 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
             "title": plain(_title(content)),
             "version": __version__,
             "sections": parts,
-            "tables": {table.name: _shown(table) for part in parts for table in part.tables},
+            "tables": {table.name: _shown(table) for part in parts for table in part.tables if table.rows},
             "states": [(state, states.count(state)) for state in _STATES],
             "verdicts": counts(content) if content.findings else {},
             "virtual": any(cell.device.virtual for cell in content.results.cells),
             "synthetic": any(cell.synthetic for cell in content.results.cells),
             "commands": commands(content),
-            "not_testable": NOT_TESTABLE,
+            "gaps": {part.id: gaps(part) for part in parts},
+            "interval": _interval,
             "plain": plain,
         },
         name="report page",
@@ -103,10 +109,31 @@ def _shown(full: Table) -> _Shown:
     return _Shown(
         *(table.name, table.title, narrow.common, heads, rows),
         *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
-        None if table.reason is None else plain(table.reason),
-        table.gap,
         table.folded,
+        any(column.kind in _WIDE for column in table.columns if column.below is None),
+        _wider_than(heads, rows),
     )
+
+
+_SIZE, _SMALL, _PADDING = 13.5, 12.2, 20.0
+"""Of texts in tables, as the style sheet has them."""
+_PROSE, _LEAST, _HEAD = 180.0, 62.0, 100.0
+_SCREENS = ((1080.0, "over-wide"), (690.0, "over-middle"), (330.0, "over-narrow"))
+
+
+def _wider_than(heads: Sequence[_Cell], rows: Sequence[Sequence[_Cell]]) -> str:
+    """The widest screen on which a table must be scrolled sideways, by the widths that its texts may have at most."""
+    width = 0.0
+    for position, head in enumerate(heads):
+        texts = [max(width_of(row[position].text, _SIZE), width_of(_interval(row[position]), _SMALL)) for row in rows]
+        found = min(max(width_of(head.text, _SIZE), _LEAST), _HEAD)
+        width += _PADDING + (_PROSE if head.class_ == "wide" else max([found, *texts]))
+    return next((name for screen, name in _SCREENS if width > screen), "")
+
+
+def _interval(cell: _Cell) -> str:
+    """What stands below a figure."""
+    return ", ".join(filter(None, (cell.interval, cell.n and f"n = {cell.n}")))
 
 
 def _fields(columns: Sequence[Column], row: Sequence[Value], reasons: dict[str, int]) -> Iterator[_Cell]:
@@ -120,8 +147,11 @@ def _fields(columns: Sequence[Column], row: Sequence[Value], reasons: dict[str, 
             yield replace(_cell(column, value, reasons), below=tuple(below.get(column.key, ())))
 
 
+_WIDE = frozenset({"prose", "remarks"})
+
+
 def _class(column: Column) -> str:
-    return "n" if column.kind in NUMERIC else "wide" if column.kind == "prose" else ""
+    return "n" if column.kind in NUMERIC else "wide" if column.kind in _WIDE else ""
 
 
 _WORDS = {"HOLDS": "good", "FAILS": "bad", NOT_TESTABLE: "none", "measured": "good"}
@@ -132,9 +162,12 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
     if isinstance(value, Absent):
         note = reasons.setdefault(value.reason, len(reasons) + 1)
         lost = "lost" if value.shown in ("failed", "invalid") else "none"
-        return _Cell(plain(value.shown), f"{class_} {lost}".strip(), note=note, title=plain(value.reason))
+        return _Cell(plain(value.shown), f"{class_} {lost}".strip(), notes=(note,), title=plain(value.reason))
     if isinstance(value, Estimate):
-        return _Cell(number(value.median), class_, interval(value), value.n)
+        return _Cell(number(value.median), class_, interval(value), value.counted)
+    if isinstance(value, Remarks):
+        notes = tuple(reasons.setdefault(str(Remarks((one,))), len(reasons) + 1) for one in value.each)
+        return _Cell(", ".join(one.short for one in value.each), class_, notes=notes)
     if isinstance(value, Tags):
         return _Cell("", class_, tags=tuple(map(plain, value.names)))
     if isinstance(value, float):

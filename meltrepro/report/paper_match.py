@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from meltrepro.report.content import Reference
 from meltrepro.report.results import CellResult, Score
-from meltrepro.report.values import Absent, Value
+from meltrepro.report.values import Absent, Remark, Remarks, Value
 
 _SEPARATORS = re.compile(r"[^a-z0-9.]+")
 _FULL = frozenset({"unquantised", "unquantized", "none", "f16", "f32", "bf16", "fp16", "fp32"})
@@ -20,7 +20,28 @@ _TASKS = {
     ("truthfulqa", "mc1"): "truthfulqa_mc1",
     ("truthfulqa", "mc2"): "truthfulqa_mc2",
 }
-SECONDHAND = "secondhand: a rough range, the paper itself was not read"
+SECONDHAND = "quoted by others: a rough range, because the paper itself was not read"
+_QUOTED = Remark("secondhand", SECONDHAND)
+_FLAGS = {
+    "in_memory_equals_on_disk_no_gib_conversion": Remark(
+        "not converted", "the size in memory is the size on disk again, where other rows have it in GiB"
+    ),
+    "in_memory_not_size_converted_to_gib": Remark(
+        "other size in memory", "the size in memory is not the size on disk in GiB, as it is in other rows"
+    ),
+    "max_ram_equals_size_plus_2.5": Remark(
+        "peak not measured", "the published peak memory is the size plus 2.5 GB in every row: an estimate"
+    ),
+    "suspect_copy_of_tinyllama": Remark("copy of TinyLlama's", "all published scores of the row are TinyLlama's"),
+    "replaces_suspect_row": Remark("recomputed", "stands for a published row that is a copy of another model's"),
+    "stderr_inconsistent_with_n": Remark(
+        "std. error of another", "the standard error does not follow from the score and the number of questions"
+    ),
+    "framework_label_suspect": Remark("framework doubtful", "the framework that the published row names is doubtful"),
+    "variant_unclear": Remark("variant unclear", "it is not known which variant of the task was scored"),
+    "missing": Remark("missing", "the published table has a gap here"),
+}
+"""Flags of the reference data in plain words."""
 
 
 def same_model(references: Iterable[Reference], model: str) -> list[Reference]:
@@ -61,10 +82,10 @@ def beside(reference: Reference | None) -> tuple[Value, Value]:
     return Absent("missing in the paper's table") if reference.value is None else reference.value, remarks(reference)
 
 
-def remarks(reference: Reference) -> str:
+def remarks(reference: Reference) -> Remarks:
     """Flags of a row in words."""
-    words = [flag.replace("_", " ") for flag in reference.flags]
-    return "; ".join([SECONDHAND, *words] if reference.secondhand else words)
+    words = tuple(_FLAGS[flag] for flag in reference.flags)
+    return Remarks((_QUOTED, *words) if reference.secondhand else words)
 
 
 def _parts(name: str) -> tuple[str, ...]:

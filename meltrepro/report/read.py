@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from meltrepro.measure.doubts import doubts
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.traces import Conversation, Trace, Turn
-from meltrepro.measure.validity import Reason
 from meltrepro.report.devices import device_of, device_unseen
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
 from meltrepro.spec.campaign import SkipEntry
@@ -23,8 +23,6 @@ _SKIPPED = (
     ("context", re.compile(r"^needs a context\b")),
     ("unreachable", re.compile(r"could not be reached$")),
 )
-_OF_CELLS = (Reason.noisy, Reason.unsteady)
-"""What makes a cell invalid although each of its repetitions is believed: they do not agree."""
 _OTHER_SKIP = "unsupported"
 _QUANTIZED_FILE = re.compile(r"[-._](i?q\d[a-z0-9_]*)\.gguf$", re.IGNORECASE)
 _TEMPERATURE = "temperature."
@@ -62,13 +60,13 @@ class _Standing:
 
 def _standing(cell: CellRecord) -> _Standing:
     if cell.believed:
-        found = [each for each in cell.validity.findings if each.reason in _OF_CELLS]
+        found = cell.agreement.findings
         if found and not cell.with_invalid:
             return _Standing("invalid", str(found[0]), found[0].reason)
         return _Standing("measured")
     if cell.repetitions:
         first = next(iter(cell.invalid.values())).findings[0]
-        return _Standing("invalid", str(first), first.reason)
+        return _Standing("invalid", doubts(cell)[0], first.reason)
     if cell.failures:
         reason = cell.failures[0].outcome.reason or "no reason was recorded"
         return _Standing("failed", reason.splitlines()[0], reason.partition(":")[0].strip())
@@ -104,6 +102,8 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         profile_slowdown=cell.profile_slowdown,
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
+        asked=cell.asked,
+        doubts=doubts(cell),
         cause=standing.cause,
         requantized_from=_requantized(campaign, entry.model),
     )

@@ -97,6 +97,10 @@ class CellResult:
     temperatures: tuple[tuple[float, float], ...] = ()
     """Of the first repetition: seconds since its first turn, hottest sensor in degrees Celsius."""
     scores: tuple[Score, ...] = ()
+    asked: int | None = None
+    """How many repetitions there should be."""
+    doubts: tuple[str, ...] = ()
+    """What a reader must know of its repetitions: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
     cause: str | None = None
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
     requantized_from: str | None = None

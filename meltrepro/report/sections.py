@@ -33,7 +33,7 @@ def sections(content: Content) -> tuple[Section, ...]:
             "Campaigns, devices, and what became of every cell. What could not be run is a result too: its reason stands here.",
             (),
             (
-                *(overview.campaigns(content), overview.left_out(content), overview.devices(content)),
+                *(overview.campaigns(content), *overview.left_out(content), overview.devices(content)),
                 *(overview.coverage(content), overview.cells(content)),
             ),
         ),

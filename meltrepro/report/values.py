@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from meltrepro.stats.summary import Interval, Summary
+from meltrepro.report.results import CellResult
+from meltrepro.stats.summary import Interval
 
 NOT_TESTABLE = "NOT TESTABLE HERE"
-Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "digest"]
+Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "remarks", "digest"]
 """`known` is a number that was not measured, such as a size; `prose` may be long."""
 NUMERIC = frozenset({"number", "known", "estimate"})
 
@@ -25,6 +25,13 @@ class Estimate:
     high: float
     n: int
     interval: Interval
+    of: int | None = None
+    """How many repetitions there should be, where that is another number."""
+
+    @property
+    def counted(self) -> str:
+        """`5`, or `2 of 3`."""
+        return str(self.n) if self.of is None else f"{self.n} of {self.of}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,25 @@ class Tags:
     names: tuple[str, ...]
 
 
-Value = str | int | float | Estimate | Absent | Tags | None
+@dataclass(frozen=True)
+class Remark:
+    """What is to be said of many rows: a few words in each, and once what they mean."""
+
+    short: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """All that is to be said of one row."""
+
+    each: tuple[Remark, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{one.short}: {one.meaning}" for one in self.each)
+
+
+Value = str | int | float | Estimate | Absent | Tags | Remarks | None
 """`None` is what does not apply; what should be there and is not is `Absent`."""
 
 
@@ -83,17 +108,13 @@ class Table:
                 raise ValueError(f"table {self.name}: a row of {len(row)} values for {len(self.columns)} columns")
 
 
-def estimate(summary: Summary, scale: float = 1.0) -> Estimate:
-    """A summary in another unit."""
-    return Estimate(summary.median * scale, summary.low * scale, summary.high * scale, summary.n, summary.interval)
-
-
-def measured(
-    metrics: Mapping[str, Summary], unavailable: Mapping[str, str], name: str, scale: float = 1.0
-) -> Estimate | Absent:
-    """A metric in the unit of a column, or why it is not there."""
-    summary = metrics.get(name)
-    return Absent(unavailable.get(name, "not measured")) if summary is None else estimate(summary, scale)
+def measured(cell: CellResult, name: str, scale: float = 1.0) -> Estimate | Absent:
+    """A metric of a cell in the unit of a column, or why it is not there."""
+    found = cell.metrics.get(name)
+    if found is None:
+        return Absent(cell.unavailable.get(name, "not measured"))
+    of = cell.asked if cell.asked != found.n else None
+    return Estimate(found.median * scale, found.low * scale, found.high * scale, found.n, found.interval, of)
 
 
 def number(value: float) -> str:

@@ -15,6 +15,7 @@ from meltrepro.spec.messages import TYPES, describe, explain
 from meltrepro.spec.shape import Shape
 from meltrepro.spec.suggest import nearest
 from meltrepro.spec.tree import FieldPath, Node
+from meltrepro.words import counted
 
 M = TypeVar("M", bound=BaseModel)
 MOST = 200
@@ -123,7 +124,7 @@ def _problems(findings: Sequence[_Finding]) -> list[Problem]:
         if not (finding.kind == "missing" and (finding.path[:-1], str(finding.path[-1])) in misspelt)
     ]
     if left > 0:
-        problems.append(kept[-1].root.at.problem((), f"and {left} more problems"))
+        problems.append(kept[-1].root.at.problem((), f"and {counted(left, 'more problem')}"))
     return list(dict.fromkeys(problems))
 
 

@@ -45,6 +45,7 @@ from scipy.special import ndtri
 from meltrepro.errors import UsageError
 from meltrepro.stats.ratio import LogRatio, exp, locate, logarithms, paired, unpaired
 from meltrepro.stats.sequential import nominal_levels
+from meltrepro.words import counted
 
 FEWEST = 3
 """Trials per arm below which nothing is decided."""
@@ -171,6 +172,24 @@ def decide(reference: Sequence[float], replayed: Sequence[float], design: Design
     )
 
 
+def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float], design: Design) -> int | None:
+    """Trials on each side after which two results that are the same end REPRODUCED with probability 0.8, in one look.
+
+    From the spread of both samples and the uncertainty of two sessions; None where a side has one value, where the
+    sessions alone are too uncertain, or where it would take more than 1000. Two one-sided tests at a ratio of 1: the
+    standard error must be log(1 + margin) / (z(1 - alpha) + z(0.9)), after Phillips 1990, J. Pharmacokinet. Biopharm. 18.
+    """
+    samples = [locate(logarithms(values), design.seed, stream=i) for i, values in enumerate((reference, replayed))]
+    if min(sample.n for sample in samples) < 2:
+        return None
+    allowed = (math.log1p(design.margin) / float(ndtri(1 - design.alpha) + ndtri((1 + _POWER) / 2))) ** 2
+    allowed -= 2 * design.session_cv**2
+    if allowed <= 0:
+        return None
+    needed = max(FEWEST, math.ceil(sum(sample.variance * sample.n for sample in samples) / allowed))
+    return needed if needed <= _HOPELESS else None
+
+
 def _walk(estimate: Callable[[int], LogRatio], n_recorded: int | None, available: int, design: Design) -> Decision:
     """Answer of the first look that decides, else of the last that the data reach."""
     reached = [n for n in design.looks if n <= available]
@@ -233,7 +252,7 @@ def _too_early(estimate: LogRatio, n_recorded: int | None, n: int, design: Desig
         looks=len(design.looks),
         final=False,
         more_needed=None,
-        reason=f"{n} of the {design.minimum} trials that the first look needs",
+        reason=f"{n} of the {counted(design.minimum, 'trial')} that the first look needs",
     )
 
 
@@ -249,7 +268,7 @@ def _more_needed(estimate: LogRatio, level: float, n: int, margin: float) -> int
 
 def _outlook(estimate: LogRatio, more: int | None, n_recorded: int | None) -> str:
     if more is not None:
-        return f"about {more} more trials per arm would decide"
+        return f"about {counted(more, 'more trial')} per arm would decide"
     if estimate.df == 0:
         return "the recorded sample has a single value, its spread is unknown: no number of trials decides"
     if n_recorded is not None and estimate.fixed_variance > estimate.shrinking_variance:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.sshconfig import Way
+from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from paramiko import PKey, Transport
@@ -51,7 +52,7 @@ def login(transport: Transport, way: Way) -> None:
 def _hung_up(way: Way, tried: list[str]) -> TargetError:
     if len(tried) >= _MOST_TRIES:
         return TargetError(
-            f"{way.name}: hung up after {len(tried)} keys that it does not take",
+            f"{way.name}: hung up after {counted(len(tried), 'key')}, none of which it takes",
             hint="name the right one in ~/.ssh/config: IdentityFile, with IdentitiesOnly yes",
         )
     return TargetLost(f"{way.name}: the link broke while logging in")

@@ -15,6 +15,7 @@ from meltrepro.measure.scores import metric_name
 from meltrepro.measure.traces import Trace
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
+from meltrepro.words import counted
 
 LONGEST_VALUE = 500
 """Characters of a param or tag; servers differ, all take this."""
@@ -75,7 +76,9 @@ def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
     except RecordError as error:
         return Standing(State.failed, error.message, damaged=True)
     ended = good + len(bad)
-    reason = f"{len(bad)} of {ended} repetitions failed; {bad[0].name}: {bad[0].outcome.reason}" if bad else None
+    reason = (
+        f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.reason}" if bad else None
+    )
     if not campaign.finished and (cell.expected is None or ended < cell.expected):
         return Standing(State.unfinished, reason)
     if good == 0:

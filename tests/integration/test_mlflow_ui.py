@@ -262,9 +262,9 @@ def test_sync_command_pays_what_is_owed_and_no_more(tmp_path: Path) -> None:
     assert dead.returncode == TrackingError.exit_code
     assert dead.stderr.count("does not take the results") == 2  # the step that failed and the error, for one campaign
     one = command("000001")
-    assert re.fullmatch(r"logged \S+-000001: 1 cells, in sqlite:///\S+\n", one.stdout)
+    assert re.fullmatch(r"logged \S+-000001: 1 cell, in sqlite:///\S+\n", one.stdout)
     rest = command()
-    assert re.fullmatch(r"logged \S+-000002: 1 cells, in sqlite:///\S+\n", rest.stdout)
+    assert re.fullmatch(r"logged \S+-000002: 1 cell, in sqlite:///\S+\n", rest.stdout)
     started = time.monotonic()
     nothing = command()
     assert nothing.stdout.startswith("nothing to log: 2 campaigns")

@@ -29,7 +29,7 @@ def test_campaigns_by_name_also_damaged_ones(home: Path, capsys: pytest.CaptureF
     assert app.main(["show", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [first.name, second.name]
-    assert lines[0].endswith("finished    1 cells, 3 trials")
+    assert lines[0].endswith("finished    1 cell, 3 trials")
     assert "damaged: " in lines[1]
 
 
@@ -53,7 +53,7 @@ def test_synthetic_weights_are_told(home: Path, capsys: pytest.CaptureFixture[st
     assert app.main(["show"]) == 0
     assert "synthetic weights; its answers mean nothing" in capsys.readouterr().out
     assert app.main(["show", "--list"]) == 0
-    assert capsys.readouterr().out.endswith("1 cells, 1 trials, synthetic\n")
+    assert capsys.readouterr().out.endswith("1 cell, 1 trial, synthetic\n")
 
 
 def test_a_device_that_nobody_has_proven_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

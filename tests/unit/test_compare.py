@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from meltrepro.errors import RecordError
+from meltrepro.cli import app
+from meltrepro.errors import NothingToCompare, RecordError
 from meltrepro.measure.records import CampaignRecord, read_campaign
-from meltrepro.replay.compare import compare
+from meltrepro.replay.compare import MetricComparison, compare, require_common
 from meltrepro.replay.context import Difference
-from meltrepro.replay.show import html, text
+from meltrepro.replay.show import html, scaled, text, why
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CAMPAIGN
-from meltrepro.stats.equivalence import Design
+from meltrepro.stats.equivalence import Design, Verdict, trials_to_show_sameness
 from tests.support.campaigns import Cell, build_campaign
 
 Make = Callable[..., CampaignRecord]
@@ -77,3 +78,80 @@ def test_a_damaged_state_is_named(make: Make) -> None:
     path.write_text("[]")
     with pytest.raises(RecordError, match=f"{record.DEVICE} is damaged"):
         compare(first, second, Design())
+
+
+def of_speeds(tmp_path: Path, repetitions: int, first: float, second: float) -> tuple[CampaignRecord, CampaignRecord]:
+    one, other = (
+        read_campaign(build_campaign(tmp_path, [Cell("q4_0", speed)], number=number, repetitions=repetitions))
+        for number, speed in ((0, first), (1, second))
+    )
+    return one, other
+
+
+def test_inconclusive_says_why_and_what_would_decide(tmp_path: Path) -> None:
+    found = compare(*of_speeds(tmp_path, 6, 40, 41.5), Design(), once=True)
+    (speed,) = [metric for metric in found.cells[0].metrics if metric.metric == "generation_tps"]
+    assert speed.decision is not None
+    assert speed.decision.verdict is Verdict.inconclusive
+    assert speed.needed is not None
+    said = f"if they are the same, about {speed.needed} repetitions on each side would show it"
+    assert why(speed).endswith(said)
+    assert "crosses 1.050" in why(speed)
+    shown = text(found)
+    assert "the same: second / first from 0.952 to 1.050 (a margin of 5%)" in shown
+    assert said in " ".join(shown.split())
+    assert said in html(found)
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_too_few_repetitions_are_counted_against_what_one_look_needs(tmp_path: Path) -> None:
+    found = compare(*of_speeds(tmp_path, 2, 40, 40), Design(), once=True)
+    shown = text(found)
+    assert "2 of the 3 trials that the first look needs" in shown
+    assert "inf" not in shown
+
+
+def test_the_number_of_repetitions_that_show_sameness() -> None:
+    spread = [100.0, 104.0, 96.0, 101.0, 99.0, 103.0]
+    wide = [100 + 3 * (value - 100) for value in spread]
+    few, many = (trials_to_show_sameness(values, values, Design()) for values in (spread, wide))
+    assert few is not None
+    assert many is not None
+    assert 5 <= few < many / 5, "nine times the variance"
+    assert trials_to_show_sameness(spread, spread, Design(margin=0.2)) == 3
+    assert trials_to_show_sameness(spread, spread, Design(session_cv=0.1)) is None
+    assert trials_to_show_sameness([1.0], spread, Design()) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "shown"),
+    [
+        ("bytes", (317_400_000.0, 250_200_000.0), ("MB", "317.4", "250.2")),
+        ("bytes", (0.0, 0.0), ("B", "0", "0")),
+        ("bytes/s", (4.1e9, 4.3e9), ("GB/s", "4.1", "4.3")),
+        ("ms", (5270.0, 900.0), ("s", "5.27", "0.9")),
+        ("J", (0.0004, 0.0002), ("uJ", "400", "200")),
+        ("J", (1e-9, 0.0), ("uJ", "0.001", "0")),
+        ("tokens/s", (12.0, 24.0), ("tokens/s", "12", "24")),
+        ("1", (3.0, 0.0), ("", "3", "0")),
+    ],
+)
+def test_figures_have_units_that_people_read(unit: str, values: tuple[float, float], shown: tuple[str, ...]) -> None:
+    assert scaled(MetricComparison("m", unit, *values, None)) == shown
+
+
+def test_campaigns_without_a_common_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
+    one = build_campaign(tmp_path, [Cell("q4_0")], number=0)
+    other = build_campaign(tmp_path, [Cell("q8_0")], number=1)
+    for options in ([], ["--format", "json"], ["-o", str(tmp_path / "out")]):
+        assert app.main(["compare", one.name, other.name, *options]) == NothingToCompare.exit_code
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "no cell is in both" in shown.err
+        assert "smollm2-135m/q4_0/llama.cpp/host/chat" in shown.err
+        assert f"meltrepro report {one.name} {other.name}" in shown.err
+    assert not (tmp_path / "out").exists()
+    require_common(compare(read_campaign(one), read_campaign(one), Design()))

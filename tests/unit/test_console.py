@@ -46,7 +46,7 @@ def test_plain_lines() -> None:
         "campaign id: 2 trials in /records/id",
         *[line for line in lines if line.startswith("trial 1/2 m/q4_0/llama.cpp/host/chat r000: 123.5 tok/s")],
         "trial 2/2 m/q4_0/llama.cpp/host/chat r001: failed: timeout: [red]x",
-        "campaign id: 1 trials ok, 1 failed",
+        "campaign id: 1 trial ok, 1 failed",
     ]
     assert len(lines) == 7
 
@@ -55,7 +55,7 @@ def test_a_terminal_keeps_what_matters() -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown(CAMPAIGN, terminal=True))
     assert "campaign id: 2 trials in /records/id" in text
     assert "failed: timeout: [red]x" in text
-    assert "1 trials ok, 1 failed" in text
+    assert "1 trial ok, 1 failed" in text
 
 
 LATER = time.monotonic_ns() + 10**9

@@ -18,7 +18,7 @@ import meltrepro
 PACKAGE = Path(meltrepro.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"settings", "steps", "stats", "resources", "interrupts"}),
+    frozenset({"settings", "steps", "stats", "resources", "interrupts", "words"}),
     frozenset({"spec"}),
     frozenset({"plan"}),
     frozenset({"store"}),

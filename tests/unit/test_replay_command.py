@@ -107,7 +107,7 @@ def test_each_answer_has_an_exit_code_of_its_own(
     tmp_path: Path, verdict: Verdict, error: type[MeltreproError], code: int
 ) -> None:
     """And names its reasons and where the whole comparison is; REPRODUCED is 0."""
-    answer = Replayed(verdict, ("cell: load_s: slower",), Comparison("a", "b", (), (), ()), tmp_path)
+    answer = Replayed(verdict, ("cell: load_s: slower",), Comparison("a", "b", (), (), (), 0.05), tmp_path)
     with pytest.raises(error) as caught:
         _end(answer, reproduced=False, differs=verdict is Verdict.differs)
     assert caught.value.exit_code == code

@@ -21,7 +21,7 @@ from meltrepro.errors import RecordError, ReportDiffers
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.figure import Figure
 from meltrepro.report.figures.scale import scale
-from meltrepro.report.figures.svg import shortened, width_of
+from meltrepro.report.figures.svg import NARROW, WIDE, shortened, width_of
 from meltrepro.report.files import (
     INDEX,
     PAGE,
@@ -85,12 +85,15 @@ def test_every_section_is_there_with_its_figures(files: dict[str, bytes]) -> Non
     for part in sections(everything()):
         assert f'<section class="part" id="{part.id}">' in page
         for figure in part.figures:
-            drawing = ElementTree.fromstring(str(figure.svg))
-            marks = [one for one in drawing.iter() if "mark" in (one.get("class") or "").split()]
-            assert marks, figure.name
-            described = [one.text for one in drawing if one.tag in ("title", "desc")]
-            assert all(described)
-            assert len(described) == 2
+            counts = set()
+            for text in (figure.svg, figure.narrow):
+                drawing = ElementTree.fromstring(str(text))
+                counts.add(sum("mark" in (one.get("class") or "").split() for one in drawing.iter()))
+                described = [one.text for one in drawing if one.tag in ("title", "desc")]
+                assert all(described)
+                assert len(described) == 2
+            assert len(counts) == 1, "wide and narrow show the same"
+            assert counts != {0}, figure.name
 
 
 @pytest.mark.parametrize("name", ["empty", "full"])
@@ -112,10 +115,15 @@ def test_a_report_of_nothing_says_so_in_every_place() -> None:
     made = report_files(replace(content([]), findings=(), references=()))
     text = made[PAGE].decode()
     parts = sections(replace(content([]), findings=(), references=()))
-    gaps = sum(len(part.figures) + sum(table.reason is not None for table in part.tables) for part in parts) - 1
-    assert text.count("<b>NOT TESTABLE HERE:</b>") == gaps
-    assert gaps >= 20
-    assert "<b>NOTHING:</b> these campaigns were not run as a study" in text
+    missing = [(part.id, f"figure-{one.name}", one.title, one.reason) for part in parts for one in part.figures]
+    missing += [(part.id, f"table-{one.name}", one.title, one.reason) for part in parts for one in part.tables]
+    missing = [one for one in missing if one[3] is not None]
+    assert len(missing) >= 20
+    assert text.count("<b>NOT TESTABLE HERE:</b>") == len({(part, reason) for part, _, _, reason in missing})
+    for _, id, title, _ in missing:
+        assert f'id="{id}"' in text
+        assert title in text
+    assert "left-out" not in text, "there is no study that could have left anything out"
     assert "<svg" not in text
 
 
@@ -266,3 +274,28 @@ def test_the_same_cell_of_two_campaigns_is_two_lines() -> None:
                 texts = [one.text or "" for one in ElementTree.fromstring(str(figure.svg)).iter("text")]
                 assert any("campaign 1" in text for text in texts), figure.name
                 assert any("campaign 2" in text for text in texts), figure.name
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_labels_stand_beside_their_rows_or_above_them(width: float) -> None:
+    row = forest.Row("r", (forest.Mark(0, 50.0, 25.0, 75.0, "x"),), "synthetic")
+    plot = forest.Forest((forest.Panel("p", (row, row)),), ("one",), "axis", top=(2.0, "mWh"))
+    root = ElementTree.fromstring(forest.draw("n", "t", "a", plot, width))
+    label = next(one for one in root.iter("text") if one.text == "r")
+    mark = next(one for one in root.iter("circle") if "mark" in (one.get("class") or ""))
+    line = next(one for one in root.iter("line") if one.get("class") == "err s0")
+    lower = float(mark.get("cy") or 0) - float(label.get("y") or 0)
+    if width == WIDE:
+        assert abs(lower) < 6
+        assert float(line.get("x1") or 0) > 4 + width_of("r")
+    else:
+        assert 6 < lower < 30
+
+
+def test_legends_and_headings_are_wrapped_and_not_cut() -> None:
+    name = "stablelm-zephyr-3b q4_0, a workload with a long name, llama.cpp 2024-02-27, synthetic"
+    panel = scatter.Panel(name, "x", "y", (scatter.Series(0, (scatter.Point(1.0, 2.0),)),))
+    root = ElementTree.fromstring(scatter.draw("n", "t", "a", scatter.Scatter((panel,), (name,)), NARROW))
+    texts = " ".join(one.text or "" for one in root.iter("text"))
+    assert texts.count(name) == 2
+    assert all(width_of(one.text or "") <= NARROW for one in root.iter("text"))

@@ -152,9 +152,9 @@ def test_what_is_invalid_is_shown_and_in_no_summary(tmp_path: Path) -> None:
     assert "r001 1 generated, at least 5" in str(bad.validity)
     assert replace(bad, with_invalid=True).summaries["prompt_tokens"].n == 3
     text = shown(folder)
-    assert "q4_0: INVALID(too-few-tokens: r000 1 generated, at least 5" in text
+    assert "q4_0: 3 of 3 repetitions INVALID: r000 too-few-tokens: 1 generated, at least 5" in text
     (row,) = [line.split() for line in text.splitlines() if line.startswith("q4_0 ")]
-    assert row[1:3] == ["0/3", "-"]
+    assert row[1:5] == ["0", "of", "3", "-"]
     assert number(good.summaries["generation_tps"].median) in text
     tags = content.cell_tags(campaign, bad, content.standing(campaign, bad), "host")
     assert tags["meltrepro.validity"].startswith("INVALID(too-few-tokens")
@@ -168,7 +168,7 @@ def test_a_trial_that_failed_is_a_reason_of_its_cell(tmp_path: Path) -> None:
     (finding,) = cell.validity.findings
     assert finding.reason == "gate-closed"
     assert finding.detail == "r001 not ready after 9 s: cpu has 71.0 degC, at most 60 wanted"
-    assert "q8_0/llama.cpp/host/chat: INVALID(gate-closed: r001 not ready" in shown(folder)
+    assert "q8_0/llama.cpp/host/chat: 1 of 3 repetitions failed: r001 gate-closed: not ready" in shown(folder)
 
 
 def test_invalid_repetitions_count_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -17,13 +17,17 @@ from meltrepro.report.cells import (
 from meltrepro.report.content import Content
 from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure
+from meltrepro.report.figures.figure import Figure, drawn
 from meltrepro.report.figures.speed import Interval, badge_of, rows_by_device, series_name
 from meltrepro.report.keys import budget_w
 from meltrepro.report.results import CellResult
 from meltrepro.report.tables.resources import J_PER_MWH, is_board, power_modes
 from meltrepro.report.values import number
 
+_LIMIT = (
+    f"{MEMORY_LIMIT} is this project's bound and not the paper's: {MEMORY_LIMIT - 1:.0%} of room for the program, its tokenizer and the"
+    " buffers of a computation. A mark beyond it is a run that holds something twice, or a model so small that these weigh more."
+)
 _PHASES = (("prefill", "energy_per_prompt_token_j"), ("generation", "energy_per_token_j"))
 
 
@@ -31,8 +35,8 @@ def memory(content: Content) -> Figure:
     """Peak memory over what must be held."""
     name, title = "memory", "Peak memory against size"
     caption = (
-        f"Expected is the model file and the KV cache of the whole context. Dashed: exactly that, and {MEMORY_LIMIT} times as"
-        " much."
+        f"Expected is the model file and the KV cache of the whole context. Dashed: exactly that (1 x), and {MEMORY_LIMIT} times as"
+        f" much. {_LIMIT}"
     )
     found = [(cell, use) for cell in ordered(content.measured) if (use := memory_use(cell)) is not None]
     if not found:
@@ -57,7 +61,7 @@ def memory(content: Content) -> Figure:
                 )
             )
     alt = f"Peak memory over expected memory of {len(found)} cells; the figures are in the table Memory."
-    return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+    return drawn(name, title, caption, alt, scatter.Scatter(tuple(panels), series), scatter.draw)
 
 
 def _peaks(content: Content, group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
@@ -73,10 +77,7 @@ def _peaks(content: Content, group: Sequence[tuple[CellResult, MemoryUse]], inde
 def memory_ratio(content: Content) -> Figure:
     """How many times more than expected, cell by cell."""
     name, title = "memory-ratio", "Peak memory over model file and KV cache"
-    caption = (
-        f"Dashed: one, which is all that is needed, and {MEMORY_LIMIT}, which a run should not exceed."
-        + unless_named(content)
-    )
+    caption = f"Dashed: 1, which is all that must be held, and a bound. {_LIMIT}" + unless_named(content)
     found = [cell for cell in ordered(content.measured) if memory_use(cell) is not None]
     if not found:
         return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
@@ -92,7 +93,7 @@ def memory_ratio(content: Content) -> Figure:
         shared=True,
     )
     alt = f"Ratio of peak to expected memory of {len(found)} cells; the figures are in the table Memory."
-    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, forest.draw)
 
 
 def _ratio(cell: CellResult) -> Interval | None:
@@ -131,7 +132,7 @@ def energy(content: Content) -> Figure:
         tuple(panels), tuple(phase for phase, _ in _PHASES), "joules per token", top=(1 / J_PER_MWH, "mWh")
     )
     alt = f"Energy per token of {len(cells)} cells on {len(panels)} devices; the figures are in the table of the same name."
-    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, forest.draw)
 
 
 def power(content: Content) -> Figure:
@@ -170,7 +171,7 @@ def power(content: Content) -> Figure:
                 )
     alt = f"Speed and energy of {len(cells)} cells by power mode; the figures are in the table of the same name."
     plot = scatter.Scatter(tuple(panels), series, lines=True)
-    return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, scatter.draw)
 
 
 def _by_mode(

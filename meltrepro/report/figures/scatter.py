@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from typing import Literal
 
 from meltrepro.report.figures import svg
 from meltrepro.report.figures.scale import Scale, scale
 from meltrepro.report.figures.svg import Element, coordinate, node, words
 
-WIDTH = 820.0
 _LEFT, _RIGHT = 66.0, 20.0
+_APART = 3.0
+"""Least room between two labels, side by side."""
 _TALL = 24.0
 """Height of an interval from which on labels stand above or below it."""
 _LABEL_ROOM = 30.0
@@ -102,32 +104,41 @@ class _Area:
     top: float
     bottom: float
     taken: list[Box] = field(default_factory=list)
+    ruled: list[Box] = field(default_factory=list)
+    """Where lines to compare with run: a name crosses them where there is no other place."""
 
-    def free(self, box: Box) -> bool:
+    def free(self, box: Box, *, cross: bool = True) -> bool:
         inside = (*(box[0] >= self.x.start, box[2] <= self.x.end + 14, box[1] >= self.top - 2, box[3] <= self.bottom),)
-        return all(inside) and not any(_overlap(box, other) for other in self.taken)
+        wider = (box[0] - _APART, box[1], box[2] + _APART, box[3])
+        others = self.taken if cross else [*self.taken, *self.ruled]
+        return all(inside) and not any(_overlap(wider, other) for other in others)
 
 
-def draw(name: str, title: str, alt: str, scatter: Scatter) -> str:
+def draw(name: str, title: str, alt: str, scatter: Scatter, width: float = svg.WIDE) -> str:
     """The figure as SVG; needs at least one point."""
-    root = svg.canvas(name, WIDTH, 1, title, alt)
+    root = svg.canvas(name, width, 1, title, alt)
     y = 16.0
-    y += svg.legend(root, 4, y, WIDTH - 8, list(scatter.series), lines=scatter.lines) + 4
+    y += svg.legend(root, 4, y, width - 8, list(scatter.series), lines=scatter.lines) + 4
     for panel in scatter.panels:
-        y = _panel(root, panel, y) + 12
-    root.set("viewBox", f"0 0 {coordinate(WIDTH)} {coordinate(y)}")
+        y = _panel(root, panel, y, width) + 12
+    root.set("viewBox", f"0 0 {coordinate(width)} {coordinate(y)}")
     return svg.written(root)
 
 
-def _panel(root: Element, panel: Panel, y: float) -> float:
+def _panel(root: Element, panel: Panel, y: float, width: float) -> float:
     group = node(root, "g", class_="panel loose")
     top = y
     if panel.title or panel.badge:
-        svg.heading(group, 4, y + 4, panel.title, panel.badge)
-        top = y + 16
+        top = y + 16 + svg.heading(group, 4, y + 4, panel.title, panel.badge, width)
     bottom = top + panel.height
     points = [point for series in panel.series for point in series.points]
-    x = scale(_xs(panel, points), _LEFT, WIDTH - _RIGHT, log=panel.x_log, zero=panel.x_zero)
+    x = scale(
+        _xs(panel, points),
+        _LEFT if width == svg.WIDE else _LEFT - 10,
+        width - _RIGHT,
+        log=panel.x_log,
+        zero=panel.x_zero,
+    )
     room = _LABEL_ROOM if any(point.label for point in points) and not panel.y_log else 0.0
     y_scale = scale(_ys(panel, points), bottom - room, top + room, log=panel.y_log, zero=panel.y_zero)
     area = _Area(group, x, y_scale, top, bottom)
@@ -140,7 +151,7 @@ def _panel(root: Element, panel: Panel, y: float) -> float:
         _points(area, series)
     for rule in panel.rules:
         _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
-    area.taken += [box for rule in panel.rules for box in _along(area, rule)]
+    area.ruled = [box for rule in panel.rules for box in _along(area, rule)]
     written: set[str] = set()
     for series in panel.series:
         if panel.once == "series":
@@ -164,7 +175,7 @@ def _ys(panel: Panel, points: Iterable[Point]) -> list[float]:
 
 def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
     group, x, y = area.group, area.x, area.y
-    for value, text in panel.names or x.ticks():
+    for value, text in panel.names or x.ticks(7 if x.end > svg.NARROW else 4):
         at = x.at(value)
         node(group, "line", class_="grid", x1=at, x2=at, y1=top, y2=bottom)
         words(group, at, bottom + 15, text, "middle", "tick")
@@ -242,7 +253,16 @@ def _lines(area: _Area, series: Series) -> None:
         path = "M" + "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b in [*upper, *lower]) + "Z"
         node(area.group, "path", class_=f"band s{series.index % svg.COLOURS}", d=path)
     if series.line and len(series.points) > 1:
-        svg.polyline(area.group, [(x.at(p.x), y.at(p.y)) for p in series.points], series.index)
+        points = [(x.at(p.x), y.at(p.y)) for p in series.points]
+        svg.polyline(area.group, points, series.index)
+        area.taken += [box for a, b in pairwise(points) for box in _between_points(a, b)]
+
+
+def _between_points(a: tuple[float, float], b: tuple[float, float]) -> list[Box]:
+    """Small boxes along a straight line, for labels to keep away from."""
+    steps = max(1, math.ceil(math.dist(a, b) / 8))
+    places = [(a[0] + (b[0] - a[0]) * i / steps, a[1] + (b[1] - a[1]) * i / steps) for i in range(steps + 1)]
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in places]
 
 
 def _points(area: _Area, series: Series) -> None:
@@ -273,14 +293,14 @@ def _label(area: _Area, point: Point, series: int) -> bool:
     at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
     high, low = (area.y.at(v) - at_y for v in reversed(point.y_range or (point.y, point.y)))
     beside, above = ((9.0, 4.0, "start"), (-9.0, 4.0, "end")), ((0.0, high - 8, "middle"), (0.0, low + 16, "middle"))
-    for dx, dy, anchor in (
-        *((*above, *beside) if low - high > _TALL else (*beside, *above)),
-        *((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end")),
-        *((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle")),
-    ):
+    near = (*above, *beside) if low - high > _TALL else (*beside, *above)
+    corners = ((8.0, -8.0, "start"), (8.0, 16.0, "start"), (-8.0, -8.0, "end"), (-8.0, 16.0, "end"))
+    far = ((0.0, high - 21, "middle"), (0.0, low + 29, "middle"), (0.0, high - 34, "middle"))
+    places = (*near, *corners, *far) if area.x.end > svg.NARROW else (*near, *corners)
+    for cross, (dx, dy, anchor) in product((False, True), places):
         left = at_x + dx - (width / 2 if anchor == "middle" else width if anchor == "end" else 0)
         box = (left, at_y + dy - 10, left + width, at_y + dy + 3)
-        if area.free(box):
+        if area.free(box, cross=cross):
             words(area.group, at_x + dx, at_y + dy, point.label, anchor, f"point-label halo s{series % svg.COLOURS}")
             area.taken.append(box)
             return True

@@ -18,7 +18,7 @@ from meltrepro.report.cells import (
 from meltrepro.report.content import Content
 from meltrepro.report.derive import Drift, Sustained, drifts, sustained
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure
+from meltrepro.report.figures.figure import Figure, drawn
 from meltrepro.report.results import CellResult, Device
 from meltrepro.report.values import number
 
@@ -51,7 +51,7 @@ def throughput(content: Content, phase: str) -> Figure:
     panels = rows_by_device(content, cells, series, interval)
     plot = forest.Forest(panels, series, "tokens per second")
     alt = f"{title}, tokens per second, for {len(cells)} cells on {len(panels)} devices; the figures are in the table Throughput."
-    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, forest.draw)
 
 
 def rows_by_device(
@@ -73,8 +73,8 @@ def rows_by_device(
             tip = f"{names[position][0]}, {software(cell)}: {said}"
             mark = forest.Mark(series.index(software(cell)), middle, low, high, tip)
             rows.setdefault(names[position], (cell.model, []))[1].append(mark)
-        drawn = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
-        panels.append(forest.Panel(content.title(device), tuple(drawn), badge_of(device)))
+        lines = (forest.Row(label, tuple(marks), remark, model) for (label, remark), (model, marks) in rows.items())
+        panels.append(forest.Panel(content.title(device), tuple(lines), badge_of(device)))
     return tuple(panels)
 
 
@@ -121,7 +121,7 @@ def phases(content: Content) -> Figure:
                 )
             )
     alt = f"Prefill speed over generation speed of {len(cells)} cells; the figures are in the table of the same name."
-    return Figure(name, title, caption, scatter.draw(name, title, alt, scatter.Scatter(tuple(panels), series)))
+    return drawn(name, title, caption, alt, scatter.Scatter(tuple(panels), series), scatter.draw)
 
 
 def _ratio_rules(cells: Sequence[CellResult]) -> tuple[scatter.Rule, ...]:
@@ -174,7 +174,7 @@ def sustained_curves(content: Content) -> Figure:
         f"Speed and temperature over the prompts of {len(curves)} cells; the figures are in the table of the same name."
     )
     plot = scatter.Scatter(tuple(panels), series, lines=True)
-    return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, scatter.draw)
 
 
 def _sustained_panels(
@@ -228,7 +228,7 @@ def drift(content: Content) -> Figure:
             panels.append(forest.Panel(f"{content.title(device)}: {which}", tuple(rows), badge_of(device)))
     plot = forest.Forest(tuple(panels), series, "newer / older", log=True, zero=False, lines=(1.0,), shared=True)
     alt = f"Ratios of {len(pairs)} speeds between releases; the figures are in the table Drift between releases."
-    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, forest.draw)
 
 
 def _drift_mark(pair: Drift, series: int) -> forest.Mark:

@@ -12,11 +12,14 @@ from meltrepro.report.values import plain
 
 Element = ElementTree.Element
 
+WIDE, NARROW = 820.0, 350.0
+"""Widths of a drawing: the narrow one is for phones, whose readers need texts of the same size."""
 FONT = 12.0
 """Size of text in the units of the drawing; page and drawing have the same unit where there is room."""
 MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
 _HEAD = 14.5
 """Size that bold text of 13 seems to have."""
+_MOST_LINES = 3
 _MOST_CHARACTERS = 150
 """More than fit into any place of a drawing."""
 COLOURS = 7
@@ -56,12 +59,15 @@ def width_of(text: str, size: float = FONT) -> float:
     return size * sum(widths)
 
 
-def heading(parent: Element, x: float, y: float, title: str, remark: str) -> None:
-    """The title of a panel, and a remark in a frame behind it."""
-    shown = shortened(title, 560, _HEAD)
-    words(parent, x, y, shown, class_="head")
+def heading(parent: Element, x: float, y: float, title: str, remark: str, width: float) -> float:
+    """The title of a panel, and a remark in a frame behind it, in a drawing of this width; returns how much lower its last line is."""
+    texts = _wrapped(title, width - x - 2 * _HEAD - width_of(remark, 10), _HEAD)
+    for position, text in enumerate(texts):
+        words(parent, x, y + 16 * position, text, class_="head")
+    lower = 16.0 * (len(texts) - 1)
     if remark:
-        badge(parent, x + width_of(shown, _HEAD) + 10, y, remark)
+        badge(parent, x + width_of(texts[-1], _HEAD) + 10, y + lower, remark)
+    return lower
 
 
 def shortened(text: str, room: float, size: float = FONT) -> str:
@@ -140,16 +146,30 @@ def legend(parent: Element, x: float, y: float, room: float, names: list[str], *
     """Markers with their meanings, in as many lines as they need; returns the height."""
     left, top = x, y
     for series, name in enumerate(names):
-        shown = shortened(name, room - 40)
-        width = width_of(shown) + (38 if lines else 24)
+        texts = _wrapped(name, room - 40)
+        width = max(map(width_of, texts)) + (38 if lines else 24)
         if left > x and left + width > x + room:
             left, top = x, top + 19
         if lines:
             polyline(parent, [(left, top - 4), (left + 24, top - 4)], series)
         mark(parent, left + (12 if lines else 6), top - 4, series, data=False)
-        words(parent, left + (30 if lines else 16), top, shown)
+        for position, text in enumerate(texts):
+            words(parent, left + (30 if lines else 16), top + 14 * position, text)
         left += width + 10
+        top += 14 * (len(texts) - 1)
     return top - y + 19
+
+
+def _wrapped(name: str, room: float, size: float = FONT) -> list[str]:
+    """A name in as many lines as it needs, three at most; what is too wide is shortened."""
+    found: list[str] = []
+    for part in plain(name).split(" "):
+        longer = f"{found[-1]} {part}" if found else part
+        if found and (width_of(longer, size) <= room or len(found) == _MOST_LINES):
+            found[-1] = shortened(longer, room, size)
+        else:
+            found.append(shortened(part, room, size))
+    return found
 
 
 def canvas(name: str, width: float, height: float, title: str, alt: str) -> Element:

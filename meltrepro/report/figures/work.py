@@ -5,7 +5,7 @@ from __future__ import annotations
 from meltrepro.report.cells import campaign_number, ordered, software, weights
 from meltrepro.report.content import Content
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure
+from meltrepro.report.figures.figure import Figure, drawn
 from meltrepro.report.figures.speed import badge_of
 from meltrepro.report.results import CellResult, Score
 from meltrepro.report.tables.work import accuracy as accuracy_table
@@ -56,7 +56,7 @@ def operators(content: Content) -> Figure:
         panels.append(forest.Panel(heading, tuple(rows), ", ".join(badges)))
     plot = forest.Forest(tuple(panels), _SHARES, "%", spread=False, log=False)
     alt = f"Shares of operators in {len(found)} profiles; the figures are in the table Operators."
-    return Figure(name, title, caption, forest.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, forest.draw)
 
 
 def accuracy(content: Content) -> Figure:
@@ -78,11 +78,11 @@ def accuracy(content: Content) -> Figure:
     for virtual in (False, True):
         group = [(one, cell) for one, cell in zip(names, cells, strict=True) if cell.device.virtual is virtual]
         for task, metric in tasks:
-            drawn = tuple(
+            lines = tuple(
                 _series([cell for name, cell in group if name == one], index, task, metric)
                 for index, one in enumerate(series)
             )
-            if not any(one.points for one in drawn):
+            if not any(one.points for one in lines):
                 continue
             lower = metric in _LOWER
             axis = metric.replace("_", " ") + (", lower is better" if lower else "")
@@ -91,7 +91,7 @@ def accuracy(content: Content) -> Figure:
                     task if metric in task else f"{task} ({metric.replace('_', ' ')})",
                     "size of the model file, GB",
                     axis,
-                    drawn,
+                    lines,
                     badge_of(group[0][1].device),
                     x_log=True,
                     height=260,
@@ -99,7 +99,7 @@ def accuracy(content: Content) -> Figure:
             )
     alt = f"Scores of {len(cells)} cells on {len(tasks)} tasks over the size of the model; the figures are in the table Accuracy."
     plot = scatter.Scatter(tuple(panels), series, lines=True)
-    return Figure(name, title, caption, scatter.draw(name, title, alt, plot))
+    return drawn(name, title, caption, alt, plot, scatter.draw)
 
 
 def _names(content: Content, cells: list[CellResult]) -> list[str]:

@@ -22,7 +22,7 @@ _SAME_SIZE = 0.2
 _MOST_REMARKS = 3
 _LOSS_OF_PAPER = 0.015
 """What 3 bits cost the paper's models, by this rule: 0.5452 - 0.5303."""
-_NO_SCORES = "no cell with real weights has scores"
+_NO_SCORES = "no cell with real weights has scores: needs a workload of accuracy"
 
 _ACCURACIES = ("acc", "mc1")
 """Metrics that count right answers; `same_top` counts agreement with another model."""

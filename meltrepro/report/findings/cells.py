@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
 from meltrepro.report.results import CellResult
+from meltrepro.words import counted, plural
 
 SPEED, PREFILL, ENERGY = "generation_tps", "prefill_tps", "energy_per_token_j"
 PHONES = frozenset({"android", "ios"})
@@ -57,6 +59,49 @@ def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> Mapping[_K, Sequenc
     return found
 
 
+def same_bits(cell: CellResult) -> Hashable:
+    """What cells share that run one model in as many bits on one device, whatever framework does it."""
+    return (device(cell), cell.device.power_mode, cell.model, bits(cell.quantization), cell.workload)
+
+
+def rivals(
+    cells: Iterable[CellResult], alike: Callable[[CellResult], Hashable], apart: Callable[[CellResult], _K]
+) -> Sequence[tuple[Mapping[_K, float], Sequence[CellResult]]]:
+    """Of each group of cells that are alike and of two kinds or more: the highest speed of each kind, and the cells."""
+    found = []
+    for group in grouped(measured(cells, SPEED), alike).values():
+        best = {kind: max(middle(cell, SPEED) for cell in same) for kind, same in grouped(group, apart).items()}
+        if len(best) > 1:
+            found.append((best, group))
+    return found
+
+
+def told(cells: Iterable[CellResult], *metrics: str) -> str:
+    """Why cells lack any of these metrics, in the words of their records; empty where they have no words for it."""
+    lacking = [cell for cell in cells if any(name not in cell.metrics for name in metrics)]
+    said = Counter(next(filter(None, map(cell.unavailable.get, metrics)), "") for cell in lacking)
+    del said[""]
+    return quoted(said, len(lacking))
+
+
+def standing(cells: Iterable[CellResult]) -> str:
+    """Why none of some cells was measured, as `invalid (noisy)`; empty where one was or there are none."""
+    found = latest(cells)
+    if any(cell.state == "measured" for cell in found):
+        return ""
+    return quoted(
+        Counter(f"{cell.state} ({cell.cause or cell.reason or 'no reason given'})" for cell in found), len(found)
+    )
+
+
+def quoted(reasons: Counter[str], total: int, most: int = 3) -> str:
+    """Reasons, the most frequent first, each with how many cells give it where not all do."""
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    shown = [reason if n == total else f"{reason} ({of(n, total, 'cell')})" for reason, n in ranked[:most]]
+    more = [f"and {counted(len(ranked) - most, 'other reason')}"] if len(ranked) > most else []
+    return "; ".join([*shown, *more])
+
+
 def middle(cell: CellResult, metric: str) -> float:
     """Median of a metric that the cell has."""
     return cell.metrics[metric].median
@@ -102,4 +147,4 @@ def listed(names: Iterable[str], most: int = 4) -> str:
 
 def of(count: int, total: int, what: str) -> str:
     """`2 of 3 cells`."""
-    return f"{count} of {total} {what}{'' if total == 1 else 's'}"
+    return f"{count} of {total} {plural(total, what)}"

@@ -22,14 +22,15 @@ _SAME_SPEED = 0.02
 """Share by which a mode of more power may be slower and still count as not slower."""
 _PHASES_APART, _IDLE = 0.1, 0.8
 _CHARGES = ("prefill_charge_mah", "generation_charge_mah")
-_NO_POWER = "the device shows no power, and there is no meter"
+_PHASES = ("prefill_power_w", "generation_power_w")
+_NO_POWER = "no cell has it: the device shows no power, and there is no meter"
 
 
 def energy_rises(cells: Sequence[CellResult]) -> Decision:
     """F10: rank correlation of energy per token and weight bytes."""
     useful = [cell for cell in of_cells.measured(cells, ENERGY) if cell.model_bytes]
     if not useful:
-        return missing(f"needs energy per token: {_NO_POWER}")
+        return missing(f"needs energy per token: {of_cells.told(cells, ENERGY) or _NO_POWER}")
     ranks, used = [], list[CellResult]()
     for group in of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.workload)).values():
         if len({cell.model_bytes for cell in group}) < _FEWEST_SIZES:
@@ -55,25 +56,21 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
     return Decision(min(ranks) > _LEAST_RANK, reason, numbers, tuple(used), notes)
 
 
-def _energy_of_paper() -> tuple[Reference, ...]:
-    rows = [paper.figure(paper.energy(), f"energy_per_token_{end}") for end in ("low", "high")]
+def _range_of_paper(name: str, unit: str, scale: float = 1.0) -> tuple[Reference, ...]:
+    """Both ends of a range, each the paper's value times `scale`."""
+    rows = [paper.figure(paper.energy(), f"{name}_{end}") for end in ("low", "high")]
     return tuple(
-        Reference(row.metric, Quantity(row.value * 3.6, "J"), row.source, secondhand=row.secondhand) for row in rows
+        Reference(row.metric, Quantity(row.value * scale, unit), row.source, secondhand=row.secondhand) for row in rows
     )
+
+
+def _energy_of_paper() -> tuple[Reference, ...]:
+    return _range_of_paper("energy_per_token", "J", 3.6)
 
 
 def faster_is_cheaper(cells: Sequence[CellResult]) -> Decision:
     """F11: pairs of frameworks with one model on one device, by speed and by energy."""
-    groups = of_cells.grouped(
-        of_cells.measured(cells, ENERGY, SPEED),
-        lambda cell: (
-            of_cells.device(cell),
-            cell.device.power_mode,
-            cell.model,
-            of_cells.bits(cell.quantization),
-            cell.workload,
-        ),
-    )
+    groups = of_cells.grouped(of_cells.measured(cells, ENERGY, SPEED), of_cells.same_bits)
     pairs = [
         (a, b)
         for group in groups.values()
@@ -114,10 +111,7 @@ def battery_lasts(cells: Sequence[CellResult]) -> Decision:
 
 
 def _prompts_of_paper() -> tuple[Reference, ...]:
-    rows = [paper.figure(paper.energy(), f"prompts_until_battery_empty_{end}") for end in ("low", "high")]
-    return tuple(
-        Reference(row.metric, Quantity(row.value, row.unit), row.source, secondhand=row.secondhand) for row in rows
-    )
+    return _range_of_paper("prompts_until_battery_empty", "prompts")
 
 
 def hours_to_empty(cells: Sequence[CellResult]) -> Decision:
@@ -154,11 +148,14 @@ def _hours_of_paper() -> tuple[Reference, ...]:
 def _discharged(cells: Sequence[CellResult], *metrics: str) -> list[CellResult] | Decision:
     """Cells of phones whose battery's capacity and charge are known, or why there is none."""
     phones = [cell for cell in cells if cell.device.kind in PHONES]
+    if not phones:
+        return missing("needs a phone: no cell is of one")
     if not of_cells.measured(phones):
-        return missing("needs a phone")
+        return missing(f"no cell of a phone was measured: {of_cells.standing(phones)}")
     charged = [cell for cell in of_cells.measured(phones, *_CHARGES, "turns", *metrics) if _charge(cell) > 0]
     if not charged:
-        return missing("needs the charge that prompts draw: no phone shows a current whose unit is known")
+        why = of_cells.told(of_cells.measured(phones), *_CHARGES, "turns", *metrics)
+        return missing(f"needs the charge that prompts draw: {why or 'no phone shows a current whose unit is known'}")
     known = [cell for cell in charged if cell.device.battery_mah]
     return known or missing("needs the capacity of the battery, which no phone tells")
 
@@ -228,11 +225,11 @@ def watts(power_mode: str | None) -> float | None:
 
 def power_by_phase(cells: Sequence[CellResult]) -> Decision:
     """F21: mean power of prefill, of generation and at rest."""
-    shown = of_cells.measured(cells, "prefill_power_w", "generation_power_w")
-    useful = [cell for cell in shown if min(middle(cell, "prefill_power_w"), middle(cell, "generation_power_w")) > 0]
+    shown = of_cells.measured(cells, *_PHASES)
+    useful = [cell for cell in shown if min(middle(cell, phase) for phase in _PHASES) > 0]
     if not useful:
-        return missing(f"needs the power of both phases: {_NO_POWER}")
-    ratios = [middle(cell, "prefill_power_w") / middle(cell, "generation_power_w") for cell in useful]
+        return missing(f"needs the power of both phases: {of_cells.told(cells, *_PHASES) or _NO_POWER}")
+    ratios = [middle(cell, _PHASES[0]) / middle(cell, _PHASES[1]) for cell in useful]
     apart = sum(abs(ratio - 1) > _PHASES_APART for ratio in ratios)
     numbers = {
         "cells": Quantity(len(useful)),
@@ -242,10 +239,7 @@ def power_by_phase(cells: Sequence[CellResult]) -> Decision:
     rested = [cell for cell in useful if "idle_power_w" in cell.metrics]
     low = True
     if rested:
-        shares = [
-            middle(cell, "idle_power_w") / min(middle(cell, "prefill_power_w"), middle(cell, "generation_power_w"))
-            for cell in rested
-        ]
+        shares = [middle(cell, "idle_power_w") / min(middle(cell, phase) for phase in _PHASES) for cell in rested]
         numbers["idle_share_highest"] = Quantity(max(shares))
         low = max(shares) <= _IDLE
     notes = () if rested else ("power at rest was not measured (protocol.idle_s): decided by the two phases alone",)

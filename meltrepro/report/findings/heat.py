@@ -161,9 +161,11 @@ def _position(turn: TurnResult) -> float:
 
 def phones_get_hot(cells: Sequence[CellResult]) -> Decision:
     """F15: the hottest reading of each phone."""
-    useful = [cell for cell in of_cells.measured(cells, "temperature_max_c") if cell.device.kind in PHONES]
+    phones = [cell for cell in cells if cell.device.kind in PHONES]
+    useful = of_cells.measured(phones, "temperature_max_c")
     if not useful:
-        return missing("needs a phone that shows a temperature")
+        why = of_cells.told(phones, "temperature_max_c")
+        return missing("needs a phone that shows a temperature" + (f": {why}" if why else ""))
     hottest = {
         key: max(middle(cell, "temperature_max_c") for cell in group)
         for key, group in of_cells.grouped(useful, of_cells.device).items()

@@ -20,56 +20,38 @@ _OFFLOAD = 2.0
 
 def platforms_differ(cells: Sequence[CellResult]) -> Decision:
     """F3: fastest device over slowest, with the same model, quantization and workload."""
-    groups = of_cells.grouped(
-        of_cells.measured(cells, SPEED), lambda cell: (cell.model, cell.quantization, cell.framework, cell.workload)
+    found = of_cells.rivals(
+        cells, lambda cell: (cell.model, cell.quantization, cell.framework, cell.workload), of_cells.device
     )
-    spreads: list[float] = []
-    used: list[CellResult] = []
-    for group in groups.values():
-        best = {
-            key: max(middle(cell, SPEED) for cell in same)
-            for key, same in of_cells.grouped(group, of_cells.device).items()
-        }
-        if len(best) > 1:
-            spreads.append(max(best.values()) / min(best.values()))
-            used += group
-    if not spreads:
+    if not found:
         return missing("needs one model, quantization and workload on two devices")
+    spreads = [max(best.values()) / min(best.values()) for best, _ in found]
     numbers = {
         "models": Quantity(len(spreads)),
         "spread_median": Quantity(middle_of(spreads)),
         "spread_highest": Quantity(max(spreads)),
     }
     reason = f"the fastest device is {middle_of(spreads):.3g} times as fast as the slowest"
-    return Decision(middle_of(spreads) >= _WIDE, reason, numbers, tuple(used))
+    return Decision(middle_of(spreads) >= _WIDE, reason, numbers, _cells_of(found))
 
 
 def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
     """F16: llama.cpp on Android with the GPU over without."""
-    android = [
-        cell
-        for cell in of_cells.measured(cells, SPEED)
-        if cell.device.kind == "android" and cell.framework == "llama.cpp"
-    ]
-    groups = of_cells.grouped(
-        android, lambda cell: (of_cells.device(cell), cell.release, cell.model, cell.quantization, cell.workload)
+    found = of_cells.rivals(
+        [cell for cell in cells if cell.device.kind == "android" and cell.framework == "llama.cpp"],
+        lambda cell: (of_cells.device(cell), cell.release, cell.model, cell.quantization, cell.workload),
+        lambda cell: cell.accelerated,
     )
-    gains: list[float] = []
-    used: list[CellResult] = []
-    for group in groups.values():
-        speeds = {gpu: [middle(cell, SPEED) for cell in group if cell.accelerated is gpu] for gpu in (True, False)}
-        if speeds[True] and speeds[False]:
-            gains.append(max(speeds[True]) / max(speeds[False]))
-            used += group
-    if not gains:
+    if not found:
         return missing("needs llama.cpp on an Android device with and without GPU, all else alike")
+    gains = [best[True] / best[False] for best, _ in found]
     numbers = {
         "pairs": Quantity(len(gains)),
         "gain_median": Quantity(middle_of(gains)),
         "gain_highest": Quantity(max(gains)),
     }
     reason = f"with the GPU generation is {middle_of(gains):.3g} times as fast as without"
-    return Decision(max(gains) <= _MOST_GAIN, reason, numbers, tuple(used))
+    return Decision(max(gains) <= _MOST_GAIN, reason, numbers, _cells_of(found))
 
 
 def _gpu_of_paper() -> tuple[Reference, ...]:
@@ -80,28 +62,10 @@ def _gpu_of_paper() -> tuple[Reference, ...]:
 
 def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
     """F17: two kinds of framework with a model in as many bits on one device."""
-    groups = of_cells.grouped(
-        of_cells.measured(cells, SPEED),
-        lambda cell: (
-            of_cells.device(cell),
-            cell.device.power_mode,
-            cell.model,
-            of_cells.bits(cell.quantization),
-            cell.workload,
-        ),
-    )
-    ratios: list[float] = []
-    used: list[CellResult] = []
-    for group in groups.values():
-        best = {
-            name: max(middle(cell, SPEED) for cell in same)
-            for name, same in of_cells.grouped(group, lambda cell: cell.framework).items()
-        }
-        if len(best) > 1:
-            ratios += [max(a, b) / min(a, b) for a, b in combinations(best.values(), 2)]
-            used += group
-    if not ratios:
+    found = of_cells.rivals(cells, of_cells.same_bits, lambda cell: cell.framework)
+    if not found:
         return missing("needs two frameworks (llama.cpp and another) with one model in as many bits on one device")
+    ratios = [max(a, b) / min(a, b) for best, _ in found for a, b in combinations(best.values(), 2)]
     apart = sum(abs(log(ratio)) > _DIFFERENT for ratio in ratios)
     numbers = {
         "pairs": Quantity(len(ratios)),
@@ -109,7 +73,7 @@ def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
         "ratio_median": Quantity(middle_of(ratios)),
     }
     reason = f"{of_cells.of(apart, len(ratios), 'pair')} of frameworks differ by more than a tenth"
-    return Decision(2 * apart > len(ratios), reason, numbers, tuple(used))
+    return Decision(2 * apart > len(ratios), reason, numbers, _cells_of(found))
 
 
 def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
@@ -140,6 +104,10 @@ def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
         "" if thrifty else ", and needs more energy"
     )
     return Decision(ratio >= _OFFLOAD and thrifty, reason, numbers, (board, phone), tuple(notes))
+
+
+def _cells_of(found: Sequence[tuple[object, Sequence[CellResult]]]) -> tuple[CellResult, ...]:
+    return tuple(cell for _, group in found for cell in group)
 
 
 F3 = Definition(

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from meltrepro.report.findings import cells as of_cells
 from meltrepro.report.findings.accuracy import ACCURACIES
 from meltrepro.report.findings.coverage import COVERAGE
 from meltrepro.report.findings.energy import ENERGIES
@@ -18,6 +19,7 @@ from meltrepro.report.findings.platforms import PLATFORMS
 from meltrepro.report.findings.speed import SPEEDS
 from meltrepro.report.findings.weights import WEIGHTS
 from meltrepro.report.results import CellResult, Results
+from meltrepro.words import counted
 
 DEFINITIONS: tuple[Definition, ...] = tuple(
     sorted(
@@ -34,10 +36,16 @@ def evaluate(results: Results, *, virtual_only: bool = False) -> tuple[Finding, 
 
 
 def tally(findings: Sequence[Finding]) -> str:
-    """`4 hold, 1 fails, 17 not testable here`."""
-    counts = Counter(finding.verdict for finding in findings)
-    holds, fails, rest = (counts[verdict] for verdict in (Verdict.holds, Verdict.fails, Verdict.not_testable))
-    return f"{holds} hold{'s' if holds == 1 else ''}, {fails} fail{'s' if fails == 1 else ''}, {rest} not testable here"
+    """`4 hold (1 virtual, 2 synthetic), 1 fails, 17 not testable here`."""
+    verbs = ((Verdict.holds, "holds", "hold"), (Verdict.fails, "fails", "fail"))
+    parts = []
+    for verdict, one, many in verbs:
+        found = [finding for finding in findings if finding.verdict is verdict]
+        marks = {name: sum(getattr(each, name) for each in found) for name in ("virtual", "synthetic")}
+        shown = ", ".join(f"{n} {name}" for name, n in marks.items() if n)
+        parts.append(counted(len(found), one, many) + (f" ({shown})" if shown else ""))
+    rest = sum(not finding.decided for finding in findings)
+    return f"{', '.join(parts)}, {rest} not testable here"
 
 
 def find(definition: Definition, results: Results, *, virtual_only: bool = False) -> Finding:
@@ -45,11 +53,17 @@ def find(definition: Definition, results: Results, *, virtual_only: bool = False
     usable = [cell for cell in results.cells if definition.synthetic or not cell.synthetic]
     real = [] if virtual_only else [cell for cell in usable if not cell.device.virtual]
     pretended = [cell for cell in usable if cell.device.virtual]
+    if not usable or (virtual_only and not pretended):
+        return _made(definition, missing(_unusable(definition, results.cells)), virtual=False)
     decision, virtual = _decide(definition, real), False
     if decision.held is None and pretended:
         other = _decide(definition, pretended)
         if other.held is not None or not real:
             decision, virtual = other, True
+    return _made(definition, decision, virtual=virtual)
+
+
+def _made(definition: Definition, decision: Decision, *, virtual: bool) -> Finding:
     return Finding(
         id=definition.id,
         claim=definition.claim,
@@ -67,9 +81,24 @@ def find(definition: Definition, results: Results, *, virtual_only: bool = False
 
 
 def _decide(definition: Definition, cells: Sequence[CellResult]) -> Decision:
+    """By the rule; where it cannot tell and nothing was measured, that is the reason, in the words of the records."""
     if not cells:
-        return missing("there are no cells")
-    return definition.decide(cells)
+        return missing("no cell ran on a real device")
+    decision = definition.decide(cells)
+    lost = of_cells.standing(cells) if decision.held is None else ""
+    return replace(decision, reason=f"{decision.reason}; no cell was measured: {lost}") if lost else decision
+
+
+def _unusable(definition: Definition, cells: Sequence[CellResult]) -> str:
+    """What there is instead of cells that a rule may use, and what it would need."""
+    if not cells:
+        there = "there are no cells"
+    elif not definition.synthetic and all(cell.synthetic for cell in cells):
+        all_of = "the only cell is" if len(cells) == 1 else f"all {len(cells)} cells are"
+        there = f"{all_of} of made-up (synthetic) weights, whose answers mean nothing"
+    else:
+        there = f"none of {counted(len(cells), 'cell')} ran on a virtual device with weights that count here"
+    return f"{there}; needs {definition.needs}"
 
 
 def document() -> str:

@@ -24,6 +24,10 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
     lines = _wrapped(f"{campaigns}: {tally(findings)}", "")
     if unbelieved := _unbelieved(results):
         lines += _wrapped(f"cells that are INVALID and give no figures: {unbelieved}; meltrepro show says why", "")
+    if partly := sum(cell.state == "measured" and bool(cell.doubts) for cell in results.cells):
+        lines += _wrapped(
+            f"cells of which single repetitions are INVALID or failed: {partly}; meltrepro show says why", ""
+        )
     lines.append("")
     for finding in findings:
         marks = f" ({finding.marks})" if finding.marks and finding.decided else ""

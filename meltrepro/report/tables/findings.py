@@ -14,9 +14,9 @@ def findings(content: Content) -> Table:
     columns = (
         *(
             Column("id", "id"),
-            Column("claim", "claim", "prose"),
             Column("verdict", "verdict"),
             Column("tags", "tags", "tags"),
+            Column("claim", "claim", "prose"),
         ),
         *(Column("reason", "because", "prose"), Column("numbers", "figures", "prose", "reason")),
         *(Column("threshold", "holds when", "prose", "claim"), Column("paper_figures", "paper", "prose", "claim")),
@@ -24,7 +24,7 @@ def findings(content: Content) -> Table:
     )
     rows = tuple(
         (
-            *(row.id, row.claim, row.verdict.value, Tags(_tags(row)), row.reason),
+            *(row.id, row.verdict.value, Tags(_tags(row)), row.claim, row.reason),
             ", ".join(f"{name} = {quantity}" for name, quantity in row.numbers.items()),
             *(row.threshold, _reference(row), "; ".join(row.notes)),
         )

@@ -35,13 +35,15 @@ def campaigns(content: Content) -> Table:
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
 
 
-def left_out(content: Content) -> Table:
-    """Manifests of the study that could not be run, with the reasons."""
-    entries = content.study.entries if content.study else ()
+def left_out(content: Content) -> tuple[Table, ...]:
+    """Manifests of the study that could not be run, with the reasons; no table where there is no study."""
+    if content.study is None:
+        return ()
+    entries = content.study.entries
     rows = tuple((entry.manifest, entry.reason) for entry in entries if entry.campaign is None)
     columns = (Column("manifest", "manifest"), Column("reason", "reason", "prose"))
-    none = "every manifest of the study was run" if content.study else "these campaigns were not run as a study"
-    return Table("left-out", "Left out", columns, rows, reason=None if rows else none, gap="NOTHING")
+    none = None if rows else "every manifest of the study was run"
+    return (Table("left-out", "Left out", columns, rows, reason=none, gap="NOTHING"),)
 
 
 def devices(content: Content) -> Table:
@@ -98,12 +100,18 @@ def _outcome(content: Content, cells: list[CellResult]) -> Value:
         return None
     best = min(cells, key=lambda cell: (_STATES.index(cell.state), -campaign_number(content, cell.campaign)))
     if best.state == "measured":
-        return "measured, synthetic" if best.synthetic else "measured"
+        doubts = (doubt.partition(":")[0] for doubt in best.doubts)
+        return ", ".join(["measured", *(["synthetic"] if best.synthetic else []), *doubts])
     return Absent(best.reason or "no reason given", best.state)
+
+
+def _why(cell: CellResult) -> str:
+    """The reason of a cell that was not measured, and what is to be known of its repetitions."""
+    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *cell.doubts))))
 
 
 def cells(content: Content) -> Table:
     """Every cell with its state and reason."""
-    rows = tuple((*who(content, cell), cell.state, cell.reason) for cell in ordered(content.results.cells))
+    rows = tuple((*who(content, cell), cell.state, _why(cell)) for cell in ordered(content.results.cells))
     columns = (*WHO, Column("state", "state"), Column("reason", "reason", "prose"))
     return Table("cells", "Every cell", columns, rows, reason=None if rows else _NO_CELLS, folded=True)

@@ -8,17 +8,18 @@ from meltrepro.report.cells import ordered, software
 from meltrepro.report.content import Content, Reference
 from meltrepro.report.paper_match import SECONDHAND, paper_task, remarks, same_model, same_quantization
 from meltrepro.report.results import CellResult
-from meltrepro.report.values import Absent, Column, Table, Value, estimate
+from meltrepro.report.values import Absent, Column, Table, Value, measured
 
 _NONE = "the paper's figures are not part of this report"
-_SOURCE = Column("source", "source", "prose")
-_REMARKS = Column("remarks", "remarks", "prose")
+_SOURCE = Column("source", "source", "prose", below="model")
+_REMARKS = Column("remarks", "remarks", "remarks")
 
 
 def sizes(content: Content) -> Table:
     """Size of the model files, which must agree: it is arithmetic, not a measurement."""
     columns = (
-        *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
+        *(Column("model", "model"), Column("quantization", "quantization")),
+        Column("framework", "framework", below="quantization"),
         *(Column("paper_gb", "paper (GB)", "known"), Column("paper_memory_gb", "paper, in memory (GB)", "known")),
         *(Column("ours_gb", "ours (GB)", "known"), Column("difference_percent", "difference (%)", "number")),
         *(_REMARKS, _SOURCE),
@@ -39,7 +40,9 @@ def sizes(content: Content) -> Table:
                 *(remarks(reference), reference.source),
             )
         )
-    notes = ("In memory: as published; no row of it is a measured footprint, and the remarks say what it is instead.",)
+    notes = (
+        "In memory: as published; no row of it is a measured footprint, and the remarks say what it is instead. GB are 10^9 bytes.",
+    )
     reason = None if rows else _NONE
     return Table("paper-sizes", "Sizes of model files", columns, tuple(rows), notes if rows else (), reason)
 
@@ -99,7 +102,7 @@ def devices(content: Content) -> Table:
             cell = matching[0]
             virtual = ", virtual" if cell.device.virtual else ""
             mine = (
-                estimate(cell.metrics[metric], scale),
+                measured(cell, metric, scale),
                 f"{content.title(cell.device)}{virtual}, {software(cell)}, {cell.quantization}",
             )
         rows.append(

@@ -34,7 +34,7 @@ def memory(content: Content) -> Table:
                 *who(content, cell),
                 _gigabytes(cell.model_bytes, "the size of the file is not in the record"),
                 _gigabytes(cell.kv_bytes, unknown.reason),
-                measured(cell.metrics, {}, "peak_memory_bytes", 1e-9),
+                measured(cell, "peak_memory_bytes", 1e-9),
                 unknown if use is None else use.ratio,
                 "" if use is None else "yes" if use.ratio <= MEMORY_LIMIT else "no",
             )
@@ -119,13 +119,13 @@ def _energy_columns() -> tuple[Column, ...]:
 def _energies(cell: CellResult) -> tuple[Value, ...]:
     return (
         *(_value(cell, name) for name in ENERGIES),
-        *(measured(cell.metrics, cell.unavailable, name, 1 / J_PER_MWH) for name in ENERGIES[:2]),
+        *(measured(cell, name, 1 / J_PER_MWH) for name in ENERGIES[:2]),
         *(_value(cell, name) for name in _POWERS),
     )
 
 
 def _value(cell: CellResult, name: str) -> Value:
-    return measured(cell.metrics, cell.unavailable, name)
+    return measured(cell, name)
 
 
 def _gigabytes(size: int | None, reason: str) -> Value:

@@ -26,7 +26,7 @@ def throughput(content: Content) -> Table:
             *who(content, cell),
             _gigabytes(cell.model_bytes),
             cell.context,
-            *(measured(cell.metrics, cell.unavailable, name) for name in (*_SPEEDS, "ttft_ms")),
+            *(measured(cell, name) for name in (*_SPEEDS, "ttft_ms")),
         )
         for cell in cells
     )
@@ -51,7 +51,7 @@ def phases(content: Content) -> Table:
             (
                 *who(content, cell),
                 prompt_tokens(cell),
-                *(measured(cell.metrics, {}, name) for name in _SPEEDS),
+                *(measured(cell, name) for name in _SPEEDS),
                 cell.metrics["prefill_tps"].median / generation if generation else Absent("nothing was generated"),
             )
         )
@@ -78,10 +78,7 @@ def sustained_speed(content: Content) -> Table:
             curve.first_quarter,
             curve.last_quarter,
             curve.last_quarter / curve.first_quarter if curve.first_quarter else Absent("nothing was generated"),
-            *(
-                measured(curve.cell.metrics, curve.cell.unavailable, name)
-                for name in ("temperature_start_c", "temperature_max_c")
-            ),
+            *(measured(curve.cell, name) for name in ("temperature_start_c", "temperature_max_c")),
         )
         for curve in found
     )

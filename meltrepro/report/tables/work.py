@@ -53,7 +53,7 @@ def accuracy(content: Content) -> Table:
         Column("model_gb", "file (GB)", "known"),
         *(Column("task", "task"), Column("metric", "metric"), Column("value", "value", "number")),
         *(Column("stderr", "standard error", "number"), Column("n", "n", "number"), Column("k", "right", "number")),
-        *(Column("paper", "paper", "known"), Column("paper_flags", "remarks on the paper's row", "prose")),
+        *(Column("paper", "paper", "known"), Column("paper_flags", "remarks on the paper's row", "remarks")),
     )
     rows: list[tuple[Value, ...]] = []
     for cell in ordered(cell for cell in content.results.cells if cell.scores):
