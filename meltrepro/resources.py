@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+
+
+def make(target: str) -> str | None:
+    """The command for a target of the Makefile; `None` where the program does not run from a checkout's own environment."""
+    root = _PACKAGE.parent
+    if not (root / "Makefile").is_file() or Path(sys.prefix).resolve() != (root / ".venv").resolve():
+        return None
+    return shlex.join(["make", *(["-C", str(root)] if Path.cwd() != root else []), target])
 
 
 def images() -> Path:
