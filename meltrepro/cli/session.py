@@ -29,6 +29,7 @@ from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.spec.prompts import MELT, MELT_SOURCE
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
+from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import MAKERS, open_targets
@@ -188,6 +189,7 @@ def open_session(
     The lock stands beside the manifest, unless `lock_file` names another one.
     """
     settings = settings_module.load()
+    load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
     loaded = load(spec, set_)
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)

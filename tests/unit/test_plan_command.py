@@ -135,3 +135,11 @@ def test_short_names(ids: list[str], pattern: str, names: list[str]) -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_mirror_map_is_read_before_anything_else(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MELTREPRO_MIRRORS", str(spec.parent / "none.yaml"))
+    assert main(["plan", str(spec)]) == 2
+    assert "names a mirror map that does not exist" in capsys.readouterr().err
