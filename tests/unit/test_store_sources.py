@@ -235,7 +235,7 @@ def test_the_map_of_the_documentation_is_one(tmp_path: Path) -> None:
         HuggingFaceSource(huggingface="org/model", revision=commit, file="model-00001-of-00002.safetensors"),
     ]
     assert [mirrors.has(source) for source in sources] == [True] * 4
-    assert set(mirrors.paths or {}) == {name for name in re.findall(r'^  "(.+?)":', example, re.MULTILINE)}
+    assert set(mirrors.paths or {}) == set(re.findall(r'^  "(.+?)":', example, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
