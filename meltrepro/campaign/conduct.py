@@ -73,8 +73,10 @@ def conduct(
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
             with _restoring(dict(zip(used, targets, strict=True)), sink):
+                tally, progress = Tally(0, (), 0), Progress(len(trials))
                 for part in _rounds(trials) if enough else [trials]:
-                    tally = _run(campaign.folder, part, runs, sink, journal, rules, manifest.protocol.parallel)
+                    parallel = manifest.protocol.parallel
+                    tally += _run(campaign.folder, part, runs, sink, journal, rules, progress, parallel)
                     if tally.left or (enough is not None and enough(campaign.folder)):
                         break
         except BaseException as error:
@@ -96,10 +98,10 @@ def _run(
     sink: Sink,
     journal: Journal,
     rules: Rules,
+    progress: Progress,
     parallel: bool,
 ) -> Tally:
     """Run trials, those of different devices at the same time; all devices have what they need before the first begins."""
-    progress = Progress(len(trials))
     lanes = lanes_of(trials, runs) if parallel else [list(trials)]
 
     stopping: dict[int, Thread] = {}
