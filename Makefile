@@ -42,7 +42,7 @@ endef
 quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	$(BIN)/meltrepro doctor --fix
 	$(BIN)/meltrepro run specs/quickstart.yaml
-	@echo "see it in a browser with: make ui"
+	@echo "in this folder \`make ui\` is the first of these; \`source $(BIN)/activate\` makes the program plain \`meltrepro\`"
 
 $(VENV)/.ios: requirements/ios.lock $(VENV)/.ready
 	$(call phase,clients of iPhones in $(VENV),$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -179,7 +180,7 @@ def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
 
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
-    """The trials up to the end of each round of an interleaved schedule; a tally always counts from the start."""
-    ends = [i for i, trial in enumerate(trials) if trial.kind is Kind.repetition]
-    last = {trials[i].index: i for i in ends}
-    return [trials[: end + 1] for end in last.values()]
+    """The rounds of an interleaved schedule, one after the other."""
+    last = {trial.index: i for i, trial in enumerate(trials) if trial.kind is Kind.repetition}
+    ends = [-1, *last.values()]
+    return [trials[before + 1 : end + 1] for before, end in pairwise(ends)]

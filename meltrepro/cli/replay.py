@@ -42,7 +42,7 @@ def command(
     margin: Annotated[float | None, typer.Option(help="Largest relative difference that counts as the same.")] = None,
     maximum: Annotated[int | None, typer.Option(help="Most trials per cell.")] = None,
     all_cells: Annotated[
-        bool, typer.Option("--all-cells", help="Repeat also cells whose record has nothing to be compared with.")
+        bool, typer.Option("--all-cells", help="Repeat also cells that are INVALID in the record.")
     ] = False,
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the replay and its comparison to MLflow.")
@@ -72,12 +72,13 @@ def command(
     folder = located.campaign
     recorded = read_campaign(folder)
     only = [*only, located.cell] if located.cell is not None else only
-    left_out: Mapping[str, str] = {}
-    if not all_cells:
-        left_out = undecidable(recorded, Selection(only).wants)
-        only = _repeated(recorded, only, left_out)
-        for cell_id, reason in left_out.items():
-            typer.echo(f"not repeated: {cell_id}: {reason}", err=True)
+    left_out = undecidable(recorded, Selection(only).wants)
+    if all_cells:  # of the others no record says what they were asked
+        asked = {cell.id for cell in recorded.cells if cell.repetitions}
+        left_out = {cell_id: reason for cell_id, reason in left_out.items() if cell_id not in asked}
+    only = _repeated(recorded, only, left_out)
+    for cell_id, reason in left_out.items():
+        typer.echo(f"not repeated: {cell_id}: {reason}", err=True)
     overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
@@ -129,7 +130,7 @@ def _repeated(recorded: CampaignRecord, only: Sequence[str], left_out: Mapping[s
         shown = [f"  {cell_id}: {reason}" for cell_id, reason in left_out.items()]
         raise PlanError(
             "\n".join([f"nothing in {recorded.id} can be compared with:", *shown]),
-            hint="measure it anew with: meltrepro run SPEC; or repeat its trials all the same with --all-cells",
+            hint="measure it anew with: meltrepro run SPEC; or repeat what is INVALID all the same with --all-cells",
         )
     return repeated
 

@@ -158,5 +158,8 @@ def test_the_trials_of_all_rounds_are_counted(recorded: CampaignRecord, store: S
     answer = replay(recorded, setup, DECLARED, rig.settings(tmp_path), steps.append)
     (end,) = [step for step in steps if (step.name, step.phase) == ("campaign", "end")]
     (cell,) = read_campaign(answer.folder).cells
-    assert (end.detail["ok"], end.detail["left"]) == (len(cell.repetitions), 0)
+    assert (end.detail["ok"], end.detail["earlier"], end.detail["left"]) == (len(cell.repetitions), 0, 0)
+    begun = [step for step in steps if (step.name, step.phase) == ("trial", "begin")]
+    assert [step.done for step in begun] == list(range(len(cell.repetitions)))
+    assert {step.total for step in begun} == {DECLARED.maximum}, "so many at most, whatever round it is"
     assert len(cell.repetitions) > 1
