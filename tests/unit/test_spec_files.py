@@ -97,6 +97,32 @@ def test_what_a_mirror_has_need_not_be_there(
     assert "models.small" not in capsys.readouterr().err
 
 
+def test_wrong_turns_on_the_way_to_a_manifest(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder, a bare name, and every file that `*.yaml` stands for."""
+    root = spec.parent
+    monkeypatch.chdir(root)
+    (root / "specs").mkdir()
+    manifest = root / "specs/quick.yaml"
+    manifest.write_text(
+        SPEC.replace("smal.gguf", "../small.gguf").partition("  v1.5")[0] + SPEC[SPEC.index("frameworks") :]
+    )
+    manifest.write_text(manifest.read_text().partition("  facts")[0])
+    manifest.with_name("quick.lock.yaml").write_text("lock: 1\n")
+    assert main(["plan", "specs"]) == 2
+    assert "next: name one, such as specs/quick.yaml; validate and study take folders" in capsys.readouterr().err
+    assert main(["plan", "quick"]) == ManifestError.exit_code
+    assert "next: is specs/quick.yaml meant?" in capsys.readouterr().err
+    assert main(["plan", "nothing"]) == ManifestError.exit_code
+    assert "meant?" not in capsys.readouterr().err
+    files = ["specs/quick.lock.yaml", "specs/quick.yaml"]
+    assert main(["validate", *files]) == 0
+    assert capsys.readouterr().out.startswith("ok  specs/quick.yaml")
+    assert main(["validate", files[0]]) == ManifestError.exit_code
+    assert "this is a lock, not a manifest" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("before", "after", "hint"),
     [
