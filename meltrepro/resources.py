@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -10,11 +9,14 @@ _PACKAGE = Path(__file__).parent
 
 
 def make(target: str) -> str | None:
-    """The command for a target of the Makefile; `None` where the program does not run from a checkout's own environment."""
+    """The command for a target of the Makefile; `None` where the program does not run from a checkout's own environment.
+
+    It names no path: what is said of skipped cells goes into records.
+    """
     root = _PACKAGE.parent
     if not (root / "Makefile").is_file() or Path(sys.prefix).resolve() != (root / ".venv").resolve():
         return None
-    return shlex.join(["make", *(["-C", str(root)] if Path.cwd() != root else []), target])
+    return f"make {target}" if Path.cwd() == root else f"make {target}, in the folder of the checkout"
 
 
 def images() -> Path:
