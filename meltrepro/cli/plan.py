@@ -125,8 +125,9 @@ def room(plan: Plan, sizes: Sizes) -> list[str]:
     left = free - (needed - sum(models.values()))
     dropped = []
     for name, size in models.items():  # in the order in which they are made
-        left -= size
-        if left < 0:
+        if size <= left:
+            left -= size
+        elif size:
             dropped.append(name)
     kept: dict[str, list[str]] = {}
     for name, model in plan.manifest.models.items():

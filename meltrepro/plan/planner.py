@@ -403,5 +403,5 @@ def _disk_warnings(
         if total > free:
             yield (
                 f"the {len(models)} models for target {target} need {readable(total)} on disk together, "
-                f"{readable(free)} are free"
+                f"{readable(free)} are free; leave some out with --only or --set 'models.NAME.quantizations=[...]'"
             )
