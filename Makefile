@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PROFILE ?= smoke
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper clean lock-requirements
+.PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -42,11 +42,13 @@ endef
 quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	$(BIN)/meltrepro doctor --fix
 	$(BIN)/meltrepro run specs/quickstart.yaml
-	@echo "see it in a browser with: make ui"
+	@echo "in this folder \`make ui\` is the first of these; \`source $(BIN)/activate\` makes the program plain \`meltrepro\`"
 
 $(VENV)/.ios: requirements/ios.lock $(VENV)/.ready
 	$(call phase,clients of iPhones in $(VENV),$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 		--require-hashes -r requirements/ios.lock && touch $@)
+
+ios: $(VENV)/.ios  ## Install what iPhones need (GPL-3), from its hash-locked requirements.
 
 test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integration tests.
 	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
@@ -76,6 +78,9 @@ clean:  ## Stop the private engine; remove .venv and the caches of this checkout
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
+
+lock-lab: setup  ## Pin today's packages of the lab's virtual devices (images/*/packages*.json).
+	$(BIN)/python -m meltrepro.lab.pins
 
 lock-requirements: setup  ## Resolve the requirements anew.
 	$(RESOLVE) --extra dev --output-file requirements/dev.lock pyproject.toml

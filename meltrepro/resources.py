@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+
+
+def make(target: str) -> str | None:
+    """The command for a target of the Makefile; `None` where the program does not run from a checkout's own environment.
+
+    It names no path: what is said of skipped cells goes into records.
+    """
+    root = _PACKAGE.parent
+    if not (root / "Makefile").is_file() or Path(sys.prefix).resolve() != (root / ".venv").resolve():
+        return None
+    return f"make {target}" if Path.cwd() == root else f"make {target}, in the folder of the checkout"
 
 
 def images() -> Path:

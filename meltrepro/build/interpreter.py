@@ -39,13 +39,18 @@ _REF = digest_of([base.SUITE, sorted(_USED)])
 
 def known(store: Store, sink: Sink) -> tuple[Package, ...]:
     """Packages pinned here before, so that two manifests of one machine share a converter; today's otherwise."""
-    ref = store.get_ref("interpreter", _REF)
-    if ref is not None:
-        return tuple(Package(*fields) for fields in ref["packages"])
+    if (packages := remembered(store)) is not None:
+        return packages
     packages = tuple(package for package in base.resolve(store, sink, FLAVOUR) if package.name in _USED)
     fields = [[p.name, p.version, p.architecture, p.digest] for p in packages]
     store.put_ref("interpreter", _REF, {"packages": fields})
     return packages
+
+
+def remembered(store: Store) -> tuple[Package, ...] | None:
+    """The packages pinned here before; `None` where none were."""
+    ref = store.get_ref("interpreter", _REF)
+    return tuple(Package(*fields) for fields in ref["packages"]) if ref is not None else None
 
 
 def forget(store: Store) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -73,8 +74,10 @@ def conduct(
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
             with _restoring(dict(zip(used, targets, strict=True)), sink):
+                tally, progress = Tally(0, (), 0), Progress(len(trials))
                 for part in _rounds(trials) if enough else [trials]:
-                    tally = _run(campaign.folder, part, runs, sink, journal, rules, manifest.protocol.parallel)
+                    parallel = manifest.protocol.parallel
+                    tally += _run(campaign.folder, part, runs, sink, journal, rules, progress, parallel)
                     if tally.left or (enough is not None and enough(campaign.folder)):
                         break
         except BaseException as error:
@@ -96,10 +99,10 @@ def _run(
     sink: Sink,
     journal: Journal,
     rules: Rules,
+    progress: Progress,
     parallel: bool,
 ) -> Tally:
     """Run trials, those of different devices at the same time; all devices have what they need before the first begins."""
-    progress = Progress(len(trials))
     lanes = lanes_of(trials, runs) if parallel else [list(trials)]
 
     stopping: dict[int, Thread] = {}
@@ -177,7 +180,7 @@ def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
 
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
-    """The trials up to the end of each round of an interleaved schedule; a tally always counts from the start."""
-    ends = [i for i, trial in enumerate(trials) if trial.kind is Kind.repetition]
-    last = {trials[i].index: i for i in ends}
-    return [trials[: end + 1] for end in last.values()]
+    """The rounds of an interleaved schedule, one after the other."""
+    last = {trial.index: i for i, trial in enumerate(trials) if trial.kind is Kind.repetition}
+    ends = [-1, *last.values()]
+    return [trials[before + 1 : end + 1] for before, end in pairwise(ends)]

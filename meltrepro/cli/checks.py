@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meltrepro.errors import EngineError
+from meltrepro.errors import EngineError, UsageError
 from meltrepro.settings import Settings
 
 _MIN_DISK = 6 * 10**9
@@ -100,6 +100,8 @@ DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 def run_checks(settings: Settings, *, tests: bool = False) -> list[Check]:
     """Look at everything; with `tests`, what only the test suite needs counts as required. Changes nothing."""
     checks: list[Callable[[Settings], Check]] = [_python, _clock, _engine, _disk, _memory, _store, _records, _tracking]
+    if settings.mirrors is not None:
+        checks.append(_mirrors)
     return [check(settings) for check in checks] + [
         _tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS
     ]
@@ -177,6 +179,22 @@ def _store(settings: Settings) -> Check:
 
 def _records(settings: Settings) -> Check:
     return _writable("records", settings.home, "results", "set MELTREPRO_HOME")
+
+
+def _mirrors(settings: Settings) -> Check:
+    """Its entries too: one that leads nowhere fails only when its source is wanted."""
+    from meltrepro.store.mirror import load_mirrors
+
+    name, purpose = "mirror map", "sources without internet"
+    try:
+        paths = load_mirrors(settings.mirrors).paths or {}
+    except UsageError as error:
+        return Check(name, State.missing, error.message, purpose, error.hint or "")
+    gone = [str(path) for path in paths.values() if not path.exists()]
+    if gone:
+        found = f"{settings.mirrors}: {len(gone)} of {len(paths)} entries lead nowhere: {', '.join(gone[:3])}"
+        return Check(name, State.missing, found, purpose, "mend their paths, or remove them")
+    return Check(name, State.ok, f"{settings.mirrors}, {len(paths)} entries", purpose)
 
 
 def _writable(name: str, folder: Path, purpose: str, remedy: str) -> Check:

@@ -43,7 +43,7 @@ def advice() -> str | None:
     """What to install where iPhones cannot be seen."""
     from meltrepro.targets import ios_devices, ios_errors
 
-    return None if ios_devices.installed() else f"iPhones are not looked for: {ios_errors.MISSING}"
+    return None if ios_devices.installed() else f"iPhones are not looked for: {ios_errors.how_to_install()}"
 
 
 def pair(udid: str, settings: Settings) -> None:

@@ -66,3 +66,5 @@ def _show(found: Status, json: bool) -> None:
         typer.echo(f"{name:20}{place['kind']:10}{_way(place)}")
     for name, reason in found.missing.items():
         typer.echo(f"{name:20}missing: {reason}")
+    for name, remark in found.remarks.items():
+        typer.echo(f"{name:20}note: {remark}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +28,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
+    from meltrepro.build.lookup import Lookup, known_digest
     from meltrepro.cli.session import open_session
     from meltrepro.cli.sizes import known_sizes, with_downloads
     from meltrepro.frameworks import registry
@@ -33,14 +37,18 @@ def command(
     with open_session(spec, set_, only, engine="docker", locked=False, quiet=True) as session:
         workshop, loaded = session.workshop, session.loaded
         lock = workshop.lock if session.lock_path.exists() else None
+        base_dir = loaded.path.parent
+        digests = known_digest(workshop.lock, lambda source: workshop.fetcher.remembered(source, base_dir))
+        found = Lookup(session.modules, workshop.store, workshop.lock, digests).find(session.plan)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
-        sizes = with_downloads(sizes, session.plan, workshop.fetcher, loaded.path.parent)
+        sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=frozenset(found.stored))
+        sizes = with_downloads(sizes, session.plan, workshop.fetcher, base_dir)
         devices = {name: target.identify() for name, target in session.targets.items()}
         plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only, session.unusable)
     if json:
         typer.echo(json_module.dumps(document(plan, sizes), indent=2, ensure_ascii=False))
     else:
-        show(plan, sizes)
+        show(plan, sizes, found.unknown, spec=spec)
     require_cells(plan)
 
 
@@ -57,10 +65,13 @@ def document(plan: Plan, sizes: Sizes) -> dict[str, Any]:
     for kind in ("bundles", "models", "logits"):
         for node in whole.get(kind, ()):
             node["stored"] = node["id"] in sizes.stored
+    whole["estimate"]["free_bytes"] = sizes.free_bytes
     return {**whole, **({"data": data} if data else {}), "warnings": list(plan.warnings)}
 
 
-def show(plan: Plan, sizes: Sizes, out: Console | None = None) -> None:
+def show(
+    plan: Plan, sizes: Sizes, unknown: Collection[str] = (), out: Console | None = None, *, spec: Path = Path("SPEC")
+) -> None:
     """Print a plan for people: at most 80 columns on a narrow terminal, never shortened in a pipe."""
     from rich.console import Console
 
@@ -82,8 +93,13 @@ def show(plan: Plan, sizes: Sizes, out: Console | None = None) -> None:
         out.print()
         nodes = _table("to have first", "state")
         for name in [node.id for kind in (plan.bundles, plan.models, plan.logits) for node in kind]:
-            _row(nodes, name, "reuse" if name in sizes.stored else "build")
+            state = "reuse" if name in sizes.stored else "not locked yet" if name in unknown else "build"
+            _row(nodes, name, state)
         out.print(nodes)
+        out.print()
+    if unknown:
+        out.print("not locked yet: its source was never looked up, so it may be here already;", soft_wrap=True)
+        out.print(f"to look, and to build what is missing: meltrepro build {spec}", markup=False, soft_wrap=True)
         out.print()
     if data := data_of(plan.cells):
         sources = _table("data of workload", "from", "to download")
@@ -104,6 +120,42 @@ def show(plan: Plan, sizes: Sizes, out: Console | None = None) -> None:
         f"{_size(plan.estimate.download_bytes)}; more disk: {_size(plan.estimate.disk_bytes)}",
         soft_wrap=True,
     )
+    if sizes.free_bytes is not None:
+        out.print(f"free on the store's disk: {readable(sizes.free_bytes)}", soft_wrap=True)
+    for line in room(plan, sizes):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def room(plan: Plan, sizes: Sizes) -> list[str]:
+    """What to do where the store's disk has no room for all of it: which models do not fit, and how to leave them out."""
+    needed, free = plan.estimate.disk_bytes, sizes.free_bytes
+    if needed is None or free is None or needed <= free:
+        return []
+    cells: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        cells.setdefault(f"{cell.model_name}/{cell.quantization}/{cell.framework_name}", []).append(cell.id)
+    # The rest of what is needed is shared; models are what can be left out.
+    models = {node.id: plan.estimate.model_bytes.get(node.id) or 0 for node in plan.models if node.id in cells}
+    left = free - (needed - sum(models.values()))
+    dropped = []
+    for name, size in models.items():  # in the order in which they are made
+        if size <= left:
+            left -= size
+        elif size:
+            dropped.append(name)
+    kept: dict[str, list[str]] = {}
+    for name, model in plan.manifest.models.items():
+        gone = {each.split("/")[1] for each in dropped if each.split("/")[0] == name}
+        if gone:
+            kept[name] = [each for each in model.quantizations if each not in gone]
+    lines = [f"warning: that does not fit: {readable(needed)} are needed in the store, {readable(free)} are free"]
+    lines += [f"  no room for {name} ({readable(models[name])}): {', '.join(cells[name])}" for name in dropped]
+    sets = [f"--set 'models.{name}.quantizations=[{', '.join(some)}]'" for name, some in kept.items() if some]
+    whole = [name for name in plan.manifest.models if kept.get(name) != []]
+    onlys = [f"--only '{name}/*'" for name in whole] if len(whole) < len(plan.manifest.models) else []
+    if whole and (sets or onlys):
+        lines.append(f"  leave them out with: {' '.join((*sets, *onlys))}")
+    return [*lines, "  or free space with: meltrepro gc; or put the store on another disk: MELTREPRO_CACHE"]
 
 
 def _table(*columns: str) -> Table:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro.cli.common import EngineOption, OnlyOption
-from meltrepro.errors import Differs, Inconclusive, UsageError
+from meltrepro.errors import Differs, Inconclusive, PlanError, UsageError
 
 if TYPE_CHECKING:
+    from meltrepro.measure.records import CampaignRecord
     from meltrepro.replay.replay import Replayed
     from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.targets import Target
@@ -39,6 +41,9 @@ def command(
     ] = False,
     margin: Annotated[float | None, typer.Option(help="Largest relative difference that counts as the same.")] = None,
     maximum: Annotated[int | None, typer.Option(help="Most trials per cell.")] = None,
+    all_cells: Annotated[
+        bool, typer.Option("--all-cells", help="Repeat also cells that are INVALID in the record.")
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the replay and its comparison to MLflow.")
     ] = True,
@@ -55,7 +60,7 @@ def command(
     from meltrepro.plan.only import Selection
     from meltrepro.replay.control import with_controls
     from meltrepro.replay.locate import locate
-    from meltrepro.replay.replay import recorded_requests, replay
+    from meltrepro.replay.replay import recorded_requests, replay, undecidable
     from meltrepro.replay.show import html, text
     from meltrepro.spec.campaign import LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
@@ -67,22 +72,22 @@ def command(
     folder = located.campaign
     recorded = read_campaign(folder)
     only = [*only, located.cell] if located.cell is not None else only
-    selection, example = Selection(only), next((cell.id for cell in recorded.cells), recorded.id)
-    recorded = recorded.restricted(selection.wants)
-    selection.refuse_idle(example)
+    left_out = undecidable(recorded, Selection(only).wants)
+    if all_cells:  # of the others no record says what they were asked
+        asked = {cell.id for cell in recorded.cells if cell.repetitions}
+        left_out = {cell_id: reason for cell_id, reason in left_out.items() if cell_id not in asked}
+    only = _repeated(recorded, only, left_out)
+    for cell_id, reason in left_out.items():
+        typer.echo(f"not repeated: {cell_id}: {reason}", err=True)
+    recorded = recorded.restricted(frozenset(only).__contains__)
     requests = recorded_requests(recorded)
-    if not requests:
-        raise UsageError(
-            f"{recorded.id} has no trial to repeat: none of its repetitions ended well",
-            hint=f"see what it holds with: meltrepro show {recorded.id}",
-        )
     overrides = _overrides(recorded.manifest, margin, maximum, target)
     with (
         interrupts.raising(),
         open_session(
             recorded.file(MANIFEST),
             overrides,
-            list(requests),  # a record may be of a part of its manifest, and some of that may have failed
+            only,  # a record may be of a part of its manifest, and some of that may have failed
             engine=engine,
             locked=True,
             quiet=json,
@@ -99,12 +104,41 @@ def command(
     if track and session.loaded.manifest.tracking.enabled and log_campaign(session, answer.folder, quiet=json):
         attach([folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page})
     if json:
-        document = {"verdict": answer.verdict, "reasons": answer.reasons, **answer.comparison.as_json()}
+        document = {
+            "verdict": answer.verdict,
+            "reasons": answer.reasons,
+            "not_repeated": left_out,
+            **answer.comparison.as_json(),
+        }
         typer.echo(json_module.dumps(document, indent=2))
     else:
         typer.echo(text(answer.comparison), nl=False)
-        typer.echo(f"\n{answer.verdict}")
+        typer.echo(f"\n{answer.verdict}{_counted(len(answer.comparison.cells), len(left_out))}")
     _end(answer, reproduced=answer.verdict is Verdict.reproduced, differs=answer.verdict is Verdict.differs)
+
+
+def _repeated(recorded: CampaignRecord, only: Sequence[str], left_out: Mapping[str, str]) -> list[str]:
+    """The cells that are repeated, by id; raises `PlanError` where none is left, `UsageError` where none was meant."""
+    from meltrepro.plan.only import Selection
+
+    selection = Selection(only)
+    names = [cell.id for cell in recorded.cells] + [skip.id for skip in recorded.document.skipped]
+    meant = [name for name in names if selection.wants(name)]
+    selection.refuse_idle(next(iter(names), "none"))
+    repeated = [name for name in meant if name not in left_out]
+    if not repeated:
+        shown = [f"  {cell_id}: {reason}" for cell_id, reason in left_out.items()]
+        raise PlanError(
+            "\n".join([f"nothing in {recorded.id} can be compared with:", *shown]),
+            hint="measure it anew with: meltrepro run SPEC; or repeat what is INVALID all the same with --all-cells",
+        )
+    return repeated
+
+
+def _counted(compared: int, left_out: int) -> str:
+    """How many cells a verdict is about."""
+    cells = f"{compared} cell{'' if compared == 1 else 's'} compared"
+    return f" ({cells}, {left_out} not repeated)" if left_out else f" ({cells})"
 
 
 def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, target: str | None) -> list[str]:

@@ -53,12 +53,16 @@ def command(
 
         plan_command(spec, set_, only)
         return
+    from meltrepro.cli import next_steps
+
     result = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet))
     if left := result.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
             err=True,
         )
+    if not quiet:
+        next_steps.tell(result.campaign.folder)
     if result.tally.failed:
         raise _failed(result)
 

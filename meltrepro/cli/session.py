@@ -17,18 +17,20 @@ from meltrepro.campaign.scoring import Data
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
 from meltrepro.cli.sizes import known_sizes
-from meltrepro.errors import LockError, LockMismatch, StaleLock
+from meltrepro.errors import LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.spec.accuracy import source_of
+from meltrepro.spec.files import missing_files, require_files
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
 from meltrepro.spec.pins import manifest_digest, prompt_digests
 from meltrepro.spec.prompts import MELT, MELT_SOURCE
 from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
+from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import MAKERS, open_targets
@@ -172,6 +174,18 @@ class Session:
         )
 
 
+def _matters(problem: Problem, plan: Plan) -> bool:
+    """Whether a problem is in a part of the manifest that cells of the plan need."""
+    part, _, field = problem.field.partition(".")
+    used = {
+        "models": {cell.model_name for cell in plan.cells},
+        "frameworks": {cell.framework_name for cell in plan.cells},
+        "workloads": {cell.workload_name for cell in plan.cells},
+    }
+    # Names may have dots in them.
+    return part not in used or any(field.startswith(f"{name}.") for name in used[part])
+
+
 @contextmanager
 def open_session(
     spec: Path,
@@ -188,6 +202,7 @@ def open_session(
     The lock stands beside the manifest, unless `lock_file` names another one.
     """
     settings = settings_module.load()
+    mirrors = load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
     loaded = load(spec, set_)
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
@@ -209,6 +224,8 @@ def open_session(
             workshop.store.add_root(path)
         sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
         plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only, unusable)
+        if lock_file is None:  # a record's files need not be here, only in the store
+            require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, plan)])
         yield Session(
             *(loaded, settings, modules, targets, plan, workshop, locked, path),
             recorded=lock_file is not None,

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from meltrepro import settings as settings_module
 from meltrepro.cli.common import SetOption, load, manifests_of
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
 from meltrepro.plan.names import resolve
-from meltrepro.spec.data_files import data_problems
+from meltrepro.spec.files import missing_files, require_files
 from meltrepro.spec.manifest import Manifest
+from meltrepro.store.mirror import load_mirrors
 from meltrepro.words import counted
 
 
@@ -23,21 +25,25 @@ def command(
     ],
     set_: SetOption = [],
 ) -> None:
-    """Check manifests without touching any device, server or store."""
+    """Check manifests, and that the files they name are there, without touching any device, server or store."""
     catalog = registry.catalog(registry.modules())
+    mirrors = load_mirrors(settings_module.load().mirrors)
+    lost: list[Problem] = []
     problems: list[Problem] = []
     for spec in manifests_of(specs):
         try:
             loaded = load(spec, set_)
             resolve(loaded, catalog)
-            if wrong := data_problems(loaded):
-                raise ManifestError(wrong)
+            missing = missing_files(loaded, mirrors.has)
         except ManifestError as error:
             problems.extend(error.problems)
-        else:
+            continue
+        lost.extend(missing)
+        if not missing:
             typer.echo(f"ok  {spec}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError([*problems, *lost])
+    require_files(lost)
 
 
 def _contents(manifest: Manifest) -> str:

@@ -18,10 +18,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -31,6 +31,9 @@ from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.atomic import make_folder, write_bytes
 from meltrepro.store.cas import Store
+
+if TYPE_CHECKING:
+    from meltrepro.lab.system import System
 
 PHONES, BOARDS, IPHONES = ("phone",), ("jetson",), ("iphone",)
 """The devices of a lab, by name."""
@@ -48,6 +51,8 @@ class Status:
     """How each device is reached, by name."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """What could not be had, with the reason."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """What is not quite as it should be, by device."""
 
     @property
     def up(self) -> bool:
@@ -62,7 +67,7 @@ def status(settings: Settings) -> Status:
         return Status()
     known = _read(folder / "keeper.json")
     devices = {name: _read(folder / f"{name}.json") for name in known.get("devices", ())}
-    return Status(known.get("pid"), devices, known.get("missing", {}))
+    return Status(known.get("pid"), devices, known.get("missing", {}), known.get("remarks", {}))
 
 
 def up(settings: Settings) -> Status:
@@ -124,10 +129,11 @@ def keep(settings: Settings) -> None:
     with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
         system.require_emulation()
         missing: dict[str, str] = {}
+        remarks: dict[str, str] = {}
         places: dict[str, Any] = {}
         for names, start in ((PHONES, _start_phones), (BOARDS, _start_boards), (IPHONES, _start_iphones)):
             try:
-                places |= start(settings, stack, missing)
+                places |= start(settings, stack, remarks)
             except (EngineError, TargetError) as error:  # the others are of use without
                 missing |= dict.fromkeys(names, error.one_line)
         if not places:
@@ -135,21 +141,30 @@ def keep(settings: Settings) -> None:
             raise EngineError(f"no virtual device can run here: {reasons}")
         for name, place in places.items():
             write_bytes(folder / f"{name}.json", json.dumps(place).encode())
-        known = {"pid": os.getpid(), "devices": list(places), "missing": missing}
+        known = {"pid": os.getpid(), "devices": list(places), "missing": missing, "remarks": remarks}
         write_bytes(folder / "keeper.json", json.dumps(known).encode())
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
 
 
-def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+def _root(kind: System, names: Sequence[str], settings: Settings, remarks: dict[str, str]) -> Path:
+    """The file system of a kind of device; says of its devices where it is not the pinned one."""
+    from meltrepro.lab import system
+
+    store = Store(settings.cache / "store")
+    root = system.device_root(kind, store, settings.cache / "lab", silent, offline=settings.offline)
+    if not system.is_pinned(kind, root):
+        remarks |= dict.fromkeys(names, system.remark(kind, store))
+    return root
+
+
+def _start_phones(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
     """Start the phones and their adb server; returns how they are reached."""
     from meltrepro.lab import system
     from meltrepro.lab.phone import VirtualPhone
     from meltrepro.lab.server import AdbServer
 
     data = settings.cache / "lab"
-    root = system.device_root(system.PHONE, Store(settings.cache / "store"), data, silent, offline=settings.offline)
-    if not system.is_pinned(system.PHONE, root):
-        missing["packages"] = "the pinned ones; the phone is made of today's"
+    root = _root(system.PHONE, PHONES, settings, remarks)
     server = AdbServer(data / "adb")
     stack.callback(server.stop)
     server.start()
@@ -164,15 +179,13 @@ def _start_phones(settings: Settings, stack: contextlib.ExitStack, missing: dict
     return places
 
 
-def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+def _start_boards(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
     """Start the boards; returns how they are reached."""
     from meltrepro.lab import system
     from meltrepro.lab.jetson import USER, VirtualJetson
 
     data = settings.cache / "lab"
-    root = system.device_root(system.BOARD, Store(settings.cache / "store"), data, silent, offline=settings.offline)
-    if not system.is_pinned(system.BOARD, root):
-        missing["packages of boards"] = "the pinned ones; the board is made of today's"
+    root = _root(system.BOARD, BOARDS, settings, remarks)
     places = {}
     for name in BOARDS:
         board = VirtualJetson(root, data / name, name=name)
@@ -189,7 +202,7 @@ def _start_boards(settings: Settings, stack: contextlib.ExitStack, missing: dict
     return places
 
 
-def _start_iphones(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+def _start_iphones(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
     """Start the iPhones, and have them trust this machine: usbmuxd offers every program the pairing of the first."""
     from meltrepro.lab.iphone.device import ARM, VirtualIphone
     from meltrepro.targets.ios_devices import open_attached, require_driver

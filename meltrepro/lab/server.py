@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 from meltrepro.errors import EngineError
 from meltrepro.interrupts import held
-from meltrepro.targets.adb import Server, program
+from meltrepro.targets.adb import Server
+from meltrepro.targets.adb_server import free_port, program
 
 _START_S = 20.0
 
@@ -28,7 +28,7 @@ class AdbServer:
     def start(self, port: int | None = None) -> None:
         """Start it at a free port, or at the one that it had; raises `EngineError` where it does not come up."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.server = Server(port or _free_port())
+        self.server = Server(port or free_port())
         log = self._folder / "adb.log"
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -84,9 +84,3 @@ class AdbServer:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
                 self._process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,11 +8,10 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from meltrepro import resources
 from meltrepro.build import base
@@ -42,7 +41,7 @@ class System:
     """What the file system of one kind of device is made of."""
 
     name: str
-    """Its folder among the images: `packages.json` there pins the packages, our own files are in `stand_ins`."""
+    """Its folder among the images, with the pins and, in `stand_ins`, our own files."""
     packages: tuple[str, ...]
     stand_ins: Mapping[str, str]
     """Folders of the image, by the folders of the file system in which their files go."""
@@ -54,14 +53,18 @@ class System:
     """As Debian calls it; one of this machine's own needs no emulation, which tests of protocols can do without."""
 
     @property
+    def pins(self) -> str:
+        """The file among the images that pins the packages."""
+        return f"{self.name}/packages.json" if self.arch == "arm64" else f"{self.name}/packages-{self.arch}.json"
+
+    @property
     def flavour(self) -> base.Flavour:
         """The packages as mmdebstrap takes them."""
         return base.Flavour("extract", self.packages, self.arch)
 
     def pinned(self) -> tuple[base.Package, ...]:
-        """The packages that the lab is tested with; `python -m meltrepro.lab.system NAME ARCH` prints today's for that file."""
-        file = f"{self.name}/packages.json" if self.arch == "arm64" else f"{self.name}/packages-{self.arch}.json"
-        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(file)))
+        """The packages that the lab is tested with; `make lock-lab` takes today's instead."""
+        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(self.pins)))
 
     def own_files(self) -> dict[str, bytes]:
         """Our stand-ins by where they go."""
@@ -112,6 +115,16 @@ def device_root(system: System, store: Store, folder: Path, sink: Sink, *, offli
 def is_pinned(system: System, root: Path) -> bool:
     """Whether a file system is made of the pinned packages."""
     return root.name == system.key(system.pinned())
+
+
+def remark(system: System, store: Store) -> str:
+    """What to tell of a device that is not made of the pinned packages: which ones those are, and what to do."""
+    gone = [f"{each.name} {each.version}" for each in system.pinned() if not store.has(each.digest)]
+    command = resources.make("lock-lab")
+    return (
+        f"Debian's archive has moved on and no longer has {', '.join(gone)}, which it was tested with: it is made of today's "
+        f"packages, and can be used; {f'pin those with: {command}' if command else 'a newer version of meltrepro pins those'}"
+    )
 
 
 def require_emulation() -> None:
@@ -192,13 +205,3 @@ BOARD = System(
     _finish_board,
     ("root", "run", "var/tmp", "var/lib/nvpmodel"),
 )
-
-
-if __name__ == "__main__":
-    from meltrepro import settings
-    from meltrepro.steps import silent
-
-    known = {(system.name, arch): replace(system, arch=arch) for system in (PHONE, BOARD) for arch in get_args(Arch)}
-    wanted = known[sys.argv[1], sys.argv[2]]
-    found = base.resolve(Store(settings.load().cache / "store"), silent, wanted.flavour)
-    print(json.dumps([asdict(package) for package in found], indent=1))

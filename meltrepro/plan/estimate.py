@@ -96,9 +96,14 @@ def disk_bytes(
     """What the store will grow by: downloads, made-up weights, models and bundles that are not in it yet."""
     needed = {node.source for node in models if node.id not in sizes.stored}
     made = (size for source, size in sizes.made.items() if source in needed)
-    new_models = (size for node, size in models.items() if node.id not in sizes.stored and not _is_source(node))
+    new_models = new_model_bytes(models, sizes).values()
     new_bundles = (BUNDLE_BYTES for node in bundles if node.id not in sizes.stored)
     return _total((downloads, *made, *new_models, *new_bundles))
+
+
+def new_model_bytes(models: Mapping[ModelNode, int | None], sizes: Sizes) -> dict[str, int | None]:
+    """Bytes of each model that the store has not got yet, by node id; without the file that it was made from."""
+    return {node.id: size for node, size in models.items() if node.id not in sizes.stored and not _is_source(node)}
 
 
 def _is_source(node: ModelNode) -> bool:

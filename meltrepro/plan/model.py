@@ -242,6 +242,8 @@ class Estimate:
     disk_bytes: int | None
     peak_memory_bytes: Mapping[str, int | None]
     """By cell id: weights + KV cache + working memory."""
+    model_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    """By model node id: what the store will grow by for it."""
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,15 @@ def make_plan(
             weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
     used = {node.id: weights[node.id] for node in models}
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, cells, sizes), sizes)
-    disk = estimate.disk_bytes(downloads, {node: weights[node.id] for node in models}, bundles, sizes)
+    by_node = {node: weights[node.id] for node in models}
+    disk = estimate.disk_bytes(downloads, by_node, bundles, sizes)
     return Plan(
         manifest,
         tuple(cells),
         tuple(skipped),
         bundles,
         models,
-        Estimate(downloads, disk, memory),
+        Estimate(downloads, disk, memory, estimate.new_model_bytes(by_node, sizes)),
         logits=_logits_nodes(cells, models, bundles, frameworks),
         warnings=(*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
     )
@@ -123,8 +124,18 @@ def require_cells(plan: Plan) -> None:
     more = [f"  and {len(plan.skipped) - 5} more"] if len(plan.skipped) > 5 else []
     raise PlanError(
         "\n".join(["nothing in this manifest can run here; every cell is skipped:", *shown, *more]),
-        hint="see all of it with: meltrepro plan SPEC",
+        hint=_mend(plan),
     )
+
+
+def _mend(plan: Plan) -> str:
+    """What lets something run: what the reasons have in common, else where all of them stand."""
+    reasons = {skip.reason for skip in plan.skipped}
+    if reasons and all(" on disk, " in reason or " in the store " in reason for reason in reasons):
+        return "free space with: meltrepro gc, put the store on another disk (MELTREPRO_CACHE), or name smaller models"
+    if reasons and all(" of memory, " in reason for reason in reasons):
+        return "name smaller models or quantizations, or a target with more memory"
+    return "change what the reasons name, or try a manifest that runs on any machine: specs/quickstart.yaml"
 
 
 def _shape_bytes(cell: Cell, framework: KnownFramework) -> int | None:
@@ -392,5 +403,5 @@ def _disk_warnings(
         if total > free:
             yield (
                 f"the {len(models)} models for target {target} need {readable(total)} on disk together, "
-                f"{readable(free)} are free"
+                f"{readable(free)} are free; leave some out with --only or --set 'models.NAME.quantizations=[...]'"
             )

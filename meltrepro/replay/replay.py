@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,20 @@ class Replayed:
 def design_of(declared: Replay) -> Design:
     """The test that a manifest declares, against recorded values."""
     return Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
+
+
+def undecidable(recorded: CampaignRecord, wanted: Callable[[str], bool]) -> Mapping[str, str]:
+    """Cells of a campaign whose trials could be repeated without ever being compared, with the reasons.
+
+    They have no figure that is believed: they failed, are INVALID, or were skipped. Raises `RecordError`.
+    """
+    reasons = {skip.id: f"it was skipped: {skip.reason}" for skip in recorded.document.skipped}
+    for cell in recorded.cells:
+        if not cell.believed:
+            reasons[cell.id] = f"no repetition of it is believed: {cell.validity}" if cell.trials else "it never ran"
+        elif not cell.scores and not any(comparable(values_of(cell, metric)) for metric in JUDGED):
+            reasons[cell.id] = "it has no figure that could be compared"
+    return {cell_id: reason for cell_id, reason in reasons.items() if wanted(cell_id)}
 
 
 def recorded_requests(recorded: CampaignRecord) -> Mapping[str, AnyRequest]:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from meltrepro.errors import Problem
 from meltrepro.spec.messages import TYPES, describe, explain
+from meltrepro.spec.misplaced import place_of
 from meltrepro.spec.shape import Shape
 from meltrepro.spec.suggest import nearest
 from meltrepro.spec.tree import FieldPath, Node
@@ -49,6 +50,8 @@ class _Finding:
 
     kind: str
     context: dict[str, object]
+    model: type[BaseModel]
+    """Of the whole file."""
     root: Node
     path: FieldPath
     """Of the value, or of the key that is too many or missing."""
@@ -78,7 +81,10 @@ class _Finding:
             node = Node(key, at)
         else:
             at, field = self.root.nearest(self.path).where, self.path
-        return at.problem(field, *explain(self.kind, self.context, node, key, self.shape))
+        message, suggestion = explain(self.kind, self.context, node, key, self.shape)
+        if self.kind == "extra_forbidden":
+            suggestion = place_of(key, self.model) or suggestion
+        return at.problem(field, message, suggestion)
 
 
 def _locate(error: ErrorDetails, model: type[BaseModel], root: Node) -> _Finding:
@@ -100,7 +106,7 @@ def _locate(error: ErrorDetails, model: type[BaseModel], root: Node) -> _Finding
             around, path, shape = shape, (*path, step), shape.child(step)
     about_key = error["type"] in ("extra_forbidden", "missing")
     context = dict(error.get("ctx", {}))
-    return _Finding(error["type"], context, root, path, around if about_key else shape, union, label, of_key)
+    return _Finding(error["type"], context, model, root, path, around if about_key else shape, union, label, of_key)
 
 
 def _problems(findings: Sequence[_Finding]) -> list[Problem]:

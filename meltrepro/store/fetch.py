@@ -123,6 +123,15 @@ class Fetcher:
             return None
         return pin if pin is not None and source.digest in (None, pin.digest) else None
 
+    def remembered(self, source: Source, base_dir: Path) -> str | None:
+        """The digest of a source as it was found out earlier, without asking anybody or reading a file again."""
+        if isinstance(source, FileSource):
+            from meltrepro.store.file import remembered
+
+            return remembered(source, self._store, base_dir)
+        pin = self.known(source)
+        return pin.digest if pin is not None else None
+
     def learn(self, pin: Pin) -> None:
         """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more."""
         key = text_digest(pin.source)

@@ -16,6 +16,7 @@ from meltrepro.spec.sources import FileSource, TreeSource
 from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.atomic import reading
+from meltrepro.store.cas import Store
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import Context, Pin, key_of
 
@@ -33,7 +34,7 @@ class File:
             return _pin_folder(source, path, context)
         with reading(path):
             info = path.stat()
-            state = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+            state = _state(info)
             known = context.store.get_ref("files", text_digest(str(path)))
             if known is None or known.get("state") != state:
                 with path.open("rb") as file:
@@ -52,6 +53,17 @@ class File:
     def transfer_size(self, source: FileSource, context: Context) -> int | None:
         """Nothing is transferred from elsewhere."""
         return 0
+
+
+def remembered(source: FileSource, store: Store, base: Path) -> str | None:
+    """The digest of a file that was hashed before and not touched since; `None` for any other."""
+    path = Path(os.path.abspath(base / Path(source.file).expanduser()))
+    known = store.get_ref("files", text_digest(str(path))) if path.is_file() else None
+    return str(known["digest"]) if known is not None and known.get("state") == _state(path.stat()) else None
+
+
+def _state(info: os.stat_result) -> list[int]:
+    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
 
 
 def _pin_folder(source: FileSource, path: Path, context: Context) -> Pin:

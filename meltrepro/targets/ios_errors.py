@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meltrepro import resources
 from meltrepro.errors import DriverMissing, TargetError, TargetLost
 
-MISSING = "pip install 'meltrepro[ios]'"
 PAIR = "unlock the phone and run: meltrepro devices --pair UDID, then tap Trust"
 MODE = "switch on Developer Mode: Settings, Privacy & Security (the phone restarts)"
 TRUST = "Settings, General, VPN & Device Management: trust the developer; a profile that has run out must be renewed"
@@ -97,9 +97,14 @@ class Garbled(TargetError):
     """An answer that means nothing, after which what comes on the same connection may mean nothing either."""
 
 
+def how_to_install() -> str:
+    """The command that installs the library: in a checkout the locked one."""
+    return resources.make("ios") or "pip install 'meltrepro[ios]'"
+
+
 def missing() -> DriverMissing:
     """The library for iPhones is not installed."""
-    return DriverMissing("iPhones need pymobiledevice3, which is not installed", hint=MISSING)
+    return DriverMissing("iPhones need pymobiledevice3, which is not installed", hint=how_to_install())
 
 
 def silent(device: str, what: str, limit_s: float) -> TargetLost:

@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meltrepro.lab.jetson import USER
-from meltrepro.targets.adb import AdbLink, program
+from meltrepro.targets.adb import AdbLink
+from meltrepro.targets.adb_server import program
 from meltrepro.targets.base import AGENT
 from meltrepro.targets.depot import Depot
 from meltrepro.targets.shell import Shell

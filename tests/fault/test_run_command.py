@@ -48,6 +48,7 @@ def test_all_goes_well(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "one   2" in out
     assert "records: " in out
     assert "findings: 0 hold, 0 fail, 22 not testable here; see them with: meltrepro findings last" in out
+    assert "\nnext:\n" in out and "report last -o report" in out
     assert "trial 4/4 m/as-is/f/host/two r001" in err
     (folder,) = campaign_folders(spec.parent / "home/records")
     assert read_campaign(folder).finished
@@ -60,6 +61,7 @@ def test_some_trials_fail(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     rows = [line.split() for line in out.splitlines()]
     assert ["bad", "0", "of", "2"] in [row[:4] for row in rows]
     assert ["good", "2"] in [row[:2] for row in rows], "everything else went on"
+    assert "next:" not in out
     assert (
         "2 trials failed:\n  m/as-is/f/host/bad r000: runner-error: exit status 3, the model cannot be loaded\n" in err
     )

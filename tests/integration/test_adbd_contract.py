@@ -14,7 +14,8 @@ import pytest
 
 from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.server import AdbServer
-from meltrepro.targets.adb import AdbLink, program
+from meltrepro.targets.adb import AdbLink
+from meltrepro.targets.adb_server import program
 from meltrepro.targets.android import Android
 from meltrepro.targets.base import AGENT
 from meltrepro.targets.remote import RemoteTarget

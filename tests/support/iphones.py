@@ -75,7 +75,7 @@ def go_ios(cache: Path) -> Path:
 def require_pymobiledevice3() -> None:
     """See to it that the library is here."""
     if find_spec("pymobiledevice3") is None:
-        pytest.fail("pymobiledevice3 is not here: make .venv/.ios, or pip install 'meltrepro[ios]'")
+        pytest.fail("pymobiledevice3 is not here: make ios, or pip install 'meltrepro[ios]'")
 
 
 def with_lockdown(home: Path, body: Callable[[Any], Awaitable[T]], *, autopair: bool = True) -> T:

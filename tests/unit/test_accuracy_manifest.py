@@ -12,7 +12,7 @@ from meltrepro.cli.app import main
 from meltrepro.plan.estimate import Sizes, data_of, download_bytes
 from meltrepro.plan.model import Cell
 from meltrepro.spec.accuracy import QuestionWorkload, TextWorkload
-from meltrepro.spec.data_files import data_problems
+from meltrepro.spec.files import missing_files
 from meltrepro.spec.pins import manifest_digest, with_data
 from meltrepro.spec.sources import FileSource, PypiSource, Source, UrlSource
 from tests.fault.rig import ISA
@@ -88,9 +88,9 @@ def folder(tmp_path: Path) -> Path:
         (["task: piqa", "data: {file: day.jsonl}"], "day.jsonl does not exist (did you mean 'days.jsonl'?)"),
         (["task: piqa", "data: {file: spec.json}"], "spec.json does not exist"),
         (["task: perplexity", "text: {file: empty.txt}"], "empty.txt is empty"),
-        (["task: perplexity", "text: {file: hidden}"], "hidden is a folder; expected a file"),
-        (["task: perplexity", "text: {file: pipe}"], "pipe is not a regular file"),
-        (["task: perplexity", "text: {file: days.jsonl/x}"], "x cannot be read: Not a directory"),
+        (["task: perplexity", "text: {file: hidden}"], "expected a file, but hidden is a folder"),
+        (["task: perplexity", "text: {file: pipe}"], "expected a file, but pipe is none"),
+        (["task: perplexity", "text: {file: days.jsonl/x}"], "x cannot be looked at: Not a directory"),
         (["task: piqa", f"data: {{file: gone, digest: {DIGEST}}}"], None),
         (["task: piqa", f"data: {{url: 'https://a.example/x', digest: {DIGEST}}}"], None),
     ],
@@ -114,11 +114,11 @@ def test_validate_looks_for_data_files(
 def test_files_of_an_included_manifest_count_from_there(folder: Path) -> None:
     write(folder, accuracy("task: piqa", "data: {file: days.jsonl}"), "below/base.yaml")
     loaded = load(folder, "include: [below/base.yaml]\n")
-    (problem,) = data_problems(loaded)
-    assert "below/base.yaml:13:18: workloads.chat.data.file: the file " in str(problem)
+    (problem,) = missing_files(loaded, lambda source: False)
+    assert "below/base.yaml:13:18: workloads.chat.data.file: expected a file, but " in str(problem)
     assert "below/days.jsonl does not exist" in str(problem)
     (folder / "below" / "days.jsonl").write_text("{}\n")
-    assert data_problems(loaded) == []
+    assert missing_files(loaded, lambda source: False) == []
 
 
 # -- plans and locks --------------------------------------------------------------------------------------------------

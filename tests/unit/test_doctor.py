@@ -87,6 +87,19 @@ def test_a_store_that_cannot_be_written_is_missing(monkeypatch: pytest.MonkeyPat
     assert "/proc/nowhere/cache cannot be written" in found
 
 
+def test_a_mirror_map_is_looked_at_where_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "mirror map" not in {check.name for check in checks.run_checks(settings.load())}
+    (tmp_path / "m.yaml").write_text("mirrors: {'pypi:a==1': a.whl, 'pypi:b==1': b.whl}")
+    monkeypatch.setenv("MELTREPRO_MIRRORS", str(tmp_path / "m.yaml"))
+    (tmp_path / "a.whl").touch()
+    state, found = state_of("mirror map")
+    assert state is State.missing and found.endswith(f"1 of 2 entries lead nowhere: {tmp_path / 'b.whl'}")
+    (tmp_path / "b.whl").touch()
+    assert state_of("mirror map") == (State.ok, f"{tmp_path / 'm.yaml'}, 2 entries")
+    monkeypatch.setenv("MELTREPRO_MIRRORS", str(tmp_path / "none.yaml"))
+    assert state_of("mirror map")[0] is State.missing
+
+
 def test_tracking_shows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://name:secret@127.0.0.1:9/base")
     state, found = state_of("tracking")

@@ -14,7 +14,7 @@ import pytest
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.settings import Settings, load
 from meltrepro.spec.targets import IosTarget
-from meltrepro.targets import ios_devices, registry
+from meltrepro.targets import ios_devices, ios_errors, registry
 from meltrepro.targets.ios_link import Attached
 from meltrepro.targets.ios_usbmux import plain_address
 
@@ -52,7 +52,7 @@ def test_without_the_library_an_error_says_how_to_get_it(settings: Settings, mon
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(TargetError) as caught:
         registry.open_target(IosTarget(kind="ios", udid="00008110-001A2B3C4D5E6F70"), settings)
-    assert caught.value.hint == "pip install 'meltrepro[ios]'"
+    assert caught.value.hint == ios_errors.how_to_install()
 
 
 def test_nothing_of_the_library_is_imported_by_opening_a_target(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +73,19 @@ def test_garbage_is_not_a_lost_link(error: Exception) -> None:
 
 def test_the_library_is_missing() -> None:
     said = explain(ModuleNotFoundError("No module named 'pymobiledevice3'"), "iPhone", "do it")
-    assert said.hint == "pip install 'meltrepro[ios]'"
+    assert said.hint == ios_errors.how_to_install()
+
+
+def test_a_checkout_installs_the_locked_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever installed the package some other way has neither the Makefile nor its lock."""
+    root = Path(__file__).parents[2]
+    monkeypatch.setattr(sys, "prefix", str(root / ".venv"))
+    monkeypatch.chdir(root)
+    assert ios_errors.how_to_install() == "make ios"
+    monkeypatch.chdir(tmp_path)
+    assert ios_errors.how_to_install() == "make ios, in the folder of the checkout"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert ios_errors.how_to_install() == "pip install 'meltrepro[ios]'"
 
 
 def test_a_service_that_is_not_offered_depends_on_the_version() -> None:

@@ -12,7 +12,7 @@ from meltrepro.errors import DriverMissing
 from meltrepro.lab import keeper
 from meltrepro.settings import load
 from meltrepro.spec.manifest import Manifest
-from meltrepro.targets import ios_devices
+from meltrepro.targets import ios_devices, ios_errors
 from meltrepro.targets.registry import open_targets
 
 
@@ -40,7 +40,7 @@ def test_a_campaign_without_the_library_has_the_other_targets(tmp_path: Path, mo
     targets, unusable = open_targets(manifest, settings)
     assert set(targets) == {"host"}
     assert unusable.keys() == {"iphone"}
-    assert "pymobiledevice3" in unusable["iphone"] and "pip install 'meltrepro[ios]'" in unusable["iphone"]
+    assert "pymobiledevice3" in unusable["iphone"] and ios_errors.how_to_install() in unusable["iphone"]
 
 
 def test_how_other_tools_reach_an_iphone_of_the_lab() -> None:

@@ -31,7 +31,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def starts(places: dict[str, Any] | None) -> Any:
     """A start of devices that gives these places, or fails."""
 
-    def start(settings: Settings, stack: contextlib.ExitStack, missing: dict[str, str]) -> dict[str, Any]:
+    def start(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
         if places is None:
             raise EngineError("packages cannot be had")
         return places

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from meltrepro.build.identity import bundle_key, model_key
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
 from meltrepro.plan.estimate import Sizes
@@ -56,9 +57,10 @@ def test_for_people(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "small/q8_0/llama.cpp/host/chat" in out
     assert "small/q8_0/llama.cpp " in out
     assert "build" in out
+    assert "not locked yet: its source was never looked up" in out and f"meltrepro build {spec}" in out
     assert "needs 260" in out
     assert "2 cells, 10 trials" in out
-    assert max(map(len, out.splitlines())) <= 120, "a pipe gets lines as long as they need"
+    assert max(map(len, out.replace(str(spec), "SPEC").splitlines())) <= 120, "a pipe gets lines as long as they need"
     assert "\x1b" not in out
 
 
@@ -76,11 +78,87 @@ def test_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_what_is_here_already_is_found_without_a_lock(
+    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its key; of what hangs on a source that nobody has looked at, the plan says so and what to do."""
+    from meltrepro import settings
+    from meltrepro.build.workshop import Workshop
+    from meltrepro.frameworks import registry
+    from meltrepro.plan.model import Plan
+    from meltrepro.plan.planner import make_plan as make
+    from meltrepro.spec.lock import Lock
+    from meltrepro.steps import silent
+
+    plans: list[Plan] = []
+
+    def make_plan(*arguments: Any) -> Plan:
+        plans.append(make(*arguments))
+        return plans[-1]
+
+    def states() -> dict[str, str]:
+        assert main(["plan", str(spec)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        first = next(i for i, line in enumerate(lines) if line.startswith("to have first"))
+        return dict(line.split(maxsplit=1) for line in lines[first + 1 : lines.index("", first)])
+
+    monkeypatch.setattr("meltrepro.plan.planner.make_plan", make_plan)
+    before = states()
+    assert before["small/as-is/llama.cpp"].strip() == "not locked yet"
+    bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
+    assert {before[name].strip() for name in bundles} == {"build"}
+    workshop = Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64))
+    builder = workshop.builder(dict(registry.modules()), spec.parent)
+    source = plans[-1].models[0].source
+    digest = workshop.fetcher.pin(source, spec.parent).digest
+    assert states()["small/q8_0/llama.cpp"].strip() == "build", "its quantizer is not there"
+    for bundle in plans[-1].bundles:
+        key = bundle_key(builder.recipe(bundle))
+        made = workshop.store.put_bytes(bundle.id.encode())
+        workshop.store.put_ref("artifacts", key, {"name": bundle.id, "digest": made})
+    plain = builder.modules["llama.cpp"].model_recipe(plans[-1].models[1], plans[-1].bundles[0].release)
+    assert plans[-1].models[1].quantization == "as-is"
+    made = workshop.store.put_bytes(b"model")
+    workshop.store.put_ref("artifacts", model_key(digest, None, plain), {"name": "m", "digest": made})
+    after = states()
+    assert {name: state.strip() for name, state in after.items()} == {
+        **dict.fromkeys(bundles, "reuse"),
+        "small/q8_0/llama.cpp": "build",
+        "small/as-is/llama.cpp": "reuse",
+    }
+
+
+def test_what_does_not_fit_is_told_with_what_to_leave_out(
+    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meltrepro.cli import sizes
+
+    document = {**SPEC, "models": {"small": {**SPEC["models"]["small"], "quantizations": ["q4_0", "q8_0"]}}}
+    spec.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert main(["plan", str(spec), "--json"]) == 0
+    needed = json.loads(capsys.readouterr().out)["estimate"]["disk_bytes"]
+    if needed is None:  # sources of the framework are not known offline
+        monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", lambda *_: 10**6)
+    monkeypatch.setattr(sizes, "free_bytes", lambda path: 250 * 10**6)
+    assert main(["plan", str(spec)]) == 0
+    out = capsys.readouterr().out
+    assert "free on the store's disk: 250.0 MB" in out
+    assert "that does not fit: " in out
+    assert "no room for small/q8_0/llama.cpp (143" in out
+    assert "leave them out with: --set 'models.small.quantizations=[q4_0]'" in out
+    assert "meltrepro gc" in out
+    monkeypatch.setattr(sizes, "free_bytes", lambda path: 10**12)
+    assert main(["plan", str(spec)]) == 0
+    assert "does not fit" not in capsys.readouterr().out
+
+
 def test_nothing_can_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(spec), "--only", "huge/*"]) == 4
     captured = capsys.readouterr()
     assert "needs 260" in captured.out
     assert "nothing in this manifest can run here" in captured.err
+    assert "meltrepro plan" not in captured.err, "the hint named the very command"
+    assert "name smaller models or quantizations" in captured.err
 
 
 def test_a_slip_in_only(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +193,7 @@ def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     )
     plan = make_plan(load_manifest(spec), registry.catalog(registry.modules()), {"host": host})
     text = io.StringIO()
-    show(plan, Sizes(), Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
+    show(plan, Sizes(), out=Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
     assert max(map(len, text.getvalue().splitlines())) <= width
 
 
@@ -136,3 +214,11 @@ def test_short_names(ids: list[str], pattern: str, names: list[str]) -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_mirror_map_is_read_before_anything_else(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MELTREPRO_MIRRORS", str(spec.parent / "none.yaml"))
+    assert main(["plan", str(spec)]) == 2
+    assert "names a mirror map that does not exist" in capsys.readouterr().err

@@ -9,14 +9,16 @@ import pytest
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
-from meltrepro.errors import CorruptStore
+from meltrepro.cli.replay import _repeated
+from meltrepro.errors import CorruptStore, PlanError, UsageError
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.plan.model import Skip
 from meltrepro.replay.control import is_twin, twin_of, with_controls
-from meltrepro.replay.replay import Replayed, recorded_requests, replay
+from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
 from meltrepro.spec.manifest import Replay
-from meltrepro.spec.protocol import Order, Protocol
+from meltrepro.spec.protocol import Limits, Measure, Order, Protocol
 from meltrepro.stats.equivalence import Verdict
-from meltrepro.steps import silent
+from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from tests.fault import rig
 
@@ -123,3 +125,41 @@ def test_the_design_interleaves_both_arms(recorded: CampaignRecord, store: Store
     protocol = Protocol(repetitions=4, warmups=0, order=Order.interleaved, seed=1)
     order = [trial.cell_id for trial in schedule(cells, protocol)]
     assert all({*order[i : i + 2]} == {CELL, twin_of(CELL)} for i in range(0, 8, 2))
+
+
+def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    """One that failed, one that was skipped; and where limits are stricter, every one, as INVALID."""
+    orders = {"chat": "pace-on-paper 10", "broken": "exit 3"}
+    setup = rig.make_setup(tmp_path, rig.Spec(orders, {"repetitions": 1, "warmups": 0, "retries": 0}))
+    skip = Skip("m/as-is/f/host/long", "needs a context of 9 tokens")
+    setup = replace(setup, plan=replace(setup.plan, skipped=(skip,)))
+    campaign = read_campaign(rig.run_setup(tmp_path, setup).campaign.folder)
+    found = undecidable(campaign, lambda cell: True)
+    assert found.keys() == {skip.cell_id, "m/as-is/f/host/broken"}
+    assert found[skip.cell_id] == f"it was skipped: {skip.reason}"
+    assert found["m/as-is/f/host/broken"].startswith("no repetition of it is believed: INVALID(")
+    assert undecidable(campaign, lambda cell: cell == CELL) == {}
+    assert _repeated(campaign, [], found) == [CELL]
+    with pytest.raises(PlanError, match="nothing in .* can be compared with") as caught:
+        _repeated(campaign, ["*/broken"], undecidable(campaign, lambda cell: cell.endswith("broken")))
+    assert "--all-cells" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match=r"no cell matches '\*/chatt'"):
+        _repeated(campaign, [CELL, "*/chatt"], {})
+    strict = Measure(limits=Limits(min_tokens=4))
+    setup = rig.with_manifest(setup, setup.plan.manifest.model_copy(update={"measure": strict, "name": "strict"}))
+    invalid = read_campaign(rig.run_setup(tmp_path, setup).campaign.folder)
+    assert "INVALID(too-few-tokens" in undecidable(invalid, lambda cell: cell == CELL)[CELL]
+
+
+def test_the_trials_of_all_rounds_are_counted(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
+    setup = replace(setup, requests=recorded_requests(recorded))
+    steps: list[Step] = []
+    answer = replay(recorded, setup, DECLARED, rig.settings(tmp_path), steps.append)
+    (end,) = [step for step in steps if (step.name, step.phase) == ("campaign", "end")]
+    (cell,) = read_campaign(answer.folder).cells
+    assert (end.detail["ok"], end.detail["earlier"], end.detail["left"]) == (len(cell.repetitions), 0, 0)
+    begun = [step for step in steps if (step.name, step.phase) == ("trial", "begin")]
+    assert [step.done for step in begun] == list(range(len(cell.repetitions)))
+    assert {step.total for step in begun} == {DECLARED.maximum}, "so many at most, whatever round it is"
+    assert len(cell.repetitions) > 1

@@ -9,7 +9,7 @@ import yaml
 
 from meltrepro.cli.app import main
 from meltrepro.cli.replay import _end, _overrides
-from meltrepro.errors import Differs, Inconclusive, MeltreproError, UsageError
+from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
 from meltrepro.spec.manifest import Manifest
@@ -128,5 +128,7 @@ def test_a_campaign_of_which_nothing_ended_well_cannot_be_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = build_campaign(tmp_path, [Cell("q4_0", failing={0: "timeout: stopped"})], repetitions=1)
-    assert main(["replay", str(folder)]) == UsageError.exit_code
-    assert "has no trial to repeat: none of its repetitions ended well" in capsys.readouterr().err
+    assert main(["replay", str(folder)]) == PlanError.exit_code
+    said = capsys.readouterr().err
+    assert "can be compared with:" in said
+    assert f"{Cell('q4_0').id}: no repetition of it is believed" in said

