@@ -25,7 +25,8 @@ def tell(folder: Path) -> None:
     """Say why cells are noisy, where some are, and what comes next; raises `RecordError` where the record is damaged."""
     from meltrepro.measure.records import read_campaign
 
-    for line in (*noise(read_campaign(folder).cells), *steps()):
+    record = read_campaign(folder)
+    for line in (*noise(record.cells), *steps(tracked=record.document.tracking.enabled)):
         typer.echo(line)
 
 
@@ -49,8 +50,9 @@ def noise(cells: Sequence[CellRecord]) -> list[str]:
     ]
 
 
-def steps() -> list[str]:
-    """The commands that go on from here, as they can be typed."""
+def steps(*, tracked: bool) -> list[str]:
+    """The commands that go on from here, as they can be typed; MLflow shows only what was logged to it."""
     program = "meltrepro" if shutil.which("meltrepro") else sys.argv[0]
-    width = max(len(command) for command, _ in _STEPS)
-    return ["next:", *(f"  {program} {command:{width}}  {what}" for command, what in _STEPS)]
+    shown = [step for step in _STEPS if tracked or step[0] != "ui"]
+    width = max(len(command) for command, _ in shown)
+    return ["next:", *(f"  {program} {command:{width}}  {what}" for command, what in shown)]

@@ -48,3 +48,4 @@ def test_commands_are_shown_as_they_can_be_typed(
         f"{program} {command}" for command in ("ui", "report last -o report", "compare last OTHER", "replay last")
     ]
     assert max(map(len, lines)) <= 110
+    assert not any(" ui " in line for line in next_steps.steps(tracked=False))
