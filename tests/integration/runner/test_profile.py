@@ -37,6 +37,20 @@ def test_operator_profile(runner: Runner) -> None:
     assert not runner().trace.operators
 
 
+def test_weights_are_mapped_or_read(runner: Runner) -> None:
+    """Read, they are memory of the process's own and there once, also where the release repacks them; the text stays."""
+    mapped, read = (runner(mmap=mmap, context=256, batch=32, max_tokens=4).trace for mmap in (True, False))
+    weights = mapped.loaded.model_bytes
+    for trace, of_file in ((mapped, True), (read, False)):
+        last = trace.memory[-1]
+        assert last.rss_file is not None
+        assert (last.rss_file > weights / 2) is of_file
+    once = read.memory[-1].hwm
+    assert once is not None
+    assert weights < once < 1.5 * (weights + (read.context.kv_bytes or 0))
+    assert [turn.text for turn in mapped.turns] == [turn.text for turn in read.turns]
+
+
 def test_pauses_lie_between_turns_and_between_conversations(runner: Runner) -> None:
     trace = runner(
         conversations=[[FIRST, SECOND], [FIRST]], max_tokens=2, turn_pause_ms=150, conversation_pause_ms=300

@@ -41,6 +41,7 @@ BAD_REQUESTS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (changed(gpu_layers=-1), "gpu_layers: expected"),
     (changed(max_tokens=0), "max_tokens: expected"),
     (changed(ignore_eos=1), "ignore_eos: expected true or false, got 1"),
+    (changed(mmap="no"), 'mmap: expected true or false, got "no"'),
     (changed(warmup_tokens=-1), "warmup_tokens: expected"),
     (changed(profile="all"), 'profile: expected "off" or "operators", got "all"'),
     (changed(profile=True), "profile: expected"),
