@@ -91,7 +91,7 @@ With `measure: {{operators: true}}` each cell gets one profiled trial more. Prof
 trial is in no summary, and its own slowdown is stated. Of each operator and module two figures are given: its share of
 the decoder's time (calls x mean time of a call / time within the decoder) and the mean time of one call. They are easily
 mistaken for each other: an LM head that runs once per token beside operators that run in each of 32 layers has 45 % of
-the sum of means and 2.5 % of the time (MELT's data). Shares are published where operators explain at least 95 % of the
+the sum of means and 2.5 % of the time (MELT's data). Shares are published where operators explain at least 90 % of the
 decoder's time.
 
 ## From trials to a cell

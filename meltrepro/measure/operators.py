@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from meltrepro.errors import RecordError
 from meltrepro.measure.traces import Operator, OperatorPhase, Trace
 
-LEAST_COVERAGE = 0.95
+LEAST_COVERAGE = 0.9
 """Part of the decoder's time that operators must explain; below it, the shares are not published."""
 
 
