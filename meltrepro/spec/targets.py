@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from meltrepro.spec.apps import APP
 from meltrepro.spec.base import Name, Strict
@@ -144,6 +144,12 @@ class JetsonSettings(Strict):
         None, description="Whether jetson_clocks holds all clocks at what the power mode allows."
     )
     fan: Literal["fastest", "controlled"] | None = Field(None, description="Whether the fan turns as fast as it can.")
+
+    @field_validator("power_mode")
+    @classmethod
+    def _short(cls, name: str | None) -> str | None:
+        """The file says `MODE_30W`, people say `30W`: one name for both, so that both are the same setting."""
+        return None if name is None else name.removeprefix("MODE_")
 
 
 class JetsonTarget(BoardTarget):

@@ -78,6 +78,7 @@ def test_an_account_that_would_be_asked_changes_nothing(root: Path, name: str) -
 def test_settings_are_set_in_an_order_that_makes_sense() -> None:
     asked_for = JetsonSettings(fan="fastest", clocks="pinned", power_mode="30W")
     assert list(wanted(asked_for).items()) == [("power_mode", "30W"), ("clocks", "pinned"), ("fan", "fastest")]
+    assert JetsonSettings(power_mode="MODE_30W") == JetsonSettings(power_mode="30W"), "as the board's own file has it"
     assert wanted(JetsonSettings()) == {}
 
 
