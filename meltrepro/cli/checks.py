@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from meltrepro.errors import EngineError, UsageError
 from meltrepro.settings import Settings
+from meltrepro.words import counted
 
 _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
@@ -194,7 +195,7 @@ def _mirrors(settings: Settings) -> Check:
     if gone:
         found = f"{settings.mirrors}: {len(gone)} of {len(paths)} entries lead nowhere: {', '.join(gone[:3])}"
         return Check(name, State.missing, found, purpose, "mend their paths, or remove them")
-    return Check(name, State.ok, f"{settings.mirrors}, {len(paths)} entries", purpose)
+    return Check(name, State.ok, f"{settings.mirrors}, {counted(len(paths), 'entry', 'entries')}", purpose)
 
 
 def _writable(name: str, folder: Path, purpose: str, remedy: str) -> Check:

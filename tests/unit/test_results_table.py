@@ -29,8 +29,8 @@ def test_cells_with_median_and_interval(tmp_path: Path) -> None:
 def test_operators_of_a_profiled_cell(tmp_path: Path) -> None:
     operators = {f"m{i}": (30, 1000 * (20 - i)) for i in range(12)}
     text = shown(build_campaign(tmp_path, [Cell("q8_0", operators=operators), Cell("q4_0")]))
-    (head,) = [line for line in text.splitlines() if "decodings" in line]
-    assert head.startswith("q8_0, generation: 100.0% of 1 decodings is in operators; the profiled trial was ")
+    (head,) = [line for line in text.splitlines() if "of 1 decoding is" in line]
+    assert head.startswith("q8_0, generation: 100.0% of 1 decoding is in operators; the profiled trial was ")
     rows = [line.split() for line in text.partition(head)[2].splitlines()[2:]]
     assert rows[0] == ["MUL_MAT", "m0", "11.5", "0.6667", "30"]
     assert rows[8][:2] == ["4", "others"]
