@@ -26,6 +26,7 @@ from meltrepro.errors import (
     BuildError,
     EngineError,
     Interrupted,
+    ManifestError,
     MeltreproError,
     ModelError,
     StoreError,
@@ -363,7 +364,7 @@ def test_a_campaign_keeps_the_logs_of_artifacts_that_were_built_before_it(projec
 # -- models that are none -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip", b"", b"<html>Sign in</html>"])
+@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip", b"\0", b"<html>Sign in</html>"])
 def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content: bytes) -> None:
     """Said before anything is quantized, by the model's name, and mended by the right file."""
     true = (project.spec.parent / "local.gguf").read_bytes()
@@ -375,3 +376,12 @@ def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content:
     check_sound(project)
     (project.spec.parent / "local.gguf").write_bytes(true)
     assert main([str(argument) for argument in build(project)]) == 0
+
+
+def test_an_empty_model_file_is_told_with_its_place(project: Project, refuse: Refuse) -> None:
+    (project.spec.parent / "local.gguf").write_bytes(b"")
+    message, hint = refuse(ManifestError, *build(project))
+    assert "source.file: expected a file" in message
+    assert "local.gguf is empty" in message
+    assert "mend the paths" in hint
+    check_sound(project)
