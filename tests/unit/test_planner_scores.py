@@ -1,0 +1,83 @@
+"""Cells that score: what they need besides the model, and which are skipped or told to be slips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meltrepro.errors import ManifestError
+from meltrepro.plan.model import Catalog, Plan
+from meltrepro.plan.planner import make_plan
+from meltrepro.spec.loader import load_manifest
+from tests.unit.test_planner import ALPHA, BASE, BETA, CATALOG, HOST, merged
+
+QUESTIONS = {"task": "piqa", "data": {"file": "x"}}
+DIVERGENCE = {"task": "kl-divergence", "text": {"file": "x"}}
+SCORERS = Catalog({"alpha": replace(ALPHA, scorer=True), "beta": BETA}, CATALOG.chat_templates)
+
+
+def scored(folder: Path, workload: Mapping[str, Any], changes: Mapping[str, Any] = {}) -> Plan:
+    path = folder / "spec.yaml"
+    document = merged({**BASE, "workloads": {"w": dict(workload)}}, changes)
+    source = document["models"]["m"]["source"]
+    if "synthetic" in source:
+        del source["file"]
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return make_plan(load_manifest(path), SCORERS, {"host": HOST})
+
+
+def test_questions_need_no_more_than_the_model(tmp_path: Path) -> None:
+    made = scored(tmp_path, QUESTIONS)
+    assert [cell.id for cell in made.cells] == ["m/q8_0/alpha/host/w"]
+    assert made.logits == ()
+    assert [node.id for node in made.models] == ["m/q8_0/alpha"]
+
+
+def test_a_divergence_needs_the_unquantized_model_and_what_it_expects(tmp_path: Path) -> None:
+    made = scored(tmp_path, DIVERGENCE, {"models": {"m": {"quantizations": ["q8_0", "q4_0"]}}})
+    (node,) = made.logits
+    assert node.id == "m/f16/alpha/logits/w"
+    assert {cell.logits_id for cell in made.cells} == {node.id}
+    assert [model.id for model in made.models] == ["m/q8_0/alpha", "m/q4_0/alpha", "m/f16/alpha"]
+    assert (node.model.id, node.bundle.id) == ("m/f16/alpha", "alpha/run/new"), "of the quantizer's level"
+
+
+MADE_UP = {"models": {"m": {"source": {"synthetic": "tiny-llama"}, "quantizations": ["q8_0"]}}}
+
+
+@pytest.mark.parametrize(
+    ("workload", "changes", "expected"),
+    [
+        (
+            QUESTIONS,
+            {"frameworks": {"alpha": {"kind": "beta"}}, "models": {"m": {"quantizations": ["int4"]}}},
+            "framework alpha has no scorer",
+        ),
+        (
+            DIVERGENCE | {"against": "int4"},
+            {"frameworks": {"beta": {"release": "2024-02-27"}}, "models": {"m": {"quantizations": ["q8_0"]}}},
+            "framework alpha does not offer quantization int4 to compare with",
+        ),
+        (QUESTIONS, MADE_UP, "model m is synthetic: its weights were made up, and have no accuracy"),
+        (DIVERGENCE, MADE_UP, "model m is synthetic: its weights were made up, and have no accuracy"),
+        (QUESTIONS | {"context": 9999}, {"models": {"m": {"context": 2048}}}, "needs a context of 9999 tokens"),
+    ],
+)
+def test_what_cannot_be_scored_is_skipped(
+    tmp_path: Path, workload: Mapping[str, Any], changes: Mapping[str, Any], expected: str
+) -> None:
+    made = scored(tmp_path, workload, changes)
+    assert expected in made.skipped[0].reason
+    assert (made.cells, made.logits) == ((), ())
+
+
+def test_a_slip_in_what_to_compare_with_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        ManifestError, match=r"workloads\.w\.against: unknown quantization 'f61' \(did you mean 'f16'\?\)"
+    ):
+        scored(tmp_path, DIVERGENCE | {"against": "f61"})
