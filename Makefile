@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How much of the paper to repeat: smoke, laptop or full (docs/reproduce.md).
 PROFILE ?= smoke
+# More options of meltrepro study, such as --drop-models where the disk is small.
+STUDY_FLAGS ?=
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper ios clean lock-requirements lock-lab
@@ -72,7 +74,7 @@ ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 
 reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (the default), laptop or full.
 	$(BIN)/meltrepro doctor --fix
-	$(BIN)/meltrepro study specs/paper/$(PROFILE) --name paper-$(PROFILE)
+	$(BIN)/meltrepro study specs/paper/$(PROFILE) --name paper-$(PROFILE) $(STUDY_FLAGS)
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,28 +27,18 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
-    from meltrepro.build.lookup import Lookup, known_digest
     from meltrepro.cli.session import open_session
-    from meltrepro.cli.sizes import known_sizes, with_downloads
-    from meltrepro.frameworks import registry
-    from meltrepro.plan.planner import make_plan, require_cells
+    from meltrepro.cli.sizes import with_downloads
+    from meltrepro.plan.planner import require_cells
 
     with open_session(spec, set_, only, engine="docker", locked=False, quiet=True) as session:
-        workshop, loaded = session.workshop, session.loaded
-        lock = workshop.lock if session.lock_path.exists() else None
-        base_dir = loaded.path.parent
-        digests = known_digest(workshop.lock, lambda source: workshop.fetcher.remembered(source, base_dir))
-        found = Lookup(session.modules, workshop.store, workshop.lock, digests).find(session.plan)
-        sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
-        sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=frozenset(found.stored))
-        sizes = with_downloads(sizes, session.plan, workshop.fetcher, base_dir)
-        devices = {name: target.identify() for name, target in session.targets.items()}
-        plan = make_plan(loaded, registry.catalog(session.modules), devices, sizes, only, session.unusable)
+        sizes = with_downloads(session.survey.sizes, session.plan, session.workshop.fetcher, session.loaded.path.parent)
+        found = session.survey.again(sizes)
     if json:
-        typer.echo(json_module.dumps(document(plan, sizes), indent=2, ensure_ascii=False))
+        typer.echo(json_module.dumps(document(found.plan, sizes), indent=2, ensure_ascii=False))
     else:
-        show(plan, sizes, found.unknown, spec=spec)
-    require_cells(plan)
+        show(found.plan, sizes, found.unknown, spec=spec)
+    require_cells(found.plan)
 
 
 def document(plan: Plan, sizes: Sizes) -> dict[str, Any]:
@@ -127,35 +116,16 @@ def show(
 
 
 def room(plan: Plan, sizes: Sizes) -> list[str]:
-    """What to do where the store's disk has no room for all of it: which models do not fit, and how to leave them out."""
+    """What to do where the store's disk has no room for all of it."""
     needed, free = plan.estimate.disk_bytes, sizes.free_bytes
-    if needed is None or free is None or needed <= free:
+    lacking = needed is not None and free is not None and needed > free
+    if not lacking and not any(" in the store " in skip.reason for skip in plan.skipped):
         return []
-    cells: dict[str, list[str]] = {}
-    for cell in plan.cells:
-        cells.setdefault(f"{cell.model_name}/{cell.quantization}/{cell.framework_name}", []).append(cell.id)
-    # The rest of what is needed is shared; models are what can be left out.
-    models = {node.id: plan.estimate.model_bytes.get(node.id) or 0 for node in plan.models if node.id in cells}
-    left = free - (needed - sum(models.values()))
-    dropped = []
-    for name, size in models.items():  # in the order in which they are made
-        if size <= left:
-            left -= size
-        elif size:
-            dropped.append(name)
-    kept: dict[str, list[str]] = {}
-    for name, model in plan.manifest.models.items():
-        gone = {each.split("/")[1] for each in dropped if each.split("/")[0] == name}
-        if gone:
-            kept[name] = [each for each in model.quantizations if each not in gone]
-    lines = [f"warning: that does not fit: {readable(needed)} are needed in the store, {readable(free)} are free"]
-    lines += [f"  no room for {name} ({readable(models[name])}): {', '.join(cells[name])}" for name in dropped]
-    sets = [f"--set 'models.{name}.quantizations=[{', '.join(some)}]'" for name, some in kept.items() if some]
-    whole = [name for name in plan.manifest.models if kept.get(name) != []]
-    onlys = [f"--only '{name}/*'" for name in whole] if len(whole) < len(plan.manifest.models) else []
-    if whole and (sets or onlys):
-        lines.append(f"  leave them out with: {' '.join((*sets, *onlys))}")
-    return [*lines, "  or free space with: meltrepro gc; or put the store on another disk: MELTREPRO_CACHE"]
+    lines = []
+    if needed is not None and free is not None and lacking:
+        lines.append(f"warning: {readable(needed)} are needed in the store, {readable(free)} are free on its disk")
+    lines.append("for more room: meltrepro gc, or another disk for the store: MELTREPRO_CACHE")
+    return [*lines, "a study of manifests of one model each needs the room of one: meltrepro study --drop-models"]
 
 
 def _table(*columns: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro import interrupts
@@ -16,10 +16,11 @@ from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.campaign.scoring import Data
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
-from meltrepro.cli.sizes import known_sizes
+from meltrepro.cli.sizes import Survey, survey
 from meltrepro.errors import LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
-from meltrepro.plan.model import Plan
+from meltrepro.plan.estimate import Sizes
+from meltrepro.plan.model import DeviceFacts, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.spec.accuracy import source_of
@@ -46,6 +47,8 @@ class Session:
     settings: Settings
     modules: dict[str, FrameworkModule]
     targets: dict[str, Target]
+    survey: Survey
+    """What was there when the command began."""
     plan: Plan
     workshop: Workshop
     locked: bool
@@ -53,8 +56,6 @@ class Session:
     """Where this manifest's lock stands."""
     recorded: bool = False
     """Whether the lock belongs to a record, which never changes."""
-    unusable: Mapping[str, str] = field(default_factory=dict)
-    """Targets that cannot be used here at all, with the reasons, by name."""
     altered: bool = False
     """Whether `--set` changed what the lock pins: the lock beside the manifest is then not written."""
 
@@ -222,13 +223,19 @@ def open_session(
         workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
         if lock is not None:
             workshop.store.add_root(path)
-        sizes = known_sizes(loaded, lock, workshop.store, workshop.fetcher)
-        plan = make_plan(loaded, registry.catalog(modules), devices, sizes, only, unusable)
+        catalog = registry.catalog(modules)
+
+        def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
+            return make_plan(loaded, catalog, devices, sizes, only, unusable)
+
+        found = survey(planner, devices, loaded, lock, workshop, modules)
         if lock_file is None:  # a record's files need not be here, only in the store
-            require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, plan)])
-        yield Session(
-            *(loaded, settings, modules, targets, plan, workshop, locked, path),
-            recorded=lock_file is not None,
-            unusable=unusable,
-            altered=altered,
-        )
+            require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
+        try:
+            yield Session(
+                *(loaded, settings, modules, targets, found, found.plan, workshop, locked, path),
+                recorded=lock_file is not None,
+                altered=altered,
+            )
+        finally:
+            workshop.store.release()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meltrepro.build.lookup import Lookup, known_digest
+from meltrepro.build.model import FrameworkModule
+from meltrepro.build.workshop import Workshop
 from meltrepro.plan.estimate import Sizes, sources_of
-from meltrepro.plan.model import AS_IS, Plan
+from meltrepro.plan.model import AS_IS, DeviceFacts, Plan
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.lock import Lock
 from meltrepro.spec.pins import manifest_digest
@@ -15,6 +20,45 @@ from meltrepro.spec.zoo import SHAPES
 from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+
+Planner = Callable[[Mapping[str, DeviceFacts], Sizes], Plan]
+"""Makes the plan of one manifest for devices, by target name, and sizes."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan, and what it was made from."""
+
+    planner: Planner
+    devices: Mapping[str, DeviceFacts]
+    """By target name."""
+    plan: Plan
+    sizes: Sizes
+    unknown: frozenset[str]
+    """Ids of nodes of which nobody knows yet whether the store has them."""
+
+    def again(self, sizes: Sizes) -> Survey:
+        """The same with other sizes."""
+        return replace(self, plan=self.planner(self.devices, sizes), sizes=sizes)
+
+
+def survey(
+    planner: Planner,
+    devices: Mapping[str, DeviceFacts],
+    loaded: LoadedManifest,
+    lock: Lock | None,
+    workshop: Workshop,
+    modules: Mapping[str, FrameworkModule],
+) -> Survey:
+    """A plan that knows which artifacts the store has: planned once as if every disk were empty, to see what to look up."""
+    base_dir, fetcher, store = loaded.path.parent, workshop.fetcher, workshop.store
+    sizes = known_sizes(loaded, lock, store, fetcher)
+    empty = {name: replace(device, disk_free_bytes=sys.maxsize) for name, device in devices.items()}
+    wanted = planner(empty, replace(sizes, free_bytes=None))
+    digests = known_digest(workshop.lock, lambda source: fetcher.remembered(source, base_dir))
+    found = Lookup(modules, store, workshop.lock, digests).find(wanted)
+    sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=sizes.stored | found.stored.keys())
+    return Survey(planner, devices, planner(devices, sizes), sizes, found.unknown - sizes.stored)
 
 
 def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher: Fetcher) -> Sizes:

@@ -17,6 +17,7 @@ from meltrepro.errors import (
     ModelError,
     PlanError,
     SourceError,
+    StoreError,
     TargetError,
     UsageError,
 )
@@ -42,6 +43,13 @@ def command(
     ] = None,
     set_: SetOption = [],
     engine: EngineOption = "docker",
+    drop_models: Annotated[
+        bool,
+        typer.Option(
+            "--drop-models",
+            help="Remove models from the store as soon as no manifest of the study needs them any more.",
+        ),
+    ] = False,
     new: Annotated[bool, typer.Option("--new", help="Measure again what has been measured.")] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")] = False,
@@ -50,6 +58,9 @@ def command(
 
     Interrupt it whenever you like; the same command goes on. A campaign that has ended is not measured again, and a
     manifest that this machine cannot run is left out, with the reason in the report.
+
+    Models that do not fit the store's disk together can be measured one after the other, where each has a manifest of
+    its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
     from meltrepro.cli.findings import decide
     from meltrepro.cli.report import make_report
@@ -67,6 +78,8 @@ def command(
         entry = _run(manifest, set_, Options(engine, new, track=track, quiet=quiet), settings)
         clock.passed(number, ran=entry.ran)
         entries.append(entry.entry)
+        if drop_models and entry.entry.campaign:
+            _drop(loaded, number, settings.records / entry.entry.campaign, settings, quiet)
         write_bytes(folder / STUDY, study_bytes(StudyDocument(name=study, entries=entries)))
     make_report([str(folder / STUDY)], output or folder / "report", track=track)
     decided = decide([settings.records / entry.campaign for entry in entries if entry.campaign])
@@ -132,6 +145,26 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
     if result.tally.failed:
         _say(f"{counted(len(result.tally.failed), 'trial')} failed; the report says which", quiet=False)
     return Ran(StudyEntry(manifest=name, campaign=result.campaign.folder.name), ran=True)
+
+
+def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, quiet: bool) -> None:
+    """Make room for the next manifests; where another process uses the store, nothing goes."""
+    from meltrepro.cli.dropping import drop_models
+    from meltrepro.plan.estimate import readable
+    from meltrepro.spec.campaign import LOCK
+    from meltrepro.store.cas import Store
+
+    try:
+        dropped = drop_models(
+            loaded[number], campaign / LOCK, loaded[number + 1 :], loaded, Store(settings.cache / "store")
+        )
+    except StoreError as error:
+        _say(f"no models are dropped: {error.one_line}", quiet=False)
+        return
+    if dropped.freed_bytes:
+        _say(f"dropped models that are measured: {readable(dropped.freed_bytes)}", quiet)
+    if dropped.kept:
+        _say(f"{counted(len(dropped.kept), 'model')} stay: locks of other manifests name them", quiet)
 
 
 def _effort(loaded: LoadedManifest) -> float:

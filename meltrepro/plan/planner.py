@@ -29,11 +29,12 @@ from meltrepro.plan.model import (
 )
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
+from meltrepro.plan.room import Room
 from meltrepro.spec.accuracy import TextWorkload
 from meltrepro.spec.loader import LoadedManifest
 from meltrepro.spec.manifest import Manifest, Model, Workload
 from meltrepro.spec.sources import is_checkpoint
-from meltrepro.spec.targets import AndroidTarget, IosTarget, JetsonTarget, Target
+from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, Target
 
 
 def make_plan(
@@ -56,7 +57,7 @@ def make_plan(
     skipped: list[Skip] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge = _Judge(manifest, devices, sizes, unusable or {})
+    judge, room = _Judge(manifest, devices, unusable or {}), Room(sizes)
 
     for model, quantization, framework, target, workload in _points(manifest):
         cell_id = f"{model}/{quantization}/{framework}/{target}/{workload}"
@@ -85,7 +86,11 @@ def make_plan(
             known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
             weights[node] = estimate.weight_bytes(cell.model, bits, known)
         needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = judge.accuracy(cell, resolved) or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
+        reason = (
+            judge.accuracy(cell, resolved)
+            or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
+            or room.refuse(cell, node, weights[node])
+        )
         if reason is not None:
             skipped.append(Skip(cell_id, reason))
             continue
@@ -156,13 +161,10 @@ def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(
-        self, manifest: Manifest, devices: Mapping[str, DeviceFacts], sizes: Sizes, unusable: Mapping[str, str]
-    ) -> None:
+    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], unusable: Mapping[str, str]) -> None:
         self._manifest = manifest
         self._unusable = unusable
         self._devices = devices
-        self._sizes = sizes
         self._levels: dict[tuple[str, str], Isa | str] = {}
 
     def level(self, framework: KnownFramework, quantization: str, target: str, model: Model) -> Isa | str:
@@ -261,7 +263,7 @@ class _Judge:
         return None
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
-        """Why a cell cannot run for lack of context, memory or disk; `None` where it can."""
+        """Why a cell cannot run for lack of context, memory or disk on its device; `None` where it can."""
         trained = cell.model.trained_context
         if trained is not None and cell.workload.context > trained:
             return f"needs a context of {cell.workload.context} tokens, model {cell.model_name} has {trained}"
@@ -273,20 +275,7 @@ class _Judge:
                 f"needs {readable(weights)} on disk, target {cell.target_name} has "
                 f"{readable(device.disk_free_bytes)} free"
             )
-        making = self._making_bytes(cell, weights) if not stored else 0
-        if self._sizes.free_bytes is not None and making > self._sizes.free_bytes:
-            return (
-                f"needs {readable(making)} in the store to be made, its disk has "
-                f"{readable(self._sizes.free_bytes)} free"
-            )
         return None
-
-    def _making_bytes(self, cell: Cell, weights: int | None) -> int:
-        """What made-up weights take before and after they are quantized, as far as they are not in the store."""
-        if not cell.model.synthetic:
-            return 0
-        source = self._sizes.made.get(cell.model.source, 0)
-        return source if cell.quantization == AS_IS else source + (weights or 0)
 
 
 def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
@@ -396,6 +385,8 @@ def _disk_warnings(
     for cell in cells:
         node = f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
         size = weights[node]
+        if isinstance(cell.target, HostTarget):  # it reads what the store has, for which there is room
+            continue
         if size is not None and node not in sizes.stored:
             needed.setdefault(cell.target_name, {})[node] = size
     for target, models in needed.items():

@@ -265,6 +265,10 @@ class Store:
         with self._use.alone():
             yield
 
+    def release(self) -> None:
+        """Let cleaners in until this store is next written to."""
+        self._use.release()
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary folder on the store's own disk, so that finished files move in. Raises `StoreError`."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,6 +98,29 @@ def collect(store: Store, policy: Policy, *, dry_run: bool = False) -> Decision:
     return decision
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """What became of objects that were to go; sizes in bytes on the disk."""
+
+    freed_bytes: int
+    kept: frozenset[str]
+    """Digests of those that lock files name."""
+
+
+def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = ()) -> Dropped:
+    """Remove these objects, however lately they were used, but for what lock files other than `apart_from` name.
+
+    Raises `StoreError` where another process uses the store.
+    """
+    with store.alone():
+        locked, _ = _locked(store, apart_from)
+        here = {digest for digest in digests if store.has(digest)}
+        sizes = [store.path(digest).stat().st_size for digest in here - locked]
+        for digest in here - locked:
+            store.delete(digest)  # a result that names it is one of nothing from now on, and `gc` clears it away
+    return Dropped(sum(sizes), frozenset(here & locked))
+
+
 def decide(store: Store, policy: Policy) -> Decision:
     """What `policy` removes from the store as it is now."""
     removals = [_removal("unfinished", path) for name in _UNFINISHED for path in _entries(store.root / name)]
@@ -142,8 +165,9 @@ def decide(store: Store, policy: Policy) -> Decision:
     )
 
 
-def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
+def _locked(store: Store, apart_from: Collection[Path] = ()) -> tuple[frozenset[str], list[Path]]:
     """The digests in registered lock files, and the registrations of files that are gone."""
+    others = {path.resolve() for path in apart_from}
     digests: set[str] = set()
     dead = []
     for registration in sorted((store.root / "refs" / _ROOTS).glob("*.json")):
@@ -151,6 +175,8 @@ def _locked(store: Store) -> tuple[frozenset[str], list[Path]]:
             lock = Path(json.loads(registration.read_bytes())["path"])
         except (ValueError, KeyError, TypeError):  # damaged: it names nothing
             dead.append(registration)
+            continue
+        if lock.resolve() in others:
             continue
         try:
             digests |= _digests(lock.read_bytes())

@@ -46,6 +46,7 @@ class UseLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._close: Callable[[], object] | None = None
 
     def share(self) -> None:
         """Keep cleaners out for as long as this object lives; waits for one that is at work.
@@ -55,9 +56,15 @@ class UseLock:
         if self._descriptor is None:
             self._descriptor = self._open()
             if self._descriptor is not None:
-                weakref.finalize(self, os.close, self._descriptor)
+                self._close = weakref.finalize(self, os.close, self._descriptor)
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        """Let cleaners in again."""
+        if self._close is not None:
+            self._close()
+        self._descriptor = self._close = None
 
     @contextmanager
     def alone(self, patience_s: float = 2.0) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from meltrepro.cli import run
 from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, UsageError
 from meltrepro.measure.records import campaign_folders
+from meltrepro.spec.lock import Lock, LockedArtifact, dump_lock
 from meltrepro.spec.study import read_study
+from meltrepro.store.cas import Store
 from meltrepro.targets.host import host_id
 from meltrepro.targets.lock import hold, lock_path
 from tests.fault import rig
@@ -91,6 +94,30 @@ def test_another_campaign_on_the_device_is_no_reason_to_leave_anything_out(specs
         assert study(specs) == DeviceBusy.exit_code
     assert not (tmp_path / "home/studies/specs/study.json").exists()
     assert study(specs) == 0
+
+
+def test_models_are_dropped_when_they_are_measured(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {**MANIFEST["models"]["m"], "quantizations": ["q4_0"]}
+    (specs / "1-here.yaml").write_text(yaml.safe_dump({**MANIFEST, "name": "here", "models": {"m": model}}))
+    store = Store(tmp_path / "cache/store")
+    digest = store.put_bytes(b"a model that was made")
+    store.release()
+    artifacts = {"m/q4_0/llama.cpp": LockedArtifact(key="0" * 64, digest=digest)}
+    lock = dump_lock(Lock(lock=1, manifest="0" * 64, artifacts=artifacts))
+
+    def prepared(*_: object, **__: object) -> Setup:
+        made = rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, {"repetitions": 1, "warmups": 0}))
+        return replace(made, lock_text=lock)
+
+    monkeypatch.setattr(run, "prepare", prepared)
+    assert study(specs / "1-here.yaml", "--name", "kept") == 0
+    assert store.has(digest), "nobody asked for that"
+    assert study(specs / "1-here.yaml", "--name", "dropped", "--new", "--drop-models") == 0
+    assert not store.has(digest)
+    assert "dropped models that are measured: 21 B" in capsys.readouterr().err
+    assert study(specs / "1-here.yaml", "--name", "dropped", "--drop-models") == 0, "what is gone already is no mistake"
 
 
 def test_every_manifest_is_checked_before_any_is_run(specs: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_what_is_here_already_is_found_without_a_lock(
         first = next(i for i, line in enumerate(lines) if line.startswith("to have first"))
         return dict(line.split(maxsplit=1) for line in lines[first + 1 : lines.index("", first)])
 
-    monkeypatch.setattr("meltrepro.plan.planner.make_plan", make_plan)
+    monkeypatch.setattr("meltrepro.cli.session.make_plan", make_plan)
     before = states()
     assert before["small/as-is/llama.cpp"].strip() == "not locked yet"
     bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
@@ -128,28 +128,34 @@ def test_what_is_here_already_is_found_without_a_lock(
     }
 
 
-def test_what_does_not_fit_is_told_with_what_to_leave_out(
+def test_what_the_stores_disk_has_no_room_for_is_left_out_with_the_reason(
     spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from meltrepro.cli import sizes
 
     document = {**SPEC, "models": {"small": {**SPEC["models"]["small"], "quantizations": ["q4_0", "q8_0"]}}}
     spec.write_text(yaml.safe_dump(document, sort_keys=False))
-    assert main(["plan", str(spec), "--json"]) == 0
-    needed = json.loads(capsys.readouterr().out)["estimate"]["disk_bytes"]
-    if needed is None:  # sources of the framework are not known offline
-        monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", lambda *_: 10**6)
-    monkeypatch.setattr(sizes, "free_bytes", lambda path: 250 * 10**6)
+    monkeypatch.setattr(sizes, "free_bytes", lambda path: 200 * 10**6)
     assert main(["plan", str(spec)]) == 0
     out = capsys.readouterr().out
-    assert "free on the store's disk: 250.0 MB" in out
-    assert "that does not fit: " in out
-    assert "no room for small/q8_0/llama.cpp (143" in out
-    assert "leave them out with: --set 'models.small.quantizations=[q4_0]'" in out
-    assert "meltrepro gc" in out
+    assert "free on the store's disk: 200.0 MB" in out
+    assert "needs 143" in out and "in the store to be made, its disk has 200.0 MB free, 7" in out
+    assert "meltrepro gc" in out and "meltrepro study --drop-models" in out
+    assert "1 cell, " in out
     monkeypatch.setattr(sizes, "free_bytes", lambda path: 10**12)
     assert main(["plan", str(spec)]) == 0
-    assert "does not fit" not in capsys.readouterr().out
+    assert "in the store" not in capsys.readouterr().out
+
+
+def test_what_is_fetched_and_built_besides_models_may_not_fit_either(
+    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meltrepro.cli import sizes
+
+    monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", lambda *_: 10**9)
+    monkeypatch.setattr(sizes, "free_bytes", lambda path: 500 * 10**6)
+    assert main(["plan", str(spec)]) == 0
+    assert " are needed in the store, 500.0 MB are free on its disk" in capsys.readouterr().out
 
 
 def test_nothing_can_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:

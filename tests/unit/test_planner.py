@@ -291,7 +291,12 @@ def test_synthetic_weights_that_do_not_fit_are_not_made(tmp_path: Path) -> None:
     made = plan_synthetic(tmp_path, Sizes(made={source: whole}, free_bytes=30 * 10**9), memory_bytes=64 * 10**9)
     assert [cell.quantization for cell in made.cells] == ["as-is"]
     assert [skip.reason for skip in made.skipped] == [
-        "needs 33.9 GB in the store to be made, its disk has 30.0 GB free"
+        "needs 7.9 GB in the store to be made, its disk has 30.0 GB free, 26.0 GB of it for the models before it"
+    ]
+    made = plan_synthetic(tmp_path, Sizes(made={source: whole}, free_bytes=30 * 10**9))  # too little memory for as-is
+    assert [skip.reason.partition(" of memory")[0] for skip in made.skipped] == [
+        "needs 29.5 GB",
+        "needs 33.9 GB in the store to be made, its disk has 30.0 GB free",
     ]
     assert len(plan_synthetic(tmp_path, Sizes(free_bytes=30 * 10**9), memory_bytes=64 * 10**9).cells) == 2
 
@@ -301,12 +306,27 @@ def test_the_context_of_a_shape_is_known(tmp_path: Path) -> None:
     assert {skip.reason for skip in made.skipped} == {"needs a context of 4097 tokens, model m has 4096"}
 
 
-def test_a_disk_that_many_models_fill_together(tmp_path: Path) -> None:
-    changes = {"models": {"m": {"parameters": 1e9, "quantizations": ["q8_0", "f16"]}}}
-    made = plan(tmp_path, changes, devices={"host": replace(HOST, disk_free_bytes=25 * 10**8)})
-    assert len(made.cells) == 2
-    (warning,) = made.warnings
-    assert "2 models for target host need 3.1 GB on disk together, 2.5 GB are free" in warning
+def test_a_disk_of_a_device_that_many_models_fill_together(tmp_path: Path) -> None:
+    changes = {
+        "models": {"m": {"parameters": 1e9, "quantizations": ["q8_0", "f16"]}},
+        "targets": {"host": {}, "board": {"kind": "linux", "lab": "jetson"}},
+    }
+    small = replace(HOST, disk_free_bytes=25 * 10**8)
+    made = plan(tmp_path, changes, devices={"host": small, "board": replace(small, kind="linux")})
+    assert len(made.cells) == 4
+    (warning,) = made.warnings  # the host reads what the store has
+    assert "2 models for target board need 3.1 GB on disk together, 2.5 GB are free" in warning
+
+
+def test_the_stores_disk_is_shared_out_in_the_order_of_the_manifest(tmp_path: Path) -> None:
+    changes = {"models": {"m": {"parameters": 1e9, "quantizations": ["f16", "q8_0", "q4_0"]}}}
+    made = plan(tmp_path, changes, sizes=Sizes(free_bytes=29 * 10**8))
+    assert [cell.quantization for cell in made.cells] == ["f16", "q4_0"]
+    assert [skip.reason for skip in made.skipped] == [
+        "needs 1.1 GB in the store to be made, its disk has 2.9 GB free, 2.0 GB of it for the models before it"
+    ]
+    here = Sizes(free_bytes=0, stored=frozenset({"m/f16/alpha", "m/q8_0/alpha", "m/q4_0/alpha"}))
+    assert len(plan(tmp_path, changes, sizes=here).cells) == 3
 
 
 @pytest.mark.parametrize(
