@@ -22,7 +22,7 @@ from meltrepro.errors import (
     UsageError,
 )
 from meltrepro.spec.study import STUDY, StudyDocument, StudyEntry, study_bytes
-from meltrepro.words import counted
+from meltrepro.words import counted, plural
 
 if TYPE_CHECKING:
     from meltrepro.cli.run import Options
@@ -164,7 +164,8 @@ def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, setting
     if dropped.freed_bytes:
         _say(f"dropped models that are measured: {readable(dropped.freed_bytes)}", quiet)
     if dropped.kept:
-        _say(f"{counted(len(dropped.kept), 'model')} stay: locks of other manifests name them", quiet)
+        kept = len(dropped.kept)
+        _say(f"{counted(kept, 'model')} {plural(kept, 'stays', 'stay')}: named by locks of other manifests", quiet)
 
 
 def _effort(loaded: LoadedManifest) -> float:

@@ -137,6 +137,17 @@ def test_what_locks_outside_the_study_name_stays(rig: Rig) -> None:
     assert found.kept == {digests["q4_0"]}
 
 
+def test_made_up_weights_go_whoever_names_them(rig: Rig) -> None:
+    rig.manifest("one", ["q4_0"])
+    lock, digests = rig.made("q4_0", whole="as-is")
+    rig.store.put_ref("pins", "0" * 64, {"source": WEIGHTS, "digest": digests["as-is"]})
+    other = rig.folder / "other.lock.yaml"  # every lock of a manifest with that model names what it is made of
+    other.write_text(digests["as-is"])
+    rig.store.add_root(other)
+    dropped(rig, lock)
+    assert rig.has(digests) == set()
+
+
 def test_nothing_goes_while_another_process_uses_the_store(rig: Rig) -> None:
     rig.manifest("one", ["q4_0"])
     lock, digests = rig.made("q4_0")  # the rig's store stands for another process: it holds a lock file of its own
