@@ -17,6 +17,7 @@ TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
 """Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
 MACHINE = {
     "test_accuracy",
+    "test_board_container",
     "test_container_trials",
     "test_conversion",
     "test_engines",
@@ -38,6 +39,7 @@ settings.load_profile("meltrepro")
 REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by the folder that it lies in, and limit its time by that; give each file to one worker.
 
