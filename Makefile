@@ -8,8 +8,6 @@ BIN := $(VENV)/bin
 PROFILE ?= smoke
 # More options of meltrepro study, such as --drop-models where the disk is small.
 STUDY_FLAGS ?=
-# A file of tests is one worker's; those that measure on this machine run one after the other (tests/conftest.py).
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper ios clean lock-requirements lock-lab
@@ -57,10 +55,10 @@ ios: $(VENV)/.ios  ## Install what iPhones need (GPL-3), from its hash-locked re
 test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integration tests.
 	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
 	$(call phase,lint,$(MAKE) --no-print-directory lint)
-	$(call phase,tests,$(PYTEST))
+	$(call phase,tests,$(BIN)/python -m pytest)
 
 test-fast: setup  ## Unit and contract tests alone.
-	$(PYTEST) tests/unit tests/contract
+	$(BIN)/python -m pytest tests/unit tests/contract
 
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .

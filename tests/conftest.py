@@ -15,41 +15,16 @@ from tests.support.prebuild import PREBUILD
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
 """Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
-MACHINE = {
-    "test_accuracy",
-    "test_board_container",
-    "test_container_trials",
-    "test_conversion",
-    "test_engines",
-    "test_metered",
-    "test_mlflow_ui",
-    "test_private_engine",
-    "test_quickstart",
-    "test_reproducibility",
-    "test_sampler",
-    "test_sampler_contract",
-    "test_sampling",
-    "test_synthetic",
-    "test_virtual_lab",
-}
-"""Integration tests that measure on this machine, hold its lock or start engines: one after the other, whatever else runs."""
 # No test is timed. On CI examples are the same every time: its verdict must not hang on chance. Elsewhere they are new.
 settings.register_profile("meltrepro", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("meltrepro")
 REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the folder that it lies in, and limit its time by that; give each file to one worker.
-
-    What a module or a session sets up is made once per worker.
-    """
+    """Mark each test by the folder that it lies in, and limit its time by that."""
     for item in items:
-        path = item.path.relative_to(TESTS)
-        folder = path.parts[0]
-        alone = folder == "integration" and path.stem in MACHINE
-        item.add_marker(pytest.mark.xdist_group("machine" if alone else str(path)))
+        folder = item.path.relative_to(TESTS).parts[0]
         if folder in TIMEOUT_S:
             item.add_marker(getattr(pytest.mark, folder))
             if item.get_closest_marker("timeout") is None:
@@ -60,14 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin to build what the last tests need, where they come after many others."""
     wanted = any("runner_bundles" in getattr(item, "fixturenames", ()) for item in session.items)
     first = "runner_bundles" in getattr(session.items[0], "fixturenames", ()) if session.items else True
-    first_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
-    if (
-        wanted
-        and first_worker
-        and not first
-        and not os.environ.get("MELTREPRO_TEST_BUNDLES")
-        and not session.config.option.collectonly
-    ):
+    if wanted and not first and not os.environ.get("MELTREPRO_TEST_BUNDLES") and not session.config.option.collectonly:
         PREBUILD.start()
 
 
