@@ -29,10 +29,8 @@ class Room:
         if free is None or node in self.sizes.stored:
             return None
         whole = 0 if source in self._made else self.sizes.made.get(source, 0)
-        own_file = (
-            cell.quantization != AS_IS or not cell.model.synthetic
-        )  # made-up weights as they are: the source itself
-        needed = whole + ((weights or 0) if own_file else 0)
+        is_source = cell.quantization == AS_IS and cell.model.synthetic  # which the store then holds once
+        needed = whole if is_source else whole + (weights or 0)
         if self._taken + needed > free:
             taken = f", {readable(self._taken)} of it for the models before it" if self._taken else ""
             return f"needs {readable(needed)} in the store to be made, its disk has {readable(free)} free{taken}"

@@ -110,7 +110,8 @@ class Dropped:
 def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = ()) -> Dropped:
     """Remove these objects, however lately they were used, but for what lock files other than `apart_from` name.
 
-    Made-up weights as they were made go whoever names them, as with `collect`. Raises `StoreError` where another process uses the store.
+    Made-up weights as they were made go whoever names them, as with `collect`. Raises `StoreError` where another process
+    uses the store.
     """
     with store.alone():
         locked = _locked(store, apart_from)[0] - _synthetic(store)
