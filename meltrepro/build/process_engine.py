@@ -8,7 +8,9 @@ a bug.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -266,7 +268,8 @@ def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes] | None) -> No
     """End a sandbox with everything in it, if it runs.
 
     When the first process in its process namespace has ended, the kernel has ended all others; killing bubblewrap alone
-    would leave them to end some time later, while their folders are being removed.
+    would leave them to end some time later, while their folders are being removed. A bubblewrap that has only just
+    started may be about to make that first process, which does not yet end with its parent: so it is frozen first.
     """
     import psutil
 
@@ -274,9 +277,12 @@ def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes] | None) -> No
         if process is None or process.poll() is not None:
             return
         sandbox = psutil.Process(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         for each in sandbox.children() or [sandbox]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
+        process.send_signal(signal.SIGCONT)
         try:
             process.wait(timeout=_STOP_S)
         except subprocess.TimeoutExpired:

@@ -76,7 +76,6 @@ echo "quantizing to $3" >&2
 /bundle/kit/ld.so --library-path /bundle/kit /bundle/kit/sleep 0.5
 printf 'GGUF\003\000\000\000\001\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000and weights' > "$2"
 """
-_IN_KIT = ("/bundle/kit/ld.so", "--library-path", "/bundle/kit", "/bundle/kit/sh")
 
 MMDEBSTRAP = """#!/bin/sh
 # Stands in for mmdebstrap: hands out root.tar of the project, or obeys the file `order` there.
@@ -93,6 +92,11 @@ fill)
 esac
 cp "$project/root.tar" "$target"
 """
+
+
+def in_kit(program: str) -> tuple[str, ...]:
+    """The start of a command line that runs a program of the kit from within a bundle."""
+    return ("/bundle/kit/ld.so", "--library-path", "/bundle/kit", f"/bundle/kit/{program}")
 
 
 def make(folder: Path) -> project.Project:
@@ -198,7 +202,7 @@ def standing_in(folder: Path) -> Iterator[None]:
     """Point the program at the project, with the small recipes in place of the real ones and the real engines."""
 
     def model_recipe(_: object, node: ModelNode, release: Release) -> ModelRecipe:
-        return ModelRecipe(llamacpp.UNTIE, (*_IN_KIT, "/bundle/bin/quantize", "/source", "/out/model", "Q8_0"))
+        return ModelRecipe(llamacpp.UNTIE, (*in_kit("sh"), "/bundle/bin/quantize", "/source", "/out/model", "Q8_0"))
 
     with project.standing_in(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(resources, "images", lambda: folder / "images")

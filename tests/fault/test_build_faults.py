@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ import psutil
 import pytest
 import yaml
 
+from meltrepro.build.model import Artifact, Execution
+from meltrepro.build.process_engine import ProcessEngine
 from meltrepro.cli.app import main
 from meltrepro.errors import (
     BuildError,
@@ -33,6 +36,7 @@ from meltrepro.errors import (
     UsageError,
 )
 from meltrepro.measure.records import campaign_folders
+from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from tests.fault import building, rig
 from tests.fault.building import Command, Compiler, complaint
@@ -301,6 +305,20 @@ def test_a_build_is_interrupted(project: Project, stage: str, jobs: Compiler, nu
     assert left_running(project) == []
     check_sound(project)
     finishes(project)
+
+
+@needs_sandbox
+def test_a_sandbox_is_stopped_at_any_age(project: Project) -> None:
+    """Even while it is setting itself up, when what it has started would not end with it."""
+    with tarfile.open(project.folder / "root.tar") as tar:
+        tar.extractall(project.folder, filter="tar")
+    folder = project.folder / "opt" / "toolchain"
+    bundle = Artifact("sleep", "bundle", "", "", folder, folder, 0)
+    argv = (*building.in_kit("sleep"), "1000")
+    engine = ProcessEngine(list, Store(project.store), 1, silent)
+    for age in range(60):
+        assert engine.execute(Execution(argv, bundle, timeout_s=age / 5000)).timed_out
+        assert left_running(project) == [], f"stopped after {age / 5} ms"
 
 
 @pytest.mark.parametrize("order", ["hang", "stubborn"])
