@@ -72,7 +72,7 @@ def command(
     study = name or (specs[0].resolve().name if specs[0].is_dir() else specs[0].stem)
     folder = settings.studies / _named(study).name
     entries: list[StudyEntry] = []
-    clock = Clock(list(map(_effort, loaded)))
+    clock = Clock([0.0 if not new and _finished(manifest, settings) else _effort(manifest) for manifest in loaded])
     for number, manifest in enumerate(loaded):
         _say(f"study {study}: {number + 1} of {len(loaded)}, {manifest.path.name}{clock.left()}", quiet)
         entry = _run(manifest, set_, Options(engine, new, track=track, quiet=quiet), settings)
@@ -100,6 +100,7 @@ class Clock:
     """How long the rest will take, by what has been measured."""
 
     efforts: Sequence[float]
+    """By manifest; 0 for those that were measured before."""
     measured: float = 0.0
     spent_s: float = 0.0
     left_out: set[int] = field(default_factory=set)
@@ -126,12 +127,10 @@ class Clock:
 
 def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settings: Settings) -> Ran:
     """Run a manifest, unless that was done or cannot be done here."""
-    from meltrepro.campaign.finished import finished_campaign
     from meltrepro.cli.run import run_manifest
-    from meltrepro.spec.pins import prompt_digests
 
     name = manifest.path.name
-    done = None if options.new else finished_campaign(settings.records, manifest.manifest, prompt_digests(manifest))
+    done = None if options.new else _finished(manifest, settings)
     if done is not None:
         _say(f"measured already: {done.name}", options.quiet)
         return Ran(StudyEntry(manifest=name, campaign=done.name), ran=False)
@@ -145,6 +144,14 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
     if result.tally.failed:
         _say(f"{counted(len(result.tally.failed), 'trial')} failed; the report says which", quiet=False)
     return Ran(StudyEntry(manifest=name, campaign=result.campaign.folder.name), ran=True)
+
+
+def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
+    """The campaign that has measured this manifest, if one has."""
+    from meltrepro.campaign.finished import finished_campaign
+    from meltrepro.spec.pins import prompt_digests
+
+    return finished_campaign(settings.records, manifest.manifest, prompt_digests(manifest))
 
 
 def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, quiet: bool) -> None:

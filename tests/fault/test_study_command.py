@@ -13,7 +13,9 @@ import yaml
 
 from meltrepro.campaign.setup import Setup
 from meltrepro.cli import run
+from meltrepro.cli import study as study_module
 from meltrepro.cli.app import main
+from meltrepro.cli.study import Clock
 from meltrepro.errors import DeviceBusy, UsageError
 from meltrepro.measure.records import campaign_folders
 from meltrepro.spec.lock import Lock, LockedArtifact, dump_lock
@@ -118,6 +120,26 @@ def test_models_are_dropped_when_they_are_measured(
     assert not store.has(digest)
     assert "dropped models that are measured: 21 B" in capsys.readouterr().err
     assert study(specs / "1-here.yaml", "--name", "dropped", "--drop-models") == 0, "what is gone already is no mistake"
+
+
+def test_what_was_measured_before_is_no_part_of_the_time_left(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a study that is gone on with would announce hours."""
+    assert study(specs / "1-here.yaml", "--name", "first") == 0
+    (measured,) = campaign_folders(tmp_path / "home/records")
+    clocks: list[Sequence[float]] = []
+
+    def clock(efforts: Sequence[float]) -> Clock:
+        clocks.append(efforts)
+        return Clock(efforts)
+
+    monkeypatch.setattr(study_module, "Clock", clock)
+    # The rig's campaign is of a manifest of its own.
+    monkeypatch.setattr(study_module, "_finished", lambda manifest, _: measured if "1-" in manifest.path.name else None)
+    assert study(specs) == 0
+    assert study(specs, "--new") == 0
+    assert [[effort > 0 for effort in efforts] for efforts in clocks] == [[False, True, True], [True, True, True]]
 
 
 def test_every_manifest_is_checked_before_any_is_run(specs: Path, tmp_path: Path) -> None:
