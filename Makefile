@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PROFILE ?= smoke
 # More options of meltrepro study, such as --drop-models where the disk is small.
 STUDY_FLAGS ?=
+# Tests wait about as much as they compute. A file is one worker's, and begins in the order of pyproject.toml.
+WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper ios clean lock-requirements lock-lab
@@ -55,10 +57,11 @@ ios: $(VENV)/.ios  ## Install what iPhones need (GPL-3), from its hash-locked re
 test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integration tests.
 	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
 	$(call phase,lint,$(MAKE) --no-print-directory lint)
-	$(call phase,tests,$(BIN)/python -m pytest)
+	$(call phase,tests,$(WORKERS) -m "not machine")
+	$(call phase,tests that need the machine,$(BIN)/python -m pytest -m machine)
 
 test-fast: setup  ## Unit and contract tests alone.
-	$(BIN)/python -m pytest tests/unit tests/contract
+	$(WORKERS) tests/unit tests/contract
 
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .

@@ -32,10 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to build what the last tests need, where they come after many others."""
-    wanted = any("runner_bundles" in getattr(item, "fixturenames", ()) for item in session.items)
-    first = "runner_bundles" in getattr(session.items[0], "fixturenames", ()) if session.items else True
-    if wanted and not first and not os.environ.get("MELTREPRO_TEST_BUNDLES") and not session.config.option.collectonly:
+    """Begin to build what the last tests need, where they come after many others; one worker does."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if session.config.option.collectonly or os.environ.get("MELTREPRO_TEST_BUNDLES") or worker != "gw0":
+        return
+    wanted = ["runner_bundles" in getattr(item, "fixturenames", ()) for item in session.items]
+    if any(wanted) and not wanted[0]:
         PREBUILD.start()
 
 

@@ -14,7 +14,7 @@ from meltrepro.replay.archive import read_index
 from meltrepro.spec import record
 from tests.integration.conftest import meltrepro
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("engine")]
 SPECS = Path(__file__).parents[2] / "specs"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 QUESTIONS = 10

@@ -29,7 +29,7 @@ from tests.contract.test_targets import request
 from tests.integration.bundles import Bundle
 from tests.support.sshd import USER, Sshd, make_key
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("engine")]
 UNENDING = 100_000
 
 

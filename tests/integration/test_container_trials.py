@@ -21,7 +21,7 @@ from meltrepro.targets.lock import lock_path
 from tests.fault import rig
 from tests.integration import container_rig
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 ROOT = Path(__file__).parents[2]
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 60, "retries": 0}
 

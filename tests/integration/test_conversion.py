@@ -27,6 +27,8 @@ from tests.integration.conftest import meltrepro
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm
 from tests.support.manifests import GOOD, load
 
+pytestmark = pytest.mark.machine
+
 OLD, NEW = "2024-02-27", "2026-10-01"
 
 

@@ -19,6 +19,8 @@ from meltrepro.resources import image_file
 from meltrepro.spec.lock import Lock
 from meltrepro.steps import silent
 
+pytestmark = pytest.mark.machine
+
 TRIPLE = "x86_64-linux-musl"
 PROGRAM = b"""
 #include <stdio.h>

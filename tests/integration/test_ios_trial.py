@@ -25,7 +25,7 @@ from meltrepro.targets.base import RUNNER, Target
 from meltrepro.targets.host import HostTarget
 from tests.support.ios_targets import paired, target, virtual_iphone
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 
 
 def request(prompt: str) -> Request:

@@ -20,7 +20,7 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.measure.samples import read_samples
 from tests.integration.conftest import ROOT, meltrepro
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 
 IDLE_W, CORE_W = 2.0, 5.0
 OFFSET_S, DRIFT = 98765.4, 80e-6

@@ -23,6 +23,8 @@ from meltrepro.build import daemon
 from meltrepro.errors import EngineError
 from meltrepro.settings import Settings
 
+pytestmark = pytest.mark.machine
+
 SOURCE = """
 #include <signal.h>
 #include <stdio.h>

@@ -14,6 +14,8 @@ import pytest
 from meltrepro.measure.records import read_campaign
 from tests.integration.conftest import ROOT, meltrepro
 
+pytestmark = pytest.mark.machine
+
 SPEC = ROOT / "specs" / "quickstart.yaml"
 FEWER = (
     *("--set", "protocol.repetitions=3"),

@@ -6,10 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from meltrepro.frameworks.llamacpp import LlamaCpp
 from tests.integration.conftest import ROOT, meltrepro
+
+pytestmark = pytest.mark.machine
 
 
 def test_the_same_bytes_from_other_engine_user_folders_jobs_locale_and_umask(engine: None, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from meltrepro import resources
 from meltrepro.spec.record import RequestSampling
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 Sample = Callable[[RequestSampling, Sequence[int], Sequence[int], Sequence[float], int], list[int]]
 GREEDY = RequestSampling(greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=0)
 

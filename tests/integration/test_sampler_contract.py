@@ -34,7 +34,7 @@ from meltrepro.targets.base import Source
 from meltrepro.targets.host import HostTarget
 from tests.support.campaigns import Trial, as_lines, events
 
-pytestmark = [pytest.mark.integration, pytest.mark.contract]
+pytestmark = [pytest.mark.machine, pytest.mark.contract]
 
 HZ = 50.0
 

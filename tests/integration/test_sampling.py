@@ -23,7 +23,7 @@ from meltrepro.targets.sources import linux_sources
 from tests.fault.test_store_faults import mounted, root_only
 from tests.support.machines import machine
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 
 
 @dataclass

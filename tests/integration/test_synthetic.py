@@ -14,7 +14,7 @@ from meltrepro.measure.records import campaign_folders, read_campaign
 from meltrepro.spec.zoo import SHAPES, ShapeName
 from tests.integration.conftest import meltrepro
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 
 MODELS: dict[ShapeName, str] = {"tiny-llama": "chatml", "tiny-gemma": "gemma", "tiny-stablelm": "zephyr"}
 MADE = ("as-is", "q3_K", "q4_K", "q4_0")

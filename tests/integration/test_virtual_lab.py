@@ -24,7 +24,7 @@ from tests.integration.conftest import ROOT, meltrepro
 from tests.support.database import contents
 from tests.support.truth import drawn_j
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.machine
 LONGER = (
     "--set=targets.phone.settings.screen=off",
     "--set=measure.sampling_hz=5",
