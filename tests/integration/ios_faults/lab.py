@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,16 @@ class Lab:
     def cas(self) -> Path:
         return self.device.documents() / "meltrepro" / "cas"
 
+    def in_trial(self, seconds: float, action: Callable[[], None]) -> threading.Thread:
+        """Do something so long after the app of the next trial was started, however long that takes."""
 
-def later(seconds: float, action: Callable[[], None]) -> threading.Timer:
-    timer = threading.Timer(seconds, action)
-    timer.start()
-    return timer
+        def act() -> None:
+            deadline = time.monotonic() + 60
+            while not self.device.running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(seconds)
+            action()
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        return thread

@@ -9,7 +9,7 @@ import pytest
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.iphone.faults import Break, Faults, How
-from tests.integration.ios_faults.lab import COUNT, DVT, Lab, later
+from tests.integration.ios_faults.lab import COUNT, DVT, Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -19,16 +19,16 @@ UNDONE = ": > events.jsonl"
 
 def test_a_link_that_is_lost_while_a_trial_runs(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; sleep 3; exit 5")
-    timers = [later(1, lab.device.unplug), later(2, lab.device.plug)]
+    threads = [lab.in_trial(1, lab.device.unplug), lab.in_trial(2, lab.device.plug)]
     assert lab.target.run_trial(job).exit_code == 5
     assert lab.runs == 1
-    assert all(not timer.is_alive() for timer in timers)
+    assert all(not thread.is_alive() for thread in threads)
 
 
 def test_a_link_that_is_lost_for_longer_than_a_trial_runs(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; sleep 1; exit 5")
-    later(0.7, lab.device.unplug)
-    later(4, lab.device.plug)
+    lab.in_trial(0.7, lab.device.unplug)
+    lab.in_trial(4, lab.device.plug)
     assert lab.target.run_trial(job).exit_code == 5
     assert lab.runs == 1
     assert (job.folder / "stdout.log").read_text() == "said\n"
@@ -36,7 +36,7 @@ def test_a_link_that_is_lost_for_longer_than_a_trial_runs(lab: Lab) -> None:
 
 def test_a_link_that_is_lost_for_good(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; sleep 1000")
-    later(1, lab.device.unplug)
+    lab.in_trial(1, lab.device.unplug)
     with pytest.raises(TargetLost):
         lab.target.run_trial(job)
     lab.device.plug()
@@ -46,15 +46,15 @@ def test_a_link_that_is_lost_for_good(lab: Lab) -> None:
 
 def test_usbmuxd_that_is_killed_and_comes_back(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; sleep 3; exit 5")
-    timers = [later(1, lab.device.stop_usbmuxd), later(2, lab.device.start_usbmuxd)]
+    threads = [lab.in_trial(1, lab.device.stop_usbmuxd), lab.in_trial(2, lab.device.start_usbmuxd)]
     assert lab.target.run_trial(job).exit_code == 5
     assert lab.runs == 1
-    assert all(not timer.is_alive() for timer in timers)
+    assert all(not thread.is_alive() for thread in threads)
 
 
 def test_usbmuxd_that_stays_away(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; sleep 1000")
-    later(1, lab.device.stop_usbmuxd)
+    lab.in_trial(1, lab.device.stop_usbmuxd)
     with pytest.raises(TargetLost, match="usbmuxd") as caught:
         lab.target.run_trial(job)
     assert caught.value.hint
@@ -79,7 +79,7 @@ def test_trust_that_ends_in_a_trial(lab: Lab, wrong: str, says: str) -> None:
         lab.device.unplug()
         lab.device.plug()
 
-    later(1, end)
+    lab.in_trial(1, end)
     with pytest.raises(TargetError, match=says) as caught:
         lab.target.run_trial(job)
     assert not caught.value.transient
@@ -123,8 +123,8 @@ def test_an_app_that_needs_too_much_memory(lab: Lab) -> None:
 def test_jetsam_while_nobody_listens(lab: Lab) -> None:
     job = lab.bench.job(f"{UNDONE}; sleep 30")
     lab.device.faults = Faults(jetsam_after_s=1.5)
-    later(1, lab.device.unplug)
-    later(3, lab.device.plug)
+    lab.in_trial(1, lab.device.unplug)
+    lab.in_trial(3, lab.device.plug)
     result = lab.target.run_trial(job)
     assert (result.exit_code, result.out_of_memory) == (128 + 9, True)
 
@@ -136,17 +136,17 @@ def test_an_app_that_somebody_kills_while_nobody_listens_has_vanished(lab: Lab) 
         (pid,) = lab.device.running
         os.killpg(pid, 9)
 
-    later(0.7, lab.device.unplug)
-    later(1.2, kill)
-    later(2.5, lab.device.plug)
+    lab.in_trial(0.7, lab.device.unplug)
+    lab.in_trial(1.2, kill)
+    lab.in_trial(2.5, lab.device.plug)
     with pytest.raises(TargetLost, match="vanished"):
         lab.target.run_trial(job)
 
 
 def test_a_phone_that_is_restarted_in_a_trial(lab: Lab) -> None:
     job = lab.bench.job(f"{COUNT}; {UNDONE}; sleep 30")
-    later(0.7, lab.device.stop)
-    later(2, lab.device.start)
+    lab.in_trial(0.7, lab.device.stop)
+    lab.in_trial(2, lab.device.start)
     with pytest.raises(TargetLost, match="vanished"):
         lab.target.run_trial(job)
     assert lab.runs == 1
