@@ -29,7 +29,7 @@ def campaigns(content: Content) -> Table:
             )
         )
     columns = (
-        *(Column("campaign", "no.", "number"), Column("name", "name"), Column("id", "id", "digest")),
+        *(Column("campaign", "no.", "number"), Column("name", "name"), Column("id", "id")),
         *(Column("started_utc", "started (UTC)"), *(Column(state, state, "number") for state in _STATES)),
     )
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
