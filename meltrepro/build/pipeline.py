@@ -315,7 +315,11 @@ class Builder:
         if known is not None and self.store.has(known["digest"]) and not self.rebuild:
             self._check(name, key, known["digest"])
             return self._reuse(name, key, known["digest"])
-        with self.store.lock(f"artifact-{key}"):
+
+        def wait(message: str) -> None:
+            self.sink(Step("artifact", "note", name, detail={"status": message}))
+
+        with self.store.lock(f"artifact-{key}", wait):
             known = None if self.rebuild else self.store.get_ref("artifacts", key)
             if known is not None and self.store.has(known["digest"]):
                 self._check(name, key, known["digest"])  # another process made it while this one waited

@@ -60,7 +60,7 @@ def _make(source: SyntheticSource, context: Context, expected: str | None) -> st
     size = file_bytes(shape)
 
     def wait(message: str) -> None:
-        context.sink(Step("synthesize", "note", key, detail={"waiting": message}))
+        context.sink(Step("synthesize", "note", key, detail={"status": message}))
 
     with store.lock(f"synthesize-{key}", wait):
         if expected is not None and store.has(expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from meltrepro.build.base import Package
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Builder
-from meltrepro.errors import CorruptStore
+from meltrepro.errors import CorruptStore, OfflineError
 from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
 from meltrepro.plan.model import BundleNode, Estimate, Plan
 from meltrepro.settings import Settings
 from meltrepro.spec.lock import Lock, LockedArtifact
-from meltrepro.steps import silent
+from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from tests.support.manifests import GOOD, load
@@ -88,3 +89,23 @@ def test_a_recorded_artifact_that_was_changed_is_refused(builder: Builder, plan:
     path.write_bytes(b"something else")
     with pytest.raises(CorruptStore):
         replace(builder, recorded=True).build(plan)
+
+
+def test_a_build_says_that_it_waits_for_another_of_the_same(builder: Builder, plan: Plan) -> None:
+    """Which can take minutes."""
+    with pytest.raises((OfflineError, NoEngineError)):
+        builder.build(plan)
+    (path,) = (builder.store.root / "locks").glob("artifact-*.lock")
+    told: list[Step] = []
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def sink(step: Step) -> None:
+            if step.phase == "note":
+                told.append(step)
+                fcntl.flock(other, fcntl.LOCK_UN)
+
+        with pytest.raises((OfflineError, NoEngineError)):
+            replace(builder, sink=sink).build(plan)
+    assert [step.subject for step in told] == [NODE.id]
+    assert "waiting for another process to finish" in told[0].detail["status"]
