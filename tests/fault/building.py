@@ -6,6 +6,7 @@ chosen by MELTREPRO_JOBS, which reaches a build and is no part of its identity: 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -261,11 +262,12 @@ class Command:
         return "".join(self.said)
 
     def sandbox(self) -> psutil.Process:
-        """The sandbox that it has started, once there is one."""
+        """The sandbox that it has started, once it runs a program: killed before, it would leave a part of itself."""
         while True:
             for child in psutil.Process(self.process.pid).children():
-                if child.name() == "bwrap" and child.children():
-                    return child
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if child.name() == "bwrap" and len(child.children(recursive=True)) > 1:
+                        return child
             time.sleep(0.001)
 
 
