@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from meltrepro.build.base import VOLATILE
 from meltrepro.build.causes import writing_below
 from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog
-from meltrepro.build.model import Artifact, Execution, Exit, Recipe
+from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError, OfflineError
 from meltrepro.interrupts import held
@@ -42,6 +43,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Machine names of the kernel and of container images."""
 _LABEL = "io.meltrepro.recipe"
 _OWNER = "io.meltrepro.owner"
+_NOBODY = 65534
+"""Who programs are in containers where this process is root: the user that owns nothing."""
+_STOP_S = 10
 _FIX = "meltrepro doctor --fix starts one where it may, and says how where it may not"
 
 
@@ -95,43 +99,77 @@ class DockerEngine:
                 self._client.images.prune(filters={"dangling": True, "label": f"{_LABEL}={recipe.name}"})
 
     def execute(self, execution: Execution) -> Exit:
-        """Run the command in a container of the bundle's runtime image, without network."""
-        with _engine_errors():
-            image = self.load(runtime_image(execution.bundle))
-            with held():  # an interrupt between creating and remembering would leave the container behind
-                container = self._client.containers.create(
-                    image,
-                    command=list(execution.argv),
-                    network_mode="none",
-                    user=f"{os.getuid()}:{os.getgid()}",
-                    mounts=[
-                        *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
-                        *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
-                    ],
-                    # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
-                    cap_drop=["ALL"],
-                    read_only=True,
-                    security_opt=["no-new-privileges"],
-                    labels={_LABEL: "execution", _OWNER: execution.owner},
-                )
+        """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""
+        user = os.getuid() or _NOBODY
+        with _engine_errors(), _handed_over(execution, user), self._container(execution, user) as container:
+            container.start()
+            timed_out = False
             try:
+                status = container.wait(timeout=execution.timeout_s)["StatusCode"]
+            except (requests.ReadTimeout, requests.ConnectionError) as error:
+                if "timed out" not in str(error).lower():
+                    raise
+                timed_out, status = True, 124
+                container.kill()
+            container.reload()
+            same = execution.stderr == execution.stdout
+            _save(container, execution.stdout, stdout=True, stderr=same)
+            _save(container, None if same else execution.stderr, stdout=False, stderr=True)
+            return Exit(status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
+
+    @contextlib.contextmanager
+    def beside(self, execution: Execution) -> Iterator[str]:
+        """Keep the command running in a container, whose processes those that it watches join.
+
+        It runs as the user of this process, without any capability, because some sensors can be read by root alone.
+        """
+        with contextlib.ExitStack() as stack:
+            with _engine_errors():
+                container = stack.enter_context(self._container(execution, os.getuid()))
                 container.start()
-                timed_out = False
-                try:
-                    status = container.wait(timeout=execution.timeout_s)["StatusCode"]
-                except (requests.ReadTimeout, requests.ConnectionError) as error:
-                    if "timed out" not in str(error).lower():
-                        raise
-                    timed_out, status = True, 124
-                    container.kill()
-                container.reload()
-                same = execution.stderr == execution.stdout
-                _save(container, execution.stdout, stdout=True, stderr=same)
-                _save(container, None if same else execution.stderr, stdout=False, stderr=True)
-                return Exit(status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
+            try:
+                yield container.id
             finally:
-                with contextlib.suppress(NotFound):
-                    container.remove(force=True, v=True)
+                with _engine_errors():
+                    with contextlib.suppress(NotFound):
+                        container.stop(timeout=_STOP_S)
+                        _save(container, execution.stdout, stdout=True, stderr=True)
+                    stack.close()
+
+    @contextlib.contextmanager
+    def _container(self, execution: Execution, user: int) -> Iterator[Any]:
+        """A container of an execution that is not started yet; nothing of it is left after the block."""
+        image = self.load(runtime_image(execution.bundle))
+        with held():  # an interrupt between creating and remembering would leave the container behind
+            container = self._client.containers.create(
+                image,
+                command=list(execution.argv),
+                network_mode="none",
+                user=f"{user}:{os.getgid() if user == os.getuid() else user}",
+                mounts=[
+                    *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
+                    *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
+                ],
+                # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
+                cap_drop=["ALL"],
+                read_only=True,
+                security_opt=["no-new-privileges"],
+                mem_limit=execution.memory_bytes,
+                pids_limit=PROCESSES,
+                pid_mode=f"container:{execution.watcher}" if self._runs(execution.watcher) else None,
+                labels={_LABEL: "execution", _OWNER: execution.owner},
+            )
+        try:
+            yield container
+        finally:
+            with contextlib.suppress(NotFound):
+                container.remove(force=True, v=True)
+
+    def _runs(self, watcher: str) -> bool:
+        """Whether a program that watches others is still there to be joined; it may have ended early."""
+        with contextlib.suppress(NotFound):
+            return bool(watcher) and self._client.containers.get(watcher).status == "running"
+        return False
 
     def stop_strays(self, owner: str) -> int:
         """Remove the containers of this owner that outlived the process that started them; returns how many."""
@@ -281,7 +319,38 @@ def runtime_image(bundle: Artifact) -> Image:
 
 
 def _bind(inside: str, outside: Path, *, read_only: bool) -> Mount:
-    return Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
+    mount = Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
+    mount["BindOptions"] = {"NonRecursive": True}  # older engines would leave what is mounted below it writable
+    return mount
+
+
+@contextlib.contextmanager
+def _handed_over(execution: Execution, user: int) -> Iterator[None]:
+    """Let a container's user read and write what is meant for it, where that is another user than ours.
+
+    Everything in its folders is ours again afterwards. The group stays, so that a program that runs as us beside it,
+    without the right to do what it likes, can still write there.
+    """
+    if user == os.getuid():
+        yield
+        return
+    folders = list(execution.writable.values())
+    for path in (*execution.readonly.values(), *(each for folder in folders for each in folder.iterdir())):
+        if path.is_file() and not path.is_symlink() and not path.stat().st_mode & stat.S_IROTH:
+            path.chmod(path.stat().st_mode | stat.S_IROTH)
+    modes = [folder.stat().st_mode for folder in folders]
+    try:
+        for folder, mode in zip(folders, modes, strict=True):
+            os.chown(folder, user, -1)
+            folder.chmod(mode | stat.S_IRWXU | stat.S_IRWXG)
+        yield
+    finally:
+        with held():
+            for folder, mode in zip(folders, modes, strict=True):
+                for parent, inside, files in os.walk(folder):
+                    for each in (parent, *(f"{parent}/{name}" for name in (*inside, *files))):
+                        os.chown(each, os.getuid(), os.getgid(), follow_symlinks=False)
+                folder.chmod(mode)
 
 
 def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:

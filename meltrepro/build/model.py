@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -106,6 +107,8 @@ class PathOf:
 
 
 MODEL = "model"
+PROCESSES = 4096
+"""How many processes and threads an execution may have in a container."""
 Argument = str | PathOf
 
 
@@ -136,6 +139,10 @@ class Execution:
     """May be the same file as `stdout`."""
     owner: str = ""
     """Marks what the execution starts, so that `Engine.stop_strays` finds what a killed process left running."""
+    memory_bytes: int | None = None
+    """What it may use in a container; beyond that the kernel kills it."""
+    watcher: str = ""
+    """What `Engine.beside` gave for the program that watches this one; empty where none does."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,13 @@ class Engine(Maker, Protocol):
 
     def execute(self, execution: Execution) -> Exit:
         """Run a command to its end, or stop it with everything that it started. Raises `EngineError`."""
+        ...
+
+    def beside(self, execution: Execution) -> AbstractContextManager[str]:
+        """Keep a command running while the block runs, then ask it to end, and see to it that it does.
+
+        It sees, below /proc, the processes of the executions whose `watcher` is what this gives. Raises `EngineError`.
+        """
         ...
 
     def stop_strays(self, owner: str) -> int:

@@ -13,12 +13,12 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from meltrepro import resources
-from meltrepro.build import toolchain
+from meltrepro.build import processes, toolchain
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Layer
@@ -28,12 +28,16 @@ from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
-from meltrepro.store.atomic import make_folder, writing
+from meltrepro.store.atomic import make_folder
 from meltrepro.store.cas import Store
 
 _MOUNT_POINTS = ("proc", "dev", "tmp", "src", "build", "out", "inputs", "recipe", "opt/zig-cache")
 _FIX = "apt-get install bubblewrap, or meltrepro doctor --fix"
 _STOP_S = 10.0
+_PROC = ("--proc", "/proc", "--remount-ro", "/proc")
+"""Read-only: to the kernel root is root in any namespace, and may set what is below /proc/sys."""
+_CLOSED = ("--remount-ro", "/", "--")
+_NOT_STARTED = 126
 
 
 def sandbox_version() -> str:
@@ -105,44 +109,30 @@ class ProcessEngine:
 
     def execute(self, execution: Execution) -> Exit:
         """Run the command with the bundle and its mounts as the only files there are."""
-        sandbox = [
-            *_isolation({"PATH": "/bundle/bin", "LC_ALL": "C"}),
-            *(
-                "--proc",
-                "/proc",
-                "--dev",
-                "/dev",
-                "--tmpfs",
-                "/tmp",
-                "--ro-bind",
-                str(execution.bundle.path),
-                "/bundle",
-            ),
-            *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path), inside)),
-            *(part for inside, path in execution.writable.items() for part in ("--bind", str(path), inside)),
-        ]
-        same = execution.stderr == execution.stdout
-        with _output(execution.stdout) as stdout, _output(None if same else execution.stderr) as stderr:
-            process: subprocess.Popen[bytes] | None = None
-            try:
-                with held():
-                    process = subprocess.Popen(
-                        [_bubblewrap(), *sandbox, "--", *execution.argv],
-                        stdin=subprocess.DEVNULL,
-                        stdout=stdout,
-                        stderr=subprocess.STDOUT if same else stderr,
-                        start_new_session=True,
-                    )
-                status = process.wait(execution.timeout_s)
-            except subprocess.TimeoutExpired:
-                return Exit(124, timed_out=True)
-            finally:
-                _stop(process)
-        return Exit(status if status >= 0 else 128 - status)
+        owner = execution.owner or uuid.uuid4().hex  # nobody's own is anybody's to stop
+        ended = processes.run(
+            [*_program(execution, owner), *_PROC, *_CLOSED, *execution.argv],
+            stdout=execution.stdout,
+            stderr=execution.stderr,
+            timeout_s=execution.timeout_s,
+            owner=owner,
+        )
+        return Exit(_NOT_STARTED) if ended.status == 1 and _complained(execution.stderr) else ended
+
+    @contextlib.contextmanager
+    def beside(self, execution: Execution) -> Iterator[str]:
+        """Keep the command running; it sees all processes of this machine, none of which it can touch.
+
+        They belong to other namespaces of users than its own, so that the kernel shows it no more than their names and sizes.
+        """
+        machine = ("--ro-bind", "/proc", "/proc", "--as-pid-1")  # as first process it hears the signal that ends it
+        command = [*_program(execution, execution.owner), *machine, *_CLOSED, *execution.argv]
+        with processes.beside(command, log=execution.stdout, owner=execution.owner):
+            yield ""
 
     def stop_strays(self, owner: str) -> int:
-        """Nothing to stop: no execution outlives the process that started it."""
-        return 0
+        """Stop executions of this owner that outlived the process that started them; returns how many processes."""
+        return processes.stop_strays(owner)
 
     # -- what builds share ----------------------------------------------------------------------------------------
 
@@ -158,7 +148,7 @@ class ProcessEngine:
         }
         return [
             *(_bubblewrap(), *_isolation(environment, conditions)),
-            *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+            *("--ro-bind", str(root), "/", *_PROC, "--dev", "/dev", "--tmpfs", "/tmp"),
             *(("--bind", str(cache), toolchain.CACHE) if cache is not None else ()),
             *("--bind", str(scratch / "src"), folders["src"], "--bind", str(scratch / "build"), folders["build"]),
             *("--bind", str(out), folders["out"], "--ro-bind", str(scratch / "recipe"), folders["recipe"]),
@@ -206,7 +196,7 @@ class ProcessEngine:
                     (scratch / "warm.sh").write_bytes(warm)
                 sandbox = [
                     *_isolation(toolchain.environment(triple)),
-                    *("--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+                    *("--ro-bind", str(root), "/", *_PROC, "--dev", "/dev", "--tmpfs", "/tmp"),
                     *("--bind", str(scratch / "cache"), toolchain.CACHE, "--ro-bind", str(scratch), "/recipe"),
                 ]
                 status = _stream([_bubblewrap(), *sandbox, "--", "/bin/sh", "/recipe/warm.sh"], build_log)
@@ -231,6 +221,28 @@ def _isolation(environment: Mapping[str, str], conditions: Conditions = USUAL) -
         "--clearenv",
         *(part for name, value in sorted(environment.items()) for part in ("--setenv", name, value)),
     ]
+
+
+def _program(execution: Execution, owner: str) -> list[str]:
+    """The start of a command line that shows a program its bundle and its mounts, and nothing else of this machine.
+
+    `/proc` is still to come, and the root to be closed.
+    """
+    return [
+        _bubblewrap(),
+        *_isolation({"PATH": "/bundle/bin", "LC_ALL": "C", **processes.mark(owner)}),
+        *("--dev", "/dev", "--remount-ro", "/dev", "--ro-bind", str(execution.bundle.path.absolute()), "/bundle"),
+        *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path.absolute()), inside)),
+        *(part for inside, path in execution.writable.items() for part in ("--bind", str(path.absolute()), inside)),
+    ]
+
+
+def _complained(stderr: Path | None) -> bool:
+    """Whether it was bubblewrap that ended with status 1, which it does where it cannot start the program."""
+    if stderr is None:
+        return False
+    with stderr.open("rb") as file:
+        return file.read(7) == b"bwrap: "
 
 
 def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> int:
@@ -264,7 +276,7 @@ def _check_status(status: int, what: str, scratch: Path, log: Path, build_log: B
         raise BuildError(f"{what} failed with status {status}:\n{build_log.tail()}", hint=f"the whole log is in {log}")
 
 
-def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes] | None) -> None:
+def _stop(process: subprocess.Popen[str] | None) -> None:
     """End a sandbox with everything in it, if it runs.
 
     When the first process in its process namespace has ended, the kernel has ended all others; killing bubblewrap alone
@@ -288,15 +300,3 @@ def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes] | None) -> No
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-@contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
-    if path is None:
-        yield subprocess.DEVNULL
-    else:
-        make_folder(path.parent)
-        with writing(path):
-            file = path.open("wb")
-        with file:
-            yield file

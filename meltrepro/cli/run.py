@@ -213,9 +213,9 @@ def _require_meters(loaded: LoadedManifest) -> None:
 
 
 def _trial_engine(session: Session) -> Engine | None:
-    """The container engine, where any trial runs in a container; `None` leaves a daemon that nobody needs alone."""
+    """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
     contained = any(cell.target.sandbox == "container" for cell in session.plan.cells)
-    return session.workshop.engine() if contained and session.workshop.engine_name != "process" else None
+    return session.workshop.engine() if contained else None
 
 
 def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:

@@ -43,7 +43,8 @@ class HostTarget(_Target):
 
     kind: Literal["host"] = Field("host", description="Which kind of target this is.")
     sandbox: Literal["container", "bare"] = Field(
-        "container", description="Run inside the runtime image, or as a plain process."
+        "container",
+        description="Run in a sandbox of the engine (a container, or bubblewrap), without network, or as a plain process.",
     )
 
 

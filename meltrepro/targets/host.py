@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -11,20 +12,26 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meltrepro.build.model import MODEL, Artifact, Engine, Execution, Exit, Input
+from meltrepro.build import processes
+from meltrepro.build.model import MODEL, PROCESSES, Artifact, Engine, Execution, Exit, Input
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.spec import record
 from meltrepro.spec.targets import HostTarget as HostEntry
-from meltrepro.targets import linux, process
+from meltrepro.store.atomic import write_bytes
+from meltrepro.targets import linux
 from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
 from meltrepro.targets.lock import lock_path
-from meltrepro.targets.sources import cgroup_sources, linux_sources
+from meltrepro.targets.sources import linux_sources
 
-_MODEL, _RECORD, _INPUTS = "/model", "/record", "/inputs"
-"""Where model, record folder and what else a program reads are inside a container."""
+_MODEL, _RECORD, _INPUTS, _SYS = "/model", "/record", "/inputs", "/host/sys"
+"""Where model, record folder, what else a program reads, and the sensors of this machine are inside a sandbox."""
+_SANDBOXES = {"docker": "container", "process": "bubblewrap"}
+"""What facts call the sandbox of an engine."""
+_SPARED_BYTES = 1 << 30
+"""Memory of this machine, at most a tenth of it, that no container may take."""
 
 
 def open_target(entry: HostEntry, settings: Settings, engine: Engine | None) -> HostTarget:
@@ -39,19 +46,22 @@ def host_id(root: Path = Path("/")) -> str:
 
 
 class HostTarget:
-    """Runs trials on this machine, in a container of the bundle's runtime image or as plain processes."""
+    """Runs trials on this machine: in a sandbox of the engine, or as plain processes where its entry says `bare`."""
 
     def __init__(
         self, entry: HostEntry, *, disk: Path, owner: str, engine: Engine | None = None, root: Path = Path("/")
     ) -> None:
         """`disk` is a folder on the disk that models are kept on, `owner` marks everything that trials start.
 
-        Without an engine, or with engine `process`, trials run as plain processes whatever the entry says.
+        Without an engine it can be looked at, but runs nothing unless its entry says `bare`.
         """
         self._disk = disk
         self._owner = owner
         self._root = root
-        self._engine = engine if entry.sandbox == "container" and engine and engine.name != "process" else None
+        self._bare = entry.sandbox == "bare"
+        self._engine = None if self._bare else engine
+        self._watcher = ""
+        """The sensor logger that runs beside the trial, as its engine calls it."""
 
     def identify(self) -> DeviceFacts:
         """What this machine is; raises `TargetError` where it is not a Linux machine."""
@@ -70,10 +80,21 @@ class HostTarget:
             arch=platform.machine(),
             features=processor.features,
             cores=cores if quota is None else max(1, min(cores, int(quota))),
-            memory_bytes=min(total, linux.memory_limit(self._root) or total),
+            memory_bytes=self._memory(total),
             disk_free_bytes=self._disk_free(),
-            facts={**linux.facts(self._root), "sandbox": "container" if self._engine else "bare"},
+            facts={**linux.facts(self._root), **self._confinement(self._memory(total))},
         )
+
+    def _memory(self, total: int) -> int:
+        return min(total, linux.memory_limit(self._root) or total)
+
+    def _confinement(self, memory_bytes: int) -> Mapping[str, str]:
+        """What trials run in, and within which limits, as far as an engine is there to say."""
+        sandbox = "bare" if self._bare else _SANDBOXES.get(self._engine.name if self._engine else "", "container")
+        if self._engine is None or sandbox != "container":
+            return {"sandbox": sandbox}
+        limits = {"sandbox_memory_bytes": str(_allowed(memory_bytes)), "sandbox_processes": str(PROCESSES)}
+        return {"sandbox": sandbox, **limits}
 
     def state(self) -> DeviceState:
         """How this machine is now."""
@@ -108,34 +129,46 @@ class HostTarget:
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
-        seen = _MODEL if self._engine else str(job.model.path.absolute())
+        seen = str(job.model.path.absolute()) if self._bare else _MODEL
         try:
             (job.folder / record.REQUEST).write_text(job.written(seen), encoding="utf-8")
             started = time.monotonic()
-            ended = self._in_container(self._engine, job) if self._engine else self._bare(job)
+            ended = self._plainly(job) if self._bare else self._in_sandbox(self._required(), job)
         except OSError as error:
             raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:
-        """What the kernel of this machine shows; with containers, what it counts for that of the runner too."""
-        # Looking into a container's file system takes more rights than its user has.
-        contained = cgroup_sources(self._root) if self._engine and os.geteuid() == 0 else ()
-        return (*linux_sources(self._root), *contained)
+        """What the kernel of this machine shows."""
+        return linux_sources(self._root)
 
     @contextlib.contextmanager
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
-        """Run the sampler as a plain process, also beside a container: it needs to see the machine."""
+        """Run the sampler in the same kind of sandbox as the runner, which it sees beside it."""
         folder = folder.absolute()
-        argv = [str(bundle.path.absolute() / SAMPLER), str(folder / record.SAMPLING), str(folder / record.SAMPLES)]
-        with contextlib.ExitStack() as stack:
+        place = folder if self._bare else Path(_RECORD)
+        files = [str(place / record.SAMPLING), str(place / record.SAMPLES)]
+        log = folder / record.SAMPLER_LOG
+        write_bytes(folder / record.SAMPLING, plan if self._bare else _as_seen(plan), durable=False)
+        if self._bare:
+            program = str(bundle.path.absolute() / SAMPLER)
+            with processes.beside([program, *files], folder=folder, log=log, owner=self._sampler_owner):
+                yield
+            return
+        execution = Execution(
+            argv=[f"/bundle/{SAMPLER}", *files],
+            bundle=bundle,
+            readonly={_SYS: self._root / "sys"},
+            writable={_RECORD: folder},
+            stdout=log,
+            stderr=log,
+            owner=self._sampler_owner,
+        )
+        with self._stopped(self._sampler_owner), self._required().beside(execution) as self._watcher:
             try:
-                (folder / record.SAMPLING).write_bytes(plan)
-                log = folder / record.SAMPLER_LOG
-                stack.enter_context(process.beside(argv, folder=folder, log=log, owner=self._sampler_owner))
-            except OSError as error:
-                raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
-            yield
+                yield
+            finally:
+                self._watcher = ""
 
     @property
     def _sampler_owner(self) -> str:
@@ -144,10 +177,18 @@ class HostTarget:
 
     def stop_strays(self) -> int:
         """Stop runners that a killed campaign left behind; raises `TargetError` where one cannot be stopped."""
-        left = process.stop_strays(self._owner) + process.stop_strays(self._sampler_owner)
-        return left + (self._engine.stop_strays(self._owner) if self._engine else 0)
+        owners = (self._owner, self._sampler_owner)
+        plain = sum(map(processes.stop_strays, owners))
+        return plain + sum(map(self._engine.stop_strays, owners) if self._engine else ())
 
-    def _in_container(self, engine: Engine, job: TrialJob) -> Exit:
+    def _required(self) -> Engine:
+        if self._engine is None:
+            raise TargetError(
+                "target host: its trials run in a sandbox, and there is no engine", hint="name one with --engine"
+            )
+        return self._engine
+
+    def _in_sandbox(self, engine: Engine, job: TrialJob) -> Exit:
         def seen(name: str) -> str:
             return _MODEL if name == MODEL else f"{_INPUTS if name in job.inputs else _RECORD}/{name}"
 
@@ -160,20 +201,28 @@ class HostTarget:
             stdout=job.folder / record.STDOUT,
             stderr=job.folder / record.STDERR,
             owner=self._owner,
+            memory_bytes=_allowed(self._memory(linux.memory(self._root)["MemTotal"])),
+            watcher=self._watcher,
         )
-        try:
+        with self._stopped(self._owner):
             return engine.execute(execution)
+
+    @contextlib.contextmanager
+    def _stopped(self, owner: str) -> Iterator[None]:
+        """See to it that nothing of an owner is left where the block fails."""
+        try:
+            yield
         except BaseException:
             # An interrupt can hit between the engine making a container and telling us of it. Where the engine
             # itself is gone nothing can be stopped now; the next campaign begins with `stop_strays`.
             with held(), contextlib.suppress(EngineError):
-                engine.stop_strays(self._owner)
+                self._required().stop_strays(owner)
             raise
 
-    def _bare(self, job: TrialJob) -> Exit:
+    def _plainly(self, job: TrialJob) -> Exit:
         folder = job.folder.absolute()
         files = {MODEL: job.model.path.absolute(), **{name: each.path.absolute() for name, each in job.inputs.items()}}
-        return process.run(
+        return processes.run(
             job.argv(str(job.bundle.path.absolute() / job.program), lambda name: str(files.get(name, folder / name))),
             folder=folder,
             stdout=folder / record.STDOUT,
@@ -185,3 +234,17 @@ class HostTarget:
     def _disk_free(self) -> int:
         folder = next(folder for folder in (self._disk, *self._disk.parents) if folder.exists())
         return shutil.disk_usage(folder).free
+
+
+def _allowed(memory_bytes: int) -> int:
+    """What a container may use of so much memory."""
+    return memory_bytes - min(_SPARED_BYTES, memory_bytes // 10)
+
+
+def _as_seen(plan: bytes) -> bytes:
+    """A sampler's plan with the paths that it has in a sandbox, where the sensors of this machine lie aside."""
+    document = json.loads(plan)
+    for channel in document["channels"]:
+        if channel["path"].startswith("sys/"):
+            channel["path"] = f"{_SYS[1:]}{channel['path'].removeprefix('sys')}"
+    return json.dumps(document, indent=1).encode() + b"\n"

@@ -29,19 +29,6 @@ def linux_sources(root: Path) -> tuple[Source, ...]:
     )
 
 
-def cgroup_sources(root: Path) -> tuple[Source, ...]:
-    """What the kernel counts for the control group of the runner's container, the file cache of the model included.
-
-    The container's own view of its group is read, which is the same for every way in which engines name groups.
-    """
-    files = {
-        "sys/fs/cgroup/cgroup.controllers": "sys/fs/cgroup/memory.current",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes": "sys/fs/cgroup/memory/memory.usage_in_bytes",
-    }
-    path = next((path for sign, path in files.items() if (root / sign).exists()), None)
-    return (Source("process.cgroup", "B", "gauge", f"proc/{PROCESS}/root/{path}"),) if path else ()
-
-
 def _process(root: Path) -> Iterator[Source]:
     """Memory of the runner."""
     for name, field in (("rss_anon", "RssAnon"), ("rss_file", "RssFile"), ("swap", "VmSwap")):

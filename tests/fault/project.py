@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,6 +94,9 @@ class SmallEngine:
         source = execution.readonly["/source"].read_bytes()
         (execution.writable["/out"] / "model").write_bytes(gguf(f"{execution.argv[-1]} of {sha256(source)}"))
         return Exit(0)
+
+    def beside(self, execution: Execution) -> AbstractContextManager[str]:
+        raise AssertionError("nothing is watched")
 
     def stop_strays(self, owner: str) -> int:
         return 0

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from meltrepro.build import processes
 from meltrepro.campaign import layout
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import DeviceBusy, StoreError
 from meltrepro.measure.records import campaign_folders
 from meltrepro.spec.protocol import Protocol
-from meltrepro.targets import process
 from tests.fault import rig
 
 SPEC = rig.Spec(
@@ -63,7 +63,7 @@ def wait_for(campaign: subprocess.Popen[str], text: str) -> None:
 
 
 def owned(folder: Path) -> list[int]:
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in process._owned(str(lock))]
+    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 def is_finished(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from meltrepro.build import processes
 from meltrepro.campaign import layout
 from meltrepro.campaign import trial as trial_module
 from meltrepro.campaign.lanes import lanes_of
@@ -22,7 +23,6 @@ from meltrepro.errors import StoreError
 from meltrepro.spec.campaign import JOURNAL
 from meltrepro.spec.record import Request
 from meltrepro.steps import Step
-from meltrepro.targets import process
 from tests.fault import rig
 from tests.fault.test_interruptions import finish, start, wait_for
 
@@ -31,7 +31,7 @@ ONCE: dict[str, Any] = {"repetitions": 2, "warmups": 0, "timeout_s": 60, "retrie
 
 
 def owned(folder: Path) -> list[int]:
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in process._owned(str(lock))]
+    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 def spans(campaign: Path) -> dict[str, list[tuple[int, int]]]:

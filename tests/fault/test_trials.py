@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.build import processes
 from meltrepro.campaign import journal, layout
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
 from meltrepro.spec.campaign import JOURNAL
 from meltrepro.spec.protocol import Want
 from meltrepro.steps import Step
-from meltrepro.targets import process
 from meltrepro.targets.host import HostTarget
 from tests.fault import rig
 
@@ -27,7 +27,7 @@ ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
 
 def owned(folder: Path) -> list[int]:
     """Processes of the rig's device that are still alive."""
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in process._owned(str(lock))]
+    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,6 +69,9 @@ class Scorer:
         if self.content is not None:
             (execution.writable["/out"] / "logits").write_bytes(self.content)
         return Exit(self.status)
+
+    def beside(self, execution: Execution) -> AbstractContextManager[str]:
+        raise AssertionError("nothing is watched")
 
     def stop_strays(self, owner: str) -> int:
         return 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meltrepro.measure.samples import parse_samples
 from meltrepro.measure.sampling import period_s, sampling_plan
 from meltrepro.targets.base import Source
-from meltrepro.targets.sources import cgroup_sources, linux_sources
+from meltrepro.targets.sources import linux_sources
 from tests.support.machines import machine
 
 
@@ -83,21 +83,3 @@ def test_no_source_is_asked_more_often_than_it_has_values_nor_half_as_often(
     assert period <= max(1 / rate_hz, refresh_s or 0) + 1 / rate_hz
     (channel,) = json.loads(sampling_plan([Source("x", "1", "gauge", "x", refresh_s=refresh_s)], rate_hz))["channels"]
     assert channel["every"] / rate_hz == pytest.approx(period)
-
-
-@pytest.mark.parametrize(
-    ("sign", "path"),
-    [
-        ("sys/fs/cgroup/cgroup.controllers", "proc/{pid}/root/sys/fs/cgroup/memory.current"),
-        (
-            "sys/fs/cgroup/memory/memory.usage_in_bytes",
-            "proc/{pid}/root/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ],
-)
-def test_memory_of_a_container(tmp_path: Path, sign: str, path: str) -> None:
-    assert cgroup_sources(tmp_path) == ()
-    (tmp_path / sign).parent.mkdir(parents=True)
-    (tmp_path / sign).write_text("1\n")
-    (source,) = cgroup_sources(tmp_path)
-    assert (source.name, source.unit, source.path) == ("process.cgroup", "B", path)

@@ -1,4 +1,4 @@
-"""The rig of the fault tests with the real Docker engine: its runner is a static program, its place a container."""
+"""The rig of the fault tests with real engines: its runner is a static program, its place a sandbox."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import settings as settings_module
 from meltrepro.build.daemon import connect
 from meltrepro.build.docker_engine import DockerEngine
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Artifact, Engine
+from meltrepro.build.process_engine import ProcessEngine
 from meltrepro.campaign.conduct import Result
 from meltrepro.steps import Sink, silent
+from meltrepro.store.cas import Store
 from tests.fault import rig
 
 SOURCE = r"""
@@ -50,34 +53,46 @@ int main(int argc, char** argv) {
 """
 
 
-def engine() -> DockerEngine:
-    """The engine of this machine; raises `EngineError` where none answers."""
-    return DockerEngine(connect(settings_module.load()), list, 1, silent)
+ENGINES = ("docker", "process")
 
 
-def static_bundle(folder: Path) -> Artifact:
-    """A bundle whose runner is a static program; made once in a folder."""
+def engine(name: str, folder: Path) -> Engine:
+    """An engine of this machine; raises `EngineError` where it does not answer."""
+    if name == "docker":
+        return DockerEngine(connect(settings_module.load()), list, 1, silent)
+    return ProcessEngine(list, Store(folder / "cache/store"), 1, silent)
+
+
+def static_bundle(
+    folder: Path, programs: Mapping[str, str | bytes] | None = None, flags: Sequence[str] = ()
+) -> Artifact:
+    """A bundle of static programs (name -> C source, or its bytes), the runner alone unless others are named; made once in a folder."""
     bundle, tar = folder / "bundle", folder / "bundle.tar"
-    runner = bundle / "bin" / "melt-runner"
     if not tar.exists():
-        runner.parent.mkdir(parents=True)
-        subprocess.run(
-            ["gcc", "-static", "-x", "c", "-o", str(runner), "-"],
-            input=SOURCE.encode(),
-            check=True,
-            capture_output=True,
-        )
+        for name, source in (programs or {"melt-runner": SOURCE}).items():
+            program = bundle / "bin" / name
+            program.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(source, bytes):
+                program.write_bytes(source)
+                program.chmod(0o755)
+                continue
+            subprocess.run(
+                ["gcc", "-static", *flags, "-x", "c", "-o", str(program), "-"],
+                input=source.encode(),
+                check=True,
+                capture_output=True,
+            )
         with tarfile.open(tar, "w") as archive:
             archive.add(bundle, "bundle")
     digest = hashlib.sha256(tar.read_bytes()).hexdigest()
     return Artifact("f/run/any", "bundle", digest, digest, tar, bundle, tar.stat().st_size, platform="x86_64")
 
 
-def run(folder: Path, spec: rig.Spec, sink: Sink = silent) -> Result:
-    """Conduct a campaign in containers."""
-    return rig.run_setup(folder, rig.make_setup(folder, spec, engine(), static_bundle(folder)), sink)
+def run(folder: Path, spec: rig.Spec, name: str, sink: Sink = silent) -> Result:
+    """Conduct a campaign in sandboxes of an engine."""
+    return rig.run_setup(folder, rig.make_setup(folder, spec, engine(name, folder), static_bundle(folder)), sink)
 
 
 if __name__ == "__main__":
-    home, orders = sys.argv[1:]
-    sys.exit(rig.report(lambda sink: run(Path(home), rig.Spec(**json.loads(orders)), sink)))
+    home, orders, which = sys.argv[1:]
+    sys.exit(rig.report(lambda sink: run(Path(home), rig.Spec(**json.loads(orders)), which, sink)))

@@ -1,49 +1,58 @@
-"""A runner as a plain process: in its own session, with a clean environment, stopped with everything it started."""
+"""A program in its own session, with a clean environment, stopped with everything that it started."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
+from meltrepro.build import supervise
 from meltrepro.build.model import Exit
 from meltrepro.errors import TargetError
 from meltrepro.interrupts import held
-from meltrepro.targets import supervise
+from meltrepro.store.atomic import make_folder, writing
 
 _OWNER = "MELTREPRO_OWNER"
 _STOP_WITHIN_S = 10.0
 _LONGEST_POLL_MS = 2**31 - 1
 
 
-def run(argv: Sequence[str], *, folder: Path, stdout: Path, stderr: Path, timeout_s: float, owner: str) -> Exit:
+def mark(owner: str) -> Mapping[str, str]:
+    """The variable that marks what an owner's programs start; it does not tell them who that is."""
+    return {_OWNER: hashlib.sha256(owner.encode()).hexdigest()}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdout: Path | None,
+    stderr: Path | None,
+    timeout_s: float | None,
+    owner: str,
+    folder: Path = Path("/"),
+) -> Exit:
     """Run a program to its end and return how it ended; nothing that it started is alive afterwards.
 
     `argv[0]` is an absolute path, `folder` its working folder, `owner` marks its processes for `stop_strays`. Exit
-    status 126 means that it could not be started. Raises `OSError` where the logs cannot be written, and `TargetError`
-    where a process survives.
+    status 126 means that it could not be started. Raises `StoreError` where the logs cannot be written, and
+    `TargetError` where a process survives.
     """
     process: subprocess.Popen[bytes] | None = None
     ooms = _out_of_memory_kills()
     timed_out = False
-    with stdout.open("wb") as out, stderr.open("wb") as err:
+    same = stderr == stdout
+    with _output(stdout) as out, _output(None if same else stderr) as err:
         try:
             with held():
-                process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *argv],
-                    cwd=folder,
-                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", _OWNER: owner},
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
-                )
+                process = _start(argv, folder, out, subprocess.STDOUT if same else err, owner)
             timed_out = not _ends_within(process.pid, timeout_s)
         finally:
             with held():
@@ -53,44 +62,54 @@ def run(argv: Sequence[str], *, folder: Path, stdout: Path, stderr: Path, timeou
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                     stop_strays(owner)
-    status = process.returncode
-    killed = status == -signal.SIGKILL and not timed_out
-    return Exit(
-        status if status >= 0 else 128 - status,
-        timed_out=timed_out,
-        out_of_memory=killed and _out_of_memory_kills() > ooms,
-    )
+    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    killed = status == 128 + signal.SIGKILL and not timed_out
+    return Exit(124 if timed_out else status, timed_out, out_of_memory=killed and _out_of_memory_kills() > ooms)
 
 
 @contextlib.contextmanager
-def beside(argv: Sequence[str], *, folder: Path, log: Path, owner: str) -> Iterator[None]:
+def beside(argv: Sequence[str], *, log: Path | None, owner: str, folder: Path = Path("/")) -> Iterator[None]:
     """Keep a program running while the block runs, then ask it to end, and see to it that it does.
 
     `argv[0]` is an absolute path; `log` takes what it prints. Whether it ended earlier, its own output must show. Raises
-    `OSError` where the log cannot be written.
+    `StoreError` where the log cannot be written, and `TargetError` where a process survives.
     """
     process: subprocess.Popen[bytes] | None = None
-    with log.open("wb") as output:
+    with _output(log) as output:
         try:
             with held():
-                process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *argv],
-                    cwd=folder,
-                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", _OWNER: owner},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                process = _start(argv, folder, output, subprocess.STDOUT, owner)
             yield
         finally:
             with held():
                 if process is not None:
                     _end(process)
+                    stop_strays(owner)
+
+
+def _start(
+    argv: Sequence[str], folder: Path, out: IO[bytes] | int, err: IO[bytes] | int, owner: str
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *argv],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **mark(owner)},
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    """Ask a program to end; in a sandbox, that is the child of the program that made it, which passes on no signal."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid)
+        for each in started.children() or [started]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.terminate()
     try:
         process.wait(timeout=_STOP_WITHIN_S)
     except subprocess.TimeoutExpired:
@@ -105,7 +124,7 @@ def stop_strays(owner: str) -> int:
     """
     seen: set[int] = set()
     deadline = time.monotonic() + _STOP_WITHIN_S
-    while alive := list(_owned(owner)):
+    while alive := list(owned(owner)):
         if time.monotonic() > deadline:
             raise TargetError(f"processes {sorted(alive)}, started by a trial, cannot be stopped")
         for pid in alive:
@@ -116,23 +135,25 @@ def stop_strays(owner: str) -> int:
     return len(seen)
 
 
-def _owned(owner: str) -> Iterator[int]:
-    mark = f"{_OWNER}={owner}".encode()
+def owned(owner: str) -> Iterator[int]:
+    """The processes that this owner's programs are and have started."""
+    wanted = "=".join(*mark(owner).items()).encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             # It may be gone by now, or be somebody else's.
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
 
-def _ends_within(pid: int, timeout_s: float) -> bool:
+def _ends_within(pid: int, timeout_s: float | None) -> bool:
     """Wait without polling, so that nothing runs beside a measurement; a timeout of 0 or less just looks."""
     descriptor = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(min(_LONGEST_POLL_MS, max(0, int(timeout_s * 1000)))))
+        longest = None if timeout_s is None else min(_LONGEST_POLL_MS, max(0, int(timeout_s * 1000)))
+        return bool(poll.poll(longest))
     finally:
         os.close(descriptor)
 
@@ -144,3 +165,15 @@ def _out_of_memory_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
+    if path is None:
+        yield subprocess.DEVNULL
+        return
+    make_folder(path.parent)
+    with writing(path):
+        file = path.open("wb")
+    with file:
+        yield file
