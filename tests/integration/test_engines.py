@@ -55,6 +55,9 @@ env | sort | grep -v -e '^JOBS=' -e '^HOSTNAME=' -e '^PWD=' -e '^OLDPWD=' -e '^S
 tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' > /out/interfaces
 cat /inputs/data > /out/data
 (cd / && ls -d .git git home/* 2>/dev/null || true) > /out/leaks
+for each in kernel/core_pattern kernel/hostname vm/drop_caches; do
+    if (: >> "/proc/sys/$each") 2>/dev/null; then echo "may set $each"; fi
+done > /out/settings
 """
 
 
@@ -115,6 +118,7 @@ def test_a_build_sees_its_inputs_and_nothing_else(maker: tuple[Workshop, Engine]
     assert (out / "data").read_text() == "input\n"
     assert (out / "interfaces").read_text().split() in ([], ["lo"])
     assert (out / "leaks").read_text() == ""
+    assert (out / "settings").read_text() == "", "to the kernel root is root in any namespace"
     variables = dict(line.split("=", 1) for line in (out / "environment").read_text().splitlines())
     assert variables["ZIG_TARGET"] == TRIPLE
     assert variables["PATH"] == "/opt/toolchain/bin:/usr/bin:/bin"

@@ -30,8 +30,10 @@ from meltrepro.spec import record
 from meltrepro.spec.meters import Meter
 from meltrepro.spec.protocol import Limits
 from meltrepro.spec.targets import HostTarget as HostEntry
+from meltrepro.store.archive import pack_tree
 from meltrepro.targets.base import Source
 from meltrepro.targets.host import HostTarget
+from tests.integration import sandbox_rig
 from tests.support.campaigns import Trial, as_lines, events
 
 pytestmark = [pytest.mark.machine, pytest.mark.contract]
@@ -51,11 +53,16 @@ class Sampler(Protocol):
 
 
 class OwnSampler:
-    """The program of the bundle, on a file."""
+    """The program of the bundle as a plain process, on a file below /sys of a machine."""
+
+    engine: str | None = None
+    """In whose sandbox it runs."""
 
     def __init__(self, folder: Path, bundle: Path) -> None:
         self._folder = folder
-        self._file = folder / "power"
+        self._machine = folder / "machine"
+        self._file = self._machine / "sys/class/meter/power"
+        self._file.parent.mkdir(parents=True)
         self._bundle = bundle
         self.value = "5000"
 
@@ -73,10 +80,19 @@ class OwnSampler:
             self._file.unlink()
 
     def sampling(self) -> Callable[[], Recording]:
-        source = Source("meter.power", "W", "gauge", str(self._file).lstrip("/"), scale=1e-3)
-        target = HostTarget(HostEntry(sandbox="bare"), disk=self._folder, owner=str(self._folder / "owner"))
-        bundle = Artifact("b", "bundle", "0" * 64, "0" * 64, self._bundle, self._bundle, 1)
-        running = target.sampling(bundle, sampling_plan([source], HZ), self._folder)
+        path = self._file.relative_to(self._machine).as_posix()
+        source = Source("meter.power", "W", "gauge", path, scale=1e-3)
+        entry, engine = HostEntry(sandbox="bare"), None
+        root = str(self._machine)
+        if self.engine is not None:
+            entry, engine = HostEntry(), sandbox_rig.engine(self.engine, self._folder)
+            root = ""  # a sandbox has a root of its own
+        owner = str(self._folder / "owner")
+        target = HostTarget(entry, disk=self._folder, owner=owner, engine=engine, root=self._machine)
+        tar = self._folder / "bundle.tar"
+        digest = pack_tree(self._bundle, tar, prefix="bundle")
+        bundle = Artifact("b", "bundle", digest, digest, tar, self._bundle, 1, platform.machine())
+        running = target.sampling(bundle, sampling_plan([source], HZ, root=root), self._folder)
         running.__enter__()
 
         def stop() -> Recording:
@@ -84,6 +100,18 @@ class OwnSampler:
             return read_samples(self._folder / record.SAMPLES)
 
         return stop
+
+
+class ContainedSampler(OwnSampler):
+    """The same in a container."""
+
+    engine = "docker"
+
+
+class BubblewrappedSampler(OwnSampler):
+    """The same in bubblewrap."""
+
+    engine = "process"
 
 
 class FileSampler:
@@ -123,7 +151,7 @@ class FileSampler:
         return stop
 
 
-SAMPLERS = (OwnSampler, FileSampler)
+SAMPLERS = (OwnSampler, ContainedSampler, BubblewrappedSampler, FileSampler)
 
 
 def trial(begin_ns: int, end_ns: int) -> Trace:
