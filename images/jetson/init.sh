@@ -1,8 +1,9 @@
 #!/bin/sh
 # What a virtual Jetson does first, in its own namespaces: the file system, the board's folder and the size of its storage
-# (or `disk`) are the arguments. Everything that it mounts and starts ends with its namespaces.
+# (or `disk`) are the arguments, and what confines it. Everything that it mounts and starts ends with its namespaces.
 set -eu
 system=$1 folder=$2 storage=$3
+shift 3
 root=$folder/merged fixtures=$folder/fixtures
 
 ip link set lo up
@@ -12,6 +13,7 @@ mount -t overlay -o "lowerdir=$system,upperdir=$folder/upper,workdir=$folder/wor
 mount -t proc proc "$root/proc"
 mount --bind "$fixtures/cpuinfo" "$root/proc/cpuinfo"
 mount --bind "$fixtures/boot_id" "$root/proc/sys/kernel/random/boot_id"
+mount -o remount,bind,ro "$root/proc" # its root is the root of this machine to sysctl
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero random urandom; do
     : > "$root/dev/$device"
@@ -29,5 +31,4 @@ cp "$fixtures/machine-id" "$root/etc/machine-id"
 cp "$folder/keys/host" "$root/etc/lab/host"
 cp "$folder/keys/client.pub" "$root/etc/lab/authorized_keys"
 chmod 600 "$root/etc/lab/host" "$root/etc/lab/authorized_keys"
-cd /
-exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/ /usr/sbin/sshd -D -e -f /etc/sshd_config
+exec "$@" "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/ /usr/sbin/sshd -D -e -f /etc/sshd_config

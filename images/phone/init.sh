@@ -1,8 +1,9 @@
 #!/bin/sh
 # What a virtual phone does first, in its own namespaces: the file system, the phone's folder and the size of its storage
-# (or `disk`) are the arguments. Everything that it mounts and starts ends with its namespaces.
+# (or `disk`) are the arguments, and what confines it. Everything that it mounts and starts ends with its namespaces.
 set -eu
 system=$1 folder=$2 storage=$3
+shift 3
 root=$folder/merged fixtures=$folder/fixtures
 
 ip link set lo up
@@ -11,6 +12,7 @@ mount -t overlay -o "lowerdir=$system,upperdir=$folder/upper,workdir=$folder/wor
 mount -t proc proc "$root/proc"
 mount --bind "$fixtures/cpuinfo" "$root/proc/cpuinfo"
 mount --bind "$fixtures/boot_id" "$root/proc/sys/kernel/random/boot_id"
+mount -o remount,bind,ro "$root/proc" # its root is the root of this machine to sysctl
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero random urandom; do
     : > "$root/dev/$device"
@@ -24,6 +26,5 @@ if [ "$storage" != disk ]; then
 fi
 mkdir -p "$root/data/local/tmp"
 chmod 777 "$root/data/local/tmp"
-cd /
-exec chroot "$root" /system/bin/env -i PATH=/system/bin HOME=/ ANDROID_ROOT=/system ADBD_PORT=5640 \
+exec "$@" "$root" /system/bin/env -i PATH=/system/bin HOME=/ ANDROID_ROOT=/system ADBD_PORT=5640 \
     /usr/lib/android-sdk/platform-tools/adbd

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from pathlib import Path
 from meltrepro import resources
 from meltrepro.errors import EngineError
 from meltrepro.interrupts import held
+from meltrepro.lab import confine
 from meltrepro.lab.power import Power
 from meltrepro.lab.relay import Relay, reachable
 
@@ -88,6 +90,7 @@ class VirtualDevice:
                     *("setpriv", "--pdeathsig", "KILL"),  # it ends with us, however we end
                     *("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
                     *("sh", str(resources.images() / self.script), str(self._root), str(self.folder), self._storage),
+                    *(sys.executable, "-I", "-S", confine.__file__),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

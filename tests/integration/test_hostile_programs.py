@@ -14,8 +14,16 @@ import pytest
 
 from meltrepro.build.model import Execution
 from meltrepro.errors import EngineError
+from meltrepro.targets.adb import AdbLink
+from meltrepro.targets.android import Android
+from meltrepro.targets.base import AGENT, Target
+from meltrepro.targets.jetson import Jetson
+from meltrepro.targets.remote import RemoteTarget
+from meltrepro.targets.shell import Shell
+from tests.contract.test_targets import Bench
 from tests.fault import rig
 from tests.integration import sandbox_rig
+from tests.integration.conftest import attached_phone
 
 pytestmark = pytest.mark.machine
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 60, "retries": 0}
@@ -32,6 +40,7 @@ TRIES = r"""
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void said(const char* what, int worked) { printf("%s %s\n", worked ? "could" : "cannot", what); }
@@ -78,6 +87,8 @@ static void try_everything(void) {
     snprintf(path, sizeof path, "/proc/%d/cwd/kept", VICTIM);
     opens("read a file where another process is", path, O_RDONLY);
     said("mount", mount("none", "/record", "tmpfs", 0, "") == 0);
+    mkdir("out", 0700);
+    said("leave its root", chroot("out") == 0 && chdir("../../../../../../../../../../..") == 0 && chroot(".") == 0 && access(KEPT, F_OK) == 0);
     shows("capabilities", "/proc/self/status", "CapEff:\t");
     shows("privileges", "/proc/self/status", "NoNewPrivs:\t");
     fflush(stdout);
@@ -187,6 +198,34 @@ def test_programs_of_strangers(engine: str, server: int, victim: int, tmp_path: 
     if engine == "docker":
         assert int(facts["sandbox_memory_bytes"]) > 1 << 28
         assert facts["sandbox_processes"] == "4096"
+
+
+@pytest.fixture(params=["phone", "board"])
+def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A virtual device of the lab, which runs on this machine."""
+    if request.param == "board":
+        _, link = request.getfixturevalue("board_lab")
+        yield RemoteTarget(Shell(link), Jetson(), "/var/tmp/meltrepro", reconnect_s=20)
+        return
+    with attached_phone(tmp_path_factory.mktemp("hostile"), name="innocent") as (phone, adb):
+        shell = Shell(AdbLink(adb.server, phone.address))
+        yield RemoteTarget(shell, Android(), "/data/local/tmp/meltrepro", reconnect_s=20)
+
+
+@pytest.mark.integration
+def test_programs_of_strangers_on_virtual_devices(
+    device: Target, native_bundle: Path, server: int, victim: int, tmp_path: Path
+) -> None:
+    flags = (f"-DPORT={server}", f"-DVICTIM={victim}", f'-DKEPT="{tmp_path}/kept"')
+    sandbox_rig.static_bundle(tmp_path, {"melt-runner": RUNNER}, flags)
+    shutil.copy(native_bundle / AGENT, tmp_path / "bundle" / AGENT)
+    job = Bench(device, tmp_path).job("none")
+    assert device.run_trial(job).exit_code == 0
+    lines = (job.folder / "stdout.log").read_text().splitlines()
+    done = {line.removeprefix("could ") for line in lines if line.startswith("could ")}
+    assert "cannot connect" in lines
+    # It is root there, and may do what it likes to the files of the device itself.
+    assert done <= {"read passwords", "write into the root", "change the model"}
 
 
 def test_a_container_has_limits(tmp_path: Path) -> None:
