@@ -32,10 +32,11 @@ from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
-from meltrepro.errors import BuildError, EngineError, OfflineError
+from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.archive import unpack_below
 from meltrepro.store.atomic import make_folder, writing
 from meltrepro.store.cas import Store
 
@@ -92,7 +93,7 @@ class DockerEngine:
         image = self._docker_build(files, recipe.name, log, sink, tag=None, args={"JOBS": str(self._jobs)}, fresh=fresh)
         with _engine_errors():
             try:
-                self._copy_out(image, out)
+                self._copy_out(image, recipe.name, out)
             finally:
                 # The result is in `out`; what made it is worth keeping only while it may have to be resumed.
                 self._client.images.remove(image, force=True)
@@ -257,7 +258,7 @@ class DockerEngine:
             raise EngineError(f"the Docker engine stopped in the middle of building {name}", hint=f"{_FIX}; log: {log}")
         return identifier
 
-    def _copy_out(self, image: str, out: Path) -> None:
+    def _copy_out(self, image: str, name: str, out: Path) -> None:
         container = self._client.containers.create(image, command=["none"])
         try:
             chunks, _ = container.get_archive("/out")
@@ -267,9 +268,11 @@ class DockerEngine:
                         file.write(chunk)
                 file.seek(0)
                 with tarfile.open(fileobj=file) as tar, writing_below(out):
-                    tar.extractall(out, members=list(_below(tar, "out")), filter="data")
-        except tarfile.TarError as error:
+                    unpack_below(tar, "out", out, f"what {name} left")
+        except (tarfile.TarError, EOFError) as error:
             raise EngineError(f"the Docker engine stopped in the middle of handing over {image}", hint=_FIX) from error
+        except SourceError as error:
+            raise BuildError(error.message, hint="a build may leave plain files and folders in /out") from error
         finally:
             container.remove(force=True)
 
@@ -359,12 +362,6 @@ def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> N
         make_folder(path.parent)
         with writing(path):
             path.write_bytes(content)
-
-
-def _below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
-    for member in tar.getmembers():
-        if member.name.startswith(folder + "/"):
-            yield member.replace(name=member.name.removeprefix(folder + "/"), deep=False)
 
 
 @contextlib.contextmanager

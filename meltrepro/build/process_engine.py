@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tarfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.archive import unpack_root
 from meltrepro.store.atomic import make_folder
 from meltrepro.store.cas import Store
 
@@ -172,11 +172,7 @@ class ProcessEngine:
             with step(self._sink, "rootfs.unpack", key), self._store.scratch() as scratch:
                 make_folder(root.parent)
                 with writing_below(scratch):
-                    for layer in layers:
-                        with tarfile.open(layer.path) as tar:
-                            tar.extractall(scratch / "root", filter="tar")
-                    for name in _MOUNT_POINTS:
-                        (scratch / "root" / name).mkdir(parents=True, exist_ok=True)
+                    unpack_root([layer.path for layer in layers], scratch / "root", "base and toolchain", _MOUNT_POINTS)
                     (scratch / "root").rename(root)
         return root
 

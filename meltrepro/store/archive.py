@@ -1,7 +1,9 @@
 """Archives: deterministic tars out of folders, safe folders out of tars, single members out of packages.
 
 An archive is untrusted. Nothing of it decides where something is written: names are checked before the first byte,
-and whatever is not a plain file or a folder (links, devices) is refused.
+and whatever is not a plain file or a folder (links, devices) is refused. Links are kept only where a root file system
+is unpacked, and nothing is written through one. All of it is our own: tarfile's filters came with Python 3.11.4, and
+let links through.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
@@ -26,6 +28,7 @@ from meltrepro.store.atomic import HashingWriter, reason_of, writing
 EPOCH = 1735689600
 """Time of every member that we pack: 2025-01-01, in seconds since 1970."""
 _CHUNK = 1 << 20
+_Members = dict[PurePosixPath, tarfile.TarInfo]
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -103,42 +106,114 @@ def unpack_tree(tar: Path, folder: Path, name: str) -> None:
         members = _checked(archive, name)
         with writing(folder):
             folder.mkdir()
-            for member, path in members:
-                target = folder / path
-                if member.isdir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source = archive.extractfile(member)
-                assert source is not None, "a plain file has content"
-                with target.open("xb") as file:
-                    _copy(source, file, member.size)
-                target.chmod(0o555 if member.mode & 0o100 else 0o444)
-                os.utime(target, (EPOCH, EPOCH))
+            _write(archive, members, folder, lambda mode: 0o555 if mode & 0o100 else 0o444)
             for parent, _, _ in os.walk(folder, topdown=False):
                 if Path(parent) != folder:  # who renames the folder itself must still be able to write to it
                     os.chmod(parent, 0o555)
 
 
-def _checked(archive: tarfile.TarFile, label: str) -> list[tuple[tarfile.TarInfo, PurePosixPath]]:
-    """The members of a tar with names that are safe to write to; raises `SourceError` for any that is not."""
-    members: dict[PurePosixPath, tarfile.TarInfo] = {}
-    for member in archive:
+def unpack_below(archive: tarfile.TarFile, top: str, folder: Path, name: str) -> None:
+    """Unpack an open tar, all of it below its folder `top`, into an empty folder; hard links are kept.
+
+    Raises `SourceError` for anything else than plain files and folders there, `TarError` or `EOFError` for a tar that is
+    damaged, and `OSError` where the disk does not take them.
+    """
+    members = _checked(archive, name, allowed=(tarfile.LNKTYPE,))
+    for path, member in members.items():
+        if not path.is_relative_to(top) or (path == PurePosixPath(top) and not member.isdir()):
+            raise SourceError(f"{name}: unsafe to unpack: {str(path)!r} does not lie below {top}")
+    _write(archive, members, folder, _usual, top)
+
+
+def unpack_root(layers: Sequence[Path], folder: Path, name: str, mount_points: Iterable[str] = ()) -> None:
+    """Unpack uncompressed tars into one new folder that will be somebody's root, and make folders to mount on.
+
+    Owners are left out. Links are kept; where a symbolic one leads is a matter of that root, and nothing here goes
+    through it. Raises `SourceError` for a layer that is damaged, or holds a device, something that leads out, or
+    something where a file or a link already stands, and `OSError` where the disk does not take them.
+    """
+    with _undamaged(name), ExitStack() as stack:
+        known: _Members = {}
+        parts = []
+        for layer in layers:
+            archive = stack.enter_context(tarfile.open(layer, "r:", encoding="utf-8", errors="surrogateescape"))
+            parts.append((archive, _checked(archive, name, known, allowed=(tarfile.LNKTYPE, tarfile.SYMTYPE))))
+        points = _checked(map(_folder, mount_points), name, known)
+        folder.mkdir()
+        for archive, members in parts:
+            _write(archive, members, folder, _usual)
+        for point in points:
+            (folder / point).mkdir(parents=True, exist_ok=True)
+
+
+def _folder(name: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.DIRTYPE
+    return entry
+
+
+def _checked(
+    entries: Iterable[tarfile.TarInfo], label: str, known: _Members | None = None, allowed: Sequence[bytes] = ()
+) -> _Members:
+    """The members of a tar by names that are safe to write to, where `known` is already; those are added to it.
+
+    Raises `SourceError` for any that is not safe, or neither a plain file nor a folder nor of a kind that is `allowed`.
+    """
+    known = {} if known is None else known
+    members: _Members = {}
+    for member in entries:
         name = PurePosixPath(member.name)
         shown = f"{label}: unsafe to unpack: {member.name!r}"
-        if name.is_absolute() or ".." in name.parts or "\0" in member.name:
+        if _leads_out(member.name) or (member.islnk() and _leads_out(member.linkname)):
             raise SourceError(f"{shown} leads out of the folder")
-        if not (member.isdir() or member.isreg()) or member.issparse():
+        if not (member.isdir() or member.isreg() or member.type in allowed) or member.issparse():
             raise SourceError(f"{shown} is neither a plain file nor a folder")
-        before = members.get(name)
+        if member.islnk():
+            target = members.get(PurePosixPath(member.linkname))
+            if target is None or not target.isreg():
+                raise SourceError(f"{shown} is a link to no file before it")
+        before = known.get(name)
         clashes = before is not None and not (before.isdir() and member.isdir())
         if clashes or not (name.parts or member.isdir()):
             raise SourceError(f"{shown} stands where something else of the archive stands")
-        members[name] = member
-    for name in members:
-        if any(parent in members and not members[parent].isdir() for parent in name.parents):
+        members[name] = known[name] = member
+    for name in known:
+        if any(parent in known and not known[parent].isdir() for parent in name.parents):
             raise SourceError(f"{label}: unsafe to unpack: {str(name)!r} lies below a file")
-    return [(member, name) for name, member in members.items()]
+    return members
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name
+
+
+def _usual(mode: int) -> int:
+    """What `tar` makes of a mode with a umask of 022; its owner can always write, and so remove it."""
+    return mode & 0o755 | 0o600
+
+
+def _write(
+    archive: tarfile.TarFile, members: _Members, folder: Path, mode: Callable[[int], int], top: str = ""
+) -> None:
+    """Write members that were checked, without `top` in their names, below a folder; `mode` is that of its file."""
+    for path, member in members.items():
+        target = folder / path.relative_to(top)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            target.chmod(member.mode & 0o755 | 0o700)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if member.issym():
+            target.symlink_to(member.linkname)
+        elif member.islnk():
+            target.hardlink_to(folder / PurePosixPath(member.linkname).relative_to(top))
+        else:
+            source = archive.extractfile(member)
+            assert source is not None, "a plain file has content"
+            with target.open("xb") as file:
+                _copy(source, file, member.size)
+            target.chmod(mode(member.mode))
+            os.utime(target, (EPOCH, EPOCH))
 
 
 def tree_state(folder: Path) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import psutil
 import pytest
 import yaml
 
+from meltrepro.build.image import Layer
 from meltrepro.build.model import Artifact, Execution
 from meltrepro.build.process_engine import ProcessEngine
 from meltrepro.cli.app import main
@@ -32,11 +34,13 @@ from meltrepro.errors import (
     ManifestError,
     MeltreproError,
     ModelError,
+    SourceError,
     StoreError,
     UsageError,
 )
 from meltrepro.measure.records import campaign_folders
 from meltrepro.steps import silent
+from meltrepro.store.archive import unpack_root
 from meltrepro.store.cas import Store
 from tests.fault import building, rig
 from tests.fault.building import Command, Compiler, complaint
@@ -147,6 +151,56 @@ def test_the_disk_of_the_engine_is_full(project: Project, engine: EngineServer, 
     assert "where Docker keeps its data" in hint
     engine.revive()
     finishes(project, "--engine", "docker")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("out/../evil", tarfile.REGTYPE, ""),
+        ("/tmp/evil", tarfile.REGTYPE, ""),
+        ("out/evil", tarfile.SYMTYPE, "/etc/passwd"),
+        ("out/evil", tarfile.SYMTYPE, "../../../evil"),
+        ("out/evil", tarfile.LNKTYPE, "/etc/passwd"),
+        ("out/evil", tarfile.CHRTYPE, ""),
+    ],
+)
+def test_a_build_leaves_what_leads_out(
+    project: Project, engine: EngineServer, refuse: Refuse, name: str, kind: bytes, target: str
+) -> None:
+    """And the Docker engine hands it over as it is."""
+    engine.evil = tarfile.TarInfo(name)
+    engine.evil.type, engine.evil.linkname = kind, target
+    message, hint = refuse(BuildError, "build", project.spec)
+    assert re.search(rf"left: unsafe to unpack: {name!r} (leads out of the folder|is neither)", message)
+    assert "/out" in hint
+    check_sound(project)
+    engine.revive()
+    finishes(project, "--engine", "docker")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../evil", tarfile.REGTYPE, ""),
+        ("evil/passwd", tarfile.REGTYPE, ""),
+        ("opt", tarfile.SYMTYPE, "/etc"),
+        ("b", tarfile.LNKTYPE, "../../evil"),
+        ("b", tarfile.BLKTYPE, ""),
+    ],
+)
+def test_a_layer_leads_out(tmp_path: Path, name: str, kind: bytes, target: str) -> None:
+    """Of a root that the engine process unpacks: nothing is written, not even within the store."""
+    layer, link, entry = tmp_path / "layer.tar", tarfile.TarInfo("evil"), tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    entry.type, entry.linkname = kind, target
+    with tarfile.open(layer, "w") as tar:
+        tar.addfile(link)
+        tar.addfile(entry)
+    store = Store(tmp_path / "store")
+    with pytest.raises(SourceError, match="unsafe to unpack"):
+        ProcessEngine(lambda: [Layer(layer, "0" * 64)], store, 1, silent).root()
+    assert nothing_half_written(store)
+    assert not any((store.root / "rootfs").iterdir())
 
 
 def test_no_engine(project: Project, refuse: Refuse, patch: pytest.MonkeyPatch) -> None:
@@ -310,9 +364,8 @@ def test_a_build_is_interrupted(project: Project, stage: str, jobs: Compiler, nu
 @needs_sandbox
 def test_a_sandbox_is_stopped_at_any_age(project: Project) -> None:
     """Even while it is setting itself up, when what it has started would not end with it."""
-    with tarfile.open(project.folder / "root.tar") as tar:
-        tar.extractall(project.folder, filter="tar")
-    folder = project.folder / "opt" / "toolchain"
+    unpack_root([project.folder / "root.tar"], project.folder / "root", "root.tar")
+    folder = project.folder / "root" / "opt" / "toolchain"
     bundle = Artifact("sleep", "bundle", "", "", folder, folder, 0)
     argv = (*building.in_kit("sleep"), "1000")
     engine = ProcessEngine(list, Store(project.store), 1, silent)

@@ -8,6 +8,7 @@ import random
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import SourceError, StoreError
-from meltrepro.store.archive import EPOCH, glob_to_regex, open_member, pack_tree, unpack_tree
+from meltrepro.store.archive import EPOCH, glob_to_regex, open_member, pack_tree, unpack_below, unpack_root, unpack_tree
 
 NAMES = st.sampled_from(["a", "a-b", "b", "B", "ä", "long" * 30, "with space", ".hidden", "\udcff"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -116,39 +117,173 @@ def entry(
     return info, content
 
 
-@pytest.mark.parametrize(
-    ("members", "words"),
-    [
-        ([entry("../evil")], "leads out"),
-        ([entry("a/../../evil")], "leads out"),
-        ([entry("/tmp/evil")], "leads out"),
-        ([entry("..")], "leads out"),
-        ([entry("d", tarfile.DIRTYPE), entry("d/../..", tarfile.DIRTYPE)], "leads out"),
-        ([entry("a", tarfile.SYMTYPE, link="/etc")], "neither"),
-        ([entry("a", tarfile.SYMTYPE, link="/etc"), entry("a/evil")], "neither"),
-        ([entry("a", tarfile.LNKTYPE, link="/etc/passwd")], "neither"),
-        ([entry("a", tarfile.CHRTYPE)], "neither"),
-        ([entry("a", tarfile.BLKTYPE)], "neither"),
-        ([entry("a", tarfile.FIFOTYPE)], "neither"),
-        ([entry("a", tarfile.GNUTYPE_SPARSE)], "neither|damaged"),
-        ([entry("a"), entry("a")], "stands where"),
-        ([entry("a"), entry("./a", tarfile.DIRTYPE)], "stands where"),
-        ([entry("a"), entry("a/b")], "below a file"),
-        ([entry("a/b"), entry("a")], "below a file"),
-        ([entry(".")], "stands where"),
-    ],
-)
-def test_hostile_tars_are_refused_before_anything_is_written(
-    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]], words: str
-) -> None:
-    file = tmp_path / "in" / "evil.tar"
-    file.parent.mkdir()
-    with tarfile.open(file, "w") as tar:
-        for info, content in [entry("innocent"), *members]:
+Entries = Sequence[tuple[tarfile.TarInfo, bytes]]
+
+
+def written(path: Path, members: Entries) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for info, content in members:
             tar.addfile(info, io.BytesIO(content) if info.isreg() else None)
+    return path
+
+
+def as_tree(folder: Path, members: Entries) -> None:
+    unpack_tree(written(folder / "evil.tar", members), folder / "out", "evil.tar")
+
+
+def as_output(folder: Path, members: Entries) -> None:
+    """As the Docker engine hands over what a build left."""
+    with tarfile.open(written(folder / "evil.tar", [entry("out", tarfile.DIRTYPE), *below("out", members)])) as tar:
+        (folder / "out").mkdir()
+        try:
+            unpack_below(tar, "out", folder / "out", "evil.tar")
+        finally:
+            if not any((folder / "out").iterdir()):
+                (folder / "out").rmdir()
+
+
+def as_root(folder: Path, members: Entries) -> None:
+    unpack_root([written(folder / "evil.tar", members)], folder / "out", "evil.tar")
+
+
+def as_upper_layer(folder: Path, members: Entries) -> None:
+    """One member of an archive each: what is hostile together is so over two of them too."""
+    layers = [written(folder / f"{number}.tar", [member]) for number, member in enumerate(members)]
+    try:
+        unpack_root(layers, folder / "out", "evil.tar")
+    finally:
+        for layer in layers:
+            layer.unlink()
+        (folder / "evil.tar").touch()
+
+
+def below(top: str, members: Entries) -> Entries:
+    for info, _ in members:
+        if not info.name.startswith("/"):
+            info.name = f"{top}/{info.name}"
+        if info.islnk() and not info.linkname.startswith(("/", "..")):
+            info.linkname = f"{top}/{info.linkname}"
+    return members
+
+
+Unpack = Callable[[Path, Entries], None]
+HOSTILE: list[tuple[Callable[[], Entries], str]] = [
+    (lambda: [entry("../evil")], "leads out"),
+    (lambda: [entry("a/../../evil")], "leads out"),
+    (lambda: [entry("/tmp/evil")], "leads out"),
+    (lambda: [entry("..")], "leads out"),
+    (lambda: [entry("d", tarfile.DIRTYPE), entry("d/../..", tarfile.DIRTYPE)], "leads out"),
+    (lambda: [entry("a", tarfile.SYMTYPE, link="/etc"), entry("a/evil")], "neither|below a file"),
+    (lambda: [entry("a", tarfile.SYMTYPE, link=".."), entry("a/b/evil", tarfile.DIRTYPE)], "neither|below a file"),
+    (lambda: [entry("a", tarfile.SYMTYPE, link="/etc/passwd"), entry("a")], "neither|stands where"),
+    (lambda: [entry("a", tarfile.SYMTYPE, link="/etc"), entry("a", tarfile.DIRTYPE)], "neither|stands where"),
+    (lambda: [entry("a", tarfile.LNKTYPE, link="/etc/passwd")], "neither|leads out"),
+    (lambda: [entry("a", tarfile.LNKTYPE, link="../evil.tar")], "neither|leads out"),
+    (lambda: [entry("a", tarfile.LNKTYPE, link="b"), entry("b")], "neither|no file before"),
+    (
+        lambda: [entry("a", tarfile.SYMTYPE, link="/etc/passwd"), entry("b", tarfile.LNKTYPE, link="a"), entry("b")],
+        "neither|no file before",
+    ),
+    (lambda: [entry("b"), entry("a", tarfile.LNKTYPE, link="b"), entry("a")], "neither|stands where|no file before"),
+    (lambda: [entry("a", tarfile.CHRTYPE)], "neither"),
+    (lambda: [entry("a", tarfile.BLKTYPE)], "neither"),
+    (lambda: [entry("a", tarfile.FIFOTYPE)], "neither"),
+    (lambda: [entry("a", tarfile.GNUTYPE_SPARSE)], "neither|damaged"),
+    (lambda: [entry("a"), entry("a")], "stands where"),
+    (lambda: [entry("a"), entry("./a", tarfile.DIRTYPE)], "stands where"),
+    (lambda: [entry("a"), entry("a/b")], "below a file"),
+    (lambda: [entry("a/b"), entry("a")], "below a file"),
+    (lambda: [entry(".")], "stands where"),
+]
+
+
+@pytest.mark.parametrize("unpack", [as_tree, as_output, as_root, as_upper_layer])
+@pytest.mark.parametrize(("members", "words"), HOSTILE)
+def test_hostile_tars_are_refused_before_anything_is_written(
+    tmp_path: Path, unpack: Unpack, members: Callable[[], Entries], words: str
+) -> None:
     with pytest.raises(SourceError, match=words):
-        unpack_tree(file, tmp_path / "in" / "out", "evil.tar")
+        unpack(tmp_path / "in", [entry("innocent"), *members()])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["evil.tar", "in"]
+
+
+@pytest.mark.parametrize("unpack", [as_tree, as_output])
+@pytest.mark.parametrize("link", ["innocent", "..", "/etc"])
+def test_symbolic_links_are_for_roots_alone(tmp_path: Path, unpack: Unpack, link: str) -> None:
+    with pytest.raises(SourceError, match="'(out/)?a' is neither"):
+        unpack(tmp_path / "in", [entry("innocent"), entry("a", tarfile.SYMTYPE, link=link)])
+
+
+def test_what_a_build_left_is_a_folder(tmp_path: Path) -> None:
+    """And neither a file nor a link of that name, nor anything beside it."""
+    for info, content in (entry("out"), entry("out", tarfile.SYMTYPE, link="/etc"), entry("outside")):
+        with tarfile.open(written(tmp_path / "evil.tar", [(info, content)])) as tar:
+            (tmp_path / "out").mkdir(exist_ok=True)
+            with pytest.raises(SourceError, match="does not lie below out|neither"):
+                unpack_below(tar, "out", tmp_path / "out", "evil.tar")
+    assert not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.REGTYPE])
+def test_a_root_has_folders_to_mount_on(tmp_path: Path, kind: bytes) -> None:
+    """Made here, by whoever unpacks it; through a link of the image that would be anywhere."""
+    members = [entry("opt", kind, link=str(tmp_path / "elsewhere"))]
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(SourceError, match="'opt/cache' lies below a file"):
+        unpack_root([written(tmp_path / "evil.tar", members)], tmp_path / "out", "evil.tar", ["opt/cache"])
+    with pytest.raises(SourceError, match="'opt' stands where"):
+        unpack_root([written(tmp_path / "evil.tar", members)], tmp_path / "out", "evil.tar", ["opt"])
+    assert not any((tmp_path / "elsewhere").iterdir())
+    unpack_root([written(tmp_path / "good.tar", [entry("opt/x")])], tmp_path / "out", "good.tar", ["opt/cache", "tmp"])
+    assert (tmp_path / "out" / "opt" / "cache").is_dir()
+
+
+def test_a_root_is_what_its_layers_say(tmp_path: Path) -> None:
+    """Links, modes and all, whatever the umask; special bits and others' right to write are dropped."""
+    modes = {
+        "usr/bin/sh": 0o755,
+        "usr/bin/su": 0o6755,
+        "etc/shadow": 0o640,
+        "tmp": 0o1777,
+        "usr/lib": 0o555,
+        "x": 0o022,
+    }
+    lower = [entry("usr/lib", tarfile.DIRTYPE), entry("tmp", tarfile.DIRTYPE)]
+    lower += [entry(name) for name in ("usr/bin/sh", "usr/bin/su", "etc/shadow", "x")]
+    lower += [entry("bin", tarfile.SYMTYPE, link="usr/bin"), entry("mtab", tarfile.SYMTYPE, link="/proc/mounts")]
+    lower += [entry("usr/bin/dash", tarfile.LNKTYPE, link="usr/bin/sh")]
+    for info, _ in lower:
+        info.mode = modes.get(info.name, 0o777)
+    upper = [entry("usr", tarfile.DIRTYPE), entry("usr/lib/above")]
+    layers = [written(tmp_path / "1.tar", lower), written(tmp_path / "2.tar", upper)]
+    before = os.umask(0o077)
+    try:
+        unpack_root(layers, tmp_path / "out", "layers")
+    finally:
+        os.umask(before)
+    out = tmp_path / "out"
+    assert {name: stat.S_IMODE((out / name).stat().st_mode) for name in modes} == {
+        "usr/bin/sh": 0o755,
+        "usr/bin/su": 0o755,
+        "etc/shadow": 0o640,
+        "tmp": 0o755,
+        "usr/lib": 0o755,
+        "x": 0o600,
+    }
+    assert [os.readlink(out / name) for name in ("bin", "mtab")] == ["usr/bin", "/proc/mounts"]
+    assert (out / "usr/bin/dash").samefile(out / "usr/bin/sh")
+    assert (out / "bin/sh").read_bytes() == (out / "usr/lib/above").read_bytes() == b"evil"
+
+
+def test_what_a_build_left_comes_over_as_it_is(tmp_path: Path) -> None:
+    program, twin = entry("bin/tool"), entry("bin/twin", tarfile.LNKTYPE, link="bin/tool")
+    program[0].mode = 0o4711
+    as_output(tmp_path / "in", [program, twin, entry("empty", tarfile.DIRTYPE)])
+    out = tmp_path / "in" / "out"
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == ["bin", "bin/tool", "bin/twin", "empty"]
+    assert (out / "bin/twin").read_bytes() == b"evil"
+    assert stat.S_IMODE((out / "bin/tool").stat().st_mode) == 0o711
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 511, b"x" * 5000, b"\x1f\x8b" + b"x" * 2000])
