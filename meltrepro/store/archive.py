@@ -2,8 +2,8 @@
 
 An archive is untrusted. Nothing of it decides where something is written: names are checked before the first byte,
 and whatever is not a plain file or a folder (links, devices) is refused. Links are kept only where a root file system
-is unpacked, and nothing is written through one. All of it is our own: tarfile's filters came with Python 3.11.4, and
-let links through.
+is unpacked, and nothing is written through one. None of it relies on tarfile's filters, which Python has since 3.11.4
+and could be got around until 3.11.13.
 """
 
 from __future__ import annotations
