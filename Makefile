@@ -10,9 +10,14 @@ PROFILE ?= smoke
 STUDY_FLAGS ?=
 # Tests wait about as much as they compute. A file is one worker's, and begins in the order of pyproject.toml.
 WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# The interpreter that most users have: of an older version than this one, it may lack what this one knows.
+SYSTEM_PYTHON := /usr/bin/python3
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help setup quickstart test test-fast lint bench ui reproduce-paper ios clean lock-requirements lock-lab
+# Certificates are the system's for uv too, as they are for pip: a proxy's own is among them, if at all.
+export UV_SYSTEM_CERTS := 1
+
+.PHONY: help setup quickstart test test-fast test-debian test-python lint bench ui reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -63,6 +68,18 @@ test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integra
 test-fast: setup  ## Unit and contract tests alone.
 	$(WORKERS) tests/unit tests/contract
 
+# Of what needs the machine, the tests that build and measure with both engines; the others differ by device and metric.
+test-python: setup  ## What depends on the interpreter: unit tests, faults of builds, builds and trials.
+	$(call phase,unit tests and faults of builds in $(VENV),$(WORKERS) tests/unit tests/fault/test_build_faults.py)
+	$(call phase,builds and trials in $(VENV),$(BIN)/python -m pytest -m machine \
+		$(addprefix tests/integration/test_,engines.py quickstart.py container_trials.py))
+
+test-debian: setup  ## The same (test-python) with Debian's own Python, where that is another version.
+	@version=$$($(BIN)/python -c 'import platform; print(platform.python_version())'); \
+	if $(SYSTEM_PYTHON) -c "import platform, sys; sys.exit(sys.version_info < (3, 11) or platform.python_version() == '$$version')" 2>/dev/null; \
+	then $(MAKE) --no-print-directory PYTHON=$(SYSTEM_PYTHON) VENV=$(VENV)-debian test-python; \
+	else echo "== tests with $(SYSTEM_PYTHON): left out, it is missing, older than 3.11 or $$version as well"; fi
+
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -81,7 +98,7 @@ reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (t
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock-lab: setup  ## Pin today's packages of the lab's virtual devices (images/*/packages*.json).

@@ -49,7 +49,7 @@ class Tool:
     """A program or file, and the Debian package that has it."""
 
     name: str
-    """What PATH is searched for, or an absolute path."""
+    """What PATH is searched for, or an absolute path, which may be a pattern."""
     package: str
     purpose: str
     required: bool = False
@@ -94,6 +94,7 @@ TOOLS = (
     Tool("adb", "adb", "Android devices; without it that of adbutils is used"),
     Tool("ssh-keyscan", "openssh-client", "accepting the keys of boards behind SSH", for_tests=True),
     Tool("sshd", "openssh-server", "tests of boards behind SSH, which start their own", for_tests=True),
+    Tool("/usr/lib*/python3*/ensurepip/__init__.py", "python3-venv", "tests with Debian's own Python", for_tests=True),
 )
 DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 
@@ -109,9 +110,9 @@ def run_checks(settings: Settings, *, tests: bool = False) -> list[Check]:
 
 
 def find(name: str) -> str | None:
-    """Where a program is, also where only root's PATH would look; absolute paths of files are themselves."""
+    """Where a program is, also where only root's PATH would look; of an absolute path, the first file that it means."""
     if name.startswith("/"):
-        return name if Path(name).is_file() else None
+        return next((str(path) for path in sorted(Path("/").glob(name[1:])) if path.is_file()), None)
     return shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin")
 
 

@@ -122,6 +122,17 @@ def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found["chromium"] is expected
 
 
+def test_a_file_is_looked_for_in_the_folder_of_any_version(tmp_path: Path) -> None:
+    pattern = f"{tmp_path}/python3*/ensurepip/__init__.py"
+    assert checks.find(pattern) is None
+    (tmp_path / "python3.9" / "ensurepip" / "__init__.py").mkdir(parents=True)
+    assert checks.find(pattern) is None
+    file = tmp_path / "python3.11" / "ensurepip" / "__init__.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert checks.find(pattern) == checks.find(str(file)) == str(file)
+
+
 def test_nothing_is_installed_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(apt, "_run", lambda *_: pytest.fail("apt-get was run"))

@@ -15,7 +15,20 @@ ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 ENTRY = re.compile(r"[^\s\\]+==\S+(?: ; [^\\\n]+?)?(?: \\\n {4}--hash=sha256:[0-9a-f]{64})+\n")
 TARGETS = {
-    *("setup", "quickstart", "test", "test-fast", "lint", "bench", "ui", "reproduce-paper", "clean", "help"),
+    *(
+        "setup",
+        "quickstart",
+        "test",
+        "test-fast",
+        "test-python",
+        "test-debian",
+        "lint",
+        "bench",
+        "ui",
+        "reproduce-paper",
+        "clean",
+        "help",
+    ),
 }
 
 
@@ -107,5 +120,5 @@ def test_the_readme_names_only_what_exists() -> None:
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert re.search(r"^make test\b", script.read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(r"^make test test-debian\b", script.read_text(encoding="utf-8"), re.MULTILINE)
     assert re.search(r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
