@@ -38,6 +38,7 @@ def image_file(relative: str) -> bytes:
 
 
 def image_files(folder: str) -> list[str]:
-    """Every file below one folder of `images/`, relative to it, sorted."""
+    """Every file below one folder of `images/`, relative to it, sorted; without what Python compiled beside its sources."""
     root = images() / folder
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    return sorted(path.as_posix() for path in files if "__pycache__" not in path.parts)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro import resources
 from tests.integration.conftest import ROOT
 
 
@@ -55,8 +56,8 @@ def specs(tmp_path: Path) -> Path:
 def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    images = [path.relative_to(ROOT).as_posix() for path in (ROOT / "images").rglob("*") if path.is_file()]
-    assert sorted(name for name in names if "/images/" in name) == sorted(f"meltrepro/_data/{name}" for name in images)
+    images = [f"meltrepro/_data/images/{name}" for name in resources.image_files(".")]
+    assert sorted(name for name in names if "/images/" in name) == sorted(images)
     assert "meltrepro/_data/schema/manifest.schema.json" in names
     assert "meltrepro/report/reference/accuracy.csv" in names
     assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []

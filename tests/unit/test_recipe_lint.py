@@ -5,8 +5,10 @@ Where a snapshot is to change, write it anew and read the difference: `python -m
 
 from __future__ import annotations
 
+import compileall
 import difflib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,16 @@ def test_a_dockerfile_is_of_known_instructions(release: str, ndk: Ndk | None) ->
 def test_a_rendered_script_is_clean(release: str, ndk: Ndk | None, tmp_path: Path) -> None:
     (tmp_path / "build.sh").write_bytes(recipe_of(release, "armv8_2", ndk).files["build.sh"])
     check(tmp_path / "build.sh")
+
+
+def test_no_recipe_holds_what_python_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip does where it installs, and whoever imports a file of a recipe: its digest would be of that machine."""
+    files = resources.image_files("converter")
+    copy = shutil.copytree(resources.images(), tmp_path / "images")
+    assert compileall.compile_dir(copy, quiet=1)
+    monkeypatch.setattr(resources, "images", lambda: copy)
+    assert any(copy.rglob("*.pyc"))
+    assert resources.image_files("converter") == files == [name for name in files if name.endswith((".j2", ".py"))]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
