@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import lzma
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -19,16 +18,20 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from meltrepro.errors import SourceError, StoreError
 from meltrepro.store.atomic import HashingWriter, reason_of, writing
+from meltrepro.store.globs import Glob
 
 EPOCH = 1735689600
 """Time of every member that we pack: 2025-01-01, in seconds since 1970."""
 _CHUNK = 1 << 20
 _Members = dict[PurePosixPath, tarfile.TarInfo]
+_LONG, _MANY = 128, 1000
+"""Characters of a name, and number of names, among which one that is nearly right is looked for."""
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -262,7 +265,7 @@ def open_member(archive: Path, pattern: str, name: str) -> Iterator[tuple[Member
 
 
 def _choose(label: str, pattern: str, files: dict[str, int]) -> Member:
-    matches = [pattern] if pattern in files else [name for name in files if glob_to_regex(pattern).fullmatch(name)]
+    matches = [pattern] if pattern in files else list(filter(Glob(pattern).matches, files))
     if len(matches) == 1:
         return Member(matches[0], files[matches[0]])
     if matches:
@@ -271,7 +274,8 @@ def _choose(label: str, pattern: str, files: dict[str, int]) -> Member:
             hint="write a pattern that only one of them matches",
         )
     wanted = PurePosixPath(pattern).name
-    near = difflib.get_close_matches(wanted, {PurePosixPath(name).name for name in files}, n=5, cutoff=0.5)
+    names = islice((name for path in files if len(name := PurePosixPath(path).name) <= _LONG), _MANY)
+    near = difflib.get_close_matches(wanted[:_LONG], set(names), n=5, cutoff=0.5)
     candidates = [name for name in files if PurePosixPath(name).name in near]
     candidates = candidates or sorted(files, key=files.__getitem__, reverse=True)
     raise SourceError(
@@ -282,28 +286,6 @@ def _choose(label: str, pattern: str, files: dict[str, int]) -> Member:
 
 def _listing(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression for whole paths; raises `SourceError` for one that is none."""
-    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
-    try:
-        return re.compile("".join(_class(part) or tokens.get(part) or re.escape(part) for part in parts), re.DOTALL)
-    except re.error as error:
-        raise SourceError(
-            f"{pattern!r} is not a pattern: {error}", hint="a range in [] goes from low to high"
-        ) from error
-
-
-def _class(part: str) -> str:
-    """A character class of a glob as one of a regular expression; empty for any other part."""
-    if not (part.startswith("[") and part.endswith("]") and len(part) > 2):
-        return ""
-    body = part[1:-1]
-    negate, body = ("^/", body[1:]) if body.startswith("!") else ("", body)
-    escaped = re.sub(r"([\\^\]\[&~|])", r"\\\1", body)
-    return f"[{negate}{escaped}]" if body else ""
 
 
 # -- both ---------------------------------------------------------------------------------------------------------

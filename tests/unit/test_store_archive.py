@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import stat
 import tarfile
 import zipfile
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import SourceError, StoreError
-from meltrepro.store.archive import EPOCH, glob_to_regex, open_member, pack_tree, unpack_below, unpack_root, unpack_tree
+from meltrepro.store.archive import EPOCH, open_member, pack_tree, unpack_below, unpack_root, unpack_tree
+from meltrepro.store.globs import Glob
 
 NAMES = st.sampled_from(["a", "a-b", "b", "B", "ä", "long" * 30, "with space", ".hidden", "\udcff"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -412,21 +414,50 @@ def test_an_encrypted_member(tmp_path: Path) -> None:
         ("[a-c]x", ["bx"], ["dx", "-x"]),
         ("a+(b).{1}", ["a+(b).{1}"], ["aab"]),
         ("[", ["["], ["a"]),
+        ("a**/b", ["ab", "ax/b", "a/x/b"], ["axb", "a"]),
+        ("**a*b", ["ab", "x/a/aXb"], ["a/b", "b"]),
+        ("**/**/x", ["x", "a/x"], ["ax"]),
     ],
 )
 def test_globs(pattern: str, yes: list[str], no: list[str]) -> None:
-    regex = glob_to_regex(pattern)
-    assert [bool(regex.fullmatch(name)) for name in yes + no] == [True] * len(yes) + [False] * len(no)
+    glob = Glob(pattern)
+    assert [glob.matches(name) for name in yes + no] == [True] * len(yes) + [False] * len(no)
 
 
 def test_a_pattern_that_is_none() -> None:
     with pytest.raises(SourceError, match="not a pattern"):
-        glob_to_regex("[z-a]")
+        Glob("[z-a]")
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_any_text_is_a_pattern_or_refused(pattern: str, name: str) -> None:
     try:
-        glob_to_regex(pattern).fullmatch(name)
+        Glob(pattern).matches(name)
     except SourceError as error:
         assert "not a pattern" in str(error)
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("pattern", ["**/" * 16 + "x", "*a" * 14 + "x", "**a" * 14 + "x", "**/*" * 20 + "x"])
+def test_a_pattern_is_matched_in_one_pass(pattern: str) -> None:
+    assert not any(Glob(pattern).matches(name) for name in ["a/" * 500, "a" * 1000, "/" * 1000])
+
+
+@pytest.mark.timeout(5)
+def test_names_that_are_nearly_right_are_looked_for_among_some_only(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as package:
+        for number in range(200):
+            package.writestr(f"{number}" + "ab" * 30_000, b"")
+    with (
+        pytest.raises(SourceError, match="no member matches"),
+        open_member(tmp_path / "p.zip", "ba" * 30_000, "package"),
+    ):
+        pass
+
+
+@given(st.text("ab/*", max_size=8), st.text("ab/", max_size=8))
+def test_a_glob_takes_what_its_regular_expression_takes(pattern: str, name: str) -> None:
+    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
+    expected = re.fullmatch("".join(tokens.get(part, part) for part in parts), name, re.DOTALL)
+    assert Glob(pattern).matches(name) == bool(expected)

@@ -1,0 +1,100 @@
+"""Globs for whole paths, matched in one pass: a manifest of a stranger may hold any pattern, and must not hold up anybody.
+
+`*` and `?` stop at a slash, `**` does not, `**/` stands for any folders or none, `[a-z]` and `[!a-z]` for one character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from meltrepro.errors import SourceError
+
+_TOKENS = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])")
+_MOST_KNOWN = 4096
+"""Steps that are remembered, each of them from one set of places by one character."""
+
+_Takes = Callable[[str], object]
+
+
+class Glob:
+    """A pattern; raises `SourceError` for a text that is none.
+
+    A place is where in the pattern one may be after some characters of a path. All of them are followed at once, as the
+    bits of a number, so that nothing is ever tried again.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._takes: list[tuple[_Takes, bool]] = []
+        """What is taken at each place, and whether one stays there."""
+        self._skips: dict[int, int] = {}
+        """Places that are left for another without a character."""
+        for token in filter(None, _TOKENS.split(pattern)):
+            self._add(token, pattern)
+        self._known: dict[tuple[int, str], int] = {}
+
+    def matches(self, path: str) -> bool:
+        """Whether the pattern stands for this path."""
+        places = self._reached(1)
+        for character in path:
+            step = (places, character)
+            if (after := self._known.get(step)) is None:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[step] = after = self._after(places, character)
+            if not after:
+                return False
+            places = after
+        return bool(places >> len(self._takes))
+
+    def _add(self, token: str, pattern: str) -> None:
+        here = len(self._takes)
+        if token == "**/":
+            self._skips[here] = here + 3
+            self._takes += [(_nothing, False), (_anything, True), ("/".__eq__, False)]
+        elif token in ("**", "*"):
+            self._takes.append((_anything if token == "**" else "/".__ne__, True))
+        elif token == "?":
+            self._takes.append(("/".__ne__, False))
+        elif choice := _class(token):
+            try:
+                self._takes.append((re.compile(choice, re.DOTALL).fullmatch, False))
+            except re.error as error:
+                raise SourceError(
+                    f"{pattern!r} is not a pattern: {error}", hint="a range in [] goes from low to high"
+                ) from error
+        else:
+            self._takes += [(character.__eq__, False) for character in token]
+
+    def _after(self, places: int, character: str) -> int:
+        after = 0
+        for place, (takes, stays) in enumerate(self._takes):
+            if places >> place & 1 and takes(character):
+                after |= 1 << place if stays else 2 << place
+        return self._reached(after)
+
+    def _reached(self, places: int) -> int:
+        """These places, and those that lead on from them without a character."""
+        for place, (takes, stays) in enumerate(self._takes):
+            if places >> place & 1 and (stays or takes is _nothing):
+                places |= 2 << place
+                places |= 1 << self._skips.get(place, place)
+        return places
+
+
+def _anything(_: str) -> bool:
+    return True
+
+
+def _nothing(_: str) -> bool:
+    return False
+
+
+def _class(part: str) -> str:
+    """A character class of a glob as one of a regular expression; empty for any other part."""
+    if not (part.startswith("[") and part.endswith("]") and len(part) > 2):
+        return ""
+    body = part[1:-1]
+    negate, body = ("^/", body[1:]) if body.startswith("!") else ("", body)
+    escaped = re.sub(r"([\\^\]\[&~|])", r"\\\1", body)
+    return f"[{negate}{escaped}]" if body else ""
