@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from meltrepro.campaign.gates import GateClosed, Watch
 from meltrepro.campaign.meter import MeterError
 from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.spec import record
+from meltrepro.spec.foreign import load_json
 from meltrepro.targets.base import TrialResult
 
 EVENTS_UNWRITABLE = 6
@@ -144,7 +144,7 @@ def _last_event(path: Path) -> Mapping[str, Any]:
     if len(lines) < 2 or lines[-1]:  # a line without its end was cut off
         return {}
     try:
-        event = json.loads(lines[-2])
+        event = load_json(lines[-2])
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from meltrepro.errors import StoreError
+from meltrepro.spec.foreign import load_json
 from meltrepro.steps import Step
 
 
@@ -71,7 +72,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                entry = json.loads(line)
+                entry = load_json(line)
             except ValueError:
                 continue
             if isinstance(entry, dict):

@@ -14,9 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from meltrepro.errors import RecordError, UsageError
+from meltrepro.errors import ManifestError, RecordError, UsageError
 from meltrepro.measure.events import read_trace
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
@@ -30,6 +28,8 @@ from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failur
 from meltrepro.spec import campaign as files
 from meltrepro.spec import record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
+from meltrepro.spec.foreign import parse
+from meltrepro.spec.loader import parse_manifest
 from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.protocol import Limits
 from meltrepro.spec.record import ClockReadings, Outcome, ScoringRequest, TrialState
@@ -37,8 +37,9 @@ from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What ids may consist of: a cell's id is a path below the campaign's folder."""
+_MOST_BITS = 64
 _RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
 
 
@@ -107,7 +108,7 @@ class TrialRecord:
             return None
         path = self.file(record.CLOCKS)
         try:
-            return ClockReadings.model_validate_json(path.read_bytes())
+            return parse(ClockReadings, path.read_bytes())
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
 
@@ -182,7 +183,7 @@ class CellRecord:
     def bits_per_weight(self) -> float | None:
         """What the model's file spends on a weight, in bits; `None` where nobody counted the weights."""
         value = self.entry.params.get("bits_per_weight")
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and 0 < value <= _MOST_BITS else None
 
     @property
     def virtual(self) -> bool:
@@ -385,17 +386,13 @@ class CampaignRecord:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest as it was run, includes and overrides applied; raises `RecordError`."""
-        import yaml
-
         path = self.file(files.MANIFEST)
         try:
-            return Manifest.model_validate(yaml.safe_load(path.read_bytes()))
+            return parse_manifest(path.read_bytes())
         except OSError as error:
             raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (yaml.YAMLError, RecursionError) as error:
+        except ManifestError as error:
             raise RecordError(f"{path} is damaged: {error}") from error
-        except ValidationError as error:
-            raise RecordError(f"{path} is damaged: {_first(error)}") from error
 
 
 def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord:
@@ -408,10 +405,7 @@ def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        reason = _first(error) if isinstance(error, ValidationError) else error
-        raise RecordError(f"{path} is damaged: {reason}", hint="restore the file, or move the folder away") from error
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in document.files):
-        raise RecordError(f"{path} is damaged: it names a file outside its folder")
+        raise RecordError(f"{path} is damaged: {error}", hint="restore the file, or move the folder away") from error
     if not _PART.fullmatch(document.id):
         raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
@@ -453,8 +447,7 @@ def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        reason = _first(error) if isinstance(error, ValidationError) else error
-        raise RecordError(f"{path} is damaged: {reason}", hint=_RESTORE) from error
+        raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
     return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome)
 
 
@@ -475,8 +468,3 @@ def _unchanged(path: Path, expected: str | None) -> Path:
             f"{path} was changed after it was recorded: expected sha256 {expected}, found {found}", hint=_RESTORE
         )
     return path
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"

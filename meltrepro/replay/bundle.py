@@ -23,18 +23,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
 import meltrepro
 from meltrepro.build import toolchain
-from meltrepro.errors import BundleError, MeltreproError, RecordError
+from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay import archive
 from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.campaign import CELLS
+from meltrepro.spec.foreign import load_json, read_regular
+from meltrepro.spec.loader import parse_manifest
 from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.positions import MAX_BYTES
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store import checkpoint
 from meltrepro.store.atomic import make_folder, remove, writing
@@ -45,6 +45,7 @@ from meltrepro.store.source import Pin, is_synthetic, key_of
 _OBJECTS, _RECORDS, _ATTESTATIONS, _REPORT = "objects", "records", "attestations", "report"
 _CRATE = "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
+_MOST_OF_STATEMENT = 64 << 20
 _UNTRUE = "meltrepro writes no such bundle: get it again from where it came from"
 
 
@@ -141,11 +142,10 @@ def _read(folder: Path) -> tuple[Manifest, Lock]:
             f"there is no {_LOCK} in {folder}", hint="name the folder of a campaign, or a bundle that was made of one"
         )
     try:
-        return Manifest.model_validate(yaml.safe_load((folder / _MANIFEST).read_bytes())), lock
-    except (OSError, yaml.YAMLError, ValidationError, RecursionError) as error:
-        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+        return parse_manifest(read_regular(folder / _MANIFEST, MAX_BYTES), _MANIFEST), lock
+    except (OSError, ManifestError) as error:
         raise BundleError(
-            f"{_MANIFEST} is no manifest: {reason}", hint="meltrepro of another version may have written it"
+            f"{_MANIFEST} is no manifest: {error}", hint="meltrepro of another version may have written it"
         ) from error
 
 
@@ -244,7 +244,7 @@ def _check_contents(scratch: Path, index: archive.Index, records: Path) -> list[
         place, _, rest = name.partition("/")
         if place == _OBJECTS and rest != member.digest:
             raise BundleError(f"{name} is not what its name says: it has sha256 {member.digest}", hint=_UNTRUE)
-        if place == _ATTESTATIONS and not _is_mapping(scratch / name):
+        if place == _ATTESTATIONS and _statement(scratch / name) is None:
             raise BundleError(f"{name} is no statement: expected a JSON object", hint=_UNTRUE)
     folders = sorted((scratch / _RECORDS).glob("*"))
     if not folders:
@@ -275,11 +275,13 @@ def _check_same(folder: Path, there: Path) -> None:
                 )
 
 
-def _is_mapping(path: Path) -> bool:
+def _statement(path: Path) -> dict[str, object] | None:
+    """The JSON object in a file; `None` where it holds anything else."""
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except (ValueError, RecursionError):
-        return False
+        found = load_json(read_regular(path, _MOST_OF_STATEMENT))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _take_objects(folder: Path, store: Store) -> int:
@@ -317,9 +319,9 @@ def _learn(manifest: Manifest, lock: Lock, store: Store, fetcher: Fetcher) -> No
 def _take_attestations(folder: Path, lock: Lock, store: Store) -> None:
     for name, artifact in lock.artifacts.items():
         for kind in ("sbom", "provenance"):
-            path = folder / name / f"{kind}.json"
-            if path.is_file():
-                store.put_ref(kind, artifact.digest, json.loads(path.read_bytes()))
+            statement = _statement(folder / name / f"{kind}.json")
+            if statement is not None:
+                store.put_ref(kind, artifact.digest, statement)
 
 
 def _take_campaign(folder: Path, records: Path) -> Path:

@@ -6,7 +6,6 @@ difference of their medians that may matter counts.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.spec import record
+from meltrepro.spec.foreign import load_json
 
 DEVICE = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""
@@ -96,7 +96,7 @@ def _state(trial: TrialRecord) -> Mapping[str, Any]:
     """The device's state before a trial; empty where none was recorded."""
     path = trial.folder / record.DEVICE
     try:
-        state = json.loads(path.read_bytes())["before"]
+        state = load_json(path.read_bytes())["before"]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.samples import Recording
 from meltrepro.report.results import Device
 from meltrepro.spec import record
+from meltrepro.spec.foreign import load_json
 
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
@@ -54,8 +54,8 @@ def described(trial: TrialRecord) -> Mapping[str, Any]:
         return {}
     path = trial.file(record.DEVICE)
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        found = load_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):
         raise RecordError(f"{path} is damaged: expected an object")

@@ -14,9 +14,11 @@ from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
+from meltrepro.spec.foreign import load_json, read_regular
 from meltrepro.store.atomic import reading, remove, write_bytes
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")
+_MOST_OF_INDEX = 16 << 20
 PAGE, INDEX = "index.html", "report.json"
 """The page; and which campaigns the report is of, with the digests of its files."""
 
@@ -48,7 +50,7 @@ def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
 def _earlier(folder: Path) -> set[str]:
     """The tables that the index in a folder names; none where it cannot be read, for it is written anew."""
     try:
-        named = json.loads((folder / INDEX).read_bytes())["files"]
+        named = load_json(read_regular(folder / INDEX, _MOST_OF_INDEX))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in named if isinstance(name, str) and _TABLE.fullmatch(name)}
@@ -59,7 +61,7 @@ def campaigns_of(folder: Path) -> list[str]:
     path = folder / INDEX
     try:
         with reading(path):
-            index = json.loads(path.read_bytes())
+            index = load_json(read_regular(path, _MOST_OF_INDEX))
             found = [index["study"]] if "study" in index else index["campaigns"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="name the campaigns, or write the report anew") from error

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+
+def _stays_within(path: str) -> str:
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError("expected a path that leads out of no folder")
+    return path
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is safe as a path component, an MLflow tag and a command-line override."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Label = Annotated[str, StringConstraints(max_length=4096)]
+"""A text on one line, such as a version or a name that another program gave."""
+Place = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+"""A path that somebody wrote; whether it leads anywhere is another question."""
+WithinFolder = Annotated[
+    str, StringConstraints(max_length=1024, pattern=r"^[^\x00/\\]+(/[^\x00/\\]+)*$"), AfterValidator(_stays_within)
+]
+"""A relative path that leads out of no folder."""
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+"""A time since 1970 or since a machine was started; the last one is in the year 2262."""
+Bytes = Annotated[int, Field(ge=0, lt=2**60)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""A number of things, which a floating-point number holds too."""
+Seconds = Annotated[float, Field(ge=0, lt=1e10)]
+"""A duration; the longest is three centuries."""
 
 
 class Strict(BaseModel):
-    """Base of every model that a user or another machine writes: frozen, no unknown keys."""
+    """Base of every model that a user or another machine writes: frozen, no unknown keys, no number that is none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)

@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
+from meltrepro.spec.foreign import parse
 from meltrepro.spec.protocol import Order
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
@@ -20,17 +21,17 @@ BUILDS, CELLS = "builds", "cells"
 class CellEntry(Strict):
     """A cell, with the identities of everything that it runs."""
 
-    id: str
-    model: str
-    quantization: str
-    framework: str
-    release: str
-    commit: str
-    target: str
-    workload: str
-    isa: str
+    id: Label
+    model: Label
+    quantization: Label
+    framework: Label
+    release: Label
+    commit: Label
+    target: Label
+    workload: Label
+    isa: Label
     model_digest: Sha256
-    model_bytes: int
+    model_bytes: Bytes
     bundle_digest: Sha256
     runner_digest: Sha256
     source_digest: Sha256
@@ -62,8 +63,8 @@ class CampaignDocument(Strict):
     id: str
     name: str
     description: str
-    started_wall_ns: int
-    finished_wall_ns: int | None = None
+    started_wall_ns: Nanoseconds
+    finished_wall_ns: Nanoseconds | None = None
     manifest_digest: Sha256
     plan_digest: Sha256
     """Of the plan and of every request that follows from it."""
@@ -78,7 +79,7 @@ class CampaignDocument(Strict):
     order: Order
     cells: list[CellEntry]
     skipped: list[SkipEntry]
-    files: dict[str, Sha256] = Field(
+    files: dict[WithinFolder, Sha256] = Field(
         default_factory=dict, description="sha256 of what the folder held from its beginning, by relative path."
     )
     seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
@@ -99,6 +100,6 @@ def campaign_bytes(document: CampaignDocument) -> bytes:
 
 def parse_campaign(content: bytes) -> CampaignDocument:
     """The document in a file's content; raises `ValueError` for one that is damaged or was changed."""
-    document = CampaignDocument.model_validate_json(content)
+    document = parse(CampaignDocument, content)
     seal.check(content, document.seal)
     return document

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from meltrepro.errors import RecordError
-from meltrepro.spec.base import Strict
+from meltrepro.spec.base import Count, Nanoseconds, Strict
+from meltrepro.spec.foreign import parse, read_regular
+
+_MOST_BYTES = 1 << 20
 
 
 class ControlReport(Strict):
@@ -34,7 +37,7 @@ class BatteryReport(Strict):
     ratio: float | None = Field(
         None, description="Charge by the integrated current, in units of 1 uA, to that of the charge counter."
     )
-    counter_steps: int = Field(0, description="How often the charge counter moved meanwhile.")
+    counter_steps: Count = Field(0, description="How often the charge counter moved meanwhile.")
     duration_s: float = 0.0
 
 
@@ -44,7 +47,7 @@ class Capabilities(Strict):
     v: Literal[1] = 1
     device: str = Field(description="Id of the device.")
     system: str = Field("", description="Build of its system; a report on another build is out of date.")
-    probed_wall_ns: int
+    probed_wall_ns: Nanoseconds
     controls: list[ControlReport] = Field(default_factory=list)
     sources: list[str] = Field(default_factory=list, description="What a sampler can read.")
     unavailable: dict[str, str] = Field(default_factory=dict, description="What the state lacks, with the reason.")
@@ -65,10 +68,10 @@ def load(home: Path, device: str) -> Capabilities | None:
     """The report on a device, `None` where it was never probed; raises `RecordError` for a damaged one."""
     path = path_of(home, device)
     try:
-        return Capabilities.model_validate_json(path.read_bytes())
+        return parse(Capabilities, read_regular(path, _MOST_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(
             f"{path} is damaged: {str(error).splitlines()[0]}", hint="probe the device anew: meltrepro devices probe"
         ) from error

@@ -70,7 +70,7 @@ class _Reader:
         below: Node | None = None
         for i, entry in enumerate(names.value):
             name, field = entry.value, (KEY, i)
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not name or "\0" in name:
                 self._problems.append(entry.at.problem(field, "expected the name of a file"))
             elif PurePosixPath(name).is_absolute():
                 message = "expected a file name relative to this file; an absolute one holds on one machine only"

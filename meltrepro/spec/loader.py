@@ -12,6 +12,7 @@ from meltrepro.errors import ManifestError, Problem
 from meltrepro.spec import overrides as overrides_module
 from meltrepro.spec.includes import read_manifest
 from meltrepro.spec.manifest import Manifest, Workload
+from meltrepro.spec.positions import read_content
 from meltrepro.spec.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.spec.suggest import suggest
 from meltrepro.spec.tree import FieldPath, Node, Position
@@ -45,6 +46,16 @@ class LoadedManifest:
     def values(self) -> Mapping[FieldPath, Position]:
         """Where each value begins."""
         return {path: node.at for path, node in self.tree.walk()}
+
+
+def parse_manifest(content: bytes, label: str = "manifest.yaml") -> Manifest:
+    """The manifest in a file that stands for itself, as records and bundles hold one; raises `ManifestError`."""
+    problems: list[Problem] = []
+    tree = read_content(content, label, problems)
+    manifest = validate(Manifest, tree, problems) if tree is not None else None
+    if manifest is None or problems:
+        raise ManifestError(_in_order(problems) or [Position(label).problem((), "there is no manifest in it")])
+    return manifest
 
 
 def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from meltrepro.errors import LockError, LockFormatError, Problem
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Bytes, Label, Sha256, Strict
+from meltrepro.spec.foreign import as_model
 from meltrepro.spec.positions import read_file
-from meltrepro.spec.tree import Position
+from meltrepro.spec.tree import Position, shorten
 
 FORMAT = 1
 
@@ -25,25 +26,25 @@ class LockedSource(Strict):
     """One input by digest."""
 
     digest: Sha256 = Field(description="sha256 of the bytes that are used.")
-    size: int | None = None
-    filename: str | None = Field(None, description="Distribution file that the bytes come from or out of.")
+    size: Bytes | None = None
+    filename: Label | None = Field(None, description="Distribution file that the bytes come from or out of.")
     archive: Sha256 | None = Field(None, description="sha256 of that distribution file, where it is not used whole.")
 
 
 class LockedPackage(Strict):
     """One Debian package of the base image."""
 
-    version: str
-    architecture: str
+    version: Label
+    architecture: Label
     digest: Sha256
 
 
 class LockedBase(Strict):
     """The base image."""
 
-    suite: str
+    suite: Label
     layer: Sha256 = Field(description="sha256 of the assembled layer.")
-    image: str | None = Field(
+    image: Label | None = Field(
         None, description="Container image by digest that the layer is made of, instead of packages."
     )
     packages: dict[str, LockedPackage] = Field(default_factory=dict)
@@ -52,7 +53,7 @@ class LockedBase(Strict):
 class LockedInterpreter(Strict):
     """What converters of checkpoints run on: Python and its C library."""
 
-    suite: str
+    suite: Label
     packages: dict[str, LockedPackage]
 
 
@@ -60,7 +61,7 @@ class LockedToolchain(Strict):
     """The compilers."""
 
     digest: Sha256 = Field(description="Identity of wheels and wrappers.")
-    image: str = Field(description="Id of the image of base and toolchain.")
+    image: Label = Field(description="Id of the image of base and toolchain.")
     wheels: dict[str, Sha256]
 
 
@@ -116,15 +117,13 @@ def load_lock(path: Path) -> Lock | None:
         newer = isinstance(version, int) and version > FORMAT
         kind = LockFormatError if isinstance(version, int) else LockError
         raise kind(
-            f"{path}: format version {version!r}, expected {FORMAT}",
+            f"{path}: format version {shorten(repr(version))}, expected {FORMAT}",
             hint="this lock was written by a newer meltrepro; update meltrepro" if newer else _again(path),
         )
     try:
-        return Lock.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise LockError(f"{path}: {field}: {first['msg']}", hint=_again(path)) from error
+        return as_model(Lock, document)
+    except ValueError as error:
+        raise LockError(f"{path}: {error}", hint=_again(path)) from error
 
 
 def dump_lock(lock: Lock) -> str:

@@ -9,7 +9,6 @@ The tree is built from the parser's events, not by a composer, so that depth and
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import yaml
 
 from meltrepro.errors import Problem
+from meltrepro.spec.foreign import MOST_FLOAT, open_regular
 from meltrepro.spec.suggest import nearest
 from meltrepro.spec.tree import FieldPath, Node, Position, Scalar, branch, shorten
 
@@ -31,7 +31,7 @@ MAX_VALUES = 200_000
 MAX_DEPTH = 64
 
 _NOT_TEXT = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _OCTAL_LOOK = re.compile(r"[-+]?0[0-9]")
 _YAML = (".yaml", ".yml")
@@ -45,11 +45,16 @@ _WORDS: dict[str, Scalar] = {
 def read_file(path: Path, label: str, named_at: Position, field: FieldPath, problems: list[Problem]) -> Node | None:
     """Read a file; `label` stands for it in messages. A file that cannot be read is a problem at `named_at`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         problems.append(named_at.problem(field, *unreadable(path, label, error)))
         return None
+    return read_content(raw, label, problems)
+
+
+def read_content(raw: bytes, label: str, problems: list[Problem]) -> Node | None:
+    """Read the content of a file that `label` stands for; `None` where nothing can be made of it."""
     if len(raw) > MAX_BYTES:
         problems.append(Position(label).problem((), f"the file is larger than {MAX_BYTES >> 20} MiB"))
         return None
@@ -228,7 +233,7 @@ def _resolve(text: str) -> Scalar:
         return int(text)
     if _FLOAT.fullmatch(text) and not _OCTAL_LOOK.match(text):
         number = float(text)
-        return number if math.isfinite(number) else text
+        return number if abs(number) <= MOST_FLOAT else text
     return text
 
 

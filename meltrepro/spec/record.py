@@ -7,14 +7,14 @@ outcome holds the digests of the other files and a seal over itself, so that a l
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Count, Label, Nanoseconds, Seconds, Sha256, Strict
+from meltrepro.spec.foreign import as_model, load_json, parse
 from meltrepro.spec.meters import SyncMark
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
@@ -34,11 +34,11 @@ SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STD
 class RequestSampling(Strict):
     greedy: bool
     temperature: float
-    top_k: int
+    top_k: Count
     top_p: float
     repeat_penalty: float
-    repeat_last_n: int
-    seed: int
+    repeat_last_n: Count
+    seed: Count
 
 
 class Request(Strict):
@@ -46,12 +46,12 @@ class Request(Strict):
 
     v: Literal[1] = 1
     model: str = Field(description="Path of the GGUF file as the runner sees it.")
-    context: int
-    threads: int
-    batch: int
-    gpu_layers: int = 0
+    context: Count
+    threads: Count
+    batch: Count
+    gpu_layers: Count = 0
     mmap: bool = True
-    max_tokens: int
+    max_tokens: Count
     ignore_eos: bool
     sampling: RequestSampling
     conversations: list[list[str]] = Field(description="Per turn the exact text to append, chat template applied.")
@@ -73,18 +73,18 @@ class ScoringRequest(Strict):
     task: str
     mode: Mode
     model: str = Field(description="Path of the model as the scorer sees it.")
-    context: int
-    threads: int
-    batch: int
+    context: Count
+    threads: Count
+    batch: Count
     data: Sha256 = Field(description="sha256 of the data set or text, as its source gives it.")
     inputs: dict[str, Sha256] = Field(description="sha256 of each file that the scorer reads besides the model.")
-    questions: int | None = Field(None, description="Questions that count.")
-    padding: int = Field(0, description="Questions after them that do not count: scorers want a least number.")
-    sequences: int = Field(1, description="Most answers of a question.")
-    left_out: list[int] = Field(
+    questions: Count | None = Field(None, description="Questions that count.")
+    padding: Count = Field(0, description="Questions after them that do not count: scorers want a least number.")
+    sequences: Count = Field(1, description="Most answers of a question.")
+    left_out: list[Count] = Field(
         default_factory=list, description="Numbers of questions that the scorer's format cannot hold."
     )
-    chunks: int | None = Field(None, description="Windows of the text; all of them where absent.")
+    chunks: Count | None = Field(None, description="Windows of the text; all of them where absent.")
 
 
 AnyRequest = Request | ScoringRequest
@@ -92,12 +92,12 @@ AnyRequest = Request | ScoringRequest
 
 def parse_request(content: bytes) -> AnyRequest:
     """The request in a file's content; raises `ValueError` for one that is damaged."""
-    found = json.loads(content)
-    kind = ScoringRequest if isinstance(found, dict) and "task" in found else Request
-    return kind.model_validate(found)
+    found = load_json(content)
+    scored = isinstance(found, dict) and "task" in found
+    return as_model(ScoringRequest, found) if scored else as_model(Request, found)
 
 
-Readings = list[tuple[int, int, int]]
+Readings = list[tuple[Nanoseconds, Nanoseconds, Nanoseconds]]
 """Comparisons of two clocks, in nanoseconds: sent and received by this machine's monotonic clock, in between the other."""
 
 
@@ -129,16 +129,16 @@ class Outcome(Strict):
     """`outcome.json`: written last; a trial without it never happened."""
 
     format: Literal[1] = 1
-    cell: str
-    repetition: int
+    cell: Label
+    repetition: Count
     warmup: bool
-    attempt: int
+    attempt: Count
     state: TrialState
     reason: str | None = None
     transient: bool = False
-    exit_code: int | None = None
-    started_wall_ns: int
-    duration_s: float
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
+    started_wall_ns: Nanoseconds
+    duration_s: Seconds
     identities: Identities
     virtual: bool = False
     synthetic: bool = False
@@ -156,6 +156,6 @@ def outcome_bytes(outcome: Outcome) -> bytes:
 
 def parse_outcome(content: bytes) -> Outcome:
     """The outcome in a file's content; raises `ValueError` for one that is damaged or was changed."""
-    outcome = Outcome.model_validate_json(content)
+    outcome = parse(Outcome, content)
     seal.check(content, outcome.seal)
     return outcome

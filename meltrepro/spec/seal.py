@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from meltrepro.spec.foreign import load_json
+
 SEAL = "seal"
 
 
@@ -22,7 +24,7 @@ def sealed(document: Mapping[str, Any]) -> bytes:
 def check(content: bytes, seal: str | None) -> None:
     """Compare a document with its seal; raises `ValueError` where they differ, never for one without a seal."""
     if seal is not None:
-        found = _digest(json.loads(content))
+        found = _digest(load_json(content))
         if found != seal:
             raise ValueError(f"it was changed: its seal expects sha256 {seal}, its content has {found}")
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from meltrepro.errors import RecordError
 from meltrepro.spec import seal
 from meltrepro.spec.base import Name, Sha256, Strict
+from meltrepro.spec.foreign import parse
 
 STUDY = "study.json"
 
@@ -61,16 +62,10 @@ def read_study(path: Path) -> StudyDocument:
     """The study in a file; raises `RecordError` where it is damaged or was changed."""
     try:
         content = path.read_bytes()
-        document = StudyDocument.model_validate_json(content)
+        document = parse(StudyDocument, content)
         seal.check(content, document.seal)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise RecordError(
-            f"{path} is damaged: {where}: {first['msg']}", hint="repeat it with: meltrepro study"
-        ) from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged: {error}", hint="repeat it with: meltrepro study") from error
     return document

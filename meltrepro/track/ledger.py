@@ -6,7 +6,6 @@ only, and a ledger that is lost or damaged costs nothing but time.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from meltrepro.plan.identity import digest_of
+from meltrepro.spec.foreign import parse
 from meltrepro.store.atomic import write_bytes
 
 LEDGER = "tracking.json"
@@ -102,7 +102,7 @@ def open_ledger(folder: Path) -> Ledger:
     """The ledger of a campaign folder; an empty one where there is none that can be read."""
     path = folder / LEDGER
     try:
-        document = _Document.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
+        document = parse(_Document, path.read_bytes())
+    except (OSError, ValueError):
         document = _Document()
     return Ledger(path, document)

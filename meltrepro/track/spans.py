@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -12,6 +11,7 @@ from typing import Any
 from meltrepro.measure.records import TrialRecord
 from meltrepro.measure.traces import Trace, Turn
 from meltrepro.spec import record
+from meltrepro.spec.foreign import load_json
 
 _PREVIEW = 200
 """Characters of prompt and answer in a list of traces."""
@@ -138,7 +138,7 @@ class _Builder:
 def _prompts(folder: Path) -> Sequence[Sequence[str]]:
     """The texts that were asked, by conversation and turn; none where the request cannot be read."""
     try:
-        conversations = json.loads((folder / record.REQUEST).read_bytes())["conversations"]
+        conversations = load_json((folder / record.REQUEST).read_bytes())["conversations"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     whole = isinstance(conversations, list) and all(isinstance(turns, list) for turns in conversations)

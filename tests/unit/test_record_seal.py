@@ -18,10 +18,23 @@ OUTCOME = st.builds(
     reason=st.none() | st.text(max_size=20),
     state=st.sampled_from(TrialState),
     duration_s=st.floats(0, 1e9),
-    started_wall_ns=st.integers(0, 2**63),
+    repetition=st.integers(0, 10_000),
+    attempt=st.integers(1, 10),
+    started_wall_ns=st.integers(0, 2**62),
+    exit_code=st.none() | st.integers(0, 255),
     identities=st.builds(Identities, model=DIGEST, bundle=DIGEST, runner=DIGEST, request=DIGEST),
     files=st.dictionaries(st.sampled_from(["events.jsonl", "request.json", "stderr.log"]), DIGEST),
     seal=st.none(),
+)
+WHOLE = Outcome(
+    cell="c",
+    repetition=0,
+    warmup=False,
+    attempt=1,
+    state=TrialState.ok,
+    started_wall_ns=1,
+    duration_s=1.5,
+    identities=Identities(model="0" * 64, bundle="0" * 64, runner="0" * 64, request="0" * 64),
 )
 
 
@@ -50,21 +63,11 @@ def test_the_text_may_be_laid_out_anew(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ""])
 def test_a_file_name_leads_nowhere_else(name: str) -> None:
-    document = {"files": {name: "0" * 64}}
+    document = json.loads(outcome_bytes(WHOLE))
+    document["files"] = {name: "0" * 64}
     with pytest.raises(ValueError, match="files"):
         parse_outcome(json.dumps(document).encode())
 
 
 def test_an_outcome_of_before_there_were_seals_is_read() -> None:
-    digest = "0" * 64
-    outcome = Outcome(
-        cell="c",
-        repetition=0,
-        warmup=False,
-        attempt=1,
-        state=TrialState.ok,
-        started_wall_ns=1,
-        duration_s=1.5,
-        identities=Identities(model=digest, bundle=digest, runner=digest, request=digest),
-    )
-    assert parse_outcome(outcome.model_dump_json(exclude={"seal", "files"}).encode()) == outcome
+    assert parse_outcome(WHOLE.model_dump_json(exclude={"seal", "files"}).encode()) == WHOLE
