@@ -64,14 +64,14 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings; raises `UsageError` for a number that is none and a folder that is a file."""
     jobs = environ.get("MELTREPRO_JOBS") or str(len(os.sched_getaffinity(0)))
-    if not jobs.isdigit() or int(jobs) < 1:
-        raise UsageError(f"MELTREPRO_JOBS: expected a whole number from 1, got {jobs!r}")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", jobs):
+        raise UsageError(f"MELTREPRO_JOBS: expected a whole number from 1 to 9999, got {jobs[:40]!r}")
     mirrors = environ.get("MELTREPRO_MIRRORS")
     return Settings(
         cache=_folder(environ, "MELTREPRO_CACHE", platformdirs.user_cache_path("meltrepro")),
         home=_folder(environ, "MELTREPRO_HOME", platformdirs.user_data_path("meltrepro")),
         offline=environ.get("MELTREPRO_OFFLINE", "0") not in ("", "0"),
-        mirrors=Path(mirrors).expanduser().absolute() if mirrors else None,
+        mirrors=_place("MELTREPRO_MIRRORS", mirrors) if mirrors else None,
         jobs=int(jobs),
         base_image=_by_digest(environ.get("MELTREPRO_BASE_IMAGE")),
     )
@@ -84,18 +84,31 @@ def debug(environ: Mapping[str, str] = os.environ) -> bool:
 
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:
     value = environ.get(name)
-    folder = Path(value).expanduser().absolute() if value else default
-    if folder.is_file():
+    folder = _place(name, value or str(default))
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"{name}: expected a folder, but {folder} is a file", hint=f"point {name} to another place")
     return folder
+
+
+def _place(name: str, value: str) -> Path:
+    """The absolute path that a variable names; raises `UsageError` for one that cannot even be looked at."""
+    hint = f"point {name} to another place"
+    try:
+        path = Path(value).expanduser().absolute()
+        path.exists()
+    except OSError as error:
+        raise UsageError(f"{name}: {value[:200]} cannot be looked at: {error.strerror}", hint=hint) from error
+    except RuntimeError as error:  # the home of a user that nobody is
+        raise UsageError(f"{name}: {value[:200]}: {error}", hint=hint) from error
+    return path
 
 
 def _by_digest(image: str | None) -> str | None:
     if not image:
         return None
-    if not re.search(r"(^|@)sha256:[0-9a-f]{64}$", image):
+    if not re.search(r"(^|@)sha256:[0-9a-f]{64}\Z", image):
         raise UsageError(
-            f"MELTREPRO_BASE_IMAGE: expected an image by digest (NAME@sha256:... or sha256:...), got {image!r}",
+            f"MELTREPRO_BASE_IMAGE: expected an image by digest (NAME@sha256:... or sha256:...), got {image[:200]!r}",
             hint="a tag moves; docker images --digests shows the digest of an image",
         )
     return image

@@ -195,7 +195,7 @@ def _report_crash(error: Exception) -> int:
     _say(f"error: meltrepro itself failed: {type(error).__name__}: {' '.join(str(error).split())}")
     try:
         _say(f"next: please report this, with the traceback in {_save_crash(error)}")
-    except (OSError, MeltreproError) as failure:
+    except Exception as failure:  # whatever is wrong with the place or the settings: the fault itself must be told
         _say(f"next: please report this, with what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})")
     return CRASH_EXIT
 

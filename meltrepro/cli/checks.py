@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meltrepro.errors import EngineError, UsageError
+from meltrepro.errors import EngineError, ManifestError, UsageError
 from meltrepro.settings import Settings
 from meltrepro.words import counted
 
@@ -190,13 +190,20 @@ def _mirrors(settings: Settings) -> Check:
     name, purpose = "mirror map", "sources without internet"
     try:
         paths = load_mirrors(settings.mirrors).paths or {}
-    except UsageError as error:
+    except (UsageError, ManifestError) as error:
         return Check(name, State.missing, error.message, purpose, error.hint or "")
-    gone = [str(path) for path in paths.values() if not path.exists()]
+    gone = [str(path) for path in paths.values() if not _is_there(path)]
     if gone:
         found = f"{settings.mirrors}: {len(gone)} of {len(paths)} entries lead nowhere: {', '.join(gone[:3])}"
         return Check(name, State.missing, found, purpose, "mend their paths, or remove them")
     return Check(name, State.ok, f"{settings.mirrors}, {counted(len(paths), 'entry', 'entries')}", purpose)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a place that this user may not look at
+        return False
 
 
 def _writable(name: str, folder: Path, purpose: str, remedy: str) -> Check:
@@ -216,7 +223,10 @@ def _existing(folder: Path) -> Path:
 def _tracking(settings: Settings) -> Check:
     name, purpose = "tracking", "results in MLflow"
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        return Check(name, State.missing, f"no URI: {error}", purpose, "mend or unset MLFLOW_TRACKING_URI")
     shown = uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)  # credentials stay out
     if parts.scheme not in ("http", "https"):
         return Check(name, State.ok, shown, purpose)

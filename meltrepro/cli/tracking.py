@@ -21,8 +21,8 @@ def log_campaign(session: Session, folder: Path, *, quiet: bool) -> bool:
     from meltrepro.track.mlflow_tracker import sync
     from meltrepro.track.places import choose_uri
 
-    uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
     try:
+        uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
         with interrupts.raising(), console(quiet=quiet) as sink:
             sync(folder, uri, sink)
     except TrackingError as error:

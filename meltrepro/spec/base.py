@@ -7,6 +7,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 
+def _has_short_names(path: str) -> str:
+    if any(len(name.encode("utf-8", "replace")) > 255 for name in path.split("/")):
+        raise ValueError("expected a path of which no part has more than 255 bytes")
+    return path
+
+
 def _stays_within(path: str) -> str:
     if {".", ".."} & set(path.split("/")):
         raise ValueError("expected a path that leads out of no folder")
@@ -19,15 +25,20 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Label = Annotated[str, StringConstraints(max_length=4096)]
 """A text on one line, such as a version or a name that another program gave."""
-Place = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+Place = Annotated[
+    str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"), AfterValidator(_has_short_names)
+]
 """A path that somebody wrote; whether it leads anywhere is another question."""
 WithinFolder = Annotated[
-    str, StringConstraints(max_length=1024, pattern=r"^[^\x00/\\]+(/[^\x00/\\]+)*$"), AfterValidator(_stays_within)
+    str,
+    StringConstraints(max_length=1024, pattern=r"^[^\x00/\\]+(/[^\x00/\\]+)*$"),
+    AfterValidator(_stays_within),
+    AfterValidator(_has_short_names),
 ]
 """A relative path that leads out of no folder."""
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 """A time since 1970 or since a machine was started; the last one is in the year 2262."""
-Bytes = Annotated[int, Field(ge=0, lt=2**60)]
+Bytes = Annotated[int, Field(ge=0, lt=2**62)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of things, which a floating-point number holds too."""
 Seconds = Annotated[float, Field(ge=0, lt=1e10)]

@@ -15,11 +15,12 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
-MOST_INT = 2**63 - 1
+MOST_INT = 2**64 - 1
+"""Of numbers of inodes, which are the largest; what a type allows is less."""
 MOST_FLOAT = 1e30
 """Larger than any quantity that is measured, and so small that its square and the sums of it are numbers too."""
 MOST_DEPTH = 64
-_DIGITS = 19
+_DIGITS = 20
 """Of `MOST_INT`; Python itself refuses thousands of them with an error of its own."""
 _SHOWN = 200
 

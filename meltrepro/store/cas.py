@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
 from meltrepro.interrupts import held
+from meltrepro.spec.foreign import load_json, read_regular
 from meltrepro.store import archive
 from meltrepro.store.atomic import (
     HashingWriter,
@@ -42,9 +43,11 @@ from meltrepro.store.atomic import (
     writing,
 )
 from meltrepro.store.locks import UseLock, exclusive
+from meltrepro.store.refs import checked
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
+_MOST_OF_REF = 64 << 20
 _TOUCH_NS = 60 * 10**9
 """How exact the time of last use is: finer would mean a write for every read."""
 
@@ -179,14 +182,12 @@ class Store:
         """The value under a key, or `None`. Raises `CorruptStore` for one that is damaged, after setting it aside."""
         path = self._ref(kind, key)
         try:
-            value = json.loads(path.read_bytes())
-            if not isinstance(value, dict):
-                raise TypeError("not a mapping")
+            value = checked(kind, load_json(read_regular(path, _MOST_OF_REF)))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise CorruptStore(
                 f"{path} is damaged: {error}; {self._set_aside(path, f'{kind}-{path.name}')}",
                 hint="run the command again: what it said is found out anew",
@@ -360,8 +361,8 @@ def _fingerprint(info: os.stat_result) -> bytes:
 
 def _matches(folder: Path, listing: Path) -> bool:
     try:
-        return bool(json.loads(listing.read_bytes()) == archive.tree_state(folder)) and folder.is_dir()
-    except (FileNotFoundError, ValueError):
+        return bool(load_json(listing.read_bytes()) == archive.tree_state(folder)) and folder.is_dir()
+    except (OSError, ValueError):
         return False
 
 

@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Protocol
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import StringConstraints
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Bytes, Sha256, Strict
+from meltrepro.spec.foreign import parse, read_regular
 from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, Source, is_checkpoint
+from meltrepro.store.atomic import reading
+from meltrepro.store.names import local_path
 from meltrepro.store.source import Context, Pin, key_of
 
 CONFIG, INDEX, WHOLE = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -31,6 +34,7 @@ _BESIDES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+_MOST_OF_LISTING = 16 << 20
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
 Checkpoint = HuggingFaceSource | FolderSource
@@ -40,7 +44,7 @@ class Listed(Strict):
     """One file of a checkpoint."""
 
     digest: Sha256
-    size: int
+    size: Bytes
 
 
 class _Listing(Strict):
@@ -65,7 +69,7 @@ def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[st
 
         there = list_files(source, context)
     else:
-        folder = mirror or context.base / Path(source.folder if isinstance(source, FolderSource) else "").expanduser()
+        folder = mirror or local_path(context.base, source.folder if isinstance(source, FolderSource) else "")
         if not folder.is_dir():
             raise SourceError(
                 f"{key_of(source)}: {folder} is not a folder"
@@ -73,7 +77,8 @@ def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[st
                 else f"{key_of(source)}: {folder} does not exist",
                 hint="name the folder of a checkpoint; a relative path counts from the manifest's folder",
             )
-        there = [path.name for path in folder.iterdir() if path.is_file()]
+        with reading(folder):
+            there = [path.name for path in folder.iterdir() if path.is_file()]
     return _chosen(key_of(source), there)
 
 
@@ -94,8 +99,8 @@ def pin(source: Checkpoint, found: Iterable[str], pinner: Pinner, context: Conte
 def read(listing: Path) -> Mapping[str, Listed]:
     """The files of a stored listing by name; raises `SourceError` where the object is something else."""
     try:
-        return _Listing.model_validate_json(listing.read_bytes()).files
-    except ValidationError as error:
+        return parse(_Listing, read_regular(listing, _MOST_OF_LISTING)).files
+    except (OSError, ValueError) as error:
         raise SourceError(
             f"{listing.parent.name}{listing.name} is not the listing of a checkpoint",
             hint="pin the checkpoint anew: meltrepro lock --upgrade NAME SPEC",

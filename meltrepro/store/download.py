@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
-from meltrepro import __version__
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
 from meltrepro.plan.estimate import readable
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.atomic import remove, require_free, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient, check_status, content_length, content_range, network_errors, validator
-from meltrepro.store.names import redact, split_url, text_digest
+from meltrepro.store.names import local_path, redact, split_url, text_digest
 
 if TYPE_CHECKING:
     import requests
@@ -110,12 +109,10 @@ class Downloader:
 
     @cached_property
     def session(self) -> requests.Session:
-        """The one HTTP session; proxies, certificates and netrc come from the environment."""
-        import requests
+        """The one HTTP session."""
+        from meltrepro.store.sessions import new_session
 
-        session = requests.Session()
-        session.headers["User-Agent"] = f"meltrepro/{__version__}"
-        return session
+        return new_session()
 
     def download(self, request: Request) -> str:
         """Bring a file into the store; returns its sha256.
@@ -284,4 +281,4 @@ def file_url_path(url: str) -> Path:
         raise SourceError(
             f"{redact(url)}: a file URL can only name a file of this machine", hint="file:///path/to/file"
         )
-    return Path(unquote(parts.path))
+    return local_path(Path("/"), unquote(parts.path))

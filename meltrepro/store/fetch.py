@@ -6,8 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.settings import Settings
+from meltrepro.spec.foreign import first_fault
 from meltrepro.spec.sources import (
     DebianPackage,
     FileSource,
@@ -56,6 +59,11 @@ class Fetcher:
                 raise
             # Everything that is needed is here; file names and sizes of archives are not worth a failure.
             return Pin(source=key_of(source), digest=source.digest, size=self._size(source.digest))
+        except ValidationError as error:
+            raise SourceError(
+                f"{key_of(source)}: what its server says of it cannot be: {first_fault(error)}",
+                hint="see that the address is the one of the server that you mean",
+            ) from error
         if source.digest not in (None, pin.digest):
             raise DigestMismatch(
                 f"{pin.source}: pinned to sha256 {source.digest}, but it has {pin.digest}",

@@ -17,7 +17,7 @@ from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.atomic import reading
 from meltrepro.store.cas import Store
-from meltrepro.store.names import text_digest
+from meltrepro.store.names import local_path, text_digest
 from meltrepro.store.source import Context, Pin, key_of
 
 PREFIX = "tree"
@@ -57,7 +57,7 @@ class File:
 
 def remembered(source: FileSource, store: Store, base: Path) -> str | None:
     """The digest of a file that was hashed before and not touched since; `None` for any other."""
-    path = Path(os.path.abspath(base / Path(source.file).expanduser()))
+    path = local_path(base, source.file)
     known = store.get_ref("files", text_digest(str(path))) if path.is_file() else None
     return str(known["digest"]) if known is not None and known.get("state") == _state(path.stat()) else None
 
@@ -86,7 +86,7 @@ def _pack(source: FileSource, path: Path, context: Context, expected: str | None
 
 
 def _locate(source: FileSource, context: Context) -> Path:
-    path = Path(os.path.abspath(context.base / Path(source.file).expanduser()))
+    path = local_path(context.base, source.file)
     if path.is_file() or (isinstance(source, TreeSource) and path.is_dir()):
         return path
     if path.exists():

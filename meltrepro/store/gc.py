@@ -7,7 +7,6 @@ minute brings them back. The decision is a value of its own, so that a dry run a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro.errors import StoreError
+from meltrepro.spec.foreign import load_json
 from meltrepro.store.atomic import reason_of, remove
 from meltrepro.store.cas import Store
+from meltrepro.store.refs import checked
 from meltrepro.store.source import is_synthetic
 
 Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objects", "synthetic weights"]
@@ -173,11 +174,12 @@ def _locked(store: Store, apart_from: Collection[Path] = ()) -> tuple[frozenset[
     dead = []
     for registration in sorted((store.root / "refs" / _ROOTS).glob("*.json")):
         try:
-            lock = Path(json.loads(registration.read_bytes())["path"])
-        except (ValueError, KeyError, TypeError):  # damaged: it names nothing
+            lock = Path(checked(_ROOTS, load_json(registration.read_bytes()))["path"])
+            is_other = lock.resolve() in others
+        except ValueError:  # damaged: it names nothing
             dead.append(registration)
             continue
-        if lock.resolve() in others:
+        if is_other:
             continue
         try:
             digests |= _digests(lock.read_bytes())
@@ -196,7 +198,7 @@ def _synthetic(store: Store) -> frozenset[str]:
     digests = set()
     for path in (store.root / "refs" / "pins").glob("*.json"):  # asking the store would count as use
         try:
-            pin = json.loads(path.read_bytes())
+            pin = load_json(path.read_bytes())
             if is_synthetic(pin["source"]):
                 digests.add(str(pin["digest"]))
         except (ValueError, KeyError, TypeError, AttributeError):  # damaged: it names nothing

@@ -13,19 +13,20 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from meltrepro.errors import SourceError, StoreError
+from meltrepro.errors import DownloadError, SourceError, StoreError
 from meltrepro.spec.sources import GitSource
 from meltrepro.steps import step
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient
-from meltrepro.store.names import redact
+from meltrepro.store.names import local_path, redact
 from meltrepro.store.source import Context, Pin, key_of
 
 PREFIX = "source"
 _PROTOCOLS = "https:ssh:file"
 _KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR")
 _KEPT_IN_ANY_CASE = ("https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "git_ssl_cainfo")
+_TIMEOUT_S = 7200.0
 _AS_COMMITTED = "* -text -eol -ident -filter -working-tree-encoding -export-subst -export-ignore\n"
 _BROKEN = re.compile(
     r"could not resolve host|timed out|connection (refused|reset)|early eof|unexpected disconnect|"
@@ -88,9 +89,8 @@ def _checked_url(key: str, repository: str, base: Path) -> str:
         return repository
     if not separator and re.match(r"[\w.-]+@[\w.-]+:(?!:)", repository):
         return repository  # user@host:path of ssh
-    local = base / Path(repository).expanduser()
-    if repository and not separator and "::" not in repository and local.is_dir():
-        return str(local.absolute())
+    if repository and not separator and "::" not in repository and (local := local_path(base, repository)).is_dir():
+        return str(local)
     raise SourceError(
         f"{key}: {redact(repository)!r} is not a repository that may be fetched",
         hint="expected https://, ssh://, file://, user@host:path, or an existing folder",
@@ -144,15 +144,21 @@ def _git(program: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
         "SSH_ASKPASS": "/bin/false",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    return subprocess.run(
-        [program, "-C", str(folder), *options, *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            [program, "-C", str(folder), *options, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DownloadError(
+            f"git {arguments[0]} has not ended after {_TIMEOUT_S / 3600:.0f} h", hint="check the repository's address"
+        ) from error
 
 
 def _normalize(plain: Path, store: Store, expected: str | None, key: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import requests
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)")
+_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/(?:([0-9]{1,19})|\*)")
 _MEANINGS: Mapping[int, str] = {
     401: "the server asks for a login",
     403: "the server refuses access",
@@ -78,8 +78,8 @@ def check_status(response: requests.Response, name: str, url: str, explain: Mapp
     if status in (200, 206):
         return
     if status in _TRANSIENT or 520 <= status <= 527:
-        after = response.headers.get("Retry-After", "")
-        raise Transient(f"the server answered with status {status}", float(after) if after.isdigit() else 0)
+        after = whole_number(response.headers.get("Retry-After", ""))
+        raise Transient(f"the server answered with status {status}", after or 0)
     meaning = _MEANINGS.get(status, "the server does not hand it out")
     raise SourceError(
         f"{name}: {meaning} (status {status} of {redact(url)})",
@@ -96,8 +96,12 @@ def content_range(response: requests.Response) -> tuple[int | None, int | None]:
 
 def content_length(response: requests.Response) -> int | None:
     """Size of the body in bytes, as far as its header says."""
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
+    return whole_number(response.headers.get("Content-Length", ""))
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a header says; `None` for what is none, or larger than any file."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
 
 
 def validator(response: requests.Response) -> str | None:

@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch, SourceError
+from meltrepro.spec.foreign import load_json
 from meltrepro.spec.sources import HuggingFaceSource
 from meltrepro.store.download import Request
-from meltrepro.store.http import check_status, network_errors
+from meltrepro.store.http import check_status, network_errors, whole_number
 from meltrepro.store.source import Context, Pin, key_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class HuggingFace:
             headers |= {name.lower(): value for name, value in answer.headers.items()}
         etag = headers.get("x-linked-etag", "").strip('"')
         size = headers.get("x-linked-size") or response.headers.get("Content-Length", "")
-        return etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None, int(size) if size.isdigit() else None
+        return etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None, whole_number(size)
 
 
 def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
@@ -60,8 +61,6 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
 
     Raises `SourceError` where the hub refuses or knows no such repository, `DownloadError` and `OfflineError`.
     """
-    import requests
-
     key = key_of(source)
     context.downloader.require_network(key)
     request = _request(source.model_copy(update={"file": "config.json"}), None)
@@ -78,8 +77,8 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
         ):
             check_status(response, key, url, request.explain)
             try:
-                return [str(entry["rfilename"]) for entry in response.json()["siblings"]]
-            except (requests.JSONDecodeError, KeyError, TypeError):
+                return [str(entry["rfilename"]) for entry in load_json(response.content)["siblings"]]
+            except (ValueError, KeyError, TypeError):
                 raise SourceError(
                     f"{key}: {page} does not answer like a hub", hint="check HF_ENDPOINT, which names the hub"
                 ) from None

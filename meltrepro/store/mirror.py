@@ -5,19 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import yaml
+from pydantic import AfterValidator
 
-from meltrepro.errors import SourceError, UsageError
+from meltrepro.errors import ManifestError, Problem, SourceError, UsageError
+from meltrepro.spec.base import Label, Place, Strict
+from meltrepro.spec.foreign import read_regular
+from meltrepro.spec.positions import MAX_BYTES, read_content
 from meltrepro.spec.sources import GitSource, HuggingFaceSource, PypiSource, Source, SyntheticSource, UrlSource
+from meltrepro.spec.tree import Position, shorten
+from meltrepro.spec.validation import validate
+from meltrepro.store.atomic import reading
 from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract
 from meltrepro.store.source import Context, Pin, key_of
 
-_SHAPE = "expected one mapping `mirrors:` of source names to paths"
-_HINT = "docs/lock.md (Mirrors) shows one; without any, unset MELTREPRO_MIRRORS"
+_HINT = "docs/lock.md (Mirrors) shows a mirror map; without any, unset MELTREPRO_MIRRORS"
 _SUFFIXES = {"wheel": (".whl",), "sdist": (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")}
+
+
+def _named(name: str) -> str:
+    if ":" not in name:  # it would never be looked up
+        raise ValueError(f"{shorten(name)!r} names no source")
+    return name
+
+
+class _MirrorMap(Strict):
+    """The whole file."""
+
+    mirrors: dict[Annotated[Label, AfterValidator(_named)], Place]
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,9 @@ class Mirrors:
         if found is None:
             return None
         name, path, whole = found
-        if not path.exists():
+        with reading(path):
+            exists = path.exists()
+        if not exists:
             raise SourceError(
                 f"{self.file}: the mirror of {name!r} does not exist: {path}", hint="mend its path, or remove the entry"
             )
@@ -89,31 +109,34 @@ def _other_names(source: Source) -> tuple[str, ...]:
 
 
 def load_mirrors(file: Path | None) -> Mirrors:
-    """Read a mirror map; raises `UsageError` for a file that is none, whatever its entries lead to."""
+    """Read a mirror map; raises `UsageError` where there is none, and `ManifestError` for what is none.
+
+    What its entries lead to does not matter here.
+    """
     if file is None:
         return Mirrors()
-    if not file.exists():
+    try:
+        content = read_regular(file, MAX_BYTES)
+    except FileNotFoundError as error:
         raise UsageError(
             f"MELTREPRO_MIRRORS names a mirror map that does not exist: {file}",
             hint="mend the path (it counts from the current folder), or unset the variable",
-        )
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{file}: the mirror map (MELTREPRO_MIRRORS) cannot be read: {error}", hint=_HINT) from error
-    entries = document.get("mirrors") if isinstance(document, dict) and set(document) == {"mirrors"} else None
-    if not isinstance(entries, dict):
-        raise UsageError(f"{file}: not a mirror map: {_SHAPE}", hint=_HINT)
-    for name, path in entries.items():
-        if not (isinstance(name, str) and isinstance(path, str)):
-            raise UsageError(
-                f"{file}: not a mirror map: {name!r}: {path!r}: {_SHAPE}", hint="put names and paths in quotes"
-            )
-        if ":" not in name:  # it would never be looked up
-            raise UsageError(f"{file}: not a mirror map: {name!r} names no source", hint=_HINT)
-    return Mirrors(
-        file, {_normal(name): file.absolute().parent / Path(path).expanduser() for name, path in entries.items()}
-    )
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{file}: the mirror map (MELTREPRO_MIRRORS) cannot be read: {reason}", hint=_HINT) from error
+    problems: list[Problem] = []
+    tree = read_content(content, str(file), problems)
+    found = validate(_MirrorMap, tree, problems) if tree is not None else None
+    paths: dict[str, Path] = {}
+    for name, path in found.mirrors.items() if found is not None else ():
+        try:
+            paths[_normal(name)] = file.absolute().parent / Path(path).expanduser()
+        except RuntimeError as error:  # the home of a user that nobody is
+            problems.append(Position(str(file)).problem(("mirrors", name), f"{shorten(path)!r}: {error}"))
+    if problems:
+        raise ManifestError(problems, hint=_HINT)
+    return Mirrors(file, paths)
 
 
 def _normal(name: str) -> str:

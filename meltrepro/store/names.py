@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from meltrepro.errors import SourceError
+from meltrepro.spec.tree import shorten
 
 
 def redact(url: str) -> str:
@@ -29,6 +32,22 @@ def split_url(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError as error:
         raise SourceError(f"{redact(url)}: not a URL: {error}") from error
+
+
+def local_path(base: Path, written: str) -> Path:
+    """The place on this machine that somebody wrote, counted from `base`; it need not exist.
+
+    Raises `SourceError` where it cannot be looked at: the home of a user that nobody is, a name that no disk takes.
+    """
+    try:
+        path = Path(os.path.abspath(base / Path(written).expanduser()))
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise SourceError(f"{shorten(written)!r} cannot be looked at: {reason}", hint="mend the path") from error
+    return path
 
 
 def project_name(name: str) -> str:

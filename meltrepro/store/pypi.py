@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pypi_simple import DistributionPackage
 
 _CHUNK = 1 << 20
+_LONG = 100
+_BROKEN = (LookupError, TypeError, AttributeError, RecursionError)
+"""What the reader of an index raises where the answer has another shape."""
 _INDEX_HINT = "the index is taken from PIP_INDEX_URL, UV_DEFAULT_INDEX, UV_INDEX_URL or pip's configuration"
 
 
@@ -41,11 +44,11 @@ class Pypi:
         """Look the file up in the index; transfer it where a member's digest is asked for."""
         key, store = key_of(source), context.store
         package = _find(source, context)
-        listed = package.digests.get("sha256")
+        listed, size = _listed(package), _size(package)
         if source.member is None:
             _expect(key, source.digest, listed)
-            if listed is not None and package.size is not None:
-                return Pin(source=key, digest=listed, size=package.size, filename=package.filename)
+            if listed is not None and size is not None:
+                return Pin(source=key, digest=listed, size=size, filename=package.filename)
             stored = _download(key, package, source.digest or listed, context)
             return Pin(source=key, digest=stored, size=store.path(stored).stat().st_size, filename=package.filename)
         if source.digest and store.has(source.digest) and listed:
@@ -55,7 +58,7 @@ class Pypi:
                 size=store.path(source.digest).stat().st_size,
                 filename=package.filename,
                 archive_digest=listed,
-                archive_size=package.size,
+                archive_size=size,
             )
         archive = listed if listed and store.has(listed) else _download(key, package, listed, context)
         return extract(source, store, archive, package.filename)
@@ -65,16 +68,16 @@ class Pypi:
         archive = pin.archive_digest if source.member else pin.digest
         if archive is None or not context.store.has(archive):
             package = _find(source.model_copy(update={"filename": source.filename or pin.filename}), context)
-            _expect(pin.source, archive, package.digests.get("sha256"))
-            archive = _download(pin.source, package, archive or package.digests.get("sha256"), context)
+            _expect(pin.source, archive, _listed(package))
+            archive = _download(pin.source, package, archive or _listed(package), context)
         if source.member:
             extract(source.model_copy(update={"digest": pin.digest}), context.store, archive, pin.filename)
 
     def transfer_size(self, source: PypiSource, context: Context) -> int | None:
         """Size of the distribution file, as the index or the server says."""
         package = _find(source, context, quick=True)
-        if package.size is not None:
-            return package.size
+        if (size := _size(package)) is not None:
+            return size
         return context.downloader.length(_request(key_of(source), package, None))
 
 
@@ -142,6 +145,8 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
     """The distribution file that a source means; raises `SourceError` with what there is instead."""
     from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedRepoVersionError
 
+    from meltrepro.store.sessions import new_session
+
     key = key_of(source)
     context.downloader.require_network(key)
     endpoint, auth = _credentials(index_url())
@@ -151,7 +156,7 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
     def packages() -> Sequence[DistributionPackage]:
         import requests
 
-        with network_errors(key, endpoint), PyPISimple(endpoint, auth=auth) as client:
+        with network_errors(key, endpoint), PyPISimple(endpoint, auth=auth, session=new_session()) as client:
             try:
                 return client.get_project_page(source.pypi, timeout=timeout).packages
             except NoSuchProjectError:
@@ -162,7 +167,7 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
             except requests.HTTPError as error:
                 check_status(error.response, key, endpoint, {})
                 raise
-            except (UnsupportedRepoVersionError, ValueError) as error:  # another content type, broken JSON
+            except (UnsupportedRepoVersionError, ValueError, *_BROKEN) as error:  # another content type, broken JSON
                 if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):
                     raise
                 raise SourceError(
@@ -173,9 +178,26 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
     return choose(source, found)
 
 
+def _listed(package: DistributionPackage) -> str | None:
+    """The sha256 that the index lists, where it is one."""
+    found = package.digests.get("sha256")
+    return found if isinstance(found, str) and re.fullmatch(r"[0-9a-f]{64}", found) else None
+
+
+def _size(package: DistributionPackage) -> int | None:
+    """The size that the index lists in bytes, where it can be one."""
+    found = package.size
+    return found if type(found) is int and 0 <= found < 2**62 else None
+
+
 def _request(name: str, package: DistributionPackage, digest: str | None) -> Request:
     endpoint, auth = _credentials(index_url())
     same_server = split_url(endpoint)[:2] == split_url(package.url)[:2]
+    if not same_server and split_url(package.url).scheme not in (
+        "https",
+        "http",
+    ):  # a server cannot point to a file here
+        raise SourceError(f"{name}: the index names an address that is none: {redact(package.url)}", hint=_INDEX_HINT)
     return Request(package.url, name, digest, auth if same_server else None)
 
 
@@ -196,17 +218,19 @@ def _expect(key: str, expected: str | None, listed: str | None) -> None:
 
 def choose(source: PypiSource, packages: Sequence[DistributionPackage]) -> DistributionPackage:
     """The one file that a source means among all of its project; raises `SourceError` with what there is instead."""
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     key = key_of(source)
     try:
         wanted = Version(source.version)
-    except InvalidVersion as error:
-        raise SourceError(f"{key}: {source.version!r} is not a version") from error
+    except ValueError as error:  # also of a number of thousands of digits
+        raise SourceError(f"{key}: {source.version[:_LONG]!r} is not a version") from error
     released = {package.filename: package for package in packages if _version(package) == wanted}
     if not released:
         versions = sorted({v for v in map(_version, packages) if v is not None}, reverse=True)
-        near = difflib.get_close_matches(source.version, map(str, versions), n=3) or [str(v) for v in versions[:3]]
+        near = difflib.get_close_matches(source.version[:_LONG], map(str, versions), n=3) or [
+            str(v) for v in versions[:3]
+        ]
         raise SourceError(
             f"{key}: the index has no version {source.version}",
             hint=f"it has {', '.join(near)}" if near else "it has no version at all",
@@ -218,7 +242,7 @@ def choose(source: PypiSource, packages: Sequence[DistributionPackage]) -> Distr
     of_kind = [package for package in released.values() if package.package_type == source.kind]
     if source.digest is not None and source.member is None:
         for package in of_kind:
-            if package.digests.get("sha256") == source.digest:
+            if _listed(package) == source.digest:
                 return package
     ranks = {
         package.filename: rank for package in of_kind if (rank := _rank(source.kind)(package.filename)) is not None
@@ -232,11 +256,11 @@ def choose(source: PypiSource, packages: Sequence[DistributionPackage]) -> Distr
 
 
 def _version(package: DistributionPackage) -> Version | None:
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     try:
         return Version(package.version) if package.version is not None else None
-    except InvalidVersion:
+    except ValueError:
         return None
 
 
@@ -249,11 +273,11 @@ def _rank(kind: str) -> Callable[[str], int | None]:
 
 def _wheel_rank(filename: str) -> int | None:
     """Wheels for every platform come first, so that all machines choose alike; then what pip would prefer."""
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.utils import parse_wheel_filename
 
     try:
         tags = parse_wheel_filename(filename)[3]
-    except InvalidWheelFilename:
+    except ValueError:
         return None
     if any(tag.platform == "any" and tag.abi == "none" for tag in tags):
         return -1

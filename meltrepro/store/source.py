@@ -9,7 +9,8 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Bytes, Label, Sha256, Strict
+from meltrepro.spec.foreign import as_model
 from meltrepro.spec.sources import (
     DebianPackage,
     FileSource,
@@ -37,11 +38,11 @@ class Pin(Strict):
 
     source: str = Field(description="Canonical name of the source, see `key_of`.")
     digest: Sha256 = Field(description="sha256 of the bytes that are used.")
-    size: int = Field(ge=0, description="Their number.")
-    filename: str | None = Field(default=None, description="File that they come from, or out of.")
+    size: Bytes = Field(description="Their number.")
+    filename: Label | None = Field(default=None, description="File that they come from, or out of.")
     url: str | None = Field(default=None, description="Where they come from, for a source that is itself a URL.")
     archive_digest: Sha256 | None = Field(default=None, description="sha256 of the file that they are a member of.")
-    archive_size: int | None = Field(default=None, ge=0)
+    archive_size: Bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The pin as plain data."""
@@ -51,10 +52,9 @@ class Pin(Strict):
     def from_json(cls, value: Any) -> Self:
         """The pin that `to_json` made; raises `SourceError` for anything else."""
         try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SourceError(f"not a pin: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            return as_model(cls, value)
+        except ValueError as error:
+            raise SourceError(f"not a pin: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import socket
 import struct
@@ -75,7 +76,7 @@ class Server:
     def usual() -> Server:
         """The one that adb itself would use."""
         port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
-        return Server(int(port) if port.isdigit() else PORT)
+        return Server(int(port) if re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 1 << 16 else PORT)
 
     def devices(self) -> list[Attached]:
         """What is attached, in whatever state; raises `TargetError`, `TargetLost`."""

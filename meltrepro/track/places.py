@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from meltrepro.errors import TrackingError
+
 _SQLITE = "sqlite:///"
 
 
@@ -23,8 +25,16 @@ class LocalDatabase:
 
 
 def choose_uri(environ: Mapping[str, str], manifest_uri: str | None, default: str) -> str:
-    """MLFLOW_TRACKING_URI, else what the manifest says, else the default."""
-    return absolute(environ.get("MLFLOW_TRACKING_URI") or manifest_uri or default)
+    """MLFLOW_TRACKING_URI, else what the manifest says, else the default; raises `TrackingError` for what is no URI."""
+    chosen = environ.get("MLFLOW_TRACKING_URI") or manifest_uri or default
+    try:
+        _ = urlsplit(chosen).port
+    except ValueError as error:
+        raise TrackingError(
+            f"the tracking server's address is no URI: {error}",
+            hint="mend MLFLOW_TRACKING_URI, or tracking.uri of the manifest; then: meltrepro sync",
+        ) from error
+    return absolute(chosen)
 
 
 def absolute(uri: str) -> str:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -228,19 +227,28 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatc
     assert capsys.readouterr().err == "error: stopped\n"
 
 
-def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    pipe = tmp_path / "spec.yaml"
-    os.mkfifo(pipe)
+SLOW = """
+import sys, time
+from meltrepro.cli import app, validate
+
+def waits(_):
+    print("waiting", flush=True)
+    time.sleep(60)
+
+validate.manifests_of = waits
+sys.exit(app.main(["validate", "spec.yaml"]))
+"""
+
+
+def test_ctrl_c_in_a_real_process() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "meltrepro", "validate", str(pipe)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    end = os.open(pipe, os.O_WRONLY)  # waits until the program reads
     try:
-        time.sleep(0.1)
+        assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=30)
     finally:
-        os.close(end)
         process.kill()
     assert (process.returncode, shown) == (130, "error: stopped\n")
 

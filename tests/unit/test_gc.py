@@ -30,8 +30,8 @@ def put(store: Store, content: bytes, age_days: float, *, ref: str | None = None
     digest = store.put_bytes(content)
     paths = [store.root / "verified" / digest[:2] / digest[2:]]
     if ref is not None:
-        store.put_ref("artifacts", ref, {"deep": [{"digest": digest}]})
-        paths.append(store.root / "refs" / "artifacts" / f"{ref}.json")
+        store.put_ref("actions", ref, {"deep": [{"digest": digest}]})
+        paths.append(store.root / "refs" / "actions" / f"{ref}.json")
     for path in paths:
         os.utime(path, (time.time() - age_days * DAY_S,) * 2)
     return digest
@@ -72,7 +72,7 @@ def test_unpacked_trees_go_and_come_back(store: Store, tmp_path: Path) -> None:
     (tmp_path / "t" / "a").write_bytes(b"x")
     store.pack_tree(tmp_path / "t", tmp_path / "t.tar")
     digest = store.put_file(tmp_path / "t.tar")
-    store.put_ref("artifacts", "t", {"digest": digest})
+    store.put_ref("actions", "t", {"digest": digest})
     folder = store.unpack(digest)
     assert kinds(collect(store, Policy())) == {"unpacked trees"}
     assert not folder.exists()
@@ -82,14 +82,14 @@ def test_unpacked_trees_go_and_come_back(store: Store, tmp_path: Path) -> None:
 def test_older_than_drops_results_that_were_not_used(store: Store) -> None:
     old, new = put(store, b"old", 30, ref="old"), put(store, b"new", 3, ref="new")
     collect(store, Policy(older_than_s=10 * DAY_S))
-    assert not store.has(old) and store.get_ref("artifacts", "old") is None
-    assert store.has(new) and store.get_ref("artifacts", "new") is not None
+    assert not store.has(old) and store.get_ref("actions", "old") is None
+    assert store.has(new) and store.get_ref("actions", "new") is not None
 
 
 def test_using_a_result_or_an_object_makes_it_young(store: Store) -> None:
     first = put(store, b"1" * 100, 30, ref="first")
     second = put(store, b"2" * 100, 20, ref="second")
-    store.get_ref("artifacts", "first")
+    store.get_ref("actions", "first")
     store.verify(first)
     collect(store, Policy(older_than_s=25 * DAY_S, max_bytes=150))
     assert store.has(first) and not store.has(second)
@@ -99,7 +99,7 @@ def test_max_size_takes_the_longest_unused_first(store: Store) -> None:
     digests = [put(store, bytes([n]) * 1000, 10 - n, ref=str(n)) for n in range(5)]
     decision = collect(store, Policy(max_bytes=2500))
     assert [store.has(digest) for digest in digests] == [False, False, False, True, True]
-    assert [store.get_ref("artifacts", str(n)) is None for n in range(5)] == [True, True, True, False, False]
+    assert [store.get_ref("actions", str(n)) is None for n in range(5)] == [True, True, True, False, False]
     assert decision.kept_bytes == 2000
 
 
@@ -113,7 +113,7 @@ def test_what_a_lock_names_stays_whatever_is_asked(store: Store, tmp_path: Path)
     store.add_root(lock)
     decision = collect(store, Policy(everything=True, older_than_s=0, max_bytes=0))
     assert (store.has(locked), store.has(loose), store.has(other)) == (True, True, False)
-    assert store.get_ref("artifacts", "locked") is not None
+    assert store.get_ref("actions", "locked") is not None
     assert decision.locked_bytes == decision.kept_bytes == len(b"locked") + len(b"in the lock without a result")
     lock.unlink()
     collect(store, Policy(everything=True))

@@ -209,7 +209,10 @@ def test_an_object_without_a_record_is_hashed(store: Store) -> None:
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 
 
-@given(values=st.dictionaries(KEYS, st.dictionaries(st.text(max_size=5), st.integers()), max_size=5), kind=KEYS)
+@given(
+    values=st.dictionaries(KEYS, st.dictionaries(st.text(max_size=5), st.integers(-(2**63), 2**63)), max_size=5),
+    kind=KEYS,
+)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_refs_under_any_key(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, dict[str, int]], kind: str

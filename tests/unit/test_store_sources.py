@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packaging.tags import sys_tags
 from pypi_simple import DistributionPackage
 
-from meltrepro.errors import SourceError, UsageError
+from meltrepro.errors import ManifestError, SourceError, UsageError
 from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.store import pypi
 from meltrepro.store.mirror import load_mirrors
@@ -199,6 +199,18 @@ def test_the_configured_index(environ: dict[str, str], url: str) -> None:
         "mirrors: []",
         "mirrors: {a: 1}",
         "mirrors: {1: b}",
+        "mirrors: {'a:1': !!int x}",
+        "mirrors: {'a:1': !!bool x}",
+        "mirrors: {'a:1': !!timestamp 2024-99-99}",
+        "mirrors: {'a:1': 2024-99-99, ? [b] : c}",
+        "mirrors: !!python/none {}",
+        "mirrors: " + "[" * 5000,
+        "mirrors: " + "{a: " * 5000,
+        "mirrors: {'a:1': " + "9" * 5000 + "}",
+        "mirrors: {'a:1': ~nobody-at-all/x}",
+        "mirrors: {'a:1': \"\\0\"}",
+        "mirrors: {'a:1': " + "x" * 300 + "}",
+        "mirrors: &a {'a:1': *a}",
         "mirrors: {x: b}",
         "other: {}",
         "mirrors: {}\nmore: 1",
@@ -208,9 +220,9 @@ def test_the_configured_index(environ: dict[str, str], url: str) -> None:
 )
 def test_what_is_no_mirror_map(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.yaml").write_text(text)
-    with pytest.raises(UsageError, match=r"m\.yaml.*mirror map") as caught:
+    with pytest.raises(ManifestError, match=r"m\.yaml:\d+:\d+: ") as caught:
         load_mirrors(tmp_path / "m.yaml")
-    assert caught.value.hint
+    assert "mirror map" in (caught.value.hint or "")
 
 
 def test_a_mirror_map_that_is_not_there(tmp_path: Path) -> None:
