@@ -1,6 +1,19 @@
-"""Counts in words."""
+"""Texts for people: counts in words, and nothing that cannot be seen."""
 
 from __future__ import annotations
+
+import re
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\ufffe\uffff\U000e0000-\U000e007f]"
+)
+"""What steers a terminal, what nobody can see, and what turns the direction of writing."""
+
+
+def visible(text: str, instead: str = "?") -> str:
+    """A text that anybody may have written, without what is not meant to be read; line ends and tabs stay."""
+    return _UNSEEN.sub(instead, text)
 
 
 def counted(number: float, what: str, many: str | None = None) -> str:

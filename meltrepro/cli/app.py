@@ -8,7 +8,6 @@ user can mend and prints nothing about it. A new command is such a module and on
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,13 +20,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from meltrepro import __version__, settings
+from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import Interrupted, ManifestError, MeltreproError, UsageError
 
 PROGRAM = "meltrepro"
 CRASH_EXIT = 70
 PIPE_EXIT = 141
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""What could steer a terminal; a manifest, a device or a server may have written it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,11 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no error leaves as a traceback unless MELTREPRO_DEBUG asks for it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with safe_streams():
+        return _run(given)
+
+
+def _run(given: list[str]) -> int:
     try:
         code = program().main(given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
@@ -213,7 +216,7 @@ def _save_crash(error: Exception) -> str:
 
 def _say(text: str) -> None:
     """A message for people, on stderr."""
-    print(_CONTROL.sub("?", text), file=sys.stderr)
+    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

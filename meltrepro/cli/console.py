@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+from meltrepro.cli.terminal import rich_console
 from meltrepro.steps import Sink, Step, silent
-from meltrepro.words import counted
+from meltrepro.words import counted, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 _TRIAL = "trial"
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""What could steer a terminal; a device or a program may have written it."""
 _REDRAW_NS = 100_000_000
 _WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
@@ -30,9 +28,7 @@ def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[S
     if quiet:
         yield silent
         return
-    from rich.console import Console
-
-    out = output or Console(stderr=True, highlight=False)
+    out = output or rich_console(stderr=True)
     if out.is_terminal and not out.is_dumb_terminal:
         with _Live(out) as live:
             yield live
@@ -43,7 +39,7 @@ def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[S
 def describe(step: Step) -> str | None:
     """A step as one line without control characters; `None` for steps that say nothing to people."""
     line = _describe(step)
-    return None if line is None else _CONTROL.sub("?", line)
+    return None if line is None else visible(line)
 
 
 def _describe(step: Step) -> str | None:
@@ -236,7 +232,7 @@ def amount(step: Step) -> str:
 def info(step: Step) -> str:
     """What a moving line says beside its bar: how far a step is, or what it waits for."""
     waiting = step.detail.get("waiting")
-    return _CONTROL.sub("?", waiting) if isinstance(waiting, str) else amount(step)
+    return visible(waiting) if isinstance(waiting, str) else amount(step)
 
 
 def duration(seconds: float) -> str:

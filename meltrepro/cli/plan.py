@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.terminal import rich_console
 from meltrepro.plan.estimate import Sizes, data_of, readable
 from meltrepro.plan.model import Plan
 from meltrepro.spec.manifest import Workload
@@ -62,11 +63,10 @@ def show(
     plan: Plan, sizes: Sizes, unknown: Collection[str] = (), out: Console | None = None, *, spec: Path = Path("SPEC")
 ) -> None:
     """Print a plan for people: at most 80 columns on a narrow terminal, never shortened in a pipe."""
-    from rich.console import Console
 
     from meltrepro.store.source import key_of
 
-    out = out or Console(highlight=False)
+    out = out or rich_console()
     if not out.is_terminal:
         out.width = 10_000
     protocol = plan.manifest.protocol

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meltrepro.cli.terminal import rich_console
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
@@ -44,14 +45,13 @@ _COLUMNS = (
 
 def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bool = False) -> None:
     """Print the results of a campaign folder, INVALID repetitions only if asked for; raises `RecordError` where it is damaged."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from meltrepro.measure.doubts import doubts
     from meltrepro.measure.records import read_campaign
 
-    out = out or Console(highlight=False)
+    out = out or rich_console()
     if not out.is_terminal:
         out.width = 10_000
     record = read_campaign(campaign, with_invalid=with_invalid)
@@ -134,13 +134,14 @@ def _show_scores(cells: Sequence[tuple[str, CellRecord]], out: Console) -> None:
 def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Console) -> None:
     """The operators that take the most time, as a table."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column("operator", overflow="fold")
     for title in ("% of time", "us per call", "calls"):
         table.add_column(title, justify="right")
     for share in found.shares[:_MOST_OPERATORS]:
-        table.add_row(share.title, f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
+        table.add_row(Text(share.title), f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
     rest = found.shares[_MOST_OPERATORS:]
     if rest:
         table.add_row(counted(len(rest), "other"), f"{100 * sum(share.time_share for share in rest):.1f}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from meltrepro.report.results import CellResult
 from meltrepro.stats.summary import Interval
+from meltrepro.words import visible
 
 NOT_TESTABLE = "NOT TESTABLE HERE"
 Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "remarks", "digest"]
@@ -147,12 +147,6 @@ def exact(value: float) -> str:
     return f"{value:.6g}"
 
 
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]"
-)
-"""What nobody can see, and what turns the direction of writing: text from a record could hide behind it."""
-
-
 def plain(text: str) -> str:
     """Text of a record on one line, without what cannot be seen."""
-    return _UNSAFE.sub("\ufffd", " ".join(text.split()))
+    return visible(" ".join(text.split()), "\ufffd")

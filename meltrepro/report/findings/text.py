@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
@@ -11,9 +10,8 @@ from meltrepro.report.checks import Remark
 from meltrepro.report.findings.model import Finding
 from meltrepro.report.findings.registry import tally
 from meltrepro.report.results import Results
+from meltrepro.words import visible
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""What could steer a terminal; reasons come from devices and from other people's campaigns."""
 _WIDTH = 116
 _INDENT = "     "
 
@@ -70,5 +68,6 @@ def _details(finding: Finding) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    text = _CONTROL.sub("?", text)
-    return wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent or _INDENT, break_long_words=False)
+    return wrap(
+        visible(text), _WIDTH, initial_indent=indent, subsequent_indent=indent or _INDENT, break_long_words=False
+    )
