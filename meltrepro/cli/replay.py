@@ -171,17 +171,20 @@ def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, ta
 
 def _there(recorded: Manifest, target: str) -> object:
     """The entry of the target that is asked for, as it stands in a manifest; raises `UsageError`."""
-    import yaml
+    from meltrepro.errors import Problem
+    from meltrepro.spec.positions import read_text
+    from meltrepro.spec.tree import Position
 
     if target in recorded.targets:
         return _unmetered(recorded.targets[target])
-    try:
-        there = yaml.safe_load(target)
-    except yaml.YAMLError as error:
+    problems: list[Problem] = []
+    tree = read_text(target, Position("--target"), problems)
+    if problems:
         raise UsageError(
             f"--target {target}: neither a target of the manifest ({', '.join(recorded.targets)}) nor a kind nor YAML",
             hint="for example: --target host, or --target '{kind: host, threads: 2}'",
-        ) from error
+        )
+    there = tree.plain() if tree is not None else None
     if not isinstance(there, dict):
         return {"kind": there} if isinstance(there, str) else there
     if isinstance(there.get("meter"), dict):

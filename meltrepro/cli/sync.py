@@ -45,6 +45,7 @@ def command(
     logged = 0
     with interrupts.raising(), console(quiet=quiet) as sink:
         for folder in folders:
+            uri: str | None = None
             try:
                 uri = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
                 if uri is not None and uri not in dead:

@@ -85,10 +85,11 @@ def align(
         start_ns = max(start_ns, begin_ns + around_ns - reach_ns)
         stop_ns = min(stop_ns, end_ns + around_ns + reach_ns)
     points = int((stop_ns - start_ns) / step_ns) + 1
+    lengths_ns = [end - begin for begin, end in map(_extent, filter(None, (pulses, later)))]
+    if max(points, *(length_ns / step_ns for length_ns in lengths_ns)) > _MOST_POINTS:
+        raise RecordError("the trace is too long to search", hint="record less before and after the trial")
     pattern = _pattern(pulses, step_ns)
     lobe = max(1, math.ceil(shortest_ns / step_ns))
-    if points > _MOST_POINTS:
-        raise RecordError("the trace is too long to search", hint="record less before and after the trial")
     if points < pattern.size:
         raise RecordError(
             "the trace is shorter than the sync mark: the mark cannot be in it",
@@ -104,7 +105,7 @@ def align(
     place = int(np.argmax(fits))
     others = np.concatenate([fits[: max(0, place - lobe)], fits[place + lobe + 1 :]])
     fit, rival = float(fits[place]), float(others.max()) if others.size else 0.0
-    if fit < LEAST_CORRELATION:
+    if not fit >= LEAST_CORRELATION:  # of a trace without any change it is no number
         raise RecordError(
             f"the sync mark is not in the trace: its best correlation is {fit:.2f}, needed {LEAST_CORRELATION}",
             hint="record from before the first mark until after the last one, not too close to either, or make the pulses longer",

@@ -21,6 +21,9 @@ from meltrepro.measure.series import Series
 MOST_DRIFT = 500e-6
 """The most by which a kernel lets its clock be slewed (adjtimex), and far more than a crystal's error."""
 
+_MOST_CREDIBLE = 0.1
+"""No comparison is so uncertain that a clock may run by a tenth faster or slower than another."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -141,7 +144,7 @@ def join(first: Anchor, last: Anchor | None = None, *, wander: float = 0.0) -> C
         raise RecordError("the clocks must be compared again after the first comparison, not before")
     drift = (last.offset_ns - first.offset_ns) / passed
     uncertain = (first.bound_ns + last.bound_ns) / passed
-    if abs(drift) > MOST_DRIFT + uncertain:
+    if abs(drift) > min(MOST_DRIFT + uncertain, _MOST_CREDIBLE):
         raise RecordError(
             f"the clocks moved apart by {(last.offset_ns - first.offset_ns) / 1e6:.3f} ms in {passed / 1e9:.3f} s",
             hint="one of them was set, or its device was suspended; repeat the trial",

@@ -18,8 +18,9 @@ from statistics import median
 from typing import BinaryIO
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording
+from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording, measurable
 from meltrepro.measure.series import Channel, Kind, Series
+from meltrepro.spec.foreign import open_regular
 from meltrepro.spec.meters import Meter, MeterUnit
 
 SAMPLER = "meter"
@@ -43,6 +44,8 @@ _UNITS: Mapping[MeterUnit, tuple[str, float, Kind]] = {
     "mAh": ("C", 3.6, "counter"),
 }
 """SI unit, factor, and whether it adds up."""
+_LONGEST_LINE = 1 << 20
+"""Bytes; a longer one is taken for the end of the file, as one that is still being written."""
 _HEADING_WITHIN = 50
 """Lines in which the first heading must be found."""
 _NAMES = {"W": "power", "A": "current", "V": "voltage", "J": "energy", "C": "charge", "degC": "temperature"}
@@ -51,7 +54,7 @@ _NAMES = {"W": "power", "A": "current", "V": "voltage", "J": "energy", "C": "cha
 def read_meter(path: Path, meter: Meter, start: int = 0) -> Recording:
     """What a meter's file shows from byte `start` on, which is the beginning of a line; raises `RecordError`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             rows = _Rows(str(path), meter)
             rows.read(file, start)
     except OSError as error:
@@ -65,7 +68,7 @@ def read_meter(path: Path, meter: Meter, start: int = 0) -> Recording:
 def complete_bytes(path: Path) -> int:
     """Length of a file up to the end of its last whole line; 0 for a file that is not there. Raises `RecordError`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             end = file.seek(0, 2)
             while end > 0:
                 begin = max(0, end - 4096)
@@ -104,7 +107,8 @@ class _Rows:
             t_ns = self._time(cells, at, number)
             self.times.append(t_ns)
             for place, index in enumerate(indices):
-                value = _number(cells[index] if index < len(cells) else "")
+                found = _number(cells[index] if index < len(cells) else "")
+                value = measurable(found) if found is not None else None
                 if value is None:
                     if not faulty[place]:
                         shown = ascii(cells[index])[:60] if index < len(cells) else "no cell"
@@ -148,7 +152,7 @@ class _Rows:
         found: tuple[int, list[int]] | None = None
         number = end = 0
         while end < start or (found is None and number < _HEADING_WITHIN):
-            line = file.readline()
+            line = file.readline(_LONGEST_LINE)
             if not line.endswith(b"\n"):
                 break
             number, begin, end = number + 1, end, end + len(line)
@@ -182,7 +186,7 @@ class _Rows:
         )
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
-        for line in file:
+        while line := file.readline(_LONGEST_LINE):
             if not line.endswith(b"\n"):
                 self.torn = True
                 return

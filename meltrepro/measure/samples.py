@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -34,8 +33,17 @@ FORMAT = 1
 _LONGEST_LINE = 1 << 20
 MOST_NS = 2**63 - 1
 """The latest time that a recording can hold."""
+_MOST, _LEAST = 1e24, 1e-24
+"""Between these lies every quantity that is measured; what is smaller is nothing. Their squares and quotients are numbers."""
 _BLOCK = 1 << 16
 """Samples that are written at once."""
+
+
+def measurable(number: float) -> float | None:
+    """A number as a recording holds it; `None` for one that is too large, or none at all."""
+    if not abs(number) <= _MOST:
+        return None
+    return float(number) if abs(number) >= _LEAST else 0.0
 
 
 class FaultKind(StrEnum):
@@ -233,11 +241,10 @@ class _Parser:
         times, values = self._samples[self._channel(value[1])]
         if times and t_ns <= times[-1]:
             self._fail(f"time does not increase, from {times[-1]} to {t_ns}")
-        number = value[2]
-        if type(number) not in (int, float) or not abs(number) <= sys.float_info.max:
-            self._fail(f"value: expected a finite number, got {_show(number)}")
+        if type(value[2]) not in (int, float) or (number := measurable(value[2])) is None:
+            self._fail(f"value: expected a finite number of a measurable size, got {_show(value[2])}")
         times.append(t_ns)
-        values.append(float(number))
+        values.append(number)
 
     def _read_fault(self, value: dict[str, Any]) -> Fault:
         try:
@@ -255,7 +262,7 @@ class _Parser:
         if len({channel.name for channel in channels}) < len(channels):
             self._fail("two channels have the same name")
         rate_hz = self._number_from(value.get("rate_hz"), "rate_hz")
-        if rate_hz == 0:
+        if rate_hz < _LEAST:
             self._fail("rate_hz: expected more than 0")
         return Header(
             sampler=self._text(value.get("sampler"), "sampler"),
@@ -292,7 +299,7 @@ class _Parser:
         return value
 
     def _number_from(self, value: object, key: str) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST:
             self._fail(f"{key}: expected a number from 0, got {_show(value)}")
         return float(value)
 

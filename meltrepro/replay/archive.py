@@ -15,14 +15,19 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+from pydantic import Field
 
 from meltrepro.build.image import EPOCH
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
+from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.foreign import as_model, load_json, open_regular
+from meltrepro.spec.tree import shorten
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
 FORMAT = 1
-_INDEX_LIMIT = 64 << 20
+_INDEX_LIMIT = 16 << 20
 _CHUNK = 1 << 20
 _LONGEST_NAME = 255
 """Bytes in one component of a path that every file system takes."""
@@ -34,8 +39,7 @@ _KINDS = {
     tarfile.DIRTYPE: "a folder",
     tarfile.FIFOTYPE: "a pipe",
 }
-_LARGEST = 1 << 50
-"""Bytes of a member; more than any disk holds."""
+_LONGEST_PATH = 1024
 _AGAIN = "get it again from where it came from, or make it anew with: meltrepro bundle export"
 
 
@@ -45,6 +49,18 @@ class Member:
 
     size: int
     digest: str
+
+
+class _Entry(Strict):
+    """A member as the index has it."""
+
+    size: Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
+    """Bytes; at most more than any disk holds."""
+    sha256: Sha256
+
+    @property
+    def member(self) -> Member:
+        return Member(self.size, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Index:
         """A member's name, with what it is for people where `about` says so under `labels`."""
         labels = self.about.get("labels")
         label = labels.get(name) if isinstance(labels, dict) else None
-        return f"{name} ({label})" if label else name
+        return f"{name} ({shorten(str(label), 200)})" if label else name
 
 
 def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | bytes]) -> Index:
@@ -133,7 +149,7 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise BundleError(
             f"cannot read {path}: {error.strerror or error}", hint="name the file of a bundle that this user may read"
@@ -157,22 +173,18 @@ def _read_index(file: BinaryIO) -> bytes:
 
 def _parse(raw: bytes) -> Index:
     try:
-        document = json.loads(raw)
+        document = load_json(raw)
         if document["format"] != FORMAT:
             raise BundleError(
-                f"{INDEX}: format version {document['format']!r}, expected {FORMAT}",
+                f"{INDEX}: format version {shorten(repr(document['format']))}, expected {FORMAT}",
                 hint="read it with the version of meltrepro that wrote it",
             )
-        members = {
-            str(name): Member(int(entry["size"]), str(entry["sha256"])) for name, entry in document["members"].items()
-        }
-        about = dict(document["about"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        members = {name: as_model(_Entry, entry).member for name, entry in document["members"].items()}
+        about = dict(document["about"].items())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{INDEX} is damaged: {type(error).__name__}: {error}", hint=_AGAIN) from error
-    for name, member in members.items():
+    for name in members:
         _check_name(name)
-        if not 0 <= member.size <= _LARGEST:
-            raise BundleError(f"{INDEX}: {name} cannot have a size of {member.size} bytes", hint=_AGAIN)
         below = next((str(parent) for parent in PurePosixPath(name).parents if str(parent) in members), None)
         if below is not None:
             raise BundleError(f"{INDEX}: {name} lies below {below}, which is a file", hint=_AGAIN)
@@ -180,6 +192,8 @@ def _parse(raw: bytes) -> Index:
 
 
 def _check_name(name: str) -> None:
+    if len(name) > _LONGEST_PATH:
+        raise BundleError(f"unsafe member name {shorten(name)!r}: meltrepro writes none so long", hint=_AGAIN)
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise EscapingPath(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.spec import record
-from meltrepro.spec.foreign import load_json
+from meltrepro.spec.foreign import as_model, load_json
+from meltrepro.spec.record import StateSeen
 
 DEVICE = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""
@@ -40,19 +40,24 @@ def differences(first: Mapping[str, object], second: Mapping[str, object]) -> tu
 class _Reading:
     name: str
     unit: str
-    of: Callable[[Mapping[str, Any]], float | None]
+    of: Callable[[StateSeen], float | None]
     """Its value in a device's state."""
     matters: Callable[[float, float], bool]
 
 
-def _highest(name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda state: max((state.get(name) or {}).values(), default=None)
+def _highest(values: Mapping[str, float]) -> float | None:
+    return max(values.values(), default=None)
 
 
 _READINGS = (
-    _Reading("temperature at start", "C", _highest("temperatures_c"), lambda a, b: abs(a - b) >= 2),
-    _Reading("load at start", "", lambda state: state.get("load_1min"), lambda a, b: abs(a - b) >= 0.5),
-    _Reading("clock at start", "kHz", _highest("frequencies_khz"), lambda a, b: abs(a - b) >= 0.02 * max(a, b)),
+    _Reading("temperature at start", "C", lambda state: _highest(state.temperatures_c), lambda a, b: abs(a - b) >= 2),
+    _Reading("load at start", "", lambda state: state.load_1min, lambda a, b: abs(a - b) >= 0.5),
+    _Reading(
+        "clock at start",
+        "kHz",
+        lambda state: _highest(state.frequencies_khz),
+        lambda a, b: abs(a - b) >= 0.02 * max(a, b),
+    ),
 )
 
 
@@ -71,8 +76,8 @@ def _validity(first: CellRecord, second: CellRecord) -> Iterator[Difference]:
         yield Difference("validity", str(first.validity), str(second.validity))
 
 
-def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[Mapping[str, Any]]) -> dict[str, object]:
-    governors = {str(governor) for state in states for governor in (state.get("governors") or {}).values()}
+def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[StateSeen]) -> dict[str, object]:
+    governors = {governor for state in states for governor in state.governors.values()}
     return {
         **{name: value for name, value in cell.entry.params.items() if name.startswith(DEVICE)},
         "engine": campaign.document.engine,
@@ -81,7 +86,7 @@ def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[Mapping[str,
     }
 
 
-def _readings(first: list[Mapping[str, Any]], second: list[Mapping[str, Any]]) -> Iterator[Difference]:
+def _readings(first: list[StateSeen], second: list[StateSeen]) -> Iterator[Difference]:
     for reading in _READINGS:
         values = [[value for state in states if (value := reading.of(state)) is not None] for states in (first, second)]
         if not all(values):
@@ -92,13 +97,13 @@ def _readings(first: list[Mapping[str, Any]], second: list[Mapping[str, Any]]) -
             yield Difference(reading.name, f"{a:g}{unit}", f"{b:g}{unit}")
 
 
-def _state(trial: TrialRecord) -> Mapping[str, Any]:
+def _state(trial: TrialRecord) -> StateSeen:
     """The device's state before a trial; empty where none was recorded."""
     path = trial.folder / record.DEVICE
     try:
         state = load_json(path.read_bytes())["before"]
+        return as_model(StateSeen, state)
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return StateSeen()
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error
-    return state if isinstance(state, dict) else {}

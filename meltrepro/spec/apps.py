@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from meltrepro.spec.base import Sha256, Strict
+from meltrepro.spec.base import Place, Sha256, Strict
 from meltrepro.spec.sources import FileSource, UrlSource
 
 APP = "org.meltrepro.runner"
@@ -40,15 +40,13 @@ class IosBuild(Strict):
         pattern=r"^[A-Z0-9]{10}$",
         description="Id of the development team that signs; that of MELTREPRO_IOS_TEAM where absent.",
     )
-    xcframework: str | None = Field(
+    xcframework: Place | None = Field(
         None,
-        min_length=1,
         description="Zip of llama.cpp's xcframework of the release, by path or https, http or file URL; built on the Mac "
         "where absent.",
     )
-    ipa: str | None = Field(
+    ipa: Place | None = Field(
         None,
-        min_length=1,
         description="The signed app itself, by path or https, http or file URL, instead of a Mac that builds it.",
     )
     digest: Sha256 | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -11,6 +12,14 @@ def _has_short_names(path: str) -> str:
     if any(len(name.encode("utf-8", "replace")) > 255 for name in path.split("/")):
         raise ValueError("expected a path of which no part has more than 255 bytes")
     return path
+
+
+def _is_address(text: str) -> str:
+    try:
+        _ = urlsplit(text).port
+    except ValueError as error:
+        raise ValueError(f"expected an address: {error}") from error
+    return text
 
 
 def _stays_within(path: str) -> str:
@@ -29,6 +38,8 @@ Place = Annotated[
     str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"), AfterValidator(_has_short_names)
 ]
 """A path that somebody wrote; whether it leads anywhere is another question."""
+Address = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_is_address)]
+"""A URL or the like."""
 WithinFolder = Annotated[
     str,
     StringConstraints(max_length=1024, pattern=r"^[^\x00/\\]+(/[^\x00/\\]+)*$"),

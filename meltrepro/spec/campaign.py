@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from meltrepro.spec import seal
-from meltrepro.spec.base import Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
+from meltrepro.spec.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
 from meltrepro.spec.foreign import parse
 from meltrepro.spec.protocol import Order
 
@@ -52,7 +52,7 @@ class TrackingEntry(Strict):
     """Where results are to be logged; never holds a password."""
 
     experiment: str
-    uri: str | None
+    uri: Address | None
     enabled: bool
 
 

@@ -37,7 +37,10 @@ def load_json(content: bytes | str) -> Any:
     if text.count("[") + text.count("{") > MOST_DEPTH and _is_deeper(value, MOST_DEPTH):
         raise ValueError(_TOO_DEEP)
     if "\\ud" in text or "\\uD" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # raises for half of a surrogate pair
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds half of a character") from None
     return value
 
 

@@ -20,7 +20,7 @@ from meltrepro.spec.accuracy import (
     workload_kind,
 )
 from meltrepro.spec.apps import IosBuild
-from meltrepro.spec.base import Name, Sha256, Strict
+from meltrepro.spec.base import Address, Name, Place, Sha256, Strict
 from meltrepro.spec.protocol import Measure, Protocol
 from meltrepro.spec.sources import Source, SyntheticSource, TreeSource, UrlSource, is_checkpoint
 from meltrepro.spec.targets import HostTarget, Target
@@ -96,8 +96,7 @@ class Model(Strict):
 class Ndk(Strict):
     """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
 
-    ndk: str = Field(
-        min_length=1,
+    ndk: Place = Field(
         description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
     )
     digest: Sha256 | None = Field(
@@ -196,7 +195,7 @@ class Sampling(Strict):
 class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
-    conversations: str | Annotated[list[Conversation], Field(min_length=1)] = Field(
+    conversations: Place | Annotated[list[Conversation], Field(min_length=1)] = Field(
         description="A YAML file of conversations, relative to the manifest; `melt` for MELT's own set, which is fetched; or the conversations (lists of prompts)."
     )
     first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
@@ -230,7 +229,7 @@ class Tracking(Strict):
     experiment: str | None = Field(
         None, min_length=1, description="MLflow experiment; the manifest's name where absent."
     )
-    uri: str | None = Field(None, description="MLflow tracking URI; a local SQLite file where absent.")
+    uri: Address | None = Field(None, description="MLflow tracking URI; a local SQLite file where absent.")
     enabled: bool = Field(True, description="Whether to log to MLflow at all; records are kept in any case.")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from meltrepro.spec.base import Commit, Name, Sha256
+from meltrepro.spec.base import Commit, Name, Place, Sha256
 from meltrepro.spec.manifest import Prompt
 from meltrepro.spec.meters import Delimiter, Heading
 from meltrepro.spec.shape import Shape
@@ -56,6 +56,7 @@ _PATTERNS = {
     _pattern(Name): "a name: letters, digits, '.', '_' and '-', the first a letter or digit, at most 64",
     _pattern(Sha256): "a sha256 digest: 64 of the digits 0-9 and a-f",
     _pattern(Commit): "a full commit id: 40 of the digits 0-9 and a-f",
+    _pattern(Place): "a path",
     _pattern(Prompt): "a prompt that is not empty",
     _pattern(Heading): "the heading of a column: not empty, without spaces around it",
     _pattern(Delimiter): "one character other than a quote or the end of a line",

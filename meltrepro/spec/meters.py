@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from meltrepro.spec.base import Strict
+from meltrepro.spec.base import Place, Strict
 
 Heading = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$")]
 """Of a column of a CSV file; cells are read without the spaces around them."""
@@ -31,7 +31,7 @@ _CURRENT, _VOLTAGE, _CHARGE = ("A", "mA", "uA"), ("V", "mV"), ("C", "mAh")
 class Meter(Strict):
     """An external meter, by the CSV file that its program writes while trials run, or that was recorded as a whole."""
 
-    file: str = Field(min_length=1, description="Path of the file, relative to the manifest.")
+    file: Place = Field(description="Path of the file, relative to the manifest.")
     time: Heading = Field(description="Heading of the column with the time of each sample.")
     time_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of that column.")
     clock: Literal["own", "host", "device"] = Field(
@@ -40,7 +40,7 @@ class Meter(Strict):
         "runs meltrepro; the device's CLOCK_MONOTONIC.",
     )
     clock_bound_s: float = Field(
-        0, ge=0, description="How far a clock that should show the time of host or device may be from it."
+        0, ge=0, le=3600, description="How far a clock that should show the time of host or device may be from it."
     )
     columns: dict[Heading, MeterUnit] = Field(
         min_length=1,
@@ -49,7 +49,10 @@ class Meter(Strict):
     )
     delimiter: Delimiter = Field(",", description="What separates the columns.")
     refresh_s: float | None = Field(
-        None, gt=0, description="How often the meter has a new value, where that is less often than it writes one."
+        None,
+        gt=1e-6,
+        le=3600,
+        description="How often the meter has a new value, where that is less often than it writes one.",
     )
     linger_s: float = Field(
         1, ge=0, le=60, description="How long after a trial to wait until the samples of its end are in the file."

@@ -78,7 +78,7 @@ class Protocol(Strict):
     )
     order: Order = Field(Order.interleaved, description="In which order trials of different cells follow each other.")
     seed: int = Field(1, ge=0, lt=2**32, description="Seed of sampling and of the order.")
-    timeout_s: float = Field(3600, gt=0, description="A trial that takes longer is stopped and fails.")
+    timeout_s: float = Field(3600, gt=0, le=10**7, description="A trial that takes longer is stopped and fails.")
     retries: int = Field(1, ge=0, le=10, description="Further attempts at a trial that failed for a transient reason.")
     parallel: bool = Field(
         True,

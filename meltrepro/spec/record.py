@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from meltrepro.spec import seal
 from meltrepro.spec.base import Count, Label, Nanoseconds, Seconds, Sha256, Strict
@@ -109,6 +109,17 @@ class ClockReadings(Strict):
     device_after: Readings = Field(default_factory=list)
     wall_before: Readings = Field(min_length=1, description="With this machine's Unix time.")
     wall_after: Readings = Field(default_factory=list)
+
+
+class StateSeen(BaseModel):
+    """The state of a device before a trial in `device.json`, as far as others look at it."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    temperatures_c: dict[str, float] = {}
+    frequencies_khz: dict[str, float] = {}
+    load_1min: float | None = None
+    governors: dict[str, str] = {}
 
 
 class TrialState(StrEnum):

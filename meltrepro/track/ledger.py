@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from meltrepro.plan.identity import digest_of
+from meltrepro.spec.base import Address
 from meltrepro.spec.foreign import parse
 from meltrepro.store.atomic import write_bytes
 
@@ -38,7 +39,7 @@ class RunNote(_Strict):
 class PlaceNote(_Strict):
     """Everything that was logged to one tracking URI."""
 
-    uri: str
+    uri: Address
     """Without password."""
     experiment_id: str
     campaign: RunNote
