@@ -16,9 +16,9 @@ from meltrepro import __version__
 from meltrepro.errors import SourceError
 from meltrepro.store.names import redact
 
-_MOST_BYTES = 128 << 20
+MOST_BYTES = 128 << 20
 """Of an answer that is not a file; the largest pages of a package index have a fifth of it."""
-_MOST_S = 300.0
+MOST_S = 300.0
 
 
 def new_session() -> requests.Session:
@@ -54,13 +54,13 @@ class _Bounded:
 
     def stream(self, size: int, decode_content: bool | None = None) -> Iterator[bytes]:
         """The pieces as they arrive; one that is waited for until it is full could take for ever."""
-        until, left = time.monotonic() + _MOST_S, _MOST_BYTES
+        until, left = time.monotonic() + MOST_S, MOST_BYTES
         while piece := self._raw.read1(size, decode_content=decode_content):
             left -= len(piece)
             if left < 0:
-                raise SourceError(f"{self._url}: the answer has more than {_MOST_BYTES >> 20} MiB", hint=_HINT)
+                raise SourceError(f"{self._url}: the answer has more than {MOST_BYTES >> 20} MiB", hint=_HINT)
             if time.monotonic() > until:
-                raise SourceError(f"{self._url}: the answer has not ended after {_MOST_S:.0f} s", hint=_HINT)
+                raise SourceError(f"{self._url}: the answer has not ended after {MOST_S:.0f} s", hint=_HINT)
             yield piece
 
 
