@@ -183,7 +183,7 @@ class CellRecord:
     def bits_per_weight(self) -> float | None:
         """What the model's file spends on a weight, in bits; `None` where nobody counted the weights."""
         value = self.entry.params.get("bits_per_weight")
-        return float(value) if isinstance(value, int | float) and 0 < value <= _MOST_BITS else None
+        return float(value) if isinstance(value, int | float) and 1 / _MOST_BITS <= value <= _MOST_BITS else None
 
     @property
     def virtual(self) -> bool:
