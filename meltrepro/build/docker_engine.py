@@ -278,11 +278,18 @@ class DockerEngine:
 
 
 def base_layer(
-    client: docker.DockerClient, reference: str, store: Store, sink: Sink, *, offline: bool = False
+    client: docker.DockerClient,
+    reference: str,
+    store: Store,
+    sink: Sink,
+    *,
+    offline: bool = False,
+    pull: bool = True,
 ) -> Layer:
     """The file system of an image, pulled by digest where the engine lacks it, as one deterministic layer.
 
-    Raises `EngineError` where it cannot be had, and `OfflineError` where it would have to be pulled when `offline`.
+    Raises `EngineError` where it cannot be had, `OfflineError` where it would have to be pulled when `offline`, and
+    `SourceError` where it may not be pulled.
     """
     with step(sink, "base.pull", reference), _engine_errors():
         try:
@@ -292,6 +299,11 @@ def base_layer(
                 raise OfflineError(
                     f"offline, and the container engine does not hold the image {reference}",
                     hint="pull it once without MELTREPRO_OFFLINE, or load it into the engine",
+                ) from error
+            if not pull:
+                raise SourceError(
+                    f"the container engine does not hold the image {reference}, and only the record names it",
+                    hint=f"if you trust where it comes from: MELTREPRO_BASE_IMAGE={reference}",
                 ) from error
             image = client.images.pull(reference)
         container = client.containers.create(image, command=["none"])

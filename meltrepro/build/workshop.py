@@ -42,6 +42,8 @@ class Workshop:
     """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
     makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
     """What executes recipes that no engine does, besides `prebuilt`."""
+    recorded: bool = False
+    """Whether the lock came with a record: an image is then pulled only if the user names it too (MELTREPRO_BASE_IMAGE)."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
@@ -204,7 +206,9 @@ class Workshop:
         from meltrepro.build.daemon import connect
         from meltrepro.build.docker_engine import base_layer
 
-        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=self.settings.offline)
+        pull = not self.recorded or image == self.settings.base_image
+        offline = self.settings.offline
+        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=offline, pull=pull)
         if locked is not None and layer.digest != locked.layer:
             raise LockMismatch(
                 f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, TypedDict
 
 import meltrepro
 from meltrepro.build.model import Argument, Artifact, Input
@@ -29,8 +28,12 @@ from meltrepro.spec.manifest import Manifest, Workload
 from meltrepro.spec.pins import with_data
 from meltrepro.spec.record import AnyRequest, ScoringRequest
 from meltrepro.spec.targets import AndroidTarget, JetsonTarget, RemoteTarget
+from meltrepro.store.names import redact
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
 from meltrepro.targets.sources import calibrated
+
+_ADDRESSES = ("git", "url", "uri", "ipa", "xcframework")
+"""Keys of a manifest that may hold a URL."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
         synthetic=any(cell.model.synthetic for cell in plan.cells),
         tracking=TrackingEntry(
             experiment=tracking.experiment or manifest.name,
-            uri=_without_password(tracking.uri),
+            uri=redact(tracking.uri) if tracking.uri else None,
             enabled=tracking.enabled and setup.tracking,
         ),
         engine=setup.engine,
@@ -155,13 +158,24 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
     )
 
 
+def kept(manifest: Manifest, data: Mapping[str, str]) -> Manifest:
+    """A manifest as its campaigns keep it: its data pinned, and no login or token in any address."""
+    return Manifest.model_validate(_redacted(with_data(manifest, data).model_dump(mode="json", exclude_none=True)))
+
+
+def _redacted(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _redacted(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_redacted(inner) for inner in value]
+    return redact(value) if key in _ADDRESSES and isinstance(value, str) else value
+
+
 def files_of(setup: Setup) -> dict[str, bytes]:
     """What a campaign folder holds besides `campaign.json` and its trials, by relative path."""
     import yaml
 
-    manifest = with_data(setup.plan.manifest, setup.data).model_dump(mode="json", exclude_none=True)
-    if "uri" in manifest["tracking"]:
-        manifest["tracking"]["uri"] = _without_password(manifest["tracking"]["uri"])
+    manifest = kept(setup.plan.manifest, setup.data).model_dump(mode="json", exclude_none=True)
     for name, conversations in setup.conversations.items():
         workload = manifest["workloads"][name]
         workload["conversations"] = [list(turns) for turns in conversations]
@@ -300,10 +314,3 @@ def _source_digest(release: Release) -> str:
     digests = {name: source.digest for name, source in release.sources.items()}
     only = next(iter(digests.values())) if len(digests) == 1 else None
     return only or digest_of(digests)
-
-
-def _without_password(uri: str | None) -> str | None:
-    parts = urlsplit(uri or "")
-    if not parts.hostname or "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

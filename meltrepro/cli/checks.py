@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from meltrepro.errors import EngineError, ManifestError, UsageError
 from meltrepro.settings import Settings
+from meltrepro.store.names import redact
 from meltrepro.words import counted
 
 _MIN_DISK = 6 * 10**9
@@ -227,7 +228,7 @@ def _tracking(settings: Settings) -> Check:
         parts = urlsplit(uri)
     except ValueError as error:
         return Check(name, State.missing, f"no URI: {error}", purpose, "mend or unset MLFLOW_TRACKING_URI")
-    shown = uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)  # credentials stay out
+    shown = redact(uri)
     if parts.scheme not in ("http", "https"):
         return Check(name, State.ok, shown, purpose)
     try:

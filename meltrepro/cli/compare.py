@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +52,9 @@ def command(
         typer.echo(f"{output}: written")
     if track:
         from meltrepro.track.attach import attach
+        from meltrepro.track.places import choose
 
+        place = choose(os.environ, None, settings.tracking_uri)
         for comparison, folder in zip(comparisons, folders[1:], strict=True):
             name = f"comparison/{comparison.first}--{comparison.second}.html"
-            attach([folders[0], folder], {name: html(comparison)})
+            attach([folders[0], folder], {name: html(comparison)}, place)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import TrackingError
+
+if TYPE_CHECKING:
+    from meltrepro.track.places import Place
 
 ARTIFACT = "findings.json"
 """Name among the artifacts of a campaign in MLflow."""
@@ -64,15 +67,15 @@ def decide(folders: Sequence[Path], *, virtual_only: bool = False, with_invalid:
     return Decided(tally(findings), as_text(findings, results, remarks), as_json(findings, results, remarks))
 
 
-def tell(folder: Path, *, logged: bool) -> None:
-    """One line at the end of a run; where its campaign was logged to MLflow, the findings go there too."""
+def tell(folder: Path, place: Place | None) -> None:
+    """One line at the end of a run; where in MLflow its campaign was logged to, the findings go too."""
     decided = decide([folder])
     typer.echo(f"findings: {decided.tally}; see them with: meltrepro findings last")
-    if not logged:
+    if place is None:
         return
     from meltrepro.track.attach import attach
 
     try:
-        attach([folder], {ARTIFACT: decided.json})
+        attach([folder], {ARTIFACT: decided.json}, place)
     except TrackingError as error:
         typer.echo(f"findings not logged to MLflow: {error.message}", err=True)

@@ -15,6 +15,7 @@ from meltrepro.errors import Differs, Inconclusive, PlanError, UsageError
 if TYPE_CHECKING:
     from meltrepro.measure.records import CampaignRecord
     from meltrepro.replay.replay import Replayed
+    from meltrepro.settings import Settings
     from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.targets import Target
 
@@ -31,6 +32,9 @@ def command(
     target: Annotated[
         str | None,
         typer.Option(help="Repeat on this target instead: one that the manifest names, a kind, or {kind: ..., ...}."),
+    ] = None,
+    mac: Annotated[
+        str | None, typer.Option(help="Let this Mac build and sign the app for iPhones, as ssh calls it.")
     ] = None,
     engine: EngineOption = "docker",
     rebuild: Annotated[
@@ -81,7 +85,8 @@ def command(
         typer.echo(f"not repeated: {cell_id}: {reason}", err=True)
     recorded = recorded.restricted(frozenset(only).__contains__)
     requests = recorded_requests(recorded)
-    overrides = _overrides(recorded.manifest, margin, maximum, target)
+    overrides = _overrides(recorded.manifest, margin, maximum, target, mac)
+    _require_named(recorded, target, mac, settings, rebuild=rebuild)
     with (
         interrupts.raising(),
         open_session(
@@ -101,8 +106,12 @@ def command(
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
     page = html(answer.comparison)
     (answer.folder / COMPARISON).write_text(page, encoding="utf-8")
-    if track and session.loaded.manifest.tracking.enabled and log_campaign(session, answer.folder, quiet=json):
-        attach([folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page})
+    if (
+        track
+        and session.loaded.manifest.tracking.enabled
+        and (place := log_campaign(session, answer.folder, quiet=json))
+    ):
+        attach([folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page}, place)
     if json:
         document = {
             "verdict": answer.verdict,
@@ -141,13 +150,44 @@ def _counted(compared: int, left_out: int) -> str:
     return f" ({cells}, {left_out} not repeated)" if left_out else f" ({cells})"
 
 
-def _overrides(recorded: Manifest, margin: float | None, maximum: int | None, target: str | None) -> list[str]:
+def _require_named(
+    recorded: CampaignRecord, target: str | None, mac: str | None, settings: Settings, *, rebuild: bool
+) -> None:
+    """Raise `UsageError` where a replay would log in to a machine that only the record names."""
+    from meltrepro.store.cas import Store
+
+    what = f"meltrepro replay {recorded.id}"
+    servers = {name: entry.server for name, entry in recorded.manifest.targets.items() if entry.server is not None}
+    if servers and target is None:
+        shown = ", ".join(f"{name} ({server})" for name, server in servers.items())
+        raise UsageError(
+            f"{recorded.id} was measured on {shown}: a replay logs in nowhere because a record says so",
+            hint=f"if you know that machine: {what} --target {next(iter(servers))}; "
+            f"or name one of yours: {what} --target '{{kind: linux, host: HOST}}'",
+        )
+    macs = [ios.mac for each in recorded.manifest.frameworks.values() if (ios := each.build.ios) and ios.mac]
+    there = Store(settings.cache / "store").has
+    if macs and mac is None and (rebuild or not all(there(cell.entry.bundle_digest) for cell in recorded.cells)):
+        raise UsageError(
+            f"the app of {recorded.id} was built on the Mac {macs[0]}: a replay logs in nowhere because a record says so",
+            hint=f"if you know it: {what} --mac {macs[0]}; or name one of yours",
+        )
+
+
+def _overrides(
+    recorded: Manifest, margin: float | None, maximum: int | None, target: str | None, mac: str | None = None
+) -> list[str]:
     """What a replay changes in the recorded manifest."""
     import yaml
 
     from meltrepro.spec.protocol import Want
 
     changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
+    if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
+        changes["tracking"] = recorded.tracking.model_dump(exclude={"uri"}, exclude_none=True)
+    for name, framework in recorded.frameworks.items():
+        if framework.build.ios is not None and framework.build.ios.mac is not None:
+            changes[f'frameworks."{name}".build.ios.mac'] = mac
     metered = [name for name, entry in recorded.targets.items() if entry.meter is not None]
     there: object = None
     if target is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,7 @@ def make_report(
     tables = sum(name.endswith(".csv") for name in files)
     typer.echo(f"{output / PAGE}: written, and {counted(tables, 'table')} beside it as CSV and LaTeX")
     if track and folders and not from_records:
-        _log(folders, files)
+        _log(folders, files, settings)
 
 
 def _folders(named: Sequence[str], settings: Settings, *, from_records: bool) -> list[Path]:
@@ -87,14 +88,15 @@ def _folders(named: Sequence[str], settings: Settings, *, from_records: bool) ->
         return [locate(name, settings, sink).campaign for name in named]
 
 
-def _log(folders: Sequence[Path], files: Mapping[str, bytes]) -> None:
+def _log(folders: Sequence[Path], files: Mapping[str, bytes], settings: Settings) -> None:
     """Log the files to MLflow as far as it is there; the report on disk does not depend on it."""
     from meltrepro.errors import TrackingError
     from meltrepro.track.attach import attach
+    from meltrepro.track.places import choose
 
     texts = {f"report/{name}": data.decode() for name, data in files.items()}
     try:
-        runs = attach(folders, texts)
+        runs = attach(folders, texts, choose(os.environ, None, settings.tracking_uri))
     except TrackingError as error:
         typer.echo(f"not logged to MLflow: {error.message}", err=True)
         typer.echo("next: make the report again when that is mended; the files on disk are complete", err=True)

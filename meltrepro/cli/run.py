@@ -100,8 +100,8 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
     tracked = result.campaign.document.tracking.enabled
-    logged = tracked and log_campaign(session, result.campaign.folder, quiet=quiet)
-    findings.tell(result.campaign.folder, logged=logged)
+    place = log_campaign(session, result.campaign.folder, quiet=quiet) if tracked else None
+    findings.tell(result.campaign.folder, place)
     return result
 
 
@@ -121,9 +121,9 @@ def prepare(
     from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.scoring import score_requests, with_logits
-    from meltrepro.campaign.setup import Setup
+    from meltrepro.campaign.setup import Setup, kept
     from meltrepro.spec.lock import dump_lock
-    from meltrepro.spec.pins import manifest_digest, with_data
+    from meltrepro.spec.pins import manifest_digest
     from meltrepro.spec.prompts import load_conversations
     from meltrepro.targets.registry import open_targets, probe
 
@@ -145,8 +145,8 @@ def prepare(
     devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
     digests = {name: each.digest for name, each in data.items()}
-    # A record's manifest pins its data, and its lock must be that manifest's.
-    pinned = {"manifest": manifest_digest(with_data(plan.manifest, digests))}
+    # A record's lock must be that of the manifest that it keeps.
+    pinned = {"manifest": manifest_digest(kept(plan.manifest, digests))}
     lock = session.completed(built.lock).narrowed(built.artifacts, recipes).model_copy(update=pinned)
     return Setup(
         plan=plan,

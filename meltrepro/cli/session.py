@@ -221,6 +221,7 @@ def open_session(
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising(), console(quiet=quiet) as sink:
         workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
+        workshop.recorded = lock_file is not None
         if lock is not None:
             workshop.store.add_root(path)
         catalog = registry.catalog(modules)

@@ -15,6 +15,7 @@ from meltrepro.words import counted
 
 if TYPE_CHECKING:
     from meltrepro.steps import Sink
+    from meltrepro.track.places import Place
 
 
 def command(
@@ -36,53 +37,61 @@ def command(
     from meltrepro import interrupts
     from meltrepro.cli.console import console
     from meltrepro.measure.records import campaign_folders, find_campaign
+    from meltrepro.track import places
 
     settings = settings_module.load()
     named = [find_campaign(settings.records, wanted) for wanted in campaigns or ()]
     folders = named or campaign_folders(settings.records)
     problems: list[MeltreproError] = []
-    dead: set[str] = set()
+    dead: set[Place] = set()
+    foreign: dict[Place, list[str]] = {}
     logged = 0
     with interrupts.raising(), console(quiet=quiet) as sink:
         for folder in folders:
-            uri: str | None = None
+            place: Place | None = None
             try:
-                uri = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
-                if uri is not None and uri not in dead:
-                    _log(folder, uri, detail, sink)
+                place = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
+                if place is not None and not places.is_own(place, settings.tracking_uri):
+                    foreign.setdefault(place, []).append(folder.name)
+                elif place is not None and place not in dead:
+                    _log(folder, place, detail, sink)
                     logged += 1
             except (RecordError, TrackingError) as error:
                 problems.append(error)
-                if isinstance(error, TrackingError) and uri is not None:
-                    dead.add(uri)  # one server is waited for once
+                if isinstance(error, TrackingError) and place is not None:
+                    dead.add(place)  # one server is waited for once
+    owed = [places.foreign(place, campaigns) for place, campaigns in foreign.items()]
+    problems += owed if named else []
     if problems:
         raise _joined(problems)
-    if not logged:
+    for debt in owed:  # somebody else's campaign may name any server, which is no failure of this command
+        typer.echo(f"{debt.message}\nnext: {debt.hint}", err=True)
+    if not (logged or owed):
         typer.echo(f"nothing to log: {counted(len(folders), 'campaign')} in {settings.records}, all in MLflow")
 
 
-def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> str | None:
+def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> Place | None:
     """Where a campaign is still to be logged; `None` where nothing is owed. Raises `RecordError`."""
     from meltrepro.measure.records import read_campaign
     from meltrepro.track import places
     from meltrepro.track.ledger import open_ledger
 
     tracking = read_campaign(folder).document.tracking
-    uri = places.choose_uri(os.environ, tracking.uri, default_uri)
+    place = places.choose(os.environ, tracking.uri, default_uri)
     if named or (again and tracking.enabled):
-        return uri
+        return place
     if not tracking.enabled:
         return None
-    place = open_ledger(folder).place(places.shown(uri))
-    database = places.local_database(uri)
-    there = place is not None and place.complete and (database is None or database.path.exists())
-    return None if there else uri
+    note = open_ledger(folder).place(place.shown)
+    database = places.local_database(place.uri)
+    there = note is not None and note.complete and (database is None or database.path.exists())
+    return None if there else place
 
 
-def _log(folder: Path, uri: str, detail: Literal["first", "all"], sink: Sink) -> None:
+def _log(folder: Path, place: Place, detail: Literal["first", "all"], sink: Sink) -> None:
     from meltrepro.track.mlflow_tracker import sync
 
-    tracked = sync(folder, uri, sink, detail=detail)
+    tracked = sync(folder, place, sink, detail=detail)
     state = "" if tracked.complete else ", unfinished"
     typer.echo(f"logged {folder.name}: {counted(len(tracked.cell_run_ids), 'cell')}{state}, in {tracked.uri}")
 

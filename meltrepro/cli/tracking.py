@@ -12,27 +12,42 @@ from meltrepro.errors import Interrupted, TrackingError
 
 if TYPE_CHECKING:
     from meltrepro.cli.session import Session
+    from meltrepro.track.places import Place
 
 
-def log_campaign(session: Session, folder: Path, *, quiet: bool) -> bool:
-    """Log a campaign and say so; a server that does not answer is a debt and no failure, and gives `False`."""
+def log_campaign(session: Session, folder: Path, *, quiet: bool) -> Place | None:
+    """Log a campaign and say so; returns where it is now. A server that does not answer is a debt and no failure."""
     from meltrepro import interrupts
     from meltrepro.cli.console import console
     from meltrepro.track.mlflow_tracker import sync
-    from meltrepro.track.places import choose_uri
+    from meltrepro.track.places import choose, is_own, is_server
 
+    default = session.settings.tracking_uri
     try:
-        uri = choose_uri(os.environ, session.loaded.manifest.tracking.uri, session.settings.tracking_uri)
-        with interrupts.raising(), console(quiet=quiet) as sink:
-            sync(folder, uri, sink)
+        place = choose(os.environ, session.loaded.manifest.tracking.uri, default)
     except TrackingError as error:
         typer.echo(f"not logged to MLflow: {error.message}", err=True)
-        typer.echo("next: log it when that is mended, with: meltrepro sync", err=True)
-        return False
+        typer.echo(f"next: {error.hint}", err=True)
+        return None
+    sync_it = (
+        "meltrepro sync"
+        if is_own(place, default)
+        else f"MLFLOW_TRACKING_URI={place.shown} meltrepro sync {folder.name}"
+    )
+    if is_server(place.uri) and not place.trusted:
+        typer.echo(f"only the manifest names {place.shown}: your login for MLflow is not sent there", err=True)
+        typer.echo(f"next: to log in there, name it yourself: MLFLOW_TRACKING_URI={place.shown}", err=True)
+    try:
+        with interrupts.raising(), console(quiet=quiet) as sink:
+            sync(folder, place, sink)
+    except TrackingError as error:
+        typer.echo(f"not logged to MLflow: {error.message}", err=True)
+        typer.echo(f"next: log it when that is mended, with: {sync_it}", err=True)
+        return None
     except Interrupted as error:
         raise Interrupted(
-            "stopped while logging to MLflow; the records are complete", hint="log the rest with: meltrepro sync"
+            "stopped while logging to MLflow; the records are complete", hint=f"log the rest with: {sync_it}"
         ) from error
     if not quiet:
         typer.echo("compare the cells in MLflow with: meltrepro ui")
-    return True
+    return place

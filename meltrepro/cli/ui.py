@@ -13,6 +13,7 @@ from meltrepro.errors import Interrupted, TrackingError
 if TYPE_CHECKING:
     from meltrepro.measure.records import CampaignRecord
     from meltrepro.settings import Settings
+    from meltrepro.track.places import Place
 
 _MOST_COMPARED = 30
 """Cells that MLflow's page of comparisons still shows well."""
@@ -35,14 +36,18 @@ def command(
     settings = settings_module.load()
     record = _campaign(settings, campaign)
     wished = record.document.tracking.uri if record else None
-    uri = places.choose_uri(os.environ, wished, settings.tracking_uri)
-    if places.is_server(uri):
-        _announce(places.shown(uri), uri, record)
+    place = places.choose(os.environ, wished, settings.tracking_uri)
+    if places.is_server(place.uri):
+        if not place.trusted:
+            typer.echo(f"only the campaign's record names {place.shown}", err=True)
+        _announce(place.shown, place, record)
         return
-    typer.echo(f"starting MLflow on {places.shown(uri)} ...", err=True)
+    if record is not None and not places.is_own(place, settings.tracking_uri):
+        raise places.foreign(place, [record.id])
+    typer.echo(f"starting MLflow on {place.shown} ...", err=True)
     try:
-        with interrupts.raising(), serve(uri, settings.run, port=port) as server:
-            _announce(server.url, uri, record)
+        with interrupts.raising(), serve(place.uri, settings.run, port=port) as server:
+            _announce(server.url, place, record)
             typer.echo("Ctrl-C stops it", err=True)
             status = server.wait()
             raise TrackingError(f"the MLflow server has ended by itself, with status {status}; its log: {server.log}")
@@ -59,13 +64,13 @@ def _campaign(settings: Settings, wanted: str) -> CampaignRecord | None:
     return read_campaign(find_campaign(settings.records, wanted))
 
 
-def _announce(url: str, uri: str, campaign: CampaignRecord | None) -> None:
+def _announce(url: str, where: Place, campaign: CampaignRecord | None) -> None:
     """Print the address, and the link to the campaign's cells where they are in MLflow."""
     from meltrepro.track import places
     from meltrepro.track.ledger import open_ledger
 
     lines = [f"MLflow:  {url}"]
-    place = open_ledger(campaign.folder).place(places.shown(uri)) if campaign else None
+    place = open_ledger(campaign.folder).place(where.shown) if campaign else None
     if campaign is None:
         typer.echo("no campaign yet; run one with: meltrepro run SPEC", err=True)
     elif place is None:

@@ -41,6 +41,7 @@ from meltrepro.store.atomic import make_folder, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import Pin, is_synthetic, key_of
+from meltrepro.track.ledger import LEDGER
 
 _OBJECTS, _RECORDS, _ATTESTATIONS, _REPORT = "objects", "records", "attestations", "report"
 _CRATE = "ro-crate-metadata.json"
@@ -88,7 +89,7 @@ def export(
                     content = json.dumps(statement, indent=2, sort_keys=True).encode() + b"\n"
                     files[f"{_ATTESTATIONS}/{name}/{kind}.json"] = content
         for path in sorted(campaign.rglob("*")):
-            if path.is_file() and path.name != "tracking.json":
+            if path.is_file() and path.name != LEDGER:
                 files[f"{_RECORDS}/{campaign.name}/{path.relative_to(campaign).as_posix()}"] = path
     files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
@@ -333,7 +334,7 @@ def _take_campaign(folder: Path, records: Path) -> Path:
     make_folder(records)
     try:
         with writing(target):
-            shutil.copytree(folder, part)
+            shutil.copytree(folder, part, ignore=shutil.ignore_patterns(LEDGER))  # where it was logged is our own note
             part.rename(target)
     finally:
         remove(part)

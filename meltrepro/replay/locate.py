@@ -17,7 +17,7 @@ from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.track.ledger import open_ledger
-from meltrepro.track.places import choose_uri
+from meltrepro.track.places import choose
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -72,4 +72,4 @@ def _logged(run_id: str, settings: Settings, sink: Sink) -> Located:
                     return Located(folder, cell)
     from meltrepro.track.recover import recover
 
-    return Located(*recover(run_id, choose_uri(os.environ, None, settings.tracking_uri), settings.records, sink))
+    return Located(*recover(run_id, choose(os.environ, None, settings.tracking_uri), settings.records, sink))

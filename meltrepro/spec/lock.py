@@ -45,7 +45,9 @@ class LockedBase(Strict):
     suite: Label
     layer: Sha256 = Field(description="sha256 of the assembled layer.")
     image: Label | None = Field(
-        None, description="Container image by digest that the layer is made of, instead of packages."
+        None,
+        pattern=r"(^|@)sha256:[0-9a-f]{64}$",
+        description="Container image by digest that the layer is made of, instead of packages.",
     )
     packages: dict[str, LockedPackage] = Field(default_factory=dict)
 

@@ -37,6 +37,11 @@ class _Target(Strict):
     )
     meter: Meter | None = Field(None, description="A meter that measures the power that the device draws.")
 
+    @property
+    def server(self) -> str | None:
+        """The machine that the user's SSH login is for; `None` for what is here or hangs at a cable."""
+        return None
+
 
 class HostTarget(_Target):
     """This machine."""
@@ -127,6 +132,11 @@ class BoardTarget(RemoteTarget):
         if (self.host is None) == (self.lab is None):
             raise ValueError("a board is named by one of 'host' and 'lab'")
         return self
+
+    @property
+    def server(self) -> str | None:
+        """The board, unless it is one of the lab."""
+        return self.host
 
 
 class LinuxTarget(BoardTarget):

@@ -19,11 +19,13 @@ from meltrepro.steps import step
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient
-from meltrepro.store.names import local_path, redact
+from meltrepro.store.names import local_path, masked, redact
 from meltrepro.store.source import Context, Pin, key_of
 
 PREFIX = "source"
 _PROTOCOLS = "https:ssh:file"
+_SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ClearAllForwardings=yes -o ForwardAgent=no"
+"""A manifest may be a stranger's: no server is logged in to whose key the user has not accepted."""
 _KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR")
 _KEPT_IN_ANY_CASE = ("https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "git_ssl_cainfo")
 _TIMEOUT_S = 7200.0
@@ -102,7 +104,7 @@ def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str) -> Non
     if result.returncode == 0:
         return
     # git repeats the address, and may repeat what a server says about it: no credentials of either may pass.
-    said = re.sub(r"//[^/@\s]*@", "//", result.stderr.replace(url, redact(url)))
+    said = re.sub(r"//[^/@\s]*@", "//", masked(result.stderr, url))
     reason = next((line for line in reversed(said.strip().splitlines()) if line.startswith(("fatal:", "error:"))), said)
     if _BROKEN.search(said):
         raise Transient(f"git: {reason.strip()[-300:]}")
@@ -138,7 +140,7 @@ def _git(program: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
         "GIT_ASKPASS": "/bin/false",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_SSH_COMMAND": _SSH,
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C",
         "SSH_ASKPASS": "/bin/false",

@@ -11,6 +11,7 @@ from meltrepro.spec.foreign import load_json
 from meltrepro.spec.sources import HuggingFaceSource
 from meltrepro.store.download import Request
 from meltrepro.store.http import check_status, network_errors, whole_number
+from meltrepro.store.names import redact
 from meltrepro.store.source import Context, Pin, key_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
                 return [str(entry["rfilename"]) for entry in load_json(response.content)["siblings"]]
             except (ValueError, KeyError, TypeError):
                 raise SourceError(
-                    f"{key}: {page} does not answer like a hub", hint="check HF_ENDPOINT, which names the hub"
+                    f"{key}: {redact(page)} does not answer like a hub", hint="check HF_ENDPOINT, which names the hub"
                 ) from None
 
     return [name for name in context.downloader.insist(key, url, ask) if "/" not in name]
@@ -96,7 +97,7 @@ def _request(source: HuggingFaceSource, digest: str | None) -> Request:
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     url = hf_hub_url(source.huggingface, _file(source), revision=source.revision, endpoint=endpoint)
-    page = url.partition("/resolve/")[0]
+    page = redact(url.partition("/resolve/")[0])
     token = get_token()
     access = f"if it is a gated model, accept its terms at {page} with your account; " + (
         "then see that the token in use belongs to that account" if token else "then set HF_TOKEN to a token of yours"

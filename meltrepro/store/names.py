@@ -6,24 +6,39 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from meltrepro.errors import SourceError
 from meltrepro.spec.tree import shorten
 
+_WEB = ("http", "https", "ssh", "git", "file", "ftp")
+
 
 def redact(url: str) -> str:
     """A URL without credentials, query and fragment: fit to be printed and stored. The user of ssh is an address."""
-    if "://" not in url:  # user@host:path of ssh, where the user is part of the address and no secret
+    scheme, separator, rest = url.partition("://")
+    if not separator:  # user@host:path of ssh, where the user is part of the address and no secret
         return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return re.sub(r"//[^/@]*@", "//", url).partition("?")[0].partition("#")[0]
-    user, _, host = parts.netloc.rpartition("@")
-    if parts.scheme == "ssh" and user:
+    scheme = scheme.lower()
+    if scheme not in _WEB:  # passwords of databases may hold anything but "@"
+        rest = re.sub(r"^[^:/@]*:[^@]*@", "", rest, count=1)
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    user, _, host = authority.rpartition("@")
+    if scheme == "ssh" and user:
         host = f"{user.partition(':')[0]}@{host}"
-    return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def masked(text: str, url: str) -> str:
+    """A text in which neither a URL nor a secret part of it stands; libraries repeat them whole or in pieces."""
+    text = text.replace(url, redact(url))
+    before, _, query = url.partition("?")
+    login = before.partition("://")[2].rpartition("@")[0]
+    pieces = {login, login.partition(":")[2], query, *(pair.partition("=")[2] for pair in re.split("[&;#]", query))}
+    for piece in sorted({*pieces, *map(unquote, pieces)}, key=len, reverse=True):
+        if len(piece) > 3:  # what is shorter is no secret, but part of many words
+            text = text.replace(piece, "***")
+    return text
 
 
 def split_url(url: str) -> SplitResult:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from meltrepro.track.ledger import open_ledger
+from meltrepro.track.places import Place
 
 
-def attach(folders: Sequence[Path], files: Mapping[str, str]) -> int:
-    """Log text files, by artifact path, to the parent runs of campaigns; returns how many runs took them.
+def attach(folders: Sequence[Path], files: Mapping[str, str], place: Place) -> int:
+    """Log text files, by artifact path, to the parent runs of campaigns at a place; returns how many runs took them.
 
-    A campaign that is nowhere in MLflow is passed over. Raises `TrackingError`.
+    A campaign that is not there is passed over: a ledger says what was logged, not whom to trust. Raises `TrackingError`.
     """
-    places = [place for folder in folders for place in open_ledger(folder).document.places]
-    if not places:
+    notes = [note for folder in folders if (note := open_ledger(folder).place(place.shown)) is not None]
+    if not notes:
         return 0  # mlflow takes seconds to import
     from meltrepro.track import quiet
 
     with quiet.importing():
         from mlflow import MlflowClient
 
+    from meltrepro.track.artifacts import Artifacts
     from meltrepro.track.mlflow_tracker import plainly
 
-    for place in places:
-        with plainly(place.uri):
-            client = MlflowClient(tracking_uri=place.uri)
+    with plainly(place), TemporaryDirectory() as scratch:
+        client = MlflowClient(tracking_uri=place.uri)
+        for note in notes:
+            artifacts = Artifacts(client, place, note.campaign.run_id)
             for name, text in files.items():
-                client.log_text(place.campaign.run_id, text, name)
-    return len(places)
+                path = Path(scratch) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                artifacts.put(path, str(Path(name).parent))
+    return len(notes)

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from meltrepro.plan.identity import digest_of
 from meltrepro.spec.base import Address
 from meltrepro.spec.foreign import parse
 from meltrepro.store.atomic import write_bytes
+from meltrepro.store.names import redact
 
 LEDGER = "tracking.json"
 _EVERY_S = 2.0
@@ -39,8 +40,8 @@ class RunNote(_Strict):
 class PlaceNote(_Strict):
     """Everything that was logged to one tracking URI."""
 
-    uri: Address
-    """Without password."""
+    uri: Annotated[Address, AfterValidator(redact)]
+    """As it may be shown, also where an earlier version wrote more."""
     experiment_id: str
     campaign: RunNote
     cells: dict[str, RunNote] = {}
@@ -63,7 +64,7 @@ class Ledger:
     _dirty: bool = False
 
     def place(self, uri: str) -> PlaceNote | None:
-        """What was logged to a URI (without its password)."""
+        """What was logged to a URI (as it may be shown)."""
         return next((place for place in self.document.places if place.uri == uri), None)
 
     def begin(self, uri: str, experiment_id: str, run_id: str) -> PlaceNote:

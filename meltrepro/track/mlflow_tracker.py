@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
-from meltrepro.errors import StoreError, TrackingError
+from meltrepro.errors import MeltreproError, StoreError, TrackingError
 from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
-from meltrepro.track import content, database, places, quiet
+from meltrepro.store.names import masked
+from meltrepro.track import content, database, login, places, quiet
+from meltrepro.track.artifacts import Artifacts
 from meltrepro.track.content import Point, Standing, State
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
+from meltrepro.track.places import Place
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
 
 with quiet.importing():
@@ -54,7 +58,7 @@ class TrackedCampaign:
     """Where a campaign is in MLflow."""
 
     uri: str
-    """Without password."""
+    """As it may be shown."""
     experiment_id: str
     parent_run_id: str
     cell_run_ids: Mapping[str, str]
@@ -65,7 +69,7 @@ class TrackedCampaign:
 
 def sync(
     campaign_folder: Path,
-    uri: str,
+    where: Place | str,
     sink: Sink = silent,
     *,
     detail: Detail = "first",
@@ -73,70 +77,83 @@ def sync(
 ) -> TrackedCampaign:
     """Log whatever of a campaign is not in MLflow yet; the records are only read.
 
-    A series of more than `series_points` values is thinned. Raises `TrackingError` where MLflow cannot be reached or refuses, or nothing can be written beside it, and
-    `RecordError` where the folder holds no campaign.
+    A bare URI is given no login. A series of more than `series_points` values is thinned. Raises `TrackingError` where
+    MLflow cannot be reached or refuses, or nothing can be written beside it, and `RecordError` where the folder holds no
+    campaign.
     """
     campaign = read_campaign(campaign_folder)
-    uri = places.absolute(uri)
+    place = where if isinstance(where, Place) else Place(places.absolute(where))
 
     def waiting(message: str) -> None:
         sink(Step("track", "note", campaign.id, detail={"lock": message}))
 
     with (
-        step(sink, "track", campaign.id, uri=places.shown(uri)),
-        plainly(uri),
+        step(sink, "track", campaign.id, uri=place.shown),
+        plainly(place),
         exclusive(campaign_folder / "tracking.lock", f"tracking {campaign.id}", waiting),
     ):
-        _prepare(uri)
+        _prepare(place)
         ledger = open_ledger(campaign_folder)
         try:
-            return _Sync(campaign, uri, ledger, sink, detail, series_points).run()
+            return _Sync(campaign, place, ledger, sink, detail, series_points).run()
         finally:
             ledger.save()
 
 
-def _prepare(uri: str) -> None:
+def _prepare(place: Place) -> None:
     """Make a database that is not there yet, or see whether a server is, before anything waits for it in vain."""
     quiet.settle()
-    local = places.local_database(uri)
+    local = places.local_database(place.uri)
     if local is not None:
         database.ensure(local)
-    elif places.is_server(uri):
+    elif places.is_server(place.uri):
         import requests
 
         # Any answer will do: who may do what is decided later.
-        requests.get(f"{uri.rstrip('/')}/health", timeout=_REACHED_WITHIN_S).close()
+        url = f"{place.uri.rstrip('/')}/health"
+        requests.get(url, timeout=_REACHED_WITHIN_S, allow_redirects=False).close()
+    elif not place.trusted:
+        raise TrackingError(
+            f"only the manifest names {place.shown}, and what is neither a server nor a SQLite file needs your own word",
+            hint=f"name it yourself: MLFLOW_TRACKING_URI={place.shown}",
+        )
 
 
 @contextmanager
-def plainly(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a `TrackingError`."""
+def plainly(place: Place) -> Iterator[None]:
+    """Work with MLflow at a place: with the user's login where the user named it, and with every error a `TrackingError`."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except (MlflowException, SQLAlchemyError, StoreError, OSError) as error:
-        text = " ".join(str(error).split()).replace(uri, places.shown(uri))
+        with nullcontext() if place.trusted else login.withheld():
+            yield
+    except Exception as error:
+        # MLflow checks little of what a server answers: anything may come of it.
+        known = isinstance(error, MlflowException | SQLAlchemyError | StoreError | OSError)
+        if not known and (isinstance(error, MeltreproError) or not places.is_server(place.uri)):
+            raise
+        text = masked(" ".join(str(error).split()), place.uri)
         raise TrackingError(
-            f"MLflow at {places.shown(uri)} does not take the results: {text[:400]}",
+            f"MLflow at {place.shown} does not take the results: {text[:400]}",
             hint="the records are complete on disk; log them once it is mended with: meltrepro sync",
-        ) from error
+        ) from (error if place.uri == place.shown else None)  # what it says may hold the login
 
 
 class _Sync:
     """One pass over one campaign."""
 
     def __init__(
-        self, campaign: CampaignRecord, uri: str, ledger: Ledger, sink: Sink, detail: Detail, series_points: int
+        self, campaign: CampaignRecord, place: Place, ledger: Ledger, sink: Sink, detail: Detail, series_points: int
     ) -> None:
         self._campaign = campaign
-        self._uri = uri
+        self._where = place
         self._ledger = ledger
         self._sink = sink
         self._detail = detail
         self._series_points = series_points
-        self._client = MlflowClient(tracking_uri=uri)
-        self._traces = TracingClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=place.uri)
+        self._traces = TracingClient(tracking_uri=place.uri)
+        self._artifacts = cache(lambda run_id: Artifacts(self._client, place, run_id))
 
     def run(self) -> TrackedCampaign:
         campaign = self._campaign
@@ -185,7 +202,7 @@ class _Sync:
         return str(found.experiment_id)
 
     def _new_experiment(self, name: str) -> None:
-        database = places.local_database(self._uri)
+        database = places.local_database(self._where.uri)
         location = (database.artifacts / content.safe_name(name)).as_uri() if database else None
         try:
             # The kind spares the reader a question that the UI asks of experiments with traces.
@@ -196,7 +213,7 @@ class _Sync:
                 raise
 
     def _place(self, experiment_id: str, tags: Mapping[str, str], start_ms: int) -> PlaceNote:
-        uri = places.shown(self._uri)
+        uri = self._where.shown
         known = self._ledger.place(uri)
         if known is not None and known.experiment_id == experiment_id and self._exists(known.campaign.run_id):
             return known
@@ -278,7 +295,7 @@ class _Sync:
         with self._ledger.piece(note, name, identity) as missing:
             if missing:
                 for file in files:
-                    self._client.log_artifact(note.run_id, str(file.path), file.folder)
+                    self._artifacts(note.run_id).put(file.path, file.folder)
 
     def _trial(self, experiment_id: str, note: RunNote, cell: CellRecord, trial: TrialRecord) -> None:
         identity = [trial.outcome.attempt, trial.outcome.started_wall_ns]
@@ -292,7 +309,7 @@ class _Sync:
             if missing:
                 path = Path(folder) / f"{trial.name}{SUFFIX}"
                 path.write_bytes(perfetto_trace(trial.trace(), trial.recordings(), f"{cell.id} {trial.name}"))
-                self._client.log_artifact(note.run_id, str(path), _PERFETTO)
+                self._artifacts(note.run_id).put(path, _PERFETTO)
 
     def _trace(self, experiment_id: str, note: RunNote, trace: TraceRecord, cell: CellRecord) -> None:
         root, trace_id = trace.spans[0], f"tr-{trace.id}"

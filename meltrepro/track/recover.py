@@ -14,26 +14,28 @@ from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.spec.campaign import BUILDS, CAMPAIGN, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.steps import Sink, step
-from meltrepro.track import content, places, quiet
+from meltrepro.track import content, quiet
+from meltrepro.track.artifacts import Artifacts
 from meltrepro.track.mlflow_tracker import plainly
+from meltrepro.track.places import Place
 
 with quiet.importing():
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
-def recover(run_id: str, uri: str, records: Path, sink: Sink) -> tuple[Path, str | None]:
+def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path, str | None]:
     """The campaign that a run belongs to, downloaded where `records` lacks it, and the run's cell if it is one.
 
     Raises `TrackingError` where MLflow does not have the run or not all of it, `RecordError` where it is damaged.
     """
-    with plainly(uri):
-        client = MlflowClient(tracking_uri=uri)
+    with plainly(place):
+        client = MlflowClient(tracking_uri=place.uri)
         run = client.get_run(run_id)
         campaign, cell = (run.data.tags.get(f"meltrepro.{name}") for name in ("campaign", "cell"))
         parent = run if cell is None else client.get_run(run.data.tags.get("mlflow.parentRunId", run_id))
         if campaign is None:
-            raise TrackingError(f"run {run_id} at {places.shown(uri)} is not one of meltrepro's")
+            raise TrackingError(f"run {run_id} at {place.shown} is not one of meltrepro's")
         if content.safe_name(campaign) != campaign:
             raise RecordError(f"run {run_id} names a campaign that cannot be a folder: {campaign!r}")
         folder = records / campaign
@@ -41,28 +43,29 @@ def recover(run_id: str, uri: str, records: Path, sink: Sink) -> tuple[Path, str
             records.mkdir(parents=True, exist_ok=True)
             with step(sink, "recover", campaign), tempfile.TemporaryDirectory(dir=records, prefix=".recover-") as name:
                 found = Path(name) / campaign
-                _download(client, parent, found)
+                _download(client, place, parent, found)
                 read_campaign(found)
                 found.rename(folder)
     return folder, cell
 
 
-def _download(client: MlflowClient, parent: Run, folder: Path) -> None:
+def _download(client: MlflowClient, place: Place, parent: Run, folder: Path) -> None:
     """Bring every file of a campaign to where its record has it; the cells' folders come from the checked document."""
     folder.mkdir()
     run_id = parent.info.run_id
-    for name in (CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL):
-        if any(item.path == name for item in client.list_artifacts(run_id)):
-            client.download_artifacts(run_id, name, str(folder))
-    if client.list_artifacts(run_id, BUILDS):
-        client.download_artifacts(run_id, BUILDS, str(folder))
+    artifacts = Artifacts(client, place, run_id)
+    there = artifacts.names()
+    for name in (CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL, BUILDS):
+        if name in there:
+            artifacts.get(name, folder)
     by_cell = {child.data.tags.get("meltrepro.cell"): child for child in _children(client, parent)}
     for cell in read_campaign(folder).cells:
         child = by_cell.get(cell.id)
-        if child is None or not client.list_artifacts(child.info.run_id, "trials"):
+        trials = Artifacts(client, place, child.info.run_id) if child is not None else None
+        if trials is None or not trials.names("trials"):
             raise TrackingError(f"run {run_id}: MLflow has no records of the cell {cell.id}")
         with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-            client.download_artifacts(child.info.run_id, "trials", name)
+            trials.get("trials", Path(name))
             cell.folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(Path(name) / "trials", cell.folder)
 

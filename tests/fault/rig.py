@@ -147,7 +147,14 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         {
             "meltrepro": 1,
             "name": "rig",
-            "models": {"m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]}},
+            "models": {
+                "m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]},
+                "spare": {
+                    "source": {"url": "https://user:secret@models.example/x.gguf?token=secret", "digest": "0" * 64},
+                    "chat_template": "plain",
+                    "quantizations": ["as-is"],
+                },
+            },
             "frameworks": {"f": {"release": "1"}},
             "targets": {
                 name: {"kind": "host", "threads": 1, "sandbox": "container" if engine else "bare"}
@@ -155,7 +162,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
             },
             "workloads": {name: {"conversations": [[order]]} for name, order in spec.orders.items()},
             "protocol": spec.protocol,
-            "tracking": {"uri": "https://user:secret@tracking.example/x"},
+            "tracking": {"uri": "https://user:secret@tracking.example/x?token=secret"},
         }
     )
     cells = tuple(

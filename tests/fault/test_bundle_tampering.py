@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from meltrepro import errors
 from meltrepro.build.image import EPOCH
+from meltrepro.cli.app import main
 from meltrepro.replay import archive
 from tests.fault.project import MODEL, RECORD, SDIST, TRIAL, Project, Refusal, Refuse, flip, runner_of, sha256
 
@@ -369,6 +370,16 @@ def test_a_sealed_bundle_that_lies(made: Project, project: Project, refuse: Refu
     (project.folder / "home").mkdir()
     forge(project.bundle, change(contents(made.bundle), f"records/{made.campaign.name}"))
     assert message in refuse_bundle(project, refuse, error).message
+
+
+def test_a_bundle_does_not_say_where_a_campaign_is_logged(made: Project, project: Project) -> None:
+    shutil.rmtree(project.folder / "home")
+    (project.folder / "home").mkdir()
+    record = f"records/{made.campaign.name}"
+    forge(project.bundle, {**contents(made.bundle), f"{record}/tracking.json": b'{"format": 1, "places": []}'})
+    assert main(["bundle", "import", str(project.bundle)]) == 0
+    assert (project.folder / "home" / record / "campaign.json").is_file()
+    assert not (project.folder / "home" / record / "tracking.json").exists()
 
 
 @pytest.mark.parametrize(

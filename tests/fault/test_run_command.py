@@ -13,6 +13,7 @@ from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import campaign_folders, read_campaign
 from meltrepro.targets.host import host_id
 from meltrepro.targets.lock import hold, lock_path
+from meltrepro.track.places import Place
 from tests.fault import rig
 
 MANIFEST = {
@@ -98,6 +99,30 @@ def test_a_dead_tracking_server_costs_nothing(
     assert "good" in out
     assert "not logged to MLflow: nobody answers" in err
     assert "meltrepro sync" in err
+
+
+def test_a_server_that_only_the_manifest_names(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is logged to without the user's login, and its debts are paid to it by name."""
+    places: list[Place] = []
+
+    def refuse(_: Path, place: Place, __: object) -> None:
+        places.append(place)
+        raise TrackingError("nobody answers")
+
+    prepared(monkeypatch, spec.parent, good="sleep 0")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", refuse)
+    assert main(["run", str(spec), "--set", "tracking.uri=https://me:hunter2@tracking.example/?token=hunter2"]) == 0
+    said = capsys.readouterr().err
+    assert "only the manifest names https://tracking.example/: your login for MLflow is not sent there" in said
+    assert "with: MLFLOW_TRACKING_URI=https://tracking.example/ meltrepro sync 20" in said
+    assert "hunter2" not in said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://tracking.example")
+    assert main(["run", str(spec), "--new"]) == 0
+    assert "only the manifest" not in capsys.readouterr().err
+    assert [place.trusted for place in places] == [False, True]
 
 
 def test_an_interrupt_while_logging_loses_nothing(

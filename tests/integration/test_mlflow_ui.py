@@ -22,6 +22,7 @@ from meltrepro.errors import TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.track import places
 from meltrepro.track.mlflow_tracker import sync
+from meltrepro.track.places import Place
 from meltrepro.track.server import serve
 from tests.support import browser
 from tests.support.campaigns import Cell, build_campaign
@@ -207,10 +208,10 @@ def test_a_sync_through_a_server_equals_one_into_its_database(home: Path, tmp_pa
     shutil.copytree(folder, served / "records" / folder.name, ignore=shutil.ignore_patterns("tracking.*"))
     copy = served / "records" / folder.name
     with serve(uri(served), served / "run") as server:
-        tracked = sync(copy, server.url)
-        assert sync(copy, server.url) == tracked
+        tracked = sync(copy, Place(server.url, trusted=True))
+        assert sync(copy, Place(server.url, trusted=True)) == tracked
         (copy / "tracking.json").unlink()
-        assert sync(copy, server.url) == tracked
+        assert sync(copy, Place(server.url, trusted=True)) == tracked
     assert contents(served / "mlflow.db") == contents(direct / "mlflow.db")
     files = artifacts(direct / "mlartifacts/synthetic", run_names(direct / "mlflow.db"))
     found = artifacts(served / "mlartifacts" / tracked.experiment_id, run_names(served / "mlflow.db"))
@@ -225,11 +226,11 @@ def test_a_server_that_is_killed_in_the_middle_is_paid_later(tmp_path: Path) -> 
         killer = threading.Thread(target=_kill_when_runs_appear, args=(tmp_path / "home/mlflow.db", server.process.pid))
         killer.start()
         with pytest.raises(TrackingError, match="does not take the results") as caught:
-            sync(folder, server.url)
+            sync(folder, Place(server.url, trusted=True))
         killer.join()
     assert "meltrepro sync" in (caught.value.hint or "")
     with serve(uri(tmp_path / "home"), tmp_path / "run", port=port) as server:
-        assert sync(folder, server.url).complete
+        assert sync(folder, Place(server.url, trusted=True)).complete
     clean = tmp_path / "clean"
     sync(build_campaign(clean, cells), uri(clean))
     assert contents(tmp_path / "home/mlflow.db") == contents(clean / "mlflow.db")

@@ -13,9 +13,9 @@ from docker.errors import ImageNotFound
 from meltrepro import settings as settings_module
 from meltrepro.build import daemon
 from meltrepro.build.workshop import Workshop
-from meltrepro.errors import LockMismatch, OfflineError, UsageError
+from meltrepro.errors import LockError, LockMismatch, OfflineError, SourceError, UsageError
 from meltrepro.settings import Settings
-from meltrepro.spec.lock import Lock
+from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.steps import silent
 
 IMAGE = "debian@sha256:" + "a" * 64
@@ -90,6 +90,31 @@ def test_a_lock_says_which_image_whatever_the_environment_says(tmp_path: Path, m
     registry = Registry()
     assert base_of(workshop(tmp_path / "new", registry, monkeypatch, lock, base_image=None)) == lock
     assert registry.pulled == [IMAGE]
+
+
+def test_a_record_has_no_image_pulled_that_only_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = base_of(workshop(tmp_path, Registry(), monkeypatch, EMPTY))
+    registry = Registry()
+    shop = workshop(tmp_path / "new", registry, monkeypatch, lock, base_image=None)
+    shop.recorded = True
+    with pytest.raises(SourceError, match="only the record names it") as caught:
+        base_of(shop)
+    assert registry.pulled == []
+    assert f"MELTREPRO_BASE_IMAGE={IMAGE}" in (caught.value.hint or "")
+    named = workshop(tmp_path / "named", registry, monkeypatch, lock)
+    named.recorded = True
+    assert base_of(named) == lock
+    assert base_of(shop) == lock, "the engine has it now"
+    assert registry.pulled == [IMAGE]
+
+
+@pytest.mark.parametrize("image", ["evil.example/x", "debian:13", "debian@sha256:abc"])
+def test_a_lock_names_an_image_by_digest_alone(tmp_path: Path, image: str) -> None:
+    path = tmp_path / "lock.yaml"
+    base = f"{{suite: trixie, layer: {'0' * 64}, image: '{image}'}}"
+    path.write_text(f"lock: 1\nmanifest: {'0' * 64}\nbase: {base}\n")
+    with pytest.raises(LockError, match=r"base\.image"):
+        load_lock(path)
 
 
 def test_an_image_with_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from meltrepro.cli import app, findings
 from meltrepro.errors import RecordError, TrackingError, UsageError
 from meltrepro.track import attach
+from meltrepro.track.places import Place
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
 FAST = Trial(conversations=[[Turn(prompt_tokens=40, prefill_ns=40_000_000)] * 2])
@@ -97,12 +98,12 @@ def test_the_line_at_the_end_of_a_run(
 ) -> None:
     folder = build_campaign(home, [Cell(trial=FAST)])
     logged: list[tuple[Sequence[Path], Mapping[str, str]]] = []
-    monkeypatch.setattr(attach, "attach", lambda folders, files: logged.append((folders, files)))
-    findings.tell(folder, logged=False)
+    monkeypatch.setattr(attach, "attach", lambda folders, files, place: logged.append((folders, files)))
+    findings.tell(folder, None)
     line = "findings: 1 holds, 0 fail, 21 not testable here; see them with: meltrepro findings last\n"
     assert capsys.readouterr().out == line
     assert not logged
-    findings.tell(folder, logged=True)
+    findings.tell(folder, Place("sqlite:///x.db"))
     ((folders, files),) = logged
     assert folders == [folder]
     assert list(files) == ["findings.json"]
@@ -112,10 +113,10 @@ def test_the_line_at_the_end_of_a_run(
 def test_mlflow_that_went_away_meanwhile_is_no_failure(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def gone(folders: Sequence[Path], files: Mapping[str, str]) -> None:
+    def gone(*_: object) -> None:
         raise TrackingError("no answer")
 
     folder = build_campaign(home, [Cell(trial=FAST)])
     monkeypatch.setattr(attach, "attach", gone)
-    findings.tell(folder, logged=True)
+    findings.tell(folder, Place("sqlite:///x.db"))
     assert capsys.readouterr().err == "findings not logged to MLflow: no answer\n"

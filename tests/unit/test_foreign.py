@@ -29,7 +29,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.http import whole_number
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.names import local_path
-from meltrepro.track.places import choose_uri
+from meltrepro.track.places import choose
 from tests.support.campaigns import build_campaign
 from tests.support.manifests import GOOD, write
 from tests.support.strange import strange
@@ -275,7 +275,7 @@ def test_a_fault_is_told_wherever_its_traceback_cannot_go(
 @pytest.mark.parametrize("uri", ["http://[", "https://h:port", "http://h:99999"])
 def test_a_tracking_address_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     with pytest.raises(TrackingError, match="is no URI"):
-        choose_uri({"MLFLOW_TRACKING_URI": uri}, None, "sqlite:///x")
+        choose({"MLFLOW_TRACKING_URI": uri}, None, "sqlite:///x")
     build_campaign(tmp_path)
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

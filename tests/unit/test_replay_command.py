@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meltrepro.cli.app import main
+from meltrepro.cli.app import main, program
 from meltrepro.cli.replay import _end, _overrides
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
 from meltrepro.spec.manifest import Manifest
+from meltrepro.spec.pins import manifest_digest
 from meltrepro.stats.equivalence import Verdict
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.manifests import GOOD, load
@@ -132,3 +133,86 @@ def test_a_campaign_of_which_nothing_ended_well_cannot_be_repeated(
     said = capsys.readouterr().err
     assert "can be compared with:" in said
     assert f"{Cell('q4_0').id}: no repetition of it is believed" in said
+
+
+# -- what a record may not decide -------------------------------------------------------------------------------------
+
+
+class Opened(Exception):
+    """A replay got as far as its devices."""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A campaign whose manifest names servers of somebody's; what a replay would open is raised as `Opened`."""
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+
+    def opened(_: Path, overrides: list[str], *__: object, **___: object) -> None:
+        raise Opened(*overrides)
+
+    monkeypatch.setattr("meltrepro.cli.session.open_session", opened)
+    return build_campaign(tmp_path, [Cell("q4_0")], repetitions=2)
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+
+def asked(folder: Path, *arguments: str) -> dict[str, object]:
+    """The overrides with which a replay opens its devices."""
+    with pytest.raises(Opened) as caught:
+        program().main(["replay", str(folder), *arguments], standalone_mode=False)
+    return values(list(caught.value.args))
+
+
+BOARD = {"kind": "linux", "host": "pi@board.example"}
+
+
+@pytest.mark.parametrize("entry", [BOARD, {"kind": "jetson", "host": "orin"}])
+def test_a_record_sends_nobody_to_a_server(
+    entry: dict[str, object], stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(stranger, targets={"host": {"kind": "host"}, "board": entry})
+    assert main(["replay", str(stranger)]) == UsageError.exit_code
+    said = capsys.readouterr().err
+    assert f"was measured on board ({entry['host']})" in said
+    assert f"meltrepro replay {stranger.name} --target board" in said
+    assert asked(stranger, "--target", "board") == {"targets": {"host": entry, "board": entry}}
+    assert asked(stranger, "--target", "host") == {"targets": {"host": {"kind": "host"}, "board": {"kind": "host"}}}
+    mine = {"kind": "linux", "host": "mine"}
+    assert asked(stranger, "--target", "{kind: linux, host: mine}") == {"targets": {"host": mine, "board": mine}}
+
+
+@pytest.mark.parametrize("kind", ["linux", "jetson", "android", "ios"])
+def test_devices_of_the_lab_and_this_machine_need_no_word(kind: str, stranger: Path) -> None:
+    rewrite(stranger, targets={"host": {"kind": "host"}, "there": {"kind": kind, "lab": "there"}})
+    assert asked(stranger) == {}
+
+
+def test_a_record_sends_nobody_to_a_mac(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ios = {"mac": "studio.example", "xcode": "26.1 (17B55)", "xcodegen": "2.44.1"}
+    rewrite(stranger, frameworks={"llama.cpp": {"release": "2024-02-27", "build": {"ios": ios}}})
+    assert main(["replay", str(stranger)]) == UsageError.exit_code
+    said = capsys.readouterr().err
+    assert "built on the Mac studio.example" in said
+    assert "--mac studio.example" in said
+    assert asked(stranger, "--mac", "mine") == {'frameworks."llama.cpp".build.ios.mac': "mine"}
+
+
+def test_a_replay_is_logged_where_the_users_own_campaigns_are(stranger: Path) -> None:
+    rewrite(stranger, tracking={"uri": "http://tracking.example", "experiment": "x"})
+    assert asked(stranger) == {"tracking": {"experiment": "x", "enabled": True}}
+
+
+def test_the_overrides_of_a_replay_fit_its_manifest(tmp_path: Path) -> None:
+    ios = "{mac: theirs, xcode: '26.1 (17B55)', xcodegen: 2.44.1}"
+    text = GOOD.replace("2024-02-27}", f"2024-02-27, build: {{ios: {ios}}}}}") + "tracking: {uri: http://theirs}\n"
+    loaded = load(tmp_path, text)
+    again = load(tmp_path, text, *_overrides(loaded.manifest, None, None, None, "mine"))
+    assert again.manifest.tracking.uri is None
+    built = again.manifest.frameworks["llama.cpp"].build.ios
+    assert built is not None
+    assert built.mac == "mine"
+    assert manifest_digest(again.manifest) == manifest_digest(loaded.manifest), "the record's lock still fits"

@@ -111,7 +111,7 @@ def test_files_are_handed_to_mlflow(
 ) -> None:
     handed: list[tuple[list[Path], list[str]]] = []
 
-    def take(folders: list[Path], files: dict[str, str]) -> int:
+    def take(folders: list[Path], files: dict[str, str], place: object) -> int:
         handed.append((list(folders), sorted(files)))
         return runs
 
@@ -133,7 +133,7 @@ def test_files_are_handed_to_mlflow(
 def test_a_server_that_is_away_costs_the_copy_only(
     campaign: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(folders: object, files: object) -> int:
+    def refuse(*_: object) -> int:
         raise TrackingError("the server at tracking.example does not answer")
 
     monkeypatch.setattr(attach, "attach", refuse)

@@ -16,7 +16,7 @@ from meltrepro.errors import ManifestError, SourceError, UsageError
 from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.store import pypi
 from meltrepro.store.mirror import load_mirrors
-from meltrepro.store.names import redact
+from meltrepro.store.names import masked, redact
 from meltrepro.store.source import Pin, key_of, source_of
 
 DIGEST = "ab" * 32
@@ -108,10 +108,27 @@ def test_a_pin_of_no_source(name: str) -> None:
         ("ssh://git:secret@host/a", "ssh://git@host/a"),
         ("git@host:a/b", "git@host:a/b"),
         ("http://user:secret@[::1/a?secret", "http://[::1/a"),
+        ("https://me:secret@host:5000/x", "https://host:5000/x"),
+        ("postgresql://me:se@cret@db/x?password=secret", "postgresql://db/x"),
+        ("postgresql+psycopg2://me:se/c#r?et@db:5/x", "postgresql+psycopg2://db:5/x"),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Dsecret", "mssql+pyodbc:///"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("sqlite:///a/mlflow.db?key=secret", "sqlite:///a/mlflow.db"),
+        ("file:///home/a@b", "file:///home/a@b"),
+        ("./mlruns", "./mlruns"),
     ],
 )
 def test_redaction(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+def test_what_libraries_say_of_a_url_holds_none_of_its_secrets() -> None:
+    url = "https://me:pass%20word@host/x?token=tok%2Fen&ssl=1"
+    said = f"{url}/api: Max retries exceeded with url: /x?token=tok%2Fen&ssl=1/api, login me:pass word, tok/en, ssl 1"
+    shown = masked(said, url)
+    assert shown.startswith("https://host/x/api: Max retries")
+    assert not [secret for secret in ("pass word", "pass%20word", "tok%2Fen", "tok/en") if secret in shown]
+    assert shown.endswith("ssl 1")
 
 
 def test_names_hold_no_secrets() -> None:

@@ -18,6 +18,7 @@ from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.track import content, places
 from meltrepro.track.content import State
 from meltrepro.track.ledger import LEDGER, RunNote, open_ledger
+from meltrepro.track.places import Place
 from meltrepro.track.spans import trace_of
 from tests.support.campaigns import START_WALL_NS, Cell, Trial, Turn, build_campaign
 
@@ -306,16 +307,26 @@ def test_the_environment_wins_over_the_manifest_and_that_over_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert places.choose_uri({}, None, "sqlite:////d/mlflow.db") == "sqlite:////d/mlflow.db"
-    assert places.choose_uri({}, "http://m", "d") == "http://m"
-    assert places.choose_uri({"MLFLOW_TRACKING_URI": "http://e"}, "http://m", "d") == "http://e"
-    assert places.choose_uri({"MLFLOW_TRACKING_URI": ""}, "sqlite:///x.db", "d") == f"sqlite:///{tmp_path}/x.db"
+    default = "sqlite:////d/mlflow.db"
+    assert places.choose({}, None, default) == Place(default, trusted=True)
+    assert places.choose({}, "http://m", default) == Place("http://m")
+    assert places.choose({"MLFLOW_TRACKING_URI": "http://e"}, "http://m", default) == Place("http://e", trusted=True)
+    assert places.choose({"MLFLOW_TRACKING_URI": ""}, "sqlite:///x.db", default).uri == f"sqlite:///{tmp_path}/x.db"
 
 
-def test_passwords_are_not_shown() -> None:
-    assert places.shown("https://me:secret@host:5000/x") == "https://host:5000/x"
-    assert places.shown("postgresql://me:se@cret@db/x") == "postgresql://db/x"
-    assert places.shown("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+def test_a_campaign_on_disk_is_logged_where_the_user_says_or_beside_the_users_own_database(tmp_path: Path) -> None:
+    default = f"sqlite:///{tmp_path}/home/mlflow.db"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/out.db").symlink_to(tmp_path / "elsewhere.db")
+
+    def own(uri: str) -> bool:
+        return places.is_own(places.choose({}, uri, default), default)
+
+    assert own(f"sqlite:///{tmp_path}/home/other.db")
+    for uri in ("http://m", "sqlite:////etc/x.db", f"sqlite:///{tmp_path}/home/../x.db", "file:///home", "./mlruns"):
+        assert not own(uri), uri
+    assert not own(f"sqlite:///{tmp_path}/home/out.db")
+    assert places.is_own(places.choose({"MLFLOW_TRACKING_URI": "http://m"}, "http://m", default), default)
 
 
 def test_local_databases() -> None:

@@ -110,10 +110,27 @@ def test_a_machine_without_git(bench: Bench, repository: tuple[Path, str], monke
     assert caught.value.hint is not None
 
 
+@pytest.mark.parametrize("address", ["ssh://git@host.example/x.git", "git@host.example:x.git"])
+def test_no_key_of_a_server_is_accepted_and_nothing_is_forwarded(
+    address: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin/ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 1\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_SSH_COMMAND", "ssh -A")
+    with pytest.raises(SourceError):
+        bench.fetcher().pin(GitSource(git=address, commit=COMMIT), Path())
+    asked = (tmp_path / "asked").read_text()
+    for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes", "ForwardAgent=no"):
+        assert f"-o {option}" in asked
+
+
 def test_secrets_in_a_repository_address_stay_secret(bench: Bench) -> None:
     with file_server() as gone:
         port = gone.port
-    source = GitSource(git=f"https://me:hunter2@127.0.0.1:{port}/x.git", commit=COMMIT)
+    source = GitSource(git=f"https://me:hunter2@127.0.0.1:{port}/x.git?token=hunter2", commit=COMMIT)
     with pytest.raises(SourceError) as caught:
         bench.fetcher().pin(source, Path())
     assert "hunter2" not in f"{caught.value} {caught.value.hint} {bench.steps}"

@@ -56,6 +56,20 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
     assert "hunter2" not in f"{bench.steps} {files}"
 
 
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_login_for_the_hub_itself_is_not_told(
+    bench: Bench, hub: FileServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("//", "//me:hunter2@"))
+    hub.orders[HF_PATH] = [f"status {status}"]
+    with pytest.raises(SourceError) as caught:
+        bench.fetcher().get(HF)
+    assert "hunter2" not in f"{caught.value}{caught.value.hint}{bench.steps}"
+    with pytest.raises(SourceError) as caught:
+        bench.fetcher().get(HF.model_copy(update={"file": None}))
+    assert "hunter2" not in f"{caught.value}{caught.value.hint}{bench.steps}"
+
+
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("token", ["", "hf_hunter2"])
 def test_a_gated_model_is_explained(
