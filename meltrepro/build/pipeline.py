@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,7 @@ from meltrepro.build.transform import transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
-from meltrepro.spec.sources import Source
+from meltrepro.spec.sources import FileSource, FolderSource, Source
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -141,7 +141,7 @@ class Builder:
 
         def make(scratch: Path) -> str:
             for item in node.sources.values():
-                self.fetcher.get(item, self.base_dir)
+                self.fetcher.get(self._locked(item), self.base_dir)
             if node.purpose == "convert":
                 self.workshop.bring_interpreter()
             out, log = scratch / "bundle", self._log(node.id, key)
@@ -175,7 +175,7 @@ class Builder:
     def _model(
         self, node: ModelNode, run: BundleNode, quantizer: BundleNode | None, convert: BundleNode | None
     ) -> None:
-        module = self.modules[run.kind]
+        module, node = self.modules[run.kind], replace(node, source=self._locked(node.source))
         recipe = module.model_recipe(node, run.release)
         source_digest = self._digest(node.source)
         origin = source_digest
@@ -259,7 +259,11 @@ class Builder:
         """Have the unquantized model write down what it expects of a text, for others to be compared with."""
         module = self.modules[node.bundle.kind]
         command = module.logits_command(node, node.bundle.release)
-        text, model, bundle = node.workload.text, self._artifacts[node.model.id], self._artifacts[node.bundle.id]
+        text, model, bundle = (
+            self._locked(node.workload.text),
+            self._artifacts[node.model.id],
+            self._artifacts[node.bundle.id],
+        )
         key = logits_key(self._digest(text), model.digest, bundle.digest, command)
 
         def make(scratch: Path) -> str:
@@ -390,7 +394,21 @@ class Builder:
         return LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
 
     def _digest(self, source: Source) -> str:
-        return source.digest or self.fetcher.pin(source, self.base_dir).digest
+        return self._locked(source).digest or self.fetcher.pin(source, self.base_dir).digest
+
+    def _locked(self, source: Source) -> Source:
+        """A source with the digest that the lock has, so that bytes which are here need no server to tell their name.
+
+        A file is read anew, unless it is one of another machine's.
+        """
+        locked = self.lock.sources.get(key_of(source))
+        if (
+            source.digest is not None
+            or locked is None
+            or (isinstance(source, FileSource | FolderSource) and not self.recorded)
+        ):
+            return source
+        return source.model_copy(update={"digest": locked.digest})
 
     def _maker(self, recipe: Recipe) -> Maker:
         if recipe.maker == "engine":
@@ -407,7 +425,7 @@ class Builder:
     def _log(self, name: str, key: str) -> Path:
         """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
         kind = "rebuild.log" if self.rebuild else "log"
-        return self.store.root / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
+        return self.store.place / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
 
 
 @contextmanager

@@ -180,7 +180,7 @@ class ProcessEngine:
         """A compiler cache that holds the C and C++ libraries of `triple`."""
         warm = resources.image_file("toolchain/warm.sh")
         key = digest_of({"root": root.name, "warm": warm.decode(), "triple": triple})[:16]
-        cache = self._store.root / "zig-cache" / f"{triple}-{key}"
+        cache = self._store.place / "zig-cache" / f"{triple}-{key}"
         with self._store.lock(f"zig-cache-{key}"):
             if cache.exists():
                 return cache

@@ -24,6 +24,7 @@ from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of
+from meltrepro.words import counted
 
 EngineName = Literal["docker", "process"]
 
@@ -42,15 +43,16 @@ class Workshop:
     """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
     makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
     """What executes recipes that no engine does, besides `prebuilt`."""
-    recorded: bool = False
-    """Whether the lock came with a record: an image is then pulled only if the user names it too (MELTREPRO_BASE_IMAGE)."""
+    record: Path | None = None
+    """The lock of a recorded campaign, which may be a stranger's: what comes of it stays in its scope of the store."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
     fetcher: Fetcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.settings.cache / "store")
+        store = Store(self.settings.cache / "store")
+        self.store = store if self.record is None else store.scoped(self.record)
         self.fetcher = Fetcher(self.store, self.settings, self.sink)
 
     def builder(
@@ -206,7 +208,7 @@ class Workshop:
         from meltrepro.build.daemon import connect
         from meltrepro.build.docker_engine import base_layer
 
-        pull = not self.recorded or image == self.settings.base_image
+        pull = self.record is None or image == self.settings.base_image
         offline = self.settings.offline
         layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=offline, pull=pull)
         if locked is not None and layer.digest != locked.layer:
@@ -228,6 +230,8 @@ class Workshop:
             base.Package(name, package.version, package.architecture, package.digest)
             for name, package in locked.packages.items()
         )
+        if self.record is not None:
+            return self._from_archive(packages)
         if all(self.store.has(package.digest) for package in packages):
             return packages
         today = self._todays_packages()
@@ -237,6 +241,24 @@ class Workshop:
         self.sink(Step("base", "note", f"{', '.join(moved)}: the archive has moved on; the base is pinned anew"))
         self.store.put_ref("base", base.SUITE, _as_ref(today))
         return today
+
+    def _from_archive(self, packages: tuple[base.Package, ...]) -> tuple[base.Package, ...]:
+        """The packages of a record, if this machine took each of them from its Debian archive.
+
+        Assembling runs their scripts outside of any sandbox, so that no file of a stranger's may be among them.
+        """
+        known = self.store.own.get_ref("base", base.SUITE)
+        taken = {base.Package(*fields) for fields in known["packages"]} if known is not None else set()
+        if not taken.issuperset(packages):
+            taken |= set(self._todays_packages())
+        foreign = [package for package in packages if package not in taken]
+        if foreign:
+            raise LockError(
+                f"the record's base image is not here, and this machine's Debian archive does not have "
+                f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
+                hint="import a bundle, which holds the image's layer; artifacts do not depend on the base",
+            )
+        return packages
 
     def _known_packages(self) -> tuple[base.Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""

@@ -50,11 +50,25 @@ def export_command(
 
 @app.command("verify")
 def verify_command(bundle: BundleArgument) -> None:
-    """Check every byte of a bundle."""
-    from meltrepro.replay.archive import verify
+    """Check every byte of a bundle, and say which of its programs this machine has built as well."""
+    from meltrepro import settings as settings_module
+    from meltrepro.replay.bundle import verify_bundle
+    from meltrepro.replay.claims import artifacts_of, sources_of
+    from meltrepro.store.cas import Store
 
-    index = verify(bundle)
-    typer.echo(f"{bundle}: whole, {counted(len(index.members), 'file')}")
+    index, lock = verify_bundle(bundle)
+    store = Store(settings_module.load().cache / "store")
+    typer.echo(f"{bundle}: whole, {counted(len(index.members), 'file')}, and its parts agree")
+    typer.echo("nothing in it is signed: whoever made it can have put anything into it")
+    artifacts = artifacts_of(lock, store)
+    for artifact in artifacts:
+        built = "never" if artifact.here is None else "the same bytes" if artifact.own else "OTHER BYTES"
+        typer.echo(f"  built here: {built:14}  {artifact}")
+    for known in (*artifacts, *sources_of(lock, store)):
+        if known.here not in (None, known.digest):
+            typer.echo(
+                f"warning: {known.name}: here it has sha256 {known.here}, in the bundle {known.digest}", err=True
+            )
 
 
 @app.command("import")
@@ -64,12 +78,10 @@ def import_command(bundle: BundleArgument) -> None:
     from meltrepro.cli.console import console
     from meltrepro.replay.bundle import import_bundle
     from meltrepro.store.cas import Store
-    from meltrepro.store.fetch import Fetcher
 
     settings = settings_module.load()
-    store = Store(settings.cache / "store")
     with console() as sink:
-        imported = import_bundle(bundle, store, Fetcher(store, settings, sink), settings.records, sink)
+        imported = import_bundle(bundle, Store(settings.cache / "store"), settings.records, sink)
     typer.echo(f"{imported.objects} objects were new")
     for campaign in imported.campaigns:
         typer.echo(f"campaign: {campaign}")

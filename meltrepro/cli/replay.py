@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,14 @@ from meltrepro.cli.common import EngineOption, OnlyOption
 from meltrepro.errors import Differs, Inconclusive, PlanError, UsageError
 
 if TYPE_CHECKING:
+    from meltrepro.campaign.setup import Setup
     from meltrepro.measure.records import CampaignRecord
+    from meltrepro.plan.model import Plan
+    from meltrepro.replay.claims import Known
     from meltrepro.replay.replay import Replayed
     from meltrepro.settings import Settings
     from meltrepro.spec.manifest import Manifest
+    from meltrepro.store.cas import Store
 from meltrepro.spec.targets import Target
 
 COMPARISON = "comparison.html"
@@ -62,12 +66,14 @@ def command(
     from meltrepro.cli.tracking import log_campaign
     from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
+    from meltrepro.replay.claims import programs_of
     from meltrepro.replay.control import with_controls
     from meltrepro.replay.locate import locate
     from meltrepro.replay.replay import recorded_requests, replay, undecidable
     from meltrepro.replay.show import html, text
     from meltrepro.spec.campaign import LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
+    from meltrepro.store.cas import Store
     from meltrepro.track.attach import attach
 
     settings = settings_module.load()
@@ -87,6 +93,10 @@ def command(
     requests = recorded_requests(recorded)
     overrides = _overrides(recorded.manifest, margin, maximum, target, mac)
     _require_named(recorded, target, mac, settings, rebuild=rebuild)
+    programs = programs_of(recorded, recorded.file(LOCK), Store(settings.cache / "store"))
+    foreign = [program for program in programs if not program.own]
+    if foreign or rebuild:
+        overrides += _contained(recorded.manifest, target)
     with (
         interrupts.raising(),
         open_session(
@@ -99,10 +109,12 @@ def command(
             lock_file=recorded.file(LOCK),
         ) as session,
     ):
+        typer.echo(_whose(foreign, session.plan, rebuild=rebuild), err=True)
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
         setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)
         setup = with_controls(setup, recorded, session.workshop.store)
+        _require_contained(setup, {each.digest for each in programs if each.own}, session.workshop.store)
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
     page = html(answer.comparison)
     (answer.folder / COMPARISON).write_text(page, encoding="utf-8")
@@ -117,6 +129,7 @@ def command(
             "verdict": answer.verdict,
             "reasons": answer.reasons,
             "not_repeated": left_out,
+            "programs": [{"name": each.name, "sha256": each.digest, "built_here": each.own} for each in programs],
             **answer.comparison.as_json(),
         }
         typer.echo(json_module.dumps(document, indent=2))
@@ -172,6 +185,45 @@ def _require_named(
             f"the app of {recorded.id} was built on the Mac {macs[0]}: a replay logs in nowhere because a record says so",
             hint=f"if you know it: {what} --mac {macs[0]}; or name one of yours",
         )
+
+
+def _whose(foreign: Sequence[Known], plan: Plan, *, rebuild: bool) -> str:
+    """Whose programs a replay runs, and where, in one line."""
+    if not foreign:
+        return "runs programs alone that were built on this machine"
+    when = "builds its programs anew; where they come out as other bytes, runs beside them" if rebuild else "runs"
+    devices = {cell.target_name: cell.target.kind for cell in plan.cells}
+    places = ["in a sandbox without network"] if "host" in devices.values() else []
+    places += [f"on {name} ({kind}) as the user there" for name, kind in devices.items() if kind != "host"]
+    return (
+        f"{when} programs that came with this record and were not built here: "
+        f"{', '.join(map(str, foreign))}, {' and '.join(places)}"
+    )
+
+
+def _contained(recorded: Manifest, target: str | None) -> list[str]:
+    """What has this machine run nothing outside of a sandbox, whatever the record says."""
+    there = None if target is None else _there(recorded, target)
+    entries = {name: _unmetered(entry) if target is None else there for name, entry in recorded.targets.items()}
+    bare = [name for name, entry in entries.items() if isinstance(entry, dict) and entry.get("sandbox") == "bare"]
+    if bare:
+        typer.echo(
+            f"{', '.join(bare)}: in a sandbox, not bare: what a record brings or names runs nowhere else", err=True
+        )
+    return [f'targets."{name}".sandbox=container' for name in bare]
+
+
+def _require_contained(setup: Setup, own: Collection[str], store: Store) -> None:
+    """Raise `PlanError` where this machine would run bare what was built only now, of what a record names."""
+    for cell in setup.plan.cells:
+        bundle = setup.artifacts[f"{cell.framework_name}/run/{cell.isa.name}"]
+        known = store.own.get_ref("artifacts", bundle.key) or {}
+        bare = cell.target.kind == "host" and cell.target.sandbox == "bare"
+        if bare and bundle.digest not in own and known.get("digest") != bundle.digest:
+            raise PlanError(
+                f"{bundle.id} was built of what the record names: it runs in a sandbox only",
+                hint="repeat it with --target host, which is a sandbox",
+            )
 
 
 def _overrides(

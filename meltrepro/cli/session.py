@@ -200,7 +200,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store; the console shows what happens until the block ends or is interrupted.
 
-    The lock stands beside the manifest, unless `lock_file` names another one.
+    The lock stands beside the manifest, unless `lock_file` names that of a recorded campaign. Whoever made that: what is
+    learnt and built then stays in its scope of the store.
     """
     settings = settings_module.load()
     mirrors = load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
@@ -220,8 +221,8 @@ def open_session(
     targets, unusable = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising(), console(quiet=quiet) as sink:
-        workshop = Workshop(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, makers=MAKERS)
-        workshop.recorded = lock_file is not None
+        pins = lock or Lock(lock=1, manifest=digest)
+        workshop = Workshop(settings, sink, pins, engine, locked, makers=MAKERS, record=lock_file)
         if lock is not None:
             workshop.store.add_root(path)
         catalog = registry.catalog(modules)

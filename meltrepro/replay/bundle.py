@@ -18,18 +18,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import meltrepro
 from meltrepro.build import toolchain
-from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError
-from meltrepro.measure.records import read_campaign
+from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
+from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.replay import archive
+from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
+from meltrepro.replay.claims import OBJECTS as _OBJECTS
+from meltrepro.replay.claims import check_claims
 from meltrepro.spec.accuracy import source_of
-from meltrepro.spec.campaign import CELLS
+from meltrepro.spec.campaign import BUILDS, CAMPAIGN, CELLS, PLAN
 from meltrepro.spec.foreign import load_json, read_regular
 from meltrepro.spec.loader import parse_manifest
 from meltrepro.spec.lock import Lock, load_lock
@@ -37,13 +43,13 @@ from meltrepro.spec.manifest import Manifest
 from meltrepro.spec.positions import MAX_BYTES
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store import checkpoint
-from meltrepro.store.atomic import make_folder, remove, writing
+from meltrepro.store.atomic import make_folder, reason_of, remove, writing
 from meltrepro.store.cas import Store
-from meltrepro.store.fetch import Fetcher
+from meltrepro.store.fetch import learn
 from meltrepro.store.source import Pin, is_synthetic, key_of
 from meltrepro.track.ledger import LEDGER
 
-_OBJECTS, _RECORDS, _ATTESTATIONS, _REPORT = "objects", "records", "attestations", "report"
+_RECORDS, _REPORT = "records", "report"
 _CRATE = "ro-crate-metadata.json"
 _MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
 _MOST_OF_STATEMENT = 64 << 20
@@ -68,6 +74,7 @@ def export(
     recorded = read_campaign(campaign)
     recorded.verify()
     manifest, lock = _read(campaign)
+    store = store.scoped(campaign / _LOCK)  # statements of one that was imported stand in its scope
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
         _MANIFEST: (campaign / _MANIFEST).read_bytes(),
@@ -106,28 +113,53 @@ def export(
         return archive.write(out, about, files)
 
 
-def import_bundle(path: Path, store: Store, fetcher: Fetcher, records: Path, sink: Sink) -> Imported:
+def verify_bundle(path: Path) -> tuple[archive.Index, Lock]:
+    """Check every byte of a bundle, and that its parts do not contradict each other; its index and its lock.
+
+    Raises `BundleError` and its kin, `LockError`, and `StoreError` where there is no room to look at its records.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def take(member: str, pieces: Iterator[bytes]) -> None:
+            if not member.startswith(f"{_OBJECTS}/"):
+                _write(folder / member, pieces)
+
+        index = archive.verify(path, take)
+        with tarfile.open(path, "r:") as tar:  # each of its headers is as the index has it
+
+            def opened(member: str) -> IO[bytes]:
+                content = tar.extractfile(member)
+                assert content is not None, "a plain file has content"
+                return content
+
+            lock, _ = _check_contents(folder, index, opened)
+    return index, lock
+
+
+def import_bundle(path: Path, store: Store, records: Path, sink: Sink) -> Imported:
     """Check a bundle and take it over; nothing is kept of a bundle with a fault.
 
-    Raises `BundleError` and its kin, `LockError`, `StoreError`, and `RecordError` where a campaign of the bundle is here
-    already with other records.
+    It is a stranger's: its objects and records are taken, what else it says is believed in the scope of its campaign
+    alone. Raises `BundleError` and its kin, `LockError`, `StoreError`, and `RecordError` where a campaign of the bundle
+    is here already and is not the same.
     """
     with store.scratch() as scratch, step(sink, "bundle.import", str(path)):
 
         def take(name: str, pieces: Iterator[bytes]) -> None:
-            target = scratch / name
-            make_folder(target.parent)
-            with writing(target), target.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
+            _write(scratch / name, pieces)
             sink(Step("bundle.import", "progress", name))
 
         index = archive.verify(path, take)
-        manifest, lock = _read(scratch)
-        folders = _check_contents(scratch, index, records)
+        lock, folders = _check_contents(scratch, index, lambda name: (scratch / name).open("rb"))
+        for folder in folders:
+            _check_same(folder, records / folder.name)
         new = _take_objects(scratch / _OBJECTS, store)
-        _learn(manifest, lock, store, fetcher)
-        _take_attestations(scratch / _ATTESTATIONS, lock, store)
+        scope = store.scoped(scratch / _LOCK)
+        for folder in folders:
+            scope.add_root(records / folder.name / _LOCK)
+        _learn(lock, scope)
+        _take_attestations(scratch, index, lock, scope)
         campaigns = tuple(_take_campaign(folder, records) for folder in folders)
     return Imported(campaigns, new, tuple(str(d) for d in _list(index.about.get("withheld"))))
 
@@ -239,8 +271,18 @@ def _crate(manifest: Manifest, published: str, names: list[str]) -> bytes:
 # -- importing ----------------------------------------------------------------------------------------------------
 
 
-def _check_contents(scratch: Path, index: archive.Index, records: Path) -> list[Path]:
-    """The campaigns of an unpacked bundle, once everything in it is found to be what its name promises."""
+def _write(target: Path, pieces: Iterator[bytes]) -> None:
+    make_folder(target.parent)
+    with writing(target), target.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _check_contents(
+    scratch: Path, index: archive.Index, opened: Callable[[str], IO[bytes]]
+) -> tuple[Lock, tuple[Path, ...]]:
+    """Lock and campaigns of an unpacked bundle, once everything in it is found to be what its name promises."""
+    _, lock = _read(scratch)
     for name, member in index.members.items():
         place, _, rest = name.partition("/")
         if place == _OBJECTS and rest != member.digest:
@@ -250,6 +292,7 @@ def _check_contents(scratch: Path, index: archive.Index, records: Path) -> list[
     folders = sorted((scratch / _RECORDS).glob("*"))
     if not folders:
         raise BundleError(f"there is no campaign under {_RECORDS}/ of the bundle", hint=_UNTRUE)
+    campaigns: list[CampaignRecord] = []
     for folder in folders:
         try:
             campaign = read_campaign(folder)
@@ -259,21 +302,49 @@ def _check_contents(scratch: Path, index: archive.Index, records: Path) -> list[
             raise BundleError(f"{folder.name} is no sound campaign: {message}", hint=_UNTRUE) from error
         if campaign.id != folder.name:
             raise BundleError(f"{_RECORDS}/{folder.name} calls itself {campaign.id!r}", hint=_UNTRUE)
-        _check_same(folder, records / folder.name)
-    return folders
+        for name in (_MANIFEST, _LOCK):
+            first, second = (_digest(place / name) for place in (scratch, folder))
+            if first != second:
+                raise BundleError(
+                    f"{name} is not that of {_RECORDS}/{folder.name}: it has sha256 {first}, the record's has {second}",
+                    hint=_UNTRUE,
+                )
+        campaigns.append(campaign)
+    check_claims(scratch, index, lock, campaigns, opened)
+    return lock, tuple(folders)
 
 
 def _check_same(folder: Path, there: Path) -> None:
-    """Raise `RecordError` where a campaign that is here already has another record of any trial."""
-    for path in sorted((folder / CELLS).rglob("*")):
-        other = there / path.relative_to(folder)
-        if path.is_file() and other.is_file():
-            mine, theirs = (hashlib.sha256(each.read_bytes()).hexdigest() for each in (other, path))
-            if mine != theirs:
-                raise RecordError(
-                    f"{other} has sha256 {mine}, but the bundle's record of the same trial has {theirs}",
-                    hint="one of them was changed; to take the bundle's, move the campaign's folder away",
-                )
+    """Raise `RecordError` where a campaign of this id is here already and is not the same, file by file.
+
+    What is not sealed may differ: journal, ledger, and pages that were made of the records.
+    """
+    if not there.exists():
+        return
+    for name in sorted(_sealed(there) | _sealed(folder)):
+        mine, theirs = _digest(there / name), _digest(folder / name)
+        if mine != theirs:
+            raise RecordError(
+                f"{there / name} has sha256 {mine}, but the bundle's record of the same name has {theirs}",
+                hint="one of them was changed; to take the bundle's, move the campaign's folder away",
+            )
+
+
+def _sealed(campaign: Path) -> set[str]:
+    """The relative paths of what is never rewritten in a finished campaign."""
+    paths = [campaign / name for name in (CAMPAIGN, _MANIFEST, _LOCK, PLAN)]
+    paths += [path for part in (BUILDS, CELLS) for path in (campaign / part).rglob("*")]
+    return {path.relative_to(campaign).as_posix() for path in paths if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "none, for it does not exist"
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
 def _statement(path: Path) -> dict[str, object] | None:
@@ -295,34 +366,38 @@ def _take_objects(folder: Path, store: Store) -> int:
     return new
 
 
-def _learn(manifest: Manifest, lock: Lock, store: Store, fetcher: Fetcher) -> None:
-    """Tell the store what the lock knows, so that everything is found by name and nothing is asked of a server."""
+def _learn(lock: Lock, scope: Store) -> None:
+    """Tell the scope what the lock knows of sources, so that nothing is asked of a server.
+
+    Artifacts are taken by their digests from the lock. That a key leads to one is for this machine to find out: else a
+    rebuild would be verified by the word of whoever made the bundle.
+    """
     for key, source in lock.sources.items():
         if source.size is not None and not key.startswith(("file:", "folder:")):  # files are read anew each time
-            fetcher.learn(
-                Pin(
-                    source=key,
-                    digest=source.digest,
-                    size=source.size,
-                    filename=source.filename,
-                    archive_digest=source.archive,
-                )
+            pin = Pin(
+                source=key,
+                digest=source.digest,
+                size=source.size,
+                filename=source.filename,
+                archive_digest=source.archive,
             )
-    for name, artifact in lock.artifacts.items():
-        if store.has(artifact.digest):
-            store.put_ref("artifacts", artifact.key, {"name": name, "digest": artifact.digest})
+            learn(pin, scope)
     for wheel in toolchain.SOURCES.values():
-        if wheel.digest is not None and store.has(wheel.digest):
-            size = store.path(wheel.digest).stat().st_size
-            fetcher.learn(Pin(source=key_of(wheel), digest=wheel.digest, size=size))
+        if wheel.digest is not None and scope.has(wheel.digest):
+            size = scope.path(wheel.digest).stat().st_size
+            learn(Pin(source=key_of(wheel), digest=wheel.digest, size=size), scope)
 
 
-def _take_attestations(folder: Path, lock: Lock, store: Store) -> None:
+def _take_attestations(folder: Path, index: archive.Index, lock: Lock, scope: Store) -> None:
+    """Keep the statements of artifacts of which there are none yet; those of one's own builds stay."""
     for name, artifact in lock.artifacts.items():
         for kind in ("sbom", "provenance"):
-            statement = _statement(folder / name / f"{kind}.json")
+            member = f"{_ATTESTATIONS}/{name}/{kind}.json"
+            if member not in index.members or scope.get_ref(kind, artifact.digest) is not None:
+                continue
+            statement = _statement(folder / member)
             if statement is not None:
-                store.put_ref(kind, artifact.digest, statement)
+                scope.put_ref(kind, artifact.digest, statement)
 
 
 def _take_campaign(folder: Path, records: Path) -> Path:

@@ -15,7 +15,6 @@ from meltrepro.settings import Settings
 from meltrepro.spec.campaign import CAMPAIGN
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
-from meltrepro.store.fetch import Fetcher
 from meltrepro.track.ledger import open_ledger
 from meltrepro.track.places import choose
 
@@ -48,8 +47,7 @@ def locate(wanted: str, settings: Settings, sink: Sink) -> Located:
 def _imported(bundle: Path, settings: Settings, sink: Sink) -> Path:
     from meltrepro.replay.bundle import import_bundle
 
-    store = Store(settings.cache / "store")
-    return import_bundle(bundle, store, Fetcher(store, settings, sink), settings.records, sink).campaigns[0]
+    return import_bundle(bundle, Store(settings.cache / "store"), settings.records, sink).campaigns[0]
 
 
 def _inside(path: Path) -> Located | None:

@@ -9,13 +9,14 @@ and could be got around until 3.11.13.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -113,6 +114,19 @@ def unpack_tree(tar: Path, folder: Path, name: str) -> None:
             for parent, _, _ in os.walk(folder, topdown=False):
                 if Path(parent) != folder:  # who renames the folder itself must still be able to write to it
                     os.chmod(parent, 0o555)
+
+
+def member_digests(tar: IO[bytes], wanted: Collection[str], name: str) -> dict[str, str]:
+    """The sha256 of those files of an uncompressed tar that are wanted and there, by name; raises what `unpack_tree` does."""
+    with _undamaged(name), tarfile.open(fileobj=tar, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+        found = {}
+        for path, member in _checked(archive, name).items():
+            if str(path) in wanted and (content := archive.extractfile(member)) is not None:
+                digest = hashlib.sha256()
+                while block := content.read(_CHUNK):
+                    digest.update(block)
+                found[str(path)] = digest.hexdigest()
+    return found
 
 
 def unpack_below(archive: tarfile.TarFile, top: str, folder: Path, name: str) -> None:

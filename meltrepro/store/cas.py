@@ -3,6 +3,7 @@
     objects/<2>/<62>        the files, read-only
     verified/<2>/<62>       what an object looked like when it was last hashed; its own time is the last use
     refs/<kind>/<key>.json  results of actions; what they name, `gc` keeps
+    scopes/<sha256>/        the same refs for work on one recorded campaign, named by its lock (`Store.scoped`)
     unpacked/<digest>/      tars as folders, with a list of their files beside
     partial/  tmp/  quarantine/  locks/
 
@@ -11,6 +12,7 @@ Any number of processes may use one store. Everything appears by a rename, whole
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import io
@@ -57,9 +59,37 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._scope: Path | None = None
+        self._unscoped: Store | None = None
         self._use = UseLock(root / "locks" / "store.lock")
         if root.is_dir():
             self._use.share()
+
+    def scoped(self, lock: Path) -> Store:
+        """The store for work on a recorded campaign, which may be a stranger's, by the file of its lock.
+
+        Objects are the same, for nobody can replace one. Refs are read in the scope first and then among one's own, and
+        written in the scope alone: what a stranger says, and whatever is built on it, is believed nowhere else. The
+        scope's name is the sha256 of the lock, so that nobody gets into another campaign's by its id; `gc` removes it
+        when no registered lock has that digest. Raises `StoreError` where the lock cannot be read.
+        """
+        try:
+            digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+        except OSError as error:
+            raise StoreError(f"{lock}: cannot be read: {reason_of(error)}") from error
+        scope = copy.copy(self)
+        scope._scope, scope._unscoped = self.root / "scopes" / digest, self.own
+        return scope
+
+    @property
+    def own(self) -> Store:
+        """The store without any scope: what this machine found out and made by itself."""
+        return self._unscoped or self
+
+    @property
+    def place(self) -> Path:
+        """Where refs, build logs and compiler caches are written: a scope has a folder for its own."""
+        return self._scope or self.root
 
     # -- objects --------------------------------------------------------------------------------------------------
 
@@ -181,6 +211,8 @@ class Store:
     def get_ref(self, kind: str, key: str) -> dict[str, Any] | None:
         """The value under a key, or `None`. Raises `CorruptStore` for one that is damaged, after setting it aside."""
         path = self._ref(kind, key)
+        if self.own is not self and not path.exists():
+            return self.own.get_ref(kind, key)
         try:
             value = checked(kind, load_json(read_regular(path, _MOST_OF_REF)))
         except FileNotFoundError:
@@ -206,7 +238,10 @@ class Store:
 
     def list_refs(self, kind: str) -> dict[str, dict[str, Any]]:
         """Every value of a kind by its key, ordered by key."""
-        keys = [unquote(path.stem) for path in (self.root / "refs" / quote(kind, safe="")).glob("*.json")]
+        places = {self.place, self.own.place}
+        keys = {
+            unquote(path.stem) for place in places for path in (place / "refs" / quote(kind, safe="")).glob("*.json")
+        }
         values = {key: self.get_ref(kind, key) for key in sorted(keys)}
         return {key: value for key, value in values.items() if value is not None}
 
@@ -214,8 +249,8 @@ class Store:
         """Make `gc` keep every object whose digest stands in a text file (a lock), for as long as that file exists."""
         path = path.absolute()
         key = hashlib.sha256(os.fsencode(path)).hexdigest()
-        if self.get_ref("roots", key) is None:
-            self.put_ref("roots", key, {"path": str(path)})
+        if self.own.get_ref("roots", key) is None:
+            self.own.put_ref("roots", key, {"path": str(path)})
 
     # -- trees ----------------------------------------------------------------------------------------------------
 
@@ -312,7 +347,7 @@ class Store:
         return self.root / name
 
     def _ref(self, kind: str, key: str) -> Path:
-        return self.root / "refs" / quote(kind, safe="") / f"{quote(key, safe='')}.json"
+        return self.place / "refs" / quote(kind, safe="") / f"{quote(key, safe='')}.json"
 
     def _record(self, digest: str) -> Path:
         return self.root / "verified" / digest[:2] / digest[2:]

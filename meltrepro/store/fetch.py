@@ -70,7 +70,7 @@ class Fetcher:
                 hint="if the new bytes are wanted, pin them",
             )
         if not isinstance(source, FileSource):
-            self.learn(pin)
+            learn(pin, self._store)
         return pin
 
     def get(self, wanted: Pin | Source, base_dir: Path | None = None) -> Path:
@@ -140,13 +140,6 @@ class Fetcher:
         pin = self.known(source)
         return pin.digest if pin is not None else None
 
-    def learn(self, pin: Pin) -> None:
-        """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more."""
-        key = text_digest(pin.source)
-        known = self._store.get_ref("pins", key)
-        if known is None or known.get("digest") != pin.digest:
-            self._store.put_ref("pins", key, pin.to_json())
-
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""
         self._store.drop_ref("pins", text_digest(key))
@@ -160,7 +153,7 @@ class Fetcher:
         names = checkpoint.names(source, context, self._mirrors.folder(source))
         pin = checkpoint.pin(source, names, self, context)
         if isinstance(source, HuggingFaceSource):
-            self.learn(pin)
+            learn(pin, self._store)
         return pin
 
     def _estimate_parts(self, source: HuggingFaceSource | FolderSource, base: Path) -> int | None:
@@ -196,6 +189,14 @@ class Fetcher:
 
     def _size(self, digest: str) -> int:
         return self._store.path(digest).stat().st_size
+
+
+def learn(pin: Pin, store: Store) -> None:
+    """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more."""
+    key = text_digest(pin.source)
+    known = store.get_ref("pins", key)
+    if known is None or known.get("digest") != pin.digest:
+        store.put_ref("pins", key, pin.to_json())
 
 
 def _provider(source: Source) -> Provider[Any]:

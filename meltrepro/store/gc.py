@@ -1,12 +1,13 @@
 """Freeing disk space: what in the store nothing refers to, and, when asked for, what has not been used for longest.
 
-What stays: objects that a ref names, and always those that a registered lock file names (`Store.add_root`). Synthetic
-weights as they were made never stay: they are the largest files there are, nothing but a quantizer reads them, and a
+What stays: objects that a ref names, and always those that a registered lock file names (`Store.add_root`). Refs of a scope
+count as long as such a lock is the scope's. Synthetic weights as they were made never stay: they are the largest files there are, nothing but a quantizer reads them, and a
 minute brings them back. The decision is a value of its own, so that a dry run and the deed cannot differ.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -26,9 +27,9 @@ Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objec
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _UNFINISHED = ("partial", "tmp", "scratch", "quarantine")
-_SMALL = ("refs", "verified", "unpacked")
+_SMALL = ("refs", "scopes", "verified", "unpacked")
 """Where small files are written beside the one that they replace."""
-_CACHES = ("rootfs", "zig-cache", "logs")
+_CACHES = ("rootfs", "zig-cache", "logs", "scopes/*/zig-cache", "scopes/*/logs")
 _ROOTS = "roots"
 
 
@@ -115,7 +116,7 @@ def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = 
     uses the store.
     """
     with store.alone():
-        locked = _locked(store, apart_from)[0] - _synthetic(store)
+        locked = _locked(store, apart_from).digests - _synthetic(store)
         here = {digest for digest in digests if store.has(digest)}
         sizes = [store.path(digest).stat().st_size for digest in here - locked]
         for digest in here - locked:
@@ -128,13 +129,21 @@ def decide(store: Store, policy: Policy) -> Decision:
     removals = [_removal("unfinished", path) for name in _UNFINISHED for path in _entries(store.root / name)]
     removals += [_removal("unfinished", path) for name in _SMALL for path in (store.root / name).rglob(".*.tmp")]
     removals += [_removal("unpacked trees", path) for path in _entries(store.root / "unpacked")]
-    caches = [_removal("build caches", path) for name in _CACHES for path in _entries(store.root / name)]
+    locks = _locked(store)
+    locked, scopes = locks.digests, _entries(store.root / "scopes")
+    removals += [_removal("results", path) for path in (*locks.dead, *(s for s in scopes if s.name not in locks.files))]
+    folders = [folder for name in _CACHES for folder in sorted(store.root.glob(name))]
+    caches = [
+        _removal("build caches", path)
+        for folder in folders
+        if not any(folder.is_relative_to(removal.path) for removal in removals)
+        for path in _entries(folder)
+    ]
     if policy.everything:
         removals += caches
-    locked, dead_roots = _locked(store)
-    removals += [_removal("results", path) for path in dead_roots]
 
-    refs = list(_refs(store))
+    live = [scope / "refs" for scope in scopes if scope.name in locks.files]
+    refs = [ref for folder in (store.root / "refs", *live) for ref in _refs(folder)]
     oldest = 0 if policy.older_than_s is None else time.time_ns() - int(policy.older_than_s * 1e9)
     kept = [ref for ref in refs if ref.digests & locked or not (policy.everything or ref.used_ns < oldest)]
     objects = sorted(_objects(store), key=lambda item: (item.used_ns, item.digest))
@@ -167,10 +176,22 @@ def decide(store: Store, policy: Policy) -> Decision:
     )
 
 
-def _locked(store: Store, apart_from: Collection[Path] = ()) -> tuple[frozenset[str], list[Path]]:
-    """The digests in registered lock files, and the registrations of files that are gone."""
+@dataclass(frozen=True)
+class _Locks:
+    """Registered lock files."""
+
+    digests: frozenset[str]
+    """What they name."""
+    files: frozenset[str]
+    """Their own sha256."""
+    dead: tuple[Path, ...]
+    """Registrations of files that are gone."""
+
+
+def _locked(store: Store, apart_from: Collection[Path] = ()) -> _Locks:
     others = {path.resolve() for path in apart_from}
     digests: set[str] = set()
+    files: set[str] = set()
     dead = []
     for registration in sorted((store.root / "refs" / _ROOTS).glob("*.json")):
         try:
@@ -182,7 +203,9 @@ def _locked(store: Store, apart_from: Collection[Path] = ()) -> tuple[frozenset[
         if is_other:
             continue
         try:
-            digests |= _digests(lock.read_bytes())
+            content = lock.read_bytes()
+            digests |= _digests(content)
+            files.add(hashlib.sha256(content).hexdigest())
         except (FileNotFoundError, NotADirectoryError):
             dead.append(registration)
         except OSError as error:
@@ -190,11 +213,11 @@ def _locked(store: Store, apart_from: Collection[Path] = ()) -> tuple[frozenset[
                 f"{lock}: cannot be read: {reason_of(error)}; nothing was removed",
                 hint="what a lock names is kept, so gc must be able to read it",
             ) from error
-    return frozenset(digests), dead
+    return _Locks(frozenset(digests), frozenset(files), tuple(dead))
 
 
 def _synthetic(store: Store) -> frozenset[str]:
-    """The digests of made-up weights, as far as it is remembered what they are."""
+    """The digests of made-up weights, as far as it is remembered what they are; a scope's word is that of a stranger."""
     digests = set()
     for path in (store.root / "refs" / "pins").glob("*.json"):  # asking the store would count as use
         try:
@@ -206,8 +229,8 @@ def _synthetic(store: Store) -> frozenset[str]:
     return frozenset(digests)
 
 
-def _refs(store: Store) -> Iterator[_Ref]:
-    for kind in _entries(store.root / "refs"):
+def _refs(folder: Path) -> Iterator[_Ref]:
+    for kind in _entries(folder):
         for path in sorted(kind.glob("*.json")) if kind.name != _ROOTS else ():
             info = path.stat()
             yield _Ref(path, info.st_size, info.st_mtime_ns, _digests(path.read_bytes()))

@@ -18,6 +18,7 @@ from meltrepro.spec.sources import SyntheticSource
 from meltrepro.spec.zoo import SHAPES, FloatType, ModelShape, TensorShape
 from meltrepro.steps import Step, step
 from meltrepro.store.atomic import require_free
+from meltrepro.store.names import text_digest
 from meltrepro.store.source import GENERATOR, Context, Pin, key_of
 from meltrepro.store.vocabulary import vocabulary
 
@@ -79,6 +80,8 @@ def _make(source: SyntheticSource, context: Context, expected: str | None) -> st
                 raise DigestMismatch(
                     error.message, hint="the digest is of another shape, seed or version: leave it out, or pin this one"
                 ) from error
+        # Whoever named the digest: made here, it is what it is called, and `gc` may believe so.
+        store.own.put_ref("pins", text_digest(key), Pin(source=key, digest=writer.digest, size=size).to_json())
     return writer.digest
 
 

@@ -19,7 +19,7 @@ from meltrepro.steps import Step
 from meltrepro.track import database, places, quiet
 from meltrepro.track.ledger import LEDGER, open_ledger
 from meltrepro.track.mlflow_tracker import TrackedCampaign, sync
-from tests.support.campaigns import START_WALL_NS, Cell, Trial, Turn, build_campaign
+from tests.support.campaigns import LOCK_TEXT, START_WALL_NS, Cell, Trial, Turn, build_campaign
 from tests.support.database import artifacts, contents, run_names
 
 with quiet.importing():
@@ -301,7 +301,7 @@ def test_a_new_database_is_made_beside_its_artifacts(tmp_path: Path, monkeypatch
     assert sorted(path.name for path in made.iterdir()) == [".mlflow.db.lock", "mlartifacts", "mlflow.db"]
     files = artifacts(made / "mlartifacts", run_names(made / "mlflow.db"))
     name = json.loads((folder / CAMPAIGN).read_text())["id"]
-    assert files[f"synthetic/{name}/artifacts/lock.yaml"] == b"lock: 1\n"
+    assert files[f"synthetic/{name}/artifacts/lock.yaml"] == LOCK_TEXT.encode()
     assert {path.name for path in tmp_path.iterdir()} == {"home", "made"}
 
 

@@ -110,7 +110,9 @@ def test_a_bundle_replays_without_any_network(campaign: Path, spec: Path, home: 
     bundle = tmp_path / "quickstart.melt"
     done = meltrepro("bundle", "export", campaign, "-o", bundle, home=home)
     assert done.returncode == 0, done.stderr
-    assert meltrepro("bundle", "verify", bundle).returncode == 0
+    done = meltrepro("bundle", "verify", bundle)
+    assert done.returncode == 0, done.stderr
+    assert "built here: the same bytes  llama.cpp/run/" in done.stdout
     elsewhere = {"MELTREPRO_HOME": str(tmp_path / "home"), "MELTREPRO_CACHE": str(tmp_path / "cache")}
     command = [
         "replay",
@@ -134,8 +136,10 @@ def test_a_bundle_replays_without_any_network(campaign: Path, spec: Path, home: 
         check=False,
     )
     assert replayed.returncode in (0, 60, 61), replayed.stderr
+    assert "runs programs that came with this record and were not built here: llama.cpp/run/" in replayed.stderr
     answer = json.loads(replayed.stdout)
     assert answer["verdict"] in ("REPRODUCED", "DIFFERS", "INCONCLUSIVE")
+    assert not (tmp_path / "cache" / "store" / "refs" / "artifacts").exists(), "nothing was built here"
     assert [cell["tokens"]["turns"][0]["diverges_at"] for cell in answer["cells"]] == [None, None]
 
 

@@ -23,6 +23,7 @@ MS = 1_000_000
 START_WALL_NS = 1_795_406_462_000_000_000
 """2026-11-23T04:01:02Z."""
 START_NS = 5_000_000_000
+LOCK_TEXT = f"lock: 1\nmanifest: {'0' * 64}\n"
 COMMIT = "cb49e0f8c906e5da49e9f6d64a57742a9a241c6a"
 
 
@@ -204,7 +205,7 @@ def build_campaign(
     folder = home / "records" / id
     manifest = _manifest(name, cells, repetitions, warmups)
     _write(folder / files.MANIFEST, json.dumps(manifest, indent=2))  # JSON is YAML
-    _write(folder / files.LOCK, "lock: 1\n")
+    _write(folder / files.LOCK, LOCK_TEXT)
     _write(folder / files.PLAN, "{}\n")
     _write(folder / files.JOURNAL, "")
     for file, text in {"Dockerfile": "FROM scratch\n", "build.sh": "make\n", "build.log": "built\n"}.items():

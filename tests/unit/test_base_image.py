@@ -96,13 +96,13 @@ def test_a_record_has_no_image_pulled_that_only_it_names(tmp_path: Path, monkeyp
     lock = base_of(workshop(tmp_path, Registry(), monkeypatch, EMPTY))
     registry = Registry()
     shop = workshop(tmp_path / "new", registry, monkeypatch, lock, base_image=None)
-    shop.recorded = True
+    shop.record = tmp_path / "lock.yaml"
     with pytest.raises(SourceError, match="only the record names it") as caught:
         base_of(shop)
     assert registry.pulled == []
     assert f"MELTREPRO_BASE_IMAGE={IMAGE}" in (caught.value.hint or "")
     named = workshop(tmp_path / "named", registry, monkeypatch, lock)
-    named.recorded = True
+    named.record = tmp_path / "lock.yaml"
     assert base_of(named) == lock
     assert base_of(shop) == lock, "the engine has it now"
     assert registry.pulled == [IMAGE]
