@@ -14,7 +14,7 @@ WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 SYSTEM_PYTHON := /usr/bin/python3
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-# Certificates are the system's for uv too, as they are for pip: a proxy's own is among them, if at all.
+# uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup quickstart test test-fast test-debian test-python lint bench ui reproduce-paper ios clean lock-requirements lock-lab
