@@ -56,7 +56,7 @@ class UsageError(MeltreproError):
 
 
 class ManifestError(MeltreproError):
-    """A manifest, lock or prompt file is wrong; all its problems are reported at once."""
+    """A manifest, prompt file or mirror map is wrong; all its problems are reported at once."""
 
     exit_code = 3
 

@@ -17,7 +17,7 @@ from meltrepro.campaign.scoring import Data
 from meltrepro.cli.common import load
 from meltrepro.cli.console import console
 from meltrepro.cli.sizes import Survey, survey
-from meltrepro.errors import LockError, LockMismatch, Problem, StaleLock
+from meltrepro.errors import DataError, LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import DeviceFacts, Plan
@@ -37,6 +37,7 @@ from meltrepro.targets.base import Target
 from meltrepro.targets.registry import MAKERS, open_targets
 
 _SHOWN_ENTRIES = 5
+_MOST_OF_DATA = 512 << 20
 
 
 @dataclass
@@ -104,8 +105,12 @@ class Session:
                 pinned = self.workshop.pin(source, self.loaded.path.parent)
                 source = source.model_copy(update={"digest": pinned.digest})
             path = self.workshop.fetcher.get(source, self.loaded.path.parent)
-            content = path.read_bytes()
             label = f"workloads.{name} ({key_of(source)})"
+            if path.stat().st_size > _MOST_OF_DATA:
+                raise DataError(
+                    f"{label}: the data have more than {_MOST_OF_DATA >> 20} MiB", hint="name a part of them"
+                )
+            content = path.read_bytes()
             found[name] = Data(content, hashlib.sha256(content).hexdigest(), label)
         return found
 

@@ -15,6 +15,7 @@ from meltrepro.build.interpreter import PYTHON
 from meltrepro.build.model import RecipeSource
 from meltrepro.errors import ModelError
 from meltrepro.plan.model import BundleNode, Isa
+from meltrepro.spec.foreign import read_regular
 from meltrepro.spec.sources import PypiSource, Source
 
 ISA = Isa("x86_64", "x86_64-linux-gnu", frozenset(), (), 0)
@@ -87,7 +88,7 @@ def recipe(node: BundleNode, labels: Mapping[str, str]) -> RecipeSource:
 
 def check(files: Mapping[str, Path]) -> None:
     """Raise `ModelError` where a checkpoint's files, by name, are damaged or of a kind that is not converted."""
-    config = _json("config.json", files["config.json"].read_bytes())
+    config = _json("config.json", _small(files["config.json"]))
     kinds = config.get("architectures")
     kind = kinds[0] if isinstance(kinds, list) and kinds else None
     if kind not in ARCHITECTURES:
@@ -99,15 +100,22 @@ def check(files: Mapping[str, Path]) -> None:
     index = "model.safetensors.index.json"
     if index not in files:
         return
-    where = _json(index, files[index].read_bytes()).get("weight_map")
+    where = _json(index, _small(files[index])).get("weight_map")
     if not isinstance(where, dict):
         raise ModelError(f"{index} has no weight_map", hint="download the checkpoint again")
     for tensor, file in where.items():
         if tensor not in weights.get(str(file), ()):
-            what = f"{file} does not hold it" if file in weights else f"there is no {file}"
+            what = f"{file} does not hold it" if str(file) in weights else f"there is no {file}"
             raise ModelError(
                 f"{index} names the tensor {tensor} in {file}, and {what}", hint="download the checkpoint again"
             )
+
+
+def _small(path: Path) -> bytes:
+    try:
+        return read_regular(path, _HEADER_BYTES)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error}", hint="download the checkpoint again") from error
 
 
 def _json(name: str, content: bytes) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _tensors(name: str, path: Path) -> frozenset[str]:
         header = _json(f"the header of {name}", file.read(length))
     try:
         ends = {key: int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"the header of {name} does not say where its tensors are", hint="download it again"
         ) from error

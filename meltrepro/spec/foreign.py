@@ -25,12 +25,19 @@ _DIGITS = 20
 _SHOWN = 200
 
 
-def load_json(content: bytes | str) -> Any:
-    """The value in a JSON text; raises `ValueError` for anything else, whatever it is."""
+def load_json(content: bytes | str, *, repeated: bool = False) -> Any:
+    """The value in a JSON text; raises `ValueError` for anything else, whatever it is.
+
+    Where keys may be `repeated`, as in some published data sets, the last one counts.
+    """
     text = content if isinstance(content, str) else content.decode()
     try:
         value = json.loads(
-            text, object_pairs_hook=_mapping, parse_int=_whole, parse_float=_fraction, parse_constant=_no_number
+            text,
+            object_pairs_hook=None if repeated else _mapping,
+            parse_int=_whole,
+            parse_float=_fraction,
+            parse_constant=_no_number,
         )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None

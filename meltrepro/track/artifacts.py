@@ -20,6 +20,9 @@ with quiet.importing():
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
+_MOST_FILES, _MOST_BYTES, _MOST_FOLDERS = 100_000, 64 << 30, 16
+"""Of one folder of artifacts; far more than any cell has."""
+
 
 class Artifacts:
     """The files of one run; only the tracking server itself is given the user's login for them."""
@@ -43,15 +46,29 @@ class Artifacts:
         with self._login():
             self._repository.log_artifact(str(path), folder)
 
-    def names(self, folder: str | None = None) -> list[str]:
-        """What is in a folder."""
+    def get(self, name: str, folder: Path) -> bool:
+        """Download a file or folder that is not below another, if there is one; raises `TrackingError` for what no record holds."""
         with self._login():
-            return [item.path for item in self._repository.list_artifacts(folder)]
-
-    def get(self, name: str, folder: Path) -> None:
-        """Download a file or folder."""
-        with self._login():
+            if not any(item.path == name for item in self._repository.list_artifacts(None)):
+                return False
+            self._check(name)
             self._repository.download_artifacts(name, str(folder))
+            return True
+
+    def _check(self, name: str) -> None:
+        files, size, names = 0, 0, [name]
+        while names:
+            at = names.pop()
+            for item in self._repository.list_artifacts(at):
+                files, size = files + 1, size + (item.file_size or 0)
+                inside = item.path.startswith(f"{at}/") and ".." not in item.path.split("/")
+                if not inside or files > _MOST_FILES or size > _MOST_BYTES or item.path.count("/") > _MOST_FOLDERS:
+                    raise TrackingError(
+                        f"the artifacts of the run are no record: {item.path[:200]!r}, {files} files of {size} bytes",
+                        hint="it was not logged by meltrepro",
+                    )
+                if item.is_dir:
+                    names.append(item.path)
 
     def _login(self) -> AbstractContextManager[None]:
         return login.withheld() if self._elsewhere else nullcontext()

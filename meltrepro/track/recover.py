@@ -54,18 +54,14 @@ def _download(client: MlflowClient, place: Place, parent: Run, folder: Path) -> 
     folder.mkdir()
     run_id = parent.info.run_id
     artifacts = Artifacts(client, place, run_id)
-    there = artifacts.names()
     for name in (CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL, BUILDS):
-        if name in there:
-            artifacts.get(name, folder)
+        artifacts.get(name, folder)
     by_cell = {child.data.tags.get("meltrepro.cell"): child for child in _children(client, parent)}
     for cell in read_campaign(folder).cells:
         child = by_cell.get(cell.id)
-        trials = Artifacts(client, place, child.info.run_id) if child is not None else None
-        if trials is None or not trials.names("trials"):
-            raise TrackingError(f"run {run_id}: MLflow has no records of the cell {cell.id}")
         with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-            trials.get("trials", Path(name))
+            if child is None or not Artifacts(client, place, child.info.run_id).get("trials", Path(name)):
+                raise TrackingError(f"run {run_id}: MLflow has no records of the cell {cell.id}")
             cell.folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(Path(name) / "trials", cell.folder)
 

@@ -41,7 +41,14 @@ CHANNELS = [
         ("battery.level", "percent", "gauge"),
     )
 ]
-HEADER = {"v": 1, "sampler": "s", "clock": "monotonic", "rate_hz": 10.0, "overhead": 0.01, "channels": CHANNELS}
+HEADER: dict[str, Any] = {
+    "v": 1,
+    "sampler": "s",
+    "clock": "monotonic",
+    "rate_hz": 10.0,
+    "overhead": 0.01,
+    "channels": CHANNELS,
+}
 READINGS = [[1, 2, 3], [10**10, 10**10, 10**10 + 1]]
 DEVICE = {
     "facts": {"kind": "host", "model": "m", "memory_bytes": 10**9, "virtual": False},
@@ -74,7 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     trial = next(campaign.rglob("r000"))
     rows = [[START_NS + n * 10**8, place, float(50 + n % 7)] for n in range(30) for place in range(len(CHANNELS))]
     lines = [HEADER, *rows, {"end": START_NS + 31 * 10**8, "cpu_s": 0.1}]
-    meter = [{**HEADER, "clock": "host", "channels": CHANNELS[:1]}, *[row for row in rows if row[1] == 0]]
+    meter: list[Any] = [{**HEADER, "clock": "host", "channels": CHANNELS[:1]}, *[row for row in rows if row[1] == 0]]
     for name, entries in ((record.SAMPLES, lines), (record.METER, meter)):
         (trial / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     clocks = {f"{clock}_{when}": READINGS for clock in ("device", "wall") for when in ("before", "after")}

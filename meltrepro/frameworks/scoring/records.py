@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meltrepro.errors import DataError
+from meltrepro.spec.foreign import load_json
 
 Row = Mapping[str, Any]
 
@@ -27,8 +28,8 @@ def rows(content: bytes) -> Sequence[Row]:
 
 def _list(text: str) -> Sequence[Row]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = load_json(text, repeated=True)
+    except ValueError as error:
         raise DataError(f"the data set begins like JSON and is none: {error}") from error
     if not all(isinstance(row, dict) for row in found):
         raise DataError("the data set is a JSON list of something else than mappings")
@@ -41,8 +42,8 @@ def _lines(text: str) -> Sequence[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = load_json(line, repeated=True)
+        except ValueError as error:
             raise DataError(f"line {number} of the data set is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"line {number} of the data set is no JSON mapping")
@@ -81,7 +82,7 @@ def index(value: object, number: int, name: str) -> int:
     """A field that must be a whole number, perhaps written as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
         return int(value)
     raise DataError(f"question {number}: expected a number in {name!r}, got {_short(value)}")
 
