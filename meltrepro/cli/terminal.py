@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -44,7 +45,12 @@ def rich_console(*, stderr: bool = False) -> Console:
             for part in super().render(*arguments, **options):
                 yield part if part.control else Segment(visible(part.text), part.style)
 
-    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False)
+    sane = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("COLUMNS", "LINES") or re.fullmatch(r"[1-9][0-9]{0,4}", value)
+    }
+    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, _environ=sane)
 
 
 class _Shown:

@@ -327,6 +327,14 @@ def test_what_a_bundle_says_steers_no_terminal(
     assert not set(line) & UNSEEN
 
 
+@pytest.mark.usefixtures("skipped")
+@pytest.mark.parametrize("value", ["²", "9" * 5000, "-1", "0", "x"])
+def test_a_width_that_no_terminal_has(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.setenv(name, value)
+    assert app.main(["show"]) == 0
+
+
 def test_a_stream_lets_nothing_through(capsys: pytest.CaptureFixture[str]) -> None:
     import typer
 
