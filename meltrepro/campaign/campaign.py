@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from meltrepro.campaign import layout
 from meltrepro.errors import RecordError
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import own_folders, read_campaign
 from meltrepro.spec.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
 from meltrepro.store.atomic import write_bytes, writing
 
@@ -68,7 +68,7 @@ def finish(campaign: Campaign) -> Campaign:
 
 
 def _unfinished(records: Path, document: CampaignDocument) -> Campaign | None:
-    for folder in reversed(campaign_folders(records)):
+    for folder in reversed(own_folders(records)):
         if f"-{document.name}-" not in folder.name:
             continue
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import meltrepro
 from meltrepro.errors import MeltreproError
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import own_folders, read_campaign
 from meltrepro.plan.identity import digest_of
 from meltrepro.spec.campaign import LOCK
 from meltrepro.spec.lock import load_lock
@@ -22,7 +22,7 @@ def finished_campaign(
     Campaigns that are damaged are passed over: another one can be run.
     """
     digest = digest_of(manifest)
-    for folder in reversed(campaign_folders(records)):
+    for folder in reversed(own_folders(records)):
         if f"-{manifest.name}-" not in folder.name:
             continue
         try:

@@ -420,15 +420,20 @@ def campaign_folders(records: Path) -> list[Path]:
     return sorted(path.parent for path in records.glob(f"[!.]*/{files.CAMPAIGN}")) if records.is_dir() else []
 
 
+def own_folders(records: Path) -> list[Path]:
+    """The same without those that came from elsewhere: neither this machine's measurements nor to be gone on with."""
+    return [folder for folder in campaign_folders(records) if not (folder / files.IMPORTED).exists()]
+
+
 def find_campaign(records: Path, wanted: str) -> Path:
-    """The folder that a user means: a path, an id, a part of one id, or `last`; raises `UsageError`."""
+    """The folder that a user means: a path, an id, a part of one id, or `last` for the newest of this machine; raises `UsageError`."""
     if (Path(wanted) / files.CAMPAIGN).is_file():
         return Path(wanted).absolute()
     folders = campaign_folders(records)
     if not folders:
         raise UsageError(f"there is no campaign in {records}", hint="run one first: meltrepro run SPEC")
     if wanted == "last":
-        return folders[-1]
+        return (own_folders(records) or folders)[-1]
     exact = [folder for folder in folders if folder.name == wanted]
     matching = exact or [folder for folder in folders if wanted in folder.name]
     if len(matching) == 1:

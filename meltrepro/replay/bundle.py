@@ -35,7 +35,7 @@ from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
 from meltrepro.replay.claims import OBJECTS as _OBJECTS
 from meltrepro.replay.claims import check_claims
 from meltrepro.spec.accuracy import source_of
-from meltrepro.spec.campaign import BUILDS, CAMPAIGN, CELLS, PLAN
+from meltrepro.spec.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
 from meltrepro.spec.foreign import load_json, read_regular
 from meltrepro.spec.loader import parse_manifest
 from meltrepro.spec.lock import Lock, load_lock
@@ -96,7 +96,7 @@ def export(
                     content = json.dumps(statement, indent=2, sort_keys=True).encode() + b"\n"
                     files[f"{_ATTESTATIONS}/{name}/{kind}.json"] = content
         for path in sorted(campaign.rglob("*")):
-            if path.is_file() and path.name != LEDGER:
+            if path.is_file() and path.name not in (LEDGER, IMPORTED):
                 files[f"{_RECORDS}/{campaign.name}/{path.relative_to(campaign).as_posix()}"] = path
     files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
@@ -410,6 +410,7 @@ def _take_campaign(folder: Path, records: Path) -> Path:
     try:
         with writing(target):
             shutil.copytree(folder, part, ignore=shutil.ignore_patterns(LEDGER))  # where it was logged is our own note
+            (part / IMPORTED).touch()
             part.rename(target)
     finally:
         remove(part)

@@ -16,6 +16,8 @@ from meltrepro.spec.protocol import Order
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"
+IMPORTED = "imported"
+"""An empty file in the folder of a campaign that came from elsewhere; no part of the campaign, which is nobody's to go on with."""
 
 
 class CellEntry(Strict):

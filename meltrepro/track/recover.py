@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
-from meltrepro.spec.campaign import BUILDS, CAMPAIGN, JOURNAL, LOCK, MANIFEST, PLAN
+from meltrepro.spec.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.steps import Sink, step
 from meltrepro.track import content, quiet
 from meltrepro.track.artifacts import Artifacts
@@ -45,6 +45,7 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
                 found = Path(name) / campaign
                 _download(client, place, parent, found)
                 read_campaign(found)
+                (found / IMPORTED).touch()
                 found.rename(folder)
     return folder, cell
 

@@ -26,7 +26,7 @@ from meltrepro.build import base
 from meltrepro.build.model import Execution, Exit
 from meltrepro.build.workshop import Workshop
 from meltrepro.cli.app import main
-from meltrepro.measure.records import campaign_folders
+from meltrepro.measure.records import campaign_folders, find_campaign, own_folders
 from meltrepro.replay import archive
 from meltrepro.spec.campaign import campaign_bytes, parse_campaign
 from meltrepro.spec.lock import Lock, LockedPackage, dump_lock, load_lock
@@ -451,6 +451,26 @@ def test_a_campaign_of_the_same_id_is_neither_merged_nor_replaced(
     before = project.snapshot()
     refuse(errors.RecordError, "bundle", "import", project.bundle)
     assert project.snapshot() == before
+
+
+def test_a_strangers_campaign_is_not_gone_on_with(made: Project, project: Project) -> None:
+    forged = forger(made)
+    member = f"records/{forged.campaign}/campaign.json"
+    document = parse_campaign(forged.files[member])
+    forged.files[member] = campaign_bytes(document.model_copy(update={"finished_wall_ns": None}))
+    forged.write(project.bundle)
+    records = project.folder / "home" / "records"
+    shutil.rmtree(records)
+    assert main(["bundle", "import", str(project.bundle)]) == 0
+    assert own_folders(records) == []
+    assert main(["run", str(project.spec), "--no-track", "--quiet"]) == 0
+    (mine,) = own_folders(records)
+    assert mine.name != forged.campaign
+    assert find_campaign(records, "last") == mine
+    assert main(["bundle", "export", forged.campaign, "-o", str(project.folder / "again.melt")]) == 0
+    assert contents(project.folder / "again.melt").keys() == forged.files.keys(), (
+        "a note of this machine is no part of it"
+    )
 
 
 # -- for how long it stays -------------------------------------------------------------------------------------------
