@@ -171,7 +171,8 @@ def _clear(settings: Settings) -> bool:
             process.kill()
     psutil.wait_procs(left, timeout=5)
     for mount in _mounts(settings):
-        subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
+        with contextlib.suppress(FileNotFoundError):  # a Debian made of essential packages alone
+            subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
     if _is_ours(_folder(settings)) and not _mounts(settings):
         shutil.rmtree(_folder(settings), ignore_errors=True)
     _pid_file(settings).unlink(missing_ok=True)

@@ -122,6 +122,16 @@ def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found["chromium"] is expected
 
 
+def test_an_engine_is_stopped_where_nothing_unmounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And what is still mounted is left alone."""
+    monkeypatch.setattr(daemon, "_mounts", lambda _: [tmp_path])
+    monkeypatch.setenv("PATH", "/nowhere")
+    kept = daemon._folder(settings.load())
+    kept.mkdir(mode=0o700, parents=True)
+    assert daemon.stop(settings.load()) is False
+    assert kept.is_dir()
+
+
 def test_a_file_is_looked_for_in_the_folder_of_any_version(tmp_path: Path) -> None:
     pattern = f"{tmp_path}/python3*/ensurepip/__init__.py"
     assert checks.find(pattern) is None
