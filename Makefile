@@ -72,7 +72,7 @@ test-fast: setup  ## Unit and contract tests alone.
 test-python: setup  ## What depends on the interpreter: unit tests, faults of builds, builds and trials.
 	$(call phase,unit tests and faults of builds in $(VENV),$(WORKERS) tests/unit tests/fault/test_build_faults.py)
 	$(call phase,builds and trials in $(VENV),$(BIN)/python -m pytest -m machine \
-		$(addprefix tests/integration/test_,engines.py quickstart.py container_trials.py))
+		$(addprefix tests/integration/test_,engines.py quickstart.py sandboxed_trials.py))
 
 test-debian: setup  ## The same (test-python) with Debian's own Python, where that is another version.
 	@version=$$($(BIN)/python -c 'import platform; print(platform.python_version())'); \
