@@ -35,9 +35,10 @@ from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
+from meltrepro.spec import plain
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_below
-from meltrepro.store.atomic import make_folder, writing
+from meltrepro.store.atomic import write_bytes, writing
 from meltrepro.store.cas import Store
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -369,11 +370,8 @@ def _handed_over(execution: Execution, user: int) -> Iterator[None]:
 
 
 def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:
-    if path is not None:
-        content = container.logs(stdout=stdout, stderr=stderr)
-        make_folder(path.parent)
-        with writing(path):
-            path.write_bytes(content)
+    if path is not None and plain.odd(path) is None:  # a program that could write there may have left a link
+        write_bytes(path, container.logs(stdout=stdout, stderr=stderr))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from meltrepro.campaign.gates import GateClosed, Watch
 from meltrepro.campaign.meter import MeterError
 from meltrepro.errors import MeltreproError, RecordError
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.foreign import load_json
 from meltrepro.targets.base import TrialResult
 
@@ -50,6 +51,7 @@ class Kind(StrEnum):
     meter = "meter-error"
     gate = "gate-closed"
     too_hot = "too-hot"
+    tampered = "tampered"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ def of_gate(error: GateClosed) -> Failure:
     return Failure(Kind.gate, error.message)
 
 
+def of_tampering(found: str) -> Failure:
+    """What a program left where only the files of its record belong."""
+    return Failure(Kind.tampered, f"a record holds plain files of its own alone, but {found}")
+
+
 def of_watch(watch: Watch) -> Failure | None:
     """Why the watchdog stopped a trial; `None` where it did not."""
     return Failure(Kind.too_hot, watch.reason) if watch.reason else None
@@ -152,8 +159,8 @@ def _last_event(path: Path) -> Mapping[str, Any]:
 
 def _tail(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            return file.read()
-    except FileNotFoundError:
+        with plain.opened(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES)
+    except OSError:
         return b""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from meltrepro.errors import StoreError
+from meltrepro.spec import plain
 from meltrepro.spec.foreign import load_json
 from meltrepro.steps import Step
 
@@ -26,7 +27,7 @@ class Journal:
         self._path = path
         self._error: OSError | None = None
         try:
-            self._file = path.open("ab+", buffering=0)
+            self._file = open(path, "ab+", buffering=0, opener=plain.opener)  # noqa: SIM115
             if self._file.seek(0, os.SEEK_END) > 0:
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
@@ -69,7 +70,7 @@ class Journal:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a journal; lines that a kill or a full disk has cut short are passed over."""
-    with path.open("rb") as file:
+    with plain.opened(path) as file:
         for line in file:
             try:
                 entry = load_json(line)

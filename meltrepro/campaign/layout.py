@@ -36,6 +36,11 @@ def attempts(folder: Path) -> int:
     return max((int(match.group(1)) for match in numbers if match), default=0)
 
 
+def unfinished_folder(folder: Path) -> Path:
+    """Where a trial runs until it has an outcome: nobody takes for a record what its program could still write."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
 def build_folder(campaign: Path, node_id: str) -> Path:
     """Folder of the recipe and the log of a build node."""
     return campaign / BUILDS / node_id.replace("/", "-")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.build.model import Argument, Artifact, Input
-from meltrepro.campaign import clocks, failure, gates
+from meltrepro.campaign import clocks, failure, gates, layout
 from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.schedule import Trial
+from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import MeltreproError, RecordError, StoreError
 from meltrepro.interrupts import held
 from meltrepro.measure.events import read_trace
@@ -25,7 +25,7 @@ from meltrepro.measure.samples import read_samples
 from meltrepro.measure.scores import score_metrics, scores_in
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.capabilities import Capabilities
 from meltrepro.spec.protocol import Gates, Measure, Want
 from meltrepro.spec.record import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
@@ -105,25 +105,28 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
     Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
     `StoreError`, `KeyboardInterrupt`.
     """
-    remove(folder)
+    there = layout.unfinished_folder(folder)
+    for each in (folder, there):
+        remove(each)
     try:
-        make_folder(folder)
-        ended = _attempt(run, trial, attempt, folder, watcher)
+        make_folder(there)
+        ended = _attempt(run, trial, attempt, there, watcher)
         watcher.ending()
-        with held():
-            write_bytes(folder / record.OUTCOME, record.outcome_bytes(ended.outcome))
+        with held(), writing(folder):
+            write_bytes(there / record.OUTCOME, record.outcome_bytes(ended.outcome))
+            there.rename(folder)
+            sync_folder(folder.parent)
         return ended
     except BaseException:
-        with held():
-            if not (folder / record.OUTCOME).exists():
-                shutil.rmtree(folder, ignore_errors=True)  # what is left has no outcome, so a rerun removes it
+        with held(), suppress(StoreError):
+            remove(there)  # a rerun removes what is left of it
         raise
 
 
 def read_outcome(folder: Path) -> Outcome | None:
     """The outcome of a trial; `None` where it never ended. Raises `RecordError` for a damaged one."""
     try:
-        return record.parse_outcome((folder / record.OUTCOME).read_bytes())
+        return record.parse_outcome(plain.read(folder / record.OUTCOME))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -140,6 +143,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     states: list[DeviceState] = []
     settings: Mapping[str, str] = {}
     metrics = Metrics({}, {})
+    tampered: str | None = None
     try:
         run.deploy(watcher.deploying)
         settings = run.target.adjust()
@@ -147,12 +151,15 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)
         metering = run.meter.begin() if run.meter and isinstance(request, Request) else None
-        with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
-            watcher.rest(run.idle_s)
-            states.append(run.target.state())
-            result = run.target.run_trial(job)
-            exit_code = result.exit_code
-            states.append(run.target.state())
+        try:
+            with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
+                watcher.rest(run.idle_s)
+                states.append(run.target.state())
+                result = run.target.run_trial(job)
+                exit_code = result.exit_code
+                states.append(run.target.state())
+        finally:
+            tampered = sweep(folder)
         readings = clocks.readings(before, clocks.compare(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         who = "runner" if run.program == RUNNER else "scorer"
@@ -166,16 +173,22 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             metered = metering.end(folder / record.METER, trace, readings) if metering else None
             metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
-    except StoreError:
-        raise
+    except StoreError as error:
+        if tampered is None:
+            raise
+        failed = failure.of_error(error)
     except gates.GateClosed as error:
         failed = failure.of_gate(error)
     except MeterError as error:
         failed = failure.of_meter(error)
+    except plain.Tampered as error:
+        tampered = error.message
     except RecordError as error:
         failed = failure.of_scores(error) if isinstance(request, ScoringRequest) else failure.of_events(error)
     except MeltreproError as error:
         failed = failure.of_error(error)
+    if tampered is not None:
+        failed = failure.of_tampering(tampered)
     duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
@@ -192,7 +205,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         warmup=trial.kind is not Kind.repetition,
         attempt=attempt,
         state=TrialState.failed if failed else TrialState.ok,
-        reason=str(failed) if failed else None,
+        reason=str(failed).replace(f"{folder}/", "") if failed else None,
         transient=bool(failed and failed.transient),
         exit_code=exit_code,
         started_wall_ns=started_wall_ns,
@@ -237,10 +250,9 @@ def _seal(folder: Path, device: Mapping[str, object]) -> dict[str, str]:
     write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
     with writing(folder):
         for path in folder.iterdir():
-            if path.is_file() and not path.is_symlink():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                    if path.name in record.SEALED:
-                        digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            with plain.opened(path) as file:
+                os.fsync(file.fileno())
+                if path.name in record.SEALED:
+                    digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         sync_folder(folder)
     return dict(sorted(digests.items()))

@@ -73,6 +73,7 @@ def command(
     from meltrepro.replay.show import html, text
     from meltrepro.spec.campaign import LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
+    from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
     from meltrepro.track.attach import attach
 
@@ -117,7 +118,7 @@ def command(
         _require_contained(setup, {each.digest for each in programs if each.own}, session.workshop.store)
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
     page = html(answer.comparison)
-    (answer.folder / COMPARISON).write_text(page, encoding="utf-8")
+    write_text(answer.folder / COMPARISON, page)
     if (
         track
         and session.loaded.manifest.tracking.enabled

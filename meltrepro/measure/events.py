@@ -28,6 +28,7 @@ from meltrepro.measure.traces import (
     Trace,
     Turn,
 )
+from meltrepro.spec import plain
 
 _CONTRACT = 1
 _MOST = 2**63 - 1
@@ -38,7 +39,7 @@ _LONGEST_LINE = 1 << 24
 def read_trace(path: Path) -> Trace:
     """The trace in a file; raises `RecordError`."""
     try:
-        with path.open("rb") as file:
+        with plain.opened(path) as file:
             return parse_trace(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ failed attempt that was tried again is kept on disk and is not among the trials.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from meltrepro.measure.steadiness import WATCHED, Steadiness, steadiness
 from meltrepro.measure.traces import OperatorPhase, Trace
 from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_scores, judge_trial
 from meltrepro.spec import campaign as files
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.campaign import CampaignDocument, CellEntry
 from meltrepro.spec.foreign import parse
 from meltrepro.spec.loader import parse_manifest
@@ -40,6 +41,7 @@ _TRIAL = re.compile(r"([wrp])(\d{3,})")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What ids may consist of: a cell's id is a path below the campaign's folder."""
 _MOST_BITS = 64
+_MOVE = "restore the file, or move the folder away"
 _RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
 
 
@@ -79,7 +81,7 @@ class TrialRecord:
             return None
         path = self.file(record.REQUEST)
         try:
-            request = record.parse_request(path.read_bytes())
+            request = record.parse_request(plain.read(path))
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
         return request if isinstance(request, ScoringRequest) else None
@@ -108,7 +110,7 @@ class TrialRecord:
             return None
         path = self.file(record.CLOCKS)
         try:
-            return parse(ClockReadings, path.read_bytes())
+            return parse(ClockReadings, plain.read(path))
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
 
@@ -388,7 +390,7 @@ class CampaignRecord:
         """The manifest as it was run, includes and overrides applied; raises `RecordError`."""
         path = self.file(files.MANIFEST)
         try:
-            return parse_manifest(path.read_bytes())
+            return parse_manifest(plain.read(path))
         except OSError as error:
             raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
         except ManifestError as error:
@@ -396,23 +398,31 @@ class CampaignRecord:
 
 
 def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord:
-    """The campaign in a folder, summed up without its INVALID repetitions unless they are asked for; raises `RecordError` where there is none or its description is damaged."""
+    """The campaign in a folder, summed up without its INVALID repetitions unless they are asked for; raises `RecordError` where there is none, its description is damaged, or anything in it is neither a plain file nor a folder."""
     path = folder / files.CAMPAIGN
     try:
-        document = files.parse_campaign(path.read_bytes())
+        document = files.parse_campaign(plain.read(path))
     except FileNotFoundError as error:
         raise RecordError(f"{folder} holds no campaign: {files.CAMPAIGN} is missing") from error
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}", hint=_MOVE) from error
     except ValueError as error:
-        raise RecordError(f"{path} is damaged: {error}", hint="restore the file, or move the folder away") from error
+        raise RecordError(f"{path} is damaged: {error}", hint=_MOVE) from error
+    if any(_leads_out(Path(name)) for name in document.files):
+        raise RecordError(f"{path} is damaged: it names a file outside its folder", hint=_MOVE)
     if not _PART.fullmatch(document.id):
         raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
         parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
         if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):
             raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(parts)!r}")
+    plain.files(folder)  # before a name in it is taken for a file of it
     return CampaignRecord(folder, document, with_invalid)
+
+
+def _leads_out(name: Path) -> bool:
+    """Whether a name is of something outside of the files that were looked at."""
+    return name.is_absolute() or ".." in name.parts or any(map(plain.unfinished, name.parts))
 
 
 def campaign_folders(records: Path) -> list[Path]:
@@ -427,7 +437,7 @@ def own_folders(records: Path) -> list[Path]:
 
 def find_campaign(records: Path, wanted: str) -> Path:
     """The folder that a user means: a path, an id, a part of one id, or `last` for the newest of this machine; raises `UsageError`."""
-    if (Path(wanted) / files.CAMPAIGN).is_file():
+    if os.path.lexists(Path(wanted) / files.CAMPAIGN):
         return Path(wanted).absolute()
     folders = campaign_folders(records)
     if not folders:
@@ -446,7 +456,7 @@ def find_campaign(records: Path, wanted: str) -> Path:
 def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
     path = folder / record.OUTCOME
     try:
-        outcome = record.parse_outcome(path.read_bytes())
+        outcome = record.parse_outcome(plain.read(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -461,7 +471,7 @@ def _unchanged(path: Path, expected: str | None) -> Path:
     if expected is None:  # of a campaign that did not seal its records yet
         return path
     try:
-        with path.open("rb") as file:
+        with plain.opened(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordError(

@@ -28,6 +28,7 @@ from typing import Any, NoReturn, get_args
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.series import Channel, Kind, Series
+from meltrepro.spec import plain
 
 FORMAT = 1
 _LONGEST_LINE = 1 << 20
@@ -166,7 +167,7 @@ class SampleWriter:
 def read_samples(path: Path) -> Recording:
     """The recording in a file; raises `RecordError` that names file and line."""
     try:
-        with path.open("rb") as file:
+        with plain.opened(path) as file:
             return parse_samples(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error

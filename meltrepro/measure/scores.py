@@ -6,6 +6,7 @@ The count comes from the lines, which must each fit the one before; the summary 
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.errors import RecordError
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.accuracy import TEXT_TASKS
 from meltrepro.spec.record import ScoringRequest
 
@@ -89,12 +90,15 @@ def read_scores(request: ScoringRequest, stdout: str, stderr: str) -> tuple[Scor
 def scores_in(request: ScoringRequest, folder: Path) -> tuple[Score, ...]:
     """The scores of a trial, from the logs in its folder; raises `RecordError`."""
     try:
-        texts = [
-            (folder / name).read_text(encoding="utf-8", errors="replace") for name in (record.STDOUT, record.STDERR)
-        ]
+        texts = [_text(folder / name) for name in (record.STDOUT, record.STDERR)]
     except OSError as error:
         raise RecordError(f"{error.filename} cannot be read: {error.strerror}") from error
     return read_scores(request, *texts)
+
+
+def _text(path: Path) -> str:
+    with io.TextIOWrapper(plain.opened(path, plain.WHOLE), encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 def score_metrics(scores: Sequence[Score]) -> dict[str, float]:

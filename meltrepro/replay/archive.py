@@ -21,6 +21,7 @@ from pydantic import Field
 
 from meltrepro.build.image import EPOCH
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
+from meltrepro.spec import plain
 from meltrepro.spec.base import Sha256, Strict
 from meltrepro.spec.foreign import as_model, load_json, open_regular
 from meltrepro.spec.tree import shorten
@@ -283,17 +284,17 @@ def _shown(seal: bytes) -> str:
 def _describe(content: Path | bytes) -> Member:
     if isinstance(content, bytes):
         return Member(len(content), hashlib.sha256(content).hexdigest())
-    with content.open("rb") as file:
-        return Member(content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    with plain.opened(content, None) as file:
+        return Member(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _put(out: BinaryIO, name: str, content: Path | bytes) -> None:
     if isinstance(content, bytes):
         out.write(_header(name, len(content)) + content + _padding(len(content)))
         return
-    size = content.stat().st_size
-    out.write(_header(name, size))
-    with content.open("rb") as file:
+    with plain.opened(content, None) as file:
+        size = os.fstat(file.fileno()).st_size
+        out.write(_header(name, size))
         while piece := file.read(_CHUNK):
             out.write(piece)
     out.write(_padding(size))

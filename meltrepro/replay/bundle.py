@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import meltrepro
@@ -34,6 +34,7 @@ from meltrepro.replay import archive
 from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
 from meltrepro.replay.claims import OBJECTS as _OBJECTS
 from meltrepro.replay.claims import check_claims
+from meltrepro.spec import plain
 from meltrepro.spec.accuracy import source_of
 from meltrepro.spec.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
 from meltrepro.spec.foreign import load_json, read_regular
@@ -77,8 +78,8 @@ def export(
     store = store.scoped(campaign / _LOCK)  # statements of one that was imported stand in its scope
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
-        _MANIFEST: (campaign / _MANIFEST).read_bytes(),
-        _LOCK: (campaign / _LOCK).read_bytes(),
+        _MANIFEST: plain.read(campaign / _MANIFEST),
+        _LOCK: plain.read(campaign / _LOCK),
     }
     needed = (_needed(lock) | _kept(lock, store)) - withheld
     with step(sink, "bundle.collect", campaign.name):
@@ -95,9 +96,9 @@ def export(
                 if statement is not None:
                     content = json.dumps(statement, indent=2, sort_keys=True).encode() + b"\n"
                     files[f"{_ATTESTATIONS}/{name}/{kind}.json"] = content
-        for path in sorted(campaign.rglob("*")):
-            if path.is_file() and path.name not in (LEDGER, IMPORTED):
-                files[f"{_RECORDS}/{campaign.name}/{path.relative_to(campaign).as_posix()}"] = path
+        for name in plain.files(campaign):
+            if PurePosixPath(name).name not in (LEDGER, IMPORTED):
+                files[f"{_RECORDS}/{campaign.name}/{name}"] = plain.require(campaign / name)
     files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
         "name": manifest.name,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.foreign import as_model, load_json
 from meltrepro.spec.record import StateSeen
 
@@ -101,8 +101,7 @@ def _state(trial: TrialRecord) -> StateSeen:
     """The device's state before a trial; empty where none was recorded."""
     path = trial.folder / record.DEVICE
     try:
-        state = load_json(path.read_bytes())["before"]
-        return as_model(StateSeen, state)
+        return as_model(StateSeen, load_json(plain.read(path))["before"])
     except FileNotFoundError:
         return StateSeen()
     except (OSError, ValueError, LookupError, TypeError) as error:

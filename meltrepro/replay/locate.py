@@ -53,7 +53,7 @@ def _imported(bundle: Path, settings: Settings, sink: Sink) -> Path:
 def _inside(path: Path) -> Located | None:
     """The campaign around a record's folder, and the cell whose record it is."""
     for folder in (path, *path.parents):
-        if (folder / CAMPAIGN).is_file():
+        if os.path.lexists(folder / CAMPAIGN):
             cells = read_campaign(folder).cells
             return Located(folder, next((cell.id for cell in cells if path.is_relative_to(cell.folder)), None))
     return None

@@ -13,7 +13,7 @@ from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.manifest import Replay
 from meltrepro.spec.record import AnyRequest, parse_request
 from meltrepro.stats.equivalence import Design, Verdict
@@ -138,6 +138,6 @@ def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord
 def _request(cell: CellRecord) -> AnyRequest:
     path = cell.repetitions[0].folder / record.REQUEST
     try:
-        return parse_request(path.read_bytes())
+        return parse_request(plain.read(path))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error

@@ -9,7 +9,7 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.samples import Recording
 from meltrepro.report.results import Device
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.foreign import load_json
 
 _MAH_PER_C = 1 / 3.6
@@ -54,7 +54,7 @@ def described(trial: TrialRecord) -> Mapping[str, Any]:
         return {}
     path = trial.file(record.DEVICE)
     try:
-        found = load_json(path.read_bytes())
+        found = load_json(plain.read(path))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):

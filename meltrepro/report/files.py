@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
-from meltrepro.spec.foreign import load_json, read_regular
+from meltrepro.spec import plain
+from meltrepro.spec.foreign import load_json
 from meltrepro.store.atomic import reading, remove, write_bytes
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")
@@ -50,7 +52,7 @@ def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
 def _earlier(folder: Path) -> set[str]:
     """The tables that the index in a folder names; none where it cannot be read, for it is written anew."""
     try:
-        named = load_json(read_regular(folder / INDEX, _MOST_OF_INDEX))["files"]
+        named = load_json(plain.read(folder / INDEX))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in named if isinstance(name, str) and _TABLE.fullmatch(name)}
@@ -61,7 +63,7 @@ def campaigns_of(folder: Path) -> list[str]:
     path = folder / INDEX
     try:
         with reading(path):
-            index = load_json(read_regular(path, _MOST_OF_INDEX))
+            index = load_json(plain.read(path))
             found = [index["study"]] if "study" in index else index["campaigns"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="name the campaigns, or write the report anew") from error
@@ -72,7 +74,7 @@ def campaigns_of(folder: Path) -> list[str]:
 
 def holds_report(folder: Path) -> bool:
     """Whether there is a report in a folder."""
-    return (folder / INDEX).is_file()
+    return os.path.lexists(folder / INDEX)
 
 
 def compare_report(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -80,11 +82,11 @@ def compare_report(folder: Path, files: Mapping[str, bytes]) -> None:
     problems = []
     for name, data in files.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             problems.append(f"{name} is missing")
             continue
         with reading(path):
-            found = path.read_bytes()
+            found = plain.read(path)
         if found != data:
             problems.append(f"{name} differs from byte {_first_difference(found, data)} on")
     present = sorted(path.relative_to(folder).as_posix() for path in (folder / "tables").glob("*.*"))

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from meltrepro.spec import seal
+from meltrepro.spec import plain, seal
 from meltrepro.spec.base import Count, Label, Nanoseconds, Seconds, Sha256, Strict
 from meltrepro.spec.foreign import as_model, load_json, parse
 from meltrepro.spec.meters import SyncMark
@@ -27,8 +27,15 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
 STDOUT, STDERR = "stdout.log", "stderr.log"
 SAMPLING, SAMPLER_LOG = "sampling.json", "sampler.log"
 METER, CLOCKS = "meter.jsonl", "clocks.json"
+CRASH = "report.ips"
+"""What a phone of Apple's reports of a program that crashed; beside the record, not a part of it."""
 SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
 """The files whose digests an outcome holds, as far as they are there."""
+
+
+def most_bytes(name: str) -> int:
+    """How large a file of a record may be, in bytes."""
+    return plain.PIECEWISE if name in (EVENTS, SAMPLES, METER) else plain.WHOLE
 
 
 class RequestSampling(Strict):

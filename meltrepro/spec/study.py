@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from meltrepro.errors import RecordError
-from meltrepro.spec import seal
+from meltrepro.spec import plain, seal
 from meltrepro.spec.base import Name, Sha256, Strict
 from meltrepro.spec.foreign import parse
 
@@ -61,7 +61,7 @@ def study_bytes(study: StudyDocument) -> bytes:
 def read_study(path: Path) -> StudyDocument:
     """The study in a file; raises `RecordError` where it is damaged or was changed."""
     try:
-        content = path.read_bytes()
+        content = plain.read(path)
         document = parse(StudyDocument, content)
         seal.check(content, document.seal)
     except OSError as error:

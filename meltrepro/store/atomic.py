@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import SourceError, StoreError
@@ -102,7 +103,7 @@ def store_error(error: OSError, path: Path, needed: int | None = None) -> StoreE
 
 def reason_of(error: OSError) -> str:
     """What the operating system says, without the path, which our messages name themselves."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
 
 
 def free_bytes(path: Path) -> int:
@@ -154,9 +155,9 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_umask())  # not by its name, which others may give to a link
                 if durable:
                     os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -166,16 +167,35 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole tree, read-only folders too; nothing there is fine. Raises `StoreError`."""
+    """Remove a file or a whole tree, read-only folders and deep ones too; nothing there is fine. Raises `StoreError`."""
     with writing(path):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             return
-        for folder, _, _ in os.walk(path):  # from the top, so that each folder can be entered when it is its turn
-            mode = os.stat(folder).st_mode
-            if mode & stat.S_IRWXU != stat.S_IRWXU:
-                os.chmod(folder, stat.S_IMODE(mode) | stat.S_IRWXU)
-        shutil.rmtree(path)
+        # From the top, where each folder moves before its turn: so none is too deep, and each can be entered.
+        token, number, left = token_hex(4), 0, [path]
+        _make_enterable(path)
+        while left:
+            folder = left.pop()
+            with os.scandir(folder) as entries:
+                found = list(entries)
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    _make_enterable(Path(entry.path))
+                    left.append(path / f".{token}.{number}")
+                    os.rename(entry.path, left[-1])
+                    number += 1
+                else:
+                    os.unlink(entry.path)
+            if folder != path:
+                folder.rmdir()
+        path.rmdir()
+
+
+def _make_enterable(folder: Path) -> None:
+    mode = folder.stat().st_mode
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        folder.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
 
 
 def _umask() -> int:

@@ -298,7 +298,7 @@ class IosTarget:
         report = reports[0] if reports else None
         if report is not None:
             with contextlib.suppress(OSError):
-                (folder / "report.ips").write_bytes(report.content)
+                (folder / record.CRASH).write_bytes(report.content)
                 with (folder / record.STDERR).open("a", encoding="utf-8") as log:
                     log.write(f"the phone reports: {report.kind}: {report.detail}\n")
         return Witnesses(end, seen.status, seen.done, report, timed_out)

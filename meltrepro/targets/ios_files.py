@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.spec import record
+from meltrepro.spec.plain import Tampered
 from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.ios_link import Afc
 
@@ -41,6 +43,8 @@ class Stat:
 
     size: int
     changed_us: int
+    plain: bool = True
+    """Whether it is no link and nothing else that leads somewhere."""
 
 
 class Files:
@@ -64,7 +68,9 @@ class Files:
                 if type(error).__name__ != _NOT_THERE:
                     raise
                 return None
-            return Stat(int(found["st_size"]), round(found["st_mtime"].timestamp() * 1e6))
+            return Stat(
+                int(found["st_size"]), round(found["st_mtime"].timestamp() * 1e6), found["st_ifmt"] == "S_IFREG"
+            )
 
         return self._say(look, f"look at {name}")
 
@@ -132,14 +138,19 @@ class Files:
     # -- large files ----------------------------------------------------------------------------------------------
 
     def fetch(self, name: str, local: Path) -> bool:
-        """Bring a file here; `False` where there is none. Raises `StoreError`."""
+        """Bring a file of a record here; `False` where there is none. Raises `Tampered` for no plain one, and `StoreError`.
+
+        Of one that is larger than any of a record comes a byte more than may be.
+        """
         found = self.stat(name)
         if found is None:
             return False
+        if not found.plain:
+            raise Tampered(f"{name} on {self._device} is none")
         part = local.with_name(local.name + ".part")
         try:
             with part.open("wb") as file:
-                self._pull(name, found.size, file.write)
+                self._pull(name, min(found.size, record.most_bytes(local.name) + 1), file.write)
             part.replace(local)
         except OSError as error:
             raise StoreError(f"cannot write the record {local.parent}: {error.strerror or error}") from error

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
+from meltrepro.spec import record
+from meltrepro.spec.plain import Tampered
 from meltrepro.targets.shell import Reply, Shell
 
 _HEARTBEAT_S = 35.0
@@ -41,7 +43,13 @@ done
 _WRITE = 'cat > "$1.part" && sum=$(sha256sum < "$1.part") && mv "$1.part" "$1" && echo "${sum%% *}"'
 _REMOVE = 'rm -rf "$1"'
 _LIST = 'cd "$1/jobs" 2>/dev/null || exit 0; for job in *; do [ -d "$job" ] && echo "$job"; done; exit 0'
-_DIGEST = '[ -f "$1" ] || { echo absent; exit; }; sum=$(sha256sum < "$1") && echo "${sum%% *}"'
+# No link is followed, no pipe waited for, and no more read than a record may hold and one byte, which betrays the rest.
+_DIGEST = """
+[ -L "$1" ] && { echo odd; exit; }
+[ -e "$1" ] || { echo absent; exit; }
+[ -f "$1" ] || { echo odd; exit; }
+sum=$(head -c "$2" "$1" | sha256sum) && echo "${sum%% *}"
+"""
 
 
 @dataclass(frozen=True)
@@ -111,9 +119,14 @@ class Job:
         return self._shell.expect(reply, "stop a trial").text == "stopped"
 
     def fetch(self, name: str, local: Path) -> bool:
-        """Bring a file of the folder here, verified; `False` where there is none. Raises `StoreError`."""
-        path = f"{self.path}/{name}"
-        expected = self._shell.expect(self._shell.script(_DIGEST, path), f"read {name}").text
+        """Bring a file of the folder here, verified; `False` where there is none.
+
+        Raises `Tampered` for anything but a plain file, and `StoreError`.
+        """
+        path, most = f"{self.path}/{name}", str(record.most_bytes(local.name) + 1)
+        expected = self._shell.expect(self._shell.script(_DIGEST, path, most), f"read {name}").text
+        if expected == "odd":
+            raise Tampered(f"{name} on {self._shell.link.name} is none")
         if expected == "absent":
             return False
         part = local.with_name(local.name + ".part")
@@ -125,7 +138,7 @@ class Job:
                     found.update(data)
                     file.write(data)
 
-                self._shell.expect(self._shell.run(["cat", path], sink=take), f"read {name}")
+                self._shell.expect(self._shell.run(["head", "-c", most, path], sink=take), f"read {name}")
             if found.hexdigest() != expected:
                 raise TargetLost(f"{self._shell.link.name}: {name} arrived damaged")
             part.replace(local)

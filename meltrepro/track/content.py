@@ -14,7 +14,7 @@ from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.measure.scores import metric_name
 from meltrepro.measure.traces import Trace
 from meltrepro.spec import campaign as files
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.words import counted
 
 LONGEST_VALUE = 500
@@ -345,5 +345,11 @@ def _end_ms(trial: TrialRecord) -> int:
 
 
 def _plain(path: Path) -> bool:
-    """Whether a path is a file of its own: a record may come from elsewhere, and a link in it could lead anywhere."""
-    return path.is_file() and not path.is_symlink()
+    """Whether a path is a file of its own: a link could lead anywhere. Raises `RecordError` where it cannot be read."""
+    if plain.odd(path) is not None:
+        return False
+    try:
+        plain.require(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from meltrepro.plan.identity import digest_of
+from meltrepro.spec import plain
 from meltrepro.spec.base import Address
 from meltrepro.spec.foreign import parse
 from meltrepro.store.atomic import write_bytes
@@ -104,7 +105,7 @@ def open_ledger(folder: Path) -> Ledger:
     """The ledger of a campaign folder; an empty one where there is none that can be read."""
     path = folder / LEDGER
     try:
-        document = parse(_Document, path.read_bytes())
+        document = parse(_Document, plain.read(path))
     except (OSError, ValueError):
         document = _Document()
     return Ledger(path, document)

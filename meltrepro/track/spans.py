@@ -10,7 +10,7 @@ from typing import Any
 
 from meltrepro.measure.records import TrialRecord
 from meltrepro.measure.traces import Trace, Turn
-from meltrepro.spec import record
+from meltrepro.spec import plain, record
 from meltrepro.spec.foreign import load_json
 
 _PREVIEW = 200
@@ -138,7 +138,7 @@ class _Builder:
 def _prompts(folder: Path) -> Sequence[Sequence[str]]:
     """The texts that were asked, by conversation and turn; none where the request cannot be read."""
     try:
-        conversations = load_json((folder / record.REQUEST).read_bytes())["conversations"]
+        conversations = load_json(plain.read(folder / record.REQUEST))["conversations"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     whole = isinstance(conversations, list) and all(isinstance(turns, list) for turns in conversations)

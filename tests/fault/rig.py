@@ -35,11 +35,45 @@ RELEASE = Release("1", "0" * 40, "2026-01-01", {})
 
 SCRIPT = '''#!{python} -IS
 """Stands in for a runner: obeys the first prompt of its request."""
-import json, os, signal, subprocess, sys, time
+import json, os, signal, socket, stat, subprocess, sys, time
+from urllib.parse import unquote_to_bytes
 request = json.load(open(sys.argv[1]))
 order = request["conversations"][0][0].split()
 paced_ns, pace_ns, pace_s, slowdown = 0, 0, 0.0, 1.0
 events = open(sys.argv[2], "w")
+def plant(what, name):
+    """Leave something in the record, in place of what is there."""
+    folder, victim = os.path.dirname(os.path.abspath(sys.argv[1])), os.path.abspath(__file__) + ".victim"
+    path = os.path.join(os.fsencode(folder), unquote_to_bytes(name))
+    if os.path.lexists(path):
+        os.unlink(path)
+    match what:
+        case "link":
+            os.symlink(os.fsencode(victim), path)
+        case "hard-link":
+            os.link(os.fsencode(victim), path)
+        case "pipe":
+            os.mkfifo(path)
+        case "socket":
+            os.chdir(os.path.dirname(path))  # the path of a socket is short
+            socket.socket(socket.AF_UNIX).bind(os.path.basename(path))
+        case "device":
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        case "folder":
+            os.mkdir(path)
+            os.chdir(path)
+            for _ in range(1500):
+                os.mkdir("x" * 20)
+                os.chdir("x" * 20)
+        case "endless":
+            with open(path, "wb") as file:
+                file.truncate(1 << 40)
+        case "crowd":
+            for number in range(3000):
+                open(path + b"%d" % number, "wb").close()
+        case "file" | "closed" | "set-uid":
+            open(path, "wb").close()
+            os.chmod(path, {{"file": 0o644, "closed": 0, "set-uid": 0o4755}}[what])
 def event(e, **more):
     events.write(json.dumps({{"t": paced_ns or time.monotonic_ns(), "e": e, **more}}) + "\\n")
     events.flush()
@@ -80,6 +114,15 @@ match order:
         sys.exit(0)
     case ["forget"]:
         sys.exit(0)
+    case ["plant", what, name]:
+        plant(what, name)
+    case ["plant-once", what, name]:
+        flag = os.path.abspath(__file__) + ".planted"
+        if os.path.exists(flag):
+            sys.exit(3)
+        open(flag, "w").close()
+        plant(what, name)
+        time.sleep(1000)
     case ["eat"]:
         eaten = [bytearray(1 << 20) for _ in range(1000)]
     case ["fill"]:

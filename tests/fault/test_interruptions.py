@@ -212,12 +212,12 @@ def test_the_disk_fills_up_under_the_runner(tmp_path: Path, tiny_disk: Path) -> 
     (tmp_path / "home").symlink_to(tiny_disk)
     with pytest.raises(StoreError) as caught:
         rig.run(tmp_path, spec)
-    assert "greedy/r000" in caught.value.message
+    assert "greedy/.r000.tmp" in caught.value.message
     assert "No space left" in caught.value.message
     (campaign,) = campaign_folders(tiny_disk / "records")
     cell = campaign / "cells/m/as-is/f/host"
     assert (cell / "good/r000/outcome.json").exists()
-    assert not (cell / "greedy/r000").exists(), "nothing half-written"
+    assert not list((cell / "greedy").iterdir()), "nothing half-written"
     runner = tmp_path / "bundle/bin/melt-runner"
     assert runner.exists()
 

@@ -25,6 +25,7 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Stands in for a runner: obeys the first prompt of its request. */
@@ -45,6 +46,13 @@ int main(int argc, char** argv) {
     fflush(events);
     if (strstr(text, "hang")) { signal(SIGTERM, SIG_IGN); if (fork() >= 0) for (;;) pause(); }
     if (strstr(text, "segfault")) *(volatile int*)0 = 1;
+    char* target = strstr(text, "plant-");
+    if (target) {
+        target[strcspn(target, "\"")] = 0;
+        if (strstr(target, "-link ") && symlink(strchr(target, ' ') + 1, "/record/stdout.log")) return 7;
+        if (strstr(target, "-folder ") && mkdir("/record/stdout.log", 0777)) return 7;
+        if (strstr(target, "-pipe ") && mkfifo("/record/stdout.log", 0666)) return 7;
+    }
     if (strstr(text, "exit 3")) { fprintf(stderr, "last line\n"); return 3; }
     usleep(100000);
     fprintf(events, "{\"t\":%ld,\"e\":\"done\"}\n", t + 1);

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.spec.plain import Tampered
 from meltrepro.targets.ios_depot import PhoneDepot
 from meltrepro.targets.ios_files import PIECE, Files
 from meltrepro.targets.ios_loop import Loop, Silent
@@ -214,6 +215,20 @@ def test_a_file_that_ends_early_or_is_too_large(loop: Loop, tmp_path: Path) -> N
     lying.stat = stat  # type: ignore[method-assign]
     with pytest.raises(TargetError, match="before its end"):
         files(loop, lying).read("small")
+
+
+def test_no_link_on_a_phone_is_followed(loop: Loop, tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"data")
+    linked = FakeAfc(tmp_path)
+    real = linked.stat
+
+    async def stat(filename: str) -> dict[str, Any]:
+        return {**await real(filename), "st_ifmt": "S_IFLNK"}
+
+    linked.stat = stat  # type: ignore[method-assign]
+    with pytest.raises(Tampered, match="small on"):
+        files(loop, linked).fetch("small", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_record_that_cannot_be_written(loop: Loop, tmp_path: Path) -> None:

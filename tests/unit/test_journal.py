@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,23 @@ def test_garbage_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_step_that_cannot_be_written_is_told_later(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.symlink_to("/dev/full")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with journal.Journal(path) as sink:
-        sink(Step("trial", "begin"))  # a sink does not raise
-        with pytest.raises(StoreError, match="No space left"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            sink(Step("trial", "begin"))  # a sink does not raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(StoreError, match="journal.jsonl"):
             sink.check()
+
+
+def test_a_journal_is_not_written_through_a_link(tmp_path: Path) -> None:
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "journal.jsonl"
+    path.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match="a symbolic link"):
+        journal.Journal(path)
+    assert not elsewhere.exists()
 
 
 def test_a_journal_that_cannot_be_opened(tmp_path: Path) -> None:
