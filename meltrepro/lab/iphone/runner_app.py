@@ -44,9 +44,10 @@ def main(runner: str) -> int:
 def _run(runner: str, limit_s: float) -> tuple[int, bool]:
     with Path("stdout.log").open("wb") as out, Path("stderr.log").open("wb") as err:
         try:
-            process = subprocess.Popen([runner, "request.json", "events.jsonl"], stdout=out, stderr=err)
+            command = [*_confined(runner), runner, "request.json", "events.jsonl"]
+            process = subprocess.Popen(command, stdout=out, stderr=err)
         except OSError as error:
-            err.write(f"{runner}: {error.strerror}\n".encode())
+            err.write(f"{error.filename}: {error.strerror}\n".encode())
             return 126, False
         over = threading.Event()
         sampler = threading.Thread(target=_sample, args=(process.pid, over))
@@ -60,17 +61,31 @@ def _run(runner: str, limit_s: float) -> tuple[int, bool]:
         finally:
             over.set()
             sampler.join()
-        return (status if status >= 0 else 128 - status), False
+    if status == 1 and Path("stderr.log").read_bytes().startswith(b"bwrap: "):
+        return 126, False  # it is bubblewrap that could not start it
+    return (status if status >= 0 else 128 - status), False
 
 
-def _sample(runner: int, over: threading.Event) -> None:
+def _confined(runner: str) -> list[str]:
+    """What shows a program the phone's files and no others that it could change, and no network, as a phone does."""
+    system = [part for name in ("/usr", "/bin", "/lib", "/lib64") for part in ("--ro-bind-try", name, name)]
+    return [
+        *("bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--cap-drop", "ALL", *system),
+        *("--dev", "/dev", "--proc", "/proc", "--remount-ro", "/proc", "--bind", str(Path.home()), str(Path.home())),
+        *("--ro-bind", runner, runner, "--chdir", str(Path.cwd()), "--remount-ro", "/", "--"),
+    ]
+
+
+def _sample(sandbox: int, over: threading.Event) -> None:
     try:
         plan = json.loads(Path("sampling.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     readers: Mapping[str, Callable[[], float | None]] = {
-        "app/footprint": lambda: _footprint(runner),
-        "app/available": lambda: None if (used := _footprint(runner)) is None else max(0.0, _LIMIT_BYTES - used),
+        "app/footprint": lambda: _footprint(_inside(sandbox)),
+        "app/available": lambda: (
+            None if (used := _footprint(_inside(sandbox))) is None else max(0.0, _LIMIT_BYTES - used)
+        ),
         "app/thermal_state": _thermal_state,
     }
     channels = [(readers.get(channel["path"]), max(1, int(channel["every"]))) for channel in plan["channels"]]
@@ -87,6 +102,18 @@ def _sample(runner: int, over: threading.Event) -> None:
             if over.wait(1 / plan["rate_hz"]):
                 break
         file.write(json.dumps({"end": time.monotonic_ns(), "cpu_s": time.thread_time()}) + "\n")
+
+
+def _inside(sandbox: int) -> int:
+    """The process that a sandbox was made for: the first child of its first process."""
+    pid = sandbox
+    for _ in range(2):
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        except OSError:
+            break
+        pid = int(children[0]) if children else pid
+    return pid
 
 
 def _footprint(pid: int) -> float | None:
