@@ -22,7 +22,7 @@ import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import Mount
+from docker.types import LogConfig, Mount
 
 from meltrepro import resources
 from meltrepro.build import toolchain
@@ -156,6 +156,7 @@ class DockerEngine:
                 cap_drop=["ALL"],
                 read_only=True,
                 security_opt=["no-new-privileges"],
+                log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "64m"}),
                 mem_limit=execution.memory_bytes,
                 pids_limit=PROCESSES,
                 pid_mode=f"container:{execution.watcher}" if self._runs(execution.watcher) else None,
@@ -363,9 +364,8 @@ def _handed_over(execution: Execution, user: int) -> Iterator[None]:
     finally:
         with held():
             for folder, mode in zip(folders, modes, strict=True):
-                for parent, inside, files in os.walk(folder):
-                    for each in (parent, *(f"{parent}/{name}" for name in (*inside, *files))):
-                        os.chown(each, os.getuid(), os.getgid(), follow_symlinks=False)
+                for each in (folder, *folder.iterdir()):  # what lies deeper is nobody's to keep
+                    os.chown(each, os.getuid(), os.getgid(), follow_symlinks=False)
                 folder.chmod(mode)
 
 

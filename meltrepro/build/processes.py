@@ -18,6 +18,7 @@ from meltrepro.build import supervise
 from meltrepro.build.model import Exit
 from meltrepro.errors import TargetError
 from meltrepro.interrupts import held
+from meltrepro.spec import plain
 from meltrepro.store.atomic import make_folder, writing
 
 _OWNER = "MELTREPRO_OWNER"
@@ -174,6 +175,7 @@ def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
         return
     make_folder(path.parent)
     with writing(path):
-        file = path.open("wb")
+        descriptor = plain.opener(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # never through a planted link
+        file = os.fdopen(descriptor, "wb")
     with file:
         yield file

@@ -131,7 +131,7 @@ class HostTarget:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
         seen = str(job.model.path.absolute()) if self._bare else _MODEL
         try:
-            (job.folder / record.REQUEST).write_text(job.written(seen), encoding="utf-8")
+            write_bytes(job.folder / record.REQUEST, job.written(seen).encode(), durable=False)
             started = time.monotonic()
             ended = self._plainly(job) if self._bare else self._in_sandbox(self._required(), job)
         except OSError as error:

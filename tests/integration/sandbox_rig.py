@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
     char* target = strstr(text, "plant-");
     if (target) {
         target[strcspn(target, "\"")] = 0;
+        unlink("/record/stdout.log");
         if (strstr(target, "-link ") && symlink(strchr(target, ' ') + 1, "/record/stdout.log")) return 7;
         if (strstr(target, "-folder ") && mkdir("/record/stdout.log", 0777)) return 7;
         if (strstr(target, "-pipe ") && mkfifo("/record/stdout.log", 0666)) return 7;

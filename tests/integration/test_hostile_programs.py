@@ -147,7 +147,8 @@ MAY = {"read its plan", "write its samples", "see sensors", "see the machine", "
 
 
 @pytest.fixture(params=sandbox_rig.ENGINES)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of an engine that answers."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
     name: str = request.param
@@ -180,10 +181,10 @@ def victim(tmp_path: Path) -> Iterator[int]:
     process.wait()
 
 
-def test_programs_of_strangers(engine: str, server: int, victim: int, tmp_path: Path) -> None:
+def test_programs_of_strangers(sandbox: str, server: int, victim: int, tmp_path: Path) -> None:
     flags = (f"-DPORT={server}", f"-DVICTIM={victim}", f'-DKEPT="{tmp_path}/kept"')
     bundle = sandbox_rig.static_bundle(tmp_path, {"melt-runner": RUNNER, "melt-sampler": LOGGER}, flags)
-    setup = rig.make_setup(tmp_path, rig.Spec({"any": "fine"}, ONCE), sandbox_rig.engine(engine, tmp_path), bundle)
+    setup = rig.make_setup(tmp_path, rig.Spec({"any": "fine"}, ONCE), sandbox_rig.engine(sandbox, tmp_path), bundle)
     folder = rig.run_setup(tmp_path, setup).campaign.folder / "cells/m/as-is/f/host/any/r000"
     (runner, logger) = ((folder / name).read_text().splitlines() for name in ("stdout.log", "sampler.log"))
     for lines in (runner, logger):
@@ -195,7 +196,7 @@ def test_programs_of_strangers(engine: str, server: int, victim: int, tmp_path: 
     assert {line.removeprefix("could ") for line in logger} >= MAY
     assert (tmp_path / "kept").read_text() == "secret"
     facts = json.loads((folder / "device.json").read_text())["facts"]["facts"]
-    if engine == "docker":
+    if sandbox == "docker":
         assert int(facts["sandbox_memory_bytes"]) > 1 << 28
         assert facts["sandbox_processes"] == "4096"
 

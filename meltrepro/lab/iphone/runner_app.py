@@ -36,13 +36,15 @@ def main(runner: str) -> int:
         return 3
     os.chdir(job)
     code, timed_out = _run(runner, float(os.environ["MELTREPRO_TIMEOUT_S"]))
-    Path("status.part").write_text(json.dumps({"exit": code, "timed_out": timed_out}), encoding="utf-8")
+    Path("status.part").unlink(missing_ok=True)
+    with Path("status.part").open("x", encoding="utf-8") as file:  # through nothing that the runner has put there
+        json.dump({"exit": code, "timed_out": timed_out}, file)
     Path("status.part").rename("status.json")
     return code
 
 
 def _run(runner: str, limit_s: float) -> tuple[int, bool]:
-    with Path("stdout.log").open("wb") as out, Path("stderr.log").open("wb") as err:
+    with Path("stdout.log").open("xb") as out, Path("stderr.log").open("x+b") as err:
         try:
             command = [*_confined(runner), runner, "request.json", "events.jsonl"]
             process = subprocess.Popen(command, stdout=out, stderr=err)
@@ -61,8 +63,9 @@ def _run(runner: str, limit_s: float) -> tuple[int, bool]:
         finally:
             over.set()
             sampler.join()
-    if status == 1 and Path("stderr.log").read_bytes().startswith(b"bwrap: "):
-        return 126, False  # it is bubblewrap that could not start it
+        err.seek(0)
+        if status == 127 or (status == 1 and err.read(7) == b"bwrap: "):
+            return 126, False  # bubblewrap could not start it, or a shell in its place
     return (status if status >= 0 else 128 - status), False
 
 
@@ -90,7 +93,7 @@ def _sample(sandbox: int, over: threading.Event) -> None:
     }
     channels = [(readers.get(channel["path"]), max(1, int(channel["every"]))) for channel in plan["channels"]]
     sweep = 0
-    with Path("samples.jsonl").open("w", encoding="utf-8") as file:
+    with Path("samples.jsonl").open("x", encoding="utf-8") as file:
         file.write(json.dumps(plan["header"]) + "\n")
         while True:
             for index, (read, every) in enumerate(channels):
