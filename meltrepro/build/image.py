@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meltrepro.errors import EngineError
+
 CREATED = "2025-01-01T00:00:00Z"
 EPOCH = 1735689600
 """The fixed time of every image, layer and file that we make: 2025-01-01, in seconds since 1970."""
@@ -109,7 +111,7 @@ def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str]
     """Rewrite a tar with everything that varies taken out (order, times, owners' names); return its sha256.
 
     Files named in `drop` and everything below a folder named there are left out; the folder itself stays. Device nodes
-    are left out too.
+    are left out too. Raises `EngineError` for a hard link to nothing that stays.
     """
     members: dict[str, tarfile.TarInfo] = {}
     for member in source:
@@ -127,8 +129,12 @@ def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str]
                 if member.islnk():
                     entry.linkname = member.linkname.removeprefix("./").strip("/")
                     # A hard link must follow the file that it names, which sorting does not promise: copy instead.
-                    entry.type, entry.linkname = tarfile.REGTYPE, ""
-                    entry.size = members[member.linkname.removeprefix("./").strip("/")].size
+                    linked = members.get(entry.linkname)
+                    if linked is None:
+                        raise EngineError(
+                            f"{name} of the base image is a hard link to {entry.linkname}, which it lacks"
+                        )
+                    entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", linked.size
                 elif member.isreg():
                     entry.size = member.size
                 out.addfile(entry, source.extractfile(member) if entry.isreg() else None)

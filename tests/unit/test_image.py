@@ -8,7 +8,10 @@ import json
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
+from meltrepro.errors import EngineError
 
 
 def make_tar(path: Path, names: list[str], mtime: int) -> Path:
@@ -60,6 +63,14 @@ def test_a_hard_link_becomes_a_copy(tmp_path: Path) -> None:
         copy = tar.extractfile("hard")
         assert copy is not None
         assert copy.read() == b"a" * 10
+
+
+def test_a_hard_link_to_nothing_is_no_fault_of_ours(tmp_path: Path) -> None:
+    with (
+        tarfile.open(make_tar(tmp_path / "in", ["hard"], 0)) as tar,
+        pytest.raises(EngineError, match="hard link to a"),
+    ):
+        normalize(tar, tmp_path / "out")
 
 
 def test_an_image_archive_names_what_it_holds(tmp_path: Path) -> None:
