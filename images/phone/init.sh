@@ -9,9 +9,16 @@ root=$folder/merged fixtures=$folder/fixtures
 ip link set lo up
 mount --make-rprivate /
 mount -t overlay -o "lowerdir=$system,upperdir=$folder/upper,workdir=$folder/work" overlay "$root"
+# What the device put in these places when it ran before must not lead out of it.
+for path in proc dev sys system/build.prop data/local/tmp; do
+    [ "$(realpath -m "$root/$path")" = "$(realpath "$root")/$path" ]
+done
 mount -t proc proc "$root/proc"
 mount --bind "$fixtures/cpuinfo" "$root/proc/cpuinfo"
 mount --bind "$fixtures/boot_id" "$root/proc/sys/kernel/random/boot_id"
+for file in cpuinfo sys/kernel/random/boot_id; do
+    mount -o remount,bind,ro "$root/proc/$file"
+done
 mount -o remount,bind,ro "$root/proc" # its root is the root of this machine to sysctl
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero random urandom; do

@@ -106,6 +106,11 @@ def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package,
         return tuple(sorted(_pin(store, deb) for deb in debs.glob("*.deb")))
 
 
+def is_own(layer: str, store: Store) -> bool:
+    """Whether this machine has made a base layer itself, or taken it out of an image that it pulled."""
+    return any(known["digest"] == layer for known in store.own.list_refs("base-layer").values())
+
+
 def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
     """The base layer made of exactly these packages; taken from the store where it was made before.
 

@@ -7,6 +7,7 @@ reproducible can never pass unnoticed.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from meltrepro.build.model import (
     Recipe,
 )
 from meltrepro.build.render import render_recipe
-from meltrepro.build.transform import transform
+from meltrepro.build.transform import plain_result, transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
@@ -284,11 +285,12 @@ class Builder:
             result = scratch / "out" / "logits"
             said = log.read_text(errors="replace")
             # It ends with status 0, and may leave the head of a file, where the text is too short.
-            if end.status != 0 or not result.exists() or "Final estimate: PPL" not in said:
+            if end.status != 0 or not os.path.lexists(result) or "Final estimate: PPL" not in said:
                 tail = "\n".join(line for line in said.splitlines()[-12:] if line.strip())
                 check_room(scratch, tail)
                 check_killed(end.status, f"making {node.id}", log)
                 raise BuildError(f"making {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+            plain_result(result, f"making {node.id}")
             try:
                 module.check_logits(node, result)
             except BuildError as error:

@@ -8,6 +8,7 @@ a bug.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
+from meltrepro.spec import plain
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_root
 from meltrepro.store.atomic import make_folder
@@ -235,10 +237,11 @@ def _program(execution: Execution, owner: str) -> list[str]:
 
 def _complained(stderr: Path | None) -> bool:
     """Whether it was bubblewrap that ended with status 1, which it does where it cannot start the program."""
-    if stderr is None:
+    try:
+        with plain.opened(stderr) if stderr is not None else io.BytesIO() as file:
+            return file.read(7) == b"bwrap: "
+    except OSError:  # the program has put something else in its place
         return False
-    with stderr.open("rb") as file:
-        return file.read(7) == b"bwrap: "
 
 
 def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> int:

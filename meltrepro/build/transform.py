@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.model import Artifact, Engine, Execution
 from meltrepro.errors import BuildError
+from meltrepro.spec import plain
 
 
 def transform(
@@ -31,9 +33,17 @@ def transform(
         Execution(argv=command, bundle=bundle, readonly=readonly, writable={"/out": out}, stdout=log, stderr=log)
     )
     result = out / "model"
-    if end.status != 0 or not result.exists():
+    if end.status != 0 or not os.path.lexists(result):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
         check_room(scratch, tail)
         check_killed(end.status, what, log)
         raise BuildError(f"{what} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+    return plain_result(result, what)
+
+
+def plain_result(result: Path, what: str) -> Path:
+    """What a program left, where it is a plain file; raises `BuildError` for a link, which could lead anywhere, and the like."""
+    odd = plain.odd(result)
+    if odd is not None:
+        raise BuildError(f"{what} left {odd} in place of a file", hint="do not trust where the program came from")
     return result

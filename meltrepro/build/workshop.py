@@ -52,7 +52,12 @@ class Workshop:
 
     def __post_init__(self) -> None:
         store = Store(self.settings.cache / "store")
-        self.store = store if self.record is None else store.scoped(self.record)
+        layer = self.lock.base.layer if self.lock.base is not None else None
+        if self.record is not None:
+            store = store.scoped(self.record)
+        elif layer is not None and store.has(layer) and not base.is_own(layer, store):
+            store = store.scoped_to(layer)  # what is built on a base of others is believed where that is the base
+        self.store = store
         self.fetcher = Fetcher(self.store, self.settings, self.sink)
 
     def builder(
@@ -216,6 +221,7 @@ class Workshop:
                 f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
                 hint="if the change is wanted, move the pin with: meltrepro lock --upgrade base SPEC",
             )
+        self.store.put_ref("base-layer", image, {"digest": layer.digest})
         new = LockedBase(suite=base.SUITE, layer=layer.digest, image=image)
         self.lock = self.lock.model_copy(update={"base": new})
         return layer
@@ -224,41 +230,32 @@ class Workshop:
         """The packages of the lock, fetched where they are missing.
 
         A Debian archive keeps one version of each package, so a lock outlives its packages. Artifacts do not depend on
-        the base: without `--locked` today's packages are taken instead, and the lock says so.
+        the base: without `--locked` today's packages are taken instead, and the lock says so. Assembling runs the scripts
+        of packages outside of any sandbox: only what this machine took from its archive may be among them.
         """
         packages = tuple(
             base.Package(name, package.version, package.architecture, package.digest)
             for name, package in locked.packages.items()
         )
-        if self.record is not None:
-            return self._from_archive(packages)
-        if all(self.store.has(package.digest) for package in packages):
+        known = self.store.own.get_ref("base", base.SUITE)
+        taken = {base.Package(*fields) for fields in known["packages"]} if known is not None else set()
+        if taken.issuperset(packages) and all(self.store.has(package.digest) for package in packages):
             return packages
         today = self._todays_packages()
-        if self.locked or all(self.store.has(package.digest) for package in packages):
+        foreign = [package for package in packages if package not in taken | set(today)]
+        if not foreign:
             return packages
-        moved = sorted({p.name for p in today} - {p.name for p in packages if self.store.has(p.digest)})
+        if self.locked or self.record is not None:
+            raise LockError(
+                f"the locked base image is not here, and this machine's Debian archive does not have "
+                f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
+                hint="import a bundle, which holds the image's layer, or take today's packages with: "
+                "meltrepro lock --upgrade base SPEC",
+            )
+        moved = sorted({p.name for p in today} - {p.name for p in packages if p in today})
         self.sink(Step("base", "note", f"{', '.join(moved)}: the archive has moved on; the base is pinned anew"))
         self.store.put_ref("base", base.SUITE, _as_ref(today))
         return today
-
-    def _from_archive(self, packages: tuple[base.Package, ...]) -> tuple[base.Package, ...]:
-        """The packages of a record, if this machine took each of them from its Debian archive.
-
-        Assembling runs their scripts outside of any sandbox, so that no file of a stranger's may be among them.
-        """
-        known = self.store.own.get_ref("base", base.SUITE)
-        taken = {base.Package(*fields) for fields in known["packages"]} if known is not None else set()
-        if not taken.issuperset(packages):
-            taken |= set(self._todays_packages())
-        foreign = [package for package in packages if package not in taken]
-        if foreign:
-            raise LockError(
-                f"the record's base image is not here, and this machine's Debian archive does not have "
-                f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
-                hint="import a bundle, which holds the image's layer; artifacts do not depend on the base",
-            )
-        return packages
 
     def _known_packages(self) -> tuple[base.Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""

@@ -20,6 +20,7 @@ _WRITTEN = frozenset(
 _LITTER = re.compile(r"core(\.\d+)?|[A-Za-z0-9][A-Za-z0-9._-]*\.(log|part)")
 """What honest programs and broken transfers may leave: no part of a record, and no reason to give up a measurement."""
 _NAMED = 5
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def sweep(folder: Path) -> str | None:
@@ -32,8 +33,10 @@ def sweep(folder: Path) -> str | None:
         remove(folder)
         make_folder(folder)
         return f"the folder of the record had become {became}"
-    with writing(folder), os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
+    with writing(folder):
+        folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
     found = []
     for name in names:
         what = _wrong(folder / name)
@@ -41,6 +44,9 @@ def sweep(folder: Path) -> str | None:
             found.append(f"{plain.shown(Path(name))} is {what}")
         if what is not None or name not in _WRITTEN:
             remove(folder / name)
+            continue
+        with writing(folder / name):
+            (folder / name).chmod((folder / name).stat().st_mode & ~_OTHERS_WRITE)
     more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
     return "; ".join([*found[:_NAMED], *more]) or None
 

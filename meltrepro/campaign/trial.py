@@ -110,10 +110,14 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
         remove(each)
     try:
         make_folder(there)
+        with writing(there):
+            mode = there.stat().st_mode
+            there.chmod(0o700)  # nobody else gets at what a program leaves there before it was swept
         ended = _attempt(run, trial, attempt, there, watcher)
         watcher.ending()
         with held(), writing(folder):
             write_bytes(there / record.OUTCOME, record.outcome_bytes(ended.outcome))
+            there.chmod(mode)
             there.rename(folder)
             sync_folder(folder.parent)
         return ended

@@ -71,7 +71,7 @@ def command(
     from meltrepro.replay.locate import locate
     from meltrepro.replay.replay import recorded_requests, replay, undecidable
     from meltrepro.replay.show import html, text
-    from meltrepro.spec.campaign import LOCK, MANIFEST
+    from meltrepro.spec.campaign import IMPORTED, LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
     from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
@@ -96,7 +96,7 @@ def command(
     _require_named(recorded, target, mac, settings, rebuild=rebuild)
     programs = programs_of(recorded, recorded.file(LOCK), Store(settings.cache / "store"))
     foreign = [program for program in programs if not program.own]
-    if foreign or rebuild:
+    if foreign or rebuild or (folder / IMPORTED).exists():  # a model or a prompt may be hostile too
         overrides += _contained(recorded.manifest, target)
     with (
         interrupts.raising(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import resources
-from meltrepro.errors import EngineError
+from meltrepro.errors import EngineError, StoreError
 from meltrepro.interrupts import held
 from meltrepro.lab import confine
 from meltrepro.lab.power import Power
 from meltrepro.lab.relay import Relay, reachable
+from meltrepro.store.atomic import remove
 
 _START_S = 30.0
 _TICK_S = 0.5
@@ -132,7 +132,8 @@ class VirtualDevice:
         """Remove everything that it stored, and its folder; it cannot be switched on again."""
         self.stop()
         self.relay.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(StoreError):
+            remove(self.folder)
 
     def fixture(self, name: str, text: str) -> None:
         """Write a file as the device sees it: in place, because it may be mounted, and in one write of one size."""

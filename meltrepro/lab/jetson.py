@@ -13,6 +13,7 @@ from pathlib import Path
 
 from meltrepro.lab.device import VirtualDevice
 from meltrepro.lab.power import Body, Power
+from meltrepro.spec import plain
 
 USER = "root"
 _HIGHEST_KHZ, _LOWEST_KHZ = 2_201_600, 729_600
@@ -131,8 +132,8 @@ class VirtualJetson(VirtualDevice):
     def _asked(self) -> set[str]:
         """What the board's jetson_clocks was asked for."""
         try:
-            return set((self.folder / "upper/var/lib/jetson_clocks/asked").read_text().split())
-        except OSError:
+            return set(plain.read(self.folder / "upper/var/lib/jetson_clocks/asked", 4096).decode().split())
+        except (OSError, ValueError):
             return set()
 
     def parts(self) -> Mapping[str, float]:

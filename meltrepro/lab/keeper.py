@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import EngineError, MeltreproError, TargetError
+from meltrepro.errors import EngineError, MeltreproError, StoreError, TargetError
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
-from meltrepro.store.atomic import make_folder, write_bytes
+from meltrepro.store.atomic import make_folder, remove, write_bytes
 from meltrepro.store.cas import Store
 
 if TYPE_CHECKING:
@@ -225,7 +224,8 @@ def _clear(settings: Settings) -> None:
     for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
     for name in (*PHONES, *BOARDS, *IPHONES, "adb"):
-        shutil.rmtree(settings.cache / "lab" / name, ignore_errors=True)
+        with contextlib.suppress(StoreError):
+            remove(settings.cache / "lab" / name)
 
 
 def _kept(folder: Path) -> bool:

@@ -333,14 +333,13 @@ def _check_same(folder: Path, there: Path) -> None:
 
 def _sealed(campaign: Path) -> set[str]:
     """The relative paths of what is never rewritten in a finished campaign."""
-    paths = [campaign / name for name in (CAMPAIGN, _MANIFEST, _LOCK, PLAN)]
-    paths += [path for part in (BUILDS, CELLS) for path in (campaign / part).rglob("*")]
-    return {path.relative_to(campaign).as_posix() for path in paths if path.is_file()}
+    sealed = (CAMPAIGN, _MANIFEST, _LOCK, PLAN)
+    return {name for name in plain.files(campaign) if name in sealed or name.split("/")[0] in (BUILDS, CELLS)}
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with plain.opened(path, None) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return "none, for it does not exist"

@@ -31,6 +31,8 @@ EPOCH = 1735689600
 """Time of every member that we pack: 2025-01-01, in seconds since 1970."""
 _CHUNK = 1 << 20
 _Members = dict[PurePosixPath, tarfile.TarInfo]
+_LONGEST = 4096
+"""Characters of a member's name; no file system takes more."""
 _LONG, _MANY = 128, 1000
 """Characters of a name, and number of names, among which one that is nearly right is looked for."""
 _DAMAGED = (
@@ -179,6 +181,10 @@ def _checked(
     known = {} if known is None else known
     members: _Members = {}
     for member in entries:
+        if max(len(member.name), len(member.linkname)) > _LONGEST:
+            raise SourceError(
+                f"{label}: unsafe to unpack: a name of {len(member.name)} characters, at most {_LONGEST} expected"
+            )
         name = PurePosixPath(member.name)
         shown = f"{label}: unsafe to unpack: {member.name!r}"
         if _leads_out(member.name) or (member.islnk() and _leads_out(member.linkname)):

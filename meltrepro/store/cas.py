@@ -66,17 +66,23 @@ class Store:
             self._use.share()
 
     def scoped(self, lock: Path) -> Store:
-        """The store for work on a recorded campaign, which may be a stranger's, by the file of its lock.
+        """The store for work on a recorded campaign, which may be a stranger's, by the file of its lock: see `scoped_to`.
+
+        Raises `StoreError` where the lock cannot be read.
+        """
+        try:
+            return self.scoped_to(hashlib.sha256(lock.read_bytes()).hexdigest())
+        except OSError as error:
+            raise StoreError(f"{lock}: cannot be read: {reason_of(error)}") from error
+
+    def scoped_to(self, digest: str) -> Store:
+        """The store for work that rests on what a stranger may have made, known by a digest.
 
         Objects are the same, for nobody can replace one. Refs are read in the scope first and then among one's own, and
         written in the scope alone: what a stranger says, and whatever is built on it, is believed nowhere else. The
-        scope's name is the sha256 of the lock, so that nobody gets into another campaign's by its id; `gc` removes it
-        when no registered lock has that digest. Raises `StoreError` where the lock cannot be read.
+        scope's name is a digest, so that nobody gets into another campaign's by its id; `gc` removes it when no registered
+        lock has that digest or names it.
         """
-        try:
-            digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-        except OSError as error:
-            raise StoreError(f"{lock}: cannot be read: {reason_of(error)}") from error
         scope = copy.copy(self)
         scope._scope, scope._unscoped = self.root / "scopes" / digest, self.own
         return scope

@@ -52,6 +52,7 @@ class Fetcher:
         context = self._context(base_dir)
         if is_checkpoint(source):
             return self._pin_checkpoint(source, context)
+        claimed = source.digest is not None and self._store.has(source.digest)
         try:
             pin = self._mirrors.adopt(source, None, context) or _provider(source).resolve(source, context)
         except (OfflineError, DownloadError):
@@ -70,7 +71,7 @@ class Fetcher:
                 hint="if the new bytes are wanted, pin them",
             )
         if not isinstance(source, FileSource):
-            learn(pin, self._store)
+            learn(pin.model_copy(update={"claimed": claimed}), self._store)
         return pin
 
     def get(self, wanted: Pin | Source, base_dir: Path | None = None) -> Path:
@@ -121,7 +122,10 @@ class Fetcher:
             return None  # fetching will say it, with a hint; an estimate is a courtesy
 
     def known(self, source: Source) -> Pin | None:
-        """What is remembered of a source, without asking anybody; nothing of local files, which change."""
+        """What is remembered of a source, without asking anybody; nothing of local files, which change.
+
+        A source without a digest is not told what only somebody's lock said.
+        """
         if isinstance(source, FileSource | FolderSource):
             return None
         value = self._store.get_ref("pins", text_digest(key_of(source)))
@@ -129,7 +133,9 @@ class Fetcher:
             pin = Pin.from_json(value) if value is not None else None
         except SourceError:  # written by another version: found out anew
             return None
-        return pin if pin is not None and source.digest in (None, pin.digest) else None
+        if pin is None or source.digest not in (None, pin.digest) or (source.digest is None and pin.claimed):
+            return None
+        return pin
 
     def remembered(self, source: Source, base_dir: Path) -> str | None:
         """The digest of a source as it was found out earlier, without asking anybody or reading a file again."""
@@ -192,10 +198,13 @@ class Fetcher:
 
 
 def learn(pin: Pin, store: Store) -> None:
-    """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more."""
+    """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more.
+
+    What was found out is never replaced by what was only claimed.
+    """
     key = text_digest(pin.source)
     known = store.get_ref("pins", key)
-    if known is None or known.get("digest") != pin.digest:
+    if known is None or (not pin.claimed and (known.get("claimed") or known.get("digest") != pin.digest)):
         store.put_ref("pins", key, pin.to_json())
 
 

@@ -131,7 +131,10 @@ def decide(store: Store, policy: Policy) -> Decision:
     removals += [_removal("unpacked trees", path) for path in _entries(store.root / "unpacked")]
     locks = _locked(store)
     locked, scopes = locks.digests, _entries(store.root / "scopes")
-    removals += [_removal("results", path) for path in (*locks.dead, *(s for s in scopes if s.name not in locks.files))]
+    removals += [
+        _removal("results", path)
+        for path in (*locks.dead, *(s for s in scopes if s.name not in locks.files | locks.digests))
+    ]
     folders = [folder for name in _CACHES for folder in sorted(store.root.glob(name))]
     caches = [
         _removal("build caches", path)
@@ -142,7 +145,7 @@ def decide(store: Store, policy: Policy) -> Decision:
     if policy.everything:
         removals += caches
 
-    live = [scope / "refs" for scope in scopes if scope.name in locks.files]
+    live = [scope / "refs" for scope in scopes if scope.name in locks.files | locks.digests]
     refs = [ref for folder in (store.root / "refs", *live) for ref in _refs(folder)]
     oldest = 0 if policy.older_than_s is None else time.time_ns() - int(policy.older_than_s * 1e9)
     kept = [ref for ref in refs if ref.digests & locked or not (policy.everything or ref.used_ns < oldest)]

@@ -43,10 +43,14 @@ class Pin(Strict):
     url: str | None = Field(default=None, description="Where they come from, for a source that is itself a URL.")
     archive_digest: Sha256 | None = Field(default=None, description="sha256 of the file that they are a member of.")
     archive_size: Bytes | None = None
+    claimed: bool = Field(
+        default=False,
+        description="Whether the bytes were here before, and only a manifest or lock says that they are these.",
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The pin as plain data."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

@@ -131,6 +131,7 @@ class HostTarget:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
         seen = str(job.model.path.absolute()) if self._bare else _MODEL
         try:
+            job.folder.stat()
             write_bytes(job.folder / record.REQUEST, job.written(seen).encode(), durable=False)
             started = time.monotonic()
             ended = self._plainly(job) if self._bare else self._in_sandbox(self._required(), job)

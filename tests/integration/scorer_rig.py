@@ -34,13 +34,13 @@ def scores_there_as_here(target: Target, bundle: Path, folder: Path) -> None:
     program = Artifact("b", "bundle", digest, digest, bundle, bundle, 1)
     run = _run(target, program, _model(folder / "model"), folder / "sheet", CONTEXT)
     here = replace(run, target=HostTarget(HostEntry(sandbox="bare"), disk=folder, owner=str(folder)))
-    outcome, found = _trial(run, folder / "there")
+    outcome, found = _trial(run, folder / "over-there")
     assert (outcome.state, outcome.exit_code, outcome.reason) == (TrialState.ok, 0, None)
     assert found[0].n == QUESTIONS
-    assert found == _trial(here, folder / "here")[1]
-    assert (folder / "there" / STDOUT).read_bytes() == (folder / "here" / STDOUT).read_bytes()
+    assert found == _trial(here, folder / "over-here")[1]
+    assert (folder / "over-there" / STDOUT).read_bytes() == (folder / "over-here" / STDOUT).read_bytes()
     assert {"request.json", "stdout.log", "stderr.log"} <= set(outcome.files)
-    asked = parse_request((folder / "there" / "request.json").read_bytes())
+    asked = parse_request((folder / "over-there" / "request.json").read_bytes())
     assert isinstance(asked, ScoringRequest) and asked.model.endswith(run.model.digest)
 
     outcome, found = _trial(_run(target, program, run.model, folder / "sheet", TOO_SHORT), folder / "short")

@@ -23,6 +23,7 @@ from typing import Any
 
 from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.frames import Malformed, read_plist
+from meltrepro.store.atomic import remove
 
 
 class PackageRefused(Exception):
@@ -163,7 +164,7 @@ class Apps:
         """Remove an app and everything that it stored; returns whether it was there."""
         if self.get(identifier) is None:
             return False
-        shutil.rmtree(self._folder / identifier)
+        remove(self._folder / identifier)
         return True
 
 

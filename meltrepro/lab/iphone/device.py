@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from meltrepro.errors import StoreError
 from meltrepro.lab.iphone import lockdown, mux
 from meltrepro.lab.iphone.apps import App
 from meltrepro.lab.iphone.faults import NONE, Faults
@@ -14,6 +15,7 @@ from meltrepro.lab.iphone.services import SERVICES
 from meltrepro.lab.iphone.state import State
 from meltrepro.lab.iphone.stream import Stream
 from meltrepro.lab.power import Power
+from meltrepro.store.atomic import remove
 
 RUNNER = "org.meltrepro.runner"
 """The app that measures."""
@@ -69,7 +71,8 @@ class VirtualIphone:
     def erase(self) -> None:
         """Switch it off and remove its folder."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(StoreError):
+            remove(self.folder)
 
     def unplug(self) -> None:
         """Pull the cable: apps go on, connections end, and it is not listed."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 THERMAL = "MELTREPRO_LAB_THERMAL"
 """Environment of every app of a virtual iPhone: the file that says how hot the phone is."""
@@ -44,6 +45,7 @@ def main(runner: str) -> int:
 
 
 def _run(runner: str, limit_s: float) -> tuple[int, bool]:
+    plan = _plan()
     with Path("stdout.log").open("xb") as out, Path("stderr.log").open("x+b") as err:
         try:
             command = [*_confined(runner), runner, "request.json", "events.jsonl"]
@@ -52,7 +54,7 @@ def _run(runner: str, limit_s: float) -> tuple[int, bool]:
             err.write(f"{error.filename}: {error.strerror}\n".encode())
             return 126, False
         over = threading.Event()
-        sampler = threading.Thread(target=_sample, args=(process.pid, over))
+        sampler = threading.Thread(target=_sample, args=(plan, process.pid, over))
         sampler.start()
         try:
             status = process.wait(limit_s)
@@ -79,10 +81,17 @@ def _confined(runner: str) -> list[str]:
     ]
 
 
-def _sample(sandbox: int, over: threading.Event) -> None:
+def _plan() -> dict[str, Any] | None:
+    """What is to be sampled, read before the runner can put anything in its place."""
     try:
-        plan = json.loads(Path("sampling.json").read_text(encoding="utf-8"))
+        plan: dict[str, Any] = json.loads(Path("sampling.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
+        return None
+    return plan
+
+
+def _sample(plan: dict[str, Any] | None, sandbox: int, over: threading.Event) -> None:
+    if plan is None:
         return
     readers: Mapping[str, Callable[[], float | None]] = {
         "app/footprint": lambda: _footprint(_inside(sandbox)),
