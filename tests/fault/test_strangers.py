@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro import errors
+from meltrepro import errors, settings
 from meltrepro.build import base
 from meltrepro.build.model import Execution, Exit
 from meltrepro.build.workshop import Workshop
@@ -30,6 +30,9 @@ from meltrepro.measure.records import campaign_folders, find_campaign, own_folde
 from meltrepro.replay import archive
 from meltrepro.spec.campaign import campaign_bytes, parse_campaign
 from meltrepro.spec.lock import Lock, LockedPackage, dump_lock, load_lock
+from meltrepro.spec.sources import UrlSource
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
 from tests.fault.project import MODEL, SDIST, TRIAL, Project, Refuse, SmallEngine, other, runner_of, sha256
 from tests.fault.rig import SCRIPT
 from tests.fault.test_bundle_tampering import contents
@@ -200,6 +203,40 @@ def test_nothing_of_ones_own_is_replaced(
     after = refs(project)
     assert {name: ref for name, ref in after.items() if name in before} == before
     assert {name.split("/")[0] for name in after.keys() - before.keys()} <= {"files"}, "the manifest's file was read"
+
+
+def test_what_is_built_on_a_base_of_others_is_believed_where_that_is_the_base_alone(
+    made: Project, project: Project, engine: Watched
+) -> None:
+    """A lock of a stranger's beside a manifest, and the base that it names from a bundle."""
+    forged = forger(made)
+    assert forged.lock.base is not None
+    base_layer = b"a base with another shell"
+    forged.files[f"objects/{sha256(base_layer)}"] = base_layer
+    del forged.files[f"objects/{forged.lock.base.layer}"]
+    theirs = forged.lock.base.model_copy(update={"layer": sha256(base_layer)})
+    forged.lock = forged.lock.model_copy(update={"base": theirs})
+    forged.record()
+    forged.write(project.bundle)
+    shutil.rmtree(project.folder / "home")
+    assert main(["bundle", "import", str(project.bundle)]) == 0
+    shutil.rmtree(project.store / "refs" / "artifacts")
+    project.lock.write_text(dump_lock(forged.lock))
+    for _ in range(2):
+        assert main(["build", str(project.spec)]) == 0
+        assert not (project.store / "refs" / "artifacts").exists()
+        assert list((project.store / "scopes" / sha256(base_layer) / "refs" / "artifacts").glob("*.json"))
+        assert main(["gc"]) == 0
+
+
+def test_no_manifest_is_told_what_only_a_lock_said_of_a_source(project: Project) -> None:
+    store = Store(project.store)
+    theirs = store.put_bytes(b"weights of a stranger, imported")
+    fetcher = Fetcher(store, settings.load(), lambda step: None)
+    source = UrlSource(url="https://models.example/model.gguf", digest=theirs)
+    assert fetcher.pin(source, project.folder).digest == theirs
+    assert fetcher.known(source) is not None
+    assert fetcher.known(source.model_copy(update={"digest": None})) is None
 
 
 @pytest.mark.parametrize("name", ["import", "report", "replay", "rebuild"])
@@ -408,6 +445,8 @@ def test_a_bundle_of_programs_that_is_none(made: Project, project: Project, refu
 def test_the_same_campaign_once_more_changes_nothing(made: Project, project: Project) -> None:
     shutil.copy(made.bundle, project.bundle)
     (project.campaign / "tracking.json").write_text("{}")
+    left = project.campaign / TRIAL
+    shutil.copytree(left, left.with_name(".r009.tmp"))  # of a trial that was killed
     before = project.snapshot()
     assert main(["bundle", "import", str(project.bundle)]) == 0
     assert project.snapshot() == before

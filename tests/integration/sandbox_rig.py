@@ -54,6 +54,10 @@ int main(int argc, char** argv) {
         if (strstr(target, "-folder ") && mkdir("/record/stdout.log", 0777)) return 7;
         if (strstr(target, "-pipe ") && mkfifo("/record/stdout.log", 0666)) return 7;
     }
+    if (strstr(text, "hide the log")) {
+        unlink("/record/stderr.log");
+        return mkfifo("/record/stderr.log", 0666) ? 7 : 1;
+    }
     if (strstr(text, "exit 3")) { fprintf(stderr, "last line\n"); return 3; }
     usleep(100000);
     fprintf(events, "{\"t\":%ld,\"e\":\"done\"}\n", t + 1);

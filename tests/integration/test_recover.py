@@ -12,7 +12,7 @@ from meltrepro.errors import TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay.locate import Located, locate
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import BUILDS
+from meltrepro.spec.campaign import BUILDS, IMPORTED
 from meltrepro.steps import silent
 from meltrepro.track import quiet
 from meltrepro.track.ledger import LEDGER
@@ -53,11 +53,11 @@ def test_runs_give_back_their_campaign(settings: Settings) -> None:
 
     shutil.rmtree(folder)
     assert locate(tracked.parent_run_id, settings, silent) == Located(folder)
-    assert contents(folder) == before
+    assert contents(folder) == {**before, IMPORTED: b""}
 
     shutil.rmtree(folder)
     assert locate(tracked.cell_run_ids[cell], settings, silent) == Located(folder, cell)
-    assert contents(folder) == before
+    assert contents(folder) == {**before, IMPORTED: b""}
     assert [path.name for path in settings.records.iterdir()] == [folder.name]
 
 

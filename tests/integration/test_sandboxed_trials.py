@@ -101,6 +101,14 @@ def test_logs_are_not_written_through_what_a_runner_left(engine: str, tmp_path: 
     assert result.tally.ok == 1
 
 
+def test_a_pipe_in_place_of_a_log_is_not_waited_for(engine: str, tmp_path: Path) -> None:
+    result = sandbox_rig.run(tmp_path, rig.Spec({"bad": "hide the log", "good": "fine"}, ONCE), engine)
+    ((_, reason),) = result.tally.failed
+    assert reason.startswith("tampered: ")
+    assert "stderr.log is a pipe" in reason
+    assert result.tally.ok == 1
+
+
 def test_a_runner_that_is_no_program(engine: str, tmp_path: Path) -> None:
     bundle = sandbox_rig.static_bundle(tmp_path, {"melt-runner": b"no program"})
     setup = rig.make_setup(tmp_path, rig.Spec({"any": "fine"}, ONCE), sandbox_rig.engine(engine, tmp_path), bundle)

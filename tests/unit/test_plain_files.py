@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import RecordError, SourceError
 from meltrepro.report.files import campaigns_of, compare_report, holds_report
 from meltrepro.spec import plain
@@ -100,3 +101,12 @@ def test_a_tree_of_any_depth_can_be_removed(tmp_path: Path) -> None:
         os.chdir(here)
     remove(top)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_else_may_write_what_is_kept_of_a_trial(tmp_path: Path) -> None:
+    for name in ("events.jsonl", "stdout.log"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+    tmp_path.chmod(0)
+    assert sweep(tmp_path) is None
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}

@@ -175,6 +175,7 @@ HOSTILE: list[tuple[Callable[[], Entries], str]] = [
     (lambda: [entry("a/../../evil")], "leads out"),
     (lambda: [entry("/tmp/evil")], "leads out"),
     (lambda: [entry("..")], "leads out"),
+    (lambda: [entry("a/" * 500_000 + "b")], "a name of 10000.. characters"),
     (lambda: [entry("d", tarfile.DIRTYPE), entry("d/../..", tarfile.DIRTYPE)], "leads out"),
     (lambda: [entry("a", tarfile.SYMTYPE, link="/etc"), entry("a/evil")], "neither|below a file"),
     (lambda: [entry("a", tarfile.SYMTYPE, link=".."), entry("a/b/evil", tarfile.DIRTYPE)], "neither|below a file"),

@@ -1,0 +1,67 @@
+"""What a quantizer or converter leaves is taken only where it is a file: its program may have come with a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from meltrepro.build.model import Artifact, Execution, Exit, Recipe
+from meltrepro.build.transform import transform
+from meltrepro.errors import BuildError
+from meltrepro.steps import Sink
+
+LEFT: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a symbolic link": lambda path: path.symlink_to("/etc/hostname"),
+}
+
+
+@dataclass
+class Engine:
+    """One whose programs leave something at `/out/model`."""
+
+    leave: Callable[[Path], None]
+    name: str = "fake"
+
+    def version(self) -> str:
+        return "fake 1"
+
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+        raise AssertionError("nothing is built")
+
+    def execute(self, execution: Execution) -> Exit:
+        assert execution.stdout is not None
+        execution.stdout.write_text("fine\n")
+        self.leave(execution.writable["/out"] / "model")
+        return Exit(0)
+
+    def beside(self, execution: Execution) -> AbstractContextManager[str]:
+        raise AssertionError("nothing is watched")
+
+    def stop_strays(self, owner: str) -> int:
+        return 0
+
+
+def run(folder: Path, leave: Callable[[Path], None]) -> Path:
+    bundle = Artifact("q", "bundle", "0" * 64, "0" * 64, folder, folder, 1)
+    return transform(Engine(leave), bundle, ["/bundle/q"], {}, folder, folder / "log", "quantizing m")
+
+
+def write_weights(path: Path) -> None:
+    path.write_text("weights")
+
+
+def test_a_file_is_taken(tmp_path: Path) -> None:
+    assert run(tmp_path, write_weights).read_text() == "weights"
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_nothing_else_is_opened(tmp_path: Path, what: str) -> None:
+    with pytest.raises(BuildError, match=f"quantizing m left {what} in place of a file"):
+        run(tmp_path, LEFT[what])
