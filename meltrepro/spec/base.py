@@ -52,6 +52,8 @@ Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 Bytes = Annotated[int, Field(ge=0, lt=2**62)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 """A number of things, which a floating-point number holds too."""
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+"""What a runner takes as a seed; manifests ask for smaller ones."""
 Seconds = Annotated[float, Field(ge=0, lt=1e10)]
 """A duration; the longest is three centuries."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from meltrepro.spec import plain, seal
-from meltrepro.spec.base import Count, Label, Nanoseconds, Seconds, Sha256, Strict
+from meltrepro.spec.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
 from meltrepro.spec.foreign import as_model, load_json, parse
 from meltrepro.spec.meters import SyncMark
 
@@ -45,7 +45,7 @@ class RequestSampling(Strict):
     top_p: float
     repeat_penalty: float
     repeat_last_n: Count
-    seed: Count
+    seed: Seed
 
 
 class Request(Strict):
