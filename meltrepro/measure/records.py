@@ -416,6 +416,8 @@ def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord
         parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
         if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):
             raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(parts)!r}")
+    if len({cell.id for cell in document.cells}) < len(document.cells):
+        raise RecordError(f"{path} is damaged: it names a cell twice", hint=_MOVE)
     plain.files(folder)  # before a name in it is taken for a file of it
     return CampaignRecord(folder, document, with_invalid)
 

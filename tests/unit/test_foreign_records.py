@@ -96,13 +96,13 @@ def read_all(campaign: CampaignRecord) -> None:
     """Everything that reports, comparisons, traces and tracking take from a campaign."""
     show_results(campaign.folder, Console(file=io.StringIO(), width=100), with_invalid=True)
     read_results([campaign])
-    (cell,) = campaign.cells
-    context_differences((campaign, cell), (campaign, cell))
     open_ledger(campaign.folder)
-    for trial in cell.trials:
-        trial.validity(cell.limits)
-        if trial.ok:
-            perfetto_trace(trial.trace(), trial.recordings(), trial.name)
+    for cell in campaign.cells:
+        context_differences((campaign, cell), (campaign, cell))
+        for trial in cell.trials:
+            trial.validity(cell.limits)
+            if trial.ok:
+                perfetto_trace(trial.trace(), trial.recordings(), trial.name)
 
 
 WITH_DIGEST = (record.METER, record.CLOCKS)
