@@ -34,5 +34,5 @@ def attach(folders: Sequence[Path], files: Mapping[str, str], place: Place) -> i
                 path = Path(scratch) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-                artifacts.put(path, str(Path(name).parent))
+                artifacts.put(path, name.rpartition("/")[0] or None)
     return len(notes)

@@ -17,6 +17,7 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.spec.campaign import CAMPAIGN
 from meltrepro.steps import Step
 from meltrepro.track import database, places, quiet
+from meltrepro.track.attach import attach
 from meltrepro.track.ledger import LEDGER, open_ledger
 from meltrepro.track.mlflow_tracker import TrackedCampaign, sync
 from tests.support.campaigns import LOCK_TEXT, START_WALL_NS, Cell, Trial, Turn, build_campaign
@@ -353,3 +354,14 @@ def test_a_comparison_is_logged_to_both_campaigns(
     assert main(["compare", str(first), str(second), "--format", "json", "--no-track", "-o", str(page)]) == 0
     (comparison,) = json.loads(page.read_text(encoding="utf-8"))
     assert (comparison["first"], comparison["second"]) == (first.name, second.name)
+
+
+def test_further_files_stand_where_they_belong(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path / "home", [Cell()])
+    place = places.Place(f"sqlite:///{tmp_path}/mlflow.db", trusted=True)
+    sync(folder, place)
+    before = artifacts(tmp_path / "mlartifacts", run_names(tmp_path / "mlflow.db"))
+    assert attach([folder], {"findings.json": "{}", "comparison/a.html": "<p>"}, place) == 1
+    after = artifacts(tmp_path / "mlartifacts", run_names(tmp_path / "mlflow.db"))
+    new = {name.partition("/artifacts/")[2]: after[name] for name in after.keys() - before.keys()}
+    assert new == {"findings.json": b"{}", "comparison/a.html": b"<p>"}
