@@ -14,8 +14,8 @@ from meltrepro.build.base import Package
 from meltrepro.build.identity import recipe_digest
 from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.provenance import provenance
-from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.sources import Source
+from meltrepro.manifest.lock import Lock, LockedSource
+from meltrepro.manifest.sources import Source
 from meltrepro.store.cas import Store
 
 

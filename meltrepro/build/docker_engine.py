@@ -24,7 +24,7 @@ import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
-from meltrepro import resources
+from meltrepro import plain, resources
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
 from meltrepro.build.causes import writing_below
@@ -35,7 +35,6 @@ from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec import plain
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_below
 from meltrepro.store.atomic import write_bytes, writing

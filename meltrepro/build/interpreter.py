@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from meltrepro.build import base
 from meltrepro.build.base import Flavour, Package
 from meltrepro.errors import LockError
+from meltrepro.manifest.lock import LockedInterpreter, LockedPackage
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec.lock import LockedInterpreter, LockedPackage
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 

@@ -12,9 +12,9 @@ from meltrepro.build import interpreter
 from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key
 from meltrepro.build.model import FrameworkModule
 from meltrepro.build.render import render_recipe
+from meltrepro.manifest.lock import Lock
+from meltrepro.manifest.sources import Source
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
-from meltrepro.spec.lock import Lock
-from meltrepro.spec.sources import Source
 from meltrepro.store.cas import Store
 from meltrepro.store.source import key_of
 

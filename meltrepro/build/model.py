@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from meltrepro.manifest.sources import Source
 from meltrepro.plan.model import BundleNode, FrameworkInfo, LogitsNode, ModelNode, Release
-from meltrepro.spec.sources import Source
 from meltrepro.steps import Sink
 
 MakerName = Literal["engine", "mac-ssh", "prebuilt"]

@@ -32,9 +32,9 @@ from meltrepro.build.model import (
 from meltrepro.build.render import render_recipe
 from meltrepro.build.transform import plain_result, transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
+from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
+from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
-from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
-from meltrepro.spec.sources import FileSource, FolderSource, Source
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

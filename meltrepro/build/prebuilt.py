@@ -11,8 +11,8 @@ from meltrepro.build.causes import writing_below
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError
+from meltrepro.manifest.apps import UNPROVEN
 from meltrepro.plan.identity import canonical
-from meltrepro.spec.apps import UNPROVEN
 from meltrepro.steps import Sink, step
 
 

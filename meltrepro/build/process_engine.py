@@ -17,8 +17,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meltrepro import resources
-from meltrepro.build import processes, toolchain
+from meltrepro import plain, processes, resources
+from meltrepro.build import toolchain
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Layer
@@ -27,7 +27,6 @@ from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec import plain
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_root
 from meltrepro.store.atomic import make_folder

@@ -13,7 +13,7 @@ import meltrepro
 from meltrepro.build import toolchain
 from meltrepro.build.base import Package
 from meltrepro.build.model import Artifact
-from meltrepro.spec.lock import Lock, LockedSource
+from meltrepro.manifest.lock import Lock, LockedSource
 
 _BUILD_TYPE = "urn:meltrepro:build:v1"
 

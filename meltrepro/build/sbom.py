@@ -19,8 +19,8 @@ from packageurl import PackageURL
 from meltrepro.build import toolchain
 from meltrepro.build.base import SUITE, Package
 from meltrepro.build.model import Artifact
-from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.sources import PypiSource, Source
+from meltrepro.manifest.lock import Lock, LockedSource
+from meltrepro.manifest.sources import PypiSource, Source
 
 _NAMESPACE = uuid.UUID("6c3a4a0e-4f5e-5a53-9d0c-0d6f1d4b7a11")
 

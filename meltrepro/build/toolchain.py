@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from meltrepro.build.image import EPOCH, Layer
+from meltrepro.manifest.sources import PypiSource
 from meltrepro.plan.identity import digest_of
 from meltrepro.resources import image_file
-from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import Sink, step
 from meltrepro.store.cas import Store
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from meltrepro import plain
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.model import Artifact, Engine, Execution
 from meltrepro.errors import BuildError
-from meltrepro.spec import plain
 
 
 def transform(

@@ -17,9 +17,9 @@ from meltrepro.build.model import Engine, FrameworkModule, Maker, MakerName
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.prebuilt import Prebuilt
 from meltrepro.errors import LockError, LockMismatch, OfflineError
+from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
+from meltrepro.manifest.sources import FileSource, Source
 from meltrepro.settings import Settings
-from meltrepro.spec.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
-from meltrepro.spec.sources import FileSource, Source
 from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

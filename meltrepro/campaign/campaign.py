@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from meltrepro.campaign import layout
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import own_folders, read_campaign
-from meltrepro.spec.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
+from meltrepro.record import layout
+from meltrepro.record.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
 from meltrepro.store.atomic import write_bytes, writing
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meltrepro.spec.record import ClockReadings, Readings
+from meltrepro.record.trial import ClockReadings, Readings
 from meltrepro.targets.base import Target
 
 _PROBES = 8

@@ -11,22 +11,22 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
-from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
-from meltrepro.campaign.journal import Journal
 from meltrepro.campaign.lanes import lanes_of, run_lanes
 from meltrepro.campaign.runner import Halted, Progress, Rules, Tally, run_trials
-from meltrepro.campaign.schedule import Trial, schedule
+from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
 from meltrepro.campaign.trial import CellRun, read_outcome
 from meltrepro.errors import EngineError, TargetError
 from meltrepro.interrupts import held
-from meltrepro.measure.records import Kind
+from meltrepro.manifest.schema import Workload
+from meltrepro.record import layout
+from meltrepro.record.campaign import JOURNAL
+from meltrepro.record.journal import Journal
+from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import JOURNAL
-from meltrepro.spec.manifest import Workload
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
-from meltrepro.targets import lock
+from meltrepro.targets import device_lock as lock
 from meltrepro.targets.base import Target
 
 
@@ -181,6 +181,6 @@ def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
 
 def _rounds(trials: Sequence[Trial]) -> list[Sequence[Trial]]:
     """The rounds of an interleaved schedule, one after the other."""
-    last = {trial.index: i for i, trial in enumerate(trials) if trial.kind is Kind.repetition}
+    last = {trial.index: i for i, trial in enumerate(trials) if trial.kind is TrialKind.repetition}
     ends = [-1, *last.values()]
     return [trials[before + 1 : end + 1] for before, end in pairwise(ends)]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meltrepro.errors import ManifestError
-from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Workload
-from meltrepro.spec.tree import shorten
+from meltrepro.manifest.loader import LoadedManifest, problem_at
+from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.yaml.tree import shorten
 
 TURN_TOKENS = 80
 """Most that a chat template puts around a prompt, in bytes, with what tokenizers add of their own."""

@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from meltrepro import plain
 from meltrepro.campaign.gates import GateClosed, Watch
 from meltrepro.campaign.meter import MeterError
 from meltrepro.errors import MeltreproError, RecordError
-from meltrepro.spec import plain, record
-from meltrepro.spec.foreign import load_json
+from meltrepro.foreign import load_json
+from meltrepro.record import trial as record
 from meltrepro.targets.base import TrialResult
 
 EVENTS_UNWRITABLE = 6

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import meltrepro
 from meltrepro.errors import MeltreproError
+from meltrepro.manifest.lock import load_lock
+from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.records import own_folders, read_campaign
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec.campaign import LOCK
-from meltrepro.spec.lock import load_lock
-from meltrepro.spec.manifest import Manifest
+from meltrepro.record.campaign import LOCK
 
 
 def finished_campaign(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from meltrepro.errors import MeltreproError, TargetError
-from meltrepro.spec.protocol import Gates
+from meltrepro.manifest.protocol import Gates
 from meltrepro.targets.base import DeviceState, Target
 
 _T = TypeVar("_T")

@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
-from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun
 from meltrepro.plan.model import DeviceFacts
+from meltrepro.record.layout import Trial
 
 _HERE = "this machine"
 _AGAIN_S = 1.0

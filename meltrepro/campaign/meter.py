@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from meltrepro.errors import RecordError, StoreError
+from meltrepro.manifest.meters import Meter
 from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
 from meltrepro.measure.metering import Metered, on_device_clock
-from meltrepro.measure.samples import Recording, SampleWriter
-from meltrepro.measure.traces import Trace
-from meltrepro.spec.meters import Meter
-from meltrepro.spec.record import ClockReadings
+from meltrepro.record.samples import Recording, SampleWriter
+from meltrepro.record.trace import Trace
+from meltrepro.record.trial import ClockReadings
 
 _MARGIN_NS = 5 * 10**9
 """Kept after a trial of a file that was recorded as a whole."""

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from meltrepro.campaign.continuous import lay_out
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
+from meltrepro.manifest.chat_templates import TEMPLATES, TemplateError, render_turns
+from meltrepro.manifest.loader import LoadedManifest, problem_at
+from meltrepro.manifest.meters import Meter
+from meltrepro.manifest.protocol import Protocol
+from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
-from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Workload
-from meltrepro.spec.meters import Meter
-from meltrepro.spec.protocol import Protocol
-from meltrepro.spec.record import AnyRequest, Request, RequestSampling
-from meltrepro.spec.targets import usable_cores
+from meltrepro.record.trial import AnyRequest, Request, RequestSampling
 
 Conversations = Sequence[Sequence[str]]
 

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meltrepro.campaign import layout
-from meltrepro.campaign.journal import Journal
-from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun, Watcher, read_outcome, run_trial
 from meltrepro.campaign.warmup import is_steady
 from meltrepro.interrupts import held
-from meltrepro.measure.records import Kind
-from meltrepro.spec.record import Outcome, TrialState
+from meltrepro.record import layout
+from meltrepro.record.journal import Journal
+from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 from meltrepro.store.atomic import writing
 
@@ -154,7 +153,11 @@ def run_trials(
             return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
         folder = layout.trial_folder(campaign, trial)
         outcome = read_outcome(folder)
-        if outcome is None and trial.kind is Kind.warmup and is_steady(folder.parent, trial.index, rules.steady_within):
+        if (
+            outcome is None
+            and trial.kind is TrialKind.warmup
+            and is_steady(folder.parent, trial.index, rules.steady_within)
+        ):
             progress.settle()
             continue
         now = False

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from meltrepro.measure.records import Kind
-from meltrepro.spec.protocol import Order, Protocol
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial to run."""
-
-    cell_id: str
-    kind: Kind
-    index: int
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder below the cell's: `w000`, `r000`, `p000`."""
-        return f"{self.kind[0]}{self.index:03d}"
-
-    def __str__(self) -> str:
-        return f"{self.cell_id} {self.folder}"
+from meltrepro.manifest.protocol import Order, Protocol
+from meltrepro.record.layout import Trial, TrialKind
 
 
 def schedule(
@@ -49,13 +31,13 @@ def _trials(cell_ids: Sequence[str], protocol: Protocol, profile: bool, own: Map
             if index >= own.get(cell_id, protocol.repetitions):
                 continue
             if cell_id in own:
-                yield Trial(cell_id, Kind.repetition, index)
+                yield Trial(cell_id, TrialKind.repetition, index)
                 continue
             if index == 0:
-                yield from (Trial(cell_id, Kind.warmup, warmup) for warmup in range(protocol.warmups))
-            yield Trial(cell_id, Kind.repetition, index)
+                yield from (Trial(cell_id, TrialKind.warmup, warmup) for warmup in range(protocol.warmups))
+            yield Trial(cell_id, TrialKind.repetition, index)
             if profile and index == protocol.repetitions - 1:
-                yield Trial(cell_id, Kind.profile, 0)
+                yield Trial(cell_id, TrialKind.profile, 0)
 
     if protocol.order is Order.interleaved:
         for index in range(most):

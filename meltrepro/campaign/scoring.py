@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from meltrepro.accuracy.datasets import read_questions
+from meltrepro.accuracy.questions import choose
 from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
-from meltrepro.frameworks.scoring import files
-from meltrepro.frameworks.scoring.command import DATA, LOGITS, fewest
-from meltrepro.frameworks.scoring.questions import choose
-from meltrepro.frameworks.scoring.read import read_questions
+from meltrepro.frameworks.llamacpp import scorer_files as files
+from meltrepro.frameworks.llamacpp.scorer import DATA, LOGITS, fewest
+from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
+from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.model import Cell, DeviceFacts, Plan
-from meltrepro.spec.accuracy import QuestionWorkload, TextWorkload
-from meltrepro.spec.record import AnyRequest, Mode, ScoringRequest
-from meltrepro.spec.targets import usable_cores
+from meltrepro.record.trial import AnyRequest, Mode, ScoringRequest
 
 _MODES: Mapping[str, Mode] = {"hellaswag": "hellaswag", "winogrande": "winogrande"}
 """Tasks that the scorer has a way of its own for; all others are multiple choice."""

@@ -11,26 +11,26 @@ from typing import Any, TypedDict
 
 import meltrepro
 from meltrepro.build.model import Argument, Artifact, Input
-from meltrepro.campaign import layout
 from meltrepro.campaign.campaign import new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.scoring import inputs_of
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.scoring.command import SCORER, arguments
+from meltrepro.frameworks.llamacpp.scorer import SCORER, arguments
+from meltrepro.manifest.pins import with_data
+from meltrepro.manifest.schema import Manifest, Workload
+from meltrepro.manifest.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
-from meltrepro.spec.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
-from meltrepro.spec.capabilities import Capabilities
-from meltrepro.spec.manifest import Manifest, Workload
-from meltrepro.spec.pins import with_data
-from meltrepro.spec.record import AnyRequest, ScoringRequest
-from meltrepro.spec.targets import AndroidTarget, JetsonTarget, RemoteTarget
+from meltrepro.record import layout
+from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
+from meltrepro.record.capabilities import Capabilities
+from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.store.names import redact
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
-from meltrepro.targets.sources import calibrated
+from meltrepro.targets.remote.sensors import calibrated
 
 _ADDRESSES = ("git", "url", "uri", "ipa", "xcframework")
 """Keys of a manifest that may hold a URL."""

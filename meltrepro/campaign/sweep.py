@@ -7,7 +7,8 @@ import re
 import stat
 from pathlib import Path
 
-from meltrepro.spec import plain, record
+from meltrepro import plain
+from meltrepro.record import trial as record
 from meltrepro.store.atomic import make_folder, remove, writing
 
 _WRITTEN = frozenset(

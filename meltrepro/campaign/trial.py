@@ -10,25 +10,26 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meltrepro import plain
+from meltrepro.accuracy.scores import score_metrics, scores_in
 from meltrepro.build.model import Argument, Artifact, Input
-from meltrepro.campaign import clocks, failure, gates, layout
+from meltrepro.campaign import clocks, failure, gates
 from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
-from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import MeltreproError, RecordError, StoreError
 from meltrepro.interrupts import held
-from meltrepro.measure.events import read_trace
+from meltrepro.manifest.protocol import Gates, Measure, Want
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.records import Kind
-from meltrepro.measure.samples import read_samples
-from meltrepro.measure.scores import score_metrics, scores_in
 from meltrepro.plan.identity import canonical
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec import plain, record
-from meltrepro.spec.capabilities import Capabilities
-from meltrepro.spec.protocol import Gates, Measure, Want
-from meltrepro.spec.record import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
+from meltrepro.record import layout
+from meltrepro.record import trial as record
+from meltrepro.record.capabilities import Capabilities
+from meltrepro.record.events import read_trace
+from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.samples import read_samples
+from meltrepro.record.trial import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
 from meltrepro.targets.base import RUNNER, RUNNER_ARGUMENTS, DeviceState, Progress, Target, TrialJob, silent
 
@@ -140,7 +141,9 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher) -> Attempt:
-    request = run.request.model_copy(update={"profile": "operators"}) if trial.kind is Kind.profile else run.request
+    request = (
+        run.request.model_copy(update={"profile": "operators"}) if trial.kind is TrialKind.profile else run.request
+    )
     job = run.job(request, folder)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
@@ -206,7 +209,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     outcome = Outcome(
         cell=trial.cell_id,
         repetition=trial.index,
-        warmup=trial.kind is not Kind.repetition,
+        warmup=trial.kind is not TrialKind.repetition,
         attempt=attempt,
         state=TrialState.failed if failed else TrialState.ok,
         reason=str(failed).replace(f"{folder}/", "") if failed else None,

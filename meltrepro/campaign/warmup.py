@@ -7,10 +7,10 @@ from pathlib import Path
 
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
-from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import compute
-from meltrepro.spec import record
-from meltrepro.spec.record import TrialState
+from meltrepro.record import trial as record
+from meltrepro.record.events import read_trace
+from meltrepro.record.trial import TrialState
 
 _SPEED = "generation_tps"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from meltrepro.errors import ManifestError, UsageError
-from meltrepro.spec.loader import LoadedManifest, load_manifest
+from meltrepro.manifest.loader import LoadedManifest, load_manifest
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A manifest (YAML).", show_default=False)]
 SetOption = Annotated[

@@ -11,15 +11,15 @@ import typer
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, TargetError, UsageError
+from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 
 if TYPE_CHECKING:
+    from meltrepro.record.capabilities import BatteryReport, Capabilities
     from meltrepro.settings import Settings
-    from meltrepro.spec.capabilities import BatteryReport, Capabilities
     from meltrepro.targets.base import Target
-    from meltrepro.targets.ios import IosTarget as IosDevice
-    from meltrepro.targets.remote import RemoteTarget
+    from meltrepro.targets.ios.target import IosTarget as IosDevice
+    from meltrepro.targets.remote.remote import RemoteTarget
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
@@ -96,10 +96,11 @@ def probe(
     Each setting is set to another value, read back, and put back. The battery's current is compared with its counter of
     charge while all CPUs are busy: unplug the device for that (wireless adb), else its energy is not published.
     """
-    from meltrepro.spec import capabilities
-    from meltrepro.spec.capabilities import Capabilities, ControlReport
+    from meltrepro.record import capabilities
+    from meltrepro.record.capabilities import Capabilities, ControlReport
     from meltrepro.store.atomic import write_bytes
-    from meltrepro.targets import lock, registry
+    from meltrepro.targets import device_lock as lock
+    from meltrepro.targets import registry
 
     settings = settings_module.load()
     entry = _entry(device, root, settings)
@@ -134,7 +135,8 @@ def probe(
 @app.command()
 def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
     """End what a killed campaign left running on a device, and put back the settings that it changed."""
-    from meltrepro.targets import lock, registry
+    from meltrepro.targets import device_lock as lock
+    from meltrepro.targets import registry
 
     settings = settings_module.load()
     target = registry.open_target(_entry(device, root, settings), settings)
@@ -151,7 +153,7 @@ def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
 def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
     """Remove everything that was deployed to a device; the next campaign sends what it needs."""
     from meltrepro.plan.estimate import readable
-    from meltrepro.targets import lock
+    from meltrepro.targets import device_lock as lock
 
     settings = settings_module.load()
     target = _remote(_entry(device, root, settings), settings)
@@ -163,9 +165,9 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
     """The device that is meant, as a manifest would name it; raises `UsageError` for a name that none would have."""
     from pydantic import ValidationError
 
-    from meltrepro.targets.android import lab_devices
-    from meltrepro.targets.board import lab_boards
-    from meltrepro.targets.ios_devices import lab_phones
+    from meltrepro.targets.android.target import lab_devices
+    from meltrepro.targets.ios.devices import lab_phones
+    from meltrepro.targets.ssh.board import lab_boards
 
     if device == "host":
         return HostTarget(sandbox="bare")
@@ -193,8 +195,8 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
 
 def _remote(entry: Entry, settings: Settings) -> RemoteTarget | IosDevice:
     from meltrepro.targets import registry
-    from meltrepro.targets.ios import IosTarget as IosDevice
-    from meltrepro.targets.remote import RemoteTarget
+    from meltrepro.targets.ios.target import IosTarget as IosDevice
+    from meltrepro.targets.remote.remote import RemoteTarget
 
     target: Target = registry.open_target(entry, settings)
     if not isinstance(target, RemoteTarget | IosDevice):
@@ -206,8 +208,8 @@ def _battery(entry: AndroidTarget, settings: Settings, seconds: float) -> Batter
     from meltrepro.cli.console import console
     from meltrepro.measure.calibration import calibrate
     from meltrepro.steps import Step
-    from meltrepro.targets.android import open_shell
-    from meltrepro.targets.android_battery import discharge
+    from meltrepro.targets.android.battery import discharge
+    from meltrepro.targets.android.target import open_shell
 
     with console(quiet=False) as sink:
         readings = discharge(
@@ -242,8 +244,8 @@ def _show(facts: DeviceFacts, report: Capabilities) -> None:
 def _phones() -> list[Row]:
     """Android devices of the usual adb server and of the lab's; a server is not started just to look."""
     from meltrepro.targets import registry
-    from meltrepro.targets.adb import Server
-    from meltrepro.targets.android import lab_devices
+    from meltrepro.targets.android.adb import Server
+    from meltrepro.targets.android.target import lab_devices
 
     settings = settings_module.load()
     rows = []
@@ -268,7 +270,7 @@ def _phones() -> list[Row]:
 def _boards() -> list[Row]:
     """Boards of the lab; others have no server that knows them, only names in manifests."""
     from meltrepro.targets import registry
-    from meltrepro.targets.board import lab_boards
+    from meltrepro.targets.ssh.board import lab_boards
 
     settings = settings_module.load()
     rows = []

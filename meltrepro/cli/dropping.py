@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.lock import load_lock, lock_path
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.model import AS_IS
-from meltrepro.spec.accuracy import TextWorkload
-from meltrepro.spec.lock import load_lock, lock_path
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.sources import Source, SyntheticSource, is_checkpoint
 from meltrepro.store.gc import Dropped, drop
 from meltrepro.store.source import key_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from meltrepro.spec.loader import LoadedManifest
+    from meltrepro.manifest.loader import LoadedManifest
     from meltrepro.store.cas import Store
 
 

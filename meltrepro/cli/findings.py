@@ -34,7 +34,7 @@ def command(
     Several campaigns are one table: what one lacks another may have. A finding that fails is a result, not an error.
     """
     from meltrepro.measure.records import find_campaign
-    from meltrepro.spec.study import campaigns_meant
+    from meltrepro.record.study import campaigns_meant
 
     settings = settings_module.load()
     wanted = campaigns_meant(settings.studies, campaigns)
@@ -56,10 +56,10 @@ class Decided:
 def decide(folders: Sequence[Path], *, virtual_only: bool = False, with_invalid: bool = False) -> Decided:
     """The findings of campaigns together; raises `RecordError` where a record is damaged."""
     from meltrepro.measure.records import read_campaign
-    from meltrepro.report.checks import check_scores, scores_of
-    from meltrepro.report.findings.registry import evaluate, tally
-    from meltrepro.report.findings.text import as_json, as_text
     from meltrepro.report.read import read_results
+    from meltrepro.studies.melt.checks import check_scores, scores_of
+    from meltrepro.studies.melt.findings.registry import evaluate, tally
+    from meltrepro.studies.melt.findings.text import as_json, as_text
 
     results = read_results([read_campaign(folder, with_invalid=with_invalid) for folder in folders])
     findings = evaluate(results, virtual_only=virtual_only)

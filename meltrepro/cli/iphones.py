@@ -15,7 +15,7 @@ _PATIENCE_S = 60.0
 
 def found(settings: Settings) -> Iterator[tuple[str, str, str, str | None]]:
     """UDID, state, description and what to do, for every phone of the usual usbmuxd and of the lab's."""
-    from meltrepro.targets import ios_devices
+    from meltrepro.targets.ios import devices as ios_devices
 
     if not ios_devices.installed():
         return
@@ -41,14 +41,15 @@ def found(settings: Settings) -> Iterator[tuple[str, str, str, str | None]]:
 
 def advice() -> str | None:
     """What to install where iPhones cannot be seen."""
-    from meltrepro.targets import ios_devices, ios_errors
+    from meltrepro.targets.ios import devices as ios_devices
+    from meltrepro.targets.ios import errors as ios_errors
 
     return None if ios_devices.installed() else f"iPhones are not looked for: {ios_errors.how_to_install()}"
 
 
 def pair(udid: str, settings: Settings) -> None:
     """Have a phone ask its user; raises `TargetError` where that comes to nothing."""
-    from meltrepro.targets import ios_devices
+    from meltrepro.targets.ios import devices as ios_devices
 
     lab = {phone.udid: phone.name for phone in ios_devices.lab_phones(settings)}
     phone = ios_devices.open_phone(udid, settings, lab.get(udid))

@@ -11,8 +11,8 @@ from meltrepro.build import interpreter
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.session import Session, open_session
 from meltrepro.errors import LockError, UsageError
-from meltrepro.spec.lock import Lock, dump_lock
-from meltrepro.spec.suggest import near_miss
+from meltrepro.manifest.lock import Lock, dump_lock
+from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.store import checkpoint
 
 

@@ -11,9 +11,9 @@ import typer
 
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.terminal import rich_console
+from meltrepro.manifest.schema import Workload
 from meltrepro.plan.estimate import Sizes, data_of, readable
 from meltrepro.plan.model import Plan
-from meltrepro.spec.manifest import Workload
 from meltrepro.words import counted
 
 if TYPE_CHECKING:

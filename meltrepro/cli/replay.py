@@ -14,14 +14,14 @@ from meltrepro.errors import Differs, Inconclusive, PlanError, UsageError
 
 if TYPE_CHECKING:
     from meltrepro.campaign.setup import Setup
+    from meltrepro.manifest.schema import Manifest
     from meltrepro.measure.records import CampaignRecord
     from meltrepro.plan.model import Plan
     from meltrepro.replay.claims import Known
     from meltrepro.replay.replay import Replayed
     from meltrepro.settings import Settings
-    from meltrepro.spec.manifest import Manifest
     from meltrepro.store.cas import Store
-from meltrepro.spec.targets import Target
+from meltrepro.manifest.targets import Target
 
 COMPARISON = "comparison.html"
 """In the folder of the replay's own campaign."""
@@ -66,12 +66,12 @@ def command(
     from meltrepro.cli.tracking import log_campaign
     from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
+    from meltrepro.record.campaign import IMPORTED, LOCK, MANIFEST
     from meltrepro.replay.claims import programs_of
     from meltrepro.replay.control import with_controls
     from meltrepro.replay.locate import locate
     from meltrepro.replay.replay import recorded_requests, replay, undecidable
     from meltrepro.replay.show import html, text
-    from meltrepro.spec.campaign import IMPORTED, LOCK, MANIFEST
     from meltrepro.stats.equivalence import Verdict
     from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
@@ -233,7 +233,7 @@ def _overrides(
     """What a replay changes in the recorded manifest."""
     import yaml
 
-    from meltrepro.spec.protocol import Want
+    from meltrepro.manifest.protocol import Want
 
     changes: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
     if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
@@ -265,8 +265,8 @@ def _overrides(
 def _there(recorded: Manifest, target: str) -> object:
     """The entry of the target that is asked for, as it stands in a manifest; raises `UsageError`."""
     from meltrepro.errors import Problem
-    from meltrepro.spec.positions import read_text
-    from meltrepro.spec.tree import Position
+    from meltrepro.manifest.yaml.positions import read_text
+    from meltrepro.manifest.yaml.tree import Position
 
     if target in recorded.targets:
         return _unmetered(recorded.targets[target])

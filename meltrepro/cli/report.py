@@ -53,9 +53,9 @@ def make_report(
 ) -> None:
     """Write the report of studies and campaigns, or compare it with the one that is there."""
     from meltrepro.measure.records import read_campaign
+    from meltrepro.record.study import campaigns_meant, find_study
     from meltrepro.report.assemble import assemble
     from meltrepro.report.files import PAGE, compare_report, report_files, write_report
-    from meltrepro.spec.study import campaigns_meant, find_study
 
     settings = settings_module.load()
     campaigns = campaigns_meant(settings.studies, named)

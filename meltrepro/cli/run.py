@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.cli.session import Session
+    from meltrepro.manifest.loader import LoadedManifest
     from meltrepro.plan.model import DeviceFacts, Plan
-    from meltrepro.spec.capabilities import Capabilities
-    from meltrepro.spec.loader import LoadedManifest
-    from meltrepro.spec.record import AnyRequest
+    from meltrepro.record.capabilities import Capabilities
+    from meltrepro.record.trial import AnyRequest
     from meltrepro.store.cas import Store
 
 
@@ -122,9 +122,9 @@ def prepare(
     from meltrepro.campaign.request import make_requests
     from meltrepro.campaign.scoring import score_requests, with_logits
     from meltrepro.campaign.setup import Setup, kept
-    from meltrepro.spec.lock import dump_lock
-    from meltrepro.spec.pins import manifest_digest
-    from meltrepro.spec.prompts import load_conversations
+    from meltrepro.manifest.lock import dump_lock
+    from meltrepro.manifest.pins import manifest_digest
+    from meltrepro.manifest.prompts import load_conversations
     from meltrepro.targets.registry import open_targets, probe
 
     loaded, plan = session.loaded, session.plan
@@ -174,8 +174,8 @@ def prepare(
 
 def _parameters(plan: Plan, built: Built) -> dict[str, int]:
     """Number of weights of each model that gets a score, by id of its node."""
-    from meltrepro.frameworks.gguf_files import parameters
-    from meltrepro.spec.manifest import Workload
+    from meltrepro.frameworks.llamacpp.gguf import parameters
+    from meltrepro.manifest.schema import Workload
 
     scored = {
         f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
@@ -187,7 +187,7 @@ def _parameters(plan: Plan, built: Built) -> dict[str, int]:
 
 def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:
     """What a probe of a device found, as long as its system is still the one that was probed."""
-    from meltrepro.spec import capabilities
+    from meltrepro.record import capabilities
     from meltrepro.steps import Step
 
     report = capabilities.load(session.settings.home, facts.id)
@@ -200,7 +200,7 @@ def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | N
 
 def _require_meters(loaded: LoadedManifest) -> None:
     """Raise `ManifestError` where the file of a meter is not there: its program was not started, or writes elsewhere."""
-    from meltrepro.spec.loader import problem_at
+    from meltrepro.manifest.loader import problem_at
 
     meters = {name: target.meter for name, target in loaded.manifest.targets.items() if target.meter is not None}
     missing = [

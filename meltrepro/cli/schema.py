@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meltrepro.spec.schema import manifest_schema
+from meltrepro.manifest.json_schema import manifest_schema
 
 
 def command(

@@ -19,17 +19,17 @@ from meltrepro.cli.console import console
 from meltrepro.cli.sizes import Survey, survey
 from meltrepro.errors import DataError, LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
+from meltrepro.manifest.accuracy import source_of
+from meltrepro.manifest.files import missing_files, require_files
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.lock import Lock, differences, dump_lock, load_lock, lock_path
+from meltrepro.manifest.pins import manifest_digest, prompt_digests
+from meltrepro.manifest.prompts import MELT, MELT_SOURCE
+from meltrepro.manifest.protocol import Order
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import DeviceFacts, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
-from meltrepro.spec.accuracy import source_of
-from meltrepro.spec.files import missing_files, require_files
-from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.lock import Lock, differences, dump_lock, load_lock, lock_path
-from meltrepro.spec.pins import manifest_digest, prompt_digests
-from meltrepro.spec.prompts import MELT, MELT_SOURCE
-from meltrepro.spec.protocol import Order
 from meltrepro.store.atomic import write_bytes
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of

@@ -11,7 +11,7 @@ from meltrepro import settings as settings_module
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
-    from meltrepro.spec.campaign import CampaignDocument
+    from meltrepro.record.campaign import CampaignDocument
 
 
 def command(

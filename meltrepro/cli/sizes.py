@@ -10,13 +10,13 @@ from pathlib import Path
 from meltrepro.build.lookup import Lookup, known_digest
 from meltrepro.build.model import FrameworkModule
 from meltrepro.build.workshop import Workshop
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.lock import Lock
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
 from meltrepro.plan.model import AS_IS, DeviceFacts, Plan
-from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.lock import Lock
-from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import FileSource, Source, SyntheticSource, is_checkpoint
-from meltrepro.spec.zoo import SHAPES
 from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

@@ -21,13 +21,13 @@ from meltrepro.errors import (
     TargetError,
     UsageError,
 )
-from meltrepro.spec.study import STUDY, StudyDocument, StudyEntry, study_bytes
+from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes
 from meltrepro.words import counted, plural
 
 if TYPE_CHECKING:
     from meltrepro.cli.run import Options
+    from meltrepro.manifest.loader import LoadedManifest
     from meltrepro.settings import Settings
-    from meltrepro.spec.loader import LoadedManifest
 
 NOT_HERE = (PlanError, TargetError, SourceError, ModelError)
 """What says of a manifest that this machine cannot run it now; the rest of a study goes on, and the report says so."""
@@ -149,7 +149,7 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
 def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
     """The campaign that has measured this manifest, if one has."""
     from meltrepro.campaign.finished import finished_campaign
-    from meltrepro.spec.pins import prompt_digests
+    from meltrepro.manifest.pins import prompt_digests
 
     return finished_campaign(settings.records, manifest.manifest, prompt_digests(manifest))
 
@@ -158,7 +158,7 @@ def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, setting
     """Make room for the next manifests; where another process uses the store, nothing goes."""
     from meltrepro.cli.dropping import drop_models
     from meltrepro.plan.estimate import readable
-    from meltrepro.spec.campaign import LOCK
+    from meltrepro.record.campaign import LOCK
     from meltrepro.store.cas import Store
 
     try:
@@ -176,8 +176,8 @@ def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, setting
 
 
 def _effort(loaded: LoadedManifest) -> float:
+    from meltrepro.manifest.prompts import load_conversations
     from meltrepro.plan.effort import effort
-    from meltrepro.spec.prompts import load_conversations
 
     turns = {
         name: sum(map(len, load_conversations(workload, loaded.path.parent)))

@@ -111,7 +111,7 @@ def _show_scores(cells: Sequence[tuple[str, CellRecord]], out: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from meltrepro.measure.scores import metric_name
+    from meltrepro.accuracy.scores import metric_name
 
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", overflow="fold")

@@ -50,11 +50,11 @@ def command(
 
 
 def _trials(campaign: CampaignRecord, *, everything: bool) -> Iterator[tuple[CellRecord, TrialRecord]]:
-    from meltrepro.measure.records import Kind
+    from meltrepro.record.layout import TrialKind
 
     for cell in campaign.cells:
         if any(trial.ok and trial.scoring is not None for trial in cell.trials):
             continue  # a scorer leaves no events
-        profiled = [trial for trial in cell.trials if trial.kind is Kind.profile and trial.ok]
+        profiled = [trial for trial in cell.trials if trial.kind is TrialKind.profile and trial.ok]
         for trial in [t for t in cell.trials if t.ok] if everything else [*cell.repetitions[:1], *profiled]:
             yield cell, trial

@@ -12,9 +12,9 @@ from meltrepro import settings as settings_module
 from meltrepro.cli.common import SetOption, load, manifests_of
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
+from meltrepro.manifest.files import missing_files, require_files
+from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.names import resolve
-from meltrepro.spec.files import missing_files, require_files
-from meltrepro.spec.manifest import Manifest
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.words import counted
 

@@ -11,10 +11,10 @@ from importlib.metadata import entry_points
 
 from meltrepro.build.model import FrameworkModule
 from meltrepro.errors import UsageError
-from meltrepro.frameworks.templates import TEMPLATES
+from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.plan.model import Catalog
 
-_BUILT_IN = {"llama.cpp": "meltrepro.frameworks.llamacpp:LlamaCpp"}
+_BUILT_IN = {"llama.cpp": "meltrepro.frameworks.llamacpp.module:LlamaCpp"}
 
 
 def modules() -> Mapping[str, FrameworkModule]:

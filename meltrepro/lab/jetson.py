@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from meltrepro import plain
 from meltrepro.lab.device import VirtualDevice
 from meltrepro.lab.power import Body, Power
-from meltrepro.spec import plain
 
 USER = "root"
 _HIGHEST_KHZ, _LOWEST_KHZ = 2_201_600, 729_600

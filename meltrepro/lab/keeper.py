@@ -204,7 +204,7 @@ def _start_boards(settings: Settings, stack: contextlib.ExitStack, remarks: dict
 def _start_iphones(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
     """Start the iPhones, and have them trust this machine: usbmuxd offers every program the pairing of the first."""
     from meltrepro.lab.iphone.device import ARM, VirtualIphone
-    from meltrepro.targets.ios_devices import open_attached, require_driver
+    from meltrepro.targets.ios.devices import open_attached, require_driver
 
     require_driver()
     data = settings.cache / "lab"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from meltrepro.errors import EngineError
 from meltrepro.interrupts import held
-from meltrepro.targets.adb import Server
-from meltrepro.targets.adb_server import free_port, program
+from meltrepro.targets.android.adb import Server
+from meltrepro.targets.android.adb_server import free_port, program
 
 _START_S = 20.0
 

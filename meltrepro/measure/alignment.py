@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.clocks import MOST_DRIFT, Anchor
-from meltrepro.measure.series import Series, Stretch
+from meltrepro.record.series import Series, Stretch
 
 if TYPE_CHECKING:
     import numpy as np

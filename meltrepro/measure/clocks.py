@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.series import Series
+from meltrepro.record.series import Series
 
 MOST_DRIFT = 500e-6
 """The most by which a kernel lets its clock be slewed (adjtimex), and far more than a crystal's error."""

@@ -16,9 +16,9 @@ from typing import Literal
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why, advance, integrate
-from meltrepro.measure.samples import Recording
-from meltrepro.measure.series import Channel, Kind, Series
-from meltrepro.measure.traces import Span
+from meltrepro.record.samples import Recording
+from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.trace import Span
 from meltrepro.targets.base import DRAWN
 
 PLATFORM = "energy.psys"

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from meltrepro.measure.series import Series, Stretch
-from meltrepro.measure.traces import Span
+from meltrepro.record.series import Series, Stretch
+from meltrepro.record.trace import Span
 from meltrepro.words import counted
 
 

@@ -18,10 +18,10 @@ from statistics import median
 from typing import BinaryIO
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import MOST_NS, Fault, FaultKind, Header, Recording, measurable
-from meltrepro.measure.series import Channel, Kind, Series
-from meltrepro.spec.foreign import open_regular
-from meltrepro.spec.meters import Meter, MeterUnit
+from meltrepro.foreign import open_regular
+from meltrepro.manifest.meters import Meter, MeterUnit
+from meltrepro.record.samples import MOST_NS, Fault, FaultKind, Header, Recording, measurable
+from meltrepro.record.series import Channel, Kind, Series
 
 SAMPLER = "meter"
 PREFIX = "meter."

@@ -15,10 +15,10 @@ from meltrepro.measure import energy
 from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join
 from meltrepro.measure.integrals import Unavailable
-from meltrepro.measure.samples import Recording
-from meltrepro.measure.series import Series, Stretch
-from meltrepro.measure.traces import Span, Trace
-from meltrepro.spec.record import ClockReadings, Readings
+from meltrepro.record.samples import Recording
+from meltrepro.record.series import Series, Stretch
+from meltrepro.record.trace import Span, Trace
+from meltrepro.record.trial import ClockReadings, Readings
 
 _RISE_S = 0.01
 """How long the power takes to follow the load: voltage regulators settle within milliseconds."""

@@ -12,9 +12,9 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.energy import Supply, supply_of
 from meltrepro.measure.integrals import Amount, Unavailable
 from meltrepro.measure.metering import Metered
-from meltrepro.measure.samples import Recording
-from meltrepro.measure.series import Series
-from meltrepro.measure.traces import Memory, Span, Trace, Turn
+from meltrepro.record.samples import Recording
+from meltrepro.record.series import Series
+from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
 Phase = Literal["load", "prefill", "generation", "turn", "memory", "device", "energy", "work"]

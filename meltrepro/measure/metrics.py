@@ -18,8 +18,8 @@ from meltrepro.measure.catalog.work import WORK
 from meltrepro.measure.integrals import Amount
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metric import Facts, Metric, NoValue
-from meltrepro.measure.samples import Recording
-from meltrepro.measure.traces import Trace
+from meltrepro.record.samples import Recording
+from meltrepro.record.trace import Trace
 
 
 @dataclass(frozen=True)

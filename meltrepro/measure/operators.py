@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.traces import Operator, OperatorPhase, Trace
+from meltrepro.record.trace import Operator, OperatorPhase, Trace
 
 LEAST_COVERAGE = 0.9
 """Part of the decoder's time that operators must explain; below it, the shares are not published."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from meltrepro.measure.samples import Recording
-from meltrepro.measure.traces import Span, Trace, Turn
+from meltrepro.record.samples import Recording
+from meltrepro.record.trace import Span, Trace, Turn
 
 if TYPE_CHECKING:
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket

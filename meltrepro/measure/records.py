@@ -11,29 +11,30 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
+from meltrepro import plain
+from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import ManifestError, RecordError, UsageError
-from meltrepro.measure.events import read_trace
+from meltrepro.foreign import parse
+from meltrepro.manifest.loader import parse_manifest
+from meltrepro.manifest.protocol import Limits
+from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
-from meltrepro.measure.samples import Recording, read_samples
-from meltrepro.measure.scores import Score, scores_in
 from meltrepro.measure.steadiness import WATCHED, Steadiness, steadiness
-from meltrepro.measure.traces import OperatorPhase, Trace
 from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_scores, judge_trial
-from meltrepro.spec import campaign as files
-from meltrepro.spec import plain, record
-from meltrepro.spec.campaign import CampaignDocument, CellEntry
-from meltrepro.spec.foreign import parse
-from meltrepro.spec.loader import parse_manifest
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.protocol import Limits
-from meltrepro.spec.record import ClockReadings, Outcome, ScoringRequest, TrialState
+from meltrepro.record import campaign as files
+from meltrepro.record import trial as record
+from meltrepro.record.campaign import CampaignDocument, CellEntry
+from meltrepro.record.events import read_trace
+from meltrepro.record.layout import TrialKind
+from meltrepro.record.samples import Recording, read_samples
+from meltrepro.record.trace import OperatorPhase, Trace
+from meltrepro.record.trial import ClockReadings, Outcome, ScoringRequest, TrialState
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
 
@@ -45,15 +46,7 @@ _MOVE = "restore the file, or move the folder away"
 _RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
 
 
-class Kind(StrEnum):
-    """What a trial is for; only repetitions are summarised."""
-
-    warmup = "warmup"
-    repetition = "repetition"
-    profile = "profile"
-
-
-_KINDS = {kind[0]: kind for kind in Kind}
+_KINDS = {kind[0]: kind for kind in TrialKind}
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class TrialRecord:
     """One trial that ended."""
 
     folder: Path
-    kind: Kind
+    kind: TrialKind
     index: int
     outcome: Outcome
 
@@ -173,7 +166,7 @@ class CellRecord:
     def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial that ended, warm-ups first; raises `RecordError` for a damaged outcome."""
         found = [_read_trial(path, match) for path, match in self._folders()]
-        order = list(Kind)
+        order = list(TrialKind)
         return tuple(sorted((t for t in found if t), key=lambda trial: (order.index(trial.kind), trial.index)))
 
     @cached_property
@@ -200,12 +193,12 @@ class CellRecord:
     @property
     def repetitions(self) -> tuple[TrialRecord, ...]:
         """The repetitions that ended well, INVALID ones too."""
-        return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and trial.ok)
+        return tuple(trial for trial in self.trials if trial.kind is TrialKind.repetition and trial.ok)
 
     @property
     def failures(self) -> tuple[TrialRecord, ...]:
         """The repetitions that failed."""
-        return tuple(trial for trial in self.trials if trial.kind is Kind.repetition and not trial.ok)
+        return tuple(trial for trial in self.trials if trial.kind is TrialKind.repetition and not trial.ok)
 
     @property
     def expected(self) -> int | None:
@@ -300,7 +293,7 @@ class CellRecord:
         found: dict[OperatorPhase, Breakdown] = {}
         reasons: dict[str, str] = {}
         for trial in self.trials:
-            if trial.kind is Kind.profile and trial.ok:
+            if trial.kind is TrialKind.profile and trial.ok:
                 trace = trial.trace()
                 for decoding in trace.decoding:
                     try:
@@ -312,7 +305,7 @@ class CellRecord:
     @property
     def profile_slowdown(self) -> float | None:
         """How many times slower the profiled trial generated than the median repetition; raises `RecordError`."""
-        found = [trial.metrics.values for trial in self.trials if trial.kind is Kind.profile and trial.ok]
+        found = [trial.metrics.values for trial in self.trials if trial.kind is TrialKind.profile and trial.ok]
         slow = found[0].get("generation_tps") if found else None
         usual = self.summaries.get("generation_tps")
         return usual.median / slow if usual is not None and slow else None

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from meltrepro.measure.samples import FORMAT, Header
-from meltrepro.measure.series import Channel
+from meltrepro.record.samples import FORMAT, Header
+from meltrepro.record.series import Channel
 from meltrepro.targets.base import Source
 
 SAMPLER = "melt-sampler"

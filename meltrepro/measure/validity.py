@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meltrepro.accuracy.scores import Score
+from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.energy import RAILS
 from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
-from meltrepro.measure.samples import Fault, FaultKind, Recording
 from meltrepro.measure.sampling import period_s
-from meltrepro.measure.scores import Score
-from meltrepro.measure.traces import Trace
-from meltrepro.spec.protocol import Limits
+from meltrepro.record.samples import Fault, FaultKind, Recording
+from meltrepro.record.trace import Trace
 from meltrepro.stats.summary import Summary
 from meltrepro.words import counted
 

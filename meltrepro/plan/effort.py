@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meltrepro.spec.accuracy import AccuracyWorkload, QuestionWorkload
-from meltrepro.spec.manifest import Manifest
+from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload
+from meltrepro.manifest.schema import Manifest
 
 UNKNOWN_PARAMETERS = 1e9
 """For a model that does not say how many it has."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from meltrepro.manifest.accuracy import source_of
+from meltrepro.manifest.schema import Model, Workload
+from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.plan.model import AS_IS, BundleNode, Cell, ModelNode
-from meltrepro.spec.accuracy import source_of
-from meltrepro.spec.manifest import Model, Workload
-from meltrepro.spec.sources import PypiSource, Source, SyntheticSource
 
 WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""

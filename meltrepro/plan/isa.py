@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from meltrepro.manifest.schema import Ndk
 from meltrepro.plan.model import IOS, CudaBuild, Isa
-from meltrepro.spec.manifest import Ndk
 
 _ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
 

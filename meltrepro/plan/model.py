@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meltrepro.spec.accuracy import AccuracyWorkload, TextWorkload
-from meltrepro.spec.apps import IosBuild
-from meltrepro.spec.manifest import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
-from meltrepro.spec.sources import Source
-from meltrepro.spec.targets import Target
-from meltrepro.spec.zoo import ModelShape
+from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
+from meltrepro.manifest.apps import IosBuild
+from meltrepro.manifest.schema import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
+from meltrepro.manifest.shapes import ModelShape
+from meltrepro.manifest.sources import Source
+from meltrepro.manifest.targets import Target
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""

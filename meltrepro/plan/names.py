@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.apps import IosBuild
+from meltrepro.manifest.loader import LoadedManifest, problem_at
+from meltrepro.manifest.schema import Framework, Ndk
+from meltrepro.manifest.sources import GitSource
 from meltrepro.plan.isa import built_with, built_with_cuda
 from meltrepro.plan.model import AS_IS, IOS, Catalog, CudaBuild, FrameworkInfo, Isa, Release
-from meltrepro.spec.accuracy import TextWorkload
-from meltrepro.spec.apps import IosBuild
-from meltrepro.spec.loader import LoadedManifest, problem_at
-from meltrepro.spec.manifest import Framework, Ndk
-from meltrepro.spec.sources import GitSource
 
 
 @dataclass(frozen=True)

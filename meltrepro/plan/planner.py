@@ -10,6 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from meltrepro.errors import PlanError
+from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.schema import Manifest, Model, Workload
+from meltrepro.manifest.sources import is_checkpoint
+from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, Target
 from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes, readable
 from meltrepro.plan.model import (
@@ -30,11 +35,6 @@ from meltrepro.plan.model import (
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.plan.room import Room
-from meltrepro.spec.accuracy import TextWorkload
-from meltrepro.spec.loader import LoadedManifest
-from meltrepro.spec.manifest import Manifest, Model, Workload
-from meltrepro.spec.sources import is_checkpoint
-from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, Target
 
 
 def make_plan(

@@ -19,12 +19,12 @@ from typing import Annotated, BinaryIO
 
 from pydantic import Field
 
+from meltrepro import plain
 from meltrepro.build.image import EPOCH
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
-from meltrepro.spec import plain
-from meltrepro.spec.base import Sha256, Strict
-from meltrepro.spec.foreign import as_model, load_json, open_regular
-from meltrepro.spec.tree import shorten
+from meltrepro.foreign import as_model, load_json, open_regular
+from meltrepro.manifest.base import Sha256, Strict
+from meltrepro.manifest.yaml.tree import shorten
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
 FORMAT = 1

@@ -27,21 +27,21 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import meltrepro
+from meltrepro import plain
 from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
+from meltrepro.foreign import load_json, read_regular
+from meltrepro.manifest.accuracy import source_of
+from meltrepro.manifest.loader import parse_manifest
+from meltrepro.manifest.lock import Lock, load_lock
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.yaml.positions import MAX_BYTES
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
 from meltrepro.replay import archive
 from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
 from meltrepro.replay.claims import OBJECTS as _OBJECTS
 from meltrepro.replay.claims import check_claims
-from meltrepro.spec import plain
-from meltrepro.spec.accuracy import source_of
-from meltrepro.spec.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
-from meltrepro.spec.foreign import load_json, read_regular
-from meltrepro.spec.loader import parse_manifest
-from meltrepro.spec.lock import Lock, load_lock
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.positions import MAX_BYTES
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store import checkpoint
 from meltrepro.store.atomic import make_folder, reason_of, remove, writing

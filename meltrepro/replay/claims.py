@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from meltrepro.errors import BundleError, SourceError
+from meltrepro.foreign import load_json
+from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.replay.archive import Index
-from meltrepro.spec.foreign import load_json
-from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.store.archive import member_digests
 from meltrepro.store.cas import Store
 from meltrepro.store.names import text_digest

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from meltrepro.accuracy.scores import Score, metric_name
 from meltrepro.errors import NothingToCompare
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
-from meltrepro.measure.scores import Score, metric_name
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
 from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide, trials_to_show_sameness
 from meltrepro.stats.ratio import comparable

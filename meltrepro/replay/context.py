@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from meltrepro import plain
 from meltrepro.errors import RecordError
+from meltrepro.foreign import as_model, load_json
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.spec import plain, record
-from meltrepro.spec.foreign import as_model, load_json
-from meltrepro.spec.record import StateSeen
+from meltrepro.record import trial as record
+from meltrepro.record.trial import StateSeen
 
 DEVICE = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
+from meltrepro.manifest.schema import Workload
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.plan.model import Cell
-from meltrepro.spec.campaign import CellEntry
-from meltrepro.spec.manifest import Workload
+from meltrepro.record.campaign import CellEntry
 from meltrepro.store.cas import Store
 
 SUFFIX = ".recorded"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.measure.records import campaign_folders, find_campaign, read_campaign
+from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import CAMPAIGN
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.track.ledger import open_ledger

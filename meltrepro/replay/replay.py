@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from meltrepro import plain
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import RecordError
+from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
+from meltrepro.record import trial as record
+from meltrepro.record.trial import AnyRequest, parse_request
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
-from meltrepro.spec import plain, record
-from meltrepro.spec.manifest import Replay
-from meltrepro.spec.record import AnyRequest, parse_request
 from meltrepro.stats.equivalence import Design, Verdict
 from meltrepro.stats.ratio import comparable
 from meltrepro.steps import Sink

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meltrepro.build.pipeline import Built
 from meltrepro.errors import CorruptStore, LockMismatch, MeltreproError, VerifyError
-from meltrepro.spec.lock import Lock, LockedArtifact
+from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.store.cas import Store
 
 _SHOWN_LINES = 40

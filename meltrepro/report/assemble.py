@@ -6,11 +6,11 @@ import datetime
 from collections.abc import Iterator, Sequence
 
 from meltrepro.measure.records import CampaignRecord
-from meltrepro.report import paper
+from meltrepro.record.study import StudyDocument
 from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
-from meltrepro.report.findings.registry import evaluate
 from meltrepro.report.read import read_results
-from meltrepro.spec.study import StudyDocument
+from meltrepro.studies.melt import paper
+from meltrepro.studies.melt.findings.registry import evaluate
 
 
 def assemble(campaigns: Sequence[CampaignRecord], study: StudyDocument | None = None) -> Content:

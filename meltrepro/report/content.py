@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from meltrepro.report.findings.model import Finding
+from meltrepro.record.study import StudyDocument
 from meltrepro.report.keys import DeviceKey, device_key
 from meltrepro.report.results import CellResult, Device, Results
-from meltrepro.spec.study import StudyDocument
+from meltrepro.studies.melt.findings.model import Finding
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meltrepro import plain
 from meltrepro.errors import RecordError
+from meltrepro.foreign import load_json
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.measure.samples import Recording
+from meltrepro.record import trial as record
+from meltrepro.record.samples import Recording
 from meltrepro.report.results import Device
-from meltrepro.spec import plain, record
-from meltrepro.spec.foreign import load_json
 
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0

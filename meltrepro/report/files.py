@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from meltrepro import plain
 from meltrepro.errors import RecordError, ReportDiffers
+from meltrepro.foreign import load_json
 from meltrepro.report.content import Content
 from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
-from meltrepro.spec import plain
-from meltrepro.spec.foreign import load_json
 from meltrepro.store.atomic import reading, remove, write_bytes
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")

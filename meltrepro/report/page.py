@@ -14,7 +14,6 @@ from meltrepro.report.gaps import gaps
 from meltrepro.report.narrow import narrowed
 from meltrepro.report.results import State
 from meltrepro.report.sections import Section
-from meltrepro.report.tables.findings import counts
 from meltrepro.report.tables.provenance import commands
 from meltrepro.report.values import (
     NOT_TESTABLE,
@@ -31,6 +30,7 @@ from meltrepro.report.values import (
     plain,
     quantity,
 )
+from meltrepro.studies.melt.findings_table import counts
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")

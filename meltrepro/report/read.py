@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from meltrepro.measure.doubts import doubts
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.measure.traces import Conversation, Trace, Turn
+from meltrepro.record.campaign import SkipEntry
+from meltrepro.record.trace import Conversation, Trace, Turn
 from meltrepro.report.devices import device_of, device_unseen
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
-from meltrepro.spec.campaign import SkipEntry
 from meltrepro.stats.summary import Summary
 
 PENDING = "pending"

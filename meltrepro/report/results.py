@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meltrepro.accuracy.scores import Score
 from meltrepro.measure.operators import Breakdown
-from meltrepro.measure.scores import Score
-from meltrepro.measure.traces import OperatorPhase
+from meltrepro.record.trace import OperatorPhase
 from meltrepro.stats.summary import Summary
 
 __all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]

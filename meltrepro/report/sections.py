@@ -9,8 +9,10 @@ from meltrepro.report.figures import resources as resource_figures
 from meltrepro.report.figures import speed as speed_figures
 from meltrepro.report.figures import work as work_figures
 from meltrepro.report.figures.figure import Figure
-from meltrepro.report.tables import findings, overview, paper, provenance, resources, speed, work
+from meltrepro.report.tables import overview, provenance, resources, speed, work
 from meltrepro.report.values import Table
+from meltrepro.studies.melt import findings_table as findings
+from meltrepro.studies.melt import tables as paper
 
 
 @dataclass(frozen=True)

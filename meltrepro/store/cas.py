@@ -29,8 +29,8 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
+from meltrepro.foreign import load_json, read_regular
 from meltrepro.interrupts import held
-from meltrepro.spec.foreign import load_json, read_regular
 from meltrepro.store import archive
 from meltrepro.store.atomic import (
     HashingWriter,

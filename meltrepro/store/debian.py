@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from meltrepro.errors import DownloadError
-from meltrepro.spec.sources import DebianPackage
+from meltrepro.manifest.sources import DebianPackage
 from meltrepro.steps import step
 from meltrepro.store.cas import Store
 from meltrepro.store.source import Context, Pin, key_of

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
-from meltrepro.settings import Settings
-from meltrepro.spec.foreign import first_fault
-from meltrepro.spec.sources import (
+from meltrepro.foreign import first_fault
+from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
     FolderSource,
@@ -23,6 +22,7 @@ from meltrepro.spec.sources import (
     UrlSource,
     is_checkpoint,
 )
+from meltrepro.settings import Settings
 from meltrepro.steps import Sink
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from meltrepro.errors import SourceError
-from meltrepro.spec.sources import FileSource, TreeSource
+from meltrepro.manifest.sources import FileSource, TreeSource
 from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.atomic import reading

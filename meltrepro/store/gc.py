@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro.errors import StoreError
-from meltrepro.spec.foreign import load_json
+from meltrepro.foreign import load_json
 from meltrepro.store.atomic import reason_of, remove
 from meltrepro.store.cas import Store
 from meltrepro.store.refs import checked

@@ -14,7 +14,7 @@ import tarfile
 from pathlib import Path
 
 from meltrepro.errors import DownloadError, SourceError, StoreError
-from meltrepro.spec.sources import GitSource
+from meltrepro.manifest.sources import GitSource
 from meltrepro.steps import step
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.spec.foreign import load_json
-from meltrepro.spec.sources import HuggingFaceSource
+from meltrepro.foreign import load_json
+from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.store.download import Request
 from meltrepro.store.http import check_status, network_errors, whole_number
 from meltrepro.store.names import redact

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlunsplit
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.spec.sources import PypiSource
+from meltrepro.manifest.sources import PypiSource
 from meltrepro.store.archive import open_member
 from meltrepro.store.atomic import require_free
 from meltrepro.store.cas import Store

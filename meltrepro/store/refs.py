@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from meltrepro.spec.base import Bytes, Label, Sha256
-from meltrepro.spec.foreign import as_model
+from meltrepro.foreign import as_model
+from meltrepro.manifest.base import Bytes, Label, Sha256
 
 
 class _Result(BaseModel):

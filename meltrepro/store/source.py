@@ -9,9 +9,9 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
-from meltrepro.spec.base import Bytes, Label, Sha256, Strict
-from meltrepro.spec.foreign import as_model
-from meltrepro.spec.sources import (
+from meltrepro.foreign import as_model
+from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
+from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
     FolderSource,

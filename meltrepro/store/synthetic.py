@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch
-from meltrepro.spec.sources import SyntheticSource
-from meltrepro.spec.zoo import SHAPES, FloatType, ModelShape, TensorShape
+from meltrepro.manifest.shapes import SHAPES, FloatType, ModelShape, TensorShape
+from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.steps import Step, step
 from meltrepro.store.atomic import require_free
 from meltrepro.store.names import text_digest

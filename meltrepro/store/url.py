@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meltrepro.errors import SourceError
-from meltrepro.spec.sources import UrlSource
+from meltrepro.manifest.sources import UrlSource
 from meltrepro.store.download import Request, file_url_path
 from meltrepro.store.names import redact, split_url
 from meltrepro.store.source import Context, Pin, key_of

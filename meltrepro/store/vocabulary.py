@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import product
 from string import ascii_lowercase
 
-from meltrepro.spec.zoo import ModelShape
+from meltrepro.manifest.shapes import ModelShape
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 """Kinds of tokens, as llama.cpp numbers them."""

@@ -20,8 +20,8 @@ from typing import Literal, Protocol
 
 from meltrepro.build.model import Argument, Artifact, Input, PathOf
 from meltrepro.plan.model import DeviceFacts
-from meltrepro.spec import record
-from meltrepro.spec.record import AnyRequest
+from meltrepro.record import trial as record
+from meltrepro.record.trial import AnyRequest
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""

@@ -8,26 +8,26 @@ from typing import Any
 
 from meltrepro.build.model import Engine, Maker, MakerName
 from meltrepro.errors import DriverMissing
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.targets import Target as TargetEntry
 from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.targets import Target as TargetEntry
 from meltrepro.targets.base import Target
 
 Factory = Callable[[Any, Settings, Engine | None], Target]
 """Takes the manifest's entry for a target of its kind."""
 
 _FACTORIES: Mapping[str, str] = {
-    "host": "meltrepro.targets.host:open_target",
-    "android": "meltrepro.targets.android:open_target",
-    "jetson": "meltrepro.targets.jetson:open_target",
-    "linux": "meltrepro.targets.board:open_target",
-    "ios": "meltrepro.targets.ios:open_target",
+    "host": "meltrepro.targets.host.target:open_target",
+    "android": "meltrepro.targets.android.target:open_target",
+    "jetson": "meltrepro.targets.jetson.target:open_target",
+    "linux": "meltrepro.targets.ssh.board:open_target",
+    "ios": "meltrepro.targets.ios.target:open_target",
 }
 
 
 def _mac() -> Maker:
-    from meltrepro.targets.mac_build import MacMaker
+    from meltrepro.targets.ios.mac_build import MacMaker
 
     return MacMaker()
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from meltrepro import plain
+from meltrepro.accuracy.scores import metric_name
 from meltrepro.errors import RecordError
 from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.measure.scores import metric_name
-from meltrepro.measure.traces import Trace
-from meltrepro.spec import campaign as files
-from meltrepro.spec import plain, record
+from meltrepro.record import campaign as files
+from meltrepro.record import trial as record
+from meltrepro.record.trace import Trace
 from meltrepro.words import counted
 
 LONGEST_VALUE = 500

@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from meltrepro import plain
+from meltrepro.foreign import parse
+from meltrepro.manifest.base import Address
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec import plain
-from meltrepro.spec.base import Address
-from meltrepro.spec.foreign import parse
 from meltrepro.store.atomic import write_bytes
 from meltrepro.store.names import redact
 

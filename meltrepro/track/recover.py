@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
-from meltrepro.spec.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
+from meltrepro.record.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.steps import Sink, step
 from meltrepro.track import content, quiet
 from meltrepro.track.artifacts import Artifacts

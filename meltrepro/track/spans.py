@@ -8,10 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from meltrepro import plain
+from meltrepro.foreign import load_json
 from meltrepro.measure.records import TrialRecord
-from meltrepro.measure.traces import Trace, Turn
-from meltrepro.spec import plain, record
-from meltrepro.spec.foreign import load_json
+from meltrepro.record import trial as record
+from meltrepro.record.trace import Trace, Turn
 
 _PREVIEW = 200
 """Characters of prompt and answer in a list of traces."""

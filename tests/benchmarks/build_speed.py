@@ -25,9 +25,9 @@ from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
 from meltrepro.build.process_engine import ProcessEngine
 from meltrepro.build.workshop import EngineName, Workshop
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.lock import Lock
 from meltrepro.plan.model import BundleNode
-from meltrepro.spec.lock import Lock
 from meltrepro.steps import silent
 from tests.benchmarks._llama import ROOT, build
 

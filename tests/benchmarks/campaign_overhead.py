@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from meltrepro.measure.records import read_campaign
-from meltrepro.spec.campaign import JOURNAL
+from meltrepro.record.campaign import JOURNAL
 from tests.benchmarks._llama import ROOT
 
 GOAL = 0.02

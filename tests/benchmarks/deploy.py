@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meltrepro.lab.jetson import USER
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.adb_server import program
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.adb_server import program
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.depot import Depot
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.shell import Shell
 from tests.benchmarks._llama import build_for
 from tests.integration.conftest import attached_board, attached_phone
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare
-from meltrepro.spec import record
 from meltrepro.stats.equivalence import Decision, Design, Verdict
 from tests.benchmarks.replay_error_rates import Noise, session
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from meltrepro.measure.events import read_trace
+from meltrepro.record.events import read_trace
 from tests.benchmarks._llama import GENERATED, PROMPT, build, llama_bench
 
 

@@ -28,10 +28,10 @@ from meltrepro.cli.run import prepare
 from meltrepro.cli.session import Session, open_session
 from meltrepro.measure.records import CampaignRecord, campaign_folders, read_campaign
 from meltrepro.plan.model import BundleNode
+from meltrepro.record.campaign import LOCK, MANIFEST
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import LOCK, MANIFEST
 from meltrepro.stats.equivalence import Verdict
 from tests.benchmarks._llama import ROOT
 

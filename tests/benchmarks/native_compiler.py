@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 
 from meltrepro import settings
-from meltrepro.frameworks.llamacpp import RELEASES
+from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.targets import linux
+from meltrepro.targets.remote import procfs as linux
 from tests.benchmarks._llama import build, llama_bench
 
 SWITCHED_OFF = {

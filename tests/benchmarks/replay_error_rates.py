@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meltrepro.campaign.schedule import schedule
-from meltrepro.spec.protocol import Order, Protocol
+from meltrepro.manifest.protocol import Order, Protocol
 from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
 
 CVS = (0.02, 0.03, 0.05, 0.08, 0.10)

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from meltrepro.measure.events import read_trace
 from meltrepro.measure.metrics import compute
-from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
+from meltrepro.record.events import read_trace
+from meltrepro.record.samples import read_samples
 from meltrepro.targets.base import RUNNER, SAMPLER
-from meltrepro.targets.sources import linux_sources
+from meltrepro.targets.remote.sensors import linux_sources
 from tests.benchmarks._llama import build
 
 RATES = (0.0, 1.0, 10.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from meltrepro.spec.zoo import SHAPES, ShapeName
+from meltrepro.manifest.shapes import SHAPES, ShapeName
 from meltrepro.store.synthetic import pieces
 
 ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models"

@@ -14,11 +14,11 @@ import pytest
 
 from meltrepro.build.model import MODEL, Artifact, Input, PathOf
 from meltrepro.errors import StoreError
+from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.plan.identity import canonical
-from meltrepro.spec.record import Request, RequestSampling, ScoringRequest, parse_request
-from meltrepro.spec.targets import HostTarget as HostEntry
+from meltrepro.record.trial import Request, RequestSampling, ScoringRequest, parse_request
 from meltrepro.targets.base import AGENT, RUNNER, Target, TrialJob
-from meltrepro.targets.host import HostTarget
+from meltrepro.targets.host.target import HostTarget
 
 SCRIPT = """#!/bin/sh
 # Stands in for a runner: the request and the events file are its only arguments.

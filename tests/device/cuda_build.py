@@ -18,16 +18,16 @@ from typing import Literal
 
 from meltrepro import settings
 from meltrepro.build.workshop import Workshop
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES
-from meltrepro.frameworks.llamacpp_cuda import BUILDS
+from meltrepro.frameworks.llamacpp.cuda import BUILDS
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES
 from meltrepro.frameworks.registry import modules
 from meltrepro.lab import system
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.lock import Lock
+from meltrepro.manifest.schema import ALL_LAYERS
 from meltrepro.plan.isa import built_with_cuda
 from meltrepro.plan.model import BundleNode, Estimate, Plan
 from meltrepro.settings import Settings
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.lock import Lock
-from meltrepro.spec.manifest import ALL_LAYERS
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

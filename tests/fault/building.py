@@ -30,7 +30,7 @@ from meltrepro.build import base
 from meltrepro.build.model import ModelRecipe
 from meltrepro.build.workshop import Workshop
 from meltrepro.cli.app import main
-from meltrepro.frameworks import llamacpp
+from meltrepro.frameworks.llamacpp import module as llamacpp
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import ModelNode, Release
 from meltrepro.store.cas import Store

@@ -25,11 +25,11 @@ from meltrepro.build.image import Layer
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.build.workshop import Workshop
 from meltrepro.cli.app import main
-from meltrepro.frameworks import llamacpp
+from meltrepro.frameworks.llamacpp import module as llamacpp
+from meltrepro.manifest.lock import Lock, load_lock
+from meltrepro.manifest.sources import PypiSource
 from meltrepro.measure.records import campaign_folders
 from meltrepro.plan.identity import digest_of
-from meltrepro.spec.lock import Lock, load_lock
-from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.fault.rig import SCRIPT

@@ -19,16 +19,16 @@ from meltrepro.build.model import Artifact, Engine
 from meltrepro.campaign.conduct import Result, conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.plan.model import BundleNode, Cell, Estimate, Isa, ModelNode, Plan, Release
+from meltrepro.record.trial import Request, RequestSampling
 from meltrepro.settings import Settings
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.record import Request, RequestSampling
-from meltrepro.spec.targets import HostTarget as HostEntry
 from meltrepro.steps import Sink, silent
 from meltrepro.targets import registry
 from meltrepro.targets.base import Target
-from meltrepro.targets.host import HostTarget
-from meltrepro.targets.lock import lock_path
+from meltrepro.targets.device_lock import lock_path
+from meltrepro.targets.host.target import HostTarget
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
 RELEASE = Release("1", "0" * 40, "2026-01-01", {})

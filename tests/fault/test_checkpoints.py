@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import DigestMismatch, OfflineError, SourceError
+from meltrepro.manifest.sources import FolderSource, HuggingFaceSource, Source
 from meltrepro.settings import Settings
-from meltrepro.spec.sources import FolderSource, HuggingFaceSource, Source
 from meltrepro.steps import silent
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store

@@ -17,7 +17,7 @@ import pytest
 
 from meltrepro.cli.app import main
 from meltrepro.errors import TrackingError
-from meltrepro.spec.campaign import TrackingEntry
+from meltrepro.record.campaign import TrackingEntry
 from meltrepro.track.attach import attach
 from meltrepro.track.ledger import LEDGER
 from meltrepro.track.mlflow_tracker import sync

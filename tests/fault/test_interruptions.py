@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from meltrepro.build import processes
-from meltrepro.campaign import layout
+from meltrepro import processes
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import DeviceBusy, StoreError
+from meltrepro.manifest.protocol import Protocol
 from meltrepro.measure.records import campaign_folders
-from meltrepro.spec.protocol import Protocol
+from meltrepro.record import layout
 from tests.fault import rig
 
 SPEC = rig.Spec(

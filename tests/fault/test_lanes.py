@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from meltrepro.build import processes
-from meltrepro.campaign import layout
+from meltrepro import processes
 from meltrepro.campaign import trial as trial_module
 from meltrepro.campaign.lanes import lanes_of
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import cell_runs
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import StoreError
-from meltrepro.spec.campaign import JOURNAL
-from meltrepro.spec.record import Request
+from meltrepro.record import layout
+from meltrepro.record.campaign import JOURNAL
+from meltrepro.record.trial import Request
 from meltrepro.steps import Step
 from tests.fault import rig
 from tests.fault.test_interruptions import finish, start, wait_for
@@ -87,7 +87,7 @@ def test_a_failure_on_one_device_is_no_other_devices_concern(tmp_path: Path) -> 
 
 
 def _scheduled(result: Any) -> Any:
-    from meltrepro.spec.protocol import Protocol
+    from meltrepro.manifest.protocol import Protocol
 
     cells = [entry.id for entry in result.campaign.document.cells]
     order = list(schedule(cells, Protocol.model_validate(ONCE)))

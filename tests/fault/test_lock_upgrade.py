@@ -6,7 +6,7 @@ import pytest
 
 from meltrepro import errors
 from meltrepro.cli.app import main
-from meltrepro.spec.lock import Lock, differences, dump_lock
+from meltrepro.manifest.lock import Lock, differences, dump_lock
 from tests.fault.project import LOCAL, MODEL, PACKAGED, SDIST, Project, Refuse, gguf, sha256
 
 

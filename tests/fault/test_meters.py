@@ -15,11 +15,11 @@ import pytest
 from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.errors import StoreError
+from meltrepro.manifest.meters import Meter
+from meltrepro.manifest.protocol import Want
 from meltrepro.measure.records import CellRecord, read_campaign
-from meltrepro.spec import record
-from meltrepro.spec.meters import Meter
-from meltrepro.spec.protocol import Want
-from meltrepro.targets.host import HostTarget
+from meltrepro.record import trial as record
+from meltrepro.targets.host.target import HostTarget
 from tests.fault import rig
 from tests.fault.test_store_faults import mounted, root_only
 

@@ -11,8 +11,8 @@ from meltrepro.cli import run
 from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import campaign_folders, read_campaign
-from meltrepro.targets.host import host_id
-from meltrepro.targets.lock import hold, lock_path
+from meltrepro.targets.device_lock import hold, lock_path
+from meltrepro.targets.host.target import host_id
 from meltrepro.track.places import Place
 from tests.fault import rig
 

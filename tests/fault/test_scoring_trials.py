@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.model import Input
-from meltrepro.campaign import layout
 from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.setup import Setup
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.scoring.command import DATA, SCORER
+from meltrepro.frameworks.llamacpp.scorer import DATA, SCORER
+from meltrepro.manifest.accuracy import QuestionWorkload
+from meltrepro.manifest.sources import FileSource
 from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.record import layout
+from meltrepro.record.trial import ScoringRequest
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import recorded_requests, replay
-from meltrepro.spec.accuracy import QuestionWorkload
-from meltrepro.spec.record import ScoringRequest
-from meltrepro.spec.sources import FileSource
 from meltrepro.stats.equivalence import Verdict
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.cas import Store

@@ -26,10 +26,10 @@ from meltrepro.build import base
 from meltrepro.build.model import Execution, Exit
 from meltrepro.build.workshop import Workshop
 from meltrepro.cli.app import main
+from meltrepro.manifest.lock import Lock, LockedPackage, dump_lock, load_lock
+from meltrepro.manifest.sources import UrlSource
+from meltrepro.record.campaign import campaign_bytes, parse_campaign
 from meltrepro.replay import archive
-from meltrepro.spec.campaign import campaign_bytes, parse_campaign
-from meltrepro.spec.lock import Lock, LockedPackage, dump_lock, load_lock
-from meltrepro.spec.sources import UrlSource
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from tests.fault.project import MODEL, Project, Refuse, SmallEngine, other, runner_of, sha256

@@ -17,12 +17,12 @@ from meltrepro.cli import study as study_module
 from meltrepro.cli.app import main
 from meltrepro.cli.study import Clock
 from meltrepro.errors import DeviceBusy, UsageError
+from meltrepro.manifest.lock import Lock, LockedArtifact, dump_lock
 from meltrepro.measure.records import campaign_folders
-from meltrepro.spec.lock import Lock, LockedArtifact, dump_lock
-from meltrepro.spec.study import read_study
+from meltrepro.record.study import read_study
 from meltrepro.store.cas import Store
-from meltrepro.targets.host import host_id
-from meltrepro.targets.lock import hold, lock_path
+from meltrepro.targets.device_lock import hold, lock_path
+from meltrepro.targets.host.target import host_id
 from tests.fault import rig
 
 MANIFEST: dict[str, Any] = {

@@ -14,8 +14,8 @@ import pytest
 
 from meltrepro import errors
 from meltrepro.cli.app import CRASH_EXIT, main
-from meltrepro.spec.campaign import campaign_bytes, parse_campaign
-from meltrepro.spec.lock import Lock, dump_lock
+from meltrepro.manifest.lock import Lock, dump_lock
+from meltrepro.record.campaign import campaign_bytes, parse_campaign
 from tests.fault import project as projects
 from tests.fault.project import (
     LOCAL,

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build import processes
-from meltrepro.campaign import journal, layout
+from meltrepro import processes
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
-from meltrepro.spec.campaign import JOURNAL
-from meltrepro.spec.protocol import Want
+from meltrepro.manifest.protocol import Want
+from meltrepro.record import journal, layout
+from meltrepro.record.campaign import JOURNAL
 from meltrepro.steps import Step
-from meltrepro.targets.host import HostTarget
+from meltrepro.targets.host.target import HostTarget
 from tests.fault import rig
 
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}

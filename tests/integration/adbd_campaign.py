@@ -17,11 +17,11 @@ from meltrepro.build.model import Artifact
 from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.setup import Setup
 from meltrepro.steps import Sink, silent
-from meltrepro.targets.adb import AdbLink, Server
-from meltrepro.targets.android import Android
+from meltrepro.targets.android.adb import AdbLink, Server
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.fault import rig
 
 _FIRST = 'event("hello"'

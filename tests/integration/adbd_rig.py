@@ -14,11 +14,11 @@ from pathlib import Path
 from meltrepro.errors import MeltreproError
 from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.server import AdbServer
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.android import Android
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, TrialResult
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
 from tests.integration.bundles import Bundle
 

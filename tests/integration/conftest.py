@@ -23,8 +23,8 @@ from meltrepro.lab.server import AdbServer
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.targets.ssh import SshLink
-from meltrepro.targets.sshconfig import Way
+from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.link import SshLink
 from tests.integration.bundles import Bundle, bundles_from_environment, model_from_environment
 from tests.support.prebuild import PREBUILD
 
@@ -79,7 +79,7 @@ def native_bundle(runner_bundles: Mapping[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The real model, as its package has it."""
-    from meltrepro.spec.loader import load_manifest
+    from meltrepro.manifest.loader import load_manifest
 
     given = model_from_environment()
     if given is not None:

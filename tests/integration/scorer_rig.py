@@ -6,21 +6,20 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from meltrepro.accuracy.questions import Question
+from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.build.model import Artifact, Input
-from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun, run_trial
-from meltrepro.frameworks.scoring.command import DATA, SCORER, arguments, fewest
-from meltrepro.frameworks.scoring.files import multiple_choice
-from meltrepro.frameworks.scoring.questions import Question
-from meltrepro.measure.records import Kind
-from meltrepro.measure.scores import Score, scores_in
-from meltrepro.spec.protocol import Measure
-from meltrepro.spec.record import STDOUT, Outcome, ScoringRequest, TrialState, parse_request
-from meltrepro.spec.targets import HostTarget as HostEntry
-from meltrepro.spec.zoo import SHAPES
+from meltrepro.frameworks.llamacpp.scorer import DATA, SCORER, arguments, fewest
+from meltrepro.frameworks.llamacpp.scorer_files import multiple_choice
+from meltrepro.manifest.protocol import Measure
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.targets import HostTarget as HostEntry
+from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.trial import STDOUT, Outcome, ScoringRequest, TrialState, parse_request
 from meltrepro.store.synthetic import pieces
 from meltrepro.targets.base import Target
-from meltrepro.targets.host import HostTarget
+from meltrepro.targets.host.target import HostTarget
 from tests.integration.bundles import Bundle
 
 QUESTIONS = 6
@@ -49,7 +48,7 @@ def scores_there_as_here(target: Target, bundle: Path, folder: Path) -> None:
 
 
 def _trial(run: CellRun, folder: Path) -> tuple[Outcome, tuple[Score, ...]]:
-    ended = run_trial(run, Trial("cell", Kind.repetition, 0), 1, folder)
+    ended = run_trial(run, Trial("cell", TrialKind.repetition, 0), 1, folder)
     assert isinstance(run.request, ScoringRequest)
     ok = ended.outcome.state is TrialState.ok
     return ended.outcome, scores_in(run.request, folder) if ok else ()

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record import trial as record
 from meltrepro.replay.archive import read_index
-from meltrepro.spec import record
 from tests.integration.conftest import meltrepro
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("engine")]

@@ -14,12 +14,12 @@ import pytest
 
 from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.server import AdbServer
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.adb_server import program
-from meltrepro.targets.android import Android
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.adb_server import program
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.adbd_rig import attached_adbd, native_bundle

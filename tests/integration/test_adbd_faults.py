@@ -15,9 +15,9 @@ from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.adbd.faults import Fault, Way
 from meltrepro.lab.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE
 from meltrepro.lab.server import AdbServer
-from meltrepro.targets.adb import AdbLink
+from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.base import AGENT, TrialResult
-from meltrepro.targets.depot import Depot
+from meltrepro.targets.remote.deploy import Depot
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -48,7 +48,7 @@ def rig(devices: tuple[Adbd, AdbServer], runner_bundles: Mapping[str, Path], tmp
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adb server that says nothing is waited for a moment only."""
-    monkeypatch.setattr("meltrepro.targets.adb._ANSWER_S", 1.0)
+    monkeypatch.setattr("meltrepro.targets.android.adb._ANSWER_S", 1.0)
 
 
 def good(result: TrialResult | MeltreproError) -> TrialResult:
@@ -153,7 +153,7 @@ def test_noise_where_a_packet_should_be(rig: Rig, way: Way, command: bytes, at: 
 def test_a_device_that_says_nothing_any_more(
     rig: Rig, impatient: None, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr("meltrepro.targets.jobs._HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("meltrepro.targets.remote.jobs._HEARTBEAT_S", 0.5)
     hasty = dataclasses.replace(rig, silence_s=0.5)
     rig.device.arm(fault)
     error = bad(hasty.attempt(0))
@@ -301,7 +301,7 @@ def test_storage_that_is_full(small: Rig, tmp_path: Path, monkeypatch: pytest.Mo
     depot = Depot(small.shell, small.device.root)
     with pytest.raises(TargetError, match=r"bytes free; big needs 3,145,728"):
         depot.deploy(big, "0" * 64)
-    monkeypatch.setattr("meltrepro.targets.depot._ROOM", 0.1)  # as if it had become full meanwhile
+    monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 0.1)  # as if it had become full meanwhile
     with pytest.raises(TargetError, match="No space left on device"):
         depot.deploy(big, "0" * 64)
     depot.forget("0" * 64)

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
-from meltrepro.spec.record import EVENTS, STDOUT, Request
-from meltrepro.spec.targets import AndroidTarget
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.android import Android
+from meltrepro.manifest.targets import AndroidTarget
+from meltrepro.record.trial import EVENTS, STDOUT, Request
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, RUNNER, TrialJob
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import request
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
 

@@ -20,11 +20,11 @@ from meltrepro.build.daemon import connect
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import TrialJob
-from meltrepro.targets.board import Board
-from meltrepro.targets.remote import RemoteTarget, Wishes
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.ssh import SshLink
-from meltrepro.targets.sshconfig import Way
+from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.board import Board
+from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.link import SshLink
 from tests.contract.test_targets import request
 from tests.integration.bundles import Bundle
 from tests.support.sshd import USER, Sshd, make_key

@@ -18,10 +18,10 @@ from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.transform import transform
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.errors import BuildError
-from meltrepro.frameworks import llamacpp_convert
-from meltrepro.frameworks.llamacpp import RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
+from meltrepro.frameworks.llamacpp.module import RELEASES, LlamaCpp
+from meltrepro.manifest.lock import Lock
 from meltrepro.plan.model import BundleNode, Estimate, Plan
-from meltrepro.spec.lock import Lock
 from meltrepro.steps import silent
 from tests.integration.conftest import meltrepro
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm

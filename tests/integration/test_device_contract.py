@@ -9,11 +9,11 @@ import pytest
 
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.android import Android
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here

@@ -19,22 +19,22 @@ from meltrepro.campaign import gates
 from meltrepro.errors import TargetError
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
+from meltrepro.manifest.protocol import Gates
+from meltrepro.manifest.targets import AndroidSettings
 from meltrepro.measure.calibration import calibrate
 from meltrepro.measure.energy import supply_of
 from meltrepro.measure.integrals import Unavailable
-from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.spec.capabilities import BatteryReport
-from meltrepro.spec.protocol import Gates
-from meltrepro.spec.targets import AndroidSettings
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.android import Android
-from meltrepro.targets.android_battery import _busy, discharge
-from meltrepro.targets.android_controls import wanted
+from meltrepro.record.capabilities import BatteryReport
+from meltrepro.record.samples import read_samples
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.battery import _busy, discharge
+from meltrepro.targets.android.controls import wanted
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, SAMPLER
-from meltrepro.targets.remote import RemoteTarget, Wishes
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.sources import calibrated
+from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.sensors import calibrated
+from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
 from tests.integration.conftest import attached_phone
 
@@ -148,7 +148,7 @@ def test_a_campaign_that_is_killed_leaves_settings_that_the_next_one_puts_back(d
 
 def adjust_and_wait(port: str, serial: str) -> None:
     """A campaign that does nothing but set its device, to be killed."""
-    from meltrepro.targets.adb import Server
+    from meltrepro.targets.android.adb import Server
 
     shell = Shell(AdbLink(Server(int(port)), serial))
     print("begin", flush=True)

@@ -15,8 +15,8 @@ from meltrepro.build.image import Image
 from meltrepro.build.model import Artifact, Engine, Execution, Recipe
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.errors import BuildError
+from meltrepro.manifest.lock import Lock
 from meltrepro.resources import image_file
-from meltrepro.spec.lock import Lock
 from meltrepro.steps import silent
 
 pytestmark = pytest.mark.machine

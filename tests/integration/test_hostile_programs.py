@@ -14,12 +14,12 @@ import pytest
 
 from meltrepro.build.model import Execution
 from meltrepro.errors import EngineError
-from meltrepro.targets.adb import AdbLink
-from meltrepro.targets.android import Android
+from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, Target
-from meltrepro.targets.jetson import Jetson
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.jetson.target import Jetson
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
 from tests.fault import rig
 from tests.integration import sandbox_rig

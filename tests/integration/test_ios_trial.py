@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign.schedule import Trial
 from meltrepro.campaign.trial import CellRun, run_trial
-from meltrepro.measure.events import read_trace
-from meltrepro.measure.records import Kind
-from meltrepro.measure.samples import read_samples
+from meltrepro.manifest.protocol import Gates, Measure, Want
+from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.spec.protocol import Gates, Measure, Want
-from meltrepro.spec.record import ClockReadings, Request, RequestSampling, TrialState
-from meltrepro.spec.targets import HostTarget as HostEntry
+from meltrepro.record.events import read_trace
+from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.samples import read_samples
+from meltrepro.record.trial import ClockReadings, Request, RequestSampling, TrialState
 from meltrepro.targets.base import RUNNER, Target
-from meltrepro.targets.host import HostTarget
+from meltrepro.targets.host.target import HostTarget
 from tests.support.ios_targets import paired, target, virtual_iphone
 
 pytestmark = pytest.mark.machine
@@ -70,7 +69,7 @@ def test_a_trial_of_a_real_model(runner_bundles: Mapping[str, Path], smollm2: Pa
     if not names or platform.machine() != "x86_64":
         pytest.skip("apps of the virtual iPhone are programs of this machine, and there is no runner for it")
     bundle, model = artifact(runner_bundles[names[0]], "bundle"), artifact(smollm2, "model")
-    trial = Trial("m/q/f/phone/w", Kind.repetition, 0)
+    trial = Trial("m/q/f/phone/w", TrialKind.repetition, 0)
     with virtual_iphone(tmp_path / "phone", bundle.path / RUNNER) as device:
         phone = paired(device, tmp_path / "pairings")
         ended = run_trial(cell(target(phone), bundle, model), trial, 1, tmp_path / "there")

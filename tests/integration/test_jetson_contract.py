@@ -13,20 +13,21 @@ import pytest
 
 from meltrepro.errors import TargetError
 from meltrepro.lab.jetson import PARTS, VirtualJetson
+from meltrepro.manifest.targets import JetsonSettings
 from meltrepro.measure import energy
 from meltrepro.measure.integrals import Limits
-from meltrepro.measure.samples import read_samples
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.measure.traces import Span
-from meltrepro.spec.record import SAMPLES
-from meltrepro.spec.targets import JetsonSettings
-from meltrepro.targets import jetson_settings, tegrastats
+from meltrepro.record.samples import read_samples
+from meltrepro.record.trace import Span
+from meltrepro.record.trial import SAMPLES
 from meltrepro.targets.base import AGENT, SAMPLER
-from meltrepro.targets.jetson import Jetson
-from meltrepro.targets.jetson_controls import wanted
-from meltrepro.targets.remote import RemoteTarget, Wishes
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.ssh import SshLink
+from meltrepro.targets.jetson import settings as jetson_settings
+from meltrepro.targets.jetson import tegrastats
+from meltrepro.targets.jetson.controls import wanted
+from meltrepro.targets.jetson.target import Jetson
+from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.link import SshLink
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here

@@ -17,11 +17,11 @@ import pytest
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.jetson import VirtualJetson
 from meltrepro.targets.base import AGENT, TrialResult
-from meltrepro.targets.depot import Depot
-from meltrepro.targets.jetson import Jetson
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.ssh import SshLink
+from meltrepro.targets.jetson.target import Jetson
+from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.link import SshLink
 from tests.contract.test_targets import Bench
 from tests.integration.conftest import attached_board
 
@@ -161,7 +161,7 @@ def test_storage_that_is_full(rig: Rig, tmp_path: Path, monkeypatch: pytest.Monk
     depot = Depot(rig.shell, ROOT)
     with pytest.raises(TargetError, match=r"bytes free; big needs 134,217,728"):
         depot.deploy(big, "0" * 64)
-    monkeypatch.setattr("meltrepro.targets.depot._ROOM", 0.1)  # as if it had become full meanwhile
+    monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 0.1)  # as if it had become full meanwhile
     with pytest.raises(TargetError, match="No space left on device"):
         depot.deploy(big, "0" * 64)
     depot.forget("0" * 64)

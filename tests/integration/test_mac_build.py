@@ -23,19 +23,19 @@ from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import Workshop
 from meltrepro.errors import BuildError, MeltreproError, TargetError, TargetLost
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.apps import IosBuild
+from meltrepro.manifest.lock import Lock
+from meltrepro.manifest.sources import FileSource
 from meltrepro.plan.model import BundleNode, Estimate, Plan
 from meltrepro.replay.verify import Status, compare_rebuild, error_of
 from meltrepro.settings import Settings
-from meltrepro.spec.apps import IosBuild
-from meltrepro.spec.lock import Lock
-from meltrepro.spec.sources import FileSource
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.targets.base import PACKAGE
-from meltrepro.targets.mac_build import TEAM, MacMaker
-from meltrepro.targets.ssh import SshLink
-from meltrepro.targets.sshconfig import way_to
+from meltrepro.targets.ios.mac_build import TEAM, MacMaker
+from meltrepro.targets.ssh.config import way_to
+from meltrepro.targets.ssh.link import SshLink
 from tests.support.manifests import GOOD, load
 from tests.support.sshd import Home, Sshd, make_key
 from tests.support.xcode import tools

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.measure.records import read_campaign
-from meltrepro.measure.samples import read_samples
+from meltrepro.record.samples import read_samples
 from tests.integration.conftest import ROOT, meltrepro
 
 pytestmark = pytest.mark.machine

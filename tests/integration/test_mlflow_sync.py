@@ -14,7 +14,7 @@ import pytest
 from meltrepro.cli.app import main
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
-from meltrepro.spec.campaign import CAMPAIGN
+from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.steps import Step
 from meltrepro.track import database, places, quiet
 from meltrepro.track.attach import attach

@@ -20,10 +20,10 @@ import pytest
 from meltrepro import settings
 from meltrepro.build import toolchain
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.schema import Ndk
 from meltrepro.plan.isa import built_with
 from meltrepro.plan.model import BundleNode
-from meltrepro.spec.manifest import Ndk
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

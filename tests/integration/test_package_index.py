@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import DownloadError
+from meltrepro.manifest.sources import PypiSource
 from meltrepro.settings import Settings
-from meltrepro.spec.sources import PypiSource
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

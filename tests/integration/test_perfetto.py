@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.perfetto import perfetto_trace
-from meltrepro.measure.samples import Header, Recording
-from meltrepro.measure.series import Channel, Series
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Header, Recording
+from meltrepro.record.series import Channel, Series
 from tests.support import browser
 from tests.support.campaigns import Trial, as_lines, events
 

@@ -10,9 +10,9 @@ import pytest
 
 from meltrepro.errors import TrackingError
 from meltrepro.measure.records import read_campaign
+from meltrepro.record.campaign import BUILDS, IMPORTED
 from meltrepro.replay.locate import Located, locate
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import BUILDS, IMPORTED
 from meltrepro.steps import silent
 from meltrepro.track import quiet
 from meltrepro.track.ledger import LEDGER

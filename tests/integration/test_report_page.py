@@ -10,7 +10,7 @@ import pytest
 
 from meltrepro.report.assemble import references
 from meltrepro.report.files import PAGE, report_files, write_report
-from meltrepro.report.findings.registry import evaluate
+from meltrepro.studies.melt.findings.registry import evaluate
 from tests.support import browser
 from tests.support.devtools import Page, Scheme, page
 from tests.support.reports import content, everything

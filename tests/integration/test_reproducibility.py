@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meltrepro.frameworks.llamacpp import LlamaCpp
+from meltrepro.frameworks.llamacpp.module import LlamaCpp
 from tests.integration.conftest import ROOT, meltrepro
 
 pytestmark = pytest.mark.machine

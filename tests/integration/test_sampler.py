@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro import resources
-from meltrepro.spec.record import RequestSampling
+from meltrepro.record.trial import RequestSampling
 
 pytestmark = pytest.mark.machine
 Sample = Callable[[RequestSampling, Sequence[int], Sequence[int], Sequence[float], int], list[int]]

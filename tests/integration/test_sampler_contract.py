@@ -20,19 +20,19 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import clocks
 from meltrepro.campaign.meter import FileMeter
-from meltrepro.measure.events import parse_trace
+from meltrepro.manifest.meters import Meter
+from meltrepro.manifest.protocol import Limits
+from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.measure.metrics import compute
-from meltrepro.measure.samples import FaultKind, Recording, read_samples
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.measure.traces import Trace
 from meltrepro.measure.validity import judge_trial
-from meltrepro.spec import record
-from meltrepro.spec.meters import Meter
-from meltrepro.spec.protocol import Limits
-from meltrepro.spec.targets import HostTarget as HostEntry
+from meltrepro.record import trial as record
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import FaultKind, Recording, read_samples
+from meltrepro.record.trace import Trace
 from meltrepro.store.archive import pack_tree
 from meltrepro.targets.base import Source
-from meltrepro.targets.host import HostTarget
+from meltrepro.targets.host.target import HostTarget
 from tests.integration import sandbox_rig
 from tests.support.campaigns import Trial, as_lines, events
 

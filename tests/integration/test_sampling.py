@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.measure.samples import FaultKind, Recording, read_samples
 from meltrepro.measure.sampling import sampling_plan
+from meltrepro.record.samples import FaultKind, Recording, read_samples
 from meltrepro.targets.base import SAMPLER, Source
-from meltrepro.targets.sources import linux_sources
+from meltrepro.targets.remote.sensors import linux_sources
 from tests.fault.test_store_faults import mounted, root_only
 from tests.support.machines import machine
 

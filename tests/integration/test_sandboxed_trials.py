@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build import processes
+from meltrepro import processes
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import EngineError
-from meltrepro.targets.host import host_id
-from meltrepro.targets.lock import lock_path
+from meltrepro.targets.device_lock import lock_path
+from meltrepro.targets.host.target import host_id
 from tests.fault import rig
 from tests.integration import sandbox_rig
 

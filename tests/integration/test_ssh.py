@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets import ssh
-from meltrepro.targets.depot import Depot
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.ssh import SshLink
-from meltrepro.targets.sshconfig import way_to
+from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh import link as ssh
+from meltrepro.targets.ssh.config import way_to
+from meltrepro.targets.ssh.link import SshLink
 from tests.support.cable import cable
 from tests.support.sshd import Home, Sshd, agent, free_port, make_key
 from tests.support.stall import Stall

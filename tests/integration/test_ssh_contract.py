@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.board import Board
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.ssh import SshLink
-from meltrepro.targets.sshconfig import Way
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.board import Board
+from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.link import SshLink
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.frameworks.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.mixtures import model_bytes
+from meltrepro.manifest.shapes import SHAPES, ShapeName
 from meltrepro.measure.records import campaign_folders, read_campaign
-from meltrepro.spec.zoo import SHAPES, ShapeName
 from tests.integration.conftest import meltrepro
 
 pytestmark = pytest.mark.machine

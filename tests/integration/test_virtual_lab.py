@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
-from meltrepro.measure.samples import read_samples
-from meltrepro.measure.traces import Span
-from meltrepro.spec.record import DEVICE, EVENTS, REQUEST, SAMPLES, Request
-from meltrepro.targets.adb import Server
-from meltrepro.targets.adb_server import program
+from meltrepro.record.samples import read_samples
+from meltrepro.record.trace import Span
+from meltrepro.record.trial import DEVICE, EVENTS, REQUEST, SAMPLES, Request
+from meltrepro.targets.android.adb import Server
+from meltrepro.targets.android.adb_server import program
 from tests.integration.bundles import Bundle
 from tests.integration.conftest import ROOT, meltrepro
 from tests.support.database import contents

@@ -59,7 +59,7 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     images = [f"meltrepro/_data/images/{name}" for name in resources.image_files(".")]
     assert sorted(name for name in names if "/images/" in name) == sorted(images)
     assert "meltrepro/_data/schema/manifest.schema.json" in names
-    assert "meltrepro/report/reference/accuracy.csv" in names
+    assert "meltrepro/studies/melt/reference/accuracy.csv" in names
     assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []
 
 

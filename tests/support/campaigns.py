@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from meltrepro.spec import campaign as files
-from meltrepro.spec import record
-from meltrepro.spec.campaign import CampaignDocument, CellEntry, TrackingEntry
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.record import Identities, Outcome, Request, RequestSampling, ScoringRequest, TrialState
+from meltrepro.manifest.schema import Manifest
+from meltrepro.record import campaign as files
+from meltrepro.record import trial as record
+from meltrepro.record.campaign import CampaignDocument, CellEntry, TrackingEntry
+from meltrepro.record.trial import Identities, Outcome, Request, RequestSampling, ScoringRequest, TrialState
 
 MS = 1_000_000
 START_WALL_NS = 1_795_406_462_000_000_000

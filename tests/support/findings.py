@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meltrepro.report.findings.model import Finding
-from meltrepro.report.findings.registry import DEFINITIONS, find
 from meltrepro.report.results import CellResult, TurnResult
+from meltrepro.studies.melt.findings.model import Finding
+from meltrepro.studies.melt.findings.registry import DEFINITIONS, find
 from tests.support.results import BOARD, HOST, OTHER, PHONE, cell, operators, scores, table, turns
 
 ENERGY = "energy_per_token_j"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
-from meltrepro.targets.ios import IosTarget
-from meltrepro.targets.ios_phone import ANSWER_S, PIECE_S, Phone
-from meltrepro.targets.ios_usbmux import UsbmuxServices
+from meltrepro.targets.ios.phone import ANSWER_S, PIECE_S, Phone
+from meltrepro.targets.ios.target import IosTarget
+from meltrepro.targets.ios.usbmux import UsbmuxServices
 from tests.support.iphones import require_pymobiledevice3
 
 APP = RUNNER

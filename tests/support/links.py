@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.errors import TargetLost
-from meltrepro.targets.link import Channel, Chunk, Link
+from meltrepro.targets.remote.link import Channel, Chunk, Link
 
 
 class LocalChannel:

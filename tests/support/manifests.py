@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.spec.loader import LoadedManifest, load_manifest
+from meltrepro.manifest.loader import LoadedManifest, load_manifest
 
 DIGEST = "0123456789abcdef" * 4
 GOOD = """\

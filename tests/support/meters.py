@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meltrepro.measure.events import parse_trace
-from meltrepro.measure.traces import Span, Trace
+from meltrepro.record.events import parse_trace
+from meltrepro.record.trace import Span, Trace
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
 IDLE_W, LOADED_W, PREFILL_W, GENERATION_W = 1.0, 9.0, 6.0, 4.0

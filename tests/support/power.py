@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Span
+from meltrepro.record.series import Channel, Series
+from meltrepro.record.trace import Span
 
 S = 10**9
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from meltrepro.measure.operators import Breakdown, Share
-from meltrepro.measure.traces import OperatorPhase
+from meltrepro.record.study import StudyDocument, StudyEntry
+from meltrepro.record.trace import OperatorPhase
 from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
-from meltrepro.report.findings.model import Finding, Quantity, Verdict
 from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
-from meltrepro.spec.study import StudyDocument, StudyEntry
 from meltrepro.stats.summary import Summary, summarize
+from meltrepro.studies.melt.findings.model import Finding, Quantity, Verdict
 
 HOST = Device("host", "host", "Intel Xeon, 2 cores", 8_000_000_000, virtual=False)
 PHONE = Device("phone", "android", "virtual phone", 6_000_000_000, virtual=True, battery_mah=3785.0)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from meltrepro.measure.operators import Breakdown, Share
-from meltrepro.report.checks import standard_error
 from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
 from meltrepro.stats.summary import summarize
+from meltrepro.studies.melt.checks import standard_error
 
 HOST = Device("host", "host", "a laptop", memory_bytes=8 * 10**9, virtual=False, id="host-1")
 OTHER = Device("other", "host", "another", memory_bytes=16 * 10**9, virtual=False, id="host-2")

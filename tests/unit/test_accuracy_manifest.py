@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from meltrepro.cli.app import main
+from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
+from meltrepro.manifest.files import missing_files
+from meltrepro.manifest.pins import manifest_digest, with_data
+from meltrepro.manifest.sources import FileSource, PypiSource, Source, UrlSource
 from meltrepro.plan.estimate import Sizes, data_of, download_bytes
 from meltrepro.plan.model import Cell
-from meltrepro.spec.accuracy import QuestionWorkload, TextWorkload
-from meltrepro.spec.files import missing_files
-from meltrepro.spec.pins import manifest_digest, with_data
-from meltrepro.spec.sources import FileSource, PypiSource, Source, UrlSource
 from tests.fault.rig import ISA
 from tests.support.manifests import DIGEST, GOOD, load, problems, write
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.adb import AdbLink, Attached, Server
+from meltrepro.targets.android.adb import AdbLink, Attached, Server
 
 
 @dataclass

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetLost
-from meltrepro.targets import adb_server
-from meltrepro.targets.adb import AdbLink, Server
+from meltrepro.targets.android import adb_server
+from meltrepro.targets.android.adb import AdbLink, Server
 from tests.unit.test_adb import FakeServer
 
 STAND_IN = """#!{python}
@@ -84,7 +84,7 @@ def test_one_that_died_is_started_anew(adb: Path) -> None:
 
 def test_it_ends_with_a_process_that_is_killed(adb: Path) -> None:
     code = (
-        "import sys, time; from meltrepro.targets import adb_server; adb_server.program = lambda: sys.argv[1]; "
+        "import sys, time; from meltrepro.targets.android import adb_server; adb_server.program = lambda: sys.argv[1]; "
         "print(adb_server.own_port(), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(adb)], stdout=subprocess.PIPE, text=True) as process:

@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from meltrepro.errors import TargetError
-from meltrepro.spec.targets import AndroidTarget, cpus, usable_cores
-from meltrepro.targets import affinity
-from meltrepro.targets.shell import Shell
+from meltrepro.manifest.targets import AndroidTarget, cpus, usable_cores
+from meltrepro.targets.remote import affinity
+from meltrepro.targets.remote.shell import Shell
 from tests.support.links import LocalLink
 
 MINE = sorted(os.sched_getaffinity(0))

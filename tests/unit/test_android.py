@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets import android_feed as feed
-from meltrepro.targets.adb import is_wireless
-from meltrepro.targets.android import parse_battery, parse_properties, parse_thermal, parse_thermal_status
+from meltrepro.targets.android import feed
+from meltrepro.targets.android.adb import is_wireless
+from meltrepro.targets.android.target import parse_battery, parse_properties, parse_thermal, parse_thermal_status
 from meltrepro.targets.base import Battery
 
 PIXEL = """Current Battery Service state:

@@ -14,8 +14,8 @@ from meltrepro import settings as settings_module
 from meltrepro.build import daemon
 from meltrepro.build.workshop import Workshop
 from meltrepro.errors import LockError, LockMismatch, OfflineError, SourceError, UsageError
+from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.settings import Settings
-from meltrepro.spec.lock import Lock, load_lock
 from meltrepro.steps import silent
 
 IMAGE = "debian@sha256:" + "a" * 64

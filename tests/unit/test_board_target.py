@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import TargetLost
-from meltrepro.spec.targets import LinuxTarget, Target
-from meltrepro.targets.board import Board, lab_boards, link_to
-from meltrepro.targets.remote import RemoteTarget
-from meltrepro.targets.shell import Shell
+from meltrepro.manifest.targets import LinuxTarget, Target
+from meltrepro.targets.remote.remote import RemoteTarget
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.board import Board, lab_boards, link_to
 from tests.support.links import LocalLink
 
 ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)

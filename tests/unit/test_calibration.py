@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.measure.calibration import UNITS_A, calibrate
-from meltrepro.targets.android_battery import Reading, parse
+from meltrepro.targets.android.battery import Reading, parse
 from meltrepro.targets.base import Source
-from meltrepro.targets.sources import calibrated, raw
+from meltrepro.targets.remote.sensors import calibrated, raw
 
 
 def battery(

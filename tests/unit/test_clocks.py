@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import RecordError
 from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import Anchor, Probe, best_anchor, fit, join, to_here, to_there
-from meltrepro.measure.series import Channel, Series, Stretch
+from meltrepro.record.series import Channel, Series, Stretch
 
 SECOND = 1_000_000_000
 POWER = Channel("meter.power", "W", "gauge", "meter", 0.0002)

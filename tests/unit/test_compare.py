@@ -12,11 +12,11 @@ import pytest
 from meltrepro.cli import app
 from meltrepro.errors import NothingToCompare, RecordError
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record import trial as record
+from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.replay.compare import MetricComparison, compare, require_common
 from meltrepro.replay.context import Difference
 from meltrepro.replay.show import html, scaled, text, why
-from meltrepro.spec import record
-from meltrepro.spec.campaign import CAMPAIGN
 from meltrepro.stats.equivalence import Design, Verdict, trials_to_show_sameness
 from tests.support.campaigns import Cell, build_campaign
 

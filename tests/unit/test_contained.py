@@ -9,11 +9,11 @@ import pytest
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
-from meltrepro.spec.targets import LinuxTarget
+from meltrepro.manifest.targets import LinuxTarget
 from meltrepro.targets.base import RUNNER
-from meltrepro.targets.contained import Containers
-from meltrepro.targets.depot import Depot
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.containers import Containers
+from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.shell import Shell
 from tests.support.links import LocalLink
 
 IMAGE = f"example.org/cuda@sha256:{'1' * 64}"

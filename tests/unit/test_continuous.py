@@ -10,9 +10,9 @@ import pytest
 
 from meltrepro.campaign.continuous import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
 from meltrepro.errors import ManifestError
-from meltrepro.frameworks.templates import TEMPLATES, render_turns
-from meltrepro.spec.loader import LoadedManifest, load_manifest
-from meltrepro.spec.record import Request
+from meltrepro.manifest.chat_templates import TEMPLATES, render_turns
+from meltrepro.manifest.loader import LoadedManifest, load_manifest
+from meltrepro.record.trial import Request
 from tests.support.manifests import write
 from tests.unit.test_request import requests
 

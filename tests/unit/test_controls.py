@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.spec.targets import AndroidSettings
-from meltrepro.targets.android_controls import CONTROLS, wanted
-from meltrepro.targets.controls import Control, Controls
-from meltrepro.targets.shell import Reply, Shell
+from meltrepro.manifest.targets import AndroidSettings
+from meltrepro.targets.android.controls import CONTROLS, wanted
+from meltrepro.targets.remote.controls import Control, Controls
+from meltrepro.targets.remote.shell import Reply, Shell
 from tests.support.links import BreakingLink, LocalLink
 
 
@@ -107,7 +107,7 @@ def _is_in(process: Path, folder: Path) -> bool:
 
 
 def test_what_does_not_take_effect_is_said(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meltrepro.targets.controls._TAKES_EFFECT_S", 0.2)
+    monkeypatch.setattr("meltrepro.targets.remote.controls._TAKES_EFFECT_S", 0.2)
     with pytest.raises(TargetError, match="here: stuck was set to 4 and stays 3"):
         controls(device, STUCK).adjust({"stuck": "4"})
     (device / "kept/settings.json").unlink()
@@ -184,7 +184,7 @@ def test_a_memory_that_did_not_arrive_whole_replaces_none(
 
 
 def test_everything_is_tried_out(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meltrepro.targets.controls._TAKES_EFFECT_S", 0.2)
+    monkeypatch.setattr("meltrepro.targets.remote.controls._TAKES_EFFECT_S", 0.2)
     tried = {each.name: each for each in controls(device, knob("one"), STUCK, MUTE).try_out()}
     assert (tried["one"].before, tried["one"].set_to, tried["one"].why) == ("1", "7", "")
     assert (tried["stuck"].before, tried["stuck"].set_to) == ("3", None)

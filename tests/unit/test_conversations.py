@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meltrepro.spec.manifest import Workload
-from meltrepro.spec.prompts import load_conversations
+from meltrepro.manifest.prompts import load_conversations
+from meltrepro.manifest.schema import Workload
 
 PROMPTS = Path(__file__).parents[2] / "specs" / "prompts"
 ALL = load_conversations(Workload(conversations="conversations.yaml"), PROMPTS)

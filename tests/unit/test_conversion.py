@@ -17,14 +17,15 @@ from meltrepro.build.provenance import provenance
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.errors import ModelError
-from meltrepro.frameworks import llamacpp_convert, registry
-from meltrepro.frameworks.llamacpp import AS_IS, ISAS, RELEASES, UNTIE, LlamaCpp
+from meltrepro.frameworks import registry
+from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
+from meltrepro.frameworks.llamacpp.module import AS_IS, ISAS, RELEASES, UNTIE, LlamaCpp
+from meltrepro.manifest.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
+from meltrepro.manifest.schema import Framework, Manifest
+from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source
 from meltrepro.plan.model import BundleNode, DeviceFacts, ModelNode
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
-from meltrepro.spec.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
-from meltrepro.spec.manifest import Framework, Manifest
-from meltrepro.spec.sources import FileSource, FolderSource, HuggingFaceSource, Source
 from meltrepro.store import checkpoint
 from tests.support.checkpoints import write_llama
 from tests.support.manifests import GOOD, load

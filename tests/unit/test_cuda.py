@@ -21,18 +21,18 @@ from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.campaign.request import make_requests
 from meltrepro.errors import DownloadError, ManifestError
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
-from meltrepro.frameworks.llamacpp_cuda import BUILDS
+from meltrepro.frameworks.llamacpp.cuda import BUILDS
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.frameworks.registry import catalog, modules
+from meltrepro.manifest.loader import LoadedManifest, load_manifest
+from meltrepro.manifest.lock import Lock, LockedSource
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.sources import DebianPackage
 from meltrepro.plan.identity import plan_document
 from meltrepro.plan.isa import built_with_cuda
 from meltrepro.plan.model import BundleNode, DeviceFacts, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
-from meltrepro.spec.loader import LoadedManifest, load_manifest
-from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import DebianPackage
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.targets.depot import Depot
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.shell import Shell
 from tests.support.links import BreakingLink, LocalLink
 
 CONTENT = os.urandom(600_000)
@@ -95,7 +95,7 @@ def test_a_device_that_stores_other_bytes(file: Path, root: Path) -> None:
 
 
 def test_a_device_without_room(file: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meltrepro.targets.depot._ROOM", 1e12)
+    monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 1e12)
     with pytest.raises(TargetError, match=r"has [\d,]+ bytes free; here needs 600,000"):
         depot(root).deploy(file, DIGEST)
 

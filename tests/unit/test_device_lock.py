@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import DeviceBusy, StoreError
-from meltrepro.targets.lock import hold, lock_path
+from meltrepro.targets.device_lock import hold, lock_path
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.samples import Header, Recording
-from meltrepro.measure.series import Channel, Kind, Series
-from meltrepro.measure.traces import Trace
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Header, Recording
+from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.trace import Trace
 from tests.support.campaigns import Trial, as_lines, events
 
 TRACE: Trace = parse_trace(as_lines(events(Trial())))

@@ -10,8 +10,8 @@ import pytest
 from meltrepro import settings as settings_module
 from meltrepro.cli.devices import _entry
 from meltrepro.errors import UsageError
+from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 from meltrepro.settings import Settings
-from meltrepro.spec.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 
 
 @pytest.fixture

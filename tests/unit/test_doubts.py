@@ -10,9 +10,9 @@ import pytest
 from meltrepro.cli.findings import decide
 from meltrepro.measure.doubts import doubts
 from meltrepro.measure.records import read_campaign
+from meltrepro.record.campaign import MANIFEST
 from meltrepro.report.assemble import assemble
 from meltrepro.report.files import PAGE, report_files
-from meltrepro.spec.campaign import MANIFEST
 from tests.support.campaigns import Cell, build_campaign
 from tests.unit.test_results_table import shown
 

@@ -12,8 +12,8 @@ import yaml
 
 from meltrepro.cli.dropping import drop_models
 from meltrepro.errors import StoreError
-from meltrepro.spec.loader import LoadedManifest, load_manifest
-from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource, dump_lock
+from meltrepro.manifest.loader import LoadedManifest, load_manifest
+from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, dump_lock
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Dropped
 

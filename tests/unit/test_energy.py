@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from meltrepro.measure.clocks import ClockMap, Probe, fit, to_here
 from meltrepro.measure.energy import Supply, above_idle, charge, energy, per, supply_of
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why
-from meltrepro.measure.samples import Header, Recording
-from meltrepro.measure.series import Channel, Series
+from meltrepro.record.samples import Header, Recording
+from meltrepro.record.series import Channel, Series
 from tests.support.power import Power, S, sampled, span, steps
 
 LIMITS = Limits(gap_s=1.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.samples import Header, Recording
-from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Trace
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Header, Recording
+from meltrepro.record.series import Channel, Series
+from meltrepro.record.trace import Trace
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
 IDLE_W, PREFILL_W, GENERATION_W = 1.0, 6.0, 4.0

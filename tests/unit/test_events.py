@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.events import parse_trace, read_trace
-from meltrepro.measure.traces import Decoding, Node, Operator, Span, Trace
+from meltrepro.record.events import parse_trace, read_trace
+from meltrepro.record.trace import Decoding, Node, Operator, Span, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]

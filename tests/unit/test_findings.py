@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meltrepro.report.findings.model import Verdict
-from meltrepro.report.findings.registry import DEFINITIONS, document
 from meltrepro.report.results import CellResult
+from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.registry import DEFINITIONS, document
 from tests.support.findings import (
     CASES,
     CHARGE,
@@ -145,4 +145,4 @@ def test_nothing_is_divided_by_zero() -> None:
 
 def test_the_page_is_what_the_code_says() -> None:
     page = Path(__file__).parents[2] / "docs" / "findings.md"
-    assert page.read_text() == document(), "run: python -m meltrepro.report.findings.registry > docs/findings.md"
+    assert page.read_text() == document(), "run: python -m meltrepro.studies.melt.findings.registry > docs/findings.md"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meltrepro.report.checks import check_scores, scores_of
-from meltrepro.report.findings.model import Verdict
 from meltrepro.report.results import CellResult
+from meltrepro.studies.melt.checks import check_scores, scores_of
+from meltrepro.studies.melt.findings.model import Verdict
 from tests.support.findings import (
     CASES,
     found,

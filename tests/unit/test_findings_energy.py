@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from meltrepro.report.findings.energy import watts
-from meltrepro.report.findings.model import Verdict
+from meltrepro.studies.melt.findings.energy import watts
+from meltrepro.studies.melt.findings.model import Verdict
 from tests.support.findings import (
     CASES,
     found,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from meltrepro.report.findings.model import Verdict
-from meltrepro.report.findings.registry import evaluate
 from meltrepro.report.results import TurnResult
+from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.registry import evaluate
 from tests.support.findings import (
     CASES,
     FLAT,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from meltrepro.report.findings.model import Verdict
-from meltrepro.report.findings.registry import DEFINITIONS, evaluate, tally
-from meltrepro.report.findings.text import as_json, as_text
 from meltrepro.report.results import CellResult
+from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.registry import DEFINITIONS, evaluate, tally
+from meltrepro.studies.melt.findings.text import as_json, as_text
 from tests.support.findings import (
     CASES,
     LONG,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from meltrepro.report.findings.cells import unquantised
-from meltrepro.report.findings.model import Verdict
+from meltrepro.studies.melt.findings.cells import unquantised
+from meltrepro.studies.melt.findings.model import Verdict
 from tests.support.findings import (
     CASES,
     found,

@@ -21,10 +21,10 @@ from meltrepro.cli import app
 from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import CorruptStore, LockError, ManifestError, MeltreproError, SourceError, TrackingError
 from meltrepro.errors import UsageError as Usage
+from meltrepro.foreign import MOST_INT, load_json, open_regular, read_regular
+from meltrepro.manifest.loader import load_manifest, parse_manifest
+from meltrepro.manifest.lock import load_lock
 from meltrepro.replay import archive
-from meltrepro.spec.foreign import MOST_INT, load_json, open_regular, read_regular
-from meltrepro.spec.loader import load_manifest, parse_manifest
-from meltrepro.spec.lock import load_lock
 from meltrepro.store.cas import Store
 from meltrepro.store.http import whole_number
 from meltrepro.store.mirror import load_mirrors

@@ -22,11 +22,11 @@ from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.measure.clocks import Anchor, join
 from meltrepro.measure.perfetto import perfetto_trace
 from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record import trial as record
+from meltrepro.record.capabilities import load, path_of
+from meltrepro.record.study import read_study
 from meltrepro.replay.context import context_differences
 from meltrepro.report.read import read_results
-from meltrepro.spec import record
-from meltrepro.spec.capabilities import load, path_of
-from meltrepro.spec.study import read_study
 from meltrepro.track.ledger import open_ledger
 from tests.support.campaigns import START_NS, Cell, build_campaign
 from tests.support.strange import strange

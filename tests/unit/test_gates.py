@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.campaign.gates import GateClosed, closed, wait, watchdog
-from meltrepro.spec.protocol import Gates
+from meltrepro.manifest.protocol import Gates
 from meltrepro.targets.base import Battery, DeviceState, Target
 
 SECOND = 10**9

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltrepro.manifest.schema import Sampling
 from meltrepro.plan.identity import canonical, digest_of
-from meltrepro.spec.manifest import Sampling
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

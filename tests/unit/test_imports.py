@@ -18,15 +18,18 @@ import meltrepro
 PACKAGE = Path(meltrepro.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"settings", "steps", "stats", "resources", "interrupts", "words"}),
-    frozenset({"spec"}),
+    frozenset({"settings", "steps", "stats", "resources", "interrupts", "words", "plain", "foreign"}),
+    frozenset({"manifest"}),
+    frozenset({"record"}),
     frozenset({"plan"}),
     frozenset({"store"}),
-    frozenset({"build"}),
+    frozenset({"build", "processes"}),
+    frozenset({"accuracy"}),
     frozenset({"targets", "frameworks"}),
-    frozenset({"track", "measure"}),
+    frozenset({"measure"}),
+    frozenset({"track"}),
     frozenset({"campaign"}),
-    frozenset({"report", "replay"}),
+    frozenset({"report", "replay", "studies"}),
     frozenset({"cli", "lab"}),
 )
 """From the lowest to the highest; a module may import its own layer and those below."""

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import FileSource, PypiSource
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.sources import FileSource, PypiSource
 from tests.support.manifests import GOOD, write
 
 REST = "meltrepro: 1\nname: main\n"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.measure.integrals import Integral, Limits, Unavailable, Why, advance, integrate
-from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Span
+from meltrepro.record.series import Channel, Series
+from meltrepro.record.trace import Span
 from tests.support.power import Power, S, sampled, span, steps
 
 SECONDS = 30.0

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from meltrepro import resources
-from meltrepro.frameworks.llamacpp import RELEASES
+from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.manifest.targets import IosTarget
 from meltrepro.measure.sampling import sampling_plan
-from meltrepro.spec import record
-from meltrepro.spec.targets import IosTarget
-from meltrepro.targets import ios_jobs, ios_state
+from meltrepro.record import trial as record
+from meltrepro.targets.ios import jobs as ios_jobs
+from meltrepro.targets.ios import state as ios_state
 
 ROOT = resources.images() / "ios"
 SOURCES = sorted(path for path in ROOT.rglob("*") if path.suffix in (".swift", ".cpp", ".h", ".yml"))

@@ -17,17 +17,17 @@ from meltrepro.build.workshop import Workshop
 from meltrepro.campaign.setup import _has_sampler, _runner_digest
 from meltrepro.cli.run import _kept_files
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.apps import APP, UNPROVEN, IosBuild
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.sources import FileSource, UrlSource
 from meltrepro.plan.model import IOS, BundleNode, Catalog, DeviceFacts, Estimate, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.settings import Settings
-from meltrepro.spec.apps import APP, UNPROVEN, IosBuild
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.lock import Lock, LockedArtifact, LockedSource
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import FileSource, UrlSource
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
+from meltrepro.manifest.targets import IosTarget
 from meltrepro.settings import Settings, load
-from meltrepro.spec.targets import IosTarget
-from meltrepro.targets import ios_devices, ios_errors, registry
-from meltrepro.targets.ios_link import Attached
-from meltrepro.targets.ios_usbmux import plain_address
+from meltrepro.targets import registry
+from meltrepro.targets.ios import devices as ios_devices
+from meltrepro.targets.ios import errors as ios_errors
+from meltrepro.targets.ios.link import Attached
+from meltrepro.targets.ios.usbmux import plain_address
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets import ios_errors
-from meltrepro.targets.ios_errors import explain
+from meltrepro.targets.ios import errors as ios_errors
+from meltrepro.targets.ios.errors import explain
 
 
 def named(name: str, *bases: type[BaseException], **fields: Any) -> type[Exception]:

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.spec.plain import Tampered
-from meltrepro.targets.ios_depot import PhoneDepot
-from meltrepro.targets.ios_files import PIECE, Files
-from meltrepro.targets.ios_loop import Loop, Silent
+from meltrepro.plain import Tampered
+from meltrepro.targets.ios.depot import PhoneDepot
+from meltrepro.targets.ios.files import PIECE, Files
+from meltrepro.targets.ios.loop import Loop, Silent
 
 T = TypeVar("T")
 CONTENT = os.urandom(3 * PIECE + 1234)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from meltrepro.targets.ios_jobs import Status, Verdict, Witnesses, is_done, judge, parse_status
-from meltrepro.targets.ios_link import Exit
-from meltrepro.targets.ios_reports import Report
+from meltrepro.targets.ios.jobs import Status, Verdict, Witnesses, is_done, judge, parse_status
+from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.reports import Report
 
 JETSAM = Report("jetsam", 1, 9, "per-process-limit", b"")
 CRASH = Report("crash", 1, 11, "SIGSEGV", b"")

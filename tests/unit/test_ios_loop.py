@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro.targets.ios_loop import Loop, Silent
+from meltrepro.targets.ios.loop import Loop, Silent
 
 
 @pytest.fixture

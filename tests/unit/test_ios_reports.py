@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.ios_reports import parse_report, report_time
+from meltrepro.targets.ios.reports import parse_report, report_time
 
 APP, PROGRAMS = "org.meltrepro.runner", frozenset({"MeltRunner"})
 OTHER = {"name": "SpringBoard", "pid": 60, "rpages": 9000}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets import ios_dvt
-from meltrepro.targets.ios_dvt import DvtInstruments, Ends
-from meltrepro.targets.ios_link import Exit
-from meltrepro.targets.ios_loop import Loop
-from meltrepro.targets.ios_phone import Phone
-from meltrepro.targets.ios_usbmux import UsbmuxServices
+from meltrepro.targets.ios import dvt as ios_dvt
+from meltrepro.targets.ios.dvt import DvtInstruments, Ends
+from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.loop import Loop
+from meltrepro.targets.ios.phone import Phone
+from meltrepro.targets.ios.usbmux import UsbmuxServices
 
 UDID = "00008110-001A2B3C4D5E6F70"
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import TargetError
-from meltrepro.frameworks.llamacpp import ISAS
+from meltrepro.frameworks.llamacpp.module import ISAS
 from meltrepro.plan.isa import choose
 from meltrepro.plan.model import IOS
-from meltrepro.targets import ios_state
 from meltrepro.targets.base import Battery
-from meltrepro.targets.ios_state import parse_battery
+from meltrepro.targets.ios import state as ios_state
+from meltrepro.targets.ios.state import parse_battery
 
 REGISTRY = {
     "BatteryInstalled": True,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.frameworks.llamacpp import ISAS
+from meltrepro.frameworks.llamacpp.module import ISAS
 from meltrepro.plan import isa
 from meltrepro.plan.model import Isa
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.targets import jetson, jetson_settings
-from meltrepro.targets.jetson_rails import chosen, rail_sources, rails
+from meltrepro.targets.jetson import settings as jetson_settings
+from meltrepro.targets.jetson import target as jetson
+from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
 from tests.support.jetsons import AGX, NANO, NVPMODEL_AGX, THOR, monitors, write
 
 Board = Mapping[str, tuple[str, Sequence[str]]]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.spec.targets import JetsonSettings, JetsonTarget
-from meltrepro.targets.jetson_controls import controls, wanted
-from meltrepro.targets.jetson_settings import sudoers
-from meltrepro.targets.shell import Reply, Shell
+from meltrepro.manifest.targets import JetsonSettings, JetsonTarget
+from meltrepro.targets.jetson.controls import controls, wanted
+from meltrepro.targets.jetson.settings import sudoers
+from meltrepro.targets.remote.shell import Reply, Shell
 from tests.support.links import LocalLink
 
 SUDO = """#!/bin/sh

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.campaign import journal
 from meltrepro.errors import StoreError
+from meltrepro.record import journal
 from meltrepro.steps import Step
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from meltrepro.campaign.setup import kept
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.pins import manifest_digest
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.schema import Manifest
 from tests.support.manifests import DIGEST, GOOD, load
 
 SOURCES = {

@@ -10,9 +10,10 @@ import pytest
 from meltrepro.cli.lab import _way
 from meltrepro.errors import DriverMissing
 from meltrepro.lab import keeper
+from meltrepro.manifest.schema import Manifest
 from meltrepro.settings import load
-from meltrepro.spec.manifest import Manifest
-from meltrepro.targets import ios_devices, ios_errors
+from meltrepro.targets.ios import devices as ios_devices
+from meltrepro.targets.ios import errors as ios_errors
 from meltrepro.targets.registry import open_targets
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.spec.targets import HostTarget as HostEntry
-from meltrepro.targets import linux
-from meltrepro.targets.host import HostTarget, host_id
+from meltrepro.manifest.targets import HostTarget as HostEntry
+from meltrepro.targets.host.target import HostTarget, host_id
+from meltrepro.targets.remote import procfs as linux
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

@@ -16,7 +16,7 @@ from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe, RecipeSource
 from meltrepro.build.render import render_recipe, render_text
 from meltrepro.errors import BuildError
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.plan.model import IOS, BundleNode, Isa
 
 COMPILED = [isa for isa in ISAS if isa.triple != IOS]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError
-from meltrepro.spec.loader import load_manifest, problem_at
-from meltrepro.spec.manifest import Manifest
+from meltrepro.manifest.loader import load_manifest, problem_at
+from meltrepro.manifest.schema import Manifest
 from tests.support.manifests import FAULTS, GOOD, load, problems, write
 
 

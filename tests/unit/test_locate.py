@@ -8,9 +8,9 @@ import pytest
 
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.records import read_campaign
+from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.replay.locate import Located, locate
 from meltrepro.settings import Settings
-from meltrepro.spec.campaign import CAMPAIGN
 from meltrepro.steps import silent
 from meltrepro.track.ledger import RunNote, open_ledger
 from tests.support.campaigns import Cell, build_campaign

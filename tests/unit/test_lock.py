@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import LockError, LockFormatError
-from meltrepro.spec.lock import (
+from meltrepro.manifest.lock import (
     Lock,
     LockedArtifact,
     LockedBase,

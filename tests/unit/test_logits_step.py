@@ -15,13 +15,13 @@ from meltrepro.build import causes
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import BuildError, EngineError, MeltreproError, SourceError, StoreError
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
-from meltrepro.frameworks.scoring import logits
+from meltrepro.frameworks.llamacpp import logits
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.lock import Lock, LockedArtifact
+from meltrepro.manifest.sources import FileSource
 from meltrepro.plan.model import BundleNode, Estimate, LogitsNode, ModelNode, Plan
 from meltrepro.settings import Settings
-from meltrepro.spec.accuracy import TextWorkload
-from meltrepro.spec.lock import Lock, LockedArtifact
-from meltrepro.spec.sources import FileSource
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from meltrepro.measure.energy import energy, per, supply_of
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.integrals import Limits
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.operators import breakdown
 from meltrepro.measure.records import read_campaign
-from meltrepro.measure.samples import Header, Recording
-from meltrepro.measure.traces import Trace
-from meltrepro.spec.record import Request
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Header, Recording
+from meltrepro.record.trace import Trace
+from meltrepro.record.trial import Request
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events, noisy, profile
 from tests.support.power import sampled, span, steps
 from tests.unit.test_results_table import shown

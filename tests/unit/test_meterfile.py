@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
+from meltrepro.manifest.meters import Meter
 from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
-from meltrepro.measure.samples import Fault, FaultKind, Recording, SampleWriter, read_samples
-from meltrepro.spec.meters import Meter
+from meltrepro.record.samples import Fault, FaultKind, Recording, SampleWriter, read_samples
 
 METER = Meter(file="m.csv", time="t", columns={"P": "mW"})
 HEAD = "t,P\n"

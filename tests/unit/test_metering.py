@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltrepro.manifest.meters import Meter
+from meltrepro.manifest.protocol import Limits
 from meltrepro.measure import energy, metric
 from meltrepro.measure.integrals import Limits as IntegralLimits
 from meltrepro.measure.integrals import integrate
 from meltrepro.measure.meterfile import read_meter
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metrics import Metrics, compute
-from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
-from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Span, Trace
 from meltrepro.measure.validity import Reason, judge_trial
-from meltrepro.spec.meters import Meter
-from meltrepro.spec.protocol import Limits
-from meltrepro.spec.record import ClockReadings
+from meltrepro.record.samples import Fault, FaultKind, Header, Recording
+from meltrepro.record.series import Channel, Series
+from meltrepro.record.trace import Span, Trace
+from meltrepro.record.trial import ClockReadings
 from tests.support.meters import (
     GENERATION_W,
     IDLE_W,

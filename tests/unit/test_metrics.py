@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from meltrepro.measure import metrics
 from meltrepro.measure.catalog.experience import READING_TPS
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.metric import percentile
 from meltrepro.measure.metrics import METRICS, Metrics, compute
+from meltrepro.record.events import parse_trace
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -19,17 +19,17 @@ from meltrepro.build.identity import bundle_key
 from meltrepro.build.render import render_recipe
 from meltrepro.build.workshop import Workshop
 from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
-from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, LlamaCpp
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.lock import Lock, LockedSource
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.schema import Ndk
+from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
 from meltrepro.plan.identity import plan_document
 from meltrepro.plan.isa import built_with
 from meltrepro.plan.model import BundleNode, Catalog, DeviceFacts, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.lock import Lock, LockedSource
-from meltrepro.spec.manifest import Ndk
-from meltrepro.spec.pins import manifest_digest
-from meltrepro.spec.sources import FileSource, TreeSource, UrlSource
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.schema import Ndk
 from meltrepro.plan.isa import built_with
 from meltrepro.plan.model import BundleNode
-from meltrepro.spec.manifest import Ndk
 
 LOADER = b"/system/bin/linker64\0"
 RELEASE = "2026-10-01"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.cli import next_steps
+from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.records import read_campaign
-from meltrepro.spec.protocol import Limits
 from tests.support.campaigns import build_campaign
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.operators import breakdown
-from meltrepro.measure.traces import Decoding, Operator, OperatorPhase, Trace
+from meltrepro.record.events import parse_trace
+from meltrepro.record.trace import Decoding, Operator, OperatorPhase, Trace
 from tests.support.campaigns import Trial, as_lines, events
 
 LAYERS, TOKENS = 32, 93

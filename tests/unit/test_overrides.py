@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.sources import FileSource, PypiSource
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.sources import FileSource, PypiSource
 from tests.support.manifests import GOOD, load, problems, write
 
 TWO = GOOD.replace(

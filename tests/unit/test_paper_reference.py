@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import RecordError
-from meltrepro.report import paper
-from meltrepro.report.checks import ScoreRow, check_scores, scores_of_paper, standard_error
+from meltrepro.studies.melt import paper
+from meltrepro.studies.melt.checks import ScoreRow, check_scores, scores_of_paper, standard_error
 
 
 def test_every_row_has_a_source() -> None:

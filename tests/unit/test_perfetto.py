@@ -14,11 +14,11 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Proto
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 
 from meltrepro.cli.app import main
-from meltrepro.measure.events import parse_trace
 from meltrepro.measure.perfetto import perfetto_trace
-from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
-from meltrepro.measure.series import Channel, Series
-from meltrepro.measure.traces import Node, Span, Trace
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Fault, FaultKind, Header, Recording
+from meltrepro.record.series import Channel, Series
+from meltrepro.record.trace import Node, Span, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Cell, Trial, Turn, as_lines, build_campaign, events
 
 turns = st.builds(

@@ -12,10 +12,10 @@ from meltrepro.build.base import Package
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import CorruptStore, OfflineError
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.plan.model import BundleNode, Estimate, Plan
 from meltrepro.settings import Settings
-from meltrepro.spec.lock import Lock, LockedArtifact
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher

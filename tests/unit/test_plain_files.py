@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro import plain
 from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import RecordError, SourceError
+from meltrepro.record.study import read_study
 from meltrepro.report.files import campaigns_of, compare_report, holds_report
-from meltrepro.spec import plain
-from meltrepro.spec.study import read_study
 from meltrepro.store.atomic import remove
-from meltrepro.targets.jobs import Job
-from meltrepro.targets.shell import Shell
+from meltrepro.targets.remote.jobs import Job
+from meltrepro.targets.remote.shell import Shell
 from tests.support.links import LocalLink
 
 pytestmark = pytest.mark.timeout(60)

@@ -85,9 +85,9 @@ def test_what_is_here_already_is_found_without_a_lock(
     from meltrepro import settings
     from meltrepro.build.workshop import Workshop
     from meltrepro.frameworks import registry
+    from meltrepro.manifest.lock import Lock
     from meltrepro.plan.model import Plan
     from meltrepro.plan.planner import make_plan as make
-    from meltrepro.spec.lock import Lock
     from meltrepro.steps import silent
 
     plans: list[Plan] = []
@@ -190,9 +190,9 @@ def test_a_dry_run_is_a_plan(spec: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     from meltrepro.cli.plan import show
     from meltrepro.frameworks import registry
+    from meltrepro.manifest.loader import load_manifest
     from meltrepro.plan.model import DeviceFacts
     from meltrepro.plan.planner import make_plan
-    from meltrepro.spec.loader import load_manifest
 
     host = DeviceFacts(
         "h", "host", "CPU", "x86_64", frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"}), 2, 10**10, 10**10

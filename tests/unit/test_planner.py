@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError, PlanError, UsageError
-from meltrepro.frameworks.llamacpp import LlamaCpp
-from meltrepro.frameworks.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.module import LlamaCpp
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.sources import FileSource, PypiSource, SyntheticSource
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.identity import plan_digest, plan_document
 from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Plan, Release
 from meltrepro.plan.planner import make_plan, require_cells
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import FileSource, PypiSource, SyntheticSource
-from meltrepro.spec.zoo import SHAPES
 
 OLD, NEW = (
     Isa("old", "x86_64-linux-musl", frozenset({"sse2"}), (), 1),

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
+from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.model import Catalog, Plan
 from meltrepro.plan.planner import make_plan
-from meltrepro.spec.loader import load_manifest
 from tests.unit.test_planner import ALPHA, BASE, BETA, CATALOG, HOST, merged
 
 QUESTIONS = {"task": "piqa", "data": {"file": "x"}}

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import Problem
-from meltrepro.spec import positions
-from meltrepro.spec.tree import FieldPath, Node, Position, field_path
+from meltrepro.manifest.yaml import positions
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, field_path
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import ManifestError, OfflineError
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.pins import prompt_digests
+from meltrepro.manifest.prompts import MELT_COMMIT, MELT_SOURCE, load_conversations
+from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.sources import UrlSource
 from meltrepro.settings import Settings
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.manifest import Workload
-from meltrepro.spec.pins import prompt_digests
-from meltrepro.spec.prompts import MELT_COMMIT, MELT_SOURCE, load_conversations
-from meltrepro.spec.sources import UrlSource
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from tests.support.manifests import GOOD, write
@@ -138,7 +138,7 @@ def melt_file(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> Fe
     path = folder / "conversations.json"
     path.write_text(json.dumps(content))
     source = UrlSource(url=path.as_uri(), digest=hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr("meltrepro.spec.prompts.MELT_SOURCE", source)
+    monkeypatch.setattr("meltrepro.manifest.prompts.MELT_SOURCE", source)
     return fetcher(folder)
 
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from meltrepro.campaign.failure import Kind
+from meltrepro.manifest.protocol import PROFILES, Limits, Order, Protocol
 from meltrepro.measure.validity import Reason
-from meltrepro.spec.protocol import PROFILES, Limits, Order, Protocol
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 

@@ -19,10 +19,10 @@ from meltrepro import resources
 from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe, render_text
-from meltrepro.frameworks.llamacpp import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.manifest.schema import Ndk
 from meltrepro.plan.isa import built_with
 from meltrepro.plan.model import BundleNode
-from meltrepro.spec.manifest import Ndk
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")

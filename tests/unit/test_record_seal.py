@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.spec.record import Identities, Outcome, TrialState, outcome_bytes, parse_outcome
+from meltrepro.record.trial import Identities, Outcome, TrialState, outcome_bytes, parse_outcome
 
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 OUTCOME = st.builds(

@@ -9,8 +9,9 @@ import pytest
 
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.metrics import METRICS
-from meltrepro.measure.records import Kind, campaign_folders, find_campaign, read_campaign
-from meltrepro.spec.campaign import CAMPAIGN
+from meltrepro.measure.records import campaign_folders, find_campaign, read_campaign
+from meltrepro.record.campaign import CAMPAIGN
+from meltrepro.record.layout import TrialKind
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
 MS = 1_000_000
@@ -27,7 +28,7 @@ def test_cells_with_their_trials(tmp_path: Path) -> None:
     assert [cell.id.split("/")[1] for cell in campaign.cells] == ["q8_0", "q4_0"]
     cell = campaign.cells[0]
     assert [trial.name for trial in cell.trials] == ["w000", "w001", "r000", "r001", "r002", "r003"]
-    assert [trial.kind for trial in cell.trials[:3]] == [Kind.warmup, Kind.warmup, Kind.repetition]
+    assert [trial.kind for trial in cell.trials[:3]] == [TrialKind.warmup, TrialKind.warmup, TrialKind.repetition]
     assert cell.summaries["generation_tps"].n == 4
     assert cell.summaries["generation_tps"].median == pytest.approx(40, rel=0.1)
     assert campaign.cells[1].summaries["generation_tps"].median == pytest.approx(55, rel=0.1)

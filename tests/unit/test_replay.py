@@ -11,12 +11,12 @@ from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
 from meltrepro.cli.replay import _repeated
 from meltrepro.errors import CorruptStore, PlanError, UsageError
+from meltrepro.manifest.protocol import Limits, Measure, Order, Protocol
+from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import Skip
 from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
-from meltrepro.spec.manifest import Replay
-from meltrepro.spec.protocol import Limits, Measure, Order, Protocol
 from meltrepro.stats.equivalence import Verdict
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store

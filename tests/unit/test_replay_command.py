@@ -10,10 +10,10 @@ import yaml
 from meltrepro.cli.app import main, program
 from meltrepro.cli.replay import _end, _overrides
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.schema import Manifest
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
-from meltrepro.spec.manifest import Manifest
-from meltrepro.spec.pins import manifest_digest
 from meltrepro.stats.equivalence import Verdict
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.manifests import GOOD, load

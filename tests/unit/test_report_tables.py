@@ -12,11 +12,12 @@ import pytest
 from meltrepro.report.cells import usual_workload
 from meltrepro.report.content import Content, Reference
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
-from meltrepro.report.paper_match import same_model, same_quantization
 from meltrepro.report.results import CellResult, Device, Score
 from meltrepro.report.sections import sections
-from meltrepro.report.tables import overview, paper, resources, speed, work
+from meltrepro.report.tables import overview, resources, speed, work
 from meltrepro.report.values import Absent, Estimate, Table, Tags
+from meltrepro.studies.melt import tables as paper
+from meltrepro.studies.melt.paper_match import same_model, same_quantization
 from tests.support.reports import (
     BOARDS,
     HOST,

@@ -10,11 +10,11 @@ import yaml
 
 from meltrepro.campaign.request import make_requests, request_digest
 from meltrepro.errors import ManifestError
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.prompts import load_conversations
 from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Release
 from meltrepro.plan.planner import make_plan
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.prompts import load_conversations
-from meltrepro.spec.record import Request
+from meltrepro.record.trial import Request
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
 CATALOG = Catalog(

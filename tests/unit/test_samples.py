@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import Fault, FaultKind, Header, SampleWriter, parse_samples, read_samples
-from meltrepro.measure.series import Channel, Series, Stretch
+from meltrepro.record.samples import Fault, FaultKind, Header, SampleWriter, parse_samples, read_samples
+from meltrepro.record.series import Channel, Series, Stretch
 
 POWER = Channel("battery.power", "W", "gauge", "/sys/class/power_supply/BAT0/power_now", 0.25)
 ENERGY = Channel("rapl.package-0", "uJ", "counter", "/sys/class/powercap/intel-rapl:0/energy_uj", 0.001, wraps_at=1000)
@@ -178,7 +178,7 @@ import resource, signal, sys
 from pathlib import Path
 from tests.unit.test_samples import HEADER
 from meltrepro.errors import RecordError
-from meltrepro.measure.samples import SampleWriter
+from meltrepro.record.samples import SampleWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 writer = SampleWriter(Path(sys.argv[1]), HEADER)

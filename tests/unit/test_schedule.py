@@ -7,9 +7,9 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.campaign.schedule import Trial, schedule
-from meltrepro.measure.records import Kind
-from meltrepro.spec.protocol import Order, Protocol
+from meltrepro.campaign.schedule import schedule
+from meltrepro.manifest.protocol import Order, Protocol
+from meltrepro.record.layout import Trial, TrialKind
 
 CELLS = st.lists(st.text("abc/", min_size=1, max_size=6), min_size=1, max_size=8, unique=True)
 PROTOCOLS = st.builds(
@@ -24,9 +24,9 @@ PROTOCOLS = st.builds(
 @given(CELLS, PROTOCOLS, st.booleans())
 def test_every_trial_exactly_once(cells: list[str], protocol: Protocol, profile: bool) -> None:
     trials = schedule(cells, protocol, profile=profile)
-    expected = {Trial(cell, Kind.warmup, i) for cell in cells for i in range(protocol.warmups)}
-    expected |= {Trial(cell, Kind.repetition, i) for cell in cells for i in range(protocol.repetitions)}
-    expected |= {Trial(cell, Kind.profile, 0) for cell in cells if profile}
+    expected = {Trial(cell, TrialKind.warmup, i) for cell in cells for i in range(protocol.warmups)}
+    expected |= {Trial(cell, TrialKind.repetition, i) for cell in cells for i in range(protocol.repetitions)}
+    expected |= {Trial(cell, TrialKind.profile, 0) for cell in cells if profile}
     assert len(trials) == len(expected)
     assert set(trials) == expected
     assert len({(trial.cell_id, trial.folder) for trial in trials}) == len(trials)
@@ -41,14 +41,14 @@ def test_the_same_seed_gives_the_same_order(cells: list[str], protocol: Protocol
 def test_warmups_come_right_before_the_first_repetition(cells: list[str], protocol: Protocol) -> None:
     trials = schedule(cells, protocol)
     for cell in cells:
-        first = trials.index(Trial(cell, Kind.repetition, 0))
-        warmups = [Trial(cell, Kind.warmup, i) for i in range(protocol.warmups)]
+        first = trials.index(Trial(cell, TrialKind.repetition, 0))
+        warmups = [Trial(cell, TrialKind.warmup, i) for i in range(protocol.warmups)]
         assert list(trials[first - protocol.warmups : first]) == warmups
 
 
 @given(CELLS, PROTOCOLS)
 def test_what_each_order_promises(cells: list[str], protocol: Protocol) -> None:
-    trials = [trial for trial in schedule(cells, protocol) if trial.kind is Kind.repetition]
+    trials = [trial for trial in schedule(cells, protocol) if trial.kind is TrialKind.repetition]
     blocks = [cell for cell, _ in groupby(trial.cell_id for trial in trials)]
     match protocol.order:
         case Order.interleaved:

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 
 from meltrepro import resources
 from meltrepro.errors import ManifestError
-from meltrepro.spec import includes
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.schema import manifest_schema
+from meltrepro.manifest.json_schema import manifest_schema
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.yaml import includes
 from tests.support.manifests import DIGEST, FAULTS, GOOD, write
 
 SCHEMA: dict[str, Any] = json.loads(manifest_schema())

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from meltrepro.accuracy.scores import Score, counted
 from meltrepro.cli.summary import show_results
 from meltrepro.measure.records import CampaignRecord, read_campaign
-from meltrepro.measure.scores import Score, counted
 from meltrepro.measure.validity import judge_scores
+from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare, overall
 from meltrepro.replay.replay import judge
 from meltrepro.replay.show import html, text
 from meltrepro.report.assemble import assemble
 from meltrepro.report.content import Content
 from meltrepro.report.figures import work as figures
-from meltrepro.report.findings.model import Verdict as Found
-from meltrepro.report.tables import paper as paper_tables
 from meltrepro.report.tables import work as tables
 from meltrepro.report.values import Table
-from meltrepro.spec import record
 from meltrepro.stats.equivalence import Design, Verdict
+from meltrepro.studies.melt import tables as paper_tables
+from meltrepro.studies.melt.findings.model import Verdict as Found
 from meltrepro.track import content
 from tests.support.campaigns import Cell, build_campaign, score_trial
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltrepro.accuracy.scores import Score, metric_name, read_scores, scores_in
 from meltrepro.errors import RecordError
-from meltrepro.measure.scores import Score, metric_name, read_scores, scores_in
-from meltrepro.spec.record import Mode, ScoringRequest
+from meltrepro.record.trial import Mode, ScoringRequest
 
 OUTPUT = Path(__file__).parents[1] / "support" / "scorer"
 """Captured from `perplexity` of both releases with SmolLM2: 20 questions and 80 to fill up, 12, 100, 3 windows of 128."""

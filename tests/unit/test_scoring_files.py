@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltrepro.accuracy.datasets import read_questions
+from meltrepro.accuracy.questions import Question, choose
 from meltrepro.errors import DataError
-from meltrepro.frameworks.scoring import files
-from meltrepro.frameworks.scoring.questions import Question, choose
-from meltrepro.frameworks.scoring.read import read_questions
-from meltrepro.spec.accuracy import QUESTION_TASKS
+from meltrepro.frameworks.llamacpp import scorer_files as files
+from meltrepro.manifest.accuracy import QUESTION_TASKS
 
 PACKED = {"question": "Which is a colour? ", "options": "A. stone\nB. red\nC. loud", "answer": "B. red"}
 ARC = {

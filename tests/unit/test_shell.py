@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.link import Channel, Chunk
-from meltrepro.targets.shell import Shell, command_line
+from meltrepro.targets.remote.link import Channel, Chunk
+from meltrepro.targets.remote.shell import Shell, command_line
 from tests.support.links import BreakingLink, LocalLink
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import TargetError
-from meltrepro.targets import linux
-from meltrepro.targets.shell import Shell
-from meltrepro.targets.snapshot import _unpack, snapshot
+from meltrepro.targets.remote import procfs as linux
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.remote.snapshot import _unpack, snapshot
 from tests.support.links import LocalLink
 
 SLASHES = "C:\\new\\temp \\0101 \\c gone\n-n\n"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.measure.samples import parse_samples
 from meltrepro.measure.sampling import period_s, sampling_plan
+from meltrepro.record.samples import parse_samples
 from meltrepro.targets.base import Source
-from meltrepro.targets.sources import linux_sources
+from meltrepro.targets.remote.sensors import linux_sources
 from tests.support.machines import machine
 
 

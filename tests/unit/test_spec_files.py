@@ -8,8 +8,8 @@ import pytest
 
 from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError
-from meltrepro.spec.files import missing_files
-from meltrepro.spec.loader import load_manifest
+from meltrepro.manifest.files import missing_files
+from meltrepro.manifest.loader import load_manifest
 
 SPEC = """\
 meltrepro: 1

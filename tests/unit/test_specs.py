@@ -14,11 +14,11 @@ from meltrepro.build import toolchain
 from meltrepro.build.identity import bundle_key, model_key, recipe_digest
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp import ISAS, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import ISAS, LlamaCpp
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.lock import Lock, load_lock, lock_path
+from meltrepro.manifest.pins import manifest_digest, prompt_digests
 from meltrepro.plan.model import AS_IS, BundleNode, ModelNode
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.lock import Lock, load_lock, lock_path
-from meltrepro.spec.pins import manifest_digest, prompt_digests
 
 SPECS = Path(__file__).parents[2] / "specs"
 BUILT = sorted(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.sshconfig import Way, way_to
+from meltrepro.targets.ssh.config import Way, way_to
 
 CONFIG = """
 Host orin

@@ -10,8 +10,8 @@ import pytest
 from paramiko import ECDSAKey, PKey
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.sshconfig import Way
-from meltrepro.targets.sshtrust import prefer, verify
+from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.trust import prefer, verify
 
 
 def line(names: str, key: PKey, before: str = "") -> str:

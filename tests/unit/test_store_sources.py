@@ -13,7 +13,7 @@ from packaging.tags import sys_tags
 from pypi_simple import DistributionPackage
 
 from meltrepro.errors import ManifestError, SourceError, UsageError
-from meltrepro.spec.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
+from meltrepro.manifest.sources import FileSource, GitSource, HuggingFaceSource, PypiSource, Source, UrlSource
 from meltrepro.store import pypi
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.names import masked, redact

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import DigestMismatch, ManifestError, SourceError, StoreError
-from meltrepro.frameworks.gguf_files import untie
+from meltrepro.frameworks.llamacpp.gguf import untie
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName
+from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.settings import Settings
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import SyntheticSource
-from meltrepro.spec.zoo import SHAPES, ModelShape, ShapeName
 from meltrepro.steps import Step
 from meltrepro.store import synthetic
 from meltrepro.store.cas import Store

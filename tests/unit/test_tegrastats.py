@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.tegrastats import Engine, parse
+from meltrepro.targets.jetson.tegrastats import Engine, parse
 
 L4T_35_AGX = (
     "RAM 3482/30536MB (lfb 5752x4MB) SWAP 12/15268MB (cached 3MB) CPU [2%@729,0%@729,off,off] EMC_FREQ 1%@2133 "

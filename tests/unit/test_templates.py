@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.frameworks.templates import TEMPLATES, TemplateError, render_turns
+from meltrepro.manifest.chat_templates import TEMPLATES, TemplateError, render_turns
 
 SMOLLM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.cli.summary import number
-from meltrepro.measure.events import parse_trace
+from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import compute
 from meltrepro.measure.records import read_campaign
-from meltrepro.measure.samples import Fault, FaultKind, Header, Recording
-from meltrepro.measure.series import Channel, Kind, Series
-from meltrepro.measure.traces import Trace
 from meltrepro.measure.validity import Reason, Validity, judge_cell, judge_trial
-from meltrepro.spec.campaign import MANIFEST
-from meltrepro.spec.protocol import Limits
+from meltrepro.record.campaign import MANIFEST
+from meltrepro.record.events import parse_trace
+from meltrepro.record.samples import Fault, FaultKind, Header, Recording
+from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.trace import Trace
 from meltrepro.stats.summary import summarize
 from meltrepro.track import content
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events

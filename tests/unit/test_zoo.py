@@ -10,12 +10,12 @@ from typing import get_args
 import pytest
 
 from meltrepro.frameworks import registry
-from meltrepro.frameworks.llamacpp import RELEASES
-from meltrepro.frameworks.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName, TensorShape
+from meltrepro.manifest.sources import FileSource, SyntheticSource
 from meltrepro.plan.names import resolve
-from meltrepro.spec.loader import load_manifest
-from meltrepro.spec.sources import FileSource, SyntheticSource
-from meltrepro.spec.zoo import SHAPES, ModelShape, ShapeName, TensorShape
 
 SPECS = Path(__file__).parents[2] / "specs"
 GB, GIB = 10**9, 2**30

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from meltrepro.measure.metric import Facts, Metric, NoValue
-from meltrepro.measure.series import Series
+from meltrepro.record.series import Series
 
 _TEMPERATURE, _FREQUENCY, _THROTTLED = "temperature.", "frequency.", "throttled."
 

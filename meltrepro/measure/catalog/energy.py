@@ -8,7 +8,7 @@ from meltrepro.measure import energy
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable
 from meltrepro.measure.metric import Facts, Metric, NoValue
 from meltrepro.measure.sampling import period_s
-from meltrepro.measure.traces import Span
+from meltrepro.record.trace import Span
 
 _GAP_PERIODS = 2.5
 _LEAST_IDLE_S = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 from meltrepro.measure.metric import Facts, Metric, token_gaps_ns
-from meltrepro.measure.traces import Turn
+from meltrepro.record.trace import Turn
 
 READING_TPS = 238 / 60 / 0.75
 """Tokens per second of a reader: 238 words a minute (Brysbaert 2019, silent reading of English non-fiction), 0.75 words

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from meltrepro.report.cells import WHO, none_since, ordered, who
 from meltrepro.report.content import Content
-from meltrepro.report.paper_match import beside, paper_score
 from meltrepro.report.values import Absent, Column, Table, Value
+from meltrepro.studies.melt.paper_match import beside, paper_score
 
 MOST = 40
 """Operators of a phase in the table; the rest is one row."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from meltrepro.manifest.sources import HuggingFaceSource, PypiSource
 from meltrepro.settings import Settings
-from meltrepro.spec.sources import HuggingFaceSource, PypiSource
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Patience

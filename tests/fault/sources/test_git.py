@@ -15,7 +15,7 @@ from meltrepro.errors import (
     DownloadError,
     SourceError,
 )
-from meltrepro.spec.sources import GitSource
+from meltrepro.manifest.sources import GitSource
 from tests.fault.fileserver import file_server
 from tests.fault.sources.bench import COMMIT, Bench
 

@@ -13,7 +13,7 @@ from meltrepro.errors import (
     OfflineError,
     SourceError,
 )
-from meltrepro.spec.sources import GitSource, Source, UrlSource
+from meltrepro.manifest.sources import GitSource, Source, UrlSource
 from meltrepro.store.source import Pin
 from tests.fault.fileserver import FileServer
 from tests.fault.sources.bench import COMMIT, HF, MEMBER, MODEL, TINY, WHEEL, WHEEL_NAME, Bench, sha

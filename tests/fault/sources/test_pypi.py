@@ -13,7 +13,7 @@ from meltrepro.errors import (
     MeltreproError,
     SourceError,
 )
-from meltrepro.spec.sources import PypiSource
+from meltrepro.manifest.sources import PypiSource
 from meltrepro.store import pypi
 from meltrepro.store.source import Pin
 from tests.fault.fileserver import FileServer

@@ -10,7 +10,7 @@ from meltrepro.errors import (
     DigestMismatch,
     SourceError,
 )
-from meltrepro.spec.sources import FileSource, UrlSource
+from meltrepro.manifest.sources import FileSource, UrlSource
 from tests.fault.fileserver import FileServer
 from tests.fault.sources.bench import MODEL, Bench, sha
 

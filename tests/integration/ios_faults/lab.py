@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.lab.iphone.device import VirtualIphone
-from meltrepro.targets.ios import IosTarget
-from meltrepro.targets.ios_phone import Phone
+from meltrepro.targets.ios.phone import Phone
+from meltrepro.targets.ios.target import IosTarget
 from tests.contract.test_targets import Bench
 
 DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"

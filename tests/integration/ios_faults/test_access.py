@@ -10,7 +10,7 @@ import pytest
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
-from meltrepro.targets.ios_phone import Phone
+from meltrepro.targets.ios.phone import Phone
 from tests.integration.ios_faults.lab import DVT, Lab
 from tests.support.ios_targets import APP, services
 

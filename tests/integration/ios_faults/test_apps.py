@@ -8,7 +8,7 @@ from meltrepro.errors import TargetError
 from meltrepro.lab.iphone.apps import package
 from meltrepro.lab.iphone.faults import Faults
 from meltrepro.targets.base import PACKAGE
-from meltrepro.targets.ios import IosTarget
+from meltrepro.targets.ios.target import IosTarget
 from tests.integration.ios_faults.lab import Lab
 from tests.support.ios_targets import APP
 

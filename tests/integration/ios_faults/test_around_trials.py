@@ -10,7 +10,7 @@ import pytest
 
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import TrialJob
-from meltrepro.targets.ios import IosTarget
+from meltrepro.targets.ios.target import IosTarget
 from tests.integration.ios_faults.lab import Lab
 from tests.support.ios_targets import APP, services, target
 
@@ -44,8 +44,8 @@ def _ignoring(there: IosTarget, job: TrialJob) -> None:
 
 
 def test_samples_come_from_the_app(lab: Lab) -> None:
-    from meltrepro.measure.samples import read_samples
     from meltrepro.measure.sampling import sampling_plan
+    from meltrepro.record.samples import read_samples
 
     job = lab.bench.job("sleep 1; exit 0")
     with lab.target.sampling(job.bundle, sampling_plan(lab.target.sources(), 10), job.folder):

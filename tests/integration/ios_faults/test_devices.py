@@ -44,8 +44,8 @@ def test_devices_shows_a_phone_says_what_to_do_and_pairs(
 
 
 def test_a_phone_of_the_lab_is_a_target(lab: Lab, tmp_path: Path) -> None:
+    from meltrepro.manifest.targets import IosTarget as Entry
     from meltrepro.settings import load
-    from meltrepro.spec.targets import IosTarget as Entry
     from meltrepro.targets import registry
 
     settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "own")})

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meltrepro.measure.events import read_trace
-from meltrepro.measure.traces import Trace, Turn
-from meltrepro.spec.record import Request, RequestSampling
+from meltrepro.record.events import read_trace
+from meltrepro.record.trace import Trace, Turn
+from meltrepro.record.trial import Request, RequestSampling
 from tests.integration.bundles import Bundle
 
 END_OF_TURN, BOS = 2, 1  # SmolLM2: <|im_end|>, <|im_start|>

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from meltrepro.frameworks.llamacpp import RELEASES
+from meltrepro.frameworks.llamacpp.module import RELEASES
 from tests.integration.runner.contract import (
     END_OF_TURN,
     FIRST,

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from meltrepro.manifest.meters import SyncMark
 from meltrepro.measure.operators import breakdown
-from meltrepro.measure.traces import OperatorPhase
-from meltrepro.spec.meters import SyncMark
+from meltrepro.record.trace import OperatorPhase
 from tests.integration.runner.contract import FIRST, SECOND, STORY, Runner
 
 pytestmark = pytest.mark.integration

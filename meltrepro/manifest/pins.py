@@ -1,0 +1,60 @@
+"""What a lock follows from: the parts of a manifest that decide which bytes are used, and the prompt files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from meltrepro.manifest.accuracy import with_digest
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.prompts import MELT
+from meltrepro.manifest.schema import Manifest
+
+_PINNED_OF_APPS = ("xcode", "xcodegen", "xcframework", "ipa", "digest", "app")
+"""Which Mac it is, and who signs, decides no bytes that a lock could pin."""
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """Digest of models, framework versions, toolchains and data of accuracy workloads; what else workloads say,
+    repetitions, limits and CPU levels do not count."""
+    document = manifest.model_dump(mode="json")
+    data = {
+        name: workload["data"] if "data" in workload else workload["text"]
+        for name, workload in document["workloads"].items()
+        if "task" in workload
+    }
+    pinned = {
+        **({"data": data} if data else {}),
+        "models": {
+            name: {"source": model["source"], "quantizations": model["quantizations"]}
+            for name, model in document["models"].items()
+        },
+        "frameworks": {
+            name: {
+                **{key: framework[key] for key in ("kind", "release", "source")},
+                **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
+                **({"ios": {key: ios[key] for key in _PINNED_OF_APPS}} if (ios := framework["build"]["ios"]) else {}),
+                **({"cuda": cuda} if (cuda := framework["build"]["cuda"]) else {}),
+            }
+            for name, framework in document["frameworks"].items()
+        },
+    }
+    return hashlib.sha256(json.dumps(pinned, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def with_data(manifest: Manifest, digests: Mapping[str, str]) -> Manifest:
+    """The same manifest with the data of accuracy workloads pinned, `digests` being sha256 by workload."""
+    pinned = {name: with_digest(manifest.accuracy[name], digest) for name, digest in digests.items()}
+    return manifest.model_copy(update={"workloads": {**manifest.workloads, **pinned}})
+
+
+def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
+    """sha256 of every prompt file, by its path as the manifest writes it; MELT's prompts are a source like any other."""
+    workloads = loaded.manifest.conversations.values()
+    files = {w.conversations for w in workloads if isinstance(w.conversations, str)}
+    return {
+        name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest()
+        for name in sorted(files - {MELT})
+    }

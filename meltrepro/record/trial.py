@@ -1,0 +1,180 @@
+"""The record of one trial: what was asked (`request.json`), how it ended (`outcome.json`), who measured.
+
+A record is a folder, readable without MLflow and never rewritten. Metrics are not stored in it: they are computed
+from `events.jsonl` whenever they are needed, so that a definition can be mended without touching a measurement. The
+outcome holds the digests of the other files and a seal over itself, so that a later change of any is noticed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from meltrepro import plain
+from meltrepro.foreign import as_model, load_json, parse
+from meltrepro.manifest.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
+from meltrepro.manifest.meters import SyncMark
+from meltrepro.record import seal
+
+REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
+    "request.json",
+    "events.jsonl",
+    "outcome.json",
+    "device.json",
+    "samples.jsonl",
+)
+STDOUT, STDERR = "stdout.log", "stderr.log"
+SAMPLING, SAMPLER_LOG = "sampling.json", "sampler.log"
+METER, CLOCKS = "meter.jsonl", "clocks.json"
+CRASH = "report.ips"
+"""What a phone of Apple's reports of a program that crashed; beside the record, not a part of it."""
+SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
+"""The files whose digests an outcome holds, as far as they are there."""
+
+
+def most_bytes(name: str) -> int:
+    """How large a file of a record may be, in bytes."""
+    return plain.PIECEWISE if name in (EVENTS, SAMPLES, METER) else plain.WHOLE
+
+
+class RequestSampling(Strict):
+    greedy: bool
+    temperature: float
+    top_k: Count
+    top_p: float
+    repeat_penalty: float
+    repeat_last_n: Count
+    seed: Seed
+
+
+class Request(Strict):
+    """`request.json`, version 1 of the runner contract (docs/runner.md)."""
+
+    v: Literal[1] = 1
+    model: str = Field(description="Path of the GGUF file as the runner sees it.")
+    context: Count
+    threads: Count
+    batch: Count
+    gpu_layers: Count = 0
+    mmap: bool = True
+    max_tokens: Count
+    ignore_eos: bool
+    sampling: RequestSampling
+    conversations: list[list[str]] = Field(description="Per turn the exact text to append, chat template applied.")
+    profile: Literal["off", "operators"] = "off"
+    warmup_tokens: int = Field(16, ge=0, description="Tokens decoded once before anything is timed; marked by events.")
+    turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
+    conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
+    sync_mark: SyncMark | None = None
+
+
+Mode = Literal["multiple-choice", "hellaswag", "winogrande", "perplexity", "kl-divergence"]
+"""The ways in which a scorer works."""
+
+
+class ScoringRequest(Strict):
+    """`request.json` of an accuracy trial: what the framework's scorer is asked (docs/accuracy.md)."""
+
+    v: Literal[1] = 1
+    task: str
+    mode: Mode
+    model: str = Field(description="Path of the model as the scorer sees it.")
+    context: Count
+    threads: Count
+    batch: Count
+    data: Sha256 = Field(description="sha256 of the data set or text, as its source gives it.")
+    inputs: dict[str, Sha256] = Field(description="sha256 of each file that the scorer reads besides the model.")
+    questions: Count | None = Field(None, description="Questions that count.")
+    padding: Count = Field(0, description="Questions after them that do not count: scorers want a least number.")
+    sequences: Count = Field(1, description="Most answers of a question.")
+    left_out: list[Count] = Field(
+        default_factory=list, description="Numbers of questions that the scorer's format cannot hold."
+    )
+    chunks: Count | None = Field(None, description="Windows of the text; all of them where absent.")
+
+
+AnyRequest = Request | ScoringRequest
+
+
+def parse_request(content: bytes) -> AnyRequest:
+    """The request in a file's content; raises `ValueError` for one that is damaged."""
+    found = load_json(content)
+    scored = isinstance(found, dict) and "task" in found
+    return as_model(ScoringRequest, found) if scored else as_model(Request, found)
+
+
+Readings = list[tuple[Nanoseconds, Nanoseconds, Nanoseconds]]
+"""Comparisons of two clocks, in nanoseconds: sent and received by this machine's monotonic clock, in between the other."""
+
+
+class ClockReadings(Strict):
+    """`clocks.json`: how this machine's monotonic clock stood to others before and after a trial."""
+
+    v: Literal[1] = 1
+    device_before: Readings = Field(min_length=1, description="With the device's CLOCK_MONOTONIC.")
+    device_after: Readings = Field(default_factory=list)
+    wall_before: Readings = Field(min_length=1, description="With this machine's Unix time.")
+    wall_after: Readings = Field(default_factory=list)
+
+
+class StateSeen(BaseModel):
+    """The state of a device before a trial in `device.json`, as far as others look at it."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    temperatures_c: dict[str, float] = {}
+    frequencies_khz: dict[str, float] = {}
+    load_1min: float | None = None
+    governors: dict[str, str] = {}
+
+
+class TrialState(StrEnum):
+    ok = "ok"
+    failed = "failed"
+
+
+class Identities(Strict):
+    """Digests of everything that a trial's result depends on."""
+
+    model: Sha256
+    bundle: Sha256
+    runner: Sha256
+    request: Sha256 = Field(description="Of the request without its paths, canonical JSON.")
+
+
+class Outcome(Strict):
+    """`outcome.json`: written last; a trial without it never happened."""
+
+    format: Literal[1] = 1
+    cell: Label
+    repetition: Count
+    warmup: bool
+    attempt: Count
+    state: TrialState
+    reason: str | None = None
+    transient: bool = False
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
+    started_wall_ns: Nanoseconds
+    duration_s: Seconds
+    identities: Identities
+    virtual: bool = False
+    synthetic: bool = False
+    """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
+    files: dict[Annotated[str, Field(pattern=r"^[a-z][a-z.]*$")], Sha256] = Field(
+        default_factory=dict, description="sha256 of the record's other files by name."
+    )
+    seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
+
+
+def outcome_bytes(outcome: Outcome) -> bytes:
+    """The content of `outcome.json`, sealed."""
+    return seal.sealed(outcome.model_dump(mode="json"))
+
+
+def parse_outcome(content: bytes) -> Outcome:
+    """The outcome in a file's content; raises `ValueError` for one that is damaged or was changed."""
+    outcome = parse(Outcome, content)
+    seal.check(content, outcome.seal)
+    return outcome

@@ -1,0 +1,146 @@
+"""Devices and frameworks beside each other: F3 and F16 to F18."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import log
+
+from meltrepro.report.results import CellResult
+from meltrepro.studies.melt import paper
+from meltrepro.studies.melt.findings import cells as of_cells
+from meltrepro.studies.melt.findings.cells import BOARDS, ENERGY, PHONES, SPEED, middle, middle_of
+from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+
+_WIDE = 2.0
+_MOST_GAIN = 1.1
+_DIFFERENT = 0.1
+_OFFLOAD = 2.0
+
+
+def platforms_differ(cells: Sequence[CellResult]) -> Decision:
+    """F3: fastest device over slowest, with the same model, quantization and workload."""
+    found = of_cells.rivals(
+        cells, lambda cell: (cell.model, cell.quantization, cell.framework, cell.workload), of_cells.device
+    )
+    if not found:
+        return missing("needs one model, quantization and workload on two devices")
+    spreads = [max(best.values()) / min(best.values()) for best, _ in found]
+    numbers = {
+        "models": Quantity(len(spreads)),
+        "spread_median": Quantity(middle_of(spreads)),
+        "spread_highest": Quantity(max(spreads)),
+    }
+    reason = f"the fastest device is {middle_of(spreads):.3g} times as fast as the slowest"
+    return Decision(middle_of(spreads) >= _WIDE, reason, numbers, _cells_of(found))
+
+
+def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
+    """F16: llama.cpp on Android with the GPU over without."""
+    found = of_cells.rivals(
+        [cell for cell in cells if cell.device.kind == "android" and cell.framework == "llama.cpp"],
+        lambda cell: (of_cells.device(cell), cell.release, cell.model, cell.quantization, cell.workload),
+        lambda cell: cell.accelerated,
+    )
+    if not found:
+        return missing("needs llama.cpp on an Android device with and without GPU, all else alike")
+    gains = [best[True] / best[False] for best, _ in found]
+    numbers = {
+        "pairs": Quantity(len(gains)),
+        "gain_median": Quantity(middle_of(gains)),
+        "gain_highest": Quantity(max(gains)),
+    }
+    reason = f"with the GPU generation is {middle_of(gains):.3g} times as fast as without"
+    return Decision(max(gains) <= _MOST_GAIN, reason, numbers, _cells_of(found))
+
+
+def _gpu_of_paper() -> tuple[Reference, ...]:
+    rows = [row for row in paper.throughput() if row.metric == "generation_throughput"]
+    cpu, gpu = (next(row for row in rows if name in row.framework) for name in ("CPU", "GPU"))
+    return (Reference("gain", Quantity(gpu.value / cpu.value), gpu.source, secondhand=True),)
+
+
+def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
+    """F17: two kinds of framework with a model in as many bits on one device."""
+    found = of_cells.rivals(cells, of_cells.same_bits, lambda cell: cell.framework)
+    if not found:
+        return missing("needs two frameworks (llama.cpp and another) with one model in as many bits on one device")
+    ratios = [max(a, b) / min(a, b) for best, _ in found for a, b in combinations(best.values(), 2)]
+    apart = sum(abs(log(ratio)) > _DIFFERENT for ratio in ratios)
+    numbers = {
+        "pairs": Quantity(len(ratios)),
+        "pairs_that_differ": Quantity(apart),
+        "ratio_median": Quantity(middle_of(ratios)),
+    }
+    reason = f"{of_cells.of(apart, len(ratios), 'pair')} of frameworks differ by more than a tenth"
+    return Decision(2 * apart > len(ratios), reason, numbers, _cells_of(found))
+
+
+def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
+    """F18: the best board against the best phone, 4 bits, the largest model that both ran."""
+    four = [cell for cell in of_cells.measured(cells, SPEED) if of_cells.bits(cell.quantization) == 4]
+    groups = [
+        (group, [c for c in group if c.device.kind in BOARDS], [c for c in group if c.device.kind in PHONES])
+        for group in of_cells.grouped(four, lambda cell: (cell.model, cell.quantization, cell.workload)).values()
+    ]
+    both = [found for found in groups if found[1] and found[2]]
+    if not both:
+        return missing("needs one model in 4 bits and one workload on a Jetson board and on a phone")
+    _, boards, phones = max(both, key=lambda found: max(cell.parameters or 0 for cell in found[0]))
+    board, phone = (max(group, key=lambda cell: middle(cell, SPEED)) for group in (boards, phones))
+    ratio = middle(board, SPEED) / middle(phone, SPEED)
+    numbers = {"speed_ratio": Quantity(ratio)}
+    notes = []
+    if (board.parameters or 0) < of_cells.SEVEN_BILLION:
+        notes.append(f"no model of 7 billion parameters ran on both: decided by {board.model}")
+    thrifty = True
+    if ENERGY in board.metrics and ENERGY in phone.metrics:
+        numbers["board_energy_per_token"] = Quantity(middle(board, ENERGY), "J")
+        numbers["phone_energy_per_token"] = Quantity(middle(phone, ENERGY), "J")
+        thrifty = middle(board, ENERGY) <= middle(phone, ENERGY)
+    else:
+        notes.append("the energy of one of them is not known: decided by speed alone")
+    reason = f"the best board is {ratio:.3g} times as fast as the best phone" + (
+        "" if thrifty else ", and needs more energy"
+    )
+    return Decision(ratio >= _OFFLOAD and thrifty, reason, numbers, (board, phone), tuple(notes))
+
+
+def _cells_of(found: Sequence[tuple[object, Sequence[CellResult]]]) -> tuple[CellResult, ...]:
+    return tuple(cell for _, group in found for cell in group)
+
+
+F3 = Definition(
+    id="F3",
+    claim="Platforms differ widely in speed.",
+    threshold=f"generation_tps of the fastest device over that of the slowest, same model, quantization, framework and workload: {_WIDE:g} "
+    "or more in the median",
+    needs="one model, quantization and workload on two devices",
+    decide=platforms_differ,
+)
+F16 = Definition(
+    id="F16",
+    claim="On Android, llama.cpp gains nothing from the GPU.",
+    threshold=f"generation_tps with GPU layers over without: at most {_MOST_GAIN:g} in every pair",
+    needs="llama.cpp on an Android device with and without GPU layers, same release, model, quantization and workload",
+    decide=gpu_brings_nothing,
+    reference=_gpu_of_paper,
+)
+F17 = Definition(
+    id="F17",
+    claim="Frameworks differ on the same silicon.",
+    threshold=f"|ln of the ratio of generation_tps| > {_DIFFERENT:g} in more than half of the pairs of frameworks, same device, model, bits "
+    "and workload",
+    needs="two frameworks (not two releases of one) with one model in as many bits on one device",
+    decide=frameworks_differ,
+    direct=False,
+)
+F18 = Definition(
+    id="F18",
+    claim="Edge boards are the practical place to offload to.",
+    threshold=f"best board over best phone, largest common model in 4 bits: generation_tps {_OFFLOAD:g} times or more, and energy_per_token_j "
+    "not above the phone's where both show it",
+    needs="one model in 4 bits and one workload on a Jetson board and on a phone; of 7 billion parameters for what the paper says",
+    decide=boards_for_offloading,
+)
+PLATFORMS = (F3, F16, F17, F18)

@@ -1,0 +1,73 @@
+"""Findings for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from meltrepro.report.results import Results
+from meltrepro.studies.melt.checks import Remark
+from meltrepro.studies.melt.findings.model import Finding
+from meltrepro.studies.melt.findings.registry import tally
+from meltrepro.words import visible
+
+_WIDTH = 116
+_INDENT = "     "
+
+
+def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Remark] = ()) -> str:
+    """One paragraph a finding: verdict, why, numbers, what the paper had, notes."""
+    campaigns = ", ".join(results.names) or "no campaign"
+    lines = _wrapped(f"{campaigns}: {tally(findings)}", "")
+    if unbelieved := _unbelieved(results):
+        lines += _wrapped(f"cells that are INVALID and give no figures: {unbelieved}; meltrepro show says why", "")
+    if partly := sum(cell.state == "measured" and bool(cell.doubts) for cell in results.cells):
+        lines += _wrapped(
+            f"cells of which single repetitions are INVALID or failed: {partly}; meltrepro show says why", ""
+        )
+    lines.append("")
+    for finding in findings:
+        marks = f" ({finding.marks})" if finding.marks and finding.decided else ""
+        lines += _wrapped(f"{finding.id:<4} {finding.verdict.value}{marks}: {finding.claim}", "")
+        lines += _wrapped(finding.reason, _INDENT)
+        lines += [line for text in _details(finding) for line in _wrapped(text, _INDENT)]
+    if remarks:
+        lines += ["", "scores that cannot be right:"]
+        lines += [line for remark in remarks for line in _wrapped(f"{remark.kind}: {remark.text}", _INDENT)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(findings: Sequence[Finding], results: Results, remarks: Sequence[Remark] = ()) -> str:
+    """All of it; the same findings give the same bytes."""
+    document = {
+        "format": 1,
+        "campaigns": dict(results.names),
+        "tally": tally(findings),
+        "invalid_cells": _unbelieved(results),
+        "findings": [finding.as_json() for finding in findings],
+        "scores": [{"kind": remark.kind, "text": remark.text} for remark in remarks],
+    }
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def _unbelieved(results: Results) -> int:
+    return sum(cell.state == "invalid" for cell in results.cells)
+
+
+def _details(finding: Finding) -> Iterator[str]:
+    if finding.numbers:
+        yield ", ".join(f"{name} {quantity}" for name, quantity in finding.numbers.items())
+    if finding.reference:
+        shown = (
+            f"{one.name} {one.quantity}" + (" (quoted by others)" if one.secondhand else "")
+            for one in finding.reference
+        )
+        yield f"the paper: {', '.join(shown)}"
+    yield from (f"note: {note}" for note in finding.notes)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return wrap(
+        visible(text), _WIDTH, initial_indent=indent, subsequent_indent=indent or _INDENT, break_long_words=False
+    )

@@ -1,0 +1,111 @@
+"""A battery that is discharged on purpose, and looked at meanwhile: what its calibration needs to know."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from meltrepro.errors import TargetError
+from meltrepro.targets.remote.shell import Shell
+
+_EVERY_S = 1.0
+# By the kernel's files where they can be read; the service is asked for the rest.
+_LOOK = """
+read -r now rest < /proc/uptime
+echo "uptime=$now"
+for supply in /sys/class/power_supply/*; do
+    read -r type < "$supply/type" || continue
+    if [ "$type" != Battery ]; then
+        read -r value < "$supply/online" && echo "online=$value"
+        continue
+    fi
+    for name in current_now charge_counter voltage_now status; do
+        read -r value < "$supply/$name" && echo "$name=$value"
+    done
+done 2>/dev/null
+dumpsys battery
+exit 0
+"""
+_BUSY = "while :; do :; done & read -r line; kill -9 $!"
+"""Until its input ends, which it also does where the link is lost."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at a battery, in the device's own numbers."""
+
+    t_s: float
+    """By a clock of the device."""
+    current: int | None
+    """`None` where it is not shown."""
+    charge_uah: int | None
+    voltage: int | None
+    charging: bool
+    batteries: int = 1
+    """How many show a current."""
+
+
+def discharge(
+    shell: Shell,
+    seconds: float,
+    tell: Callable[[float], object] = lambda done_s: None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Sequence[Reading]:
+    """Look at the battery every second while all CPUs are busy; `tell` hears for how long.
+
+    Ends early where the device charges. Raises `TargetError` where it does not tell, `TargetLost`.
+    """
+    readings: list[Reading] = []
+    with _busy(shell):
+        began = time.monotonic()
+        while (done_s := time.monotonic() - began) < seconds:
+            tell(done_s)
+            readings.append(look(shell))
+            if readings[-1].charging:
+                break
+            sleep(_EVERY_S)
+    return readings
+
+
+def look(shell: Shell) -> Reading:
+    """One look; raises `TargetError`, `TargetLost`."""
+    return parse(shell.expect(shell.script(_LOOK), "read its battery").text, shell.link.name)
+
+
+def parse(text: str, device: str) -> Reading:
+    """What a look has shown: the kernel's files, then the service; raises `TargetError` for no time."""
+    shown = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    said = dict(re.findall(r"^  ([\w ]+): (\S+)$", text, re.MULTILINE))
+
+    def number(file: str, field: str) -> int | None:
+        found = shown.get(file) or said.get(field) or ""
+        return int(found) if re.fullmatch(r"-?\d{1,18}", found) else None
+
+    if not re.fullmatch(r"\d+(\.\d+)?", shown.get("uptime", "")):
+        raise TargetError(f"{device}: a garbled answer about its battery: {text[:80]!r}")
+    online = re.findall(r"^online=(\d+)$", text, re.MULTILINE)
+    powered = any(said.get(f"{name} powered") == "true" for name in ("AC", "USB", "Wireless", "Dock"))
+    return Reading(
+        t_s=float(shown["uptime"]),
+        current=number("current_now", "current now"),
+        charge_uah=number("charge_counter", "Charge counter"),
+        voltage=number("voltage_now", "voltage"),
+        batteries=max(1, len(re.findall(r"^current_now=", text, re.MULTILINE))),
+        charging=powered
+        or "UPDATES STOPPED" in text  # somebody has told the service what to say
+        or any(int(value) for value in online)
+        or shown.get("status") == "Charging",
+    )
+
+
+@contextmanager
+def _busy(shell: Shell) -> Iterator[None]:
+    """All CPUs of the device at work."""
+    cores = shell.expect(shell.run(["nproc"]), "count its CPUs").text
+    with ExitStack() as stack:
+        for _ in range(min(int(cores), 64) if cores.isdigit() else 1):
+            stack.enter_context(closing(shell.open(["sh", "-c", _BUSY])))
+        yield

@@ -1,0 +1,232 @@
+"""Android devices: what is particular to them, told by properties and by `dumpsys` where /proc and /sys do not.
+
+docs/devices/android.md says which of it was tried on what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meltrepro.build.model import Engine
+from meltrepro.errors import TargetError, TargetLost
+from meltrepro.manifest.targets import AndroidTarget
+from meltrepro.plan.model import DeviceFacts
+from meltrepro.settings import Settings
+from meltrepro.targets.android import feed
+from meltrepro.targets.android.adb import AdbLink, Server
+from meltrepro.targets.android.controls import CONTROLS, wanted
+from meltrepro.targets.base import Battery, DeviceState, Source
+from meltrepro.targets.remote import procfs as linux
+from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.sensors import linux_sources, raw
+from meltrepro.targets.remote.shell import Shell
+
+ROOT = "/data/local/tmp/meltrepro"
+"""The one place where every Android lets the shell user both write and run programs."""
+_PROPERTIES = {
+    "manufacturer": "ro.product.manufacturer",
+    "soc": "ro.soc.model",
+    "soc_manufacturer": "ro.soc.manufacturer",
+    "hardware": "ro.hardware",
+    "android": "ro.build.version.release",
+    "sdk": "ro.build.version.sdk",
+    "security_patch": "ro.build.version.security_patch",
+    "build": "ro.build.fingerprint",
+    "abi": "ro.product.cpu.abi",
+}
+"""Facts worth keeping, by the property that tells them."""
+_MAKERS = ("battery.current", "battery.power", "battery.voltage")
+"""Sources whose unit and sign are as the maker likes them."""
+_VIRTUAL = ("ro.meltrepro.virtual", "ro.boot.qemu", "ro.kernel.qemu")
+_CHARGING, _FULL = 2, 5
+"""BatteryManager.BATTERY_STATUS_*."""
+_VOLTAGES_MV = (2500, 60_000)
+_TEMPERATURES_C = (-40.0, 120.0)
+"""What a sensor can mean; some devices print other units, or zeros where they have no sensor."""
+_LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
+
+
+def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
+    """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
+    link = AdbLink(*_place(entry, settings))
+    kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
+    return RemoteTarget(
+        Shell(link),
+        Android(),
+        entry.root,
+        reconnect_s=entry.reconnect_s,
+        wishes=Wishes(wanted(entry.settings), kill, entry.cores),
+        wireless=lambda: entry.lab is None and link.wireless,
+    )
+
+
+def open_shell(entry: AndroidTarget, settings: Settings) -> Shell:
+    """A shell on the device; raises `TargetLost` where the lab is meant and does not run."""
+    return Shell(AdbLink(*_place(entry, settings)))
+
+
+@dataclass(frozen=True)
+class LabDevice:
+    """A virtual device that runs now."""
+
+    name: str
+    server: Server
+    serial: str
+
+
+def lab_devices(settings: Settings) -> list[LabDevice]:
+    """The virtual phones that run now, as the lab has written it down."""
+    found = []
+    for path in sorted((settings.run / "lab").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known.get("kind") == "android":
+                found.append(LabDevice(path.stem, Server(int(known["adb_port"])), str(known["serial"])))
+    return found
+
+
+def _place(entry: AndroidTarget, settings: Settings) -> tuple[Server, str | None]:
+    if entry.lab is None:
+        return Server.usual(), entry.serial
+    for device in lab_devices(settings):
+        if device.name == entry.lab and device.server.answers():
+            return device.server, device.serial
+    raise TargetLost(f"the lab has no phone {entry.lab!r} now", hint="start it with: meltrepro lab up")
+
+
+class Android:
+    """The platform of phones and tablets."""
+
+    controls = CONTROLS
+
+    def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
+        """What the device is; its serial number leaves it as a digest only."""
+        properties = parse_properties(shell.expect(shell.run(["getprop"]), "read its properties").text)
+        look = shell.expect(shell.script(_LOOK, root), f"use {root}").text.split()
+        memory = linux.memory(tree).get("MemTotal")
+        if len(look) != 4 or not all(word.isdigit() for word in look[1:]) or memory is None:
+            raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
+        serial = properties.get("ro.serialno") or properties.get("ro.boot.serialno") or shell.link.name
+        found = {name: properties.get(key, "") for name, key in _PROPERTIES.items()}
+        processor = linux.cpu(tree)
+        return DeviceFacts(
+            id="android-" + hashlib.sha256(f"meltrepro {serial}".encode()).hexdigest()[:12],
+            kind="android",
+            model=properties.get("ro.product.model") or processor.model,
+            arch=look[0],
+            features=processor.features,
+            cores=int(look[1]),
+            memory_bytes=memory,
+            disk_free_bytes=int(look[2]) * int(look[3]),
+            virtual=any(properties.get(name) == "1" for name in _VIRTUAL),
+            facts={**linux.facts(tree), **{name: value for name, value in found.items() if value}, "sandbox": "bare"},
+        )
+
+    def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
+        """Battery and temperatures by the services of Android, which every app may ask; sysfs is often closed."""
+        battery = parse_battery(shell.run(["dumpsys", "battery"]).text)
+        thermal = shell.run(["dumpsys", "thermalservice"]).text
+        sensors, status = parse_thermal(thermal), parse_thermal_status(thermal)
+        temperatures = {**state.temperatures_c, **sensors}
+        missing = dict(state.unavailable)
+        if battery is not None:
+            missing.pop("battery", None)
+            if battery.temperature_c is not None:
+                temperatures["battery"] = battery.temperature_c
+        if temperatures:
+            missing.pop("temperatures_c", None)
+        missing.pop("thermal_status", None)
+        if status is None:
+            missing["thermal_status"] = "dumpsys thermalservice does not tell it"
+        return replace(
+            state,
+            battery=_merged(battery, state.battery),
+            temperatures_c=temperatures,
+            thermal_status=status,
+            unavailable=missing,
+        )
+
+    def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
+        """What the kernel lets the shell user read, completed by what the battery's service says."""
+        shown = [raw(source) if source.name in _MAKERS else source for source in linux_sources(tree)]
+        names = {source.name for source in shown}
+        if "battery.level" in names and _shows_supplies(tree):
+            return shown
+        said = feed.sources(shell.run(["dumpsys", "battery"]).text, root)
+        return [*shown, *(source for source in said if source.name not in names)]
+
+    def feeder(self, sources: Sequence[Source]) -> str | None:
+        """The script that writes what some of these sources are in, if any is."""
+        return feed.SCRIPT if any(source.path.endswith(feed.FILE) for source in sources) else None
+
+
+def _shows_supplies(tree: Path) -> bool:
+    """Whether the kernel tells of every supply that there is whether it feeds the device."""
+    supplies = [kind.parent for kind in tree.glob("sys/class/power_supply/*/type") if linux.read(kind) != "Battery"]
+    return bool(supplies) and all(linux.integer(supply / "online") is not None for supply in supplies)
+
+
+def parse_properties(text: str) -> Mapping[str, str]:
+    """The answer of `getprop`: `[name]: [value]`; a value may hold line breaks."""
+    return dict(re.findall(r"^\[([^\]\n]+)\]: \[(.*?)\]$", text, re.MULTILINE | re.DOTALL))
+
+
+def parse_battery(text: str) -> Battery | None:
+    """The answer of `dumpsys battery`; what cannot be meant is left out, `None` where there is no battery."""
+    fields = dict(re.findall(r"^\s*([\w ]+?):\s*(\S+)\s*$", text, re.MULTILINE))
+    if fields.get("present") == "false" or "level" not in fields:
+        return None
+    level, scale = _number(fields.get("level")), _number(fields.get("scale")) or 100.0
+    status = _number(fields.get("status"))
+    return Battery(
+        percent=None if level is None or not 0 <= level <= scale else 100 * level / scale,
+        charging=None if status is None else status in (_CHARGING, _FULL),
+        voltage_mv=_within(_VOLTAGES_MV, _number(fields.get("voltage"))),
+        temperature_c=_within(_TEMPERATURES_C, _tenths(_number(fields.get("temperature")))),
+    )
+
+
+def parse_thermal(text: str) -> Mapping[str, float]:
+    """Temperatures in degrees Celsius from `dumpsys thermalservice`, by sensor name.
+
+    The section that the hardware answers is taken where there is one; the cached one may be old. A sensor that shows
+    exactly 0 is none.
+    """
+    _, found, current = text.partition("Current temperatures from HAL:")
+    section = re.split(r"^\S.*:\s*$", current, maxsplit=1, flags=re.MULTILINE)[0] if found else text
+    readings = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=-?\d+, mName=([^,}]+),", section)
+    known = {name: _within(_TEMPERATURES_C, _number(value)) for value, name in readings}
+    return {name: value for name, value in known.items() if value}
+
+
+def parse_thermal_status(text: str) -> int | None:
+    """How far Android throttles because of heat: 0 (not at all) to 6 (about to switch off)."""
+    found = re.search(r"^Thermal Status:\s*(\d+)\s*$", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _merged(service: Battery | None, kernel: Battery | None) -> Battery | None:
+    """What the service says, completed by what the kernel shows."""
+    if service is None or kernel is None:
+        return service or kernel
+    names = ("percent", "charging", "voltage_mv", "current_ma", "temperature_c")
+    pairs = {name: (getattr(service, name), getattr(kernel, name)) for name in names}
+    return Battery(**{name: other if one is None else one for name, (one, other) in pairs.items()})
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+
+
+def _tenths(value: float | None) -> float | None:
+    return None if value is None else value / 10
+
+
+def _within(limits: tuple[float, float], value: float | None) -> float | None:
+    return value if value is not None and limits[0] <= value <= limits[1] else None

@@ -1,0 +1,224 @@
+"""NVIDIA Jetson boards: what is particular to them beyond any Linux board behind SSH.
+
+docs/devices/jetson.md says which of it was tried on what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from meltrepro.build.model import Engine
+from meltrepro.errors import TargetError
+from meltrepro.manifest.targets import JetsonTarget
+from meltrepro.settings import Settings
+from meltrepro.targets.base import DeviceState, Source
+from meltrepro.targets.jetson import controls as jetson_controls
+from meltrepro.targets.jetson import settings as jetson_settings
+from meltrepro.targets.jetson import tegrastats
+from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
+from meltrepro.targets.remote.procfs import integer, read
+from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.sensors import linux_sources
+from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.remote.snapshot import snapshot
+from meltrepro.targets.ssh.board import Board, link_to
+
+_RELEASE = "/etc/nv_tegra_release"
+_CPUS = 16
+_FILES = (
+    _RELEASE,
+    jetson_settings.CONF,
+    "/sys/class/devfreq/*/cur_freq",
+    "/sys/class/devfreq/*/min_freq",
+    "/sys/class/devfreq/*/max_freq",
+    "/sys/class/devfreq/*/device/load",
+    "/sys/class/hwmon/hwmon*/name",
+    "/sys/class/hwmon/hwmon*/pwm[0-9]",
+    "/sys/class/hwmon/hwmon*/rpm",
+    "/sys/class/hwmon/hwmon*/fan[0-9]_input",
+    "/sys/class/hwmon/hwmon*/curr*_crit_alarm",
+    "/sys/class/thermal/cooling_device*/type",
+    "/sys/class/thermal/cooling_device*/cur_state",
+    *(f"/sys/devices/system/cpu/cpu{i}/cpufreq/scaling_{limit}_freq" for i in range(_CPUS) for limit in ("min", "max")),
+)
+"""What is read besides what every Linux machine shows; shell patterns."""
+_JETPACKS = {
+    "35": "5",
+    "36.2": "6.0",
+    "36.3": "6.0",
+    "36.4": "6.1 or 6.2",
+    "36.5": "6.2",
+    "38": "7.0 or 7.1",
+    "39": "7.2",
+}
+"""Which JetPack a release of Linux for Tegra belongs to, where its package does not say so."""
+_PACKAGE = ("dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack")
+_ONE_LINE = 'command -v tegrastats > /dev/null || exit 0; tegrastats --interval 200 | { read -r line; echo "$line"; }'
+_TEGRASTATS_S = 10.0
+_DEAD_C = -100.0
+"""A zone that is switched off shows -256."""
+_FEED = "feed/tegrastats"
+_FEED_S = 1.0
+_FEEDER = f"""
+mkdir -p "$1" && cd "$1" || exit 1
+tegrastats --interval {_FEED_S * 1000:.0f} | while read -r line; do
+    echo "$line" > tegrastats.part && mv tegrastats.part tegrastats
+done
+"""
+
+
+def open_target(entry: JetsonTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
+    """The target as campaigns use it."""
+    return RemoteTarget(
+        Shell(link_to(entry, settings)),
+        Jetson(entry.rails, tegrastats=entry.tegrastats, root=entry.root),
+        entry.root,
+        reconnect_s=entry.reconnect_s,
+        wishes=Wishes(jetson_controls.wanted(entry.settings), cores=entry.cores, container=entry.container),
+    )
+
+
+class Jetson(Board):
+    """The platform of Jetson boards."""
+
+    def __init__(
+        self, profile: str | Sequence[str] = "melt", *, tegrastats: bool = False, root: str = "/var/tmp/meltrepro"
+    ) -> None:
+        """`profile` says which rails make the energy (jetson_rails.py); `tegrastats` is asked besides, if wanted."""
+        super().__init__("jetson")
+        self.controls = jetson_controls.controls(root)
+        self._profile = profile
+        self._tegrastats = tegrastats
+
+    def more(self, shell: Shell, tree: Path) -> Mapping[str, str]:
+        """Release, JetPack, power modes, and which rails make the energy."""
+        with snapshot(shell, _FILES) as own:
+            release = read(own / _RELEASE.lstrip("/")) or ""
+            conf = read(own / jetson_settings.CONF.lstrip("/")) or ""
+        l4t = parse_release(release)
+        mode = jetson_settings.parse_mode(shell.run(jetson_settings.QUERY).text)
+        labels = [rail.label for rail in rails(tree)]
+        try:
+            counted = chosen(self._profile, labels)
+        except TargetError as error:
+            counted = (f"none: {error.message}",)
+        profile = self._profile if isinstance(self._profile, str) else "named"
+        known = {
+            "l4t": l4t,
+            "l4t_release": release.partition("\n")[0],
+            "jetpack": self._jetpack(shell, l4t or ""),
+            "power_mode": mode.name if mode else None,
+            "power_modes": " ".join(jetson_settings.parse_modes(conf)),
+            "power_rails": " ".join(labels),
+            "energy_rails": f"{profile}: {' + '.join(counted)}" if labels else None,
+        }
+        return {name: str(value) for name, value in known.items() if value}
+
+    def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
+        """Power mode, clocks, fan and what slows the board down, and one line of tegrastats; zones that are off left out."""
+        with snapshot(shell, _FILES) as own:
+            conditions = dict(_conditions(own))
+        missing = dict(state.unavailable)
+        said = shell.run(jetson_settings.QUERY)
+        mode = jetson_settings.parse_mode(said.text)
+        if mode is not None:
+            conditions["power_mode"] = mode.name
+        else:
+            missing["power_mode"] = f"nvpmodel does not tell it: {(said.err or said.text).strip()[:100]}"
+        if "clocks_pinned" not in conditions:
+            missing["clocks_pinned"] = "the kernel shows no limits of clocks"
+        if not any(name.startswith("fan.") for name in conditions):
+            missing["fan"] = "the kernel shows no fan"
+        line = shell.script(_ONE_LINE, silence_s=_TEGRASTATS_S).text
+        if line:
+            conditions["tegrastats"] = line
+        else:
+            missing["tegrastats"] = "there is no tegrastats"
+        zones = {name: value for name, value in state.temperatures_c.items() if value > _DEAD_C}
+        return replace(state, temperatures_c=zones, conditions=conditions, unavailable=missing)
+
+    def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
+        """What the kernel shows, the rails, the GPU, and what tegrastats says where that is wanted.
+
+        Raises `TargetError` where the board lacks a rail that makes the energy.
+        """
+        dead = {source.name for source in linux_sources(tree) if _is_dead(tree, source)}
+        found = rails(tree)
+        counted = chosen(self._profile, [rail.label for rail in found])
+        with snapshot(shell, _FILES) as own:
+            gpu = list(_gpu(own))
+        shown = [source for source in linux_sources(tree) if source.name not in dead]
+        said = _of_line(shell.script(_ONE_LINE, silence_s=_TEGRASTATS_S).text, root) if self._tegrastats else []
+        return [*shown, *rail_sources(found, counted), *gpu, *said]
+
+    def feeder(self, sources: Sequence[Source]) -> str | None:
+        """The script that writes down what tegrastats says, where that is among the sources."""
+        return _FEEDER if any(source.path.endswith(_FEED) for source in sources) else None
+
+    def _jetpack(self, shell: Shell, l4t: str) -> str | None:
+        reply = shell.run(_PACKAGE)
+        if reply.status == 0 and re.fullmatch(r"[\w.+~-]{1,64}", reply.text):
+            return reply.text
+        major, _, rest = l4t.partition(".")
+        return _JETPACKS.get(f"{major}.{rest.partition('.')[0]}") or _JETPACKS.get(major)
+
+
+def parse_release(text: str) -> str | None:
+    """The release of Linux for Tegra in /etc/nv_tegra_release, such as 36.4.3."""
+    found = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def _conditions(root: Path) -> Mapping[str, str]:
+    """How clocks, fan and throttling are, as the kernel shows them."""
+    found = {f"fan.{name}": value for name, value in jetson_settings.fan(root).items()}
+    pinned = jetson_settings.pinned(root)
+    if pinned is not None:
+        found["clocks_pinned"] = "yes" if pinned else "no"
+    for folder in sorted(root.glob("sys/class/devfreq/*")):
+        known = [read(folder / f"{name}_freq") for name in ("cur", "min", "max")]
+        if all(known):
+            found[f"devfreq.{folder.name}"] = "{} Hz of {} to {}".format(*known)
+    for device in sorted(root.glob("sys/class/thermal/cooling_device*")):
+        if (state := integer(device / "cur_state")) is not None:
+            found[f"cooling.{device.name}:{read(device / 'type') or 'unknown'}"] = str(state)
+    for alarm in sorted(root.glob("sys/class/hwmon/hwmon*/curr*_crit_alarm")):
+        if integer(alarm):
+            found[f"alarm.{alarm.parent.name}:{alarm.name}"] = "overcurrent"
+    return found
+
+
+def _gpu(root: Path) -> Sequence[Source]:
+    """Clock and load of the GPU, whose names differ between chips."""
+    for folder in sorted(root.glob("sys/class/devfreq/*")):
+        if "gpu" not in folder.name:
+            continue
+        path = f"sys/class/devfreq/{folder.name}"
+        found = [Source("gpu.frequency", "Hz", "gauge", f"{path}/cur_freq")]
+        if integer(folder / "device/load") is not None:
+            found.append(Source("gpu.load", "share", "gauge", f"{path}/device/load", scale=1e-3))
+        return found
+    return []
+
+
+def _of_line(line: str, root: str) -> Sequence[Source]:
+    """What of a line of tegrastats can be sampled: rails (in mW, so that nobody adds them up), and loads of engines."""
+    path = f"{root.lstrip('/')}/{_FEED}"
+    said = tegrastats.parse(line)
+    rails = [
+        Source(f"tegrastats.{name}", "mW", "gauge", path, f" {name} ", refresh_s=_FEED_S) for name in said.rails_mw
+    ]
+    loads = [
+        Source(f"tegrastats.{name}", "%", "gauge", path, f" {name} ", refresh_s=_FEED_S)
+        for name, engine in said.engines.items()
+        if engine.percent is not None
+    ]
+    return [*rails, *loads]
+
+
+def _is_dead(root: Path, source: Source) -> bool:
+    value = integer(root / source.path) if source.unit == "degC" else None
+    return value is not None and value * source.scale <= _DEAD_C

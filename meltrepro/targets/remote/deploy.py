@@ -1,0 +1,171 @@
+"""Files on a device, kept by their digest: what is there is not sent again, and what is sent is verified there.
+
+<root>/cas/<sha256>         a verified file
+<root>/cas/<sha256>.ok      its size, time and inode when it was verified: whether it is still the same file
+<root>/cas/<sha256>.part    as much of it as has arrived
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from meltrepro.errors import StoreError, TargetError
+from meltrepro.targets.base import Progress, silent
+from meltrepro.targets.remote.shell import Shell
+
+_PIECE = 256 << 10
+_TRIES = 3
+"""What was there already may be wrong, and so may a part; what was sent whole may not."""
+_ROOM = 1.05
+"""Free space asked for, in sizes of the file: file systems that are nearly full lie, and slow down."""
+_HASH_BYTES_PER_S = 20 << 20
+"""A slow phone hashes this much in a second."""
+
+_PRESENT = """
+cd "$1/cas" 2>/dev/null || exit 0
+shift
+for digest in "$@"; do
+    [ -f "$digest.ok" ] && [ "$(stat -c "%s %z %i" "$digest")" = "$(cat "$digest.ok")" ] && echo "$digest"
+done 2>/dev/null
+exit 0
+"""
+_LOOK = """
+mkdir -p "$1/cas" || exit 1
+cd "$1/cas" || exit 1
+if [ -f "$2" ]; then
+    now=$(stat -c "%s %z %i" "$2")
+    [ "$now" = "$(cat "$2.ok" 2>/dev/null)" ] && echo present || echo unverified
+    exit
+fi
+size=$(stat -c %s "$2.part" 2>/dev/null) || size=0
+free=$(stat -f -c "%a %S" .) || exit 1
+echo "absent $size $free"
+"""
+_NO_APPEND = (2, 126, 127)
+"""Exit statuses of an agent that does not know the command, and of shells that find none."""
+_APPEND = 'cat >> "$1"'
+_VERIFY = """
+cd "$1/cas" || exit 1
+found=$(sha256sum "$2$3") || exit 1
+found=${found%% *}
+if [ "$found" != "$2" ]; then
+    rm -f "$2" "$2.ok" "$2.part"
+    echo "$found"
+    exit
+fi
+chmod 755 "$2$3" && { [ -z "$3" ] || mv "$2$3" "$2"; } || exit 1
+stat -c "%s %z %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
+"""
+_CLEAN = """
+cd "$1/cas" 2>/dev/null || exit 0
+for file in *; do [ -f "$file" ] && stat -c %s "$file" && rm -f "$file"; done
+exit 0
+"""
+_FORGET = 'cd "$1/cas" 2>/dev/null && rm -f "$2" "$2.ok" "$2.part"'
+
+
+class Depot:
+    """The content-addressed folder of one device, below `root`."""
+
+    def __init__(self, shell: Shell, root: str) -> None:
+        self._shell = shell
+        self._root = root
+        self.agent: str | None = None
+        """The bundle's agent on the device, once it is there: it writes faster than the tools of a phone."""
+
+    def path(self, digest: str) -> str:
+        """Where a file is, once it was deployed."""
+        return f"{self._root}/cas/{digest}"
+
+    def present(self, digests: Sequence[str]) -> set[str]:
+        """Which of these files are on the device, verified and unchanged since."""
+        reply = self._shell.expect(self._shell.script(_PRESENT, self._root, *digests), f"read {self._root}")
+        return set(digests) & set(reply.text.split())
+
+    def deploy(self, local: Path, digest: str, progress: Progress = silent) -> str:
+        """Bring a file to the device unless it is there, going on where an earlier try broke off; returns its path.
+
+        Raises `TargetLost` (call again to go on), `TargetError` where there is no room or the device stores something
+        else, `StoreError` where the local file cannot be read.
+        """
+        path = self.path(digest)
+        try:
+            size = local.stat().st_size
+        except OSError as error:
+            raise StoreError(f"cannot read {local}: {error.strerror}") from error
+        found: str | None = None
+        for _ in range(_TRIES):  # each look may find what a command left that went on after its link was lost
+            state = self._look(digest)
+            if state[0] == "present":
+                return path
+            found = (
+                self._verify(digest, "", size)
+                if state[0] == "unverified"
+                else self._send(local, digest, size, state, progress)
+            )
+            if found is None:
+                return path
+        raise TargetError(
+            f"{self._shell.link.name}: stored other bytes than were sent: expected sha256 {digest}, found {found}",
+            hint="its storage may be failing; try another one by 'root'",
+        )
+
+    def forget(self, digest: str) -> None:
+        """Remove a file, verified or not."""
+        self._shell.script(_FORGET, self._root, digest)
+
+    def clean(self) -> int:
+        """Remove every file; returns how many bytes that freed."""
+        reply = self._shell.expect(self._shell.script(_CLEAN, self._root), f"clean {self._root}")
+        return sum(int(size) for size in reply.text.split() if size.isdigit())
+
+    def _look(self, digest: str) -> list[str]:
+        reply = self._shell.expect(self._shell.script(_LOOK, self._root, digest), f"use {self._root}")
+        words = reply.text.split()
+        if words in (["present"], ["unverified"]):
+            return words
+        if len(words) != 4 or words[0] != "absent" or not all(word.isdigit() for word in words[1:]):
+            raise TargetError(f"{self._shell.link.name}: a garbled answer about {self._root}: {reply.text[:100]!r}")
+        return words
+
+    def _send(self, local: Path, digest: str, size: int, state: list[str], progress: Progress) -> str | None:
+        """Send what is missing and verify the whole; returns the digest that was found instead, if any."""
+        there, free = int(state[1]), int(state[2]) * int(state[3])
+        if there > size:
+            self.forget(digest)
+            there = 0
+        if free < (size - there) * _ROOM:
+            raise TargetError(
+                f"{self._shell.link.name}: {self._root} has {free:,} bytes free; {local.name} needs {size - there:,}",
+                hint="free space on the device, or see: meltrepro devices clean",
+            )
+        part = f"{self.path(digest)}.part"
+        source = _pieces(local, there, lambda done: progress(done, size))
+        if self.agent is None:
+            reply = self._shell.script(_APPEND, part, source=source)
+        else:
+            reply = self._shell.run([self.agent, "append", part], source=source)
+            if reply.status in _NO_APPEND:  # that of an older bundle, or one that is gone: it has taken nothing
+                self.agent = None
+                return self._send(local, digest, size, state, progress)
+        self._shell.expect(reply, f"write {part}")
+        return self._verify(digest, ".part", size)
+
+    def _verify(self, digest: str, suffix: str, size: int) -> str | None:
+        patience_s = 30 + size / _HASH_BYTES_PER_S
+        reply = self._shell.script(_VERIFY, self._root, digest, suffix, silence_s=patience_s)
+        found = self._shell.expect(reply, f"verify {digest[:12]}").text
+        return None if found == "verified" else found
+
+
+def _pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+    try:
+        with local.open("rb") as file:
+            file.seek(start)
+            while data := file.read(_PIECE):
+                yield data
+                start += len(data)
+                sent(start)
+    except OSError as error:
+        raise StoreError(f"cannot read {local}: {error.strerror}") from error

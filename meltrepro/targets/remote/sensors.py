@@ -1,0 +1,145 @@
+"""What a Linux kernel shows in small files, as sources for a sampler: where each number stands and what it means.
+
+Only what is there when a campaign begins is listed. Names are `quantity.part`; units are SI, bytes and degrees Celsius.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from meltrepro.record.capabilities import BatteryReport
+from meltrepro.targets.base import DRAWN, PROCESS, RAW, Source
+from meltrepro.targets.remote.procfs import integer, read
+
+_SLOW_S = 1.0
+"""Sensors behind a bus are not asked more often: reading them can take milliseconds."""
+
+
+def linux_sources(root: Path) -> tuple[Source, ...]:
+    """The sources of a machine whose file system has this root."""
+    return tuple(
+        source
+        for find in (
+            *(_process, _memory, _cpu, _pressure, _temperatures, _throttling, _frequencies, _energy),
+            *(_supplies, _battery),
+        )
+        for source in find(root)
+    )
+
+
+def _process(root: Path) -> Iterator[Source]:
+    """Memory of the runner."""
+    for name, field in (("rss_anon", "RssAnon"), ("rss_file", "RssFile"), ("swap", "VmSwap")):
+        yield Source(f"process.{name}", "B", "gauge", f"proc/{PROCESS}/status", f"{field}:", scale=1024)
+
+
+def _memory(root: Path) -> Iterator[Source]:
+    text = read(root / "proc/meminfo") or ""
+    for name, field in (("available", "MemAvailable"), ("swap_free", "SwapFree")):
+        if f"{field}:" in text:
+            yield Source(f"memory.{name}", "B", "gauge", "proc/meminfo", f"{field}:", scale=1024)
+
+
+def _cpu(root: Path) -> Iterator[Source]:
+    """Time that all CPUs together had nothing to do; the kernel counts it in hundredths of a second."""
+    if (read(root / "proc/stat") or "").startswith("cpu "):
+        yield Source("cpu.idle", "s", "counter", "proc/stat", "cpu ", index=3, scale=0.01)
+
+
+def _pressure(root: Path) -> Iterator[Source]:
+    """Time in which something had to wait (PSI, Documentation/accounting/psi.rst); kept in microseconds."""
+    for name in ("cpu", "memory", "io"):
+        if "total=" in (read(root / "proc/pressure" / name) or ""):
+            yield Source(f"pressure.{name}", "s", "counter", f"proc/pressure/{name}", "total=", scale=1e-6)
+
+
+def _temperatures(root: Path) -> Iterator[Source]:
+    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        if integer(zone / "temp") is not None:
+            name = f"temperature.{zone.name}:{read(zone / 'type') or 'unknown'}"
+            yield _sensor(root, name, "degC", zone / "temp", 1e-3)
+    for sensor in sorted(root.glob("sys/class/hwmon/hwmon*/temp*_input")):
+        if integer(sensor) is not None:
+            label = read(sensor.with_name(sensor.name.replace("_input", "_label"))) or sensor.name.split("_")[0]
+            name = f"temperature.{sensor.parent.name}:{read(sensor.parent / 'name') or 'unknown'}:{label}"
+            yield _sensor(root, name, "degC", sensor, 1e-3)
+
+
+def _throttling(root: Path) -> Iterator[Source]:
+    """How often a CPU was slowed down because of heat."""
+    for count in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")):
+        if integer(count) is not None:
+            yield Source(f"throttled.{count.parent.parent.name}", "1", "counter", _below(root, count))
+
+
+def _frequencies(root: Path) -> Iterator[Source]:
+    for clock in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
+        if integer(clock) is not None:
+            yield Source(f"frequency.{clock.parent.parent.name}", "Hz", "gauge", _below(root, clock), scale=1000)
+
+
+def _energy(root: Path) -> Iterator[Source]:
+    """Energy counters of the processor (RAPL), packages and the whole platform; parts of a package count in it."""
+    for zone in sorted(root.glob("sys/class/powercap/*/energy_uj")):
+        largest = integer(zone.parent / "max_energy_range_uj")
+        name = read(zone.parent / "name") or ""
+        if integer(zone) is not None and largest and (name.startswith("package") or name == "psys"):
+            wraps_at = (largest + 1) * 1e-6
+            yield Source(f"energy.{name}", "J", "counter", _below(root, zone), scale=1e-6, wraps_at=wraps_at)
+
+
+def raw(source: Source) -> Source:
+    """The same source in the numbers of its driver."""
+    return replace(source, unit=RAW, scale=1.0)
+
+
+def calibrated(sources: Sequence[Source], battery: BatteryReport | None) -> tuple[Source, ...]:
+    """Sources whose raw numbers are known for what they are, where the device's report says it."""
+    known = {}
+    if battery is not None and battery.calibrated:
+        known = {
+            "battery.current": (DRAWN, "A", battery.current_a),
+            "battery.voltage": ("battery.voltage", "V", battery.voltage_v),
+        }
+    found = []
+    for source in sources:
+        name, unit, scale = known.get(source.name, ("", "", None))
+        mend = source.unit == RAW and scale is not None
+        found.append(replace(source, name=name, unit=unit, scale=scale) if mend and scale is not None else source)
+    return tuple(found)
+
+
+def _supplies(root: Path) -> Iterator[Source]:
+    """Whether a machine with a battery is on external power, supply by supply."""
+    for online in sorted(root.glob("sys/class/power_supply/*/online")):
+        if read(online.parent / "type") != "Battery" and integer(online) is not None:
+            yield _sensor(root, f"supply.{online.parent.name}", "1", online, 1.0)
+
+
+def _battery(root: Path) -> Iterator[Source]:
+    """The first battery. Signs are as the driver gives them: they differ between devices and are judged later."""
+    for supply in sorted(root.glob("sys/class/power_supply/*")):
+        if read(supply / "type") != "Battery":
+            continue
+        # Phones have a counter in place of the charge; it is a gauge all the same, which rises while they are charged.
+        charge = "charge_now" if integer(supply / "charge_now") is not None else "charge_counter"
+        for name, unit, file, scale in (
+            ("battery.voltage", "V", "voltage_now", 1e-6),
+            ("battery.current", "A", "current_now", 1e-6),
+            ("battery.power", "W", "power_now", 1e-6),
+            ("battery.charge", "C", charge, 3600e-6),
+            ("battery.level", "%", "capacity", 1.0),
+        ):
+            if integer(supply / file) is not None:
+                yield _sensor(root, name, unit, supply / file, scale)
+        return
+
+
+def _sensor(root: Path, name: str, unit: str, file: Path, scale: float) -> Source:
+    return Source(name, unit, "gauge", _below(root, file), scale=scale, refresh_s=_SLOW_S)
+
+
+def _below(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()

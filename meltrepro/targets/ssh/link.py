@@ -1,0 +1,250 @@
+"""Boards behind SSH: one connection a target, over which any number of commands run, made anew whenever it is lost.
+
+paramiko tells neither a lost link from a command that was killed, nor a silent one from a slow one; what makes up for it
+is here: an exit status that never comes is a loss, and a connection that answers no more is closed (docs/devices/jetson.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meltrepro.errors import TargetError, TargetLost
+from meltrepro.targets.ssh import trust as sshtrust
+from meltrepro.targets.ssh.channel import SshChannel
+from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.login import login
+
+if TYPE_CHECKING:
+    from paramiko import Channel, Transport
+
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+"""Preferred: half as fast again as the default with the processors' own instructions."""
+_CONNECT_S = 15.0
+_OPEN_S = 20.0
+_GREET_S = 30.0
+_SEND_S = 30.0
+"""How long a command may not take its input."""
+_ASK_EVERY_S, _PATIENCE_S = 5.0, 15.0
+"""How often a sign of life is asked for, and how long none may come."""
+_PAUSES_S = (0.1, 0.3, 0.0)
+_SETTLE_S = 0.3
+"""How long a server that goes down may take from closing a channel to closing the connection."""
+_HELLO = "meltrepro says hello"
+_PROHIBITED = 1
+"""Why a channel was not opened (RFC 4254, 5.1): the server does not want to."""
+
+
+class SshLink:
+    """A link to one host; connects when it is first needed."""
+
+    def __init__(self, name: str, find: Callable[[], Way]) -> None:
+        """`find` is asked before each connection: a lab that is started again has other ports."""
+        self._name = name
+        self._find = find
+        self._guard = threading.Lock()
+        self._connection: Connection | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def open(self, command: str) -> SshChannel:
+        """Start a command under `/bin/sh`, whatever the login shell is; sshd makes it lead a group of its own."""
+        return self._connected().start(command)
+
+    def close(self) -> None:
+        """Let go of the connection; the next command makes another."""
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> Connection:
+        with self._guard:
+            if self._connection is None or not self._connection.alive:
+                self._connection = Connection(self._find())
+            return self._connection
+
+
+class Connection:
+    """A connection that is up, through as many hosts as it takes; closed when it gives no sign of life."""
+
+    def __init__(self, way: Way) -> None:
+        """Connect, verify and log in; raises `TargetLost` or `TargetError`."""
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it has to say is in our errors
+        self._way = way
+        self._transports: list[Transport] = []
+        self._over = threading.Event()
+        self._heard = time.monotonic()
+        try:
+            self._transport = self._reach(way)
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+        threading.Thread(target=self._watch, name=f"{way.name}'s pulse", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether commands can be started, as far as anybody knows."""
+        return not self._over.is_set() and self._transport.is_active()
+
+    def heard(self) -> None:
+        """Something came, or went."""
+        self._heard = time.monotonic()
+
+    def start(self, command: str) -> SshChannel:
+        """Start a command; raises `TargetLost` where the link breaks or the server takes no more."""
+        from paramiko import SSHException
+
+        try:
+            channel = self._open_session()
+        except (SSHException, EOFError, OSError) as error:
+            self.close()
+            raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
+        try:
+            channel.settimeout(_SEND_S)
+            channel.exec_command(f"exec /bin/sh -c {shlex.quote(command)}")
+        except (SSHException, EOFError, OSError) as error:
+            channel.close()
+            if not self._over.wait(_SETTLE_S) and self._transport.is_active():
+                raise TargetError(f"{self._way.name}: runs no commands for {self._way.user}: {error}") from error
+            raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
+        return SshChannel(channel, self._way.name, self.heard, lambda: self.alive)
+
+    def _open_session(self) -> Channel:
+        """A new session; a server may count one that just ended for a moment more."""
+        from paramiko import ChannelException
+
+        for pause_s in _PAUSES_S:
+            try:
+                return self._transport.open_session(timeout=_OPEN_S)
+            except ChannelException as error:
+                refused = error
+                time.sleep(pause_s)
+        raise TargetLost(
+            f"{self._way.name}: takes no more sessions now: {refused.text}", hint="see MaxSessions in its sshd_config"
+        ) from refused
+
+    def close(self) -> None:
+        """End it with everything that still waits on it; never raises."""
+        self._over.set()
+        for transport in reversed(self._transports):
+            with contextlib.suppress(Exception):
+                transport.close()
+
+    def _reach(self, way: Way) -> Transport:
+        from paramiko import SSHException, Transport
+        from paramiko.ssh_exception import IncompatiblePeer
+
+        road = self._through(self._reach(way.jump), way) if way.jump else _dial(way)
+        try:
+            transport = Transport(road)
+            self._transports.append(transport)
+            options = transport.get_security_options()
+            options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
+            options.key_types = sshtrust.prefer(options.key_types, way)
+            transport.banner_timeout = transport.handshake_timeout = _CONNECT_S
+            transport.start_client(timeout=3 * _CONNECT_S)  # beyond what it waits for itself, which tells more
+            key = transport.get_remote_server_key()
+        except IncompatiblePeer as error:
+            raise TargetError(f"{way.name}: its SSH is too old or too new: {error}") from error
+        except (SSHException, EOFError, OSError) as error:
+            raise TargetLost(
+                f"{way.name}: {way.address}:{way.port} answers, but not as SSH does: {error}",
+                hint="see whether it is still starting, and whether sshd listens at this port",
+            ) from error
+        sshtrust.verify(way, key)
+        login(transport, way)
+        return transport
+
+    def _through(self, before: Transport, way: Way) -> Channel:
+        """A way on from a host that is reached already."""
+        from paramiko import ChannelException, SSHException
+
+        try:
+            return before.open_channel("direct-tcpip", (way.address, way.port), ("127.0.0.1", 0), timeout=_CONNECT_S)
+        except ChannelException as error:
+            kind = TargetError if error.code == _PROHIBITED else TargetLost
+            assert way.jump is not None
+            raise kind(f"{way.jump.name} does not lead on to {way.address}:{way.port}: {error.text}") from error
+        except (SSHException, EOFError, OSError) as error:
+            raise TargetLost(f"{way.name}: the link broke on the way to it: {error}") from error
+
+    def _greet(self) -> None:
+        """See to it that commands run, and that nothing but them is heard."""
+        said = b""
+        channel = self.start(f"echo {shlex.quote(_HELLO)}")
+        with contextlib.closing(channel):
+            try:
+                while (chunk := channel.receive(_GREET_S)) is not None:
+                    said += chunk.data if chunk.stream == "out" else b""
+            except TimeoutError:
+                raise TargetLost(f"{self._way.name}: nothing was heard for {_GREET_S:g} s after the login") from None
+        if said == _HELLO.encode() + b"\n":
+            return
+        text = said.decode("utf-8", errors="replace").strip()
+        if _HELLO in text:
+            raise TargetError(
+                f"{self._way.name}: its login files write on their own: {text.replace(_HELLO, '').strip()[:120]!r}",
+                hint="let ~/.bashrc and its like be silent where no terminal is: [ -t 0 ] || return",
+            )
+        raise TargetError(f"{self._way.name}: runs no commands for {self._way.user}; it says {text[:120]!r}")
+
+    def _watch(self) -> None:
+        """Ask for answers that cost nothing; where none come, and nothing else either, the link is gone."""
+        while not self._over.wait(_ASK_EVERY_S):
+            giving_up = threading.Thread(target=self._give_up, args=(answered := threading.Event(),), daemon=True)
+            giving_up.start()
+            with contextlib.suppress(Exception):
+                self._transport.global_request("keepalive@openssh.com", wait=True)
+            answered.set()
+            if not self._transport.is_active():
+                self.close()
+                return
+
+    def _give_up(self, answered: threading.Event) -> None:
+        asked = time.monotonic()
+        while not answered.wait(max(0.1, max(asked, self._heard) + _PATIENCE_S - time.monotonic())):
+            if time.monotonic() - max(asked, self._heard) >= _PATIENCE_S:
+                self.close()
+                return
+
+
+def _dial(way: Way) -> socket.socket:
+    """A TCP connection on which silence does not last."""
+    place = f"{way.address}:{way.port}"
+    try:
+        road = socket.create_connection((way.address, way.port), timeout=_CONNECT_S)
+    except socket.gaierror as error:
+        raise TargetLost(
+            f"{way.name}: there is no host {way.address!r} now: {error.strerror}",
+            hint="see its HostName in ~/.ssh/config, and whether it is on",
+        ) from error
+    except TimeoutError as error:
+        raise TargetLost(
+            f"{way.name}: {place} does not answer", hint="see whether the board is on and reachable"
+        ) from error
+    except OSError as error:
+        raise TargetLost(
+            f"{way.name}: cannot connect to {place}: {(error.strerror or str(error)).lower()}",
+            hint="see whether the board is on, and whether sshd runs there",
+        ) from error
+    road.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    road.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_USER_TIMEOUT", int(_PATIENCE_S * 1000)),
+        ("TCP_KEEPIDLE", max(1, int(_ASK_EVERY_S))),
+        ("TCP_KEEPINTVL", max(1, int(_ASK_EVERY_S))),
+        ("TCP_KEEPCNT", max(1, int(_PATIENCE_S // _ASK_EVERY_S))),
+    ):
+        if hasattr(socket, option):  # not on every system
+            road.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return road
