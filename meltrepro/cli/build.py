@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.cli.session import open_session
+from meltrepro.cli.console import console
+from meltrepro.workflow.session import open_session
 
 
 def command(
@@ -20,7 +21,10 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False,
 ) -> None:
     """Build the runner bundles and quantized models of a manifest, and lock their digests."""
-    with open_session(spec, set_, only, engine=engine, locked=locked, quiet=json) as session:
+    with (
+        console(quiet=json) as sink,
+        open_session(spec, set_, only, engine=engine, locked=locked, sink=sink) as session,
+    ):
         built = session.build()
     if json:
         rows = [

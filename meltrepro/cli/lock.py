@@ -9,11 +9,12 @@ import typer
 
 from meltrepro.build import interpreter
 from meltrepro.cli.common import SetOption, SpecArgument
-from meltrepro.cli.session import Session, open_session
+from meltrepro.cli.console import console
 from meltrepro.errors import LockError, UsageError
 from meltrepro.manifest.lock import Lock, dump_lock
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.store import checkpoint
+from meltrepro.workflow.session import Session, open_session
 
 
 def command(
@@ -28,7 +29,7 @@ def command(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where the lock is not current.")] = False,
 ) -> None:
     """Write the lock of a manifest beside it."""
-    with open_session(spec, set_, [], engine="docker", locked=False) as session:
+    with console() as sink, open_session(spec, set_, [], engine="docker", locked=False, sink=sink) as session:
         if session.altered and not check:
             raise UsageError(
                 "--set changes what is pinned, and the lock belongs to the manifest as it is written",

@@ -28,11 +28,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
-    from meltrepro.cli.session import open_session
-    from meltrepro.cli.sizes import with_downloads
     from meltrepro.plan.planner import require_cells
+    from meltrepro.workflow.session import open_session
+    from meltrepro.workflow.sizes import with_downloads
 
-    with open_session(spec, set_, only, engine="docker", locked=False, quiet=True) as session:
+    with open_session(spec, set_, only, engine="docker", locked=False) as session:
         sizes = with_downloads(session.survey.sizes, session.plan, session.workshop.fetcher, session.loaded.path.parent)
         found = session.survey.again(sizes)
     if json:

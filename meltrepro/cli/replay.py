@@ -62,8 +62,7 @@ def command(
     from meltrepro import settings as settings_module
     from meltrepro.cli.console import console
     from meltrepro.cli.run import prepare
-    from meltrepro.cli.session import open_session
-    from meltrepro.cli.tracking import log_campaign
+    from meltrepro.cli.summary import tell_logged
     from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
     from meltrepro.record.campaign import IMPORTED, LOCK, MANIFEST
@@ -76,6 +75,8 @@ def command(
     from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
     from meltrepro.track.attach import attach
+    from meltrepro.workflow.session import open_session
+    from meltrepro.workflow.tracking import log_campaign
 
     settings = settings_module.load()
     with interrupts.raising(), console(quiet=json) as sink:
@@ -100,13 +101,14 @@ def command(
         overrides += _contained(recorded.manifest, target)
     with (
         interrupts.raising(),
+        console(quiet=json) as sink,
         open_session(
             recorded.file(MANIFEST),
             overrides,
             only,  # a record may be of a part of its manifest, and some of that may have failed
             engine=engine,
             locked=True,
-            quiet=json,
+            sink=sink,
             lock_file=recorded.file(LOCK),
         ) as session,
     ):
@@ -119,12 +121,14 @@ def command(
         answer = replay(recorded, setup, declared, settings, session.workshop.sink)
     page = html(answer.comparison)
     write_text(answer.folder / COMPARISON, page)
-    if (
-        track
-        and session.loaded.manifest.tracking.enabled
-        and (place := log_campaign(session, answer.folder, quiet=json))
-    ):
-        attach([folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page}, place)
+    if track and session.loaded.manifest.tracking.enabled:
+        with console(quiet=json) as sink:
+            logged = log_campaign(answer.folder, session.loaded.manifest.tracking.uri, settings, sink)
+        tell_logged(logged, quiet=json)
+        if logged.there:
+            attach(
+                [folder, answer.folder], {f"comparison/{recorded.id}--{answer.folder.name}.html": page}, logged.there
+            )
     if json:
         document = {
             "verdict": answer.verdict,

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from meltrepro.build.workshop import EngineName
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
-    from meltrepro.cli.session import Session
     from meltrepro.manifest.loader import LoadedManifest
     from meltrepro.plan.model import DeviceFacts, Plan
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.record.trial import AnyRequest
     from meltrepro.store.cas import Store
+    from meltrepro.workflow.session import Session
 
 
 def command(
@@ -84,15 +84,17 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     from meltrepro import interrupts
     from meltrepro.campaign.conduct import conduct
     from meltrepro.cli import findings
-    from meltrepro.cli.session import open_session
-    from meltrepro.cli.summary import show_results
-    from meltrepro.cli.tracking import log_campaign
+    from meltrepro.cli.console import console
+    from meltrepro.cli.summary import show_results, tell_logged
     from meltrepro.plan.planner import require_cells
+    from meltrepro.workflow.session import open_session
+    from meltrepro.workflow.tracking import log_campaign
 
     quiet = options.quiet
     with (
         interrupts.raising(),
-        open_session(spec, set_, only, engine=options.engine, locked=options.locked, quiet=quiet) as session,
+        console(quiet=quiet) as sink,
+        open_session(spec, set_, only, engine=options.engine, locked=options.locked, sink=sink) as session,
     ):
         require_cells(session.plan)
         setup = prepare(session, tuple(only), tracked=options.track)
@@ -100,7 +102,13 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
     tracked = result.campaign.document.tracking.enabled
-    place = log_campaign(session, result.campaign.folder, quiet=quiet) if tracked else None
+    place = None
+    if tracked:
+        uri = session.loaded.manifest.tracking.uri
+        with console(quiet=quiet) as sink:
+            logged = log_campaign(result.campaign.folder, uri, session.settings, sink)
+        tell_logged(logged, quiet=quiet)
+        place = logged.there
     findings.tell(result.campaign.folder, place)
     return result
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.cli.common import EngineOption, SetOption, load, manifests_of
+from meltrepro.cli.common import EngineOption, SetOption
 from meltrepro.errors import (
     DeviceBusy,
     ModelError,
@@ -23,6 +23,7 @@ from meltrepro.errors import (
 )
 from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes
 from meltrepro.words import counted, plural
+from meltrepro.workflow.manifests import manifests_of, read_manifest
 
 if TYPE_CHECKING:
     from meltrepro.cli.run import Options
@@ -68,7 +69,7 @@ def command(
     from meltrepro.store.atomic import write_bytes
 
     settings = settings_module.load()
-    loaded = [load(path, set_) for path in manifests_of(specs)]
+    loaded = [read_manifest(path, set_) for path in manifests_of(specs)]
     study = name or (specs[0].resolve().name if specs[0].is_dir() else specs[0].stem)
     folder = settings.studies / _named(study).name
     entries: list[StudyEntry] = []
@@ -156,10 +157,10 @@ def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
 
 def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, quiet: bool) -> None:
     """Make room for the next manifests; where another process uses the store, nothing goes."""
-    from meltrepro.cli.dropping import drop_models
     from meltrepro.plan.estimate import readable
     from meltrepro.record.campaign import LOCK
     from meltrepro.store.cas import Store
+    from meltrepro.workflow.drop_models import drop_models
 
     try:
         dropped = drop_models(
@@ -177,7 +178,7 @@ def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, setting
 
 def _effort(loaded: LoadedManifest) -> float:
     from meltrepro.manifest.prompts import load_conversations
-    from meltrepro.plan.effort import effort
+    from meltrepro.workflow.effort import effort
 
     turns = {
         name: sum(map(len, load_conversations(workload, loaded.path.parent)))

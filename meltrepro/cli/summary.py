@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from meltrepro.cli.terminal import rich_console
 from meltrepro.words import counted
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from meltrepro.measure.operators import Breakdown
     from meltrepro.measure.records import CellRecord
     from meltrepro.stats.summary import Summary
+    from meltrepro.workflow.tracking import Logged
 
 _MOST_OPERATORS = 8
 
@@ -100,6 +103,18 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
     for name, cell in zip(names, record.cells, strict=True):
         for breakdown in cell.profiles.values():
             _show_operators(name, breakdown, cell.profile_slowdown, out)
+
+
+def tell_logged(logged: Logged, *, quiet: bool) -> None:
+    """Say where a campaign was logged to, or why it was not."""
+    if place := logged.without_login:
+        typer.echo(f"only the manifest names {place.shown}: your login for MLflow is not sent there", err=True)
+        typer.echo(f"next: to log in there, name it yourself: MLFLOW_TRACKING_URI={place.shown}", err=True)
+    if logged.problem:
+        typer.echo(f"not logged to MLflow: {logged.problem.message}", err=True)
+        typer.echo(f"next: {logged.problem.hint}", err=True)
+    elif not quiet:
+        typer.echo("compare the cells in MLflow with: meltrepro ui")
 
 
 def _is_scored(cell: CellRecord) -> bool:

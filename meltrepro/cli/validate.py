@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.cli.common import SetOption, load, manifests_of
+from meltrepro.cli.common import SetOption
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks import registry
 from meltrepro.manifest.files import missing_files, require_files
@@ -17,6 +17,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.names import resolve
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.words import counted
+from meltrepro.workflow.manifests import manifests_of, read_manifest
 
 
 def command(
@@ -32,7 +33,7 @@ def command(
     problems: list[Problem] = []
     for spec in manifests_of(specs):
         try:
-            loaded = load(spec, set_)
+            loaded = read_manifest(spec, set_)
             resolve(loaded, catalog)
             missing = missing_files(loaded, mirrors.has)
         except ManifestError as error:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.cli.session import open_session
+from meltrepro.cli.console import console
+from meltrepro.workflow.session import open_session
 
 if TYPE_CHECKING:
     from meltrepro.replay.verify import Finding
@@ -36,7 +37,10 @@ def command(
     from meltrepro.build.conditions import VARIED
     from meltrepro.replay.verify import Status, check_digests, check_recipes, compare_rebuild, error_of
 
-    with open_session(spec, set_, only, engine="process" if vary else engine, locked=True, quiet=json) as session:
+    with (
+        console(quiet=json) as sink,
+        open_session(spec, set_, only, engine="process" if vary else engine, locked=True, sink=sink) as session,
+    ):
         if vary:
             session.workshop.conditions = VARIED
         lock = session.require_lock()

@@ -25,7 +25,6 @@ from pathlib import Path
 from meltrepro import settings
 from meltrepro.build.model import Artifact
 from meltrepro.cli.run import prepare
-from meltrepro.cli.session import Session, open_session
 from meltrepro.measure.records import CampaignRecord, campaign_folders, read_campaign
 from meltrepro.plan.model import BundleNode
 from meltrepro.record.campaign import LOCK, MANIFEST
@@ -33,6 +32,7 @@ from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Verdict
+from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
 
 CHOSEN = (
@@ -118,7 +118,6 @@ def _session(recorded: CampaignRecord, overrides: list[str]) -> Iterator[Session
         (),
         engine="docker",
         locked=True,
-        quiet=True,
         lock_file=recorded.folder / LOCK,
     ) as session:
         yield session

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from meltrepro.cli.dropping import drop_models
 from meltrepro.errors import StoreError
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, dump_lock
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Dropped
+from meltrepro.workflow.drop_models import drop_models
 
 SYNTHETIC = {"synthetic": "tinyllama-1.1b", "seed": 1}
 WEIGHTS = "synthetic:tinyllama-1.1b:1:1"

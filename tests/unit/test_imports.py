@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"track"}),
     frozenset({"campaign"}),
     frozenset({"report", "replay", "studies"}),
+    frozenset({"workflow"}),
     frozenset({"cli", "lab"}),
 )
 """From the lowest to the highest; a module may import its own layer and those below."""

@@ -102,7 +102,7 @@ def test_what_is_here_already_is_found_without_a_lock(
         first = next(i for i, line in enumerate(lines) if line.startswith("to have first"))
         return dict(line.split(maxsplit=1) for line in lines[first + 1 : lines.index("", first)])
 
-    monkeypatch.setattr("meltrepro.cli.session.make_plan", make_plan)
+    monkeypatch.setattr("meltrepro.workflow.session.make_plan", make_plan)
     before = states()
     assert before["small/as-is/llama.cpp"].strip() == "not locked yet"
     bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
@@ -131,7 +131,7 @@ def test_what_is_here_already_is_found_without_a_lock(
 def test_what_the_stores_disk_has_no_room_for_is_left_out_with_the_reason(
     spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from meltrepro.cli import sizes
+    from meltrepro.workflow import sizes
 
     document = {**SPEC, "models": {"small": {**SPEC["models"]["small"], "quantizations": ["q4_0", "q8_0"]}}}
     spec.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -150,7 +150,7 @@ def test_what_the_stores_disk_has_no_room_for_is_left_out_with_the_reason(
 def test_what_is_fetched_and_built_besides_models_may_not_fit_either(
     spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from meltrepro.cli import sizes
+    from meltrepro.workflow import sizes
 
     monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", lambda *_: 10**9)
     monkeypatch.setattr(sizes, "free_bytes", lambda path: 500 * 10**6)

@@ -151,7 +151,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def opened(_: Path, overrides: list[str], *__: object, **___: object) -> None:
         raise Opened(*overrides)
 
-    monkeypatch.setattr("meltrepro.cli.session.open_session", opened)
+    monkeypatch.setattr("meltrepro.workflow.session.open_session", opened)
     return build_campaign(tmp_path, [Cell("q4_0")], repetitions=2)
 
 

@@ -8,16 +8,16 @@ import pytest
 
 import meltrepro
 from meltrepro.campaign.finished import finished_campaign
-from meltrepro.cli.common import manifests_of
 from meltrepro.cli.study import Clock
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.manifest.lock import Lock, dump_lock
 from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.records import read_campaign
-from meltrepro.plan.effort import effort
 from meltrepro.plan.identity import digest_of
 from meltrepro.record.campaign import campaign_bytes
 from meltrepro.record.study import StudyDocument, StudyEntry, read_study, study_bytes
+from meltrepro.workflow.effort import effort
+from meltrepro.workflow.manifests import manifests_of
 from tests.support.campaigns import build_campaign
 
 STUDY = StudyDocument(

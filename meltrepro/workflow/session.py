@@ -14,9 +14,6 @@ from meltrepro.build.model import FrameworkModule, Input
 from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.campaign.scoring import Data
-from meltrepro.cli.common import load
-from meltrepro.cli.console import console
-from meltrepro.cli.sizes import Survey, survey
 from meltrepro.errors import DataError, LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.manifest.accuracy import source_of
@@ -30,11 +27,14 @@ from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import DeviceFacts, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
+from meltrepro.steps import Sink, silent
 from meltrepro.store.atomic import write_bytes
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import Target
 from meltrepro.targets.registry import MAKERS, open_targets
+from meltrepro.workflow.manifests import read_manifest
+from meltrepro.workflow.sizes import Survey, survey
 
 _SHOWN_ENTRIES = 5
 _MOST_OF_DATA = 512 << 20
@@ -200,21 +200,21 @@ def open_session(
     *,
     engine: EngineName,
     locked: bool,
-    quiet: bool = False,
+    sink: Sink = silent,
     lock_file: Path | None = None,
 ) -> Iterator[Session]:
-    """Load, probe, plan and open the store; the console shows what happens until the block ends or is interrupted.
+    """Load, probe, plan and open the store, for as long as the block runs.
 
     The lock stands beside the manifest, unless `lock_file` names that of a recorded campaign. Whoever made that: what is
     learnt and built then stays in its scope of the store.
     """
     settings = settings_module.load()
     mirrors = load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
-    loaded = load(spec, set_)
+    loaded = read_manifest(spec, set_)
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
-    altered = bool(set_) and manifest_digest(load(spec, ()).manifest) != digest
+    altered = bool(set_) and manifest_digest(read_manifest(spec, ()).manifest) != digest
     if locked and lock is not None and lock.manifest != digest:
         mend = f"write it anew with: meltrepro lock {loaded.path}"
         raise StaleLock(
@@ -225,7 +225,7 @@ def open_session(
     modules = dict(registry.modules())
     targets, unusable = open_targets(loaded.manifest, settings)
     devices = {name: target.identify() for name, target in targets.items()}
-    with interrupts.raising(), console(quiet=quiet) as sink:
+    with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
         workshop = Workshop(settings, sink, pins, engine, locked, makers=MAKERS, record=lock_file)
         if lock is not None:
