@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meltrepro.build import interpreter
+from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key
-from meltrepro.build.model import FrameworkModule
 from meltrepro.build.render import render_recipe
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import Source

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from meltrepro.manifest.sources import Source
-from meltrepro.plan.model import BundleNode, FrameworkInfo, LogitsNode, ModelNode, Release
 from meltrepro.steps import Sink
 
 MakerName = Literal["engine", "mac-ssh", "prebuilt"]
@@ -189,40 +188,4 @@ class Engine(Maker, Protocol):
 
     def stop_strays(self, owner: str) -> int:
         """Stop executions of this owner that outlived the process that started them; returns how many."""
-        ...
-
-
-class FrameworkModule(Protocol):
-    """What building needs of a framework; `meltrepro.frameworks` has the implementations."""
-
-    def info(self) -> FrameworkInfo:
-        """What the framework offers."""
-        ...
-
-    def bundle_recipe(self, node: BundleNode) -> RecipeSource:
-        """The recipe that builds a bundle."""
-        ...
-
-    def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
-        """How a model is made from its source for one release."""
-        ...
-
-    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
-        """Command of a run bundle that writes what `/model` expects of the text `/text` to `/out/logits`."""
-        ...
-
-    def convert(self, conversion: str, source: Path, destination: Path) -> bool:
-        """Rewrite a model file on this machine; `False` where it needs nothing, and nothing was written."""
-        ...
-
-    def check_logits(self, node: LogitsNode, path: Path) -> None:
-        """Raise `BuildError` where a file is not all of what `logits_command` makes."""
-        ...
-
-    def check_model(self, path: Path) -> None:
-        """Raise `ModelError` where a file is no model that the framework can load."""
-        ...
-
-    def check_checkpoint(self, files: Mapping[str, Path]) -> None:
-        """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
         ...

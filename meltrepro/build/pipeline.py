@@ -18,12 +18,12 @@ from typing import Protocol
 from meltrepro.build.attest import Making, attest
 from meltrepro.build.base import Package
 from meltrepro.build.causes import check_killed, check_room, writing_below
+from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key, recipe_digest
 from meltrepro.build.model import (
     Artifact,
     Engine,
     Execution,
-    FrameworkModule,
     Maker,
     MakerName,
     ModelRecipe,

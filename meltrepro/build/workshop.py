@@ -12,8 +12,9 @@ from typing import Literal
 
 from meltrepro.build import base, interpreter, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
+from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, FrameworkModule, Maker, MakerName
+from meltrepro.build.model import Engine, Maker, MakerName
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.prebuilt import Prebuilt
 from meltrepro.errors import LockError, LockMismatch, OfflineError

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from meltrepro.campaign.trial import CellRun
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record.layout import Trial
+from meltrepro.targets.base import DeviceFacts
 
 _HERE = "this machine"
 _AGAIN_S = 1.0

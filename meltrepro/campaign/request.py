@@ -13,8 +13,9 @@ from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.identity import digest_of
-from meltrepro.plan.model import Cell, DeviceFacts, Plan
+from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Request, RequestSampling
+from meltrepro.targets.base import DeviceFacts
 
 Conversations = Sequence[Sequence[str]]
 

@@ -13,8 +13,9 @@ from meltrepro.frameworks.llamacpp import scorer_files as files
 from meltrepro.frameworks.llamacpp.scorer import DATA, LOGITS, fewest
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
 from meltrepro.manifest.targets import usable_cores
-from meltrepro.plan.model import Cell, DeviceFacts, Plan
+from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Mode, ScoringRequest
+from meltrepro.targets.base import DeviceFacts
 
 _MODES: Mapping[str, Mode] = {"hellaswag": "hellaswag", "winogrande": "winogrande"}
 """Tasks that the scorer has a way of its own for; all others are multiple choice."""

@@ -23,13 +23,13 @@ from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.manifest.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
-from meltrepro.plan.model import Cell, DeviceFacts, Plan, Release
+from meltrepro.plan.model import Cell, Plan, Release
 from meltrepro.record import layout
 from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.store.names import redact
-from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, Target
+from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, DeviceFacts, Target
 from meltrepro.targets.remote.sensors import calibrated
 
 _ADDRESSES = ("git", "url", "uri", "ipa", "xcframework")

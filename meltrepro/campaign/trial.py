@@ -22,7 +22,6 @@ from meltrepro.interrupts import held
 from meltrepro.manifest.protocol import Gates, Measure, Want
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.plan.identity import canonical
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record import layout
 from meltrepro.record import trial as record
 from meltrepro.record.capabilities import Capabilities
@@ -31,7 +30,16 @@ from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trial import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
 from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
-from meltrepro.targets.base import RUNNER, RUNNER_ARGUMENTS, DeviceState, Progress, Target, TrialJob, silent
+from meltrepro.targets.base import (
+    RUNNER,
+    RUNNER_ARGUMENTS,
+    DeviceFacts,
+    DeviceState,
+    Progress,
+    Target,
+    TrialJob,
+    silent,
+)
 
 _ROOM_BYTES = 64 << 10
 """With less room than this on its disk, a failed trial is the disk's fault."""

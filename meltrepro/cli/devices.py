@@ -12,7 +12,7 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, TargetError, UsageError
 from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
-from meltrepro.plan.model import DeviceFacts
+from meltrepro.targets.base import DeviceFacts
 
 if TYPE_CHECKING:
     from meltrepro.record.capabilities import BatteryReport, Capabilities

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.manifest.loader import LoadedManifest
-    from meltrepro.plan.model import DeviceFacts, Plan
+    from meltrepro.plan.model import Plan
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.record.trial import AnyRequest
     from meltrepro.store.cas import Store
+    from meltrepro.targets.base import DeviceFacts
     from meltrepro.workflow.session import Session
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from meltrepro.build.model import FrameworkModule
+from meltrepro.build.framework import FrameworkModule
 from meltrepro.errors import UsageError
 from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.plan.model import Catalog

@@ -1,6 +1,6 @@
 """The values that planning takes and returns; all frozen, none of them touches disk or device.
 
-`Catalog` and `DeviceFacts` carry what lower stages may not import: what a framework offers, what a device is.
+`Catalog` carries what a framework offers.
 """
 
 from __future__ import annotations
@@ -48,26 +48,6 @@ class Isa:
         if self.triple.endswith("-linux-gnu"):
             return "glibc"
         return "bionic" if "-android" in self.triple else "musl"
-
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """What planning and records need to know of a device."""
-
-    id: str
-    """Stable across reboots and reconnections."""
-    kind: str
-    model: str
-    arch: str
-    """Machine as `uname -m` spells it."""
-    features: frozenset[str]
-    """CPU features as the kernel spells them."""
-    cores: int
-    memory_bytes: int
-    disk_free_bytes: int
-    virtual: bool = False
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Everything else worth keeping: kernel, governor, CPU model, OS build."""
 
 
 @dataclass(frozen=True)

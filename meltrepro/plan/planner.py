@@ -24,7 +24,6 @@ from meltrepro.plan.model import (
     Catalog,
     Cell,
     CudaBuild,
-    DeviceFacts,
     Estimate,
     Isa,
     LogitsNode,
@@ -35,6 +34,7 @@ from meltrepro.plan.model import (
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.plan.room import Room
+from meltrepro.targets.base import DeviceFacts
 
 
 def make_plan(

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from meltrepro.build.model import Argument, Artifact, Input, PathOf
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record import trial as record
 from meltrepro.record.trial import AnyRequest
 
@@ -43,6 +42,26 @@ Progress = Callable[[int, int], None]
 
 def silent(done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What planning and records need to know of a device."""
+
+    id: str
+    """Stable across reboots and reconnections."""
+    kind: str
+    model: str
+    arch: str
+    """Machine as `uname -m` spells it."""
+    features: frozenset[str]
+    """CPU features as the kernel spells them."""
+    cores: int
+    memory_bytes: int
+    disk_free_bytes: int
+    virtual: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Everything else worth keeping: kernel, governor, CPU model, OS build."""
 
 
 @dataclass(frozen=True)

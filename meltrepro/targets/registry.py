@@ -10,9 +10,8 @@ from meltrepro.build.model import Engine, Maker, MakerName
 from meltrepro.errors import DriverMissing
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.targets import Target as TargetEntry
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
-from meltrepro.targets.base import Target
+from meltrepro.targets.base import DeviceFacts, Target
 
 Factory = Callable[[Any, Settings, Engine | None], Target]
 """Takes the manifest's entry for a target of its kind."""

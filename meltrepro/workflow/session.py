@@ -10,7 +10,8 @@ from pathlib import Path
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
-from meltrepro.build.model import FrameworkModule, Input
+from meltrepro.build.framework import FrameworkModule
+from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.campaign.scoring import Data
@@ -24,14 +25,14 @@ from meltrepro.manifest.pins import manifest_digest, prompt_digests
 from meltrepro.manifest.prompts import MELT, MELT_SOURCE
 from meltrepro.manifest.protocol import Order
 from meltrepro.plan.estimate import Sizes
-from meltrepro.plan.model import DeviceFacts, Plan
+from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store.atomic import write_bytes
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
-from meltrepro.targets.base import Target
+from meltrepro.targets.base import DeviceFacts, Target
 from meltrepro.targets.registry import MAKERS, open_targets
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.sizes import Survey, survey

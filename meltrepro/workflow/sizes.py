@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.lookup import Lookup, known_digest
-from meltrepro.build.model import FrameworkModule
 from meltrepro.build.workshop import Workshop
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock
@@ -16,10 +16,11 @@ from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
-from meltrepro.plan.model import AS_IS, DeviceFacts, Plan
+from meltrepro.plan.model import AS_IS, Plan
 from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from meltrepro.targets.base import DeviceFacts
 
 Planner = Callable[[Mapping[str, DeviceFacts], Sizes], Plan]
 """Makes the plan of one manifest for devices, by target name, and sizes."""

@@ -12,8 +12,8 @@ import yaml
 from meltrepro.frameworks import registry
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.identity import plan_digest
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.plan.planner import make_plan
+from meltrepro.targets.base import DeviceFacts
 
 MODELS, QUANTIZATIONS, FRAMEWORKS, TARGETS, WORKLOADS = 25, ["q8_0", "q4_0", "q4_K", "q3_K"], 4, 5, 5
 FEATURES = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"})

@@ -23,10 +23,11 @@ from meltrepro.frameworks.llamacpp.module import AS_IS, ISAS, RELEASES, UNTIE, L
 from meltrepro.manifest.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
 from meltrepro.manifest.schema import Framework, Manifest
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source
-from meltrepro.plan.model import BundleNode, DeviceFacts, ModelNode
+from meltrepro.plan.model import BundleNode, ModelNode
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.store import checkpoint
+from meltrepro.targets.base import DeviceFacts
 from tests.support.checkpoints import write_llama
 from tests.support.manifests import GOOD, load
 from tests.unit.test_recipe_lint import check

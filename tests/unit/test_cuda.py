@@ -30,12 +30,13 @@ from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.sources import DebianPackage
 from meltrepro.plan.identity import plan_document
 from meltrepro.plan.isa import built_with_cuda
-from meltrepro.plan.model import BundleNode, DeviceFacts, Plan
+from meltrepro.plan.model import BundleNode, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of
+from meltrepro.targets.base import DeviceFacts
 from tests.support.manifests import GOOD, write
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")

@@ -24,13 +24,13 @@ from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, UrlSource
-from meltrepro.plan.model import IOS, BundleNode, Catalog, DeviceFacts, Estimate, Plan
+from meltrepro.plan.model import IOS, BundleNode, Catalog, Estimate, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
-from meltrepro.targets.base import PACKAGE
+from meltrepro.targets.base import PACKAGE, DeviceFacts
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
 

@@ -27,12 +27,13 @@ from meltrepro.manifest.schema import Ndk
 from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
 from meltrepro.plan.identity import plan_document
 from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import BundleNode, Catalog, DeviceFacts, Plan
+from meltrepro.plan.model import BundleNode, Catalog, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from meltrepro.targets.base import DeviceFacts
 from tests.support.manifests import DIGEST, GOOD, load, problems, write
 
 URL = f"{{ndk: 'https://example.org/ndk.zip', digest: '{DIGEST}'}}"

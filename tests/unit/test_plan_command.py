@@ -191,8 +191,8 @@ def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     from meltrepro.cli.plan import show
     from meltrepro.frameworks import registry
     from meltrepro.manifest.loader import load_manifest
-    from meltrepro.plan.model import DeviceFacts
     from meltrepro.plan.planner import make_plan
+    from meltrepro.targets.base import DeviceFacts
 
     host = DeviceFacts(
         "h", "host", "CPU", "x86_64", frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"}), 2, 10**10, 10**10

@@ -23,8 +23,9 @@ from meltrepro.manifest.sources import FileSource, PypiSource, SyntheticSource
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.identity import plan_digest, plan_document
-from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Plan, Release
+from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Plan, Release
 from meltrepro.plan.planner import make_plan, require_cells
+from meltrepro.targets.base import DeviceFacts
 
 OLD, NEW = (
     Isa("old", "x86_64-linux-musl", frozenset({"sse2"}), (), 1),

@@ -12,9 +12,10 @@ from meltrepro.campaign.request import make_requests, request_digest
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.prompts import load_conversations
-from meltrepro.plan.model import Catalog, DeviceFacts, FrameworkInfo, Isa, Release
+from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
 from meltrepro.plan.planner import make_plan
 from meltrepro.record.trial import Request
+from meltrepro.targets.base import DeviceFacts
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
 CATALOG = Catalog(

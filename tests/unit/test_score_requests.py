@@ -17,9 +17,10 @@ from meltrepro.campaign.scoring import Data, inputs_of, score_requests, with_log
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks import registry
 from meltrepro.manifest.loader import load_manifest
-from meltrepro.plan.model import DeviceFacts, Plan
+from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.record.trial import ScoringRequest
+from meltrepro.targets.base import DeviceFacts
 
 FEATURES = frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"})
 HOST = DeviceFacts("h", "host", "CPU", "x86_64", FEATURES, 6, 10**10, 10**10)

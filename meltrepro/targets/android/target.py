@@ -16,12 +16,11 @@ from pathlib import Path
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.manifest.targets import AndroidTarget
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
 from meltrepro.targets.android import feed
 from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.controls import CONTROLS, wanted
-from meltrepro.targets.base import Battery, DeviceState, Source
+from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
 from meltrepro.targets.remote.sensors import linux_sources, raw

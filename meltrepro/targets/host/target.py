@@ -17,11 +17,21 @@ from meltrepro.build.model import MODEL, PROCESSES, Artifact, Engine, Execution,
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.manifest.targets import HostTarget as HostEntry
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
 from meltrepro.store.atomic import write_bytes
-from meltrepro.targets.base import RUNNER, SAMPLER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
+from meltrepro.targets.base import (
+    RUNNER,
+    SAMPLER,
+    DeviceFacts,
+    DeviceState,
+    Progress,
+    Source,
+    TrialJob,
+    TrialResult,
+    Tried,
+    silent,
+)
 from meltrepro.targets.device_lock import lock_path
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.sensors import linux_sources

@@ -8,8 +8,8 @@ from typing import Any
 
 from meltrepro.errors import TargetError
 from meltrepro.manifest.apps import UNPROVEN
-from meltrepro.plan.model import IOS, DeviceFacts
-from meltrepro.targets.base import Battery, DeviceState, Source
+from meltrepro.plan.model import IOS
+from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
 
 SOURCES = (
     Source("process.footprint", "B", "gauge", "app/footprint"),

@@ -18,10 +18,20 @@ from meltrepro.build.model import Artifact, Engine, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.manifest.targets import IosTarget as IosEntry
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
-from meltrepro.targets.base import PACKAGE, RUNNER, DeviceState, Progress, Source, TrialJob, TrialResult, Tried, silent
+from meltrepro.targets.base import (
+    PACKAGE,
+    RUNNER,
+    DeviceFacts,
+    DeviceState,
+    Progress,
+    Source,
+    TrialJob,
+    TrialResult,
+    Tried,
+    silent,
+)
 from meltrepro.targets.ios import state as ios_state
 from meltrepro.targets.ios.depot import PhoneDepot
 from meltrepro.targets.ios.jobs import DEADLINE, JOB, PhoneJob, Witnesses, is_done, judge, old_jobs

@@ -15,12 +15,12 @@ from typing import Protocol, TypeVar
 from meltrepro.build.model import MODEL, Artifact, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.record import trial as record
 from meltrepro.targets.base import (
     AGENT,
     RUNNER,
     SAMPLER,
+    DeviceFacts,
     DeviceState,
     Progress,
     Source,

@@ -13,9 +13,8 @@ from pathlib import Path
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.manifest.targets import BoardTarget, LinuxTarget
-from meltrepro.plan.model import DeviceFacts
 from meltrepro.settings import Settings
-from meltrepro.targets.base import DeviceState, Source
+from meltrepro.targets.base import DeviceFacts, DeviceState, Source
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes

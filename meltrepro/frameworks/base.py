@@ -1,0 +1,215 @@
+"""The seam of frameworks: what the rest asks of an inference engine, and nothing else knows one by name.
+
+A framework is one object in `meltrepro.registry.FRAMEWORKS`. It says for which classes of devices it is built (`Variant`),
+by which recipes, and how models are made for it. What it cannot do is a `Skip`, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, JsonValue
+
+from meltrepro.build.model import RecipeSource
+from meltrepro.manifest.shapes import ModelShape
+from meltrepro.manifest.sources import Source
+from meltrepro.targets.base import DeviceFacts
+
+AS_IS = "as-is"
+"""The quantization that leaves a model as it is; every framework has it."""
+AUTO = "auto"
+"""The CPU level of a target whose variant the framework is to choose."""
+Purpose = str
+"""What a bundle is for: `run`, or the name by which a framework's model steps ask for it (`quantize`, `convert`)."""
+RUN: Purpose = "run"
+
+
+class SkipKind(StrEnum):
+    """What kind of thing is in the way."""
+
+    target = "target"
+    """The device cannot be reached or used."""
+    variant = "variant"
+    """The framework is not built for such a device."""
+    options = "options"
+    """Its options, as the manifest has them, do not fit the device."""
+    model = "model"
+    """It cannot make this model."""
+    accuracy = "accuracy"
+    """The cell has no accuracy."""
+    context = "context"
+    memory = "memory"
+    disk = "disk"
+    """The device has no room for the model."""
+    store = "store"
+    """This machine has no room to make it."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why something cannot be had. The reason is for people; whoever decides looks at the kind."""
+
+    kind: SkipKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A pinned version of a framework."""
+
+    name: str
+    commit: str
+    date: str
+    sources: Mapping[str, Source]
+    """Inputs of its recipes by name, each with its digest; the first is the framework itself."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a framework is built for a class of devices."""
+
+    name: str
+    """Unique among everything that is built of one release; part of ids: x86_64_v3, armv8_2-android29."""
+    level: str
+    """The CPU level in it, by which `targets.NAME.isa` asks for it; several variants may have one."""
+    triple: str
+    """What it is compiled for. Its first part is the machine, as `uname -m` spells it."""
+    libc: str
+    """The C library of its bundles, for records."""
+    requires: frozenset[str] = frozenset()
+    """CPU features as the kernel spells them in /proc/cpuinfo."""
+    accelerator: str = ""
+    """What else than the CPU its bundles can compute on; empty for nothing."""
+    data: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What the framework's own recipes want to know of it."""
+
+    @property
+    def machine(self) -> str:
+        return self.triple.partition("-")[0]
+
+    def missing(self, features: Collection[str]) -> tuple[str, ...]:
+        """What a CPU lacks to run it, in alphabetical order."""
+        return tuple(sorted(self.requires.difference(features)))
+
+
+@dataclass(frozen=True)
+class ModelStep:
+    """One step from a source to the model file or folder that a runner loads."""
+
+    name: str
+    purpose: Purpose | None = None
+    """Of the bundle whose command it is; `None` for a step that this process does with `run`."""
+    command: tuple[str, ...] = ()
+    """Turns `/source` into `/out/model`; a part of the model's identity, as is the bundle."""
+    output: Literal["file", "folder"] = "file"
+    per_variant: bool = False
+    """Whether what comes out fits one variant alone, and is made by a bundle of that variant."""
+    shared: bool = False
+    """Whether what comes out is kept by itself, because models of several quantizations begin with it."""
+    run: Callable[[Path, Path], bool] | None = None
+    """Takes source and destination; `False` where there was nothing to do and nothing was written."""
+
+
+@dataclass(frozen=True)
+class OptionProblem:
+    """Something wrong with a framework's options that no single value shows."""
+
+    path: tuple[str | int, ...]
+    """Within the options."""
+    message: str
+    suggestion: str | None = None
+    value: str | None = None
+    """A name that nobody knows, for which the nearest of `known` is suggested."""
+    known: Collection[str] = ()
+
+
+class Scorer(Protocol):
+    """How the framework's own program scores a model on the data of accuracy workloads."""
+
+
+class Framework(Protocol):
+    """A framework. `options` are always an instance of its own model."""
+
+    kind: str
+    options: type[BaseModel]
+    """Validates `frameworks.NAME.options`; frozen, unknown keys forbidden."""
+    recipes: Traversable
+    """The folder with its recipes."""
+    scorer: Scorer | None
+
+    def releases(self) -> Mapping[str, Release]:
+        """By name, the preferred one last."""
+        ...
+
+    def quantizations(self) -> Mapping[str, float]:
+        """Name -> bits per weight, to estimate sizes before anything is built; with `as-is`."""
+        ...
+
+    # -- what is built --------------------------------------------------------------------------------------------
+
+    def levels(self) -> Collection[str]:
+        """Every CPU level that `targets.NAME.isa` may name."""
+        ...
+
+    def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterable[OptionProblem]:
+        """What is wrong with options beside a release (`None` for a source of one's own) and these kinds of targets."""
+        ...
+
+    def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
+        """What this device runs: of that CPU level, or the best that it can."""
+        ...
+
+    def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
+        """What the options want built besides what the targets need."""
+        ...
+
+    def tool_variant(self, purpose: Purpose) -> Variant:
+        """What this machine runs while it makes models; fixed, so that their bytes do not depend on who makes them."""
+        ...
+
+    def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
+        """The recipe of a bundle, with all of its inputs."""
+        ...
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def model_steps(
+        self, source: Source, quantization: str, release: Release, variant: Variant
+    ) -> Sequence[ModelStep] | Skip:
+        """How a model is made from its source; no step at all where the source is the model."""
+        ...
+
+    def model_bytes(self, shape: ModelShape, quantization: str, release: Release) -> int | None:
+        """Exact size of a model with made-up weights, where the framework knows it."""
+        ...
+
+    def parameter_count(self, path: Path) -> int | None:
+        """How many weights a model holds, where the framework can tell."""
+        ...
+
+    def check_model(self, path: Path) -> None:
+        """Raise `ModelError` where a file or folder is no model that the framework can load."""
+        ...
+
+    def check_checkpoint(self, files: Mapping[str, Path]) -> None:
+        """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
+        ...
+
+    # -- what others keep of it -----------------------------------------------------------------------------------
+
+    def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
+        """The framework's own part of `request.json`."""
+        ...
+
+    def pinned(self, options: Any) -> Mapping[str, JsonValue]:
+        """What of the options decides which bytes are used; a lock follows from it."""
+        ...
+
+    def withheld(self, options: Any) -> Collection[Source]:
+        """Inputs of its recipes that a replay bundle may not hold, whatever their licence allows the user."""
+        ...
