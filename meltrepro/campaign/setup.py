@@ -27,6 +27,7 @@ from meltrepro.plan.model import Cell, Plan, Release
 from meltrepro.record import layout
 from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.record.capabilities import Capabilities
+from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.store.names import redact
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, DeviceFacts, Target
@@ -79,9 +80,9 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
     plans = {name: _sampling_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
     return {
         cell.id: CellRun(
-            bundle=setup.artifacts[_bundle_id(cell)],
-            model=setup.artifacts[_model_id(cell)],
-            runner_digest=runners[_bundle_id(cell)],
+            bundle=setup.artifacts[cell.bundle_id],
+            model=setup.artifacts[cell.model_id],
+            runner_digest=runners[cell.bundle_id],
             request=setup.requests[cell.id],
             target=setup.targets[cell.target_name],
             facts=setup.devices[cell.target_name],
@@ -90,7 +91,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             gates=manifest.protocol.gates,
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
-            sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[_bundle_id(cell)]) else None,
+            sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
@@ -111,7 +112,7 @@ def _program(setup: Setup, cell: Cell, release: str) -> _Program:
     request = setup.requests[cell.id]
     if not isinstance(request, ScoringRequest):
         return {}
-    bundle = setup.artifacts[_bundle_id(cell)]
+    bundle = setup.artifacts[cell.bundle_id]
     if not (bundle.path / SCORER).is_file():
         raise RecordError(f"bundle {bundle.id} has no scorer ({SCORER})", hint="build it anew: meltrepro build SPEC")
     inputs = inputs_of(request, setup.inputs)
@@ -211,7 +212,7 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         bundle_digest=run.bundle.digest,
         runner_digest=run.runner_digest,
         source_digest=_source_digest(release),
-        params=_params(cell, run, manifest, setup.parameters.get(_model_id(cell))),
+        params=_params(cell, run, manifest, setup.parameters.get(cell.model_id)),
         synthetic=cell.model.synthetic,
     )
 
@@ -280,21 +281,13 @@ def _scalar(value: object) -> str | int | float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _bundle_id(cell: Cell) -> str:
-    return f"{cell.framework_name}/run/{cell.isa.name}"
-
-
-def _model_id(cell: Cell) -> str:
-    return f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
-
-
 def _has_sampler(bundle: Artifact) -> bool:
     """Bundles of before there was one are still replayed; the app of iPhones samples itself."""
     return (bundle.path / SAMPLER).is_file() or (bundle.path / PACKAGE).is_file()
 
 
 def _runs(artifact: Artifact) -> bool:
-    return artifact.kind == "bundle" and "/run/" in artifact.id
+    return artifact.kind == "bundle" and BundleId.parse(artifact.id).purpose == RUN
 
 
 def _runner_digest(bundle: Artifact) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import astuple
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from meltrepro.cli.console import console
 from meltrepro.errors import LockError, UsageError
 from meltrepro.manifest.lock import Lock, dump_lock
 from meltrepro.manifest.yaml.suggest import near_miss
+from meltrepro.record.ids import artifact_id
 from meltrepro.store import checkpoint
 from meltrepro.workflow.session import Session, open_session
 
@@ -86,6 +88,6 @@ def _without(session: Session, lock: Lock, name: str) -> Lock:
         )
     for key in wanted:
         session.workshop.forget(key)
-    artifacts = {k: v for k, v in lock.artifacts.items() if name not in k.split("/")}
+    artifacts = {k: v for k, v in lock.artifacts.items() if name not in astuple(artifact_id(k))}
     sources = {key: value for key, value in lock.sources.items() if key not in wanted}
     return lock.model_copy(update={"sources": sources, "artifacts": artifacts})

@@ -221,7 +221,7 @@ def _contained(recorded: Manifest, target: str | None) -> list[str]:
 def _require_contained(setup: Setup, own: Collection[str], store: Store) -> None:
     """Raise `PlanError` where this machine would run bare what was built only now, of what a record names."""
     for cell in setup.plan.cells:
-        bundle = setup.artifacts[f"{cell.framework_name}/run/{cell.isa.name}"]
+        bundle = setup.artifacts[cell.bundle_id]
         known = store.own.get_ref("artifacts", bundle.key) or {}
         bare = cell.target.kind == "host" and cell.target.sandbox == "bare"
         if bare and bundle.digest not in own and known.get("digest") != bundle.digest:

@@ -186,11 +186,7 @@ def _parameters(plan: Plan, built: Built) -> dict[str, int]:
     from meltrepro.frameworks.llamacpp.gguf import parameters
     from meltrepro.manifest.schema import Workload
 
-    scored = {
-        f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
-        for cell in plan.cells
-        if not isinstance(cell.workload, Workload)
-    }
+    scored = {cell.model_id for cell in plan.cells if not isinstance(cell.workload, Workload)}
     return {name: parameters(built.artifacts[name].path) for name in sorted(scored)}
 
 

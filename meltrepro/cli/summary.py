@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from meltrepro.cli.terminal import rich_console
+from meltrepro.record.ids import CellId
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Co
 
 def short_names(ids: Sequence[str]) -> tuple[str, list[str]]:
     """What cell ids have in common, with `*` for the rest, and what tells them apart."""
-    parts = [cell_id.split("/") for cell_id in ids]
+    parts = [astuple(CellId.parse(cell_id)) for cell_id in ids]
     if len(parts) < 2:
         return ("", list(ids))
     same = [len(set(column)) == 1 for column in zip(*parts, strict=True)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from meltrepro.errors import LockError, LockFormatError, Problem
 from meltrepro.foreign import as_model
@@ -20,6 +20,9 @@ from meltrepro.manifest.yaml.positions import read_file
 from meltrepro.manifest.yaml.tree import Position, shorten
 
 FORMAT = 1
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+ArtifactName = Annotated[str, StringConstraints(pattern=rf"^{_PART}/{_PART}/{_PART}(/logits/{_PART})?$")]
+"""How the id of what a build made is spelled (record/ids.py)."""
 
 
 class LockedSource(Strict):
@@ -85,7 +88,7 @@ class Lock(Strict):
     toolchain: LockedToolchain | None = None
     interpreter: LockedInterpreter | None = None
     recipes: dict[str, Sha256] = Field(default_factory=dict)
-    artifacts: dict[str, LockedArtifact] = Field(default_factory=dict)
+    artifacts: dict[ArtifactName, LockedArtifact] = Field(default_factory=dict)
 
     def narrowed(self, artifacts: Collection[str], recipes: Collection[str]) -> Lock:
         """The same pins with no other artifacts and recipes than these: what one campaign rests on."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
 from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.record.events import read_trace
-from meltrepro.record.layout import TrialKind
+from meltrepro.record.ids import CellId
+from meltrepro.record.layout import TrialKind, cell_folder
 from meltrepro.record.samples import Recording, read_samples
 from meltrepro.record.trace import OperatorPhase, Trace
 from meltrepro.record.trial import ClockReadings, Outcome, ScoringRequest, TrialState
@@ -337,9 +338,8 @@ class CampaignRecord:
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
         """Its cells, in the order of the manifest."""
-        root = self.folder / files.CELLS
         return tuple(
-            CellRecord(entry, root.joinpath(*entry.id.split("/")), self._limits, self.with_invalid)
+            CellRecord(entry, cell_folder(self.folder, entry.id), self._limits, self.with_invalid)
             for entry in self.document.cells
         )
 
@@ -406,9 +406,12 @@ def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord
     if not _PART.fullmatch(document.id):
         raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
-        parts = (cell.model, cell.quantization, cell.framework, cell.target, cell.workload)
-        if cell.id != "/".join(parts) or not all(map(_PART.fullmatch, parts)):
-            raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(parts)!r}")
+        try:
+            same = CellId.parse(cell.id) == cell.key
+        except ValueError:
+            same = False
+        if not same:
+            raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(astuple(cell.key))!r}")
     if len({cell.id for cell in document.cells}) < len(document.cells):
         raise RecordError(f"{path} is damaged: it names a cell twice", hint=_MOVE)
     plain.files(folder)  # before a name in it is taken for a file of it

@@ -15,6 +15,7 @@ from meltrepro.manifest.schema import ALL_LAYERS, Framework, Manifest, Model, Nd
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
 from meltrepro.manifest.targets import Target
+from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
@@ -133,17 +134,35 @@ class Cell:
         return ALL_LAYERS if wanted in (None, "all") else int(wanted)
 
     @property
-    def id(self) -> str:
-        """`model/quantization/framework/target/workload`: folder of its records, name in console and MLflow."""
-        return "/".join((self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name))
+    def key(self) -> CellId:
+        return CellId(self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name)
 
     @property
-    def logits_id(self) -> str | None:
-        """Id of the node whose output it is compared with; `None` for a cell that is compared with nothing."""
+    def id(self) -> str:
+        """How its key is spelled: folder of its records, name in console and MLflow."""
+        return str(self.key)
+
+    @property
+    def model_id(self) -> str:
+        """Id of the model that it runs."""
+        return str(self.key.model_id)
+
+    @property
+    def bundle_id(self) -> str:
+        """Id of the programs that it runs."""
+        return str(BundleId(self.framework_name, RUN, self.isa.name))
+
+    @property
+    def logits_key(self) -> LogitsId | None:
+        """What it is compared with; `None` for a cell that is compared with nothing."""
         workload = self.workload
         if not isinstance(workload, TextWorkload) or workload.task != "kl-divergence":
             return None
-        return f"{self.model_name}/{workload.against}/{self.framework_name}/logits/{self.workload_name}"
+        return LogitsId(self.model_name, workload.against, self.framework_name, self.workload_name)
+
+    @property
+    def logits_id(self) -> str | None:
+        return str(self.logits_key) if self.logits_key is not None else None
 
 
 @dataclass(frozen=True)
@@ -172,7 +191,7 @@ class BundleNode:
 
     @property
     def id(self) -> str:
-        return f"{self.framework_name}/{self.purpose}/{self.isa.name}"
+        return str(BundleId(self.framework_name, self.purpose, self.isa.name))
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -201,7 +220,7 @@ class ModelNode:
 
     @property
     def id(self) -> str:
-        return f"{self.model_name}/{self.quantization}/{self.framework_name}"
+        return str(ModelId(self.model_name, self.quantization, self.framework_name))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ all such names reported at once; a combination that cannot run becomes a `Skip`,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from itertools import product
 
 from meltrepro.errors import PlanError
@@ -34,6 +35,7 @@ from meltrepro.plan.model import (
 from meltrepro.plan.names import KnownFramework, resolve
 from meltrepro.plan.only import Selection
 from meltrepro.plan.room import Room
+from meltrepro.record.ids import CellId
 from meltrepro.targets.base import DeviceFacts
 
 
@@ -59,8 +61,9 @@ def make_plan(
     weights: dict[str, int | None] = {}
     judge, room = _Judge(manifest, devices, unusable or {}), Room(sizes)
 
-    for model, quantization, framework, target, workload in _points(manifest):
-        cell_id = f"{model}/{quantization}/{framework}/{target}/{workload}"
+    for key in _points(manifest):
+        model, quantization, framework, target, workload = astuple(key)
+        cell_id = str(key)
         if not selection.wants(cell_id):
             continue
         resolved = frameworks[framework]
@@ -80,7 +83,7 @@ def make_plan(
             manifest.workloads[workload],
             level,
         )
-        node = f"{model}/{quantization}/{framework}"
+        node = str(key.model_id)
         if node not in weights:
             bits = resolved.info.quantizations.get(quantization)
             known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
@@ -97,7 +100,7 @@ def make_plan(
         memory[cell_id] = needed
         cells.append(cell)
 
-    selection.refuse_idle("/".join(next(_points(manifest))))
+    selection.refuse_idle(str(next(_points(manifest))))
     models = _model_nodes(cells)
     bundles = _bundle_nodes(cells, frameworks)
     for model_node in models:
@@ -150,12 +153,12 @@ def _shape_bytes(cell: Cell, framework: KnownFramework) -> int | None:
     return framework.info.model_bytes(cell.model.shape, cell.quantization, framework.release.name)
 
 
-def _points(manifest: Manifest) -> Iterator[tuple[str, str, str, str, str]]:
+def _points(manifest: Manifest) -> Iterator[CellId]:
     rest = [*product(manifest.frameworks, manifest.targets, manifest.workloads)]
     for name, model in manifest.models.items():
         for quantization in model.quantizations:
             for framework, target, workload in rest:
-                yield name, quantization, framework, target, workload
+                yield CellId(name, quantization, framework, target, workload)
 
 
 class _Judge:
@@ -325,8 +328,8 @@ def _logits_nodes(
     runs = {(bundle.framework_name, bundle.isa.name): bundle for bundle in bundles if bundle.purpose == "run"}
     nodes: dict[str, LogitsNode] = {}
     for cell in cells:
-        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
-            model = by_id[f"{cell.model_name}/{cell.workload.against}/{cell.framework_name}"]
+        if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None and cell.logits_id is not None:
+            model = by_id[str(cell.logits_key.model_id)]
             bundle = runs[cell.framework_name, frameworks[cell.framework_name].info.quantizer_isa.name]
             nodes[cell.logits_id] = LogitsNode(cell.logits_id, model, bundle, cell.workload)
     return tuple(nodes.values())
@@ -383,7 +386,7 @@ def _disk_warnings(
 ) -> Iterator[str]:
     needed: dict[str, dict[str, int]] = {}
     for cell in cells:
-        node = f"{cell.model_name}/{cell.quantization}/{cell.framework_name}"
+        node = cell.model_id
         size = weights[node]
         if isinstance(cell.target, HostTarget):  # it reads what the store has, for which there is room
             continue

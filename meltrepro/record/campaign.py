@@ -5,14 +5,15 @@ Campaigns write these folders; tracking, replay and reports read them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from meltrepro.foreign import parse
 from meltrepro.manifest.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
 from meltrepro.manifest.protocol import Order
 from meltrepro.record import seal
+from meltrepro.record.ids import RUN, BundleId, CellId
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"
@@ -42,12 +43,25 @@ class CellEntry(Strict):
     synthetic: bool = False
     """Whether the weights are made up: fit for speed, memory and size, never for accuracy."""
 
+    @property
+    def key(self) -> CellId:
+        return CellId(self.model, self.quantization, self.framework, self.target, self.workload)
+
+    @property
+    def bundle_id(self) -> str:
+        """Id of the programs that it runs."""
+        return str(BundleId(self.framework, RUN, self.isa))
+
 
 class SkipEntry(Strict):
     """A cell that does not run, and why."""
 
-    id: str
+    id: Annotated[str, AfterValidator(lambda text: str(CellId.parse(text)))]
     reason: str
+
+    @property
+    def key(self) -> CellId:
+        return CellId.parse(self.id)
 
 
 class TrackingEntry(Strict):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from meltrepro.record.campaign import BUILDS, CELLS
+from meltrepro.record.ids import CellId
 
 PART = ".part-"
 """Prefix of a campaign folder that is still being set up; its owner's process id follows."""
@@ -40,7 +41,7 @@ class Trial:
 
 def cell_folder(campaign: Path, cell_id: str) -> Path:
     """Folder of a cell; its parts are names that the manifest has checked."""
-    return campaign.joinpath(CELLS, *cell_id.split("/"))
+    return campaign.joinpath(CELLS, *astuple(CellId.parse(cell_id)))
 
 
 def trial_folder(campaign: Path, trial: Trial) -> Path:

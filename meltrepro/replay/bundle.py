@@ -38,6 +38,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import MAX_BYTES
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
+from meltrepro.record.ids import BundleId, artifact_id, model_of
 from meltrepro.replay import archive
 from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
 from meltrepro.replay.claims import OBJECTS as _OBJECTS
@@ -212,7 +213,8 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     # A signed app names its team and the phones that may start it.
     apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
     withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}
-    withheld |= {artifact.digest for node, artifact in lock.artifacts.items() if node.endswith("/run/ios_arm64")}
+    made = {artifact_id(name): artifact.digest for name, artifact in lock.artifacts.items()}
+    withheld |= {digest for key, digest in made.items() if isinstance(key, BundleId) and key.variant == "ios_arm64"}
     for workload in manifest.accuracy.values():
         data = lock.sources.get(key_of(source_of(workload)))
         if data is not None and not workload.redistributable:
@@ -220,9 +222,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     for name, model in manifest.models.items():
         if model.redistributable or model.synthetic:
             continue
-        withheld |= {
-            a.digest for node, a in lock.artifacts.items() if node.split("/")[0] == name and "/run/" not in node
-        }
+        withheld |= {digest for key, digest in made.items() if model_of(key) == name}
         withheld |= {source.digest for key, source in lock.sources.items() if checkpoint.is_of(key, model.source)}
     return withheld
 

@@ -15,6 +15,7 @@ from meltrepro.errors import BundleError, SourceError
 from meltrepro.foreign import load_json
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.measure.records import CampaignRecord
+from meltrepro.record.ids import BundleId, artifact_id
 from meltrepro.replay.archive import Index
 from meltrepro.store.archive import member_digests
 from meltrepro.store.cas import Store
@@ -84,16 +85,15 @@ def _in_statements(folder: Path, index: Index, lock: Lock) -> Iterator[_Claim]:
 def _in_cells(campaigns: Sequence[CampaignRecord]) -> Iterator[_Claim]:
     for campaign in campaigns:
         for cell in campaign.document.cells:
-            yield _Claim(f"{cell.framework}/run/{cell.isa}", f"the record of {cell.id}", cell.bundle_digest)
-            model = f"{cell.model}/{cell.quantization}/{cell.framework}"
-            yield _Claim(model, f"the record of {cell.id}", cell.model_digest)
+            yield _Claim(cell.bundle_id, f"the record of {cell.id}", cell.bundle_digest)
+            yield _Claim(str(cell.key.model_id), f"the record of {cell.id}", cell.model_digest)
 
 
 def _check_runners(index: Index, campaigns: Sequence[CampaignRecord], opened: Callable[[str], IO[bytes]]) -> None:
     """Raise `BundleError` where the runner in a bundle of programs is not the one that the records were made with."""
     held: dict[str, str] = {}
     for cell in (cell for campaign in campaigns for cell in campaign.document.cells):
-        name, member = f"{cell.framework}/run/{cell.isa}", f"{OBJECTS}/{cell.bundle_digest}"
+        name, member = cell.bundle_id, f"{OBJECTS}/{cell.bundle_digest}"
         if member not in index.members:
             continue
         if member not in held:
@@ -169,15 +169,11 @@ def programs_of(recorded: CampaignRecord, lock: Path, store: Store) -> tuple[Kno
     artifacts = artifacts_of(locked, store) if locked is not None else ()
     here = {each.name: each.here for each in artifacts}
     making = any(not (_is_program(each.name) or store.has(each.digest)) for each in artifacts)
-    named = [
-        Known(name, cell.bundle_digest, here.get(name))
-        for cell in recorded.document.cells
-        for name in [f"{cell.framework}/run/{cell.isa}"]
-    ]
+    named = [Known(cell.bundle_id, cell.bundle_digest, here.get(cell.bundle_id)) for cell in recorded.document.cells]
     run = {each.name for each in named}
     found = [each for each in artifacts if each.name in run or (making and _is_program(each.name))]
     return tuple(dict.fromkeys((*found, *named)))
 
 
 def _is_program(name: str) -> bool:
-    return name.split("/")[1:2] in (["run"], ["quantize"], ["convert"])
+    return isinstance(artifact_id(name), BundleId)

@@ -16,6 +16,7 @@ from meltrepro.manifest.schema import Workload
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.plan.model import Cell
 from meltrepro.record.campaign import CellEntry
+from meltrepro.record.ids import CellId
 from meltrepro.store.cas import Store
 
 SUFFIX = ".recorded"
@@ -24,13 +25,13 @@ SUFFIX = ".recorded"
 
 def twin_of(cell_id: str) -> str:
     """The id of a cell's twin."""
-    model, quantization, framework, *rest = cell_id.split("/")
-    return "/".join((model, quantization, framework + SUFFIX, *rest))
+    key = CellId.parse(cell_id)
+    return str(replace(key, framework=key.framework + SUFFIX))
 
 
 def is_twin(cell_id: str) -> bool:
     """Whether a cell runs recorded artifacts as a control."""
-    return cell_id.split("/")[2].endswith(SUFFIX)
+    return CellId.parse(cell_id).framework.endswith(SUFFIX)
 
 
 def with_controls(setup: Setup, recorded: CampaignRecord, store: Store) -> Setup:
@@ -48,7 +49,7 @@ def with_controls(setup: Setup, recorded: CampaignRecord, store: Store) -> Setup
         if not (store.has(entry.bundle_digest) and store.has(entry.model_digest)):
             continue
         twins[cell.id] = twin = replace(cell, framework_name=cell.framework_name + SUFFIX)
-        artifacts |= {artifact.id: artifact for artifact in _recorded(twin, entry, setup, store)}
+        artifacts |= {each.id: each for each in _recorded(twin, entry, setup.artifacts[cell.bundle_id], store)}
     used = {twin.framework_name.removesuffix(SUFFIX) for twin in twins.values()}
     nodes = [
         replace(node, framework_name=node.framework_name + SUFFIX)
@@ -65,24 +66,16 @@ def with_controls(setup: Setup, recorded: CampaignRecord, store: Store) -> Setup
 
 
 def _differs(setup: Setup, cell: Cell, entry: CellEntry) -> bool:
-    bundle, model = _ids(cell)
-    return (setup.artifacts[bundle].digest, setup.artifacts[model].digest) != (entry.bundle_digest, entry.model_digest)
+    built = setup.artifacts[cell.bundle_id].digest, setup.artifacts[cell.model_id].digest
+    return built != (entry.bundle_digest, entry.model_digest)
 
 
-def _recorded(twin: Cell, entry: CellEntry, setup: Setup, store: Store) -> Iterator[Artifact]:
-    bundle, model = _ids(twin)
-    rebuilt = setup.artifacts[bundle.replace(SUFFIX + "/", "/", 1)]
+def _recorded(twin: Cell, entry: CellEntry, rebuilt: Artifact, store: Store) -> Iterator[Artifact]:
     for digest in (entry.bundle_digest, entry.model_digest):
         store.verify(digest)
     file, weights = store.path(entry.bundle_digest), store.path(entry.model_digest)
     folder = store.unpack(entry.bundle_digest) / "bundle"
-    yield Artifact(bundle, "bundle", "", entry.bundle_digest, file, folder, file.stat().st_size, rebuilt.platform)
-    yield Artifact(model, "model", "", entry.model_digest, weights, weights, weights.stat().st_size)
-
-
-def _ids(cell: Cell) -> tuple[str, str]:
-    """Node ids of a cell's bundle and model."""
-    return (
-        f"{cell.framework_name}/run/{cell.isa.name}",
-        f"{cell.model_name}/{cell.quantization}/{cell.framework_name}",
+    yield Artifact(
+        twin.bundle_id, "bundle", "", entry.bundle_digest, file, folder, file.stat().st_size, rebuilt.platform
     )
+    yield Artifact(twin.model_id, "model", "", entry.model_digest, weights, weights, weights.stat().st_size)

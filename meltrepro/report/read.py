@@ -110,23 +110,23 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
 
 
 def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, Device]) -> CellResult:
-    model, quantization, framework, target, workload = (skip.id.split("/") + [""] * 5)[:5]
-    known = campaign.manifest.frameworks.get(framework)
+    key = skip.key
+    known = campaign.manifest.frameworks.get(key.framework)
     return CellResult(
         campaign=campaign.id,
         cell=skip.id,
         state="skipped",
         reason=skip.reason,
-        device=devices.get(target) or device_unseen(campaign, target),
-        framework=(known.kind if known else None) or framework,
+        device=devices.get(key.target) or device_unseen(campaign, key.target),
+        framework=(known.kind if known else None) or key.framework,
         release=(known.release if known else None) or "",
-        model=model,
-        quantization=quantization,
-        workload=workload,
-        synthetic=_made_up(campaign, model),
-        parameters=_parameters(campaign, model),
+        model=key.model,
+        quantization=key.quantization,
+        workload=key.workload,
+        synthetic=_made_up(campaign, key.model),
+        parameters=_parameters(campaign, key.model),
         cause=skip_cause(skip.reason),
-        requantized_from=_requantized(campaign, model),
+        requantized_from=_requantized(campaign, key.model),
     )
 
 

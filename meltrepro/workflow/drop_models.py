@@ -11,6 +11,7 @@ from meltrepro.manifest.lock import load_lock, lock_path
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.model import AS_IS
+from meltrepro.record.ids import ModelId
 from meltrepro.store.gc import Dropped, drop
 from meltrepro.store.source import key_of
 
@@ -68,9 +69,9 @@ def _uses(manifest: Manifest) -> dict[_Use, str]:
     texts = [each for each in manifest.accuracy.values() if isinstance(each, TextWorkload)]
     compared = {each.against for each in texts if each.task == "kl-divergence"}
     return {
-        _Use(
-            model.source, quantization, (framework.kind or key, framework.release, framework.source)
-        ): f"{name}/{quantization}/{key}"
+        _Use(model.source, quantization, (framework.kind or key, framework.release, framework.source)): str(
+            ModelId(name, quantization, key)
+        )
         for name, model in manifest.models.items()
         for quantization in {*model.quantizations, *compared}
         for key, framework in manifest.frameworks.items()

@@ -17,6 +17,7 @@ from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
 from meltrepro.plan.model import AS_IS, Plan
+from meltrepro.record.ids import ModelId
 from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -74,7 +75,7 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
     for name, model in manifest.models.items():
         size = _source_bytes(model.source, loaded.path.parent, fetcher) if AS_IS in model.quantizations else None
         if size is not None:
-            weights |= {f"{name}/{AS_IS}/{framework}": size for framework in manifest.frameworks}
+            weights |= {str(ModelId(name, AS_IS, framework)): size for framework in manifest.frameworks}
     sources = [model.source for model in manifest.models.values() if isinstance(model.source, SyntheticSource)]
     return Sizes(
         weights=weights,

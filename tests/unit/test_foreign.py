@@ -150,7 +150,7 @@ def documents() -> dict[str, Any]:
         },
         "toolchain": {"digest": DIGEST, "image": "i", "wheels": {"w": DIGEST}},
         "recipes": {"r": DIGEST},
-        "artifacts": {"a": {"key": DIGEST, "digest": DIGEST}},
+        "artifacts": {"m/q/f": {"key": DIGEST, "digest": DIGEST}},
     }
     return {"manifest": manifest, "lock": lock, "mirrors": {"mirrors": {"url:https://h/a": "a", "pypi:a==1": "b/c"}}}
 
@@ -307,7 +307,7 @@ STEERING = "\x1b[2J\x9b31m\x07\r\u202e\u200b\x1b]8;;http://h\x1b\\"
 def skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = build_campaign(tmp_path)
     document = json.loads((folder / "campaign.json").read_bytes())
-    document["skipped"] = [{"id": "a/b", "reason": f"needs{STEERING} [bold]more[/]"}]
+    document["skipped"] = [{"id": "m/q/f/t/w", "reason": f"needs{STEERING} [bold]more[/]"}]
     (folder / "campaign.json").write_text(json.dumps(document))
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
     yield folder
@@ -322,7 +322,7 @@ def test_what_a_bundle_says_steers_no_terminal(
     monkeypatch.setenv("NO_COLOR", "1")
     assert app.main(["show"]) == 0
     shown = capsys.readouterr().out
-    assert "skipped: a/b: needs?[2J?31m" in shown and "[bold]more[/]" in shown
+    assert "skipped: m/q/f/t/w: needs?[2J?31m" in shown and "[bold]more[/]" in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("skipped")]
     assert not set(line) & UNSEEN
 

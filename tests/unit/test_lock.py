@@ -37,6 +37,7 @@ PACKAGE = st.builds(
     architecture=st.just("amd64"),
     digest=DIGEST,
 )
+NODE = st.sampled_from(["m/q4_0/f", "m/as-is/f", "f/run/x86_64_v3", "m/as-is/f/logits/text"])
 LOCK = st.builds(
     Lock,
     lock=st.just(1),
@@ -50,7 +51,7 @@ LOCK = st.builds(
         LockedToolchain, digest=DIGEST, image=st.just("sha256:0"), wheels=st.dictionaries(NAME, DIGEST, max_size=2)
     ),
     recipes=st.dictionaries(NAME, DIGEST, max_size=2),
-    artifacts=st.dictionaries(NAME, st.builds(LockedArtifact, key=DIGEST, digest=DIGEST), max_size=3),
+    artifacts=st.dictionaries(NODE, st.builds(LockedArtifact, key=DIGEST, digest=DIGEST), max_size=3),
 )
 A, B = "a" * 64, "b" * 64
 

@@ -1,0 +1,113 @@
+"""What cells, models, bundles and logits are called in plans, locks, records and tracking; the one spelling of each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple, dataclass
+from typing import Self
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""What a part may consist of: an id is a path below a campaign's folder."""
+RUN, QUANTIZE, CONVERT, COMPILE = "run", "quantize", "convert", "compile"
+PURPOSES = (RUN, QUANTIZE, CONVERT, COMPILE)
+"""What a bundle is for; no quantization is called so, which keeps the ids of bundles and models apart."""
+_LOGITS = "logits"
+
+
+@dataclass(frozen=True, order=True)
+class _Id:
+    """Names in an order; spelled with a slash between two."""
+
+    def __str__(self) -> str:
+        return "/".join(astuple(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The id that is spelled so; raises `ValueError`."""
+        names = list(cls.__dataclass_fields__)
+        parts = text.split("/")
+        if len(parts) != len(names) or not all(map(_PART.fullmatch, parts)):
+            raise ValueError(f"{text!r} is no id: expected {'/'.join(names)}")
+        return cls(*parts)
+
+
+@dataclass(frozen=True, order=True)
+class ModelId(_Id):
+    """A model as one framework loads it."""
+
+    model: str
+    quantization: str
+    framework: str
+
+
+@dataclass(frozen=True, order=True)
+class CellId(_Id):
+    """One point of a matrix."""
+
+    model: str
+    quantization: str
+    framework: str
+    target: str
+    workload: str
+
+    @property
+    def model_id(self) -> ModelId:
+        return ModelId(self.model, self.quantization, self.framework)
+
+
+@dataclass(frozen=True, order=True)
+class BundleId(_Id):
+    """Programs of a framework, built for a class of devices."""
+
+    framework: str
+    purpose: str
+    variant: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        found = super().parse(text)
+        if found.purpose not in PURPOSES:
+            raise ValueError(f"{text!r} is no id of a bundle: expected one of {', '.join(PURPOSES)} in the middle")
+        return found
+
+
+@dataclass(frozen=True, order=True)
+class LogitsId(_Id):
+    """What a model expects of a text, which others are compared with."""
+
+    model: str
+    quantization: str
+    framework: str
+    workload: str
+
+    def __str__(self) -> str:
+        return "/".join((self.model, self.quantization, self.framework, _LOGITS, self.workload))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        found = CellId.parse(text)
+        if found.target != _LOGITS:
+            raise ValueError(f"{text!r} is no id of logits: expected {_LOGITS} before the workload")
+        return cls(found.model, found.quantization, found.framework, found.workload)
+
+    @property
+    def model_id(self) -> ModelId:
+        return ModelId(self.model, self.quantization, self.framework)
+
+
+ArtifactId = BundleId | ModelId | LogitsId
+
+
+def artifact_id(text: str) -> ArtifactId:
+    """The id of what a build made, as a lock has it; raises `ValueError`."""
+    for kind in (BundleId, LogitsId):
+        try:
+            return kind.parse(text)
+        except ValueError:
+            continue
+    return ModelId.parse(text)
+
+
+def model_of(artifact: ArtifactId) -> str | None:
+    """Name of the model that an artifact was made of; `None` of programs."""
+    return None if isinstance(artifact, BundleId) else artifact.model
