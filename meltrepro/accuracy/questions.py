@@ -1,4 +1,4 @@
-"""A question with its answers, whatever file it came from; and which questions of a data set are asked."""
+"""A question with its answers, whatever file it came from; which ones of a data set are asked, and as which file."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ class Question:
             raise DataError(
                 f"question {self.number}: the right answer is number {self.gold + 1}, and there are {len(self.answers)}"
             )
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Questions as the file that a scorer reads."""
+
+    content: bytes
+    questions: int
+    padding: int
+    """Questions at the end that fill up and are not counted."""
+    sequences: int
+    """Most answers that a question has."""
 
 
 def choose(questions: Sequence[Question], count: int | None, seed: int | None) -> tuple[Question, ...]:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.plan.model import BundleNode, FrameworkInfo, LogitsNode, ModelNode, Release
+from meltrepro.frameworks.base import Scorer
+from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
 
 
 class FrameworkModule(Protocol):
     """What building needs of a framework; `meltrepro.frameworks` has the implementations."""
+
+    scorer: Scorer | None
 
     def info(self) -> FrameworkInfo:
         """What the framework offers."""
@@ -25,16 +28,8 @@ class FrameworkModule(Protocol):
         """How a model is made from its source for one release."""
         ...
 
-    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
-        """Command of a run bundle that writes what `/model` expects of the text `/text` to `/out/logits`."""
-        ...
-
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Rewrite a model file on this machine; `False` where it needs nothing, and nothing was written."""
-        ...
-
-    def check_logits(self, node: LogitsNode, path: Path) -> None:
-        """Raise `BuildError` where a file is not all of what `logits_command` makes."""
         ...
 
     def check_model(self, path: Path) -> None:

@@ -102,7 +102,9 @@ class Lookup:
             return None
         if any(name not in self._digests for name in needed):
             return ""
-        command = self.modules[node.bundle.kind].logits_command(node, node.bundle.release)
+        scorer = self.modules[node.bundle.kind].scorer
+        assert scorer is not None, node.id
+        command = scorer.logits_command(node.workload, node.bundle.release.name)
         return logits_key(text, self._digests[node.model.id], self._digests[node.bundle.id], command)
 
 

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import meltrepro
+from meltrepro.accuracy.requests import inputs_of
 from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign.campaign import new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
-from meltrepro.campaign.scoring import inputs_of
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.llamacpp.scorer import SCORER, arguments
+from meltrepro.frameworks.base import Scorer
+from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.manifest.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
-from meltrepro.plan.model import Cell, Plan, Release
+from meltrepro.plan.model import BundleNode, Cell, Plan, Release
 from meltrepro.record import layout
 from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.record.capabilities import Capabilities
@@ -75,7 +76,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
     runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
     manifest = setup.plan.manifest
     rate_hz = manifest.measure.sampling_hz
-    releases = {node.framework_name: node.release for node in setup.plan.bundles}
+    bundles = {node.framework_name: node for node in setup.plan.bundles}
     used = {cell.target_name for cell in setup.plan.cells}
     plans = {name: _sampling_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
     return {
@@ -95,28 +96,35 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
-            **_program(setup, cell, releases[cell.framework_name].name),
+            **_scorer(setup, cell, bundles[cell.framework_name]),
         )
         for cell in setup.plan.cells
     }
 
 
-class _Program(TypedDict, total=False):
+class _Scored(TypedDict, total=False):
+    scorer: Scorer
     program: str
     arguments: Sequence[Argument]
     inputs: Mapping[str, Input]
 
 
-def _program(setup: Setup, cell: Cell, release: str) -> _Program:
+def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
     """What runs instead of the runner, where anything does."""
     request = setup.requests[cell.id]
     if not isinstance(request, ScoringRequest):
         return {}
-    bundle = setup.artifacts[cell.bundle_id]
-    if not (bundle.path / SCORER).is_file():
-        raise RecordError(f"bundle {bundle.id} has no scorer ({SCORER})", hint="build it anew: meltrepro build SPEC")
-    inputs = inputs_of(request, setup.inputs)
-    return {"program": SCORER, "arguments": arguments(request, release), "inputs": inputs}
+    bundle, scorer = setup.artifacts[cell.bundle_id], scorer_of(node.kind)
+    if not (bundle.path / scorer.program).is_file():
+        raise RecordError(
+            f"bundle {bundle.id} has no scorer ({scorer.program})", hint="build it anew: meltrepro build SPEC"
+        )
+    return {
+        "scorer": scorer,
+        "program": scorer.program,
+        "arguments": scorer.arguments(request, node.release.name),
+        "inputs": inputs_of(request, setup.inputs),
+    }
 
 
 def _sampling_plan(setup: Setup, target: str, rate_hz: float) -> bytes:

@@ -18,6 +18,7 @@ from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import MeltreproError, RecordError, StoreError
+from meltrepro.frameworks.base import Scorer
 from meltrepro.interrupts import held
 from meltrepro.manifest.protocol import Gates, Measure, Want
 from meltrepro.measure.metrics import Metrics, compute
@@ -69,8 +70,9 @@ class CellRun:
     """What the device lets be read and set, where it was probed."""
     synthetic: bool = False
     """Whether the model's weights are made up."""
+    scorer: Scorer | None = None
+    """What an accuracy task is put to; `None` where the runner runs."""
     program: str = RUNNER
-    """What runs: the runner, or the framework's scorer."""
     arguments: Sequence[Argument] = RUNNER_ARGUMENTS
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Files that it reads besides the model, by name."""
@@ -177,11 +179,11 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             tampered = sweep(folder)
         readings = clocks.readings(before, clocks.compare(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
-        who = "runner" if run.program == RUNNER else "scorer"
+        who = "scorer" if run.scorer else "runner"
         failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s, who)
-        if failed is None and isinstance(request, ScoringRequest):
+        if failed is None and run.scorer and isinstance(request, ScoringRequest):
             failed = failure.of_missing(_missing(run.measure, None, states))
-            metrics = Metrics(score_metrics(scores_in(request, folder)), {})
+            metrics = Metrics(score_metrics(scores_in(folder, request, run.scorer.read)), {})
         elif failed is None:
             samples = folder / record.SAMPLES
             trace = read_trace(folder / record.EVENTS)

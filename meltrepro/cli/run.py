@@ -127,10 +127,11 @@ def prepare(
     `requests` by cell are taken as they are, for a replay; else they follow from the manifest. `anew` is that of
     `Session.build`.
     """
+    from meltrepro.accuracy.requests import score_requests, with_logits
     from meltrepro.campaign.meter import FileMeter
     from meltrepro.campaign.request import make_requests
-    from meltrepro.campaign.scoring import score_requests, with_logits
     from meltrepro.campaign.setup import Setup, kept
+    from meltrepro.frameworks.registry import scorer_of
     from meltrepro.manifest.lock import dump_lock
     from meltrepro.manifest.pins import manifest_digest
     from meltrepro.manifest.prompts import load_conversations
@@ -144,7 +145,7 @@ def prepare(
     _require_meters(loaded)
     known_devices = probe(session.targets)
     data = session.data()
-    scoring, inputs = score_requests(plan, data, known_devices, session.keep)
+    scoring, inputs = score_requests(plan, data, known_devices, session.keep, scorer_of)
     requests = requests or {**make_requests(loaded, plan, conversations, known_devices), **scoring}
     built = session.build(anew=anew)
     requests, logits = with_logits(requests, plan, built.artifacts)

@@ -15,9 +15,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, JsonValue
 
-from meltrepro.build.model import RecipeSource
+from meltrepro.accuracy.questions import Question, Sheet
+from meltrepro.accuracy.scores import Score
+from meltrepro.build.model import Argument, RecipeSource
+from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
+from meltrepro.record.trial import Mode, ScoringRequest
 from meltrepro.targets.base import DeviceFacts
 
 AS_IS = "as-is"
@@ -128,8 +132,45 @@ class OptionProblem:
     known: Collection[str] = ()
 
 
+DATA, LOGITS = "data", "logits"
+"""Names of a scorer's inputs: the questions or the text; what the unquantized model expects of the text."""
+
+
 class Scorer(Protocol):
-    """How the framework's own program scores a model on the data of accuracy workloads."""
+    """A program of a framework's run bundles that scores models."""
+
+    @property
+    def program(self) -> str:
+        """Its path in a bundle."""
+        ...
+
+    def mode(self, task: str) -> Mode:
+        """The way in which it works on a task."""
+        ...
+
+    def holds(self, mode: Mode, question: Question) -> bool:
+        """Whether the format of its files can hold a question; others are left out."""
+        ...
+
+    def sheet(self, mode: Mode, questions: Sequence[Question], release: str) -> Sheet:
+        """The questions as the file that it reads; raises `DataError` for what is no question of this mode."""
+        ...
+
+    def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
+        """What follows the program's name."""
+        ...
+
+    def read(self, request: ScoringRequest, stdout: str, stderr: str) -> tuple[Score, ...]:
+        """The scores in what it printed; raises `RecordError` where that is not whole or does not add up."""
+        ...
+
+    def logits_command(self, workload: TextWorkload, release: str) -> tuple[str, ...]:
+        """Command of a run bundle that writes what `/model` expects of the text `/text` to `/out/logits`."""
+        ...
+
+    def check_logits(self, workload: TextWorkload, path: Path, printed: str) -> None:
+        """Raise `BuildError` where a file is not all of what `logits_command` makes; `printed` is what it said."""
+        ...
 
 
 class Framework(Protocol):

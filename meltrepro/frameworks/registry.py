@@ -10,7 +10,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from meltrepro.build.framework import FrameworkModule
-from meltrepro.errors import UsageError
+from meltrepro.errors import RecordError, UsageError
+from meltrepro.frameworks.base import Scorer
 from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.plan.model import Catalog
 
@@ -27,6 +28,16 @@ def modules() -> Mapping[str, FrameworkModule]:
 def catalog(modules: Mapping[str, FrameworkModule]) -> Catalog:
     """What planning needs to know of them."""
     return Catalog({kind: module.info() for kind, module in modules.items()}, frozenset(TEMPLATES))
+
+
+def scorer_of(kind: str) -> Scorer:
+    """What scores the models of a kind of framework; raises `RecordError` where nothing here does."""
+    scorer: Scorer | None = getattr(modules().get(kind), "scorer", None)
+    if scorer is None:
+        raise RecordError(
+            f"nothing here scores models of framework {kind!r}", hint="install the package that brings it"
+        )
+    return scorer
 
 
 def _load(kind: str, where: str) -> FrameworkModule:

@@ -18,6 +18,7 @@ from meltrepro import plain
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import ManifestError, RecordError, UsageError
 from meltrepro.foreign import parse
+from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.protocol import Limits
 from meltrepro.manifest.schema import Manifest
@@ -58,6 +59,8 @@ class TrialRecord:
     kind: TrialKind
     index: int
     outcome: Outcome
+    framework: str
+    """Kind of its cell's."""
 
     @property
     def name(self) -> str:
@@ -87,7 +90,7 @@ class TrialRecord:
             return ()
         for name in (record.STDOUT, record.STDERR):
             self.file(name)
-        return scores_in(self.scoring, self.folder)
+        return scores_in(self.folder, self.scoring, scorer_of(self.framework).read)
 
     def trace(self) -> Trace:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
@@ -166,7 +169,8 @@ class CellRecord:
     @cached_property
     def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial that ended, warm-ups first; raises `RecordError` for a damaged outcome."""
-        found = [_read_trial(path, match) for path, match in self._folders()]
+        framework = str(self.entry.params.get("kind", self.entry.framework))
+        found = [_read_trial(path, match, framework) for path, match in self._folders()]
         order = list(TrialKind)
         return tuple(sorted((t for t in found if t), key=lambda trial: (order.index(trial.kind), trial.index)))
 
@@ -451,7 +455,7 @@ def find_campaign(records: Path, wanted: str) -> Path:
     raise UsageError(f"{problem} {wanted!r} in {records}", hint=f"name one of them, or `last`: {shown}")
 
 
-def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
+def _read_trial(folder: Path, match: re.Match[str], framework: str) -> TrialRecord | None:
     path = folder / record.OUTCOME
     try:
         outcome = record.parse_outcome(plain.read(path))
@@ -461,7 +465,7 @@ def _read_trial(folder: Path, match: re.Match[str]) -> TrialRecord | None:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
-    return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome)
+    return TrialRecord(folder, _KINDS[match[1]], int(match[2]), outcome, framework)
 
 
 def _unchanged(path: Path, expected: str | None) -> Path:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
+from meltrepro.accuracy.requests import Data
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Built
 from meltrepro.build.workshop import EngineName, Workshop
-from meltrepro.campaign.scoring import Data
 from meltrepro.errors import DataError, LockError, LockMismatch, Problem, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.manifest.accuracy import source_of

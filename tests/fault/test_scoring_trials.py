@@ -15,7 +15,8 @@ from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.setup import Setup
 from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.llamacpp.scorer import DATA, SCORER
+from meltrepro.frameworks.base import DATA
+from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.accuracy import QuestionWorkload
 from meltrepro.manifest.sources import FileSource
 from meltrepro.measure.records import campaign_folders, read_campaign
@@ -28,6 +29,7 @@ from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.cas import Store
 from tests.fault import rig
 
+SCORER = scorer_of("llama.cpp")
 ASKED = 10
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
 SCRIPT = '''#!{python} -IS
@@ -83,7 +85,7 @@ match order:
 def scoring(folder: Path, orders: Mapping[str, str], protocol: Mapping[str, object] = ONCE) -> Setup:
     """A campaign with one workload of ten questions for each order."""
     setup = rig.make_setup(folder, rig.Spec(dict.fromkeys(orders, "sleep 0"), dict(protocol)))
-    scorer = folder / "bundle" / SCORER
+    scorer = folder / "bundle" / SCORER.program
     scorer.write_text(SCRIPT.format(python=sys.executable))
     scorer.chmod(0o755)
     workloads, files = {}, {}
@@ -93,7 +95,11 @@ def scoring(folder: Path, orders: Mapping[str, str], protocol: Mapping[str, obje
         files[name] = Input(path, hashlib.sha256(order.encode()).hexdigest())
         workloads[name] = QuestionWorkload(task="piqa", data=FileSource(file=path.name), questions=ASKED)
     manifest = setup.plan.manifest.model_copy(update={"workloads": workloads})
-    cells = tuple(replace(cell, workload=workloads[cell.workload_name]) for cell in setup.plan.cells)
+    framework = manifest.frameworks["f"].model_copy(update={"kind": "llama.cpp"})
+    cells = tuple(
+        replace(cell, workload=workloads[cell.workload_name], framework=framework) for cell in setup.plan.cells
+    )
+    bundles = tuple(replace(node, kind="llama.cpp") for node in setup.plan.bundles)
     requests = {
         cell.id: ScoringRequest(
             task="piqa",
@@ -110,7 +116,7 @@ def scoring(folder: Path, orders: Mapping[str, str], protocol: Mapping[str, obje
     }
     return replace(
         setup,
-        plan=replace(setup.plan, manifest=manifest, cells=cells),
+        plan=replace(setup.plan, manifest=manifest, cells=cells, bundles=bundles),
         requests=requests,
         inputs={file.digest: file for file in files.values()},
         data={name: file.digest for name, file in files.items()},
@@ -211,7 +217,7 @@ def test_questions_that_changed_since_a_record_are_refused(tmp_path: Path) -> No
 
 def test_a_bundle_without_a_scorer_is_refused(tmp_path: Path) -> None:
     setup = scoring(tmp_path, {"a": "right 7"})
-    (tmp_path / "bundle" / SCORER).unlink()
+    (tmp_path / "bundle" / SCORER.program).unlink()
     with pytest.raises(RecordError, match=r"has no scorer \(bin/perplexity\)"):
         rig.run_setup(tmp_path, setup)
 

@@ -10,8 +10,8 @@ from meltrepro.accuracy.questions import Question
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.build.model import Artifact, Input
 from meltrepro.campaign.trial import CellRun, run_trial
-from meltrepro.frameworks.llamacpp.scorer import DATA, SCORER, arguments, fewest
-from meltrepro.frameworks.llamacpp.scorer_files import multiple_choice
+from meltrepro.frameworks.base import DATA
+from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.protocol import Measure
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.targets import HostTarget as HostEntry
@@ -22,6 +22,7 @@ from meltrepro.targets.base import Target
 from meltrepro.targets.host.target import HostTarget
 from tests.integration.bundles import Bundle
 
+SCORER = scorer_of("llama.cpp")
 QUESTIONS = 6
 CONTEXT, TOO_SHORT = 512, 32
 WORDS = ("tea", "milk", "water", "bread", "salt")
@@ -51,7 +52,7 @@ def _trial(run: CellRun, folder: Path) -> tuple[Outcome, tuple[Score, ...]]:
     ended = run_trial(run, Trial("cell", TrialKind.repetition, 0), 1, folder)
     assert isinstance(run.request, ScoringRequest)
     ok = ended.outcome.state is TrialState.ok
-    return ended.outcome, scores_in(run.request, folder) if ok else ()
+    return ended.outcome, scores_in(folder, run.request, SCORER.read) if ok else ()
 
 
 def _model(path: Path) -> Artifact:
@@ -68,7 +69,7 @@ def _run(target: Target, bundle: Artifact, model: Artifact, sheet: Path, context
         Question(n + 1, f"Number {n} would like some" + " more" * 40, tuple(WORDS[: 2 + n % 4]), n % 2)
         for n in range(QUESTIONS)
     ]
-    made = multiple_choice(questions, fewest("multiple-choice", release))
+    made = SCORER.sheet("multiple-choice", questions, release)
     sheet.write_bytes(made.content)
     data = Input(sheet, hashlib.sha256(made.content).hexdigest())
     request = ScoringRequest(
@@ -93,7 +94,8 @@ def _run(target: Target, bundle: Artifact, model: Artifact, sheet: Path, context
         facts=target.identify(),
         timeout_s=60,
         measure=Measure(),
-        program=SCORER,
-        arguments=arguments(request, release),
+        scorer=SCORER,
+        program=SCORER.program,
+        arguments=SCORER.arguments(request, release),
         inputs={DATA: data},
     )

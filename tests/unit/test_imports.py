@@ -21,11 +21,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"settings", "steps", "stats", "resources", "interrupts", "words", "registry", "plain", "foreign"}),
     frozenset({"manifest"}),
     frozenset({"record"}),
+    frozenset({"accuracy"}),
     frozenset({"build.model", "frameworks.base", "targets.base"}),  # the seams: one module each of a higher part
     frozenset({"plan"}),
     frozenset({"store"}),
     frozenset({"build", "processes"}),
-    frozenset({"accuracy"}),
+    frozenset({"accuracy.requests"}),
     frozenset({"targets", "frameworks"}),
     frozenset({"measure"}),
     frozenset({"track"}),

@@ -15,8 +15,8 @@ from meltrepro.build import causes
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import BuildError, EngineError, MeltreproError, SourceError, StoreError
-from meltrepro.frameworks.llamacpp import logits
 from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.manifest.sources import FileSource
@@ -123,6 +123,7 @@ def test_what_is_whole_is_made_once(make: Make, plan: Plan) -> None:
         (Scorer(whole(), 1), BuildError, "ended with status 1"),
         (Scorer(whole(), 137, "killed"), EngineError, r"was killed \(SIGKILL\)"),
         (Scorer(None), BuildError, "ended with status 0"),
+        (Scorer(whole(), said="[1]9.0,"), BuildError, "the scorer came to no estimate"),
         (Scorer(whole()[:20], said="you need at least 32 tokens"), BuildError, "you need at least 32 tokens"),
         (Scorer(b""), BuildError, "no file of expectations: it has 0 bytes"),
         (Scorer(b"x" * 500), BuildError, "no file of expectations"),
@@ -159,4 +160,4 @@ def test_a_text_that_is_not_there(make: Make, plan: Plan, tmp_path: Path) -> Non
 def test_as_many_windows_as_the_text_fills(tmp_path: Path, vocabulary: int) -> None:
     path = tmp_path / "logits"
     path.write_bytes(whole(chunks=3, vocabulary=vocabulary))
-    logits.check(path, CONTEXT, None)
+    PerplexityScorer().check_logits(TEXT.model_copy(update={"chunks": None}), path, SAID)

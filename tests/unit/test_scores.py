@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.accuracy.scores import Score, metric_name, read_scores, scores_in
+from meltrepro.accuracy.scores import Score, metric_name, scores_in
 from meltrepro.errors import RecordError
+from meltrepro.frameworks.llamacpp.scorer_output import read_scores
 from meltrepro.record.trial import Mode, ScoringRequest
 
 OUTPUT = Path(__file__).parents[1] / "support" / "scorer"
@@ -197,4 +198,4 @@ def test_fewer_questions_than_asked() -> None:
 
 def test_logs_that_are_gone(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="stdout.log cannot be read"):
-        scores_in(asked("perplexity"), tmp_path)
+        scores_in(tmp_path, asked("perplexity"), read_scores)

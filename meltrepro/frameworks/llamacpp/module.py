@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import ModelRecipe, RecipeSource
+from meltrepro.frameworks.base import Scorer
 from meltrepro.frameworks.llamacpp import app as apps
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp import cuda as llamacpp_cuda
 from meltrepro.frameworks.llamacpp import gguf as gguf_files
-from meltrepro.frameworks.llamacpp import logits
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
-from meltrepro.frameworks.llamacpp.scorer import SCORER, logits_arguments
+from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.manifest.sources import PypiSource, is_checkpoint
-from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, LogitsNode, ModelNode, Release
+from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, ModelNode, Release
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
 
@@ -112,14 +112,14 @@ UNTIE = "untie-output/1"
 """Name and version of the conversion; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
-_LOGITS_THREADS = 2
-"""Part of the identity of what it makes, so that it is the same on every machine."""
 AS_IS = "as-is"
 """The source file itself, whatever its type."""
 
 
 class LlamaCpp:
     """The framework module of llama.cpp."""
+
+    scorer: Scorer | None = PerplexityScorer()
 
     def info(self) -> FrameworkInfo:
         """Releases, CPU levels and quantizations."""
@@ -185,20 +185,10 @@ class LlamaCpp:
         quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
         return ModelRecipe(conversion, quantizer, converter)
 
-    def logits_command(self, node: LogitsNode, release: Release) -> tuple[str, ...]:
-        """The scorer, writing what the model expects instead of scoring it; always with the same number of threads."""
-        workload = node.workload
-        rest = logits_arguments(workload.context, workload.batch, workload.chunks, _LOGITS_THREADS, release.name)
-        return (f"/bundle/{SCORER}", *rest)
-
     def convert(self, conversion: str, source: Path, destination: Path) -> bool:
         """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""
         assert conversion == UNTIE, conversion
         return gguf_files.untie(source, destination)
-
-    def check_logits(self, node: LogitsNode, path: Path) -> None:
-        """Raise `BuildError` where the scorer left a part of its file."""
-        logits.check(path, node.workload.context, node.workload.chunks)
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no GGUF file."""

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from meltrepro.accuracy.questions import Question
+from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.errors import DataError
 
 MOST_ANSWERS = 100
 """The scorer takes no question with more."""
 _FILLER = Question(0, "It is", ("so.", "not."), 0)
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A file for the scorer."""
-
-    content: bytes
-    questions: int
-    padding: int
-    """Questions at the end that fill up and are not counted."""
-    sequences: int
-    """Most answers that a question has."""
-    left_out: tuple[int, ...] = ()
-    """Numbers of questions that the format cannot hold."""
 
 
 def multiple_choice(questions: Sequence[Question], fewest: int = 1) -> Sheet:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meltrepro.accuracy.datasets import read_questions
-from meltrepro.accuracy.questions import choose
+from meltrepro.accuracy.questions import Question, Sheet, choose
 from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
-from meltrepro.frameworks.llamacpp import scorer_files as files
-from meltrepro.frameworks.llamacpp.scorer import DATA, LOGITS, fewest
+from meltrepro.frameworks.base import DATA, LOGITS, Scorer
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
 from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.model import Cell, Plan
-from meltrepro.record.trial import AnyRequest, Mode, ScoringRequest
+from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.targets.base import DeviceFacts
-
-_MODES: Mapping[str, Mode] = {"hellaswag": "hellaswag", "winogrande": "winogrande"}
-"""Tasks that the scorer has a way of its own for; all others are multiple choice."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +31,47 @@ Keep = Callable[[bytes], Input]
 """Puts a file for a scorer where it stays."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a workload asks a scorer, as a file."""
+
+    file: Input
+    sheet: Sheet
+    left_out: tuple[int, ...] = ()
+    """Numbers of questions that the scorer's format cannot hold."""
+
+
 def score_requests(
-    plan: Plan, data: Mapping[str, Data], devices: Mapping[str, DeviceFacts], keep: Keep
+    plan: Plan,
+    data: Mapping[str, Data],
+    devices: Mapping[str, DeviceFacts],
+    keep: Keep,
+    scorer_of: Callable[[str], Scorer],
 ) -> tuple[dict[str, ScoringRequest], dict[str, Input]]:
     """The request of every accuracy cell by id, without what cells are compared with, and the files by digest.
 
-    `data` are by workload name. Raises `DataError` for data that a task cannot be made of.
+    `data` are by workload name, scorers by kind of framework. Raises `DataError` for data that a task cannot be made of.
     """
-    releases = {node.framework_name: node.release.name for node in plan.bundles}
-    sheets: dict[tuple[str, int], tuple[files.Sheet, Input]] = {}
+    bundles = {node.framework_name: node for node in plan.bundles}
+    questions: dict[str, Sequence[Question]] = {}
+    files: dict[tuple[str, str], _Asked] = {}
     requests: dict[str, ScoringRequest] = {}
     for cell in plan.cells:
-        workload = cell.workload
-        if isinstance(workload, QuestionWorkload):
-            mode = _MODES.get(workload.task, "multiple-choice")
-            key = (cell.workload_name, fewest(mode, releases[cell.framework_name]))
-            if key not in sheets:
-                sheet = _sheet(workload, mode, data[cell.workload_name], key[1])
-                sheets[key] = (sheet, keep(sheet.content))
-            sheet, file = sheets[key]
-        elif isinstance(workload, TextWorkload):
-            mode = "perplexity" if workload.task == "perplexity" else "kl-divergence"
-            key = (cell.workload_name, 0)
-            if key not in sheets:
-                content = _text(data[cell.workload_name])
-                sheets[key] = (files.Sheet(content, 0, 0, 1), keep(content))
-            sheet, file = sheets[key]
-        else:
+        workload, name = cell.workload, cell.workload_name
+        if not isinstance(workload, QuestionWorkload | TextWorkload):
             continue
-        requests[cell.id] = _request(cell, mode, data[cell.workload_name], sheet, file, devices)
-    return requests, {file.digest: file for _, file in sheets.values()}
+        bundle = bundles[cell.framework_name]
+        scorer, key = scorer_of(bundle.kind), (name, cell.framework_name)
+        if isinstance(workload, QuestionWorkload):
+            if name not in questions:
+                questions[name] = read_questions(workload.task, data[name].content, data[name].label)
+            if key not in files:
+                files[key] = _sheet(workload, data[name], questions[name], scorer, bundle.release.name, keep)
+        elif key not in files:
+            content = _text(data[name])
+            files[key] = _Asked(keep(content), Sheet(content, 0, 0, 1))
+        requests[cell.id] = _request(cell, workload, scorer, data[name], files[key], devices)
+    return requests, {asked.file.digest: asked.file for asked in files.values()}
 
 
 def with_logits(
@@ -95,18 +102,17 @@ def inputs_of(request: AnyRequest, known: Mapping[str, Input]) -> dict[str, Inpu
     return {name: known[digest] for name, digest in request.inputs.items()}
 
 
-def _sheet(workload: QuestionWorkload, mode: Mode, data: Data, least: int) -> files.Sheet:
-    questions = read_questions(workload.task, data.content, data.label)
+def _sheet(
+    workload: QuestionWorkload, data: Data, questions: Sequence[Question], scorer: Scorer, release: str, keep: Keep
+) -> _Asked:
+    mode = scorer.mode(workload.task)
+    kept = [question for question in questions if scorer.holds(mode, question)]
+    left_out = {question.number for question in questions} - {question.number for question in kept}
     try:
-        if mode == "winogrande":
-            kept = [question for question in questions if files.holds_sentence(question)]
-            left_out = tuple(question.number for question in questions if question not in kept)
-            sheet = files.winogrande(choose(kept, workload.questions, workload.sample))
-            return files.Sheet(sheet.content, sheet.questions, sheet.padding, sheet.sequences, left_out)
-        chosen = choose(questions, workload.questions, workload.sample)
-        return files.hellaswag(chosen) if mode == "hellaswag" else files.multiple_choice(chosen, least)
+        sheet = scorer.sheet(mode, choose(kept, workload.questions, workload.sample), release)
     except DataError as error:
         raise DataError(f"{data.label}: {error.message}", hint=error.hint) from error
+    return _Asked(keep(sheet.content), sheet, tuple(sorted(left_out)))
 
 
 def _text(data: Data) -> bytes:
@@ -120,22 +126,25 @@ def _text(data: Data) -> bytes:
 
 
 def _request(
-    cell: Cell, mode: Mode, data: Data, sheet: files.Sheet, file: Input, devices: Mapping[str, DeviceFacts]
+    cell: Cell,
+    workload: QuestionWorkload | TextWorkload,
+    scorer: Scorer,
+    data: Data,
+    asked: _Asked,
+    devices: Mapping[str, DeviceFacts],
 ) -> ScoringRequest:
-    workload = cell.workload
-    assert isinstance(workload, QuestionWorkload | TextWorkload)
     return ScoringRequest(
         task=workload.task,
-        mode=mode,
+        mode=scorer.mode(workload.task),
         model="",
         context=workload.context,
         threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
         batch=workload.batch,
         data=data.digest,
-        inputs={} if mode == "kl-divergence" else {DATA: file.digest},
-        questions=sheet.questions or None,
-        padding=sheet.padding,
-        sequences=sheet.sequences,
-        left_out=list(sheet.left_out),
+        inputs={} if cell.logits_id is not None else {DATA: asked.file.digest},
+        questions=asked.sheet.questions or None,
+        padding=asked.sheet.padding,
+        sequences=asked.sheet.sequences,
+        left_out=list(asked.left_out),
         chunks=workload.chunks if isinstance(workload, TextWorkload) else None,
     )
