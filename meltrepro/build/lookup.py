@@ -5,21 +5,14 @@ An artifact is found by its key, as a build finds it; no lock is needed where ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meltrepro.build import interpreter
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key
+from meltrepro.build.pins import Pins
 from meltrepro.build.render import render_recipe
-from meltrepro.manifest.lock import Lock
-from meltrepro.manifest.sources import Source
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
-from meltrepro.store.cas import Store
-from meltrepro.store.source import key_of
-
-Known = Callable[[Source], str | None]
-"""The digest of a source as far as this machine knows it without looking it up anywhere."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +30,7 @@ class Lookup:
     """Looks up the nodes of one plan."""
 
     modules: Mapping[str, FrameworkModule]
-    store: Store
-    lock: Lock
-    known: Known
+    pins: Pins
     _digests: dict[str, str] = field(default_factory=dict)
     _unknown: set[str] = field(default_factory=set)
 
@@ -54,7 +45,7 @@ class Lookup:
             self._note(model.id, self._model(model, run, by_use.get(("quantize", name)), by_use.get(("convert", name))))
         for logits in plan.logits:
             self._note(logits.id, self._logits(logits))
-        sizes = {name: self.store.path(digest).stat().st_size for name, digest in self._digests.items()}
+        sizes = {name: self.pins.store.path(digest).stat().st_size for name, digest in self._digests.items()}
         return Found(sizes, frozenset(self._unknown))
 
     def _note(self, name: str, key: str | None) -> None:
@@ -62,23 +53,22 @@ class Lookup:
         if key is None:
             self._unknown.add(name)
             return
-        ref = self.store.get_ref("artifacts", key) if key else None
-        if ref is not None and self.store.has(ref["digest"]):
+        ref = self.pins.store.get_ref("artifacts", key) if key else None
+        if ref is not None and self.pins.store.has(ref["digest"]):
             self._digests[name] = ref["digest"]
 
     def _bundle(self, node: BundleNode) -> str | None:
         source = self.modules[node.kind].bundle_recipe(node)
-        digests = {name: self.known(item) for name, item in source.inputs.items()}
+        digests = {name: self.pins.known(item) for name, item in source.inputs.items()}
         if source.interpreter:
-            locked = self.lock.interpreter
-            packages = interpreter.unlocked(locked) if locked is not None else interpreter.remembered(self.store)
+            packages = self.pins.known_interpreter()
             if packages is None:
                 return None
             digests |= {f"{package.name}.deb": package.digest for package in packages}
         whole = {name: digest for name, digest in digests.items() if digest is not None}
         if len(whole) < len(digests):
             return None
-        paths = {name: self.store.path(digest) for name, digest in whole.items()}
+        paths = {name: self.pins.store.path(digest) for name, digest in whole.items()}
         return bundle_key(render_recipe(source, paths, whole))
 
     def _model(
@@ -86,7 +76,7 @@ class Lookup:
     ) -> str | None:
         recipe = self.modules[run.kind].model_recipe(node, run.release)
         tools = [each.id for each, used in ((quantizer, recipe.command), (convert, recipe.converter)) if each and used]
-        origin = self.known(node.source)
+        origin = self.pins.known(node.source)
         if origin is None or any(name in self._unknown for name in tools):
             return None
         if any(name not in self._digests for name in tools):
@@ -96,7 +86,7 @@ class Lookup:
         return model_key(origin, self._digests[quantizer.id] if quantizer and recipe.command else None, recipe)
 
     def _logits(self, node: LogitsNode) -> str | None:
-        text = self.known(node.workload.text)
+        text = self.pins.known(node.workload.text)
         needed = (node.model.id, node.bundle.id)
         if text is None or any(name in self._unknown for name in needed):
             return None
@@ -106,15 +96,3 @@ class Lookup:
         assert scorer is not None, node.id
         command = scorer.logits_command(node.workload, node.bundle.release.name)
         return logits_key(text, self._digests[node.model.id], self._digests[node.bundle.id], command)
-
-
-def known_digest(lock: Lock, remembered: Known) -> Known:
-    """What is known of sources: declared, else locked, else remembered of an earlier look."""
-
-    def known(source: Source) -> str | None:
-        if source.digest is not None:
-            return source.digest
-        locked = lock.sources.get(key_of(source))
-        return locked.digest if locked is not None else remembered(source)
-
-    return known

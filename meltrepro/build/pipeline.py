@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
+from meltrepro.build import interpreter
 from meltrepro.build.attest import Making, attest
-from meltrepro.build.base import Package
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key, recipe_digest
@@ -25,35 +24,18 @@ from meltrepro.build.model import (
     Engine,
     Execution,
     Maker,
-    MakerName,
     ModelRecipe,
     Recipe,
 )
 from meltrepro.build.render import render_recipe
+from meltrepro.build.tools import Tools
 from meltrepro.build.transform import plain_result, transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
-from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
-from meltrepro.manifest.sources import FileSource, FolderSource, Source
+from meltrepro.manifest.lock import LockedArtifact
+from meltrepro.manifest.sources import Source
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
-from meltrepro.steps import Sink, Step, step
-from meltrepro.store.cas import Store
-from meltrepro.store.fetch import Fetcher
+from meltrepro.steps import Step, step
 from meltrepro.store.source import key_of
-
-EngineFactory = Callable[[], Engine]
-"""Makes the engine when the first thing has to be built, and not before."""
-
-
-class Interpreters(Protocol):
-    """The packages of the interpreter that converters run on."""
-
-    def interpreter_packages(self) -> Sequence[Package]:
-        """Which ones; they need not be here. Raises `LockError`."""
-        ...
-
-    def bring_interpreter(self) -> None:
-        """See to it that the store has them. Raises `LockError` where they cannot be had any more, `EngineError`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,6 @@ class Built:
     recipes: Mapping[str, Recipe]
     logs: Mapping[str, Path]
     """Logs of the builds that made the artifacts, now or earlier, as far as the store still has them."""
-    lock: Lock
     reused: frozenset[str]
 
 
@@ -72,24 +53,14 @@ class Built:
 class Builder:
     """Builds the nodes of one plan against one lock."""
 
+    tools: Tools
     modules: Mapping[str, FrameworkModule]
-    store: Store
-    fetcher: Fetcher
-    engine: EngineFactory
-    lock: Lock
-    current_lock: Callable[[], Lock]
-    """The lock as it is once the engine's images are pinned too."""
-    workshop: Interpreters
-    base_dir: Path
-    sink: Sink
     rebuild: bool = False
-    """Build even what the store has and leave what it knows as it is; `replay.verify` compares the two."""
-    makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
-    """What executes recipes that the engine does not."""
+    """Build even what the store has and leave what it and the lock know as it is; `replay.verify` compares the two."""
     recorded: bool = False
     """Take the very artifacts that the lock names where they are here, whatever today's recipes would make."""
-    _engine: Engine | None = None
     _made: dict[str, Maker] = field(default_factory=dict)
+    _used: Engine | None = None
     _artifacts: dict[str, Artifact] = field(default_factory=dict)
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _logs: dict[str, Path] = field(default_factory=dict)
@@ -107,23 +78,21 @@ class Builder:
             self._model(model, runs[name], quantizers.get(name), converters.get(name))
         for logits in plan.logits:
             self._logits(logits)
-        artifacts = {
-            **self.lock.artifacts,
-            **{name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
-        }
-        recipes = {**self.lock.recipes, **{r.name: recipe_digest(r) for r in self._recipes.values()}}
+        if not self.rebuild:
+            self.tools.pins.record(
+                {name: LockedArtifact(key=a.key, digest=a.digest) for name, a in self._artifacts.items()},
+                {recipe.name: recipe_digest(recipe) for recipe in self._recipes.values()},
+            )
         return Built(
             artifacts=dict(self._artifacts),
             recipes=dict(self._recipes),
             logs={name: log for name, log in self._logs.items() if log.is_file()},
-            lock=self.lock.model_copy(update={"artifacts": artifacts, "recipes": recipes}),
             reused=frozenset(self._reused),
         )
 
-    def pin_recipes(self, plan: Plan) -> Lock:
-        """The lock with the digest of every recipe of the plan, without building any."""
-        digests = {recipe.name: recipe_digest(recipe) for recipe in map(self.recipe, plan.bundles)}
-        return self.lock.model_copy(update={"recipes": {**self.lock.recipes, **digests}})
+    def recipe_digests(self, plan: Plan) -> dict[str, str]:
+        """The digest of every recipe of the plan by name, without building any."""
+        return {recipe.name: recipe_digest(recipe) for recipe in map(self.recipe, plan.bundles)}
 
     # -- bundles --------------------------------------------------------------------------------------------------
 
@@ -132,8 +101,8 @@ class Builder:
         source = self.modules[node.kind].bundle_recipe(node)
         digests = {name: self._digest(item) for name, item in source.inputs.items()}
         if source.interpreter:
-            digests |= {f"{package.name}.deb": package.digest for package in self.workshop.interpreter_packages()}
-        paths = {name: self.store.path(digest) for name, digest in digests.items()}
+            digests |= {f"{package.name}.deb": package.digest for package in self.tools.pins.interpreter()}
+        paths = {name: self.tools.store.path(digest) for name, digest in digests.items()}
         return render_recipe(source, paths, digests)
 
     def _bundle(self, node: BundleNode) -> None:
@@ -142,30 +111,30 @@ class Builder:
 
         def make(scratch: Path) -> str:
             for item in node.sources.values():
-                self.fetcher.get(self._locked(item), self.base_dir)
+                self.tools.fetcher.get(self._locked(item), self.tools.pins.base_dir)
             if node.purpose == "convert":
-                self.workshop.bring_interpreter()
+                interpreter.bring(self.tools.pins.interpreter(), self.tools.store, self.tools.sink)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
-            maker = self._made[node.id] = self._maker(recipe)
-            maker.build(recipe, out, log, self.sink, fresh=self.rebuild)
+            maker = self._made[node.id] = self.tools.maker(recipe)
+            maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
-            self.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
-            return self.store.put_file(scratch / "bundle.tar", move=True)
+            self.tools.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
+            return self.tools.store.put_file(scratch / "bundle.tar", move=True)
 
         started = time.time_ns()
         # A signature holds its time, so that no two builds of a signed app have the same bytes.
         digest = self._resolve(node.id, key, make, unique=recipe.maker == "mac-ssh")
-        file = self.store.verify(digest)
+        file = self.tools.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id,
             kind="bundle",
             key=key,
             digest=digest,
             file=file,
-            path=self.store.unpack(digest) / "bundle",
+            path=self.tools.store.unpack(digest) / "bundle",
             size=file.stat().st_size,
             platform=node.isa.triple.split("-")[0],
         )
@@ -191,19 +160,22 @@ class Builder:
             if converter is not None:
                 digest = self._converted(node, module, converter, recipe, origin, scratch)
             else:
-                self.fetcher.get(node.source, self.base_dir)
-            source = original = self.store.path(digest)
+                self.tools.fetcher.get(node.source, self.tools.pins.base_dir)
+            source = original = self.tools.store.path(digest)
             with _about(node):
                 module.check_model(source)
                 if recipe.conversion:
-                    with step(self.sink, "convert", node.id, conversion=recipe.conversion), writing_below(scratch):
+                    with (
+                        step(self.tools.sink, "convert", node.id, conversion=recipe.conversion),
+                        writing_below(scratch),
+                    ):
                         if module.convert(recipe.conversion, source, scratch / "converted"):
                             source = scratch / "converted"
             if bundle is not None:
                 log = self._log(node.id, key)
-                with step(self.sink, "quantize", node.id):
+                with step(self.tools.sink, "quantize", node.id):
                     source = transform(
-                        self._get_engine(),
+                        self._engine(),
                         bundle,
                         recipe.command,
                         {"/source": source},
@@ -214,11 +186,11 @@ class Builder:
             if source == original:
                 return digest
             module.check_model(source)
-            return self.store.put_file(source, move=True)
+            return self.tools.store.put_file(source, move=True)
 
         started = time.time_ns()
         digest = self._resolve(node.id, key, make)
-        file = self.store.verify(digest)
+        file = self.tools.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
@@ -236,24 +208,27 @@ class Builder:
         scratch: Path,
     ) -> str:
         """The digest of what the converter makes of a checkpoint; made once for all quantizations, and anew by a rebuild."""
-        known = self.store.get_ref("converted", key)
-        if known is not None and self.store.has(known["digest"]) and not self.rebuild:
-            self.store.verify(known["digest"])
+        known = self.tools.store.get_ref("converted", key)
+        if known is not None and self.tools.store.has(known["digest"]) and not self.rebuild:
+            self.tools.store.verify(known["digest"])
             return str(known["digest"])
-        self.fetcher.get(node.source, self.base_dir)
+        self.tools.fetcher.get(node.source, self.tools.pins.base_dir)
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
-        files = {name: self.fetcher.get(part, self.base_dir) for name, part in self.fetcher.parts(pinned).items()}
+        files = {
+            name: self.tools.fetcher.get(part, self.tools.pins.base_dir)
+            for name, part in self.tools.fetcher.parts(pinned).items()
+        }
         module.check_checkpoint(files)
         readonly = {f"/source/{name}": path for name, path in files.items()}
         log = self._log(f"{node.id}/convert", key)
-        with step(self.sink, "checkpoint.convert", node.id, files=len(files)):
+        with step(self.tools.sink, "checkpoint.convert", node.id, files=len(files)):
             made = transform(
-                self._get_engine(), converter, recipe.converter, readonly, scratch, log, f"converting {node.model_name}"
+                self._engine(), converter, recipe.converter, readonly, scratch, log, f"converting {node.model_name}"
             )
         module.check_model(made)
-        digest = self.store.put_file(made, move=True)
+        digest = self.tools.store.put_file(made, move=True)
         if not self.rebuild:
-            self.store.put_ref("converted", key, {"name": node.id, "digest": digest})
+            self.tools.store.put_ref("converted", key, {"name": node.id, "digest": digest})
         return digest
 
     def _logits(self, node: LogitsNode) -> None:
@@ -269,11 +244,11 @@ class Builder:
         key = logits_key(self._digest(text), model.digest, bundle.digest, command)
 
         def make(scratch: Path) -> str:
-            source, log = self.fetcher.get(text, self.base_dir), self._log(node.id, key)
+            source, log = self.tools.fetcher.get(text, self.tools.pins.base_dir), self._log(node.id, key)
             with writing_below(scratch):
                 (scratch / "out").mkdir()
-            with step(self.sink, "logits", node.id):
-                end = self._get_engine().execute(
+            with step(self.tools.sink, "logits", node.id):
+                end = self._engine().execute(
                     Execution(
                         argv=command,
                         bundle=bundle,
@@ -296,11 +271,11 @@ class Builder:
             except BuildError as error:
                 check_room(scratch, said)
                 raise BuildError(f"making {node.id}: {error.message}", hint=error.hint or f"log: {log}") from error
-            return self.store.put_file(result, move=True)
+            return self.tools.store.put_file(result, move=True)
 
         started = time.time_ns()
         digest = self._resolve(node.id, key, make)
-        file = self.store.verify(digest)
+        file = self.tools.store.verify(digest)
         artifact = self._artifacts[node.id] = Artifact(
             id=node.id, kind="logits", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
         )
@@ -313,51 +288,51 @@ class Builder:
 
         Where every build is `unique`, one that is made now takes the place of what a lock names that may change.
         """
-        locked = self.lock.artifacts.get(name)
-        if self.recorded and locked is not None and self.store.has(locked.digest):
-            self.store.verify(locked.digest)
+        locked = self.tools.pins.lock.artifacts.get(name)
+        if self.recorded and locked is not None and self.tools.store.has(locked.digest):
+            self.tools.store.verify(locked.digest)
             return self._reuse(name, locked.key, locked.digest)
-        known = self.store.get_ref("artifacts", key)
-        if known is not None and self.store.has(known["digest"]) and not self.rebuild:
+        known = self.tools.store.get_ref("artifacts", key)
+        if known is not None and self.tools.store.has(known["digest"]) and not self.rebuild:
             self._check(name, key, known["digest"])
             return self._reuse(name, key, known["digest"])
 
         def wait(message: str) -> None:
-            self.sink(Step("artifact", "note", name, detail={"status": message}))
+            self.tools.sink(Step("artifact", "note", name, detail={"status": message}))
 
-        with self.store.lock(f"artifact-{key}", wait):
-            known = None if self.rebuild else self.store.get_ref("artifacts", key)
-            if known is not None and self.store.has(known["digest"]):
+        with self.tools.store.lock(f"artifact-{key}", wait):
+            known = None if self.rebuild else self.tools.store.get_ref("artifacts", key)
+            if known is not None and self.tools.store.has(known["digest"]):
                 self._check(name, key, known["digest"])  # another process made it while this one waited
                 return self._reuse(name, key, known["digest"])
-            with self.store.scratch() as scratch:
+            with self.tools.store.scratch() as scratch:
                 digest = make(scratch)
             if not self.rebuild:
                 if unique and not self.recorded:
                     self._note_anew(name, key, digest)
                 else:
                     self._check(name, key, digest)
-                self.store.put_ref("artifacts", key, {"name": name, "digest": digest})
+                self.tools.store.put_ref("artifacts", key, {"name": name, "digest": digest})
         self._logs[name] = self._log(name, key)
         return digest
 
     def _reuse(self, name: str, key: str, digest: str) -> str:
         """Note that an artifact is here already, and the log of its build; a node of another name may have made it."""
         self._reused.add(name)
-        self.sink(Step("artifact", "note", name, detail={"reused": True, "digest": digest}))
-        made = self.store.get_ref("artifacts", key)
+        self.tools.sink(Step("artifact", "note", name, detail={"reused": True, "digest": digest}))
+        made = self.tools.store.get_ref("artifacts", key)
         if made is not None and made["digest"] == digest:
             self._logs[name] = self._log(made.get("name", name), key)
         return digest
 
     def _note_anew(self, name: str, key: str, digest: str) -> None:
-        locked = self.lock.artifacts.get(name)
+        locked = self.tools.pins.lock.artifacts.get(name)
         if locked is not None and locked.key == key and locked.digest != digest:
             why = "signed anew: the same app in other bytes than the lock names"
-            self.sink(Step("artifact", "note", name, detail={"digest": digest, "why": why}))
+            self.tools.sink(Step("artifact", "note", name, detail={"digest": digest, "why": why}))
 
     def _check(self, name: str, key: str, digest: str) -> None:
-        locked = self.lock.artifacts.get(name)
+        locked = self.tools.pins.lock.artifacts.get(name)
         if locked is not None and locked.key == key and locked.digest != digest:
             raise VerifyError(
                 f"{name}: the same inputs gave other bytes: the lock has {locked.digest}, this build {digest}",
@@ -375,59 +350,34 @@ class Builder:
         commands: tuple[tuple[str, ...], ...] = (),
     ) -> None:
         """Say how an artifact was made, if it was made now."""
-        maker = self._made.get(artifact.id, self._engine)
+        maker = self._made.get(artifact.id, self._used)
         if artifact.id in self._reused or maker is None or self.rebuild:
             return
-        inputs = {name: (source, self._pinned(source)) for name, source in sources.items()}
+        inputs = {name: (source, self.tools.pins.entry(source)) for name, source in sources.items()}
         for name, source in sources.items():
-            parts = self.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
-            inputs |= {f"{name}/{part}": (each, self._pinned(each)) for part, each in parts.items()}
+            parts = self.tools.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
+            inputs |= {f"{name}/{part}": (each, self.tools.pins.entry(each)) for part, each in parts.items()}
         packages = (
-            self.workshop.interpreter_packages()
-            if recipe and any(name.endswith(".deb") for name in recipe.inputs)
-            else ()
+            self.tools.pins.interpreter() if recipe and any(name.endswith(".deb") for name in recipe.inputs) else ()
         )
         making = Making(inputs, recipe, tools, tuple(command for command in commands if command), tuple(packages))
         times = (started_ns, time.time_ns())
-        attest(artifact, making, self.current_lock(), self.store, maker.version(), times)
+        attest(artifact, making, self.tools.pins.lock, self.tools.store, maker.version(), times)
 
-    def _pinned(self, source: Source) -> LockedSource:
-        pin = self.fetcher.pin(source, self.base_dir)
-        return LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
+    def _engine(self) -> Engine:
+        self._used = self.tools.engine()
+        return self._used
 
     def _digest(self, source: Source) -> str:
-        return self._locked(source).digest or self.fetcher.pin(source, self.base_dir).digest
+        return self.tools.pins.digest(source, recorded=self.recorded)
 
     def _locked(self, source: Source) -> Source:
-        """A source with the digest that the lock has, so that bytes which are here need no server to tell their name.
-
-        A file is read anew, unless it is one of another machine's.
-        """
-        locked = self.lock.sources.get(key_of(source))
-        if (
-            source.digest is not None
-            or locked is None
-            or (isinstance(source, FileSource | FolderSource) and not self.recorded)
-        ):
-            return source
-        return source.model_copy(update={"digest": locked.digest})
-
-    def _maker(self, recipe: Recipe) -> Maker:
-        if recipe.maker == "engine":
-            return self._get_engine()
-        if recipe.maker not in self.makers:
-            raise BuildError(f"{recipe.name}: nothing here executes recipes of kind {recipe.maker}")
-        return self.makers[recipe.maker]()
-
-    def _get_engine(self) -> Engine:
-        if self._engine is None:
-            self._engine = self.engine()
-        return self._engine
+        return self.tools.pins.pinned(source, recorded=self.recorded)
 
     def _log(self, name: str, key: str) -> Path:
         """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
         kind = "rebuild.log" if self.rebuild else "log"
-        return self.store.place / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
+        return self.tools.store.place / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
 
 
 @contextmanager

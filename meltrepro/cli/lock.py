@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import astuple
 from typing import Annotated
 
 import typer
 
 from meltrepro.build import interpreter
+from meltrepro.build.pipeline import Builder
 from meltrepro.cli.common import SetOption, SpecArgument
 from meltrepro.cli.console import console
 from meltrepro.errors import LockError, UsageError
-from meltrepro.manifest.lock import Lock, dump_lock
+from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.yaml.suggest import near_miss
-from meltrepro.record.ids import artifact_id
 from meltrepro.store import checkpoint
+from meltrepro.store.source import key_of
 from meltrepro.workflow.session import Session, open_session
 
 
@@ -38,16 +38,16 @@ def command(
                 hint="change the manifest itself, or a copy of it",
             )
         before = session.lock_path.read_text(encoding="utf-8") if session.lock_path.exists() else ""
+        pins = session.tools.pins
         for name in upgrade:
-            session.workshop.lock = _without(session, session.workshop.lock, name)
+            _drop(session, name)
         session.pin()
-        session.workshop.layers()
-        builder = session.workshop.builder(session.modules, session.loaded.path.parent)
-        lock = builder.pin_recipes(session.plan)
-        lock = session.completed(lock)
+        session.tools.layers()
+        pins.record({}, Builder(session.tools, session.modules).recipe_digests(session.plan))
+        lock = session.completed()
         after = dump_lock(lock)
         if after != before and not check:
-            session.save_lock(lock)
+            session.save_lock()
     difference = list(
         difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=0)
     )
@@ -57,37 +57,39 @@ def command(
     if not difference:
         typer.echo(f"{session.lock_path}: current")
     elif check:
-        raise session.outdated(lock)
+        raise pins.outdated(session.lock_path, session.loaded.path)
     else:
         typer.echo(f"{session.lock_path}: written")
 
 
-def _without(session: Session, lock: Lock, name: str) -> Lock:
-    """The lock without the pins that `name` stands for; they are then taken anew."""
-    if name == "base":
-        session.workshop.forget_base()
-        return lock.model_copy(update={"base": None, "toolchain": None})
-    if name == "toolchain":
-        return lock.model_copy(update={"toolchain": None})
-    if name == "interpreter":
-        interpreter.forget(session.workshop.store)
-        return lock.model_copy(update={"interpreter": None})
-    manifest = session.loaded.manifest
-    wanted = {source for source in lock.sources if name in (source, source.split(":")[1].split("==")[0])}
+def _drop(session: Session, name: str) -> None:
+    """Take the pins that `name` stands for out of the lock; they are then taken anew."""
+    tools, pins = session.tools, session.tools.pins
+    match name:
+        case "base":
+            tools.forget_base()
+            pins.set(base=None, toolchain=None)
+        case "toolchain":
+            pins.set(toolchain=None)
+        case "interpreter":
+            interpreter.forget(tools.store)
+            pins.set(interpreter=None)
+        case _:
+            pins.drop(_sources(session, name), name)
+
+
+def _sources(session: Session, name: str) -> set[str]:
+    """The keys of the sources in the lock that belong to a model or framework, or are named so themselves."""
+    pins, manifest = session.tools.pins, session.loaded.manifest
+    wanted = {source for source in pins.lock.sources if name in (source, source.split(":")[1].split("==")[0])}
     if name in manifest.models:
-        wanted |= {key for key in lock.sources if checkpoint.is_of(key, manifest.models[name].source)}
+        wanted |= {key for key in pins.lock.sources if checkpoint.is_of(key, manifest.models[name].source)}
     for bundle in session.plan.bundles:
         if bundle.framework_name == name:
-            wanted |= {
-                session.workshop.source_key(source, session.loaded.path.parent) for source in bundle.sources.values()
-            }
+            wanted |= {key_of(source) for source in bundle.sources.values()}
     if not wanted:
-        known = ["base", "toolchain", "interpreter", *manifest.models, *manifest.frameworks, *lock.sources]
+        known = ["base", "toolchain", "interpreter", *manifest.models, *manifest.frameworks, *pins.lock.sources]
         raise LockError(
             f"nothing in the lock is called {name!r}", hint=near_miss(name, known) or f"known: {', '.join(known[:8])}"
         )
-    for key in wanted:
-        session.workshop.forget(key)
-    artifacts = {k: v for k, v in lock.artifacts.items() if name not in astuple(artifact_id(k))}
-    sources = {key: value for key, value in lock.sources.items() if key not in wanted}
-    return lock.model_copy(update={"sources": sources, "artifacts": artifacts})
+    return wanted

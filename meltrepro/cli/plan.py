@@ -33,7 +33,7 @@ def command(
     from meltrepro.workflow.sizes import with_downloads
 
     with open_session(spec, set_, only, engine="docker", locked=False) as session:
-        sizes = with_downloads(session.survey.sizes, session.plan, session.workshop.fetcher, session.loaded.path.parent)
+        sizes = with_downloads(session.survey.sizes, session.plan, session.tools.fetcher, session.loaded.path.parent)
         found = session.survey.again(sizes)
     if json:
         typer.echo(json_module.dumps(document(found.plan, sizes), indent=2, ensure_ascii=False))

@@ -116,9 +116,9 @@ def command(
         declared = session.loaded.manifest.replay
         session.repeat(declared.maximum)
         setup = prepare(session, tuple(only), tracked=track, requests=requests, anew=rebuild)
-        setup = with_controls(setup, recorded, session.workshop.store)
-        _require_contained(setup, {each.digest for each in programs if each.own}, session.workshop.store)
-        answer = replay(recorded, setup, declared, settings, session.workshop.sink)
+        setup = with_controls(setup, recorded, session.tools.store)
+        _require_contained(setup, {each.digest for each in programs if each.own}, session.tools.store)
+        answer = replay(recorded, setup, declared, settings, session.tools.sink)
     page = html(answer.comparison)
     write_text(answer.folder / COMPARISON, page)
     if track and session.loaded.manifest.tracking.enabled:

@@ -16,7 +16,7 @@ from meltrepro.words import counted, plural
 if TYPE_CHECKING:
     from meltrepro.build.model import Engine
     from meltrepro.build.pipeline import Built
-    from meltrepro.build.workshop import EngineName
+    from meltrepro.build.tools import EngineName
     from meltrepro.campaign.conduct import Result
     from meltrepro.campaign.setup import Setup
     from meltrepro.manifest.loader import LoadedManifest
@@ -99,7 +99,7 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     ):
         require_cells(session.plan)
         setup = prepare(session, tuple(only), tracked=options.track)
-        result = conduct(setup, session.settings, session.workshop.sink, new=options.new, fail_fast=options.fail_fast)
+        result = conduct(setup, session.settings, session.tools.sink, new=options.new, fail_fast=options.fail_fast)
     show_results(result.campaign.folder)
     typer.echo(f"records: {result.campaign.folder}")
     tracked = result.campaign.document.tracking.enabled
@@ -139,7 +139,7 @@ def prepare(
 
     loaded, plan = session.loaded, session.plan
     conversations = {
-        name: load_conversations(workload, loaded.path.parent, session.workshop.fetcher.get)
+        name: load_conversations(workload, loaded.path.parent, session.tools.fetcher.get)
         for name, workload in loaded.manifest.conversations.items()
     }
     _require_meters(loaded)
@@ -157,7 +157,7 @@ def prepare(
     digests = {name: each.digest for name, each in data.items()}
     # A record's lock must be that of the manifest that it keeps.
     pinned = {"manifest": manifest_digest(kept(plan.manifest, digests))}
-    lock = session.completed(built.lock).narrowed(built.artifacts, recipes).model_copy(update=pinned)
+    lock = session.completed().narrowed(built.artifacts, recipes).model_copy(update=pinned)
     return Setup(
         plan=plan,
         artifacts=built.artifacts,
@@ -166,7 +166,7 @@ def prepare(
         devices=devices,
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(lock),
-        builds=_kept_files(built, session.workshop.store),
+        builds=_kept_files(built, session.tools.store),
         meters={
             name: FileMeter(loaded.path.parent / target.meter.file, target.meter)
             for name, target in loaded.manifest.targets.items()
@@ -200,7 +200,7 @@ def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | N
     if report is None or report.system == capabilities.system_of(facts.facts):
         return report
     why = "its system was changed since it was probed, so that the report is not used; probe it again"
-    session.workshop.sink(Step("device", "note", name, detail={"report": why}))
+    session.tools.sink(Step("device", "note", name, detail={"report": why}))
     return None
 
 
@@ -221,7 +221,7 @@ def _require_meters(loaded: LoadedManifest) -> None:
 def _trial_engine(session: Session) -> Engine | None:
     """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
     contained = any(cell.target.sandbox == "container" for cell in session.plan.cells)
-    return session.workshop.engine() if contained else None
+    return session.tools.engine() if contained else None
 
 
 def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:

@@ -35,6 +35,7 @@ def command(
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
     from meltrepro.build.conditions import VARIED
+    from meltrepro.build.pipeline import Builder
     from meltrepro.replay.verify import Status, check_digests, check_recipes, compare_rebuild, error_of
 
     with (
@@ -42,17 +43,17 @@ def command(
         open_session(spec, set_, only, engine="process" if vary else engine, locked=True, sink=sink) as session,
     ):
         if vary:
-            session.workshop.conditions = VARIED
+            session.tools.conditions = VARIED
         lock = session.require_lock()
         wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}
-        stored = check_digests(lock, session.workshop.store, wanted)
+        stored = check_digests(lock, session.tools.store, wanted)
         if not json:
             _print("stored", stored)
-        builder = session.workshop.builder(session.modules, session.loaded.path.parent)
-        check_recipes(lock, builder.pin_recipes(session.plan).recipes)
+        builder = Builder(session.tools, session.modules)
+        check_recipes(lock, builder.recipe_digests(session.plan))
         findings: list[Finding] = list(stored)
         if rebuild:
-            rebuilt = compare_rebuild(lock, session.build(rebuild=True), session.workshop.store)
+            rebuilt = compare_rebuild(lock, session.build(rebuild=True), session.tools.store)
             findings = rebuilt + [f for f in stored if f.status == Status.corrupt]
             if not json:
                 _print("rebuilt", rebuilt)

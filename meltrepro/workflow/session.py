@@ -13,14 +13,14 @@ from meltrepro import settings as settings_module
 from meltrepro.accuracy.requests import Data
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.model import Input
-from meltrepro.build.pipeline import Built
-from meltrepro.build.workshop import EngineName, Workshop
-from meltrepro.errors import DataError, LockError, LockMismatch, Problem, StaleLock
+from meltrepro.build.pipeline import Builder, Built
+from meltrepro.build.tools import EngineName, Tools
+from meltrepro.errors import DataError, LockError, Problem, StaleLock
 from meltrepro.frameworks import registry
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
-from meltrepro.manifest.lock import Lock, differences, dump_lock, load_lock, lock_path
+from meltrepro.manifest.lock import Lock, load_lock, lock_path
 from meltrepro.manifest.pins import manifest_digest, prompt_digests
 from meltrepro.manifest.prompts import MELT, MELT_SOURCE
 from meltrepro.manifest.protocol import Order
@@ -29,7 +29,6 @@ from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
-from meltrepro.store.atomic import write_bytes
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
@@ -37,7 +36,6 @@ from meltrepro.targets.registry import MAKERS, open_targets
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.sizes import Survey, survey
 
-_SHOWN_ENTRIES = 5
 _MOST_OF_DATA = 512 << 20
 
 
@@ -52,7 +50,7 @@ class Session:
     survey: Survey
     """What was there when the command began."""
     plan: Plan
-    workshop: Workshop
+    tools: Tools
     locked: bool
     lock_path: Path
     """Where this manifest's lock stands."""
@@ -74,22 +72,21 @@ class Session:
             raise LockError(
                 f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}"
             )
-        return self.workshop.lock
+        return self.tools.pins.lock
 
     def pin(self) -> None:
         """Pin every source of the plan in the lock."""
-        base_dir = self.loaded.path.parent
         for bundle in self.plan.bundles:
             for source in bundle.sources.values():
-                self.workshop.pin(source, base_dir)
+                self.tools.pins.pin(source)
         for model in self.plan.models:
-            self.workshop.pin_model(model.source, base_dir)
+            self.tools.pins.pin_model(model.source)
         if any(workload.conversations == MELT for workload in self.loaded.manifest.conversations.values()):
-            self.workshop.pin(MELT_SOURCE, base_dir)
+            self.tools.pins.pin(MELT_SOURCE)
         for name in self._scored:
             source = source_of(self.loaded.manifest.accuracy[name])
             if not self.recorded:  # a record has its own digest of them
-                self.workshop.pin(source, base_dir)
+                self.tools.pins.pin(source)
 
     @property
     def _scored(self) -> list[str]:
@@ -103,9 +100,9 @@ class Session:
         for name in self._scored:
             source = source_of(self.loaded.manifest.accuracy[name])
             if not self.recorded:
-                pinned = self.workshop.pin(source, self.loaded.path.parent)
+                pinned = self.tools.pins.pin(source)
                 source = source.model_copy(update={"digest": pinned.digest})
-            path = self.workshop.fetcher.get(source, self.loaded.path.parent)
+            path = self.tools.fetcher.get(source, self.loaded.path.parent)
             label = f"workloads.{name} ({key_of(source)})"
             if path.stat().st_size > _MOST_OF_DATA:
                 raise DataError(
@@ -117,8 +114,8 @@ class Session:
 
     def keep(self, content: bytes) -> Input:
         """Put a file that is made of data into the store."""
-        digest = self.workshop.store.put_bytes(content)
-        return Input(self.workshop.store.path(digest), digest)
+        digest = self.tools.store.put_bytes(content)
+        return Input(self.tools.store.path(digest), digest)
 
     def build(self, *, rebuild: bool = False, anew: bool = False) -> Built:
         """Build what is missing (everything, with `rebuild`) and write the lock where that is allowed.
@@ -126,59 +123,21 @@ class Session:
         For a record the very artifacts that it names are taken, unless they are to be made `anew` by today's recipes.
         """
         exact = self.recorded and not anew
-        if not (exact and all(self.workshop.store.has(each.digest) for each in self.workshop.lock.artifacts.values())):
+        if not (exact and all(self.tools.store.has(each.digest) for each in self.tools.pins.lock.artifacts.values())):
             self.pin()  # sources are needed only where something is to be made of them
-        base_dir = self.loaded.path.parent
-        builder = self.workshop.builder(self.modules, base_dir, rebuild=rebuild, recorded=exact)
-        built = builder.build(self.plan)
+        built = Builder(self.tools, self.modules, rebuild, exact).build(self.plan)
         if not rebuild and not self.recorded and not self.altered:
-            self.save_lock(built.lock)
+            self.save_lock()
         return built
 
-    def completed(self, lock: Lock) -> Lock:
-        """A lock with everything filled in that follows from the manifest and from what was set up meanwhile."""
-        return lock.model_copy(
-            update={
-                "manifest": manifest_digest(self.loaded.manifest),
-                "prompts": prompt_digests(self.loaded),
-                "base": self.workshop.lock.base,
-                "toolchain": self.workshop.lock.toolchain,
-                "interpreter": self.workshop.lock.interpreter,
-            }
-        )
+    def completed(self) -> Lock:
+        """The lock, with everything filled in that follows from the manifest."""
+        return self.tools.pins.complete(manifest_digest(self.loaded.manifest), prompt_digests(self.loaded))
 
-    def save_lock(self, lock: Lock) -> None:
-        """Write the lock beside the manifest if it says anything new.
-
-        With `--locked`, raises `LockMismatch` where an entry would change and `LockError` where one would be added.
-        """
-        lock = self.completed(lock)
-        text = dump_lock(lock)
-        if self.lock_path.exists() and self.lock_path.read_text(encoding="utf-8") == text:
-            return
-        if self.locked:
-            raise self.outdated(lock)
-        write_bytes(self.lock_path, text.encode())
-        self.workshop.lock = lock
-
-    def outdated(self, lock: Lock) -> LockError:
-        """The error that says which entries of the lock on disk are not those of a completed one."""
-        written = load_lock(self.lock_path)
-        if written is None:
-            return LockError(
-                f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}"
-            )
-        found = differences(written, lock)
-        shown = [
-            f"  {name}: the lock has {old or 'no such entry'}, expected {new or 'none'}"
-            for name, (old, new) in found.items()
-        ] or ["  its text is not as meltrepro writes it"]
-        more = [f"  and {len(shown) - _SHOWN_ENTRIES} more"] if len(shown) > _SHOWN_ENTRIES else []
-        changed = any(old is not None and new is not None for old, new in found.values())
-        return (LockMismatch if changed else LockError)(
-            "\n".join([f"{self.lock_path} is not current and may not be changed:", *shown[:_SHOWN_ENTRIES], *more]),
-            hint=f"restore the lock, or if the change is wanted, write it with: meltrepro lock {self.loaded.path}",
-        )
+    def save_lock(self) -> None:
+        """Write the lock beside the manifest if it says anything new; raises what `Pins.save` raises."""
+        self.completed()
+        self.tools.pins.save(self.lock_path, self.loaded.path)
 
 
 def _matters(problem: Problem, plan: Plan) -> bool:
@@ -228,22 +187,24 @@ def open_session(
     devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
-        workshop = Workshop(settings, sink, pins, engine, locked, makers=MAKERS, record=lock_file)
+        tools = Tools(
+            settings, sink, pins, engine, locked, makers=MAKERS, record=lock_file, base_dir=loaded.path.parent
+        )
         if lock is not None:
-            workshop.store.add_root(path)
+            tools.store.add_root(path)
         catalog = registry.catalog(modules)
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
             return make_plan(loaded, catalog, devices, sizes, only, unusable)
 
-        found = survey(planner, devices, loaded, lock, workshop, modules)
+        found = survey(planner, devices, loaded, lock, tools, modules)
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
         try:
             yield Session(
-                *(loaded, settings, modules, targets, found, found.plan, workshop, locked, path),
+                *(loaded, settings, modules, targets, found, found.plan, tools, locked, path),
                 recorded=lock_file is not None,
                 altered=altered,
             )
         finally:
-            workshop.store.release()
+            tools.store.release()

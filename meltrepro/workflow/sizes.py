@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.build.framework import FrameworkModule
-from meltrepro.build.lookup import Lookup, known_digest
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.lookup import Lookup
+from meltrepro.build.tools import Tools
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.pins import manifest_digest
@@ -49,16 +49,14 @@ def survey(
     devices: Mapping[str, DeviceFacts],
     loaded: LoadedManifest,
     lock: Lock | None,
-    workshop: Workshop,
+    tools: Tools,
     modules: Mapping[str, FrameworkModule],
 ) -> Survey:
     """A plan that knows which artifacts the store has: planned once as if every disk were empty, to see what to look up."""
-    base_dir, fetcher, store = loaded.path.parent, workshop.fetcher, workshop.store
-    sizes = known_sizes(loaded, lock, store, fetcher)
+    sizes = known_sizes(loaded, lock, tools.store, tools.fetcher)
     empty = {name: replace(device, disk_free_bytes=sys.maxsize) for name, device in devices.items()}
     wanted = planner(empty, replace(sizes, free_bytes=None))
-    digests = known_digest(workshop.lock, lambda source: fetcher.remembered(source, base_dir))
-    found = Lookup(modules, store, workshop.lock, digests).find(wanted)
+    found = Lookup(modules, tools.pins).find(wanted)
     sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=sizes.stored | found.stored.keys())
     return Survey(planner, devices, planner(devices, sizes), sizes, found.unknown - sizes.stored)
 

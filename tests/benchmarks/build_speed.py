@@ -23,8 +23,9 @@ from pathlib import Path
 from meltrepro import settings
 from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
+from meltrepro.build.pipeline import Builder
 from meltrepro.build.process_engine import ProcessEngine
-from meltrepro.build.workshop import EngineName, Workshop
+from meltrepro.build.tools import EngineName, Tools
 from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.manifest.lock import Lock
 from meltrepro.plan.model import BundleNode
@@ -39,14 +40,14 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     build(options.release, "q4_0")  # fetches everything
-    workshops = {name: _workshop(name) for name in ("docker", "process")}
+    all_tools = {name: _tools(name) for name in ("docker", "process")}
     node = BundleNode(
         "llama.cpp", "llama.cpp", RELEASES[options.release], next(i for i in ISAS if i.name == "x86_64_v3")
     )
-    recipe = workshops["process"].builder({"llama.cpp": LlamaCpp()}, Path()).recipe(node)
+    recipe = Builder(all_tools["process"], {"llama.cpp": LlamaCpp()}).recipe(node)
     ways: dict[str, Callable[[Path], None]] = {
-        "by hand": lambda folder: _by_hand(recipe, workshops["process"], folder),
-        **{f"engine {name}": _by_engine(recipe, workshop) for name, workshop in workshops.items()},
+        "by hand": lambda folder: _by_hand(recipe, all_tools["process"], folder),
+        **{f"engine {name}": _by_engine(recipe, tools) for name, tools in all_tools.items()},
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repetition in range(options.repetitions + 1):
@@ -66,31 +67,31 @@ def main() -> int:
     return 0 if slowest <= 1.1 * hand and digests <= 1 else 1
 
 
-def _workshop(engine: EngineName) -> Workshop:
-    return Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine)
+def _tools(engine: EngineName) -> Tools:
+    return Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine)
 
 
-def _by_engine(recipe: Recipe, workshop: Workshop) -> Callable[[Path], None]:
+def _by_engine(recipe: Recipe, tools: Tools) -> Callable[[Path], None]:
     def run(folder: Path) -> None:
         out = folder / "out"
         out.mkdir()
-        workshop.engine().build(recipe, out, folder / "log", silent, fresh=True)
+        tools.engine().build(recipe, out, folder / "log", silent, fresh=True)
 
     return run
 
 
-def _by_hand(recipe: Recipe, workshop: Workshop, folder: Path) -> None:
+def _by_hand(recipe: Recipe, given: Tools, folder: Path) -> None:
     """The recipe's own script with its folders somewhere else, straight on this machine."""
-    engine = workshop.engine()
+    engine = given.engine()
     assert isinstance(engine, ProcessEngine)
     root = engine.root()
-    tools = folder / "toolchain"
-    tools.mkdir()
+    programs = folder / "toolchain"
+    programs.mkdir()
     for name in ("zig", "cmake", "ninja"):
-        (tools / name).symlink_to(root / "opt/toolchain" / name)
-    shutil.copytree(root / "opt/toolchain/bin", tools / "bin")
-    for wrapper in (tools / "bin").iterdir():
-        wrapper.write_text(wrapper.read_text().replace("/opt/toolchain", str(tools)))
+        (programs / name).symlink_to(root / "opt/toolchain" / name)
+    shutil.copytree(root / "opt/toolchain/bin", programs / "bin")
+    for wrapper in (programs / "bin").iterdir():
+        wrapper.write_text(wrapper.read_text().replace("/opt/toolchain", str(programs)))
     for name, content in recipe.files.items():
         path = folder / "recipe" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def _by_hand(recipe: Recipe, workshop: Workshop, folder: Path) -> None:
         "JOBS": str(settings.load().jobs),
         "ZIG_GLOBAL_CACHE_DIR": str(cache),
         "ZIG_LOCAL_CACHE_DIR": str(folder / "zig-local"),
-        "TOOLCHAIN": str(tools),
+        "TOOLCHAIN": str(programs),
         **{name.upper(): str(folder / name) for name in ("src", "build", "out", "inputs", "recipe")},
     }
     with (folder / "log").open("w") as log:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from meltrepro import settings
 from meltrepro.build.model import Artifact
+from meltrepro.build.pipeline import Builder
 from meltrepro.cli.run import prepare
 from meltrepro.measure.records import CampaignRecord, campaign_folders, read_campaign
 from meltrepro.plan.model import BundleNode
@@ -106,8 +107,8 @@ def _replay(recorded: CampaignRecord, here: Settings, delay: float, margin: floa
             (node,) = (node for node in session.plan.bundles if node.purpose == "run")
             slow = _slowed(session, node, setup.artifacts[node.id], delay)
             setup = replace(setup, artifacts={**setup.artifacts, node.id: slow})
-        setup = with_controls(setup, recorded, session.workshop.store)
-        return replay(recorded, setup, declared, here, session.workshop.sink)
+        setup = with_controls(setup, recorded, session.tools.store)
+        return replay(recorded, setup, declared, here, session.tools.sink)
 
 
 @contextmanager
@@ -125,10 +126,10 @@ def _session(recorded: CampaignRecord, overrides: list[str]) -> Iterator[Session
 
 def _slowed(session: Session, node: BundleNode, original: Artifact, delay: float) -> Artifact:
     """The bundle with a runner that waits after each step; built once."""
-    workshop = session.workshop
-    known = workshop.store.get_ref("benchmark-delay", f"{original.digest}-{delay}")
-    if known is None or not workshop.store.has(known["digest"]):
-        recipe = workshop.builder(session.modules, Path()).recipe(node)
+    tools = session.tools
+    known = tools.store.get_ref("benchmark-delay", f"{original.digest}-{delay}")
+    if known is None or not tools.store.has(known["digest"]):
+        recipe = Builder(tools, session.modules).recipe(node)
         name = "runner/framework.cpp"
         source = recipe.files[name].decode()
         changes = {
@@ -145,16 +146,16 @@ def _slowed(session: Session, node: BundleNode, original: Artifact, delay: float
                 sys.exit(f"{name} has changed: {old.strip()!r} is not there once; mend this benchmark")
             source = source.replace(old, new)
         recipe = replace(recipe, name=f"{recipe.name}, delayed", files={**recipe.files, name: source.encode()})
-        with workshop.store.scratch() as scratch:
+        with tools.store.scratch() as scratch:
             out = scratch / "out"
             out.mkdir()
-            workshop.engine().build(recipe, out, scratch / "log", workshop.sink)
-            workshop.store.pack_tree(out, scratch / "tar", prefix="bundle")
-            known = {"digest": workshop.store.put_file(scratch / "tar", move=True)}
-        workshop.store.put_ref("benchmark-delay", f"{original.digest}-{delay}", known)
+            tools.engine().build(recipe, out, scratch / "log", tools.sink)
+            tools.store.pack_tree(out, scratch / "tar", prefix="bundle")
+            known = {"digest": tools.store.put_file(scratch / "tar", move=True)}
+        tools.store.put_ref("benchmark-delay", f"{original.digest}-{delay}", known)
     digest = known["digest"]
-    path = workshop.store.unpack(digest) / "bundle"
-    return replace(original, digest=digest, file=workshop.store.path(digest), path=path)
+    path = tools.store.unpack(digest) / "bundle"
+    return replace(original, digest=digest, file=tools.store.path(digest), path=path)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro import settings
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.pipeline import Builder
+from meltrepro.build.tools import Tools
 from meltrepro.frameworks.llamacpp.cuda import BUILDS
 from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES
 from meltrepro.frameworks.registry import modules
@@ -45,8 +46,8 @@ def build(here: Settings, engine: Literal["docker", "process"]) -> Path:
     plan = Plan(
         load_manifest(ROOT / "specs/quickstart.yaml").manifest, (), (), (node,), (), Estimate(None, None, {}), ()
     )
-    workshop = Workshop(here, show, Lock(manifest="0" * 64), engine)
-    return workshop.builder(modules(), ROOT).build(plan).artifacts[node.id].path
+    tools = Tools(here, show, Lock(manifest="0" * 64), engine, base_dir=ROOT)
+    return Builder(tools, modules()).build(plan).artifacts[node.id].path
 
 
 def show(step: Step) -> None:

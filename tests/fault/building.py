@@ -28,7 +28,7 @@ import yaml
 from meltrepro import resources
 from meltrepro.build import base
 from meltrepro.build.model import ModelRecipe
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
 from meltrepro.frameworks.llamacpp import module as llamacpp
 from meltrepro.plan.identity import digest_of
@@ -38,7 +38,7 @@ from tests.fault import project, rig
 
 ROOT = Path(__file__).parents[2]
 MODEL = "local/q8_0/llama.cpp"
-_real_engine = Workshop._make_engine
+_real_engine = Tools._make_engine
 _PROGRAMS = ("sh", "sleep", "mkdir", "cp", "chmod")
 
 
@@ -208,7 +208,7 @@ def standing_in(folder: Path) -> Iterator[None]:
     with project.standing_in(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(resources, "images", lambda: folder / "images")
         patch.setattr(llamacpp.LlamaCpp, "model_recipe", model_recipe)
-        patch.setattr(Workshop, "_make_engine", _real_engine)
+        patch.setattr(Tools, "_make_engine", _real_engine)
         patch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("MELTREPRO_JOBS", os.environ.get("MELTREPRO_JOBS", str(Compiler.works.value)))
         yield

@@ -23,7 +23,7 @@ import yaml
 from meltrepro.build import base, toolchain
 from meltrepro.build.image import Layer
 from meltrepro.build.model import Execution, Exit, Recipe
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
 from meltrepro.frameworks.llamacpp import module as llamacpp
 from meltrepro.manifest.lock import Lock, load_lock
@@ -254,7 +254,7 @@ def standing_in(folder: Path) -> Iterator[None]:
             name: tool.model_copy(update={"digest": sha256(TOOLS[name])}) for name, tool in toolchain.SOURCES.items()
         }
         patch.setattr(toolchain, "SOURCES", wheels)
-        patch.setattr(Workshop, "_make_engine", lambda workshop: SmallEngine(workshop.layers))
+        patch.setattr(Tools, "_make_engine", lambda tools: SmallEngine(tools.layers))
         yield
 
 

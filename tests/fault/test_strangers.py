@@ -24,7 +24,7 @@ import pytest
 from meltrepro import errors, settings
 from meltrepro.build import base
 from meltrepro.build.model import Execution, Exit
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
 from meltrepro.manifest.lock import Lock, LockedPackage, dump_lock, load_lock
 from meltrepro.manifest.sources import UrlSource
@@ -155,7 +155,7 @@ class Watched(SmallEngine):
 @pytest.fixture
 def engine(project: Project, monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(Workshop, "_make_engine", lambda workshop: workshop.layers() and watched)
+    monkeypatch.setattr(Tools, "_make_engine", lambda tools: tools.layers() and watched)
     return watched
 
 

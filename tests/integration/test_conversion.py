@@ -15,8 +15,9 @@ import pytest
 from meltrepro import settings
 from meltrepro.build.conditions import USUAL, VARIED, Conditions
 from meltrepro.build.model import Artifact, Recipe
+from meltrepro.build.pipeline import Builder
+from meltrepro.build.tools import EngineName, Tools
 from meltrepro.build.transform import transform
-from meltrepro.build.workshop import EngineName, Workshop
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp.module import RELEASES, LlamaCpp
@@ -32,8 +33,8 @@ pytestmark = pytest.mark.machine
 OLD, NEW = "2024-02-27", "2026-10-01"
 
 
-def workshop(engine: EngineName, conditions: Conditions = USUAL) -> Workshop:
-    return Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine, conditions=conditions)
+def tools(engine: EngineName, conditions: Conditions = USUAL) -> Tools:
+    return Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine, conditions=conditions)
 
 
 def node(release: str) -> BundleNode:
@@ -47,7 +48,7 @@ def converters(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[A
     manifest = load(folder, GOOD).manifest
     made = {}
     for release in (OLD, NEW):
-        builder = workshop("process").builder({"llama.cpp": LlamaCpp()}, folder)
+        builder = Builder(tools("process"), {"llama.cpp": LlamaCpp()})
         built = builder.build(Plan(manifest, (), (), (node(release),), (), Estimate(None, None, {})))
         made[release] = built.artifacts[node(release).id], built.recipes[node(release).id]
     return made
@@ -65,7 +66,7 @@ def checkpoints(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapp
     }
 
 
-def convert(made: Workshop, converter: Artifact, checkpoint: Path, folder: Path, kind: str = "f16") -> Path:
+def convert(made: Tools, converter: Artifact, checkpoint: Path, folder: Path, kind: str = "f16") -> Path:
     """Convert as a build does; the files are seen one by one, as they are in the store."""
     folder.mkdir()
     files = {f"/source/{path.name}": path for path in checkpoint.iterdir()}
@@ -82,8 +83,8 @@ def test_both_engines_make_the_same_converter_and_the_same_model(
     converters: Mapping[str, tuple[Artifact, Recipe]], engine: None, tmp_path: Path
 ) -> None:
     converter, recipe = converters[OLD]
-    made = workshop("docker")
-    for name, builder in (("docker", made), ("elsewhere", workshop("process", VARIED))):
+    made = tools("docker")
+    for name, builder in (("docker", made), ("elsewhere", tools("process", VARIED))):
         out = tmp_path / name
         out.mkdir()
         builder.engine().build(recipe, out, tmp_path / "log", silent, fresh=True)
@@ -92,8 +93,8 @@ def test_both_engines_make_the_same_converter_and_the_same_model(
 
     checkpoint = write_llama(tmp_path / "checkpoint")
     results = [
-        convert(workshop("process"), converter, checkpoint, tmp_path / "first"),
-        convert(workshop("process"), converter, checkpoint, tmp_path / "second"),
+        convert(tools("process"), converter, checkpoint, tmp_path / "first"),
+        convert(tools("process"), converter, checkpoint, tmp_path / "second"),
         convert(made, converter, checkpoint, tmp_path / "third"),
     ]
     assert len({digest(result) for result in results}) == 1
@@ -108,7 +109,7 @@ def test_every_architecture_keeps_its_weights(
     release: str,
     kind: str,
 ) -> None:
-    result = convert(workshop("process"), converters[release][0], checkpoints[kind], tmp_path / "made")
+    result = convert(tools("process"), converters[release][0], checkpoints[kind], tmp_path / "made")
     reader = gguf.GGUFReader(result)
     assert reader.fields["general.architecture"].contents() == kind.partition(",")[0]
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
@@ -133,7 +134,7 @@ def test_what_the_converter_says_last_is_in_the_error(
     checkpoint = write_llama(tmp_path / "checkpoint")
     (checkpoint / "tokenizer.model").write_bytes(b"no tokenizer")
     with pytest.raises(BuildError, match=r"converting it ended with status 1:(.|\n)*sentencepiece"):
-        convert(workshop("process"), converters[NEW][0], checkpoint, tmp_path / "made")
+        convert(tools("process"), converters[NEW][0], checkpoint, tmp_path / "made")
 
 
 def test_a_folder_becomes_a_measured_model(

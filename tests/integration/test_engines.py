@@ -13,7 +13,7 @@ from meltrepro import settings
 from meltrepro.build.docker_engine import DockerEngine
 from meltrepro.build.image import Image
 from meltrepro.build.model import Artifact, Engine, Execution, Recipe
-from meltrepro.build.workshop import EngineName, Workshop
+from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import BuildError
 from meltrepro.manifest.lock import Lock
 from meltrepro.resources import image_file
@@ -73,20 +73,18 @@ def recipe(data: Path, build: bytes = BUILD) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def workshop_engines(engine: None) -> Mapping[str, tuple[Workshop, Engine]]:
-    made: dict[str, tuple[Workshop, Engine]] = {}
+def engines_of(engine: None) -> Mapping[str, tuple[Tools, Engine]]:
+    made: dict[str, tuple[Tools, Engine]] = {}
     names: tuple[EngineName, ...] = ("docker", "process")
     for name in names:
-        workshop = Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64), name)
-        made[name] = workshop, workshop.engine()
+        tools = Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), name)
+        made[name] = tools, tools.engine()
     return made
 
 
 @pytest.fixture(params=["docker", "process"])
-def maker(
-    request: pytest.FixtureRequest, workshop_engines: Mapping[str, tuple[Workshop, Engine]]
-) -> tuple[Workshop, Engine]:
-    return workshop_engines[request.param]
+def maker(request: pytest.FixtureRequest, engines_of: Mapping[str, tuple[Tools, Engine]]) -> tuple[Tools, Engine]:
+    return engines_of[request.param]
 
 
 @pytest.fixture
@@ -96,14 +94,14 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def build(maker: tuple[Workshop, Engine], made: Recipe, folder: Path) -> Path:
+def build(maker: tuple[Tools, Engine], made: Recipe, folder: Path) -> Path:
     out = folder / "out"
     out.mkdir()
     maker[1].build(made, out, folder / "build.log", silent, fresh=True)
     return out
 
 
-def bundle(maker: tuple[Workshop, Engine], data: Path, folder: Path) -> Artifact:
+def bundle(maker: tuple[Tools, Engine], data: Path, folder: Path) -> Artifact:
     store = maker[0].store
     out = build(maker, recipe(data), folder)
     with store.scratch() as scratch:
@@ -113,7 +111,7 @@ def bundle(maker: tuple[Workshop, Engine], data: Path, folder: Path) -> Artifact
     return Artifact("test/tool", "bundle", "0" * 64, digest, store.path(digest), path, 0, "x86_64")
 
 
-def test_a_build_sees_its_inputs_and_nothing_else(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+def test_a_build_sees_its_inputs_and_nothing_else(maker: tuple[Tools, Engine], data: Path, tmp_path: Path) -> None:
     out = build(maker, recipe(data), tmp_path)
     assert (out / "data").read_text() == "input\n"
     assert (out / "interfaces").read_text().split() in ([], ["lo"])
@@ -126,10 +124,10 @@ def test_a_build_sees_its_inputs_and_nothing_else(maker: tuple[Workshop, Engine]
 
 
 def test_both_engines_give_the_same_bytes(
-    workshop_engines: Mapping[str, tuple[Workshop, Engine]], data: Path, tmp_path: Path
+    engines_of: Mapping[str, tuple[Tools, Engine]], data: Path, tmp_path: Path
 ) -> None:
     digests = set()
-    for name, made in workshop_engines.items():
+    for name, made in engines_of.items():
         folder = tmp_path / name
         folder.mkdir()
         out = build(made, recipe(data), folder)
@@ -138,7 +136,7 @@ def test_both_engines_give_the_same_bytes(
 
 
 def test_a_failing_step_shows_its_last_lines_and_the_log(
-    maker: tuple[Workshop, Engine], data: Path, tmp_path: Path
+    maker: tuple[Tools, Engine], data: Path, tmp_path: Path
 ) -> None:
     broken = recipe(data, b"echo it begins\necho the reason >&2\nexit 3\n")
     with pytest.raises(BuildError, match="the reason") as caught:
@@ -149,7 +147,7 @@ def test_a_failing_step_shows_its_last_lines_and_the_log(
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["5"], 5), (["abort"], 134)])
 def test_exit_statuses_come_back(
-    maker: tuple[Workshop, Engine], data: Path, tmp_path: Path, arguments: list[str], status: int
+    maker: tuple[Tools, Engine], data: Path, tmp_path: Path, arguments: list[str], status: int
 ) -> None:
     made = bundle(maker, data, tmp_path)
     errors = tmp_path / "stderr"
@@ -161,7 +159,7 @@ def test_exit_statuses_come_back(
         assert errors.read_text().strip() == f"said {1 + len(arguments)}"
 
 
-def test_mounts_are_what_they_were_asked_to_be(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+def test_mounts_are_what_they_were_asked_to_be(maker: tuple[Tools, Engine], data: Path, tmp_path: Path) -> None:
     made = bundle(maker, data, tmp_path)
     results = tmp_path / "results"
     results.mkdir()
@@ -174,29 +172,29 @@ def test_mounts_are_what_they_were_asked_to_be(maker: tuple[Workshop, Engine], d
     assert said.read_text().strip() == "input"
 
 
-def test_a_hang_is_ended(maker: tuple[Workshop, Engine], data: Path, tmp_path: Path) -> None:
+def test_a_hang_is_ended(maker: tuple[Tools, Engine], data: Path, tmp_path: Path) -> None:
     made = bundle(maker, data, tmp_path)
     ended = maker[1].execute(Execution(argv=["/bundle/bin/tool", "sleep"], bundle=made, timeout_s=2))
     assert ended.timed_out
 
 
 def test_the_toolchain_image_has_the_id_that_we_computed(
-    workshop_engines: Mapping[str, tuple[Workshop, Engine]], data: Path, tmp_path: Path
+    engines_of: Mapping[str, tuple[Tools, Engine]], data: Path, tmp_path: Path
 ) -> None:
     """The engine's own id of the loaded image, against the one that follows from the layers alone."""
     import docker
 
     from meltrepro.build.daemon import connect
 
-    workshop, engine = workshop_engines["docker"]
-    build((workshop, engine), recipe(data), tmp_path)
-    image = Image("meltrepro/toolchain", workshop.layers())
+    tools, engine = engines_of["docker"]
+    build((tools, engine), recipe(data), tmp_path)
+    image = Image("meltrepro/toolchain", tools.layers())
     client: docker.DockerClient = connect(settings.load())
     assert client.images.get(image.reference).id == image.id
     client.close()
 
 
-def test_an_image_by_digest_can_stand_for_the_base(workshop_engines: Mapping[str, tuple[Workshop, Engine]]) -> None:
+def test_an_image_by_digest_can_stand_for_the_base(engines_of: Mapping[str, tuple[Tools, Engine]]) -> None:
     """Its file system becomes one layer, the same each time; an image that nobody has is a clear error."""
     import tarfile
 
@@ -204,14 +202,14 @@ def test_an_image_by_digest_can_stand_for_the_base(workshop_engines: Mapping[str
     from meltrepro.build.docker_engine import base_layer
     from meltrepro.errors import EngineError
 
-    workshop, engine = workshop_engines["docker"]
+    tools, engine = engines_of["docker"]
     assert isinstance(engine, DockerEngine)
-    image = engine.load(Image("meltrepro/base", workshop.layers()[:1]))
+    image = engine.load(Image("meltrepro/base", tools.layers()[:1]))
     client = connect(settings.load())
-    layers = [base_layer(client, image, workshop.store, silent) for _ in range(2)]
+    layers = [base_layer(client, image, tools.store, silent) for _ in range(2)]
     assert layers[0].digest == layers[1].digest
     with tarfile.open(layers[0].path) as tar:
         assert "usr/bin/dash" in tar.getnames()
     with pytest.raises(EngineError):
-        base_layer(client, "sha256:" + "0" * 64, workshop.store, silent)
+        base_layer(client, "sha256:" + "0" * 64, tools.store, silent)
     client.close()

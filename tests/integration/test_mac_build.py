@@ -19,9 +19,8 @@ from typing import TypeVar
 
 import pytest
 
-from meltrepro.build.model import Engine
-from meltrepro.build.pipeline import Built
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.pipeline import Builder, Built
+from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, MeltreproError, TargetError, TargetLost
 from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.manifest.apps import IosBuild
@@ -105,18 +104,20 @@ class Mac:
         """As campaigns build, without any engine."""
         settings = Settings(self.folder / "cache", self.folder / "home", offline=True, mirrors=None, jobs=1)
         maker = partial(MacMaker, lambda host: SshLink(host, partial(way_to, host)), environ, str(self.root))
-        workshop = Workshop(
-            settings, self.steps.append, lock or Lock(lock=1, manifest="0" * 64), makers={"mac-ssh": maker}
+        tools = Tools(
+            settings,
+            self.steps.append,
+            lock or Lock(lock=1, manifest="0" * 64),
+            makers={"mac-ssh": maker},
+            base_dir=self.folder,
         )
-        builder = replace(workshop.builder({"llama.cpp": LlamaCpp()}, self.folder, rebuild=rebuild), engine=no_engine)
+        self.pins = tools.pins
         source = {"source.tar.gz": FileSource(file="source.tar.gz")}
         node = BundleNode("llama.cpp", "llama.cpp", replace(RELEASES["2026-10-01"], sources=source), LEVEL, ios=ios)
         manifest = load(self.folder, GOOD).manifest
-        return builder.build(Plan(manifest, (), (), (node,), (), Estimate(None, None, {})))
-
-
-def no_engine() -> Engine:
-    raise AssertionError("an app needs no engine")
+        return Builder(tools, {"llama.cpp": LlamaCpp()}, rebuild).build(
+            Plan(manifest, (), (), (node,), (), Estimate(None, None, {}))
+        )
 
 
 @pytest.fixture
@@ -193,8 +194,8 @@ def test_the_app_is_built_signed_and_fetched(mac: Mac) -> None:
 def test_the_lock_and_the_provenance_say_of_what_it_was_made(mac: Mac) -> None:
     built = mac.build(app())
     digest = built.artifacts[NODE].digest
-    assert built.lock.artifacts[NODE].digest == digest
-    assert "llama.cpp/2026-10-01/run/ios_arm64" in built.lock.recipes
+    assert mac.pins.lock.artifacts[NODE].digest == digest
+    assert "llama.cpp/2026-10-01/run/ios_arm64" in mac.pins.lock.recipes
     store = Store(mac.folder / "cache" / "store")
     statement, bill = store.get_ref("provenance", digest), store.get_ref("sbom", digest)
     assert statement is not None and bill is not None
@@ -204,22 +205,23 @@ def test_the_lock_and_the_provenance_say_of_what_it_was_made(mac: Mac) -> None:
         "xcframework.zip",
     }
     assert f"Xcode {XCODE}" in made["runDetails"]["builder"]["version"]["engine"]
-    everything = json.dumps([statement, bill, built.lock.model_dump()])
+    everything = json.dumps([statement, bill, mac.pins.lock.model_dump()])
     assert "ziglang" not in everything
     assert SIGNER not in everything and "studio" not in everything
 
 
 def test_what_is_here_is_not_built_again_and_what_is_signed_anew_moves_the_lock(mac: Mac) -> None:
     first = mac.build(app())
+    lock = mac.pins.lock
     asked = len(mac.calls("xcodebuild"))
-    again = mac.build(app(team="ZZZZZ99999", mac="another"), lock=first.lock)
+    again = mac.build(app(team="ZZZZZ99999", mac="another"), lock=lock)
     assert NODE in again.reused and len(mac.calls("xcodebuild")) == asked, (
         "who signs, and where, is no part of what it is"
     )
-    (finding,) = compare_rebuild(first.lock, mac.build(app(), rebuild=True), Store(mac.folder / "cache" / "store"))
+    (finding,) = compare_rebuild(lock, mac.build(app(), rebuild=True), Store(mac.folder / "cache" / "store"))
     assert finding.status is Status.signed and error_of([finding]) is None, "no two signatures are the same"
     (mac.folder / "cache").rename(mac.folder / "gone")
-    anew = mac.build(app(), lock=first.lock)
+    anew = mac.build(app(), lock=lock)
     assert anew.artifacts[NODE].digest != first.artifacts[NODE].digest
     assert any("signed anew" in str(step.detail.get("why")) for step in mac.steps)
 

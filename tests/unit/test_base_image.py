@@ -12,7 +12,7 @@ from docker.errors import ImageNotFound
 
 from meltrepro import settings as settings_module
 from meltrepro.build import daemon
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.errors import LockError, LockMismatch, OfflineError, SourceError, UsageError
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.settings import Settings
@@ -59,16 +59,16 @@ class Registry:
         self.removed += 1
 
 
-def workshop(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, lock: Lock, **more: Any) -> Workshop:
+def tools(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, lock: Lock, **more: Any) -> Tools:
     monkeypatch.setattr(daemon, "connect", lambda settings: registry)
     values = {"offline": False, "mirrors": None, "jobs": 1, "base_image": IMAGE, **more}
-    return Workshop(Settings(folder / "cache", folder / "home", **values), silent, lock)
+    return Tools(Settings(folder / "cache", folder / "home", **values), silent, lock)
 
 
-def base_of(shop: Workshop) -> Lock:
+def base_of(shop: Tools) -> Lock:
     """The lock once the base is made; toolchain wheels are not part of this."""
     shop._base()
-    return shop.lock
+    return shop.pins.lock
 
 
 EMPTY = Lock(lock=1, manifest="0" * 64)
@@ -76,32 +76,32 @@ EMPTY = Lock(lock=1, manifest="0" * 64)
 
 def test_it_is_pulled_once_and_locked_by_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry()
-    lock = base_of(workshop(tmp_path, registry, monkeypatch, EMPTY))
+    lock = base_of(tools(tmp_path, registry, monkeypatch, EMPTY))
     assert lock.base is not None
     assert (lock.base.image, lock.base.packages) == (IMAGE, {})
-    again = base_of(workshop(tmp_path / "elsewhere", registry, monkeypatch, EMPTY))
+    again = base_of(tools(tmp_path / "elsewhere", registry, monkeypatch, EMPTY))
     assert again.base == lock.base, "whenever it is exported"
     assert registry.pulled == [IMAGE]
     assert registry.removed == 2, "no container stays"
 
 
 def test_a_lock_says_which_image_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = base_of(workshop(tmp_path, Registry(), monkeypatch, EMPTY))
+    lock = base_of(tools(tmp_path, Registry(), monkeypatch, EMPTY))
     registry = Registry()
-    assert base_of(workshop(tmp_path / "new", registry, monkeypatch, lock, base_image=None)) == lock
+    assert base_of(tools(tmp_path / "new", registry, monkeypatch, lock, base_image=None)) == lock
     assert registry.pulled == [IMAGE]
 
 
 def test_a_record_has_no_image_pulled_that_only_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = base_of(workshop(tmp_path, Registry(), monkeypatch, EMPTY))
+    lock = base_of(tools(tmp_path, Registry(), monkeypatch, EMPTY))
     registry = Registry()
-    shop = workshop(tmp_path / "new", registry, monkeypatch, lock, base_image=None)
+    shop = tools(tmp_path / "new", registry, monkeypatch, lock, base_image=None)
     shop.record = tmp_path / "lock.yaml"
     with pytest.raises(SourceError, match="only the record names it") as caught:
         base_of(shop)
     assert registry.pulled == []
     assert f"MELTREPRO_BASE_IMAGE={IMAGE}" in (caught.value.hint or "")
-    named = workshop(tmp_path / "named", registry, monkeypatch, lock)
+    named = tools(tmp_path / "named", registry, monkeypatch, lock)
     named.record = tmp_path / "lock.yaml"
     assert base_of(named) == lock
     assert base_of(shop) == lock, "the engine has it now"
@@ -118,19 +118,19 @@ def test_a_lock_names_an_image_by_digest_alone(tmp_path: Path, image: str) -> No
 
 
 def test_an_image_with_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = base_of(workshop(tmp_path, Registry(), monkeypatch, EMPTY))
+    lock = base_of(tools(tmp_path, Registry(), monkeypatch, EMPTY))
     with pytest.raises(LockMismatch, match="gives the layer") as caught:
-        base_of(workshop(tmp_path / "new", Registry("forky"), monkeypatch, lock))
+        base_of(tools(tmp_path / "new", Registry("forky"), monkeypatch, lock))
     assert "lock --upgrade base" in (caught.value.hint or "")
 
 
 def test_offline_nothing_is_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry()
     with pytest.raises(OfflineError, match=f"does not hold the image {IMAGE}"):
-        base_of(workshop(tmp_path, registry, monkeypatch, EMPTY, offline=True))
+        base_of(tools(tmp_path, registry, monkeypatch, EMPTY, offline=True))
     assert registry.pulled == []
     registry.here.add(IMAGE)
-    assert base_of(workshop(tmp_path, registry, monkeypatch, EMPTY, offline=True)).base is not None
+    assert base_of(tools(tmp_path, registry, monkeypatch, EMPTY, offline=True)).base is not None
 
 
 @pytest.mark.parametrize("image", ["debian:13", "debian", "debian@sha256:abc", "sha256:" + "A" * 64])

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from meltrepro.build.identity import bundle_key
+from meltrepro.build.pipeline import Builder
 from meltrepro.build.render import render_recipe
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.campaign.setup import _has_sampler, _runner_digest
 from meltrepro.cli.run import _kept_files
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
@@ -181,10 +182,10 @@ def test_what_an_app_is_made_of_is_its_identity() -> None:
     assert len({key(), key(xcode="26.2 (17C52)"), key(xcodegen="2.44.2"), key(app="org.example.x")}) == 4
 
 
-def builder(folder: Path) -> Any:
+def builder(folder: Path) -> Builder:
     settings = Settings(folder / "cache", folder / "home", offline=True, mirrors=None, jobs=1)
-    workshop = Workshop(settings, silent, Lock(lock=1, manifest="0" * 64))
-    return workshop.builder({"llama.cpp": LlamaCpp()}, folder)
+    tools = Tools(settings, silent, Lock(lock=1, manifest="0" * 64), base_dir=folder)
+    return Builder(tools, {"llama.cpp": LlamaCpp()})
 
 
 def plan_of(folder: Path, **ios: object) -> Plan:
@@ -204,7 +205,7 @@ def test_a_package_that_somebody_has_signed(tmp_path: Path) -> None:
     assert two.build(plan_of(tmp_path, ipa="app.ipa")).reused == {NODE}
     assert _runner_digest(artifact) == hashlib.sha256(package).hexdigest()
     assert _has_sampler(artifact)
-    kept = _kept_files(built, one.store)
+    kept = _kept_files(built, one.tools.store)
     assert set(kept[NODE]) == {"parameters.json", "build.log", "provenance.json", "sbom.json"}
     statement = json.loads(kept[NODE]["provenance.json"])
     (dependency,) = statement["predicate"]["buildDefinition"]["resolvedDependencies"]

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,10 @@ from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.manifest.sources import FileSource
 from meltrepro.plan.model import BundleNode, Estimate, LogitsNode, ModelNode, Plan
-from meltrepro.settings import Settings
-from meltrepro.steps import Sink, silent
+from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
-from meltrepro.store.fetch import Fetcher
+from tests.support.building import tools
 from tests.support.manifests import GOOD, load
-from tests.unit.test_pipeline import NoInterpreter
 
 CONTEXT, CHUNKS, VOCABULARY = 16, 2, 5
 RUN = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], ISAS[0])
@@ -83,8 +81,7 @@ Make = Callable[[Scorer], Builder]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Builders of one store, which has the bundle and the model."""
-    settings = Settings(tmp_path / "cache", tmp_path / "home", offline=True, mirrors=None, jobs=1)
-    store = Store(settings.cache / "store")
+    store = Store(tmp_path / "cache" / "store")
     (tmp_path / "model.gguf").write_bytes(b"GGUF weights")
     (tmp_path / "text.txt").write_text("A harbour in the morning.\n" * 20)
     (tmp_path / "out").mkdir()
@@ -93,12 +90,9 @@ def make(tmp_path: Path) -> Make:
     digests = {RUN.id: store.put_file(tmp_path / "tar", move=True), MODEL.id: store.put_file(tmp_path / "model.gguf")}
     artifacts = {name: LockedArtifact(key="1" * 64, digest=digest) for name, digest in digests.items()}
     lock = Lock(lock=1, manifest="0" * 64, artifacts=artifacts)
-    fetcher = Fetcher(store, settings, silent)
-    modules = {"llama.cpp": LlamaCpp()}
 
     def builder(scorer: Scorer) -> Builder:
-        rest = (lambda: scorer, lock, lambda: lock, NoInterpreter(), tmp_path, silent)
-        return replace(Builder(modules, store, fetcher, *rest), recorded=True)
+        return Builder(tools(tmp_path, lock, scorer), {"llama.cpp": LlamaCpp()}, recorded=True)
 
     return builder
 

@@ -17,7 +17,7 @@ from meltrepro import settings
 from meltrepro.build import toolchain
 from meltrepro.build.identity import bundle_key
 from meltrepro.build.render import render_recipe
-from meltrepro.build.workshop import Workshop
+from meltrepro.build.tools import Tools
 from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
 from meltrepro.frameworks.llamacpp.module import ISAS, LlamaCpp
 from meltrepro.manifest.loader import load_manifest
@@ -246,14 +246,14 @@ def test_a_folder_in_place_of_a_model_is_still_refused(folder: Path, fetcher: Fe
 
 
 def test_the_lock_holds_an_ndk_to_its_bytes(folder: Path) -> None:
-    workshop = Workshop(settings.load(), silent, Lock(manifest=DIGEST))
+    pins = Tools(settings.load(), silent, Lock(manifest=DIGEST), base_dir=folder.parent).pins
     source = Ndk(ndk=folder.name).source
-    pinned = workshop.pin(source, folder.parent)
-    assert workshop.lock.sources == {"file:android-ndk": pinned}
-    assert workshop.pin(source, folder.parent) == pinned
+    pinned = pins.pin(source)
+    assert pins.lock.sources == {"file:android-ndk": pinned}
+    assert pins.pin(source) == pinned
     (folder / "bin" / "clang").unlink()
     with pytest.raises((LockMismatch, DigestMismatch), match=pinned.digest):
-        workshop.pin(source, folder.parent)
+        pins.pin(source)
 
 
 def test_no_bundle_passes_an_ndk_on(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_what_is_here_already_is_found_without_a_lock(
 ) -> None:
     """By its key; of what hangs on a source that nobody has looked at, the plan says so and what to do."""
     from meltrepro import settings
-    from meltrepro.build.workshop import Workshop
+    from meltrepro.build.pipeline import Builder
+    from meltrepro.build.tools import Tools
     from meltrepro.frameworks import registry
     from meltrepro.manifest.lock import Lock
     from meltrepro.plan.model import Plan
@@ -107,19 +108,19 @@ def test_what_is_here_already_is_found_without_a_lock(
     assert before["small/as-is/llama.cpp"].strip() == "not locked yet"
     bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
     assert {before[name].strip() for name in bundles} == {"build"}
-    workshop = Workshop(settings.load(), silent, Lock(lock=1, manifest="0" * 64))
-    builder = workshop.builder(dict(registry.modules()), spec.parent)
+    tools = Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), base_dir=spec.parent)
+    builder = Builder(tools, dict(registry.modules()))
     source = plans[-1].models[0].source
-    digest = workshop.fetcher.pin(source, spec.parent).digest
+    digest = tools.fetcher.pin(source, spec.parent).digest
     assert states()["small/q8_0/llama.cpp"].strip() == "build", "its quantizer is not there"
     for bundle in plans[-1].bundles:
         key = bundle_key(builder.recipe(bundle))
-        made = workshop.store.put_bytes(bundle.id.encode())
-        workshop.store.put_ref("artifacts", key, {"name": bundle.id, "digest": made})
+        made = tools.store.put_bytes(bundle.id.encode())
+        tools.store.put_ref("artifacts", key, {"name": bundle.id, "digest": made})
     plain = builder.modules["llama.cpp"].model_recipe(plans[-1].models[1], plans[-1].bundles[0].release)
     assert plans[-1].models[1].quantization == "as-is"
-    made = workshop.store.put_bytes(b"model")
-    workshop.store.put_ref("artifacts", model_key(digest, None, plain), {"name": "m", "digest": made})
+    made = tools.store.put_bytes(b"model")
+    tools.store.put_ref("artifacts", model_key(digest, None, plain), {"name": "m", "digest": made})
     after = states()
     assert {name: state.strip() for name, state in after.items()} == {
         **dict.fromkeys(bundles, "reuse"),

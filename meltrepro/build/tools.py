@@ -1,4 +1,4 @@
-"""Everything that building needs, set up from settings and a lock: store, fetcher, layers, engine.
+"""Everything that building needs, set up from settings and a lock: store, fetcher, pins, layers, engine.
 
 Nothing is made before it is asked for, so that looking up finished artifacts touches neither network nor engine.
 """
@@ -6,39 +6,36 @@ Nothing is made before it is asked for, so that looking up finished artifacts to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from meltrepro.build import base, interpreter, toolchain
+from meltrepro.build import base, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
-from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, Maker, MakerName
-from meltrepro.build.pipeline import Builder
+from meltrepro.build.model import Engine, Maker, MakerName, Recipe
+from meltrepro.build.pins import Pins
 from meltrepro.build.prebuilt import Prebuilt
-from meltrepro.errors import LockError, LockMismatch, OfflineError
-from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedSource, LockedToolchain
-from meltrepro.manifest.sources import FileSource, Source
+from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
+from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.store.source import key_of
 from meltrepro.words import counted
 
 EngineName = Literal["docker", "process"]
 
 
 @dataclass
-class Workshop:
-    """One command's access to building; `lock` grows as things are pinned."""
+class Tools:
+    """What one command builds with."""
 
     settings: Settings
     sink: Sink
-    lock: Lock
+    lock: InitVar[Lock]
     engine_name: EngineName = "docker"
-    locked: bool = False
+    locked: InitVar[bool] = False
     """Refuse to pin anything that the lock does not hold."""
     conditions: Conditions = USUAL
     """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
@@ -46,45 +43,39 @@ class Workshop:
     """What executes recipes that no engine does, besides `prebuilt`."""
     record: Path | None = None
     """The lock of a recorded campaign, which may be a stranger's: what comes of it stays in its scope of the store."""
+    base_dir: InitVar[Path] = Path()
+    """What relative sources count from."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
     fetcher: Fetcher = field(init=False)
+    pins: Pins = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, lock: Lock, locked: bool, base_dir: Path) -> None:
         store = Store(self.settings.cache / "store")
-        layer = self.lock.base.layer if self.lock.base is not None else None
+        layer = lock.base.layer if lock.base is not None else None
         if self.record is not None:
             store = store.scoped(self.record)
         elif layer is not None and store.has(layer) and not base.is_own(layer, store):
             store = store.scoped_to(layer)  # what is built on a base of others is believed where that is the base
         self.store = store
         self.fetcher = Fetcher(self.store, self.settings, self.sink)
-
-    def builder(
-        self, modules: Mapping[str, FrameworkModule], base_dir: Path, *, rebuild: bool = False, recorded: bool = False
-    ) -> Builder:
-        """A builder against this workshop's lock; relative sources count from `base_dir`."""
-        return Builder(
-            modules,
-            self.store,
-            self.fetcher,
-            self.engine,
-            self.lock,
-            lambda: self.lock,
-            self,
-            base_dir,
-            self.sink,
-            rebuild,
-            {"prebuilt": Prebuilt, **self.makers},
-            recorded,
-        )
+        self.pins = Pins(lock, self.store, self.fetcher, self.sink, base_dir, locked)
 
     def engine(self) -> Engine:
         """The engine, with base and toolchain ready; raises `EngineError` where it does not answer."""
         if self._engine is None:
             self._engine = self._make_engine()
         return self._engine
+
+    def maker(self, recipe: Recipe) -> Maker:
+        """What executes a recipe; raises `BuildError` where nothing here does."""
+        if recipe.maker == "engine":
+            return self.engine()
+        makers = {"prebuilt": Prebuilt, **self.makers}
+        if recipe.maker not in makers:
+            raise BuildError(f"{recipe.name}: nothing here executes recipes of kind {recipe.maker}")
+        return makers[recipe.maker]()
 
     def layers(self) -> list[Layer]:
         """The base's and the toolchain's layers, pinned and made where they are missing."""
@@ -95,68 +86,6 @@ class Workshop:
                 self.store.verify(layer.digest)
             self._pin_toolchain(self._layers)
         return self._layers
-
-    def pin(self, source: Source, base_dir: Path) -> LockedSource:
-        """Pin one source by the lock, or in the lock where that has no entry yet and may change.
-
-        Raises `LockError` for an entry that is missing and may not be added, `LockMismatch` where the lock contradicts
-        what the source is known to be, `DigestMismatch` where the source has other bytes than the lock names, and what
-        fetching raises.
-        """
-        key = key_of(source)
-        old = self.lock.sources.get(key)
-        if self.locked and old is None:
-            raise LockError(f"the lock has no entry for {key}", hint="write it with: meltrepro lock SPEC")
-        if old is not None:
-            known = self._known_digest(source, base_dir)
-            if known not in (None, old.digest):
-                raise LockMismatch(
-                    f"{key}: the lock has sha256 {old.digest}, but the source has {known}",
-                    hint="restore the lock; if the change is wanted, move the pin with: meltrepro lock --upgrade NAME SPEC",
-                )
-            source = source.model_copy(update={"digest": old.digest})
-        pin = self.fetcher.pin(source, base_dir)
-        new = LockedSource(digest=pin.digest, size=pin.size, filename=pin.filename, archive=pin.archive_digest)
-        if old is None:
-            self.lock = self.lock.model_copy(update={"sources": {**self.lock.sources, key: new}})
-        return new
-
-    def _known_digest(self, source: Source, base_dir: Path) -> str | None:
-        """What a source is known to be without trusting its server or the lock: declared, remembered, or used before."""
-        if isinstance(source, FileSource):
-            now = self.fetcher.pin(source, base_dir).digest
-            return now if self.store.has(now) else source.digest
-        known = self.fetcher.known(source)
-        return known.digest if known is not None else source.digest
-
-    def pin_model(self, source: Source, base_dir: Path) -> None:
-        """Pin a model's source, of a checkpoint each file too; raises what `pin` raises."""
-        pinned = self.pin(source, base_dir)
-        for part in self.fetcher.parts(source.model_copy(update={"digest": pinned.digest})).values():
-            self.pin(part, base_dir)
-
-    def source_key(self, source: Source, base_dir: Path) -> str:
-        """The name of a source in the lock."""
-        return self.fetcher.pin(source, base_dir).source
-
-    def interpreter_packages(self) -> tuple[base.Package, ...]:
-        """The packages of the interpreter that converters run on, pinned where that may be."""
-        known = self.lock.interpreter
-        if known is not None:
-            return interpreter.unlocked(known)
-        if self.locked:
-            raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
-        packages = interpreter.known(self.store, self.sink)
-        self.lock = self.lock.model_copy(update={"interpreter": interpreter.locked(packages)})
-        return packages
-
-    def bring_interpreter(self) -> None:
-        """See to it that these packages are in the store."""
-        interpreter.bring(self.interpreter_packages(), self.store, self.sink)
-
-    def forget(self, key: str) -> None:
-        """Drop what is remembered of a source, so that the next pin asks its server anew."""
-        self.fetcher.forget(key)
 
     def forget_base(self) -> None:
         """Drop the base's packages, so that the next build takes today's; raises `OfflineError` where it could not."""
@@ -183,8 +112,8 @@ class Workshop:
         return DockerEngine(client, self.layers, self.settings.jobs, self.sink)
 
     def _base(self) -> Layer:
-        locked = self.lock.base
-        if locked is None and self.locked:
+        locked = self.pins.lock.base
+        if locked is None and self.pins.frozen:
             raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
         if locked is not None and self.store.has(locked.layer):
             return Layer(self.store.path(locked.layer), locked.layer)
@@ -193,7 +122,7 @@ class Workshop:
             return self._image_base(image, locked)
         packages = self._locked_packages(locked) if locked is not None else self._known_packages()
         layer = base.assemble(packages, self.store, self.sink)
-        if self.locked and locked is not None and layer.digest != locked.layer:
+        if self.pins.frozen and locked is not None and layer.digest != locked.layer:
             raise LockMismatch(
                 f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
                 f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
@@ -206,7 +135,7 @@ class Workshop:
                 p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages
             },
         )
-        self.lock = self.lock.model_copy(update={"base": new})
+        self.pins.set(base=new)
         return layer
 
     def _image_base(self, image: str, locked: LockedBase | None) -> Layer:
@@ -224,7 +153,7 @@ class Workshop:
             )
         self.store.put_ref("base-layer", image, {"digest": layer.digest})
         new = LockedBase(suite=base.SUITE, layer=layer.digest, image=image)
-        self.lock = self.lock.model_copy(update={"base": new})
+        self.pins.set(base=new)
         return layer
 
     def _locked_packages(self, locked: LockedBase) -> tuple[base.Package, ...]:
@@ -246,7 +175,7 @@ class Workshop:
         foreign = [package for package in packages if package not in taken | set(today)]
         if not foreign:
             return packages
-        if self.locked or self.record is not None:
+        if self.pins.frozen or self.record is not None:
             raise LockError(
                 f"the locked base image is not here, and this machine's Debian archive does not have "
                 f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
@@ -294,14 +223,14 @@ class Workshop:
             image=image,
             wheels={name: source.digest or "" for name, source in toolchain.SOURCES.items()},
         )
-        old = self.lock.toolchain
-        if self.locked and old is not None and old != new:
+        old = self.pins.lock.toolchain
+        if self.pins.frozen and old is not None and old != new:
             raise LockMismatch(
                 "the lock names another toolchain than this version of meltrepro uses: "
                 f"the lock has {old.digest} in image {old.image}, this version {new.digest} in image {new.image}",
                 hint="install the version that wrote the lock, or move on with: meltrepro lock --upgrade toolchain SPEC",
             )
-        self.lock = self.lock.model_copy(update={"toolchain": new})
+        self.pins.set(toolchain=new)
 
 
 def _as_ref(packages: tuple[base.Package, ...]) -> dict[str, object]:
