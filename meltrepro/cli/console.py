@@ -128,21 +128,13 @@ class _Plain:
 class _Live:
     """What is going on as moving lines, what is done as lasting ones.
 
-    It draws when a step arrives and never by itself: on the host a redrawing thread would compete with the runner.
+    It draws when a step arrives and never by itself: on the host a redrawing thread would compete with the runner. While
+    nothing is going on it is not there, so that others may print.
     """
 
     def __init__(self, out: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self._out = out
-        self._progress: Progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[info]}", markup=False),
-            console=out,
-            transient=True,
-            auto_refresh=False,
-        )
+        self._progress = self._anew()
         self._drawn_ns = 0
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._begun: dict[tuple[str, str], int] = {}
@@ -150,7 +142,6 @@ class _Live:
         self._last = ""
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,12 +151,31 @@ class _Live:
         if step.name == _TRIAL:
             self._trial(step)
         elif step.name == "campaign":
+            if step.phase in ("end", "fail"):  # its last trials may be left out
+                self._forget((_TRIAL, ""))
             self._lasting(step)
         else:
             self._other(step)
+        if not self._tasks:
+            self._progress.stop()
+            self._progress = self._anew()  # one that was stopped would draw over what was printed since
+            return
+        self._progress.start()
         if step.phase != "progress" or step.monotonic_ns - self._drawn_ns >= _REDRAW_NS:
             self._drawn_ns = step.monotonic_ns
             self._progress.refresh()
+
+    def _anew(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[info]}", markup=False),
+            console=self._out,
+            transient=True,
+            auto_refresh=False,
+        )
 
     def _other(self, step: Step) -> None:
         key = (step.name, step.subject)

@@ -61,7 +61,6 @@ def command(
     from meltrepro import interrupts
     from meltrepro import settings as settings_module
     from meltrepro.cli.console import console
-    from meltrepro.cli.run import prepare
     from meltrepro.cli.summary import tell_logged
     from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
@@ -75,6 +74,7 @@ def command(
     from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
     from meltrepro.track.attach import attach
+    from meltrepro.workflow.campaigns import prepare
     from meltrepro.workflow.session import open_session
     from meltrepro.workflow.tracking import log_campaign
 

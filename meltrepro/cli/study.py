@@ -144,7 +144,7 @@ def _run(manifest: LoadedManifest, set_: Sequence[str], options: Options, settin
         return Ran(StudyEntry(manifest=name, campaign=None, reason=error.message), ran=False)
     if result.tally.failed:
         _say(f"{counted(len(result.tally.failed), 'trial')} failed; the report says which", quiet=False)
-    return Ran(StudyEntry(manifest=name, campaign=result.campaign.folder.name), ran=True)
+    return Ran(StudyEntry(manifest=name, campaign=result.folder.name), ran=True)
 
 
 def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:

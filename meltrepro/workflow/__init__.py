@@ -1,1 +1,31 @@
-"""The Python API: what `meltrepro` does, as functions that the command line calls and notebooks import."""
+"""The Python API: what `meltrepro` does, as functions that the command line calls and notebooks import.
+
+Functions take plain arguments, return frozen values and raise the errors of `meltrepro.errors`. They print nothing and ask
+nothing: what happens meanwhile goes to a `sink` of steps (`meltrepro.steps`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meltrepro.workflow.campaigns import Ran, run
+
+__all__ = ["Ran", "run"]
+
+_MODULES = {
+    "campaigns": ("Ran", "run"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are used: a command line starts faster than its parts load."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -161,6 +161,7 @@ def open_session(
     engine: EngineName,
     locked: bool,
     sink: Sink = silent,
+    settings: Settings | None = None,
     lock_file: Path | None = None,
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store, for as long as the block runs.
@@ -168,7 +169,7 @@ def open_session(
     The lock stands beside the manifest, unless `lock_file` names that of a recorded campaign. Whoever made that: what is
     learnt and built then stays in its scope of the store.
     """
-    settings = settings_module.load()
+    settings = settings or settings_module.load()
     mirrors = load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
     loaded = read_manifest(spec, set_)
     path = lock_file or lock_path(loaded.path)

@@ -25,7 +25,6 @@ from pathlib import Path
 from meltrepro import settings
 from meltrepro.build.model import Artifact
 from meltrepro.build.pipeline import Builder
-from meltrepro.cli.run import prepare
 from meltrepro.measure.records import CampaignRecord, campaign_folders, read_campaign
 from meltrepro.plan.model import BundleNode
 from meltrepro.record.campaign import LOCK, MANIFEST
@@ -33,6 +32,7 @@ from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Verdict
+from meltrepro.workflow.campaigns import prepare
 from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meltrepro.cli import run
 from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import campaign_folders, read_campaign
 from meltrepro.targets.device_lock import hold, lock_path
 from meltrepro.targets.host.target import host_id
 from meltrepro.track.places import Place
+from meltrepro.workflow import campaigns
 from tests.fault import rig
 
 MANIFEST = {
@@ -39,7 +39,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(monkeypatch: pytest.MonkeyPatch, folder: Path, **orders: str) -> None:
     """Let the command conduct the rig's campaign in place of one that would have to be built."""
     protocol = {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"}
-    monkeypatch.setattr(run, "prepare", lambda *_, **__: rig.make_setup(folder, rig.Spec(orders, protocol)))
+    monkeypatch.setattr(campaigns, "prepare", lambda *_, **__: rig.make_setup(folder, rig.Spec(orders, protocol)))
 
 
 def test_all_goes_well(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

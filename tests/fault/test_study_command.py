@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from meltrepro.campaign.setup import Setup
-from meltrepro.cli import run
 from meltrepro.cli import study as study_module
 from meltrepro.cli.app import main
 from meltrepro.cli.study import Clock
@@ -23,6 +22,7 @@ from meltrepro.record.study import read_study
 from meltrepro.store.cas import Store
 from meltrepro.targets.device_lock import hold, lock_path
 from meltrepro.targets.host.target import host_id
+from meltrepro.workflow import campaigns
 from tests.fault import rig
 
 MANIFEST: dict[str, Any] = {
@@ -51,7 +51,7 @@ def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def prepared(*_: object, **__: object) -> Setup:
         return rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, protocol))
 
-    monkeypatch.setattr(run, "prepare", prepared)
+    monkeypatch.setattr(campaigns, "prepare", prepared)
     return folder
 
 
@@ -113,7 +113,7 @@ def test_models_are_dropped_when_they_are_measured(
         made = rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, {"repetitions": 1, "warmups": 0}))
         return replace(made, lock_text=lock)
 
-    monkeypatch.setattr(run, "prepare", prepared)
+    monkeypatch.setattr(campaigns, "prepare", prepared)
     assert study(specs / "1-here.yaml", "--name", "kept") == 0
     assert store.has(digest), "nobody asked for that"
     assert study(specs / "1-here.yaml", "--name", "dropped", "--new", "--drop-models") == 0

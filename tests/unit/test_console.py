@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
 
 import pytest
@@ -49,6 +50,19 @@ def test_plain_lines() -> None:
         "campaign id: 1 trial ok, 1 failed",
     ]
     assert len(lines) == 7
+
+
+def test_between_two_steps_others_may_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to standard output then stays there, and nothing that moves is drawn over it."""
+    out, results = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", results)
+    with console(output=Console(file=out, force_terminal=True, width=80, color_system=None)) as sink:
+        for step in CAMPAIGN:
+            sink(step)
+        print("a result")
+        assert results.getvalue() == "a result\n"
+        sink(Step("log", "begin", "id"))
+        assert "\x1b[1A" not in out.getvalue().split("1 trial ok, 1 failed")[1]
 
 
 def test_a_terminal_keeps_what_matters() -> None:

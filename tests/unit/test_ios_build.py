@@ -16,7 +16,6 @@ from meltrepro.build.pipeline import Builder
 from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
 from meltrepro.campaign.setup import _has_sampler, _runner_digest
-from meltrepro.cli.run import _kept_files
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
 from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.manifest.apps import APP, UNPROVEN, IosBuild
@@ -32,6 +31,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE, DeviceFacts
+from meltrepro.workflow.campaigns import _kept_files
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
 

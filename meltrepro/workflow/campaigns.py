@@ -1,0 +1,219 @@
+"""Campaigns: everything that one needs, and one manifest measured from its plan to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro import interrupts
+from meltrepro import settings as settings_module
+from meltrepro.accuracy.requests import score_requests, with_logits
+from meltrepro.build import toolchain
+from meltrepro.build.attest import statements
+from meltrepro.build.model import Engine
+from meltrepro.build.pipeline import Built
+from meltrepro.build.render import render_text
+from meltrepro.build.tools import EngineName
+from meltrepro.campaign.conduct import conduct
+from meltrepro.campaign.meter import FileMeter
+from meltrepro.campaign.request import make_requests
+from meltrepro.campaign.runner import Tally
+from meltrepro.campaign.setup import Setup, kept
+from meltrepro.errors import ManifestError
+from meltrepro.frameworks.llamacpp.gguf import parameters
+from meltrepro.frameworks.registry import scorer_of
+from meltrepro.manifest.loader import LoadedManifest, problem_at
+from meltrepro.manifest.lock import dump_lock
+from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.prompts import load_conversations
+from meltrepro.manifest.schema import Workload
+from meltrepro.plan.model import Plan
+from meltrepro.plan.planner import require_cells
+from meltrepro.record import capabilities
+from meltrepro.record.capabilities import Capabilities
+from meltrepro.record.trial import AnyRequest
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, Step, silent
+from meltrepro.store.cas import Store
+from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.registry import open_targets, probe
+from meltrepro.workflow.session import Session, open_session
+from meltrepro.workflow.tracking import Logged, log_campaign
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A campaign after its trials."""
+
+    folder: Path
+    """Where its records are."""
+    tally: Tally
+    logged: Logged | None = None
+    """What became of logging it; `None` where that was not wanted."""
+
+
+def run(
+    manifest: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    engine: EngineName = "docker",
+    new: bool = False,
+    fail_fast: bool = False,
+    locked: bool = False,
+    track: bool = True,
+    measured: Callable[[Path], None] = lambda _: None,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Ran:
+    """Build what is missing, run every trial that is left, and log them to MLflow.
+
+    An unfinished campaign of the same manifest and artifacts goes on where it stopped, unless `new`. `measured` is called
+    with the campaign's folder when its records are complete, before anything is logged. Trials that failed are in the
+    tally and raise nothing; nor does an MLflow that does not answer.
+
+    Raises `ManifestError`, `PlanError`, `LockError`, `TargetError`, `DeviceBusy`, `RecordError`, the errors of fetching and
+    building, and `Interrupted`; the same call goes on.
+    """
+    settings = settings or settings_module.load()
+    with (
+        interrupts.raising(),
+        open_session(
+            Path(manifest), overrides, only, engine=engine, locked=locked, sink=sink, settings=settings
+        ) as session,
+    ):
+        require_cells(session.plan)
+        setup = prepare(session, tuple(only), tracked=track)
+        result = conduct(setup, settings, sink, new=new, fail_fast=fail_fast)
+    folder = result.campaign.folder
+    measured(folder)
+    logged = None
+    if result.campaign.document.tracking.enabled:
+        logged = log_campaign(folder, session.loaded.manifest.tracking.uri, settings, sink)
+    return Ran(folder, result.tally, logged)
+
+
+def prepare(
+    session: Session,
+    only: tuple[str, ...],
+    *,
+    tracked: bool,
+    requests: Mapping[str, AnyRequest] | None = None,
+    anew: bool = False,
+) -> Setup:
+    """Everything that a campaign needs; what can be wrong with a manifest is found before anything is built.
+
+    `requests` by cell are taken as they are, for a replay; else they follow from the manifest. `anew` is that of
+    `Session.build`.
+    """
+
+    loaded, plan = session.loaded, session.plan
+    conversations = {
+        name: load_conversations(workload, loaded.path.parent, session.tools.fetcher.get)
+        for name, workload in loaded.manifest.conversations.items()
+    }
+    _require_meters(loaded)
+    known_devices = probe(session.targets)
+    data = session.data()
+    scoring, inputs = score_requests(plan, data, known_devices, session.keep, scorer_of)
+    requests = requests or {**make_requests(loaded, plan, conversations, known_devices), **scoring}
+    built = session.build(anew=anew)
+    requests, logits = with_logits(requests, plan, built.artifacts)
+    recipes = {recipe.name for recipe in built.recipes.values()}
+    engine = _trial_engine(session)
+    targets, _ = open_targets(loaded.manifest, session.settings, engine)
+    devices = probe(targets)
+    known = {name: _report(session, name, facts) for name, facts in devices.items()}
+    digests = {name: each.digest for name, each in data.items()}
+    # A record's lock must be that of the manifest that it keeps.
+    pinned = {"manifest": manifest_digest(kept(plan.manifest, digests))}
+    lock = session.completed().narrowed(built.artifacts, recipes).model_copy(update=pinned)
+    return Setup(
+        plan=plan,
+        artifacts=built.artifacts,
+        requests=requests,
+        targets=targets,
+        devices=devices,
+        engine=engine.version() if engine else "none",
+        lock_text=dump_lock(lock),
+        builds=_kept_files(built, session.tools.store),
+        meters={
+            name: FileMeter(loaded.path.parent / target.meter.file, target.meter)
+            for name, target in loaded.manifest.targets.items()
+            if target.meter is not None
+        },
+        capabilities={name: report for name, report in known.items() if report is not None},
+        conversations=conversations,
+        inputs={**inputs, **logits},
+        parameters=_parameters(plan, built),
+        data=digests,
+        only=only,
+        tracking=tracked,
+    )
+
+
+def _parameters(plan: Plan, built: Built) -> dict[str, int]:
+    """Number of weights of each model that gets a score, by id of its node."""
+
+    scored = {cell.model_id for cell in plan.cells if not isinstance(cell.workload, Workload)}
+    return {name: parameters(built.artifacts[name].path) for name in sorted(scored)}
+
+
+def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:
+    """What a probe of a device found, as long as its system is still the one that was probed."""
+
+    report = capabilities.load(session.settings.home, facts.id)
+    if report is None or report.system == capabilities.system_of(facts.facts):
+        return report
+    why = "its system was changed since it was probed, so that the report is not used; probe it again"
+    session.tools.sink(Step("device", "note", name, detail={"report": why}))
+    return None
+
+
+def _require_meters(loaded: LoadedManifest) -> None:
+    """Raise `ManifestError` where the file of a meter is not there: its program was not started, or writes elsewhere."""
+
+    meters = {name: target.meter for name, target in loaded.manifest.targets.items() if target.meter is not None}
+    missing = [
+        problem_at(loaded, ("targets", name, "meter", "file"), f"{loaded.path.parent / meter.file} does not exist")
+        for name, meter in meters.items()
+        if not (loaded.path.parent / meter.file).is_file()
+    ]
+    if missing:
+        raise ManifestError(missing, hint="start the program of the meter before the campaign")
+
+
+def _trial_engine(session: Session) -> Engine | None:
+    """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
+    contained = any(cell.target.sandbox == "container" for cell in session.plan.cells)
+    return session.tools.engine() if contained else None
+
+
+def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
+    """Recipe, log and statements of every build, by node id."""
+
+    kept: dict[str, dict[str, bytes]] = {}
+    for name, recipe in built.recipes.items():
+        if recipe.maker != "engine":
+            kept[name] = {"parameters.json": recipe.files["parameters.json"]}
+            continue
+        dockerfile = render_text(
+            recipe.dockerfile,
+            {
+                "builder": f"meltrepro/builder:{recipe.triple}"
+                if toolchain.uses_zig(recipe.triple)
+                else "meltrepro/toolchain",
+                "env": toolchain.environment(recipe.triple),
+                "phases": recipe.phases or ("",),
+                "labels": recipe.labels,
+            },
+            name=f"{recipe.name}: Dockerfile",
+        )
+        kept[name] = {"Dockerfile": dockerfile.encode(), "build.sh": recipe.files["build.sh"]}
+    for name, log in built.logs.items():
+        if log.is_file():
+            kept.setdefault(name, {})["build.log"] = log.read_bytes()
+    for name, artifact in built.artifacts.items():
+        kept.setdefault(name, {}).update(statements(artifact, store))
+    return dict(kept)
