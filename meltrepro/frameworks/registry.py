@@ -6,6 +6,7 @@ A package adds its own with an entry point in the group `meltrepro.frameworks`, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -30,6 +31,7 @@ def catalog(modules: Mapping[str, FrameworkModule]) -> Catalog:
     return Catalog({kind: module.info() for kind, module in modules.items()}, frozenset(TEMPLATES))
 
 
+@cache
 def scorer_of(kind: str) -> Scorer:
     """What scores the models of a kind of framework; raises `RecordError` where nothing here does."""
     scorer: Scorer | None = getattr(modules().get(kind), "scorer", None)
