@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.build import supervise
 from meltrepro.build.model import Exit
 from meltrepro.errors import TargetError
@@ -175,7 +175,7 @@ def _output(path: Path | None) -> Iterator[IO[bytes] | int]:
         return
     make_folder(path.parent)
     with writing(path):
-        descriptor = plain.opener(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # never through a planted link
+        descriptor = untrusted.opener(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)  # never through a planted link
         file = os.fdopen(descriptor, "wb")
     with file:
         yield file

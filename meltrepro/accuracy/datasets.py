@@ -10,7 +10,7 @@ from typing import Any
 
 from meltrepro.accuracy.questions import Question
 from meltrepro.errors import DataError
-from meltrepro.foreign import load_json
+from meltrepro.untrusted import load_json
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row, int, str], Question]

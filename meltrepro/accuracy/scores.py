@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.manifest.accuracy import TEXT_TASKS
 from meltrepro.record import trial as record
@@ -43,7 +43,7 @@ def scores_in(folder: Path, request: ScoringRequest, read: Read) -> tuple[Score,
 
 
 def _text(path: Path) -> str:
-    with io.TextIOWrapper(plain.opened(path, plain.WHOLE), encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(untrusted.opened(path, untrusted.WHOLE), encoding="utf-8", errors="replace") as file:
         return file.read()
 
 

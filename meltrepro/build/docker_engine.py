@@ -24,7 +24,7 @@ import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
-from meltrepro import plain, resources
+from meltrepro import resources, untrusted
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
 from meltrepro.build.causes import writing_below
@@ -370,8 +370,8 @@ def _handed_over(execution: Execution, user: int) -> Iterator[None]:
 
 def _let_read(path: Path) -> None:
     """Let everybody read a plain file; its folder lets in whom it may concern."""
-    with contextlib.suppress(plain.NotPlain, FileNotFoundError):
-        descriptor = plain.opener(str(path), os.O_RDONLY)
+    with contextlib.suppress(untrusted.NotPlain, FileNotFoundError):
+        descriptor = untrusted.opener(str(path), os.O_RDONLY)
         try:
             mode = os.fstat(descriptor).st_mode
             if not mode & stat.S_IROTH:  # else an object of the store would look touched
@@ -381,7 +381,7 @@ def _let_read(path: Path) -> None:
 
 
 def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:
-    if path is not None and plain.odd(path) is None:  # a program that could write there may have left a link
+    if path is not None and untrusted.odd(path) is None:  # a program that could write there may have left a link
         write_bytes(path, container.logs(stdout=stdout, stderr=stderr))
 
 

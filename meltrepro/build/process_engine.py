@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from meltrepro import plain, processes, resources
+from meltrepro import processes, resources, untrusted
 from meltrepro.build import toolchain
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.conditions import USUAL, Conditions
@@ -237,7 +237,7 @@ def _program(execution: Execution, owner: str) -> list[str]:
 def _complained(stderr: Path | None) -> bool:
     """Whether it was bubblewrap that ended with status 1, which it does where it cannot start the program."""
     try:
-        with plain.opened(stderr) if stderr is not None else io.BytesIO() as file:
+        with untrusted.opened(stderr) if stderr is not None else io.BytesIO() as file:
             return file.read(7) == b"bwrap: "
     except OSError:  # the program has put something else in its place
         return False

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.model import Artifact, Engine, Execution
 from meltrepro.errors import BuildError
@@ -43,7 +43,7 @@ def transform(
 
 def plain_result(result: Path, what: str) -> Path:
     """What a program left, where it is a plain file; raises `BuildError` for a link, which could lead anywhere, and the like."""
-    odd = plain.odd(result)
+    odd = untrusted.odd(result)
     if odd is not None:
         raise BuildError(f"{what} left {odd} in place of a file", hint="do not trust where the program came from")
     return result

@@ -11,13 +11,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.campaign.gates import GateClosed, Watch
 from meltrepro.campaign.meter import MeterError
 from meltrepro.errors import MeltreproError, RecordError
-from meltrepro.foreign import load_json
 from meltrepro.record import trial as record
 from meltrepro.targets.base import TrialResult
+from meltrepro.untrusted import load_json
 
 EVENTS_UNWRITABLE = 6
 """Exit status of a runner that cannot write its events (docs/runner.md)."""
@@ -160,7 +160,7 @@ def _last_event(path: Path) -> Mapping[str, Any]:
 
 def _tail(path: Path) -> bytes:
     try:
-        with plain.opened(path) as file:
+        with untrusted.opened(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return file.read(_TAIL_BYTES)
     except OSError:

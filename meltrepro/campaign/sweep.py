@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.record import trial as record
 from meltrepro.store.atomic import make_folder, remove, writing
 
@@ -30,7 +30,7 @@ def sweep(folder: Path) -> str | None:
     Nothing that the trial started may be alive. Before this, nothing in the folder may be read, or written by its name.
     """
     if folder.is_symlink() or not folder.is_dir():
-        became = plain.odd(folder) or "a file"
+        became = untrusted.odd(folder) or "a file"
         remove(folder)
         make_folder(folder)
         return f"the folder of the record had become {became}"
@@ -42,7 +42,7 @@ def sweep(folder: Path) -> str | None:
     for name in names:
         what = _wrong(folder / name)
         if what is not None:
-            found.append(f"{plain.shown(Path(name))} is {what}")
+            found.append(f"{untrusted.shown(Path(name))} is {what}")
         if what is not None or name not in _WRITTEN:
             remove(folder / name)
             continue
@@ -55,7 +55,7 @@ def sweep(folder: Path) -> str | None:
 def _wrong(path: Path) -> str | None:
     with writing(path):
         seen = path.lstat()
-    what = plain.kind(seen.st_mode)
+    what = untrusted.kind(seen.st_mode)
     if what is not None:
         return what
     if path.name not in _WRITTEN:

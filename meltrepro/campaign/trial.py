@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.accuracy.scores import score_metrics, scores_in
 from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign import clocks, failure, gates
@@ -141,7 +141,7 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
 def read_outcome(folder: Path) -> Outcome | None:
     """The outcome of a trial; `None` where it never ended. Raises `RecordError` for a damaged one."""
     try:
-        return record.parse_outcome(plain.read(folder / record.OUTCOME))
+        return record.parse_outcome(untrusted.read(folder / record.OUTCOME))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -198,7 +198,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         failed = failure.of_gate(error)
     except MeterError as error:
         failed = failure.of_meter(error)
-    except plain.Tampered as error:
+    except untrusted.Tampered as error:
         tampered = error.message
     except RecordError as error:
         failed = failure.of_scores(error) if isinstance(request, ScoringRequest) else failure.of_events(error)
@@ -267,7 +267,7 @@ def _seal(folder: Path, device: Mapping[str, object]) -> dict[str, str]:
     write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
     with writing(folder):
         for path in folder.iterdir():
-            with plain.opened(path) as file:
+            with untrusted.opened(path) as file:
                 os.fsync(file.fileno())
                 if path.name in record.SEALED:
                     digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()

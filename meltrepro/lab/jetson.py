@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.lab.device import VirtualDevice
 from meltrepro.lab.power import Body, Power
 
@@ -132,7 +132,7 @@ class VirtualJetson(VirtualDevice):
     def _asked(self) -> set[str]:
         """What the board's jetson_clocks was asked for."""
         try:
-            return set(plain.read(self.folder / "upper/var/lib/jetson_clocks/asked", 4096).decode().split())
+            return set(untrusted.read(self.folder / "upper/var/lib/jetson_clocks/asked", 4096).decode().split())
         except (OSError, ValueError):
             return set()
 

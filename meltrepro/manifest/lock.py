@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from meltrepro.errors import LockError, LockFormatError, Problem
-from meltrepro.foreign import as_model
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
 from meltrepro.manifest.yaml.positions import read_file
 from meltrepro.manifest.yaml.tree import Position, shorten
+from meltrepro.untrusted import as_model
 
 FORMAT = 1
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"

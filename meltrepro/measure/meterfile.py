@@ -18,10 +18,10 @@ from statistics import median
 from typing import BinaryIO
 
 from meltrepro.errors import RecordError
-from meltrepro.foreign import open_regular
 from meltrepro.manifest.meters import Meter, MeterUnit
 from meltrepro.record.samples import MOST_NS, Fault, FaultKind, Header, Recording, measurable
 from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.untrusted import open_regular
 
 SAMPLER = "meter"
 PREFIX = "meter."

@@ -14,10 +14,9 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import ManifestError, RecordError, UsageError
-from meltrepro.foreign import parse
 from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.protocol import Limits
@@ -39,6 +38,7 @@ from meltrepro.record.trace import OperatorPhase, Trace
 from meltrepro.record.trial import ClockReadings, Outcome, ScoringRequest, TrialState
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
+from meltrepro.untrusted import parse
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -78,7 +78,7 @@ class TrialRecord:
             return None
         path = self.file(record.REQUEST)
         try:
-            request = record.parse_request(plain.read(path))
+            request = record.parse_request(untrusted.read(path))
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
         return request if isinstance(request, ScoringRequest) else None
@@ -107,7 +107,7 @@ class TrialRecord:
             return None
         path = self.file(record.CLOCKS)
         try:
-            return parse(ClockReadings, plain.read(path))
+            return parse(ClockReadings, untrusted.read(path))
         except (OSError, ValueError) as error:
             raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
 
@@ -387,7 +387,7 @@ class CampaignRecord:
         """The manifest as it was run, includes and overrides applied; raises `RecordError`."""
         path = self.file(files.MANIFEST)
         try:
-            return parse_manifest(plain.read(path))
+            return parse_manifest(untrusted.read(path))
         except OSError as error:
             raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
         except ManifestError as error:
@@ -398,7 +398,7 @@ def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord
     """The campaign in a folder, summed up without its INVALID repetitions unless they are asked for; raises `RecordError` where there is none, its description is damaged, or anything in it is neither a plain file nor a folder."""
     path = folder / files.CAMPAIGN
     try:
-        document = files.parse_campaign(plain.read(path))
+        document = files.parse_campaign(untrusted.read(path))
     except FileNotFoundError as error:
         raise RecordError(f"{folder} holds no campaign: {files.CAMPAIGN} is missing") from error
     except OSError as error:
@@ -418,13 +418,13 @@ def read_campaign(folder: Path, *, with_invalid: bool = False) -> CampaignRecord
             raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(astuple(cell.key))!r}")
     if len({cell.id for cell in document.cells}) < len(document.cells):
         raise RecordError(f"{path} is damaged: it names a cell twice", hint=_MOVE)
-    plain.files(folder)  # before a name in it is taken for a file of it
+    untrusted.files(folder)  # before a name in it is taken for a file of it
     return CampaignRecord(folder, document, with_invalid)
 
 
 def _leads_out(name: Path) -> bool:
     """Whether a name is of something outside of the files that were looked at."""
-    return name.is_absolute() or ".." in name.parts or any(map(plain.unfinished, name.parts))
+    return name.is_absolute() or ".." in name.parts or any(map(untrusted.unfinished, name.parts))
 
 
 def campaign_folders(records: Path) -> list[Path]:
@@ -458,7 +458,7 @@ def find_campaign(records: Path, wanted: str) -> Path:
 def _read_trial(folder: Path, match: re.Match[str], framework: str) -> TrialRecord | None:
     path = folder / record.OUTCOME
     try:
-        outcome = record.parse_outcome(plain.read(path))
+        outcome = record.parse_outcome(untrusted.read(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -473,7 +473,7 @@ def _unchanged(path: Path, expected: str | None) -> Path:
     if expected is None:  # of a campaign that did not seal its records yet
         return path
     try:
-        with plain.opened(path) as file:
+        with untrusted.opened(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordError(

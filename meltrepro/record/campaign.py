@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from meltrepro.foreign import parse
 from meltrepro.manifest.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
 from meltrepro.manifest.protocol import Order
 from meltrepro.record import seal
 from meltrepro.record.ids import RUN, BundleId, CellId
+from meltrepro.untrusted import parse
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from meltrepro.errors import RecordError
-from meltrepro.foreign import parse, read_regular
 from meltrepro.manifest.base import Count, Nanoseconds, Strict
+from meltrepro.untrusted import parse, read_regular
 
 _MOST_BYTES = 1 << 20
 

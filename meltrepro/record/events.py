@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.trace import (
     Context,
@@ -39,7 +39,7 @@ _LONGEST_LINE = 1 << 24
 def read_trace(path: Path) -> Trace:
     """The trace in a file; raises `RecordError`."""
     try:
-        with plain.opened(path) as file:
+        with untrusted.opened(path) as file:
             return parse_trace(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error

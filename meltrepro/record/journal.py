@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import StoreError
-from meltrepro.foreign import load_json
 from meltrepro.steps import Step
+from meltrepro.untrusted import load_json
 
 
 class Journal:
@@ -27,7 +27,7 @@ class Journal:
         self._path = path
         self._error: OSError | None = None
         try:
-            self._file = open(path, "ab+", buffering=0, opener=plain.opener)  # noqa: SIM115
+            self._file = open(path, "ab+", buffering=0, opener=untrusted.opener)  # noqa: SIM115
             if self._file.seek(0, os.SEEK_END) > 0:
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
@@ -70,7 +70,7 @@ class Journal:
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a journal; lines that a kill or a full disk has cut short are passed over."""
-    with plain.opened(path) as file:
+    with untrusted.opened(path) as file:
         for line in file:
             try:
                 entry = load_json(line)

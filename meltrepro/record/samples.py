@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, get_args
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.series import Channel, Kind, Series
 
@@ -167,7 +167,7 @@ class SampleWriter:
 def read_samples(path: Path) -> Recording:
     """The recording in a file; raises `RecordError` that names file and line."""
     try:
-        with plain.opened(path) as file:
+        with untrusted.opened(path) as file:
             return parse_samples(iter(lambda: file.readline(_LONGEST_LINE), b""), str(path))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from meltrepro.foreign import load_json
+from meltrepro.untrusted import load_json
 
 SEAL = "seal"
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
-from meltrepro.foreign import parse
 from meltrepro.manifest.base import Name, Sha256, Strict
 from meltrepro.record import seal
+from meltrepro.untrusted import parse
 
 STUDY = "study.json"
 
@@ -62,7 +62,7 @@ def study_bytes(study: StudyDocument) -> bytes:
 def read_study(path: Path) -> StudyDocument:
     """The study in a file; raises `RecordError` where it is damaged or was changed."""
     try:
-        content = plain.read(path)
+        content = untrusted.read(path)
         document = parse(StudyDocument, content)
         seal.check(content, document.seal)
     except OSError as error:

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from meltrepro import plain
-from meltrepro.foreign import as_model, load_json, parse
+from meltrepro import untrusted
 from meltrepro.manifest.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
 from meltrepro.manifest.meters import SyncMark
 from meltrepro.record import seal
+from meltrepro.untrusted import as_model, load_json, parse
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "request.json",
@@ -36,7 +36,7 @@ SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STD
 
 def most_bytes(name: str) -> int:
     """How large a file of a record may be, in bytes."""
-    return plain.PIECEWISE if name in (EVENTS, SAMPLES, METER) else plain.WHOLE
+    return untrusted.PIECEWISE if name in (EVENTS, SAMPLES, METER) else untrusted.WHOLE
 
 
 class RequestSampling(Strict):

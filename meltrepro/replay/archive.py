@@ -19,12 +19,12 @@ from typing import Annotated, BinaryIO
 
 from pydantic import Field
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.build.image import EPOCH
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
-from meltrepro.foreign import as_model, load_json, open_regular
 from meltrepro.manifest.base import Sha256, Strict
 from meltrepro.manifest.yaml.tree import shorten
+from meltrepro.untrusted import as_model, load_json, open_regular
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
 FORMAT = 1
@@ -284,7 +284,7 @@ def _shown(seal: bytes) -> str:
 def _describe(content: Path | bytes) -> Member:
     if isinstance(content, bytes):
         return Member(len(content), hashlib.sha256(content).hexdigest())
-    with plain.opened(content, None) as file:
+    with untrusted.opened(content, None) as file:
         return Member(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
@@ -292,7 +292,7 @@ def _put(out: BinaryIO, name: str, content: Path | bytes) -> None:
     if isinstance(content, bytes):
         out.write(_header(name, len(content)) + content + _padding(len(content)))
         return
-    with plain.opened(content, None) as file:
+    with untrusted.opened(content, None) as file:
         size = os.fstat(file.fileno()).st_size
         out.write(_header(name, size))
         while piece := file.read(_CHUNK):

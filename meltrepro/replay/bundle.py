@@ -27,10 +27,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import meltrepro
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
-from meltrepro.foreign import load_json, read_regular
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.lock import Lock, load_lock
@@ -50,6 +49,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import learn
 from meltrepro.store.source import Pin, is_synthetic, key_of
 from meltrepro.track.ledger import LEDGER
+from meltrepro.untrusted import load_json, read_regular
 
 _RECORDS, _REPORT = "records", "report"
 _CRATE = "ro-crate-metadata.json"
@@ -79,8 +79,8 @@ def export(
     store = store.scoped(campaign / _LOCK)  # statements of one that was imported stand in its scope
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
-        _MANIFEST: plain.read(campaign / _MANIFEST),
-        _LOCK: plain.read(campaign / _LOCK),
+        _MANIFEST: untrusted.read(campaign / _MANIFEST),
+        _LOCK: untrusted.read(campaign / _LOCK),
     }
     needed = (_needed(lock) | _kept(lock, store)) - withheld
     with step(sink, "bundle.collect", campaign.name):
@@ -97,9 +97,9 @@ def export(
                 if statement is not None:
                     content = json.dumps(statement, indent=2, sort_keys=True).encode() + b"\n"
                     files[f"{_ATTESTATIONS}/{name}/{kind}.json"] = content
-        for name in plain.files(campaign):
+        for name in untrusted.files(campaign):
             if PurePosixPath(name).name not in (LEDGER, IMPORTED):
-                files[f"{_RECORDS}/{campaign.name}/{name}"] = plain.require(campaign / name)
+                files[f"{_RECORDS}/{campaign.name}/{name}"] = untrusted.require(campaign / name)
     files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
         "name": manifest.name,
@@ -334,12 +334,12 @@ def _check_same(folder: Path, there: Path) -> None:
 def _sealed(campaign: Path) -> set[str]:
     """The relative paths of what is never rewritten in a finished campaign."""
     sealed = (CAMPAIGN, _MANIFEST, _LOCK, PLAN)
-    return {name for name in plain.files(campaign) if name in sealed or name.split("/")[0] in (BUILDS, CELLS)}
+    return {name for name in untrusted.files(campaign) if name in sealed or name.split("/")[0] in (BUILDS, CELLS)}
 
 
 def _digest(path: Path) -> str:
     try:
-        with plain.opened(path, None) as file:
+        with untrusted.opened(path, None) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return "none, for it does not exist"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO
 
 from meltrepro.errors import BundleError, SourceError
-from meltrepro.foreign import load_json
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.record.ids import BundleId, artifact_id
@@ -22,6 +21,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import is_synthetic
 from meltrepro.targets.base import PACKAGE, RUNNER
+from meltrepro.untrusted import load_json
 
 OBJECTS, ATTESTATIONS = "objects", "attestations"
 _HINT = "do not trust this bundle: meltrepro writes none such"

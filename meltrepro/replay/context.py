@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
-from meltrepro.foreign import as_model, load_json
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.record import trial as record
 from meltrepro.record.trial import StateSeen
+from meltrepro.untrusted import as_model, load_json
 
 DEVICE = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""
@@ -102,7 +102,7 @@ def _state(trial: TrialRecord) -> StateSeen:
     """The device's state before a trial; empty where none was recorded."""
     path = trial.folder / record.DEVICE
     try:
-        return as_model(StateSeen, load_json(plain.read(path))["before"])
+        return as_model(StateSeen, load_json(untrusted.read(path))["before"])
     except FileNotFoundError:
         return StateSeen()
     except (OSError, ValueError, LookupError, TypeError) as error:

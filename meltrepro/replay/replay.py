@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import RecordError
@@ -139,6 +139,6 @@ def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord
 def _request(cell: CellRecord) -> AnyRequest:
     path = cell.repetitions[0].folder / record.REQUEST
     try:
-        return parse_request(plain.read(path))
+        return parse_request(untrusted.read(path))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError
-from meltrepro.foreign import load_json
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.record import trial as record
 from meltrepro.record.samples import Recording
 from meltrepro.report.results import Device
+from meltrepro.untrusted import load_json
 
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
@@ -55,7 +55,7 @@ def described(trial: TrialRecord) -> Mapping[str, Any]:
         return {}
     path = trial.file(record.DEVICE)
     try:
-        found = load_json(plain.read(path))
+        found = load_json(untrusted.read(path))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):

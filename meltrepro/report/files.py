@@ -9,15 +9,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.errors import RecordError, ReportDiffers
-from meltrepro.foreign import load_json
 from meltrepro.report.content import Content
 from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
 from meltrepro.store.atomic import reading, remove, write_bytes
+from meltrepro.untrusted import load_json
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")
 _MOST_OF_INDEX = 16 << 20
@@ -52,7 +52,7 @@ def write_report(folder: Path, files: Mapping[str, bytes]) -> None:
 def _earlier(folder: Path) -> set[str]:
     """The tables that the index in a folder names; none where it cannot be read, for it is written anew."""
     try:
-        named = load_json(plain.read(folder / INDEX))["files"]
+        named = load_json(untrusted.read(folder / INDEX))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in named if isinstance(name, str) and _TABLE.fullmatch(name)}
@@ -63,7 +63,7 @@ def campaigns_of(folder: Path) -> list[str]:
     path = folder / INDEX
     try:
         with reading(path):
-            index = load_json(plain.read(path))
+            index = load_json(untrusted.read(path))
             found = [index["study"]] if "study" in index else index["campaigns"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error}", hint="name the campaigns, or write the report anew") from error
@@ -86,7 +86,7 @@ def compare_report(folder: Path, files: Mapping[str, bytes]) -> None:
             problems.append(f"{name} is missing")
             continue
         with reading(path):
-            found = plain.read(path)
+            found = untrusted.read(path)
         if found != data:
             problems.append(f"{name} differs from byte {_first_difference(found, data)} on")
     present = sorted(path.relative_to(folder).as_posix() for path in (folder / "tables").glob("*.*"))

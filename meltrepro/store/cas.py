@@ -29,7 +29,6 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
-from meltrepro.foreign import load_json, read_regular
 from meltrepro.interrupts import held
 from meltrepro.store import archive
 from meltrepro.store.atomic import (
@@ -46,6 +45,7 @@ from meltrepro.store.atomic import (
 )
 from meltrepro.store.locks import UseLock, exclusive
 from meltrepro.store.refs import checked
+from meltrepro.untrusted import load_json, read_regular
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20

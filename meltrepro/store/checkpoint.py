@@ -15,12 +15,12 @@ from typing import Annotated, Protocol
 from pydantic import StringConstraints
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.foreign import parse, read_regular
 from meltrepro.manifest.base import Bytes, Sha256, Strict
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source, is_checkpoint
 from meltrepro.store.atomic import reading
 from meltrepro.store.names import local_path
 from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.untrusted import parse, read_regular
 
 CONFIG, INDEX, WHOLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
-from meltrepro.foreign import first_fault
 from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
@@ -30,6 +29,7 @@ from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
 from meltrepro.store.mirror import Mirrors, load_mirrors
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import Context, Pin, Provider, key_of, source_of
+from meltrepro.untrusted import first_fault
 
 
 class Fetcher:

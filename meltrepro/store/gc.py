@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro.errors import StoreError
-from meltrepro.foreign import load_json
 from meltrepro.store.atomic import reason_of, remove
 from meltrepro.store.cas import Store
 from meltrepro.store.refs import checked
 from meltrepro.store.source import is_synthetic
+from meltrepro.untrusted import load_json
 
 Kind = Literal["unfinished", "unpacked trees", "build caches", "results", "objects", "synthetic weights"]
 

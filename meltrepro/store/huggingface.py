@@ -7,12 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.foreign import load_json
 from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.store.download import Request
 from meltrepro.store.http import check_status, network_errors, whole_number
 from meltrepro.store.names import redact
 from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.untrusted import load_json
 
 if TYPE_CHECKING:
     import requests

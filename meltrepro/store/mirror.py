@@ -10,7 +10,6 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from meltrepro.errors import ManifestError, Problem, SourceError, UsageError
-from meltrepro.foreign import read_regular
 from meltrepro.manifest.base import Label, Place, Strict
 from meltrepro.manifest.sources import GitSource, HuggingFaceSource, PypiSource, Source, SyntheticSource, UrlSource
 from meltrepro.manifest.yaml.positions import MAX_BYTES, read_content
@@ -21,6 +20,7 @@ from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract
 from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.untrusted import read_regular
 
 _HINT = "docs/lock.md (Mirrors) shows a mirror map; without any, unset MELTREPRO_MIRRORS"
 _SUFFIXES = {"wheel": (".whl",), "sdist": (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")}

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from meltrepro.foreign import as_model
 from meltrepro.manifest.base import Bytes, Label, Sha256
+from meltrepro.untrusted import as_model
 
 
 class _Result(BaseModel):

@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from meltrepro.errors import SourceError
-from meltrepro.foreign import as_model
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
 from meltrepro.manifest.sources import (
     DebianPackage,
@@ -26,6 +25,7 @@ from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Downloader
 from meltrepro.store.names import project_name, redact
+from meltrepro.untrusted import as_model
 
 GENERATOR = 1
 """Version of what writes synthetic weights: another one writes other bytes, and is part of their name."""

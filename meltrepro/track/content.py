@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.accuracy.scores import metric_name
 from meltrepro.errors import RecordError
 from meltrepro.measure.metric import token_gaps_ns
@@ -347,10 +347,10 @@ def _end_ms(trial: TrialRecord) -> int:
 
 def _plain(path: Path) -> bool:
     """Whether a path is a file of its own: a link could lead anywhere. Raises `RecordError` where it cannot be read."""
-    if plain.odd(path) is not None:
+    if untrusted.odd(path) is not None:
         return False
     try:
-        plain.require(path)
+        untrusted.require(path)
     except FileNotFoundError:
         return False
     return True

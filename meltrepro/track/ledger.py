@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from meltrepro import plain
-from meltrepro.foreign import parse
+from meltrepro import untrusted
 from meltrepro.manifest.base import Address
 from meltrepro.plan.identity import digest_of
 from meltrepro.store.atomic import write_bytes
 from meltrepro.store.names import redact
+from meltrepro.untrusted import parse
 
 LEDGER = "tracking.json"
 _EVERY_S = 2.0
@@ -105,7 +105,7 @@ def open_ledger(folder: Path) -> Ledger:
     """The ledger of a campaign folder; an empty one where there is none that can be read."""
     path = folder / LEDGER
     try:
-        document = parse(_Document, plain.read(path))
+        document = parse(_Document, untrusted.read(path))
     except (OSError, ValueError):
         document = _Document()
     return Ledger(path, document)

@@ -8,11 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from meltrepro import plain
-from meltrepro.foreign import load_json
+from meltrepro import untrusted
 from meltrepro.measure.records import TrialRecord
 from meltrepro.record import trial as record
 from meltrepro.record.trace import Trace, Turn
+from meltrepro.untrusted import load_json
 
 _PREVIEW = 200
 """Characters of prompt and answer in a list of traces."""
@@ -139,7 +139,7 @@ class _Builder:
 def _prompts(folder: Path) -> Sequence[Sequence[str]]:
     """The texts that were asked, by conversation and turn; none where the request cannot be read."""
     try:
-        conversations = load_json(plain.read(folder / record.REQUEST))["conversations"]
+        conversations = load_json(untrusted.read(folder / record.REQUEST))["conversations"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     whole = isinstance(conversations, list) and all(isinstance(turns, list) for turns in conversations)

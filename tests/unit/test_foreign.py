@@ -21,7 +21,6 @@ from meltrepro.cli import app
 from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import CorruptStore, LockError, ManifestError, MeltreproError, SourceError, TrackingError
 from meltrepro.errors import UsageError as Usage
-from meltrepro.foreign import MOST_INT, load_json, open_regular, read_regular
 from meltrepro.manifest.loader import load_manifest, parse_manifest
 from meltrepro.manifest.lock import load_lock
 from meltrepro.replay import archive
@@ -30,6 +29,7 @@ from meltrepro.store.http import whole_number
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.names import local_path
 from meltrepro.track.places import choose
+from meltrepro.untrusted import MOST_INT, load_json, open_regular, read_regular
 from tests.support.campaigns import build_campaign
 from tests.support.manifests import GOOD, write
 from tests.support.strange import strange

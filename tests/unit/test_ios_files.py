@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.plain import Tampered
 from meltrepro.targets.ios.depot import PhoneDepot
 from meltrepro.targets.ios.files import PIECE, Files
 from meltrepro.targets.ios.loop import Loop, Silent
+from meltrepro.untrusted import Tampered
 
 T = TypeVar("T")
 CONTENT = os.urandom(3 * PIECE + 1234)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro import plain
+from meltrepro import untrusted
 from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import RecordError, SourceError
 from meltrepro.record.study import read_study
@@ -32,26 +32,26 @@ def odd_things(folder: Path) -> dict[str, Path]:
 
 def test_only_plain_files_are_read(tmp_path: Path) -> None:
     for name, path in odd_things(tmp_path).items():
-        with pytest.raises(plain.NotPlain, match="expected a plain file"):
-            plain.read(path)
+        with pytest.raises(untrusted.NotPlain, match="expected a plain file"):
+            untrusted.read(path)
         with pytest.raises(RecordError, match=name):
-            plain.require(path)
-    assert plain.read(tmp_path / "victim") == b"precious"
-    with pytest.raises(plain.NotPlain, match="device"):
-        plain.read(Path("/dev/zero"))
+            untrusted.require(path)
+    assert untrusted.read(tmp_path / "victim") == b"precious"
+    with pytest.raises(untrusted.NotPlain, match="device"):
+        untrusted.read(Path("/dev/zero"))
     with pytest.raises(FileNotFoundError):
-        plain.read(tmp_path / "none")
+        untrusted.read(tmp_path / "none")
     for name in ("a\0b", "\ud800"):
-        with pytest.raises(plain.NotPlain, match="no file has such a name"):
-            plain.read(tmp_path / name)
+        with pytest.raises(untrusted.NotPlain, match="no file has such a name"):
+            untrusted.read(tmp_path / name)
 
 
 def test_no_file_is_endless(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"12345")
-    assert plain.read(path, 5) == b"12345"
-    with pytest.raises(plain.NotPlain, match="it has 5 bytes, at most 4 expected"):
-        plain.read(path, 4)
+    assert untrusted.read(path, 5) == b"12345"
+    with pytest.raises(untrusted.NotPlain, match="it has 5 bytes, at most 4 expected"):
+        untrusted.read(path, 4)
 
 
 def test_reports_and_studies_are_read_as_plain_files(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_device_hands_over_plain_files_alone(tmp_path: Path) -> None:
     there.mkdir()
     job = Job(Shell(LocalLink(tmp_path)), str(there))
     for name in odd_things(there):
-        with pytest.raises(plain.Tampered, match=name):
+        with pytest.raises(untrusted.Tampered, match=name):
             job.fetch(name, here / name)
     assert job.fetch("victim", here / "victim")
     assert (here / "victim").read_text() == "precious"
@@ -82,7 +82,7 @@ def test_a_device_hands_over_plain_files_alone(tmp_path: Path) -> None:
     (there / "endless").touch()
     os.truncate(there / "endless", 1 << 40)
     assert job.fetch("endless", here / "endless")
-    assert (here / "endless").stat().st_size == plain.WHOLE + 1, "enough to be refused"
+    assert (here / "endless").stat().st_size == untrusted.WHOLE + 1, "enough to be refused"
     assert sorted(path.name for path in here.iterdir()) == ["endless", "victim"]
 
 

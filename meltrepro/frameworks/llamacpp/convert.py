@@ -14,9 +14,9 @@ from typing import Any
 from meltrepro.build.interpreter import PYTHON
 from meltrepro.build.model import RecipeSource
 from meltrepro.errors import ModelError
-from meltrepro.foreign import read_regular
 from meltrepro.manifest.sources import PypiSource, Source
 from meltrepro.plan.model import BundleNode, Isa
+from meltrepro.untrusted import read_regular
 
 ISA = Isa("x86_64", "x86_64-linux-gnu", frozenset(), (), 0)
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 import yaml
 
 from meltrepro.errors import Problem
-from meltrepro.foreign import MOST_FLOAT, open_regular
 from meltrepro.manifest.yaml.suggest import nearest
 from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, Scalar, branch, shorten
+from meltrepro.untrusted import MOST_FLOAT, open_regular
 
 if TYPE_CHECKING:
     from yaml._yaml import Mark as CMark

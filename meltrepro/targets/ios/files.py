@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.plain import Tampered
 from meltrepro.record import trial as record
 from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.ios.link import Afc
+from meltrepro.untrusted import Tampered
 
 T = TypeVar("T")
 PIECE = 1 << 20

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
-from meltrepro.plain import Tampered
 from meltrepro.record import trial as record
 from meltrepro.targets.remote.shell import Reply, Shell
+from meltrepro.untrusted import Tampered
 
 _HEARTBEAT_S = 35.0
 """The agent is heard every ten seconds while a job runs."""
