@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
-from meltrepro.workflow.session import open_session
 
 
 def command(
@@ -21,11 +21,9 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False,
 ) -> None:
     """Build the runner bundles and quantized models of a manifest, and lock their digests."""
-    with (
-        console(quiet=json) as sink,
-        open_session(spec, set_, only, engine=engine, locked=locked, sink=sink) as session,
-    ):
-        built = session.build()
+    with console(quiet=json) as sink:
+        made = workflow.build(spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
+    artifacts, reused = made.built.artifacts, made.built.reused
     if json:
         rows = [
             {
@@ -33,14 +31,14 @@ def command(
                 "kind": artifact.kind,
                 "digest": artifact.digest,
                 "size": artifact.size,
-                "reused": name in built.reused,
+                "reused": name in reused,
                 "path": str(artifact.path),
             }
-            for name, artifact in built.artifacts.items()
+            for name, artifact in artifacts.items()
         ]
         typer.echo(json_module.dumps(rows, indent=2))
         return
-    for name, artifact in built.artifacts.items():
-        state = "reused" if name in built.reused else "built"
+    for name, artifact in artifacts.items():
+        state = "reused" if name in reused else "built"
         typer.echo(f"{state:7}{artifact.digest[:16]}  {artifact.size / 1e6:8.1f} MB  {name}")
-    typer.echo(f"lock: {session.lock_path}")
+    typer.echo(f"lock: {made.lock_path}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meltrepro import workflow
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.terminal import rich_console
 from meltrepro.manifest.schema import Workload
@@ -29,17 +30,13 @@ def command(
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
     from meltrepro.plan.planner import require_cells
-    from meltrepro.workflow.session import open_session
-    from meltrepro.workflow.sizes import with_downloads
 
-    with open_session(spec, set_, only, engine="docker", locked=False) as session:
-        sizes = with_downloads(session.survey.sizes, session.plan, session.tools.fetcher, session.loaded.path.parent)
-        found = session.survey.again(sizes)
+    planned = workflow.plan(spec, overrides=set_, only=only)
     if json:
-        typer.echo(json_module.dumps(document(found.plan, sizes), indent=2, ensure_ascii=False))
+        typer.echo(json_module.dumps(document(planned.plan, planned.sizes), indent=2, ensure_ascii=False))
     else:
-        show(found.plan, sizes, found.unknown, spec=spec)
-    require_cells(found.plan)
+        show(planned.plan, planned.sizes, planned.unknown, spec=spec)
+    require_cells(planned.plan)
 
 
 def document(plan: Plan, sizes: Sizes) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
-from meltrepro.workflow.session import open_session
 
 if TYPE_CHECKING:
     from meltrepro.replay.verify import Finding
@@ -34,34 +34,25 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
-    from meltrepro.build.conditions import VARIED
-    from meltrepro.build.pipeline import Builder
-    from meltrepro.replay.verify import Status, check_digests, check_recipes, compare_rebuild, error_of
-
-    with (
-        console(quiet=json) as sink,
-        open_session(spec, set_, only, engine="process" if vary else engine, locked=True, sink=sink) as session,
-    ):
-        if vary:
-            session.tools.conditions = VARIED
-        lock = session.require_lock()
-        wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}
-        stored = check_digests(lock, session.tools.store, wanted)
-        if not json:
-            _print("stored", stored)
-        builder = Builder(session.tools, session.modules)
-        check_recipes(lock, builder.recipe_digests(session.plan))
-        findings: list[Finding] = list(stored)
-        if rebuild:
-            rebuilt = compare_rebuild(lock, session.build(rebuild=True), session.tools.store)
-            findings = rebuilt + [f for f in stored if f.status == Status.corrupt]
-            if not json:
-                _print("rebuilt", rebuilt)
+    with console(quiet=json) as sink:
+        verified = workflow.verify(
+            spec,
+            overrides=set_,
+            only=only,
+            engine=engine,
+            rebuild=rebuild,
+            vary=vary,
+            found=_ignore if json else _print,
+            sink=sink,
+        )
     if json:
-        typer.echo(json_module.dumps([vars(finding) for finding in findings], indent=2))
-    error = error_of(findings)
-    if error is not None:
-        raise error
+        typer.echo(json_module.dumps([vars(finding) for finding in verified.findings], indent=2))
+    if verified.error is not None:
+        raise verified.error
+
+
+def _ignore(_: str, __: Sequence[Finding]) -> None:
+    """All of them are printed at the end."""
 
 
 def _print(title: str, findings: Sequence[Finding]) -> None:

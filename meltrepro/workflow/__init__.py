@@ -10,11 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
 
-__all__ = ["Ran", "run"]
+__all__ = [
+    "Build",
+    "LockChange",
+    "Planned",
+    "Ran",
+    "Verification",
+    "build",
+    "lock",
+    "plan",
+    "run",
+    "verify",
+]
 
 _MODULES = {
+    "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

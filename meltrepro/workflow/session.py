@@ -155,11 +155,11 @@ def _matters(problem: Problem, plan: Plan) -> bool:
 @contextmanager
 def open_session(
     spec: Path,
-    set_: Sequence[str],
-    only: Sequence[str],
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
     *,
-    engine: EngineName,
-    locked: bool,
+    engine: EngineName = "docker",
+    locked: bool = False,
     sink: Sink = silent,
     settings: Settings | None = None,
     lock_file: Path | None = None,
@@ -171,11 +171,11 @@ def open_session(
     """
     settings = settings or settings_module.load()
     mirrors = load_mirrors(settings.mirrors)  # now, not when the first source is looked up in it
-    loaded = read_manifest(spec, set_)
+    loaded = read_manifest(spec, overrides)
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
-    altered = bool(set_) and manifest_digest(read_manifest(spec, ()).manifest) != digest
+    altered = bool(overrides) and manifest_digest(read_manifest(spec, ()).manifest) != digest
     if locked and lock is not None and lock.manifest != digest:
         mend = f"write it anew with: meltrepro lock {loaded.path}"
         raise StaleLock(

@@ -1,0 +1,236 @@
+"""From a manifest to its artifacts: what would run, what is pinned, what is built, and whether it comes out the same."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro.build import interpreter
+from meltrepro.build.conditions import VARIED
+from meltrepro.build.pipeline import Builder, Built
+from meltrepro.build.tools import EngineName
+from meltrepro.errors import LockError, MeltreproError, UsageError
+from meltrepro.manifest.lock import dump_lock
+from meltrepro.manifest.yaml.suggest import near_miss
+from meltrepro.plan.estimate import Sizes
+from meltrepro.plan.model import Plan
+from meltrepro.replay.verify import Finding, Status, check_digests, check_recipes, compare_rebuild, error_of
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, silent
+from meltrepro.store import checkpoint
+from meltrepro.store.source import key_of
+from meltrepro.workflow.session import Session, open_session
+from meltrepro.workflow.sizes import with_downloads
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would run, and what is to be fetched and built for it."""
+
+    plan: Plan
+    """Its cells, bundles, models, what is skipped and why, and what all of it takes."""
+    sizes: Sizes
+    """What is here already, and how large the rest is."""
+    unknown: frozenset[str]
+    """Ids of bundles and models of which nobody knows yet whether the store has them."""
+
+
+def plan(
+    manifest: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> Planned:
+    """Plan a manifest for the devices that are there; fetches, builds and runs nothing.
+
+    A plan of which no cell can run is returned as it is; `require_cells` of `meltrepro.plan.planner` refuses it. Raises
+    `ManifestError`, `UsageError` for an `only` that means nothing, `LockError` for a damaged lock, `TargetError`.
+    """
+    with open_session(Path(manifest), overrides, only, settings=settings) as session:
+        sizes = with_downloads(session.survey.sizes, session.plan, session.tools.fetcher, session.loaded.path.parent)
+        found = session.survey.again(sizes)
+    return Planned(found.plan, sizes, found.unknown)
+
+
+@dataclass(frozen=True)
+class Build:
+    """Artifacts, and the lock that names them."""
+
+    built: Built
+    """By id: `built.artifacts`; those of them that were here before are in `built.reused`."""
+    lock_path: Path
+
+
+def build(
+    manifest: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    engine: EngineName = "docker",
+    locked: bool = False,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Build:
+    """Build the bundles and models of a manifest that are missing, and write their digests into its lock.
+
+    Raises `ManifestError`, `PlanError`, `LockError` (with `locked`, where the lock would change), `SourceError`,
+    `EngineError`, `BuildError`, `ModelError`, `StoreError`, and `Interrupted`; the same call goes on.
+    """
+    with open_session(
+        Path(manifest), overrides, only, engine=engine, locked=locked, sink=sink, settings=settings
+    ) as session:
+        built = session.build()
+    return Build(built, session.lock_path)
+
+
+@dataclass(frozen=True)
+class LockChange:
+    """A lock as it was and as it is, or would be."""
+
+    path: Path
+    before: str
+    """Empty where there was none."""
+    after: str
+    stale: LockError | None
+    """What says that the lock is not current; `None` where it is, or was written."""
+
+    @property
+    def difference(self) -> list[str]:
+        """The lines that are new and gone, as `diff` shows them."""
+        before, after = self.before.splitlines(), self.after.splitlines()
+        return list(difflib.unified_diff(before, after, "before", "after", lineterm="", n=0))[2:]
+
+
+def lock(
+    manifest: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    upgrade: Sequence[str] = (),
+    check: bool = False,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> LockChange:
+    """Pin every input of a manifest in the lock beside it; with `check`, say what would change and change nothing.
+
+    The pins that `upgrade` names (base, toolchain, interpreter, a model, a framework, a source) are taken anew.
+    Raises `UsageError` for overrides that the lock would not be of, `LockError` for a pin that is not there, and what
+    `build` raises of fetching.
+    """
+    with open_session(Path(manifest), overrides, sink=sink, settings=settings) as session:
+        if session.altered and not check:
+            raise UsageError(
+                "--set changes what is pinned, and the lock belongs to the manifest as it is written",
+                hint="change the manifest itself, or a copy of it",
+            )
+        path, pins = session.lock_path, session.tools.pins
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        for name in upgrade:
+            _drop(session, name)
+        session.pin()
+        session.tools.layers()
+        pins.record({}, Builder(session.tools, session.modules).recipe_digests(session.plan))
+        after = dump_lock(session.completed())
+        if after != before and not check:
+            session.save_lock()
+    stale = pins.outdated(path, session.loaded.path) if check and after != before else None
+    return LockChange(path, before, after, stale)
+
+
+def _drop(session: Session, name: str) -> None:
+    """Take the pins that `name` stands for out of the lock; they are then taken anew."""
+    tools, pins = session.tools, session.tools.pins
+    match name:
+        case "base":
+            tools.forget_base()
+            pins.set(base=None, toolchain=None)
+        case "toolchain":
+            pins.set(toolchain=None)
+        case "interpreter":
+            interpreter.forget(tools.store)
+            pins.set(interpreter=None)
+        case _:
+            pins.drop(_sources(session, name), name)
+
+
+def _sources(session: Session, name: str) -> set[str]:
+    """The keys of the sources in the lock that belong to a model or framework, or are named so themselves."""
+    pins, manifest = session.tools.pins, session.loaded.manifest
+    wanted = {source for source in pins.lock.sources if name in (source, source.split(":")[1].split("==")[0])}
+    if name in manifest.models:
+        wanted |= {key for key in pins.lock.sources if checkpoint.is_of(key, manifest.models[name].source)}
+    for bundle in session.plan.bundles:
+        if bundle.framework_name == name:
+            wanted |= {key_of(source) for source in bundle.sources.values()}
+    if not wanted:
+        known = ["base", "toolchain", "interpreter", *manifest.models, *manifest.frameworks, *pins.lock.sources]
+        raise LockError(
+            f"nothing in the lock is called {name!r}", hint=near_miss(name, known) or f"known: {', '.join(known[:8])}"
+        )
+    return wanted
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What looking at artifacts, and building them anew, has shown."""
+
+    stored: tuple[Finding, ...]
+    """What the store holds, compared with the lock."""
+    rebuilt: tuple[Finding, ...] | None
+    """What came out of a build from scratch; `None` where there was none."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those that count: of the store only objects that were changed, where everything was built anew."""
+        if self.rebuilt is None:
+            return self.stored
+        return (*self.rebuilt, *(each for each in self.stored if each.status is Status.corrupt))
+
+    @property
+    def error(self) -> MeltreproError | None:
+        """`VerifyError`, or `CorruptStore` where stored objects alone are at fault; `None` where all is well."""
+        return error_of(list(self.findings))
+
+
+def verify(
+    manifest: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    engine: EngineName = "docker",
+    rebuild: bool = True,
+    vary: bool = False,
+    found: Callable[[str, Sequence[Finding]], None] = lambda _, __: None,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Verification:
+    """Compare the artifacts in the store with the lock and, with `rebuild`, with a build from scratch.
+
+    `vary` builds by the engine `process` as another user, in other folders, with other jobs, locale and umask. `found` is
+    called with `stored` and `rebuilt` and their findings as they come. Raises `LockError` without a lock, `LockMismatch`
+    where recipes are others, and what `build` raises; artifacts that differ are findings.
+    """
+    with open_session(
+        Path(manifest),
+        overrides,
+        only,
+        engine="process" if vary else engine,
+        locked=True,
+        sink=sink,
+        settings=settings,
+    ) as session:
+        if vary:
+            session.tools.conditions = VARIED
+        lock = session.require_lock()
+        store = session.tools.store
+        wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}
+        stored = tuple(check_digests(lock, store, wanted))
+        found("stored", stored)
+        check_recipes(lock, Builder(session.tools, session.modules).recipe_digests(session.plan))
+        rebuilt = None
+        if rebuild:
+            rebuilt = tuple(compare_rebuild(lock, session.build(rebuild=True), store))
+            found("rebuilt", rebuilt)
+    return Verification(stored, rebuilt)
