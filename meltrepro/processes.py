@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from meltrepro import untrusted
+from meltrepro.atomic import make_folder, writing
 from meltrepro.build import supervise
 from meltrepro.build.model import Exit
 from meltrepro.errors import TargetError
 from meltrepro.interrupts import held
-from meltrepro.store.atomic import make_folder, writing
 
 _OWNER = "MELTREPRO_OWNER"
 _STOP_WITHIN_S = 10.0

@@ -24,3 +24,11 @@ def counted(number: float, what: str, many: str | None = None) -> str:
 def plural(number: float, what: str, many: str | None = None) -> str:
     """The word alone: `cell` for one, `cells` for any other number."""
     return what if number == 1 else many or f"{what}s"
+
+
+def readable(size: float) -> str:
+    """A size for people in decimal units: `26.5 GB`."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size:.0f} B"

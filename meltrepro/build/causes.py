@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from meltrepro.atomic import free_bytes, store_error
 from meltrepro.errors import EngineError
-from meltrepro.store.atomic import free_bytes, store_error
 
 _FULL = os.strerror(errno.ENOSPC)
 _NO_ROOM_BYTES = 1 << 20

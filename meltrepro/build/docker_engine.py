@@ -25,6 +25,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
 from meltrepro import resources, untrusted
+from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
 from meltrepro.build.causes import writing_below
@@ -37,7 +38,6 @@ from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_below
-from meltrepro.store.atomic import write_bytes, writing
 from meltrepro.store.cas import Store
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -7,8 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import Self, TextIO
 
+from meltrepro.atomic import make_folder, writing
 from meltrepro.steps import Sink, Step
-from meltrepro.store.atomic import make_folder, writing
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _COUNTER = re.compile(r"^\[(\d+)/(\d+)\] ")

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from meltrepro.atomic import write_bytes
 from meltrepro.build import interpreter
 from meltrepro.build.base import Package
 from meltrepro.errors import LockError, LockMismatch
@@ -14,7 +15,6 @@ from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, differen
 from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.record.ids import artifact_id
 from meltrepro.steps import Sink
-from meltrepro.store.atomic import write_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import processes, resources, untrusted
+from meltrepro.atomic import make_folder
 from meltrepro.build import toolchain
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.conditions import USUAL, Conditions
@@ -29,7 +30,6 @@ from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 from meltrepro.store.archive import unpack_root
-from meltrepro.store.atomic import make_folder
 from meltrepro.store.cas import Store
 
 _MOUNT_POINTS = ("proc", "dev", "tmp", "src", "build", "out", "inputs", "recipe", "opt/zig-cache")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
+from meltrepro.atomic import write_bytes, writing
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import own_folders, read_campaign
 from meltrepro.record import layout
 from meltrepro.record.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
-from meltrepro.store.atomic import write_bytes, writing
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meltrepro.atomic import writing
 from meltrepro.campaign.trial import CellRun, Watcher, read_outcome, run_trial
 from meltrepro.campaign.warmup import is_steady
 from meltrepro.interrupts import held
@@ -20,7 +21,6 @@ from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
-from meltrepro.store.atomic import writing
 
 _SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
 """Metrics that are told while a campaign runs."""

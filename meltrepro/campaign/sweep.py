@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 from meltrepro import untrusted
+from meltrepro.atomic import make_folder, remove, writing
 from meltrepro.record import trial as record
-from meltrepro.store.atomic import make_folder, remove, writing
 
 _WRITTEN = frozenset(
     {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meltrepro import untrusted
 from meltrepro.accuracy.scores import score_metrics, scores_in
+from meltrepro.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
 from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign import clocks, failure, gates
 from meltrepro.campaign.meter import FileMeter, MeterError
@@ -30,7 +31,6 @@ from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trial import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
-from meltrepro.store.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
 from meltrepro.targets.base import (
     RUNNER,
     RUNNER_ARGUMENTS,

@@ -230,7 +230,7 @@ class _Live:
 
 def amount(step: Step) -> str:
     """How far a step is: `12.3 MB of 98.2 MB`, `17/138 steps`."""
-    from meltrepro.plan.estimate import readable
+    from meltrepro.words import readable
 
     if step.done is None:
         return ""

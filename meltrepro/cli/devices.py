@@ -96,9 +96,9 @@ def probe(
     Each setting is set to another value, read back, and put back. The battery's current is compared with its counter of
     charge while all CPUs are busy: unplug the device for that (wireless adb), else its energy is not published.
     """
+    from meltrepro.atomic import write_bytes
     from meltrepro.record import capabilities
     from meltrepro.record.capabilities import Capabilities, ControlReport
-    from meltrepro.store.atomic import write_bytes
     from meltrepro.targets import device_lock as lock
     from meltrepro.targets import registry
 
@@ -152,8 +152,8 @@ def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
 @app.command()
 def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
     """Remove everything that was deployed to a device; the next campaign sends what it needs."""
-    from meltrepro.plan.estimate import readable
     from meltrepro.targets import device_lock as lock
+    from meltrepro.words import readable
 
     settings = settings_module.load()
     target = _remote(_entry(device, root, settings), settings)

@@ -9,7 +9,7 @@ import typer
 
 from meltrepro import settings
 from meltrepro.errors import UsageError
-from meltrepro.plan.estimate import readable
+from meltrepro.words import readable
 
 _UNITS = {"": 1, "B": 1} | {
     prefix + suffix: factor**power

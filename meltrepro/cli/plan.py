@@ -13,9 +13,9 @@ from meltrepro import workflow
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.terminal import rich_console
 from meltrepro.manifest.schema import Workload
-from meltrepro.plan.estimate import Sizes, data_of, readable
+from meltrepro.plan.estimate import Sizes, data_of
 from meltrepro.plan.model import Plan
-from meltrepro.words import counted
+from meltrepro.words import counted, readable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -60,6 +60,7 @@ def command(
     """Verify or rebuild the artifacts, repeat the same trials with the same seeds, compare."""
     from meltrepro import interrupts
     from meltrepro import settings as settings_module
+    from meltrepro.atomic import write_text
     from meltrepro.cli.console import console
     from meltrepro.cli.summary import tell_logged
     from meltrepro.measure.records import read_campaign
@@ -71,7 +72,6 @@ def command(
     from meltrepro.replay.replay import recorded_requests, replay, undecidable
     from meltrepro.replay.show import html, text
     from meltrepro.stats.equivalence import Verdict
-    from meltrepro.store.atomic import write_text
     from meltrepro.store.cas import Store
     from meltrepro.track.attach import attach
     from meltrepro.workflow.campaigns import prepare

@@ -18,7 +18,7 @@ def command(
     if output is None:
         typer.echo(text, nl=False)
         return
-    from meltrepro.store.atomic import write_bytes
+    from meltrepro.atomic import write_bytes
 
     write_bytes(output, text.encode())
     typer.echo(f"{output}: written")

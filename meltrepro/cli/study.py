@@ -63,10 +63,10 @@ def command(
     Models that do not fit the store's disk together can be measured one after the other, where each has a manifest of
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
+    from meltrepro.atomic import write_bytes
     from meltrepro.cli.findings import decide
     from meltrepro.cli.report import make_report
     from meltrepro.cli.run import Options
-    from meltrepro.store.atomic import write_bytes
 
     settings = settings_module.load()
     loaded = [read_manifest(path, set_) for path in manifests_of(specs)]
@@ -157,9 +157,9 @@ def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
 
 def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, quiet: bool) -> None:
     """Make room for the next manifests; where another process uses the store, nothing goes."""
-    from meltrepro.plan.estimate import readable
     from meltrepro.record.campaign import LOCK
     from meltrepro.store.cas import Store
+    from meltrepro.words import readable
     from meltrepro.workflow.drop_models import drop_models
 
     try:

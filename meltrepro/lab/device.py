@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import resources
+from meltrepro.atomic import remove
 from meltrepro.errors import EngineError, StoreError
 from meltrepro.interrupts import held
 from meltrepro.lab import confine
 from meltrepro.lab.power import Power
 from meltrepro.lab.relay import Relay, reachable
-from meltrepro.store.atomic import remove
 
 _START_S = 30.0
 _TICK_S = 0.5

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from meltrepro import settings as settings_module
+from meltrepro.atomic import make_folder, remove, write_bytes
 from meltrepro.errors import EngineError, MeltreproError, StoreError, TargetError
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
-from meltrepro.store.atomic import make_folder, remove, write_bytes
 from meltrepro.store.cas import Store
 
 if TYPE_CHECKING:

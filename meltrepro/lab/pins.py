@@ -12,10 +12,10 @@ from typing import get_args
 
 from meltrepro import resources
 from meltrepro import settings as settings_module
+from meltrepro.atomic import write_bytes
 from meltrepro.build import base
 from meltrepro.lab.system import BOARD, PHONE, Arch
 from meltrepro.steps import Sink, silent
-from meltrepro.store.atomic import write_bytes
 from meltrepro.store.cas import Store
 
 

@@ -128,14 +128,6 @@ def data_of(cells: Iterable[Cell]) -> dict[str, Source]:
     return {cell.workload_name: source_of(cell.workload) for cell in cells if not isinstance(cell.workload, Workload)}
 
 
-def readable(size: float) -> str:
-    """A size for people in decimal units: `26.5 GB`."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size:.0f} B"
-
-
 def _total(sizes: Iterable[int | None]) -> int | None:
     known = list(sizes)
     if any(size is None for size in known):

@@ -17,7 +17,7 @@ from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.manifest.sources import is_checkpoint
 from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, Target
 from meltrepro.plan import estimate, isa
-from meltrepro.plan.estimate import Sizes, readable
+from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import (
     AS_IS,
     IOS,
@@ -37,6 +37,7 @@ from meltrepro.plan.only import Selection
 from meltrepro.plan.room import Room
 from meltrepro.record.ids import CellId
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.words import readable
 
 
 def make_plan(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meltrepro.manifest.sources import Source
-from meltrepro.plan.estimate import Sizes, readable
+from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import AS_IS, Cell
+from meltrepro.words import readable
 
 
 @dataclass

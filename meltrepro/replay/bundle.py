@@ -28,6 +28,7 @@ from typing import IO
 
 import meltrepro
 from meltrepro import untrusted
+from meltrepro.atomic import make_folder, reason_of, remove, writing
 from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
 from meltrepro.manifest.accuracy import source_of
@@ -44,7 +45,6 @@ from meltrepro.replay.claims import OBJECTS as _OBJECTS
 from meltrepro.replay.claims import check_claims
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store import checkpoint
-from meltrepro.store.atomic import make_folder, reason_of, remove, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import learn
 from meltrepro.store.source import Pin, is_synthetic, key_of

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from meltrepro import untrusted
+from meltrepro.atomic import reading, remove, write_bytes
 from meltrepro.errors import RecordError, ReportDiffers
 from meltrepro.report.content import Content
 from meltrepro.report.csvs import as_csv
 from meltrepro.report.latex import as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
-from meltrepro.store.atomic import reading, remove, write_bytes
 from meltrepro.untrusted import load_json
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")

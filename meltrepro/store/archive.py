@@ -23,8 +23,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
+from meltrepro.atomic import HashingWriter, reason_of, writing
 from meltrepro.errors import SourceError, StoreError
-from meltrepro.store.atomic import HashingWriter, reason_of, writing
 from meltrepro.store.globs import Glob
 
 EPOCH = 1735689600

@@ -28,10 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
-from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
-from meltrepro.interrupts import held
-from meltrepro.store import archive
-from meltrepro.store.atomic import (
+from meltrepro.atomic import (
     HashingWriter,
     make_folder,
     reading,
@@ -43,6 +40,9 @@ from meltrepro.store.atomic import (
     write_bytes,
     writing,
 )
+from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
+from meltrepro.interrupts import held
+from meltrepro.store import archive
 from meltrepro.store.locks import UseLock, exclusive
 from meltrepro.store.refs import checked
 from meltrepro.untrusted import load_json, read_regular

@@ -14,10 +14,10 @@ from typing import Annotated, Protocol
 
 from pydantic import StringConstraints
 
+from meltrepro.atomic import reading
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.base import Bytes, Sha256, Strict
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source, is_checkpoint
-from meltrepro.store.atomic import reading
 from meltrepro.store.names import local_path
 from meltrepro.store.source import Context, Pin, key_of
 from meltrepro.untrusted import parse, read_regular

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
+from meltrepro.atomic import remove, require_free, writing
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
-from meltrepro.plan.estimate import readable
 from meltrepro.steps import Sink, Step, step
-from meltrepro.store.atomic import remove, require_free, writing
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient, check_status, content_length, content_range, network_errors, validator
 from meltrepro.store.names import local_path, redact, split_url, text_digest
+from meltrepro.words import readable
 
 if TYPE_CHECKING:
     import requests

@@ -11,11 +11,11 @@ import json
 import os
 from pathlib import Path
 
+from meltrepro.atomic import reading
 from meltrepro.errors import SourceError
 from meltrepro.manifest.sources import FileSource, TreeSource
 from meltrepro.steps import step
 from meltrepro.store import archive
-from meltrepro.store.atomic import reading
 from meltrepro.store.cas import Store
 from meltrepro.store.names import local_path, text_digest
 from meltrepro.store.source import Context, Pin, key_of

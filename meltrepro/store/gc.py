@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from meltrepro.atomic import reason_of, remove
 from meltrepro.errors import StoreError
-from meltrepro.store.atomic import reason_of, remove
 from meltrepro.store.cas import Store
 from meltrepro.store.refs import checked
 from meltrepro.store.source import is_synthetic

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from meltrepro.atomic import make_folder, reason_of, writing
 from meltrepro.errors import StoreError
-from meltrepro.store.atomic import make_folder, reason_of, writing
 
 _PATIENCE_S = 1.0
 """A shorter wait is not worth a message."""

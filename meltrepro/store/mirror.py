@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from meltrepro.atomic import reading
 from meltrepro.errors import ManifestError, Problem, SourceError, UsageError
 from meltrepro.manifest.base import Label, Place, Strict
 from meltrepro.manifest.sources import GitSource, HuggingFaceSource, PypiSource, Source, SyntheticSource, UrlSource
 from meltrepro.manifest.yaml.positions import MAX_BYTES, read_content
 from meltrepro.manifest.yaml.tree import Position, shorten
 from meltrepro.manifest.yaml.validation import validate
-from meltrepro.store.atomic import reading
 from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
 from meltrepro.store.pypi import extract

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlunsplit
 
+from meltrepro.atomic import require_free
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.sources import PypiSource
 from meltrepro.store.archive import open_member
-from meltrepro.store.atomic import require_free
 from meltrepro.store.cas import Store
 from meltrepro.store.download import Request
 from meltrepro.store.http import check_status, network_errors

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from meltrepro.atomic import require_free
 from meltrepro.errors import DigestMismatch
 from meltrepro.manifest.shapes import SHAPES, FloatType, ModelShape, TensorShape
 from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.steps import Step, step
-from meltrepro.store.atomic import require_free
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import GENERATOR, Context, Pin, key_of
 from meltrepro.store.vocabulary import vocabulary

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from meltrepro.store.atomic import make_folder, writing
+from meltrepro.atomic import make_folder, writing
 from meltrepro.store.locks import exclusive
 from meltrepro.track import quiet
 from meltrepro.track.places import LocalDatabase

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from meltrepro import untrusted
+from meltrepro.atomic import write_bytes
 from meltrepro.manifest.base import Address
 from meltrepro.plan.identity import digest_of
-from meltrepro.store.atomic import write_bytes
 from meltrepro.store.names import redact
 from meltrepro.untrusted import parse
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from meltrepro.atomic import make_folder, reason_of, writing
 from meltrepro.errors import TrackingError
 from meltrepro.interrupts import held
-from meltrepro.store.atomic import make_folder, reason_of, writing
 from meltrepro.track import database, leash, places, quiet
 
 _START_WITHIN_S = 180.0

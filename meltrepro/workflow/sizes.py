@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meltrepro.atomic import free_bytes
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.lookup import Lookup
 from meltrepro.build.tools import Tools
@@ -18,7 +19,6 @@ from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_c
 from meltrepro.plan.estimate import Sizes, sources_of
 from meltrepro.plan.model import AS_IS, Plan
 from meltrepro.record.ids import ModelId
-from meltrepro.store.atomic import free_bytes
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.base import DeviceFacts

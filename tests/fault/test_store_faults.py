@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.atomic import write_text
 from meltrepro.errors import StoreError
 from meltrepro.store.archive import pack_tree
-from meltrepro.store.atomic import write_text
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Policy, collect
 

@@ -18,7 +18,7 @@ import meltrepro
 PACKAGE = Path(meltrepro.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"settings", "steps", "stats", "resources", "interrupts", "words", "registry", "untrusted"}),
+    frozenset({"settings", "steps", "stats", "resources", "interrupts", "words", "registry", "untrusted", "atomic"}),
     frozenset({"manifest"}),
     frozenset({"record"}),
     frozenset({"accuracy"}),

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro import untrusted
+from meltrepro.atomic import remove
 from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import RecordError, SourceError
 from meltrepro.record.study import read_study
 from meltrepro.report.files import campaigns_of, compare_report, holds_report
-from meltrepro.store.atomic import remove
 from meltrepro.targets.remote.jobs import Job
 from meltrepro.targets.remote.shell import Shell
 from tests.support.links import LocalLink

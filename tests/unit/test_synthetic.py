@@ -280,7 +280,7 @@ def test_an_interruption_leaves_nothing(bench: Bench, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_is_told_before_anything_is_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meltrepro.store.atomic.free_bytes", lambda path: 1_000_000)
+    monkeypatch.setattr("meltrepro.atomic.free_bytes", lambda path: 1_000_000)
     with pytest.raises(StoreError, match=r"No space left on device \(6\.9 MB needed, 1\.0 MB free\)"):
         bench.fetcher.get(SOURCE)
     assert list(leftovers(bench.store)) == []

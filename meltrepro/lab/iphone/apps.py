@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from meltrepro.atomic import remove
 from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.frames import Malformed, read_plist
-from meltrepro.store.atomic import remove
 
 
 class PackageRefused(Exception):

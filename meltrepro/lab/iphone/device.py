@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from meltrepro.atomic import remove
 from meltrepro.errors import StoreError
 from meltrepro.lab.iphone import lockdown, mux
 from meltrepro.lab.iphone.apps import App
@@ -15,7 +16,6 @@ from meltrepro.lab.iphone.services import SERVICES
 from meltrepro.lab.iphone.state import State
 from meltrepro.lab.iphone.stream import Stream
 from meltrepro.lab.power import Power
-from meltrepro.store.atomic import remove
 
 RUNNER = "org.meltrepro.runner"
 """The app that measures."""

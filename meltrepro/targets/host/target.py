@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import processes
+from meltrepro.atomic import write_bytes
 from meltrepro.build.model import MODEL, PROCESSES, Artifact, Engine, Execution, Exit, Input
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
-from meltrepro.store.atomic import write_bytes
 from meltrepro.targets.base import (
     RUNNER,
     SAMPLER,

@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import SourceError, StoreError
-from meltrepro.plan.estimate import readable
+from meltrepro.words import readable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
