@@ -11,7 +11,6 @@ from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks.base import DATA, LOGITS, Scorer
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
-from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.targets.base import DeviceFacts
@@ -138,7 +137,7 @@ def _request(
         mode=scorer.mode(workload.task),
         model="",
         context=workload.context,
-        threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
+        threads=cell.target.threads or cell.target.usable_cores or devices[cell.target_name].cores,
         batch=workload.batch,
         data=data.digest,
         inputs={} if cell.logits_id is not None else {DATA: asked.file.digest},

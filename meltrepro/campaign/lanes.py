@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 def lanes_of(trials: Sequence[Trial], runs: Mapping[str, CellRun]) -> list[list[Trial]]:
     """The trials of each lane, in the order of the schedule; `runs` are by cell id."""
-    here = {_digest(run.facts) for run in runs.values() if run.facts.kind == "host"}
+    here = {_digest(run.facts) for run in runs.values() if run.facts.here}
     lanes: dict[str, list[Trial]] = {}
     for trial in trials:
         facts = runs[trial.cell_id].facts

@@ -11,7 +11,6 @@ from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Workload
-from meltrepro.manifest.targets import usable_cores
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Request, RequestSampling
@@ -58,7 +57,7 @@ def make_requests(
             workload,
             cell,
             rendered[cell.model.chat_template, cell.workload_name],
-            threads=cell.target.threads or usable_cores(cell.target) or devices[cell.target_name].cores,
+            threads=cell.target.threads or cell.target.usable_cores or devices[cell.target_name].cores,
             protocol=plan.manifest.protocol,
             meter=cell.target.meter,
         )

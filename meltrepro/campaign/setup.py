@@ -21,7 +21,6 @@ from meltrepro.frameworks.base import Scorer
 from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
-from meltrepro.manifest.targets import AndroidTarget, JetsonTarget, RemoteTarget
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan, Release
@@ -243,7 +242,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
         "request_digest": request_digest(run.request),
         **{f"protocol.{name}": value for name, value in protocol.items()},
         **({"parameters": parameters, "bits_per_weight": 8 * run.model.size / parameters} if parameters else {}),
-        **_asked_of(cell),
+        **{f"settings.{name}": value for name, value in cell.target.asked.items()},
         "device.id": run.facts.id,
         "device.model": run.facts.model,
         "device.arch": run.facts.arch,
@@ -271,16 +270,6 @@ def _asked(request: AnyRequest) -> dict[str, object]:
         "turns": sum(map(len, request.conversations)),
         **{f"sampling.{name}": value for name, value in sampling.items()},
     }
-
-
-def _asked_of(cell: Cell) -> dict[str, object]:
-    """How the device was to be while trials ran."""
-    target, asked = cell.target, dict[str, object]()
-    if isinstance(target, AndroidTarget | JetsonTarget):
-        asked |= target.settings.model_dump(exclude_none=True, exclude_defaults=True)
-    if isinstance(target, RemoteTarget) and target.cores:
-        asked["cores"] = target.cores
-    return {f"settings.{name}": value for name, value in asked.items()}
 
 
 def _scalar(value: object) -> str | int | float:

@@ -11,19 +11,23 @@ import typer
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import MeltreproError, TargetError, UsageError
-from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
+from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.host.options import HostOptions
+from meltrepro.targets.ios.options import IosOptions
+from meltrepro.targets.jetson.options import JetsonOptions
+from meltrepro.targets.ssh.options import LinuxOptions
 
 if TYPE_CHECKING:
     from meltrepro.record.capabilities import BatteryReport, Capabilities
     from meltrepro.settings import Settings
     from meltrepro.targets.base import Target
-    from meltrepro.targets.ios.target import IosTarget as IosDevice
+    from meltrepro.targets.ios.target import IosTarget
     from meltrepro.targets.remote.remote import RemoteTarget
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
-Entry = AndroidTarget | HostTarget | IosTarget | JetsonTarget | LinuxTarget
+Entry = AndroidOptions | HostOptions | IosOptions | JetsonOptions | LinuxOptions
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 DeviceArgument = Annotated[
     str | None,
@@ -65,7 +69,7 @@ def command(
     settings = settings_module.load()
     if pair is not None:
         iphones.pair(pair, settings)
-    host = registry.open_target(HostTarget(), settings, None)
+    host = registry.open_target(HostOptions(), settings, None)
     rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones(), *_boards()]
     rows += [Row("ios", *found) for found in iphones.found(settings)]
     if json:
@@ -120,7 +124,7 @@ def probe(
                 for each in tried
             ],
             sources=sorted(source.name for source in target.sources()),
-            battery=_battery(entry, settings, seconds) if isinstance(entry, AndroidTarget) and seconds else None,
+            battery=_battery(entry, settings, seconds) if isinstance(entry, AndroidOptions) and seconds else None,
         )
         report = _keeping(capabilities.load(settings.home, facts.id), report)
         path = capabilities.path_of(settings.home, facts.id)
@@ -170,41 +174,41 @@ def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
     from meltrepro.targets.ssh.board import lab_boards
 
     if device == "host":
-        return HostTarget(sandbox="bare")
+        return HostOptions(sandbox="bare")
     more = {"root": root} if root else {}
     kind, _, alias = (device or "").partition(":")
     try:
         if kind == "linux" and alias:
-            return LinuxTarget.model_validate({"kind": kind, "host": alias, **more})
+            return LinuxOptions.model_validate({"kind": kind, "host": alias, **more})
         if kind == "jetson" and alias:
-            return JetsonTarget.model_validate({"kind": kind, "host": alias, **more})
+            return JetsonOptions.model_validate({"kind": kind, "host": alias, **more})
         if kind == "ios" and alias:
-            return IosTarget.model_validate({"kind": kind, "udid": alias, **more})
+            return IosOptions.model_validate({"kind": kind, "udid": alias, **more})
         if any(device in (each.name, each.udid) for each in lab_phones(settings)):
             name = next(each.name for each in lab_phones(settings) if device in (each.name, each.udid))
-            return IosTarget.model_validate({"kind": "ios", "lab": name, **more})
+            return IosOptions.model_validate({"kind": "ios", "lab": name, **more})
         if any(board.name == device for board in lab_boards(settings)):
-            return JetsonTarget.model_validate({"kind": "jetson", "lab": device, **more})
+            return JetsonOptions.model_validate({"kind": "jetson", "lab": device, **more})
         running = {each.name: each for each in lab_devices(settings)}
         lab = next((each.name for each in running.values() if device in (each.name, each.serial)), None)
         place = {"lab": lab} if lab else {"serial": device}
-        return AndroidTarget.model_validate({"kind": "android", **place, **more})
+        return AndroidOptions.model_validate({"kind": "android", **place, **more})
     except ValidationError as error:
         raise UsageError(f"{device!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
 
 
-def _remote(entry: Entry, settings: Settings) -> RemoteTarget | IosDevice:
+def _remote(entry: Entry, settings: Settings) -> RemoteTarget | IosTarget:
     from meltrepro.targets import registry
-    from meltrepro.targets.ios.target import IosTarget as IosDevice
+    from meltrepro.targets.ios.target import IosTarget
     from meltrepro.targets.remote.remote import RemoteTarget
 
     target: Target = registry.open_target(entry, settings)
-    if not isinstance(target, RemoteTarget | IosDevice):
+    if not isinstance(target, RemoteTarget | IosTarget):
         raise TargetError("nothing is deployed to this machine", hint="free space in the store with: meltrepro gc")
     return target
 
 
-def _battery(entry: AndroidTarget, settings: Settings, seconds: float) -> BatteryReport:
+def _battery(entry: AndroidOptions, settings: Settings, seconds: float) -> BatteryReport:
     from meltrepro.cli.console import console
     from meltrepro.measure.calibration import calibrate
     from meltrepro.steps import Step
@@ -256,7 +260,7 @@ def _phones() -> list[Row]:
         for device in server.devices():
             if lab is not None and device.serial != lab.serial:
                 continue
-            entry = AndroidTarget(kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0)
+            entry = AndroidOptions(kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0)
             found, todo = "", device.fix
             if device.usable:
                 try:
@@ -275,7 +279,7 @@ def _boards() -> list[Row]:
     settings = settings_module.load()
     rows = []
     for board in lab_boards(settings):
-        entry = JetsonTarget(kind="jetson", lab=board.name, reconnect_s=0)
+        entry = JetsonOptions(kind="jetson", lab=board.name, reconnect_s=0)
         state, found, todo = "device", "", None
         try:
             found = _describe(registry.open_target(entry, settings, None).identify())

@@ -223,7 +223,7 @@ def _require_contained(setup: Setup, own: Collection[str], store: Store) -> None
     for cell in setup.plan.cells:
         bundle = setup.artifacts[cell.bundle_id]
         known = store.own.get_ref("artifacts", bundle.key) or {}
-        bare = cell.target.kind == "host" and cell.target.sandbox == "bare"
+        bare = cell.target.here and not cell.target.contained
         if bare and bundle.digest not in own and known.get("digest") != bundle.digest:
             raise PlanError(
                 f"{bundle.id} was built of what the record names: it runs in a sandbox only",

@@ -24,7 +24,8 @@ from meltrepro.manifest.base import Address, Name, Place, Sha256, Strict
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import SHAPES, ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, TreeSource, UrlSource, is_checkpoint
-from meltrepro.manifest.targets import HostTarget, Target
+from meltrepro.manifest.targets import Target
+from meltrepro.registry import TARGETS
 
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
@@ -243,7 +244,7 @@ class Replay(Strict):
 
 def this_machine() -> dict[str, Target]:
     """The targets of a manifest that names none."""
-    return {"host": HostTarget()}
+    return {"host": TARGETS.get("host").options()}
 
 
 class Manifest(Strict):

@@ -15,7 +15,7 @@ from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.manifest.sources import is_checkpoint
-from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, Target
+from meltrepro.manifest.targets import Target
 from meltrepro.plan import estimate, isa
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import (
@@ -220,7 +220,7 @@ class _Judge:
         linked = isa.built_with(level, ndk)
         if ndk is None:
             return linked
-        if not isinstance(target, AndroidTarget):
+        if target.kind != "android":
             if linked == level:
                 return level
             return (
@@ -228,7 +228,7 @@ class _Judge:
             )
         if linked == level:
             return f"the NDK is used for aarch64 alone, and target {name} is {device.arch}"
-        if target.lab is not None:
+        if getattr(target, "lab", None) is not None:
             return f"target {name} is a phone of the lab, which has no bionic: the C library of the NDK's programs"
         level_there = device.facts.get("sdk", "")
         if level_there.isdecimal() and int(level_there) < ndk.api:
@@ -242,9 +242,9 @@ class _Judge:
     ) -> Isa | str:
         """The level with CUDA, or why the target cannot use that; nothing else is built of such a framework for boards."""
         target, what = self._manifest.targets[name], f"framework {framework.name} is built with CUDA"
-        if not isinstance(target, JetsonTarget):
+        if target.kind != "jetson":
             return f"{what} for {device.arch}, and target {name} is no Jetson"
-        if target.lab is not None:
+        if getattr(target, "lab", None) is not None:
             return f"{what}, and target {name} is a board of the lab, which has no GPU"
         release = device.facts.get("l4t", "")
         if release and release.partition(".")[0] != cuda.l4t:
@@ -258,7 +258,7 @@ class _Judge:
             return None
         if cell.model.synthetic:
             return f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
-        if isinstance(cell.target, IosTarget):
+        if not cell.target.runs_programs:
             return f"target {cell.target_name} runs the runner app alone, which is no scorer"
         if not framework.info.scorer:
             return f"framework {framework.name} has no scorer"
@@ -289,8 +289,8 @@ def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
             f"framework {framework.name} does not say where the signed app for iPhones comes from: "
             "build.ios (docs/devices/ios.md)"
         )
-    if isinstance(target, IosTarget) and target.app != framework.ios.app:
-        return f"its app is {target.app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
+    if (app := getattr(target, "app", None)) != framework.ios.app:
+        return f"its app is {app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
     return None
 
 
@@ -389,7 +389,7 @@ def _disk_warnings(
     for cell in cells:
         node = cell.model_id
         size = weights[node]
-        if isinstance(cell.target, HostTarget):  # it reads what the store has, for which there is room
+        if cell.target.here:  # it reads what the store has, for which there is room
             continue
         if size is not None and node not in sizes.stored:
             needed.setdefault(cell.target_name, {})[node] = size

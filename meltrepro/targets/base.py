@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from meltrepro.build.model import Argument, Artifact, Input, PathOf
+from meltrepro.build.model import Argument, Artifact, Engine, Input, PathOf
+from meltrepro.manifest.targets import TargetOptions
 from meltrepro.record import trial as record
 from meltrepro.record.trial import AnyRequest
+from meltrepro.settings import Settings
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
@@ -60,6 +62,8 @@ class DeviceFacts:
     memory_bytes: int
     disk_free_bytes: int
     virtual: bool = False
+    here: bool = False
+    """Whether it is this machine."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Everything else worth keeping: kernel, governor, CPU model, OS build."""
 
@@ -176,6 +180,27 @@ class TrialResult:
     """From start to end of the runner as this machine saw it; never the source of a metric."""
     timed_out: bool = False
     out_of_memory: bool = False
+
+
+class TargetKind(Protocol):
+    """A class of devices; one object, found by its name in manifests (`meltrepro.registry.TARGETS`)."""
+
+    @property
+    def kind(self) -> str:
+        """As manifests name it."""
+        ...
+
+    @property
+    def family(self) -> Literal["host", "phone", "board"]: ...
+
+    @property
+    def options(self) -> type[TargetOptions]:
+        """What a manifest may say of one."""
+        ...
+
+    def open(self, options: Any, settings: Settings, engine: Engine | None) -> Target:
+        """One device; raises `TargetError` where its kind of link is not there."""
+        ...
 
 
 class Target(Protocol):

@@ -1,28 +1,16 @@
-"""The kinds of targets there are: a lazy table, so that nobody loads a driver that no manifest asks for."""
+"""Opening targets, whatever their kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any
 
 from meltrepro.build.model import Engine, Maker, MakerName
 from meltrepro.errors import DriverMissing
 from meltrepro.manifest.schema import Manifest
-from meltrepro.manifest.targets import Target as TargetEntry
+from meltrepro.manifest.targets import TargetOptions
+from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceFacts, Target
-
-Factory = Callable[[Any, Settings, Engine | None], Target]
-"""Takes the manifest's entry for a target of its kind."""
-
-_FACTORIES: Mapping[str, str] = {
-    "host": "meltrepro.targets.host.target:open_target",
-    "android": "meltrepro.targets.android.target:open_target",
-    "jetson": "meltrepro.targets.jetson.target:open_target",
-    "linux": "meltrepro.targets.ssh.board:open_target",
-    "ios": "meltrepro.targets.ios.target:open_target",
-}
 
 
 def _mac() -> Maker:
@@ -51,17 +39,12 @@ def open_targets(
     return targets, unusable
 
 
-def open_target(entry: TargetEntry, settings: Settings, engine: Engine | None = None) -> Target:
+def open_target(entry: TargetOptions, settings: Settings, engine: Engine | None = None) -> Target:
     """One target; raises `TargetError` where its kind of link is not there."""
-    return _factory(entry.kind)(entry, settings, engine)
+    target: Target = TARGETS.get(entry.kind).open(entry, settings, engine)
+    return target
 
 
 def probe(targets: Mapping[str, Target]) -> dict[str, DeviceFacts]:
     """Identify every target; raises what the first unusable one raises."""
     return {name: target.identify() for name, target in targets.items()}
-
-
-def _factory(kind: str) -> Factory:
-    module, _, name = _FACTORIES[kind].partition(":")
-    factory: Factory = getattr(import_module(module), name)
-    return factory

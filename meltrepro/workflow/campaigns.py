@@ -186,7 +186,7 @@ def _require_meters(loaded: LoadedManifest) -> None:
 
 def _trial_engine(session: Session) -> Engine | None:
     """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
-    contained = any(cell.target.sandbox == "container" for cell in session.plan.cells)
+    contained = any(cell.target.contained for cell in session.plan.cells)
     return session.tools.engine() if contained else None
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from meltrepro.build.model import MODEL, Artifact, Input, PathOf
 from meltrepro.errors import StoreError
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.plan.identity import canonical
 from meltrepro.record.trial import Request, RequestSampling, ScoringRequest, parse_request
 from meltrepro.targets.base import AGENT, RUNNER, Target, TrialJob
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 
 SCRIPT = """#!/bin/sh
@@ -89,7 +89,7 @@ def request(prompt: str) -> Request:
 
 
 def host(folder: Path) -> Target:
-    return HostTarget(HostEntry(sandbox="bare"), disk=folder, owner=str(folder))
+    return HostTarget(HostOptions(sandbox="bare"), disk=folder, owner=str(folder))
 
 
 TARGETS: dict[str, Callable[[Path], Target]] = {"host": host}

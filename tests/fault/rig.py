@@ -20,7 +20,6 @@ from meltrepro.campaign.conduct import Result, conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
 from meltrepro.manifest.schema import Manifest
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.plan.model import BundleNode, Cell, Estimate, Isa, ModelNode, Plan, Release
 from meltrepro.record.trial import Request, RequestSampling
 from meltrepro.settings import Settings
@@ -28,6 +27,7 @@ from meltrepro.steps import Sink, silent
 from meltrepro.targets import registry
 from meltrepro.targets.base import Target
 from meltrepro.targets.device_lock import lock_path
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 
 ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
@@ -245,7 +245,8 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         },
         targets=targets,
         devices={
-            name: known if name == "host" else replace(known, id=name, kind="board") for name, known in facts.items()
+            name: known if name == "host" else replace(known, id=name, kind="board", here=False)
+            for name, known in facts.items()
         },
         engine="none",
         lock_text="lock: 1\n",
@@ -258,7 +259,7 @@ def _open(name: str, manifest: Manifest, folder: Path, engine: Engine | None) ->
     if name == "host":
         return registry.open_target(manifest.targets[name], here, engine)
     entry = manifest.targets[name]
-    assert isinstance(entry, HostEntry)
+    assert isinstance(entry, HostOptions)
     return HostTarget(entry, disk=here.cache, owner=str(lock_path(here.run, name)))
 
 

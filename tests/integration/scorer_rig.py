@@ -14,11 +14,11 @@ from meltrepro.frameworks.base import DATA
 from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.protocol import Measure
 from meltrepro.manifest.shapes import SHAPES
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.trial import STDOUT, Outcome, ScoringRequest, TrialState, parse_request
 from meltrepro.store.synthetic import pieces
 from meltrepro.targets.base import Target
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 from tests.integration.bundles import Bundle
 
@@ -33,7 +33,7 @@ def scores_there_as_here(target: Target, bundle: Path, folder: Path) -> None:
     digest = hashlib.sha256(bundle.name.encode()).hexdigest()
     program = Artifact("b", "bundle", digest, digest, bundle, bundle, 1)
     run = _run(target, program, _model(folder / "model"), folder / "sheet", CONTEXT)
-    here = replace(run, target=HostTarget(HostEntry(sandbox="bare"), disk=folder, owner=str(folder)))
+    here = replace(run, target=HostTarget(HostOptions(sandbox="bare"), disk=folder, owner=str(folder)))
     outcome, found = _trial(run, folder / "over-there")
     assert (outcome.state, outcome.exit_code, outcome.reason) == (TrialState.ok, 0, None)
     assert found[0].n == QUESTIONS

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import AndroidTarget
 from meltrepro.record.trial import EVENTS, STDOUT, Request
 from meltrepro.targets.android.adb import AdbLink
+from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, RUNNER, TrialJob
 from meltrepro.targets.remote.remote import RemoteTarget
@@ -135,7 +135,7 @@ def test_a_trial_in_a_hostile_place(rig: Rig, tmp_path: Path, folder: str, promp
     """The folder on the device, the prompt and the model's name are what somebody else wrote."""
     root = f"{rig.device.machine.data}/r{folder.replace('/', '_')}"
     try:
-        assert AndroidTarget(kind="android", root=root).root == root
+        assert AndroidOptions(kind="android", root=root).root == root
         job, target = trial(rig, tmp_path, root, prompt, name)
     except ValidationError:
         assume(False)

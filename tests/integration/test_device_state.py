@@ -20,7 +20,6 @@ from meltrepro.errors import TargetError
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
 from meltrepro.manifest.protocol import Gates
-from meltrepro.manifest.targets import AndroidSettings
 from meltrepro.measure.calibration import calibrate
 from meltrepro.measure.energy import supply_of
 from meltrepro.measure.integrals import Unavailable
@@ -30,6 +29,7 @@ from meltrepro.record.samples import read_samples
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.android.battery import _busy, discharge
 from meltrepro.targets.android.controls import wanted
+from meltrepro.targets.android.options import AndroidSettings
 from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes

@@ -14,13 +14,13 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.trial import CellRun, run_trial
 from meltrepro.manifest.protocol import Gates, Measure, Want
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trial import ClockReadings, Request, RequestSampling, TrialState
 from meltrepro.targets.base import RUNNER, Target
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 from tests.support.ios_targets import paired, target, virtual_iphone
 
@@ -87,7 +87,7 @@ def test_a_trial_of_a_real_model(runner_bundles: Mapping[str, Path], smollm2: Pa
     state = json.loads((tmp_path / "there" / "device.json").read_text())
     assert state["before"]["battery"]["percent"] > 0
     # The same binary and the same model, here: token by token the same answer.
-    host = HostTarget(HostEntry(sandbox="bare"), disk=tmp_path, owner=str(tmp_path / "owner"))
+    host = HostTarget(HostOptions(sandbox="bare"), disk=tmp_path, owner=str(tmp_path / "owner"))
     assert run_trial(cell_of_host(host, bundle, model), trial, 1, tmp_path / "here").outcome.state is TrialState.ok
     here = read_trace(tmp_path / "here" / "events.jsonl")
     assert tokens(trace) == tokens(here)

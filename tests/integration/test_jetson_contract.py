@@ -13,7 +13,6 @@ import pytest
 
 from meltrepro.errors import TargetError
 from meltrepro.lab.jetson import PARTS, VirtualJetson
-from meltrepro.manifest.targets import JetsonSettings
 from meltrepro.measure import energy
 from meltrepro.measure.integrals import Limits
 from meltrepro.measure.sampling import sampling_plan
@@ -24,6 +23,7 @@ from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.jetson import settings as jetson_settings
 from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.controls import wanted
+from meltrepro.targets.jetson.options import JetsonSettings
 from meltrepro.targets.jetson.target import Jetson
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
 from meltrepro.targets.remote.shell import Shell

@@ -22,7 +22,6 @@ from meltrepro.campaign import clocks
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Limits
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.measure.metrics import compute
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.measure.validity import judge_trial
@@ -32,6 +31,7 @@ from meltrepro.record.samples import FaultKind, Recording, read_samples
 from meltrepro.record.trace import Trace
 from meltrepro.store.archive import pack_tree
 from meltrepro.targets.base import Source
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 from tests.integration import sandbox_rig
 from tests.support.campaigns import Trial, as_lines, events
@@ -82,10 +82,10 @@ class OwnSampler:
     def sampling(self) -> Callable[[], Recording]:
         path = self._file.relative_to(self._machine).as_posix()
         source = Source("meter.power", "W", "gauge", path, scale=1e-3)
-        entry, engine = HostEntry(sandbox="bare"), None
+        entry, engine = HostOptions(sandbox="bare"), None
         root = str(self._machine)
         if self.engine is not None:
-            entry, engine = HostEntry(), sandbox_rig.engine(self.engine, self._folder)
+            entry, engine = HostOptions(), sandbox_rig.engine(self.engine, self._folder)
             root = ""  # a sandbox has a root of its own
         owner = str(self._folder / "owner")
         target = HostTarget(entry, disk=self._folder, owner=owner, engine=engine, root=self._machine)
@@ -133,7 +133,7 @@ class FileSampler:
         ended = threading.Event()
         thread = threading.Thread(target=self._write, args=(ended,))
         thread.start()
-        target = HostTarget(HostEntry(sandbox="bare"), disk=self._folder, owner="")
+        target = HostTarget(HostOptions(sandbox="bare"), disk=self._folder, owner="")
         meter = Meter(file="power.csv", time="time", clock="host", columns={"power": "mW"}, linger_s=0.05)
         began, metering = clocks.compare(target), FileMeter(self._path, meter).begin()
         hello_ns = time.monotonic_ns()

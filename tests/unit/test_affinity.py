@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import AndroidTarget, cpus, usable_cores
+from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.remote import affinity
+from meltrepro.targets.remote.options import cpus
 from meltrepro.targets.remote.shell import Shell
 from tests.support.links import LocalLink
 
@@ -77,8 +78,8 @@ def test_it_is_tried_out(shell: Shell) -> None:
 
 
 def test_threads_follow_cores() -> None:
-    assert usable_cores(AndroidTarget(kind="android", cores="4-7")) == 4
-    assert usable_cores(AndroidTarget(kind="android")) is None
+    assert AndroidOptions(kind="android", cores="4-7").usable_cores == 4
+    assert AndroidOptions(kind="android").usable_cores is None
     for wrong in ({"cores": "7-4"}, {"cores": "4-7", "threads": 5}, {"cores": "big"}, {"cores": "4-"}):
         with pytest.raises(ValidationError, match="cores|ascending"):
-            AndroidTarget.model_validate({"kind": "android", **wrong})
+            AndroidOptions.model_validate({"kind": "android", **wrong})

@@ -10,10 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import TargetLost
-from meltrepro.manifest.targets import LinuxTarget, Target
+from meltrepro.manifest.targets import Target
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.board import Board, lab_boards, link_to
+from meltrepro.targets.ssh.options import LinuxOptions
 from tests.support.links import LocalLink
 
 ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
@@ -21,8 +22,8 @@ ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
 
 def test_defaults() -> None:
     entry = ADAPTER.validate_python({"kind": "linux", "host": "pi@board.local:2222"})
-    assert isinstance(entry, LinuxTarget)
-    assert (entry.root, entry.reconnect_s, entry.sandbox) == ("/var/tmp/meltrepro", 60, "bare")
+    assert isinstance(entry, LinuxOptions)
+    assert (entry.root, entry.reconnect_s, entry.contained) == ("/var/tmp/meltrepro", 60, False)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_entries_that_are_wrong(more: dict[str, str], words: str) -> None:
 def test_a_lab_is_looked_up_when_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path))
     here = settings_module.load()
-    link = link_to(LinuxTarget(kind="linux", lab="board"), here)
+    link = link_to(LinuxOptions(kind="linux", lab="board"), here)
     with pytest.raises(TargetLost, match="the lab has no board 'board' now"):
         link.open("true")
     folder = here.run / "lab"

@@ -9,11 +9,11 @@ import pytest
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import LinuxTarget
 from meltrepro.targets.base import RUNNER
 from meltrepro.targets.remote.containers import Containers
 from meltrepro.targets.remote.deploy import Depot
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh.options import LinuxOptions
 from tests.support.links import LocalLink
 
 IMAGE = f"example.org/cuda@sha256:{'1' * 64}"
@@ -122,7 +122,7 @@ def test_containers_are_removed_by_their_label(tmp_path: Path, monkeypatch: pyte
 def test_an_image_is_named_by_digest(container: bool | str, fine: bool) -> None:
     entry = {"kind": "linux", "host": "board", "container": container}
     if fine:
-        assert LinuxTarget.model_validate(entry).container == container
+        assert LinuxOptions.model_validate(entry).container == container
         return
     with pytest.raises(ValueError, match="container"):
-        LinuxTarget.model_validate(entry)
+        LinuxOptions.model_validate(entry)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.manifest.targets import AndroidSettings
 from meltrepro.targets.android.controls import CONTROLS, wanted
+from meltrepro.targets.android.options import AndroidSettings
 from meltrepro.targets.remote.controls import Control, Controls
 from meltrepro.targets.remote.shell import Reply, Shell
 from tests.support.links import BreakingLink, LocalLink

@@ -10,8 +10,12 @@ import pytest
 from meltrepro import settings as settings_module
 from meltrepro.cli.devices import _entry
 from meltrepro.errors import UsageError
-from meltrepro.manifest.targets import AndroidTarget, HostTarget, IosTarget, JetsonTarget, LinuxTarget
 from meltrepro.settings import Settings
+from meltrepro.targets.android.options import AndroidOptions
+from meltrepro.targets.host.options import HostOptions
+from meltrepro.targets.ios.options import IosOptions
+from meltrepro.targets.jetson.options import JetsonOptions
+from meltrepro.targets.ssh.options import LinuxOptions
 
 
 @pytest.fixture
@@ -27,17 +31,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_each_name_means_one_device(here: Settings) -> None:
-    assert _entry("host", None, here) == HostTarget(sandbox="bare")
-    assert _entry("jetson:orin", "/a", here) == JetsonTarget(kind="jetson", host="orin", root="/a")
-    assert _entry("linux:pi@pi.local:2222", None, here) == LinuxTarget(kind="linux", host="pi@pi.local:2222")
-    assert _entry("jetson", None, here) == JetsonTarget(kind="jetson", lab="jetson")
-    assert _entry("phone", None, here) == AndroidTarget(kind="android", lab="phone")
-    assert _entry("127.0.0.1:9", None, here) == AndroidTarget(kind="android", lab="phone")
-    assert _entry("192.168.1.7:5555", None, here) == AndroidTarget(kind="android", serial="192.168.1.7:5555")
-    assert _entry("iphone", None, here) == _entry("0000FFFF-1234", None, here) == IosTarget(kind="ios", lab="iphone")
+    assert _entry("host", None, here) == HostOptions(sandbox="bare")
+    assert _entry("jetson:orin", "/a", here) == JetsonOptions(kind="jetson", host="orin", root="/a")
+    assert _entry("linux:pi@pi.local:2222", None, here) == LinuxOptions(kind="linux", host="pi@pi.local:2222")
+    assert _entry("jetson", None, here) == JetsonOptions(kind="jetson", lab="jetson")
+    assert _entry("phone", None, here) == AndroidOptions(kind="android", lab="phone")
+    assert _entry("127.0.0.1:9", None, here) == AndroidOptions(kind="android", lab="phone")
+    assert _entry("192.168.1.7:5555", None, here) == AndroidOptions(kind="android", serial="192.168.1.7:5555")
+    assert _entry("iphone", None, here) == _entry("0000FFFF-1234", None, here) == IosOptions(kind="ios", lab="iphone")
     udid = "00008110-001A2B3C4D5E6F70"
-    assert _entry(f"ios:{udid}", "folder", here) == IosTarget(kind="ios", udid=udid, root="folder")
-    assert _entry(None, None, here) == AndroidTarget(kind="android")
+    assert _entry(f"ios:{udid}", "folder", here) == IosOptions(kind="ios", udid=udid, root="folder")
+    assert _entry(None, None, here) == AndroidOptions(kind="android")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import yaml
 
 from meltrepro import resources
 from meltrepro.frameworks.llamacpp.module import RELEASES
-from meltrepro.manifest.targets import IosTarget
 from meltrepro.measure.sampling import sampling_plan
 from meltrepro.record import trial as record
 from meltrepro.targets.ios import jobs as ios_jobs
 from meltrepro.targets.ios import state as ios_state
+from meltrepro.targets.ios.options import IosOptions
 
 ROOT = resources.images() / "ios"
 SOURCES = sorted(path for path in ROOT.rglob("*") if path.suffix in (".swift", ".cpp", ".h", ".yml"))
@@ -95,4 +95,4 @@ def test_what_the_host_needs_of_the_app(project: dict[str, Any]) -> None:
     target = project["targets"]["MeltRunner"]
     assert target["info"]["properties"]["UIFileSharingEnabled"] is True
     assert target["entitlements"]["properties"]["com.apple.developer.kernel.increased-memory-limit"] is True
-    assert target["settings"]["base"]["PRODUCT_BUNDLE_IDENTIFIER"] == IosTarget.model_fields["app"].default
+    assert target["settings"]["base"]["PRODUCT_BUNDLE_IDENTIFIER"] == IosOptions.model_fields["app"].default

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.manifest.targets import IosTarget
 from meltrepro.settings import Settings, load
 from meltrepro.targets import registry
 from meltrepro.targets.ios import devices as ios_devices
 from meltrepro.targets.ios import errors as ios_errors
 from meltrepro.targets.ios.link import Attached
+from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.ios.usbmux import plain_address
 
 
@@ -53,7 +53,7 @@ def test_without_the_library_an_error_says_how_to_get_it(settings: Settings, mon
     for name in [name for name in sys.modules if name.partition(".")[0] == "pymobiledevice3"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(TargetError) as caught:
-        registry.open_target(IosTarget(kind="ios", udid="00008110-001A2B3C4D5E6F70"), settings)
+        registry.open_target(IosOptions(kind="ios", udid="00008110-001A2B3C4D5E6F70"), settings)
     assert caught.value.hint == ios_errors.how_to_install()
 
 
@@ -62,7 +62,7 @@ def test_nothing_of_the_library_is_imported_by_opening_a_target(
 ) -> None:
     monkeypatch.setattr(ios_devices, "installed", lambda: True)
     before = "pymobiledevice3" in sys.modules
-    registry.open_target(IosTarget(kind="ios", udid="00008110-001A2B3C4D5E6F70"), settings)
+    registry.open_target(IosOptions(kind="ios", udid="00008110-001A2B3C4D5E6F70"), settings)
     assert ("pymobiledevice3" in sys.modules) is before
 
 

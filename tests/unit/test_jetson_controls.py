@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.manifest.targets import JetsonSettings, JetsonTarget
 from meltrepro.targets.jetson.controls import controls, wanted
+from meltrepro.targets.jetson.options import JetsonOptions, JetsonSettings
 from meltrepro.targets.jetson.settings import sudoers
 from meltrepro.targets.remote.shell import Reply, Shell
 from tests.support.links import LocalLink
@@ -85,4 +85,4 @@ def test_settings_are_set_in_an_order_that_makes_sense() -> None:
 @pytest.mark.parametrize("mode", ["30W; reboot", "", "a/b", ".*"])
 def test_a_name_that_could_mean_something_else_is_refused(mode: str) -> None:
     with pytest.raises(ValueError, match="power_mode"):
-        JetsonTarget.model_validate({"kind": "jetson", "host": "orin", "settings": {"power_mode": mode}})
+        JetsonOptions.model_validate({"kind": "jetson", "host": "orin", "settings": {"power_mode": mode}})

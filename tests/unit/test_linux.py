@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import HostTarget as HostEntry
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget, host_id
 from meltrepro.targets.remote import procfs as linux
 
@@ -179,7 +179,7 @@ def test_a_host_is_what_its_container_may_use(tmp_path: Path) -> None:
         "sys/fs/cgroup/cpu.max": "100000 100000",
     }
     facts = HostTarget(
-        HostEntry(), disk=tmp_path / "no" / "such", owner="x", root=tree(tmp_path, X86 | limits)
+        HostOptions(), disk=tmp_path / "no" / "such", owner="x", root=tree(tmp_path, X86 | limits)
     ).identify()
     assert facts.memory_bytes == 4 * 10**9
     assert facts.cores == 1
@@ -190,7 +190,7 @@ def test_a_host_is_what_its_container_may_use(tmp_path: Path) -> None:
 
 def test_a_host_that_is_no_linux_says_so(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="meminfo") as caught:
-        HostTarget(HostEntry(), disk=tmp_path, owner="x", root=tmp_path).identify()
+        HostTarget(HostOptions(), disk=tmp_path, owner="x", root=tmp_path).identify()
     assert "Linux" in str(caught.value.hint)
 
 
@@ -203,8 +203,8 @@ def test_the_id_is_stable_and_keeps_the_machine_id_to_itself(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    full = HostTarget(HostEntry(), disk=tmp_path, owner="x", root=tree(tmp_path / "full", X86)).state()
-    bare = HostTarget(HostEntry(), disk=tmp_path, owner="x", root=tree(tmp_path / "bare", PI)).state()
+    full = HostTarget(HostOptions(), disk=tmp_path, owner="x", root=tree(tmp_path / "full", X86)).state()
+    bare = HostTarget(HostOptions(), disk=tmp_path, owner="x", root=tree(tmp_path / "bare", PI)).state()
     assert full.unavailable == {}
     assert set(bare.unavailable) == {
         *(
@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
-    target = HostTarget(HostEntry(), disk=tmp_path, owner="x")
+    target = HostTarget(HostOptions(), disk=tmp_path, owner="x")
     facts, states = target.identify(), [target.state(), target.state()]
     assert facts.memory_bytes > 1 << 20
     assert facts.cores >= 1

@@ -10,7 +10,6 @@ from meltrepro.manifest.base import Commit, Name, Place, Sha256
 from meltrepro.manifest.meters import Delimiter, Heading
 from meltrepro.manifest.schema import Prompt
 from meltrepro.manifest.sources import SOURCE_KINDS
-from meltrepro.manifest.targets import TARGET_KINDS
 from meltrepro.manifest.yaml.shape import Shape
 from meltrepro.manifest.yaml.suggest import near_miss, suggest
 from meltrepro.manifest.yaml.tree import Node, shorten
@@ -96,10 +95,10 @@ def explain(
         return f"expected a source: a mapping with one of the keys {', '.join(SOURCE_KINDS)}", next(iter(hints), None)
     if kind == "target_kind":
         given = found.value.get("kind") if found is not None and isinstance(found.value, dict) else None
-        kinds = " or ".join(sorted(TARGET_KINDS))
+        kinds = " or ".join(context["kinds"])
         if given is None:
             return f"expected a target: a mapping with the key 'kind': {kinds}, got {describe(found)}", None
-        return f"expected the kind {kinds}, got {describe(given)}", near_miss(_text(given), TARGET_KINDS)
+        return f"expected the kind {kinds}, got {describe(given)}", near_miss(_text(given), context["kinds"])
     if kind == "value_error":
         return str(context["error"]), None
     return f"{kind.replace('_', ' ')}: got {describe(found)}", None

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
+from meltrepro.manifest.kinds import OfKind
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -101,6 +103,9 @@ def _branches(annotation: Any, tag: str | None, discriminator: Any) -> Iterator[
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         for extra in arguments[1:]:
+            if isinstance(extra, OfKind):
+                yield from (Branch(model, kind) for kind, model in extra.models())
+                return
             if isinstance(extra, Tag):
                 tag = extra.tag
             elif isinstance(extra, FieldInfo):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from meltrepro.manifest.targets import AndroidSettings
+from meltrepro.targets.android.options import AndroidSettings
 from meltrepro.targets.remote.controls import Control
 
 _NULL = "null"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.manifest.targets import AndroidTarget
 from meltrepro.settings import Settings
 from meltrepro.targets.android import feed
 from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.controls import CONTROLS, wanted
+from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
@@ -51,7 +51,7 @@ _TEMPERATURES_C = (-40.0, 120.0)
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(entry: AndroidOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
     link = AdbLink(*_place(entry, settings))
     kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
@@ -65,7 +65,7 @@ def open_target(entry: AndroidTarget, settings: Settings, engine: Engine | None)
     )
 
 
-def open_shell(entry: AndroidTarget, settings: Settings) -> Shell:
+def open_shell(entry: AndroidOptions, settings: Settings) -> Shell:
     """A shell on the device; raises `TargetLost` where the lab is meant and does not run."""
     return Shell(AdbLink(*_place(entry, settings)))
 
@@ -90,7 +90,7 @@ def lab_devices(settings: Settings) -> list[LabDevice]:
     return found
 
 
-def _place(entry: AndroidTarget, settings: Settings) -> tuple[Server, str | None]:
+def _place(entry: AndroidOptions, settings: Settings) -> tuple[Server, str | None]:
     if entry.lab is None:
         return Server.usual(), entry.serial
     for device in lab_devices(settings):

@@ -17,7 +17,6 @@ from meltrepro.atomic import write_bytes
 from meltrepro.build.model import MODEL, PROCESSES, Artifact, Engine, Execution, Exit, Input
 from meltrepro.errors import EngineError, StoreError, TargetError
 from meltrepro.interrupts import held
-from meltrepro.manifest.targets import HostTarget as HostEntry
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
 from meltrepro.targets.base import (
@@ -33,6 +32,7 @@ from meltrepro.targets.base import (
     silent,
 )
 from meltrepro.targets.device_lock import lock_path
+from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.sensors import linux_sources
 
@@ -44,7 +44,7 @@ _SPARED_BYTES = 1 << 30
 """Memory of this machine, at most a tenth of it, that no container may take."""
 
 
-def open_target(entry: HostEntry, settings: Settings, engine: Engine | None) -> HostTarget:
+def open_target(entry: HostOptions, settings: Settings, engine: Engine | None) -> HostTarget:
     """The target as campaigns use it; its lock file names it to the processes that it starts."""
     return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engine=engine)
 
@@ -59,7 +59,7 @@ class HostTarget:
     """Runs trials on this machine: in a sandbox of the engine, or as plain processes where its entry says `bare`."""
 
     def __init__(
-        self, entry: HostEntry, *, disk: Path, owner: str, engine: Engine | None = None, root: Path = Path("/")
+        self, entry: HostOptions, *, disk: Path, owner: str, engine: Engine | None = None, root: Path = Path("/")
     ) -> None:
         """`disk` is a folder on the disk that models are kept on, `owner` marks everything that trials start.
 
@@ -86,6 +86,7 @@ class HostTarget:
         return DeviceFacts(
             id=host_id(self._root),
             kind="host",
+            here=True,
             model=processor.model,
             arch=platform.machine(),
             features=processor.features,

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from meltrepro.build.model import Artifact, Engine, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
-from meltrepro.manifest.targets import IosTarget as IosEntry
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
 from meltrepro.targets.base import (
@@ -36,6 +35,7 @@ from meltrepro.targets.ios import state as ios_state
 from meltrepro.targets.ios.depot import PhoneDepot
 from meltrepro.targets.ios.jobs import DEADLINE, JOB, PhoneJob, Witnesses, is_done, judge, old_jobs
 from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.ios.package import runner_package, runner_package_digest
 from meltrepro.targets.ios.phone import Phone
 from meltrepro.targets.remote.retry import patiently
@@ -49,7 +49,7 @@ _AWAKE_S = 3600.0
 T = TypeVar("T")
 
 
-def open_target(entry: IosEntry, settings: Settings, engine: Engine | None) -> IosTarget:
+def open_target(entry: IosOptions, settings: Settings, engine: Engine | None) -> IosTarget:
     """The target as campaigns use it; raises `TargetError` where pymobiledevice3 is not installed."""
     from meltrepro.targets.ios.devices import open_phone
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meltrepro.manifest.targets import JetsonSettings
+from meltrepro.targets.jetson.options import JetsonSettings
 from meltrepro.targets.jetson.settings import CLOCKS, CONF, NVPMODEL, QUERY, parse_mode
 from meltrepro.targets.remote.controls import Control
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import JetsonTarget
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceState, Source
 from meltrepro.targets.jetson import controls as jetson_controls
 from meltrepro.targets.jetson import settings as jetson_settings
 from meltrepro.targets.jetson import tegrastats
+from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
 from meltrepro.targets.remote.procfs import integer, read
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
@@ -70,7 +70,7 @@ done
 """
 
 
-def open_target(entry: JetsonTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(entry: JetsonOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
         Shell(link_to(entry, settings)),

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 from meltrepro.errors import TargetError
-from meltrepro.manifest.targets import cpus
 from meltrepro.targets.base import Tried
+from meltrepro.targets.remote.options import cpus
 from meltrepro.targets.remote.shell import Shell
 
 _RUNNER = "melt-runner"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.manifest.targets import BoardTarget, LinuxTarget
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceFacts, DeviceState, Source
 from meltrepro.targets.remote import procfs as linux
@@ -23,6 +22,7 @@ from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
 from meltrepro.targets.ssh.config import Way, way_to
 from meltrepro.targets.ssh.link import SshLink
+from meltrepro.targets.ssh.options import BoardOptions, LinuxOptions
 
 VIRTUAL = "/etc/meltrepro-virtual"
 """Is there on virtual boards alone."""
@@ -32,7 +32,7 @@ _IDENTITY = (f"{_TREE}/serial-number", "/etc/machine-id", f"{_TREE}/model", VIRT
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(entry: LinuxTarget, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(entry: LinuxOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
         Shell(link_to(entry, settings)),
@@ -43,7 +43,7 @@ def open_target(entry: LinuxTarget, settings: Settings, engine: Engine | None) -
     )
 
 
-def link_to(entry: BoardTarget, settings: Settings) -> SshLink:
+def link_to(entry: BoardOptions, settings: Settings) -> SshLink:
     """A link to the board that is meant; where it leads is looked up whenever it connects."""
     if entry.lab is not None:
         return SshLink(entry.lab, partial(_way_into_the_lab, entry.lab, settings))

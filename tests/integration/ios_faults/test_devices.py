@@ -44,14 +44,14 @@ def test_devices_shows_a_phone_says_what_to_do_and_pairs(
 
 
 def test_a_phone_of_the_lab_is_a_target(lab: Lab, tmp_path: Path) -> None:
-    from meltrepro.manifest.targets import IosTarget as Entry
     from meltrepro.settings import load
     from meltrepro.targets import registry
+    from meltrepro.targets.ios.options import IosOptions
 
     settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "own")})
     (settings.run / "lab").mkdir(parents=True)
     place = {"kind": "ios", "usbmux": lab.device.address, "udid": lab.device.udid}
     (settings.run / "lab" / "apple.json").write_text(json.dumps(place))
-    facts = registry.open_target(Entry(kind="ios", lab="apple"), settings).identify()
+    facts = registry.open_target(IosOptions(kind="ios", lab="apple"), settings).identify()
     assert facts.virtual
     assert facts.kind == "ios"
