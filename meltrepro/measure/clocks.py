@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meltrepro.errors import RecordError
-from meltrepro.record.series import Series
 
 MOST_DRIFT = 500e-6
 """The most by which a kernel lets its clock be slewed (adjtimex), and far more than a crystal's error."""
@@ -99,12 +98,6 @@ class ClockMap:
         middle = (self.first.here_ns + self.last.here_ns) // 2
         return max(map(self.bound_ns, (begin_ns, end_ns, min(max(begin_ns, middle), end_ns))))
 
-    def inverse(self) -> ClockMap:
-        """The map from the other clock to this one."""
-        scale = 1 / (1 + self.drift)
-        first, last = (Anchor(a.there_ns, a.here_ns, a.bound_ns * scale) for a in (self.first, self.last))
-        return ClockMap(first, last, scale - 1, self.drift_bound * scale**2, self.wander * scale**2)
-
 
 def best_anchor(probes: Sequence[Probe], resolution_ns: int = 0) -> Anchor:
     """The anchor of the shortest round trip; raises `RecordError` where there is no probe.
@@ -150,13 +143,3 @@ def join(first: Anchor, last: Anchor | None = None, *, wander: float = 0.0) -> C
             hint="one of them was set, or its device was suspended; repeat the trial",
         )
     return ClockMap(first, last, drift, uncertain, wander)
-
-
-def to_here(series: Series, clock: ClockMap) -> Series:
-    """A series that was recorded on the other clock, on this one."""
-    return Series(series.channel, tuple(map(clock.here, series.t_ns)), series.values)
-
-
-def to_there(series: Series, clock: ClockMap) -> Series:
-    """A series that was recorded on this clock, on the other one."""
-    return Series(series.channel, tuple(map(clock.there, series.t_ns)), series.values)

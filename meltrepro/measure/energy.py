@@ -63,36 +63,35 @@ def supply_of(recording: Recording) -> Supply:
     if named:
         return Supply("current-and-voltage", _plausible(_of_rails(named)), None, None)
     recording = replace(recording, series=tuple(s for s in recording.series if not s.channel.name.startswith(_ASIDE)))
-    current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
-    power = _rails(recording)
     external = _external_supply(recording)
-    drawn = _first(recording, CHARGE, "counter")
+    current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
+    power, drawn = _rails(recording), _first(recording, CHARGE, "counter")
     if current is not None and current.channel.name == DRAWN and sum(current.values) < 0:
         external = external or "its battery was being charged"
-    amperes = positive(current) if current and not (external and _of_battery(current)) else None
+    fed = [source for source in (power, current) if source is not None and external and _of_battery(source)]
+    amperes = positive(current) if current is not None and current not in fed else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
-    if power is not None and not (external and _of_battery(power)):
+    if power is not None and power not in fed:
         return Supply("power", _plausible(positive(power)), None, amperes, coulombs)
-    counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
-    packages = [s for s in counters if s.channel.name != PLATFORM]
-    counters = packages or counters
-    if counters:
+    if counters := _energy_counters(recording):
         joules = _summed([_unwrapped(series, MOST_W) for series in counters])
         return Supply("energy-counter", None, joules, amperes, coulombs)
     if amperes is not None and voltage is not None:
         return Supply("current-and-voltage", _product(amperes, voltage), None, amperes, coulombs)
-    if external and any(source is not None and _of_battery(source) for source in (power, current)):
-        raise Unavailable(
-            Why.external_power,
-            f"the device was on external power ({external}), so that its battery does not tell what it draws",
-        )
+    if fed:
+        why = f"the device was on external power ({external}), so that its battery does not tell what it draws"
+        raise Unavailable(Why.external_power, why)
     unknown = next((s.channel.name for s in recording.series if s.channel.unit == RAW and s.t_ns), None)
     if unknown is not None:
-        raise Unavailable(
-            Why.not_calibrated,
-            f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe",
-        )
+        why = f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe"
+        raise Unavailable(Why.not_calibrated, why)
     raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
+
+
+def _energy_counters(recording: Recording) -> Sequence[Series]:
+    """Those of the packages; that of the whole platform where it is alone."""
+    counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
+    return [s for s in counters if s.channel.name != PLATFORM] or counters
 
 
 def _of_battery(series: Series) -> bool:
@@ -169,13 +168,6 @@ def charge(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: floa
 def above_idle(phase: Integral, idle: Integral) -> Amount:
     """Energy of a phase beyond what the device draws at rest: E - P(idle) x t."""
     return phase.total.minus(idle.mean.scaled(phase.duration_s))
-
-
-def per(amount: Amount, count: int, what: str) -> Amount:
-    """An amount per token; raises `Unavailable` for none."""
-    if count <= 0:
-        raise Unavailable(Why.no_tokens, f"no {what}")
-    return amount.scaled(1 / count)
 
 
 def _unwrapped(counter: Series, fastest: float) -> Series:

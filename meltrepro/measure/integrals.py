@@ -47,7 +47,6 @@ class Why(StrEnum):
     implausible_unit = "implausible_unit"
     negative = "negative"
     bad_counter = "bad_counter"
-    no_tokens = "no_tokens"
     no_time = "no_time"
     external_power = "external_power"
     not_calibrated = "not_calibrated"

@@ -48,15 +48,6 @@ class Components:
     def between_cv(self) -> float | None:
         return self.between / abs(self.mean) if self.mean else None
 
-    @property
-    def between_share(self) -> float | None:
-        """Part of the variance of one value that lies between runs (intraclass correlation); `None` without spread.
-
-        Near 1, more repetitions help and longer ones do not; near 0, the other way round.
-        """
-        total = self.between**2 + self.within**2
-        return self.between**2 / total if total else None
-
 
 @dataclass(frozen=True)
 class Autocorrelation:

@@ -50,11 +50,6 @@ class TokenComparison:
         longest = sum(turn.n_longest for turn in self.turns)
         return sum(turn.n_equal for turn in self.turns) / longest if longest else float(self.exact)
 
-    @property
-    def turns_equal(self) -> int:
-        """Number of turns without a difference."""
-        return sum(turn.diverges_at is None for turn in self.turns)
-
 
 def compare_tokens(reference: Sequence[Sequence[int]], replayed: Sequence[Sequence[int]]) -> TokenComparison:
     """Compare two runs turn by turn; each run is a list of turns, a turn the ids of its generated tokens."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.alignment import align
-from meltrepro.measure.clocks import Anchor, Probe, best_anchor, fit, join, to_here, to_there
+from meltrepro.measure.clocks import Anchor, Probe, best_anchor, fit, join
 from meltrepro.record.series import Channel, Series, Stretch
 
 SECOND = 1_000_000_000
@@ -58,16 +58,6 @@ def test_without_a_second_comparison_the_bound_grows_with_time(offset: int, drif
     assert clock.bound_ns(3600 * SECOND) > 1.7 * SECOND
 
 
-@given(offsets, drifts, seeds)
-def test_the_inverse_goes_back(offset: int, drift: float, seed: int) -> None:
-    rng = random.Random(seed)
-    clock = fit(_probes(SECOND, offset, drift, rng), _probes(600 * SECOND, offset, drift, rng))
-    back = clock.inverse()
-    for t in (0, 300 * SECOND, 900 * SECOND):
-        assert abs(back.there(clock.there(t)) - t) <= 2
-        assert back.bound_ns(clock.there(t)) == pytest.approx(clock.bound_ns(t), rel=0.01)
-
-
 def test_a_wandering_rate_is_covered_when_it_is_declared() -> None:
     """The rate is 5 ppm above its mean for the first half and 5 ppm below it for the second."""
     half = 300 * SECOND
@@ -97,16 +87,6 @@ def test_clocks_that_cannot_be_believed() -> None:
         fit([Probe(0, 0, 100)], [Probe(60 * SECOND, 61 * SECOND, 60 * SECOND + 100)])
     assert caught.value.hint is not None
     assert "suspended" in caught.value.hint
-
-
-@given(offsets, drifts, seeds)
-def test_series_are_mapped_both_ways(offset: int, drift: float, seed: int) -> None:
-    rng = random.Random(seed)
-    clock = fit(_probes(SECOND, offset, drift, rng), _probes(600 * SECOND, offset, drift, rng))
-    series = Series(POWER, tuple(range(SECOND, 2 * SECOND, SECOND // 50)), tuple(float(i) for i in range(50)))
-    mapped = to_there(series, clock)
-    assert mapped.values == series.values
-    assert all(abs(a - b) <= 2 for a, b in zip(to_here(mapped, clock).t_ns, series.t_ns, strict=True))
 
 
 # -- a meter without a link ---------------------------------------------------------------------------------------

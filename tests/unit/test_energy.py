@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.measure.clocks import ClockMap, Probe, fit, to_here
-from meltrepro.measure.energy import Supply, above_idle, charge, energy, per, supply_of
+from meltrepro.measure.energy import Supply, above_idle, charge, energy, supply_of
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why
 from meltrepro.record.samples import Header, Recording
 from meltrepro.record.series import Channel, Series
@@ -142,7 +142,6 @@ def test_charge_and_power_from_a_battery_with_either_sign() -> None:
         assert charge(supply, work, LIMITS).total.value == pytest.approx(20, rel=0.01)
         net = above_idle(found, rest)
         check(net, 80 - 4)
-        assert per(net, 100, "tokens").value == pytest.approx(net.value / 100), "divided by tokens once"
 
 
 def of(name: str, unit: str, *values: float) -> Series:
@@ -243,7 +242,6 @@ def test_what_makes_a_figure_unavailable() -> None:
         (lambda: integral(drop=(1, 9)), Why.no_samples),
         (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 12)], LIMITS), Why.no_samples),
         (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 5)], LIMITS), Why.no_time),
-        (lambda: per(Amount(1, 0), 0, "tokens"), Why.no_tokens),
     ):
         with pytest.raises(Unavailable) as caught:
             call()

@@ -13,14 +13,13 @@ runs = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=4)
 def test_equal_runs() -> None:
     comparison = compare_tokens([[1, 2, 3], [4]], [[1, 2, 3], [4]])
     assert comparison.exact and comparison.first_divergence is None
-    assert (comparison.share_equal, comparison.turns_equal) == (1.0, 2)
+    assert comparison.share_equal == 1.0
 
 
 def test_divergence_is_placed_and_what_follows_it_does_not_count() -> None:
     comparison = compare_tokens([[1, 2], [5, 6, 7, 8]], [[1, 2], [5, 9, 7, 8]])
     assert comparison.first_divergence == TurnComparison(turn=1, n_reference=4, n_replayed=4, diverges_at=1)
     assert comparison.share_equal == (2 + 1) / (2 + 4)
-    assert comparison.turns_equal == 1
 
 
 def test_a_shorter_answer_diverges_where_it_ends() -> None:
