@@ -21,7 +21,7 @@ from meltrepro.frameworks.base import Scorer
 from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan, Release
 from meltrepro.record import layout
@@ -128,7 +128,7 @@ def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
 
 def _sampling_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
     known = setup.capabilities.get(target)
-    return sampling_plan(calibrated(setup.targets[target].sources(), known.battery if known else None), rate_hz)
+    return sensor_plan(calibrated(setup.targets[target].sources(), known.battery if known else None), rate_hz)
 
 
 def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> CampaignDocument:

@@ -25,8 +25,18 @@ from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.metrics import METRICS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
-from meltrepro.measure.steadiness import WATCHED, Steadiness, steadiness
-from meltrepro.measure.validity import SPEED, Validity, judge_cell, judge_failure, judge_scores, judge_trial
+from meltrepro.measure.validity import (
+    SPEED,
+    WATCHED,
+    Steadiness,
+    Validity,
+    excluded,
+    judge_cell,
+    judge_failure,
+    judge_scores,
+    judge_trial,
+    steadiness,
+)
 from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
 from meltrepro.record.campaign import CampaignDocument, CellEntry
@@ -248,6 +258,13 @@ class CellRecord:
     def failed(self) -> Mapping[str, Validity]:
         """Name of each repetition that failed -> why."""
         return {trial.name: trial.validity(self.limits) for trial in self.failures}
+
+    @property
+    def exclusions(self) -> tuple[str, ...]:
+        """What a reader must know of its repetitions: how many are INVALID, how many failed. Raises `RecordError`."""
+        invalid = "INVALID, counted all the same" if self.with_invalid else "INVALID"
+        groups = ((self.invalid, invalid), (self.failed, "failed"))
+        return tuple(excluded(self.asked, group, what) for group, what in groups if group)
 
     @cached_property
     def summaries(self) -> Mapping[str, Summary]:

@@ -1,14 +1,15 @@
-"""Whether a trial's figures may be believed: VALID, or INVALID with every reason.
+"""Whether a trial's figures may be believed: VALID, or INVALID with every reason; and what is odd about repetitions.
 
 Judged from the record whenever it is read, by the limits that the manifest declared before anything was measured. What
-is invalid stays on disk and is shown; summaries leave it out.
+is invalid stays on disk and is shown; summaries leave it out. What is only odd is said, and nothing is dropped for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 
 from meltrepro.accuracy.scores import Score
 from meltrepro.manifest.protocol import Limits
@@ -16,9 +17,10 @@ from meltrepro.measure.energy import RAILS
 from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
-from meltrepro.measure.sampling import period_s
+from meltrepro.measure.sensor_plan import period_s
 from meltrepro.record.samples import Fault, FaultKind, Recording
 from meltrepro.record.trace import Trace
+from meltrepro.stats.stability import Autocorrelation, Drift, autocorrelation, drift, outliers
 from meltrepro.stats.summary import Summary
 from meltrepro.words import counted
 
@@ -31,6 +33,13 @@ _STUCK_PERIODS = 20
 """Samples in a row, at the source's own rate, from which on an unchanged value is no chance."""
 _STUCK_S = 1.0
 """Nor is it over so long a time: one that reads faster may show its last digit unchanged for a while."""
+WATCHED = ("prefill_tps", "generation_tps", "ttft_ms", "energy_per_token_j")
+"""Metrics whose repetitions are looked at."""
+_LEAST_CHANGE = 0.02
+"""A drift over the campaign that is smaller is not worth a remark, established or not; nor is a value that lies nearer to
+the median an outlier, though the others be the same to the last digit."""
+_MOST_LISTED = 3
+"""Repetitions whose reasons are listed."""
 
 
 class Reason(StrEnum):
@@ -117,6 +126,14 @@ def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -
     return Validity((Finding(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
 
 
+def excluded(asked: int, judged: Mapping[str, Validity], what: str) -> str:
+    """Of a cell's repetitions those that are `what`, with the reasons: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
+    names = sorted(judged)
+    listed = [f"{name} {'; '.join(map(str, judged[name].findings))}" for name in names[:_MOST_LISTED]]
+    more = [f"{len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
+    return f"{len(names)} of {counted(asked, 'repetition')} {what}: {', '.join([*listed, *more])}"
+
+
 def judge_scores(scores: Sequence[Sequence[Score]]) -> Validity:
     """The verdict on the scores of a cell's repetitions: nothing in a scorer is left to chance, so they must be equal."""
     different = [found for found in scores if list(found) != list(scores[0])]
@@ -124,6 +141,48 @@ def judge_scores(scores: Sequence[Sequence[Score]]) -> Validity:
         return Validity()
     texts = [", ".join(f"{score.metric} {score.value:.6g}" for score in found) for found in (scores[0], different[0])]
     return Validity((Finding(Reason.unsteady, f"repetitions differ: {texts[0]}; {texts[1]}"),))
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """What the repetitions of one metric say about each other, in the order in which they were measured."""
+
+    metric: str
+    outliers: tuple[str, ...]
+    """Names of the trials that lie far from the others."""
+    autocorrelation: Autocorrelation | None
+    drift: Drift | None
+    """Both `None` for too few repetitions."""
+
+    def remarks(self) -> list[str]:
+        """What a reader of the summary should know; empty where nothing is odd."""
+        found = []
+        if self.outliers:
+            are = "are outliers" if len(self.outliers) > 1 else "is an outlier"
+            found.append(f"{', '.join(self.outliers)} {are}")
+        if self.drift is not None and self.drift.established and abs(self.drift.change or 0.0) >= _LEAST_CHANGE:
+            change = self.drift.change or 0.0
+            found.append(f"{'rises' if change > 0 else 'falls'} by {abs(change):.1%} over the campaign")
+        elif self.autocorrelation is not None and not self.autocorrelation.independent:
+            found.append(
+                f"repetitions depend on the one before (autocorrelation {self.autocorrelation.coefficient:.2f}): "
+                "the interval is not to be relied on"
+            )
+        return [f"{self.metric}: {one}" for one in found]
+
+
+def steadiness(metric: str, values: Sequence[tuple[str, float, float]]) -> Steadiness:
+    """Of one metric's repetitions: name of the trial, time in seconds, value. Raises `RecordError`."""
+    ordered = sorted(values, key=lambda one: one[1])
+    numbers = [value for _, _, value in ordered]
+    centre = median(numbers) if numbers else 0.0
+    far = [i for i in outliers(numbers) if abs(numbers[i] - centre) >= _LEAST_CHANGE * abs(centre)]
+    return Steadiness(
+        metric,
+        tuple(ordered[i][0] for i in far),
+        autocorrelation(numbers),
+        drift([time_s for _, time_s, _ in ordered], numbers),
+    )
 
 
 def _work(trace: Trace, limits: Limits) -> list[Finding]:

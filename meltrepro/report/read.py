@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from meltrepro.measure.doubts import doubts
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.record.campaign import SkipEntry
@@ -66,7 +65,7 @@ def _standing(cell: CellRecord) -> _Standing:
         return _Standing("measured")
     if cell.repetitions:
         first = next(iter(cell.invalid.values())).findings[0]
-        return _Standing("invalid", doubts(cell)[0], first.reason)
+        return _Standing("invalid", cell.exclusions[0], first.reason)
     if cell.failures:
         reason = cell.failures[0].outcome.reason or "no reason was recorded"
         return _Standing("failed", reason.splitlines()[0], reason.partition(":")[0].strip())
@@ -103,7 +102,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
         asked=cell.asked,
-        doubts=doubts(cell),
+        doubts=cell.exclusions,
         cause=standing.cause,
         requantized_from=_requantized(campaign, entry.model),
     )

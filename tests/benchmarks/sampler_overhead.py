@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meltrepro.measure.metrics import compute
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.events import read_trace
 from meltrepro.record.samples import read_samples
 from meltrepro.targets.base import RUNNER, SAMPLER
@@ -87,7 +87,7 @@ def _sampler(bundle: Path, folder: Path, rate_hz: float) -> Iterator[None]:
     if rate_hz == 0:
         yield
         return
-    (folder / "plan.json").write_bytes(sampling_plan(linux_sources(Path("/")), rate_hz))
+    (folder / "plan.json").write_bytes(sensor_plan(linux_sources(Path("/")), rate_hz))
     with subprocess.Popen([bundle / SAMPLER, folder / "plan.json", folder / "samples.jsonl"]) as process:
         try:
             yield

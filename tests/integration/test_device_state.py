@@ -23,7 +23,7 @@ from meltrepro.manifest.protocol import Gates
 from meltrepro.measure.calibration import calibrate
 from meltrepro.measure.energy import supply_of
 from meltrepro.measure.integrals import Unavailable
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.capabilities import BatteryReport
 from meltrepro.record.samples import read_samples
 from meltrepro.targets.android.adb import AdbLink
@@ -214,7 +214,7 @@ def sampled(desk: Desk, seconds: float, meanwhile: Callable[[], object] = lambda
     program.chmod(0o755)
     desk.target.deploy(job.bundle, job.model)
     sources = calibrated(desk.target.sources(), KNOWN if known else None)
-    with desk.target.sampling(job.bundle, sampling_plan(sources, 5), job.folder):
+    with desk.target.sampling(job.bundle, sensor_plan(sources, 5), job.folder):
         time.sleep(seconds / 2)
         meanwhile()
         time.sleep(seconds / 2)

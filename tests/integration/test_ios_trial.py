@@ -14,7 +14,7 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.trial import CellRun, run_trial
 from meltrepro.manifest.protocol import Gates, Measure, Want
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.samples import read_samples
@@ -53,7 +53,7 @@ def cell(there: Target, bundle: Artifact, model: Artifact) -> CellRun:
         measure=Measure(memory=Want.required, temperature=Want.required),
         gates=Gates(temperature_c=60),
         abort_above_c=80,
-        sampling=sampling_plan(there.sources(), 20),
+        sampling=sensor_plan(there.sources(), 20),
     )
 
 

@@ -15,7 +15,7 @@ from meltrepro.errors import TargetError
 from meltrepro.lab.jetson import PARTS, VirtualJetson
 from meltrepro.measure import energy
 from meltrepro.measure.integrals import Limits
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trace import Span
 from meltrepro.record.trial import SAMPLES
@@ -141,7 +141,7 @@ def test_energy_of_a_profile_is_what_its_rails_drew(
     job = bench.job(WORK)
     shutil.copy(native_bundle / SAMPLER, job.bundle.path / SAMPLER)
     there.deploy(job.bundle, job.model)
-    with there.sampling(job.bundle, sampling_plan(sources, 10), job.folder):
+    with there.sampling(job.bundle, sensor_plan(sources, 10), job.folder):
         time.sleep(1)
         begin = there.clock_ns()
         assert there.run_trial(job).exit_code == 0
@@ -168,7 +168,7 @@ def drawn_idle_w(rails: tuple[str, ...]) -> float:
 
 
 def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:
-    document = json.loads(sampling_plan(bench.target.sources(), 10))
+    document = json.loads(sensor_plan(bench.target.sources(), 10))
     by_name = {one["name"]: one for one in document["header"]["channels"]}
     assert by_name["rail.VDD_GPU_SOC.current"]["unit"] == "A"
     assert "aside.VIN_SYS_5V0.current" in by_name

@@ -23,7 +23,7 @@ from meltrepro.campaign.meter import FileMeter
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.metrics import compute
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.measure.validity import judge_trial
 from meltrepro.record import trial as record
 from meltrepro.record.events import parse_trace
@@ -92,7 +92,7 @@ class OwnSampler:
         tar = self._folder / "bundle.tar"
         digest = pack_tree(self._bundle, tar, prefix="bundle")
         bundle = Artifact("b", "bundle", digest, digest, tar, self._bundle, 1, platform.machine())
-        running = target.sampling(bundle, sampling_plan([source], HZ, root=root), self._folder)
+        running = target.sampling(bundle, sensor_plan([source], HZ, root=root), self._folder)
         running.__enter__()
 
         def stop() -> Recording:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.samples import FaultKind, Recording, read_samples
 from meltrepro.targets.base import SAMPLER, Source
 from meltrepro.targets.remote.sensors import linux_sources
@@ -57,7 +57,7 @@ def start(program: Path, tmp_path: Path) -> Iterator[Start]:
 
     def start(sources: list[Source], rate_hz: float, root: Path | str = "", file: Path | None = None) -> Sampling:
         plan = tmp_path / f"plan{len(running)}.json"
-        plan.write_bytes(sampling_plan(sources, rate_hz, root=str(root)))
+        plan.write_bytes(sensor_plan(sources, rate_hz, root=str(root)))
         file = file or tmp_path / f"samples{len(running)}.jsonl"
         process = subprocess.Popen([program, plan, file], stderr=subprocess.PIPE)
         running.append(Sampling(process, file))
@@ -196,7 +196,7 @@ def test_a_sampler_that_dies_or_stands_still_leaves_what_it_had(start: Start, nu
 
 def test_its_parent_dies(program: Path, tmp_path: Path) -> None:
     plan, file = tmp_path / "plan.json", tmp_path / "samples.jsonl"
-    plan.write_bytes(sampling_plan([gauge("proc/uptime")], 50.0))
+    plan.write_bytes(sensor_plan([gauge("proc/uptime")], 50.0))
     shell = subprocess.Popen(["sh", "-c", f"{program} {plan} {file} & echo $!; wait"], stdout=subprocess.PIPE)
     assert shell.stdout is not None
     pid = int(shell.stdout.readline())
@@ -237,7 +237,7 @@ def test_a_plan_that_is_none(program: Path, tmp_path: Path, plan: str) -> None:
 
 def test_an_existing_file_is_not_overwritten(program: Path, tmp_path: Path) -> None:
     plan, file = tmp_path / "plan.json", tmp_path / "samples.jsonl"
-    plan.write_bytes(sampling_plan([gauge("proc/uptime")], 1.0))
+    plan.write_bytes(sensor_plan([gauge("proc/uptime")], 1.0))
     file.write_text("mine")
     done = subprocess.run([program, plan, file], capture_output=True, text=True, check=False)
     assert (done.returncode, file.read_text()) == (6, "mine")

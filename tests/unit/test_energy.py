@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meltrepro.measure.clocks import ClockMap, Probe, fit, to_here
+from meltrepro.measure.clocks import ClockMap, Probe, fit
 from meltrepro.measure.energy import Supply, above_idle, charge, energy, supply_of
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why
 from meltrepro.record.samples import Header, Recording
@@ -103,7 +104,7 @@ def test_a_meter_on_a_clock_of_its_own(
         return found
 
     clock: ClockMap = fit(probes(0), probes(seconds))
-    mapped = to_here(Series(here.channel, tuple(map(there, here.t_ns)), here.values), clock)
+    mapped = replace(here, t_ns=tuple(clock.here(there(t)) for t in here.t_ns))
     begin, end = 0.2 * seconds, 0.8 * seconds
     bound_ns = clock.widest_ns(round(begin * S), round(end * S))
     found = energy(supply_of(recorded(mapped)), [span(begin, end)], LIMITS, bound_ns)
@@ -236,13 +237,14 @@ def integral(limits: Limits = LIMITS, clock_ns: float = 0.0, *, drop: tuple[floa
 
 def test_what_makes_a_figure_unavailable() -> None:
     assert integral().total.value == pytest.approx(30)
-    for call, why in (
+    calls: tuple[tuple[Callable[[], Integral], Why], ...] = (
         (lambda: integral(drop=(3, 6)), Why.gap),
         (lambda: integral(clock_ns=0.5 * S), Why.clock_bound),
         (lambda: integral(drop=(1, 9)), Why.no_samples),
         (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 12)], LIMITS), Why.no_samples),
         (lambda: energy(gauge(steps([(10, 5.0)]), 10, 10.0), [span(5, 5)], LIMITS), Why.no_time),
-    ):
+    )
+    for call, why in calls:
         with pytest.raises(Unavailable) as caught:
             call()
         assert caught.value.why is why, caught.value

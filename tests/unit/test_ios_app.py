@@ -11,7 +11,7 @@ import yaml
 
 from meltrepro import resources
 from meltrepro.frameworks.llamacpp.module import RELEASES
-from meltrepro.measure.sampling import sampling_plan
+from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record import trial as record
 from meltrepro.targets.ios import jobs as ios_jobs
 from meltrepro.targets.ios import state as ios_state
@@ -56,7 +56,7 @@ def test_every_source_that_hosts_offer_is_one_of_the_app() -> None:
     """A plan puts a slash before what is the path of a file elsewhere; the sampler is told the path alone."""
     offered = {source.path for source in ios_state.SOURCES}
     assert offered == set(re.findall(r'"(app/[a-z_]+)":', text("App/Sampler.swift")))
-    assert all(f'"{path}"' in sampling_plan(ios_state.SOURCES, 5).decode() for path in offered)
+    assert all(f'"{path}"' in sensor_plan(ios_state.SOURCES, 5).decode() for path in offered)
 
 
 def test_the_project_builds_the_release_that_it_names(project: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.measure.energy import energy, per, supply_of
+from meltrepro.measure.energy import energy, supply_of
 from meltrepro.measure.integrals import Limits
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.operators import breakdown
@@ -65,7 +65,7 @@ def test_item_5_energy_is_divided_by_tokens_once() -> None:
     recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
     found = energy(supply_of(recording), [span(2, 14)], Limits(gap_s=1))
     assert found.total.value == pytest.approx(60, rel=0.01)
-    assert per(found.total, 100, "tokens").value == pytest.approx(0.6, rel=0.01)
+    assert found.total.scaled(1 / 100).value == pytest.approx(0.6, rel=0.01)
 
 
 def test_item_5_a_run_of_many_prompts_is_weighed_by_its_tokens() -> None:
@@ -80,7 +80,7 @@ def test_item_5_energy_of_many_prompts_is_a_ratio_of_sums() -> None:
     recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
     found = energy(supply_of(recording), [span(2, 4), span(6, 16)], Limits(gap_s=1))
     assert found.total.value == pytest.approx(60, rel=0.01)
-    assert per(found.total, 210, "tokens").value == pytest.approx(60 / 210, rel=0.01)
+    assert found.total.scaled(1 / 210).value == pytest.approx(60 / 210, rel=0.01)
 
 
 def test_item_6_shares_of_operators_are_of_time() -> None:

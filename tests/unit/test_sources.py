@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.measure.sampling import period_s, sampling_plan
+from meltrepro.measure.sensor_plan import period_s, sensor_plan
 from meltrepro.record.samples import parse_samples
 from meltrepro.targets.base import Source
 from meltrepro.targets.remote.sensors import linux_sources
@@ -65,7 +65,7 @@ def test_this_machine() -> None:
 
 def test_the_plan_holds_the_header_of_its_recording(tmp_path: Path) -> None:
     sources = linux_sources(machine(tmp_path))
-    plan = json.loads(sampling_plan(sources, 10.0, root=str(tmp_path)))
+    plan = json.loads(sensor_plan(sources, 10.0, root=str(tmp_path)))
     recording = parse_samples([json.dumps(plan["header"]).encode() + b"\n"])
     assert [series.channel.name for series in recording.series] == [source.name for source in sources]
     assert len(plan["channels"]) == len(sources)
@@ -81,5 +81,5 @@ def test_no_source_is_asked_more_often_than_it_has_values_nor_half_as_often(
     period = period_s(refresh_s, rate_hz)
     assert period >= (refresh_s or 0) * (1 - 1e-6)
     assert period <= max(1 / rate_hz, refresh_s or 0) + 1 / rate_hz
-    (channel,) = json.loads(sampling_plan([Source("x", "1", "gauge", "x", refresh_s=refresh_s)], rate_hz))["channels"]
+    (channel,) = json.loads(sensor_plan([Source("x", "1", "gauge", "x", refresh_s=refresh_s)], rate_hz))["channels"]
     assert channel["every"] / rate_hz == pytest.approx(period)

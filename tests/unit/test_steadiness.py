@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.measure.records import read_campaign
-from meltrepro.measure.steadiness import steadiness
+from meltrepro.measure.validity import steadiness
 from tests.support.campaigns import MS, Cell, Trial, Turn, build_campaign
 from tests.unit.test_results_table import shown
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from meltrepro.measure import energy
 from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable
 from meltrepro.measure.metric import Facts, Metric, NoValue
-from meltrepro.measure.sampling import period_s
+from meltrepro.measure.sensor_plan import period_s
 from meltrepro.record.trace import Span
 
 _GAP_PERIODS = 2.5

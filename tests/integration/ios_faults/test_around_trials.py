@@ -44,11 +44,11 @@ def _ignoring(there: IosTarget, job: TrialJob) -> None:
 
 
 def test_samples_come_from_the_app(lab: Lab) -> None:
-    from meltrepro.measure.sampling import sampling_plan
+    from meltrepro.measure.sensor_plan import sensor_plan
     from meltrepro.record.samples import read_samples
 
     job = lab.bench.job("sleep 1; exit 0")
-    with lab.target.sampling(job.bundle, sampling_plan(lab.target.sources(), 10), job.folder):
+    with lab.target.sampling(job.bundle, sensor_plan(lab.target.sources(), 10), job.folder):
         assert lab.target.run_trial(job).exit_code == 0
     recording = read_samples(job.folder / "samples.jsonl")
     series = recording.named("process.footprint")

@@ -1,4 +1,4 @@
-"""The plan of a sampler: which numbers `melt-sampler` reads, how often, and the header of what it writes."""
+"""The plan of a sensor logger: which numbers `melt-sampler` reads, how often, and the header of what it writes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WATCHED = "melt-runner"
 """Command name of the process whose memory is sampled."""
 
 
-def sampling_plan(sources: Sequence[Source], rate_hz: float, *, root: str = "") -> bytes:
-    """`plan.json` for the sampler; a source is asked no more often than it has new values."""
+def sensor_plan(sources: Sequence[Source], rate_hz: float, *, root: str = "") -> bytes:
+    """`plan.json` of the logger; a source is asked no more often than it has new values."""
     channels = tuple(
         Channel(
             source.name,
