@@ -64,4 +64,5 @@ TARGETS = Registry(
     },
 )
 """Objects of `meltrepro.targets.base.TargetKind`."""
-STUDIES = Registry("meltrepro.studies", "study", {"melt": "meltrepro.studies.melt:STUDY"})
+STUDIES = Registry("meltrepro.studies", "study", {"melt": "meltrepro.studies.melt.study:STUDY"})
+"""Objects of `meltrepro.studies.base.Study`."""

@@ -53,7 +53,7 @@ COMMANDS: dict[str, Command] = dict(
         _command("show", "Show the results of an earlier campaign."),
         _command("sync", "Log records to MLflow that are not there yet."),
         _command("ui", "Start the MLflow UI on a free local port."),
-        _command("findings", "Decide the paper's findings from campaigns."),
+        _command("findings", "Decide the claims of a study from its campaigns."),
         _command("compare", "Compare campaigns metric by metric."),
         _command("report", "Make a page with tables and figures from records."),
         _command("trace", "Write trials as Perfetto traces."),

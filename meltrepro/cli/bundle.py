@@ -29,7 +29,7 @@ def export_command(
     from meltrepro.cli.console import console
     from meltrepro.measure.records import find_campaign, read_campaign
     from meltrepro.replay.bundle import export
-    from meltrepro.report.assemble import assemble
+    from meltrepro.report.content import assemble
     from meltrepro.report.files import report_files
     from meltrepro.store.cas import Store
 

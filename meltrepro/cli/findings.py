@@ -1,18 +1,19 @@
-"""`meltrepro findings`: which of the paper's claims hold on these campaigns."""
+"""`meltrepro findings`: which claims of a study hold on its campaigns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import TrackingError
+from meltrepro.errors import TrackingError, UsageError
 
 if TYPE_CHECKING:
+    from meltrepro.report.results import Results
+    from meltrepro.studies.base import Study
     from meltrepro.track.places import Place
 
 ARTIFACT = "findings.json"
@@ -23,59 +24,87 @@ def command(
     campaigns: Annotated[
         list[str], typer.Argument(metavar="[CAMPAIGN...]", help="Studies, folders, ids, parts of ids, or `last`.")
     ] = ["last"],
+    study: Annotated[
+        str | None,
+        typer.Option(
+            "--study", help="Decide the claims of this study on all of the campaigns, also on those of no study."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     virtual_only: Annotated[bool, typer.Option("--virtual-only", help="Decide by virtual devices alone.")] = False,
     with_invalid: Annotated[
         bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
     ] = False,
 ) -> None:
-    """Decide the paper's findings F1 to F22 from the records of campaigns: HOLDS, FAILS or NOT TESTABLE HERE, and why.
+    """Decide the claims of a study from the records of its campaigns, and say why.
 
-    Several campaigns are one table: what one lacks another may have. A finding that fails is a result, not an error.
+    A manifest says which study it belongs to (`study: melt`). Several campaigns are one table: what one lacks another may
+    have. A claim that fails is a result, not an error.
     """
-    from meltrepro.measure.records import find_campaign
+    from meltrepro.measure.records import find_campaign, read_campaign
     from meltrepro.record.study import campaigns_meant
+    from meltrepro.report.read import read_results
 
     settings = settings_module.load()
     wanted = campaigns_meant(settings.studies, campaigns)
-    folders = list(dict.fromkeys(find_campaign(settings.records, name) for name in wanted))
-    decided = decide(folders, virtual_only=virtual_only, with_invalid=with_invalid)
+    folders = dict.fromkeys(find_campaign(settings.records, name) for name in wanted)
+    results = read_results([read_campaign(folder, with_invalid=with_invalid) for folder in folders])
+    meant, own = _study(study, results)
+    decided = meant.decide(own, virtual_only=virtual_only)
     typer.echo(decided.json if json else decided.text, nl=False)
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What came out, in the forms in which it is shown."""
+def _study(name: str | None, results: Results) -> tuple[Study, Results]:
+    """The study whose claims are to be decided, and on what; raises `UsageError` where there is none or a choice."""
+    from meltrepro.registry import STUDIES
+    from meltrepro.studies.base import studies_of
 
-    tally: str
-    """`4 hold (1 virtual), 1 fails, 17 not testable here`."""
-    text: str
-    json: str
-
-
-def decide(folders: Sequence[Path], *, virtual_only: bool = False, with_invalid: bool = False) -> Decided:
-    """The findings of campaigns together; raises `RecordError` where a record is damaged."""
-    from meltrepro.measure.records import read_campaign
-    from meltrepro.report.read import read_results
-    from meltrepro.studies.melt.checks import check_scores, scores_of
-    from meltrepro.studies.melt.findings.registry import evaluate, tally
-    from meltrepro.studies.melt.findings.text import as_json, as_text
-
-    results = read_results([read_campaign(folder, with_invalid=with_invalid) for folder in folders])
-    findings = evaluate(results, virtual_only=virtual_only)
-    remarks = check_scores(scores_of(results))
-    return Decided(tally(findings), as_text(findings, results, remarks), as_json(findings, results, remarks))
+    known = ", ".join(STUDIES.kinds())
+    if name is not None:
+        if not STUDIES.has(name):
+            raise UsageError(f"--study: there is no study {name!r}", hint=f"there are: {known}")
+        return STUDIES.get(name), results
+    found = list(studies_of(results))
+    if not found:
+        names = ", ".join(results.names) or "no campaign"
+        raise UsageError(
+            f"{names}: belongs to no study, so that there are no claims to decide",
+            hint=f"a manifest names its study (`study: NAME`); to decide the claims of one all the same: --study, which knows {known}",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"these campaigns belong to several studies: {', '.join(one.name for one, _ in found)}",
+            hint="name one with --study, or the campaigns of one",
+        )
+    return found[0]
 
 
 def tell(folder: Path, place: Place | None) -> None:
-    """One line at the end of a run; where in MLflow its campaign was logged to, the findings go too."""
-    decided = decide([folder])
-    typer.echo(f"findings: {decided.tally}; see them with: meltrepro findings last")
-    if place is None:
-        return
+    """A line at the end of a run of a study's manifest; where in MLflow its campaign was logged to, the findings go too."""
+    for text, document in conclude([folder], "last"):
+        typer.echo(text)
+        if place is not None:
+            _attach(folder, document, place)
+
+
+def conclude(folders: Sequence[Path], named: str) -> Iterator[tuple[str, str]]:
+    """A line on what campaigns say of the claims of each study that they belong to, and all of it as JSON.
+
+    `named` is what a user would type for them. Raises `RecordError` where a record is damaged.
+    """
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.report.read import read_results
+    from meltrepro.studies.base import studies_of
+
+    for study, own in studies_of(read_results([read_campaign(folder) for folder in folders])):
+        decided = study.decide(own)
+        yield f"findings of {study.name}: {decided.tally}; see them with: meltrepro findings {named}", decided.json
+
+
+def _attach(folder: Path, document: str, place: Place) -> None:
     from meltrepro.track.attach import attach
 
     try:
-        attach([folder], {ARTIFACT: decided.json}, place)
+        attach([folder], {ARTIFACT: document}, place)
     except TrackingError as error:
         typer.echo(f"findings not logged to MLflow: {error.message}", err=True)

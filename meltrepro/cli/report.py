@@ -54,7 +54,7 @@ def make_report(
     """Write the report of studies and campaigns, or compare it with the one that is there."""
     from meltrepro.measure.records import read_campaign
     from meltrepro.record.study import campaigns_meant, find_study
-    from meltrepro.report.assemble import assemble
+    from meltrepro.report.content import assemble
     from meltrepro.report.files import PAGE, compare_report, report_files, write_report
 
     settings = settings_module.load()

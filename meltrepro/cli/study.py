@@ -64,7 +64,7 @@ def command(
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
     from meltrepro.atomic import write_bytes
-    from meltrepro.cli.findings import decide
+    from meltrepro.cli.findings import conclude
     from meltrepro.cli.report import make_report
     from meltrepro.cli.run import Options
 
@@ -83,8 +83,8 @@ def command(
             _drop(loaded, number, settings.records / entry.entry.campaign, settings, quiet)
         write_bytes(folder / STUDY, study_bytes(StudyDocument(name=study, entries=entries)))
     make_report([str(folder / STUDY)], output or folder / "report", track=track)
-    decided = decide([settings.records / entry.campaign for entry in entries if entry.campaign])
-    typer.echo(f"findings: {decided.tally}; see them with: meltrepro findings {study}")
+    for text, _ in conclude([settings.records / entry.campaign for entry in entries if entry.campaign], study):
+        typer.echo(text)
 
 
 @dataclass(frozen=True)

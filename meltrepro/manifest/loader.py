@@ -15,8 +15,9 @@ from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
 from meltrepro.manifest.yaml.positions import read_content
 from meltrepro.manifest.yaml.suggest import suggest
-from meltrepro.manifest.yaml.tree import FieldPath, Node, Position
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, shorten
 from meltrepro.manifest.yaml.validation import validate
+from meltrepro.registry import STUDIES
 
 _OTHER_FILES = {"lock": "a lock", "conversations": "a prompt file"}
 
@@ -68,6 +69,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     tree = overrides_module.apply(tree, overrides, problems)
     manifest = validate(Manifest, tree, problems)
     _check_prompts(tree, manifest, path, problems)
+    _check_study(tree, problems)
     if problems or manifest is None:
         raise ManifestError(_in_order(problems))
     return LoadedManifest(manifest, path.absolute(), tree)
@@ -97,6 +99,15 @@ def _refuse_others(tree: Node) -> None:
     for key, what in _OTHER_FILES.items():
         if key in keys and "meltrepro" not in keys:
             raise ManifestError([tree.at.problem((), f"this is {what}, not a manifest", "give the manifest itself")])
+
+
+def _check_study(tree: Node, problems: list[Problem]) -> None:
+    """A record may name a study that is not installed here; who writes a manifest should know it."""
+    node = tree.child("study")
+    name = node.value if node is not None else None
+    if node is not None and isinstance(name, str) and not STUDIES.has(name):
+        known = STUDIES.kinds()
+        problems.append(node.at.problem(("study",), f"there is no study {shorten(name)!r}", suggest(name, known)))
 
 
 def _check_prompts(tree: Node, manifest: Manifest | None, path: Path, problems: list[Problem]) -> None:

@@ -253,6 +253,9 @@ class Manifest(Strict):
     meltrepro: Literal[1] = Field(description="Version of the manifest format.")
     name: Name = Field(description="Name of the campaigns that this manifest describes.")
     description: str = Field("", description="What is measured and why, for people.")
+    study: Name | None = Field(
+        None, description="Study whose claims the results are held against, such as `melt`; of none where absent."
+    )
     include: list[str] = Field(
         default_factory=list, description="Manifests whose keys are merged in first, relative to this file."
     )

@@ -6,10 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from meltrepro.report.content import Content
-from meltrepro.report.keys import DeviceKey, device_key
-from meltrepro.report.results import CellResult, Device
-from meltrepro.report.values import Column, Tags, Value
+from meltrepro.report.results import CellResult, Device, DeviceKey, Results
+from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured
 
 _REMARKS = ("synthetic", "invalid")
 """Tags that a row of a figure carries; its panel says whether a device is virtual."""
@@ -27,18 +25,56 @@ WHO = (
 """The columns that say which cell a row is about."""
 
 
-def who(content: Content, cell: CellResult) -> tuple[Value, ...]:
+def who(results: Results, cell: CellResult) -> tuple[Value, ...]:
     """The values of `WHO`."""
     return (
-        content.title(cell.device),
+        results.title(cell.device),
         cell.framework,
         cell.release,
         cell.model,
         cell.quantization,
         cell.workload,
-        campaign_number(content, cell.campaign),
+        results.number(cell.campaign),
         Tags(tags(cell)),
     )
+
+
+Field = tuple[Column, Callable[[CellResult], Value]]
+"""A column, and what stands in it."""
+
+
+def metric(name: str, title: str, *, key: str | None = None, scale: float = 1.0) -> Field:
+    """The column of a metric, in a unit of its own where it has a scale."""
+    return Column(key or name, title, "estimate"), lambda cell: measured(cell, name, scale)
+
+
+def gigabytes(key: str, title: str, size: Callable[[CellResult], int | None], unknown: str) -> Field:
+    """The column of a size that is known beforehand."""
+
+    def shown(cell: CellResult) -> Value:
+        found = size(cell)
+        return Absent(unknown) if found is None else found / 1e9
+
+    return Column(key, title, "known"), shown
+
+
+FILE = gigabytes("model_gb", "file (GB)", lambda cell: cell.model_bytes, "the size of the file is not in the record")
+
+
+def table(
+    results: Results,
+    name: str,
+    title: str,
+    cells: Iterable[CellResult],
+    fields: Sequence[Field],
+    *,
+    why: str,
+    note: str = "",
+) -> Table:
+    """One row a cell: which it is, and its fields. `why` it has no rows, where it has none."""
+    rows = tuple((*who(results, cell), *(value(cell) for _, value in fields)) for cell in cells)
+    columns = (*WHO, *(column for column, _ in fields))
+    return Table(name, title, columns, rows, (note,) if note and rows else (), None if rows else why)
 
 
 def tags(cell: CellResult) -> tuple[str, ...]:
@@ -52,17 +88,6 @@ def tags(cell: CellResult) -> tuple[str, ...]:
     return tuple(name for name, holds in found if holds)
 
 
-def campaign_ids(content: Content) -> tuple[str, ...]:
-    """Ids of all campaigns, in the order in which they were given."""
-    named = [provenance.campaign for provenance in content.provenance] or list(content.results.names)
-    return tuple(dict.fromkeys([*named, *(cell.campaign for cell in content.results.cells)]))
-
-
-def campaign_number(content: Content, campaign: str) -> int:
-    """What a campaign is called in tables, from 1."""
-    return campaign_ids(content).index(campaign) + 1
-
-
 def software(cell: CellResult) -> str:
     """Framework and release, and whether it used a GPU."""
     return f"{cell.framework} {cell.release}" + (" on GPU" if cell.accelerated else "")
@@ -73,25 +98,25 @@ def weights(cell: CellResult) -> str:
     return f"{cell.model} {cell.quantization}"
 
 
-def labelled(content: Content, cells: Sequence[CellResult]) -> dict[int, tuple[str, str]]:
+def labelled(results: Results, cells: Sequence[CellResult]) -> dict[int, tuple[str, str]]:
     """By position: a name that is short and unlike the others on the same device and software, and its remarks.
 
     The workload is named where it is not the usual one, the campaign where there are several.
     """
-    usual = usual_workload(content)
+    usual = usual_workload(results)
     names = [weights(cell) if cell.workload == usual else f"{weights(cell)} · {cell.workload}" for cell in cells]
-    seen = Counter((name, device_key(cell.device), software(cell)) for name, cell in zip(names, cells, strict=True))
+    seen = Counter((name, cell.device.key, software(cell)) for name, cell in zip(names, cells, strict=True))
     found = {}
     for position, (name, cell) in enumerate(zip(names, cells, strict=True)):
-        if seen[name, device_key(cell.device), software(cell)] > 1:
-            name = f"{name} · campaign {campaign_number(content, cell.campaign)}"
+        if seen[name, cell.device.key, software(cell)] > 1:
+            name = f"{name} · campaign {results.number(cell.campaign)}"
         found[position] = (name, ", ".join(tag for tag in tags(cell) if tag in _REMARKS))
     return found
 
 
-def line_names(content: Content, cells: Sequence[CellResult]) -> list[str]:
+def line_names(results: Results, cells: Sequence[CellResult]) -> list[str]:
     """What the lines of cells are called in a figure, so that no two of one device have the same name."""
-    labels = labelled(content, cells)
+    labels = labelled(results, cells)
     names = []
     for position, cell in enumerate(cells):
         label, remark = labels[position]
@@ -99,22 +124,22 @@ def line_names(content: Content, cells: Sequence[CellResult]) -> list[str]:
     return names
 
 
-def usual_workload(content: Content) -> str:
+def usual_workload(results: Results) -> str:
     """The workload of most cells whose speed was measured."""
-    counts = Counter(cell.workload for cell in content.measured if "generation_tps" in cell.metrics)
+    counts = Counter(cell.workload for cell in results.measured if "generation_tps" in cell.metrics)
     return max(counts, key=lambda name: (counts[name], name), default="")
 
 
-def unless_named(content: Content) -> str:
+def unless_named(results: Results) -> str:
     """What a figure says of the workload that its rows do not name."""
-    return f" Workload {usual_workload(content)} where none is named."
+    return f" Workload {usual_workload(results)} where none is named."
 
 
 def by_device(cells: Iterable[CellResult]) -> list[tuple[Device, list[CellResult]]]:
     """Cells device by device, real ones first, and by size within each."""
     groups: dict[DeviceKey, list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault(device_key(cell.device), []).append(cell)
+        groups.setdefault(cell.device.key, []).append(cell)
     return [(found[0].device, by_size(found)) for _, found in sorted(groups.items())]
 
 
@@ -145,9 +170,9 @@ def ordered(cells: Iterable[CellResult]) -> list[CellResult]:
     return [cell for _, group in by_device(cells) for cell in group]
 
 
-def why_none(content: Content, metric: str | None = None, wanted: Callable[[CellResult], bool] | None = None) -> str:
+def why_none(results: Results, metric: str | None = None, wanted: Callable[[CellResult], bool] | None = None) -> str:
     """Why no cell has a metric, in one sentence made of the reasons that the records give."""
-    cells = [cell for cell in content.results.cells if wanted is None or wanted(cell)]
+    cells = [cell for cell in results.cells if wanted is None or wanted(cell)]
     if not cells:
         return "no campaign of this report has such a cell"
     if metric is not None:
@@ -160,9 +185,9 @@ def why_none(content: Content, metric: str | None = None, wanted: Callable[[Cell
     return _NOBODY
 
 
-def none_since(said: str, content: Content, wanted: Callable[[CellResult], bool] | None = None) -> str:
+def none_since(said: str, results: Results, wanted: Callable[[CellResult], bool] | None = None) -> str:
     """What there is none of, and why in the words of the records where they say more."""
-    why = why_none(content, wanted=wanted)
+    why = why_none(results, wanted=wanted)
     return said if why == _NOBODY else f"{said}; {why}"
 
 

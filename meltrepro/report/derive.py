@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from meltrepro.report.content import Content
-from meltrepro.report.keys import device_key
-from meltrepro.report.results import CellResult, TurnResult
+from meltrepro.report.results import CellResult, Results, TurnResult
 
 SUSTAINED_FROM = 12
 """Turns of a single conversation from which on a workload counts as sustained."""
@@ -153,13 +151,13 @@ class Drift:
     n_newer: int
 
 
-def drifts(content: Content) -> list[Drift]:
+def drifts(results: Results) -> list[Drift]:
     """Every newer release against the oldest one on the same device, model, quantization and workload.
 
     A pair is taken within one campaign where there is one, because then both ran in turns.
     """
     groups: dict[tuple[object, ...], list[CellResult]] = {}
-    for cell in content.measured:
+    for cell in results.measured:
         groups.setdefault(_sameness(cell), []).append(cell)
     found = []
     for cells in groups.values():
@@ -175,7 +173,7 @@ def drifts(content: Content) -> list[Drift]:
 
 def _sameness(cell: CellResult) -> tuple[object, ...]:
     return (
-        *(device_key(cell.device), cell.framework, cell.model),
+        *(cell.device.key, cell.framework, cell.model),
         *(cell.quantization, cell.workload, cell.accelerated, cell.synthetic),
     )
 

@@ -13,8 +13,7 @@ from meltrepro import untrusted
 from meltrepro.atomic import reading, remove, write_bytes
 from meltrepro.errors import RecordError, ReportDiffers
 from meltrepro.report.content import Content
-from meltrepro.report.csvs import as_csv
-from meltrepro.report.latex import as_latex
+from meltrepro.report.export import as_csv, as_latex
 from meltrepro.report.page import render
 from meltrepro.report.sections import sections
 from meltrepro.untrusted import load_json
@@ -35,7 +34,7 @@ def report_files(content: Content) -> dict[str, bytes]:
     index = {
         "format": 1,
         **({"study": content.study.name} if content.study else {}),
-        "campaigns": [one.campaign for one in content.provenance],
+        "campaigns": [one.id for one in content.campaigns],
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
     return files | {INDEX: json.dumps(index, indent=1).encode() + b"\n"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,27 +10,26 @@ from meltrepro import __version__
 from meltrepro.build.render import render_text
 from meltrepro.report.content import Content
 from meltrepro.report.figures.svg import width_of
-from meltrepro.report.gaps import gaps
-from meltrepro.report.narrow import narrowed
 from meltrepro.report.results import State
-from meltrepro.report.sections import Section
-from meltrepro.report.tables.provenance import commands
+from meltrepro.report.tables.overview import commands
 from meltrepro.report.values import (
-    NOT_TESTABLE,
+    NOT_MEASURED,
     NUMERIC,
     Absent,
     Column,
     Estimate,
     Remarks,
+    Section,
     Table,
     Tags,
     Value,
+    Word,
     interval,
+    narrowed,
     number,
     plain,
     quantity,
 )
-from meltrepro.studies.melt.findings_table import counts
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
@@ -87,11 +86,10 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
             "sections": parts,
             "tables": {table.name: _shown(table) for part in parts for table in part.tables if table.rows},
             "states": [(state, states.count(state)) for state in _STATES],
-            "verdicts": counts(content) if content.findings else {},
             "virtual": any(cell.device.virtual for cell in content.results.cells),
             "synthetic": any(cell.synthetic for cell in content.results.cells),
-            "commands": commands(content),
-            "gaps": {part.id: gaps(part) for part in parts},
+            "commands": commands(content.campaigns, content.study),
+            "gaps": {part.id: _gaps(part) for part in parts},
             "interval": _interval,
             "plain": plain,
         },
@@ -101,13 +99,12 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
 
 
 def _shown(full: Table) -> _Shown:
-    narrow = narrowed(full)
-    table = narrow.table
+    table, common = narrowed(full)
     reasons: dict[str, int] = {}
     heads = tuple(_Cell(plain(column.title), _class(column)) for column in table.columns if column.below is None)
     rows = tuple(tuple(_fields(table.columns, row, reasons)) for row in table.rows)
     return _Shown(
-        *(table.name, table.title, narrow.common, heads, rows),
+        *(table.name, table.title, common, heads, rows),
         *(tuple(map(plain, reasons)), tuple(map(plain, table.notes))),
         table.folded,
         any(column.kind in _WIDE for column in table.columns if column.below is None),
@@ -154,9 +151,6 @@ def _class(column: Column) -> str:
     return "n" if column.kind in NUMERIC else "wide" if column.kind in _WIDE else ""
 
 
-_WORDS = {"HOLDS": "good", "FAILS": "bad", NOT_TESTABLE: "none", "measured": "good"}
-
-
 def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
     class_ = _class(column)
     if isinstance(value, Absent):
@@ -175,5 +169,29 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
     text = "" if value is None else plain(str(value))
     if column.kind == "digest" and len(text) in (40, 64):
         return _Cell(text[:12], "digest", title=text)
-    words = next((name for start, name in _WORDS.items() if column.kind == "text" and text.startswith(start)), "")
-    return _Cell(text, f"{class_} {words}".strip())
+    return _Cell(text, f"{class_} {value.tone}".strip() if isinstance(value, Word) else class_)
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """A reason, and what is not there because of it."""
+
+    word: str
+    reason: str
+    titles: tuple[str, ...]
+    ids: tuple[str, ...]
+    """Of the figures and tables on the page, so that links to them lead here."""
+
+
+def _gaps(part: Section) -> Mapping[str, _Gap]:
+    """Each reason once, by the id of the first figure or table that it explains, which is the place where it stands."""
+    missing = [(f"figure-{one.name}", one.title, NOT_MEASURED, one.reason) for one in part.figures]
+    missing += [(f"table-{one.name}", one.title, one.gap, one.reason) for one in part.tables]
+    grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for id, title, word, reason in missing:
+        if reason is not None:
+            grouped.setdefault((word, plain(reason)), []).append((id, title))
+    return {
+        found[0][0]: _Gap(word, reason, tuple(dict.fromkeys(title for _, title in found)), tuple(id for id, _ in found))
+        for (word, reason), found in grouped.items()
+    }

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from meltrepro import untrusted
+from meltrepro.errors import RecordError
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+from meltrepro.record import trial as record
 from meltrepro.record.campaign import SkipEntry
+from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Conversation, Trace, Turn
-from meltrepro.report.devices import device_of, device_unseen
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
 from meltrepro.stats.summary import Summary
+from meltrepro.untrusted import load_json
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
@@ -23,14 +28,20 @@ _SKIPPED = (
     ("unreachable", re.compile(r"could not be reached$")),
 )
 _OTHER_SKIP = "unsupported"
-_QUANTIZED_FILE = re.compile(r"[-._](i?q\d[a-z0-9_]*)\.gguf$", re.IGNORECASE)
 _TEMPERATURE = "temperature."
+_MAH_PER_C = 1 / 3.6
+_LEAST_LEVEL = 10.0
+"""Percent of charge from which on a level, which is a whole number, tells a capacity to within 5 %."""
+
+_LEAST_MAH, _MOST_MAH = 500.0, 50_000.0
+"""Capacities of batteries that there are; some drivers count charge in another unit than they say."""
 
 
 def read_results(campaigns: Sequence[CampaignRecord]) -> Results:
     """Every cell of some campaigns, in the order given; raises `RecordError` where a record is damaged."""
     cells = [cell for campaign in campaigns for cell in _cells(campaign)]
-    return Results(tuple(cells), {campaign.id: campaign.document.name for campaign in campaigns})
+    names = {campaign.id: campaign.document.name for campaign in campaigns}
+    return Results(tuple(cells), names, {one.id: study for one in campaigns if (study := one.manifest.study)})
 
 
 def skip_cause(reason: str) -> str:
@@ -82,7 +93,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         cell=cell.id,
         state=standing.state,
         reason=standing.reason,
-        device=device_of(campaign, cell),
+        device=_device(campaign, cell),
         framework=str(params.get("kind", entry.framework)),
         release=entry.release,
         model=entry.model,
@@ -104,7 +115,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         asked=cell.asked,
         doubts=cell.exclusions,
         cause=standing.cause,
-        requantized_from=_requantized(campaign, entry.model),
+        source=_source(campaign, entry.model),
     )
 
 
@@ -116,7 +127,7 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         cell=skip.id,
         state="skipped",
         reason=skip.reason,
-        device=devices.get(key.target) or device_unseen(campaign, key.target),
+        device=devices.get(key.target) or _unseen(campaign, key.target),
         framework=(known.kind if known else None) or key.framework,
         release=(known.release if known else None) or "",
         model=key.model,
@@ -125,7 +136,7 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         synthetic=_made_up(campaign, key.model),
         parameters=_parameters(campaign, key.model),
         cause=skip_cause(skip.reason),
-        requantized_from=_requantized(campaign, key.model),
+        source=_source(campaign, key.model),
     )
 
 
@@ -203,14 +214,86 @@ def _made_up(campaign: CampaignRecord, model: str) -> bool:
     return known is not None and known.synthetic
 
 
-def _requantized(campaign: CampaignRecord, model: str) -> str | None:
-    """The quantization that the name of a model's source file tells."""
+def _source(campaign: CampaignRecord, model: str) -> tuple[str, ...]:
+    """What the manifest calls the file that a model's weights were made from."""
     known = campaign.manifest.models.get(model)
-    if known is None:
-        return None
-    names = (str(getattr(known.source, key, "") or "") for key in ("member", "file", "url", "filename"))
-    return next((match[1] for name in names if (match := _QUANTIZED_FILE.search(name))), None)
+    names = (getattr(known.source, key, None) for key in ("member", "file", "url", "filename")) if known else ()
+    return tuple(str(name) for name in names if name)
 
 
 def _positive(value: object) -> bool:
     return isinstance(value, int | float) and value > 0
+
+
+def _device(campaign: CampaignRecord, cell: CellRecord) -> Device:
+    """The device that a cell ran on, as its records describe it; raises `RecordError` where one is damaged."""
+    params = cell.entry.params
+    first = next(iter(cell.trials), None)
+    said = described(first) if first is not None else {}
+    facts = _mapping(said, "facts")
+    conditions = _mapping(_mapping(said, "before"), "conditions")
+    memory = params.get("device.memory_bytes", facts.get("memory_bytes"))
+    mode = conditions.get("power_mode", params.get("device.power_mode"))
+    return Device(
+        name=cell.entry.target,
+        kind=str(facts.get("kind") or _kind(campaign, cell.entry.target)),
+        model=str(params.get("device.model") or facts.get("model") or "unknown"),
+        memory_bytes=int(memory) if isinstance(memory, int | float) else None,
+        virtual=cell.virtual or facts.get("virtual") is True,
+        power_mode=str(mode) if mode else None,
+        battery_mah=_battery_mah(cell),
+        id=str(params.get("device.id") or facts.get("id") or ""),
+    )
+
+
+def _unseen(campaign: CampaignRecord, target: str) -> Device:
+    """What a manifest alone says of a device that nothing ran on; raises `RecordError` for a damaged manifest."""
+    known = campaign.manifest.targets.get(target)
+    virtual = getattr(known, "lab", None) is not None
+    return Device(target, _kind(campaign, target), "unknown", memory_bytes=None, virtual=virtual)
+
+
+def described(trial: TrialRecord) -> Mapping[str, Any]:
+    """The content of `device.json`; empty where there is none. Raises `RecordError`."""
+    if record.DEVICE not in trial.outcome.files and not (trial.folder / record.DEVICE).exists():
+        return {}
+    path = trial.file(record.DEVICE)
+    try:
+        found = load_json(untrusted.read(path))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise RecordError(f"{path} is damaged: expected an object")
+    return found
+
+
+def _kind(campaign: CampaignRecord, target: str) -> str:
+    known = campaign.manifest.targets.get(target)
+    return str(known.kind) if known is not None else "unknown"
+
+
+def _battery_mah(cell: CellRecord) -> float | None:
+    """What the device says of its capacity, else its charge over its level, where both were sampled."""
+    said = cell.entry.params.get("device.battery_mah")
+    if isinstance(said, int | float) and said > 0:
+        return float(said)
+    for trial in cell.believed:
+        recording = trial.recording()
+        if recording is not None and (found := _capacity(recording)) is not None:
+            return found
+    return None
+
+
+def _capacity(recording: Recording) -> float | None:
+    charge, level = recording.named("battery.charge"), recording.named("battery.level")
+    if charge is None or level is None or not charge.values or not level.values:
+        return None
+    if charge.channel.unit != "C" or not _LEAST_LEVEL <= level.values[0] <= 100 or charge.values[0] <= 0:
+        return None
+    found = charge.values[0] * _MAH_PER_C / (level.values[0] / 100)
+    return found if _LEAST_MAH <= found <= _MOST_MAH else None
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}

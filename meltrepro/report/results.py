@@ -6,8 +6,12 @@ alone. What is absent is `None` or missing from a mapping, with its reason in `u
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from meltrepro.accuracy.scores import Score
@@ -18,6 +22,8 @@ from meltrepro.stats.summary import Summary
 __all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]
 
 State = Literal["measured", "invalid", "failed", "skipped"]
+DeviceKey = tuple[bool, str, float, str, str]
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*w", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -27,17 +33,29 @@ class Device:
     name: str
     """The target's name in the manifest."""
     kind: str
-    """`host`, `android`, `ios`, `jetson`, `linux`."""
+    """Kind of target."""
     model: str
     memory_bytes: int | None
     virtual: bool
     """Numbers of virtual devices say nothing of real ones; they are never mixed."""
     power_mode: str | None = None
-    """Of a Jetson, by name."""
+    """Of a board that has some, by name."""
     battery_mah: float | None = None
     """Capacity of the battery, where the device says it."""
     id: str = ""
     """What tells it from every other device, whatever manifests call it; empty where records do not say."""
+
+    @property
+    def key(self) -> DeviceKey:
+        """The same for the same device in the same power mode; real devices and small budgets come first."""
+        mode = self.power_mode or ""
+        return self.virtual, self.name, budget_w(mode), mode, self.id or self.model
+
+
+def budget_w(mode: str) -> float:
+    """Watts in a power mode's name; infinite for one without, such as MAXN."""
+    found = _BUDGET.search(mode)
+    return float(found[1]) if found else math.inf
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class CellResult:
     """Why it is not simply measured; `None` where it is."""
     device: Device
     framework: str
-    """Kind of framework: `llama.cpp`."""
+    """Its kind."""
     release: str
     model: str
     quantization: str
@@ -103,8 +121,8 @@ class CellResult:
     """What a reader must know of its repetitions: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
     cause: str | None = None
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
-    requantized_from: str | None = None
-    """Quantization of the file that the weights were made from, where that was quantized already."""
+    source: tuple[str, ...] = ()
+    """Names of the file that the weights were made from, as the manifest has them."""
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -120,4 +138,40 @@ class Results:
 
     cells: tuple[CellResult, ...]
     names: Mapping[str, str] = field(default_factory=dict)
-    """Id of each campaign -> the name in its manifest."""
+    """Id of each campaign -> the name in its manifest, in the order in which they were given."""
+    studies: Mapping[str, str] = field(default_factory=dict)
+    """Id of a campaign -> the study that its manifest belongs to."""
+
+    @property
+    def measured(self) -> tuple[CellResult, ...]:
+        """The cells with figures that are believed."""
+        return tuple(cell for cell in self.cells if cell.metrics or cell.scores)
+
+    def of_study(self, study: str) -> Results:
+        """What its campaigns alone found."""
+        names = {id: name for id, name in self.names.items() if self.studies.get(id) == study}
+        return Results(tuple(cell for cell in self.cells if cell.campaign in names), names, dict.fromkeys(names, study))
+
+    def number(self, campaign: str) -> int:
+        """What a campaign is called in tables, from 1."""
+        return list(self.names).index(campaign) + 1
+
+    def title(self, device: Device) -> str:
+        """The name of a device with its power mode, and with its hardware or a number where the name alone is not unique."""
+        return self._titles[device.key]
+
+    @cached_property
+    def _titles(self) -> Mapping[DeviceKey, str]:
+        devices = {cell.device.key: cell.device for cell in self.cells}
+        names = {key: one.name + (f" [{one.power_mode}]" if one.power_mode else "") for key, one in devices.items()}
+        longer = {key: f"{name} ({devices[key].model})" for key, name in names.items()}
+        number = Counter[str]()
+        found = {}
+        for key, name in sorted(names.items()):
+            if list(names.values()).count(name) > 1:
+                name = longer[key]
+                number[name] += 1
+                if list(longer.values()).count(name) > 1:
+                    name += f" #{number[name]}"
+            found[key] = name
+        return found

@@ -1,16 +1,16 @@
-"""What stands in a cell of a table, and how figures are written for people."""
+"""What a report is made of: values, tables, figures and sections, and how numbers are written for people."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from meltrepro.report.results import CellResult
 from meltrepro.stats.summary import Interval
 from meltrepro.words import visible
 
-NOT_TESTABLE = "NOT TESTABLE HERE"
+NOT_MEASURED = "NOT MEASURED"
 Kind = Literal["text", "prose", "number", "known", "estimate", "tags", "remarks", "digest"]
 """`known` is a number that was not measured, such as a size; `prose` may be long."""
 NUMERIC = frozenset({"number", "known", "estimate"})
@@ -68,7 +68,18 @@ class Remarks:
         return "; ".join(f"{one.short}: {one.meaning}" for one in self.each)
 
 
-Value = str | int | float | Estimate | Absent | Tags | Remarks | None
+@dataclass(frozen=True)
+class Word:
+    """A word that says how something came out."""
+
+    text: str
+    tone: Literal["good", "bad", "none"]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Value = str | int | float | Estimate | Absent | Tags | Remarks | Word | None
 """`None` is what does not apply; what should be there and is not is `Absent`."""
 
 
@@ -97,7 +108,7 @@ class Table:
     """Why it has no rows; `None` where it has."""
     folded: bool = False
     """Whether the page shows it only when asked to."""
-    gap: str = NOT_TESTABLE
+    gap: str = NOT_MEASURED
     """What stands before the reason."""
 
     def __post_init__(self) -> None:
@@ -106,6 +117,58 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.name}: a row of {len(row)} values for {len(self.columns)} columns")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing, or the reason why there is none."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str | None = None
+    reason: str | None = None
+    """Why nothing is drawn; `None` where something is."""
+    narrow: str = ""
+    """The same drawing for screens that are too narrow for the other."""
+
+    def __post_init__(self) -> None:
+        if (self.svg is None) == (self.reason is None):
+            raise ValueError(f"figure {self.name}: needs a drawing or a reason, and not both")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page: which figures and tables stand together, and what is said of them."""
+
+    id: str
+    title: str
+    lead: str
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+
+
+_MAY_GO = frozenset({"device", "framework", "release", "workload", "campaign", "tags"})
+
+
+def narrowed(table: Table) -> tuple[Table, str]:
+    """A table without the columns that tell rows apart and do not here, and a sentence of what they hold.
+
+    A tag that all rows have stays in sight.
+    """
+    if len(table.rows) < 2:
+        return table, ""
+    keep, common = [], []
+    for position, column in enumerate(table.columns):
+        values = {row[position] for row in table.rows}
+        goes = column.key in _MAY_GO and len(values) == 1 and (column.kind != "tags" or values == {Tags(())})
+        if not goes:
+            keep.append(position)
+        elif column.kind != "tags":
+            common.append(f"{column.title} {plain(str(next(iter(values))))}")
+    columns = tuple(table.columns[i] for i in keep)
+    rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
+    return replace(table, columns=columns, rows=rows), f"In all rows: {', '.join(common)}." if common else ""
 
 
 def measured(cell: CellResult, name: str, scale: float = 1.0) -> Estimate | Absent:

@@ -165,7 +165,7 @@ def commands(project: Project) -> dict[str, tuple[object, ...]]:
         "replay": ("replay", folder, "--no-track"),
         "compare": ("compare", folder, folder, "--no-track"),
         "trace": ("trace", folder, "-o", new),
-        "findings": ("findings", folder),
+        "findings": ("findings", folder, "--study", "melt"),
         "sync": ("sync", folder),
         "export": ("bundle", "export", folder, "-o", new),
     }

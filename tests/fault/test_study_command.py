@@ -49,7 +49,7 @@ def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     protocol = {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"}
 
     def prepared(*_: object, **__: object) -> Setup:
-        return rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, protocol))
+        return rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, protocol, study="melt"))
 
     monkeypatch.setattr(campaigns, "prepare", prepared)
     return folder
@@ -79,7 +79,7 @@ def test_what_cannot_be_run_here_is_left_out_with_its_reason(
     assert "Left out" in (report / "index.html").read_text()
     assert "3-large.yaml" in (report / "tables/left-out.csv").read_text()
     assert json.loads((report / "report.json").read_bytes())["study"] == "specs"
-    assert "findings: " in out and "meltrepro findings specs" in out
+    assert "findings of melt: " in out and "meltrepro findings specs" in out
 
 
 def test_the_report_of_a_study_can_be_made_again_from_records_alone(

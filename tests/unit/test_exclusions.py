@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.cli.findings import decide
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import MANIFEST
-from meltrepro.report.assemble import assemble
+from meltrepro.report.content import assemble
 from meltrepro.report.files import PAGE, report_files
+from meltrepro.report.read import read_results
+from meltrepro.studies.melt.study import STUDY
 from tests.support.campaigns import Cell, build_campaign
 from tests.unit.test_results_table import shown
 
@@ -46,7 +47,7 @@ def test_the_console_and_the_report_agree(folder: Path) -> None:
     assert "measured, 1 of 3 repetitions INVALID" in page
     (csv_row,) = [line for line in files["tables/throughput.csv"].decode().splitlines() if ",q8_0," in line]
     assert ",2," in csv_row
-    assert "single repetitions are INVALID or failed: 1" in decide([folder]).text
+    assert "single repetitions are INVALID or failed: 1" in STUDY.decide(read_results([campaign])).text
 
 
 def test_who_asks_for_them_is_told_that_they_count(folder: Path) -> None:

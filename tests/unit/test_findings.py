@@ -35,7 +35,7 @@ def test_holds(id: str) -> None:
     assert finding.numbers
     assert {one.cell for one in finding.evidence} <= {one.cell for one in CASES[id].holds}
     assert finding.evidence
-    assert finding.marks == ""
+    assert finding.marks == ()
 
 
 @pytest.mark.parametrize("id", CASES)

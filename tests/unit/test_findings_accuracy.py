@@ -57,7 +57,7 @@ def test_f6_takes_scores_of_the_same_questions_that_count_right_answers() -> Non
 
 
 def test_f6_tells_that_the_reference_was_quantized_before() -> None:
-    cells = [replace(one, requantized_from="Q4_1") for one in CASES["F6"].holds]
+    cells = [replace(one, source=("**/SmolLM2-135M-Instruct.Q4_1.gguf",)) for one in CASES["F6"].holds]
     assert any("Q4_1" in note for note in found("F6", *cells).notes)
 
 

@@ -11,7 +11,7 @@ import pytest
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt.findings.model import Verdict
 from meltrepro.studies.melt.findings.registry import DEFINITIONS, evaluate, tally
-from meltrepro.studies.melt.findings.text import as_json, as_text
+from meltrepro.studies.melt.study import as_json, as_text
 from tests.support.findings import (
     CASES,
     LONG,

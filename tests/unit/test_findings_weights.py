@@ -60,7 +60,7 @@ def test_a_file_as_it_came_is_unquantized_unless_it_says_otherwise() -> None:
     assert unquantised(cell(quantization="as-is"))
     assert unquantised(cell(quantization="as-is", size=200, parameters=100))
     assert not unquantised(cell(quantization="as-is", size=60, parameters=100))
-    assert not unquantised(cell(quantization="as-is", requantized_from="Q4_1"))
+    assert not unquantised(cell(quantization="as-is", source=("m.Q4_1.gguf",)))
     assert [unquantised(cell(quantization=q)) for q in ("f16", "f32", "q0f16", "q8_0", "odd")] == [True] * 3 + [
         False
     ] * 2

@@ -13,6 +13,7 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.records import read_campaign
 from meltrepro.report.read import PENDING, read_results, skip_cause
 from meltrepro.report.results import CellResult
+from meltrepro.studies.melt.findings.cells import requantized_from
 from tests.support.campaigns import MS, START_NS, Cell, Trial, Turn, build_campaign, score_trial
 
 TRUTH = Trial(
@@ -175,14 +176,14 @@ def test_made_up_weights_are_told_of_skipped_cells_too(tmp_path: Path) -> None:
     assert (cell.synthetic, skipped.synthetic) == (True, True)
 
 
-def test_the_source_may_have_been_quantized_before(tmp_path: Path) -> None:
+def test_the_file_that_weights_were_made_from(tmp_path: Path) -> None:
     folder = build_campaign(tmp_path, [Cell()])
     path = folder / "manifest.yaml"
     manifest = json.loads(path.read_bytes())
     for member, known in {"**/SmolLM2-135M-Instruct.Q4_1.gguf": "Q4_1", "**/SmolLM2-F16.gguf": None}.items():
         manifest["models"]["smollm2-135m"]["source"]["member"] = member
         path.write_text(json.dumps(manifest))
-        assert read(folder)[0].requantized_from == known
+        assert requantized_from(read(folder)[0]) == known
 
 
 def test_operators_of_the_profiled_trial(tmp_path: Path) -> None:

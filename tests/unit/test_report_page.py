@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError, ReportDiffers
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure
 from meltrepro.report.figures.scale import scale
 from meltrepro.report.figures.svg import NARROW, WIDE, shortened, width_of
 from meltrepro.report.files import (
@@ -33,6 +32,7 @@ from meltrepro.report.files import (
 )
 from meltrepro.report.results import Device, Results
 from meltrepro.report.sections import sections
+from meltrepro.report.values import NOT_MEASURED, Figure
 from tests.support.reports import HOSTILE, cell, content, everything
 
 ROOT = Path(__file__).parents[2]
@@ -112,14 +112,14 @@ def test_the_same_content_gives_the_same_bytes_in_another_process(
 
 
 def test_a_report_of_nothing_says_so_in_every_place() -> None:
-    made = report_files(replace(content([]), findings=(), references=()))
+    made = report_files(content([]))
     text = made[PAGE].decode()
-    parts = sections(replace(content([]), findings=(), references=()))
+    parts = sections(content([]))
     missing = [(part.id, f"figure-{one.name}", one.title, one.reason) for part in parts for one in part.figures]
     missing += [(part.id, f"table-{one.name}", one.title, one.reason) for part in parts for one in part.tables]
     missing = [one for one in missing if one[3] is not None]
     assert len(missing) >= 20
-    assert text.count("<b>NOT TESTABLE HERE:</b>") == len({(part, reason) for part, _, _, reason in missing})
+    assert text.count(f"<b>{NOT_MEASURED}:</b>") == len({(part, reason) for part, _, _, reason in missing})
     for _, id, title, _ in missing:
         assert f'id="{id}"' in text
         assert title in text

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from meltrepro.report.cells import usual_workload
-from meltrepro.report.content import Content, Reference
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
 from meltrepro.report.results import CellResult, Device, Score
 from meltrepro.report.sections import sections
-from meltrepro.report.tables import overview, resources, speed, work
-from meltrepro.report.values import Absent, Estimate, Table, Tags
-from meltrepro.studies.melt import tables as paper
-from meltrepro.studies.melt.paper_match import same_model, same_quantization
+from meltrepro.report.tables import measurements, overview
+from meltrepro.report.values import Absent, Estimate, Table, Tags, Word
+from meltrepro.studies.melt import tables
+from meltrepro.studies.melt.paper import AccuracyRow, FigureRow, SizeRow
 from tests.support.reports import (
     BOARDS,
     HOST,
@@ -29,7 +28,7 @@ from tests.support.reports import (
     content,
     everything,
     lost,
-    paper_references,
+    results,
     spread,
     turns,
 )
@@ -72,8 +71,7 @@ def test_only_digests_stand_where_texts_are_cut() -> None:
     ids=["none", "skipped", "failed"],
 )
 def test_nothing_measured_gives_a_reason_everywhere(cells: tuple[CellResult, ...]) -> None:
-    made = replace(content(cells), findings=(), references=())
-    for part in sections(made):
+    for part in sections(content(cells)):
         for figure in part.figures:
             assert figure.reason, figure.name
             if cells:
@@ -86,7 +84,7 @@ def test_nothing_measured_gives_a_reason_everywhere(cells: tuple[CellResult, ...
 def test_reasons_come_from_the_records() -> None:
     silent = replace(SMOL, unavailable={"energy_per_token_j": "the device shows no power"})
     meter = replace(silent, unavailable={"energy_per_token_j": "the meter's samples have no place in time"})
-    table = resources.energy(content([silent, silent, meter]))
+    table = measurements.energy(results([silent, silent, meter]))
     assert table.reason == (
         "the device shows no power (2 of 3 cells); the meter's samples have no place in time (1 of 3 cells)"
     )
@@ -94,7 +92,7 @@ def test_reasons_come_from_the_records() -> None:
 
 def test_throughput_has_medians_intervals_and_tags() -> None:
     synthetic = replace(SMOL, synthetic=True, device=PHONE, accelerated=True)
-    row = only(speed.throughput(content([synthetic])))
+    row = only(measurements.throughput(results([synthetic])))
     summary = SMOL.metrics["generation_tps"]
     assert row["generation_tps"] == Estimate(summary.median, summary.low, summary.high, 5, "bca")
     assert row["tags"] == Tags(("virtual", "synthetic", "GPU"))
@@ -109,7 +107,7 @@ def test_cells_are_in_order_of_device_and_size() -> None:
         cell("a", "q4_0", 7e9),
         cell("c", "q4_0", 1e9, device=PHONE),
     ]
-    table = rows(speed.throughput(content(order)))
+    table = rows(measurements.throughput(results(order)))
     assert [(row["device"], row["model"], row["quantization"]) for row in table] == [
         ("host", "b", "q4_0"),
         ("host", "b", "q8_0"),
@@ -124,22 +122,22 @@ def test_memory_ratio_and_its_limit() -> None:
         replace(SMOL, model_bytes=size, kv_bytes=kv, metrics={"peak_memory_bytes": spread(peak, relative=0)})
         for peak in (1.1e9 * 1.1499, 1.1e9 * 1.1501)
     ]
-    first, second = rows(resources.memory(content(cells)))
+    first, second = rows(measurements.memory(results(cells)))
     assert (first["within_limit"], second["within_limit"]) == ("yes", "no")
     assert first["peak_over_expected"] == pytest.approx(1.1499)
-    unknown = only(resources.memory(content([replace(cells[0], kv_bytes=None)])))
+    unknown = only(measurements.memory(results([replace(cells[0], kv_bytes=None)])))
     assert isinstance(unknown["peak_over_expected"], Absent)
     assert memory_use(replace(cells[0], kv_bytes=None)) is None
 
 
 def test_energy_in_both_units() -> None:
-    row = only(resources.energy(content([cell("a", "q4_0", 1e9, energy=True)])))
+    row = only(measurements.energy(results([cell("a", "q4_0", 1e9, energy=True)])))
     assert row["energy_per_token_mwh"].median == pytest.approx(row["energy_per_token_j"].median / 3.6)
     assert row["energy_per_prompt_token_mwh"].n == 5
 
 
 def test_phases() -> None:
-    row = only(speed.phases(content([SMOL])))
+    row = only(measurements.phases(results([SMOL])))
     ratio = SMOL.metrics["prefill_tps"].median / SMOL.metrics["generation_tps"].median
     assert row["prefill_over_generation"] == pytest.approx(ratio)
     assert row["prompt_tokens_mean"] == 31
@@ -160,7 +158,7 @@ def _long(**changes: Any) -> CellResult:
 
 
 def test_sustained_quarters() -> None:
-    row = only(speed.sustained_speed(content([_long(), SMOL])))
+    row = only(measurements.sustained_speed(results([_long(), SMOL])))
     assert row["prompts"] == 40
     assert row["first_quarter_tps"] == pytest.approx(20 * (1 - 0.4 * 4.5 / 39), rel=0.03)
     assert row["last_over_first"] == pytest.approx((1 - 0.4 * 34.5 / 39) / (1 - 0.4 * 4.5 / 39), rel=0.03)
@@ -169,7 +167,7 @@ def test_sustained_quarters() -> None:
 def test_several_conversations_are_no_sustained_load() -> None:
     made = replace(SMOL, turns=turns(20, 100, conversations=4, count=12))
     assert sustained(made) is None
-    assert "no cell held one conversation" in str(speed.sustained_speed(content([made])).reason)
+    assert "no cell held one conversation" in str(measurements.sustained_speed(results([made])).reason)
 
 
 def test_temperatures_stand_at_the_prompt_that_was_answered() -> None:
@@ -185,7 +183,7 @@ def test_drift_pairs_within_a_campaign_before_across() -> None:
     old = cell("a", "q4_0", 1e9, campaign="x-one")
     other = replace(old, campaign="x-two")
     newer = cell("a", "q4_0", 1e9, release=NEW, speed=1.5, campaign="x-one")
-    pairs = drifts(content([old, newer, other]))
+    pairs = drifts(results([old, newer, other]))
     assert {(pair.older.campaign, pair.newer.release, pair.phase) for pair in pairs} == {
         ("x-one", NEW, "prefill"),
         ("x-one", NEW, "generation"),
@@ -195,7 +193,7 @@ def test_drift_pairs_within_a_campaign_before_across() -> None:
     assert generation.high is not None
     assert generation.low <= generation.ratio <= generation.high
     assert generation.ratio == pytest.approx(1.5, rel=0.02)
-    across = rows(speed.drift(content([other, newer])))
+    across = rows(measurements.drift(results([other, newer])))
     assert {row["campaigns"] for row in across} == {"1 and 2"}
 
 
@@ -206,45 +204,43 @@ def test_drift_pairs_within_a_campaign_before_across() -> None:
 )
 def test_drift_compares_nothing_that_differs_in_more_than_the_release(changes: dict[str, Any]) -> None:
     newer = replace(cell("a", "q4_0", 1e9, release=NEW), **changes)
-    assert drifts(content([cell("a", "q4_0", 1e9), newer])) == []
+    assert drifts(results([cell("a", "q4_0", 1e9), newer])) == []
 
 
 def test_drift_of_single_repetitions_has_no_interval() -> None:
     cells = [replace(cell("a", "q4_0", 1e9, release=r), turns=turns(20, 80, repetitions=1)) for r in (OLD, NEW)]
-    for row in rows(speed.drift(content(cells))):
+    for row in rows(measurements.drift(results(cells))):
         assert isinstance(row["ratio_low"], Absent)
         assert row["n_older"] == row["n_newer"] == 1
 
 
 def test_power_modes_from_the_smallest_budget() -> None:
     boards = [cell("a", "q4_0", 1e9, device=board, energy=True) for board in BOARDS]
-    table = resources.power_modes(content([*boards, SMOL]))
+    table = measurements.power_modes(results([*boards, SMOL]))
     assert [row["power_mode"] for row in rows(table)] == ["7W", "15W", "MAXN"]
     nameless = replace(SMOL, device=Device("board", "jetson", "Orin", None, virtual=False))
-    assert "did not say" in str(resources.power_modes(content([nameless])).reason)
-    assert resources.power_modes(content([SMOL])).reason == "no cell ran on a Jetson board"
+    assert "said which power mode" in str(measurements.power_modes(results([nameless])).reason)
 
 
 def test_accuracy_has_errors_counts_and_real_bits() -> None:
     scored = replace(SMOL, scores=(Score("arc_easy", "acc", 0.5325, 0.02494, 400, 213),))
-    row = only(work.accuracy(content([scored])))
+    row = only(measurements.accuracy(results([scored])))
     assert (row["value"], row["n"], row["k"]) == (0.5325, 400, 213)
     assert row["bits_per_weight"] == pytest.approx(4.55, abs=0.01)
-    assert row["paper"] == 0.5512
 
 
 def test_the_usual_workload_is_one_with_speeds() -> None:
     scored = replace(SMOL, workload="piqa", metrics={}, scores=(Score("piqa", "acc", 0.5, 0.1, 30, 15),))
-    assert usual_workload(content([scored, scored, SMOL])) == "macro"
+    assert usual_workload(results([scored, scored, SMOL])) == "macro"
 
 
 def test_synthetic_weights_are_never_scored() -> None:
-    reason = work.accuracy(content([replace(SMOL, synthetic=True)])).reason
+    reason = measurements.accuracy(results([replace(SMOL, synthetic=True)])).reason
     assert reason == "all weights are synthetic, whose answers mean nothing"
 
 
 def test_operators_add_up() -> None:
-    table = [row for row in rows(work.operators(everything())) if row["phase"] == "generation"]
+    table = [row for row in rows(measurements.operators(everything().results)) if row["phase"] == "generation"]
     assert sum(row["time_share"] for row in table) == pytest.approx(1.0)
     assert sum(row["call_share"] or 0 for row in table) == pytest.approx(1.0)
     output = next(row for row in table if row["module"] == "output")
@@ -254,16 +250,16 @@ def test_operators_add_up() -> None:
 def test_coverage_tells_the_best_outcome_and_the_reason_of_others() -> None:
     failed = lost("smollm2-135m", "q4_0", "failed", "crashed")
     failed = replace(failed, campaign="x-two", device=HOST)
-    row = only(overview.coverage(content([failed, SMOL])))
-    assert row[f"host / llama.cpp {OLD}"] == "measured"
-    row = only(overview.coverage(content([failed])))
+    row = only(overview.coverage(results([failed, SMOL])))
+    assert row[f"host / llama.cpp {OLD}"] == Word("measured", "good")
+    row = only(overview.coverage(results([failed])))
     assert row[f"host / llama.cpp {OLD}"] == Absent("crashed", "failed")
 
 
 def test_devices_with_one_name_are_told_apart() -> None:
     other = replace(HOST, model="another machine", id="b")
     third = replace(HOST, id="c")
-    made = content([SMOL, replace(SMOL, device=other), replace(SMOL, device=third)])
+    made = results([SMOL, replace(SMOL, device=other), replace(SMOL, device=third)])
     titles = {made.title(device) for device in (HOST, other, third)}
     assert titles == {"host (Intel Xeon, 2 cores) #1", "host (Intel Xeon, 2 cores) #2", "host (another machine)"}
     assert len(overview.coverage(made).columns) == 6
@@ -275,8 +271,8 @@ def test_virtual_and_real_devices_never_share_a_row() -> None:
         for table in part.tables:
             for row in rows(table):
                 assert row.get("device") != "host" or "tags" in row
-    assert [row["tags"] for row in rows(speed.throughput(made))] == [Tags(()), Tags(("virtual",))]
-    assert len(overview.coverage(made).columns) == 5
+    assert [row["tags"] for row in rows(measurements.throughput(made.results))] == [Tags(()), Tags(("virtual",))]
+    assert len(overview.coverage(made.results).columns) == 5
 
 
 @pytest.mark.parametrize(
@@ -294,37 +290,59 @@ def test_virtual_and_real_devices_never_share_a_row() -> None:
 )
 def test_models_are_matched_by_name_or_not_at_all(ours: str, theirs: str | None) -> None:
     names = ("tinyllama-1.1b-v0.5", "zephyr-3b", "llama-2-7b", "llama-2-13b", "gemma-2b", "gemma-7b")
-    references = [Reference("sizes", "", "llamacpp", name, "q4_0", "on disk", 1.0, "GB", "x") for name in names]
-    assert {reference.model for reference in same_model(references, ours)} == ({theirs} if theirs else set())
+    assert tables.same_model(names, ours) == ({theirs} if theirs else set())
 
 
 def test_quantizations_by_any_of_their_names() -> None:
-    assert same_quantization("q3_K", "q3_k")
-    assert same_quantization("q4_K_M", "q4_k")
-    assert same_quantization("f16", "unquantised")
-    assert not same_quantization("q4_0", "q4_K")
+    assert tables.same_quantization("q3_K", "q3_k")
+    assert tables.same_quantization("q4_K_M", "q4_k")
+    assert tables.same_quantization("f16", "unquantised")
+    assert not tables.same_quantization("q4_0", "q4_K")
+
+
+def _published(model: str, value: float | None, *flags: str, task: str = "arc_easy") -> AccuracyRow:
+    return AccuracyRow(model, "q4_0", "llamacpp", task, value, None, "reported", False, flags, "results.csv", 4, 4)
 
 
 def test_the_papers_rows_carry_their_flags_and_ours_beside() -> None:
-    made = content([cell("tinyllama-1.1b", "q4_0", 1.1e9, synthetic=True)])
-    sizes = rows(paper.sizes(made))
-    assert sizes[0]["ours_gb"] == pytest.approx(0.6256, abs=1e-3)
-    assert sizes[0]["difference_percent"] == pytest.approx(-2.25, abs=0.01)
-    assert sizes[1]["ours_gb"] is None
-    flagged = next(row for row in rows(paper.scores(made)) if row["model"] == "zephyr-3b")
-    assert str(flagged["remarks"]).startswith("copy of TinyLlama's: ")
-    rough = rows(paper.devices(made))[0]
+    ours = replace(cell("tinyllama-1.1b", "q4_0", 1.1e9), scores=(Score("arc_easy", "acc", 0.5, 0.02, 400, 200),))
+    made = results([ours])
+    size = SizeRow("tinyllama-1.1b-v0.5", "q4_0", "llamacpp", 1.1e9, 0.64, 3.1, 4.5, (), "specs.csv")
+    first, second = rows(tables.sizes(made, [size, replace(size, quantization="q3_k")]))
+    assert first["ours_gb"] == pytest.approx(0.6256, abs=1e-3)
+    assert first["difference_percent"] == pytest.approx(-2.25, abs=0.01)
+    assert second["ours_gb"] is None
+    published = [
+        _published("zephyr-3b", 0.3221, "suspect_copy_of_tinyllama"),
+        _published("tinyllama-1.1b-v0.5", 0.55),
+        _published("mistral-7b-v0.1", None, "missing", task="truthfulqa_mc"),
+    ]
+    copied, beside, missing = rows(tables.scores(made, published))
+    assert str(copied["remarks"]).startswith("copy of TinyLlama's: ")
+    assert (beside["paper"], beside["ours"], beside["ours_n"]) == (0.55, 0.5, 400)
+    assert missing["paper"] == Absent("missing in the paper's table")
+    quoted = FigureRow(
+        *("Figure 4", "Galaxy S23", "not stated", "tinyllama-1.1b", "4-bit (scheme not stated)"),
+        *("generation_throughput", 13.6, "token/s", "secondhand: a note"),
+    )
+    rough = only(tables.devices(made, [quoted]))
     assert str(rough["remarks"]).startswith("secondhand: quoted by others: a rough range")
     assert rough["ours"].n == 5
-    missing = next(row for row in rows(paper.scores(made)) if row["task"] == "truthfulqa_mc")
-    assert missing["paper"] == Absent("missing in the paper's table")
 
 
 def test_hostile_text_reaches_tables_as_text() -> None:
     hostile = replace(SMOL, reason=HOSTILE, state="failed", metrics={})
-    assert only(overview.cells(content([hostile])))["reason"] == HOSTILE
+    assert only(overview.cells(results([hostile])))["reason"] == HOSTILE
 
 
-def test_content_without_campaigns() -> None:
-    made = Content(content([]).results, references=paper_references())
-    assert overview.campaigns(made).reason == "no campaign was given"
+def test_results_without_campaigns() -> None:
+    assert overview.campaigns(results([]), ()).reason == "no campaign was given"
+
+
+def test_a_report_of_no_study_speaks_of_none() -> None:
+    """What campaigns of a study say stands after the results."""
+    ids = [part.id for part in sections(everything())]
+    assert [part.id for part in sections(content([SMOL]))] == [id for id in ids if id not in ("findings", "paper")]
+    assert ids.index("drift") < ids.index("findings") < ids.index("paper") < ids.index("provenance")
+    texts = [(part.lead, *(table.notes for table in part.tables)) for part in sections(content([SMOL]))]
+    assert not re.search("MELT|paper", str(texts))

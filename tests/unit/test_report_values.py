@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.report.csvs import as_csv
-from meltrepro.report.latex import _ESCAPES, as_latex, escape
-from meltrepro.report.narrow import narrowed
-from meltrepro.report.values import Absent, Column, Estimate, Table, Tags, exact, number, plain, quantity
+from meltrepro.report.export import _ESCAPES, as_csv, as_latex, escape
+from meltrepro.report.values import Absent, Column, Estimate, Table, Tags, exact, narrowed, number, plain, quantity
 from tests.support.reports import HOSTILE
 
 ESTIMATE = Estimate(108.23, 105.9, 109.04, 5, "bca")
@@ -89,7 +87,7 @@ def test_csv_has_intervals_in_columns_and_reasons_at_the_end() -> None:
 def test_csv_of_an_empty_table_says_why() -> None:
     empty = Table("x", "x", (Column("a", "a"), Column("b", "b", "estimate")), (), reason="no meter, and no phone")
     (row,) = csv.DictReader(io.StringIO(as_csv(empty)))
-    assert row["absent"] == "NOT TESTABLE HERE: no meter, and no phone"
+    assert row["absent"] == "NOT MEASURED: no meter, and no phone"
     assert list(row) == ["a", "b", "b_low", "b_high", "b_n", "absent"]
 
 
@@ -141,10 +139,10 @@ def test_tags_that_all_rows_have_stay_in_sight() -> None:
     tagged = Table(
         "x", "x", (Column("device", "device"), Column("tags", "tags", "tags")), (("phone", Tags(("virtual",))),) * 2
     )
-    narrow = narrowed(tagged)
-    assert [column.key for column in narrow.table.columns] == ["tags"]
-    assert narrow.common == "In all rows: device phone."
-    assert [column.key for column in narrowed(TABLE).table.columns if column.key == "tags"] == ["tags"]
+    narrow, common = narrowed(tagged)
+    assert [column.key for column in narrow.columns] == ["tags"]
+    assert common == "In all rows: device phone."
+    assert [column.key for column in narrowed(TABLE)[0].columns if column.key == "tags"] == ["tags"]
 
 
 def test_what_cannot_be_seen_is_shown() -> None:

@@ -20,14 +20,16 @@ from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare, overall
 from meltrepro.replay.replay import judge
 from meltrepro.replay.show import html, text
-from meltrepro.report.assemble import assemble
-from meltrepro.report.content import Content
 from meltrepro.report.figures import work as figures
-from meltrepro.report.tables import work as tables
+from meltrepro.report.read import read_results
+from meltrepro.report.results import Results
+from meltrepro.report.tables import measurements as tables
 from meltrepro.report.values import Table
 from meltrepro.stats.equivalence import Design, Verdict
+from meltrepro.studies.melt import paper
 from meltrepro.studies.melt import tables as paper_tables
 from meltrepro.studies.melt.findings.model import Verdict as Found
+from meltrepro.studies.melt.findings.registry import evaluate
 from meltrepro.track import content
 from tests.support.campaigns import Cell, build_campaign, score_trial
 
@@ -198,10 +200,10 @@ def rows(table: Table) -> list[dict[str, object]]:
     return [dict(zip(names, row, strict=True)) for row in table.rows]
 
 
-def as_tinyllama(made: Content) -> Content:
+def as_tinyllama(campaign: CampaignRecord) -> Results:
     """The same scores of a model that the paper has too."""
-    cells = tuple(replace(cell, model="tinyllama-1.1b") for cell in made.results.cells)
-    return replace(made, results=replace(made.results, cells=cells))
+    made = read_results([campaign])
+    return replace(made, cells=tuple(replace(cell, model="tinyllama-1.1b") for cell in made.cells))
 
 
 def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> None:
@@ -212,24 +214,23 @@ def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> Non
     ]
     changed = campaign.document.model_copy(update={"cells": sized})
     (campaign.folder / "campaign.json").write_text(changed.model_dump_json())
-    made = as_tinyllama(assemble([read_campaign(campaign.folder)]))
+    made = as_tinyllama(read_campaign(campaign.folder))
     found = rows(tables.accuracy(made))
     assert [(row["task"], row["value"], row["n"], row["k"], row["model_gb"]) for row in found] == [
         ("arc-easy", 0.55, 100, 55, 0.6),
         ("arc-easy", 0.6, 100, 60, 1.0),
     ]
-    assert isinstance(found[0]["paper"], float), "the paper's arc_easy of the same model in q4_0"
-    beside = [row for row in rows(paper_tables.scores(made)) if row["ours"] is not None]
+    beside = [row for row in rows(paper_tables.scores(made, paper.accuracy())) if row["ours"] is not None]
     assert {(row["task"], row["ours"], row["ours_n"]) for row in beside} == {("arc_easy", 0.55, 100)}
     figure = figures.accuracy(made)
     assert figure.svg is not None
     assert "q4_0 (8.00)" in figure.svg and "q8_0 (8.00)" in figure.svg
-    six = next(finding for finding in made.findings if finding.id == "F6")
+    six = next(finding for finding in evaluate(made) if finding.id == "F6")
     assert six.verdict is Found.not_testable
     assert "in 4 bits and in 3" in str(six.reason)
 
 
 def test_the_papers_mc1_stands_beside_ours_and_its_mean_does_not(tmp_path: Path) -> None:
-    made = as_tinyllama(assemble([scored(tmp_path, [30, 30], asked=100, task="truthfulqa")]))
-    beside = {row["task"] for row in rows(paper_tables.scores(made)) if row["ours"] is not None}
+    made = as_tinyllama(scored(tmp_path, [30, 30], asked=100, task="truthfulqa"))
+    beside = {row["task"] for row in rows(paper_tables.scores(made, paper.accuracy())) if row["ours"] is not None}
     assert beside == {"truthfulqa_mc1"}

@@ -14,34 +14,32 @@ from meltrepro.report.cells import (
     weights,
     why_none,
 )
-from meltrepro.report.content import Content
 from meltrepro.report.derive import MEMORY_LIMIT, MemoryUse, memory_use
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure, drawn
 from meltrepro.report.figures.speed import Interval, badge_of, rows_by_device, series_name
-from meltrepro.report.keys import budget_w
-from meltrepro.report.results import CellResult
-from meltrepro.report.tables.resources import J_PER_MWH, is_board, power_modes
-from meltrepro.report.values import number
+from meltrepro.report.figures.svg import drawn
+from meltrepro.report.results import CellResult, Results, budget_w
+from meltrepro.report.tables.measurements import J_PER_MWH, has_power_mode, power_modes
+from meltrepro.report.values import Figure, number
 
 _LIMIT = (
-    f"{MEMORY_LIMIT} is this project's bound and not the paper's: {MEMORY_LIMIT - 1:.0%} of room for the program, its tokenizer and the"
+    f"{MEMORY_LIMIT} is a bound of this project: {MEMORY_LIMIT - 1:.0%} of room for the program, its tokenizer and the"
     " buffers of a computation. A mark beyond it is a run that holds something twice, or a model so small that these weigh more."
 )
 _PHASES = (("prefill", "energy_per_prompt_token_j"), ("generation", "energy_per_token_j"))
 
 
-def memory(content: Content) -> Figure:
+def memory(results: Results) -> Figure:
     """Peak memory over what must be held."""
     name, title = "memory", "Peak memory against size"
     caption = (
         f"Expected is the model file and the KV cache of the whole context. Dashed: exactly that (1 x), and {MEMORY_LIMIT} times as"
         f" much. {_LIMIT}"
     )
-    found = [(cell, use) for cell in ordered(content.measured) if (use := memory_use(cell)) is not None]
+    found = [(cell, use) for cell in ordered(results.measured) if (use := memory_use(cell)) is not None]
     if not found:
-        return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
-    series = tuple(dict.fromkeys(series_name(content, cell) for cell, _ in found))
+        return Figure(name, title, caption, reason=why_none(results, "peak_memory_bytes"))
+    series = tuple(dict.fromkeys(series_name(results, cell) for cell, _ in found))
     panels = []
     for virtual in (False, True):
         group = [(cell, use) for cell, use in found if cell.device.virtual is virtual]
@@ -51,7 +49,7 @@ def memory(content: Content) -> Figure:
                     "Virtual devices" if virtual else "Real devices",
                     "model file and KV cache, GB",
                     "peak memory, GB",
-                    tuple(_peaks(content, group, index, one) for index, one in enumerate(series)),
+                    tuple(_peaks(results, group, index, one) for index, one in enumerate(series)),
                     "virtual" if virtual else "",
                     tuple(scatter.Rule(f"{slope} x", slope=slope, near=True) for slope in (1, MEMORY_LIMIT)),
                     x_log=True,
@@ -64,25 +62,25 @@ def memory(content: Content) -> Figure:
     return drawn(name, title, caption, alt, scatter.Scatter(tuple(panels), series), scatter.draw)
 
 
-def _peaks(content: Content, group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
+def _peaks(results: Results, group: Sequence[tuple[CellResult, MemoryUse]], index: int, name: str) -> scatter.Series:
     points = []
     for cell, use in group:
-        if series_name(content, cell) == name:
+        if series_name(results, cell) == name:
             tip = f"{weights(cell)}, {name}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB expected"
             around = (use.low / 1e9, use.high / 1e9)
             points.append(scatter.Point(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=around))
     return scatter.Series(index, tuple(points))
 
 
-def memory_ratio(content: Content) -> Figure:
+def memory_ratio(results: Results) -> Figure:
     """How many times more than expected, cell by cell."""
     name, title = "memory-ratio", "Peak memory over model file and KV cache"
-    caption = f"Dashed: 1, which is all that must be held, and a bound. {_LIMIT}" + unless_named(content)
-    found = [cell for cell in ordered(content.measured) if memory_use(cell) is not None]
+    caption = f"Dashed: 1, which is all that must be held, and a bound. {_LIMIT}" + unless_named(results)
+    found = [cell for cell in ordered(results.measured) if memory_use(cell) is not None]
     if not found:
-        return Figure(name, title, caption, reason=why_none(content, "peak_memory_bytes"))
+        return Figure(name, title, caption, reason=why_none(results, "peak_memory_bytes"))
     series = tuple(dict.fromkeys(software(cell) for cell in found))
-    panels = rows_by_device(content, found, series, _ratio)
+    panels = rows_by_device(results, found, series, _ratio)
     plot = forest.Forest(
         panels,
         series,
@@ -103,21 +101,21 @@ def _ratio(cell: CellResult) -> Interval | None:
     return use.ratio, use.low / use.expected, use.high / use.expected, number(use.ratio)
 
 
-def energy(content: Content) -> Figure:
+def energy(results: Results) -> Figure:
     """Energy per token of both phases, one panel a device."""
     name, title = "energy", "Energy per token"
     caption = (
         "Median over repetitions with its interval. Prefill: energy of reading one token of a prompt; generation: of writing one"
         " token. Every device has its own axis; joules below, milliwatt-hours above."
     )
-    cells = [cell for cell in content.measured if any(metric in cell.metrics for _, metric in _PHASES)]
+    cells = [cell for cell in results.measured if any(metric in cell.metrics for _, metric in _PHASES)]
     if not cells:
-        return Figure(name, title, caption, reason=why_none(content, "energy_per_token_j"))
-    caption += unless_named(content)
+        return Figure(name, title, caption, reason=why_none(results, "energy_per_token_j"))
+    caption += unless_named(results)
     programs = len({software(cell) for cell in cells}) > 1
     panels = []
     for device, group in by_device(cells):
-        names = labelled(content, group)
+        names = labelled(results, group)
         rows = []
         for position, cell in enumerate(group):
             label = names[position][0] + (f" · {software(cell)}" if programs else "")
@@ -127,7 +125,7 @@ def energy(content: Content) -> Figure:
                 if (s := cell.metrics.get(metric)) is not None
             )
             rows.append(forest.Row(label, marks, names[position][1], cell.model))
-        panels.append(forest.Panel(content.title(device), tuple(rows), badge_of(device)))
+        panels.append(forest.Panel(results.title(device), tuple(rows), badge_of(device)))
     plot = forest.Forest(
         tuple(panels), tuple(phase for phase, _ in _PHASES), "joules per token", top=(1 / J_PER_MWH, "mWh")
     )
@@ -135,16 +133,16 @@ def energy(content: Content) -> Figure:
     return drawn(name, title, caption, alt, plot, forest.draw)
 
 
-def power(content: Content) -> Figure:
+def power(results: Results) -> Figure:
     """Speed and energy over the power modes of a board."""
-    name, title = "power-modes", "Power modes of Jetson boards"
+    name, title = "power-modes", "Power modes"
     caption = "Modes from the smallest budget to the largest. Median over repetitions with its interval."
-    cells = [c for c in content.measured if is_board(c) and c.device.power_mode and "generation_tps" in c.metrics]
+    cells = [cell for cell in results.measured if has_power_mode(cell)]
     if not cells:
-        return Figure(name, title, caption, reason=power_modes(content).reason)
-    caption += unless_named(content)
+        return Figure(name, title, caption, reason=power_modes(results).reason)
+    caption += unless_named(results)
     cells = ordered(cells)
-    names = line_names(content, cells)
+    names = line_names(results, cells)
     series = tuple(dict.fromkeys(names))
     boards: dict[tuple[bool, str, str], list[tuple[str, CellResult]]] = {}
     for name_of, cell in zip(names, cells, strict=True):

@@ -6,10 +6,13 @@ one drawing serves light and dark, texts stay texts, and the bytes depend on no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
 from xml.etree import ElementTree
 
-from meltrepro.report.values import plain
+from meltrepro.report.values import Figure, plain
 
+_P = TypeVar("_P")
 Element = ElementTree.Element
 
 WIDE, NARROW = 820.0, 350.0
@@ -185,3 +188,11 @@ def canvas(name: str, width: float, height: float, title: str, alt: str) -> Elem
     node(root, "title", title, id=f"{name}-t")
     node(root, "desc", alt, id=f"{name}-d")
     return root
+
+
+def drawn(
+    name: str, title: str, caption: str, alt: str, plot: _P, draw: Callable[[str, str, str, _P, float], str]
+) -> Figure:
+    """A figure with a drawing for wide screens and one for narrow ones."""
+    wide, narrow = (draw(each, title, alt, plot, width) for each, width in ((name, WIDE), (f"{name}-narrow", NARROW)))
+    return Figure(name, title, caption, wide, narrow=narrow)

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from meltrepro.report.cells import campaign_number, ordered, software, weights
-from meltrepro.report.content import Content
+from meltrepro.report.cells import ordered, software, weights
 from meltrepro.report.figures import forest, scatter
-from meltrepro.report.figures.figure import Figure, drawn
 from meltrepro.report.figures.speed import badge_of
-from meltrepro.report.results import CellResult, Score
-from meltrepro.report.tables.work import accuracy as accuracy_table
-from meltrepro.report.tables.work import operators as operators_table
-from meltrepro.report.values import number
+from meltrepro.report.figures.svg import drawn
+from meltrepro.report.results import CellResult, Results, Score
+from meltrepro.report.tables import measurements
+from meltrepro.report.values import Figure, number
 
 MOST_OPERATORS = 8
 MOST_PANELS = 8
 """Profiles that are drawn; the table has them all."""
-_SHARES = ("share of the decoder's time", "share by the time of a single call, as MELT plotted it")
+_SHARES = ("share of the decoder's time", "share by the time of a single call")
 _LOWER = ("perplexity", "kl_divergence")
 
 
-def operators(content: Content) -> Figure:
+def operators(results: Results) -> Figure:
     """Both shares of the largest operators of each profile."""
     name, title = "operators", "Where decoding time goes"
     caption = (
-        "The share of time is what an operator costs. The share by single calls, which MELT's figure showed, counts an"
+        "The share of time is what an operator costs. The share by single calls, which some publish, counts an"
         " operator that runs once a token as much as one that runs in every layer, and makes the output matrix look"
-        " large; it is drawn for comparison with that figure only. A profiled trial is slower than others; only its shares count."
+        " large. A profiled trial is slower than others; only its shares count."
     )
     found = [
         (cell, phase, breakdown)
-        for cell in ordered(cell for cell in content.results.cells if cell.operators)
+        for cell in ordered(cell for cell in results.cells if cell.operators)
         for phase, breakdown in sorted(cell.operators.items())
         if breakdown.shares
     ]
     if not found:
-        return Figure(name, title, caption, reason=operators_table(content).reason or "no trial was profiled")
+        return Figure(name, title, caption, reason=measurements.operators(results).reason or "no trial was profiled")
     if len(found) > MOST_PANELS:
         caption += f" The first {MOST_PANELS} of {len(found)} profiles are drawn; the table has all."
     panels = []
@@ -51,7 +49,7 @@ def operators(content: Content) -> Figure:
                     ),
                 )
             )
-        heading = f"{weights(cell)}, {phase} ({content.title(cell.device)}, {software(cell)})"
+        heading = f"{weights(cell)}, {phase} ({results.title(cell.device)}, {software(cell)})"
         badges = [name for name, holds in (("virtual", cell.device.virtual), ("synthetic", cell.synthetic)) if holds]
         panels.append(forest.Panel(heading, tuple(rows), ", ".join(badges)))
     plot = forest.Forest(tuple(panels), _SHARES, "%", spread=False, log=False)
@@ -59,19 +57,19 @@ def operators(content: Content) -> Figure:
     return drawn(name, title, caption, alt, plot, forest.draw)
 
 
-def accuracy(content: Content) -> Figure:
+def accuracy(results: Results) -> Figure:
     """Scores over the size of the file, one panel a task."""
     name, title = "accuracy", "Accuracy against size"
     caption = (
         "Points are quantizations of a model, joined in order of size; in brackets the bits that the file really spends on a"
         " weight. The line at each point is one standard error to both sides."
     )
-    cells = [cell for cell in ordered(content.results.cells) if cell.scores and cell.model_bytes]
+    cells = [cell for cell in ordered(results.cells) if cell.scores and cell.model_bytes]
     if not cells:
         return Figure(
-            name, title, caption, reason=accuracy_table(content).reason or "the sizes of the files are not known"
+            name, title, caption, reason=measurements.accuracy(results).reason or "the sizes of the files are not known"
         )
-    names = _names(content, cells)
+    names = _names(results, cells)
     series = tuple(dict.fromkeys(names))
     tasks = list(dict.fromkeys((score.task, score.metric) for cell in cells for score in cell.scores))
     panels = []
@@ -102,12 +100,12 @@ def accuracy(content: Content) -> Figure:
     return drawn(name, title, caption, alt, plot, scatter.draw)
 
 
-def _names(content: Content, cells: list[CellResult]) -> list[str]:
+def _names(results: Results, cells: list[CellResult]) -> list[str]:
     """Model, device and software of each cell, and its campaign where the same was scored in several."""
-    names = [f"{cell.model}, {content.title(cell.device)}, {software(cell)}" for cell in cells]
+    names = [f"{cell.model}, {results.title(cell.device)}, {software(cell)}" for cell in cells]
     campaigns = {name: {c.campaign for n, c in zip(names, cells, strict=True) if n == name} for name in names}
     return [
-        f"{name}, campaign {campaign_number(content, cell.campaign)}" if len(campaigns[name]) > 1 else name
+        f"{name}, campaign {results.number(cell.campaign)}" if len(campaigns[name]) > 1 else name
         for name, cell in zip(names, cells, strict=True)
     ]
 

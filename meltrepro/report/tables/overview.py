@@ -1,33 +1,35 @@
-"""Which campaigns, which devices, which cells; and what became of every cell."""
+"""What was run: campaigns, devices, cells and what became of each; by digest; and how to check and repeat it."""
 
 from __future__ import annotations
 
-from meltrepro.report.cells import WHO, by_size, campaign_ids, campaign_number, ordered, software, who
-from meltrepro.report.content import Content
-from meltrepro.report.keys import DeviceKey, device_key
-from meltrepro.report.results import CellResult, Device, State
-from meltrepro.report.values import Absent, Column, Table, Tags, Value
+import datetime
+from collections.abc import Sequence
+
+from meltrepro.measure.metrics import METRICS
+from meltrepro.record.campaign import CampaignDocument
+from meltrepro.record.study import StudyDocument
+from meltrepro.report.cells import WHO, by_size, ordered, software, who
+from meltrepro.report.results import CellResult, Device, DeviceKey, Results, State
+from meltrepro.report.tables.measurements import ENERGIES
+from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word
 
 _STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
 _NO_CELLS = "the campaigns of this report have no cells"
+SHOWN = (
+    *("prefill_tps", "generation_tps", "ttft_ms", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
+    *("idle_power_w", "prefill_power_w", "generation_power_w", "temperature_start_c", "temperature_max_c"),
+)
+"""Metrics whose values stand in the report."""
 
 
-def campaigns(content: Content) -> Table:
+def campaigns(results: Results, documents: Sequence[CampaignDocument]) -> Table:
     """Campaigns by number, with how many cells came to what."""
-    known = {provenance.campaign: provenance for provenance in content.provenance}
+    started = {one.id: one.started_wall_ns // 10**9 for one in documents}
     rows: list[tuple[Value, ...]] = []
-    for number, id in enumerate(campaign_ids(content), 1):
-        provenance = known.get(id)
-        states = [cell.state for cell in content.results.cells if cell.campaign == id]
-        rows.append(
-            (
-                number,
-                content.results.names.get(id) or (provenance.name if provenance else ""),
-                id,
-                provenance.started if provenance else "",
-                *(states.count(state) for state in _STATES),
-            )
-        )
+    for id, name in results.names.items():
+        states = [cell.state for cell in results.cells if cell.campaign == id]
+        at = f"{datetime.datetime.fromtimestamp(started[id], datetime.UTC):%Y-%m-%d %H:%M:%S}" if id in started else ""
+        rows.append((results.number(id), name, id, at, *(states.count(state) for state in _STATES)))
     columns = (
         *(Column("campaign", "no.", "number"), Column("name", "name"), Column("id", "id")),
         *(Column("started_utc", "started (UTC)"), *(Column(state, state, "number") for state in _STATES)),
@@ -35,22 +37,21 @@ def campaigns(content: Content) -> Table:
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
 
 
-def left_out(content: Content) -> tuple[Table, ...]:
-    """Manifests of the study that could not be run, with the reasons; no table where there is no study."""
-    if content.study is None:
+def left_out(study: StudyDocument | None) -> tuple[Table, ...]:
+    """Manifests of a study that could not be run, with the reasons; no table where there is no study."""
+    if study is None:
         return ()
-    entries = content.study.entries
-    rows = tuple((entry.manifest, entry.reason) for entry in entries if entry.campaign is None)
+    rows = tuple((entry.manifest, entry.reason) for entry in study.entries if entry.campaign is None)
     columns = (Column("manifest", "manifest"), Column("reason", "reason", "prose"))
     none = None if rows else "every manifest of the study was run"
     return (Table("left-out", "Left out", columns, rows, reason=none, gap="NOTHING"),)
 
 
-def devices(content: Content) -> Table:
+def devices(results: Results) -> Table:
     """Every device that cells ran on, or should have."""
     found: dict[DeviceKey, Device] = {}
-    for cell in ordered(content.results.cells):
-        found.setdefault(device_key(cell.device), cell.device)
+    for cell in ordered(results.cells):
+        found.setdefault(cell.device.key, cell.device)
     columns = (
         *(Column("device", "device"), Column("kind", "kind"), Column("model", "hardware")),
         *(Column("memory_gb", "memory (GB)", "known"), Column("power_mode", "power mode")),
@@ -58,7 +59,7 @@ def devices(content: Content) -> Table:
     )
     rows = tuple(
         (
-            content.title(device),
+            results.title(device),
             device.kind,
             device.model,
             Absent("the device did not say") if device.memory_bytes is None else device.memory_bytes / 1e9,
@@ -72,37 +73,41 @@ def devices(content: Content) -> Table:
     return Table("devices", "Devices", columns, rows, notes if rows else (), None if rows else _NO_CELLS)
 
 
-def coverage(content: Content) -> Table:
+def coverage(results: Results) -> Table:
     """What became of every model in every place: the study's failures are results too."""
-    cells = content.results.cells
-    places = {_place(content, cell): None for cell in ordered(cells)}
+    cells = results.cells
+    places = {_place(results, cell): None for cell in ordered(cells)}
     lines: dict[tuple[str, str, str], dict[tuple[str, str], list[CellResult]]] = {}
     for cell in by_size(cells):
         line = lines.setdefault((cell.model, cell.quantization, cell.workload), {})
-        line.setdefault(_place(content, cell), []).append(cell)
+        line.setdefault(_place(results, cell), []).append(cell)
     columns = (
         *(Column("model", "model"), Column("quantization", "quantization"), Column("workload", "workload")),
         *(Column(f"{device} / {program}", f"{device} · {program}") for device, program in places),
     )
-    rows = tuple((*key, *(_outcome(content, line.get(place, [])) for place in places)) for key, line in lines.items())
+    rows = tuple((*key, *(_outcome(results, line.get(place, [])) for place in places)) for key, line in lines.items())
     notes = ("An empty field: nobody asked for this cell.",) if rows else ()
     return Table("coverage", "Coverage", columns, rows, notes, None if rows else _NO_CELLS)
 
 
-def _place(content: Content, cell: CellResult) -> tuple[str, str]:
+def _place(results: Results, cell: CellResult) -> tuple[str, str]:
     virtual = " (virtual)" if cell.device.virtual else ""
-    return content.title(cell.device) + virtual, software(cell)
+    return results.title(cell.device) + virtual, software(cell)
 
 
-def _outcome(content: Content, cells: list[CellResult]) -> Value:
+def _outcome(results: Results, cells: list[CellResult]) -> Value:
     """The best that became of a cell in any campaign."""
     if not cells:
         return None
-    best = min(cells, key=lambda cell: (_STATES.index(cell.state), -campaign_number(content, cell.campaign)))
+    best = min(cells, key=lambda cell: (_STATES.index(cell.state), -results.number(cell.campaign)))
     if best.state == "measured":
         doubts = (doubt.partition(":")[0] for doubt in best.doubts)
-        return ", ".join(["measured", *(["synthetic"] if best.synthetic else []), *doubts])
+        return Word(", ".join(["measured", *(["synthetic"] if best.synthetic else []), *doubts]), "good")
     return Absent(best.reason or "no reason given", best.state)
+
+
+def _state(cell: CellResult) -> Value:
+    return Word("measured", "good") if cell.state == "measured" else cell.state
 
 
 def _why(cell: CellResult) -> str:
@@ -110,8 +115,61 @@ def _why(cell: CellResult) -> str:
     return "; ".join(dict.fromkeys(filter(None, (cell.reason, *cell.doubts))))
 
 
-def cells(content: Content) -> Table:
+def cells(results: Results) -> Table:
     """Every cell with its state and reason."""
-    rows = tuple((*who(content, cell), cell.state, _why(cell)) for cell in ordered(content.results.cells))
+    rows = tuple((*who(results, cell), _state(cell), _why(cell)) for cell in ordered(results.cells))
     columns = (*WHO, Column("state", "state"), Column("reason", "reason", "prose"))
     return Table("cells", "Every cell", columns, rows, reason=None if rows else _NO_CELLS, folded=True)
+
+
+def how_run(documents: Sequence[CampaignDocument]) -> Table:
+    """How each campaign was run."""
+    columns = (
+        *(Column("campaign", "campaign", "number"), Column("version", "meltrepro"), Column("engine", "engine")),
+        *(Column("seed", "seed", "number"), Column("order", "order")),
+        *(Column("manifest", "manifest", "digest"), Column("plan", "plan", "digest")),
+    )
+    rows = tuple(
+        (number, one.meltrepro_version, one.engine, one.seed, one.order, one.manifest_digest, one.plan_digest)
+        for number, one in enumerate(documents, 1)
+    )
+    reason = None if rows else "no campaign was given"
+    return Table("campaign-digests", "How campaigns were run", columns, rows, reason=reason)
+
+
+def digests(documents: Sequence[CampaignDocument]) -> Table:
+    """sha256 of everything that cells ran."""
+    columns = (
+        *(Column("campaign", "campaign", "number"), Column("cell", "cell"), Column("release", "release")),
+        *(Column("commit", "commit", "digest"), Column("isa", "CPU level"), Column("model", "model file", "digest")),
+        *(Column("bundle", "runner bundle", "digest"), Column("runner", "runner", "digest")),
+        Column("source", "framework's source", "digest"),
+    )
+    rows = tuple(
+        (
+            *(number, cell.id, cell.release, cell.commit, cell.isa),
+            *(cell.model_digest, cell.bundle_digest, cell.runner_digest, cell.source_digest),
+        )
+        for number, one in enumerate(documents, 1)
+        for cell in one.cells
+    )
+    reason = None if rows else "the campaigns of this report have no cells"
+    return Table("cell-digests", "What cells ran (sha256)", columns, rows, reason=reason, folded=bool(rows))
+
+
+def definitions() -> Table:
+    """What the metrics of this report mean."""
+    prose = (Column(key, key, "prose") for key in ("meaning", "formula"))
+    columns = (Column("metric", "metric"), Column("unit", "unit"), *prose)
+    found = [METRICS[name] for name in SHOWN]
+    rows = tuple((one.name, one.unit, one.meaning, one.formula) for one in found)
+    return Table("definitions", "Definitions", columns, rows, folded=True)
+
+
+def commands(documents: Sequence[CampaignDocument], study: StudyDocument | None) -> tuple[str, ...]:
+    """What to type to check and to repeat this report."""
+    ids = [one.id for one in documents]
+    if not ids:
+        return ()
+    what = study.name if study else " ".join(ids)
+    return (f"meltrepro report --from-records {what} -o FOLDER", *(f"meltrepro replay {id}" for id in ids))

@@ -1,121 +1,45 @@
-"""The paper's figures beside ours, with what is known to be wrong with them."""
+"""Tables of MELT's study in a report: its claims with their verdicts, and its figures beside ours.
+
+Names differ: `llama-2-7b` of the scores is `llama-2-7b-chat` on devices, and a manifest may say `stablelm-zephyr-3b`. Two
+names mean the same model where the parts of one stand in a row within the other's; a name that fits several models, as
+`gemma` does, means none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, Protocol
 
 from meltrepro.report.cells import ordered, software
-from meltrepro.report.content import Content, Reference
-from meltrepro.report.results import CellResult
-from meltrepro.report.values import Absent, Column, Table, Value, measured
-from meltrepro.studies.melt.paper_match import SECONDHAND, paper_task, remarks, same_model, same_quantization
+from meltrepro.report.results import CellResult, Results, Score
+from meltrepro.report.values import Absent, Column, Remark, Remarks, Section, Table, Tags, Value, Word, measured
+from meltrepro.studies.melt import paper
+from meltrepro.studies.melt.findings.model import Finding, Verdict
 
-_NONE = "the paper's figures are not part of this report"
-_SOURCE = Column("source", "source", "prose", below="model")
-_REMARKS = Column("remarks", "remarks", "remarks")
-
-
-def sizes(content: Content) -> Table:
-    """Size of the model files, which must agree: it is arithmetic, not a measurement."""
-    columns = (
-        *(Column("model", "model"), Column("quantization", "quantization")),
-        Column("framework", "framework", below="quantization"),
-        *(Column("paper_gb", "paper (GB)", "known"), Column("paper_memory_gb", "paper, in memory (GB)", "known")),
-        *(Column("ours_gb", "ours (GB)", "known"), Column("difference_percent", "difference (%)", "number")),
-        *(_REMARKS, _SOURCE),
-    )
-    published = [reference for reference in content.references if reference.table == "sizes"]
-    found = [reference for reference in published if reference.metric == "on disk"]
-    memory = {_key(reference): reference for reference in published if reference.metric == "in memory"}
-    ours = _same(found, content.results.cells)
-    rows: list[tuple[Value, ...]] = []
-    for reference in found:
-        sizes = [cell.model_bytes for cell in ours(reference) if cell.model_bytes]
-        size = sizes[0] / 1e9 if sizes and _is_llama(reference) else None
-        percent = 100 * (size / reference.value - 1) if size is not None and reference.value else None
-        rows.append(
-            (
-                *(reference.model, reference.quantization, reference.framework, _value(reference)),
-                *(_value(memory.get(_key(reference))), size, percent),
-                *(remarks(reference), reference.source),
-            )
-        )
-    notes = (
-        "In memory: as published; no row of it is a measured footprint, and the remarks say what it is instead. GB are 10^9 bytes.",
-    )
-    reason = None if rows else _NONE
-    return Table("paper-sizes", "Sizes of model files", columns, tuple(rows), notes if rows else (), reason)
-
-
-def _key(reference: Reference) -> tuple[str, str, str]:
-    return reference.model, reference.quantization, reference.framework
-
-
-def scores(content: Content) -> Table:
-    """The paper's scores beside ours."""
-    columns = (
-        *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
-        *(Column("task", "task"), Column("paper", "paper", "known"), Column("paper_stderr", "± paper", "known")),
-        *(Column("ours", "ours", "number"), Column("ours_stderr", "± ours", "number")),
-        *(Column("ours_n", "n", "number"), _REMARKS, _SOURCE),
-    )
-    found = [reference for reference in content.references if reference.table == "accuracy"]
-    ours = _same(found, [cell for cell in content.results.cells if cell.scores])
-    rows: list[tuple[Value, ...]] = []
-    for reference in found:
-        matching = [
-            score
-            for cell in ours(reference)
-            for score in cell.scores
-            if reference.metric == paper_task(score) and _is_llama(reference)
-        ]
-        mine = (matching[0].value, matching[0].stderr, matching[0].n) if matching else (None, None, None)
-        rows.append(
-            (
-                *(reference.model, reference.quantization, reference.framework, reference.metric),
-                *(_value(reference), reference.stderr, *mine, remarks(reference), reference.source),
-            )
-        )
-    return Table("paper-accuracy", "Accuracy", columns, tuple(rows), reason=None if rows else _NONE, folded=bool(rows))
-
-
-def devices(content: Content) -> Table:
-    """What is known of the paper's speed and energy, with our nearest figure: other devices, so only for orientation."""
-    columns = (
-        *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
-        *(Column("quantization", "quantization"), Column("metric", "metric"), Column("paper", "paper", "known")),
-        *(
-            Column("unit", "unit"),
-            Column("ours", "ours", "estimate"),
-            Column("ours_where", "ours was measured on", "prose"),
-        ),
-        *(_REMARKS, _SOURCE),
-    )
-    found = [reference for reference in content.references if reference.table in ("speed", "energy")]
-    ours = _same(found, ordered(content.measured))
-    rows: list[tuple[Value, ...]] = []
-    for reference in found:
-        metric, scale = _METRICS.get(reference.metric, ("", 1.0))
-        matching = [cell for cell in ours(reference) if metric in cell.metrics]
-        mine: tuple[Value, Value] = (None, None)
-        if matching:
-            cell = matching[0]
-            virtual = ", virtual" if cell.device.virtual else ""
-            mine = (
-                measured(cell, metric, scale),
-                f"{content.title(cell.device)}{virtual}, {software(cell)}, {cell.quantization}",
-            )
-        rows.append(
-            (
-                *(reference.device, reference.framework, reference.model, reference.quantization, reference.metric),
-                *(_value(reference), reference.unit, *mine, remarks(reference), reference.source),
-            )
-        )
-    notes = (f"{SECONDHAND[0].upper()}{SECONDHAND[1:]}. No row is a target.",) if rows else ()
-    reason = None if rows else _NONE
-    return Table("paper-devices", "Speed and energy", columns, tuple(rows), notes, reason, folded=bool(rows))
-
-
+_SEPARATORS = re.compile(r"[^a-z0-9.]+")
+_FULL = frozenset({"unquantised", "unquantized", "none", "f16", "f32", "bf16", "fp16", "fp32"})
+_SECONDHAND = "quoted by others: a rough range, because the paper itself was not read"
+_FLAGS = {
+    "in_memory_equals_on_disk_no_gib_conversion": Remark(
+        "not converted", "the size in memory is the size on disk again, where other rows have it in GiB"
+    ),
+    "in_memory_not_size_converted_to_gib": Remark(
+        "other size in memory", "the size in memory is not the size on disk in GiB, as it is in other rows"
+    ),
+    "max_ram_equals_size_plus_2.5": Remark(
+        "peak not measured", "the published peak memory is the size plus 2.5 GB in every row: an estimate"
+    ),
+    "suspect_copy_of_tinyllama": Remark("copy of TinyLlama's", "all published scores of the row are TinyLlama's"),
+    "replaces_suspect_row": Remark("recomputed", "stands for a published row that is a copy of another model's"),
+    "stderr_inconsistent_with_n": Remark(
+        "std. error of another", "the standard error does not follow from the score and the number of questions"
+    ),
+    "framework_label_suspect": Remark("framework doubtful", "the framework that the published row names is doubtful"),
+    "variant_unclear": Remark("variant unclear", "it is not known which variant of the task was scored"),
+    "missing": Remark("missing", "the published table has a gap here"),
+}
+"""Flags of the reference data in plain words."""
 _METRICS = {
     "generation_throughput": ("generation_tps", 1.0),
     "energy_per_token_low": ("energy_per_token_j", 1 / 3.6),
@@ -123,55 +47,184 @@ _METRICS = {
     "surface_temperature_max": ("temperature_max_c", 1.0),
     "power_sustained": ("generation_power_w", 1.0),
 }
+_TONES: dict[Verdict, Literal["good", "bad", "none"]] = {
+    Verdict.holds: "good",
+    Verdict.fails: "bad",
+    Verdict.not_testable: "none",
+}
+_WHAT = (Column("framework", "framework"), Column("model", "model"), Column("quantization", "quantization"))
+_ORIGIN = (Column("remarks", "remarks", "remarks"), Column("source", "source", "prose", below="model"))
 
 
-def operators(content: Content) -> Table:
-    """The paper's operators as it plotted them, and by time."""
-    columns = (
-        *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
-        *(Column("quantization", "quantization"), Column("operator", "operator")),
-        *(Column("share_as_plotted", "as plotted", "known"), Column("share_of_time", "share of time", "known")),
-        *(_REMARKS, _SOURCE),
-    )
-    found = [reference for reference in content.references if reference.table == "operators"]
-    groups: dict[tuple[str, ...], dict[str, Reference]] = {}
-    for reference in found:
-        operator, _, share = reference.metric.rpartition(": ")
-        key = (reference.device, reference.framework, reference.model, reference.quantization, operator)
-        groups.setdefault(key, {})[share] = reference
-    rows = tuple(
-        (*key, *(_value(shares.get(name)) for name in ("as plotted", "of time")), *_origin(shares))
-        for key, shares in groups.items()
-    )
-    notes = (
-        (
-            "As plotted: mean time of one call, normalised; an operator that runs once a token weighs as much as one that"
-            " runs in every layer. Share of time: multiplied by the calls of a pass."
+def sections(results: Results, findings: Sequence[Finding], tally: str) -> tuple[Section, ...]:
+    """What a report says of the study, after the results."""
+    return (
+        Section(
+            "findings",
+            "Findings",
+            f"The claims of MELT's paper, each as a test on these results: {tally}. Where the results cannot decide, they say why.",
+            (),
+            (claims(findings),),
+        ),
+        Section(
+            "paper",
+            "The paper's figures",
+            "What was recovered of MELT's figures (MobiCom'24, arXiv 2403.12844), beside ours where there is a counterpart. Remarks say what is wrong with a published row.",
+            (),
+            (
+                *(sizes(results, paper.sizes()), scores(results, paper.accuracy())),
+                *(devices(results, (*paper.throughput(), *paper.energy())), operators(paper.operators())),
+            ),
         ),
     )
-    reason = None if rows else _NONE
-    return Table("paper-operators", "Operators", columns, rows, notes if rows else (), reason, folded=bool(rows))
 
 
-def _origin(shares: dict[str, Reference]) -> tuple[Value, Value]:
-    first = next(iter(shares.values()))
-    return remarks(first), first.source
+def claims(findings: Sequence[Finding]) -> Table:
+    """One row a claim."""
+    columns = (
+        *(Column("id", "id"), Column("verdict", "verdict"), Column("tags", "tags", "tags")),
+        *(Column("claim", "claim", "prose"), Column("reason", "because", "prose")),
+        Column("numbers", "figures", "prose", "reason"),
+        *(Column("threshold", "holds when", "prose", "claim"), Column("paper_figures", "paper", "prose", "claim")),
+        Column("notes", "notes", "prose", "reason"),
+    )
+    rows = tuple(
+        (
+            *(row.id, Word(row.verdict.value, _TONES[row.verdict]), Tags(row.marks), row.claim, row.reason),
+            ", ".join(f"{name} = {quantity}" for name, quantity in row.numbers.items()),
+            *(row.threshold, _figures(row), "; ".join(row.notes)),
+        )
+        for row in findings
+    )
+    note = (
+        "Verdicts tagged virtual rest on virtual devices and say nothing of real ones; thresholds are this project's, fixed before"
+        " anything was measured."
+    )
+    return Table("findings", "Findings", columns, rows, (note,))
 
 
-def _same(
-    references: list[Reference], cells: list[CellResult] | tuple[CellResult, ...]
-) -> Callable[[Reference], list[CellResult]]:
-    """Which cells are about the model and the quantization of a reference."""
-    models = {cell.model: {id(r) for r in same_model(references, cell.model)} for cell in cells}
+def _figures(finding: Finding) -> str:
+    return "; ".join(
+        f"{one.name}: {one.quantity}{' (secondhand, rough)' if one.secondhand else ''}" for one in finding.reference
+    )
 
-    def found(reference: Reference) -> list[CellResult]:
-        rough = reference.quantization.startswith(("4-bit", "not stated"))
+
+def sizes(results: Results, published: Sequence[paper.SizeRow]) -> Table:
+    """Size of the model files, which must agree: it is arithmetic, not a measurement."""
+    columns = (
+        *(Column("model", "model"), Column("quantization", "quantization")),
+        Column("framework", "framework", below="quantization"),
+        *(Column("paper_gb", "paper (GB)", "known"), Column("paper_memory_gb", "paper, in memory (GB)", "known")),
+        *(Column("ours_gb", "ours (GB)", "known"), Column("difference_percent", "difference (%)", "number")),
+        *_ORIGIN,
+    )
+    ours = _same(published, results.cells)
+    rows: list[tuple[Value, ...]] = []
+    for row in published:
+        found = [cell.model_bytes for cell in ours(row) if cell.model_bytes]
+        size = found[0] / 1e9 if found and _is_llama(row.framework) else None
+        percent = 100 * (size / row.disk_gb - 1) if size is not None and row.disk_gb else None
+        rows.append(
+            (
+                *(row.model, row.quantization, row.framework, row.disk_gb, row.published_memory_gb),
+                *(size, percent, remarks(row.flags), row.source),
+            )
+        )
+    note = "In memory: as published; no row of it is a measured footprint, and the remarks say what it is instead. GB are 10^9 bytes."
+    return Table("paper-sizes", "Sizes of model files", columns, tuple(rows), (note,))
+
+
+def scores(results: Results, published: Sequence[paper.AccuracyRow]) -> Table:
+    """The paper's scores beside ours."""
+    columns = (
+        *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
+        *(Column("task", "task"), Column("paper", "paper", "known"), Column("paper_stderr", "± paper", "known")),
+        *(Column("ours", "ours", "number"), Column("ours_stderr", "± ours", "number")),
+        *(Column("ours_n", "n", "number"), *_ORIGIN),
+    )
+    ours = _same(published, [cell for cell in results.cells if cell.scores])
+    rows: list[tuple[Value, ...]] = []
+    for row in published:
+        found = [score for cell in ours(row) for score in cell.scores if row.task == paper_task(score)]
+        mine = (found[0].value, found[0].stderr, found[0].n) if found and _is_llama(row.framework) else (None,) * 3
+        value = Absent("missing in the paper's table") if row.value is None else row.value
+        rows.append(
+            (
+                *(row.model, row.quantization, row.framework, row.task, value, row.stderr),
+                *(*mine, remarks(row.flags), row.source),
+            )
+        )
+    note = "The paper's scores are of whole data sets; where n differs, so does the set of questions."
+    return Table("paper-accuracy", "Accuracy", columns, tuple(rows), (note,), folded=True)
+
+
+def devices(results: Results, published: Sequence[paper.FigureRow]) -> Table:
+    """What is known of the paper's speed and energy, with our nearest figure: other devices, so only for orientation."""
+    columns = (
+        *(Column("device", "device"), *_WHAT, Column("metric", "metric"), Column("paper", "paper", "known")),
+        *(Column("unit", "unit"), Column("ours", "ours", "estimate")),
+        *(Column("ours_where", "ours was measured on", "prose"), *_ORIGIN),
+    )
+    ours = _same(published, ordered(results.measured))
+    rows: list[tuple[Value, ...]] = []
+    for row in published:
+        metric, scale = _METRICS.get(row.metric, ("", 1.0))
+        cell = next((cell for cell in ours(row) if metric in cell.metrics), None)
+        mine: tuple[Value, Value] = (None, None)
+        if cell is not None:
+            virtual = ", virtual" if cell.device.virtual else ""
+            where = f"{results.title(cell.device)}{virtual}, {software(cell)}, {cell.quantization}"
+            mine = (measured(cell, metric, scale), where)
+        rows.append(
+            (
+                *(row.device, row.framework, row.model, row.quantization, row.metric, row.value, row.unit),
+                *(*mine, remarks((), secondhand=row.secondhand), row.source),
+            )
+        )
+    note = f"{_SECONDHAND[0].upper()}{_SECONDHAND[1:]}. No row is a target."
+    return Table("paper-devices", "Speed and energy", columns, tuple(rows), (note,), folded=True)
+
+
+def operators(published: Sequence[paper.OperatorRow]) -> Table:
+    """The paper's operators as it plotted them, and by time."""
+    columns = (
+        *(Column("device", "device"), *_WHAT, Column("operator", "operator")),
+        *(Column("share_as_plotted", "as plotted", "known"), Column("share_of_time", "share of time", "known")),
+        _ORIGIN[1],
+    )
+    rows = tuple(
+        (
+            *(row.device, row.framework, row.model, row.quantization, f"{row.module}: {row.role or row.name}"),
+            *(row.plotted_share, row.time_share, row.source),
+        )
+        for row in published
+    )
+    note = (
+        "As plotted: mean time of one call, normalised; an operator that runs once a token weighs as much as one that"
+        " runs in every layer. Share of time: multiplied by the calls of a pass."
+    )
+    return Table("paper-operators", "Operators", columns, rows, (note,), folded=True)
+
+
+class _Published(Protocol):
+    @property
+    def model(self) -> str: ...
+    @property
+    def quantization(self) -> str: ...
+
+
+def _same(published: Sequence[_Published], cells: Sequence[CellResult]) -> Callable[[_Published], list[CellResult]]:
+    """Which cells are about the model and the quantization of a published row."""
+    meant = {cell.model: same_model((row.model for row in published), cell.model) for cell in cells}
+
+    def found(row: _Published) -> list[CellResult]:
+        rough = row.quantization.startswith(("4-bit", "not stated"))
         return [
             cell
             for cell in cells
-            if id(reference) in models[cell.model]
+            if row.model in meant[cell.model]
             and (
-                same_quantization(reference.quantization, cell.quantization)
+                same_quantization(row.quantization, cell.quantization)
                 or (rough and cell.quantization.lower().startswith("q4"))
             )
         ]
@@ -179,11 +232,45 @@ def _same(
     return found
 
 
-def _is_llama(reference: Reference) -> bool:
-    return reference.framework.lower().replace(".", "").startswith("llamacpp")
+def same_model(published: Iterable[str], model: str) -> frozenset[str]:
+    """The published names that mean a model; none where its name fits several."""
+    found = frozenset(name for name in published if _contains(_parts(name), _parts(model)))
+    shortest = min(map(_parts, found), key=len, default=())
+    return found if all(_contains(_parts(name), shortest) for name in found) else frozenset()
 
 
-def _value(reference: Reference | None) -> Value:
-    if reference is None:
-        return None
-    return Absent("missing in the paper's table") if reference.value is None else reference.value
+def same_quantization(a: str, b: str) -> bool:
+    """`q3_K`, `q3_k` and `q3_K_M` are the same, and so are all names for not quantized."""
+    one, other = _quantization(a), _quantization(b)
+    return one == other
+
+
+def paper_task(score: Score) -> str:
+    """What the paper's table calls the task of a score."""
+    named = f"{score.task}_{score.metric}" if score.task == "truthfulqa" else score.task
+    return named.lower().replace("-", "_")
+
+
+def remarks(flags: Sequence[str], *, secondhand: bool = False) -> Remarks:
+    """Flags of a row in words."""
+    words = tuple(_FLAGS[flag] for flag in flags)
+    return Remarks((Remark("secondhand", _SECONDHAND), *words) if secondhand else words)
+
+
+def _is_llama(framework: str) -> bool:
+    return framework.lower().replace(".", "").startswith("llamacpp")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in _SEPARATORS.split(name.lower()) if part)
+
+
+def _contains(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the parts of the shorter name stand in a row within the longer one."""
+    short, long = sorted((tuple(one), tuple(other)), key=len)
+    return bool(short) and any(long[i : i + len(short)] == short for i in range(len(long) - len(short) + 1))
+
+
+def _quantization(name: str) -> str:
+    lowered = name.lower()
+    return "unquantized" if lowered in _FULL else re.sub(r"^(q\d_k)_[sml]$", r"\1", lowered)

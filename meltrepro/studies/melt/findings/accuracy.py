@@ -201,8 +201,8 @@ def _remarks(tested: Sequence[_Tested]) -> Iterator[str]:
     yield from (f"{remark.kind}: {remark.text}" for remark in remarks[:_MOST_REMARKS])
     if len(remarks) > _MOST_REMARKS:
         yield f"{len(remarks) - _MOST_REMARKS} more remarks on scores"
-    again = {one.cell.model: one.cell.requantized_from for one in tested if one.cell.requantized_from}
-    for model, source in again.items():
+    again = {one.cell.model: of_cells.requantized_from(one.cell) for one in tested}
+    for model, source in ((model, source) for model, source in again.items() if source):
         yield f"the weights of {model} come from a file in {source}: without quantization they are no better than that"
 
 

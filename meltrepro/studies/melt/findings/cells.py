@@ -22,6 +22,7 @@ AS_IS = "as-is"
 """Quantization of a file that is used as it came."""
 _BITS = re.compile(r"i?q(\d)")
 _FULL = re.compile(r"(?:b?f|q0f)(16|32)")
+_QUANTIZED_FILE = re.compile(r"[-._](i?q\d[a-z0-9_]*)\.gguf$", re.IGNORECASE)
 _K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
 
@@ -125,11 +126,16 @@ def scheme(quantization: str) -> str:
     return _BITS.sub("", quantization, count=1)
 
 
+def requantized_from(cell: CellResult) -> str | None:
+    """The quantization that the name of a model's source file tells, where that was quantized already."""
+    return next((match[1] for name in cell.source if (match := _QUANTIZED_FILE.search(name))), None)
+
+
 def unquantised(cell: CellResult) -> bool:
     """Whether the weights are as they were trained, or at least in 16 bits."""
     if cell.quantization == AS_IS:
         known: float | None = cell.bits_per_weight
-        return cell.requantized_from is None and (known is None or known >= _NEARLY_FULL)
+        return requantized_from(cell) is None and (known is None or known >= _NEARLY_FULL)
     known = bits(cell.quantization)
     return known is not None and known >= FULL_BITS
 

@@ -121,9 +121,9 @@ class Finding:
         return self.verdict is not Verdict.not_testable
 
     @property
-    def marks(self) -> str:
-        """`virtual, synthetic`, as far as they apply."""
-        return ", ".join(name for name in ("virtual", "synthetic") if getattr(self, name))
+    def marks(self) -> tuple[str, ...]:
+        """`virtual` and `synthetic`, as far as they apply."""
+        return tuple(name for name in ("virtual", "synthetic") if getattr(self, name))
 
     def as_json(self) -> dict[str, Any]:
         return {

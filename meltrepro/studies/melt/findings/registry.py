@@ -11,19 +11,17 @@ from dataclasses import replace
 from meltrepro.report.results import CellResult, Results
 from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.accuracy import ACCURACIES
-from meltrepro.studies.melt.findings.coverage import COVERAGE
 from meltrepro.studies.melt.findings.energy import ENERGIES
 from meltrepro.studies.melt.findings.heat import HEAT
 from meltrepro.studies.melt.findings.model import Decision, Definition, Evidence, Finding, Verdict, missing
 from meltrepro.studies.melt.findings.operators import OPERATORS
 from meltrepro.studies.melt.findings.platforms import PLATFORMS
 from meltrepro.studies.melt.findings.speed import SPEEDS
-from meltrepro.studies.melt.findings.weights import WEIGHTS
 from meltrepro.words import counted
 
 DEFINITIONS: tuple[Definition, ...] = tuple(
     sorted(
-        (*SPEEDS, *PLATFORMS, *WEIGHTS, *OPERATORS, *ENERGIES, *HEAT, *COVERAGE, *ACCURACIES),
+        (*SPEEDS, *PLATFORMS, *OPERATORS, *ENERGIES, *HEAT, *ACCURACIES),
         key=lambda definition: int(definition.id[1:]),
     )
 )
@@ -123,11 +121,12 @@ def _escaped(text: str) -> str:
 _DOCUMENT = """\
 # Findings
 
-Generated from `meltrepro/report/findings`; to change a definition, change it there and run
+Generated from `meltrepro/studies/melt/findings`; to change a definition, change it there and run
 `python -m meltrepro.studies.melt.findings.registry > docs/findings.md`.
 
-MELT's claims as rules that a program can evaluate. `meltrepro findings RUN...` decides them from the records of one
-campaign or several; every `meltrepro run` does so at its end and says how many hold. A claim **holds**, **fails**, or
+MELT's claims as rules that a program can evaluate. `meltrepro findings RUN...` decides them from the records of campaigns whose
+manifests say `study: melt`, as those in `specs/paper` do; every `meltrepro run` of such a manifest does so at its end and says how
+many hold. `--study melt` decides them on any other campaigns. A claim **holds**, **fails**, or
 is **not testable here**, with what is missing. A claim that fails is a result and no error.
 
 The paper's own thresholds are not known, because its text could not be read; those below are this project's, fixed before

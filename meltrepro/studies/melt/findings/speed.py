@@ -1,14 +1,16 @@
-"""How fast, and what that depends on: F1, F2 and F20."""
+"""Speed, and what quantization does to it and to size: F1, F2, F4, F5 and F20."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from meltrepro.report.results import CellResult, TurnResult
 from meltrepro.stats.relation import fit_line, fit_within
+from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import PREFILL, SPEED, middle, middle_of
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, missing
+from meltrepro.studies.melt.findings.cells import FULL_BITS, PREFILL, SPEED, middle, middle_of
+from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _LEAST_R2, _MOST_INTERCEPT = 0.9, 0.25
 _FEWEST_MODELS = 3
@@ -153,4 +155,194 @@ F20 = Definition(
     decide=slower_as_context_fills,
     direct=False,
 )
-SPEEDS = (F1, F2, F20)
+
+
+_LEAST_SMALLER = 1.05
+"""How much larger the file in 4 bits must be: where most tensors fall back to another type, there is nothing to compare."""
+_LEAST_RATIO = 3.3
+_ROOM = 0.8
+"""Part of a device's memory that weights may take, where that they fit is only computed."""
+_TOO_LARGE = ("memory", "out-of-memory")
+"""Causes of a cell that did not fit: by the plan, or when it was tried."""
+
+
+def bits_and_speed(cells: Sequence[CellResult]) -> Decision:
+    """F4: what 3 bits gain in speed beside what they save in bytes."""
+    useful = [cell for cell in of_cells.measured(cells, SPEED) if cell.model_bytes]
+    groups = of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.model, cell.workload))
+    pairs = [pair for group in groups.values() for pair in _pairs(group)]
+    if not pairs:
+        return missing(
+            "needs one model in 3 and in 4 bits, with files that differ by 5 % or more, same device, framework and workload"
+        )
+    gains = [middle(three, SPEED) / middle(four, SPEED) for three, four in pairs]
+    savings = [(four.model_bytes or 0) / (three.model_bytes or 1) for three, four in pairs]
+    short = sum(gain < saving for gain, saving in zip(gains, savings, strict=True))
+    slower = sum(gain <= 1 for gain in gains)
+    numbers = {
+        "pairs": Quantity(len(pairs)),
+        "pairs_that_gain_less": Quantity(short),
+        "pairs_not_faster": Quantity(slower),
+        "speed_ratio_median": Quantity(middle_of(gains)),
+        "bytes_ratio_median": Quantity(middle_of(savings)),
+    }
+    reason = f"3 bits gain less speed than bytes in {of_cells.of(short, len(pairs), 'pair')} and are no faster than 4 in {slower}"
+    return Decision(2 * short > len(pairs), reason, numbers, tuple(cell for pair in pairs for cell in pair))
+
+
+def _pairs(group: Sequence[CellResult]) -> Iterator[tuple[CellResult, CellResult]]:
+    """Each quantization in 3 bits with the one in 4 of its own scheme, or with any where there is none."""
+    fours = [cell for cell in group if of_cells.bits(cell.quantization) == 4]
+    for three in group:
+        if of_cells.bits(three.quantization) != 3:
+            continue
+        same = [four for four in fours if of_cells.scheme(four.quantization) == of_cells.scheme(three.quantization)]
+        for four in same or fours:
+            if (four.model_bytes or 0) >= _LEAST_SMALLER * (three.model_bytes or 0):
+                yield three, four
+
+
+def _sizes_of_paper() -> tuple[Reference, ...]:
+    disk = {row.quantization: row for row in paper.sizes() if row.model == "llama-2-7b"}
+    three, four = disk["q3_k"], disk["q4_k"]
+    source = f"derived: {four.source} over {three.source}"
+    return (Reference("bytes_ratio of llama-2-7b", Quantity(four.disk_gb / three.disk_gb), source),)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Whether one model fits on one device, without quantization and in 4 bits."""
+
+    model: str
+    parameters: float
+    four: CellResult
+    """The cell in 4 bits; of another model, whose bits per weight are taken, where `computed`."""
+    four_bytes: float
+    computed: bool
+    full: CellResult | None
+    """The cell without quantization, where one was asked for."""
+
+    @property
+    def ratio(self) -> float:
+        """Bytes without quantization, by the file or else by 16 bits a parameter, over those in 4 bits."""
+        file = self.full.model_bytes if self.full is not None else None
+        return float(file or self.parameters * FULL_BITS / 8) / self.four_bytes
+
+    @property
+    def full_fits(self) -> bool:
+        """By what happened to a cell in 16 bits; one in 32 bits that did not fit says nothing of 16."""
+        if self.full is not None and _loaded(self.full):
+            return True
+        if self.full is not None and of_cells.bits(self.full.quantization) in (FULL_BITS, None):
+            return False
+        memory = self.four.device.memory_bytes
+        return memory is None or self.parameters * FULL_BITS / 8 <= memory
+
+    @property
+    def large(self) -> bool:
+        return self.parameters >= of_cells.SEVEN_BILLION
+
+
+def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
+    """F5: models that load in 4 bits, and whether they would without; of 7 billion parameters where there are any."""
+    known = list(_fits(cells))
+    if not known:
+        return missing("needs a model that loaded in 4 bits and whose number of parameters is known")
+    large = [fit for fit in known if fit.large]
+    # A small model that fits as it is says nothing against the claim; one that does not fit speaks for it.
+    used = large or [fit for fit in known if not fit.full_fits]
+    largest = max(known, key=lambda fit: fit.parameters)
+    if not used:
+        numbers = {"weight_ratio": Quantity(largest.ratio)}
+        text = f"the largest model that loaded in 4 bits, {largest.model}, fits without quantization too; needs a larger one"
+        return missing(text, numbers, largest.four)
+    out = [fit for fit in used if not fit.full_fits]
+    numbers = {
+        "models": Quantity(len(used)),
+        "models_that_need_it": Quantity(len(out)),
+        "weight_ratio_lowest": Quantity(min(fit.ratio for fit in used)),
+        "weight_ratio_median": Quantity(middle_of([fit.ratio for fit in used])),
+    }
+    evidence = [cell for fit in used for cell in (fit.four, fit.full) if cell is not None]
+    notes = []
+    if not large:
+        notes.append("no model of 7 billion parameters loaded: decided by smaller ones that do not fit unquantized")
+    if any(fit.full is None for fit in used):
+        notes.append("where no cell without quantization was asked for, its size is that of 16 bits a parameter")
+    if guessed := [fit for fit in used if fit.computed]:
+        notes.append(
+            f"{of_cells.listed(fit.model for fit in guessed)} did not run in 4 bits: that it fits is computed from the bits per "
+            f"weight of {of_cells.listed(fit.four.model for fit in guessed)} and the memory of the device"
+        )
+    reason = f"{of_cells.of(len(out), len(used), 'model')} fit in 4 bits and not without quantization"
+    held = len(out) == len(used) and middle_of([fit.ratio for fit in used]) >= _LEAST_RATIO
+    return Decision(held, reason, numbers, tuple(evidence), tuple(notes))
+
+
+def _loaded(cell: CellResult) -> bool:
+    """Whether it ran, however well: what is INVALID was loaded too."""
+    return cell.state in ("measured", "invalid")
+
+
+def _fits(cells: Sequence[CellResult]) -> Iterator[_Fit]:
+    """One for each device, framework and model that loaded in 4 bits, or must fit by what others need."""
+    for stack in of_cells.grouped(cells, lambda cell: (of_cells.device(cell), cell.framework)).values():
+        fours = [cell for cell in stack if _loaded(cell) and of_cells.bits(cell.quantization) == 4 and cell.model_bytes]
+        if not fours:
+            continue
+        lean = min(
+            (cell for cell in fours if cell.parameters),
+            key=lambda cell: (cell.bits_per_weight or 0, cell.cell),
+            default=None,
+        )
+        for model, group in of_cells.grouped(stack, lambda cell: cell.model).items():
+            parameters = max((cell.parameters or 0 for cell in group), default=0)
+            if not parameters:
+                continue
+            fulls = [cell for cell in group if of_cells.unquantised(cell)]
+            loaded = [cell for cell in fulls if _loaded(cell)]
+            decided = loaded or [cell for cell in fulls if cell.cause in _TOO_LARGE]
+            full = min(decided, key=lambda cell: (of_cells.bits(cell.quantization) or 0, cell.cell), default=None)
+            own = [cell for cell in fours if cell.model == model]
+            if own:
+                four = min(own, key=lambda cell: (cell.model_bytes or 0, cell.cell))
+                yield _Fit(model, parameters, four, float(four.model_bytes or 0), computed=False, full=full)
+            elif lean is not None and full is not None and not loaded:
+                needed = parameters * (lean.bits_per_weight or 0) / 8
+                tried = any(of_cells.bits(cell.quantization) == 4 for cell in group)
+                if not tried and needed <= _ROOM * (lean.device.memory_bytes or 0):
+                    yield _Fit(model, parameters, lean, needed, computed=True, full=full)
+
+
+def _ratio_of_paper() -> tuple[Reference, ...]:
+    rows = {(row.model, row.quantization): row for row in paper.sizes()}
+    return tuple(
+        Reference(
+            f"weight_ratio of {model}",
+            Quantity(rows[model, "unquantised"].disk_gb / rows[model, "q4_k"].disk_gb),
+            f"derived: {rows[model, 'unquantised'].source} over {rows[model, 'q4_k'].source}",
+        )
+        for model in ("llama-2-7b", "mistral-7b-v0.1")
+    )
+
+
+F4 = Definition(
+    id="F4",
+    claim="Fewer bits do not buy as much speed as they save memory; 3 bits may even be slower than 4.",
+    threshold="generation_tps of 3 bits over 4 < bytes of 4 bits over 3, same device, framework, model, scheme and workload: in more than "
+    "half of the pairs",
+    needs="one model in q3_K and q4_K with one workload on one device; not one whose tensors fall back to other types",
+    decide=bits_and_speed,
+    reference=_sizes_of_paper,
+)
+F5 = Definition(
+    id="F5",
+    claim="Quantization is what makes models of 7 billion parameters fit.",
+    threshold="each model of 7 billion parameters that loads in 4 bits does not fit without quantization (skipped or killed for lack of "
+    f"memory, or 16 bits a parameter exceed the device's), and weights shrink {_LEAST_RATIO:g} times or more in the median",
+    needs="a model of 7 billion parameters or more in 4 bits (a cell without quantization may be skipped for lack of memory), or a "
+    "smaller one that does not fit without; or, where only the large model's unquantized cell was asked for and skipped, another model in 4 bits",
+    decide=quantization_makes_fit,
+    reference=_ratio_of_paper,
+)
+SPEEDS = (F1, F2, F4, F5, F20)

@@ -1,4 +1,4 @@
-"""Findings for people and for programs."""
+"""MELT as a study: the paper's claims and figures (MobiCom'24, arXiv 2403.12844)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,34 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from meltrepro.report.results import Results
-from meltrepro.studies.melt.checks import Remark
+from meltrepro.report.values import Section
+from meltrepro.studies.base import Decided
+from meltrepro.studies.melt import tables
+from meltrepro.studies.melt.checks import Remark, check_scores, scores_of
 from meltrepro.studies.melt.findings.model import Finding
-from meltrepro.studies.melt.findings.registry import tally
+from meltrepro.studies.melt.findings.registry import evaluate, tally
 from meltrepro.words import visible
 
 _WIDTH = 116
 _INDENT = "     "
+
+
+class Melt:
+    """The protocol `meltrepro.studies.base.Study`."""
+
+    name = "melt"
+
+    def decide(self, results: Results, *, virtual_only: bool = False) -> Decided:
+        findings = evaluate(results, virtual_only=virtual_only)
+        shown = (findings, results, check_scores(scores_of(results)))
+        return Decided(tally(findings), as_text(*shown), as_json(*shown))
+
+    def sections(self, results: Results) -> tuple[Section, ...]:
+        findings = evaluate(results)
+        return tables.sections(results, findings, tally(findings))
+
+
+STUDY = Melt()
 
 
 def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Remark] = ()) -> str:
@@ -28,7 +49,7 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
         )
     lines.append("")
     for finding in findings:
-        marks = f" ({finding.marks})" if finding.marks and finding.decided else ""
+        marks = f" ({', '.join(finding.marks)})" if finding.marks and finding.decided else ""
         lines += _wrapped(f"{finding.id:<4} {finding.verdict.value}{marks}: {finding.claim}", "")
         lines += _wrapped(finding.reason, _INDENT)
         lines += [line for text in _details(finding) for line in _wrapped(text, _INDENT)]

@@ -1,8 +1,10 @@
-"""Tables as LaTeX with booktabs, to be taken into a paper with \\input."""
+"""Tables as files: CSV with every figure in full (RFC 4180), and LaTeX with booktabs for \\input."""
 
 from __future__ import annotations
 
-from meltrepro.report.narrow import narrowed
+import csv
+import io
+
 from meltrepro.report.values import (
     NUMERIC,
     Absent,
@@ -12,11 +14,64 @@ from meltrepro.report.values import (
     Table,
     Tags,
     Value,
+    exact,
     interval,
+    narrowed,
     number,
     plain,
     quantity,
 )
+
+_PARTS = ("", "_low", "_high", "_n")
+_FORMULA = ("=", "+", "-", "@")
+
+
+def as_csv(table: Table) -> str:
+    """The whole table; one without rows has its header and its reason."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    header = [name for column in table.columns for name in _names(column)]
+    writer.writerow([*map(_text, header), "absent"])
+    if table.reason is not None:
+        writer.writerow([*[""] * len(header), _text(f"{table.gap}: {table.reason}")])
+    for row in table.rows:
+        fields = [field for column, value in zip(table.columns, row, strict=True) for field in _fields(column, value)]
+        reasons = [
+            f"{column.key}: {value.reason}"
+            for column, value in zip(table.columns, row, strict=True)
+            if isinstance(value, Absent)
+        ]
+        writer.writerow([*fields, _text("; ".join(reasons))])
+    return out.getvalue()
+
+
+def _names(column: Column) -> list[str]:
+    return [column.key + part for part in _PARTS] if column.kind == "estimate" else [column.key]
+
+
+def _fields(column: Column, value: Value) -> list[str]:
+    if isinstance(value, Estimate):
+        return [exact(value.median), exact(value.low), exact(value.high), str(value.n)]
+    return [_field(column, value)] + [""] * (len(_names(column)) - 1)
+
+
+def _field(column: Column, value: Value) -> str:
+    if isinstance(value, Absent):
+        return "" if column.kind in NUMERIC else _text(value.shown)
+    if isinstance(value, Tags):
+        return _text(";".join(value.names))
+    if isinstance(value, Remarks):
+        return _text(str(value))
+    if isinstance(value, float):
+        return exact(value)
+    return "" if value is None else str(value) if isinstance(value, int) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    text = plain(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -56,8 +111,7 @@ def escape(text: str) -> str:
 
 def as_latex(full: Table) -> str:
     """A `tabular` with its title, notes and reasons below it; needs the packages booktabs and textcomp (T1 fonts)."""
-    narrow = narrowed(full)
-    table = narrow.table
+    table, common = narrowed(full)
     lines = [f"% {escape(table.title)}", r"% \usepackage[T1]{fontenc} \usepackage{textcomp,booktabs}"]
     if table.reason is not None:
         return "\n".join([*lines, rf"\emph{{{escape(f'{table.gap}: {table.reason}')}}}", ""])
@@ -78,9 +132,7 @@ def as_latex(full: Table) -> str:
         r"\end{tabular}",
     ]
     notes = [rf"\textsuperscript{{{n}}} {escape(reason)}" for reason, n in reasons.items()]
-    lines += [
-        rf"\par\footnotesize {note}" for note in [*notes, *map(escape, filter(None, (narrow.common, *table.notes)))]
-    ]
+    lines += [rf"\par\footnotesize {note}" for note in [*notes, *map(escape, filter(None, (common, *table.notes)))]]
     return "\n".join([*lines, ""])
 
 
