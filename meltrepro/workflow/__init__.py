@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
+    from meltrepro.workflow.replays import Intent, ReplayResult, replay
 
 __all__ = [
     "Build",
+    "Intent",
     "LockChange",
     "Planned",
     "Ran",
+    "ReplayResult",
     "Verification",
     "build",
     "lock",
     "plan",
+    "replay",
     "run",
     "verify",
 ]
@@ -29,6 +33,7 @@ __all__ = [
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
+    "replays": ("Intent", "ReplayResult", "replay"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

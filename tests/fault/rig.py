@@ -253,7 +253,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
             for name, known in facts.items()
         },
         engine="none",
-        lock_text="lock: 1\n",
+        lock_text=f"lock: 1\nmanifest: {'0' * 64}\n",
         builds={run.id: {"build.log": b"built\n", "Dockerfile": b"FROM scratch\n"}},
     )
 

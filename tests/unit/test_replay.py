@@ -9,7 +9,6 @@ import pytest
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
-from meltrepro.cli.replay import _repeated
 from meltrepro.errors import CorruptStore, PlanError, UsageError
 from meltrepro.manifest.protocol import Limits, Measure, Order, Protocol
 from meltrepro.manifest.schema import Replay
@@ -20,6 +19,7 @@ from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecid
 from meltrepro.stats.equivalence import Verdict
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
+from meltrepro.workflow.replays import intend
 from tests.fault import rig
 
 DECLARED = Replay(margin=0.2, maximum=10, session_cv=0.01)
@@ -139,12 +139,13 @@ def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(tmp
     assert found[skip.cell_id] == f"it was skipped: {skip.reason}"
     assert found["m/as-is/f/host/broken"].startswith("no repetition of it is believed: INVALID(")
     assert undecidable(campaign, lambda cell: cell == CELL) == {}
-    assert _repeated(campaign, [], found) == [CELL]
+    intent = intend(campaign, rig.settings(tmp_path))
+    assert [cell.id for cell in intent.recorded.cells] == [CELL] and intent.left_out == found
     with pytest.raises(PlanError, match="nothing in .* can be compared with") as caught:
-        _repeated(campaign, ["*/broken"], undecidable(campaign, lambda cell: cell.endswith("broken")))
+        intend(campaign, rig.settings(tmp_path), only=["*/broken"])
     assert "--all-cells" in (caught.value.hint or "")
     with pytest.raises(UsageError, match=r"no cell matches '\*/chatt'"):
-        _repeated(campaign, [CELL, "*/chatt"], {})
+        intend(campaign, rig.settings(tmp_path), only=[CELL, "*/chatt"])
     strict = Measure(limits=Limits(min_tokens=4))
     setup = rig.with_manifest(setup, setup.plan.manifest.model_copy(update={"measure": strict, "name": "strict"}))
     invalid = read_campaign(rig.run_setup(tmp_path, setup).campaign.folder)

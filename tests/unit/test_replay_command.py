@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from meltrepro.cli.app import main, program
-from meltrepro.cli.replay import _end, _overrides
+from meltrepro import settings
+from meltrepro.cli.app import main
+from meltrepro.cli.replay import announcement, error_of
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
+from meltrepro.measure.records import read_campaign
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
 from meltrepro.stats.equivalence import Verdict
+from meltrepro.workflow.replays import Intent, changes, intend
+from tests.fault import rig
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.manifests import GOOD, load
 
@@ -25,13 +32,13 @@ def recorded(tmp_path: Path) -> Manifest:
     return load(tmp_path, GOOD, f"targets={yaml.safe_dump(targets, default_flow_style=True)}".strip()).manifest
 
 
-def values(overrides: list[str]) -> dict[str, object]:
+def values(overrides: Sequence[str]) -> dict[str, object]:
     return {path: yaml.safe_load(text) for path, _, text in (override.partition("=") for override in overrides)}
 
 
 def test_nothing_asked_nothing_changed(recorded: Manifest) -> None:
-    assert _overrides(recorded, None, None, None) == []
-    assert values(_overrides(recorded, 0.1, 7, None)) == {"replay.margin": 0.1, "replay.maximum": 7}
+    assert changes(recorded).overrides == []
+    assert values(changes(recorded, margin=0.1, maximum=7).overrides) == {"replay.margin": 0.1, "replay.maximum": 7}
 
 
 @pytest.mark.parametrize(
@@ -45,14 +52,14 @@ def test_nothing_asked_nothing_changed(recorded: Manifest) -> None:
 def test_another_target_stands_under_every_recorded_name(
     recorded: Manifest, target: str, expected: dict[str, object]
 ) -> None:
-    (override,) = _overrides(recorded, None, None, target)
+    (override,) = changes(recorded, target=target).overrides
     assert "\n" not in override
     assert values([override]) == {"targets": {"desk": expected, "spare": expected}}
 
 
 def test_a_target_that_is_no_yaml(recorded: Manifest) -> None:
     with pytest.raises(UsageError, match="neither a target of the manifest"):
-        _overrides(recorded, None, None, "{kind: host")
+        changes(recorded, target="{kind: host")
 
 
 METER = {"file": "power.csv", "time": "t", "columns": {"P": "W"}}
@@ -66,24 +73,23 @@ def metered(folder: Path, *overrides: str, **changes: object) -> Manifest:
 
 
 @pytest.mark.parametrize("target", [None, "desk", "spare", "host", "{kind: host, threads: 4}"])
-def test_the_file_of_a_meter_is_not_taken_for_a_measurement_of_today(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str | None
-) -> None:
+def test_the_file_of_a_meter_is_not_taken_for_a_measurement_of_today(tmp_path: Path, target: str | None) -> None:
     recorded = metered(tmp_path, "measure.energy=required")
-    changed = values(_overrides(recorded, None, None, target))
+    found = changes(recorded, target=target)
+    changed = values(found.overrides)
     assert changed["measure.energy"] == "if-available", "a meter that is not there cannot be required"
     assert "meter" not in str(changed["targets"])
-    assert "without the meter of desk" in capsys.readouterr().err
+    assert found.unmetered == ["desk"]
 
 
 def test_energy_that_was_not_asked_for_is_not_asked_for(tmp_path: Path) -> None:
-    assert "measure.energy" not in values(_overrides(metered(tmp_path, "measure.energy=off"), None, None, None))
+    assert "measure.energy" not in values(changes(metered(tmp_path, "measure.energy=off")).overrides)
 
 
 def test_a_meter_of_today_is_named_from_here(tmp_path: Path) -> None:
     recorded = metered(tmp_path, "measure.energy=required", clock="host")
     here = "{kind: host, meter: {file: here.csv, time: t, clock: host, columns: {P: W}}}"
-    again = values(_overrides(recorded, None, None, here))
+    again = values(changes(recorded, target=here).overrides)
     assert again["targets"]["desk"]["meter"]["file"] == str(Path.cwd() / "here.csv")  # type: ignore[index]
     assert "measure.energy" not in again, "it is still required"
 
@@ -93,11 +99,11 @@ def test_a_clock_of_its_own_needs_the_sync_marks_of_the_record(tmp_path: Path, r
     here = f"{{kind: host, meter: {{file: here.csv, time: t, {clock}columns: {{P: W}}}}}}"
     for without in (recorded, metered(tmp_path, clock="host"), metered(tmp_path)):
         with pytest.raises(UsageError, match="the recorded campaign made no sync marks") as caught:
-            _overrides(without, None, None, here)
+            changes(without, target=here)
         assert caught.value.hint is not None and "clock: host" in caught.value.hint
     marked = metered(tmp_path)
     marked = marked.model_copy(update={"targets": {"desk": marked.targets["desk"]}})
-    assert _overrides(marked, None, None, here)
+    assert changes(marked, target=here).overrides
 
 
 @pytest.mark.parametrize(
@@ -109,12 +115,21 @@ def test_each_answer_has_an_exit_code_of_its_own(
 ) -> None:
     """And names its reasons and where the whole comparison is; REPRODUCED is 0."""
     answer = Replayed(verdict, ("cell: load_s: slower",), Comparison("a", "b", (), (), (), 0.05), tmp_path)
-    with pytest.raises(error) as caught:
-        _end(answer, reproduced=False, differs=verdict is Verdict.differs)
-    assert caught.value.exit_code == code
-    assert caught.value.message == f"{verdict}:\n  cell: load_s: slower"
-    assert str(tmp_path) in (caught.value.hint or "")
-    _end(answer, reproduced=True, differs=False)
+    found = error_of(answer, tmp_path / "comparison.html")
+    assert isinstance(found, error) and found.exit_code == code
+    assert found.message == f"{verdict}:\n  cell: load_s: slower"
+    assert str(tmp_path) in (found.hint or "")
+    assert error_of(replace(answer, verdict=Verdict.reproduced), tmp_path) is None
+
+
+def test_what_is_left_out_or_changed_is_said_before_anything_runs(tmp_path: Path, stranger: Path) -> None:
+    found = replace(intent(stranger), left_out={"a/cell": "it never ran"}, unmetered=["desk"], contained=["spare"])
+    plan = rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, {})).plan
+    cell, meter, sandbox, programs = announcement(found, plan)
+    assert cell == "not repeated: a/cell: it never ran"
+    assert meter.startswith("without the meter of desk: ")
+    assert sandbox.startswith("spare: in a sandbox, not bare")
+    assert programs.startswith("runs programs that came with this record") and "in a sandbox without" in programs
 
 
 def test_a_slip_in_only_is_told_of_the_cells_of_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,20 +153,11 @@ def test_a_campaign_of_which_nothing_ended_well_cannot_be_repeated(
 # -- what a record may not decide -------------------------------------------------------------------------------------
 
 
-class Opened(Exception):
-    """A replay got as far as its devices."""
-
-
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A campaign whose manifest names servers of somebody's; what a replay would open is raised as `Opened`."""
+    """A campaign whose manifest will name servers of somebody's."""
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
-
-    def opened(_: Path, overrides: list[str], *__: object, **___: object) -> None:
-        raise Opened(*overrides)
-
-    monkeypatch.setattr("meltrepro.workflow.session.open_session", opened)
     return build_campaign(tmp_path, [Cell("q4_0")], repetitions=2)
 
 
@@ -160,11 +166,14 @@ def rewrite(folder: Path, **changes: object) -> None:
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
 
-def asked(folder: Path, *arguments: str) -> dict[str, object]:
+def intent(folder: Path, **asked: Any) -> Intent:
+    """What a replay would do."""
+    return intend(read_campaign(folder), settings.load(), **asked)
+
+
+def asked(folder: Path, **asked: Any) -> dict[str, object]:
     """The overrides with which a replay opens its devices."""
-    with pytest.raises(Opened) as caught:
-        program().main(["replay", str(folder), *arguments], standalone_mode=False)
-    return values(list(caught.value.args))
+    return values(intent(folder, **asked).overrides)
 
 
 BOARD = {"kind": "linux", "host": "pi@board.example"}
@@ -179,10 +188,10 @@ def test_a_record_sends_nobody_to_a_server(
     said = capsys.readouterr().err
     assert f"was measured on board ({entry['host']})" in said
     assert f"meltrepro replay {stranger.name} --target board" in said
-    assert asked(stranger, "--target", "board") == {"targets": {"host": entry, "board": entry}}
-    assert asked(stranger, "--target", "host") == {"targets": {"host": {"kind": "host"}, "board": {"kind": "host"}}}
+    assert asked(stranger, target="board") == {"targets": {"host": entry, "board": entry}}
+    assert asked(stranger, target="host") == {"targets": {"host": {"kind": "host"}, "board": {"kind": "host"}}}
     mine = {"kind": "linux", "host": "mine"}
-    assert asked(stranger, "--target", "{kind: linux, host: mine}") == {"targets": {"host": mine, "board": mine}}
+    assert asked(stranger, target="{kind: linux, host: mine}") == {"targets": {"host": mine, "board": mine}}
 
 
 @pytest.mark.parametrize("kind", ["linux", "jetson", "android", "ios"])
@@ -198,7 +207,7 @@ def test_a_record_sends_nobody_to_a_mac(stranger: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "built on the Mac studio.example" in said
     assert "--mac studio.example" in said
-    assert asked(stranger, "--mac", "mine") == {'frameworks."llama.cpp".build.ios.mac': "mine"}
+    assert asked(stranger, mac="mine") == {'frameworks."llama.cpp".build.ios.mac': "mine"}
 
 
 def test_a_replay_is_logged_where_the_users_own_campaigns_are(stranger: Path) -> None:
@@ -210,7 +219,7 @@ def test_the_overrides_of_a_replay_fit_its_manifest(tmp_path: Path) -> None:
     ios = "{mac: theirs, xcode: '26.1 (17B55)', xcodegen: 2.44.1}"
     text = GOOD.replace("2024-02-27}", f"2024-02-27, build: {{ios: {ios}}}}}") + "tracking: {uri: http://theirs}\n"
     loaded = load(tmp_path, text)
-    again = load(tmp_path, text, *_overrides(loaded.manifest, None, None, None, "mine"))
+    again = load(tmp_path, text, *changes(loaded.manifest, mac="mine").overrides)
     assert again.manifest.tracking.uri is None
     built = again.manifest.frameworks["llama.cpp"].build.ios
     assert built is not None
