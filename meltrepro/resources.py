@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -25,6 +27,11 @@ def images() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "images"
 
 
+def runner() -> Path:
+    """The part of the runner that all frameworks share: the folder `runner` of their recipes."""
+    return images() / "runner"
+
+
 def schema() -> Path:
     """The JSON Schema of manifests."""
     name = "manifest.schema.json"
@@ -37,8 +44,14 @@ def image_file(relative: str) -> bytes:
     return (images() / relative).read_bytes()
 
 
-def image_files(folder: str) -> list[str]:
-    """Every file below one folder of `images/`, relative to it, sorted; without what Python compiled beside its sources."""
-    root = images() / folder
-    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    return sorted(path.as_posix() for path in files if "__pycache__" not in path.parts)
+def files(folder: Traversable) -> dict[str, bytes]:
+    """Every file below a folder, by its path in it, in order; without what Python compiled beside its sources."""
+    return {path: file.read_bytes() for path, file in sorted(_walk(folder, ""))}
+
+
+def _walk(folder: Traversable, place: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_file():
+            yield place + entry.name, entry
+        elif entry.is_dir() and entry.name != "__pycache__":
+            yield from _walk(entry, f"{place}{entry.name}/")

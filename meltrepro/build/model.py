@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal, Protocol
 
 from meltrepro.manifest.sources import Source
 from meltrepro.steps import Sink
+
+MakerName = Literal["engine", "mac-ssh", "prebuilt"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Recipe:
     phases: tuple[str, ...] = ()
     """Arguments of `build.sh`, one call each, so that an interrupted build goes on at a phase; empty for one call."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    maker: str = "engine"
+    maker: MakerName = "engine"
     """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where and by whom it is made, which is no part of its identity."""
@@ -43,11 +46,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """What a framework module says about a recipe before it is rendered."""
+    """What a framework says about a recipe before it is rendered; its folders lie below `images/`, or in its own package."""
 
     name: str
-    folder: str
-    """Folder under `images/`, of which templates are rendered."""
+    folders: Mapping[str, Traversable]
+    """What becomes the recipe, by the place of each in it: "" is its root, which has `build.sh.j2`, and `runner` the place of
+    `resources.runner()`. Templates (`*.j2`) are rendered, but those named `_*.j2`, which others include by their paths."""
     variables: Mapping[str, object]
     inputs: Mapping[str, Source]
     triple: str
@@ -55,12 +59,8 @@ class RecipeSource:
     labels: Mapping[str, str] = field(default_factory=dict)
     interpreter: bool = False
     """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
-    maker: str = "engine"
+    maker: MakerName = "engine"
     place: Mapping[str, str] = field(default_factory=dict)
-    folders: tuple[str, ...] = ()
-    """Folders under `images/` that another maker than the engine gets as they are, by their names there."""
-    shared: Mapping[str, str] = field(default_factory=dict)
-    """Folders of the recipe that are those of another one, by their places: `runner` -> `llama.cpp/runner`."""
 
 
 @dataclass(frozen=True)

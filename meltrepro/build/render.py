@@ -1,4 +1,4 @@
-"""Recipes: Jinja templates under `images/` become the exact files that an engine executes."""
+"""Recipes: folders of files and Jinja templates become the exact files that an engine executes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import DictLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from meltrepro import resources
 from meltrepro.build.model import Recipe, RecipeSource
 from meltrepro.errors import BuildError
+
+_TEMPLATE = ".j2"
 
 
 def render(template: str, variables: Mapping[str, object]) -> str:
@@ -19,10 +21,22 @@ def render(template: str, variables: Mapping[str, object]) -> str:
     return render_text(resources.image_file(template).decode(), variables, name=template)
 
 
-def render_text(text: str, variables: Mapping[str, object], *, name: str, escape: bool = False) -> str:
+def render_text(
+    text: str,
+    variables: Mapping[str, object],
+    *,
+    name: str,
+    escape: bool = False,
+    included: Mapping[str, str] | None = None,
+) -> str:
     """Render a template's text in the sandbox, as HTML with `escape`; raises `BuildError` where it cannot be."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, autoescape=escape
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=escape,
+        loader=DictLoader(included or {}),
     )
     try:
         return environment.from_string(text).render(variables)
@@ -31,48 +45,33 @@ def render_text(text: str, variables: Mapping[str, object], *, name: str, escape
 
 
 def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Recipe:
-    """Render every `*.j2` of the recipe's folder and take its other files as they are."""
-    if source.maker != "engine":
-        return _plain_recipe(source, inputs, digests)
-    files: dict[str, bytes] = {}
-    for relative in resources.image_files(source.folder):
-        path = f"{source.folder}/{relative}"
-        if relative == "Dockerfile.j2":
-            continue
-        if relative.endswith(".j2"):
-            files[relative.removesuffix(".j2")] = render(path, source.variables).encode()
-        else:
-            files[relative] = resources.image_file(path)
-    for place, folder in source.shared.items():
-        for relative in resources.image_files(folder):
-            files[f"{place}/{relative}"] = resources.image_file(f"{folder}/{relative}")
+    """Render every template of the recipe's folders but those that others include, and take other files as they are.
+
+    Who executes it without an engine gets `parameters.json` in place of a Dockerfile and variables in a script.
+    """
+    found = {
+        f"{place}/{name}".removeprefix("/"): content
+        for place, folder in source.folders.items()
+        for name, content in resources.files(folder).items()
+    }
+    templates = {path: found.pop(path).decode() for path in sorted(found) if path.endswith(_TEMPLATE)}
+    for path, text in templates.items():
+        if not path.rpartition("/")[2].startswith("_"):
+            rendered = render_text(text, source.variables, name=f"{source.name}: {path}", included=templates)
+            found[path.removesuffix(_TEMPLATE)] = rendered.encode()
+    dockerfile = ""
+    if source.maker == "engine":
+        dockerfile = resources.image_file("Dockerfile.j2").decode()
+    else:
+        found["parameters.json"] = json.dumps(dict(source.variables), indent=1, sort_keys=True).encode() + b"\n"
     return Recipe(
         name=source.name,
-        files=files,
-        dockerfile=resources.image_file(f"{source.folder}/Dockerfile.j2").decode(),
+        files=found,
+        dockerfile=dockerfile,
         inputs=inputs,
         input_digests=digests,
         triple=source.triple,
         phases=source.phases,
-        labels=source.labels,
-    )
-
-
-def _plain_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Mapping[str, str]) -> Recipe:
-    """Files as they are, and what is wanted of them in `parameters.json`: nothing is rendered."""
-    files = {
-        f"{folder}/{name}": resources.image_file(f"{folder}/{name}")
-        for folder in source.folders
-        for name in resources.image_files(folder)
-    }
-    parameters = json.dumps(dict(source.variables), indent=1, sort_keys=True).encode() + b"\n"
-    return Recipe(
-        name=source.name,
-        files={**files, "parameters.json": parameters},
-        dockerfile="",
-        inputs=inputs,
-        input_digests=digests,
-        triple=source.triple,
         labels=source.labels,
         maker=source.maker,
         place=source.place,

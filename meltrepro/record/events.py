@@ -227,6 +227,11 @@ class _Parser:
             kv_bytes=fields.whole_or_none("kv_bytes"),
         )
 
+    def _on_effective(self, fields: _Fields) -> None:
+        """What the engine uses; its names are its own."""
+        if self._context is None or self._conversations or self._conversation_begin_ns is not None:
+            fields.fail("an `effective` that does not follow `context`")
+
     def _on_warmup_begin(self, fields: _Fields) -> None:
         if self._context is None or self._warmup_begin_ns is not None or self._in_conversation or self._conversations:
             fields.fail("`warmup_begin` must come once, between `context` and the first conversation")

@@ -178,9 +178,11 @@ def _libraries(program: str) -> dict[str, Path]:
 def _images(images: Path) -> None:
     shutil.copytree(resources.images() / "toolchain", images / "toolchain")
     (images / "toolchain" / "warm.sh").write_text("sleep 0.3\n")
-    recipe = images / "llama.cpp"
+    shutil.copy(resources.images() / "Dockerfile.j2", images)
+    for place in ("runner", "llama.cpp/engine", "llama.cpp/zig"):
+        (images / place).mkdir(parents=True)
+    recipe = images / "llama.cpp" / "recipe"
     recipe.mkdir()
-    shutil.copy(resources.images() / "llama.cpp" / "Dockerfile.j2", recipe)
     (recipe / "build.sh").write_text(BUILD)
     (recipe / "quantize").write_text(QUANTIZE)
     (recipe / "melt-runner").write_text(rig.SCRIPT.format(python=sys.executable))

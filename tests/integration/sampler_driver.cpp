@@ -1,7 +1,7 @@
 // Samples with the runner's own sampler. Reads numbers from stdin, as tests/integration/test_sampler.py writes them:
 // greedy temperature top_k top_p repeat_penalty repeat_last_n seed; counts of banned, history and logits, then each.
 // Writes that many draws as it is asked for, each added to the history.
-#include "sampler.h"
+#include "token_sampler.h"
 
 #include <iostream>
 
@@ -25,7 +25,7 @@ int main() {
     const auto logits = read_list<float>();
     size_t draws = 0;
     std::cin >> draws;
-    melt::Sampler sampler(sampling, banned);
+    melt::TokenSampler sampler(sampling, banned);
     while (draws-- > 0) {
         history.push_back(sampler.sample(logits.data(), static_cast<int32_t>(logits.size()), history));
         std::cout << history.back() << '\n';

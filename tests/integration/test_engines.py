@@ -65,7 +65,7 @@ def recipe(data: Path, build: bytes = BUILD) -> Recipe:
     return Recipe(
         name="test/tool",
         files={"build.sh": build, "tool.c": PROGRAM},
-        dockerfile=image_file("llama.cpp/Dockerfile.j2").decode(),
+        dockerfile=image_file("Dockerfile.j2").decode(),
         inputs={"data": data},
         input_digests={"data": hashlib.sha256(data.read_bytes()).hexdigest()},
         triple=TRIPLE,

@@ -108,7 +108,7 @@ class Mac:
             settings,
             self.steps.append,
             lock or Lock(lock=1, manifest="0" * 64),
-            makers=lambda: {"mac-ssh": maker},
+            makers={"mac-ssh": maker},
             base_dir=self.folder,
         )
         self.pins = tools.pins
@@ -146,7 +146,6 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mac]:
     sources = {
         **{f"include/{name}": b"" for name in ("llama.h",)},
         "ggml/include/ggml.h": b"",
-        "vendor/nlohmann/json.hpp": b"",
         "LICENSE": b"MIT",
         "src/llama.cpp": b"1",
         "build-xcframework.sh": b"set -e\nmkdir -p build-apple/llama.xcframework\n"

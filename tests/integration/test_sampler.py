@@ -72,11 +72,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     if compiler is None:
         pytest.skip("no C++ compiler")
     program = tmp_path_factory.mktemp("sampler") / "sampler"
-    sources = [Path(__file__).parent / "sampler_driver.cpp", resources.images() / "llama.cpp/runner/sampler.cpp"]
-    include = f"-I{resources.images() / 'llama.cpp/runner'}"
-    subprocess.run(
-        [compiler, "-std=c++17", "-O2", "-Wall", include, *map(str, sources), "-o", str(program)], check=True
-    )
+    sources = [Path(__file__).parent / "sampler_driver.cpp", resources.runner() / "token_sampler.cpp"]
+    options = ["-std=c++17", "-O2", "-Wall", "-iquote", str(resources.runner())]
+    subprocess.run([compiler, *options, *map(str, sources), "-o", str(program)], check=True)
 
     def run(
         sampling: RequestSampling, banned: Sequence[int], history: Sequence[int], logits: Sequence[float], draws: int

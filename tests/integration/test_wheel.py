@@ -56,7 +56,7 @@ def specs(tmp_path: Path) -> Path:
 def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    images = [f"meltrepro/_data/images/{name}" for name in resources.image_files(".")]
+    images = [f"meltrepro/_data/images/{name}" for name in resources.files(resources.images())]
     assert sorted(name for name in names if "/images/" in name) == sorted(images)
     assert "meltrepro/_data/schema/manifest.schema.json" in names
     assert "meltrepro/studies/melt/reference/accuracy.csv" in names

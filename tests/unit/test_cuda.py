@@ -189,17 +189,12 @@ def test_a_recipe_is_a_clean_script(jetpack: str, level: str, tmp_path: Path) ->
     assert ("libcudart_static.a" in text) == (jetpack == "7.2"), "boards with JetPack 6 must have their own"
 
 
-def test_a_recipe_has_the_runners_sources_and_those_of_the_gpu() -> None:
+def test_a_recipe_has_the_runners_sources_and_what_stands_for_cublas() -> None:
     files = recipe_of("7.2").files
     cpu = LlamaCpp().bundle_recipe(replace(node("7.2"), cuda=None, isa=next(i for i in ISAS if i.name == "armv8_2")))
     shared = render_recipe(cpu, {}, {}).files
     assert {name for name in files if files[name] == shared.get(name)} == shared.keys() - {"build.sh"}
-    assert files.keys() - shared.keys() == {
-        "cublas/cublas.cpp",
-        "cublas/cublas_v2.h",
-        "project/CMakeLists.txt",
-        "project/gpu.cpp",
-    }
+    assert files.keys() - shared.keys() == {"toolchain/cublas.cpp", "toolchain/cublas_v2.h"}
 
 
 def test_what_is_built_follows_from_jetpack_and_level() -> None:

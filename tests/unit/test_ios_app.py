@@ -62,7 +62,7 @@ def test_every_source_that_hosts_offer_is_one_of_the_app() -> None:
 def test_the_project_builds_the_release_that_it_names(project: dict[str, Any]) -> None:
     settings = project["settings"]["base"]
     release = next(release for release in RELEASES.values() if release.commit == settings["MELT_COMMIT"])
-    api = (resources.images() / "llama.cpp/releases" / f"{release.name}.cmake").read_text(encoding="utf-8")
+    api = (resources.images() / "llama.cpp/recipe/releases" / f"{release.name}.cmake").read_text(encoding="utf-8")
     assert f"set(MELT_LLAMA_API {settings['MELT_LLAMA_API']} " in api
 
 
@@ -70,7 +70,7 @@ def test_every_source_of_the_runner_is_in_the_project_or_replaced(project: dict[
     target = project["targets"]["MeltRunner"]
     (runner,) = (source for source in target["sources"] if "excludes" in source)
     folder = (ROOT / runner["path"]).resolve()
-    assert folder == (resources.images() / "llama.cpp/runner").resolve()
+    assert folder == resources.runner().resolve()
     left_out = set(runner["excludes"])
     assert all((folder / name).is_file() for name in left_out)
     built = set(re.findall(r"^    (\w+\.cpp)$", (folder / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE))
@@ -81,14 +81,15 @@ def test_every_source_of_the_runner_is_in_the_project_or_replaced(project: dict[
     assert "melt_runner_main" in text("Bridge/bridge.cpp")
     for source in target["sources"]:
         assert (ROOT / source["path"]).exists(), source
+    assert "../llama.cpp/engine" in [source["path"] for source in target["sources"]]
 
 
-def test_memory_events_have_the_fields_of_every_other_runner() -> None:
-    def fields(source: str) -> list[str]:
-        return re.findall(r'\{"(\w+)", (?:phase|nullptr)\}', source)
+def test_memory_is_read_as_completely_as_by_every_other_runner() -> None:
+    def fields(source: str) -> set[str]:
+        return set(re.findall(r"memory\.(?!h\b|cpp\b)(\w+)", source))
 
-    linux = (resources.images() / "llama.cpp/runner/memory.cpp").read_text(encoding="utf-8")
-    assert fields(text("Bridge/memory_ios.cpp")) == fields(linux) == ["phase", "rss_anon", "rss_file", "hwm", "swap"]
+    linux = (resources.runner() / "memory.cpp").read_text(encoding="utf-8")
+    assert fields(text("Bridge/memory_ios.cpp")) == fields(linux) == {"rss_anon", "rss_file", "hwm", "swap"}
 
 
 def test_what_the_host_needs_of_the_app(project: dict[str, Any]) -> None:

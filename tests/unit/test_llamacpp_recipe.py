@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro import resources
 from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe, RecipeSource
 from meltrepro.build.render import render_recipe, render_text
@@ -62,8 +63,14 @@ def test_every_recipe_is_a_shell_script_for_its_release_and_level(
 
 def test_recipes_travel_with_the_runners_sources_and_nothing_else() -> None:
     names = set(recipe_of("2024-02-27", level("x86_64_v3")).files)
-    assert {"build.sh", "runner/CMakeLists.txt", "runner/main.cpp", "runner/framework.cpp"} <= names
+    assert {"build.sh", "CMakeLists.txt", "runner/main.cpp", "engine/engine.cpp"} <= names
     assert {Path(name).suffix for name in names} == {".sh", ".txt", ".cpp", ".h", ".cmake"}
+
+
+def test_what_quantizes_is_not_made_anew_for_another_runner() -> None:
+    """Its bytes are part of every model's identity."""
+    names = set(recipe_of("2024-02-27", level("x86_64_v3"), "quantize").files)
+    assert {name.partition("/")[0] for name in names} == {"build.sh", "CMakeLists.txt", "releases"}
 
 
 def test_the_tools_are_those_of_the_purpose() -> None:
@@ -102,7 +109,8 @@ def test_nothing_that_differs_between_machines_is_rendered() -> None:
 
 
 def test_a_variable_that_is_not_given_is_an_error() -> None:
-    source = RecipeSource("llama.cpp/x", "llama.cpp", {"release": "x"}, {}, "x86_64-linux-musl")
+    folders = {"": resources.images() / "llama.cpp" / "recipe"}
+    source = RecipeSource("llama.cpp/x", folders, {"release": "x"}, {}, "x86_64-linux-musl")
     with pytest.raises(BuildError, match="is undefined"):
         render_recipe(source, {}, {})
 

@@ -25,7 +25,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-torch: Any = load(resources.images() / "converter" / "torch" / "__init__.py")
+torch: Any = load(resources.images() / "llama.cpp" / "converter" / "torch" / "__init__.py")
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, max_value=2.0**127, min_value=-(2.0**127))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.manifest.apps import IosBuild
 from meltrepro.plan.model import IOS, BundleNode
@@ -16,8 +17,7 @@ def recipe_source(node: BundleNode, ios: IosBuild) -> RecipeSource:
     place = {"mac": ios.mac, "developer_dir": ios.developer_dir, "team": ios.team}
     return RecipeSource(
         name=f"{node.kind}/{node.release.name}/{node.purpose}/{node.isa.name}",
-        folder="",
-        folders=("ios", "llama.cpp/runner") if mac else (),
+        folders={name: resources.images() / name for name in ("ios", "runner", "llama.cpp/engine")} if mac else {},
         variables=parameters,
         inputs=node.sources,
         triple=IOS,

@@ -1,7 +1,7 @@
 """What converts checkpoints for llama.cpp: its own scripts, their packages, and how they are called.
 
 The scripts come from the same source as the release. The packages are those that the release of 2026 asks for (numpy
-2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/converter/torch`).
+2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/llama.cpp/converter/torch`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from meltrepro import resources
 from meltrepro.build.interpreter import PYTHON
 from meltrepro.build.model import RecipeSource
 from meltrepro.errors import ModelError
@@ -72,7 +73,7 @@ def recipe(node: BundleNode, labels: Mapping[str, str]) -> RecipeSource:
     """The recipe of the converter's bundle."""
     return RecipeSource(
         name=f"llama.cpp/{node.release.name}/convert",
-        folder="converter",
+        folders={"": resources.images() / "llama.cpp/converter"},
         variables={
             "release": node.release.name,
             "commit": node.release.commit,

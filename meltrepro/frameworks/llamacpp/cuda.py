@@ -146,14 +146,23 @@ _RECIPES: Mapping[str, Mapping[str, object]] = {
 
 
 def variables(build: CudaBuild, isa: str) -> Mapping[str, object]:
-    """What the recipe `llama.cpp-cuda` asks for besides what every recipe of llama.cpp does."""
+    """What this toolchain asks for besides what every recipe of llama.cpp does, and what its bundles say of themselves."""
+    recipe = _RECIPES[build.jetpack]
+    march = _MARCH[isa]
     return {
-        **_RECIPES[build.jetpack],
+        **recipe,
         "jetpack": build.jetpack,
-        "cuda": build.cuda,
         "arch": build.arch,
-        "march": _MARCH[isa],
+        "march": march,
         "machine": "AArch64",
         "loader": "/lib/ld-linux-aarch64.so.1",
         "gcc": "12",
+        "facts": {
+            "libc": "glibc",
+            **{key: recipe[key] for key in ("glibc", "cudart", "cublas")},
+            "march": march,
+            "jetpack": build.jetpack,
+            "cuda": build.cuda,
+            "gpu": f"sm_{build.arch}",
+        },
     }

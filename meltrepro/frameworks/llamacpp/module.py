@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from meltrepro import resources
 from meltrepro.build.model import ModelRecipe, RecipeSource
 from meltrepro.frameworks.base import Scorer
 from meltrepro.frameworks.llamacpp import app as apps
@@ -147,12 +148,21 @@ class LlamaCpp:
         }
         if node.purpose == "convert":
             return llamacpp_convert.recipe(node, labels)
+        place = resources.images() / "llama.cpp"
+        folders = {"": place / "recipe", "toolchain": place / ("cuda" if node.cuda else "ndk" if node.ndk else "zig")}
+        if node.purpose == "run":
+            folders |= {"engine": place / "engine", "runner": resources.runner()}
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
+        march = {"march": _MARCH[node.isa.name]} if node.ndk else {}
+        facts: Mapping[str, object] = {}
+        if node.ndk:
+            # The version is what the NDK says of itself when it is unpacked.
+            facts = {"libc": "bionic", "api": node.ndk.api, **march, "ndk": "$revision"}
         return RecipeSource(
             name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
             + (f"-android{node.ndk.api}" if node.ndk else "")
             + (f"-jetpack{node.cuda.jetpack}" if node.cuda else ""),
-            folder="llama.cpp-cuda" if node.cuda else "llama.cpp",
+            folders=folders,
             variables={
                 "release": node.release.name,
                 "commit": node.release.commit,
@@ -160,11 +170,11 @@ class LlamaCpp:
                 "triple": node.isa.triple,
                 "features": list(node.isa.enable),
                 "tools": tools if node.purpose == "run" else ["quantize"],
-                **({"api": node.ndk.api, "march": _MARCH[node.isa.name]} if node.ndk else {}),
+                "facts": facts,
+                **({"api": node.ndk.api, **march} if node.ndk else {}),
                 **(llamacpp_cuda.variables(node.cuda, node.isa.name) if node.cuda else {}),
             },
             inputs=node.sources,
-            shared={"runner": "llama.cpp/runner", "releases": "llama.cpp/releases"} if node.cuda else {},
             triple=node.isa.triple,
             phases=("configure", "compile", "install"),
             labels=labels,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class AttachedPhone:
+class Attached:
     """A phone that usbmuxd shows."""
 
     udid: str

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import TriedSetting
+from meltrepro.targets.base import Tried
 from meltrepro.targets.remote.shell import Shell
 
 _VALUE = re.compile(r"[\w.,:+-]{1,64}")
@@ -98,13 +98,13 @@ class Controls:
             )
         return done
 
-    def try_out(self) -> Sequence[TriedSetting]:
+    def try_out(self) -> Sequence[Tried]:
         """Set each setting to another value and back; raises `TargetLost`."""
         return [self._try(control) for control in self._controls.values()]
 
-    def _try(self, control: Control) -> TriedSetting:
+    def _try(self, control: Control) -> Tried:
         if control.severs_wireless and self._wireless():
-            return TriedSetting(control.name, None, None, "not tried: it would cut the wireless link")
+            return Tried(control.name, None, None, "not tried: it would cut the wireless link")
         before: str | None = None
         try:
             before = self._get(control)
@@ -113,11 +113,11 @@ class Controls:
                 self.adjust({control.name: other})
             finally:
                 self.restore()
-            return TriedSetting(control.name, before, other)
+            return Tried(control.name, before, other)
         except TargetError as error:
             if error.transient:
                 raise
-            return TriedSetting(control.name, before, None, error.message)
+            return Tried(control.name, before, None, error.message)
 
     def _control(self, name: str) -> Control:
         if name not in self._controls:

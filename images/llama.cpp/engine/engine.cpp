@@ -1,0 +1,320 @@
+// llama.cpp as an engine of the runner. Everything in which its releases differ is in this file and nowhere else.
+
+#include "engine.h"
+
+#include "failure.h"
+#include "gguf.h"
+#include "llama.h"
+#include "operators.h"
+#include "signals.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <limits>
+#include <memory>
+#include <sstream>
+
+// The release's file under releases/ says which C API it has, by the month in which that API was current.
+#if MELT_LLAMA_API >= 202610
+#include "ggml-cpu.h"
+#elif MELT_LLAMA_API != 202402
+#error "engine.cpp does not know this release's API"
+#endif
+
+namespace melt {
+namespace {
+
+bool keep_loading(float, void *) { return stop_signal() == 0; }
+
+#if MELT_LLAMA_API >= 202610
+
+llama_model * load(const std::string & path, llama_model_params params) {
+    return llama_model_load_from_file(path.c_str(), params);
+}
+
+void map_file(llama_model_params & params, bool mmap) {
+    params.load_mode = mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+}
+
+llama_context * create(llama_model * model, const llama_context_params & params) {
+    return llama_init_from_model(model, params);
+}
+
+void release(llama_model * model) { llama_model_free(model); }
+int32_t vocabulary_size(const llama_model * model) { return llama_vocab_n_tokens(llama_model_get_vocab(model)); }
+int32_t trained_context(const llama_model * model) { return llama_model_n_ctx_train(model); }
+bool wants_bos(const llama_model * model) { return llama_vocab_get_add_bos(llama_model_get_vocab(model)); }
+
+int32_t tokenize_into(const llama_model * model, const std::string & text, std::vector<Token> & tokens, bool bos) {
+    return llama_tokenize(llama_model_get_vocab(model), text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                          static_cast<int32_t>(tokens.size()), bos, true);
+}
+
+int32_t piece_into(const llama_model * model, Token token, std::string & buffer) {
+    return llama_token_to_piece(llama_model_get_vocab(model), token, buffer.data(), static_cast<int32_t>(buffer.size()), 0,
+                                false);
+}
+
+bool ends_generation(const llama_model * model, Token token) {
+    return llama_vocab_is_eog(llama_model_get_vocab(model), token);
+}
+
+llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
+// One step of ours is one step of the framework's, which by itself tells logical from physical batches.
+void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
+void synchronize(llama_context * context) { llama_synchronize(context); }
+const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
+bool continues_line(ggml_log_level level) { return level == GGML_LOG_LEVEL_CONT; }
+void empty(llama_context * context) { llama_memory_clear(llama_get_memory(context), false); }
+
+// Without a pool of its own, every graph would start and join threads anew.
+class Threads {
+public:
+    explicit Threads(int32_t count) {
+        ggml_threadpool_params params = ggml_threadpool_params_default(count);
+        pool = ggml_threadpool_new(&params);
+    }
+    ~Threads() { ggml_threadpool_free(pool); }
+    Threads(const Threads &) = delete;
+    Threads & operator=(const Threads &) = delete;
+
+    void attach(llama_context * context) const { llama_attach_threadpool(context, pool, nullptr); }
+
+private:
+    ggml_threadpool * pool;
+};
+
+#else
+
+llama_model * load(const std::string & path, llama_model_params params) {
+    return llama_load_model_from_file(path.c_str(), params);
+}
+
+void map_file(llama_model_params & params, bool mmap) { params.use_mmap = mmap; }
+
+llama_context * create(llama_model * model, const llama_context_params & params) {
+    return llama_new_context_with_model(model, params);
+}
+
+void release(llama_model * model) { llama_free_model(model); }
+int32_t vocabulary_size(const llama_model * model) { return llama_n_vocab(model); }
+int32_t trained_context(const llama_model * model) { return llama_n_ctx_train(model); }
+
+bool wants_bos(const llama_model * model) {
+    const int32_t said = llama_add_bos_token(model);  // -1: the model does not say
+    return said == -1 ? llama_vocab_type(model) == LLAMA_VOCAB_TYPE_SPM : said == 1;
+}
+
+int32_t tokenize_into(const llama_model * model, const std::string & text, std::vector<Token> & tokens, bool bos) {
+    return llama_tokenize(model, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                          static_cast<int32_t>(tokens.size()), bos, true);
+}
+
+int32_t piece_into(const llama_model * model, Token token, std::string & buffer) {
+    return llama_token_to_piece(model, token, buffer.data(), static_cast<int32_t>(buffer.size()));
+}
+
+// This release knows of one EOS token only. Chat models end their turns with others, which later releases find by
+// their text; the same texts here, so that both releases stop at the same token.
+bool ends_generation(const llama_model * model, Token token) {
+    static const char * const texts[] = {"<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
+                                         "<|endoftext|>", "</s>",       "<EOT>",   "<|end_of_text|>"};
+    if (token == llama_token_eos(model)) {
+        return true;
+    }
+    const std::string text = llama_token_get_text(model, token);
+    return llama_token_get_type(model, token) == LLAMA_TOKEN_TYPE_CONTROL &&
+           std::find(std::begin(texts), std::end(texts), text) != std::end(texts);
+}
+
+llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama_batch_get_one(tokens, count, past, 0); }
+void limit_step(llama_context_params &) {}
+void synchronize(llama_context *) {}
+const float * last_logits(llama_context * context) { return llama_get_logits(context); }
+bool continues_line(ggml_log_level) { return false; }
+void empty(llama_context * context) { llama_kv_cache_clear(context); }
+
+struct Threads {
+    explicit Threads(int32_t) {}
+    void attach(llama_context *) const {}
+};
+
+#endif
+
+// Two thousand lines about graphs help nobody, and a full pipe would make the framework wait for its reader.
+void say(ggml_log_level level, const char * text, void *) {
+    static bool worth_saying = true;
+    worth_saying = continues_line(level) ? worth_saying : level != GGML_LOG_LEVEL_DEBUG;
+    if (worth_saying) {
+        std::fputs(text, stderr);
+    }
+}
+
+std::optional<std::string> metadata(const llama_model * model, const std::string & key) {
+    std::string value(4096, '\0');
+    const int32_t length = llama_model_meta_val_str(model, key.c_str(), value.data(), value.size());
+    if (length < 0) {
+        return std::nullopt;
+    }
+    value.resize(std::min(static_cast<size_t>(length), value.size() - 1));
+    return value;
+}
+
+// Bytes of keys and values for `n_ctx` positions in every layer; nothing where the model has no such cache.
+std::optional<uint64_t> kv_bytes(const llama_model * model, int32_t n_ctx) {
+    constexpr uint64_t bytes_per_value = 2;  // keys and values are kept as f16
+    const std::string arch = metadata(model, "general.architecture").value_or("");
+    const auto number = [&](const std::string & key) { return metadata(model, arch + "." + key); };
+    const auto layers = number("block_count"), heads = number("attention.head_count"), width = number("embedding_length");
+    if (!layers || !heads || !width) {
+        return std::nullopt;
+    }
+    // One number for all layers, or a list with one for each.
+    std::istringstream per_layer(number("attention.head_count_kv").value_or(*heads));
+    const bool is_list = per_layer.peek() == '[';
+    uint64_t kv_heads = 0;
+    for (uint64_t count = 0; (per_layer.ignore(is_list ? 1 : 0), per_layer >> count);) {
+        kv_heads += is_list ? count : count * std::stoull(*layers);
+    }
+    const auto size_of_head = [&](const std::string & key) {
+        const auto said = number(key);
+        return said ? std::stoull(*said) : std::stoull(*width) / std::stoull(*heads);
+    };
+    const uint64_t values = size_of_head("attention.key_length") + size_of_head("attention.value_length");
+    return kv_heads * values * static_cast<uint64_t>(n_ctx) * bytes_per_value;
+}
+
+class LlamaCpp : public Engine {
+public:
+    ~LlamaCpp() override {
+        if (context != nullptr) {
+            llama_free(context);
+        }
+        if (model != nullptr) {
+            release(model);
+        }
+    }
+
+    Identity identity() const override { return {"llama.cpp", MELT_COMMIT, MELT_ISA, llama_print_system_info()}; }
+
+    void read_options(Fields & fields) override {
+        gpu_layers = static_cast<int32_t>(fields.integer_or("gpu_layers", 0, std::numeric_limits<int32_t>::max(), 0));
+        mmap = fields.boolean_or("mmap", true);
+    }
+
+    bool profiles_operators() const override { return true; }
+
+    void check(const std::string & path) override { bytes = check_gguf(path); }
+
+    ModelFacts load(const std::string & path) override {
+        llama_log_set(say, nullptr);
+        llama_backend_init();
+        // llama.cpp itself would compute on the CPU, and say so among other things.
+        if (gpu_layers != 0 && !llama_supports_gpu_offload()) {
+            throw Failure(ExitCode::model, "no GPU can be used for gpu_layers; stderr says why, if there is a driver");
+        }
+        llama_model_params params = llama_model_default_params();
+        params.n_gpu_layers = gpu_layers;
+        map_file(params, mmap);
+        params.progress_callback = keep_loading;
+        model = melt::load(path, params);
+        throw_if_stopped();
+        if (model == nullptr) {
+            throw Failure(ExitCode::model, "model " + path + " cannot be loaded; stderr says why");
+        }
+        return {bytes, llama_model_n_params(model), vocabulary_size(model), trained_context(model)};
+    }
+
+    ContextFacts open(const Setup & setup) override {
+        threads = std::make_unique<Threads>(setup.threads);
+        llama_context_params params = llama_context_default_params();
+        params.n_ctx = static_cast<uint32_t>(setup.context);
+        params.n_batch = static_cast<uint32_t>(std::min(setup.batch, setup.context));
+        limit_step(params);
+        params.n_threads = static_cast<decltype(params.n_threads)>(setup.threads);
+        params.n_threads_batch = params.n_threads;
+        if (setup.profile_operators) {
+            params.cb_eval = Operators::callback;
+            params.cb_eval_user_data = &operators;
+        }
+        context = create(model, params);
+        if (context == nullptr) {
+            throw Failure(ExitCode::context,
+                          "a context of " + std::to_string(setup.context) + " tokens cannot be created; stderr says why");
+        }
+        threads->attach(context);
+        const auto n_ctx = static_cast<int32_t>(llama_n_ctx(context));
+        return {n_ctx, static_cast<int32_t>(llama_n_batch(context)), kv_bytes(model, n_ctx)};
+    }
+
+    std::vector<Token> tokenize(const std::string & text, bool first) const override {
+        // Never more tokens than bytes, but for what a tokenizer puts in front.
+        std::vector<Token> tokens(text.size() + 8);
+        const int32_t count = tokenize_into(model, text, tokens, first && wants_bos(model));
+        if (count < 0) {
+            throw Failure(ExitCode::decode, "a text of " + std::to_string(text.size()) + " bytes cannot be tokenized");
+        }
+        tokens.resize(static_cast<size_t>(count));
+        return tokens;
+    }
+
+    std::string piece(Token token) const override {
+        std::string text(64, '\0');
+        int32_t length = piece_into(model, token, text);
+        if (length < 0) {
+            text.resize(static_cast<size_t>(-length));
+            length = piece_into(model, token, text);
+        }
+        text.resize(static_cast<size_t>(std::max(length, 0)));
+        return text;
+    }
+
+    std::vector<Token> end_of_generation() const override {
+        std::vector<Token> ends;
+        for (Token token = 0; token < vocabulary_size(model); ++token) {
+            if (ends_generation(model, token)) {
+                ends.push_back(token);
+            }
+        }
+        return ends;
+    }
+
+    void decode(const Token * tokens, size_t size) override {
+        std::vector<Token> copy(tokens, tokens + size);
+        const auto count = static_cast<int32_t>(size);
+        const int32_t status = llama_decode(context, batch_of(copy.data(), count, past));
+        if (status != 0) {
+            throw Failure(ExitCode::decode, "decoding " + std::to_string(count) + " tokens after " + std::to_string(past) +
+                                                " failed with status " + std::to_string(status));
+        }
+        past += count;
+    }
+
+    const float * logits() override {
+        synchronize(context);
+        return last_logits(context);
+    }
+
+    std::vector<Operation> operations() override { return operators.take(); }
+
+    void clear() override {
+        empty(context);
+        past = 0;
+    }
+
+private:
+    int32_t gpu_layers = 0;
+    bool mmap = true;  // the model file is mapped, not read
+    uint64_t bytes = 0;
+    llama_model * model = nullptr;
+    std::unique_ptr<Threads> threads;
+    Operators operators;
+    llama_context * context = nullptr;
+    int32_t past = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_engine() { return std::make_unique<LlamaCpp>(); }
+
+}  // namespace melt

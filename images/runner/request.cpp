@@ -1,0 +1,118 @@
+#include "request.h"
+
+#include "failure.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+namespace melt {
+namespace {
+
+constexpr int64_t max_int32 = std::numeric_limits<int32_t>::max();
+constexpr int64_t max_int64 = std::numeric_limits<int64_t>::max();
+constexpr int64_t max_threads = 512;
+constexpr int64_t max_pulse_ms = 60000;
+
+std::vector<std::vector<std::string>> read_conversations(Fields & fields) {
+    std::vector<std::vector<std::string>> conversations;
+    for (const Json & turns : fields.list("conversations")) {
+        const std::string field = "conversations[" + std::to_string(conversations.size()) + "]";
+        auto & texts = conversations.emplace_back();
+        for (const Json & turn : fields.to_list(field, turns)) {
+            texts.push_back(fields.to_text(field + "[" + std::to_string(texts.size()) + "]", turn));
+        }
+    }
+    return conversations;
+}
+
+Sampling read_sampling(const Json & node) {
+    Fields fields(node, "sampling");
+    Sampling sampling{};
+    sampling.greedy = fields.boolean("greedy");
+    sampling.temperature = fields.number("temperature", 0, 1000);
+    sampling.top_k = static_cast<int32_t>(fields.integer("top_k", 0, max_int32));
+    sampling.top_p = fields.number("top_p", 0, 1);
+    sampling.repeat_penalty = fields.number("repeat_penalty", 0, 1000);
+    sampling.repeat_last_n = static_cast<int32_t>(fields.integer("repeat_last_n", 0, max_int32));
+    sampling.seed = static_cast<uint64_t>(fields.integer("seed", 0, max_int64));
+    fields.finish();
+    return sampling;
+}
+
+bool read_profile(Fields & fields, const Engine & engine) {
+    const Json * value = fields.optional("profile");
+    const std::string * name = value == nullptr ? nullptr : value->as<std::string>();
+    if (value == nullptr || (name != nullptr && *name == "off")) {
+        return false;
+    }
+    if (name == nullptr || *name != "operators") {
+        fields.wrong("profile", "expected \"off\" or \"operators\", got " + shown(*value));
+    }
+    if (!engine.profiles_operators()) {
+        fields.wrong("profile", "this framework does not tell its operators");
+    }
+    return true;
+}
+
+SyncMark read_sync_mark(const Json * node) {
+    SyncMark mark{};
+    if (node == nullptr) {
+        return mark;
+    }
+    Fields fields(*node, "sync_mark");
+    for (const Json & pulse : fields.list("pulses_ms")) {
+        const std::string field = "pulses_ms[" + std::to_string(mark.pulses_ms.size()) + "]";
+        mark.pulses_ms.push_back(static_cast<int32_t>(fields.to_integer(field, pulse, 1, max_pulse_ms)));
+    }
+    mark.rest_ms = static_cast<int32_t>(fields.integer("rest_ms", 1, max_pulse_ms));
+    fields.finish();
+    return mark;
+}
+
+Json parse(const std::string & path) {
+    const auto unreadable = [&](const std::string & problem) {
+        return Failure(ExitCode::bad_request, "request: " + problem);
+    };
+    errno = 0;
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream content;
+    if (!(content << file.rdbuf())) {
+        throw unreadable("cannot read " + path + ": " + (errno != 0 ? std::strerror(errno) : "it is empty"));
+    }
+    try {
+        return Json::parse(content.str());
+    } catch (const JsonError & error) {
+        throw unreadable(path + " is no JSON: " + error.what());
+    }
+}
+
+}  // namespace
+
+Request read_request(const std::string & path, Engine & engine) {
+    const Json document = parse(path);
+    Fields fields(document, "");
+    // The version comes first: nothing else can be judged under another one.
+    fields.integer_or("v", 1, 1, 1);
+    Request request{};
+    request.model = fields.text("model");
+    request.setup.context = static_cast<int32_t>(fields.integer("context", 1, max_int32));
+    request.setup.threads = static_cast<int32_t>(fields.integer("threads", 1, max_threads));
+    request.setup.batch = static_cast<int32_t>(fields.integer("batch", 1, max_int32));
+    engine.read_options(fields);
+    request.max_tokens = static_cast<int32_t>(fields.integer("max_tokens", 1, max_int32));
+    request.ignore_eos = fields.boolean("ignore_eos");
+    request.sampling = read_sampling(fields.required("sampling"));
+    request.conversations = read_conversations(fields);
+    request.setup.profile_operators = read_profile(fields, engine);
+    request.warmup_tokens = static_cast<int32_t>(fields.integer_or("warmup_tokens", 0, max_int32, 16));
+    request.turn_pause_ms = static_cast<int32_t>(fields.integer_or("turn_pause_ms", 0, max_int32, 0));
+    request.conversation_pause_ms = static_cast<int32_t>(fields.integer_or("conversation_pause_ms", 0, max_int32, 0));
+    request.sync_mark = read_sync_mark(fields.optional("sync_mark"));
+    fields.finish();
+    return request;
+}
+
+}  // namespace melt

@@ -1,0 +1,45 @@
+// request.json, version 1.
+#pragma once
+
+#include "engine.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace melt {
+
+struct Sampling {
+    bool greedy;
+    double temperature;
+    int32_t top_k;  // 0 keeps every token
+    double top_p;
+    double repeat_penalty;
+    int32_t repeat_last_n;
+    uint64_t seed;
+};
+
+// Times of full load with rests before, between and after them; no pulse: no mark.
+struct SyncMark {
+    std::vector<int32_t> pulses_ms;
+    int32_t rest_ms;
+};
+
+struct Request {
+    std::string model;
+    Setup setup;
+    int32_t max_tokens;
+    bool ignore_eos;
+    Sampling sampling;
+    std::vector<std::vector<std::string>> conversations;
+    int32_t warmup_tokens;
+    int32_t turn_pause_ms;  // after each turn that another one follows
+    int32_t conversation_pause_ms;
+    SyncMark sync_mark;
+};
+
+// Throws Failure(bad_request), naming the field, where the file cannot be read or anything in it is wrong. The engine takes the
+// fields that are its own.
+Request read_request(const std::string & path, Engine & engine);
+
+}  // namespace melt

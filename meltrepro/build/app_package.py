@@ -1,0 +1,145 @@
+"""What is checked of packages that somebody else has made: signed apps (`.ipa`), and zips of an xcframework."""
+
+from __future__ import annotations
+
+import hashlib
+import plistlib
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from meltrepro.build.machos import NoMachO, require_ios
+from meltrepro.errors import BuildError
+
+_MOST_BYTES = 4 << 30
+"""An app without models is a thousandth of it."""
+_MOST_FILES = 20_000
+_SMALL = 16 << 20
+_SLICE = "ios-arm64"
+
+
+@dataclass(frozen=True)
+class AppFacts:
+    """What a signed app says of itself."""
+
+    app: str
+    version: str
+    executable: str
+    executable_sha256: str
+
+
+def check_app(path: Path, app: str, label: str) -> AppFacts:
+    """What an `.ipa` is, which messages call `label`; raises `BuildError` where it is no signed app of this bundle id for iPhones."""
+    with _zip(path, "signed app", label) as archive:
+        plists = [name for name in archive.namelist() if _is_plist_of_app(name)]
+        if len(plists) != 1:
+            raise _wrong(label, f"holds {len(plists)} apps at Payload/*.app, expected one")
+        root = plists[0].removesuffix("Info.plist")
+        info = _plist(archive, label, plists[0])
+        found, program = info.get("CFBundleIdentifier"), info.get("CFBundleExecutable")
+        if found != app:
+            raise _wrong(
+                label, f"is the app {found!r}, expected {app!r}", "name it in build.ios.app and the target's app"
+            )
+        if not isinstance(program, str) or "/" in program or f"{root}{program}" not in archive.namelist():
+            raise _wrong(label, f"has no program {program!r}")
+        for name in ("embedded.mobileprovision", "_CodeSignature/CodeResources"):
+            if f"{root}{name}" not in archive.namelist():
+                raise _wrong(label, f"is not signed: it has no {name}", "export it with a development profile")
+        code = archive.read(f"{root}{program}")
+        _require_ios(label, program, code)
+        return AppFacts(app, str(info.get("CFBundleVersion", "")), program, hashlib.sha256(code).hexdigest())
+
+
+def framework_files(path: Path, label: str) -> dict[str, bytes]:
+    """The files of an xcframework that iPhones need, by their path below its own folder; raises `BuildError`.
+
+    Its list of libraries is cut down to the one for iPhones, so that nothing is missed.
+    """
+    with _zip(path, "xcframework", label) as archive:
+        plists = [name for name in archive.namelist() if name.endswith(".xcframework/Info.plist")]
+        if len(plists) != 1:
+            raise _wrong(label, f"holds {len(plists)} xcframeworks, expected one")
+        root = plists[0].removesuffix("Info.plist")
+        info = _plist(archive, label, plists[0])
+        libraries = info.get("AvailableLibraries")
+        fitting = [each for each in libraries if _is_for_phones(each)] if isinstance(libraries, list) else []
+        if len(fitting) != 1:
+            raise _wrong(label, f"lists {len(fitting)} libraries for iPhones with arm64, expected one")
+        library = PurePosixPath(str(fitting[0].get("LibraryPath", "")))
+        folder = str(fitting[0].get("LibraryIdentifier", ""))
+        program = f"{root}{folder}/{library}/{library.stem}"
+        if folder != _SLICE or len(library.parts) != 1 or program not in archive.namelist():
+            raise _wrong(label, f"has no library at {folder}/{library}")
+        _require_ios(label, program, archive.read(program))
+
+        files = {"Info.plist": plistlib.dumps({**info, "AvailableLibraries": fitting})}
+        for name in sorted(archive.namelist()):
+            if name.startswith(f"{root}{folder}/") and not name.endswith("/"):
+                files[name.removeprefix(root)] = archive.read(name)
+        return files
+
+
+def _is_plist_of_app(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return len(parts) == 3 and parts[0] == "Payload" and parts[1].endswith(".app") and parts[2] == "Info.plist"
+
+
+def _is_for_phones(library: object) -> bool:
+    return (
+        isinstance(library, dict)
+        and library.get("SupportedPlatform") == "ios"
+        and "SupportedPlatformVariant" not in library
+        and "arm64" in (library.get("SupportedArchitectures") or ())
+    )
+
+
+def _require_ios(label: str, name: str, code: bytes) -> None:
+    try:
+        require_ios(code)
+    except NoMachO as error:
+        raise _wrong(label, f"its {PurePosixPath(name).name} {error}") from error
+
+
+@contextmanager
+def _zip(path: Path, what: str, label: str) -> Iterator[zipfile.ZipFile]:
+    """A zip in which no name leads anywhere else, whose files are whole and of a sane size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > _MOST_FILES or sum(entry.file_size for entry in entries) > _MOST_BYTES:
+                raise _wrong(label, "unpacks to more than a package may")
+            for entry in entries:
+                name = PurePosixPath(entry.filename)
+                if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:
+                    raise _wrong(label, f"has a file that would lie elsewhere: {entry.filename!r}")
+                if stat.S_ISLNK(entry.external_attr >> 16) and what == "signed app":
+                    raise _wrong(label, f"has a link: {entry.filename!r}")
+            if len({entry.filename for entry in entries}) != len(entries):
+                raise _wrong(label, "has two files of one name")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise _wrong(label, f"is damaged at {damaged!r}")
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise _wrong(label, f"cannot be read as the zip of a {what}: {error}") from error
+
+
+def _plist(archive: zipfile.ZipFile, label: str, name: str) -> dict[str, Any]:
+    if archive.getinfo(name).file_size > _SMALL:
+        raise _wrong(label, f"has an Info.plist of {archive.getinfo(name).file_size:,} bytes")
+    try:
+        found = plistlib.loads(archive.read(name))
+    except Exception as error:  # whatever its parser makes of bytes that are no property list
+        raise _wrong(label, f"has an Info.plist that cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise _wrong(label, "has an Info.plist that is no dictionary")
+    return found
+
+
+def _wrong(label: str, what: str, hint: str | None = None) -> BuildError:
+    return BuildError(f"{label}: {what}", hint=hint or "see docs/devices/ios.md for what it must be")
