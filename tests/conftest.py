@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from meltrepro.track import quiet
+from meltrepro.track import environment
 from tests.support.prebuild import PREBUILD
 
 TESTS = Path(__file__).parent
@@ -58,7 +58,9 @@ def same_environment() -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """Without what pytest says of itself and what keeps MLflow quiet, which is set once per process."""
     return {
-        name: value for name, value in os.environ.items() if name not in {"PYTEST_CURRENT_TEST", *quiet.ENVIRONMENT}
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTEST_CURRENT_TEST", *environment.ENVIRONMENT}
     }
 
 

@@ -51,7 +51,7 @@ def command(
         output.write_text(result, encoding="utf-8")
         typer.echo(f"{output}: written")
     if track:
-        from meltrepro.track.attach import attach
+        from meltrepro.track.logged import attach
         from meltrepro.track.places import choose
 
         place = choose(os.environ, None, settings.tracking_uri)

@@ -102,7 +102,7 @@ def conclude(folders: Sequence[Path], named: str) -> Iterator[tuple[str, str]]:
 
 
 def _attach(folder: Path, document: str, place: Place) -> None:
-    from meltrepro.track.attach import attach
+    from meltrepro.track.logged import attach
 
     try:
         attach([folder], {ARTIFACT: document}, place)

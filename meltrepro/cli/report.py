@@ -91,7 +91,7 @@ def _folders(named: Sequence[str], settings: Settings, *, from_records: bool) ->
 def _log(folders: Sequence[Path], files: Mapping[str, bytes], settings: Settings) -> None:
     """Log the files to MLflow as far as it is there; the report on disk does not depend on it."""
     from meltrepro.errors import TrackingError
-    from meltrepro.track.attach import attach
+    from meltrepro.track.logged import attach
     from meltrepro.track.places import choose
 
     texts = {f"report/{name}": data.decode() for name, data in files.items()}

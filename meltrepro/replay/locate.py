@@ -68,6 +68,6 @@ def _logged(run_id: str, settings: Settings, sink: Sink) -> Located:
             for cell, run in place.cells.items():
                 if run.run_id == run_id:
                     return Located(folder, cell)
-    from meltrepro.track.recover import recover
+    from meltrepro.track.logged import recover
 
     return Located(*recover(run_id, choose(os.environ, None, settings.tracking_uri), settings.records, sink))

@@ -12,10 +12,10 @@ from typing import Any
 
 from meltrepro.errors import TrackingError
 from meltrepro.store.names import redact
-from meltrepro.track import login, places, quiet
+from meltrepro.track import environment, places
 from meltrepro.track.places import Place
 
-with quiet.importing():
+with environment.importing():
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
@@ -71,7 +71,7 @@ class Artifacts:
                     names.append(item.path)
 
     def _login(self) -> AbstractContextManager[None]:
-        return login.withheld() if self._elsewhere else nullcontext()
+        return environment.login_withheld() if self._elsewhere else nullcontext()
 
 
 def _beside(location: str, place: Place) -> bool:

@@ -24,14 +24,14 @@ from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, r
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
 from meltrepro.store.names import masked
-from meltrepro.track import content, database, login, places, quiet
+from meltrepro.track import content, environment, places
 from meltrepro.track.artifacts import Artifacts
 from meltrepro.track.content import Point, Standing, State
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
 
-with quiet.importing():
+with environment.importing():
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag, TraceInfo, TraceLocation, TraceState
     from mlflow.entities import Run as MlflowRun
@@ -102,10 +102,10 @@ def sync(
 
 def _prepare(place: Place) -> None:
     """Make a database that is not there yet, or see whether a server is, before anything waits for it in vain."""
-    quiet.settle()
+    environment.settle()
     local = places.local_database(place.uri)
     if local is not None:
-        database.ensure(local)
+        environment.ensure_database(local)
     elif places.is_server(place.uri):
         import requests
 
@@ -125,7 +125,7 @@ def plainly(place: Place) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with nullcontext() if place.trusted else login.withheld():
+        with nullcontext() if place.trusted else environment.login_withheld():
             yield
     except Exception as error:
         # MLflow checks little of what a server answers: anything may come of it.

@@ -1,6 +1,6 @@
 """Where results are logged: which URI counts, who named it, and what lies beside a local database.
 
-What the user did not name is not the user's: it is given no login (`track.login`), and a campaign on disk, which may be a
+What the user did not name is not the user's: it is given no login (`track.environment`), and a campaign on disk, which may be a
 stranger's, is not logged to it at all.
 """
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from meltrepro.atomic import make_folder, reason_of, writing
 from meltrepro.errors import TrackingError
 from meltrepro.interrupts import held
-from meltrepro.track import database, leash, places, quiet
+from meltrepro.track import environment, places, supervisor
 
 _START_WITHIN_S = 180.0
-_STOP_WITHIN_S = leash.PATIENCE_S + 10
+_STOP_WITHIN_S = supervisor.GRACE_S + 10
 _ATTEMPTS = 3
 """Times that another free port is tried, should somebody take it first."""
 _TAIL_LINES = 12
@@ -51,7 +51,7 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
     make_folder(folder)
     local = places.local_database(uri)
     if local is not None:
-        database.ensure(local)
+        environment.ensure_database(local)
     log = folder / f"mlflow-server-{os.getpid()}.log"
     for attempt in range(1, _ATTEMPTS + 1):
         chosen = port or _free_port()
@@ -75,23 +75,23 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
 
 def _start(uri: str, folder: Path, log: Path, port: int) -> subprocess.Popen[bytes]:
     local = places.local_database(uri)
-    environment = {
+    variables = {
         **os.environ,
-        **{name: value for name, value in quiet.ENVIRONMENT.items() if name not in os.environ},
+        **{name: value for name, value in environment.ENVIRONMENT.items() if name not in os.environ},
         # Not an argument: it may hold a password, and everybody can read a command line.
         "MLFLOW_BACKEND_STORE_URI": places.absolute(uri),
         # Its workers for scheduled jobs would be processes that we have no use for.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    variables.pop("MLFLOW_TRACKING_URI", None)
     artifacts = (local.artifacts if local else folder / "mlartifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", artifacts, "--artifacts-destination", artifacts]
     with writing(log), log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", leash.__file__, *command],
+            [sys.executable, "-I", "-S", supervisor.__file__, *command],
             cwd=folder,
-            env=environment,
+            env=variables,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -100,7 +100,7 @@ def _start(uri: str, folder: Path, log: Path, port: int) -> subprocess.Popen[byt
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let go of the leash; it ends when everything on it has ended."""
+    """Let go of the supervisor; it ends when everything below it has ended."""
     with held():
         if process.stdin is not None:
             process.stdin.close()

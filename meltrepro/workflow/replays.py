@@ -32,7 +32,7 @@ from meltrepro.replay.show import html
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
-from meltrepro.track.attach import attach
+from meltrepro.track.logged import attach
 from meltrepro.workflow.campaigns import prepare
 from meltrepro.workflow.session import open_session
 from meltrepro.workflow.tracking import Logged, log_campaign

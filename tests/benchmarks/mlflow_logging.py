@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meltrepro.measure.records import read_campaign
-from meltrepro.track import content, database, places, quiet
+from meltrepro.track import content, environment, places
 from meltrepro.track.mlflow_tracker import sync
 from meltrepro.track.server import serve
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
-with quiet.importing():
+with environment.importing():
     from mlflow import MlflowClient
 
 GOAL_S = 45.0
@@ -56,7 +56,7 @@ def _row(name: str, home: Path, samples: int, points: int, *, through_server: bo
     started = time.perf_counter()
     assert read_campaign(folder).cells[0].summaries["generated_tokens"].median == samples + len(turns)
     read_s = time.perf_counter() - started
-    database.ensure(places.LocalDatabase(home / "mlflow.db"))  # once per machine, not per run
+    environment.ensure_database(places.LocalDatabase(home / "mlflow.db"))  # once per machine, not per run
     with _place(home, through_server=through_server) as uri:
         started = time.perf_counter()
         tracked = sync(folder, uri, series_points=points)

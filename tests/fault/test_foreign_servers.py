@@ -18,8 +18,8 @@ import pytest
 from meltrepro.cli.app import main
 from meltrepro.errors import TrackingError
 from meltrepro.record.campaign import TrackingEntry
-from meltrepro.track.attach import attach
 from meltrepro.track.ledger import LEDGER
+from meltrepro.track.logged import attach
 from meltrepro.track.mlflow_tracker import sync
 from meltrepro.track.places import Place
 from tests.support.campaigns import Cell, build_campaign

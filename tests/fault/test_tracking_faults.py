@@ -21,7 +21,7 @@ import pytest
 
 from meltrepro.errors import TrackingError
 from meltrepro.measure.records import read_campaign
-from meltrepro.track import database, places
+from meltrepro.track import environment, places
 from meltrepro.track.ledger import LEDGER
 from meltrepro.track.mlflow_tracker import sync
 from tests.support.campaigns import Cell, build_campaign
@@ -55,7 +55,7 @@ print(killed)
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    database.ensure(places.LocalDatabase(path))
+    environment.ensure_database(places.LocalDatabase(path))
     return path
 
 

@@ -16,14 +16,14 @@ from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.steps import Step
-from meltrepro.track import database, places, quiet
-from meltrepro.track.attach import attach
+from meltrepro.track import environment, places
 from meltrepro.track.ledger import LEDGER, open_ledger
+from meltrepro.track.logged import attach
 from meltrepro.track.mlflow_tracker import TrackedCampaign, sync
 from tests.support.campaigns import LOCK_TEXT, START_WALL_NS, Cell, Trial, Turn, build_campaign
 from tests.support.database import artifacts, contents, run_names
 
-with quiet.importing():
+with environment.importing():
     from mlflow import MlflowClient
 
 pytestmark = pytest.mark.integration
@@ -34,7 +34,7 @@ MS = 1_000_000
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with its tables, made once: it takes seconds."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    database.ensure(places.LocalDatabase(path))
+    environment.ensure_database(places.LocalDatabase(path))
     return path
 
 

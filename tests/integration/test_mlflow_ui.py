@@ -147,7 +147,7 @@ def test_before_the_first_campaign(tmp_path: Path) -> None:
 def assert_stops(ui: Ui, url: str, number: int) -> str:
     """A signal ends the command well, and nothing is left of what it started; returns what it said."""
     assert answers(url)
-    assert len(ui.left()) == 3  # leash, mlflow, uvicorn
+    assert len(ui.left()) == 3  # supervisor, mlflow, uvicorn
     errors = ui.end(number)
     assert ui.process.returncode == 0
     assert "Traceback" not in errors

@@ -14,12 +14,12 @@ from meltrepro.record.campaign import BUILDS, IMPORTED
 from meltrepro.replay.locate import Located, locate
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
-from meltrepro.track import quiet
+from meltrepro.track import environment
 from meltrepro.track.ledger import LEDGER
 from meltrepro.track.mlflow_tracker import sync
 from tests.support.campaigns import Cell, build_campaign
 
-with quiet.importing():
+with environment.importing():
     from mlflow import MlflowClient
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ import pytest
 
 from meltrepro.cli import app, findings
 from meltrepro.errors import RecordError, TrackingError, UsageError
-from meltrepro.track import attach
+from meltrepro.track import logged as tracked_runs
 from meltrepro.track.places import Place
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
@@ -101,7 +101,7 @@ def test_the_line_at_the_end_of_a_run(
 ) -> None:
     folder = build_campaign(home, study="melt", cells=[Cell(trial=FAST)])
     logged: list[tuple[Sequence[Path], Mapping[str, str]]] = []
-    monkeypatch.setattr(attach, "attach", lambda folders, files, place: logged.append((folders, files)))
+    monkeypatch.setattr(tracked_runs, "attach", lambda folders, files, place: logged.append((folders, files)))
     findings.tell(folder, None)
     line = "findings of melt: 1 holds, 0 fail, 21 not testable here; see them with: meltrepro findings last\n"
     assert capsys.readouterr().out == line
@@ -120,7 +120,7 @@ def test_mlflow_that_went_away_meanwhile_is_no_failure(
         raise TrackingError("no answer")
 
     folder = build_campaign(home, study="melt", cells=[Cell(trial=FAST)])
-    monkeypatch.setattr(attach, "attach", gone)
+    monkeypatch.setattr(tracked_runs, "attach", gone)
     findings.tell(folder, Place("sqlite:///x.db"))
     assert capsys.readouterr().err == "findings not logged to MLflow: no answer\n"
 

@@ -9,7 +9,7 @@ import pytest
 
 from meltrepro.cli import app
 from meltrepro.errors import RecordError, ReportDiffers, TrackingError
-from meltrepro.track import attach
+from meltrepro.track import logged as tracked_runs
 from tests.support.campaigns import Cell, build_campaign
 
 
@@ -115,7 +115,7 @@ def test_files_are_handed_to_mlflow(
         handed.append((list(folders), sorted(files)))
         return runs
 
-    monkeypatch.setattr(attach, "attach", take)
+    monkeypatch.setattr(tracked_runs, "attach", take)
     assert app.main(["report"]) == 0
     ((folders, names),) = handed
     assert folders == [campaign]
@@ -136,7 +136,7 @@ def test_a_server_that_is_away_costs_the_copy_only(
     def refuse(*_: object) -> int:
         raise TrackingError("the server at tracking.example does not answer")
 
-    monkeypatch.setattr(attach, "attach", refuse)
+    monkeypatch.setattr(tracked_runs, "attach", refuse)
     assert app.main(["report"]) == 0
     assert "not logged to MLflow: the server at tracking.example does not answer" in capsys.readouterr().err
     assert Path("report/index.html").is_file()

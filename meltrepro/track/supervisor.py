@@ -1,7 +1,7 @@
 """A program, not a module: runs a command and stops it, with everything it started, when the holder lets go.
 
-`python -I -S leash.py <program> [argument ...]`. The holder keeps the other end of this process's standard input open;
-when it closes, be it by SIGKILL of the holder, every descendant is told to end, and killed after `PATIENCE_S`. The exit
+`python -I -S supervisor.py <program> [argument ...]`. The holder keeps the other end of this process's standard input open;
+when it closes, be it by SIGKILL of the holder, every descendant is told to end, and killed after `GRACE_S`. The exit
 status is the command's, 126 where it cannot be started.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PATIENCE_S = 5.0
+GRACE_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -49,14 +49,14 @@ def _wait(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _stop_descendants() -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    told: set[int] = set()
+    deadline = time.monotonic() + GRACE_S
+    asked: set[int] = set()
     while alive := set(_descendants()):
         late = time.monotonic() > deadline
-        for pid in alive if late else alive - told:
+        for pid in alive if late else alive - asked:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-        told |= alive
+        asked |= alive
         time.sleep(0.05)
 
 

@@ -1,27 +1,54 @@
-"""From an MLflow run back to a campaign on disk: everything that a campaign consists of is among its runs' artifacts.
+"""Runs that are in MLflow already: further files for a campaign's, and from a run back to a campaign on disk.
 
-Import this module late: mlflow takes seconds.
+Everything that a campaign consists of is among its runs' artifacts. mlflow, which takes seconds, is imported when a run
+is asked for.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.steps import Sink, step
-from meltrepro.track import content, quiet
-from meltrepro.track.artifacts import Artifacts
-from meltrepro.track.mlflow_tracker import plainly
+from meltrepro.track import environment
+from meltrepro.track.ledger import open_ledger
 from meltrepro.track.places import Place
 
-with quiet.importing():
+if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+
+def attach(folders: Sequence[Path], files: Mapping[str, str], place: Place) -> int:
+    """Log text files, by artifact path, to the parent runs of campaigns at a place; returns how many runs took them.
+
+    A campaign that is not there is passed over: a ledger says what was logged, not whom to trust. Raises `TrackingError`.
+    """
+    notes = [note for folder in folders if (note := open_ledger(folder).place(place.shown)) is not None]
+    if not notes:
+        return 0  # mlflow takes seconds to import
+    with environment.importing():
+        from mlflow import MlflowClient
+
+    from meltrepro.track.artifacts import Artifacts
+    from meltrepro.track.mlflow_tracker import plainly
+
+    with plainly(place), TemporaryDirectory() as scratch:
+        client = MlflowClient(tracking_uri=place.uri)
+        for note in notes:
+            artifacts = Artifacts(client, place, note.campaign.run_id)
+            for name, text in files.items():
+                path = Path(scratch) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                artifacts.put(path, name.rpartition("/")[0] or None)
+    return len(notes)
 
 
 def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path, str | None]:
@@ -29,6 +56,12 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
 
     Raises `TrackingError` where MLflow does not have the run or not all of it, `RecordError` where it is damaged.
     """
+    with environment.importing():
+        from mlflow import MlflowClient
+
+    from meltrepro.track import content
+    from meltrepro.track.mlflow_tracker import plainly
+
     with plainly(place):
         client = MlflowClient(tracking_uri=place.uri)
         run = client.get_run(run_id)
@@ -41,7 +74,7 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
         folder = records / campaign
         if not folder.exists():
             records.mkdir(parents=True, exist_ok=True)
-            with step(sink, "recover", campaign), tempfile.TemporaryDirectory(dir=records, prefix=".recover-") as name:
+            with step(sink, "recover", campaign), TemporaryDirectory(dir=records, prefix=".recover-") as name:
                 found = Path(name) / campaign
                 _download(client, place, parent, found)
                 read_campaign(found)
@@ -52,6 +85,8 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
 
 def _download(client: MlflowClient, place: Place, parent: Run, folder: Path) -> None:
     """Bring every file of a campaign to where its record has it; the cells' folders come from the checked document."""
+    from meltrepro.track.artifacts import Artifacts
+
     folder.mkdir()
     run_id = parent.info.run_id
     artifacts = Artifacts(client, place, run_id)
@@ -60,7 +95,7 @@ def _download(client: MlflowClient, place: Place, parent: Run, folder: Path) -> 
     by_cell = {child.data.tags.get("meltrepro.cell"): child for child in _children(client, parent)}
     for cell in read_campaign(folder).cells:
         child = by_cell.get(cell.id)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        with TemporaryDirectory(dir=folder.parent) as name:
             if child is None or not Artifacts(client, place, child.info.run_id).get("trials", Path(name)):
                 raise TrackingError(f"run {run_id}: MLflow has no records of the cell {cell.id}")
             cell.folder.parent.mkdir(parents=True, exist_ok=True)
