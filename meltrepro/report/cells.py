@@ -98,30 +98,26 @@ def weights(cell: CellResult) -> str:
     return f"{cell.model} {cell.quantization}"
 
 
-def labelled(results: Results, cells: Sequence[CellResult]) -> dict[int, tuple[str, str]]:
-    """By position: a name that is short and unlike the others on the same device and software, and its remarks.
+def labelled(results: Results, cells: Sequence[CellResult]) -> list[tuple[str, str]]:
+    """A name of each cell that is short and unlike the others on the same device and software, and its remarks.
 
     The workload is named where it is not the usual one, the campaign where there are several.
     """
     usual = usual_workload(results)
     names = [weights(cell) if cell.workload == usual else f"{weights(cell)} · {cell.workload}" for cell in cells]
-    seen = Counter((name, cell.device.key, software(cell)) for name, cell in zip(names, cells, strict=True))
-    found = {}
-    for position, (name, cell) in enumerate(zip(names, cells, strict=True)):
-        if seen[name, cell.device.key, software(cell)] > 1:
-            name = f"{name} · campaign {results.number(cell.campaign)}"
-        found[position] = (name, ", ".join(tag for tag in tags(cell) if tag in _REMARKS))
+    whose = [(name, cell.device.key, software(cell)) for name, cell in zip(names, cells, strict=True)]
+    seen = Counter(whose)
+    found = []
+    for key, cell in zip(whose, cells, strict=True):
+        name = key[0] + (f" · campaign {results.number(cell.campaign)}" if seen[key] > 1 else "")
+        found.append((name, ", ".join(tag for tag in tags(cell) if tag in _REMARKS)))
     return found
 
 
 def line_names(results: Results, cells: Sequence[CellResult]) -> list[str]:
     """What the lines of cells are called in a figure, so that no two of one device have the same name."""
-    labels = labelled(results, cells)
-    names = []
-    for position, cell in enumerate(cells):
-        label, remark = labels[position]
-        names.append(", ".join(filter(None, (label, software(cell), remark))))
-    return names
+    labels = zip(labelled(results, cells), cells, strict=True)
+    return [", ".join(filter(None, (label, software(cell), remark))) for (label, remark), cell in labels]
 
 
 def usual_workload(results: Results) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from meltrepro.report.content import Content
-from meltrepro.report.figures import resources as resource_figures
-from meltrepro.report.figures import speed as speed_figures
-from meltrepro.report.figures import work as work_figures
+from meltrepro.report.figures import points, rows
 from meltrepro.report.tables import measurements, overview
 from meltrepro.report.values import Section
 
@@ -28,63 +26,63 @@ def sections(content: Content) -> tuple[Section, ...]:
             "throughput",
             "Throughput",
             "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
-            (speed_figures.throughput(results, "generation"), speed_figures.throughput(results, "prefill")),
+            (rows.throughput(results, "generation"), rows.throughput(results, "prefill")),
             (measurements.throughput(results),),
         ),
         Section(
             "phases",
             "Prefill against generation",
             "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
-            (speed_figures.phases(results),),
+            (points.phases(results),),
             (measurements.phases(results),),
         ),
         Section(
             "memory",
             "Memory",
             "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
-            (resource_figures.memory(results), resource_figures.memory_ratio(results)),
+            (points.memory(results), rows.memory_ratio(results)),
             (measurements.memory(results),),
         ),
         Section(
             "energy",
             "Energy",
             "Joules per token, phase by phase.",
-            (resource_figures.energy(results),),
+            (rows.energy(results),),
             (measurements.energy(results),),
         ),
         Section(
             "sustained",
             "Sustained load",
             "Prompt after prompt without pause.",
-            (speed_figures.sustained_curves(results),),
+            (points.sustained_curves(results),),
             (measurements.sustained_speed(results),),
         ),
         Section(
             "operators",
             "Operators",
             "Which operators the decoder spends its time in.",
-            (work_figures.operators(results),),
+            (rows.operators(results),),
             (measurements.operators(results),),
         ),
         Section(
             "accuracy",
             "Accuracy",
             "What quantization costs in right answers. Synthetic weights are never scored.",
-            (work_figures.accuracy(results),),
+            (points.accuracy(results),),
             (measurements.accuracy(results),),
         ),
         Section(
             "power-modes",
             "Power modes",
             "The same work within different power budgets.",
-            (resource_figures.power(results),),
+            (points.power(results),),
             (measurements.power_modes(results),),
         ),
         Section(
             "drift",
             "Drift of the software",
             "What time gave on the same device: the same models with releases of different age.",
-            (speed_figures.drift(results),),
+            (rows.drift(results),),
             (measurements.drift(results),),
         ),
         *content.claims,

@@ -20,7 +20,7 @@ from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare, overall
 from meltrepro.replay.replay import judge
 from meltrepro.replay.show import html, text
-from meltrepro.report.figures import work as figures
+from meltrepro.report.figures import points as figures
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.report.tables import measurements as tables

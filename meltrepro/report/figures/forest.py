@@ -160,8 +160,5 @@ def _marks(group: Element, row: Row, x: Scale, middle: float, count: int) -> Non
     for mark in row.marks:
         at = middle + (_BAND * (mark.series - (count - 1) / 2) if count else 0)
         if mark.high > mark.low:
-            line = f"err s{mark.series % svg.COLOURS}"
-            node(group, "line", class_=line, x1=x.at(mark.low), x2=x.at(mark.high), y1=at, y2=at)
-            for end in (mark.low, mark.high):
-                node(group, "line", class_=line, x1=x.at(end), x2=x.at(end), y1=at - 3, y2=at + 3)
+            svg.interval(group, mark.series, (x.at(mark.low), at), (x.at(mark.high), at))
         svg.mark(group, x.at(mark.value), at, mark.series, mark.title)

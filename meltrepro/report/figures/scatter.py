@@ -201,8 +201,7 @@ def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
 def _rule(area: _Area, rule: Rule) -> None:
     points = _path(area, rule)
     if len(points) > 1:
-        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
-        node(area.group, "path", class_="rule", d=path)
+        node(area.group, "path", class_="rule", d=svg.path(points))
 
 
 def _path(area: _Area, rule: Rule) -> list[tuple[float, float]]:
@@ -250,8 +249,7 @@ def _lines(area: _Area, series: Series) -> None:
     if len(series.band) > 1:
         upper = [(x.at(at), y.at(high)) for at, _, high in series.band]
         lower = [(x.at(at), y.at(low)) for at, low, _ in reversed(series.band)]
-        path = "M" + "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b in [*upper, *lower]) + "Z"
-        node(area.group, "path", class_=f"band s{series.index % svg.COLOURS}", d=path)
+        node(area.group, "path", class_=f"band s{series.index % svg.COLOURS}", d=svg.path([*upper, *lower]) + "Z")
     if series.line and len(series.points) > 1:
         points = [(x.at(p.x), y.at(p.y)) for p in series.points]
         svg.polyline(area.group, points, series.index)
@@ -268,20 +266,15 @@ def _between_points(a: tuple[float, float], b: tuple[float, float]) -> list[Box]
 def _points(area: _Area, series: Series) -> None:
     x, y = area.x, area.y
     every = 1 if series.markers else max(1, math.ceil(len(series.points) / 12))
-    line = f"err s{series.index % svg.COLOURS}"
     for position, point in enumerate(series.points):
         at_x, at_y = x.at(point.x), y.at(point.y)
         if point.y_range and point.y_range[1] > point.y_range[0]:
             low, high = (y.at(v) for v in point.y_range)
-            node(area.group, "line", class_=line, x1=at_x, x2=at_x, y1=low, y2=high)
-            for end in (low, high):
-                node(area.group, "line", class_=line, x1=at_x - 3, x2=at_x + 3, y1=end, y2=end)
+            svg.interval(area.group, series.index, (at_x, low), (at_x, high))
             area.taken.append((at_x - 3, high, at_x + 3, low))
         if point.x_range and point.x_range[1] > point.x_range[0]:
             low, high = (x.at(v) for v in point.x_range)
-            node(area.group, "line", class_=line, x1=low, x2=high, y1=at_y, y2=at_y)
-            for end in (low, high):
-                node(area.group, "line", class_=line, x1=end, x2=end, y1=at_y - 3, y2=at_y + 3)
+            svg.interval(area.group, series.index, (low, at_y), (high, at_y))
             area.taken.append((low, at_y - 3, high, at_y + 3))
         if position % every == 0 or position == len(series.points) - 1:
             svg.mark(area.group, at_x, at_y, series.index, point.title)

@@ -6,7 +6,7 @@ one drawing serves light and dark, texts stay texts, and the bytes depend on no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 from xml.etree import ElementTree
 
@@ -108,7 +108,7 @@ def mark(parent: Element, x: float, y: float, series: int, title: str = "", *, d
     elif form == "square":
         made = node(parent, "rect", class_=class_, x=x - 4, y=y - 4, width=8, height=8)
     else:
-        made = node(parent, "path", class_=class_, d=_path(form, x, y))
+        made = node(parent, "path", class_=class_, d=path((x + dx, y + dy) for dx, dy in _SHAPES[form]) + "Z")
     if title:
         node(made, "title", title)
 
@@ -132,17 +132,25 @@ _SHAPES = {
 }
 
 
-def _path(form: str, x: float, y: float) -> str:
-    points = (f"{coordinate(x + dx)} {coordinate(y + dy)}" for dx, dy in _SHAPES[form])
-    return f"M{'L'.join(points)}Z"
+def path(points: Iterable[tuple[float, float]]) -> str:
+    """Straight lines from point to point."""
+    return "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+
+
+def interval(parent: Element, series: int, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A line along one of the axes, with a stroke across each end."""
+    class_ = f"err s{series % COLOURS}"
+    across = (3, 0) if start[0] == end[0] else (0, 3)
+    node(parent, "line", class_=class_, x1=start[0], x2=end[0], y1=start[1], y2=end[1])
+    for x, y in (start, end):
+        node(parent, "line", class_=class_, x1=x - across[0], x2=x + across[0], y1=y - across[1], y2=y + across[1])
 
 
 def polyline(parent: Element, points: list[tuple[float, float]], series: int) -> None:
     """A line through points, in the colour and the dashes of its series."""
-    path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
     dashes = _DASHES[series % len(_DASHES)]
     extra = {"stroke_dasharray": dashes} if dashes else {}
-    node(parent, "path", class_=f"line s{series % COLOURS}", d=path, **extra)
+    node(parent, "path", class_=f"line s{series % COLOURS}", d=path(points), **extra)
 
 
 def legend(parent: Element, x: float, y: float, room: float, names: list[str], *, lines: bool = False) -> float:
