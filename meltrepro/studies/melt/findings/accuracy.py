@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, median
 
 from meltrepro.report.results import CellResult, Device, Results, Score
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.checks import check_scores, scores_of, standard_error
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import middle_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _LARGER = 1.5
@@ -126,7 +125,7 @@ def larger_quantized_wins(cells: Sequence[CellResult]) -> Decision:
     numbers = {
         "pairs": Quantity(len(differences)),
         "pairs_where_larger_wins": Quantity(better),
-        "gain_median": Quantity(middle_of(differences)),
+        "gain_median": Quantity(median(differences)),
     }
     reason = f"the larger model in few bits is at least as accurate in {of_cells.of(better, len(differences), 'pair')}"
     return Decision(better == len(differences), reason, numbers, tuple(used), tuple(_remarks(tested)))

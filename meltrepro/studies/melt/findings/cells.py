@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from statistics import median
 from typing import TypeVar
 
 from meltrepro.report.results import CellResult
@@ -65,19 +64,19 @@ def same_bits(cell: CellResult) -> Hashable:
     return (device(cell), cell.device.power_mode, cell.model, bits(cell.quantization), cell.workload)
 
 
-def rivals(
+def best_by_kind(
     cells: Iterable[CellResult], alike: Callable[[CellResult], Hashable], apart: Callable[[CellResult], _K]
 ) -> Sequence[tuple[Mapping[_K, float], Sequence[CellResult]]]:
     """Of each group of cells that are alike and of two kinds or more: the highest speed of each kind, and the cells."""
     found = []
     for group in grouped(measured(cells, SPEED), alike).values():
-        best = {kind: max(middle(cell, SPEED) for cell in same) for kind, same in grouped(group, apart).items()}
+        best = {kind: max(median_of(cell, SPEED) for cell in same) for kind, same in grouped(group, apart).items()}
         if len(best) > 1:
             found.append((best, group))
     return found
 
 
-def told(cells: Iterable[CellResult], *metrics: str) -> str:
+def why_lacking(cells: Iterable[CellResult], *metrics: str) -> str:
     """Why cells lack any of these metrics, in the words of their records; empty where they have no words for it."""
     lacking = [cell for cell in cells if any(name not in cell.metrics for name in metrics)]
     said = Counter(next(filter(None, map(cell.unavailable.get, metrics)), "") for cell in lacking)
@@ -85,7 +84,7 @@ def told(cells: Iterable[CellResult], *metrics: str) -> str:
     return quoted(said, len(lacking))
 
 
-def standing(cells: Iterable[CellResult]) -> str:
+def why_unmeasured(cells: Iterable[CellResult]) -> str:
     """Why none of some cells was measured, as `invalid (noisy)`; empty where one was or there are none."""
     found = latest(cells)
     if any(cell.state == "measured" for cell in found):
@@ -103,7 +102,7 @@ def quoted(reasons: Counter[str], total: int, most: int = 3) -> str:
     return "; ".join([*shown, *more])
 
 
-def middle(cell: CellResult, metric: str) -> float:
+def median_of(cell: CellResult, metric: str) -> float:
     """Median of a metric that the cell has."""
     return cell.metrics[metric].median
 
@@ -138,10 +137,6 @@ def unquantised(cell: CellResult) -> bool:
         return requantized_from(cell) is None and (known is None or known >= _NEARLY_FULL)
     known = bits(cell.quantization)
     return known is not None and known >= FULL_BITS
-
-
-def middle_of(values: Sequence[float]) -> float:
-    return float(median(values))
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

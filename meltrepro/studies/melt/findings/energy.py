@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import combinations, pairwise
+from statistics import median
 
 from meltrepro.report.results import CellResult
 from meltrepro.stats.relation import spearman
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import ENERGY, PHONES, PREFILL, SPEED, middle, middle_of
+from meltrepro.studies.melt.findings.cells import ENERGY, PHONES, PREFILL, SPEED, median_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _LEAST_RANK = 0.8
@@ -30,12 +31,12 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
     """F10: rank correlation of energy per token and weight bytes."""
     useful = [cell for cell in of_cells.measured(cells, ENERGY) if cell.model_bytes]
     if not useful:
-        return missing(f"needs energy per token: {of_cells.told(cells, ENERGY) or _NO_POWER}")
+        return missing(f"needs energy per token: {of_cells.why_lacking(cells, ENERGY) or _NO_POWER}")
     ranks, used = [], list[CellResult]()
     for group in of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.workload)).values():
         if len({cell.model_bytes for cell in group}) < _FEWEST_SIZES:
             continue
-        rank = spearman([middle(cell, ENERGY) for cell in group], [float(cell.model_bytes or 0) for cell in group])
+        rank = spearman([median_of(cell, ENERGY) for cell in group], [float(cell.model_bytes or 0) for cell in group])
         if rank is not None:
             ranks.append(rank)
             used += group
@@ -43,7 +44,7 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
         return missing(
             f"needs energy per token of files of {_FEWEST_SIZES} sizes with one framework and workload on one device"
         )
-    values = [middle(cell, ENERGY) for cell in used]
+    values = [median_of(cell, ENERGY) for cell in used]
     numbers = {
         "groups": Quantity(len(ranks)),
         "lowest_rank_correlation": Quantity(min(ranks)),
@@ -82,7 +83,9 @@ def faster_is_cheaper(cells: Sequence[CellResult]) -> Decision:
             "needs energy per token of one model in as many bits with two frameworks or releases on one device"
         )
     odd = [
-        (a, b) for a, b in pairs if (middle(a, SPEED) - middle(b, SPEED)) * (middle(a, ENERGY) - middle(b, ENERGY)) >= 0
+        (a, b)
+        for a, b in pairs
+        if (median_of(a, SPEED) - median_of(b, SPEED)) * (median_of(a, ENERGY) - median_of(b, ENERGY)) >= 0
     ]
     numbers = {"pairs": Quantity(len(pairs)), "exceptions": Quantity(len(odd))}
     notes = (f"exceptions: {of_cells.listed(f'{a.cell} and {b.cell}' for a, b in odd)}",) if odd else ()
@@ -97,7 +100,7 @@ def battery_lasts(cells: Sequence[CellResult]) -> Decision:
     if isinstance(known, Decision):
         return known
     prompts = {
-        key: middle_of([_capacity(cell) * middle(cell, "turns") / _charge(cell) for cell in group])
+        key: median([_capacity(cell) * median_of(cell, "turns") / _charge(cell) for cell in group])
         for key, group in of_cells.grouped(known, of_cells.device).items()
     }
     within = sum(_LEAST_PROMPTS <= value <= _MOST_PROMPTS for value in prompts.values())
@@ -122,7 +125,7 @@ def hours_to_empty(cells: Sequence[CellResult]) -> Decision:
     hours = {}
     used = []
     for key, group in of_cells.grouped(known, of_cells.device).items():
-        cell = max(group, key=lambda cell: middle(cell, "turns"))
+        cell = max(group, key=lambda cell: median_of(cell, "turns"))
         used.append(cell)
         hours[key] = _capacity(cell) / (_charge(cell) / _busy_h(cell))
     numbers = {
@@ -130,7 +133,7 @@ def hours_to_empty(cells: Sequence[CellResult]) -> Decision:
         "hours_lowest": Quantity(min(hours.values()), "h"),
         "hours_highest": Quantity(max(hours.values()), "h"),
     }
-    hot = [middle(cell, "temperature_max_c") for cell in used if "temperature_max_c" in cell.metrics]
+    hot = [median_of(cell, "temperature_max_c") for cell in used if "temperature_max_c" in cell.metrics]
     if hot:
         numbers["temperature_highest"] = Quantity(max(hot), "degC")
     short = sum(value < _MOST_HOURS for value in hours.values())
@@ -151,10 +154,10 @@ def _discharged(cells: Sequence[CellResult], *metrics: str) -> list[CellResult] 
     if not phones:
         return missing("needs a phone: no cell is of one")
     if not of_cells.measured(phones):
-        return missing(f"no cell of a phone was measured: {of_cells.standing(phones)}")
+        return missing(f"no cell of a phone was measured: {of_cells.why_unmeasured(phones)}")
     charged = [cell for cell in of_cells.measured(phones, *_CHARGES, "turns", *metrics) if _charge(cell) > 0]
     if not charged:
-        why = of_cells.told(of_cells.measured(phones), *_CHARGES, "turns", *metrics)
+        why = of_cells.why_lacking(of_cells.measured(phones), *_CHARGES, "turns", *metrics)
         return missing(f"needs the charge that prompts draw: {why or 'no phone shows a current whose unit is known'}")
     known = [cell for cell in charged if cell.device.battery_mah]
     return known or missing("needs the capacity of the battery, which no phone tells")
@@ -166,13 +169,13 @@ def _capacity(cell: CellResult) -> float:
 
 def _charge(cell: CellResult) -> float:
     """Of all prompts of a repetition, mAh."""
-    return sum(middle(cell, name) for name in _CHARGES)
+    return sum(median_of(cell, name) for name in _CHARGES)
 
 
 def _busy_h(cell: CellResult) -> float:
     """Time within prefill and generation of a repetition, hours."""
-    prefill_s = middle(cell, "prompt_tokens") / middle(cell, PREFILL)
-    generation_s = (middle(cell, "generated_tokens") - middle(cell, "turns")) / middle(cell, SPEED)
+    prefill_s = median_of(cell, "prompt_tokens") / median_of(cell, PREFILL)
+    generation_s = (median_of(cell, "generated_tokens") - median_of(cell, "turns")) / median_of(cell, SPEED)
     return (prefill_s + generation_s) / 3600
 
 
@@ -199,14 +202,14 @@ def budgets_trade(cells: Sequence[CellResult]) -> Decision:
         return missing(f"needs energy and speed of one model in {_FEWEST_MODES} power modes of a Jetson board")
     fine = 0
     for group in series:
-        faster = all(middle(b, SPEED) >= (1 - _SAME_SPEED) * middle(a, SPEED) for a, b in pairwise(group))
-        steps = [middle(b, ENERGY) - middle(a, ENERGY) for a, b in pairwise(group)]
+        faster = all(median_of(b, SPEED) >= (1 - _SAME_SPEED) * median_of(a, SPEED) for a, b in pairwise(group))
+        steps = [median_of(b, ENERGY) - median_of(a, ENERGY) for a, b in pairwise(group)]
         fine += faster and min(steps) < 0 < max(steps)
-    best = min((cell for group in series for cell in group), key=lambda cell: middle(cell, ENERGY))
+    best = min((cell for group in series for cell in group), key=lambda cell: median_of(cell, ENERGY))
     numbers = {
         "series": Quantity(len(series)),
         "series_as_claimed": Quantity(fine),
-        "lowest_energy_per_token": Quantity(middle(best, ENERGY), "J"),
+        "lowest_energy_per_token": Quantity(median_of(best, ENERGY), "J"),
     }
     notes = (f"{best.model} {best.quantization} needs least energy per token in mode {best.device.power_mode}",)
     reason = f"speed rises with the budget while energy per token has an optimum inside in {of_cells.of(fine, len(series), 'case')}"
@@ -226,20 +229,20 @@ def watts(power_mode: str | None) -> float | None:
 def power_by_phase(cells: Sequence[CellResult]) -> Decision:
     """F21: mean power of prefill, of generation and at rest."""
     shown = of_cells.measured(cells, *_PHASES)
-    useful = [cell for cell in shown if min(middle(cell, phase) for phase in _PHASES) > 0]
+    useful = [cell for cell in shown if min(median_of(cell, phase) for phase in _PHASES) > 0]
     if not useful:
-        return missing(f"needs the power of both phases: {of_cells.told(cells, *_PHASES) or _NO_POWER}")
-    ratios = [middle(cell, _PHASES[0]) / middle(cell, _PHASES[1]) for cell in useful]
+        return missing(f"needs the power of both phases: {of_cells.why_lacking(cells, *_PHASES) or _NO_POWER}")
+    ratios = [median_of(cell, _PHASES[0]) / median_of(cell, _PHASES[1]) for cell in useful]
     apart = sum(abs(ratio - 1) > _PHASES_APART for ratio in ratios)
     numbers = {
         "cells": Quantity(len(useful)),
         "cells_whose_phases_differ": Quantity(apart),
-        "prefill_over_generation_median": Quantity(middle_of(ratios)),
+        "prefill_over_generation_median": Quantity(median(ratios)),
     }
     rested = [cell for cell in useful if "idle_power_w" in cell.metrics]
     low = True
     if rested:
-        shares = [middle(cell, "idle_power_w") / min(middle(cell, phase) for phase in _PHASES) for cell in rested]
+        shares = [median_of(cell, "idle_power_w") / min(median_of(cell, phase) for phase in _PHASES) for cell in rested]
         numbers["idle_share_highest"] = Quantity(max(shares))
         low = max(shares) <= _IDLE
     notes = () if rested else ("power at rest was not measured (protocol.idle_s): decided by the two phases alone",)

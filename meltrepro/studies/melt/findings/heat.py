@@ -10,7 +10,7 @@ from meltrepro.report.results import CellResult, TurnResult
 from meltrepro.stats.relation import fit_within
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import PHONES, SPEED, middle
+from meltrepro.studies.melt.findings.cells import PHONES, SPEED, median_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _FEWEST_TURNS, _LEAST_S, _LEAST_BUSY = 16, 30.0, 0.8
@@ -164,10 +164,10 @@ def phones_get_hot(cells: Sequence[CellResult]) -> Decision:
     phones = [cell for cell in cells if cell.device.kind in PHONES]
     useful = of_cells.measured(phones, "temperature_max_c")
     if not useful:
-        why = of_cells.told(phones, "temperature_max_c")
+        why = of_cells.why_lacking(phones, "temperature_max_c")
         return missing("needs a phone that shows a temperature" + (f": {why}" if why else ""))
     hottest = {
-        key: max(middle(cell, "temperature_max_c") for cell in group)
+        key: max(median_of(cell, "temperature_max_c") for cell in group)
         for key, group in of_cells.grouped(useful, of_cells.device).items()
     }
     hot = sum(value > _HOT_C for value in hottest.values())

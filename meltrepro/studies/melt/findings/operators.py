@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from meltrepro.measure.operators import Breakdown, Share
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import middle_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _LEAST_MATMUL = 0.85
@@ -42,13 +42,13 @@ def matmul_dominates(cells: Sequence[CellResult]) -> Decision:
     calls = [sum(one.call_share for one in found.shares if is_weight_matmul(one)) for _, found in profiled]
     numbers = {
         "cells": Quantity(len(shares)),
-        "matmul_share_median": Quantity(middle_of(shares)),
+        "matmul_share_median": Quantity(median(shares)),
         "matmul_share_lowest": Quantity(min(shares)),
         "matmul_share_highest": Quantity(max(shares)),
-        "share_of_single_calls_median": Quantity(middle_of(calls)),
+        "share_of_single_calls_median": Quantity(median(calls)),
     }
-    reason = f"products with weights take {middle_of(shares):.1%} of decoding in the median"
-    return Decision(middle_of(shares) >= _LEAST_MATMUL, reason, numbers, tuple(cell for cell, _ in profiled))
+    reason = f"products with weights take {median(shares):.1%} of decoding in the median"
+    return Decision(median(shares) >= _LEAST_MATMUL, reason, numbers, tuple(cell for cell, _ in profiled))
 
 
 def _matmul_of_paper() -> tuple[Reference, ...]:

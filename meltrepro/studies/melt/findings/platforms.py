@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from math import log
+from statistics import median
 
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import BOARDS, ENERGY, PHONES, SPEED, middle, middle_of
+from meltrepro.studies.melt.findings.cells import BOARDS, ENERGY, PHONES, SPEED, median_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _WIDE = 2.0
@@ -21,7 +22,7 @@ _OFFLOAD = 2.0
 
 def platforms_differ(cells: Sequence[CellResult]) -> Decision:
     """F3: fastest device over slowest, with the same model, quantization and workload."""
-    found = of_cells.rivals(
+    found = of_cells.best_by_kind(
         cells, lambda cell: (cell.model, cell.quantization, cell.framework, cell.workload), of_cells.device
     )
     if not found:
@@ -29,16 +30,16 @@ def platforms_differ(cells: Sequence[CellResult]) -> Decision:
     spreads = [max(best.values()) / min(best.values()) for best, _ in found]
     numbers = {
         "models": Quantity(len(spreads)),
-        "spread_median": Quantity(middle_of(spreads)),
+        "spread_median": Quantity(median(spreads)),
         "spread_highest": Quantity(max(spreads)),
     }
-    reason = f"the fastest device is {middle_of(spreads):.3g} times as fast as the slowest"
-    return Decision(middle_of(spreads) >= _WIDE, reason, numbers, _cells_of(found))
+    reason = f"the fastest device is {median(spreads):.3g} times as fast as the slowest"
+    return Decision(median(spreads) >= _WIDE, reason, numbers, _cells_of(found))
 
 
 def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
     """F16: llama.cpp on Android with the GPU over without."""
-    found = of_cells.rivals(
+    found = of_cells.best_by_kind(
         [cell for cell in cells if cell.device.kind == "android" and cell.framework == "llama.cpp"],
         lambda cell: (of_cells.device(cell), cell.release, cell.model, cell.quantization, cell.workload),
         lambda cell: cell.accelerated,
@@ -48,10 +49,10 @@ def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
     gains = [best[True] / best[False] for best, _ in found]
     numbers = {
         "pairs": Quantity(len(gains)),
-        "gain_median": Quantity(middle_of(gains)),
+        "gain_median": Quantity(median(gains)),
         "gain_highest": Quantity(max(gains)),
     }
-    reason = f"with the GPU generation is {middle_of(gains):.3g} times as fast as without"
+    reason = f"with the GPU generation is {median(gains):.3g} times as fast as without"
     return Decision(max(gains) <= _MOST_GAIN, reason, numbers, _cells_of(found))
 
 
@@ -63,7 +64,7 @@ def _gpu_of_paper() -> tuple[Reference, ...]:
 
 def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
     """F17: two kinds of framework with a model in as many bits on one device."""
-    found = of_cells.rivals(cells, of_cells.same_bits, lambda cell: cell.framework)
+    found = of_cells.best_by_kind(cells, of_cells.same_bits, lambda cell: cell.framework)
     if not found:
         return missing("needs two frameworks (llama.cpp and another) with one model in as many bits on one device")
     ratios = [max(a, b) / min(a, b) for best, _ in found for a, b in combinations(best.values(), 2)]
@@ -71,7 +72,7 @@ def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
     numbers = {
         "pairs": Quantity(len(ratios)),
         "pairs_that_differ": Quantity(apart),
-        "ratio_median": Quantity(middle_of(ratios)),
+        "ratio_median": Quantity(median(ratios)),
     }
     reason = f"{of_cells.of(apart, len(ratios), 'pair')} of frameworks differ by more than a tenth"
     return Decision(2 * apart > len(ratios), reason, numbers, _cells_of(found))
@@ -88,17 +89,17 @@ def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
     if not both:
         return missing("needs one model in 4 bits and one workload on a Jetson board and on a phone")
     _, boards, phones = max(both, key=lambda found: max(cell.parameters or 0 for cell in found[0]))
-    board, phone = (max(group, key=lambda cell: middle(cell, SPEED)) for group in (boards, phones))
-    ratio = middle(board, SPEED) / middle(phone, SPEED)
+    board, phone = (max(group, key=lambda cell: median_of(cell, SPEED)) for group in (boards, phones))
+    ratio = median_of(board, SPEED) / median_of(phone, SPEED)
     numbers = {"speed_ratio": Quantity(ratio)}
     notes = []
     if (board.parameters or 0) < of_cells.SEVEN_BILLION:
         notes.append(f"no model of 7 billion parameters ran on both: decided by {board.model}")
     thrifty = True
     if ENERGY in board.metrics and ENERGY in phone.metrics:
-        numbers["board_energy_per_token"] = Quantity(middle(board, ENERGY), "J")
-        numbers["phone_energy_per_token"] = Quantity(middle(phone, ENERGY), "J")
-        thrifty = middle(board, ENERGY) <= middle(phone, ENERGY)
+        numbers["board_energy_per_token"] = Quantity(median_of(board, ENERGY), "J")
+        numbers["phone_energy_per_token"] = Quantity(median_of(phone, ENERGY), "J")
+        thrifty = median_of(board, ENERGY) <= median_of(phone, ENERGY)
     else:
         notes.append("the energy of one of them is not known: decided by speed alone")
     reason = f"the best board is {ratio:.3g} times as fast as the best phone" + (

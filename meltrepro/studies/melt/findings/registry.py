@@ -83,7 +83,7 @@ def _decide(definition: Definition, cells: Sequence[CellResult]) -> Decision:
     if not cells:
         return missing("no cell ran on a real device")
     decision = definition.decide(cells)
-    lost = of_cells.standing(cells) if decision.held is None else ""
+    lost = of_cells.why_unmeasured(cells) if decision.held is None else ""
     return replace(decision, reason=f"{decision.reason}; no cell was measured: {lost}") if lost else decision
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from meltrepro.report.results import CellResult, TurnResult
 from meltrepro.stats.relation import fit_line, fit_within
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.cells import FULL_BITS, PREFILL, SPEED, middle, middle_of
+from meltrepro.studies.melt.findings.cells import FULL_BITS, PREFILL, SPEED, median_of
 from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
 
 _LEAST_R2, _MOST_INTERCEPT = 0.9, 0.25
@@ -27,7 +28,7 @@ def memory_bound(cells: Sequence[CellResult]) -> Decision:
     for group in groups.values():
         if len(of_cells.models(group)) < _FEWEST_MODELS:
             continue
-        times = [1 / middle(cell, SPEED) for cell in group]
+        times = [1 / median_of(cell, SPEED) for cell in group]
         line = fit_line([float(cell.model_bytes or 0) for cell in group], times)
         if line is not None:
             fits.append((line, abs(line.intercept) / (sum(times) / len(times)), group))
@@ -38,7 +39,7 @@ def memory_bound(cells: Sequence[CellResult]) -> Decision:
         )
     held = [line.slope > 0 and line.r2 >= _LEAST_R2 and share <= _MOST_INTERCEPT for line, share, _ in fits]
     used = [cell for *_, group in fits for cell in group]
-    rates = [middle(cell, SPEED) * (cell.model_bytes or 0) / 1e9 for cell in used]
+    rates = [median_of(cell, SPEED) * (cell.model_bytes or 0) / 1e9 for cell in used]
     numbers = {
         "groups": Quantity(len(fits)),
         "lowest_r2": Quantity(min(line.r2 for line, _, _ in fits)),
@@ -61,15 +62,15 @@ def prefill_faster(cells: Sequence[CellResult]) -> Decision:
     faster = sum(ratio > 1 for ratio in ratios)
     numbers = {
         "cells": Quantity(len(used)),
-        "ratio_median": Quantity(middle_of(ratios)),
+        "ratio_median": Quantity(median(ratios)),
         "ratio_lowest": Quantity(min(ratios)),
         "ratio_highest": Quantity(max(ratios)),
     }
     notes = () if on_gpu else ("no cell ran on a GPU, of which the paper speaks: decided by those on CPUs",)
     reason = (
-        f"prefill is faster in {of_cells.of(faster, len(used), 'cell')}, by {middle_of(ratios):.3g} times in the median"
+        f"prefill is faster in {of_cells.of(faster, len(used), 'cell')}, by {median(ratios):.3g} times in the median"
     )
-    held = faster == len(used) and middle_of(ratios) >= _FASTER
+    held = faster == len(used) and median(ratios) >= _FASTER
     return Decision(held, reason, numbers, tuple(cell for cell, _ in used), notes)
 
 
@@ -81,11 +82,11 @@ def _phase_ratio(cell: CellResult) -> float | None:
         if turn.prefill_tps and turn.generation_tps and turn.n_prompt >= _LEAST_PROMPT
     ]
     if ratios:
-        return middle_of(ratios)
+        return median(ratios)
     prompts = cell.metrics.get("prompt_tokens"), cell.metrics.get("turns")
     if cell.turns or prompts[0] is None or prompts[1] is None or prompts[0].median < _LEAST_PROMPT * prompts[1].median:
         return None
-    return middle(cell, PREFILL) / middle(cell, SPEED)
+    return median_of(cell, PREFILL) / median_of(cell, SPEED)
 
 
 def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
@@ -102,11 +103,11 @@ def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
     if not fits:
         return missing("the turns of no cell are enough for a slope")
     falling = sum(line.slope < 0 and line.p < _SIGNIFICANT for line in fits)
-    changes = [line.slope / middle(cell, SPEED) for line, cell in zip(fits, used, strict=True)]
+    changes = [line.slope / median_of(cell, SPEED) for line, cell in zip(fits, used, strict=True)]
     numbers = {
         "cells": Quantity(len(fits)),
         "cells_that_fall": Quantity(falling),
-        "change_per_turn_median": Quantity(100 * middle_of(changes), "%"),
+        "change_per_turn_median": Quantity(100 * median(changes), "%"),
         "largest_p": Quantity(max(line.p for line in fits)),
     }
     alone = sum(len({turn.conversation for turn in cell.turns}) == 1 for cell in used)
@@ -160,7 +161,7 @@ F20 = Definition(
 _LEAST_SMALLER = 1.05
 """How much larger the file in 4 bits must be: where most tensors fall back to another type, there is nothing to compare."""
 _LEAST_RATIO = 3.3
-_ROOM = 0.8
+_MOST_MEMORY = 0.8
 """Part of a device's memory that weights may take, where that they fit is only computed."""
 _TOO_LARGE = ("memory", "out-of-memory")
 """Causes of a cell that did not fit: by the plan, or when it was tried."""
@@ -175,7 +176,7 @@ def bits_and_speed(cells: Sequence[CellResult]) -> Decision:
         return missing(
             "needs one model in 3 and in 4 bits, with files that differ by 5 % or more, same device, framework and workload"
         )
-    gains = [middle(three, SPEED) / middle(four, SPEED) for three, four in pairs]
+    gains = [median_of(three, SPEED) / median_of(four, SPEED) for three, four in pairs]
     savings = [(four.model_bytes or 0) / (three.model_bytes or 1) for three, four in pairs]
     short = sum(gain < saving for gain, saving in zip(gains, savings, strict=True))
     slower = sum(gain <= 1 for gain in gains)
@@ -183,8 +184,8 @@ def bits_and_speed(cells: Sequence[CellResult]) -> Decision:
         "pairs": Quantity(len(pairs)),
         "pairs_that_gain_less": Quantity(short),
         "pairs_not_faster": Quantity(slower),
-        "speed_ratio_median": Quantity(middle_of(gains)),
-        "bytes_ratio_median": Quantity(middle_of(savings)),
+        "speed_ratio_median": Quantity(median(gains)),
+        "bytes_ratio_median": Quantity(median(savings)),
     }
     reason = f"3 bits gain less speed than bytes in {of_cells.of(short, len(pairs), 'pair')} and are no faster than 4 in {slower}"
     return Decision(2 * short > len(pairs), reason, numbers, tuple(cell for pair in pairs for cell in pair))
@@ -261,7 +262,7 @@ def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
         "models": Quantity(len(used)),
         "models_that_need_it": Quantity(len(out)),
         "weight_ratio_lowest": Quantity(min(fit.ratio for fit in used)),
-        "weight_ratio_median": Quantity(middle_of([fit.ratio for fit in used])),
+        "weight_ratio_median": Quantity(median([fit.ratio for fit in used])),
     }
     evidence = [cell for fit in used for cell in (fit.four, fit.full) if cell is not None]
     notes = []
@@ -275,7 +276,7 @@ def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
             f"weight of {of_cells.listed(fit.four.model for fit in guessed)} and the memory of the device"
         )
     reason = f"{of_cells.of(len(out), len(used), 'model')} fit in 4 bits and not without quantization"
-    held = len(out) == len(used) and middle_of([fit.ratio for fit in used]) >= _LEAST_RATIO
+    held = len(out) == len(used) and median([fit.ratio for fit in used]) >= _LEAST_RATIO
     return Decision(held, reason, numbers, tuple(evidence), tuple(notes))
 
 
@@ -287,31 +288,37 @@ def _loaded(cell: CellResult) -> bool:
 def _fits(cells: Sequence[CellResult]) -> Iterator[_Fit]:
     """One for each device, framework and model that loaded in 4 bits, or must fit by what others need."""
     for stack in of_cells.grouped(cells, lambda cell: (of_cells.device(cell), cell.framework)).values():
-        fours = [cell for cell in stack if _loaded(cell) and of_cells.bits(cell.quantization) == 4 and cell.model_bytes]
-        if not fours:
-            continue
-        lean = min(
-            (cell for cell in fours if cell.parameters),
-            key=lambda cell: (cell.bits_per_weight or 0, cell.cell),
-            default=None,
-        )
+        fours = [cell for cell in stack if _loaded(cell) and _in_four_bits(cell) and cell.model_bytes]
+        known = [cell for cell in fours if cell.parameters]
+        lean = min(known, key=lambda cell: (cell.bits_per_weight or 0, cell.cell), default=None)
         for model, group in of_cells.grouped(stack, lambda cell: cell.model).items():
             parameters = max((cell.parameters or 0 for cell in group), default=0)
-            if not parameters:
-                continue
-            fulls = [cell for cell in group if of_cells.unquantised(cell)]
-            loaded = [cell for cell in fulls if _loaded(cell)]
-            decided = loaded or [cell for cell in fulls if cell.cause in _TOO_LARGE]
-            full = min(decided, key=lambda cell: (of_cells.bits(cell.quantization) or 0, cell.cell), default=None)
             own = [cell for cell in fours if cell.model == model]
-            if own:
+            if parameters and own:
                 four = min(own, key=lambda cell: (cell.model_bytes or 0, cell.cell))
-                yield _Fit(model, parameters, four, float(four.model_bytes or 0), computed=False, full=full)
-            elif lean is not None and full is not None and not loaded:
-                needed = parameters * (lean.bits_per_weight or 0) / 8
-                tried = any(of_cells.bits(cell.quantization) == 4 for cell in group)
-                if not tried and needed <= _ROOM * (lean.device.memory_bytes or 0):
-                    yield _Fit(model, parameters, lean, needed, computed=True, full=full)
+                yield _Fit(model, parameters, four, float(four.model_bytes or 0), computed=False, full=_full(group))
+            elif parameters and lean is not None and (fit := _computed(model, parameters, group, lean)):
+                yield fit
+
+
+def _computed(model: str, parameters: float, group: Sequence[CellResult], lean: CellResult) -> _Fit | None:
+    """Of a model that did not load unquantized and was not asked for in 4 bits; `lean` spends the fewest bits on a weight."""
+    full = _full(group)
+    needed = parameters * (lean.bits_per_weight or 0) / 8
+    asked = full is not None and not _loaded(full) and not any(map(_in_four_bits, group))
+    fits = needed <= _MOST_MEMORY * (lean.device.memory_bytes or 0)
+    return _Fit(model, parameters, lean, needed, computed=True, full=full) if asked and fits else None
+
+
+def _full(group: Sequence[CellResult]) -> CellResult | None:
+    """The cell of a model without quantization in the fewest bits: one that loaded, else one that was too large."""
+    cells = [cell for cell in group if of_cells.unquantised(cell)]
+    decided = [cell for cell in cells if _loaded(cell)] or [cell for cell in cells if cell.cause in _TOO_LARGE]
+    return min(decided, key=lambda cell: (of_cells.bits(cell.quantization) or 0, cell.cell), default=None)
+
+
+def _in_four_bits(cell: CellResult) -> bool:
+    return of_cells.bits(cell.quantization) == 4
 
 
 def _ratio_of_paper() -> tuple[Reference, ...]:
