@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Self
 
 from meltrepro.cli.terminal import rich_console
 from meltrepro.steps import Sink, Step, silent
-from meltrepro.words import counted, visible
+from meltrepro.words import counted, plural, readable, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 _TRIAL = "trial"
+_LASTING = ("campaign", "manifest", "drop")
+"""Steps that have no moving line."""
 _REDRAW_NS = 100_000_000
 _WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
@@ -54,6 +56,8 @@ def _describe(step: Step) -> str | None:
             return f"campaign {subject}: {ok} {'trial' if ok == 1 else 'trials'} ok, {detail.get('failed')} failed"
         case "campaign", "fail":
             return f"campaign {subject} stopped: {detail.get('error')}"
+        case (("manifest" | "drop"), _):
+            return _of_study(step)
         case "trial", "begin":
             return None
         case "trial", "end":
@@ -82,6 +86,30 @@ def _describe(step: Step) -> str | None:
         case _, "note":
             more = ", ".join(f"{key} {value}" for key, value in detail.items())
             return f"{what}: {more}" if more else what
+    return None
+
+
+def _of_study(step: Step) -> str | None:
+    """What becomes of the manifests of a study, and of the models that they needed."""
+    detail = step.detail
+    match step.name, step.phase:
+        case "manifest", "begin":
+            left = detail.get("left_s")
+            rest = "" if left is None else f", about {duration(left)} left"
+            return f"study {detail.get('study')}: {(step.done or 0) + 1:.0f} of {step.total:.0f}, {step.subject}{rest}"
+        case "manifest", "note":
+            return f"measured already: {detail.get('campaign')}"
+        case "manifest", "fail":
+            return f"left out: {detail.get('error')}"
+        case "manifest", "end" if failed := detail.get("failed"):
+            return f"{counted(failed, 'trial')} failed; the report says which"
+        case "drop", "end":
+            return f"dropped models that are measured: {readable(step.done or 0)}"
+        case "drop", "note":
+            kept = detail.get("kept", 0)
+            return f"{counted(kept, 'model')} {plural(kept, 'stays', 'stay')}: named by locks of other manifests"
+        case "drop", "fail":
+            return f"no models are dropped: {detail.get('error')}"
     return None
 
 
@@ -150,8 +178,8 @@ class _Live:
     def __call__(self, step: Step) -> None:
         if step.name == _TRIAL:
             self._trial(step)
-        elif step.name == "campaign":
-            if step.phase in ("end", "fail"):  # its last trials may be left out
+        elif step.name in _LASTING:
+            if step.name == "campaign" and step.phase in ("end", "fail"):  # its last trials may be left out
                 self._forget((_TRIAL, ""))
             self._lasting(step)
         else:
@@ -230,8 +258,6 @@ class _Live:
 
 def amount(step: Step) -> str:
     """How far a step is: `12.3 MB of 98.2 MB`, `17/138 steps`."""
-    from meltrepro.words import readable
-
     if step.done is None:
         return ""
     if step.unit == "bytes":

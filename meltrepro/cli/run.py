@@ -17,6 +17,7 @@ from meltrepro.words import counted, plural
 
 if TYPE_CHECKING:
     from meltrepro.build.tools import EngineName
+    from meltrepro.steps import Sink
 
 
 def command(
@@ -47,7 +48,8 @@ def command(
         return
     from meltrepro.cli import next_steps
 
-    ran = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet))
+    with console(quiet=quiet) as sink:
+        ran = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet), sink)
     if left := ran.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
@@ -71,7 +73,7 @@ class Options:
     quiet: bool = False
 
 
-def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: Options) -> workflow.Ran:
+def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: Options, sink: Sink) -> workflow.Ran:
     """Run one manifest to its end, show what came out and log it; trials that failed are in the result."""
     from meltrepro.cli import findings
     from meltrepro.cli.summary import show_results, tell_logged
@@ -80,19 +82,18 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
         show_results(campaign)
         typer.echo(f"records: {campaign}")
 
-    with console(quiet=options.quiet) as sink:
-        ran = workflow.run(
-            spec,
-            overrides=set_,
-            only=only,
-            engine=options.engine,
-            new=options.new,
-            fail_fast=options.fail_fast,
-            locked=options.locked,
-            track=options.track,
-            measured=show,
-            sink=sink,
-        )
+    ran = workflow.run(
+        spec,
+        overrides=set_,
+        only=only,
+        engine=options.engine,
+        new=options.new,
+        fail_fast=options.fail_fast,
+        locked=options.locked,
+        track=options.track,
+        measured=show,
+        sink=sink,
+    )
     if ran.logged is not None:
         tell_logged(ran.logged, quiet=options.quiet)
     findings.tell(ran.folder, ran.logged.there if ran.logged else None)

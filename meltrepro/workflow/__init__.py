@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
+    from meltrepro.workflow.studies import Studied, study
 
 __all__ = [
     "Build",
@@ -21,12 +22,14 @@ __all__ = [
     "Planned",
     "Ran",
     "ReplayResult",
+    "Studied",
     "Verification",
     "build",
     "lock",
     "plan",
     "replay",
     "run",
+    "study",
     "verify",
 ]
 
@@ -34,6 +37,7 @@ _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
     "replays": ("Intent", "ReplayResult", "replay"),
+    "studies": ("Studied", "study"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

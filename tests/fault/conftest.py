@@ -28,6 +28,13 @@ def project(made: Project, tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
+def equipped(tmp_path: Path) -> Iterator[Project]:
+    """A project of which nothing was built or measured, which the commands work on."""
+    with projects.standing_in(tmp_path):
+        yield projects.equip(tmp_path)
+
+
+@pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
     """Run a command that must refuse with this error: message, next step, no traceback."""
 

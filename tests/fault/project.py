@@ -258,8 +258,8 @@ def standing_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def make(folder: Path) -> Project:
-    """Make the project: build, measure, pack."""
+def equip(folder: Path) -> Project:
+    """A project with everything that a build fetches, and a local model; a manifest is still to be written."""
     project = Project(folder)
     project.spec.parent.mkdir()
     project.mirrored.mkdir()
@@ -267,9 +267,32 @@ def make(folder: Path) -> Project:
         (project.mirrored / name).write_bytes(content)
     (project.mirrored / "mirrors.yaml").write_text(yaml.safe_dump({"mirrors": MIRRORS}))
     (project.spec.parent / "local.gguf").write_bytes(gguf("local"))
+    _base(Store(project.store))
+    return project
+
+
+def small(name: str, orders: Mapping[str, str], **changes: object) -> dict[str, object]:
+    """A manifest of the local model with a workload per order to the runner (see `rig`)."""
+    model = {"source": {"file": "local.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}
+    return {
+        "meltrepro": 1,
+        "name": name,
+        "models": {"m": model},
+        "frameworks": {"llama.cpp": {"release": RELEASE}},
+        "targets": {"host": {"kind": "host", "threads": 1, "sandbox": "bare"}},
+        "workloads": {
+            order: {"conversations": [[text]], "context": 64, "max_tokens": 4} for order, text in orders.items()
+        },
+        "protocol": {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"},
+        **changes,
+    }
+
+
+def make(folder: Path) -> Project:
+    """Make the project: build, measure, pack."""
+    project = equip(folder)
     (project.spec.parent / "prompts.yaml").write_text(yaml.safe_dump({"conversations": [["sleep 0"]]}))
     project.spec.write_text(yaml.safe_dump(MANIFEST, sort_keys=False))
-    _base(Store(project.store))
     with standing_in(folder):
         assert main(["run", str(project.spec), "--no-track", "--quiet"]) == 0
         assert main(["bundle", "export", str(project.campaign), "-o", str(project.bundle)]) == 0

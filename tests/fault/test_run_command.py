@@ -13,50 +13,31 @@ from meltrepro.measure.records import campaign_folders, read_campaign
 from meltrepro.targets.device_lock import hold, lock_path
 from meltrepro.targets.host.target import host_id
 from meltrepro.track.places import Place
-from meltrepro.workflow import campaigns
 from tests.fault import rig
-
-MANIFEST = {
-    "meltrepro": 1,
-    "name": "command",
-    "models": {"m": {"source": {"file": "m.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}},
-    "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
-    "workloads": {"chat": {"conversations": [["Hi"]]}},
-}
+from tests.fault.project import Project, small
 
 
-@pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump(MANIFEST))
-    return path
+def write(equipped: Project, **orders: str) -> Path:
+    """A manifest of a workload per order."""
+    equipped.spec.write_text(yaml.safe_dump(small("command", orders)))
+    return equipped.spec
 
 
-def prepared(monkeypatch: pytest.MonkeyPatch, folder: Path, **orders: str) -> None:
-    """Let the command conduct the rig's campaign in place of one that would have to be built."""
-    protocol = {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"}
-    monkeypatch.setattr(campaigns, "prepare", lambda *_, **__: rig.make_setup(folder, rig.Spec(orders, protocol)))
-
-
-def test_all_goes_well(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared(monkeypatch, spec.parent, one="sleep 0", two="sleep 0")
+def test_all_goes_well(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, one="sleep 0", two="sleep 0")
     assert main(["run", str(spec), "--no-track"]) == 0
     out, err = capsys.readouterr()
     assert "one   2" in out
     assert "records: " in out
     assert "findings" not in out, "the manifest belongs to no study"
     assert "\nnext:\n" in out and "report last -o report" in out
-    assert "trial 4/4 m/as-is/f/host/two r001" in err
-    (folder,) = campaign_folders(spec.parent / "home/records")
+    assert "trial 4/4 m/as-is/llama.cpp/host/two r001" in err
+    (folder,) = campaign_folders(equipped.folder / "home/records")
     assert read_campaign(folder).finished
 
 
-def test_some_trials_fail(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared(monkeypatch, spec.parent, bad="exit 3", good="sleep 0")
+def test_some_trials_fail(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, bad="exit 3", good="sleep 0")
     assert main(["run", str(spec), "--no-track", "--quiet"]) == TrialFailed.exit_code
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines()]
@@ -64,35 +45,36 @@ def test_some_trials_fail(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert ["good", "2"] in [row[:2] for row in rows], "everything else went on"
     assert "next:" not in out
     assert (
-        "2 trials failed:\n  m/as-is/f/host/bad r000: runner-error: exit status 3, the model cannot be loaded\n" in err
+        "2 trials failed:\n  m/as-is/llama.cpp/host/bad r000: runner-error: exit status 3, the model cannot be loaded\n"
+        in err
     )
     assert "trial 1/4" not in err
 
 
-def test_fail_fast_then_go_on(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared(monkeypatch, spec.parent, bad="exit 3", good="sleep 0")
+def test_fail_fast_then_go_on(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, bad="exit 3", good="sleep 0")
     assert main(["run", str(spec), "--no-track", "--fail-fast"]) == TrialFailed.exit_code
     assert "3 trials were not run; the same command goes on" in capsys.readouterr().err
     assert main(["run", str(spec), "--no-track"]) == TrialFailed.exit_code
     assert "going on with" in capsys.readouterr().err
-    assert len(campaign_folders(spec.parent / "home/records")) == 1
+    assert len(campaign_folders(equipped.folder / "home/records")) == 1
 
 
-def test_a_busy_device(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared(monkeypatch, spec.parent, good="sleep 0")
-    with hold(lock_path(rig.settings(spec.parent).run, host_id()), "another"):
+def test_a_busy_device(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, good="sleep 0")
+    with hold(lock_path(rig.settings(equipped.folder).run, host_id()), "another"):
         assert main(["run", str(spec), "--no-track"]) == DeviceBusy.exit_code
     assert "another (process" in capsys.readouterr().err
-    assert campaign_folders(spec.parent / "home/records") == []
+    assert campaign_folders(equipped.folder / "home/records") == []
 
 
 def test_a_dead_tracking_server_costs_nothing(
-    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    equipped: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
         raise TrackingError("nobody answers")
 
-    prepared(monkeypatch, spec.parent, good="sleep 0")
+    spec = write(equipped, good="sleep 0")
     monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", refuse)
     assert main(["run", str(spec)]) == 0
     out, err = capsys.readouterr()
@@ -102,7 +84,7 @@ def test_a_dead_tracking_server_costs_nothing(
 
 
 def test_a_server_that_only_the_manifest_names(
-    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    equipped: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is logged to without the user's login, and its debts are paid to it by name."""
     places: list[Place] = []
@@ -111,7 +93,7 @@ def test_a_server_that_only_the_manifest_names(
         places.append(place)
         raise TrackingError("nobody answers")
 
-    prepared(monkeypatch, spec.parent, good="sleep 0")
+    spec = write(equipped, good="sleep 0")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", refuse)
     assert main(["run", str(spec), "--set", "tracking.uri=https://me:hunter2@tracking.example/?token=hunter2"]) == 0
@@ -126,17 +108,18 @@ def test_a_server_that_only_the_manifest_names(
 
 
 def test_an_interrupt_while_logging_loses_nothing(
-    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    equipped: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    prepared(monkeypatch, spec.parent, good="sleep 0")
+    spec = write(equipped, good="sleep 0")
     monkeypatch.setattr("meltrepro.track.mlflow_tracker.sync", interrupted)
     assert main(["run", str(spec)]) == 130
     assert "the records are complete" in capsys.readouterr().err
 
 
-def test_nothing_to_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_run(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, good="sleep 0")
     assert main(["run", str(spec), "--set", "models.m.context=16"]) == 4
-    assert "needs a context of 2048 tokens, model m has 16" in capsys.readouterr().err
+    assert "needs a context of 64 tokens, model m has 16" in capsys.readouterr().err

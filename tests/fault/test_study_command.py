@@ -4,55 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from meltrepro.campaign.setup import Setup
-from meltrepro.cli import study as study_module
+from meltrepro import workflow
 from meltrepro.cli.app import main
-from meltrepro.cli.study import Clock
 from meltrepro.errors import DeviceBusy, UsageError
-from meltrepro.manifest.lock import Lock, LockedArtifact, dump_lock
+from meltrepro.manifest.lock import load_lock
 from meltrepro.measure.records import campaign_folders
 from meltrepro.record.study import read_study
+from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.targets.device_lock import hold, lock_path
 from meltrepro.targets.host.target import host_id
-from meltrepro.workflow import campaigns
 from tests.fault import rig
+from tests.fault.project import Project, small
 
-MANIFEST: dict[str, Any] = {
-    "meltrepro": 1,
-    "models": {"m": {"source": {"file": "m.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}},
-    "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
-    "workloads": {"chat": {"conversations": [["Hi"]]}},
-}
-ELSEWHERE: dict[str, Any] = {"name": "phone", "targets": {"phone": {"kind": "android", "lab": "phone"}}}
-TOO_LARGE: dict[str, Any] = {"name": "large", "models": {"m": {**MANIFEST["models"]["m"], "context": 16}}}
+ELSEWHERE: dict[str, object] = {"targets": {"phone": {"kind": "android", "lab": "phone"}}}
+MODEL: dict[str, object] = {"source": {"file": "local.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}
+TOO_LARGE: dict[str, object] = {"models": {"m": {**MODEL, "context": 16}}}
+
+
+def write(specs: Path, file: str, **changes: object) -> Path:
+    """A manifest of one workload."""
+    path = specs / file
+    path.write_text(yaml.safe_dump(small(path.stem[2:], {"one": "sleep 0"}, **changes)))
+    return path
 
 
 @pytest.fixture
-def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of three manifests, of which this machine can run one; the rig's campaign stands for that."""
-    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
-    folder = tmp_path / "specs"
-    folder.mkdir()
-    (folder / "m.gguf").write_bytes(b"GGUF")
-    for name, changes in {"1-here": {"name": "here"}, "2-phone": ELSEWHERE, "3-large": TOO_LARGE}.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**MANIFEST, **changes}))
-    protocol = {"repetitions": 2, "warmups": 0, "timeout_s": 30, "order": "as-written"}
-
-    def prepared(*_: object, **__: object) -> Setup:
-        return rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, protocol, study="melt"))
-
-    monkeypatch.setattr(campaigns, "prepare", prepared)
-    return folder
+def specs(equipped: Project) -> Path:
+    """A folder of three manifests, of which this machine can run one."""
+    specs = equipped.folder / "specs"
+    equipped.spec.parent.rename(specs)
+    write(specs, "1-here.yaml", study="melt")
+    write(specs, "2-phone.yaml", **ELSEWHERE)
+    write(specs, "3-large.yaml", **TOO_LARGE)
+    return specs
 
 
 def study(*arguments: str | Path) -> int:
@@ -74,7 +64,7 @@ def test_what_cannot_be_run_here_is_left_out_with_its_reason(
     here, phone, large = entries(tmp_path)
     assert here == ("1-here.yaml", True, None)
     assert phone[:2] == ("2-phone.yaml", False) and phone[2] and "lab" in phone[2]
-    assert large[:2] == ("3-large.yaml", False) and large[2] and "context of 2048" in large[2]
+    assert large[:2] == ("3-large.yaml", False) and large[2] and "context of 64" in large[2]
     report = tmp_path / "home/studies/specs/report"
     assert "Left out" in (report / "index.html").read_text()
     assert "3-large.yaml" in (report / "tables/left-out.csv").read_text()
@@ -99,47 +89,37 @@ def test_another_campaign_on_the_device_is_no_reason_to_leave_anything_out(specs
 
 
 def test_models_are_dropped_when_they_are_measured(
-    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    specs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = {**MANIFEST["models"]["m"], "quantizations": ["q4_0"]}
-    (specs / "1-here.yaml").write_text(yaml.safe_dump({**MANIFEST, "name": "here", "models": {"m": model}}))
+    spec = write(specs, "1-here.yaml", models={"m": {**MODEL, "quantizations": ["q4_0"]}})
     store = Store(tmp_path / "cache/store")
-    digest = store.put_bytes(b"a model that was made")
-    store.release()
-    artifacts = {"m/q4_0/llama.cpp": LockedArtifact(key="0" * 64, digest=digest)}
-    lock = dump_lock(Lock(lock=1, manifest="0" * 64, artifacts=artifacts))
 
-    def prepared(*_: object, **__: object) -> Setup:
-        made = rig.make_setup(tmp_path, rig.Spec({"one": "sleep 0"}, {"repetitions": 1, "warmups": 0}))
-        return replace(made, lock_text=lock)
-
-    monkeypatch.setattr(campaigns, "prepare", prepared)
-    assert study(specs / "1-here.yaml", "--name", "kept") == 0
+    assert study(spec, "--name", "kept") == 0
+    lock = load_lock(spec.with_name("1-here.lock.yaml"))
+    assert lock is not None
+    (digest,) = [each.digest for name, each in lock.artifacts.items() if name == "m/q4_0/llama.cpp"]
     assert store.has(digest), "nobody asked for that"
-    assert study(specs / "1-here.yaml", "--name", "dropped", "--new", "--drop-models") == 0
+    store.release()
+    assert study(spec, "--name", "dropped", "--drop-models") == 0
     assert not store.has(digest)
-    assert "dropped models that are measured: 21 B" in capsys.readouterr().err
-    assert study(specs / "1-here.yaml", "--name", "dropped", "--drop-models") == 0, "what is gone already is no mistake"
+    assert "dropped models that are measured: " in capsys.readouterr().err
+    assert study(spec, "--name", "dropped", "--drop-models") == 0, "what is gone already is no mistake"
 
 
-def test_what_was_measured_before_is_no_part_of_the_time_left(
-    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_before_is_no_part_of_the_time_left(specs: Path) -> None:
     """Else a study that is gone on with would announce hours."""
-    assert study(specs / "1-here.yaml", "--name", "first") == 0
-    (measured,) = campaign_folders(tmp_path / "home/records")
-    clocks: list[Sequence[float]] = []
+    before = write(specs, "5-before.yaml")
+    workflow.study([before], track=False)
 
-    def clock(efforts: Sequence[float]) -> Clock:
-        clocks.append(efforts)
-        return Clock(efforts)
+    def left_s(*, new: bool) -> list[float | None]:
+        steps: list[Step] = []
+        workflow.study([specs / "1-here.yaml", before], track=False, new=new, sink=steps.append)
+        begun = [step for step in steps if (step.name, step.phase) == ("manifest", "begin")]
+        return [step.detail["left_s"] for step in begun]
 
-    monkeypatch.setattr(study_module, "Clock", clock)
-    # The rig's campaign is of a manifest of its own.
-    monkeypatch.setattr(study_module, "_finished", lambda manifest, _: measured if "1-" in manifest.path.name else None)
-    assert study(specs) == 0
-    assert study(specs, "--new") == 0
-    assert [[effort > 0 for effort in efforts] for efforts in clocks] == [[False, True, True], [True, True, True]]
+    assert left_s(new=False) == [None, 0]
+    first, left = left_s(new=True)
+    assert first is None and left is not None and left > 0
 
 
 def test_every_manifest_is_checked_before_any_is_run(specs: Path, tmp_path: Path) -> None:

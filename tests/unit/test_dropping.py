@@ -15,7 +15,7 @@ from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, dump_lock
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Dropped
-from meltrepro.workflow.drop_models import drop_models
+from meltrepro.workflow.studies import drop_models
 
 SYNTHETIC = {"synthetic": "tinyllama-1.1b", "seed": 1}
 WEIGHTS = "synthetic:tinyllama-1.1b:1:1"

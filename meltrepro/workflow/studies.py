@@ -1,0 +1,271 @@
+"""Studies: several manifests one after the other, what was measured before, and what may go from the store meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meltrepro import settings as settings_module
+from meltrepro.atomic import write_bytes
+from meltrepro.build.tools import EngineName
+from meltrepro.campaign.finished import finished_campaign
+from meltrepro.errors import DeviceBusy, ModelError, PlanError, SourceError, StoreError, TargetError, UsageError
+from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload, TextWorkload
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.lock import load_lock, lock_path
+from meltrepro.manifest.pins import prompt_digests
+from meltrepro.manifest.prompts import load_conversations
+from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
+from meltrepro.plan.model import AS_IS
+from meltrepro.record.campaign import LOCK
+from meltrepro.record.ids import ModelId
+from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, Step, silent
+from meltrepro.store.cas import Store
+from meltrepro.store.gc import Dropped, drop
+from meltrepro.store.source import key_of
+from meltrepro.workflow.campaigns import Ran, run
+from meltrepro.workflow.manifests import manifests_of, read_manifest
+
+NOT_HERE = (PlanError, TargetError, SourceError, ModelError)
+"""What says of a manifest that this machine cannot run it now; the rest of a study goes on, and the report says so."""
+UNKNOWN_PARAMETERS = 1e9
+"""For a model that does not say how many it has."""
+PREFILL_SHARE = 0.2
+"""Time of a prompt's token over that of a generated one, roughly, on CPUs."""
+PROMPT_TOKENS, QUESTION_TOKENS = 40, 200
+"""Of a prompt; of a question with all of its answers."""
+QUESTIONS, CHUNKS = 1000, 8
+"""Of a task that does not say how many."""
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study after its last manifest."""
+
+    path: Path
+    """Its `study.json`, of which a report can be made."""
+    entries: Sequence[StudyEntry]
+    """By manifest: its campaign, or why there is none."""
+    campaigns: Sequence[Path]
+    """The folders of the campaigns that there are."""
+
+
+def study(
+    manifests: Sequence[Path | str],
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    engine: EngineName = "docker",
+    new: bool = False,
+    drop_models: bool = False,
+    track: bool = True,
+    measure: Callable[[Path], Ran] | None = None,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Studied:
+    """Run manifests, and those of folders, one after the other; the same call goes on where one stopped.
+
+    A campaign that has ended is not measured again unless `new`, and a manifest that this machine cannot run is left out,
+    with the reason. `drop_models` removes models from the store as soon as no manifest needs them any more. `measure` runs
+    one manifest, in place of `run`. Steps named `manifest` and `drop` say what becomes of each.
+
+    Raises `ManifestError` before anything is run, `UsageError`, `DeviceBusy`, `RecordError`, `LockError`, `Interrupted`, and the
+    errors of building.
+    """
+    settings = settings or settings_module.load()
+    paths = [Path(each) for each in manifests]
+    loaded = [read_manifest(path, overrides) for path in manifests_of(paths)]
+    name = name or (paths[0].resolve().name if paths[0].is_dir() else paths[0].stem)
+    folder = settings.studies / _named(name).name
+
+    def run_one(path: Path) -> Ran:
+        return run(path, overrides=overrides, engine=engine, new=new, track=track, sink=sink, settings=settings)
+
+    done = [None if new else _finished(each, settings) for each in loaded]
+    clock = Clock([effort_of(each) if before is None else 0.0 for each, before in zip(loaded, done, strict=True)])
+    entries: list[StudyEntry] = []
+    for number, (manifest, before) in enumerate(zip(loaded, done, strict=True)):
+        detail = {"study": name, "left_s": clock.left_s()}
+        sink(Step("manifest", "begin", manifest.path.name, done=number, total=len(loaded), detail=detail))
+        entry = _entry(manifest, before, measure or run_one, sink)
+        clock.passed(number, ran=before is None and entry.campaign is not None)
+        entries.append(entry)
+        if drop_models and entry.campaign:
+            _drop(loaded, number, settings.records / entry.campaign, settings, sink)
+        write_bytes(folder / STUDY, study_bytes(StudyDocument(name=name, entries=entries)))
+    return Studied(folder / STUDY, entries, [settings.records / each.campaign for each in entries if each.campaign])
+
+
+def _entry(manifest: LoadedManifest, before: Path | None, measure: Callable[[Path], Ran], sink: Sink) -> StudyEntry:
+    """Run a manifest, unless that was done or cannot be done here."""
+    name = manifest.path.name
+    if before is not None:
+        sink(Step("manifest", "note", name, detail={"campaign": before.name}))
+        return StudyEntry(manifest=name, campaign=before.name)
+    try:
+        ran = measure(manifest.path)
+    except DeviceBusy:
+        raise  # that passes; the same call goes on when it has
+    except NOT_HERE as error:
+        sink(Step("manifest", "fail", name, detail={"error": error.one_line}))
+        return StudyEntry(manifest=name, campaign=None, reason=error.message)
+    sink(Step("manifest", "end", name, detail={"failed": len(ran.tally.failed)}))
+    return StudyEntry(manifest=name, campaign=ran.folder.name)
+
+
+def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
+    """The campaign that has measured this manifest, if one has."""
+    return finished_campaign(settings.records, manifest.manifest, prompt_digests(manifest))
+
+
+def _named(name: str) -> StudyDocument:
+    """A study of this name; raises `UsageError` for a name that cannot be a folder's."""
+    try:
+        return StudyDocument(name=name, entries=[])
+    except ValueError as error:
+        raise UsageError(
+            f"--name: {name!r} is no name", hint="letters, digits, dot, dash and underscore, up to 64"
+        ) from error
+
+
+# -- how long the rest takes --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Clock:
+    """How long the rest will take, by what has been measured."""
+
+    efforts: Sequence[float]
+    """By manifest; 0 for those that were measured before."""
+    measured: float = 0.0
+    spent_s: float = 0.0
+    passed_by: set[int] = field(default_factory=set)
+    since_s: float = field(default_factory=time.monotonic)
+
+    def passed(self, number: int, *, ran: bool) -> None:
+        """A manifest has been dealt with."""
+        now = time.monotonic()
+        if ran:
+            self.measured += self.efforts[number]
+            self.spent_s += now - self.since_s
+        self.passed_by.add(number)
+        self.since_s = now
+
+    def left_s(self) -> float | None:
+        """Seconds, roughly; `None` before anything was measured."""
+        if not self.measured:
+            return None
+        rest = sum(each for number, each in enumerate(self.efforts) if number not in self.passed_by)
+        return self.spent_s * rest / self.measured
+
+
+def effort_of(loaded: LoadedManifest) -> float:
+    """The work of a manifest whose prompts can be read; see `effort`."""
+    turns = {
+        name: sum(map(len, load_conversations(workload, loaded.path.parent)))
+        for name, workload in loaded.manifest.conversations.items()
+    }
+    return effort(loaded.manifest, turns)
+
+
+def effort(manifest: Manifest, turns: Mapping[str, int]) -> float:
+    """Work of all trials in tokens x parameters; `turns` is the number of prompts of each workload of conversations.
+
+    One token of a decoder costs about two operations per parameter, so that this is proportional to the time on one
+    device.
+    """
+    trials = manifest.protocol.repetitions + manifest.protocol.warmups
+    tokens = sum(
+        trials * turns[name] * (workload.max_tokens + PREFILL_SHARE * PROMPT_TOKENS)
+        for name, workload in manifest.conversations.items()
+    )
+    tokens += sum(workload.repetitions * PREFILL_SHARE * _scored(workload) for workload in manifest.accuracy.values())
+    weights = sum(
+        len(model.quantizations) * (model.parameter_count or UNKNOWN_PARAMETERS) for model in manifest.models.values()
+    )
+    return len(manifest.frameworks) * len(manifest.targets) * tokens * weights
+
+
+def _scored(workload: AccuracyWorkload) -> int:
+    """Tokens that are read."""
+    if isinstance(workload, QuestionWorkload):
+        return QUESTION_TOKENS * (workload.questions or QUESTIONS)
+    return workload.context * (workload.chunks or CHUNKS)
+
+
+# -- models that are not needed any more --------------------------------------------------------------------------
+
+
+def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, sink: Sink) -> None:
+    """Make room for the next manifests; where another process uses the store, nothing goes."""
+    store, name = Store(settings.cache / "store"), loaded[number].path.name
+    try:
+        dropped = drop_models(loaded[number], campaign / LOCK, loaded[number + 1 :], loaded, store)
+    except StoreError as error:
+        sink(Step("drop", "fail", name, detail={"error": error.one_line}))
+        return
+    if dropped.freed_bytes:
+        sink(Step("drop", "end", name, done=dropped.freed_bytes, unit="bytes"))
+    if dropped.kept:
+        sink(Step("drop", "note", name, detail={"kept": len(dropped.kept)}))
+
+
+@dataclass(frozen=True)
+class _Use:
+    """What a model's file follows from, as far as a manifest says it."""
+
+    source: Source
+    quantization: str
+    framework: tuple[str, str | None, Source | None]
+    """Kind, release and source; how its programs are built changes no model."""
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the file was made on this machine, and can be made again without a network or from what was fetched."""
+        return self.quantization != AS_IS or isinstance(self.source, SyntheticSource) or is_checkpoint(self.source)
+
+
+def drop_models(
+    done: LoadedManifest,
+    record_lock: Path,
+    later: Sequence[LoadedManifest],
+    study: Sequence[LoadedManifest],
+    store: Store,
+) -> Dropped:
+    """Remove the models of a manifest that was measured, but for those that `later` ones need.
+
+    `record_lock` is the lock in its campaign's record. What locks of manifests outside the `study` name stays too, and so
+    does whatever was fetched. Raises `StoreError` where another process uses the store.
+    """
+    lock = load_lock(record_lock)
+    needed = {use for each in later for use in _uses(each.manifest)}
+    sources = {use.source for use in needed}
+    digests = set()
+    for use, node in _uses(done.manifest).items():
+        whole_needed = use.quantization == AS_IS and use.source in sources
+        artifact = lock.artifacts.get(node) if lock is not None else None
+        if artifact is not None and use.made_here and use not in needed and not whole_needed:
+            digests.add(artifact.digest)
+        weights = lock.sources.get(key_of(use.source)) if lock is not None else None
+        if weights is not None and isinstance(use.source, SyntheticSource) and use.source not in sources:
+            digests.add(weights.digest)
+    return drop(store, digests, apart_from=[lock_path(each.path) for each in study])
+
+
+def _uses(manifest: Manifest) -> dict[_Use, str]:
+    """The models of a manifest, with the ids of their nodes."""
+    texts = [each for each in manifest.accuracy.values() if isinstance(each, TextWorkload)]
+    compared = {each.against for each in texts if each.task == "kl-divergence"}
+    return {
+        _Use(model.source, quantization, (framework.kind or key, framework.release, framework.source)): str(
+            ModelId(name, quantization, key)
+        )
+        for name, model in manifest.models.items()
+        for quantization in {*model.quantizations, *compared}
+        for key, framework in manifest.frameworks.items()
+    }
