@@ -12,8 +12,6 @@ from typing import Literal, Protocol
 from meltrepro.manifest.sources import Source
 from meltrepro.steps import Sink
 
-MakerName = Literal["engine", "mac-ssh", "prebuilt"]
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,7 +36,7 @@ class Recipe:
     phases: tuple[str, ...] = ()
     """Arguments of `build.sh`, one call each, so that an interrupted build goes on at a phase; empty for one call."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    maker: MakerName = "engine"
+    maker: str = "engine"
     """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where and by whom it is made, which is no part of its identity."""
@@ -59,7 +57,7 @@ class RecipeSource:
     labels: Mapping[str, str] = field(default_factory=dict)
     interpreter: bool = False
     """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
-    maker: MakerName = "engine"
+    maker: str = "engine"
     place: Mapping[str, str] = field(default_factory=dict)
 
 

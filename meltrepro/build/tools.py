@@ -13,9 +13,8 @@ from typing import Literal
 from meltrepro.build import base, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, Maker, MakerName, Recipe
+from meltrepro.build.model import Engine, Maker, Recipe
 from meltrepro.build.pins import Pins
-from meltrepro.build.prebuilt import Prebuilt
 from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
 from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain
 from meltrepro.settings import Settings
@@ -39,8 +38,8 @@ class Tools:
     """Refuse to pin anything that the lock does not hold."""
     conditions: Conditions = USUAL
     """Surroundings of builds by the engine `process`; other than usual, the number of jobs is another one too."""
-    makers: Mapping[MakerName, Callable[[], Maker]] = field(default_factory=dict)
-    """What executes recipes that no engine does, besides `prebuilt`."""
+    makers: Callable[[], Mapping[str, Callable[[], Maker]]] = dict
+    """What executes recipes that no engine does, by the names that these have for it."""
     record: Path | None = None
     """The lock of a recorded campaign, which may be a stranger's: what comes of it stays in its scope of the store."""
     base_dir: InitVar[Path] = Path()
@@ -72,7 +71,7 @@ class Tools:
         """What executes a recipe; raises `BuildError` where nothing here does."""
         if recipe.maker == "engine":
             return self.engine()
-        makers = {"prebuilt": Prebuilt, **self.makers}
+        makers = self.makers()
         if recipe.maker not in makers:
             raise BuildError(f"{recipe.name}: nothing here executes recipes of kind {recipe.maker}")
         return makers[recipe.maker]()

@@ -27,7 +27,7 @@ from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.settings import Settings
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
 from meltrepro.targets import device_lock as lock
-from meltrepro.targets.base import Target
+from meltrepro.targets.base import Adjustable, Target
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def conduct(
         for device in sorted({setup.devices[name].id for name in used}):
             stack.enter_context(lock.hold(lock.lock_path(settings.run, device), manifest.name))
         strays = sum(target.stop_strays() for target in targets)
-        restored = sum(len(target.restore()) for target in targets)
+        restored = sum(len(target.restore()) for target in targets if isinstance(target, Adjustable))
         campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)
         journal = stack.enter_context(Journal(campaign.folder / JOURNAL))
         sink = one_at_a_time(fan_out(console, journal))
@@ -167,7 +167,8 @@ def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
 
     def restore(name: str) -> None:
         try:
-            targets[name].restore()
+            if isinstance(target := targets[name], Adjustable):
+                target.restore()
         except Exception as error:  # whatever one device does, the others get theirs back
             detail = {"error": str(error), "next": "meltrepro devices restore DEVICE"}
             sink(Step("restore", "fail", name, detail=detail))

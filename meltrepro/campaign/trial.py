@@ -34,6 +34,7 @@ from meltrepro.record.trial import AnyRequest, Identities, Outcome, Request, Sco
 from meltrepro.targets.base import (
     RUNNER,
     RUNNER_ARGUMENTS,
+    Adjustable,
     DeviceFacts,
     DeviceState,
     Progress,
@@ -163,7 +164,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     tampered: str | None = None
     try:
         run.deploy(watcher.deploying)
-        settings = run.target.adjust()
+        settings = run.target.adjust() if isinstance(run.target, Adjustable) else {}
         gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
         started_wall_ns, started = time.time_ns(), time.monotonic()
         before = clocks.compare(run.target)

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json as json_module
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import MeltreproError, TargetError, UsageError
-from meltrepro.targets.android.options import AndroidOptions
-from meltrepro.targets.base import DeviceFacts
-from meltrepro.targets.host.options import HostOptions
-from meltrepro.targets.ios.options import IosOptions
-from meltrepro.targets.jetson.options import JetsonOptions
-from meltrepro.targets.ssh.options import LinuxOptions
+from meltrepro.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from meltrepro.record.capabilities import BatteryReport, Capabilities
-    from meltrepro.settings import Settings
-    from meltrepro.targets.base import Target
-    from meltrepro.targets.ios.target import IosTarget
-    from meltrepro.targets.remote.remote import RemoteTarget
+    from meltrepro.targets.base import DeviceFacts, Dischargeable, TriedSetting
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
-Entry = AndroidOptions | HostOptions | IosOptions | JetsonOptions | LinuxOptions
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 DeviceArgument = Annotated[
     str | None,
@@ -41,17 +33,6 @@ RootOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One device as it is shown."""
-
-    kind: str
-    serial: str
-    state: str
-    device: str
-    todo: str | None
-
-
 @app.callback(invoke_without_command=True)
 def command(
     context: typer.Context,
@@ -63,15 +44,17 @@ def command(
     """Say what is attached, in which state it is, and what to do about it."""
     if context.invoked_subcommand is not None:
         return
-    from meltrepro.cli import iphones
     from meltrepro.targets import registry
+    from meltrepro.targets.base import Pairing
 
     settings = settings_module.load()
+    kinds = registry.kinds()
     if pair is not None:
-        iphones.pair(pair, settings)
-    host = registry.open_target(HostOptions(), settings, None)
-    rows = [Row("host", "", "device", _describe(host.identify()), None), *_phones(), *_boards()]
-    rows += [Row("ios", *found) for found in iphones.found(settings)]
+        for kind in kinds:
+            if isinstance(kind, Pairing):
+                kind.pair(pair, settings, partial(typer.echo, err=True))
+    found = {kind.kind: kind.attached(settings) for kind in kinds}
+    rows = [row for rows in found.values() for row in rows]
     if json:
         typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -80,10 +63,9 @@ def command(
         typer.echo(f"{row.kind:10}{row.serial:{width}}{row.state:14}{row.device}".rstrip())
         if row.todo:
             typer.echo(f"{'':10}{'':{width}}{row.todo}")
-    if not any(row.kind == "android" for row in rows):
-        typer.echo("no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)")
-    if (advice := iphones.advice()) is not None:
-        typer.echo(advice)
+    for kind in kinds:
+        if not found[kind.kind] and (advice := kind.absent()) is not None:
+            typer.echo(advice)
 
 
 @app.command()
@@ -105,14 +87,16 @@ def probe(
     from meltrepro.record.capabilities import Capabilities, ControlReport
     from meltrepro.targets import device_lock as lock
     from meltrepro.targets import registry
+    from meltrepro.targets.base import Adjustable, Dischargeable
 
     settings = settings_module.load()
-    entry = _entry(device, root, settings)
-    target = registry.open_target(entry, settings)
+    target = registry.open_target(registry.named(device, root, settings), settings)
     facts = target.identify()
     with lock.hold(lock.lock_path(settings.run, facts.id), "devices probe"):
-        target.restore()
-        tried = target.try_out()
+        tried: Sequence[TriedSetting] = ()
+        if isinstance(target, Adjustable):
+            target.restore()
+            tried = target.try_out()
         report = Capabilities(
             device=facts.id,
             system=capabilities.system_of(facts.facts),
@@ -124,7 +108,7 @@ def probe(
                 for each in tried
             ],
             sources=sorted(source.name for source in target.sources()),
-            battery=_battery(entry, settings, seconds) if isinstance(entry, AndroidOptions) and seconds else None,
+            battery=_battery(target, seconds) if isinstance(target, Dischargeable) and seconds else None,
         )
         report = _keeping(capabilities.load(settings.home, facts.id), report)
         path = capabilities.path_of(settings.home, facts.id)
@@ -141,11 +125,13 @@ def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
     """End what a killed campaign left running on a device, and put back the settings that it changed."""
     from meltrepro.targets import device_lock as lock
     from meltrepro.targets import registry
+    from meltrepro.targets.base import Adjustable
 
     settings = settings_module.load()
-    target = registry.open_target(_entry(device, root, settings), settings)
+    target = registry.open_target(registry.named(device, root, settings), settings)
     with lock.hold(lock.lock_path(settings.run, target.identify().id), "devices restore"):
-        strays, restored = target.stop_strays(), target.restore()
+        strays = target.stop_strays()
+        restored = target.restore() if isinstance(target, Adjustable) else {}
     typer.echo(f"{strays} programs were stopped" if strays else "nothing was running")
     for name, value in restored.items():
         typer.echo(f"{name} is {value} again")
@@ -157,71 +143,51 @@ def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
 def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
     """Remove everything that was deployed to a device; the next campaign sends what it needs."""
     from meltrepro.targets import device_lock as lock
+    from meltrepro.targets import registry
+    from meltrepro.targets.base import Cleanable
     from meltrepro.words import readable
 
     settings = settings_module.load()
-    target = _remote(_entry(device, root, settings), settings)
+    target = registry.open_target(registry.named(device, root, settings), settings)
+    if not isinstance(target, Cleanable):
+        raise TargetError("nothing is deployed to this machine", hint="free space in the store with: meltrepro gc")
     with lock.hold(lock.lock_path(settings.run, target.identify().id), "devices clean"):
         typer.echo(f"{readable(target.clean())} freed")
 
 
-def _entry(device: str | None, root: str | None, settings: Settings) -> Entry:
-    """The device that is meant, as a manifest would name it; raises `UsageError` for a name that none would have."""
-    from pydantic import ValidationError
-
-    from meltrepro.targets.android.target import lab_devices
-    from meltrepro.targets.ios.devices import lab_phones
-    from meltrepro.targets.ssh.board import lab_boards
-
-    if device == "host":
-        return HostOptions(sandbox="bare")
-    more = {"root": root} if root else {}
-    kind, _, alias = (device or "").partition(":")
-    try:
-        if kind == "linux" and alias:
-            return LinuxOptions.model_validate({"kind": kind, "host": alias, **more})
-        if kind == "jetson" and alias:
-            return JetsonOptions.model_validate({"kind": kind, "host": alias, **more})
-        if kind == "ios" and alias:
-            return IosOptions.model_validate({"kind": kind, "udid": alias, **more})
-        if any(device in (each.name, each.udid) for each in lab_phones(settings)):
-            name = next(each.name for each in lab_phones(settings) if device in (each.name, each.udid))
-            return IosOptions.model_validate({"kind": "ios", "lab": name, **more})
-        if any(board.name == device for board in lab_boards(settings)):
-            return JetsonOptions.model_validate({"kind": "jetson", "lab": device, **more})
-        running = {each.name: each for each in lab_devices(settings)}
-        lab = next((each.name for each in running.values() if device in (each.name, each.serial)), None)
-        place = {"lab": lab} if lab else {"serial": device}
-        return AndroidOptions.model_validate({"kind": "android", **place, **more})
-    except ValidationError as error:
-        raise UsageError(f"{device!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
-
-
-def _remote(entry: Entry, settings: Settings) -> RemoteTarget | IosTarget:
+@app.command()
+def sudoers(
+    device: Annotated[str, typer.Argument(help="As ssh calls the board, jetson:ALIAS, or the name of one of the lab.")],
+    user: Annotated[
+        str | None, typer.Option("--user", help="Who may; the user whom ssh logs in there where absent.")
+    ] = None,
+    root: RootOption = None,
+) -> None:
+    """Print a file for /etc/sudoers.d on a board: the commands that change its settings, without a password."""
+    from meltrepro.registry import TARGETS
     from meltrepro.targets import registry
-    from meltrepro.targets.ios.target import IosTarget
-    from meltrepro.targets.remote.remote import RemoteTarget
+    from meltrepro.targets.base import Privileged
 
-    target: Target = registry.open_target(entry, settings)
-    if not isinstance(target, RemoteTarget | IosTarget):
-        raise TargetError("nothing is deployed to this machine", hint="free space in the store with: meltrepro gc")
-    return target
+    settings = settings_module.load()
+    options = registry.named(device, root, settings)
+    kind = TARGETS.get(options.kind)
+    if not isinstance(kind, Privileged):
+        raise UsageError(f"{device}: no setting of a target of kind {options.kind} needs root")
+    typer.echo(kind.sudoers(options, settings, user), nl=False)
 
 
-def _battery(entry: AndroidOptions, settings: Settings, seconds: float) -> BatteryReport:
+def _battery(target: Dischargeable, seconds: float) -> BatteryReport:
     from meltrepro.cli.console import console
     from meltrepro.measure.calibration import calibrate
     from meltrepro.steps import Step
-    from meltrepro.targets.android.battery import discharge
-    from meltrepro.targets.android.target import open_shell
 
     with console(quiet=False) as sink:
-        readings = discharge(
-            open_shell(entry, settings),
-            seconds,
-            lambda done_s: sink(Step("calibrate", "progress", "battery", done=done_s, total=seconds, unit="s")),
+        return calibrate(
+            target.discharge(
+                seconds,
+                lambda done_s: sink(Step("calibrate", "progress", "battery", done=done_s, total=seconds, unit="s")),
+            )
         )
-    return calibrate(readings)
 
 
 def _keeping(old: Capabilities | None, new: Capabilities) -> Capabilities:
@@ -234,7 +200,7 @@ def _keeping(old: Capabilities | None, new: Capabilities) -> Capabilities:
 
 
 def _show(facts: DeviceFacts, report: Capabilities) -> None:
-    typer.echo(_describe(facts))
+    typer.echo(facts.described)
     for control in report.controls:
         how = f"works (was {control.before}, was set to {control.set_to} and back)" if control.works else control.why
         typer.echo(f"  {control.name:18}{how}")
@@ -243,59 +209,3 @@ def _show(facts: DeviceFacts, report: Capabilities) -> None:
     if battery is not None:
         unit = f"one unit of its current is {battery.current_a:+g} A" if battery.calibrated else battery.why
         typer.echo(f"  {'battery':18}{'calibrated: ' if battery.calibrated else 'not calibrated: '}{unit}")
-
-
-def _phones() -> list[Row]:
-    """Android devices of the usual adb server and of the lab's; a server is not started just to look."""
-    from meltrepro.targets import registry
-    from meltrepro.targets.android.adb import Server
-    from meltrepro.targets.android.target import lab_devices
-
-    settings = settings_module.load()
-    rows = []
-    servers = [(Server.usual(), None), *((device.server, device) for device in lab_devices(settings))]
-    for server, lab in servers:
-        if not server.answers():
-            continue
-        for device in server.devices():
-            if lab is not None and device.serial != lab.serial:
-                continue
-            entry = AndroidOptions(kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0)
-            found, todo = "", device.fix
-            if device.usable:
-                try:
-                    found = _describe(registry.open_target(entry, settings, None).identify())
-                except MeltreproError as error:
-                    todo = error.message
-            rows.append(Row("android", device.serial, device.state, found, todo))
-    return rows
-
-
-def _boards() -> list[Row]:
-    """Boards of the lab; others have no server that knows them, only names in manifests."""
-    from meltrepro.targets import registry
-    from meltrepro.targets.ssh.board import lab_boards
-
-    settings = settings_module.load()
-    rows = []
-    for board in lab_boards(settings):
-        entry = JetsonOptions(kind="jetson", lab=board.name, reconnect_s=0)
-        state, found, todo = "device", "", None
-        try:
-            found = _describe(registry.open_target(entry, settings, None).identify())
-        except MeltreproError as error:
-            state, todo = "offline", error.one_line
-        rows.append(Row("jetson", board.name, state, found, todo))
-    return rows
-
-
-def _describe(facts: DeviceFacts) -> str:
-    known = [facts.model, facts.facts.get("android") and f"Android {facts.facts['android']}"]
-    known += [facts.facts.get("l4t") and f"L4T {facts.facts['l4t']}", facts.arch]
-    known += [
-        f"{facts.cores} cores",
-        f"{facts.memory_bytes / 1e9:.1f} GB",
-        facts.id,
-        "virtual" if facts.virtual else None,
-    ]
-    return ", ".join(each for each in known if each)

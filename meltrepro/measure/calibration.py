@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from meltrepro.record.capabilities import BatteryReport
-from meltrepro.targets.android.battery import Reading
+from meltrepro.targets.base import Reading
 
 UNITS_A = (1e-6, 1e-3, 1e-4, 1.0)
 """Units that drivers were seen to use or could: uA, mA, 0.1 mA, A."""

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from meltrepro.build.model import Argument, Artifact, Engine, Input, PathOf
+from meltrepro.build.model import Argument, Artifact, Engine, Input, Maker, PathOf
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.record import trial as record
 from meltrepro.record.trial import AnyRequest
@@ -61,11 +61,20 @@ class DeviceFacts:
     cores: int
     memory_bytes: int
     disk_free_bytes: int
+    system: str = ""
+    """Its operating system, for people."""
     virtual: bool = False
     here: bool = False
     """Whether it is this machine."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Everything else worth keeping: kernel, governor, CPU model, OS build."""
+
+    @property
+    def described(self) -> str:
+        """On one line, for people."""
+        size = f"{self.memory_bytes / 1e9:.1f} GB"
+        known = (self.model, self.system, self.arch, f"{self.cores} cores", size, self.id)
+        return ", ".join(each for each in (*known, "virtual" if self.virtual else "") if each)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,21 @@ class Battery:
     voltage_mv: float | None = None
     current_ma: float | None = None
     temperature_c: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at a battery, in the device's own numbers."""
+
+    t_s: float
+    """By a clock of the device."""
+    current: int | None
+    """`None` where it is not shown."""
+    charge_uah: int | None
+    voltage: int | None
+    charging: bool
+    batteries: int = 1
+    """How many show a current."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +154,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A control of a device that was tried out."""
+class TriedSetting:
+    """A setting of a device that was tried out."""
 
     name: str
     before: str | None
@@ -182,6 +206,19 @@ class TrialResult:
     out_of_memory: bool = False
 
 
+@dataclass(frozen=True)
+class Attached:
+    """A device that can be seen from here, as `meltrepro devices` shows it."""
+
+    kind: str
+    serial: str
+    state: str
+    device: str
+    """What it is, where it can be asked."""
+    todo: str | None
+    """What somebody has to do before it can be used."""
+
+
 class TargetKind(Protocol):
     """A class of devices; one object, found by its name in manifests (`meltrepro.registry.TARGETS`)."""
 
@@ -198,8 +235,46 @@ class TargetKind(Protocol):
         """What a manifest may say of one."""
         ...
 
+    @property
+    def makers(self) -> Mapping[str, Callable[[], Maker]]:
+        """What builds programs that no engine can, by the names that recipes have for them."""
+        ...
+
     def open(self, options: Any, settings: Settings, engine: Engine | None) -> Target:
         """One device; raises `TargetError` where its kind of link is not there."""
+        ...
+
+    def attached(self, settings: Settings) -> Sequence[Attached]:
+        """What can be seen from here, in whatever state."""
+        ...
+
+    def absent(self) -> str | None:
+        """What to say where nothing is attached, if anything."""
+        ...
+
+    def named(self, text: str | None, settings: Settings) -> TargetOptions | None:
+        """The device that a user calls so (`KIND:NAME`, the name of one of the lab, a serial), `None` for none of this kind.
+
+        Raises pydantic's `ValidationError` for a name that no device has.
+        """
+        ...
+
+
+@runtime_checkable
+class Pairing(Protocol):
+    """A kind whose devices ask their users whether to trust this computer."""
+
+    def pair(self, name: str, settings: Settings, tell: Callable[[str], object]) -> None:
+        """Have a device ask, which is what `tell` hears; raises `TargetError` where that comes to nothing."""
+        ...
+
+
+@runtime_checkable
+class Privileged(Protocol):
+    """A kind whose settings need root."""
+
+    def sudoers(self, options: Any, settings: Settings, user: str | None) -> str:
+        """A file for /etc/sudoers.d that allows what is needed and no more to the user who logs in, or the one named."""
         ...
 
 
@@ -236,24 +311,6 @@ class Target(Protocol):
         """
         ...
 
-    def adjust(self) -> Mapping[str, str]:
-        """Make the settings hold that the target's entry asks for; how they were is kept on the device first.
-
-        Returns them by name. Raises `TargetError` where one cannot be set, `TargetLost`.
-        """
-        ...
-
-    def restore(self) -> Mapping[str, str]:
-        """Put back every setting that an `adjust` has changed, also that of a campaign that was killed.
-
-        Returns them by name. Raises `TargetError` where one cannot be put back, `TargetLost`.
-        """
-        ...
-
-    def try_out(self) -> Sequence[Tried]:
-        """Set each control to another value, read it back and restore it; raises `TargetLost`."""
-        ...
-
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial to its end; raises `TargetError`, `TargetLost`, or `StoreError` where the folder cannot be
         written."""
@@ -275,5 +332,49 @@ class Target(Protocol):
         """Stop what a campaign that was killed left running on the device; the caller holds the device's lock.
 
         Returns how many it stopped.
+        """
+        ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A target whose settings can be changed and put back; ask by `isinstance`."""
+
+    def adjust(self) -> Mapping[str, str]:
+        """Make the settings hold that the target's entry asks for; how they were is kept on the device first.
+
+        Returns them by name. Raises `TargetError` where one cannot be set, `TargetLost`.
+        """
+        ...
+
+    def restore(self) -> Mapping[str, str]:
+        """Put back every setting that an `adjust` has changed, also that of a campaign that was killed.
+
+        Returns them by name. Raises `TargetError` where one cannot be put back, `TargetLost`.
+        """
+        ...
+
+    def try_out(self) -> Sequence[TriedSetting]:
+        """Set each setting to another value, read it back and restore it; raises `TargetLost`."""
+        ...
+
+
+@runtime_checkable
+class Cleanable(Protocol):
+    """A target that keeps what was deployed to it."""
+
+    def clean(self) -> int:
+        """Remove all of it; returns how many bytes that freed. Raises `TargetLost`."""
+        ...
+
+
+@runtime_checkable
+class Dischargeable(Protocol):
+    """A target with a battery that can be discharged on purpose."""
+
+    def discharge(self, seconds: float, tell: Callable[[float], object]) -> Sequence[Reading]:
+        """Look at the battery every second while all CPUs are busy; `tell` hears for how long.
+
+        Ends early where the device charges. Raises `TargetError` where it does not tell, `TargetLost`.
         """
         ...

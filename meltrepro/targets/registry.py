@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 
-from meltrepro.build.model import Engine, Maker, MakerName
-from meltrepro.errors import DriverMissing
+from meltrepro.build.model import Engine, Maker
+from meltrepro.errors import DriverMissing, UsageError
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
-from meltrepro.targets.base import DeviceFacts, Target
+from meltrepro.targets.base import DeviceFacts, Target, TargetKind
 
 
-def _mac() -> Maker:
-    from meltrepro.targets.ios.mac_build import MacMaker
+def kinds() -> list[TargetKind]:
+    """Every kind that there is."""
+    return [TARGETS.get(kind) for kind in TARGETS.kinds()]
 
-    return MacMaker()
+
+def makers() -> dict[str, Callable[[], Maker]]:
+    """What builds programs that no engine can, by the names that recipes have for them."""
+    return {name: maker for kind in kinds() for name, maker in kind.makers.items()}
 
 
-MAKERS: Mapping[MakerName, Callable[[], Maker]] = {"mac-ssh": _mac}
-"""What builds on a machine behind a link; loaded when something is built there."""
+def named(text: str | None, root: str | None, settings: Settings) -> TargetOptions:
+    """The device that a user calls so, as a manifest would have it; raises `UsageError` for a name that none would have.
+
+    A name that no kind knows is taken for that of a device of the first kind which takes any.
+    """
+    from pydantic import ValidationError
+
+    prefix, colon, _ = (text or "").partition(":")
+    asked = [TARGETS.get(prefix)] if colon and TARGETS.has(prefix) else kinds()
+    try:
+        claims = (kind.named(text, settings) for kind in asked)
+        bare = (kind.named(f"{kind.kind}:{text}", settings) for kind in asked)
+        options = next((each for each in chain(claims, bare) if each is not None), None)
+        if options is None:
+            raise UsageError(f"{text!r} names no device", hint="see: meltrepro devices")
+        if root is None:
+            return options
+        return type(options).model_validate({**options.model_dump(exclude_unset=True), "root": root})
+    except ValidationError as error:
+        raise UsageError(f"{text!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
 
 
 def open_targets(

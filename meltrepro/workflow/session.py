@@ -32,7 +32,7 @@ from meltrepro.steps import Sink, silent
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
-from meltrepro.targets.registry import MAKERS, open_targets
+from meltrepro.targets.registry import makers, open_targets
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.sizes import Survey, survey
 
@@ -189,7 +189,7 @@ def open_session(
     with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
         tools = Tools(
-            settings, sink, pins, engine, locked, makers=MAKERS, record=lock_file, base_dir=loaded.path.parent
+            settings, sink, pins, engine, locked, makers=makers, record=lock_file, base_dir=loaded.path.parent
         )
         if lock is not None:
             tools.store.add_root(path)

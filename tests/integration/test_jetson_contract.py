@@ -20,7 +20,6 @@ from meltrepro.record.samples import read_samples
 from meltrepro.record.trace import Span
 from meltrepro.record.trial import SAMPLES
 from meltrepro.targets.base import AGENT, SAMPLER
-from meltrepro.targets.jetson import settings as jetson_settings
 from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.controls import wanted
 from meltrepro.targets.jetson.options import JetsonSettings
@@ -87,33 +86,6 @@ def test_its_state_has_mode_clocks_fan_and_a_line_of_tegrastats(bench: Bench) ->
     assert said.others == ()
     assert "thermal_zone1:cv0-thermal" not in state.temperatures_c, "it is switched off"
     assert 20 < state.temperatures_c["thermal_zone3:tj-thermal"] < 60
-
-
-def test_commands_for_modes_and_clocks_work_and_can_be_undone(board_lab: tuple[VirtualJetson, SshLink]) -> None:
-    _, link = board_lab
-    shell = Shell(link)
-    conf = shell.run(["cat", jetson_settings.CONF]).text
-
-    def mode() -> str | None:
-        found = jetson_settings.parse_mode(shell.run(jetson_settings.QUERY).text)
-        return found.name if found else None
-
-    assert mode() == jetson_settings.default_mode(conf) == "30W"
-    try:
-        assert shell.run(jetson_settings.set_mode("50W", conf)).status == 0
-        assert mode() == "50W"
-    finally:
-        shell.run(jetson_settings.set_mode("30W", conf))
-    assert mode() == "30W"
-    store = "/var/tmp/clocks"
-    commands = (
-        jetson_settings.store_clocks(store),
-        jetson_settings.pin_clocks(),
-        jetson_settings.restore_clocks(store),
-    )
-    assert [shell.run(command).status for command in commands] == [0, 0, 0]
-    shown = jetson_settings.parse_clocks(shell.run(jetson_settings.SHOW).text)
-    assert shown["cpu0"]["MaxFreq"] == "2201600"
 
 
 def test_rails_that_it_does_not_have(bench: Bench, board_lab: tuple[VirtualJetson, SshLink]) -> None:

@@ -108,7 +108,7 @@ class Mac:
             settings,
             self.steps.append,
             lock or Lock(lock=1, manifest="0" * 64),
-            makers={"mac-ssh": maker},
+            makers=lambda: {"mac-ssh": maker},
             base_dir=self.folder,
         )
         self.pins = tools.pins

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.android.adb import AdbLink, Attached, Server
+from meltrepro.targets.android.adb import AdbDevice, AdbLink, Server
 
 
 @dataclass
@@ -128,7 +128,7 @@ def test_garbage_from_the_server() -> None:
 
 
 def test_a_device_has_a_fix_for_what_nobody_knows() -> None:
-    assert "rescue" in (Attached("A", "rescue").fix or "")
+    assert "rescue" in (AdbDevice("A", "rescue").fix or "")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.build.app_package import check_app, framework_files
-from meltrepro.build.machos import NoMachO, require_ios
 from meltrepro.errors import BuildError
+from meltrepro.targets.ios.app_package import NoMachO, check_app, framework_files, require_ios
 from tests.support.xcode import packages
 from tests.support.xcode.packages import APP, app_files, mach_o, universal, write_zip
 
@@ -81,7 +80,7 @@ def test_a_package_that_was_damaged(tmp_path: Path) -> None:
 
 
 def test_a_package_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meltrepro.build.app_package._MOST_BYTES", 100)
+    monkeypatch.setattr("meltrepro.targets.ios.app_package._MOST_BYTES", 100)
     with pytest.raises(BuildError, match="more than a package may"):
         check_app(write_zip(tmp_path / "app.ipa", app_files()), APP, "app.ipa")
 

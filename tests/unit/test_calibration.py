@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.measure.calibration import UNITS_A, calibrate
-from meltrepro.targets.android.battery import Reading, parse
-from meltrepro.targets.base import Source
+from meltrepro.targets.android.battery import parse
+from meltrepro.targets.base import Reading, Source
 from meltrepro.targets.remote.sensors import calibrated, raw
 
 

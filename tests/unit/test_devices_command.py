@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from meltrepro import settings as settings_module
-from meltrepro.cli.devices import _entry
 from meltrepro.errors import UsageError
 from meltrepro.settings import Settings
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.jetson.options import JetsonOptions
+from meltrepro.targets.registry import named
 from meltrepro.targets.ssh.options import LinuxOptions
 
 
@@ -31,17 +31,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_each_name_means_one_device(here: Settings) -> None:
-    assert _entry("host", None, here) == HostOptions(sandbox="bare")
-    assert _entry("jetson:orin", "/a", here) == JetsonOptions(kind="jetson", host="orin", root="/a")
-    assert _entry("linux:pi@pi.local:2222", None, here) == LinuxOptions(kind="linux", host="pi@pi.local:2222")
-    assert _entry("jetson", None, here) == JetsonOptions(kind="jetson", lab="jetson")
-    assert _entry("phone", None, here) == AndroidOptions(kind="android", lab="phone")
-    assert _entry("127.0.0.1:9", None, here) == AndroidOptions(kind="android", lab="phone")
-    assert _entry("192.168.1.7:5555", None, here) == AndroidOptions(kind="android", serial="192.168.1.7:5555")
-    assert _entry("iphone", None, here) == _entry("0000FFFF-1234", None, here) == IosOptions(kind="ios", lab="iphone")
+    assert named("host", None, here) == HostOptions(sandbox="bare")
+    assert named("jetson:orin", "/a", here) == JetsonOptions(kind="jetson", host="orin", root="/a")
+    assert named("linux:pi@pi.local:2222", None, here) == LinuxOptions(kind="linux", host="pi@pi.local:2222")
+    assert named("jetson", None, here) == JetsonOptions(kind="jetson", lab="jetson")
+    assert named("phone", None, here) == AndroidOptions(kind="android", lab="phone")
+    assert named("127.0.0.1:9", None, here) == AndroidOptions(kind="android", lab="phone")
+    assert named("192.168.1.7:5555", None, here) == AndroidOptions(kind="android", serial="192.168.1.7:5555")
+    assert named("iphone", None, here) == named("0000FFFF-1234", None, here) == IosOptions(kind="ios", lab="iphone")
     udid = "00008110-001A2B3C4D5E6F70"
-    assert _entry(f"ios:{udid}", "folder", here) == IosOptions(kind="ios", udid=udid, root="folder")
-    assert _entry(None, None, here) == AndroidOptions(kind="android")
+    assert named(f"ios:{udid}", "folder", here) == IosOptions(kind="ios", udid=udid, root="folder")
+    assert named(None, None, here) == AndroidOptions(kind="android")
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_each_name_means_one_device(here: Settings) -> None:
 )
 def test_names_that_no_device_has(here: Settings, device: str, root: str | None) -> None:
     with pytest.raises(UsageError, match="names no device"):
-        _entry(device, root, here)
+        named(device, root, here)

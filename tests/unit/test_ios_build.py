@@ -31,6 +31,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE, DeviceFacts
+from meltrepro.targets.registry import makers
 from meltrepro.workflow.campaigns import _kept_files
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
@@ -184,7 +185,7 @@ def test_what_an_app_is_made_of_is_its_identity() -> None:
 
 def builder(folder: Path) -> Builder:
     settings = Settings(folder / "cache", folder / "home", offline=True, mirrors=None, jobs=1)
-    tools = Tools(settings, silent, Lock(lock=1, manifest="0" * 64), base_dir=folder)
+    tools = Tools(settings, silent, Lock(lock=1, manifest="0" * 64), makers=makers, base_dir=folder)
     return Builder(tools, {"llama.cpp": LlamaCpp()})
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build.app_package import check_app
 from meltrepro.errors import BuildError, StoreError
 from meltrepro.lab.iphone.apps import Apps
+from meltrepro.targets.ios.app_package import check_app
 from meltrepro.targets.ios.package import runner_package, runner_package_digest
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.jetson import settings as jetson_settings
+from meltrepro.targets.jetson import controls
 from meltrepro.targets.jetson import target as jetson
 from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
 from tests.support.jetsons import AGX, NANO, NVPMODEL_AGX, THOR, monitors, write
@@ -87,67 +87,31 @@ def test_releases(text: str, release: str | None) -> None:
 @pytest.mark.parametrize(
     ("said", "mode"),
     [
-        ("NV Power Mode: MODE_30W\n2", jetson_settings.Mode("30W", 2)),
-        ("NV Fan Mode:quiet\nNV Power Mode: MAXN\n0", jetson_settings.Mode("MAXN", 0)),
-        ("NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN_SUPER\n2\n", jetson_settings.Mode("MAXN_SUPER", 2)),
-        ("NV Power Mode: 15W\nPOWER_MODEL is odd\n0", jetson_settings.Mode("15W", 0)),
+        ("NV Power Mode: MODE_30W\n2", controls.Mode("30W", 2)),
+        ("NV Fan Mode:quiet\nNV Power Mode: MAXN\n0", controls.Mode("MAXN", 0)),
+        ("NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN_SUPER\n2\n", controls.Mode("MAXN_SUPER", 2)),
+        ("NV Power Mode: 15W\nPOWER_MODEL is odd\n0", controls.Mode("15W", 0)),
         ("NVPM ERROR: Error opening /var/lib/nvpmodel/status: 13", None),
         ("", None),
     ],
 )
-def test_power_modes(said: str, mode: jetson_settings.Mode | None) -> None:
-    assert jetson_settings.parse_mode(said) == mode
+def test_power_modes(said: str, mode: controls.Mode | None) -> None:
+    assert controls.parse_mode(said) == mode
 
 
-def test_power_modes_are_chosen_by_name() -> None:
-    assert jetson_settings.parse_modes(NVPMODEL_AGX) == {"MAXN": 0, "15W": 1, "30W": 2, "50W": 3}
-    assert jetson_settings.default_mode(NVPMODEL_AGX) == "30W"
-    assert jetson_settings.set_mode("50W", NVPMODEL_AGX) == ("sudo", "-n", "/usr/sbin/nvpmodel", "-m", "3")
-    with pytest.raises(TargetError, match="no power mode '25W'") as failure:
-        jetson_settings.set_mode("25W", NVPMODEL_AGX)
-    assert "MAXN, 15W, 30W, 50W" in (failure.value.hint or "")
-
-
-def test_everything_that_needs_root_is_on_the_list_of_what_may() -> None:
-    store = "/var/tmp/meltrepro/clocks"
-    listed = jetson_settings.sudoers("melt", store)
-    commands = [
-        jetson_settings.set_mode("50W", NVPMODEL_AGX),
-        *(jetson_settings.store_clocks(store), jetson_settings.restore_clocks(store)),
-        *(jetson_settings.fan_fastest(), jetson_settings.SHOW),
-    ]
-    for command in commands:
-        assert command[:2] == ("sudo", "-n"), "never asks"
-        assert f" {' '.join(command[2:])}" in listed
-    assert '/usr/bin/jetson_clocks ""' in listed
-    assert jetson_settings.pin_clocks() == ("sudo", "-n", "/usr/bin/jetson_clocks")
-    for user, path in (("melt, ALL", store), ("melt", "/a b"), ("melt", "/a,ALL")):
-        with pytest.raises(TargetError):
-            jetson_settings.sudoers(user, path)
+def test_power_modes_have_names() -> None:
+    assert controls.parse_modes(NVPMODEL_AGX) == {"MAXN": 0, "15W": 1, "30W": 2, "50W": 3}
 
 
 def test_clocks_that_are_held(tmp_path: Path) -> None:
-    assert jetson_settings.pinned(tmp_path) is None
+    assert controls.pinned(tmp_path) is None
     cpu = "sys/devices/system/cpu/cpu{}/cpufreq/scaling_{}_freq"
     limits = {cpu.format(n, limit): 2_201_600 for n in range(2) for limit in ("min", "max")}
-    assert jetson_settings.pinned(write(tmp_path, limits)) is True
-    assert jetson_settings.pinned(write(tmp_path, {cpu.format(1, "min"): 729_600})) is False
-
-
-def test_what_jetson_clocks_shows() -> None:
-    said = """SOC family:tegra234  Machine:Jetson AGX Orin
-Online CPUs: 0-11
-cpu0: Online=1 Governor=schedutil MinFreq=729600 MaxFreq=2201600 CurrentFreq=1036800 IdleStates: WFI=1 c7=1
-GPU MinFreq=306000000 MaxFreq=1300500000 CurrentFreq=306000000
-EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=2133000000 FreqOverride=0
-FAN Dynamic Speed Control=nvfancontrol hwmon2_pwm1=58
-"""
-    found = jetson_settings.parse_clocks(said)
-    assert (found["cpu0"]["Governor"], found["EMC"]["FreqOverride"]) == ("schedutil", "0")
-    assert found["FAN"]["Dynamic Speed Control"] == "nvfancontrol"
+    assert controls.pinned(write(tmp_path, limits)) is True
+    assert controls.pinned(write(tmp_path, {cpu.format(1, "min"): 729_600})) is False
 
 
 def test_fans_are_always_read(tmp_path: Path) -> None:
     write(tmp_path, {"sys/class/hwmon/hwmon2/name": "pwmfan", "sys/class/hwmon/hwmon2/pwm1": 58})
     write(tmp_path, {"sys/class/hwmon/hwmon3/name": "pwm_tach", "sys/class/hwmon/hwmon3/rpm": 1800})
-    assert jetson_settings.fan(tmp_path) == {"pwmfan.pwm1": "58", "pwm_tach.rpm": "1800"}
+    assert controls.fan(tmp_path) == {"pwmfan.pwm1": "58", "pwm_tach.rpm": "1800"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.targets.jetson.controls import controls, wanted
+from meltrepro.errors import TargetError
+from meltrepro.targets.jetson.controls import controls, sudoers, wanted
 from meltrepro.targets.jetson.options import JetsonOptions, JetsonSettings
-from meltrepro.targets.jetson.settings import sudoers
 from meltrepro.targets.remote.shell import Reply, Shell
 from tests.support.links import LocalLink
 
@@ -57,9 +57,15 @@ def test_how_clocks_were_is_kept_once_and_put_back_once(root: Path) -> None:
 def test_nothing_is_run_that_the_list_for_sudo_lacks(root: Path) -> None:
     for name, value in (("clocks", "pinned"), ("fan", "fastest"), ("clocks", "free")):
         set_to(root, name, value)
-    allowed = sudoers("melt", "/there/clocks.conf").partition("NOPASSWD: ")[2].strip().split(", ")
+    allowed = sudoers("melt", "/there").partition("NOPASSWD: ")[2].strip().split(", ")
     run = [command.replace(str(root), "/there") for command in asked(root)]
     assert {command if " " in command else f'{command} ""' for command in run} <= set(allowed)
+
+
+def test_a_list_for_sudo_says_nothing_else() -> None:
+    for user, folder in (("melt, ALL", "/there"), ("melt", "/a b"), ("melt", "/a,ALL")):
+        with pytest.raises(TargetError):
+            sudoers(user, folder)
 
 
 def test_what_was_not_kept_is_not_put_back(root: Path) -> None:

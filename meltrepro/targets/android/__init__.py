@@ -1,24 +1,44 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from meltrepro.targets.android.options import AndroidOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine
+    from meltrepro.build.model import Engine, Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Target
+    from meltrepro.targets.base import Attached, Target
 
 
 class AndroidKind:
     kind: Final = "android"
     family: Final = "phone"
     options: Final = AndroidOptions
+    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
 
     def open(self, options: AndroidOptions, settings: Settings, engine: Engine | None) -> Target:
         from meltrepro.targets.android.target import open_target
 
         return open_target(options, settings, engine)
+
+    def attached(self, settings: Settings) -> Sequence[Attached]:
+        from meltrepro.targets.android.target import attached
+
+        return attached(settings)
+
+    def absent(self) -> str:
+        return "no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)"
+
+    def named(self, text: str | None, settings: Settings) -> AndroidOptions | None:
+        """Nothing at all means the only one that is attached."""
+        from meltrepro.targets.android.target import lab_phones
+
+        lab = next((phone.name for phone in lab_phones(settings) if text in (phone.name, phone.serial)), None)
+        if text is None or lab is not None:
+            return AndroidOptions(kind="android", lab=lab)
+        kind, _, serial = text.partition(":")
+        return AndroidOptions(kind="android", serial=serial) if kind == "android" else None
 
 
 KIND = AndroidKind()

@@ -45,7 +45,7 @@ _FIXES = {
 
 
 @dataclass(frozen=True)
-class Attached:
+class AdbDevice:
     """A device as an adb server lists it."""
 
     serial: str
@@ -78,10 +78,10 @@ class Server:
         port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
         return Server(int(port) if re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 1 << 16 else PORT)
 
-    def devices(self) -> list[Attached]:
+    def devices(self) -> list[AdbDevice]:
         """What is attached, in whatever state; raises `TargetError`, `TargetLost`."""
         lines = self.ask("host:devices").splitlines()
-        return [Attached(*line.split("\t", 1)) for line in lines if "\t" in line]
+        return [AdbDevice(*line.split("\t", 1)) for line in lines if "\t" in line]
 
     def require(self, serial: str | None) -> str:
         """The serial of the device that is meant, where it can be used.

@@ -6,9 +6,9 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 
 from meltrepro.errors import TargetError
+from meltrepro.targets.base import Reading
 from meltrepro.targets.remote.shell import Shell
 
 _EVERY_S = 1.0
@@ -31,21 +31,6 @@ exit 0
 """
 _BUSY = "while :; do :; done & read -r line; kill -9 $!"
 """Until its input ends, which it also does where the link is lost."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One look at a battery, in the device's own numbers."""
-
-    t_s: float
-    """By a clock of the device."""
-    current: int | None
-    """`None` where it is not shown."""
-    charge_uah: int | None
-    voltage: int | None
-    charging: bool
-    batteries: int = 1
-    """How many show a current."""
 
 
 def discharge(

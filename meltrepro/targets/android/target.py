@@ -5,29 +5,27 @@ docs/devices/android.md says which of it was tried on what.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.build.model import Engine
-from meltrepro.errors import TargetError, TargetLost
+from meltrepro.errors import MeltreproError, TargetError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.android import feed
 from meltrepro.targets.android.adb import AdbLink, Server
+from meltrepro.targets.android.battery import discharge
 from meltrepro.targets.android.controls import CONTROLS, wanted
 from meltrepro.targets.android.options import AndroidOptions
-from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
+from meltrepro.targets.base import Attached, Battery, DeviceFacts, DeviceState, Reading, Source
+from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
 from meltrepro.targets.remote.sensors import linux_sources, raw
 from meltrepro.targets.remote.shell import Shell
 
-ROOT = "/data/local/tmp/meltrepro"
-"""The one place where every Android lets the shell user both write and run programs."""
 _PROPERTIES = {
     "manufacturer": "ro.product.manufacturer",
     "soc": "ro.soc.model",
@@ -51,27 +49,30 @@ _TEMPERATURES_C = (-40.0, 120.0)
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(entry: AndroidOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
-    """The target as campaigns use it; raises `TargetError` where the lab is meant and does not run."""
-    link = AdbLink(*_place(entry, settings))
-    kill = {"background_apps": ("am", "kill-all")} if entry.settings.kill_background_apps else {}
-    return RemoteTarget(
+def open_target(options: AndroidOptions, settings: Settings, engine: Engine | None) -> AndroidTarget:
+    """The target as campaigns use it; raises `TargetLost` where the lab is meant and does not run."""
+    link = AdbLink(*_place(options, settings))
+    kill = {"background_apps": ("am", "kill-all")} if options.settings.kill_background_apps else {}
+    return AndroidTarget(
         Shell(link),
         Android(),
-        entry.root,
-        reconnect_s=entry.reconnect_s,
-        wishes=Wishes(wanted(entry.settings), kill, entry.cores),
-        wireless=lambda: entry.lab is None and link.wireless,
+        options.root,
+        reconnect_s=options.reconnect_s,
+        wishes=Wishes(wanted(options.settings), kill, options.cores),
+        wireless=lambda: options.lab is None and link.wireless,
     )
 
 
-def open_shell(entry: AndroidOptions, settings: Settings) -> Shell:
-    """A shell on the device; raises `TargetLost` where the lab is meant and does not run."""
-    return Shell(AdbLink(*_place(entry, settings)))
+class AndroidTarget(RemoteTarget):
+    """A device whose battery can be calibrated."""
+
+    def discharge(self, seconds: float, tell: Callable[[float], object]) -> Sequence[Reading]:
+        """Look at the battery while all CPUs are busy; raises `TargetError`, `TargetLost`."""
+        return discharge(self._shell, seconds, tell)
 
 
 @dataclass(frozen=True)
-class LabDevice:
+class LabPhone:
     """A virtual device that runs now."""
 
     name: str
@@ -79,24 +80,38 @@ class LabDevice:
     serial: str
 
 
-def lab_devices(settings: Settings) -> list[LabDevice]:
-    """The virtual phones that run now, as the lab has written it down."""
-    found = []
-    for path in sorted((settings.run / "lab").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known.get("kind") == "android":
-                found.append(LabDevice(path.stem, Server(int(known["adb_port"])), str(known["serial"])))
-    return found
+def lab_phones(settings: Settings) -> list[LabPhone]:
+    return running(settings, "android", lambda name, at: LabPhone(name, Server(int(at["adb_port"])), str(at["serial"])))
 
 
-def _place(entry: AndroidOptions, settings: Settings) -> tuple[Server, str | None]:
-    if entry.lab is None:
-        return Server.usual(), entry.serial
-    for device in lab_devices(settings):
-        if device.name == entry.lab and device.server.answers():
-            return device.server, device.serial
-    raise TargetLost(f"the lab has no phone {entry.lab!r} now", hint="start it with: meltrepro lab up")
+def attached(settings: Settings) -> list[Attached]:
+    """Devices of the usual adb server and of the lab's; a server is not started just to look."""
+    rows = []
+    servers = [(Server.usual(), None), *((phone.server, phone) for phone in lab_phones(settings))]
+    for server, lab in servers:
+        for device in server.devices() if server.answers() else ():
+            if lab is not None and device.serial != lab.serial:
+                continue
+            found, todo = "", device.fix
+            if device.usable:
+                options = AndroidOptions(
+                    kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0
+                )
+                try:
+                    found = open_target(options, settings, None).identify().described
+                except MeltreproError as error:
+                    todo = error.message
+            rows.append(Attached("android", device.serial, device.state, found, todo))
+    return rows
+
+
+def _place(options: AndroidOptions, settings: Settings) -> tuple[Server, str | None]:
+    if options.lab is None:
+        return Server.usual(), options.serial
+    for phone in lab_phones(settings):
+        if phone.name == options.lab and phone.server.answers():
+            return phone.server, phone.serial
+    raise TargetLost(f"the lab has no phone {options.lab!r} now", hint="start it with: meltrepro lab up")
 
 
 class Android:
@@ -123,6 +138,7 @@ class Android:
             cores=int(look[1]),
             memory_bytes=memory,
             disk_free_bytes=int(look[2]) * int(look[3]),
+            system=f"Android {found['android']}" if found["android"] else "",
             virtual=any(properties.get(name) == "1" for name in _VIRTUAL),
             facts={**linux.facts(tree), **{name: value for name, value in found.items() if value}, "sandbox": "bare"},
         )

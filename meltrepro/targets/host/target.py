@@ -22,13 +22,13 @@ from meltrepro.settings import Settings
 from meltrepro.targets.base import (
     RUNNER,
     SAMPLER,
+    Attached,
     DeviceFacts,
     DeviceState,
     Progress,
     Source,
     TrialJob,
     TrialResult,
-    Tried,
     silent,
 )
 from meltrepro.targets.device_lock import lock_path
@@ -47,6 +47,10 @@ _SPARED_BYTES = 1 << 30
 def open_target(entry: HostOptions, settings: Settings, engine: Engine | None) -> HostTarget:
     """The target as campaigns use it; its lock file names it to the processes that it starts."""
     return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engine=engine)
+
+
+def attached(settings: Settings) -> list[Attached]:
+    return [Attached("host", "", "device", open_target(HostOptions(), settings, None).identify().described, None)]
 
 
 def host_id(root: Path = Path("/")) -> str:
@@ -125,18 +129,6 @@ class HostTarget:
         inputs: Sequence[Input] = (),
     ) -> None:
         """Nothing: everything is where it was built."""
-
-    def adjust(self) -> Mapping[str, str]:
-        """Nothing: this machine is its users' own, who set it as they like and ask for it by gates."""
-        return {}
-
-    def restore(self) -> Mapping[str, str]:
-        """Nothing."""
-        return {}
-
-    def try_out(self) -> Sequence[Tried]:
-        """Nothing."""
-        return ()
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""

@@ -1,24 +1,63 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from meltrepro.targets.ios.options import IosOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine
+    from meltrepro.build.model import Engine, Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Target
+    from meltrepro.targets.base import Attached, Target
+
+
+def _mac() -> Maker:
+    from meltrepro.targets.ios.mac_build import MacMaker
+
+    return MacMaker()
+
+
+def _prebuilt() -> Maker:
+    from meltrepro.targets.ios.prebuilt import Prebuilt
+
+    return Prebuilt()
 
 
 class IosKind:
     kind: Final = "ios"
     family: Final = "phone"
     options: Final = IosOptions
+    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {"mac-ssh": _mac, "prebuilt": _prebuilt}
 
     def open(self, options: IosOptions, settings: Settings, engine: Engine | None) -> Target:
         from meltrepro.targets.ios.target import open_target
 
         return open_target(options, settings, engine)
+
+    def attached(self, settings: Settings) -> Sequence[Attached]:
+        from meltrepro.targets.ios.devices import attached
+
+        return attached(settings)
+
+    def absent(self) -> str | None:
+        from meltrepro.targets.ios.devices import installed
+        from meltrepro.targets.ios.errors import how_to_install
+
+        return None if installed() else f"iPhones are not looked for: {how_to_install()}"
+
+    def named(self, text: str | None, settings: Settings) -> IosOptions | None:
+        from meltrepro.targets.ios.devices import lab_phones
+
+        lab = next((phone.name for phone in lab_phones(settings) if text in (phone.name, phone.udid)), None)
+        if lab is not None:
+            return IosOptions(kind="ios", lab=lab)
+        kind, _, udid = (text or "").partition(":")
+        return IosOptions(kind="ios", udid=udid) if kind == "ios" and udid else None
+
+    def pair(self, name: str, settings: Settings, tell: Callable[[str], object]) -> None:
+        from meltrepro.targets.ios.devices import pair
+
+        pair(name, settings, tell)
 
 
 KIND = IosKind()

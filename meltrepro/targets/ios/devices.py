@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.errors import TargetError, TargetLost
+from meltrepro.errors import MeltreproError, TargetError, TargetLost
 from meltrepro.settings import Settings
+from meltrepro.targets.base import Attached
 from meltrepro.targets.ios import errors as ios_errors
-from meltrepro.targets.ios.link import Attached
+from meltrepro.targets.ios.link import AttachedPhone
 from meltrepro.targets.ios.loop import Silent, shared
 from meltrepro.targets.ios.phone import ANSWER_S, Phone
 from meltrepro.targets.ios.tunnel import RsdTunnel
-from meltrepro.targets.ios.usbmux import UsbmuxServices, attached
+from meltrepro.targets.ios.usbmux import UsbmuxServices
+from meltrepro.targets.ios.usbmux import attached as on_usbmux
+from meltrepro.targets.lab import running
+
+_TAP_S = 60.0
+"""How long somebody may take to find the phone and tap."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,14 @@ def installed() -> bool:
 
 
 def lab_phones(settings: Settings) -> list[LabPhone]:
-    """The virtual phones that run now, as the lab has written it down."""
-    found = []
-    for path in sorted((settings.run / "lab").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known.get("kind") == "ios":
-                found.append(LabPhone(path.stem, str(known["usbmux"]), str(known["udid"])))
-    return found
+    return running(settings, "ios", lambda name, at: LabPhone(name, str(at["usbmux"]), str(at["udid"])))
 
 
-def phones(address: str | None = None) -> Sequence[Attached]:
+def phones(address: str | None = None) -> Sequence[AttachedPhone]:
     """What usbmuxd shows, at the usual place where no address is named; raises `TargetLost`, `TargetError`."""
     require_driver()
     try:
-        return tuple(shared().run(attached(address), ANSWER_S))
+        return tuple(shared().run(on_usbmux(address), ANSWER_S))
     except Silent:
         raise ios_errors.silent("usbmuxd", "list phones", ANSWER_S) from None
     except Exception as error:
@@ -92,3 +89,36 @@ def require_driver() -> None:
     """Raise `DriverMissing` where pymobiledevice3 is not installed."""
     if not installed():
         raise ios_errors.missing()
+
+
+def attached(settings: Settings) -> list[Attached]:
+    """Phones of the usual usbmuxd and of the lab's."""
+    if not installed():
+        return []
+    try:
+        there = {phone.udid: None for phone in phones()}
+    except MeltreproError:  # no usbmuxd: nobody here works with iPhones
+        there = {}
+    rows = []
+    for udid, name in {**there, **{phone.udid: phone.name for phone in lab_phones(settings)}}.items():
+        try:
+            values = open_phone(udid, settings, name).values()
+        except MeltreproError as error:
+            rows.append(Attached("ios", udid, "not usable", "", error.one_line))
+            continue
+        known = [
+            values.get("ProductType"),
+            values.get("ProductVersion") and f"iOS {values['ProductVersion']}",
+            values.get("DeviceName") if values.get("MeltreproVirtual") else None,
+            "virtual" if values.get("MeltreproVirtual") else None,
+        ]
+        rows.append(Attached("ios", udid, "device", ", ".join(str(each) for each in known if each), None))
+    return rows
+
+
+def pair(udid: str, settings: Settings, tell: Callable[[str], object]) -> None:
+    """Have a phone ask its user; raises `TargetError` where that comes to nothing."""
+    lab = {phone.udid: phone.name for phone in lab_phones(settings)}
+    phone = open_phone(udid, settings, lab.get(udid))
+    tell(f"tap Trust on the phone within {_TAP_S:.0f} s")
+    phone.pair(_TAP_S)

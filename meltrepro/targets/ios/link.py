@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class Attached:
+class AttachedPhone:
     """A phone that usbmuxd shows."""
 
     udid: str

@@ -28,7 +28,6 @@ from meltrepro.targets.base import (
     Source,
     TrialJob,
     TrialResult,
-    Tried,
     silent,
 )
 from meltrepro.targets.ios import state as ios_state
@@ -153,18 +152,6 @@ class IosTarget:
     def _deploy_model(self, model: Artifact, progress: Progress) -> None:
         with self._phone.documents(self._app, self._root) as files:
             self._depot.deploy(files, model.path, model.digest, progress)
-
-    def adjust(self) -> Mapping[str, str]:
-        """Nothing: no program from outside may set anything on an iPhone."""
-        return {}
-
-    def restore(self) -> Mapping[str, str]:
-        """Nothing."""
-        return {}
-
-    def try_out(self) -> Sequence[Tried]:
-        """Nothing."""
-        return ()
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial by one launch of the app, waiting for its end across lost links.

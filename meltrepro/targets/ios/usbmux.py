@@ -18,7 +18,7 @@ from typing import Any
 
 from meltrepro.errors import TargetError
 from meltrepro.targets.ios import errors as ios_errors
-from meltrepro.targets.ios.link import Afc, Attached, Instruments, Tunnel
+from meltrepro.targets.ios.link import Afc, AttachedPhone, Instruments, Tunnel
 
 ADDRESS = "USBMUXD_SOCKET_ADDRESS"
 _ASSERTION = "PreventUserIdleSystemSleep"
@@ -54,13 +54,14 @@ def attached(address: str | None) -> Any:
     return _attached(plain_address(address or os.environ.get(ADDRESS)))
 
 
-async def _attached(address: str | None) -> Sequence[Attached]:
+async def _attached(address: str | None) -> Sequence[AttachedPhone]:
     usbmux = _library("usbmux")
     devices = await usbmux.list_devices(usbmux_address=address)
     by_cable = {device.serial for device in devices if device.connection_type == "USB"}
     # A phone that is also on the network is shown twice.
     return [
-        Attached(udid, wireless=udid not in by_cable) for udid in dict.fromkeys(device.serial for device in devices)
+        AttachedPhone(udid, wireless=udid not in by_cable)
+        for udid in dict.fromkeys(device.serial for device in devices)
     ]
 
 

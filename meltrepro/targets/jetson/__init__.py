@@ -1,24 +1,48 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from meltrepro.targets.jetson.options import JetsonOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine
+    from meltrepro.build.model import Engine, Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Target
+    from meltrepro.targets.base import Attached, Target
 
 
 class JetsonKind:
     kind: Final = "jetson"
     family: Final = "board"
     options: Final = JetsonOptions
+    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
 
     def open(self, options: JetsonOptions, settings: Settings, engine: Engine | None) -> Target:
         from meltrepro.targets.jetson.target import open_target
 
         return open_target(options, settings, engine)
+
+    def attached(self, settings: Settings) -> Sequence[Attached]:
+        from meltrepro.targets.jetson.target import attached
+
+        return attached(settings)
+
+    def absent(self) -> None:
+        return None
+
+    def named(self, text: str | None, settings: Settings) -> JetsonOptions | None:
+        from meltrepro.targets.ssh.board import lab_boards
+
+        if any(board.name == text for board in lab_boards(settings)):
+            return JetsonOptions(kind="jetson", lab=text)
+        kind, _, host = (text or "").partition(":")
+        return JetsonOptions(kind="jetson", host=host) if kind == "jetson" and host else None
+
+    def sudoers(self, options: JetsonOptions, settings: Settings, user: str | None) -> str:
+        from meltrepro.targets.jetson.controls import sudoers
+        from meltrepro.targets.ssh.board import way_of
+
+        return sudoers(user or way_of(options, settings).user, options.root)
 
 
 KIND = JetsonKind()

@@ -1,17 +1,25 @@
 """Power mode, clocks and fan of a Jetson as settings that a manifest may ask for: set, seen to hold, put back.
 
-What needs root goes through `sudo -n` by the commands of `jetson_settings.sudoers` alone. How clocks and fan were is kept by
+What needs root goes through `sudo -n` by the commands that `sudoers` lists, and fails where it would ask. How clocks and fan were is kept by
 `jetson_clocks --store`, once, before either is changed, in `<root>/clocks.conf`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from meltrepro.errors import TargetError
 from meltrepro.targets.jetson.options import JetsonSettings
-from meltrepro.targets.jetson.settings import CLOCKS, CONF, NVPMODEL, QUERY, parse_mode
 from meltrepro.targets.remote.controls import Control
+from meltrepro.targets.remote.procfs import integer, read
 
+NVPMODEL, CLOCKS = "/usr/sbin/nvpmodel", "/usr/bin/jetson_clocks"
+CONF = "/etc/nvpmodel.conf"
+QUERY = (NVPMODEL, "-q")
+"""Tells the power mode; needs no root on most releases."""
 FREE, PINNED = "free", "pinned"
 CONTROLLED, FASTEST = "controlled", "fastest"
 # Numbers of modes differ by how a board was flashed, so that the board itself looks them up. A mode that needs a reboot has
@@ -66,10 +74,30 @@ def wanted(settings: JetsonSettings) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Mode:
+    """A power mode; its number depends on how the board was flashed, so that only the name says what it is."""
+
+    name: str
+    number: int
+
+
+def parse_mode(said: str) -> Mode | None:
+    """The answer of `nvpmodel -q`; `None` where it holds no mode."""
+    found = re.search(r"^NV Power Mode:[ \t]*(\S+)[ \t]*\n(?:[^\n]*\n)*?(\d+)[ \t]*$", said, re.MULTILINE)
+    return Mode(found[1].removeprefix("MODE_"), int(found[2])) if found else None
+
+
+def parse_modes(conf: str) -> Mapping[str, int]:
+    """Numbers by name, as /etc/nvpmodel.conf declares them."""
+    found = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", conf, re.MULTILINE)
+    return {name.removeprefix("MODE_"): int(number) for number, name in found}
+
+
 def controls(root: str) -> Sequence[Control]:
     """The settings of a board whose folder is `root`."""
     # In a folder of the user's own: root's file in /var/tmp, where settings are remembered, could not be removed.
-    kept = f"{root}/clocks.conf"
+    kept = stored_clocks(root)
 
     def changed(value: str, at_rest: str, *options: str) -> tuple[str, ...]:
         if value == at_rest:
@@ -99,3 +127,46 @@ def controls(root: str) -> Sequence[Control]:
             lambda now: CONTROLLED if now == FASTEST else FASTEST,
         ),
     )
+
+
+def stored_clocks(root: str) -> str:
+    """Where on the board it is kept how clocks and fan were."""
+    return f"{root}/clocks.conf"
+
+
+def sudoers(user: str, root: str) -> str:
+    """A file for /etc/sudoers.d that allows a user just these commands without a password; `root` is the folder there.
+
+    Raises `TargetError` for names that mean something else in such a file.
+    """
+    path = stored_clocks(root)
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]*", user) or not re.fullmatch(r"/[\w./-]+", path):
+        raise TargetError(f"{user!r} and {root!r} cannot stand in a sudoers file")
+    modes = [f"{NVPMODEL} -m {number}" for number in range(10)]
+    clocks = [CLOCKS + more for more in (' ""', " --fan", f" --store {path}", f" --restore {path}")]
+    return f"{user} ALL=(root) NOPASSWD: " + ", ".join([*modes, *clocks]) + "\n"
+
+
+def pinned(root: Path) -> bool | None:
+    """Whether clocks are held, as the kernel shows it to everybody: no CPU may leave its highest one.
+
+    `None` where no CPU shows its limits.
+    """
+    limits = [
+        (integer(folder / "scaling_min_freq"), integer(folder / "scaling_max_freq"))
+        for folder in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq")
+    ]
+    known = [(low, high) for low, high in limits if low is not None and high is not None]
+    return all(low == high for low, high in known) if known else None
+
+
+def fan(root: Path) -> Mapping[str, str]:
+    """Fans by monitor: duty (0 to 255) and, where there is a tachometer, turns a minute; what controls them is not in files."""
+    found = {}
+    for file in sorted(root.glob("sys/class/hwmon/hwmon*/pwm[0-9]")):
+        name = read(file.parent / "name") or "fan"
+        found[f"{name}.{file.name}"] = read(file) or "unknown"
+    for file in sorted([*root.glob("sys/class/hwmon/hwmon*/rpm"), *root.glob("sys/class/hwmon/hwmon*/fan[0-9]_input")]):
+        name = read(file.parent / "name") or "fan"
+        found[f"{name}.{file.name}"] = read(file) or "unknown"
+    return found

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import Engine
-from meltrepro.errors import TargetError
+from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.settings import Settings
-from meltrepro.targets.base import DeviceState, Source
+from meltrepro.targets.base import Attached, DeviceState, Source
 from meltrepro.targets.jetson import controls as jetson_controls
-from meltrepro.targets.jetson import settings as jetson_settings
 from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
@@ -24,13 +23,13 @@ from meltrepro.targets.remote.remote import RemoteTarget, Wishes
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
-from meltrepro.targets.ssh.board import Board, link_to
+from meltrepro.targets.ssh.board import Board, lab_boards, link_to
 
 _RELEASE = "/etc/nv_tegra_release"
 _CPUS = 16
 _FILES = (
     _RELEASE,
-    jetson_settings.CONF,
+    jetson_controls.CONF,
     "/sys/class/devfreq/*/cur_freq",
     "/sys/class/devfreq/*/min_freq",
     "/sys/class/devfreq/*/max_freq",
@@ -70,15 +69,29 @@ done
 """
 
 
-def open_target(entry: JetsonOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(options: JetsonOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
-        Shell(link_to(entry, settings)),
-        Jetson(entry.rails, tegrastats=entry.tegrastats, root=entry.root),
-        entry.root,
-        reconnect_s=entry.reconnect_s,
-        wishes=Wishes(jetson_controls.wanted(entry.settings), cores=entry.cores, container=entry.container),
+        Shell(link_to(options, settings)),
+        Jetson(options.rails, tegrastats=options.tegrastats, root=options.root),
+        options.root,
+        reconnect_s=options.reconnect_s,
+        wishes=Wishes(jetson_controls.wanted(options.settings), cores=options.cores, container=options.container),
     )
+
+
+def attached(settings: Settings) -> list[Attached]:
+    """Boards of the lab; others have no server that knows them, only names in manifests."""
+    rows = []
+    for board in lab_boards(settings):
+        options = JetsonOptions(kind="jetson", lab=board.name, reconnect_s=0)
+        state, found, todo = "device", "", None
+        try:
+            found = open_target(options, settings, None).identify().described
+        except MeltreproError as error:
+            state, todo = "offline", error.one_line
+        rows.append(Attached("jetson", board.name, state, found, todo))
+    return rows
 
 
 class Jetson(Board):
@@ -87,7 +100,7 @@ class Jetson(Board):
     def __init__(
         self, profile: str | Sequence[str] = "melt", *, tegrastats: bool = False, root: str = "/var/tmp/meltrepro"
     ) -> None:
-        """`profile` says which rails make the energy (jetson_rails.py); `tegrastats` is asked besides, if wanted."""
+        """`profile` says which rails make the energy (rails.py); `tegrastats` is asked besides, if wanted."""
         super().__init__("jetson")
         self.controls = jetson_controls.controls(root)
         self._profile = profile
@@ -97,9 +110,9 @@ class Jetson(Board):
         """Release, JetPack, power modes, and which rails make the energy."""
         with snapshot(shell, _FILES) as own:
             release = read(own / _RELEASE.lstrip("/")) or ""
-            conf = read(own / jetson_settings.CONF.lstrip("/")) or ""
+            conf = read(own / jetson_controls.CONF.lstrip("/")) or ""
         l4t = parse_release(release)
-        mode = jetson_settings.parse_mode(shell.run(jetson_settings.QUERY).text)
+        mode = jetson_controls.parse_mode(shell.run(jetson_controls.QUERY).text)
         labels = [rail.label for rail in rails(tree)]
         try:
             counted = chosen(self._profile, labels)
@@ -111,19 +124,22 @@ class Jetson(Board):
             "l4t_release": release.partition("\n")[0],
             "jetpack": self._jetpack(shell, l4t or ""),
             "power_mode": mode.name if mode else None,
-            "power_modes": " ".join(jetson_settings.parse_modes(conf)),
+            "power_modes": " ".join(jetson_controls.parse_modes(conf)),
             "power_rails": " ".join(labels),
             "energy_rails": f"{profile}: {' + '.join(counted)}" if labels else None,
         }
         return {name: str(value) for name, value in known.items() if value}
+
+    def system(self, more: Mapping[str, str]) -> str:
+        return f"L4T {more['l4t']}" if "l4t" in more else ""
 
     def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
         """Power mode, clocks, fan and what slows the board down, and one line of tegrastats; zones that are off left out."""
         with snapshot(shell, _FILES) as own:
             conditions = dict(_conditions(own))
         missing = dict(state.unavailable)
-        said = shell.run(jetson_settings.QUERY)
-        mode = jetson_settings.parse_mode(said.text)
+        said = shell.run(jetson_controls.QUERY)
+        mode = jetson_controls.parse_mode(said.text)
         if mode is not None:
             conditions["power_mode"] = mode.name
         else:
@@ -174,8 +190,8 @@ def parse_release(text: str) -> str | None:
 
 def _conditions(root: Path) -> Mapping[str, str]:
     """How clocks, fan and throttling are, as the kernel shows them."""
-    found = {f"fan.{name}": value for name, value in jetson_settings.fan(root).items()}
-    pinned = jetson_settings.pinned(root)
+    found = {f"fan.{name}": value for name, value in jetson_controls.fan(root).items()}
+    pinned = jetson_controls.pinned(root)
     if pinned is not None:
         found["clocks_pinned"] = "yes" if pinned else "no"
     for folder in sorted(root.glob("sys/class/devfreq/*")):

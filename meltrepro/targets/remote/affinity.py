@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import Tried
+from meltrepro.targets.base import TriedSetting
 from meltrepro.targets.remote.options import cpus
 from meltrepro.targets.remote.shell import Shell
 
@@ -74,18 +74,18 @@ def _require(shell: Shell, job: str, cores: str, program: str) -> None:
         )
 
 
-def try_out(shell: Shell) -> Tried:
+def try_out(shell: Shell) -> TriedSetting:
     """Whether a program can be confined to the last CPU that is online."""
     online = shell.run(["cat", _ONLINE]).text
     known = _cpus(online)
     if not known:
-        return Tried("cores", None, None, f"the device does not tell its CPUs: {online[:80]!r}")
+        return TriedSetting("cores", None, None, f"the device does not tell its CPUs: {online[:80]!r}")
     last = str(max(known))
     reply = shell.run(["taskset", *_mask(last), "grep", "Cpus_allowed_list", "/proc/self/status"])
     found = reply.text.partition(":")[2].strip()
     if reply.status == 0 and _cpus(found) == {max(known)}:
-        return Tried("cores", online, last)
-    return Tried("cores", online, None, f"asked for CPU {last}, got {found or reply.err.strip()[:100]!r}")
+        return TriedSetting("cores", online, last)
+    return TriedSetting("cores", online, None, f"asked for CPU {last}, got {found or reply.err.strip()[:100]!r}")
 
 
 def _cpus(text: str) -> frozenset[int]:

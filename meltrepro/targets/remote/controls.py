@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import Tried
+from meltrepro.targets.base import TriedSetting
 from meltrepro.targets.remote.shell import Shell
 
 _VALUE = re.compile(r"[\w.,:+-]{1,64}")
@@ -98,13 +98,13 @@ class Controls:
             )
         return done
 
-    def try_out(self) -> Sequence[Tried]:
+    def try_out(self) -> Sequence[TriedSetting]:
         """Set each setting to another value and back; raises `TargetLost`."""
         return [self._try(control) for control in self._controls.values()]
 
-    def _try(self, control: Control) -> Tried:
+    def _try(self, control: Control) -> TriedSetting:
         if control.severs_wireless and self._wireless():
-            return Tried(control.name, None, None, "not tried: it would cut the wireless link")
+            return TriedSetting(control.name, None, None, "not tried: it would cut the wireless link")
         before: str | None = None
         try:
             before = self._get(control)
@@ -113,11 +113,11 @@ class Controls:
                 self.adjust({control.name: other})
             finally:
                 self.restore()
-            return Tried(control.name, before, other)
+            return TriedSetting(control.name, before, other)
         except TargetError as error:
             if error.transient:
                 raise
-            return Tried(control.name, before, None, error.message)
+            return TriedSetting(control.name, before, None, error.message)
 
     def _control(self, name: str) -> Control:
         if name not in self._controls:

@@ -26,7 +26,7 @@ from meltrepro.targets.base import (
     Source,
     TrialJob,
     TrialResult,
-    Tried,
+    TriedSetting,
     silent,
 )
 from meltrepro.targets.remote import affinity
@@ -189,7 +189,7 @@ class RemoteTarget:
         """Put back every setting that was changed; raises `TargetError`, `TargetLost`."""
         return self._patiently(self._controls.restore)
 
-    def try_out(self) -> Sequence[Tried]:
+    def try_out(self) -> Sequence[TriedSetting]:
         """Set each control to another value and back, and see whether a program can be kept to one CPU."""
         tried = self._patiently(self._controls.try_out)
         return (*tried, self._patiently(partial(affinity.try_out, self._shell)))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceFacts, DeviceState, Source
+from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.remote import RemoteTarget, Wishes
@@ -32,23 +32,28 @@ _IDENTITY = (f"{_TREE}/serial-number", "/etc/machine-id", f"{_TREE}/model", VIRT
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(entry: LinuxOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(options: LinuxOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
-        Shell(link_to(entry, settings)),
+        Shell(link_to(options, settings)),
         Board("linux"),
-        entry.root,
-        reconnect_s=entry.reconnect_s,
-        wishes=Wishes(cores=entry.cores, container=entry.container),
+        options.root,
+        reconnect_s=options.reconnect_s,
+        wishes=Wishes(cores=options.cores, container=options.container),
     )
 
 
-def link_to(entry: BoardOptions, settings: Settings) -> SshLink:
+def way_of(options: BoardOptions, settings: Settings) -> Way:
+    """Where the board is and who logs in there, as far as it can be told without asking it."""
+    if options.lab is not None:
+        return _way_into_the_lab(options.lab, settings)
+    assert options.host is not None
+    return way_to(options.host)
+
+
+def link_to(options: BoardOptions, settings: Settings) -> SshLink:
     """A link to the board that is meant; where it leads is looked up whenever it connects."""
-    if entry.lab is not None:
-        return SshLink(entry.lab, partial(_way_into_the_lab, entry.lab, settings))
-    assert entry.host is not None
-    return SshLink(entry.host, partial(way_to, entry.host))
+    return SshLink(options.lab or options.host or "", partial(way_of, options, settings))
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,11 @@ class LabBoard:
 
 
 def lab_boards(settings: Settings) -> list[LabBoard]:
-    """The virtual boards that run now, as the lab has written it down."""
-    found = []
-    for path in sorted((settings.run / "lab").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known.get("kind") == "jetson":
-                keys, hosts = (Path(known["key"]),), (Path(known["known_hosts"]),)
-                way = Way(path.stem, "127.0.0.1", int(known["port"]), known["user"], keys, hosts, True, False)
-                found.append(LabBoard(path.stem, way))
-    return found
+    def read(name: str, at: Mapping[str, Any]) -> LabBoard:
+        keys, hosts = (Path(at["key"]),), (Path(at["known_hosts"]),)
+        return LabBoard(name, Way(name, "127.0.0.1", int(at["port"]), at["user"], keys, hosts, True, False))
+
+    return running(settings, "jetson", read)
 
 
 def _way_into_the_lab(name: str, settings: Settings) -> Way:
@@ -99,6 +99,7 @@ class Board:
             virtual = (own / VIRTUAL.lstrip("/")).exists()
         processor = linux.cpu(tree)
         digest = hashlib.sha256(f"meltrepro {(names or [shell.link.name])[0]}".encode()).hexdigest()
+        more = self.more(shell, tree)
         return DeviceFacts(
             id=f"board-{digest[:12]}",
             kind=self._kind,
@@ -108,13 +109,18 @@ class Board:
             cores=int(look[1]),
             memory_bytes=memory,
             disk_free_bytes=int(look[2]) * int(look[3]),
+            system=self.system(more),
             virtual=virtual,
-            facts={**linux.facts(tree), **self.more(shell, tree), "sandbox": "bare"},
+            facts={**linux.facts(tree), **more, "sandbox": "bare"},
         )
 
     def more(self, shell: Shell, tree: Path) -> Mapping[str, str]:
         """What else may explain a result."""
         return {}
+
+    def system(self, more: Mapping[str, str]) -> str:
+        """What its system is called, by what `more` has found."""
+        return ""
 
     def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
         """All that is known is in /proc and /sys."""

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-from meltrepro.build.app_package import AppFacts, check_app
 from meltrepro.build.causes import writing_below
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Recipe
@@ -14,6 +13,7 @@ from meltrepro.errors import BuildError
 from meltrepro.manifest.apps import UNPROVEN
 from meltrepro.plan.identity import canonical
 from meltrepro.steps import Sink, step
+from meltrepro.targets.ios.app_package import AppFacts, check_app
 
 
 class Prebuilt:
