@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
+from pydantic import BaseModel
+
 from meltrepro.atomic import (
     HashingWriter,
     make_folder,
@@ -42,16 +44,48 @@ from meltrepro.atomic import (
 )
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
 from meltrepro.interrupts import held
+from meltrepro.manifest.base import Bytes, Label, Sha256
 from meltrepro.store import archive
 from meltrepro.store.locks import UseLock, exclusive
-from meltrepro.store.refs import checked
-from meltrepro.untrusted import load_json, read_regular
+from meltrepro.untrusted import as_model, load_json, read_regular
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _MOST_OF_REF = 64 << 20
 _TOUCH_NS = 60 * 10**9
 """How exact the time of last use is: finer would mean a write for every read."""
+
+
+class _Result(BaseModel):
+    digest: Sha256
+    name: Label = ""
+
+
+class _File(_Result):
+    size: Bytes = 0
+
+
+class _Packages(BaseModel):
+    packages: list[tuple[Label, Label, Label, Sha256]]
+    """Name, version, architecture, digest."""
+
+
+class _Root(BaseModel):
+    path: str
+
+
+_REFS: Mapping[str, type[BaseModel]] = {
+    "artifacts": _Result,
+    "base": _Packages,
+    "base-layer": _Result,
+    "converted": _Result,
+    "files": _File,
+    "interpreter": _Packages,
+    "roots": _Root,
+    "toolchain": _Result,
+}
+"""What the files under `refs/` hold, by kind: whoever looks one up may take it at its word. Of other kinds every mapping is
+fine; who looks up a pin reads it with its own model."""
 
 
 class Store:
@@ -220,7 +254,7 @@ class Store:
         if self.own is not self and not path.exists():
             return self.own.get_ref(kind, key)
         try:
-            value = checked(kind, load_json(read_regular(path, _MOST_OF_REF)))
+            value = checked_ref(kind, load_json(read_regular(path, _MOST_OF_REF)))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -393,6 +427,15 @@ class Store:
         except (OSError, StoreError) as error:
             return f"it could not be set aside ({error}): remove {path}"
         return f"it was set aside as {aside}"
+
+
+def checked_ref(kind: str, value: object) -> dict[str, Any]:
+    """The value of a ref; raises `ValueError` where it is not what refs of its kind hold."""
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping")
+    if kind in _REFS:
+        as_model(_REFS[kind], value)
+    return value
 
 
 def _fingerprint(info: os.stat_result) -> bytes:

@@ -224,7 +224,7 @@ def _provider(source: Source) -> Provider[Any]:
 
             return Git()
         case UrlSource():
-            from meltrepro.store.url import Url
+            from meltrepro.store.file import Url
 
             return Url()
         case DebianPackage():

@@ -1,4 +1,5 @@
-"""Sources of kind `file`: a file of this machine, copied into the store so that a run cannot see it change.
+"""Sources of kind `file` and `url`: one file of this machine, copied into the store so that a run cannot see it change, or
+behind an http, https or file URL, pinned by the manifest itself.
 
 Where a source may also be a folder, that is packed into a tar: everything else knows one file with one digest.
 """
@@ -13,19 +14,21 @@ from pathlib import Path
 
 from meltrepro.atomic import reading
 from meltrepro.errors import SourceError
-from meltrepro.manifest.sources import FileSource, TreeSource
+from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
 from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.cas import Store
-from meltrepro.store.names import local_path, text_digest
+from meltrepro.store.download import Request, file_url_path
+from meltrepro.store.names import local_path, redact, split_url, text_digest
 from meltrepro.store.source import Context, Pin, key_of
 
 PREFIX = "tree"
 """What everything of a packed folder lies below."""
+_SCHEMES = ("https", "http", "file")
 
 
 class File:
-    """The provider."""
+    """The provider of kind `file`."""
 
     def resolve(self, source: FileSource, context: Context) -> Pin:
         """Hash the file, or know its digest from last time where it has not been touched since."""
@@ -99,3 +102,40 @@ def _locate(source: FileSource, context: Context) -> Path:
         f"file:{source.file}: {path} does not exist",
         hint=f"did you mean {', '.join(near)}?" if near else "a relative path counts from the manifest's folder",
     )
+
+
+class Url:
+    """The provider of kind `url`."""
+
+    def resolve(self, source: UrlSource, context: Context) -> Pin:
+        """The digest stands in the manifest, the size with the server; transfers the file where it does not say."""
+        key = key_of(source)
+        size = self.transfer_size(source, context)
+        if size is None:
+            context.downloader.download(_request(source))
+            size = context.store.path(source.digest).stat().st_size
+        url = redact(source.url)
+        return Pin(source=key, digest=source.digest, size=size, filename=url.rpartition("/")[2] or None, url=url)
+
+    def fetch(self, source: UrlSource, pin: Pin, context: Context) -> None:
+        """Transfer the file."""
+        context.downloader.download(_request(source))
+
+    def transfer_size(self, source: UrlSource, context: Context) -> int | None:
+        """Size of the file, as its server says."""
+        request = _request(source)
+        if context.store.has(source.digest):
+            return context.store.path(source.digest).stat().st_size
+        if split_url(source.url).scheme == "file":
+            path = file_url_path(source.url)
+            return path.stat().st_size if path.is_file() else None
+        return context.downloader.length(request)
+
+
+def _request(source: UrlSource) -> Request:
+    scheme = source.url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise SourceError(
+            f"{key_of(source)}: cannot fetch {scheme!r} URLs", hint=f"expected one of: {', '.join(_SCHEMES)}"
+        )
+    return Request(source.url, key_of(source), source.digest)

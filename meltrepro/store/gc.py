@@ -11,15 +11,14 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from meltrepro.atomic import reason_of, remove
 from meltrepro.errors import StoreError
-from meltrepro.store.cas import Store
-from meltrepro.store.refs import checked
+from meltrepro.store.cas import Store, checked_ref
 from meltrepro.store.source import is_synthetic
 from meltrepro.untrusted import load_json
 
@@ -126,57 +125,71 @@ def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = 
 
 def decide(store: Store, policy: Policy) -> Decision:
     """What `policy` removes from the store as it is now."""
-    removals = [_removal("unfinished", path) for name in _UNFINISHED for path in _entries(store.root / name)]
-    removals += [_removal("unfinished", path) for name in _SMALL for path in (store.root / name).rglob(".*.tmp")]
-    removals += [_removal("unpacked trees", path) for path in _entries(store.root / "unpacked")]
-    locks = _locked(store)
-    locked, scopes = locks.digests, _entries(store.root / "scopes")
-    removals += [
-        _removal("results", path)
-        for path in (*locks.dead, *(s for s in scopes if s.name not in locks.files | locks.digests))
-    ]
-    folders = [folder for name in _CACHES for folder in sorted(store.root.glob(name))]
-    caches = [
-        _removal("build caches", path)
-        for folder in folders
-        if not any(folder.is_relative_to(removal.path) for removal in removals)
-        for path in _entries(folder)
-    ]
+    locks, remade = _locked(store), _synthetic(store)
+    scopes = _entries(store.root / "scopes")
+    live = [scope for scope in scopes if scope.name in locks.files | locks.digests]
+    removals = _leftovers(store)
+    removals += [_removal("results", path) for path in (*locks.dead, *(each for each in scopes if each not in live))]
+    caches = _caches(store, [removal.path for removal in removals])
     if policy.everything:
         removals += caches
+    cached_bytes = 0 if policy.everything else sum(cache.size for cache in caches)
 
-    live = [scope / "refs" for scope in scopes if scope.name in locks.files | locks.digests]
-    refs = [ref for folder in (store.root / "refs", *live) for ref in _refs(folder)]
-    oldest = 0 if policy.older_than_s is None else time.time_ns() - int(policy.older_than_s * 1e9)
-    kept = [ref for ref in refs if ref.digests & locked or not (policy.everything or ref.used_ns < oldest)]
+    refs = [ref for folder in (store.root, *live) for ref in _refs(folder / "refs")]
     objects = sorted(_objects(store), key=lambda item: (item.used_ns, item.digest))
-    remade = _synthetic(store)
-    referenced = locked.union(*(ref.digests for ref in kept)) - remade
+    kept = [ref for ref in refs if ref.digests & locks.digests or not _is_old(ref, policy)]
+    referenced = locks.digests.union(*(ref.digests for ref in kept)) - remade
     doomed = [item for item in objects if item.digest not in referenced]
-
     if policy.max_bytes is not None:
         staying = [item for item in objects if item.digest in referenced]
-        total = sum(item.size for item in staying) + (0 if policy.everything else sum(c.size for c in caches))
-        for item in staying:
-            if total > policy.max_bytes and item.digest not in locked:
-                doomed.append(item)
-                total -= item.size
+        doomed += _beyond(policy.max_bytes - cached_bytes, staying, locks.digests)
         gone = {item.digest for item in doomed} - remade
-        kept = [ref for ref in kept if not (ref.digests & gone) or ref.digests & locked]
+        kept = [ref for ref in kept if not (ref.digests & gone) or ref.digests & locks.digests]
     # Results go before the objects that they name: whoever is stopped half-way leaves objects, never a false result.
     removals += [Removal("results", ref.path, ref.size) for ref in refs if ref not in kept]
     removals += [
         Removal("synthetic weights" if item.digest in remade else "objects", item.path, item.size, item.digest)
         for item in doomed
     ]
-
     gone = {item.digest for item in doomed}
     stays = [item for item in objects if item.digest not in gone]
     return Decision(
         removals=tuple(removals),
-        kept_bytes=sum(item.size for item in stays) + (0 if policy.everything else sum(c.size for c in caches)),
-        locked_bytes=sum(item.size for item in stays if item.digest in locked),
+        kept_bytes=sum(item.size for item in stays) + cached_bytes,
+        locked_bytes=sum(item.size for item in stays if item.digest in locks.digests),
     )
+
+
+def _leftovers(store: Store) -> list[Removal]:
+    """What nobody will finish, and trees that can be unpacked again."""
+    unfinished = [path for name in _UNFINISHED for path in _entries(store.root / name)]
+    unfinished += [path for name in _SMALL for path in (store.root / name).rglob(".*.tmp")]
+    unpacked = _entries(store.root / "unpacked")
+    return [_removal("unfinished", path) for path in unfinished] + [_removal("unpacked trees", p) for p in unpacked]
+
+
+def _caches(store: Store, removed: Collection[Path]) -> list[Removal]:
+    """Build caches, but for those in what is removed as a whole."""
+    folders = [folder for name in _CACHES for folder in sorted(store.root.glob(name))]
+    kept = [folder for folder in folders if not any(folder.is_relative_to(path) for path in removed)]
+    return [_removal("build caches", path) for folder in kept for path in _entries(folder)]
+
+
+def _is_old(ref: _Ref, policy: Policy) -> bool:
+    """Whether a result goes by its age, be it any."""
+    if policy.older_than_s is None:
+        return policy.everything
+    return policy.everything or ref.used_ns < time.time_ns() - int(policy.older_than_s * 1e9)
+
+
+def _beyond(most: int, objects: Sequence[_Object], locked: Collection[str]) -> list[_Object]:
+    """Those of the objects, in their order, that have to go until the rest have no more than so many bytes."""
+    total, found = sum(item.size for item in objects), []
+    for item in objects:
+        if total > most and item.digest not in locked:
+            found.append(item)
+            total -= item.size
+    return found
 
 
 @dataclass(frozen=True)
@@ -198,7 +211,7 @@ def _locked(store: Store, apart_from: Collection[Path] = ()) -> _Locks:
     dead = []
     for registration in sorted((store.root / "refs" / _ROOTS).glob("*.json")):
         try:
-            lock = Path(checked(_ROOTS, load_json(registration.read_bytes()))["path"])
+            lock = Path(checked_ref(_ROOTS, load_json(registration.read_bytes()))["path"])
             is_other = lock.resolve() in others
         except ValueError:  # damaged: it names nothing
             dead.append(registration)

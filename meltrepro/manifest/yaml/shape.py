@@ -1,17 +1,25 @@
-"""What may stand at a path of a manifest, read off the Pydantic models: keys, choices, branches of unions."""
+"""What may stand at a path of a manifest, read off the Pydantic models: keys, choices, branches of unions.
+
+And the other way round: the places where a key may stand, for one in the wrong part of a file.
+"""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
 from meltrepro.manifest.kinds import OfKind
+
+_MOST_PLACES = 2
+"""Places that a hint names; a key that may stand in more of them says nothing of what was meant."""
+_DEEPEST = 5
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,34 @@ def _branches(annotation: Any, tag: str | None, discriminator: Any) -> Iterator[
         if isinstance(discriminator, str) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
             (tag,) = map(str, get_args(annotation.model_fields[discriminator].annotation))
         yield Branch(annotation, tag)
+
+
+def place_of(key: str, model: type[BaseModel]) -> str | None:
+    """`'gpu_layers' belongs to frameworks.NAME`, for a key that a file of this model has somewhere; `None` for others."""
+    places = _places(model).get(key, ())
+    if not 0 < len(places) <= _MOST_PLACES:
+        return None
+    return f"{key!r} belongs to {' or '.join(places)}"
+
+
+@cache
+def _places(model: type[BaseModel]) -> Mapping[str, Collection[str]]:
+    """Where each key of a file of this model may stand."""
+    found: dict[str, dict[str, None]] = {}
+    for path, keys in _mappings(Shape.of(model), ()):
+        for key in keys:
+            found.setdefault(key, {})[path] = None
+    return found
+
+
+def _mappings(shape: Shape, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every mapping with fixed keys at or below a place, with its keys; `NAME` stands for a name of the user's."""
+    if len(path) > _DEEPEST:
+        return
+    keys = shape.keys
+    if keys is not None:
+        yield ".".join(path) or "the top of the file", keys
+        for key in keys:
+            yield from _mappings(shape.child(key), (*path, key))
+    if any(get_origin(branch.type) is dict for branch in shape.branches):
+        yield from _mappings(shape.child("NAME"), (*path, "NAME"))

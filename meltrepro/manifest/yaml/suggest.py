@@ -28,26 +28,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 
 
 def likeness(one: str, other: str) -> float:
-    """How alike two names are, from 0 to 1: by edits for slips of the finger, by common parts for shortened names.
-
-    Capital letters do not count.
-    """
+    """How alike two names are, from 0 to 1, by the parts that they have in common. Capital letters do not count."""
     from difflib import SequenceMatcher
 
-    a, b = one[:_LONGEST].casefold(), other[:_LONGEST].casefold()
-    by_edits = 1 - _edits(a, b) / max(len(a), len(b), 1)
-    return max(by_edits, SequenceMatcher(None, a, b).ratio())
-
-
-def _edits(a: str, b: str) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours that lead from one text to the other."""
-    before, last = list[int](), list(range(len(b) + 1))
-    for i, x in enumerate(a):
-        row = [i + 1]
-        for j, y in enumerate(b):
-            cost = min(last[j] + (x != y), last[j + 1] + 1, row[j] + 1)
-            if i and j and x == b[j - 1] and a[i - 1] == y:
-                cost = min(cost, before[j - 1] + 1)
-            row.append(cost)
-        before, last = last, row
-    return last[-1]
+    return SequenceMatcher(None, one[:_LONGEST].casefold(), other[:_LONGEST].casefold()).ratio()

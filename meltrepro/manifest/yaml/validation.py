@@ -12,8 +12,7 @@ from pydantic_core import ErrorDetails
 
 from meltrepro.errors import Problem
 from meltrepro.manifest.yaml.messages import TYPES, describe, explain
-from meltrepro.manifest.yaml.misplaced import place_of
-from meltrepro.manifest.yaml.shape import Shape
+from meltrepro.manifest.yaml.shape import Shape, place_of
 from meltrepro.manifest.yaml.suggest import nearest
 from meltrepro.manifest.yaml.tree import FieldPath, Node
 from meltrepro.words import counted
