@@ -1,21 +1,21 @@
-"""Campaign folders: begin one, find the one to go on with, close it."""
+"""Campaigns on disk: begin one, find the one to go on with, close it, find one that was run to its end already."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from meltrepro.atomic import write_bytes, writing
-from meltrepro.errors import RecordError
-from meltrepro.measure.records import own_folders, read_campaign
-from meltrepro.record import layout
-from meltrepro.record.campaign import CAMPAIGN, CampaignDocument, campaign_bytes
+import meltrepro
+from meltrepro.errors import MeltreproError, RecordError
+from meltrepro.manifest.lock import load_lock
+from meltrepro.manifest.schema import Manifest
+from meltrepro.plan.identity import digest_of
+from meltrepro.record.campaign import LOCK, CampaignDocument
+from meltrepro.record.reader import own_folders, read_folder
+from meltrepro.record.writer import begin_campaign, write_campaign
 
 
 @dataclass(frozen=True)
@@ -38,51 +38,52 @@ def start_or_resume(
 ) -> Campaign:
     """The newest unfinished campaign that does the same work, else (or with `new`) one that begins now.
 
-    `files` are the contents of a new folder besides `campaign.json`, by relative path. A folder appears whole or not
-    at all. The caller holds the locks of the devices. Raises `StoreError`.
+    `files` are the contents of a new folder besides `campaign.json`, by relative path. The caller holds the locks of the
+    devices. Raises `StoreError`.
     """
-    found = None if new else _unfinished(records, document)
-    if found is not None:
-        return found
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    document = document.model_copy(update={"files": digests})
-    folder = records / document.id
-    part = records / f"{layout.PART}{os.getpid()}-{document.id}"
-    _sweep(records)
-    with writing(records):
-        try:
-            for name, content in {**files, CAMPAIGN: campaign_bytes(document)}.items():
-                write_bytes(part / name, content)
-            part.rename(folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-    return Campaign(folder, document)
+    for folder, found in _earlier(records, document.name) if not new else ():
+        if found.finished_wall_ns is None and found.same_work(document):
+            return Campaign(folder, found, resumed=True)
+    return Campaign(records / document.id, begin_campaign(records, document, files))
 
 
 def finish(campaign: Campaign) -> Campaign:
     """Note that every trial of a campaign has an outcome; raises `StoreError`."""
     document = campaign.document.model_copy(update={"finished_wall_ns": time.time_ns()})
-    write_bytes(campaign.folder / CAMPAIGN, campaign_bytes(document))
+    write_campaign(campaign.folder, document)
     return Campaign(campaign.folder, document, campaign.resumed)
 
 
-def _unfinished(records: Path, document: CampaignDocument) -> Campaign | None:
-    for folder in reversed(own_folders(records)):
-        if f"-{document.name}-" not in folder.name:
-            continue
-        try:
-            found = read_campaign(folder).document
-        except RecordError:
-            continue  # whatever happened to an older campaign, this one can run
-        if found.finished_wall_ns is None and found.same_work(document):
-            return Campaign(folder, found, resumed=True)
+def finished_campaign(
+    records: Path, manifest: Manifest, prompts: Mapping[str, str], only: Sequence[str] = ()
+) -> Path | None:
+    """The newest finished campaign of this manifest, these prompts (sha256 by file) and this version of the program."""
+    digest = digest_of(manifest)
+    for folder, document in _earlier(records, manifest.name):
+        if (
+            document.manifest_digest == digest
+            and document.only == list(only)
+            and document.finished_wall_ns is not None
+            and document.meltrepro_version == meltrepro.__version__
+            and _prompts(folder) == dict(prompts)
+        ):
+            return folder
     return None
 
 
-def _sweep(records: Path) -> None:
-    """Remove folders whose setting-up was killed."""
-    for path in records.glob(f"{layout.PART}*") if records.is_dir() else ():
-        pid = path.name.removeprefix(layout.PART).split("-", 1)[0]
-        if not Path("/proc", pid).exists():
-            shutil.rmtree(path, ignore_errors=True)
+def _earlier(records: Path, name: str) -> Iterator[tuple[Path, CampaignDocument]]:
+    """Campaigns of this name, the newest first; whatever happened to one that is damaged, another can be run."""
+    for folder in reversed(own_folders(records)):
+        if f"-{name}-" in folder.name:
+            try:
+                yield folder, read_folder(folder).document
+            except RecordError:
+                continue
+
+
+def _prompts(folder: Path) -> dict[str, str] | None:
+    try:
+        lock = load_lock(folder / LOCK)
+    except MeltreproError:
+        return None
+    return dict(lock.prompts) if lock is not None else None

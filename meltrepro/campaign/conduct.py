@@ -16,7 +16,7 @@ from meltrepro.campaign.lanes import lanes_of, run_lanes
 from meltrepro.campaign.runner import Halted, Progress, Rules, Tally, run_trials
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
-from meltrepro.campaign.trial import CellRun, read_outcome
+from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import EngineError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.manifest.schema import Workload
@@ -24,6 +24,7 @@ from meltrepro.record import layout
 from meltrepro.record.campaign import JOURNAL
 from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.reader import read_outcome
 from meltrepro.settings import Settings
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
 from meltrepro.targets import device_lock as lock

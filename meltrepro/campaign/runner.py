@@ -10,15 +10,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from meltrepro.atomic import writing
-from meltrepro.campaign.trial import CellRun, Watcher, read_outcome, run_trial
-from meltrepro.campaign.warmup import is_steady
+from meltrepro.campaign.trial import CellRun, Watcher, run_trial
+from meltrepro.errors import RecordError
 from meltrepro.interrupts import held
+from meltrepro.measure.metrics import compute
+from meltrepro.measure.validity import SPEED
 from meltrepro.record import layout
+from meltrepro.record import trial as record
+from meltrepro.record.events import read_trace
 from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.reader import read_outcome
 from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 
@@ -178,6 +184,28 @@ def run_trials(
         if rules.fail_fast and now:
             progress.stop.set()
     return Tally(ok, tuple(failed), earlier)
+
+
+def is_steady(cell: Path, index: int, within: float | None) -> bool:
+    """Whether two warm-ups in a row before number `index` generated equally fast; never without a limit `within`.
+
+    `cell` is the cell's folder. Raises `RecordError` for a damaged outcome.
+    """
+    if within is None:
+        return False
+    speeds = [_warmup_speed(cell / f"w{number:03d}") for number in range(index)]
+    pairs = pairwise(speeds)
+    return any(a is not None and b is not None and abs(b - a) <= within * max(a, b) for a, b in pairs)
+
+
+def _warmup_speed(folder: Path) -> float | None:
+    outcome = read_outcome(folder)
+    if outcome is None or outcome.state is not TrialState.ok:
+        return None
+    try:
+        return compute(read_trace(folder / record.EVENTS)).values.get(SPEED)
+    except RecordError:
+        return None
 
 
 def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int) -> Outcome | None:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro import untrusted
 from meltrepro.accuracy.scores import score_metrics, scores_in
-from meltrepro.atomic import make_folder, remove, require_free, sync_folder, write_bytes, writing
+from meltrepro.atomic import require_free, write_bytes
 from meltrepro.build.model import Argument, Artifact, Input
-from meltrepro.campaign import clocks, failure, gates
+from meltrepro.campaign import failure, gates
 from meltrepro.campaign.meter import FileMeter, MeterError
 from meltrepro.campaign.request import request_digest
-from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import MeltreproError, RecordError, StoreError
 from meltrepro.frameworks.base import Scorer
-from meltrepro.interrupts import held
 from meltrepro.manifest.protocol import Gates, Measure, Want
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.plan.identity import canonical
-from meltrepro.record import layout
 from meltrepro.record import trial as record
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.samples import read_samples
-from meltrepro.record.trial import AnyRequest, Identities, Outcome, Request, ScoringRequest, TrialState
+from meltrepro.record.trial import (
+    AnyRequest,
+    ClockReadings,
+    Identities,
+    Outcome,
+    Readings,
+    Request,
+    ScoringRequest,
+    TrialState,
+)
+from meltrepro.record.writer import clear_strangers, seal_files, trial_folder
 from meltrepro.targets.base import (
     RUNNER,
     RUNNER_ARGUMENTS,
@@ -43,6 +48,8 @@ from meltrepro.targets.base import (
     silent,
 )
 
+_PROBES = 8
+"""Questions about the time; the one with the shortest round trip counts, the others show that it is not by chance."""
 _ROOM_BYTES = 64 << 10
 """With less room than this on its disk, a failed trial is the disk's fault."""
 
@@ -117,38 +124,11 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
     Where it is interrupted or the disk is full the folder is removed, as if the trial had never begun. Raises
     `StoreError`, `KeyboardInterrupt`.
     """
-    there = layout.unfinished_folder(folder)
-    for each in (folder, there):
-        remove(each)
-    try:
-        make_folder(there)
-        with writing(there):
-            mode = there.stat().st_mode
-            there.chmod(0o700)  # nobody else gets at what a program leaves there before it was swept
+    with trial_folder(folder) as (there, end):
         ended = _attempt(run, trial, attempt, there, watcher)
         watcher.ending()
-        with held(), writing(folder):
-            write_bytes(there / record.OUTCOME, record.outcome_bytes(ended.outcome))
-            there.chmod(mode)
-            there.rename(folder)
-            sync_folder(folder.parent)
+        end(ended.outcome)
         return ended
-    except BaseException:
-        with held(), suppress(StoreError):
-            remove(there)  # a rerun removes what is left of it
-        raise
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """The outcome of a trial; `None` where it never ended. Raises `RecordError` for a damaged one."""
-    try:
-        return record.parse_outcome(untrusted.read(folder / record.OUTCOME))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RecordError(
-            f"{folder / record.OUTCOME} is damaged: {error}", hint="start afresh with: meltrepro run --new SPEC"
-        ) from error
 
 
 def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher) -> Attempt:
@@ -167,7 +147,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         settings = run.target.adjust() if isinstance(run.target, Adjustable) else {}
         gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
         started_wall_ns, started = time.time_ns(), time.monotonic()
-        before = clocks.compare(run.target)
+        before = compare_clocks(run.target)
         metering = run.meter.begin() if run.meter and isinstance(request, Request) else None
         try:
             with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
@@ -177,8 +157,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
                 exit_code = result.exit_code
                 states.append(run.target.state())
         finally:
-            tampered = sweep(folder)
-        readings = clocks.readings(before, clocks.compare(run.target))
+            tampered = clear_strangers(folder)
+        readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         who = "scorer" if run.scorer else "runner"
         failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s, who)
@@ -216,7 +196,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         "settings": settings,
         **dict(zip(("before", "after"), states, strict=False)),
     }
-    digests = _seal(folder, device)
+    write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
     outcome = Outcome(
         cell=trial.cell_id,
         repetition=trial.index,
@@ -236,7 +216,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         ),
         virtual=run.facts.virtual,
         synthetic=run.synthetic,
-        files=digests,
+        files=seal_files(folder),
     )
     return Attempt(outcome, metrics.values)
 
@@ -259,18 +239,29 @@ def _missing(measure: Measure, metrics: Metrics | None, states: Sequence[DeviceS
     return reasons
 
 
-def _seal(folder: Path, device: Mapping[str, object]) -> dict[str, str]:
-    """Bring everything but the outcome to disk, so that an outcome never survives what it stands for.
+@dataclass(frozen=True)
+class ClockComparison:
+    """How this machine's monotonic clock stood to others."""
 
-    Returns the sha256 of the files of the record by name.
-    """
-    digests: dict[str, str] = {}
-    write_bytes(folder / record.DEVICE, canonical(device) + b"\n")
-    with writing(folder):
-        for path in folder.iterdir():
-            with untrusted.opened(path) as file:
-                os.fsync(file.fileno())
-                if path.name in record.SEALED:
-                    digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        sync_folder(folder)
-    return dict(sorted(digests.items()))
+    device: Readings
+    wall: Readings
+
+
+def compare_clocks(target: Target) -> ClockComparison:
+    """Ask the device and this machine for their time; raises `TargetLost`."""
+    return ClockComparison(_ask(target.clock_ns), _ask(time.time_ns))
+
+
+def clock_readings(before: ClockComparison, after: ClockComparison) -> ClockReadings:
+    return ClockReadings(
+        device_before=before.device, device_after=after.device, wall_before=before.wall, wall_after=after.wall
+    )
+
+
+def _ask(there: Callable[[], int]) -> Readings:
+    found = []
+    for _ in range(_PROBES):
+        sent_ns = time.monotonic_ns()
+        answer_ns = there()
+        found.append((sent_ns, answer_ns, time.monotonic_ns()))
+    return found

@@ -27,7 +27,8 @@ def export_command(
     """Pack a campaign: manifest, lock, sources, artifacts, records, report."""
     from meltrepro import settings as settings_module
     from meltrepro.cli.console import console
-    from meltrepro.measure.records import find_campaign, read_campaign
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import find_campaign
     from meltrepro.replay.bundle import export
     from meltrepro.report.content import assemble
     from meltrepro.report.files import report_files

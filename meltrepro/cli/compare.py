@@ -28,7 +28,8 @@ def command(
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
     from meltrepro import settings as settings_module
-    from meltrepro.measure.records import find_campaign, read_campaign
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import find_campaign
     from meltrepro.replay.compare import compare, require_common
     from meltrepro.replay.show import html, text
     from meltrepro.stats.equivalence import Design

@@ -41,7 +41,8 @@ def command(
     A manifest says which study it belongs to (`study: melt`). Several campaigns are one table: what one lacks another may
     have. A claim that fails is a result, not an error.
     """
-    from meltrepro.measure.records import find_campaign, read_campaign
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import find_campaign
     from meltrepro.record.study import campaigns_meant
     from meltrepro.report.read import read_results
 

@@ -77,7 +77,7 @@ def make_report(
 
 def _folders(named: Sequence[str], settings: Settings, *, from_records: bool) -> list[Path]:
     """Folders of campaigns; unless records alone are to count, bundles are imported and runs fetched from MLflow."""
-    from meltrepro.measure.records import find_campaign
+    from meltrepro.record.reader import find_campaign
 
     if from_records:
         return [find_campaign(settings.records, name) for name in named]

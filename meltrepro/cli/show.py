@@ -25,7 +25,7 @@ def command(
 ) -> None:
     """Show the results of a campaign: medians, intervals, what is INVALID and why, what is odd, operators."""
     from meltrepro.cli.summary import show_results
-    from meltrepro.measure.records import find_campaign
+    from meltrepro.record.reader import find_campaign
 
     settings = settings_module.load()
     if list_:
@@ -36,7 +36,8 @@ def command(
 
 def _list(records: Path) -> None:
     from meltrepro.errors import RecordError
-    from meltrepro.measure.records import campaign_folders, read_campaign
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import campaign_folders
 
     folders = campaign_folders(records)
     width = max((len(folder.name) for folder in folders), default=0) + 2

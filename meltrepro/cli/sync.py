@@ -36,7 +36,7 @@ def command(
     """Log campaigns to MLflow that are not there yet; nothing is ever logged twice."""
     from meltrepro import interrupts
     from meltrepro.cli.console import console
-    from meltrepro.measure.records import campaign_folders, find_campaign
+    from meltrepro.record.reader import campaign_folders, find_campaign
     from meltrepro.track import places
 
     settings = settings_module.load()
@@ -72,11 +72,11 @@ def command(
 
 def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> Place | None:
     """Where a campaign is still to be logged; `None` where nothing is owed. Raises `RecordError`."""
-    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import read_folder
     from meltrepro.track import places
     from meltrepro.track.ledger import open_ledger
 
-    tracking = read_campaign(folder).document.tracking
+    tracking = read_folder(folder).document.tracking
     place = places.choose(os.environ, tracking.uri, default_uri)
     if named or (again and tracking.enabled):
         return place

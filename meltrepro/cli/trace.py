@@ -32,8 +32,9 @@ def command(
     """Write trials as Perfetto traces, to be opened in ui.perfetto.dev: phases, tokens, operators, sensors."""
     from meltrepro.atomic import make_folder, write_bytes
     from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
-    from meltrepro.measure.records import find_campaign, read_campaign
+    from meltrepro.measure.records import read_campaign
     from meltrepro.plan.only import Selection
+    from meltrepro.record.reader import find_campaign
 
     settings = settings_module.load()
     whole, selection = read_campaign(find_campaign(settings.records, campaign)), Selection(only or ())

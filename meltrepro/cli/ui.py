@@ -57,7 +57,8 @@ def command(
 
 def _campaign(settings: Settings, wanted: str) -> CampaignRecord | None:
     """The campaign that is meant; `None` where there is none at all yet."""
-    from meltrepro.measure.records import campaign_folders, find_campaign, read_campaign
+    from meltrepro.measure.records import read_campaign
+    from meltrepro.record.reader import campaign_folders, find_campaign
 
     if wanted == "last" and not campaign_folders(settings.records):
         return None

@@ -48,6 +48,10 @@ class CellEntry(Strict):
         return CellId(self.model, self.quantization, self.framework, self.target, self.workload)
 
     @property
+    def framework_kind(self) -> str:
+        return str(self.params.get("kind", self.framework))
+
+    @property
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
         return str(BundleId(self.framework, RUN, self.isa))

@@ -36,9 +36,9 @@ from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import MAX_BYTES
-from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
 from meltrepro.record.ids import BundleId, artifact_id, model_of
+from meltrepro.record.reader import CampaignFolder, read_folder
 from meltrepro.replay import archive
 from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
 from meltrepro.replay.claims import OBJECTS as _OBJECTS
@@ -73,7 +73,7 @@ def export(
     campaign: Path, store: Store, out: Path, sink: Sink, report: Mapping[str, bytes] | None = None
 ) -> archive.Index:
     """Pack one campaign with everything that its replay needs, and its report; raises `BundleError`, `RecordError`, `CorruptStore`."""
-    recorded = read_campaign(campaign)
+    recorded = read_folder(campaign)
     recorded.verify()
     manifest, lock = _read(campaign)
     store = store.scoped(campaign / _LOCK)  # statements of one that was imported stand in its scope
@@ -293,10 +293,10 @@ def _check_contents(
     folders = sorted((scratch / _RECORDS).glob("*"))
     if not folders:
         raise BundleError(f"there is no campaign under {_RECORDS}/ of the bundle", hint=_UNTRUE)
-    campaigns: list[CampaignRecord] = []
+    campaigns: list[CampaignFolder] = []
     for folder in folders:
         try:
-            campaign = read_campaign(folder)
+            campaign = read_folder(folder)
             campaign.verify()
         except MeltreproError as error:
             message = error.message.replace(f"{scratch}/", "")

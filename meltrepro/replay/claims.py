@@ -13,8 +13,8 @@ from typing import IO
 
 from meltrepro.errors import BundleError, SourceError
 from meltrepro.manifest.lock import Lock, load_lock
-from meltrepro.measure.records import CampaignRecord
 from meltrepro.record.ids import BundleId, artifact_id
+from meltrepro.record.reader import CampaignFolder
 from meltrepro.replay.archive import Index
 from meltrepro.store.archive import member_digests
 from meltrepro.store.cas import Store
@@ -42,7 +42,7 @@ class _Claim:
 
 
 def check_claims(
-    folder: Path, index: Index, lock: Lock, campaigns: Sequence[CampaignRecord], opened: Callable[[str], IO[bytes]]
+    folder: Path, index: Index, lock: Lock, campaigns: Sequence[CampaignFolder], opened: Callable[[str], IO[bytes]]
 ) -> None:
     """Raise `BundleError` where the parts of an unpacked bundle contradict each other; `opened` opens its objects by name.
 
@@ -82,14 +82,14 @@ def _in_statements(folder: Path, index: Index, lock: Lock) -> Iterator[_Claim]:
                 yield _Claim(name, f"its {kind} statement", digest)
 
 
-def _in_cells(campaigns: Sequence[CampaignRecord]) -> Iterator[_Claim]:
+def _in_cells(campaigns: Sequence[CampaignFolder]) -> Iterator[_Claim]:
     for campaign in campaigns:
         for cell in campaign.document.cells:
             yield _Claim(cell.bundle_id, f"the record of {cell.id}", cell.bundle_digest)
             yield _Claim(str(cell.key.model_id), f"the record of {cell.id}", cell.model_digest)
 
 
-def _check_runners(index: Index, campaigns: Sequence[CampaignRecord], opened: Callable[[str], IO[bytes]]) -> None:
+def _check_runners(index: Index, campaigns: Sequence[CampaignFolder], opened: Callable[[str], IO[bytes]]) -> None:
     """Raise `BundleError` where the runner in a bundle of programs is not the one that the records were made with."""
     held: dict[str, str] = {}
     for cell in (cell for campaign in campaigns for cell in campaign.document.cells):
@@ -159,7 +159,7 @@ def sources_of(lock: Lock, store: Store) -> tuple[Known, ...]:
     return tuple(Known(key, lock.sources[key].digest, ref.get("digest")) for key, ref in refs.items())
 
 
-def programs_of(recorded: CampaignRecord, lock: Path, store: Store) -> tuple[Known, ...]:
+def programs_of(recorded: CampaignFolder, lock: Path, store: Store) -> tuple[Known, ...]:
     """The programs that a replay of these cells may run, as they are named before it has built any.
 
     Quantizers and converters are among them where something is left to be made. A control is what a cell names, which

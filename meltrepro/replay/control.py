@@ -13,10 +13,10 @@ from dataclasses import replace
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
 from meltrepro.manifest.schema import Workload
-from meltrepro.measure.records import CampaignRecord
 from meltrepro.plan.model import Cell
 from meltrepro.record.campaign import CellEntry
 from meltrepro.record.ids import CellId
+from meltrepro.record.reader import CampaignFolder
 from meltrepro.store.cas import Store
 
 SUFFIX = ".recorded"
@@ -34,7 +34,7 @@ def is_twin(cell_id: str) -> bool:
     return CellId.parse(cell_id).framework.endswith(SUFFIX)
 
 
-def with_controls(setup: Setup, recorded: CampaignRecord, store: Store) -> Setup:
+def with_controls(setup: Setup, recorded: CampaignFolder, store: Store) -> Setup:
     """Add a twin to each cell whose artifacts are not the recorded ones, where those are here and fit the device.
 
     Raises `CorruptStore` where a recorded artifact was changed.

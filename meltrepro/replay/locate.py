@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.measure.records import campaign_folders, find_campaign, read_campaign
 from meltrepro.record.campaign import CAMPAIGN
+from meltrepro.record.reader import campaign_folders, find_campaign, read_folder
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
@@ -54,7 +54,7 @@ def _inside(path: Path) -> Located | None:
     """The campaign around a record's folder, and the cell whose record it is."""
     for folder in (path, *path.parents):
         if os.path.lexists(folder / CAMPAIGN):
-            cells = read_campaign(folder).cells
+            cells = read_folder(folder).cells
             return Located(folder, next((cell.id for cell in cells if path.is_relative_to(cell.folder)), None))
     return None
 

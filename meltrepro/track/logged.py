@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import RecordError, TrackingError
-from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
+from meltrepro.record.reader import read_folder
 from meltrepro.steps import Sink, step
 from meltrepro.track import environment
 from meltrepro.track.ledger import open_ledger
@@ -77,7 +77,7 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
             with step(sink, "recover", campaign), TemporaryDirectory(dir=records, prefix=".recover-") as name:
                 found = Path(name) / campaign
                 _download(client, place, parent, found)
-                read_campaign(found)
+                read_folder(found)
                 (found / IMPORTED).touch()
                 found.rename(folder)
     return folder, cell
@@ -93,7 +93,7 @@ def _download(client: MlflowClient, place: Place, parent: Run, folder: Path) -> 
     for name in (CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL, BUILDS):
         artifacts.get(name, folder)
     by_cell = {child.data.tags.get("meltrepro.cell"): child for child in _children(client, parent)}
-    for cell in read_campaign(folder).cells:
+    for cell in read_folder(folder).cells:
         child = by_cell.get(cell.id)
         with TemporaryDirectory(dir=folder.parent) as name:
             if child is None or not Artifacts(client, place, child.info.run_id).get("trials", Path(name)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
 from meltrepro.build.tools import EngineName
-from meltrepro.campaign.finished import finished_campaign
+from meltrepro.campaign.campaign import finished_campaign
 from meltrepro.errors import DeviceBusy, ModelError, PlanError, SourceError, StoreError, TargetError, UsageError
 from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest

@@ -25,9 +25,10 @@ from pathlib import Path
 from meltrepro import settings
 from meltrepro.build.model import Artifact
 from meltrepro.build.pipeline import Builder
-from meltrepro.measure.records import CampaignRecord, campaign_folders, read_campaign
+from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import BundleNode
 from meltrepro.record.campaign import LOCK, MANIFEST
+from meltrepro.record.reader import campaign_folders
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings

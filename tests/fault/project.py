@@ -28,8 +28,8 @@ from meltrepro.cli.app import main
 from meltrepro.frameworks.llamacpp import module as llamacpp
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.manifest.sources import PypiSource
-from meltrepro.measure.records import campaign_folders
 from meltrepro.plan.identity import digest_of
+from meltrepro.record.reader import campaign_folders
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.fault.rig import SCRIPT

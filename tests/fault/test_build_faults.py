@@ -38,7 +38,7 @@ from meltrepro.errors import (
     StoreError,
     UsageError,
 )
-from meltrepro.measure.records import campaign_folders
+from meltrepro.record.reader import campaign_folders
 from meltrepro.steps import silent
 from meltrepro.store.archive import unpack_root
 from meltrepro.store.cas import Store

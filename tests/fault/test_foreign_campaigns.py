@@ -8,8 +8,8 @@ import pytest
 
 from meltrepro import errors
 from meltrepro.cli.app import main
-from meltrepro.measure.records import campaign_folders, find_campaign, own_folders
 from meltrepro.record.campaign import campaign_bytes, parse_campaign
+from meltrepro.record.reader import campaign_folders, find_campaign, own_folders
 from tests.fault.project import SDIST, TRIAL, Project, Refuse, sha256
 from tests.fault.test_bundle_tampering import contents
 from tests.fault.test_strangers import forger

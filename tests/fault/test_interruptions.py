@@ -18,11 +18,10 @@ import pytest
 
 from meltrepro import processes
 from meltrepro.campaign.schedule import schedule
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import DeviceBusy, StoreError
 from meltrepro.manifest.protocol import Protocol
-from meltrepro.measure.records import campaign_folders
 from meltrepro.record import layout
+from meltrepro.record.reader import campaign_folders, read_outcome
 from tests.fault import rig
 
 SPEC = rig.Spec(

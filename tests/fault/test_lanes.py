@@ -17,10 +17,10 @@ from meltrepro.campaign import trial as trial_module
 from meltrepro.campaign.lanes import lanes_of
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import cell_runs
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import StoreError
 from meltrepro.record import layout
 from meltrepro.record.campaign import JOURNAL
+from meltrepro.record.reader import read_outcome
 from meltrepro.record.trial import Request
 from meltrepro.steps import Step
 from tests.fault import rig

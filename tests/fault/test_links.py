@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro import errors
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.cli.app import main
 from meltrepro.measure.records import read_campaign
 from meltrepro.record import layout
 from meltrepro.record import trial as record
+from meltrepro.record.reader import read_outcome
 from tests.fault import rig
 from tests.fault.project import TRIAL, Project, Refuse
 

@@ -9,7 +9,8 @@ import yaml
 
 from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import read_campaign
+from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.device_lock import hold, lock_path
 from meltrepro.targets.host.target import host_id
 from meltrepro.track.places import Place

@@ -13,14 +13,14 @@ import pytest
 from meltrepro.build.model import Input
 from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.setup import Setup
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import DATA
 from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.accuracy import QuestionWorkload
 from meltrepro.manifest.sources import FileSource
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import read_campaign
 from meltrepro.record import layout
+from meltrepro.record.reader import campaign_folders, read_outcome
 from meltrepro.record.trial import ScoringRequest
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import recorded_requests, replay

@@ -13,7 +13,7 @@ from meltrepro import workflow
 from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, UsageError
 from meltrepro.manifest.lock import load_lock
-from meltrepro.measure.records import campaign_folders
+from meltrepro.record.reader import campaign_folders
 from meltrepro.record.study import read_study
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro import processes
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import RecordError
 from meltrepro.manifest.protocol import Want
 from meltrepro.record import journal, layout
 from meltrepro.record.campaign import JOURNAL
+from meltrepro.record.reader import read_outcome
 from meltrepro.steps import Step
 from meltrepro.targets.host.target import HostTarget
 from tests.fault import rig

@@ -18,7 +18,8 @@ import pytest
 from meltrepro.campaign.conduct import Result
 from meltrepro.errors import DeviceBusy
 from meltrepro.manifest.protocol import Limits
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import read_campaign
+from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import AGENT
 from tests.fault import rig as host_rig
 from tests.fault.test_interruptions import check_complete, is_finished, wait_for

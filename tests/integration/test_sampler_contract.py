@@ -18,8 +18,8 @@ from typing import Protocol
 import pytest
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign import clocks
 from meltrepro.campaign.meter import FileMeter
+from meltrepro.campaign.trial import clock_readings, compare_clocks
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.metrics import compute
@@ -135,11 +135,11 @@ class FileSampler:
         thread.start()
         target = HostTarget(HostOptions(sandbox="bare"), disk=self._folder, owner="")
         meter = Meter(file="power.csv", time="time", clock="host", columns={"power": "mW"}, linger_s=0.05)
-        began, metering = clocks.compare(target), FileMeter(self._path, meter).begin()
+        began, metering = compare_clocks(target), FileMeter(self._path, meter).begin()
         hello_ns = time.monotonic_ns()
 
         def stop() -> Recording:
-            readings = clocks.readings(began, clocks.compare(target))
+            readings = clock_readings(began, compare_clocks(target))
             metered = metering.end(self._folder / record.METER, trial(hello_ns, time.monotonic_ns()), readings)
             ended.set()
             thread.join()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro import processes
-from meltrepro.campaign.trial import read_outcome
 from meltrepro.errors import EngineError
+from meltrepro.record.reader import read_outcome
 from meltrepro.targets.device_lock import lock_path
 from meltrepro.targets.host.target import host_id
 from tests.fault import rig

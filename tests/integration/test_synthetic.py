@@ -11,7 +11,8 @@ import pytest
 
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.manifest.shapes import SHAPES, ShapeName
-from meltrepro.measure.records import campaign_folders, read_campaign
+from meltrepro.measure.records import read_campaign
+from meltrepro.record.reader import campaign_folders
 from tests.integration.conftest import meltrepro
 
 pytestmark = pytest.mark.machine

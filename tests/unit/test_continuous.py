@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro.campaign.continuous import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
+from meltrepro.campaign.request import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.chat_templates import TEMPLATES, render_turns
 from meltrepro.manifest.loader import LoadedManifest, load_manifest

@@ -9,9 +9,9 @@ import pytest
 
 from meltrepro import untrusted
 from meltrepro.atomic import remove
-from meltrepro.campaign.sweep import sweep
 from meltrepro.errors import RecordError, SourceError
 from meltrepro.record.study import read_study
+from meltrepro.record.writer import clear_strangers
 from meltrepro.report.files import campaigns_of, compare_report, holds_report
 from meltrepro.targets.remote.jobs import Job
 from meltrepro.targets.remote.shell import Shell
@@ -108,5 +108,5 @@ def test_nobody_else_may_write_what_is_kept_of_a_trial(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         (tmp_path / name).chmod(0o666)
     tmp_path.chmod(0)
-    assert sweep(tmp_path) is None
+    assert clear_strangers(tmp_path) is None
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}

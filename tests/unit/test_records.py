@@ -9,9 +9,10 @@ import pytest
 
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.metrics import METRICS
-from meltrepro.measure.records import campaign_folders, find_campaign, read_campaign
+from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.record.layout import TrialKind
+from meltrepro.record.reader import campaign_folders, find_campaign
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
 MS = 1_000_000

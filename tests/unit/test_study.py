@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import meltrepro
-from meltrepro.campaign.finished import finished_campaign
+from meltrepro.campaign.campaign import finished_campaign
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.manifest.lock import Lock, dump_lock
 from meltrepro.manifest.schema import Manifest

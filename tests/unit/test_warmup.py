@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.campaign.warmup import is_steady
+from meltrepro.campaign.runner import is_steady
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign
 
 MS = 1_000_000
