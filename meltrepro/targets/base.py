@@ -219,6 +219,17 @@ class Attached:
     """What somebody has to do before it can be used."""
 
 
+class Engines(Protocol):
+    """What makes the engine of a command, which is not started before something needs it."""
+
+    @property
+    def engine_name(self) -> str: ...
+
+    def engine(self) -> Engine:
+        """The engine; raises `EngineError` where it does not answer."""
+        ...
+
+
 class TargetKind(Protocol):
     """A class of devices; one object, found by its name in manifests (`meltrepro.registry.TARGETS`)."""
 
@@ -240,8 +251,8 @@ class TargetKind(Protocol):
         """What builds programs that no engine can, by the names that recipes have for them."""
         ...
 
-    def open(self, options: Any, settings: Settings, engine: Engine | None) -> Target:
-        """One device; raises `TargetError` where its kind of link is not there."""
+    def open(self, options: Any, settings: Settings, engines: Engines | None) -> Target:
+        """One device, which without `engines` can be looked at, and runs nothing in a sandbox of this machine; raises `TargetError` where its kind of link is not there."""
         ...
 
     def attached(self, settings: Settings) -> Sequence[Attached]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import chain
 
-from meltrepro.build.model import Engine, Maker
+from meltrepro.build.model import Maker
 from meltrepro.errors import DriverMissing, UsageError
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
-from meltrepro.targets.base import DeviceFacts, Target, TargetKind
+from meltrepro.targets.base import Engines, Target, TargetKind
 
 
 def kinds() -> list[TargetKind]:
@@ -47,27 +47,19 @@ def named(text: str | None, root: str | None, settings: Settings) -> TargetOptio
 
 
 def open_targets(
-    manifest: Manifest, settings: Settings, engine: Engine | None = None
+    manifest: Manifest, settings: Settings, engines: Engines | None = None
 ) -> tuple[dict[str, Target], dict[str, str]]:
-    """The targets of a manifest by name; those whose driver is not installed here are not among them, but the reasons are.
-
-    Without an engine they can be identified and read, but not be trusted to run trials in a container.
-    """
+    """The targets of a manifest by name; those whose driver is not installed here are not among them, but the reasons are."""
     targets, unusable = {}, {}
     for name, entry in manifest.targets.items():
         try:
-            targets[name] = open_target(entry, settings, engine)
+            targets[name] = open_target(entry, settings, engines)
         except DriverMissing as error:
             unusable[name] = f"target {name}: {error.one_line}"
     return targets, unusable
 
 
-def open_target(entry: TargetOptions, settings: Settings, engine: Engine | None = None) -> Target:
+def open_target(entry: TargetOptions, settings: Settings, engines: Engines | None = None) -> Target:
     """One target; raises `TargetError` where its kind of link is not there."""
-    target: Target = TARGETS.get(entry.kind).open(entry, settings, engine)
+    target: Target = TARGETS.get(entry.kind).open(entry, settings, engines)
     return target
-
-
-def probe(targets: Mapping[str, Target]) -> dict[str, DeviceFacts]:
-    """Identify every target; raises what the first unusable one raises."""
-    return {name: target.identify() for name, target in targets.items()}

@@ -37,7 +37,6 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.targets.base import DeviceFacts
-from meltrepro.targets.registry import open_targets, probe
 from meltrepro.workflow.session import Session, open_session
 from meltrepro.workflow.tracking import Logged, log_campaign
 
@@ -114,16 +113,14 @@ def prepare(
         for name, workload in loaded.manifest.conversations.items()
     }
     _require_meters(loaded)
-    known_devices = probe(session.targets)
+    devices = session.survey.devices
     data = session.data()
-    scoring, inputs = score_requests(plan, data, known_devices, session.keep, scorer_of)
-    requests = requests or {**make_requests(loaded, plan, conversations, known_devices), **scoring}
+    scoring, inputs = score_requests(plan, data, devices, session.keep, scorer_of)
+    requests = requests or {**make_requests(loaded, plan, conversations, devices), **scoring}
     built = session.build(anew=anew)
     requests, logits = with_logits(requests, plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
-    targets, _ = open_targets(loaded.manifest, session.settings, engine)
-    devices = probe(targets)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}
     digests = {name: each.digest for name, each in data.items()}
     # A record's lock must be that of the manifest that it keeps.
@@ -133,7 +130,7 @@ def prepare(
         plan=plan,
         artifacts=built.artifacts,
         requests=requests,
-        targets=targets,
+        targets=session.targets,
         devices=devices,
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(lock),

@@ -184,13 +184,13 @@ def open_session(
             hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
         )
     modules = dict(registry.modules())
-    targets, unusable = open_targets(loaded.manifest, settings)
-    devices = {name: target.identify() for name, target in targets.items()}
     with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
         tools = Tools(
             settings, sink, pins, engine, locked, makers=makers, record=lock_file, base_dir=loaded.path.parent
         )
+        targets, unusable = open_targets(loaded.manifest, settings, tools)
+        devices = {name: target.identify() for name, target in targets.items()}
         if lock is not None:
             tools.store.add_root(path)
         catalog = registry.catalog(modules)

@@ -258,10 +258,24 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
     )
 
 
+@dataclass(frozen=True)
+class GivenEngine:
+    """An engine that runs already."""
+
+    given: Engine
+
+    @property
+    def engine_name(self) -> str:
+        return self.given.name
+
+    def engine(self) -> Engine:
+        return self.given
+
+
 def _open(name: str, manifest: Manifest, folder: Path, engine: Engine | None) -> Target:
     here = settings(folder)
     if name == "host":
-        return registry.open_target(manifest.targets[name], here, engine)
+        return registry.open_target(manifest.targets[name], here, GivenEngine(engine) if engine else None)
     entry = manifest.targets[name]
     assert isinstance(entry, HostOptions)
     return HostTarget(entry, disk=here.cache, owner=str(lock_path(here.run, name)))

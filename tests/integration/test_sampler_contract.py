@@ -33,6 +33,7 @@ from meltrepro.store.archive import pack_tree
 from meltrepro.targets.base import Source
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
+from tests.fault.rig import GivenEngine
 from tests.integration import sandbox_rig
 from tests.support.campaigns import Trial, as_lines, events
 
@@ -82,13 +83,13 @@ class OwnSampler:
     def sampling(self) -> Callable[[], Recording]:
         path = self._file.relative_to(self._machine).as_posix()
         source = Source("meter.power", "W", "gauge", path, scale=1e-3)
-        entry, engine = HostOptions(sandbox="bare"), None
+        entry, engines = HostOptions(sandbox="bare"), None
         root = str(self._machine)
         if self.engine is not None:
-            entry, engine = HostOptions(), sandbox_rig.engine(self.engine, self._folder)
+            entry, engines = HostOptions(), GivenEngine(sandbox_rig.engine(self.engine, self._folder))
             root = ""  # a sandbox has a root of its own
         owner = str(self._folder / "owner")
-        target = HostTarget(entry, disk=self._folder, owner=owner, engine=engine, root=self._machine)
+        target = HostTarget(entry, disk=self._folder, owner=owner, engines=engines, root=self._machine)
         tar = self._folder / "bundle.tar"
         digest = pack_tree(self._bundle, tar, prefix="bundle")
         bundle = Artifact("b", "bundle", digest, digest, tar, self._bundle, 1, platform.machine())

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from meltrepro.targets.android.options import AndroidOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine, Maker
+    from meltrepro.build.model import Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Target
+    from meltrepro.targets.base import Attached, Engines, Target
 
 
 class AndroidKind:
@@ -17,10 +17,10 @@ class AndroidKind:
     options: Final = AndroidOptions
     makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
 
-    def open(self, options: AndroidOptions, settings: Settings, engine: Engine | None) -> Target:
+    def open(self, options: AndroidOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.android.target import open_target
 
-        return open_target(options, settings, engine)
+        return open_target(options, settings)
 
     def attached(self, settings: Settings) -> Sequence[Attached]:
         from meltrepro.targets.android.target import attached

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meltrepro.build.model import Engine
 from meltrepro.errors import MeltreproError, TargetError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.android import feed
@@ -49,7 +48,7 @@ _TEMPERATURES_C = (-40.0, 120.0)
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(options: AndroidOptions, settings: Settings, engine: Engine | None) -> AndroidTarget:
+def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
     """The target as campaigns use it; raises `TargetLost` where the lab is meant and does not run."""
     link = AdbLink(*_place(options, settings))
     kill = {"background_apps": ("am", "kill-all")} if options.settings.kill_background_apps else {}
@@ -98,7 +97,7 @@ def attached(settings: Settings) -> list[Attached]:
                     kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0
                 )
                 try:
-                    found = open_target(options, settings, None).identify().described
+                    found = open_target(options, settings).identify().described
                 except MeltreproError as error:
                     todo = error.message
             rows.append(Attached("android", device.serial, device.state, found, todo))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from meltrepro.targets.host.options import HostOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine, Maker
+    from meltrepro.build.model import Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Target
+    from meltrepro.targets.base import Attached, Engines, Target
 
 
 class HostKind:
@@ -17,10 +17,10 @@ class HostKind:
     options: Final = HostOptions
     makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
 
-    def open(self, options: HostOptions, settings: Settings, engine: Engine | None) -> Target:
+    def open(self, options: HostOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.host.target import open_target
 
-        return open_target(options, settings, engine)
+        return open_target(options, settings, engines)
 
     def attached(self, settings: Settings) -> Sequence[Attached]:
         from meltrepro.targets.host.target import attached

@@ -25,6 +25,7 @@ from meltrepro.targets.base import (
     Attached,
     DeviceFacts,
     DeviceState,
+    Engines,
     Progress,
     Source,
     TrialJob,
@@ -44,9 +45,9 @@ _SPARED_BYTES = 1 << 30
 """Memory of this machine, at most a tenth of it, that no container may take."""
 
 
-def open_target(entry: HostOptions, settings: Settings, engine: Engine | None) -> HostTarget:
+def open_target(entry: HostOptions, settings: Settings, engines: Engines | None) -> HostTarget:
     """The target as campaigns use it; its lock file names it to the processes that it starts."""
-    return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engine=engine)
+    return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engines=engines)
 
 
 def attached(settings: Settings) -> list[Attached]:
@@ -63,17 +64,17 @@ class HostTarget:
     """Runs trials on this machine: in a sandbox of the engine, or as plain processes where its entry says `bare`."""
 
     def __init__(
-        self, entry: HostOptions, *, disk: Path, owner: str, engine: Engine | None = None, root: Path = Path("/")
+        self, entry: HostOptions, *, disk: Path, owner: str, engines: Engines | None = None, root: Path = Path("/")
     ) -> None:
         """`disk` is a folder on the disk that models are kept on, `owner` marks everything that trials start.
 
-        Without an engine it can be looked at, but runs nothing unless its entry says `bare`.
+        Without engines it can be looked at, but runs nothing unless its entry says `bare`.
         """
         self._disk = disk
         self._owner = owner
         self._root = root
         self._bare = entry.sandbox == "bare"
-        self._engine = None if self._bare else engine
+        self._engines = None if self._bare else engines
         self._watcher = ""
         """The sensor logger that runs beside the trial, as its engine calls it."""
 
@@ -105,8 +106,10 @@ class HostTarget:
 
     def _confinement(self, memory_bytes: int) -> Mapping[str, str]:
         """What trials run in, and within which limits, as far as an engine is there to say."""
-        sandbox = "bare" if self._bare else _SANDBOXES.get(self._engine.name if self._engine else "", "container")
-        if self._engine is None or sandbox != "container":
+        sandbox = (
+            "bare" if self._bare else _SANDBOXES.get(self._engines.engine_name if self._engines else "", "container")
+        )
+        if self._engines is None or sandbox != "container":
             return {"sandbox": sandbox}
         limits = {"sandbox_memory_bytes": str(_allowed(memory_bytes)), "sandbox_processes": str(PROCESSES)}
         return {"sandbox": sandbox, **limits}
@@ -183,14 +186,14 @@ class HostTarget:
         """Stop runners that a killed campaign left behind; raises `TargetError` where one cannot be stopped."""
         owners = (self._owner, self._sampler_owner)
         plain = sum(map(processes.stop_strays, owners))
-        return plain + sum(map(self._engine.stop_strays, owners) if self._engine else ())
+        return plain + sum(map(self._required().stop_strays, owners) if self._engines else ())
 
     def _required(self) -> Engine:
-        if self._engine is None:
+        if self._engines is None:
             raise TargetError(
                 "target host: its trials run in a sandbox, and there is no engine", hint="name one with --engine"
             )
-        return self._engine
+        return self._engines.engine()
 
     def _in_sandbox(self, engine: Engine, job: TrialJob) -> Exit:
         def seen(name: str) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from meltrepro.targets.ios.options import IosOptions
 
 if TYPE_CHECKING:
-    from meltrepro.build.model import Engine, Maker
+    from meltrepro.build.model import Maker
     from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Target
+    from meltrepro.targets.base import Attached, Engines, Target
 
 
 def _mac() -> Maker:
@@ -29,10 +29,10 @@ class IosKind:
     options: Final = IosOptions
     makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {"mac-ssh": _mac, "prebuilt": _prebuilt}
 
-    def open(self, options: IosOptions, settings: Settings, engine: Engine | None) -> Target:
+    def open(self, options: IosOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.ios.target import open_target
 
-        return open_target(options, settings, engine)
+        return open_target(options, settings)
 
     def attached(self, settings: Settings) -> Sequence[Attached]:
         from meltrepro.targets.ios.devices import attached

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meltrepro.build.model import Artifact, Engine, Input
+from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.record import trial as record
@@ -48,7 +48,7 @@ _AWAKE_S = 3600.0
 T = TypeVar("T")
 
 
-def open_target(entry: IosOptions, settings: Settings, engine: Engine | None) -> IosTarget:
+def open_target(entry: IosOptions, settings: Settings) -> IosTarget:
     """The target as campaigns use it; raises `TargetError` where pymobiledevice3 is not installed."""
     from meltrepro.targets.ios.devices import open_phone
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from meltrepro.build.model import Engine
 from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.settings import Settings
 from meltrepro.targets.base import Attached, DeviceState, Source
@@ -69,7 +68,7 @@ done
 """
 
 
-def open_target(options: JetsonOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(options: JetsonOptions, settings: Settings) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
         Shell(link_to(options, settings)),
@@ -87,7 +86,7 @@ def attached(settings: Settings) -> list[Attached]:
         options = JetsonOptions(kind="jetson", lab=board.name, reconnect_s=0)
         state, found, todo = "device", "", None
         try:
-            found = open_target(options, settings, None).identify().described
+            found = open_target(options, settings).identify().described
         except MeltreproError as error:
             state, todo = "offline", error.one_line
         rows.append(Attached("jetson", board.name, state, found, todo))

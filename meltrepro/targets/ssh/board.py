@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meltrepro.build.model import Engine
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceFacts, DeviceState, Source
@@ -32,7 +31,7 @@ _IDENTITY = (f"{_TREE}/serial-number", "/etc/machine-id", f"{_TREE}/model", VIRT
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
-def open_target(options: LinuxOptions, settings: Settings, engine: Engine | None) -> RemoteTarget:
+def open_target(options: LinuxOptions, settings: Settings) -> RemoteTarget:
     """The target as campaigns use it."""
     return RemoteTarget(
         Shell(link_to(options, settings)),
