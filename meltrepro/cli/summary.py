@@ -89,7 +89,7 @@ def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bo
             out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
         if proof := cell.entry.params.get("device.proof"):
             out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
-        for remark in (*([] if cell.agreement.valid else [str(cell.agreement)]), *cell.exclusions):
+        for remark in (*([] if cell.agreement.valid else [str(cell.agreement)]), *map(str, cell.exclusions)):
             out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
         for found in cell.steadiness:
             for remark in found.remarks():

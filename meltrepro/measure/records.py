@@ -21,6 +21,7 @@ from meltrepro.measure.operators import Breakdown, breakdown
 from meltrepro.measure.validity import (
     SPEED,
     WATCHED,
+    Exclusion,
     Steadiness,
     Validity,
     excluded,
@@ -149,7 +150,7 @@ class CellRecord(CellFolder):
         return {trial.name: trial.validity(self.limits) for trial in self.failures}
 
     @property
-    def exclusions(self) -> tuple[str, ...]:
+    def exclusions(self) -> tuple[Exclusion, ...]:
         """What a reader must know of its repetitions: how many are INVALID, how many failed. Raises `RecordError`."""
         invalid = "INVALID, counted all the same" if self.with_invalid else "INVALID"
         groups = ((self.invalid, invalid), (self.failed, "failed"))

@@ -126,12 +126,24 @@ def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -
     return Validity((Finding(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
 
 
-def excluded(asked: int, judged: Mapping[str, Validity], what: str) -> str:
-    """Of a cell's repetitions those that are `what`, with the reasons: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
+@dataclass(frozen=True)
+class Exclusion:
+    """Repetitions of a cell that are INVALID or failed."""
+
+    count: str
+    """`1 of 3 repetitions INVALID`."""
+    reasons: str
+
+    def __str__(self) -> str:
+        return f"{self.count}: {self.reasons}"
+
+
+def excluded(asked: int, judged: Mapping[str, Validity], what: str) -> Exclusion:
+    """Of a cell's repetitions those that are `what`."""
     names = sorted(judged)
     listed = [f"{name} {'; '.join(map(str, judged[name].findings))}" for name in names[:_MOST_LISTED]]
     more = [f"{len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
-    return f"{len(names)} of {counted(asked, 'repetition')} {what}: {', '.join([*listed, *more])}"
+    return Exclusion(f"{len(names)} of {counted(asked, 'repetition')} {what}", ", ".join([*listed, *more]))
 
 
 def judge_scores(scores: Sequence[Sequence[Score]]) -> Validity:

@@ -60,7 +60,7 @@ def _cells(campaign: CampaignRecord) -> Iterator[CellResult]:
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _Ending:
     """How a cell ended."""
 
     state: State
@@ -68,31 +68,31 @@ class _Standing:
     cause: str | None = None
 
 
-def _standing(cell: CellRecord) -> _Standing:
+def _ending(cell: CellRecord) -> _Ending:
     if cell.believed:
         found = cell.agreement.findings
         if found and not cell.with_invalid:
-            return _Standing("invalid", str(found[0]), found[0].reason)
-        return _Standing("measured")
+            return _Ending("invalid", str(found[0]), found[0].reason)
+        return _Ending("measured")
     if cell.repetitions:
         first = next(iter(cell.invalid.values())).findings[0]
-        return _Standing("invalid", cell.exclusions[0], first.reason)
+        return _Ending("invalid", str(cell.exclusions[0]), first.reason)
     if cell.failures:
-        reason = cell.failures[0].outcome.reason or "no reason was recorded"
-        return _Standing("failed", reason.splitlines()[0], reason.partition(":")[0].strip())
-    return _Standing("skipped", "no repetition has ended yet", PENDING)
+        first = next(iter(cell.failed.values())).findings[0]
+        return _Ending("failed", str(first), first.reason)
+    return _Ending("skipped", "no repetition has ended yet", PENDING)
 
 
 def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
-    entry, params, standing = cell.entry, cell.entry.params, _standing(cell)
+    entry, params, ending = cell.entry, cell.entry.params, _ending(cell)
     traces = {trial.index: trial.trace() for trial in cell.believed if trial.scoring is None}
     seen = next(iter(traces.values()), None) or _any_trace(cell)
     context = params.get("context")
     return CellResult(
         campaign=campaign.id,
         cell=cell.id,
-        state=standing.state,
-        reason=standing.reason,
+        state=ending.state,
+        reason=ending.reason,
         device=_device(campaign, cell),
         framework=str(params.get("kind", entry.framework)),
         release=entry.release,
@@ -113,8 +113,8 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
         asked=cell.asked,
-        doubts=cell.exclusions,
-        cause=standing.cause,
+        exclusions=cell.exclusions,
+        cause=ending.cause,
         source=_source(campaign, entry.model),
     )
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from meltrepro.accuracy.scores import Score
 from meltrepro.measure.operators import Breakdown
+from meltrepro.measure.validity import Exclusion
 from meltrepro.record.trace import OperatorPhase
 from meltrepro.stats.summary import Summary
 
@@ -117,8 +118,7 @@ class CellResult:
     scores: tuple[Score, ...] = ()
     asked: int | None = None
     """How many repetitions there should be."""
-    doubts: tuple[str, ...] = ()
-    """What a reader must know of its repetitions: `1 of 3 repetitions INVALID: r001 too-short: ...`."""
+    exclusions: tuple[Exclusion, ...] = ()
     cause: str | None = None
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
     source: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_console_and_the_report_agree(folder: Path) -> None:
     campaign = read_campaign(folder)
     cell = campaign.cells[0]
-    (said,) = cell.exclusions
+    (said,) = map(str, cell.exclusions)
     assert said.startswith("1 of 3 repetitions INVALID: r00")
     assert "too-short" in said
     text = shown(folder)
@@ -52,7 +52,7 @@ def test_the_console_and_the_report_agree(folder: Path) -> None:
 
 def test_who_asks_for_them_is_told_that_they_count(folder: Path) -> None:
     campaign = read_campaign(folder, with_invalid=True)
-    (said,) = campaign.cells[0].exclusions
+    (said,) = map(str, campaign.cells[0].exclusions)
     assert said.startswith("1 of 3 repetitions INVALID, counted all the same: ")
     assert "n = 2 of 3" not in report_files(assemble([campaign]))[PAGE].decode()
 
@@ -60,7 +60,7 @@ def test_who_asks_for_them_is_told_that_they_count(folder: Path) -> None:
 def test_failed_repetitions_are_told_apart(tmp_path: Path) -> None:
     failing = {index: f"crashed: signal {index}" for index in range(5)}
     campaign = read_campaign(build_campaign(tmp_path, [Cell(failing=failing)], repetitions=6))
-    (said,) = campaign.cells[0].exclusions
+    (said,) = map(str, campaign.cells[0].exclusions)
     assert said == (
         "5 of 6 repetitions failed: r000 crashed: signal 0, r001 crashed: signal 1, r002 crashed: signal 2, 2 more"
     )

@@ -101,8 +101,8 @@ def _outcome(results: Results, cells: list[CellResult]) -> Value:
         return None
     best = min(cells, key=lambda cell: (_STATES.index(cell.state), -results.number(cell.campaign)))
     if best.state == "measured":
-        doubts = (doubt.partition(":")[0] for doubt in best.doubts)
-        return Word(", ".join(["measured", *(["synthetic"] if best.synthetic else []), *doubts]), "good")
+        besides = (*(["synthetic"] if best.synthetic else []), *(one.count for one in best.exclusions))
+        return Word(", ".join(["measured", *besides]), "good")
     return Absent(best.reason or "no reason given", best.state)
 
 
@@ -112,7 +112,7 @@ def _state(cell: CellResult) -> Value:
 
 def _why(cell: CellResult) -> str:
     """The reason of a cell that was not measured, and what is to be known of its repetitions."""
-    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *cell.doubts))))
+    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *map(str, cell.exclusions)))))
 
 
 def cells(results: Results) -> Table:

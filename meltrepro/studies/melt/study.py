@@ -43,7 +43,7 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
     lines = _wrapped(f"{campaigns}: {tally(findings)}", "")
     if unbelieved := _unbelieved(results):
         lines += _wrapped(f"cells that are INVALID and give no figures: {unbelieved}; meltrepro show says why", "")
-    if partly := sum(cell.state == "measured" and bool(cell.doubts) for cell in results.cells):
+    if partly := sum(cell.state == "measured" and bool(cell.exclusions) for cell in results.cells):
         lines += _wrapped(
             f"cells of which single repetitions are INVALID or failed: {partly}; meltrepro show says why", ""
         )
