@@ -301,13 +301,13 @@ def test_quantizations_by_any_of_their_names() -> None:
 
 
 def _published(model: str, value: float | None, *flags: str, task: str = "arc_easy") -> AccuracyRow:
-    return AccuracyRow(model, "q4_0", "llamacpp", task, value, None, "reported", False, flags, "results.csv", 4, 4)
+    return AccuracyRow(model, "q4_0", "llamacpp", task, value, None, "reported", flags, "results.csv", 4, 4)
 
 
 def test_the_papers_rows_carry_their_flags_and_ours_beside() -> None:
     ours = replace(cell("tinyllama-1.1b", "q4_0", 1.1e9), scores=(Score("arc_easy", "acc", 0.5, 0.02, 400, 200),))
     made = results([ours])
-    size = SizeRow("tinyllama-1.1b-v0.5", "q4_0", "llamacpp", 1.1e9, 0.64, 3.1, 4.5, (), "specs.csv")
+    size = SizeRow("tinyllama-1.1b-v0.5", "q4_0", "llamacpp", 1.1e9, 0.64, 3.1, (), "specs.csv")
     first, second = rows(tables.sizes(made, [size, replace(size, quantization="q3_k")]))
     assert first["ours_gb"] == pytest.approx(0.6256, abs=1e-3)
     assert first["difference_percent"] == pytest.approx(-2.25, abs=0.01)
@@ -322,7 +322,7 @@ def test_the_papers_rows_carry_their_flags_and_ours_beside() -> None:
     assert (beside["paper"], beside["ours"], beside["ours_n"]) == (0.55, 0.5, 400)
     assert missing["paper"] == Absent("missing in the paper's table")
     quoted = FigureRow(
-        *("Figure 4", "Galaxy S23", "not stated", "tinyllama-1.1b", "4-bit (scheme not stated)"),
+        *("Galaxy S23", "not stated", "tinyllama-1.1b", "4-bit (scheme not stated)"),
         *("generation_throughput", 13.6, "token/s", "secondhand: a note"),
     )
     rough = only(tables.devices(made, [quoted]))

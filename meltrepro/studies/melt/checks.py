@@ -14,7 +14,6 @@ from itertools import combinations
 from typing import Literal
 
 from meltrepro.report.results import Results
-from meltrepro.studies.melt import paper
 
 Kind = Literal["no-share", "not-k-over-n", "stderr-not-of-n", "copied-from-model", "same-as-quantization"]
 _EXACT = 12
@@ -77,25 +76,6 @@ def scores_of(results: Results) -> tuple[ScoreRow, ...]:
         for cell in results.cells
         for score in cell.scores
         if score.k is not None
-    )
-
-
-def scores_of_paper() -> tuple[ScoreRow, ...]:
-    """The scores that the study published, with the number of questions where a score is a count."""
-    return tuple(
-        ScoreRow(
-            model=row.model,
-            quantization=row.quantization,
-            framework=row.framework,
-            task=row.task,
-            value=row.value,
-            stderr=row.stderr,
-            n=paper.SPLITS.get(row.task),
-            decimals=row.decimals,
-            stderr_decimals=row.stderr_decimals,
-        )
-        for row in paper.accuracy()
-        if row.value is not None and row.kind in ("reported", "composite")
     )
 
 

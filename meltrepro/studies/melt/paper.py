@@ -44,7 +44,6 @@ class AccuracyRow:
     stderr: float | None
     kind: str
     """`reported`, `composite`, `external_reference`, or `recomputed` here."""
-    plotted: bool
     flags: tuple[str, ...]
     """Defects found in the row; empty where there are none."""
     source: str
@@ -69,7 +68,6 @@ class SizeRow:
     disk_gb: float
     published_memory_gb: float
     """As the study prints it; in no row a measured footprint."""
-    bits_per_parameter: float
     flags: tuple[str, ...]
     source: str
 
@@ -78,8 +76,6 @@ class SizeRow:
 class FigureRow:
     """One figure of speed, time, memory, energy, power, battery or temperature."""
 
-    place: str
-    """Figure or table that it belongs to."""
     device: str
     framework: str
     model: str
@@ -107,40 +103,11 @@ class OperatorRow:
     name: str
     role: str
     """What it computes, where its name tells; empty otherwise."""
-    mean_call_us: float
     plotted_share: float | None
     """Of the sum of mean times of one call: what the study plots."""
     time_share: float | None
     """Of the module's time, with the calls per pass that the model's shape implies."""
     source: str
-
-
-@dataclass(frozen=True)
-class DeviceRow:
-    """One device of the study."""
-
-    device: str
-    kind: str
-    os: str
-    soc: str
-    ram_gb: str
-    battery_mah: float | None
-    """As the study's configuration states it; `None` for boards."""
-    supply_v: float | None
-    power_instrument: str
-    source: str
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """Length statistics of one of the study's prompt sets."""
-
-    dataset: str
-    subset: str
-    unit: str
-    n: int
-    values: Mapping[str, float]
-    """By name: `total`, `mean`, `sd_population`, `min`, `p5` to `p99`, `max`; what is not known is missing."""
 
 
 @cache
@@ -156,7 +123,6 @@ def accuracy() -> tuple[AccuracyRow, ...]:
             value=_optional(row["metric_value"]),
             stderr=_optional(row["stderr"]),
             kind=row["row_kind"],
-            plotted=row["plotted_in_paper_notebook"] == "yes",
             flags=_flags(row["flags"]),
             source=row["source"],
             decimals=_digits(row["metric_value"]),
@@ -177,7 +143,6 @@ def sizes() -> tuple[SizeRow, ...]:
             parameters=float(row["parameters"]),
             disk_gb=float(row["size_on_disk_gb"]),
             published_memory_gb=float(row["size_in_memory_as_published"]),
-            bits_per_parameter=float(row["bits_per_parameter_derived"]),
             flags=_flags(row["flags"]),
             source=row["source"],
         ),
@@ -209,45 +174,9 @@ def operators() -> tuple[OperatorRow, ...]:
             module=row["module"],
             name=row["op_name"],
             role=row["role_inferred"],
-            mean_call_us=float(row["mean_call_duration_us"]),
             plotted_share=_optional(row["share_of_mean_call_durations_as_plotted"]),
             time_share=_optional(row["share_of_module_time_derived"]),
             source=row["source"],
-        ),
-    )
-
-
-@cache
-def devices() -> tuple[DeviceRow, ...]:
-    """The study's phones and boards."""
-    return _load(
-        "devices",
-        lambda row: DeviceRow(
-            device=row["device"],
-            kind=row["kind"],
-            os=row["os_family"],
-            soc=row["soc_vendor_spec"],
-            ram_gb=row["ram_gb_vendor_spec"],
-            battery_mah=_optional(row["battery_mah_config"]),
-            supply_v=_optional(row["monsoon_voltage_v"]),
-            power_instrument=row["power_instrument"],
-            source=row["source"],
-        ),
-    )
-
-
-@cache
-def prompts() -> tuple[PromptRow, ...]:
-    """Length statistics of the prompt sets; counts only, no text."""
-    keys = ("dataset", "subset", "unit", "n")
-    return _load(
-        "prompt_stats",
-        lambda row: PromptRow(
-            dataset=row["dataset"],
-            subset=row["subset"],
-            unit=row["unit"],
-            n=int(row["n"]),
-            values={name: float(value) for name, value in row.items() if name not in keys and value},
         ),
     )
 
@@ -262,7 +191,6 @@ def figure(rows: tuple[FigureRow, ...], metric: str, device: str | None = None) 
 
 def _figure(row: Mapping[str, str]) -> FigureRow:
     return FigureRow(
-        place=row["figure_or_table"],
         device=row["device"],
         framework=row["framework"],
         model=row["model"],
