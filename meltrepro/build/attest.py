@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meltrepro.build.base import Package
-from meltrepro.build.identity import recipe_digest
-from meltrepro.build.model import Artifact, Recipe
+from meltrepro.build.keys import recipe_digest
+from meltrepro.build.model import Artifact, Package, Recipe
 from meltrepro.build.provenance import provenance
 from meltrepro.manifest.lock import Lock, LockedSource
 from meltrepro.manifest.sources import Source

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from meltrepro.build.causes import check_room, writing_below
 from meltrepro.build.image import EPOCH, Layer, normalize
+from meltrepro.build.model import Package
 from meltrepro.errors import EngineError, LockError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
@@ -75,16 +76,6 @@ class Flavour:
 
 BASE = Flavour("essential", INCLUDED)
 """That of the base image."""
-
-
-@dataclass(frozen=True, order=True)
-class Package:
-    """One Debian package file."""
-
-    name: str
-    version: str
-    architecture: str
-    digest: str
 
 
 def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks.base import Scorer
-from meltrepro.plan.model import BundleNode, FrameworkInfo, ModelNode, Release
+from meltrepro.build.model import RecipeSource
+from meltrepro.frameworks.base import ModelStep, Scorer, Skip
+from meltrepro.manifest.sources import Source
+from meltrepro.plan.model import BundleNode, FrameworkInfo, Release
 
 
 class FrameworkModule(Protocol):
@@ -24,12 +25,8 @@ class FrameworkModule(Protocol):
         """The recipe that builds a bundle."""
         ...
 
-    def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
-        """How a model is made from its source for one release."""
-        ...
-
-    def convert(self, conversion: str, source: Path, destination: Path) -> bool:
-        """Rewrite a model file on this machine; `False` where it needs nothing, and nothing was written."""
+    def model_steps(self, source: Source, quantization: str, release: Release) -> Sequence[ModelStep] | Skip:
+        """How a model is made from its source; no step at all where the source is the model."""
         ...
 
     def check_model(self, path: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meltrepro.build import base
-from meltrepro.build.base import Flavour, Package
+from meltrepro.build.base import Flavour
+from meltrepro.build.model import Package
 from meltrepro.errors import LockError
 from meltrepro.manifest.lock import LockedInterpreter, LockedPackage
 from meltrepro.plan.identity import digest_of

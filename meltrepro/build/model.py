@@ -12,6 +12,20 @@ from typing import Literal, Protocol
 from meltrepro.manifest.sources import Source
 from meltrepro.steps import Sink
 
+ArtifactKind = Literal["bundle", "model", "logits"]
+Output = Literal["file", "folder"]
+"""What a model is, or becomes by a step."""
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """One Debian package file."""
+
+    name: str
+    version: str
+    architecture: str
+    digest: str
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,6 +54,8 @@ class Recipe:
     """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where and by whom it is made, which is no part of its identity."""
+    packages: tuple[Package, ...] = ()
+    """Debian packages among the inputs that become part of what is made."""
 
 
 @dataclass(frozen=True)
@@ -62,35 +78,28 @@ class RecipeSource:
 
 
 @dataclass(frozen=True)
-class ModelRecipe:
-    """How a model is made from its source; all parts belong to its identity."""
-
-    conversion: str = ""
-    """Name and version of a rewrite that comes before quantizing; empty for none."""
-    command: tuple[str, ...] = ()
-    """Command of the quantizer that turns `/source` into `/out/model`; empty where nothing is quantized."""
-    converter: tuple[str, ...] = ()
-    """Command of the converter that turns the checkpoint in `/source` into `/out/model`; empty for other sources."""
-
-
-@dataclass(frozen=True)
 class Artifact:
     """A build output in the store."""
 
     id: str
     """Identity of the node that it belongs to, for people."""
-    kind: Literal["bundle", "model", "logits"]
+    kind: ArtifactKind
     key: str
     """Digest of everything that went in; equal keys are never built twice."""
     digest: str
     """sha256 of `file`."""
     file: Path
-    """The object in the store: the model, or the bundle's deterministic tar with everything below `bundle/`."""
+    """The object in the store: the model, or a deterministic tar of a folder: of a bundle everything is below `bundle/`, of a
+    model that is a folder below `model/`."""
     path: Path
-    """What is used: the model itself, or the bundle's unpacked folder."""
+    """What is used: the file itself, or the unpacked folder."""
     size: int
     platform: str = ""
     """Machine that a bundle is for, as `uname -m` spells it."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path != self.file
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from meltrepro.atomic import write_bytes
 from meltrepro.build import interpreter
-from meltrepro.build.base import Package
+from meltrepro.build.model import Package
 from meltrepro.errors import LockError, LockMismatch
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, differences, dump_lock, load_lock
 from meltrepro.manifest.sources import FileSource, FolderSource, Source

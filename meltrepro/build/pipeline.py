@@ -8,33 +8,29 @@ reproducible can never pass unnoticed.
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.attest import Making, attest
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.framework import FrameworkModule
-from meltrepro.build.identity import bundle_key, converted_key, logits_key, model_key, recipe_digest
-from meltrepro.build.model import (
-    Artifact,
-    Engine,
-    Execution,
-    Maker,
-    ModelRecipe,
-    Recipe,
-)
-from meltrepro.build.render import render_recipe
+from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
+from meltrepro.build.model import Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.tools import Tools
-from meltrepro.build.transform import plain_result, transform
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.manifest.lock import LockedArtifact
-from meltrepro.manifest.sources import Source
+from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
-from meltrepro.steps import Step, step
+from meltrepro.steps import Step
+from meltrepro.steps import step as progress
+from meltrepro.store.cas import Store
 from meltrepro.store.source import key_of
 
 
@@ -68,14 +64,10 @@ class Builder:
 
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
-        runs = {node.framework_name: node for node in plan.bundles if node.purpose == "run"}
-        quantizers = {node.framework_name: node for node in plan.bundles if node.purpose == "quantize"}
-        converters = {node.framework_name: node for node in plan.bundles if node.purpose == "convert"}
         for bundle in plan.bundles:
             self._bundle(bundle)
         for model in plan.models:
-            name = model.framework_name
-            self._model(model, runs[name], quantizers.get(name), converters.get(name))
+            self._model(model, self._keys.tools(model, plan))
         for logits in plan.logits:
             self._logits(logits)
         if not self.rebuild:
@@ -94,16 +86,19 @@ class Builder:
         """The digest of every recipe of the plan by name, without building any."""
         return {recipe.name: recipe_digest(recipe) for recipe in map(self.recipe, plan.bundles)}
 
-    # -- bundles --------------------------------------------------------------------------------------------------
-
     def recipe(self, node: BundleNode) -> Recipe:
         """The rendered recipe of a bundle, with the places of inputs that the store already has."""
-        source = self.modules[node.kind].bundle_recipe(node)
-        digests = {name: self._digest(item) for name, item in source.inputs.items()}
-        if source.interpreter:
-            digests |= {f"{package.name}.deb": package.digest for package in self.tools.pins.interpreter()}
-        paths = {name: self.tools.store.path(digest) for name, digest in digests.items()}
-        return render_recipe(source, paths, digests)
+        return known(self._keys.recipe(node))
+
+    @property
+    def _keys(self) -> Keys:
+        return Keys(self.modules, self.tools.store, self._digest, self.tools.pins.interpreter)
+
+    @property
+    def _digests(self) -> dict[str, str]:
+        return {name: artifact.digest for name, artifact in self._artifacts.items()}
+
+    # -- bundles --------------------------------------------------------------------------------------------------
 
     def _bundle(self, node: BundleNode) -> None:
         recipe = self._recipes[node.id] = self.recipe(node)
@@ -112,8 +107,7 @@ class Builder:
         def make(scratch: Path) -> str:
             for item in node.sources.values():
                 self.tools.fetcher.get(self._locked(item), self.tools.pins.base_dir)
-            if node.purpose == "convert":
-                interpreter.bring(self.tools.pins.interpreter(), self.tools.store, self.tools.sink)
+            interpreter.bring(recipe.packages, self.tools.store, self.tools.sink)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
@@ -121,167 +115,130 @@ class Builder:
             maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
-            self.tools.store.pack_tree(out, scratch / "bundle.tar", prefix="bundle")
-            return self.tools.store.put_file(scratch / "bundle.tar", move=True)
+            return self._pack(out, "bundle", scratch)
 
         started = time.time_ns()
         # A signature holds its time, so that no two builds of a signed app have the same bytes.
         digest = self._resolve(node.id, key, make, unique=recipe.maker == "mac-ssh")
-        file = self.tools.store.verify(digest)
-        artifact = self._artifacts[node.id] = Artifact(
-            id=node.id,
-            kind="bundle",
-            key=key,
-            digest=digest,
-            file=file,
-            path=self.tools.store.unpack(digest) / "bundle",
-            size=file.stat().st_size,
-            platform=node.isa.triple.split("-")[0],
-        )
+        machine = node.isa.triple.split("-")[0]
+        artifact = self._add(node.id, "bundle", key, digest, folder="bundle", platform=machine)
         self._attest(artifact, node.sources, started, recipe=recipe)
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    def _model(
-        self, node: ModelNode, run: BundleNode, quantizer: BundleNode | None, convert: BundleNode | None
-    ) -> None:
-        module, node = self.modules[run.kind], replace(node, source=self._locked(node.source))
-        recipe = module.model_recipe(node, run.release)
-        source_digest = self._digest(node.source)
-        origin = source_digest
-        bundle = self._artifacts[quantizer.id] if quantizer and recipe.command else None
-        converter = self._artifacts[convert.id] if convert and recipe.converter else None
-        if converter is not None:
-            origin = converted_key(source_digest, converter.digest, recipe)
-        key = model_key(origin, bundle.digest if bundle else None, recipe)
+    def _model(self, node: ModelNode, tools: Sequence[BundleNode | None]) -> None:
+        node = replace(node, source=self._locked(node.source))
+        bundles = [self._artifacts[tool.id] if tool is not None else None for tool in tools]
+        keys = known(self._keys.model(node, tools, self._digests))
 
         def make(scratch: Path) -> str:
-            digest = source_digest
-            if converter is not None:
-                digest = self._converted(node, module, converter, recipe, origin, scratch)
-            else:
-                self.tools.fetcher.get(node.source, self.tools.pins.base_dir)
-            source = original = self.tools.store.path(digest)
             with _about(node):
-                module.check_model(source)
-                if recipe.conversion:
-                    with (
-                        step(self.tools.sink, "convert", node.id, conversion=recipe.conversion),
-                        writing_below(scratch),
-                    ):
-                        if module.convert(recipe.conversion, source, scratch / "converted"):
-                            source = scratch / "converted"
-            if bundle is not None:
-                log = self._log(node.id, key)
-                with step(self.tools.sink, "quantize", node.id):
-                    source = transform(
-                        self._engine(),
-                        bundle,
-                        recipe.command,
-                        {"/source": source},
-                        scratch,
-                        log,
-                        f"quantizing {node.id}",
-                    )
-            if source == original:
-                return digest
-            module.check_model(source)
-            return self.tools.store.put_file(source, move=True)
+                return self._take_steps(node, bundles, keys, scratch)
 
         started = time.time_ns()
-        digest = self._resolve(node.id, key, make)
-        file = self.tools.store.verify(digest)
-        artifact = self._artifacts[node.id] = Artifact(
-            id=node.id, kind="model", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
-        )
-        sources = {node.model_name: node.source}
-        tools = tuple(tool for tool in (converter, bundle) if tool is not None)
-        self._attest(artifact, sources, started, tools=tools, commands=(recipe.converter, recipe.command))
+        digest = self._resolve(node.id, keys[-1], make)
+        artifact = self._add(node.id, "model", keys[-1], digest, folder="model" if node.is_folder else None)
+        commands = tuple(step.command for step in node.steps if step.command)
+        used = tuple(dict.fromkeys(bundle for bundle in bundles if bundle is not None))
+        self._attest(artifact, {node.model_name: node.source}, started, tools=used, commands=commands)
 
-    def _converted(
-        self,
-        node: ModelNode,
-        module: FrameworkModule,
-        converter: Artifact,
-        recipe: ModelRecipe,
-        key: str,
-        scratch: Path,
+    def _take_steps(
+        self, node: ModelNode, bundles: Sequence[Artifact | None], keys: Sequence[str], scratch: Path
     ) -> str:
-        """The digest of what the converter makes of a checkpoint; made once for all quantizations, and anew by a rebuild."""
-        known = self.tools.store.get_ref("converted", key)
-        if known is not None and self.tools.store.has(known["digest"]) and not self.rebuild:
-            self.tools.store.verify(known["digest"])
-            return str(known["digest"])
-        self.tools.fetcher.get(node.source, self.tools.pins.base_dir)
+        """Make a model from its source, or from what is kept of a chain that begins alike; returns its digest."""
+        framework, store = self.modules[node.kind], self.tools.store
+        kept = {number: digest for number in range(1, len(node.steps)) if (digest := self._kept(node, number, keys))}
+        first = max(kept, default=0)
+        kept_source = _stored(store, kept[first], node.steps[first - 1].output) if first else None
+        current = kept_source or self._source(node, framework)
+        for number, step in enumerate(node.steps[first:], first + 1):
+            bundle, here = bundles[number - 1], scratch / str(number)
+            last = number == len(node.steps)
+            with writing_below(scratch):
+                here.mkdir()
+            if bundle is not None:
+                log = self._log(node.id if last else f"{node.id}/{step.name}", keys[number])
+                what = f"step {step.name} of {node.id}"
+                with progress(self.tools.sink, step.name, node.id):
+                    made = run_tool(self._engine(), bundle, step.command, current.mounts, here, log, what, step.output)
+            else:
+                made = here / "model"
+                with progress(self.tools.sink, step.name, node.id), writing_below(scratch):
+                    if step.run is None or not step.run(current.on_disk(here), made):
+                        continue  # nothing to do
+            framework.check_model(made)
+            if not (step.shared or last):
+                current = _Input({"/source": made})
+                continue
+            digest = self._pack(made, "model", here) if step.output == "folder" else store.put_file(made, move=True)
+            if not (last or self.rebuild):
+                store.put_ref("artifacts", keys[number], {"name": f"{node.id}/{step.name}", "digest": digest})
+            current = _stored(store, digest, step.output)
+        if current.digest is None:  # a checkpoint that is loaded as it is
+            return self._pack(current.copied(scratch / "whole"), "model", scratch)
+        return current.digest
+
+    def _kept(self, node: ModelNode, number: int, keys: Sequence[str]) -> str | None:
+        """What is here of the first steps of a model, where others begin with them too; made anew by a rebuild."""
+        ref = self.tools.store.get_ref("artifacts", keys[number]) if node.steps[number - 1].shared else None
+        if ref is None or self.rebuild or not self.tools.store.has(ref["digest"]):
+            return None
+        return str(ref["digest"])
+
+    def _source(self, node: ModelNode, framework: FrameworkModule) -> _Input:
+        """What the first step begins with, fetched and looked at."""
+        fetcher, base = self.tools.fetcher, self.tools.pins.base_dir
+        path = fetcher.get(node.source, base)
+        if not is_checkpoint(node.source):
+            framework.check_model(path)
+            return _Input({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
-        files = {
-            name: self.tools.fetcher.get(part, self.tools.pins.base_dir)
-            for name, part in self.tools.fetcher.parts(pinned).items()
-        }
-        module.check_checkpoint(files)
-        readonly = {f"/source/{name}": path for name, path in files.items()}
-        log = self._log(f"{node.id}/convert", key)
-        with step(self.tools.sink, "checkpoint.convert", node.id, files=len(files)):
-            made = transform(
-                self._engine(), converter, recipe.converter, readonly, scratch, log, f"converting {node.model_name}"
-            )
-        module.check_model(made)
-        digest = self.tools.store.put_file(made, move=True)
-        if not self.rebuild:
-            self.tools.store.put_ref("converted", key, {"name": node.id, "digest": digest})
-        return digest
+        files = {name: fetcher.get(part, base) for name, part in fetcher.parts(pinned).items()}
+        framework.check_checkpoint(files)
+        return _Input({f"/source/{name}": path for name, path in files.items()})
 
     def _logits(self, node: LogitsNode) -> None:
         """Have the unquantized model write down what it expects of a text, for others to be compared with."""
-        scorer = self.modules[node.bundle.kind].scorer
-        assert scorer is not None, node.id
-        command = scorer.logits_command(node.workload, node.bundle.release.name)
         text, model, bundle = (
             self._locked(node.workload.text),
             self._artifacts[node.model.id],
             self._artifacts[node.bundle.id],
         )
-        key = logits_key(self._digest(text), model.digest, bundle.digest, command)
+        scorer, command = known(self.modules[node.bundle.kind].scorer), self._keys.command(node)
+        key = known(self._keys.logits(node, self._digests))
 
         def make(scratch: Path) -> str:
             source, log = self.tools.fetcher.get(text, self.tools.pins.base_dir), self._log(node.id, key)
-            with writing_below(scratch):
-                (scratch / "out").mkdir()
-            with step(self.tools.sink, "logits", node.id):
-                end = self._engine().execute(
-                    Execution(
-                        argv=command,
-                        bundle=bundle,
-                        readonly={"/model": model.path, "/text": source},
-                        writable={"/out": scratch / "out"},
-                        stdout=log,
-                        stderr=log,
-                    )
-                )
-            result = scratch / "out" / "logits"
+            mounts, what = {"/model": model.path, "/text": source}, f"making {node.id}"
+            with progress(self.tools.sink, "logits", node.id):
+                result = run_tool(self._engine(), bundle, command, mounts, scratch, log, what, name="logits")
             said = log.read_text(errors="replace")
-            if end.status != 0 or not os.path.lexists(result):
-                tail = "\n".join(line for line in said.splitlines()[-12:] if line.strip())
-                check_room(scratch, tail)
-                check_killed(end.status, f"making {node.id}", log)
-                raise BuildError(f"making {node.id} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
-            plain_result(result, f"making {node.id}")
             try:
                 scorer.check_logits(node.workload, result, said)
             except BuildError as error:
                 check_room(scratch, said)
-                raise BuildError(f"making {node.id}: {error.message}", hint=error.hint or f"log: {log}") from error
+                raise BuildError(f"{what}: {error.message}", hint=error.hint or f"log: {log}") from error
             return self.tools.store.put_file(result, move=True)
 
         started = time.time_ns()
-        digest = self._resolve(node.id, key, make)
-        file = self.tools.store.verify(digest)
-        artifact = self._artifacts[node.id] = Artifact(
-            id=node.id, kind="logits", key=key, digest=digest, file=file, path=file, size=file.stat().st_size
-        )
+        artifact = self._add(node.id, "logits", key, self._resolve(node.id, key, make))
         self._attest(artifact, {node.id: text}, started, tools=(bundle,), commands=(command,))
 
-    # -- both -----------------------------------------------------------------------------------------------------
+    # -- all of them ----------------------------------------------------------------------------------------------
+
+    def _add(
+        self, name: str, kind: ArtifactKind, key: str, digest: str, folder: str | None = None, platform: str = ""
+    ) -> Artifact:
+        """Take an artifact up; `folder` is what one that is a folder is called in its tar."""
+        file = self.tools.store.verify(digest)
+        path = self.tools.store.unpack(digest) / folder if folder is not None else file
+        self._artifacts[name] = Artifact(name, kind, key, digest, file, path, file.stat().st_size, platform)
+        return self._artifacts[name]
+
+    def _pack(self, folder: Path, name: str, scratch: Path) -> str:
+        """Put a folder into the store as a tar with everything below `name`; returns its digest."""
+        self.tools.store.pack_tree(folder, scratch / f"{name}.tar", prefix=name)
+        return self.tools.store.put_file(scratch / f"{name}.tar", move=True)
 
     def _resolve(self, name: str, key: str, make: Callable[[Path], str], *, unique: bool = False) -> str:
         """The digest of an artifact: from the store, or made now; checked against the lock either way.
@@ -357,10 +314,8 @@ class Builder:
         for name, source in sources.items():
             parts = self.tools.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
             inputs |= {f"{name}/{part}": (each, self.tools.pins.entry(each)) for part, each in parts.items()}
-        packages = (
-            self.tools.pins.interpreter() if recipe and any(name.endswith(".deb") for name in recipe.inputs) else ()
-        )
-        making = Making(inputs, recipe, tools, tuple(command for command in commands if command), tuple(packages))
+        packages = recipe.packages if recipe is not None else ()
+        making = Making(inputs, recipe, tools, commands, packages)
         times = (started_ns, time.time_ns())
         attest(artifact, making, self.tools.pins.lock, self.tools.store, maker.version(), times)
 
@@ -378,6 +333,89 @@ class Builder:
         """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
         kind = "rebuild.log" if self.rebuild else "log"
         return self.tools.store.place / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a step begins with."""
+
+    mounts: Mapping[str, Path]
+    """As the step sees it: `/source`, or the files of a checkpoint below it."""
+    digest: str | None = None
+    """Of what the store has; `None` of a checkpoint, which is several files."""
+
+    def on_disk(self, scratch: Path) -> Path:
+        """One path of it, for a step that this process takes."""
+        if "/source" in self.mounts:
+            return self.mounts["/source"]
+        (scratch / "source").mkdir()
+        for inside, path in self.mounts.items():
+            (scratch / "source" / inside.removeprefix("/source/")).symlink_to(path)
+        return scratch / "source"
+
+    def copied(self, folder: Path) -> Path:
+        """All of it as one folder."""
+        with writing_below(folder.parent):
+            for inside, path in self.mounts.items():
+                copy = folder / inside.removeprefix("/source/")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        return folder
+
+
+def _stored(store: Store, digest: str, output: Output) -> _Input:
+    path = store.verify(digest)
+    return _Input({"/source": path if output == "file" else store.unpack(digest) / "model"}, digest)
+
+
+def run_tool(
+    engine: Engine,
+    bundle: Artifact,
+    command: Sequence[str],
+    readonly: Mapping[str, Path],
+    scratch: Path,
+    log: Path,
+    what: str,
+    output: Output = "file",
+    name: str = "model",
+) -> Path:
+    """Run a command of a bundle without network; returns what it left at `/out/<name>`, in a folder of `scratch`.
+
+    `readonly` are the files that it sees, by absolute path; `what` is for messages. Raises `BuildError` with what it said
+    last, `StoreError` (no room), `EngineError` (killed, or the engine went away).
+    """
+    out = scratch / "out"
+    with writing_below(scratch):
+        out.mkdir()
+    end = engine.execute(
+        Execution(argv=command, bundle=bundle, readonly=readonly, writable={"/out": out}, stdout=log, stderr=log)
+    )
+    result = out / name
+    if end.status != 0 or not os.path.lexists(result):
+        said = log.read_text(errors="replace").splitlines()
+        tail = "\n".join([line for line in said if line.strip()][-8:])
+        check_room(scratch, tail)
+        check_killed(end.status, what, log)
+        raise BuildError(f"{what} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
+    _require_plain(result, output, what)
+    return result
+
+
+def _require_plain(result: Path, output: Output, what: str) -> None:
+    """Raise `BuildError` for links, which could lead anywhere, and the like; a program may have come with a bundle."""
+    left = untrusted.odd(result)
+    if output == "folder" and stat.S_ISDIR(os.lstat(result).st_mode):
+        inside = (Path(parent, name) for parent, folders, files in os.walk(result) for name in (*folders, *files))
+        left = next((untrusted.odd(path) for path in inside if not _is_plain(path)), None)
+    elif output == "folder":
+        left = left or "a file"
+    if left is not None:
+        raise BuildError(f"{what} left {left} in place of a {output}", hint="do not trust where the program came from")
+
+
+def _is_plain(path: Path) -> bool:
+    mode = os.lstat(path).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 @contextmanager

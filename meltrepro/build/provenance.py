@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 
 import meltrepro
 from meltrepro.build import toolchain
-from meltrepro.build.base import Package
-from meltrepro.build.model import Artifact
+from meltrepro.build.model import Artifact, Package
 from meltrepro.manifest.lock import Lock, LockedSource
 
 _BUILD_TYPE = "urn:meltrepro:build:v1"

@@ -17,8 +17,8 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from meltrepro.build import toolchain
-from meltrepro.build.base import SUITE, Package
-from meltrepro.build.model import Artifact
+from meltrepro.build.base import SUITE
+from meltrepro.build.model import Artifact, Package
 from meltrepro.manifest.lock import Lock, LockedSource
 from meltrepro.manifest.sources import PypiSource, Source
 

@@ -13,7 +13,7 @@ from typing import Literal
 from meltrepro.build import base, toolchain
 from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, Maker, Recipe
+from meltrepro.build.model import Engine, Maker, Package, Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
 from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain
@@ -155,7 +155,7 @@ class Tools:
         self.pins.set(base=new)
         return layer
 
-    def _locked_packages(self, locked: LockedBase) -> tuple[base.Package, ...]:
+    def _locked_packages(self, locked: LockedBase) -> tuple[Package, ...]:
         """The packages of the lock, fetched where they are missing.
 
         A Debian archive keeps one version of each package, so a lock outlives its packages. Artifacts do not depend on
@@ -163,11 +163,11 @@ class Tools:
         of packages outside of any sandbox: only what this machine took from its archive may be among them.
         """
         packages = tuple(
-            base.Package(name, package.version, package.architecture, package.digest)
+            Package(name, package.version, package.architecture, package.digest)
             for name, package in locked.packages.items()
         )
         known = self.store.own.get_ref("base", base.SUITE)
-        taken = {base.Package(*fields) for fields in known["packages"]} if known is not None else set()
+        taken = {Package(*fields) for fields in known["packages"]} if known is not None else set()
         if taken.issuperset(packages) and all(self.store.has(package.digest) for package in packages):
             return packages
         today = self._todays_packages()
@@ -186,7 +186,7 @@ class Tools:
         self.store.put_ref("base", base.SUITE, _as_ref(today))
         return today
 
-    def _known_packages(self) -> tuple[base.Package, ...]:
+    def _known_packages(self) -> tuple[Package, ...]:
         """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
         remembered = self._remembered_packages()
         if remembered is not None:
@@ -195,7 +195,7 @@ class Tools:
         self.store.put_ref("base", base.SUITE, _as_ref(packages))
         return packages
 
-    def _todays_packages(self) -> tuple[base.Package, ...]:
+    def _todays_packages(self) -> tuple[Package, ...]:
         """Those of the archive; offline, those that this machine took from it last."""
         remembered = self._remembered_packages() if self.settings.offline else None
         if remembered is not None:
@@ -203,9 +203,9 @@ class Tools:
         self._require_network()
         return base.resolve(self.store, self.sink)
 
-    def _remembered_packages(self) -> tuple[base.Package, ...] | None:
+    def _remembered_packages(self) -> tuple[Package, ...] | None:
         known = self.store.get_ref("base", base.SUITE)
-        packages = tuple(base.Package(*fields) for fields in known["packages"]) if known is not None else ()
+        packages = tuple(Package(*fields) for fields in known["packages"]) if known is not None else ()
         return packages if packages and all(self.store.has(package.digest) for package in packages) else None
 
     def _require_network(self) -> None:
@@ -232,5 +232,5 @@ class Tools:
         self.pins.set(toolchain=new)
 
 
-def _as_ref(packages: tuple[base.Package, ...]) -> dict[str, object]:
+def _as_ref(packages: tuple[Package, ...]) -> dict[str, object]:
     return {"packages": [[p.name, p.version, p.architecture, p.digest] for p in packages]}

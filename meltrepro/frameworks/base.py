@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, JsonValue
 
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score
-from meltrepro.build.model import Argument, RecipeSource
+from meltrepro.build.model import Argument, Output, RecipeSource
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
@@ -110,9 +110,9 @@ class ModelStep:
     """Of the bundle whose command it is; `None` for a step that this process does with `run`."""
     command: tuple[str, ...] = ()
     """Turns `/source` into `/out/model`; a part of the model's identity, as is the bundle."""
-    output: Literal["file", "folder"] = "file"
+    output: Output = "file"
     per_variant: bool = False
-    """Whether what comes out fits one variant alone, and is made by a bundle of that variant."""
+    """Whether what comes out fits one variant alone, as the command says."""
     shared: bool = False
     """Whether what comes out is kept by itself, because models of several quantizations begin with it."""
     run: Callable[[Path, Path], bool] | None = None
@@ -234,7 +234,7 @@ class Framework(Protocol):
         ...
 
     def check_model(self, path: Path) -> None:
-        """Raise `ModelError` where a file or folder is no model that the framework can load."""
+        """Raise `ModelError` where a source that is one file, or what a step made of it, is no model."""
         ...
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:

@@ -14,6 +14,7 @@ from meltrepro import resources
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
 from meltrepro.build import base
+from meltrepro.build.model import Package
 from meltrepro.lab.system import BOARD, PHONE, Arch
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
@@ -28,7 +29,7 @@ def pin_all(store: Store, sink: Sink) -> Iterator[str]:
         yield f"{system.pins}: {', '.join(moved(before, now)) or 'as it was'}"
 
 
-def moved(before: Sequence[base.Package], now: Sequence[base.Package]) -> list[str]:
+def moved(before: Sequence[Package], now: Sequence[Package]) -> list[str]:
     """What is not the same in two lists of packages, by name."""
     old, new = ({package.name: package for package in packages} for packages in (before, now))
     return [

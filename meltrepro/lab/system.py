@@ -15,6 +15,7 @@ from typing import Literal
 
 from meltrepro import resources
 from meltrepro.build import base
+from meltrepro.build.model import Package
 from meltrepro.errors import EngineError
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
@@ -62,9 +63,9 @@ class System:
         """The packages as mmdebstrap takes them."""
         return base.Flavour("extract", self.packages, self.arch)
 
-    def pinned(self) -> tuple[base.Package, ...]:
+    def pinned(self) -> tuple[Package, ...]:
         """The packages that the lab is tested with; `make lock-lab` takes today's instead."""
-        return tuple(base.Package(**entry) for entry in json.loads(resources.image_file(self.pins)))
+        return tuple(Package(**entry) for entry in json.loads(resources.image_file(self.pins)))
 
     def own_files(self) -> dict[str, bytes]:
         """Our stand-ins by where they go."""
@@ -74,7 +75,7 @@ class System:
             for file in sorted((resources.images() / self.name / folder).iterdir())
         }
 
-    def key(self, packages: Sequence[base.Package]) -> str:
+    def key(self, packages: Sequence[Package]) -> str:
         """The name of a file system made of these packages."""
         own = [[name, data.decode()] for name, data in self.own_files().items()]
         return f"{self.name}-{digest_of([[p.name, p.digest] for p in packages] + own)[:16]}"
@@ -150,7 +151,7 @@ def require_emulation() -> None:
         ) from error
 
 
-def _make(system: System, packages: Sequence[base.Package], store: Store, root: Path) -> None:
+def _make(system: System, packages: Sequence[Package], store: Store, root: Path) -> None:
     root.mkdir(parents=True)
     for package in packages:
         subprocess.run(["dpkg-deb", "--extract", str(store.path(package.digest)), str(root)], check=True)

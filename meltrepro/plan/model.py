@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meltrepro.frameworks.base import ModelStep
+from meltrepro.frameworks.base import Skip as NotMade
 from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
 from meltrepro.manifest.apps import IosBuild
 from meltrepro.manifest.schema import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
 from meltrepro.manifest.shapes import ModelShape
-from meltrepro.manifest.sources import Source
+from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
 
@@ -96,6 +98,8 @@ class FrameworkInfo:
     """That of the converter of checkpoints; absent where the framework has none."""
     model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
     """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
+    model_steps: Callable[[Source, str, Release], Sequence[ModelStep] | NotMade] = lambda *_: ()
+    """How a model is made from its source, for a quantization and release."""
     cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
     """Builds with CUDA by release of JetPack."""
     scorer: bool = False
@@ -211,16 +215,25 @@ class BundleNode:
 
 @dataclass(frozen=True)
 class ModelNode:
-    """A quantized model to make or reuse. The quantizer belongs to its identity."""
+    """A model to make or reuse, as one framework loads it."""
 
     model_name: str
     quantization: str
     framework_name: str
     source: Source
+    kind: str
+    """Of the framework."""
+    steps: tuple[ModelStep, ...] = ()
+    """How it is made from its source."""
 
     @property
     def id(self) -> str:
         return str(ModelId(self.model_name, self.quantization, self.framework_name))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether what is loaded is a folder: the last step leaves one, or a checkpoint is loaded as it is."""
+        return self.steps[-1].output == "folder" if self.steps else is_checkpoint(self.source)
 
 
 @dataclass(frozen=True)

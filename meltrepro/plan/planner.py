@@ -11,6 +11,7 @@ from dataclasses import astuple
 from itertools import product
 
 from meltrepro.errors import PlanError
+from meltrepro.frameworks.base import Skip as NotMade
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
@@ -102,7 +103,7 @@ def make_plan(
         cells.append(cell)
 
     selection.refuse_idle(str(next(_points(manifest))))
-    models = _model_nodes(cells)
+    models = _model_nodes(cells, frameworks)
     bundles = _bundle_nodes(cells, frameworks)
     for model_node in models:
         if model_node.id not in weights:  # of a model that others are compared with
@@ -305,16 +306,23 @@ def _lacks(level: Isa, device: DeviceFacts) -> str:
 # -- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def _model_nodes(cells: Sequence[Cell]) -> tuple[ModelNode, ...]:
+def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[ModelNode, ...]:
     nodes: dict[tuple[str, str, str], ModelNode] = {}
+
+    def add(cell: Cell, quantization: str) -> None:
+        key = (cell.model_name, quantization, cell.framework_name)
+        if key in nodes:
+            return
+        framework = frameworks[cell.framework_name]
+        steps = framework.info.model_steps(cell.model.source, quantization, framework.release)
+        assert not isinstance(steps, NotMade), cell.id
+        nodes[key] = ModelNode(*key, cell.model.source, framework.info.kind, tuple(steps))
+
     for cell in cells:
-        key = (cell.model_name, cell.quantization, cell.framework_name)
-        if key not in nodes:
-            nodes[key] = ModelNode(*key, source=cell.model.source)
+        add(cell, cell.quantization)
     for cell in cells:
         if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
-            key = (cell.model_name, cell.workload.against, cell.framework_name)
-            nodes.setdefault(key, ModelNode(*key, source=cell.model.source))
+            add(cell, cell.workload.against)
     return tuple(nodes.values())
 
 

@@ -78,7 +78,6 @@ _REFS: Mapping[str, type[BaseModel]] = {
     "artifacts": _Result,
     "base": _Packages,
     "base-layer": _Result,
-    "converted": _Result,
     "files": _File,
     "interpreter": _Packages,
     "roots": _Root,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meltrepro.atomic import free_bytes
 from meltrepro.build.framework import FrameworkModule
-from meltrepro.build.lookup import Lookup
+from meltrepro.build.keys import look_up
 from meltrepro.build.tools import Tools
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock
@@ -56,7 +56,7 @@ def survey(
     sizes = known_sizes(loaded, lock, tools.store, tools.fetcher)
     empty = {name: replace(device, disk_free_bytes=sys.maxsize) for name, device in devices.items()}
     wanted = planner(empty, replace(sizes, free_bytes=None))
-    found = Lookup(modules, tools.pins).find(wanted)
+    found = look_up(wanted, modules, tools.pins)
     sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=sizes.stored | found.stored.keys())
     return Survey(planner, devices, planner(devices, sizes), sizes, found.unknown - sizes.stored)
 

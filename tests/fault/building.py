@@ -27,12 +27,12 @@ import yaml
 
 from meltrepro import resources
 from meltrepro.build import base
-from meltrepro.build.model import ModelRecipe
 from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
+from meltrepro.frameworks.base import ModelStep
+from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp import module as llamacpp
 from meltrepro.plan.identity import digest_of
-from meltrepro.plan.model import ModelNode, Release
 from meltrepro.store.cas import Store
 from tests.fault import project, rig
 
@@ -204,12 +204,13 @@ def _package(folder: Path) -> tuple[str, str, str]:
 def standing_in(folder: Path) -> Iterator[None]:
     """Point the program at the project, with the small recipes in place of the real ones and the real engines."""
 
-    def model_recipe(_: object, node: ModelNode, release: Release) -> ModelRecipe:
-        return ModelRecipe(llamacpp.UNTIE, (*in_kit("sh"), "/bundle/bin/quantize", "/source", "/out/model", "Q8_0"))
+    def model_steps(*_: object) -> tuple[ModelStep, ...]:
+        command = (*in_kit("sh"), "/bundle/bin/quantize", "/source", "/out/model", "Q8_0")
+        return (ModelStep(llamacpp.UNTIE, run=gguf.untie), ModelStep("quantize", "quantize", command))
 
     with project.standing_in(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(resources, "images", lambda: folder / "images")
-        patch.setattr(llamacpp.LlamaCpp, "model_recipe", model_recipe)
+        patch.setattr(llamacpp.LlamaCpp, "model_steps", model_steps)
         patch.setattr(Tools, "_make_engine", _real_engine)
         patch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("MELTREPRO_JOBS", os.environ.get("MELTREPRO_JOBS", str(Compiler.works.value)))

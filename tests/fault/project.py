@@ -22,7 +22,7 @@ import yaml
 
 from meltrepro.build import base, toolchain
 from meltrepro.build.image import Layer
-from meltrepro.build.model import Execution, Exit, Recipe
+from meltrepro.build.model import Execution, Exit, Package, Recipe
 from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
 from meltrepro.frameworks.llamacpp import module as llamacpp
@@ -307,7 +307,7 @@ def copied(project: Project, folder: Path) -> Project:
 
 def _base(store: Store) -> None:
     """The base image as `mmdebstrap` would have left it in the store."""
-    package = base.Package("base-files", "13", "amd64", store.put_bytes(b"a package"))
+    package = Package("base-files", "13", "amd64", store.put_bytes(b"a package"))
     fields = [package.name, package.version, package.architecture, package.digest]
     store.put_ref("base", base.SUITE, {"packages": [fields]})
     store.put_ref("base-layer", digest_of([fields]), {"digest": store.put_bytes(b"a layer")})

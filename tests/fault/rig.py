@@ -224,7 +224,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         for device in spec.devices
         for name, workload in manifest.workloads.items()
     )
-    run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source)
+    run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source, "f")
     plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
     targets = {name: _open(name, manifest, folder, engine) for name in spec.devices}
     facts = {name: target.identify() for name, target in targets.items()}

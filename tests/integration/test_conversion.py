@@ -15,9 +15,8 @@ import pytest
 from meltrepro import settings
 from meltrepro.build.conditions import USUAL, VARIED, Conditions
 from meltrepro.build.model import Artifact, Recipe
-from meltrepro.build.pipeline import Builder
+from meltrepro.build.pipeline import Builder, run_tool
 from meltrepro.build.tools import EngineName, Tools
-from meltrepro.build.transform import transform
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp.module import RELEASES, LlamaCpp
@@ -71,7 +70,7 @@ def convert(made: Tools, converter: Artifact, checkpoint: Path, folder: Path, ki
     folder.mkdir()
     files = {f"/source/{path.name}": path for path in checkpoint.iterdir()}
     command = llamacpp_convert.command(kind)
-    return transform(made.engine(), converter, command, files, folder, folder / "log", "converting it")
+    return run_tool(made.engine(), converter, command, files, folder, folder / "log", "converting it")
 
 
 def digest(path: Path) -> str:

@@ -10,20 +10,20 @@ import pytest
 from pydantic import ValidationError
 
 from meltrepro.build.attest import Making
-from meltrepro.build.base import Package
-from meltrepro.build.identity import converted_key, model_key
-from meltrepro.build.model import Artifact, ModelRecipe
+from meltrepro.build.keys import model_key
+from meltrepro.build.model import Artifact, Package
 from meltrepro.build.provenance import provenance
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.errors import ModelError
 from meltrepro.frameworks import registry
+from meltrepro.frameworks.base import ModelStep
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp.module import AS_IS, ISAS, RELEASES, UNTIE, LlamaCpp
 from meltrepro.manifest.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
 from meltrepro.manifest.schema import Framework, Manifest
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source
-from meltrepro.plan.model import BundleNode, ModelNode
+from meltrepro.plan.model import BundleNode
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.store import checkpoint
@@ -91,34 +91,39 @@ def test_a_defect_is_named_with_a_next_step(folder: Path, defect: Callable[[Path
 # -- identities ---------------------------------------------------------------------------------------------------
 
 
-def model(source: Source, quantization: str = "q8_0") -> ModelNode:
-    return ModelNode("m", quantization, "f", source)
+def steps(source: Source, quantization: str = "q8_0", release: str = "2026-10-01") -> list[str]:
+    return [step.name for step in LlamaCpp().model_steps(source, quantization, RELEASES[release])]
 
 
-def test_other_models_are_made_as_before() -> None:
-    """The key of a model without a converter is what locks have; this one is of the version before there were any."""
-    recipe = LlamaCpp().model_recipe(model(FileSource(file="m.gguf")), RELEASES["2024-02-27"])
-    assert recipe.converter == () and recipe.conversion == UNTIE
-    key = model_key("a" * 64, "b" * 64, ModelRecipe("untie-output/1", ("quantize", "Q8_0")))
-    assert key == "58646465062eae6089513cc688e79f371d7a8a4873b7064d60505c326c819032"
+def test_a_model_is_made_by_the_steps_that_it_needs() -> None:
+    file = FileSource(file="m.gguf")
+    assert steps(file) == ["quantize"] and steps(file, AS_IS) == []
+    assert steps(file, release="2024-02-27") == [UNTIE, "quantize"]
+    assert steps(HUB, AS_IS) == ["convert"]
+    assert steps(HUB, release="2024-02-27") == ["convert", UNTIE, "quantize"]
 
 
 @pytest.mark.parametrize(("quantization", "kind"), [("f32", "f32"), ("f16", "f16"), ("q4_K", "f16"), (AS_IS, "f16")])
 def test_a_checkpoint_is_converted_to_what_its_quantization_needs(quantization: str, kind: str) -> None:
     for source in (HUB, FolderSource(folder="x")):
-        recipe = LlamaCpp().model_recipe(model(source, quantization), RELEASES["2026-10-01"])
-        assert recipe.converter == llamacpp_convert.command(kind)
-        assert bool(recipe.command) == (quantization != AS_IS)
+        first = LlamaCpp().model_steps(source, quantization, RELEASES["2026-10-01"])[0]
+        assert first.command == llamacpp_convert.command(kind)
+        assert first.shared, "it is kept for the other quantizations"
 
 
-def test_all_that_goes_into_a_conversion_changes_its_key() -> None:
+def test_all_that_goes_into_a_model_changes_its_key() -> None:
+    def step(kind: str) -> ModelStep:
+        return ModelStep("convert", "convert", llamacpp_convert.command(kind))
+
     keys = {
-        converted_key(source, converter, ModelRecipe(converter=llamacpp_convert.command(kind)))
+        model_key(source, [(step(kind), converter), *rest])
         for source in ("a" * 64, "b" * 64)
         for converter in ("c" * 64, "d" * 64)
         for kind in ("f16", "f32")
+        for rest in ([], [(ModelStep("x"), None)], [(ModelStep("y"), None)], [(ModelStep("x", output="folder"), None)])
     }
-    assert len(keys) == 8
+    assert len(keys) == 32
+    assert model_key("a" * 64) not in {*keys, "a" * 64}
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -16,7 +16,7 @@ import yaml
 
 from meltrepro import settings
 from meltrepro.build import toolchain
-from meltrepro.build.identity import bundle_key
+from meltrepro.build.keys import bundle_key
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.campaign.request import make_requests

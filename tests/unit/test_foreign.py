@@ -179,7 +179,6 @@ REFS: dict[str, Any] = {
     "artifacts": {"name": "a", "digest": DIGEST},
     "base": {"packages": [["a", "1", "amd64", DIGEST]]},
     "base-layer": {"digest": DIGEST},
-    "converted": {"digest": DIGEST},
     "files": {"state": [1, 2, 3, 4], "digest": DIGEST, "size": 5},
     "interpreter": {"packages": [["a", "1", "amd64", DIGEST]]},
     "toolchain": {"digest": DIGEST},

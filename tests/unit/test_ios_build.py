@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meltrepro.build.identity import bundle_key
+from meltrepro.build.keys import bundle_key
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools

@@ -12,6 +12,7 @@ import pytest
 
 from meltrepro import resources
 from meltrepro.build import base
+from meltrepro.build.model import Package
 from meltrepro.cli import lab
 from meltrepro.errors import EngineError
 from meltrepro.lab import keeper, pins
@@ -62,7 +63,7 @@ def test_packages_that_the_archive_no_longer_has_are_named_with_what_to_do(
     folder.mkdir(parents=True)
     one, other = store.put_bytes(b"one"), store.put_bytes(b"other")
     system = replace(PHONE, packages=("one",))
-    old = (base.Package("one", "1", "arm64", one), base.Package("libzstd1", "1.5.7", "arm64", "0" * 64))
+    old = (Package("one", "1", "arm64", one), Package("libzstd1", "1.5.7", "arm64", "0" * 64))
     today = (old[0], replace(old[1], version="1.5.8", digest=other))
     monkeypatch.setattr(System, "pinned", lambda self: old)
     monkeypatch.setattr(base, "resolve", lambda *_: today)
@@ -80,9 +81,9 @@ def test_packages_that_the_archive_no_longer_has_are_named_with_what_to_do(
 def test_pins_are_written_anew_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[base.Flavour] = []
 
-    def resolve(store: Store, sink: Sink, flavour: base.Flavour) -> tuple[base.Package, ...]:
+    def resolve(store: Store, sink: Sink, flavour: base.Flavour) -> tuple[Package, ...]:
         asked.append(flavour)
-        return (base.Package("mksh", "2", str(flavour.architecture), "1" * 64),)
+        return (Package("mksh", "2", str(flavour.architecture), "1" * 64),)
 
     files = [replace(kind, arch=arch).pins for kind in (PHONE, BOARD) for arch in ("arm64", "amd64")]
     for file in files:

@@ -28,7 +28,7 @@ from tests.support.manifests import GOOD, load
 
 CONTEXT, CHUNKS, VOCABULARY = 16, 2, 5
 RUN = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], ISAS[0])
-MODEL = ModelNode("m", "as-is", "llama.cpp", FileSource(file="model.gguf"))
+MODEL = ModelNode("m", "as-is", "llama.cpp", FileSource(file="model.gguf"), "llama.cpp")
 TEXT = TextWorkload(
     task="kl-divergence", text=FileSource(file="text.txt"), context=CONTEXT, chunks=CHUNKS, against="as-is"
 )

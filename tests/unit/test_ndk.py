@@ -15,7 +15,7 @@ import yaml
 
 from meltrepro import settings
 from meltrepro.build import toolchain
-from meltrepro.build.identity import bundle_key
+from meltrepro.build.keys import bundle_key
 from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
 from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError

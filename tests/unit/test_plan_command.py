@@ -11,7 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from meltrepro.build.identity import bundle_key, model_key
+from meltrepro.build.keys import bundle_key, model_key
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
 from meltrepro.plan.estimate import Sizes
@@ -117,10 +117,13 @@ def test_what_is_here_already_is_found_without_a_lock(
         key = bundle_key(builder.recipe(bundle))
         made = tools.store.put_bytes(bundle.id.encode())
         tools.store.put_ref("artifacts", key, {"name": bundle.id, "digest": made})
-    plain = builder.modules["llama.cpp"].model_recipe(plans[-1].models[1], plans[-1].bundles[0].release)
     assert plans[-1].models[1].quantization == "as-is"
     made = tools.store.put_bytes(b"model")
-    tools.store.put_ref("artifacts", model_key(digest, None, plain), {"name": "m", "digest": made})
+    tools.store.put_ref(
+        "artifacts",
+        model_key(digest, [(step, None) for step in plans[-1].models[1].steps]),
+        {"name": "m", "digest": made},
+    )
     after = states()
     assert {name: state.strip() for name, state in after.items()} == {
         **dict.fromkeys(bundles, "reuse"),

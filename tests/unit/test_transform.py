@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build.model import Artifact, Execution, Exit, Recipe
-from meltrepro.build.transform import transform
+from meltrepro.build.model import Artifact, Execution, Exit, Output, Recipe
+from meltrepro.build.pipeline import run_tool
 from meltrepro.errors import BuildError
 from meltrepro.steps import Sink
 
@@ -48,9 +48,9 @@ class Engine:
         return 0
 
 
-def run(folder: Path, leave: Callable[[Path], None]) -> Path:
+def run(folder: Path, leave: Callable[[Path], None], output: Output = "file") -> Path:
     bundle = Artifact("q", "bundle", "0" * 64, "0" * 64, folder, folder, 1)
-    return transform(Engine(leave), bundle, ["/bundle/q"], {}, folder, folder / "log", "quantizing m")
+    return run_tool(Engine(leave), bundle, ["/bundle/q"], {}, folder, folder / "log", "quantizing m", output)
 
 
 def write_weights(path: Path) -> None:
@@ -65,3 +65,28 @@ def test_a_file_is_taken(tmp_path: Path) -> None:
 def test_nothing_else_is_opened(tmp_path: Path, what: str) -> None:
     with pytest.raises(BuildError, match=f"quantizing m left {what} in place of a file"):
         run(tmp_path, LEFT[what])
+
+
+def write_folder(path: Path) -> None:
+    (path / "inner").mkdir(parents=True)
+    (path / "inner" / "weights").write_text("weights")
+
+
+def test_a_folder_is_taken_where_one_is_made(tmp_path: Path) -> None:
+    assert (run(tmp_path, write_folder, "folder") / "inner" / "weights").read_text() == "weights"
+
+
+@pytest.mark.parametrize("where", ["", "inner/link"])
+def test_nothing_in_a_folder_leads_out_of_it(tmp_path: Path, where: str) -> None:
+    def leave(path: Path) -> None:
+        if where:
+            write_folder(path)
+        (path / where if where else path).symlink_to("/etc")
+
+    with pytest.raises(BuildError, match="left a symbolic link in place of a folder"):
+        run(tmp_path, leave, "folder")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="left a file in place of a folder"):
+        run(tmp_path, write_weights, "folder")

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro import resources
-from meltrepro.build.model import ModelRecipe, RecipeSource
-from meltrepro.frameworks.base import Scorer
+from meltrepro.build.model import RecipeSource
+from meltrepro.frameworks.base import ModelStep, Scorer
 from meltrepro.frameworks.llamacpp import app as apps
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp import cuda as llamacpp_cuda
 from meltrepro.frameworks.llamacpp import gguf as gguf_files
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
-from meltrepro.manifest.sources import PypiSource, is_checkpoint
-from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, ModelNode, Release
+from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
+from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, Release
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
 
@@ -109,8 +109,8 @@ _TYPES: Mapping[str, tuple[str, float]] = {
     "q2_K": ("Q2_K", 3.2),
 }
 """Our names -> the quantizer's, and bits per weight for estimates. MELT's q3_K and q4_K are the medium mixes."""
-UNTIE = "untie-output/1"
-"""Name and version of the conversion; part of a model's identity."""
+UNTIE = "untie-output-1"
+"""Name and version of the rewrite; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
 AS_IS = "as-is"
@@ -132,6 +132,7 @@ class LlamaCpp:
             cuda=llamacpp_cuda.BUILDS,
             quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
             model_bytes=model_bytes,
+            model_steps=self.model_steps,
             converter_isa=llamacpp_convert.ISA,
             scorer=True,
         )
@@ -180,25 +181,22 @@ class LlamaCpp:
             labels=labels,
         )
 
-    def model_recipe(self, node: ModelNode, release: Release) -> ModelRecipe:
-        """How a model is made for a release: converted where it must be, untied where the release needs it, quantized.
+    def model_steps(self, source: Source, quantization: str, release: Release) -> tuple[ModelStep, ...]:
+        """Converted where it must be, untied where the release needs it, quantized.
 
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
-        conversion = UNTIE if release.name in _NEED_UNTYING else ""
-        converter: tuple[str, ...] = ()
-        if is_checkpoint(node.source):
-            converter = llamacpp_convert.command("f32" if node.quantization == "f32" else "f16")
-        if node.quantization == AS_IS:
-            return ModelRecipe(conversion, converter=converter)
-        kind = _TYPES[node.quantization][0]
-        quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
-        return ModelRecipe(conversion, quantizer, converter)
-
-    def convert(self, conversion: str, source: Path, destination: Path) -> bool:
-        """Do what `model_recipe` named; `False` where the file needs nothing, and nothing was written."""
-        assert conversion == UNTIE, conversion
-        return gguf_files.untie(source, destination)
+        steps: list[ModelStep] = []
+        if is_checkpoint(source):
+            kind = "f32" if quantization == "f32" else "f16"
+            steps.append(ModelStep("convert", "convert", llamacpp_convert.command(kind), shared=True))
+        if release.name in _NEED_UNTYING:
+            steps.append(ModelStep(UNTIE, run=gguf_files.untie))
+        if quantization != AS_IS:
+            kind = _TYPES[quantization][0]
+            command = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
+            steps.append(ModelStep("quantize", "quantize", command))
+        return tuple(steps)
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no GGUF file."""

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from meltrepro.build.causes import writing_below
-from meltrepro.build.identity import bundle_key
 from meltrepro.build.image import EPOCH
+from meltrepro.build.keys import bundle_key
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError, TargetError, TargetLost
