@@ -146,10 +146,10 @@ def test_paper_is_wide_enough(tab: Page, folder: Path) -> None:
 def test_the_picture_shows_the_drawings(tab: Page, folder: Path, tmp_path: Path) -> None:
     """What the browser paints, not what it lays out: ink of both series in the figure of throughput."""
     import numpy as np
-    from matplotlib.image import imread
+    from PIL import Image
 
     _loaded(tab, folder / "full" / PAGE, 1280, "light")
     tab.picture(tmp_path / "figure.png", selector="#figure-throughput-generation")
-    pixels = (np.asarray(imread(tmp_path / "figure.png"))[:, :, :3] * 255).round().astype(int).reshape(-1, 3)
+    pixels = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).astype(int).reshape(-1, 3)
     for colour in ((0, 114, 178), (213, 94, 0)):
         assert (np.abs(pixels - colour).max(axis=1) <= 2).sum() > 300, colour
