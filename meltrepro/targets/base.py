@@ -12,13 +12,14 @@ nothing. Phones and boards behind a link keep the same three promises:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from meltrepro.build.model import Argument, Artifact, Engine, Input, Maker, PathOf
+from meltrepro.errors import StoreError
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.record import trial as record
 from meltrepro.record.trial import AnyRequest
@@ -75,6 +76,29 @@ class DeviceFacts:
         size = f"{self.memory_bytes / 1e9:.1f} GB"
         known = (self.model, self.system, self.arch, f"{self.cores} cores", size, self.id)
         return ", ".join(each for each in (*known, "virtual" if self.virtual else "") if each)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise `StoreError` where files of a record's folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def arriving(local: Path) -> Iterator[BinaryIO]:
+    """A file of a record's folder to write to, which is there once it is whole; raises as `writing` does."""
+    part = local.with_name(local.name + ".part")
+    with writing(local.parent):
+        try:
+            with part.open("wb") as file:
+                yield file
+            part.replace(local)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

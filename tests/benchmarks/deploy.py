@@ -25,7 +25,7 @@ from meltrepro.lab.jetson import USER
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.android.adb_server import program
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
 from tests.benchmarks._llama import build_for
 from tests.integration.conftest import attached_board, attached_phone
@@ -33,8 +33,8 @@ from tests.integration.conftest import attached_board, attached_phone
 _TMP = "/data/local/tmp"
 
 
-class Unverified(Depot):
-    """A depot that believes what it sent, to time the transfer alone."""
+class Unverified(DeviceCache):
+    """A cache that believes what it sent, to time the transfer alone."""
 
     def _verify(self, digest: str, suffix: str, size: int) -> str | None:
         return None
@@ -88,7 +88,7 @@ def _compare(
     """Print the table of one device; 1 where a goal is missed. `command` is the other way to send the file."""
     file, digest, agent = sent
     root, pushed = f"{folder}/meltrepro", f"{folder}/pushed"
-    ours, unverified = Depot(shell, root), Unverified(shell, root)
+    ours, unverified = DeviceCache(shell, root), Unverified(shell, root)
     agent_digest = hashlib.sha256(agent.read_bytes()).hexdigest()
     ours.agent = unverified.agent = ours.deploy(agent, agent_digest)
 

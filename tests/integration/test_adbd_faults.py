@@ -17,7 +17,7 @@ from meltrepro.lab.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.base import AGENT, TrialResult
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -298,13 +298,13 @@ def small(tmp_path: Path, runner_bundles: Mapping[str, Path]) -> Iterator[Rig]:
 def test_storage_that_is_full(small: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"\1" * (3 << 20))
-    depot = Depot(small.shell, small.device.root)
+    cache = DeviceCache(small.shell, small.device.root)
     with pytest.raises(TargetError, match=r"bytes free; big needs 3,145,728"):
-        depot.deploy(big, "0" * 64)
+        cache.deploy(big, "0" * 64)
     monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 0.1)  # as if it had become full meanwhile
     with pytest.raises(TargetError, match="No space left on device"):
-        depot.deploy(big, "0" * 64)
-    depot.forget("0" * 64)
+        cache.deploy(big, "0" * 64)
+    cache.forget("0" * 64)
     monkeypatch.undo()
     good(small.attempt(0))
     # A runner that fills it has no room for its own status.

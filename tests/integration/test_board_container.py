@@ -20,7 +20,7 @@ from meltrepro.build.daemon import connect
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import TrialJob
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.board import Board
 from meltrepro.targets.ssh.config import Way
@@ -44,8 +44,10 @@ class Rig:
     folder: Path
 
     def target(self, container: bool | str = True) -> RemoteTarget:
-        wishes = Wishes(container=container)
-        return RemoteTarget(Shell(self.link), Board("linux"), str(self.folder / "there"), reconnect_s=5, wishes=wishes)
+        requested = Requested(container=container)
+        return RemoteTarget(
+            Shell(self.link), Board("linux"), str(self.folder / "there"), reconnect_s=5, requested=requested
+        )
 
     def job(self, *, max_tokens: int = 4, timeout_s: float = 60) -> TrialJob:
         record = self.folder / f"record-{max_tokens}"

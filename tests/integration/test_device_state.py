@@ -32,7 +32,7 @@ from meltrepro.targets.android.controls import wanted
 from meltrepro.targets.android.options import AndroidSettings
 from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, SAMPLER
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import calibrated
 from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
@@ -51,8 +51,8 @@ class Desk(Bench):
     shell: Shell
     sampler: Path | None = None
 
-    def wishing(self, wishes: Wishes) -> Desk:
-        return replace(self, target=RemoteTarget(self.shell, Android(), ROOT, reconnect_s=20, wishes=wishes))
+    def requesting(self, requested: Requested) -> Desk:
+        return replace(self, target=RemoteTarget(self.shell, Android(), ROOT, reconnect_s=20, requested=requested))
 
     @property
     def remote(self) -> RemoteTarget:
@@ -107,7 +107,7 @@ def changed(phone: VirtualPhone, change: Callable[[VirtualPhone], object]) -> It
 
 def test_settings_hold_and_are_put_back(desk: Desk) -> None:
     before = desk.settings()
-    there = desk.wishing(Wishes(wanted(QUIET), {"background_apps": ("am", "kill-all")}))
+    there = desk.requesting(Requested(wanted(QUIET), {"background_apps": ("am", "kill-all")}))
     done = there.remote.adjust()
     assert done["background_apps"] == "done"
     assert done["screen"] == "off"
@@ -153,13 +153,13 @@ def adjust_and_wait(port: str, serial: str) -> None:
     shell = Shell(AdbLink(Server(int(port)), serial))
     print("begin", flush=True)
     while True:
-        target = RemoteTarget(shell, Android(), ROOT, wishes=Wishes(wanted(QUIET)))
+        target = RemoteTarget(shell, Android(), ROOT, requested=Requested(wanted(QUIET)))
         target.adjust()
         target.restore()
 
 
 def test_the_runner_runs_where_it_is_told_to(desk: Desk) -> None:
-    there = desk.wishing(Wishes(cores="1"))
+    there = desk.requesting(Requested(cores="1"))
     job = there.job("grep Cpus_allowed_list /proc/self/status; sleep 0.5")
     assert there.target.run_trial(job).exit_code == 0
     assert "Cpus_allowed_list:\t1" in (job.folder / "stdout.log").read_text()
@@ -167,7 +167,7 @@ def test_the_runner_runs_where_it_is_told_to(desk: Desk) -> None:
 
 def test_cpus_that_are_not_there(desk: Desk) -> None:
     too_many = f"0-{os.cpu_count()}"
-    there = desk.wishing(Wishes(cores=too_many))
+    there = desk.requesting(Requested(cores=too_many))
     with pytest.raises(TargetError, match=rf"was to run on CPUs {too_many}, and runs on 0-"):
         there.target.run_trial(there.job("sleep 3"))
 

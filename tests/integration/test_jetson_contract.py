@@ -24,7 +24,7 @@ from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.controls import wanted
 from meltrepro.targets.jetson.options import JetsonSettings
 from meltrepro.targets.jetson.target import Jetson
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.link import SshLink
 from tests.contract import test_targets as suite
@@ -147,8 +147,8 @@ def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:
 
 
 def settled(link: SshLink, **settings: str) -> RemoteTarget:
-    wishes = Wishes(wanted(JetsonSettings.model_validate(settings)))
-    return RemoteTarget(Shell(link), Jetson(), ROOT, reconnect_s=20, wishes=wishes)
+    requested = Requested(wanted(JetsonSettings.model_validate(settings)))
+    return RemoteTarget(Shell(link), Jetson(), ROOT, reconnect_s=20, requested=requested)
 
 
 def test_power_mode_clocks_and_fan_hold_and_are_put_back_by_whoever_comes_next(
@@ -161,7 +161,7 @@ def test_power_mode_clocks_and_fan_hold_and_are_put_back_by_whoever_comes_next(
     conditions = bench.target.state().conditions
     assert (conditions["power_mode"], conditions["clocks_pinned"]) == ("15W", "yes")
     assert conditions["fan.pwmfan.pwm1"] == "255"
-    # As after a kill: nobody restored, and another process, with other wishes, comes to the board.
+    # As after a kill: nobody restored, and another process, with other requested, comes to the board.
     assert settled(link, power_mode="50W").adjust() == {"power_mode": "50W"}
     assert bench.target.state().conditions["clocks_pinned"] == "no", "what it does not want is put back first"
     assert settled(link).restore() == {"power_mode": "30W"}

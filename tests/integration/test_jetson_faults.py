@@ -18,7 +18,7 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.lab.jetson import VirtualJetson
 from meltrepro.targets.base import AGENT, TrialResult
 from meltrepro.targets.jetson.target import Jetson
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.link import SshLink
@@ -158,13 +158,13 @@ def test_a_supervisor_that_is_killed(rig: Rig) -> None:
 def test_storage_that_is_full(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"\1" * (128 << 20))
-    depot = Depot(rig.shell, ROOT)
+    cache = DeviceCache(rig.shell, ROOT)
     with pytest.raises(TargetError, match=r"bytes free; big needs 134,217,728"):
-        depot.deploy(big, "0" * 64)
+        cache.deploy(big, "0" * 64)
     monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 0.1)  # as if it had become full meanwhile
     with pytest.raises(TargetError, match="No space left on device"):
-        depot.deploy(big, "0" * 64)
-    depot.forget("0" * 64)
+        cache.deploy(big, "0" * 64)
+    cache.forget("0" * 64)
 
 
 def test_bytes_that_change_on_the_board(rig: Rig) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh import link as ssh
 from meltrepro.targets.ssh.config import way_to
@@ -440,14 +440,14 @@ def test_a_large_file_over_a_link_that_breaks(rig: Rig, tmp_path: Path) -> None:
     stall = Stall(rig.server.port)
     root = tmp_path / "far away"
     try:
-        depot = Depot(rig.through(stall), str(root))
+        cache = DeviceCache(rig.through(stall), str(root))
         stall.cut_after(20 << 20)
         with pytest.raises(TargetLost):
-            depot.deploy(local, digest)
+            cache.deploy(local, digest)
         there = (root / "cas" / f"{digest}.part").stat().st_size
         assert 10 << 20 < there < 30 << 20, "what arrived is kept"
         sent: list[int] = []
-        path = depot.deploy(local, digest, lambda done, _: sent.append(done))
+        path = cache.deploy(local, digest, lambda done, _: sent.append(done))
         assert Path(path).read_bytes() == local.read_bytes()
         assert sent[0] > there
     finally:

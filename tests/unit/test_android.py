@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.android import feed
 from meltrepro.targets.android.adb import is_wireless
+from meltrepro.targets.android.battery import FED, FED_EVERY_S, FEEDER, fed_sources
 from meltrepro.targets.android.target import parse_battery, parse_properties, parse_thermal, parse_thermal_status
 from meltrepro.targets.base import Battery
 
@@ -94,7 +94,7 @@ def test_properties() -> None:
 
 
 def test_the_service_stands_in_for_a_kernel_that_says_nothing(tmp_path: Path) -> None:
-    said = {source.name: source for source in feed.sources(SAMSUNG, "/data/local/tmp/meltrepro")}
+    said = {source.name: source for source in fed_sources(SAMSUNG, "/data/local/tmp/meltrepro")}
     assert set(said) == {
         "battery.level",
         "battery.voltage",
@@ -102,15 +102,15 @@ def test_the_service_stands_in_for_a_kernel_that_says_nothing(tmp_path: Path) ->
         "temperature.battery",
         "supply.any",
     }
-    assert feed.sources("Can't find service: battery", "/root") == []
+    assert fed_sources("Can't find service: battery", "/root") == []
     assert {source.path for source in said.values()} == {"data/local/tmp/meltrepro/feed/battery"}
     # What the script writes is what the sources read.
     (tmp_path / "dumpsys").write_text(f"#!/bin/sh\ncat <<'E'\n{SAMSUNG}E\n")
     (tmp_path / "dumpsys").chmod(0o755)
-    script = feed.SCRIPT.replace(f"sleep {feed.PERIOD_S:g}", "exit")
+    script = FEEDER.replace(f"sleep {FED_EVERY_S:g}", "exit")
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", script, "feed", tmp_path / "feed"], env={"PATH": path}, check=True)
-    written = (tmp_path / feed.FILE).read_text()
+    written = (tmp_path / FED).read_text()
 
     def value(name: str) -> float:
         source = said[name]

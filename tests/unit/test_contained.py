@@ -11,7 +11,7 @@ from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import RUNNER
 from meltrepro.targets.remote.containers import Containers
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.options import LinuxOptions
 from tests.support.links import LocalLink
@@ -82,7 +82,7 @@ def test_an_image_of_the_boards_own_runs_the_runner_that_was_deployed(
 
 def test_an_image_is_loaded_once(tmp_path: Path, bundle: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     link = engine(tmp_path, monkeypatch)
-    containers(link).load(bundle, Depot(Shell(link), str(tmp_path)), lambda sent, size: None)
+    containers(link).load(bundle, DeviceCache(Shell(link), str(tmp_path)), lambda sent, size: None)
     assert "load" not in (tmp_path / "asked").read_text()
 
 
@@ -92,9 +92,9 @@ def test_programs_that_need_a_c_library_need_an_image_that_has_one(
     (bundle.path / "bundle.json").write_text(json.dumps({"libc": "glibc"}))
     link = engine(tmp_path, monkeypatch)
     with pytest.raises(TargetError, match="need the device's own C library") as caught:
-        containers(link).load(bundle, Depot(Shell(link), str(tmp_path)), lambda sent, size: None)
+        containers(link).load(bundle, DeviceCache(Shell(link), str(tmp_path)), lambda sent, size: None)
     assert "container: NAME@sha256" in str(caught.value.hint)
-    containers(link, IMAGE).load(bundle, Depot(Shell(link), str(tmp_path)), lambda sent, size: None)
+    containers(link, IMAGE).load(bundle, DeviceCache(Shell(link), str(tmp_path)), lambda sent, size: None)
 
 
 def test_a_board_without_an_engine_says_so(tmp_path: Path, bundle: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

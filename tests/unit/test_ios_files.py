@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.targets.ios.depot import PhoneDepot
+from meltrepro.targets.ios.cache import PhoneCache
 from meltrepro.targets.ios.files import PIECE, Files
 from meltrepro.targets.ios.loop import Loop, Silent
 from meltrepro.untrusted import Tampered
@@ -253,28 +253,28 @@ def test_names_that_lead_elsewhere_are_left_out(loop: Loop, tmp_path: Path) -> N
 
 
 def test_an_unchanged_model_costs_three_questions(loop: Loop, local: Path, tmp_path: Path) -> None:
-    PhoneDepot().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
+    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
     afc = FakeAfc(tmp_path / "phone")
-    PhoneDepot().deploy(files(loop, afc), local, DIGEST)
+    PhoneCache().deploy(files(loop, afc), local, DIGEST)
     assert afc.messages == ["stat", "stat", "open r", "read", "close"]
 
 
 def test_a_model_that_was_touched_is_read_back_and_not_sent(loop: Loop, local: Path, tmp_path: Path) -> None:
-    PhoneDepot().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
+    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
     os.utime(tmp_path / "phone" / "cas" / DIGEST)
     afc = FakeAfc(tmp_path / "phone")
-    PhoneDepot().deploy(files(loop, afc), local, DIGEST)
+    PhoneCache().deploy(files(loop, afc), local, DIGEST)
     assert afc.messages.count("read") == 1 + 4, "its mark, and the model in pieces"
     assert afc.messages.count("write") == 1, "its mark alone"
     afc = FakeAfc(tmp_path / "phone")
-    PhoneDepot().deploy(files(loop, afc), local, DIGEST)
+    PhoneCache().deploy(files(loop, afc), local, DIGEST)
     assert "write" not in afc.messages
 
 
 @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b'{"size": "x", "changed_us": 1}', b"null"])
 def test_a_mark_that_means_nothing(loop: Loop, local: Path, tmp_path: Path, mark: bytes) -> None:
-    PhoneDepot().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
+    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
     (tmp_path / "phone" / "cas" / DIGEST).write_bytes(CONTENT[:-1])
     (tmp_path / "phone" / "cas" / f"{DIGEST}.ok").write_bytes(mark)
-    PhoneDepot().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
+    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), local, DIGEST)
     assert (tmp_path / "phone" / "cas" / DIGEST).read_bytes() == CONTENT

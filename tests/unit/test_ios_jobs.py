@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from meltrepro.targets.ios.jobs import Status, Verdict, Witnesses, is_done, judge, parse_status
+from meltrepro.targets.ios.jobs import Observed, Status, ended, is_done, parse_status
 from meltrepro.targets.ios.link import Exit
 from meltrepro.targets.ios.reports import Report
+from meltrepro.targets.remote.jobs import Ended
 
 JETSAM = Report("jetsam", 1, 9, "per-process-limit", b"")
 CRASH = Report("crash", 1, 11, "SIGSEGV", b"")
@@ -15,29 +16,29 @@ CRASH = Report("crash", 1, 11, "SIGSEGV", b"")
 @pytest.mark.parametrize(
     ("seen", "verdict"),
     [
-        (Witnesses(Exit(0), Status(0, False), True, None), Verdict(0)),
-        (Witnesses(Exit(4), Status(4, False), False, None), Verdict(4)),
-        (Witnesses(Exit(4), None, False, None), Verdict(4)),
-        (Witnesses(Exit(signal=11), None, False, CRASH), Verdict(128 + 11)),
-        (Witnesses(Exit(signal=9), None, False, None), Verdict(128 + 9)),
-        (Witnesses(Exit(signal=9), None, False, JETSAM), Verdict(128 + 9, out_of_memory=True)),
+        (Observed(Exit(0), Status(0, False), True, None), Ended(0)),
+        (Observed(Exit(4), Status(4, False), False, None), Ended(4)),
+        (Observed(Exit(4), None, False, None), Ended(4)),
+        (Observed(Exit(signal=11), None, False, CRASH), Ended(128 + 11)),
+        (Observed(Exit(signal=9), None, False, None), Ended(128 + 9)),
+        (Observed(Exit(signal=9), None, False, JETSAM), Ended(128 + 9, out_of_memory=True)),
         # A report of an earlier shortage makes no crash of this one a shortage.
-        (Witnesses(Exit(signal=11), None, False, JETSAM), Verdict(128 + 11)),
+        (Observed(Exit(signal=11), None, False, JETSAM), Ended(128 + 11)),
         # The link was lost when it ended.
-        (Witnesses(None, Status(3, False), False, None), Verdict(3)),
-        (Witnesses(None, None, True, None), Verdict(0)),
-        (Witnesses(None, None, False, JETSAM), Verdict(128 + 9, out_of_memory=True)),
-        (Witnesses(None, None, False, CRASH), Verdict(128 + 11)),
-        (Witnesses(Exit(), None, False, None), None),
-        (Witnesses(None, None, False, None), None),
+        (Observed(None, Status(3, False), False, None), Ended(3)),
+        (Observed(None, None, True, None), Ended(0)),
+        (Observed(None, None, False, JETSAM), Ended(128 + 9, out_of_memory=True)),
+        (Observed(None, None, False, CRASH), Ended(128 + 11)),
+        (Observed(Exit(), None, False, None), None),
+        (Observed(None, None, False, None), None),
         # Ended at its deadline, by whom ever.
-        (Witnesses(Exit(signal=9), None, False, None, timed_out=True), Verdict(137, timed_out=True)),
-        (Witnesses(Exit(137), Status(137, True), False, None), Verdict(137, timed_out=True)),
-        (Witnesses(None, Status(137, True), True, None), Verdict(137, timed_out=True)),
+        (Observed(Exit(signal=9), None, False, None, timed_out=True), Ended(137, timed_out=True)),
+        (Observed(Exit(137), Status(137, True), False, None), Ended(137, timed_out=True)),
+        (Observed(None, Status(137, True), True, None), Ended(137, timed_out=True)),
     ],
 )
-def test_the_best_witness_counts(seen: Witnesses, verdict: Verdict | None) -> None:
-    assert judge(seen) == verdict
+def test_the_best_witness_counts(seen: Observed, verdict: Ended | None) -> None:
+    assert ended(seen) == verdict
 
 
 def test_a_status() -> None:

@@ -1,4 +1,9 @@
-"""A battery that is discharged on purpose, and looked at meanwhile: what its calibration needs to know."""
+"""A phone's battery: discharged on purpose and looked at meanwhile, for its calibration; and its service as a file.
+
+Where the kernel hides the battery from the shell user, a shell on the phone writes down what `dumpsys battery` says, every
+two seconds: one call takes tens of milliseconds of a small core. The service has new numbers only now and then: good enough
+for a level or a temperature, not for the current, so that there is no energy from here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import Reading
+from meltrepro.targets.base import RAW, Reading, Source
 from meltrepro.targets.remote.shell import Shell
 
 _EVERY_S = 1.0
@@ -31,6 +36,28 @@ exit 0
 """
 _BUSY = "while :; do :; done & read -r line; kill -9 $!"
 """Until its input ends, which it also does where the link is lost."""
+FED_EVERY_S = 2.0
+FED = "feed/battery"
+"""Below the root of the target's folder."""
+FEEDER = f"""
+mkdir -p "$1" && cd "$1" || exit 1
+while :; do
+    said=$(dumpsys battery)
+    case "$said" in
+        *"powered: true"* | *"UPDATES STOPPED"*) plugged=1 ;;
+        *) plugged=0 ;;
+    esac
+    printf 'plugged %s\\n%s\\n' "$plugged" "$said" > battery.part && mv battery.part battery
+    sleep {FED_EVERY_S:g}
+done
+"""
+"""Its argument is the folder in which the file is to be."""
+_FED_FIELDS = (
+    ("battery.level", "%", "level", 1.0),
+    ("battery.voltage", RAW, "voltage", 1.0),
+    ("battery.charge", "C", "Charge counter", 3600e-6),
+    ("temperature.battery", "degC", "temperature", 0.1),
+)
 
 
 def discharge(
@@ -94,3 +121,16 @@ def _busy(shell: Shell) -> Iterator[None]:
         for _ in range(min(int(cores), 64) if cores.isdigit() else 1):
             stack.enter_context(closing(shell.open(["sh", "-c", _BUSY])))
         yield
+
+
+def fed_sources(said: str, root: str) -> Sequence[Source]:
+    """What can be read of the file that the feeder writes, from one answer of `dumpsys battery`; nothing where there is no battery."""
+    path = f"{root.lstrip('/')}/{FED}"
+    found = [
+        Source(name, unit, "gauge", path, f"\n  {field}: ", scale=scale, refresh_s=FED_EVERY_S)
+        for name, unit, field, scale in _FED_FIELDS
+        if re.search(rf"^  {field}: -?\d+$", said, re.MULTILINE)
+    ]
+    if found and "powered: " in said:
+        found.append(Source("supply.any", "1", "gauge", path, "plugged ", refresh_s=FED_EVERY_S))
+    return found

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from meltrepro.errors import MeltreproError, TargetError, TargetLost
 from meltrepro.settings import Settings
-from meltrepro.targets.android import feed
 from meltrepro.targets.android.adb import AdbLink, Server
-from meltrepro.targets.android.battery import discharge
+from meltrepro.targets.android.battery import FED, FEEDER, discharge, fed_sources
 from meltrepro.targets.android.controls import CONTROLS, wanted
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.base import Attached, Battery, DeviceFacts, DeviceState, Reading, Source
 from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources, raw
 from meltrepro.targets.remote.shell import Shell
 
@@ -57,7 +56,7 @@ def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
         Android(),
         options.root,
         reconnect_s=options.reconnect_s,
-        wishes=Wishes(wanted(options.settings), kill, options.cores),
+        requested=Requested(wanted(options.settings), kill, options.cores),
         wireless=lambda: options.lab is None and link.wireless,
     )
 
@@ -172,12 +171,12 @@ class Android:
         names = {source.name for source in shown}
         if "battery.level" in names and _shows_supplies(tree):
             return shown
-        said = feed.sources(shell.run(["dumpsys", "battery"]).text, root)
+        said = fed_sources(shell.run(["dumpsys", "battery"]).text, root)
         return [*shown, *(source for source in said if source.name not in names)]
 
     def feeder(self, sources: Sequence[Source]) -> str | None:
         """The script that writes what some of these sources are in, if any is."""
-        return feed.SCRIPT if any(source.path.endswith(feed.FILE) for source in sources) else None
+        return FEEDER if any(source.path.endswith(FED) for source in sources) else None
 
 
 def _shows_supplies(tree: Path) -> bool:

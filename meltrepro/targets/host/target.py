@@ -15,7 +15,7 @@ from pathlib import Path
 from meltrepro import processes
 from meltrepro.atomic import write_bytes
 from meltrepro.build.model import MODEL, PROCESSES, Artifact, Engine, Execution, Exit, Input
-from meltrepro.errors import EngineError, StoreError, TargetError
+from meltrepro.errors import EngineError, TargetError
 from meltrepro.interrupts import held
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
@@ -31,6 +31,7 @@ from meltrepro.targets.base import (
     TrialJob,
     TrialResult,
     silent,
+    writing,
 )
 from meltrepro.targets.device_lock import lock_path
 from meltrepro.targets.host.options import HostOptions
@@ -136,13 +137,11 @@ class HostTarget:
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
         seen = str(job.model.path.absolute()) if self._bare else _MODEL
-        try:
+        with writing(job.folder):
             job.folder.stat()
             write_bytes(job.folder / record.REQUEST, job.written(seen).encode(), durable=False)
             started = time.monotonic()
             ended = self._plainly(job) if self._bare else self._in_sandbox(self._required(), job)
-        except OSError as error:
-            raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.record import trial as record
-from meltrepro.targets.base import Progress, silent
+from meltrepro.targets.base import Progress, arriving, silent
 from meltrepro.targets.ios.link import Afc
 from meltrepro.untrusted import Tampered
 
@@ -147,16 +147,8 @@ class Files:
             return False
         if not found.plain:
             raise Tampered(f"{name} on {self._device} is none")
-        part = local.with_name(local.name + ".part")
-        try:
-            with part.open("wb") as file:
-                self._pull(name, min(found.size, record.most_bytes(local.name) + 1), file.write)
-            part.replace(local)
-        except OSError as error:
-            raise StoreError(f"cannot write the record {local.parent}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        with arriving(local) as file:
+            self._pull(name, min(found.size, record.most_bytes(local.name) + 1), file.write)
         return True
 
     def push(self, local: Path, name: str, digest: str, progress: Progress = silent) -> None:

@@ -5,7 +5,7 @@
                       /events.jsonl, stdout.log, stderr.log, samples.jsonl
                       /status.json      {"exit": ..., "timed_out": ...}, the app's last word
 
-A link may break at any moment, so nothing rests on one witness: the phone tells how the process ended, the app leaves
+A link may break at any moment, so nothing rests on one sign: the phone tells how the process ended, the app leaves
 its status, the runner ends its events with `done`, and the phone writes reports on what it killed.
 """
 
@@ -20,6 +20,7 @@ from meltrepro.record import trial as record
 from meltrepro.targets.ios.files import Files
 from meltrepro.targets.ios.link import Exit
 from meltrepro.targets.ios.reports import Report
+from meltrepro.targets.remote.jobs import Ended
 
 JOB, DEADLINE = "MELTREPRO_JOB", "MELTREPRO_TIMEOUT_S"
 """Environment of the app: the job's folder below its documents, and when it is to give up by itself."""
@@ -38,7 +39,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Witnesses:
+class Observed:
     """Everything that is known of how a trial ended."""
 
     exit: Exit | None
@@ -51,30 +52,21 @@ class Witnesses:
     """Whether this machine ended it."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a trial ended."""
-
-    exit_code: int
-    timed_out: bool = False
-    out_of_memory: bool = False
-
-
-def judge(seen: Witnesses) -> Verdict | None:
-    """How a trial ended, by the best witness; `None` where there is none: the app vanished without a word."""
+def ended(seen: Observed) -> Ended | None:
+    """How a trial ended, by the best sign; `None` where there is none: the app vanished without a word."""
     if seen.timed_out or (seen.status is not None and seen.status.timed_out):
-        return Verdict(128 + _KILL, timed_out=True)
+        return Ended(128 + _KILL, timed_out=True)
     jetsam = seen.report is not None and seen.report.kind == "jetsam"
     if seen.exit is not None and seen.exit.signal:
-        return Verdict(128 + seen.exit.signal, out_of_memory=jetsam and seen.exit.signal == _KILL)
+        return Ended(128 + seen.exit.signal, out_of_memory=jetsam and seen.exit.signal == _KILL)
     if seen.exit is not None and seen.exit.code is not None:
-        return Verdict(seen.exit.code & 0xFF)
+        return Ended(seen.exit.code & 0xFF)
     if seen.status is not None:
-        return Verdict(seen.status.exit)
+        return Ended(seen.status.exit)
     if seen.done:
-        return Verdict(0)
+        return Ended(0)
     if seen.report is not None:
-        return Verdict(128 + (seen.report.signal or _KILL), out_of_memory=jetsam)
+        return Ended(128 + (seen.report.signal or _KILL), out_of_memory=jetsam)
     return None
 
 

@@ -11,11 +11,12 @@ import contextlib
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError
 from meltrepro.targets.base import Progress, silent
+from meltrepro.targets.remote.deploy import pieces
 from meltrepro.targets.remote.link import Link
 from meltrepro.targets.remote.shell import Shell
 
@@ -109,7 +110,7 @@ class Mac:
             there = int(said) if said.isdigit() and int(said) <= size else 0
             if there == 0:
                 self.remove(f"{folder}/{digest}.part")
-            source = _pieces(local, there, lambda done: progress(done, size))
+            source = pieces(local, there, lambda done: progress(done, size))
             self._shell.expect(self._shell.script(_APPEND, f"{folder}/{digest}.part", source=source), f"write {folder}")
             found = self._shell.script(_VERIFY, folder, digest, silence_s=_HASH_S)
             said = self._shell.expect(found, f"verify {digest[:12]}").text
@@ -138,15 +139,3 @@ class Mac:
                 f"{self.name}: {path} came with other bytes than it has there: sha256 {found.hexdigest()}"
             )
         return expected
-
-
-def _pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[bytes]:
-    try:
-        with local.open("rb") as file:
-            file.seek(start)
-            while data := file.read(_PIECE):
-                yield data
-                start += len(data)
-                sent(start)
-    except OSError as error:
-        raise StoreError(f"cannot read {local}: {error.strerror}") from error

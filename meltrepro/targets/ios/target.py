@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meltrepro.build.model import Artifact, Input
-from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.errors import TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.record import trial as record
 from meltrepro.settings import Settings
@@ -29,15 +29,16 @@ from meltrepro.targets.base import (
     TrialJob,
     TrialResult,
     silent,
+    writing,
 )
 from meltrepro.targets.ios import state as ios_state
-from meltrepro.targets.ios.depot import PhoneDepot
-from meltrepro.targets.ios.jobs import DEADLINE, JOB, PhoneJob, Witnesses, is_done, judge, old_jobs
+from meltrepro.targets.ios.cache import PhoneCache
+from meltrepro.targets.ios.jobs import DEADLINE, JOB, Observed, PhoneJob, ended, is_done, old_jobs
 from meltrepro.targets.ios.link import Exit
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.ios.package import runner_package, runner_package_digest
 from meltrepro.targets.ios.phone import Phone
-from meltrepro.targets.remote.retry import patiently
+from meltrepro.targets.remote.link import retried
 
 _SLICE_S = 5.0
 """In between, the phone is asked whether the app still runs."""
@@ -64,7 +65,7 @@ class IosTarget:
         self._app = app
         self._root = root
         self._reconnect_s = reconnect_s
-        self._depot = PhoneDepot()
+        self._cache = PhoneCache()
         self._plan: bytes | None = None
         self._programs: frozenset[str] = frozenset()
         self._held: set[str] = set()
@@ -78,7 +79,7 @@ class IosTarget:
 
     def state(self) -> DeviceState:
         """How the phone is now; raises `TargetLost`."""
-        return self._patiently(self._state)
+        return self._retried(self._state)
 
     def _state(self) -> DeviceState:
         battery = self._phone.battery()
@@ -88,7 +89,7 @@ class IosTarget:
 
     def clock_ns(self) -> int:
         """The phone's uptime clock, which the runner app uses for its events; raises `TargetLost`."""
-        return self._patiently(self._phone.clock_ns)
+        return self._retried(self._phone.clock_ns)
 
     def sources(self) -> Sequence[Source]:
         """What the runner app samples of itself; the host samples nothing, which would load the phone."""
@@ -107,8 +108,8 @@ class IosTarget:
     ) -> None:
         """Bring the model among the app's documents, and the app to the phone where the bundle has one."""
         self._stay_awake()
-        self._patiently(partial(self._deploy_app, bundle))
-        self._patiently(partial(self._deploy_model, model, progress))
+        self._retried(partial(self._deploy_app, bundle))
+        self._retried(partial(self._deploy_model, model, progress))
 
     def _deploy_app(self, bundle: Artifact) -> None:
         package, runner = bundle.path / PACKAGE, bundle.path / RUNNER
@@ -151,7 +152,7 @@ class IosTarget:
 
     def _deploy_model(self, model: Artifact, progress: Progress) -> None:
         with self._phone.documents(self._app, self._root) as files:
-            self._depot.deploy(files, model.path, model.digest, progress)
+            self._cache.deploy(files, model.path, model.digest, progress)
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial by one launch of the app, waiting for its end across lost links.
@@ -160,23 +161,21 @@ class IosTarget:
         """
         if job.program != RUNNER:
             raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
-        text = job.written(self._depot.from_job(job.model.digest))
-        try:
+        text = job.written(self._cache.from_job(job.model.digest))
+        with writing(job.folder):
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
         self._stay_awake()
         started = time.monotonic()
-        since_wall_s = float(self._patiently(self._phone.values).get("TimeIntervalSince1970", time.time()))
+        since_wall_s = float(self._retried(self._phone.values).get("TimeIntervalSince1970", time.time()))
         since_ns = self.clock_ns()
         there = PhoneJob()
         self._held.add(there.path)
         try:
-            self._patiently(partial(self._create, there, text.encode()))
+            self._retried(partial(self._create, there, text.encode()))
             end, timed_out = self._conduct(there, job.timeout_s)
-            self._patiently(partial(self._fetch, there, job.folder))
-            verdict = judge(self._witnesses(there, job.folder, end, timed_out, since_wall_s))
-            if verdict is None:
+            self._retried(partial(self._fetch, there, job.folder))
+            how = ended(self._observed(there, job.folder, end, timed_out, since_wall_s))
+            if how is None:
                 rebooted = self.clock_ns() < since_ns
                 why = "the phone was restarted" if rebooted else "it left neither a status nor a report"
                 raise TargetLost(f"{self._phone.name}: the app vanished in the middle of a trial: {why}")
@@ -184,15 +183,13 @@ class IosTarget:
             with held(), contextlib.suppress(TargetError):
                 self._clean_up(there)
         duration_s = time.monotonic() - started
-        return TrialResult(verdict.exit_code, duration_s, verdict.timed_out, verdict.out_of_memory)
+        return TrialResult(how.exit, duration_s, how.timed_out, how.out_of_memory)
 
     @contextlib.contextmanager
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
         """Have the app sample itself while trials in the block run; its samples come with the trial's files."""
-        try:
+        with writing(folder):
             (folder / record.SAMPLING).write_bytes(plan)
-        except OSError as error:
-            raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
         self._plan = plan
         try:
             yield
@@ -201,7 +198,7 @@ class IosTarget:
 
     def stop_strays(self) -> int:
         """End the app if it runs, and remove the folders of trials that nobody here waits for."""
-        return self._patiently(self._stop_strays)
+        return self._retried(self._stop_strays)
 
     def _stop_strays(self) -> int:
         pid = self._phone.pid(self._app)
@@ -218,13 +215,13 @@ class IosTarget:
     def clean(self) -> int:
         """Remove every model that was deployed, and what trials have left; returns how many bytes that freed."""
         self.stop_strays()
-        return self._patiently(self._clean)
+        return self._retried(self._clean)
 
     def _clean(self) -> int:
         if self._app not in self._phone.apps():
             return 0
         with self._phone.documents(self._app, self._root) as files:
-            return self._depot.clean(files)
+            return self._cache.clean(files)
 
     # -- parts of a trial -------------------------------------------------------------------------------------------
 
@@ -234,20 +231,20 @@ class IosTarget:
 
     def _conduct(self, there: PhoneJob, timeout_s: float) -> tuple[Exit | None, bool]:
         """Launch the app and wait for its end; returns what the phone told of it, and whether it had to be ended."""
-        self._patiently(self._end_app)  # one that idles would keep its environment
-        pid = self._patiently(partial(self._launch, there, timeout_s))
+        self._retried(self._end_app)  # one that idles would keep its environment
+        pid = self._retried(partial(self._launch, there, timeout_s))
         deadline = time.monotonic() + timeout_s + _GRACE_S
         while pid:
             slice_s = max(0.0, min(_SLICE_S, deadline - time.monotonic()))
-            end = self._patiently(partial(self._phone.wait, pid, slice_s))
+            end = self._retried(partial(self._phone.wait, pid, slice_s))
             if end is not None:
                 return end, False
             if time.monotonic() >= deadline:
-                self._patiently(self._end_app)
-                return self._patiently(partial(self._phone.wait, pid, _LAST_WORD_S)), True
-            if self._patiently(partial(self._phone.pid, self._app)) != pid:
+                self._retried(self._end_app)
+                return self._retried(partial(self._phone.wait, pid, _LAST_WORD_S)), True
+            if self._retried(partial(self._phone.pid, self._app)) != pid:
                 # Its end may have been told while this machine asked, or while the link was lost.
-                return self._patiently(partial(self._phone.wait, pid, _LAST_WORD_S)), False
+                return self._retried(partial(self._phone.wait, pid, _LAST_WORD_S)), False
         return None, False
 
     def _launch(self, there: PhoneJob, timeout_s: float) -> int:
@@ -277,28 +274,28 @@ class IosTarget:
             for name in (record.EVENTS, record.STDOUT, record.STDERR, record.SAMPLES, record.SAMPLER_LOG):
                 files.fetch(f"{there.path}/{name}", folder / name)
 
-    def _witnesses(
+    def _observed(
         self, there: PhoneJob, folder: Path, end: Exit | None, timed_out: bool, since_wall_s: float
-    ) -> Witnesses:
-        def status() -> Witnesses:
+    ) -> Observed:
+        def status() -> Observed:
             with self._phone.documents(self._app, self._root) as files:
                 events = folder / record.EVENTS
                 done = events.exists() and is_done(events.read_bytes())
-                return Witnesses(end, there.status(files), done, None, timed_out)
+                return Observed(end, there.status(files), done, None, timed_out)
 
-        seen = self._patiently(status)
+        seen = self._retried(status)
         killed = end is not None and end.signal is not None
         known = seen.status is not None or seen.done or (end is not None and end.code is not None)
         if timed_out or (known and not killed):
             return seen
-        reports = self._patiently(partial(self._phone.reports, self._app, self._programs, since_wall_s))
+        reports = self._retried(partial(self._phone.reports, self._app, self._programs, since_wall_s))
         report = reports[0] if reports else None
         if report is not None:
             with contextlib.suppress(OSError):
                 (folder / record.CRASH).write_bytes(report.content)
                 with (folder / record.STDERR).open("a", encoding="utf-8") as log:
                     log.write(f"the phone reports: {report.kind}: {report.detail}\n")
-        return Witnesses(end, seen.status, seen.done, report, timed_out)
+        return Observed(end, seen.status, seen.done, report, timed_out)
 
     def _clean_up(self, there: PhoneJob) -> None:
         self._held.discard(there.path)
@@ -310,8 +307,8 @@ class IosTarget:
         """Asked for anew each time: what was asked for before went with the link."""
         self._phone.keep_awake(_AWAKE_S)
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        return patiently(action, self._reconnect_s)
+    def _retried(self, action: Callable[[], T]) -> T:
+        return retried(action, self._reconnect_s)
 
 
 def _sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
 from meltrepro.targets.remote.procfs import integer, read
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
@@ -75,7 +75,7 @@ def open_target(options: JetsonOptions, settings: Settings) -> RemoteTarget:
         Jetson(options.rails, tegrastats=options.tegrastats, root=options.root),
         options.root,
         reconnect_s=options.reconnect_s,
-        wishes=Wishes(jetson_controls.wanted(options.settings), cores=options.cores, container=options.container),
+        requested=Requested(jetson_controls.wanted(options.settings), cores=options.cores, container=options.container),
     )
 
 

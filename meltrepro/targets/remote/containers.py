@@ -16,7 +16,7 @@ from meltrepro.build.image import Image, archive
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import Progress
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Reply, Shell
 
 _LABEL = "meltrepro.root"
@@ -40,7 +40,7 @@ class Containers:
         if any(letter in root for letter in ',"'):
             raise TargetError(f"{shell.link.name}: {root!r} cannot be shown to a container", hint="name another root")
 
-    def load(self, bundle: Artifact, depot: Depot, progress: Progress) -> None:
+    def load(self, bundle: Artifact, cache: DeviceCache, progress: Progress) -> None:
         """Bring the image there, unless it is; raises `TargetError`, `TargetLost`."""
         reference = self._reference(bundle)
         if self._docker("image", "inspect", "--format", "{{.Id}}", reference).status == 0:
@@ -56,10 +56,10 @@ class Containers:
                 for block in archive(_image_of(bundle)):
                     found.update(block)
                     file.write(block)
-            there = depot.deploy(path, found.hexdigest(), progress)
+            there = cache.deploy(path, found.hexdigest(), progress)
         reply = self._docker("load", "-i", there, silence_s=_LOAD_S)
         self._shell.expect(reply, "load the image of its programs")
-        depot.forget(found.hexdigest())
+        cache.forget(found.hexdigest())
 
     def command(self, bundle: Artifact, program: str, job: str, arguments: Sequence[str]) -> list[str]:
         """What runs a program of a bundle, named by its path there, in a container; `job` is its working folder, in which its name leads to it."""

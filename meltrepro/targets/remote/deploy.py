@@ -65,7 +65,7 @@ exit 0
 _FORGET = 'cd "$1/cas" 2>/dev/null && rm -f "$2" "$2.ok" "$2.part"'
 
 
-class Depot:
+class DeviceCache:
     """The content-addressed folder of one device, below `root`."""
 
     def __init__(self, shell: Shell, root: str) -> None:
@@ -141,7 +141,7 @@ class Depot:
                 hint="free space on the device, or see: meltrepro devices clean",
             )
         part = f"{self.path(digest)}.part"
-        source = _pieces(local, there, lambda done: progress(done, size))
+        source = pieces(local, there, lambda done: progress(done, size))
         if self.agent is None:
             reply = self._shell.script(_APPEND, part, source=source)
         else:
@@ -153,13 +153,14 @@ class Depot:
         return self._verify(digest, ".part", size)
 
     def _verify(self, digest: str, suffix: str, size: int) -> str | None:
-        patience_s = 30 + size / _HASH_BYTES_PER_S
-        reply = self._shell.script(_VERIFY, self._root, digest, suffix, silence_s=patience_s)
+        silence_s = 30 + size / _HASH_BYTES_PER_S
+        reply = self._shell.script(_VERIFY, self._root, digest, suffix, silence_s=silence_s)
         found = self._shell.expect(reply, f"verify {digest[:12]}").text
         return None if found == "verified" else found
 
 
-def _pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+def pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+    """A file from some byte on; `sent` hears how far it is. Raises `StoreError`."""
     try:
         with local.open("rb") as file:
             file.seek(start)

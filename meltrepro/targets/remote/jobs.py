@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.errors import TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.record import trial as record
+from meltrepro.targets.base import arriving
 from meltrepro.targets.remote.shell import Reply, Shell
 from meltrepro.untrusted import Tampered
 
@@ -54,15 +55,12 @@ sum=$(head -c "$2" "$1" | sha256sum) && echo "${sum%% *}"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended, by its supervisor; times are of the device's CLOCK_MONOTONIC."""
+    """How a program ended on a device."""
 
     exit: int
-    timed_out: bool
-    stopped: bool
-    out_of_memory: bool
-    begin_ns: int
-    end_ns: int
-    max_rss_bytes: int
+    """Exit status; 128 + signal number where a signal ended it."""
+    timed_out: bool = False
+    out_of_memory: bool = False
 
 
 class Job:
@@ -73,7 +71,7 @@ class Job:
         self.path = path
 
     def create(self, programs: Mapping[str, str]) -> None:
-        """Make its folder, in which programs of the depot go by their names; one of them is `agent`.
+        """Make its folder, in which programs of the cache go by their names; one of them is `agent`.
 
         Where a link broke in the middle of this call, the same call is right again.
         """
@@ -129,24 +127,16 @@ class Job:
             raise Tampered(f"{name} on {self._shell.link.name} is none")
         if expected == "absent":
             return False
-        part = local.with_name(local.name + ".part")
-        try:
-            found = hashlib.sha256()
-            with part.open("wb") as file:
+        found = hashlib.sha256()
+        with arriving(local) as file:
 
-                def take(data: bytes) -> None:
-                    found.update(data)
-                    file.write(data)
+            def take(data: bytes) -> None:
+                found.update(data)
+                file.write(data)
 
-                self._shell.expect(self._shell.run(["head", "-c", most, path], sink=take), f"read {name}")
+            self._shell.expect(self._shell.run(["head", "-c", most, path], sink=take), f"read {name}")
             if found.hexdigest() != expected:
                 raise TargetLost(f"{self._shell.link.name}: {name} arrived damaged")
-            part.replace(local)
-        except OSError as error:
-            raise StoreError(f"cannot write the record {local.parent}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
         return True
 
     def _was_started(self) -> bool:
@@ -204,17 +194,6 @@ class Jobs:
 def _parse(text: str, device: str) -> Ended:
     try:
         known = json.loads(text)
-        return Ended(**{name: kind(known[name]) for name, kind in _FIELDS.items()})
+        return Ended(int(known["exit"]), bool(known["timed_out"]), bool(known["out_of_memory"]))
     except (ValueError, KeyError, TypeError) as error:
         raise TargetLost(f"{device}: a garbled status: {text[:100]!r}") from error
-
-
-_FIELDS = {
-    "exit": int,
-    "timed_out": bool,
-    "stopped": bool,
-    "out_of_memory": bool,
-    "begin_ns": int,
-    "end_ns": int,
-    "max_rss_bytes": int,
-}

@@ -6,7 +6,14 @@ implement two small classes each, and share everything that can go wrong.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+import time
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+from meltrepro.errors import TargetLost
+
+T = TypeVar("T")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
 
 class Chunk(NamedTuple):
@@ -50,3 +57,26 @@ class Link(Protocol):
         Raises `TargetLost` where the device cannot be reached now, `TargetError` where somebody has to help.
         """
         ...
+
+
+def retried(action: Callable[[], T], reconnect_s: float, final: tuple[type[TargetLost], ...] = ()) -> T:
+    """Repeat what a lost link interrupts, until the device is back or has been away for `reconnect_s`.
+
+    Losses of the types in `final` are no matter of the link, and raised at once.
+    """
+    until: float | None = None
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        began = time.monotonic()
+        try:
+            return action()
+        except final:
+            raise
+        except TargetLost:
+            # The time counts from the loss, however long the action had gone on before.
+            now = time.monotonic()
+            until = now + reconnect_s if until is None or now - began > reconnect_s else until
+            if now + pause_s > until:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -28,13 +28,15 @@ from meltrepro.targets.base import (
     TrialResult,
     TriedSetting,
     silent,
+    writing,
 )
 from meltrepro.targets.remote import affinity
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.containers import Containers
 from meltrepro.targets.remote.controls import Control, Controls
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.jobs import Ended, Job, Jobs, JobVanished
+from meltrepro.targets.remote.link import retried
 from meltrepro.targets.remote.shell import Running, Shell
 from meltrepro.targets.remote.snapshot import snapshot
 
@@ -42,7 +44,6 @@ _MEMORY = "meltrepro-settings.json"
 """How settings were, beside the root: there is one for a device, whichever roots it has."""
 _LONGEST_SAMPLING_S = 7 * 24 * 3600.0
 _CLOCK_S = 5.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 _FED = """
 for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     for file in "$1"/*; do [ -f "$file" ] && [ "${file%.part}" = "$file" ] && exit; done
@@ -80,7 +81,7 @@ class Platform(Protocol):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Requested:
     """How a device is to be while trials run."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -103,7 +104,7 @@ class RemoteTarget:
         root: str,
         *,
         reconnect_s: float = 60.0,
-        wishes: Wishes = Wishes(),
+        requested: Requested = Requested(),
         wireless: Callable[[], bool] = lambda: False,
     ) -> None:
         """`reconnect_s` is how long a device that went away is waited for, in the middle of a trial too.
@@ -114,16 +115,16 @@ class RemoteTarget:
         self._platform = platform
         self._root = root
         self._reconnect_s = reconnect_s
-        self._wishes = wishes
+        self._requested = requested
         self._controls = Controls(
             shell, platform.controls, f"{PurePosixPath(root).parent}/{_MEMORY}", wireless=wireless
         )
-        self._depot = Depot(shell, root)
+        self._cache = DeviceCache(shell, root)
         self._jobs = Jobs(shell, root)
         self._containers: Containers | None = None
-        if wishes.container is not False:
-            image = wishes.container if isinstance(wishes.container, str) else None
-            self._containers = Containers(shell, root, image, wishes.cores)
+        if requested.container is not False:
+            image = requested.container if isinstance(requested.container, str) else None
+            self._containers = Containers(shell, root, image, requested.cores)
         self._agent: str | None = None
         self._clock: Running | None = None
         self._clock_guard = threading.Lock()
@@ -139,7 +140,7 @@ class RemoteTarget:
 
     def state(self) -> DeviceState:
         """How the device is now; raises `TargetLost`, and `TargetError` before anything was deployed."""
-        return self._patiently(self._state)
+        return self._retried(self._state)
 
     def _state(self) -> DeviceState:
         monotonic_ns, _, wall_ns = self._clocks()
@@ -149,7 +150,7 @@ class RemoteTarget:
 
     def clock_ns(self) -> int:
         """CLOCK_MONOTONIC of the device, asked of a program that waits there; raises as `state` does."""
-        return self._patiently(self._clocks)[0]
+        return self._retried(self._clocks)[0]
 
     def deploy(
         self,
@@ -164,35 +165,35 @@ class RemoteTarget:
         programs = [bundle.path / member for member in dict.fromkeys((AGENT, RUNNER, SAMPLER, program))]
         wanted = {_digest(local): local for local in programs if local.exists()} | {model.digest: model.path}
         wanted |= {each.digest: each.path for each in inputs}
-        present = self._patiently(partial(self._depot.present, list(wanted)))
+        present = self._retried(partial(self._cache.present, list(wanted)))
         if programs[0].exists() and _digest(programs[0]) not in present:
-            self._depot.agent = None  # it is about to be sent, and can store nothing meanwhile
+            self._cache.agent = None  # it is about to be sent, and can store nothing meanwhile
         for digest, local in wanted.items():
             if digest not in present:
-                self._patiently(partial(self._depot.deploy, local, digest, progress))
+                self._retried(partial(self._cache.deploy, local, digest, progress))
             if local == programs[0]:
-                self._agent = self._depot.agent = self._depot.path(digest)
+                self._agent = self._cache.agent = self._cache.path(digest)
         if self._containers is not None:
-            self._patiently(partial(self._containers.load, bundle, self._depot, progress))
+            self._retried(partial(self._containers.load, bundle, self._cache, progress))
 
     def adjust(self) -> Mapping[str, str]:
         """Make the settings hold that are wanted; raises `TargetError`, `TargetLost`."""
-        wishes = self._wishes
-        self._patiently(partial(self._controls.adjust, wishes.settings))
-        for what, argv in wishes.commands.items():
-            reply = self._patiently(partial(self._shell.run, argv))
+        requested = self._requested
+        self._retried(partial(self._controls.adjust, requested.settings))
+        for what, argv in requested.commands.items():
+            reply = self._retried(partial(self._shell.run, argv))
             self._shell.expect(reply, f"do what is wanted: {what}")
-        done = dict.fromkeys(wishes.commands, "done")
-        return {**wishes.settings, **done, **({"cores": wishes.cores} if wishes.cores else {})}
+        done = dict.fromkeys(requested.commands, "done")
+        return {**requested.settings, **done, **({"cores": requested.cores} if requested.cores else {})}
 
     def restore(self) -> Mapping[str, str]:
         """Put back every setting that was changed; raises `TargetError`, `TargetLost`."""
-        return self._patiently(self._controls.restore)
+        return self._retried(self._controls.restore)
 
     def try_out(self) -> Sequence[TriedSetting]:
         """Set each control to another value and back, and see whether a program can be kept to one CPU."""
-        tried = self._patiently(self._controls.try_out)
-        return (*tried, self._patiently(partial(affinity.try_out, self._shell)))
+        tried = self._retried(self._controls.try_out)
+        return (*tried, self._retried(partial(affinity.try_out, self._shell)))
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial detached on the device, waiting for it across lost links.
@@ -200,36 +201,34 @@ class RemoteTarget:
         Where the link is gone for good the trial goes on until its deadline; `stop_strays` ends it earlier.
         """
         program, name = self._program(job.bundle, job.program), PurePosixPath(job.program).name
-        model = self._depot.path(job.model.digest)
-        files = {MODEL: model, **{name: self._depot.path(each.digest) for name, each in job.inputs.items()}}
+        model = self._cache.path(job.model.digest)
+        files = {MODEL: model, **{name: self._cache.path(each.digest) for name, each in job.inputs.items()}}
         started = time.monotonic()
         with self._job("trial", job.bundle, {name: program}) as there:
             text = job.written(model)
-            try:
+            with writing(job.folder):
                 (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise StoreError(f"cannot write the record {job.folder}: {error.strerror or error}") from error
-            self._patiently(partial(there.write, record.REQUEST, text.encode()))
+            self._retried(partial(there.write, record.REQUEST, text.encode()))
             argv = job.argv(f"{there.path}/{name}", lambda file: files.get(file, f"{there.path}/{file}"))
-            boot_id = self._patiently(self._boot_id)
+            boot_id = self._retried(self._boot_id)
             if self._containers is not None:
                 ended = self._in_container(self._containers, job, there, boot_id, argv[1:])
             else:
-                self._patiently(partial(there.start, [*self._confining(), *argv], job.timeout_s))
-                if self._wishes.cores is not None:
-                    self._patiently(partial(affinity.require, self._shell, there.path, self._wishes.cores, name))
+                self._retried(partial(there.start, [*self._confining(), *argv], job.timeout_s))
+                if self._requested.cores is not None:
+                    self._retried(partial(affinity.require, self._shell, there.path, self._requested.cores, name))
                 ended = self._until_ended(there, boot_id)
             for file in (record.EVENTS, record.STDOUT, record.STDERR):
-                self._patiently(partial(there.fetch, file, job.folder / file))
+                self._retried(partial(there.fetch, file, job.folder / file))
         return TrialResult(ended.exit, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def _in_container(
         self, containers: Containers, job: TrialJob, there: Job, boot_id: str, arguments: Sequence[str]
     ) -> Ended:
         """Run the program in a container, of which nothing is left whatever happens, as far as the device can be reached."""
-        argv = self._patiently(partial(containers.command, job.bundle, job.program, there.path, arguments))
+        argv = self._retried(partial(containers.command, job.bundle, job.program, there.path, arguments))
         try:
-            self._patiently(partial(there.start, argv, job.timeout_s))
+            self._retried(partial(there.start, argv, job.timeout_s))
             return self._until_ended(there, boot_id)
         finally:
             with held(), contextlib.suppress(TargetError):  # else the next campaign's `stop_strays` does it
@@ -246,19 +245,17 @@ class RemoteTarget:
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
         """Run the sampler detached on the device while the block runs, then fetch what it wrote."""
         sampler = self._program(bundle, SAMPLER)
-        try:
+        with writing(folder):
             (folder / record.SAMPLING).write_bytes(plan)
-        except OSError as error:
-            raise StoreError(f"cannot write the record {folder}: {error.strerror or error}") from error
         with self._fed(bundle), self._job("sampler", bundle, {"melt-sampler": sampler}) as there:
-            self._patiently(partial(there.write, record.SAMPLING, plan))
+            self._retried(partial(there.write, record.SAMPLING, plan))
             files = (f"{there.path}/{name}" for name in (record.SAMPLING, record.SAMPLES))
             argv = [f"{there.path}/melt-sampler", *files]
-            self._patiently(partial(there.start, argv, _LONGEST_SAMPLING_S))
+            self._retried(partial(there.start, argv, _LONGEST_SAMPLING_S))
             yield
-            self._patiently(there.stop)
-            self._patiently(partial(there.fetch, record.SAMPLES, folder / record.SAMPLES))
-            self._patiently(partial(there.fetch, record.STDERR, folder / record.SAMPLER_LOG))
+            self._retried(there.stop)
+            self._retried(partial(there.fetch, record.SAMPLES, folder / record.SAMPLES))
+            self._retried(partial(there.fetch, record.STDERR, folder / record.SAMPLER_LOG))
 
     @contextlib.contextmanager
     def _fed(self, bundle: Artifact) -> Iterator[None]:
@@ -268,13 +265,13 @@ class RemoteTarget:
             return
         folder = f"{self._root}/feed"
         with self._job("feeder", bundle, {}) as there:
-            self._patiently(partial(there.write, "feed.sh", self._feeder.encode()))
+            self._retried(partial(there.write, "feed.sh", self._feeder.encode()))
             shell = self._shell.expect(self._shell.script("command -v sh"), "find its shell").text
-            self._patiently(partial(there.start, [shell, f"{there.path}/feed.sh", folder], _LONGEST_SAMPLING_S))
+            self._retried(partial(there.start, [shell, f"{there.path}/feed.sh", folder], _LONGEST_SAMPLING_S))
             try:
-                self._patiently(partial(self._shell.script, _FED, folder))
+                self._retried(partial(self._shell.script, _FED, folder))
                 yield
-                if not self._patiently(there.stop):
+                if not self._retried(there.stop):
                     raise TargetLost(f"{self._shell.link.name}: what feeds the sampler had ended before it")
             finally:
                 with (
@@ -286,13 +283,13 @@ class RemoteTarget:
     def clean(self) -> int:
         """Remove everything that was deployed; returns how many bytes that freed. Raises as `stop_strays` does."""
         self.stop_strays()
-        return self._patiently(self._depot.clean)
+        return self._retried(self._cache.clean)
 
     def stop_strays(self) -> int:
         """Stop every job, and remove those of a campaign that was killed."""
-        left = self._patiently(self._jobs.stop_all)
+        left = self._retried(self._jobs.stop_all)
         if self._containers is not None:
-            self._patiently(self._containers.clear)
+            self._retried(self._containers.clear)
         return left
 
     @contextlib.contextmanager
@@ -301,35 +298,35 @@ class RemoteTarget:
         agent = self._program(bundle, AGENT)
         there = self._jobs.new(kind)
         try:
-            self._patiently(partial(there.create, {"agent": agent, **programs}))
+            self._retried(partial(there.create, {"agent": agent, **programs}))
             yield there
         except BaseException:
             with contextlib.suppress(TargetError):
                 self._jobs.end(there)
             raise
         with contextlib.suppress(TargetError):
-            self._patiently(partial(self._jobs.end, there))
+            self._retried(partial(self._jobs.end, there))
 
     def _until_ended(self, there: Job, boot_id: str) -> Ended:
         try:
-            return self._patiently(there.wait)
+            return self._retried(there.wait)
         except JobVanished as error:
-            if boot_id and self._patiently(self._boot_id) != boot_id:
+            if boot_id and self._retried(self._boot_id) != boot_id:
                 raise TargetLost(
                     f"{self._shell.link.name}: the device was rebooted in the middle of a trial"
                 ) from error
             raise
 
     def _confining(self) -> Sequence[str]:
-        cores = self._wishes.cores
-        return [] if cores is None else self._patiently(partial(affinity.confining, self._shell, cores))
+        cores = self._requested.cores
+        return [] if cores is None else self._retried(partial(affinity.confining, self._shell, cores))
 
     def _boot_id(self) -> str:
         return self._shell.run(["cat", "/proc/sys/kernel/random/boot_id"]).text
 
     def _program(self, bundle: Artifact, member: str) -> str:
         """Where a program of a bundle is on the device."""
-        return self._depot.path(_digest(bundle.path / member))
+        return self._cache.path(_digest(bundle.path / member))
 
     def _clocks(self) -> tuple[int, int, int]:
         """CLOCK_MONOTONIC, CLOCK_BOOTTIME and Unix time of the device; asked by one thread at a time, as answers have no names."""
@@ -360,24 +357,8 @@ class RemoteTarget:
         if clock is not None:
             clock.close()
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Repeat what a lost link interrupts, until the device is back or has been away for too long."""
-        until: float | None = None
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            tried = time.monotonic()
-            try:
-                return action()
-            except JobVanished:
-                raise
-            except TargetLost:
-                # The time counts from the loss, however long the action had gone on before.
-                now = time.monotonic()
-                until = now + self._reconnect_s if until is None or now - tried > self._reconnect_s else until
-                if now + pause_s > until:
-                    raise
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _retried(self, action: Callable[[], T]) -> T:
+        return retried(action, self._reconnect_s, (JobVanished,))
 
 
 def _digest(path: Path) -> str:

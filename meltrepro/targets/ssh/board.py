@@ -15,7 +15,7 @@ from meltrepro.targets.base import DeviceFacts, DeviceState, Source
 from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.controls import Control
-from meltrepro.targets.remote.remote import RemoteTarget, Wishes
+from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
@@ -38,7 +38,7 @@ def open_target(options: LinuxOptions, settings: Settings) -> RemoteTarget:
         Board("linux"),
         options.root,
         reconnect_s=options.reconnect_s,
-        wishes=Wishes(cores=options.cores, container=options.container),
+        requested=Requested(cores=options.cores, container=options.container),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.targets.remote.deploy import Depot
+from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
 from tests.support.links import BreakingLink, LocalLink
 
@@ -30,24 +30,24 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "there and 'nowhere' else"
 
 
-def depot(root: Path) -> Depot:
-    return Depot(Shell(LocalLink(root.parent)), str(root))
+def cache(root: Path) -> DeviceCache:
+    return DeviceCache(Shell(LocalLink(root.parent)), str(root))
 
 
 def test_a_file_arrives_and_can_be_run(file: Path, root: Path) -> None:
     told: list[tuple[int, int]] = []
-    path = Path(depot(root).deploy(file, DIGEST, lambda done, total: told.append((done, total))))
+    path = Path(cache(root).deploy(file, DIGEST, lambda done, total: told.append((done, total))))
     assert path == root / "cas" / DIGEST
     assert path.read_bytes() == CONTENT
     assert os.access(path, os.X_OK)
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert told == sorted(told)
-    assert depot(root).present([DIGEST, "0" * 64]) == {DIGEST}
+    assert cache(root).present([DIGEST, "0" * 64]) == {DIGEST}
 
 
 def test_what_is_there_is_not_sent_again(file: Path, root: Path) -> None:
     link = LocalLink(root.parent)
-    where = Depot(Shell(link), str(root))
+    where = DeviceCache(Shell(link), str(root))
     where.deploy(file, DIGEST)
     link.commands.clear()
     where.deploy(file, DIGEST)
@@ -59,7 +59,7 @@ def test_a_transfer_goes_on_where_it_broke_off(file: Path, root: Path) -> None:
     (root / "cas").mkdir(parents=True)
     (root / "cas" / f"{DIGEST}.part").write_bytes(CONTENT[:400_000])
     told: list[int] = []
-    path = Path(depot(root).deploy(file, DIGEST, lambda done, total: told.append(done)))
+    path = Path(cache(root).deploy(file, DIGEST, lambda done, total: told.append(done)))
     assert path.read_bytes() == CONTENT
     assert told[0] > 400_000
 
@@ -68,59 +68,59 @@ def test_a_transfer_goes_on_where_it_broke_off(file: Path, root: Path) -> None:
 def test_a_part_of_something_else_is_noticed(file: Path, root: Path, part: bytes) -> None:
     (root / "cas").mkdir(parents=True)
     (root / "cas" / f"{DIGEST}.part").write_bytes(part)
-    assert Path(depot(root).deploy(file, DIGEST)).read_bytes() == CONTENT
+    assert Path(cache(root).deploy(file, DIGEST)).read_bytes() == CONTENT
 
 
 def test_a_file_that_was_changed_on_the_device_is_sent_anew(file: Path, root: Path) -> None:
-    path = Path(depot(root).deploy(file, DIGEST))
+    path = Path(cache(root).deploy(file, DIGEST))
     path.write_bytes(CONTENT[:-1] + b"!")
-    assert depot(root).present([DIGEST]) == set()
-    assert Path(depot(root).deploy(file, DIGEST)).read_bytes() == CONTENT
+    assert cache(root).present([DIGEST]) == set()
+    assert Path(cache(root).deploy(file, DIGEST)).read_bytes() == CONTENT
 
 
 def test_a_whole_file_that_was_never_verified_is_verified(file: Path, root: Path) -> None:
-    path = Path(depot(root).deploy(file, DIGEST))
+    path = Path(cache(root).deploy(file, DIGEST))
     path.with_name(f"{DIGEST}.ok").unlink()
     inode = path.stat().st_ino
-    depot(root).deploy(file, DIGEST)
+    cache(root).deploy(file, DIGEST)
     assert path.stat().st_ino == inode
-    assert depot(root).present([DIGEST]) == {DIGEST}
+    assert cache(root).present([DIGEST]) == {DIGEST}
 
 
 def test_a_device_that_stores_other_bytes(file: Path, root: Path) -> None:
     wrong = "0" * 64
     with pytest.raises(TargetError, match=f"expected sha256 {wrong}, found {DIGEST}"):
-        depot(root).deploy(file, wrong)
+        cache(root).deploy(file, wrong)
     assert list((root / "cas").iterdir()) == []
 
 
 def test_a_device_without_room(file: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 1e12)
     with pytest.raises(TargetError, match=r"has [\d,]+ bytes free; here needs 600,000"):
-        depot(root).deploy(file, DIGEST)
+        cache(root).deploy(file, DIGEST)
 
 
 def test_a_folder_that_cannot_be_written(file: Path) -> None:
     with pytest.raises(TargetError, match="here: cannot use /proc/nowhere"):
-        depot(Path("/proc/nowhere")).deploy(file, DIGEST)
+        cache(Path("/proc/nowhere")).deploy(file, DIGEST)
 
 
 def test_a_file_that_is_not_here(root: Path) -> None:
     with pytest.raises(StoreError, match="cannot read"):
-        depot(root).deploy(root / "nonesuch", DIGEST)
+        cache(root).deploy(root / "nonesuch", DIGEST)
 
 
 def test_a_link_that_breaks_at_any_step(file: Path, root: Path) -> None:
     """The next call always goes on, and never leaves anything but the right file or a part of it."""
     for breaks_at in itertools.count():
         link = BreakingLink(LocalLink(root.parent), breaks_at)
-        where = Depot(Shell(link), str(root / str(breaks_at)))
+        where = DeviceCache(Shell(link), str(root / str(breaks_at)))
         try:
             path = Path(where.deploy(file, DIGEST))
         except TargetLost:
             path = Path(where.deploy(file, DIGEST))
         assert path.read_bytes() == CONTENT
-        assert depot(root / str(breaks_at)).present([DIGEST]) == {DIGEST}
+        assert cache(root / str(breaks_at)).present([DIGEST]) == {DIGEST}
         if link.done <= breaks_at:
             break
     assert breaks_at > 30

@@ -16,7 +16,7 @@ from meltrepro.targets.ios.files import Files, Stat
 _FOLDER = "cas"
 
 
-class PhoneDepot:
+class PhoneCache:
     """The content-addressed folder below the root of one app."""
 
     def from_job(self, digest: str) -> str:
