@@ -1,4 +1,4 @@
-"""Campaign folders to everything that a report shows."""
+"""Campaign folders to everything that a report shows, from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.record.campaign import CampaignDocument
 from meltrepro.record.study import StudyDocument
+from meltrepro.report.figures import points, rows
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
+from meltrepro.report.tables import measurements, overview
 from meltrepro.report.values import Section
 from meltrepro.studies.base import studies_of
 
@@ -31,3 +33,91 @@ def assemble(campaigns: Sequence[CampaignRecord], study: StudyDocument | None = 
     results = read_results(campaigns)
     claims = [section for one, own in studies_of(results) for section in one.sections(own)]
     return Content(results, [campaign.document for campaign in campaigns], claims, study)
+
+
+def sections(content: Content) -> tuple[Section, ...]:
+    """Every section, whatever the results: what they lack is said in its place."""
+    results, campaigns = content.results, content.campaigns
+    return (
+        Section(
+            "overview",
+            "What was run",
+            "Campaigns, devices, and what became of every cell. What could not be run is a result too: its reason stands here.",
+            (),
+            (
+                *(overview.campaigns(results, campaigns), *overview.left_out(content.study)),
+                *(overview.devices(results), overview.coverage(results), overview.cells(results)),
+            ),
+        ),
+        Section(
+            "throughput",
+            "Throughput",
+            "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
+            (rows.throughput(results, "generation"), rows.throughput(results, "prefill")),
+            (measurements.throughput(results),),
+        ),
+        Section(
+            "phases",
+            "Prefill against generation",
+            "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
+            (points.phases(results),),
+            (measurements.phases(results),),
+        ),
+        Section(
+            "memory",
+            "Memory",
+            "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
+            (points.memory(results), rows.memory_ratio(results)),
+            (measurements.memory(results),),
+        ),
+        Section(
+            "energy",
+            "Energy",
+            "Joules per token, phase by phase.",
+            (rows.energy(results),),
+            (measurements.energy(results),),
+        ),
+        Section(
+            "sustained",
+            "Sustained load",
+            "Prompt after prompt without pause.",
+            (points.sustained_curves(results),),
+            (measurements.sustained_speed(results),),
+        ),
+        Section(
+            "operators",
+            "Operators",
+            "Which operators the decoder spends its time in.",
+            (rows.operators(results),),
+            (measurements.operators(results),),
+        ),
+        Section(
+            "accuracy",
+            "Accuracy",
+            "What quantization costs in right answers. Synthetic weights are never scored.",
+            (points.accuracy(results),),
+            (measurements.accuracy(results),),
+        ),
+        Section(
+            "power-modes",
+            "Power modes",
+            "The same work within different power budgets.",
+            (points.power(results),),
+            (measurements.power_modes(results),),
+        ),
+        Section(
+            "drift",
+            "Drift of the software",
+            "What time gave on the same device: the same models with releases of different age.",
+            (rows.drift(results),),
+            (measurements.drift(results),),
+        ),
+        *content.claims,
+        Section(
+            "provenance",
+            "Provenance",
+            "Where every figure comes from, what it means, and how to check it.",
+            (),
+            (overview.how_run(campaigns), overview.digests(campaigns), overview.definitions()),
+        ),
+    )

@@ -12,14 +12,12 @@ from pathlib import Path
 from meltrepro import untrusted
 from meltrepro.atomic import reading, remove, write_bytes
 from meltrepro.errors import RecordError, ReportDiffers
-from meltrepro.report.content import Content
+from meltrepro.report.content import Content, sections
 from meltrepro.report.export import as_csv, as_latex
 from meltrepro.report.page import render
-from meltrepro.report.sections import sections
 from meltrepro.untrusted import load_json
 
 _TABLE = re.compile(r"tables/[a-z-]+\.(csv|tex)")
-_MOST_OF_INDEX = 16 << 20
 PAGE, INDEX = "index.html", "report.json"
 """The page; and which campaigns the report is of, with the digests of its files."""
 

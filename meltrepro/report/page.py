@@ -10,7 +10,7 @@ from meltrepro import __version__
 from meltrepro.build.render import render_text
 from meltrepro.report.content import Content
 from meltrepro.report.figures.svg import width_of
-from meltrepro.report.results import State
+from meltrepro.report.results import STATES
 from meltrepro.report.tables.overview import commands
 from meltrepro.report.values import (
     NOT_MEASURED,
@@ -32,7 +32,6 @@ from meltrepro.report.values import (
 )
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def render(content: Content, parts: tuple[Section, ...]) -> str:
             "version": __version__,
             "sections": parts,
             "tables": {table.name: _shown(table) for part in parts for table in part.tables if table.rows},
-            "states": [(state, states.count(state)) for state in _STATES],
+            "states": [(state, states.count(state)) for state in STATES],
             "virtual": any(cell.device.virtual for cell in content.results.cells),
             "synthetic": any(cell.synthetic for cell in content.results.cells),
             "commands": commands(content.campaigns, content.study),

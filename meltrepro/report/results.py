@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from meltrepro.accuracy.scores import Score
 from meltrepro.measure.operators import Breakdown
@@ -23,6 +23,8 @@ from meltrepro.stats.summary import Summary
 __all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]
 
 State = Literal["measured", "invalid", "failed", "skipped"]
+STATES: tuple[State, ...] = get_args(State)
+"""From the best outcome to the worst."""
 DeviceKey = tuple[bool, str, float, str, str]
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*w", re.IGNORECASE)
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError, ReportDiffers
+from meltrepro.report.content import sections
 from meltrepro.report.figures import forest, scatter
 from meltrepro.report.figures.scale import scale
 from meltrepro.report.figures.svg import NARROW, WIDE, shortened, width_of
@@ -31,7 +32,6 @@ from meltrepro.report.files import (
     write_report,
 )
 from meltrepro.report.results import Device, Results
-from meltrepro.report.sections import sections
 from meltrepro.report.values import NOT_MEASURED, Figure
 from tests.support.reports import HOSTILE, cell, content, everything
 

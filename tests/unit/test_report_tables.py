@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from meltrepro.report.cells import usual_workload
+from meltrepro.report.content import sections
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
 from meltrepro.report.results import CellResult, Device, Score
-from meltrepro.report.sections import sections
 from meltrepro.report.tables import measurements, overview
 from meltrepro.report.values import Absent, Estimate, Table, Tags, Word
 from meltrepro.studies.melt import tables

@@ -9,11 +9,10 @@ from meltrepro.measure.metrics import METRICS
 from meltrepro.record.campaign import CampaignDocument
 from meltrepro.record.study import StudyDocument
 from meltrepro.report.cells import WHO, by_size, ordered, software, who
-from meltrepro.report.results import CellResult, Device, DeviceKey, Results, State
+from meltrepro.report.results import STATES, CellResult, Device, DeviceKey, Results
 from meltrepro.report.tables.measurements import ENERGIES
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word
 
-_STATES: tuple[State, ...] = ("measured", "invalid", "failed", "skipped")
 _NO_CELLS = "the campaigns of this report have no cells"
 SHOWN = (
     *("prefill_tps", "generation_tps", "ttft_ms", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
@@ -29,10 +28,10 @@ def campaigns(results: Results, documents: Sequence[CampaignDocument]) -> Table:
     for id, name in results.names.items():
         states = [cell.state for cell in results.cells if cell.campaign == id]
         at = f"{datetime.datetime.fromtimestamp(started[id], datetime.UTC):%Y-%m-%d %H:%M:%S}" if id in started else ""
-        rows.append((results.number(id), name, id, at, *(states.count(state) for state in _STATES)))
+        rows.append((results.number(id), name, id, at, *(states.count(state) for state in STATES)))
     columns = (
         *(Column("campaign", "no.", "number"), Column("name", "name"), Column("id", "id")),
-        *(Column("started_utc", "started (UTC)"), *(Column(state, state, "number") for state in _STATES)),
+        *(Column("started_utc", "started (UTC)"), *(Column(state, state, "number") for state in STATES)),
     )
     return Table("campaigns", "Campaigns", columns, tuple(rows), reason=None if rows else "no campaign was given")
 
@@ -99,7 +98,7 @@ def _outcome(results: Results, cells: list[CellResult]) -> Value:
     """The best that became of a cell in any campaign."""
     if not cells:
         return None
-    best = min(cells, key=lambda cell: (_STATES.index(cell.state), -results.number(cell.campaign)))
+    best = min(cells, key=lambda cell: (STATES.index(cell.state), -results.number(cell.campaign)))
     if best.state == "measured":
         besides = (*(["synthetic"] if best.synthetic else []), *(one.count for one in best.exclusions))
         return Word(", ".join(["measured", *besides]), "good")
