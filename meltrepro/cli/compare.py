@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from meltrepro.errors import UsageError
+from meltrepro import workflow
 
 
 def command(
@@ -27,21 +26,10 @@ def command(
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
-    from meltrepro import settings as settings_module
-    from meltrepro.measure.records import read_campaign
-    from meltrepro.record.reader import find_campaign
-    from meltrepro.replay.compare import compare, require_common
     from meltrepro.replay.show import html, text
-    from meltrepro.stats.equivalence import Design
 
-    if len(campaigns) < 2:
-        raise UsageError("expected at least two campaigns", hint="for example: meltrepro compare last ID")
-    settings = settings_module.load()
-    folders = [find_campaign(settings.records, name) for name in campaigns]
-    first, *others = (read_campaign(folder, with_invalid=with_invalid) for folder in folders)
-    comparisons = [compare(first, other, Design(margin=margin), once=True) for other in others]
-    for comparison in comparisons:
-        require_common(comparison)
+    compared = workflow.compare(campaigns, margin=margin, with_invalid=with_invalid)
+    comparisons = [each.comparison for each in compared]
     if output_format == "json":
         result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"
     else:
@@ -52,10 +40,4 @@ def command(
         output.write_text(result, encoding="utf-8")
         typer.echo(f"{output}: written")
     if track:
-        from meltrepro.track.logged import attach
-        from meltrepro.track.places import choose
-
-        place = choose(os.environ, None, settings.tracking_uri)
-        for comparison, folder in zip(comparisons, folders[1:], strict=True):
-            name = f"comparison/{comparison.first}--{comparison.second}.html"
-            attach([folders[0], folder], {name: html(comparison)}, place)
+        workflow.log_comparisons(compared)

@@ -11,7 +11,7 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
-from meltrepro.cli.terminal import rich_console
+from meltrepro.cli.terminal import plain_table, result_console
 from meltrepro.manifest.schema import Workload
 from meltrepro.plan.estimate import Sizes, data_of
 from meltrepro.plan.model import Plan
@@ -63,21 +63,19 @@ def show(
 
     from meltrepro.store.source import key_of
 
-    out = out or rich_console()
-    if not out.is_terminal:
-        out.width = 10_000
+    out = out or result_console()
     protocol = plan.manifest.protocol
     trials = sum(
         protocol.repetitions + protocol.warmups if isinstance(cell.workload, Workload) else cell.workload.repetitions
         for cell in plan.cells
     )
     if plan.cells:
-        cells = _table("cell", "CPU level", "memory")
+        cells = plain_table("cell", "CPU level", "memory", texts=2)
         for cell in plan.cells:
             _row(cells, cell.id, cell.isa.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
         out.print(cells)
         out.print()
-        nodes = _table("to have first", "state")
+        nodes = plain_table("to have first", "state", texts=2)
         for name in [node.id for kind in (plan.bundles, plan.models, plan.logits) for node in kind]:
             state = "reuse" if name in sizes.stored else "not locked yet" if name in unknown else "build"
             _row(nodes, name, state)
@@ -88,13 +86,13 @@ def show(
         out.print(f"to look, and to build what is missing: meltrepro build {spec}", markup=False, soft_wrap=True)
         out.print()
     if data := data_of(plan.cells):
-        sources = _table("data of workload", "from", "to download")
+        sources = plain_table("data of workload", "from", "to download", texts=3)
         for name, source in data.items():
             _row(sources, name, key_of(source), _size(sizes.downloads.get(source)))
         out.print(sources)
         out.print()
     if plan.skipped:
-        skips = _table("skipped", "because")
+        skips = plain_table("skipped", "because", texts=2)
         for skip in plan.skipped:
             _row(skips, skip.cell_id, skip.reason)
         out.print(skips)
@@ -123,15 +121,6 @@ def room(plan: Plan, sizes: Sizes) -> list[str]:
         lines.append(f"warning: {readable(needed)} are needed in the store, {readable(free)} are free on its disk")
     lines.append("for more room: meltrepro gc, or another disk for the store: MELTREPRO_CACHE")
     return [*lines, "a study of manifests of one model each needs the room of one: meltrepro study --drop-models"]
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right" if column == "memory" else "left", overflow="fold")
-    return table
 
 
 def _row(table: Table, *texts: str) -> None:

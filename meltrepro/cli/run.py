@@ -46,7 +46,7 @@ def command(
 
         plan_command(spec, set_, only)
         return
-    from meltrepro.cli import next_steps
+    from meltrepro.cli.summary import tell_next
 
     with console(quiet=quiet) as sink:
         ran = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet), sink)
@@ -56,7 +56,7 @@ def command(
             err=True,
         )
     if not quiet:
-        next_steps.tell(ran.folder)
+        tell_next(workflow.load(ran.folder))
     if ran.tally.failed:
         raise _failed(ran)
 
@@ -79,7 +79,7 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     from meltrepro.cli.summary import show_results, tell_logged
 
     def show(campaign: Path) -> None:
-        show_results(campaign)
+        show_results(workflow.load(campaign))
         typer.echo(f"records: {campaign}")
 
     ran = workflow.run(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from meltrepro import settings as settings_module
+from meltrepro import settings, workflow
 from meltrepro.words import counted
-
-if TYPE_CHECKING:
-    from meltrepro.record.campaign import CampaignDocument
 
 
 def command(
@@ -25,35 +21,24 @@ def command(
 ) -> None:
     """Show the results of a campaign: medians, intervals, what is INVALID and why, what is odd, operators."""
     from meltrepro.cli.summary import show_results
-    from meltrepro.record.reader import find_campaign
 
-    settings = settings_module.load()
     if list_:
-        _list(settings.records)
+        _list()
     else:
-        show_results(find_campaign(settings.records, campaign), with_invalid=with_invalid)
+        show_results(workflow.load(campaign, with_invalid=with_invalid))
 
 
-def _list(records: Path) -> None:
-    from meltrepro.errors import RecordError
-    from meltrepro.measure.records import read_campaign
-    from meltrepro.record.reader import campaign_folders
-
-    folders = campaign_folders(records)
-    width = max((len(folder.name) for folder in folders), default=0) + 2
-    for folder in folders:
-        try:
-            found = read_campaign(folder)
-            state = "finished" if found.finished else "unfinished"
-            ended = sum(len(cell.trials) for cell in found.cells)
-            text = f"{state:12}{counted(len(found.cells), 'cell')}, {counted(ended, 'trial')}{_marks(found.document)}"
-        except RecordError as error:
-            text = f"damaged: {error.message}"
-        typer.echo(f"{folder.name:{width}}{text}")
-    if not folders:
-        typer.echo(f"there is no campaign in {records}; run one first: meltrepro run SPEC")
-
-
-def _marks(document: CampaignDocument) -> str:
-    """What a reader must know of all of its numbers."""
-    return "".join(f", {mark}" for mark in ("virtual", "synthetic") if getattr(document, mark))
+def _list() -> None:
+    found = workflow.list_campaigns()
+    width = max((len(each.folder.name) for each in found), default=0) + 2
+    for each in found:
+        if record := each.record:
+            state = "finished" if record.finished else "unfinished"
+            ended = sum(len(cell.trials) for cell in record.cells)
+            marks = [mark for mark in ("virtual", "synthetic") if getattr(record.document, mark)]
+            text = ", ".join((f"{state:12}{counted(len(record.cells), 'cell')}", counted(ended, "trial"), *marks))
+        else:
+            text = f"damaged: {each.problem}"
+        typer.echo(f"{each.folder.name:{width}}{text}")
+    if not found:
+        typer.echo(f"there is no campaign in {settings.load().records}; run one first: meltrepro run SPEC")

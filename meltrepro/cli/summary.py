@@ -1,15 +1,16 @@
-"""The results of a campaign as a table: per cell the median of each metric and its interval."""
+"""A campaign for people: its results as tables, where it was logged to, and what can be done with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from meltrepro.cli.terminal import rich_console
+from meltrepro.cli.terminal import plain_table, result_console
 from meltrepro.record.ids import CellId
 from meltrepro.words import counted
 
@@ -17,11 +18,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from meltrepro.measure.operators import Breakdown
-    from meltrepro.measure.records import CellRecord
+    from meltrepro.measure.records import CampaignRecord, CellRecord
     from meltrepro.stats.summary import Summary
     from meltrepro.workflow.tracking import Logged
 
 _MOST_OPERATORS = 8
+_STEPS = (
+    ("ui", "the results in a browser (MLflow)"),
+    ("report last -o report", "one page with figures, and every table as CSV and LaTeX"),
+    ("compare last OTHER", "beside another campaign, which `show --list` names"),
+    ("replay last", "is it reproduced?"),
+)
+"""What somebody can do with a campaign that has just ended."""
 
 
 @dataclass(frozen=True)
@@ -47,62 +55,61 @@ _COLUMNS = (
 )
 
 
-def show_results(campaign: Path, out: Console | None = None, *, with_invalid: bool = False) -> None:
-    """Print the results of a campaign folder, INVALID repetitions only if asked for; raises `RecordError` where it is damaged."""
-    from rich.table import Table
+def show_results(record: CampaignRecord, out: Console | None = None) -> None:
+    """Print the results of a campaign; raises `RecordError` where it is damaged."""
+    out = out or result_console()
+    pattern, short = short_names([cell.id for cell in record.cells])
+    names = dict(zip((cell.id for cell in record.cells), short, strict=True))
+    out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
+    scored = [cell for cell in record.cells if "task" in cell.entry.params]
+    measured = [cell for cell in record.cells if cell not in scored]
+    if measured:
+        _show_metrics(measured, names, out)
+    if scored:
+        _show_scores(scored, names, out)
+    for line in _remarks(record, names):
+        out.print(line, markup=False, soft_wrap=True)
+    for cell in record.cells:
+        for breakdown in cell.profiles.values():
+            _show_operators(names[cell.id], breakdown, cell.profile_slowdown, out)
+
+
+def _show_metrics(cells: Sequence[CellRecord], names: Mapping[str, str], out: Console) -> None:
     from rich.text import Text
 
-    from meltrepro.measure.records import read_campaign
-
-    out = out or rich_console()
-    if not out.is_terminal:
-        out.width = 10_000
-    record = read_campaign(campaign, with_invalid=with_invalid)
-    pattern, names = short_names([cell.id for cell in record.cells])
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("cell", overflow="fold")
-    table.add_column("n", justify="right")
     columns = [
-        column
-        for column in _COLUMNS
-        if not column.optional or any(column.metric in cell.summaries for cell in record.cells)
+        column for column in _COLUMNS if not column.optional or any(column.metric in cell.summaries for cell in cells)
     ]
-    for column in columns:
-        table.add_column(column.title, justify="right", overflow="fold")
-    for name, cell in zip(names, record.cells, strict=True):
-        if _is_scored(cell):
-            continue
+    table = plain_table("cell", "n", *(column.title for column in columns))
+    for cell in cells:
         values = [_shown(cell.summaries.get(column.metric), column) for column in columns]
-        table.add_row(Text(name), _counted(cell), *values)
-    out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
-    if table.rows:
-        explained = "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)"
-        out.print(explained, soft_wrap=True)
-        out.print(table)
-    scored = [(name, cell) for name, cell in zip(names, record.cells, strict=True) if _is_scored(cell)]
-    if scored:
-        _show_scores(scored, out)
-    for name, cell in zip(names, record.cells, strict=True):
+        table.add_row(Text(names[cell.id]), _counted(cell), *values)
+    out.print(
+        "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
+    )
+    out.print(table)
+
+
+def _remarks(record: CampaignRecord, names: Mapping[str, str]) -> Iterator[str]:
+    """What a reader must know of the numbers, a line each."""
+    for cell in record.cells:
+        name = names[cell.id]
         if cell.virtual:
-            out.print(f"{name}: a virtual device; its numbers say nothing of real ones", markup=False, soft_wrap=True)
+            yield f"{name}: a virtual device; its numbers say nothing of real ones"
         if cell.synthetic:
-            out.print(f"{name}: synthetic weights; its answers mean nothing", markup=False, soft_wrap=True)
+            yield f"{name}: synthetic weights; its answers mean nothing"
         if proof := cell.entry.params.get("device.proof"):
-            out.print(f"{name}: {proof}: nothing stands behind these numbers yet", markup=False, soft_wrap=True)
-        for remark in (*([] if cell.agreement.valid else [str(cell.agreement)]), *map(str, cell.exclusions)):
-            out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
+            yield f"{name}: {proof}: nothing stands behind these numbers yet"
+        if not cell.agreement.valid:
+            yield f"{name}: {cell.agreement}"
+        for excluded in cell.exclusions:
+            yield f"{name}: {excluded}"
         for found in cell.steadiness:
-            for remark in found.remarks():
-                out.print(f"{name}: {remark}", markup=False, soft_wrap=True)
+            yield from (f"{name}: {remark}" for remark in found.remarks())
     for skip in record.document.skipped:
-        out.print(f"skipped: {skip.id}: {skip.reason}", markup=False, soft_wrap=True)
+        yield f"skipped: {skip.id}: {skip.reason}"
     for first, second in record.copied:
-        out.print(
-            f"{first} and {second} were equally fast to the last bit: one is a copy", markup=False, soft_wrap=True
-        )
-    for name, cell in zip(names, record.cells, strict=True):
-        for breakdown in cell.profiles.values():
-            _show_operators(name, breakdown, cell.profile_slowdown, out)
+        yield f"{first} and {second} were equally fast to the last bit: one is a copy"
 
 
 def tell_logged(logged: Logged, *, quiet: bool) -> None:
@@ -117,23 +124,15 @@ def tell_logged(logged: Logged, *, quiet: bool) -> None:
         typer.echo("compare the cells in MLflow with: meltrepro ui")
 
 
-def _is_scored(cell: CellRecord) -> bool:
-    return "task" in cell.entry.params
-
-
-def _show_scores(cells: Sequence[tuple[str, CellRecord]], out: Console) -> None:
+def _show_scores(cells: Sequence[CellRecord], names: Mapping[str, str], out: Console) -> None:
     """Scores with what they rest on: right answers, standard error, and what the file really spends on a weight."""
-    from rich.table import Table
     from rich.text import Text
 
     from meltrepro.accuracy.scores import metric_name
 
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("cell", overflow="fold")
-    table.add_column("score", overflow="fold")
-    for title in ("value", "std. error", "right", "of", "bits/weight", "file MB"):
-        table.add_column(title, justify="right")
-    for name, cell in cells:
+    table = plain_table("cell", "score", "value", "std. error", "right", "of", "bits/weight", "file MB", texts=2)
+    for cell in cells:
+        name = names[cell.id]
         bits = "-" if cell.bits_per_weight is None else f"{cell.bits_per_weight:.2f}"
         size = f"{cell.entry.model_bytes / 1e6:.1f}"
         for score in cell.scores:
@@ -148,13 +147,9 @@ def _show_scores(cells: Sequence[tuple[str, CellRecord]], out: Console) -> None:
 
 def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Console) -> None:
     """The operators that take the most time, as a table."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("operator", overflow="fold")
-    for title in ("% of time", "us per call", "calls"):
-        table.add_column(title, justify="right")
+    table = plain_table("operator", "% of time", "us per call", "calls")
     for share in found.shares[:_MOST_OPERATORS]:
         table.add_row(Text(share.title), f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
     rest = found.shares[_MOST_OPERATORS:]
@@ -195,3 +190,40 @@ def _counted(cell: CellRecord) -> str:
     """Repetitions with a result that is believed, of those that there should be."""
     done = len(cell.believed)
     return str(done) if cell.asked == done else f"{done} of {cell.asked}"
+
+
+# -- what comes next ----------------------------------------------------------------------------------------------
+
+
+def tell_next(record: CampaignRecord) -> None:
+    """Say why cells are noisy, where some are, and what comes next; raises `RecordError` where the record is damaged."""
+    for line in (*noise(record.cells), *next_steps(tracked=record.document.tracking.enabled)):
+        typer.echo(line)
+
+
+def noise(cells: Sequence[CellRecord]) -> list[str]:
+    """What to do where cells are INVALID because something else kept the machine busy."""
+    from meltrepro.measure.validity import Reason
+
+    busy = {Reason.noisy, Reason.unsteady, Reason.cpu_pressure}
+    noisy = [cell.id for cell in cells if busy & {finding.reason for finding in cell.validity.findings}]
+    if not noisy:
+        return []
+    return [
+        (
+            f"{len(noisy)} of {len(cells)} cells {'is' if len(noisy) == 1 else 'are'} INVALID because the repetitions differ too "
+            "much: something else kept the machine busy, or its clocks changed"
+        ),
+        (
+            "  let it rest and run the same with --new; --set protocol.gates.busy_cores=0.5 waits until it is idle, and "
+            "--set measure.limits.noise=0.2 allows more"
+        ),
+    ]
+
+
+def next_steps(*, tracked: bool) -> list[str]:
+    """The commands that go on from here, as they can be typed; MLflow shows only what was logged to it."""
+    program = "meltrepro" if shutil.which("meltrepro") else sys.argv[0]
+    shown = [step for step in _STEPS if tracked or step[0] != "ui"]
+    width = max(len(command) for command, _ in shown)
+    return ["next:", *(f"  {program} {command:{width}}  {what}" for command, what in shown)]

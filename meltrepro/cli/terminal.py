@@ -16,6 +16,7 @@ from meltrepro.words import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @contextlib.contextmanager
@@ -51,6 +52,24 @@ def rich_console(*, stderr: bool = False) -> Console:
         if name not in ("COLUMNS", "LINES") or re.fullmatch(r"[1-9][0-9]{0,4}", value)
     }
     return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, _environ=sane)
+
+
+def result_console() -> Console:
+    """A console for results, whose lines are never shortened in a pipe."""
+    out = rich_console()
+    if not out.is_terminal:
+        out.width = 10_000
+    return out
+
+
+def plain_table(*columns: str, texts: int = 1) -> Table:
+    """A table without lines, of so many columns of `texts` and then of numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < texts else "right", overflow="fold")
+    return table
 
 
 class _Shown:

@@ -12,30 +12,70 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
+    from meltrepro.workflow.records import (
+        Checked,
+        Compared,
+        Exported,
+        Recorded,
+        check_bundle,
+        compare,
+        export_bundle,
+        import_bundle,
+        list_campaigns,
+        load,
+        log_comparisons,
+        trace,
+    )
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
     from meltrepro.workflow.studies import Studied, study
 
 __all__ = [
     "Build",
+    "Checked",
+    "Compared",
+    "Exported",
     "Intent",
     "LockChange",
     "Planned",
     "Ran",
+    "Recorded",
     "ReplayResult",
     "Studied",
     "Verification",
     "build",
+    "check_bundle",
+    "compare",
+    "export_bundle",
+    "import_bundle",
+    "list_campaigns",
+    "load",
     "lock",
+    "log_comparisons",
     "plan",
     "replay",
     "run",
     "study",
+    "trace",
     "verify",
 ]
 
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
+    "records": (
+        "Checked",
+        "Compared",
+        "Exported",
+        "Recorded",
+        "list_campaigns",
+        "check_bundle",
+        "compare",
+        "export_bundle",
+        "import_bundle",
+        "load",
+        "log_comparisons",
+        "trace",
+    ),
     "replays": ("Intent", "ReplayResult", "replay"),
     "studies": ("Studied", "study"),
 }

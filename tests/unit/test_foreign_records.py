@@ -94,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def read_all(campaign: CampaignRecord) -> None:
     """Everything that reports, comparisons, traces and tracking take from a campaign."""
-    show_results(campaign.folder, Console(file=io.StringIO(), width=100), with_invalid=True)
+    show_results(read_campaign(campaign.folder, with_invalid=True), Console(file=io.StringIO(), width=100))
     read_results([campaign])
     open_ledger(campaign.folder)
     for cell in campaign.cells:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.cli import next_steps
+from meltrepro.cli.summary import next_steps, noise, tell_next
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.records import read_campaign
 from tests.support.campaigns import build_campaign
@@ -20,8 +20,8 @@ def test_noisy_cells_are_counted_with_what_helps(tmp_path: Path) -> None:
         for cell, limit in zip(read_campaign(build_campaign(tmp_path)).cells, (0.9, 0.0001), strict=True)
     )
     assert not noisy.validity.valid
-    assert next_steps.noise([calm]) == []
-    said = next_steps.noise([calm, noisy])
+    assert noise([calm]) == []
+    said = noise([calm, noisy])
     assert said[0].startswith("1 of 2 cells is INVALID because the repetitions differ too much")
     assert "protocol.gates.busy_cores=0.5" in said[1] and "measure.limits.noise=0.2" in said[1]
 
@@ -29,7 +29,7 @@ def test_noisy_cells_are_counted_with_what_helps(tmp_path: Path) -> None:
 def test_what_is_invalid_for_another_reason_is_no_noise(tmp_path: Path) -> None:
     cells = [replace(cell, limits=Limits(min_tokens=10**6)) for cell in read_campaign(build_campaign(tmp_path)).cells]
     assert not any(cell.validity.valid for cell in cells)
-    assert next_steps.noise(cells) == []
+    assert noise(cells) == []
 
 
 @pytest.mark.parametrize("on_the_path", [True, False])
@@ -40,7 +40,7 @@ def test_commands_are_shown_as_they_can_be_typed(
     monkeypatch.setenv("PATH", str(tmp_path))
     if on_the_path:
         (tmp_path / "meltrepro").touch(mode=0o755)
-    next_steps.tell(build_campaign(tmp_path))
+    tell_next(read_campaign(build_campaign(tmp_path)))
     program = "meltrepro" if on_the_path else ".venv/bin/meltrepro"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "next:"
@@ -48,4 +48,4 @@ def test_commands_are_shown_as_they_can_be_typed(
         f"{program} {command}" for command in ("ui", "report last -o report", "compare last OTHER", "replay last")
     ]
     assert max(map(len, lines)) <= 110
-    assert not any(" ui " in line for line in next_steps.steps(tracked=False))
+    assert not any(" ui " in line for line in next_steps(tracked=False))

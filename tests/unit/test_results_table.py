@@ -8,12 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from meltrepro.cli.summary import show_results
+from meltrepro.measure.records import read_campaign
 from tests.support.campaigns import Cell, build_campaign
 
 
 def shown(folder: Path) -> str:
     out = io.StringIO()
-    show_results(folder, Console(file=out, highlight=False))
+    show_results(read_campaign(folder), Console(file=out, highlight=False))
     return out.getvalue()
 
 

@@ -149,7 +149,7 @@ def test_a_comparison_shows_counts_and_distance(tmp_path: Path) -> None:
 
 def shown(folder: Path) -> list[list[str]]:
     out = io.StringIO()
-    show_results(folder, Console(file=out, highlight=False))
+    show_results(read_campaign(folder), Console(file=out, highlight=False))
     return [line.split() for line in out.getvalue().splitlines()]
 
 

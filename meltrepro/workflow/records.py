@@ -1,0 +1,211 @@
+"""Campaigns that were measured: reading, comparing and tracing them, and taking them from machine to machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro import settings as settings_module
+from meltrepro.atomic import make_folder, write_bytes
+from meltrepro.errors import RecordError, UsageError
+from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
+from meltrepro.plan.only import Selection
+from meltrepro.record.layout import TrialKind
+from meltrepro.record.reader import campaign_folders, find_campaign
+from meltrepro.replay import bundle as bundles
+from meltrepro.replay.archive import Index
+from meltrepro.replay.bundle import Imported
+from meltrepro.replay.claims import Known, artifacts_of, sources_of
+from meltrepro.replay.compare import Comparison, require_common
+from meltrepro.replay.compare import compare as compare_records
+from meltrepro.replay.show import html
+from meltrepro.settings import Settings
+from meltrepro.stats.equivalence import Design
+from meltrepro.steps import Sink, silent
+from meltrepro.store.cas import Store
+
+
+def load(
+    campaign: Path | str = "last", *, with_invalid: bool = False, settings: Settings | None = None
+) -> CampaignRecord:
+    """A recorded campaign: its manifest, cells, trials, metrics and verdicts.
+
+    `campaign` is a folder, an id, a part of one, or `last`. Summaries leave INVALID repetitions out unless `with_invalid`.
+    Raises `UsageError` where it means no campaign, `RecordError` where the record is damaged.
+    """
+    settings = settings or settings_module.load()
+    return read_campaign(find_campaign(settings.records, str(campaign)), with_invalid=with_invalid)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A folder that holds a campaign."""
+
+    folder: Path
+    record: CampaignRecord | None
+    """`None` where it is damaged."""
+    problem: RecordError | None = None
+    """How it is damaged."""
+
+
+def list_campaigns(*, settings: Settings | None = None) -> list[Recorded]:
+    """Every campaign on this machine, oldest first, damaged ones too."""
+    found = []
+    for folder in campaign_folders((settings or settings_module.load()).records):
+        try:
+            record = read_campaign(folder)
+            for cell in record.cells:
+                _ = cell.trials  # a damaged outcome shows only here
+            found.append(Recorded(folder, record))
+        except RecordError as error:
+            found.append(Recorded(folder, None, error))
+    return found
+
+
+# -- comparing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two campaigns, metric by metric."""
+
+    comparison: Comparison
+    folders: tuple[Path, Path]
+
+
+def compare(
+    campaigns: Sequence[Path | str],
+    *,
+    margin: float = 0.05,
+    with_invalid: bool = False,
+    settings: Settings | None = None,
+) -> list[Compared]:
+    """Compare campaigns with the first one; `margin` is the largest relative difference that counts as the same.
+
+    Raises `UsageError` for fewer than two, `NothingToCompare` where two have no cell in common, `RecordError`.
+    """
+    if len(campaigns) < 2:
+        raise UsageError("expected at least two campaigns", hint="for example: meltrepro compare last ID")
+    first, *others = (load(each, with_invalid=with_invalid, settings=settings) for each in campaigns)
+    found = [
+        Compared(compare_records(first, other, Design(margin=margin), once=True), (first.folder, other.folder))
+        for other in others
+    ]
+    for each in found:
+        require_common(each.comparison)
+    return found
+
+
+def log_comparisons(compared: Sequence[Compared], *, settings: Settings | None = None) -> None:
+    """Log the page of each comparison to the MLflow runs of both campaigns, where they are; raises `TrackingError`."""
+    from meltrepro.track.logged import attach
+    from meltrepro.track.places import choose
+
+    place = choose(os.environ, None, (settings or settings_module.load()).tracking_uri)
+    for each in compared:
+        name = f"comparison/{each.comparison.first}--{each.comparison.second}.html"
+        attach(each.folders, {name: html(each.comparison)}, place)
+
+
+# -- traces -------------------------------------------------------------------------------------------------------
+
+
+def trace(
+    campaign: Path | str = "last",
+    folder: Path | str = ".",
+    *,
+    only: Sequence[str] = (),
+    everything: bool = False,
+    settings: Settings | None = None,
+) -> list[Path]:
+    """Write trials as Perfetto traces into a folder: of each cell the first repetition and the profiled trial, or all.
+
+    Raises `UsageError` for a campaign or an `only` that means nothing, `RecordError` where there is nothing to trace.
+    """
+    from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
+
+    whole, selection = load(campaign, settings=settings), Selection(only)
+    wanted = whole.restricted(selection.wants)
+    selection.refuse_idle(next((cell.id for cell in whole.cells), "none"))
+    trials = list(_traced(wanted, everything=everything))
+    if not trials:
+        raise RecordError(f"{whole.folder}: no trial ended well, so that there is nothing to trace")
+    make_folder(Path(folder))
+    written = []
+    for cell, trial in trials:
+        path = Path(folder) / f"{cell.id.replace('/', ',')},{trial.name}{SUFFIX}"
+        write_bytes(path, perfetto_trace(trial.trace(), trial.recordings(), f"{cell.id} {trial.name}"))
+        written.append(path)
+    return written
+
+
+def _traced(campaign: CampaignRecord, *, everything: bool) -> Iterator[tuple[CellRecord, TrialRecord]]:
+    for cell in campaign.cells:
+        if any(trial.ok and trial.scoring is not None for trial in cell.trials):
+            continue  # a scorer leaves no events
+        profiled = [trial for trial in cell.trials if trial.kind is TrialKind.profile and trial.ok]
+        for trial in [t for t in cell.trials if t.ok] if everything else [*cell.repetitions[:1], *profiled]:
+            yield cell, trial
+
+
+# -- bundles ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that was written."""
+
+    path: Path
+    index: Index
+
+    @property
+    def withheld(self) -> int:
+        """How many files were left out, because their licence does not allow passing them on."""
+        withheld = self.index.about.get("withheld")
+        return len(withheld) if isinstance(withheld, list) else 0
+
+
+def export_bundle(
+    campaign: Path | str, path: Path | str | None = None, *, sink: Sink = silent, settings: Settings | None = None
+) -> Exported:
+    """Pack a campaign into one file: manifest, lock, sources, artifacts, records, report.
+
+    Raises `UsageError`, `RecordError` where a record was changed, `BundleError` where the store lacks something.
+    """
+    from meltrepro.report.content import assemble
+    from meltrepro.report.files import report_files
+
+    settings = settings or settings_module.load()
+    recorded = load(campaign, settings=settings)
+    recorded.verify()
+    out = Path(path or f"{recorded.folder.name}.melt")
+    store = Store(settings.cache / "store")
+    return Exported(out, bundles.export(recorded.folder, store, out, sink, report_files(assemble([recorded]))))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A bundle that is whole and does not contradict itself; nothing in it is signed."""
+
+    index: Index
+    artifacts: Sequence[Known]
+    """What it says that was built, and what this machine has built of the same inputs."""
+    sources: Sequence[Known]
+
+
+def check_bundle(path: Path | str, *, settings: Settings | None = None) -> Checked:
+    """Check every byte of a bundle, and compare it with what this machine knows; raises `BundleError`, `LockError`."""
+    index, lock = bundles.verify_bundle(Path(path))
+    store = Store((settings or settings_module.load()).cache / "store")
+    return Checked(index, artifacts_of(lock, store), sources_of(lock, store))
+
+
+def import_bundle(path: Path | str, *, sink: Sink = silent, settings: Settings | None = None) -> Imported:
+    """Check a bundle and take its objects and records over; nothing is kept of one with a fault.
+
+    Raises `BundleError`, `LockError`, `StoreError`, and `RecordError` where a campaign is here already and not the same.
+    """
+    settings = settings or settings_module.load()
+    return bundles.import_bundle(Path(path), Store(settings.cache / "store"), settings.records, sink)
