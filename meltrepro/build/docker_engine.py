@@ -73,7 +73,7 @@ class DockerEngine:
         """The image of base and toolchain, with the same id wherever the same pins are used."""
         return Image("meltrepro/toolchain", self._layers())
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> Mapping[str, str]:
         """Build the recipe's image and copy its `/out` into the empty folder `out`."""
         builder = self._builder(recipe.triple, log, sink)
         labels = {**recipe.labels, _LABEL: recipe.name}
@@ -98,6 +98,7 @@ class DockerEngine:
                 # The result is in `out`; what made it is worth keeping only while it may have to be resumed.
                 self._client.images.remove(image, force=True)
                 self._client.images.prune(filters={"dangling": True, "label": f"{_LABEL}={recipe.name}"})
+        return {"Dockerfile": dockerfile}
 
     def execute(self, execution: Execution) -> Exit:
         """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""

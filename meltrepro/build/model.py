@@ -168,9 +168,10 @@ class Maker(Protocol):
         """Name and version for records; raises `EngineError` with the way out where the engine does not answer."""
         ...
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> Mapping[str, str]:
         """Execute a recipe with the network off and put the contents of its `/out` into the empty folder `out`.
 
+        Returns what it executed besides the recipe's own files, by name, for records.
         `fresh` forbids the use of anything that an earlier build of the same recipe left behind.
         Raises `BuildError` (the step failed) or `EngineError` (the engine went away); the log is kept either way.
         """

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from meltrepro import untrusted
 from meltrepro.build import interpreter
-from meltrepro.build.attest import Making, attest
 from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
 from meltrepro.build.model import Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
+from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.manifest.lock import LockedArtifact
@@ -43,6 +43,21 @@ class Built:
     logs: Mapping[str, Path]
     """Logs of the builds that made the artifacts, now or earlier, as far as the store still has them."""
     reused: frozenset[str]
+
+    def files(self, store: Store) -> dict[str, Mapping[str, bytes]]:
+        """What a record keeps of every build, by node id: what was executed, its log, the artifact's statements."""
+        kept = {name: statements(artifact, store) for name, artifact in self.artifacts.items()}
+        for name, recipe in self.recipes.items():
+            artifact = self.artifacts[name]
+            executed = store.get_ref("executed", artifact.digest)
+            kept[name] |= {file: text.encode() for file, text in executed["files"].items()} if executed else {}
+            if bundle_key(recipe) == artifact.key:  # else it was made by another recipe than today's
+                script = "build.sh" if recipe.maker == "engine" else "parameters.json"
+                kept[name][script] = recipe.files[script]
+        for name, log in self.logs.items():
+            if log.is_file():
+                kept[name]["build.log"] = log.read_bytes()
+        return dict(kept)
 
 
 @dataclass
@@ -112,10 +127,13 @@ class Builder:
             with writing_below(scratch):
                 out.mkdir()
             maker = self._made[node.id] = self.tools.maker(recipe)
-            maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
+            executed = maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
-            return self._pack(out, "bundle", scratch)
+            digest = self._pack(out, "bundle", scratch)
+            if not self.rebuild:
+                self.tools.store.put_ref("executed", digest, {"files": dict(executed)})
+            return digest
 
         started = time.time_ns()
         # A signature holds its time, so that no two builds of a signed app have the same bytes.
@@ -314,8 +332,7 @@ class Builder:
         for name, source in sources.items():
             parts = self.tools.fetcher.parts(source.model_copy(update={"digest": self._digest(source)}))
             inputs |= {f"{name}/{part}": (each, self.tools.pins.entry(each)) for part, each in parts.items()}
-        packages = recipe.packages if recipe is not None else ()
-        making = Making(inputs, recipe, tools, commands, packages)
+        making = Making(inputs, recipe, tools, commands)
         times = (started_ns, time.time_ns())
         attest(artifact, making, self.tools.pins.lock, self.tools.store, maker.version(), times)
 

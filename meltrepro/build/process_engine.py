@@ -82,7 +82,7 @@ class ProcessEngine:
         """`bubblewrap <version>`; raises `EngineError` where it is missing or may not make namespaces."""
         return sandbox_version()
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> Mapping[str, str]:
         """Run the recipe's phases in the sandbox; its `/out` is the folder `out`. Always fresh: nothing is kept."""
         root = self.root()
         cache = self._warm_cache(root, recipe.triple, log, sink) if toolchain.uses_zig(recipe.triple) else None
@@ -107,6 +107,7 @@ class ProcessEngine:
                     [*self._sandbox(recipe, root, cache, out, scratch), *command], build_log, self._conditions.umask
                 )
                 _check_status(status, f"building {recipe.name}: {phase or 'build.sh'}", scratch, log, build_log)
+        return {}
 
     def execute(self, execution: Execution) -> Exit:
         """Run the command with the bundle and its mounts as the only files there are."""

@@ -70,6 +70,10 @@ class _Packages(BaseModel):
     """Name, version, architecture, digest."""
 
 
+class _Texts(BaseModel):
+    files: dict[str, str]
+
+
 class _Root(BaseModel):
     path: str
 
@@ -78,6 +82,7 @@ _REFS: Mapping[str, type[BaseModel]] = {
     "artifacts": _Result,
     "base": _Packages,
     "base-layer": _Result,
+    "executed": _Texts,
     "files": _File,
     "interpreter": _Packages,
     "roots": _Root,

@@ -9,11 +9,8 @@ from pathlib import Path
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.accuracy.requests import score_requests, with_logits
-from meltrepro.build import toolchain
-from meltrepro.build.attest import statements
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Built
-from meltrepro.build.render import render_text
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.meter import FileMeter
@@ -35,7 +32,6 @@ from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.trial import AnyRequest
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
-from meltrepro.store.cas import Store
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.workflow.session import Session, open_session
 from meltrepro.workflow.tracking import Logged, log_campaign
@@ -134,7 +130,7 @@ def prepare(
         devices=devices,
         engine=engine.version() if engine else "none",
         lock_text=dump_lock(lock),
-        builds=_kept_files(built, session.tools.store),
+        builds=built.files(session.tools.store),
         meters={
             name: FileMeter(loaded.path.parent / target.meter.file, target.meter)
             for name, target in loaded.manifest.targets.items()
@@ -185,32 +181,3 @@ def _trial_engine(session: Session) -> Engine | None:
     """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
     contained = any(cell.target.contained for cell in session.plan.cells)
     return session.tools.engine() if contained else None
-
-
-def _kept_files(built: Built, store: Store) -> dict[str, Mapping[str, bytes]]:
-    """Recipe, log and statements of every build, by node id."""
-
-    kept: dict[str, dict[str, bytes]] = {}
-    for name, recipe in built.recipes.items():
-        if recipe.maker != "engine":
-            kept[name] = {"parameters.json": recipe.files["parameters.json"]}
-            continue
-        dockerfile = render_text(
-            recipe.dockerfile,
-            {
-                "builder": f"meltrepro/builder:{recipe.triple}"
-                if toolchain.uses_zig(recipe.triple)
-                else "meltrepro/toolchain",
-                "env": toolchain.environment(recipe.triple),
-                "phases": recipe.phases or ("",),
-                "labels": recipe.labels,
-            },
-            name=f"{recipe.name}: Dockerfile",
-        )
-        kept[name] = {"Dockerfile": dockerfile.encode(), "build.sh": recipe.files["build.sh"]}
-    for name, log in built.logs.items():
-        if log.is_file():
-            kept.setdefault(name, {})["build.log"] = log.read_bytes()
-    for name, artifact in built.artifacts.items():
-        kept.setdefault(name, {}).update(statements(artifact, store))
-    return dict(kept)

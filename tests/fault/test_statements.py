@@ -112,3 +112,10 @@ def test_a_bundle_is_an_ro_crate(project: Project) -> None:
     parts = {part["@id"] for part in root["hasPart"]}
     assert parts == set(entities) == set(found)
     assert {entity["@type"] for entity in entities.values()} == {"File"}
+
+
+def test_a_record_keeps_what_the_engine_executed(project: Project) -> None:
+    """As it was when the artifact was built, for the campaign took it from the store."""
+    kept = sorted(path.read_text() for path in (project.campaign / "builds").rglob("Dockerfile"))
+    assert kept == ["FROM nothing\n"] * 2, "of runner and quantizer"
+    assert len(list((project.campaign / "builds").rglob("build.sh"))) == 2

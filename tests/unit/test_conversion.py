@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from meltrepro.build.attest import Making
 from meltrepro.build.keys import model_key
 from meltrepro.build.model import Artifact, Package
-from meltrepro.build.provenance import provenance
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
+from meltrepro.build.statements import Making, provenance
 from meltrepro.errors import ModelError
 from meltrepro.frameworks import registry
 from meltrepro.frameworks.base import ModelStep
@@ -209,23 +208,10 @@ def test_statements_name_every_file_tool_and_package() -> None:
     making = Making(inputs, None, tools, (("convert",), ("quantize",)))
     made = Artifact("m/q8_0/f", "model", "3" * 64, "e" * 64, at, at, 1)
     bill = sbom(made, making.inputs, making.tools, {}, lock)
-    statement = json.dumps(
-        provenance(
-            made,
-            recipe=None,
-            commands=making.commands,
-            inputs={name: locked for name, (_, locked) in inputs.items()},
-            tools=tools,
-            packages=(),
-            lock=lock,
-            engine="process 1",
-            started_ns=0,
-            finished_ns=1,
-        )
-    )
+    statement = json.dumps(provenance(made, making, lock, "process 1", (0, 1)))
     for text in (bill, statement):
         assert all(c * 64 in text for c in "abcd")
-    assert '"converter": ["convert"]' in statement and '"command": ["quantize"]' in statement
+    assert '"before": [["convert"]]' in statement and '"command": ["quantize"]' in statement
     package = Package("libc6", "2.41", "amd64", "f" * 64)
     inside = json.loads(sbom(tools[0], {}, (), {}, lock, (package,)))
     assert {"package:libc6"} <= {component["bom-ref"] for component in inside["components"]}

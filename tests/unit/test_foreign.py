@@ -179,6 +179,7 @@ REFS: dict[str, Any] = {
     "artifacts": {"name": "a", "digest": DIGEST},
     "base": {"packages": [["a", "1", "amd64", DIGEST]]},
     "base-layer": {"digest": DIGEST},
+    "executed": {"files": {"Dockerfile": "FROM scratch"}},
     "files": {"state": [1, 2, 3, 4], "digest": DIGEST, "size": 5},
     "interpreter": {"packages": [["a", "1", "amd64", DIGEST]]},
     "toolchain": {"digest": DIGEST},

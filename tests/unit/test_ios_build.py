@@ -32,7 +32,6 @@ from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE, DeviceFacts
 from meltrepro.targets.registry import makers
-from meltrepro.workflow.campaigns import _kept_files
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
 
@@ -206,7 +205,7 @@ def test_a_package_that_somebody_has_signed(tmp_path: Path) -> None:
     assert two.build(plan_of(tmp_path, ipa="app.ipa")).reused == {NODE}
     assert _runner_digest(artifact) == hashlib.sha256(package).hexdigest()
     assert _has_sampler(artifact)
-    kept = _kept_files(built, one.tools.store)
+    kept = built.files(one.tools.store)
     assert set(kept[NODE]) == {"parameters.json", "build.log", "provenance.json", "sbom.json"}
     statement = json.loads(kept[NODE]["provenance.json"])
     (dependency,) = statement["predicate"]["buildDefinition"]["resolvedDependencies"]

@@ -79,7 +79,7 @@ class MacMaker:
         """What the last build was made with."""
         return "mac-ssh " + ", ".join(f"{name} {version}" for name, version in self._tools.items())
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> Mapping[str, str]:
         """Build, sign and fetch the app, and lay it into `out`.
 
         Raises `BuildError` (the Mac has another Xcode, a step failed), `TargetLost` (the link broke; run again, and it goes
@@ -96,6 +96,7 @@ class MacMaker:
         with step(sink, "build", f"{recipe.name} on {host}"), BuildLog(log, recipe.name, sink) as build_log:
             self._tools = _check_tools(mac, wanted(recipe), host, build_log.write)
             _Build(mac, recipe, team, build_log, sink, log).run(out, self._tools, fresh=fresh)
+        return {}
 
 
 def _check_tools(mac: Mac, parameters: Mapping[str, str], host: str, write: Callable[[str], object]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from meltrepro.build.causes import writing_below
@@ -25,13 +26,14 @@ class Prebuilt:
         """What provenance says of how the app was made: nobody here knows."""
         return "prebuilt (by whoever signed it)"
 
-    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> None:
+    def build(self, recipe: Recipe, out: Path, log: Path, sink: Sink, *, fresh: bool = False) -> Mapping[str, str]:
         """Check the package among the inputs and lay it into the bundle; raises `BuildError`."""
         package = recipe.inputs["app.ipa"]
         with step(sink, "build", recipe.name), BuildLog(log, recipe.name, sink) as build_log:
             facts = check_app(package, wanted(recipe)["app"], f"{recipe.name}: app.ipa")
             build_log.write(f"{facts.app} {facts.version}: {facts.executable} has sha256 {facts.executable_sha256}\n")
             lay(recipe, package, facts, {}, out)
+        return {}
 
 
 def wanted(recipe: Recipe) -> dict[str, str]:
