@@ -67,7 +67,6 @@ class VirtualDevice:
 
     @property
     def address(self) -> str:
-        """Where its server is reached from here."""
         return f"127.0.0.1:{self.relay.port}"
 
     @property

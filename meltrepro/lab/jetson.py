@@ -32,8 +32,6 @@ _OFF_MC = -256_000
 
 @dataclass(frozen=True)
 class Part:
-    """What one rail feeds."""
-
     volts: float
     idle_w: float
     core_w: float
@@ -60,8 +58,6 @@ _BODY = Body(
 
 
 class VirtualJetson(VirtualDevice):
-    """One board."""
-
     what = "Jetson"
     script = "jetson/init.sh"
     port = 2222

@@ -43,8 +43,6 @@ _PAIR_S = 20.0
 
 @dataclass(frozen=True)
 class Status:
-    """A lab as it is now."""
-
     pid: int | None = None
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """How each device is reached, by name."""
@@ -55,7 +53,6 @@ class Status:
 
     @property
     def up(self) -> bool:
-        """Whether it runs."""
         return self.pid is not None
 
 

@@ -16,8 +16,6 @@ _CPU = (
 
 
 class VirtualPhone(VirtualDevice):
-    """One phone; adb calls it by its `address`."""
-
     what = "phone"
     script = "phone/init.sh"
     port = 5640

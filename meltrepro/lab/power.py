@@ -54,5 +54,4 @@ class Power:
 
     @property
     def percent(self) -> float:
-        """Charge of the battery."""
         return 100 * self.charge_mah / self.body.capacity_mah

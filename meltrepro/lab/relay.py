@@ -54,13 +54,11 @@ class Relay:
             self._after = size
 
     def mend(self) -> None:
-        """Let connections in again."""
         with self._guard:
             self._shut = False
             self._after = None
 
     def close(self) -> None:
-        """End everything."""
         self.cut()
         self._listener.close()
         self._leave()

@@ -73,11 +73,9 @@ class AdbServer:
         raise EngineError(f"adb cannot connect to {address}: {said}")
 
     def detach(self, address: str) -> None:
-        """Let go of a device, as `adb disconnect` does."""
         self.server.ask(f"host:disconnect:{address}")
 
     def stop(self) -> None:
-        """Stop it."""
         with held():
             if self._process is not None:
                 with contextlib.suppress(ProcessLookupError):

@@ -114,7 +114,6 @@ def device_root(system: System, store: Store, folder: Path, sink: Sink, *, offli
 
 
 def is_pinned(system: System, root: Path) -> bool:
-    """Whether a file system is made of the pinned packages."""
     return root.name == system.key(system.pinned())
 
 

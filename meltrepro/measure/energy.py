@@ -44,8 +44,6 @@ SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
 
 @dataclass(frozen=True)
 class Supply:
-    """Where the energy of a trial is read."""
-
     kind: SourceKind
     power: Series | None
     """In watts, never negative for a discharging battery; `None` for a counter."""

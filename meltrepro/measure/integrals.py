@@ -229,8 +229,6 @@ class _Curve:
 
 
 class _Part:
-    """One span of a phase."""
-
     def __init__(self, curve: _Curve, span: Span, limits: Limits) -> None:
         t_ns = curve.t_ns
         self._curve = curve

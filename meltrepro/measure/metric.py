@@ -66,7 +66,6 @@ class Facts:
 
     @property
     def recorded(self) -> Recording:
-        """What was sampled."""
         if self.recording is None:
             raise NoValue("nothing was sampled")
         return self.recording
@@ -83,7 +82,6 @@ class Facts:
 
     @cached_property
     def supply(self) -> Supply:
-        """Where energy and charge are read."""
         recording, _ = self.powered
         try:
             return supply_of(recording)
@@ -133,8 +131,6 @@ class Facts:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a trial."""
-
     name: str
     unit: str
     phase: Phase

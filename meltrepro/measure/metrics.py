@@ -24,8 +24,6 @@ from meltrepro.record.trace import Trace
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of one trial."""
-
     values: Mapping[str, float]
     unavailable: Mapping[str, str]
     """Metric name -> why there is no value."""

@@ -32,7 +32,6 @@ class Share:
 
     @property
     def mean_us(self) -> float:
-        """Mean time of one call, microseconds."""
         return self.ns / self.calls / 1e3
 
     @property

@@ -59,7 +59,6 @@ class LogRatio:
 
     @property
     def ratio(self) -> float:
-        """The estimate as a ratio."""
         return math.exp(self.estimate)
 
     def bounds(self, level: float) -> tuple[float, float]:

@@ -29,8 +29,6 @@ Interval = Literal["bca", "range", "single"]
 
 @dataclass(frozen=True)
 class Summary:
-    """Repetitions of one metric in the metric's unit."""
-
     n: int
     median: float
     low: float

@@ -24,7 +24,6 @@ class TurnComparison:
 
     @property
     def n_longest(self) -> int:
-        """Tokens of the longer answer."""
         return max(self.n_reference or 0, self.n_replayed or 0)
 
 

@@ -113,7 +113,6 @@ def parts(source: Checkpoint, listing: Path) -> dict[str, Source]:
 
 
 def part(source: Checkpoint, name: str, digest: str | None = None) -> Source:
-    """One file of a checkpoint as a source."""
     if isinstance(source, FolderSource):
         return FileSource(file=f"{source.folder.rstrip('/')}/{name}", digest=digest)
     return source.model_copy(update={"file": name, "digest": digest})

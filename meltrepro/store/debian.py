@@ -22,8 +22,6 @@ _TIMEOUT_S = 1800.0
 
 
 class Debian:
-    """The provider."""
-
     def resolve(self, source: DebianPackage, context: Context) -> Pin:
         """What its digest says; fetches the package where it is not here, to know its size."""
         digest = source.digest or ""
@@ -38,7 +36,6 @@ class Debian:
         _bring(source, context)
 
     def transfer_size(self, source: DebianPackage, context: Context) -> int | None:
-        """Not known before."""
         return None
 
 

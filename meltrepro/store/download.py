@@ -53,8 +53,6 @@ DEFAULT_PATIENCE = Patience()
 
 @dataclass(frozen=True)
 class Request:
-    """One file to download."""
-
     url: str
     name: str
     """Canonical name of the source, for messages and progress."""
@@ -109,7 +107,6 @@ class Downloader:
 
     @cached_property
     def session(self) -> requests.Session:
-        """The one HTTP session."""
         from meltrepro.store.sessions import new_session
 
         return new_session()

@@ -163,7 +163,6 @@ class Fetcher:
         return pin
 
     def _estimate_parts(self, source: HuggingFaceSource | FolderSource, base: Path) -> int | None:
-        """The same for a checkpoint: all of its files together."""
         if isinstance(source, FolderSource):
             return 0
         parts = self.parts(source)

@@ -46,7 +46,6 @@ class File:
         return Pin(source=key_of(source), digest=known["digest"], size=info.st_size, filename=path.name)
 
     def fetch(self, source: FileSource, pin: Pin, context: Context) -> None:
-        """Copy the file, or pack the folder."""
         path = _locate(source, context)
         if path.is_dir():
             _pack(source, path, context, pin.digest)
@@ -118,7 +117,6 @@ class Url:
         return Pin(source=key, digest=source.digest, size=size, filename=url.rpartition("/")[2] or None, url=url)
 
     def fetch(self, source: UrlSource, pin: Pin, context: Context) -> None:
-        """Transfer the file."""
         context.downloader.download(_request(source))
 
     def transfer_size(self, source: UrlSource, context: Context) -> int | None:

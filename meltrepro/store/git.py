@@ -38,14 +38,11 @@ _BROKEN = re.compile(
 
 
 class Git:
-    """The provider."""
-
     def resolve(self, source: GitSource, context: Context) -> Pin:
         """Transfer the commit: its tar's digest cannot be known otherwise."""
         return fetch_commit(source, source.git, context)
 
     def fetch(self, source: GitSource, pin: Pin, context: Context) -> None:
-        """Transfer the commit."""
         fetch_commit(source.model_copy(update={"digest": pin.digest}), source.git, context)
 
     def transfer_size(self, source: GitSource, context: Context) -> int | None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 
 class HuggingFace:
-    """The provider."""
-
     def resolve(self, source: HuggingFaceSource, context: Context) -> Pin:
         """Ask for size and digest, which the hub knows of large files; transfer a small one."""
         key = key_of(source)
@@ -37,7 +35,6 @@ class HuggingFace:
         return Pin(source=key, digest=digest, size=size, filename=_file(source).rpartition("/")[2])
 
     def fetch(self, source: HuggingFaceSource, pin: Pin, context: Context) -> None:
-        """Transfer the file."""
         context.downloader.download(_request(source, pin.digest))
 
     def transfer_size(self, source: HuggingFaceSource, context: Context) -> int | None:

@@ -61,7 +61,6 @@ class UseLock:
                     fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def release(self) -> None:
-        """Let cleaners in again."""
         if self._close is not None:
             self._close()
         self._descriptor = self._close = None

@@ -33,8 +33,6 @@ def _named(name: str) -> str:
 
 
 class _MirrorMap(Strict):
-    """The whole file."""
-
     mirrors: dict[Annotated[Label, AfterValidator(_named)], Place]
 
 

@@ -38,8 +38,6 @@ _INDEX_HINT = "the index is taken from PIP_INDEX_URL, UV_DEFAULT_INDEX, UV_INDEX
 
 
 class Pypi:
-    """The provider."""
-
     def resolve(self, source: PypiSource, context: Context) -> Pin:
         """Look the file up in the index; transfer it where a member's digest is asked for."""
         key, store = key_of(source), context.store

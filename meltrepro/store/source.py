@@ -49,7 +49,6 @@ class Pin(Strict):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """The pin as plain data."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
@@ -72,8 +71,6 @@ class Context:
 
 
 class Provider(Protocol[S_contra]):
-    """One kind of source."""
-
     def resolve(self, source: S_contra, context: Context) -> Pin:
         """Find out what the source is; transfers its bytes into the store only where nothing less will tell.
 

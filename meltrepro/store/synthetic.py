@@ -39,15 +39,12 @@ _WIDTH = {"f32": 4, "f16": 2}
 
 
 class Synthetic:
-    """The provider."""
-
     def resolve(self, source: SyntheticSource, context: Context) -> Pin:
         """The pin; the file is made where its digest is not declared."""
         digest = source.digest or _make(source, context, None)
         return Pin(source=key_of(source), digest=digest, size=file_bytes(SHAPES[source.synthetic]))
 
     def fetch(self, source: SyntheticSource, pin: Pin, context: Context) -> None:
-        """Make the file."""
         _make(source, context, pin.digest)
 
     def transfer_size(self, source: SyntheticSource, context: Context) -> int | None:

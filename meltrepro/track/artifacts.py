@@ -42,7 +42,6 @@ class Artifacts:
         self._elsewhere = places.is_server(resolved) and not own
 
     def put(self, path: Path, folder: str | None) -> None:
-        """Log a file."""
         with self._login():
             self._repository.log_artifact(str(path), folder)
 

@@ -42,8 +42,6 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric."""
-
     key: str
     value: float
     wall_ms: int
@@ -98,7 +96,6 @@ def overall(campaign: CampaignRecord, cells: Sequence[Standing]) -> State:
 
 
 def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
-    """Params of the parent run."""
     document = campaign.document
     values = {
         "name": document.name,
@@ -116,14 +113,12 @@ def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
 
 
 def cell_params(cell: CellRecord) -> dict[str, str]:
-    """Params of a cell's run."""
     entry = cell.entry
     names = ("model", "quantization", "framework", "release", "commit", "target", "workload", "isa")
     return _flat({**{name: getattr(entry, name) for name in names}, **entry.params})
 
 
 def campaign_tags(campaign: CampaignRecord, state: State) -> dict[str, str]:
-    """Tags of the parent run."""
     document = campaign.document
     lines = [document.description] if document.description else []
     lines += [f"- skipped {skip.id}: {skip.reason}" for skip in document.skipped]
@@ -279,7 +274,6 @@ def thin(values: Sequence[float], most: int) -> list[int]:
 
 
 def campaign_files(campaign: CampaignRecord) -> list[File]:
-    """Artifacts of the parent run."""
     names = (files.CAMPAIGN, files.MANIFEST, files.LOCK, files.PLAN, files.JOURNAL)
     found = [File(campaign.folder / name, None) for name in names]
     builds = campaign.folder / files.BUILDS

@@ -57,8 +57,6 @@ class _Document(_Strict):
 
 @dataclass
 class Ledger:
-    """The ledger of one campaign folder."""
-
     path: Path
     document: _Document
     _saved_at: float = field(default_factory=time.monotonic)

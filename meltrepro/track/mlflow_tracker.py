@@ -140,8 +140,6 @@ def plainly(place: Place) -> Iterator[None]:
 
 
 class _Sync:
-    """One pass over one campaign."""
-
     def __init__(
         self, campaign: CampaignRecord, place: Place, ledger: Ledger, sink: Sink, detail: Detail, series_points: int
     ) -> None:

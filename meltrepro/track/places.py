@@ -31,8 +31,6 @@ class LocalDatabase:
 
 @dataclass(frozen=True)
 class Place:
-    """An MLflow server or database."""
-
     uri: str
     trusted: bool = False
     """Whether the user named it, in the environment or by settings, and not only a manifest or a record."""
@@ -108,5 +106,4 @@ def compare_link(server: str, experiment_id: str, run_ids: list[str]) -> str:
 
 
 def run_link(server: str, experiment_id: str, run_id: str) -> str:
-    """Address of MLflow's page of one run."""
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"

@@ -36,7 +36,6 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def wait(self) -> int:
-        """Wait until the server ends by itself; returns its exit status."""
         return self.process.wait()
 
 

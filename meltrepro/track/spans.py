@@ -44,12 +44,10 @@ class TraceRecord:
 
     @property
     def asked(self) -> str | None:
-        """Beginning of the first prompt."""
         return next((str(span.inputs)[:_PREVIEW] for span in self.spans if span.inputs is not None), None)
 
     @property
     def answered(self) -> str | None:
-        """Beginning of the first answer."""
         return next((str(span.outputs)[:_PREVIEW] for span in self.spans if span.outputs is not None), None)
 
 

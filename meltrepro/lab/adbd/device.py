@@ -98,7 +98,6 @@ class Adbd:
         self.gate.arm(*faults)
 
     def processes(self) -> list[int]:
-        """What runs on it, seen from here."""
         return self.machine.processes()
 
     def _accept(self, listener: socket.socket) -> None:

@@ -39,8 +39,6 @@ class Fault:
 
 
 class Seen(NamedTuple):
-    """A packet that came to the gate."""
-
     way: Way
     command: bytes
     service: str

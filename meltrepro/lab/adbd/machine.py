@@ -98,7 +98,6 @@ class Machine:
         )
 
     def processes(self) -> list[int]:
-        """What runs on it apart from its first process, seen from here."""
         if self.inside is None:
             return []
         there = _namespace(self.inside)

@@ -28,7 +28,6 @@ class Packet(NamedTuple):
     data: bytes = b""
 
     def pack(self) -> bytes:
-        """As it goes over the wire."""
         magic = int.from_bytes(self.command, "little") ^ 0xFFFFFFFF
         checksum = sum(self.data) if self.command in (CNXN, AUTH) else 0  # before versions are agreed upon
         return _HEADER.pack(self.command, self.arg0, self.arg1, len(self.data), checksum, magic) + self.data

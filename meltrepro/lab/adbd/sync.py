@@ -163,7 +163,6 @@ class _Files:
 
 
 def serve_sync(stream: Stream, machine: Machine) -> None:
-    """Serve files until the server has enough."""
     stream.opened()
     with contextlib.suppress(_Over, OSError):
         _Files(stream, machine).serve()

@@ -61,7 +61,6 @@ class Stream:
                 raise StreamClosed
 
     def close(self) -> None:
-        """End it from our side."""
         if not self._closed.is_set():
             self.ended()
             self._transport.send(Packet(CLSE, self.local, self.remote), self.service)
@@ -75,7 +74,6 @@ class Stream:
         self._taken.release()
 
     def ended(self) -> None:
-        """Nothing more comes or goes."""
         self._closed.set()
         self._arrived.put(None)
         self._taken.release()
@@ -112,7 +110,6 @@ class Transport:
             stream.ended()
 
     def cut(self) -> None:
-        """End the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

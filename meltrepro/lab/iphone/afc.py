@@ -31,8 +31,6 @@ _BLOCK = 4096
 
 @dataclass
 class Files:
-    """The files of one connection."""
-
     root: Path
     mishaps: Mishaps
     only: str = ""

@@ -35,8 +35,6 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,154}")
 
 @dataclass(frozen=True)
 class App:
-    """One installed app."""
-
     identifier: str
     name: str
     program: tuple[str, ...]
@@ -52,16 +50,13 @@ class App:
 
     @property
     def container(self) -> Path:
-        """Its home."""
         return Path(self.place) / "container"
 
     @property
     def documents(self) -> Path:
-        """The folder that it shares."""
         return self.container / "Documents"
 
     def describe(self) -> dict[str, Any]:
-        """What the phone tells of it."""
         return {
             "ApplicationType": "User",
             "CFBundleDisplayName": self.name,
@@ -80,20 +75,16 @@ class App:
 
 
 class Apps:
-    """What is installed in a folder."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._guard = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> list[App]:
-        """Every app, by identifier."""
         found = (self.get(path.parent.name) for path in sorted(self._folder.glob("*/app.json")))
         return [app for app in found if app is not None]
 
     def get(self, identifier: str) -> App | None:
-        """One app, if it is installed."""
         if not _IDENTIFIER.fullmatch(identifier):
             return None
         try:

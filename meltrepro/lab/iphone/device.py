@@ -69,7 +69,6 @@ class VirtualIphone:
         self._state.processes.stop()
 
     def erase(self) -> None:
-        """Switch it off and remove its folder."""
         self.stop()
         with suppress(StoreError):
             remove(self.folder)
@@ -87,7 +86,6 @@ class VirtualIphone:
         self._mux.stop()
 
     def start_usbmuxd(self) -> None:
-        """Start it again, at the same address."""
         self._mux.start()
 
     # -- faults -----------------------------------------------------------------------------------------------------
@@ -102,7 +100,6 @@ class VirtualIphone:
         self._state.mishaps.set(faults)
 
     def heal(self) -> None:
-        """From now on nothing is wrong with it."""
         self.faults = NONE
 
     # -- what is on it ----------------------------------------------------------------------------------------------
@@ -132,12 +129,10 @@ class VirtualIphone:
 
     @property
     def running(self) -> dict[int, str]:
-        """Identifiers of the apps that run, by process id."""
         return {each.pid: each.app.identifier for each in self._state.processes.all()}
 
     @property
     def crashes(self) -> Path:
-        """Its crash reports."""
         return self._state.crashes
 
     @property

@@ -24,8 +24,6 @@ _DICTIONARY_TYPE = 0x1F0
 
 
 class Kind(IntEnum):
-    """What a message is."""
-
     ok = 0
     data = 1
     call = 2
@@ -35,8 +33,6 @@ class Kind(IntEnum):
 
 
 class _Type(IntEnum):
-    """Types of arguments."""
-
     text = 1
     archive = 2
     int32 = 3
@@ -191,7 +187,6 @@ def _read_one(data: bytes, place: int) -> tuple[Any, int]:
 
 
 def write_arguments(arguments: Sequence[Any]) -> bytes:
-    """Arguments as a call has them."""
     if not arguments:
         return b""
     body = bytearray()

@@ -26,8 +26,6 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class MuxPacket:
-    """One packet of usbmuxd."""
-
     kind: int
     tag: int
     body: dict[str, Any]
@@ -101,7 +99,6 @@ def read_plist(data: bytes) -> dict[str, Any]:
 
 
 def afc_packet(number: int, operation: int, arguments: bytes = b"", payload: bytes = b"") -> bytes:
-    """One operation or answer of the file service."""
     head = AFC_HEADER.size + len(arguments)
     return AFC_HEADER.pack(AFC_MAGIC, head + len(payload), head, number, operation) + arguments + payload
 

@@ -42,12 +42,10 @@ class Identity:
 
     @property
     def chip(self) -> int:
-        """The number of its chip."""
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:6], "big")
 
     @property
     def udid(self) -> str:
-        """What hosts call it."""
         return f"0000FFFF-{self.chip:016X}"
 
     @cached_property

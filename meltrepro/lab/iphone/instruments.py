@@ -19,8 +19,6 @@ _LAUNCH = "launchSuspendedProcessWithDevicePath:bundleIdentifier:environment:arg
 
 
 class ProcessControl(Channel):
-    """Starts apps, and tells what they write and how they end."""
-
     def __init__(self, connection: Connection, code: int) -> None:
         super().__init__(connection, code)
         self._observed: set[int] = set()
@@ -35,7 +33,6 @@ class ProcessControl(Channel):
         self._unsubscribe()
 
     def methods(self) -> dict[str, Callable[..., Any]]:
-        """What may be called."""
         return {
             _LAUNCH: self._launch,
             "killPid:": lambda pid: self._signal(signal.SIGKILL, pid) and None,

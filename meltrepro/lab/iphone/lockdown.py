@@ -61,8 +61,6 @@ class Doors:
 
 
 class Lockdown:
-    """One conversation with one host."""
-
     def __init__(self, state: State, services: dict[str, Service], doors: Doors) -> None:
         self._state = state
         self._services = services

@@ -24,7 +24,6 @@ class DeviceInfo(Channel):
     """What runs, and on what."""
 
     def methods(self) -> dict[str, Callable[..., Any]]:
-        """What may be called."""
         processes = self.state.processes
         return {
             "runningProcesses": self._running,
@@ -69,11 +68,9 @@ class SystemMonitor(Channel):
         self._off = threading.Event()
 
     def methods(self) -> dict[str, Callable[..., Any]]:
-        """What may be called."""
         return {"setConfig:": self._configure, "start": self._start, "stop": self._stop}
 
     def close(self) -> None:
-        """End the sampling."""
         self._stop()
 
     def _configure(self, config: dict[str, Any]) -> None:

@@ -28,8 +28,6 @@ Door = Callable[[int], Taker | None]
 
 
 class Result(IntEnum):
-    """How a request ended."""
-
     ok = 0
     bad_command = 1
     bad_device = 2
@@ -66,7 +64,6 @@ class Mux:
         threading.Thread(target=self._accept, args=(self._listener,), name=SERVICE, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no longer, and end every connection."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -89,7 +86,6 @@ class Mux:
         self._tell(told, {"MessageType": "Detached", "DeviceID": DEVICE_ID})
 
     def attach(self) -> None:
-        """The cable is in again."""
         with self._guard:
             told = [] if self._attached else list(self._told)
             self._attached = True

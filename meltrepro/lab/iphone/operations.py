@@ -12,8 +12,6 @@ U64 = struct.Struct("<Q")
 
 
 class Op(IntEnum):
-    """Operations, by their number on the wire."""
-
     status = 0x01
     data = 0x02
     read_folder = 0x03
@@ -39,8 +37,6 @@ class Op(IntEnum):
 
 
 class Status(IntEnum):
-    """How an operation ended."""
-
     success = 0
     unknown = 1
     bad_argument = 7
@@ -86,7 +82,6 @@ class Refused(Exception):
 
 
 def numbers(arguments: bytes, count: int) -> tuple[int, ...]:
-    """The numbers that an operation begins with."""
     if len(arguments) < count * U64.size:
         raise Refused(Status.bad_argument)
     return tuple(U64.unpack_from(arguments, place * U64.size)[0] for place in range(count))

@@ -40,8 +40,6 @@ _HOT_C = (38.0, 41.0, 45.0)
 
 @dataclass
 class Running:
-    """One app that runs."""
-
     app: App
     process: subprocess.Popen[bytes]
     since: float
@@ -53,14 +51,11 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is this machine's."""
         return self.process.pid
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process uses."""
-
     footprint: int
     """Bytes that are its own and written to; mapped files do not count, as on a real phone."""
     resident: int
@@ -97,14 +92,12 @@ class Processes:
     # -- the phone's life -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Switch on."""
         self._off.clear()
         self._starter = ThreadPoolExecutor(1, "starter of apps")
         self._model = threading.Thread(target=self._live, name="battery", daemon=True)
         self._model.start()
 
     def stop(self) -> None:
-        """End everything that runs."""
         self._off.set()
         starter, self._starter = self._starter, None
         if starter is not None:
@@ -119,7 +112,6 @@ class Processes:
     # -- apps -------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Running]:
-        """What runs now."""
         with self._guard:
             return list(self._running.values())
 

@@ -14,7 +14,6 @@ from meltrepro.lab.iphone.stream import Stream
 
 
 def files(state: State, stream: Stream) -> None:
-    """The media folder."""
     Files(state.media, state.mishaps).serve(stream)
 
 
@@ -37,7 +36,6 @@ def house_arrest(state: State, stream: Stream) -> None:
 
 
 def crash_files(state: State, stream: Stream) -> None:
-    """Crash reports."""
     Files(state.crashes, state.mishaps).serve(stream)
 
 
@@ -49,7 +47,6 @@ def crash_mover(state: State, stream: Stream) -> None:
 
 
 def diagnostics(state: State, stream: Stream) -> None:
-    """Battery and hardware."""
     while True:
         request = stream.read_plist()
         stream.send_plist(_diagnose(state, request))

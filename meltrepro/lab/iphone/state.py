@@ -30,16 +30,12 @@ from meltrepro.lab.power import Power
 
 @dataclass(frozen=True)
 class Host:
-    """A computer that the phone trusts."""
-
     id: str
     device_certificate: str
     host_certificates: str
 
 
 class State:
-    """One phone."""
-
     def __init__(self, folder: Path, name: str, power: Power, programs: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         for each in ("media", "crashes", "host"):
@@ -55,12 +51,10 @@ class State:
 
     @property
     def media(self) -> Path:
-        """Files that every trusted host may see."""
         return self.folder / "media"
 
     @property
     def crashes(self) -> Path:
-        """Crash reports."""
         return self.folder / "crashes"
 
     def used(self) -> int:
@@ -70,7 +64,6 @@ class State:
     # -- trust ------------------------------------------------------------------------------------------------------
 
     def hosts(self) -> dict[str, Host]:
-        """The computers that it trusts, by their id."""
         try:
             known = json.loads((self.folder / "pairings.json").read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -211,15 +211,12 @@ class _Builder:
         raise _Stop
 
     def end(self, text: str) -> Position:
-        """Where the text ends."""
         return _position(self._origin.file, text, self._origin)
 
     def at(self, event: yaml.Event) -> Position:
-        """Where an event begins in the file."""
         return self.position(event.start_mark)
 
     def position(self, mark: yaml.Mark | CMark | None) -> Position:
-        """Where a mark of the parser is in the file."""
         if mark is None:
             return self._origin
         column = mark.column + (self._origin.column if mark.line == 0 else 1)

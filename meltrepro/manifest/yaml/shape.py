@@ -32,13 +32,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class Shape:
-    """The types that a value may have."""
-
     branches: tuple[Branch, ...]
 
     @classmethod
     def of(cls, annotation: Any) -> Shape:
-        """The shape of an annotation."""
         return cls(tuple(_branches(annotation, None, None)))
 
     @property

@@ -29,7 +29,6 @@ class Position:
     column: int = 1
 
     def problem(self, path: FieldPath, message: str, suggestion: str | None = None) -> Problem:
-        """A problem at this place."""
         return Problem(self.file, self.line, self.column, field_path(path), message, suggestion)
 
 
@@ -53,7 +52,6 @@ class Node:
         return self.key_at or self.at if isinstance(self.value, dict | list) else self.at
 
     def plain(self) -> Any:
-        """The plain data."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):

@@ -64,11 +64,9 @@ class _Finding:
 
     @property
     def about_key(self) -> bool:
-        """Whether a key is at fault, not a value."""
         return self.kind in ("extra_forbidden", "missing")
 
     def problem(self) -> Problem:
-        """In plain words, at its place."""
         key = str(self.path[-1]) if self.path else ""
         node = self.root.find(self.path)
         if self.kind == "missing":
