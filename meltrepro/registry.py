@@ -22,35 +22,45 @@ class Registry:
         self.group = group
         self._what = what
         self._built_in = built_in
-        self._loaded: dict[str, Any] = {}
+        self.loaded: dict[str, Any] = {}
 
     def kinds(self) -> tuple[str, ...]:
         """Every name, the built-in ones first."""
-        return (*self._built_in, *(name for name in self._points if name not in self._built_in))
+        return tuple(dict.fromkeys((*self._built_in, *self.loaded, *self._points)))
 
     def has(self, kind: str) -> bool:
-        return kind in self._built_in or kind in self._points
+        return kind in self._built_in or kind in self.loaded or kind in self._points
+
+    def add(self, kind: str, plugin: Any) -> None:
+        """Have an object under a name in this process, as notebooks and tests do."""
+        self.loaded[kind] = plugin
 
     def get(self, kind: str) -> Any:
-        """The object of a name; raises `KeyError` for an unknown one, `UsageError` where its package is broken."""
-        if kind not in self._loaded:
+        """The object of a name; raises `UsageError` where nothing here brings it, or its package is broken."""
+        if kind not in self.loaded:
+            if not self.has(kind):
+                raise UsageError(
+                    f"no {self._what} {kind!r} is installed here", hint="install the package that brings it"
+                )
             where = self._built_in[kind] if kind in self._built_in else self._points[kind].value
             module, _, name = where.partition(":")
             try:
-                self._loaded[kind] = getattr(import_module(module), name)
+                self.loaded[kind] = getattr(import_module(module), name)
             except Exception as error:  # whatever the code of others raises while it is imported
                 raise UsageError(
                     f"{self._what} {kind!r} cannot be loaded from {where}: {type(error).__name__}: {error}",
                     hint=f"its package registers it in the entry points of {self.group}: mend or remove that package",
                 ) from error
-        return self._loaded[kind]
+        return self.loaded[kind]
 
     @cached_property
     def _points(self) -> Mapping[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
 
 
-FRAMEWORKS = Registry("meltrepro.frameworks", "framework", {"llama.cpp": "meltrepro.frameworks.llamacpp:FRAMEWORK"})
+FRAMEWORKS = Registry(
+    "meltrepro.frameworks", "framework", {"llama.cpp": "meltrepro.frameworks.llamacpp.module:FRAMEWORK"}
+)
 """Objects of `meltrepro.frameworks.base.Framework`."""
 TARGETS = Registry(
     "meltrepro.targets",

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from meltrepro.build import toolchain
-from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.model import Package, Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.base import ModelStep
+from meltrepro.frameworks.base import ModelStep, framework
 from meltrepro.manifest.sources import Source
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
@@ -77,7 +76,6 @@ class Keys:
     With `None` for a digest that nobody knows, so is every key that hangs on it.
     """
 
-    frameworks: Mapping[str, FrameworkModule]
     store: Store
     digest: Callable[[Source], str | None]
     packages: Callable[[], Sequence[Package] | None]
@@ -85,7 +83,7 @@ class Keys:
 
     def recipe(self, node: BundleNode) -> Recipe | None:
         """The rendered recipe of a bundle, with the places of inputs that the store already has."""
-        source = self.frameworks[node.kind].bundle_recipe(node)
+        source = node.recipe
         digests = {name: self.digest(item) for name, item in source.inputs.items()}
         packages = tuple(self.packages() or ()) if source.interpreter else ()
         if source.interpreter and not packages:
@@ -118,7 +116,7 @@ class Keys:
 
     def command(self, node: LogitsNode) -> tuple[str, ...]:
         """What makes logits."""
-        return known(self.frameworks[node.bundle.kind].scorer).logits_command(node.workload, node.bundle.release.name)
+        return known(framework(node.bundle.kind).scorer).logits_command(node.workload, node.bundle.release.name)
 
     def logits(self, node: LogitsNode, made: Mapping[str, str]) -> str | None:
         """The key of logits; `made` are digests of models and bundles by node id."""
@@ -138,9 +136,9 @@ class Found:
     """Ids of nodes whose key hangs on a source that nobody has looked up: they may be there or not."""
 
 
-def look_up(plan: Plan, frameworks: Mapping[str, FrameworkModule], pins: Pins) -> Found:
+def look_up(plan: Plan, pins: Pins) -> Found:
     """Which artifacts of a plan the store has, without asking anybody; raises what rendering a recipe raises."""
-    keys = Keys(frameworks, pins.store, pins.known, pins.known_interpreter)
+    keys = Keys(pins.store, pins.known, pins.known_interpreter)
     found = _Looking(pins.store)
     for bundle in plan.bundles:
         recipe = keys.recipe(bundle)

@@ -19,12 +19,12 @@ from pathlib import Path
 from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.causes import check_killed, check_room, writing_below
-from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
 from meltrepro.build.model import Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
+from meltrepro.frameworks.base import Framework, framework
 from meltrepro.manifest.lock import LockedArtifact
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
@@ -65,7 +65,6 @@ class Builder:
     """Builds the nodes of one plan against one lock."""
 
     tools: Tools
-    modules: Mapping[str, FrameworkModule]
     rebuild: bool = False
     """Build even what the store has and leave what it and the lock know as it is; `replay.verify` compares the two."""
     recorded: bool = False
@@ -107,7 +106,7 @@ class Builder:
 
     @property
     def _keys(self) -> Keys:
-        return Keys(self.modules, self.tools.store, self._digest, self.tools.pins.interpreter)
+        return Keys(self.tools.store, self._digest, self.tools.pins.interpreter)
 
     @property
     def _digests(self) -> dict[str, str]:
@@ -138,8 +137,7 @@ class Builder:
         started = time.time_ns()
         # A signature holds its time, so that no two builds of a signed app have the same bytes.
         digest = self._resolve(node.id, key, make, unique=recipe.maker == "mac-ssh")
-        machine = node.isa.triple.split("-")[0]
-        artifact = self._add(node.id, "bundle", key, digest, folder="bundle", platform=machine)
+        artifact = self._add(node.id, "bundle", key, digest, folder="bundle", platform=node.variant.machine)
         self._attest(artifact, node.sources, started, recipe=recipe)
 
     # -- models ---------------------------------------------------------------------------------------------------
@@ -164,11 +162,11 @@ class Builder:
         self, node: ModelNode, bundles: Sequence[Artifact | None], keys: Sequence[str], scratch: Path
     ) -> str:
         """Make a model from its source, or from what is kept of a chain that begins alike; returns its digest."""
-        framework, store = self.modules[node.kind], self.tools.store
+        engine, store = framework(node.kind), self.tools.store
         kept = {number: digest for number in range(1, len(node.steps)) if (digest := self._kept(node, number, keys))}
         first = max(kept, default=0)
         kept_source = _stored(store, kept[first], node.steps[first - 1].output) if first else None
-        current = kept_source or self._source(node, framework)
+        current = kept_source or self._source(node, engine)
         for number, step in enumerate(node.steps[first:], first + 1):
             bundle, here = bundles[number - 1], scratch / str(number)
             last = number == len(node.steps)
@@ -184,7 +182,7 @@ class Builder:
                 with progress(self.tools.sink, step.name, node.id), writing_below(scratch):
                     if step.run is None or not step.run(current.on_disk(here), made):
                         continue  # nothing to do
-            framework.check_model(made)
+            engine.check_model(made)
             if not (step.shared or last):
                 current = _Input({"/source": made})
                 continue
@@ -203,16 +201,16 @@ class Builder:
             return None
         return str(ref["digest"])
 
-    def _source(self, node: ModelNode, framework: FrameworkModule) -> _Input:
+    def _source(self, node: ModelNode, engine: Framework) -> _Input:
         """What the first step begins with, fetched and looked at."""
         fetcher, base = self.tools.fetcher, self.tools.pins.base_dir
         path = fetcher.get(node.source, base)
         if not is_checkpoint(node.source):
-            framework.check_model(path)
+            engine.check_model(path)
             return _Input({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
         files = {name: fetcher.get(part, base) for name, part in fetcher.parts(pinned).items()}
-        framework.check_checkpoint(files)
+        engine.check_checkpoint(files)
         return _Input({f"/source/{name}": path for name, path in files.items()})
 
     def _logits(self, node: LogitsNode) -> None:
@@ -222,7 +220,7 @@ class Builder:
             self._artifacts[node.model.id],
             self._artifacts[node.bundle.id],
         )
-        scorer, command = known(self.modules[node.bundle.kind].scorer), self._keys.command(node)
+        scorer, command = known(framework(node.bundle.kind).scorer), self._keys.command(node)
         key = known(self._keys.logits(node, self._digests))
 
         def make(scratch: Path) -> str:

@@ -89,8 +89,7 @@ def _request(
         context=workload.context,
         threads=threads,
         batch=workload.batch,
-        gpu_layers=cell.gpu_layers,
-        mmap=cell.framework.mmap,
+        **cell.options,
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
         sampling=RequestSampling(

@@ -17,13 +17,12 @@ from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.base import Scorer
-from meltrepro.frameworks.registry import scorer_of
+from meltrepro.frameworks.base import Release, Scorer, scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
-from meltrepro.plan.model import BundleNode, Cell, Plan, Release
+from meltrepro.plan.model import BundleNode, Cell, Plan
 from meltrepro.record import layout
 from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
 from meltrepro.record.capabilities import Capabilities
@@ -33,8 +32,8 @@ from meltrepro.store.names import redact
 from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, DeviceFacts, Target
 from meltrepro.targets.remote.sensors import calibrated
 
-_ADDRESSES = ("git", "url", "uri", "ipa", "xcframework")
-"""Keys of a manifest that may hold a URL."""
+_ADDRESSES = ("git", "url", "uri")
+"""Keys of a manifest that may hold a URL, besides all those of a framework's options."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
         seed=manifest.protocol.seed,
         order=manifest.protocol.order,
         cells=[_cell_entry(setup, cell, runs[cell.id], releases[cell.framework_name]) for cell in plan.cells],
-        skipped=[SkipEntry(id=skip.cell_id, reason=skip.reason) for skip in plan.skipped],
+        skipped=[SkipEntry(id=skip.cell_id, kind=skip.kind, reason=skip.reason) for skip in plan.skipped],
     )
 
 
@@ -173,10 +172,11 @@ def kept(manifest: Manifest, data: Mapping[str, str]) -> Manifest:
 
 def _redacted(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _redacted(inner, name) for name, inner in value.items()}
+        inside = key == "options"
+        return {name: _redacted(inner, key if inside else name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_redacted(inner) for inner in value]
-    return redact(value) if key in _ADDRESSES and isinstance(value, str) else value
+        return [_redacted(inner, key if key == "options" else "") for inner in value]
+    return redact(value) if key in (*_ADDRESSES, "options") and isinstance(value, str) else value
 
 
 def files_of(setup: Setup) -> dict[str, bytes]:
@@ -213,7 +213,7 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         commit=release.commit,
         target=cell.target_name,
         workload=cell.workload_name,
-        isa=cell.isa.name,
+        isa=cell.variant.name,
         model_digest=run.model.digest,
         model_bytes=run.model.size,
         bundle_digest=run.bundle.digest,
@@ -232,8 +232,8 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
     if not isinstance(cell.workload, Workload):
         protocol |= {"repetitions": cell.workload.repetitions, "warmups": 0}
     params: dict[str, object] = {
-        "kind": cell.framework.kind or cell.framework_name,
-        "libc": cell.isa.libc,
+        "kind": cell.kind,
+        "libc": cell.variant.libc,
         "chat_template": cell.model.chat_template,
         "threads": run.request.threads,
         "context": run.request.context,
@@ -262,8 +262,7 @@ def _asked(request: AnyRequest) -> dict[str, object]:
     if request.sampling.greedy:
         sampling = {"greedy": True}  # the rest has no effect
     return {
-        **({"gpu_layers": request.gpu_layers} if request.gpu_layers else {}),
-        **({} if request.mmap else {"mmap": False}),
+        **request.options,
         "max_tokens": request.max_tokens,
         "ignore_eos": request.ignore_eos,
         "conversations": len(request.conversations),

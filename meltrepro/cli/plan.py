@@ -72,7 +72,7 @@ def show(
     if plan.cells:
         cells = plain_table("cell", "CPU level", "memory", texts=2)
         for cell in plan.cells:
-            _row(cells, cell.id, cell.isa.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
+            _row(cells, cell.id, cell.variant.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
         out.print(cells)
         out.print()
         nodes = plain_table("to have first", "state", texts=2)
@@ -112,9 +112,11 @@ def show(
 
 def room(plan: Plan, sizes: Sizes) -> list[str]:
     """What to do where the store's disk has no room for all of it."""
+    from meltrepro.frameworks.base import SkipKind
+
     needed, free = plan.estimate.disk_bytes, sizes.free_bytes
     lacking = needed is not None and free is not None and needed > free
-    if not lacking and not any(" in the store " in skip.reason for skip in plan.skipped):
+    if not lacking and not any(skip.kind is SkipKind.store for skip in plan.skipped):
         return []
     lines = []
     if needed is not None and free is not None and lacking:

@@ -11,7 +11,6 @@ import typer
 from meltrepro import settings as settings_module
 from meltrepro.cli.common import SetOption
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.frameworks import registry
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.names import resolve
@@ -27,19 +26,20 @@ def command(
     set_: SetOption = [],
 ) -> None:
     """Check manifests, and that the files they name are there, without touching any device, server or store."""
-    catalog = registry.catalog(registry.modules())
     mirrors = load_mirrors(settings_module.load().mirrors)
     lost: list[Problem] = []
     problems: list[Problem] = []
     for spec in manifests_of(specs):
         try:
             loaded = read_manifest(spec, set_)
-            resolve(loaded, catalog)
+            resolve(loaded)
             missing = missing_files(loaded, mirrors.has)
         except ManifestError as error:
             problems.extend(error.problems)
             continue
         lost.extend(missing)
+        for warning in loaded.warnings:
+            typer.echo(f"warning: {warning}", err=True)
         if not missing:
             typer.echo(f"ok  {spec}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
     if problems:

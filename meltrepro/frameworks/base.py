@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +17,13 @@ from pydantic import BaseModel, JsonValue
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score
 from meltrepro.build.model import Argument, Output, RecipeSource
+from meltrepro.errors import RecordError
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
+from meltrepro.record.ids import RUN as RUN
 from meltrepro.record.trial import Mode, ScoringRequest
+from meltrepro.registry import FRAMEWORKS
 from meltrepro.targets.base import DeviceFacts
 
 AS_IS = "as-is"
@@ -30,7 +32,6 @@ AUTO = "auto"
 """The CPU level of a target whose variant the framework is to choose."""
 Purpose = str
 """What a bundle is for: `run`, or the name by which a framework's model steps ask for it (`quantize`, `convert`)."""
-RUN: Purpose = "run"
 
 
 class SkipKind(StrEnum):
@@ -179,8 +180,8 @@ class Framework(Protocol):
     kind: str
     options: type[BaseModel]
     """Validates `frameworks.NAME.options`; frozen, unknown keys forbidden."""
-    recipes: Traversable
-    """The folder with its recipes."""
+    files: Collection[tuple[str, ...]]
+    """Keys of the options whose values may be paths, which count from the file that names them."""
     scorer: Scorer | None
 
     def releases(self) -> Mapping[str, Release]:
@@ -254,3 +255,27 @@ class Framework(Protocol):
     def withheld(self, options: Any) -> Collection[Source]:
         """Inputs of its recipes that a replay bundle may not hold, whatever their licence allows the user."""
         ...
+
+    def withheld_variants(self) -> Collection[str]:
+        """Names of the variants whose bundles may not be passed on either."""
+        ...
+
+    def servers(self, options: Any) -> Mapping[tuple[str, ...], str]:
+        """The machines that the user's login is for, by the keys of the options that name them."""
+        ...
+
+
+def framework(kind: str) -> Framework:
+    """The framework of a kind; raises `UsageError` where it is not installed or broken."""
+    found: Framework = FRAMEWORKS.get(kind)
+    return found
+
+
+def scorer_of(kind: str) -> Scorer:
+    """What scores the models of a kind of framework; raises `RecordError` where nothing here does."""
+    scorer = framework(kind).scorer if FRAMEWORKS.has(kind) else None
+    if scorer is None:
+        raise RecordError(
+            f"nothing here scores models of framework {kind!r}", hint="install the package that brings it"
+        )
+    return scorer

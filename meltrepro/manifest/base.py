@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -28,7 +29,8 @@ def _stays_within(path: str) -> str:
     return path
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
 """A name that is safe as a path component, an MLflow tag and a command-line override."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -56,6 +58,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 """What a runner takes as a seed; manifests ask for smaller ones."""
 Seconds = Annotated[float, Field(ge=0, lt=1e10)]
 """A duration; the longest is three centuries."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a `Name`."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 class Strict(BaseModel):

@@ -12,7 +12,7 @@ from meltrepro.manifest.yaml.includes import KEY as INCLUDE
 
 _NAMED = {
     "models": ("Model",),
-    "frameworks": ("Framework",),
+    "frameworks": ("FrameworkEntry",),
     "workloads": ("Workload", "QuestionWorkload", "TextWorkload"),
 }
 """Sections of named entries, of which a manifest with includes may hold parts, and what an entry may be."""

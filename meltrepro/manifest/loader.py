@@ -11,6 +11,7 @@ from typing import Any
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.manifest.schema import Manifest, Workload
+from meltrepro.manifest.upgrade import upgraded, warning
 from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
 from meltrepro.manifest.yaml.positions import read_content
@@ -31,6 +32,8 @@ class LoadedManifest:
     """The file, absolute."""
     tree: Node
     """What was written, after includes and overrides."""
+    warnings: tuple[str, ...] = ()
+    """What was read all the same, and should be written otherwise."""
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
@@ -53,6 +56,8 @@ def parse_manifest(content: bytes, label: str = "manifest.yaml") -> Manifest:
     """The manifest in a file that stands for itself, as records and bundles hold one; raises `ManifestError`."""
     problems: list[Problem] = []
     tree = read_content(content, label, problems)
+    if tree is not None:
+        tree, _ = upgraded(tree)
     manifest = validate(Manifest, tree, problems) if tree is not None else None
     if manifest is None or problems:
         raise ManifestError(_in_order(problems) or [Position(label).problem((), "there is no manifest in it")])
@@ -66,13 +71,14 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     if tree is None:
         raise ManifestError(problems)
     _refuse_others(tree)
+    tree, moved = upgraded(tree)
     tree = overrides_module.apply(tree, overrides, problems)
     manifest = validate(Manifest, tree, problems)
     _check_prompts(tree, manifest, path, problems)
     _check_study(tree, problems)
     if problems or manifest is None:
         raise ManifestError(_in_order(problems))
-    return LoadedManifest(manifest, path.absolute(), tree)
+    return LoadedManifest(manifest, path.absolute(), tree, tuple(map(warning, moved)))
 
 
 def problem_at(

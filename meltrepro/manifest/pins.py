@@ -10,10 +10,8 @@ from pathlib import Path
 from meltrepro.manifest.accuracy import with_digest
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.prompts import MELT
-from meltrepro.manifest.schema import Manifest
-
-_PINNED_OF_APPS = ("xcode", "xcodegen", "xcframework", "ipa", "digest", "app")
-"""Which Mac it is, and who signs, decides no bytes that a lock could pin."""
+from meltrepro.manifest.schema import FrameworkEntry, Manifest
+from meltrepro.registry import FRAMEWORKS
 
 
 def manifest_digest(manifest: Manifest) -> str:
@@ -33,15 +31,23 @@ def manifest_digest(manifest: Manifest) -> str:
         },
         "frameworks": {
             name: {
-                **{key: framework[key] for key in ("kind", "release", "source")},
-                **({"toolchain": toolchain} if (toolchain := framework["build"]["toolchain"]) else {}),
-                **({"ios": {key: ios[key] for key in _PINNED_OF_APPS}} if (ios := framework["build"]["ios"]) else {}),
-                **({"cuda": cuda} if (cuda := framework["build"]["cuda"]) else {}),
+                **{key: document["frameworks"][name][key] for key in ("release", "source")},
+                "kind": None if entry.kind == name else entry.kind,
+                **_pinned(entry),
             }
-            for name, framework in document["frameworks"].items()
+            for name, entry in manifest.frameworks.items()
         },
     }
     return hashlib.sha256(json.dumps(pinned, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _pinned(entry: FrameworkEntry) -> Mapping[str, object]:
+    """What a framework's options decide of which bytes are used; all of them where it is not installed here."""
+    kind, options = entry.kind or "", entry.options
+    if not FRAMEWORKS.has(kind):
+        return options.model_dump(mode="json")
+    pinned: Mapping[str, object] = FRAMEWORKS.get(kind).pinned(options)
+    return pinned
 
 
 def with_data(manifest: Manifest, digests: Mapping[str, str]) -> Manifest:

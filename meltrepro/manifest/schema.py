@@ -6,9 +6,19 @@ network: `loader` reads YAML into these models, later stages only read them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from meltrepro.manifest.accuracy import (
     CONVERSATIONS,
@@ -19,20 +29,17 @@ from meltrepro.manifest.accuracy import (
     TextWorkload,
     workload_kind,
 )
-from meltrepro.manifest.apps import IosBuild
-from meltrepro.manifest.base import Address, Name, Place, Sha256, Strict
+from meltrepro.manifest.base import Address, Name, Place, Strict, is_name
+from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import SHAPES, ModelShape
-from meltrepro.manifest.sources import Source, SyntheticSource, TreeSource, UrlSource, is_checkpoint
+from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
 from meltrepro.manifest.targets import Target
-from meltrepro.registry import TARGETS
+from meltrepro.registry import FRAMEWORKS, TARGETS
 
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
 """Prompts of one conversation, in order."""
-
-ALL_LAYERS = 999
-"""What a runner is asked for where every layer is to run on the GPU; more than any model has."""
 
 
 # -- what is measured ---------------------------------------------------------------------------------------------
@@ -94,82 +101,15 @@ class Model(Strict):
         return names
 
 
-class Ndk(Strict):
-    """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
-
-    ndk: Place = Field(
-        description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
-    )
-    digest: Sha256 | None = Field(
-        None, description="sha256 of the zip, or of the tar that a folder is packed into; a URL needs it."
-    )
-    api: int = Field(
-        29, ge=23, le=99, description="Android API level that the programs are for; older devices cannot run them."
-    )
-
-    @model_validator(mode="after")
-    def _pinned(self) -> Self:
-        scheme, separator, _ = self.ndk.partition("://")
-        if separator and scheme not in ("https", "http", "file"):
-            raise ValueError("expected a path, or a URL that begins with https, http or file")
-        if separator and self.digest is None:
-            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
-        return self
-
-    @property
-    def source(self) -> UrlSource | TreeSource:
-        """Where the NDK comes from."""
-        if "://" in self.ndk and self.digest is not None:
-            return UrlSource(url=self.ndk, digest=self.digest)
-        return TreeSource(file=self.ndk, digest=self.digest)
-
-
-class Cuda(Strict):
-    """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""
-
-    jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
-
-
-class BuildOptions(Strict):
-    """How a framework is built."""
-
-    toolchain: Ndk | None = Field(
-        None,
-        description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
-    )
-
-    cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
-    ios: IosBuild | None = Field(
-        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
-    )
-    isas: list[Name] = Field(
-        default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
-    )
-
-
-class Framework(Strict):
+class FrameworkEntry(Strict):
     """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
 
-    kind: Name | None = Field(
-        None, description="Which framework module builds it; the key in `frameworks` where absent."
-    )
+    kind: Name | None = Field(None, description="Which framework it is; the key in `frameworks` where absent.")
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
     source: Source | None = Field(None, description="A source tree instead of a known release.")
-    build: BuildOptions = BuildOptions()
-    gpu_layers: Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None = Field(
-        None,
-        description="How many layers run on the GPU; all where absent. Needs build.cuda, and means nothing on CPUs.",
+    options: Annotated[SerializeAsAny[BaseModel], OptionsOf(FRAMEWORKS)] = Field(
+        default_factory=dict, validate_default=True, description="How it is built and run; each framework has its own."
     )
-    mmap: bool = Field(
-        True,
-        description="Whether the runner maps the model file into memory. A release that repacks weights for the CPU then holds them twice; `false` reads them.",
-    )
-
-    @model_validator(mode="after")
-    def _gpu(self) -> Self:
-        if self.gpu_layers is not None and self.build.cuda is None:
-            raise ValueError("gpu_layers needs build.cuda: nothing else that is built here uses a GPU")
-        return self
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -178,6 +118,18 @@ class Framework(Strict):
         if self.source is not None and is_checkpoint(self.source):
             raise ValueError("weights are no source tree: expected one file, or a repository of git")
         return self
+
+
+def _named(entries: Any) -> Any:
+    """Entries that do not say of which kind they are, are of the kind that they are called by."""
+    if not isinstance(entries, dict):
+        return entries
+    return {
+        name: {**entry, "kind": name}
+        if isinstance(entry, dict) and entry.get("kind") is None and is_name(name)
+        else entry
+        for name, entry in entries.items()
+    }
 
 
 class Sampling(Strict):
@@ -260,7 +212,7 @@ class Manifest(Strict):
         default_factory=list, description="Manifests whose keys are merged in first, relative to this file."
     )
     models: dict[Name, Model] = Field(min_length=1, description="Models by a name of your own.")
-    frameworks: dict[Name, Framework] = Field(
+    frameworks: Annotated[dict[Name, FrameworkEntry], BeforeValidator(_named)] = Field(
         min_length=1, description="Frameworks by a name of your own, or by the kind of framework."
     )
     targets: dict[Name, Target] = Field(

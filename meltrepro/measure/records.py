@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.registry import scorer_of
+from meltrepro.frameworks.base import scorer_of
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from meltrepro.frameworks.base import AS_IS, Skip, SkipKind
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.schema import Model, Workload
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
-from meltrepro.plan.model import AS_IS, BundleNode, Cell, ModelNode
+from meltrepro.plan.model import BundleNode, Cell, ModelNode
+from meltrepro.words import readable
 
 WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""
@@ -133,3 +135,36 @@ def _total(sizes: Iterable[int | None]) -> int | None:
     if any(size is None for size in known):
         return None
     return sum(size for size in known if size is not None)
+
+
+@dataclass
+class StoreSpace:
+    """What is left of the store's disk while one plan is made; models take it in the order in which they are made."""
+
+    sizes: Sizes
+    _taken: int = 0
+    _made: set[Source] = field(default_factory=set)
+    _answers: dict[str, Skip | None] = field(default_factory=dict)
+
+    def take(self, cell: Cell, weights: int | None) -> Skip | None:
+        """Why a cell's model cannot be made, else `None`, and its space is taken. `weights` is the file's size in bytes."""
+        node = cell.model_id
+        if node not in self._answers:
+            self._answers[node] = self._ask(cell, weights)
+        return self._answers[node]
+
+    def _ask(self, cell: Cell, weights: int | None) -> Skip | None:
+        free, source = self.sizes.free_bytes, cell.model.source
+        if free is None or cell.model_id in self.sizes.stored:
+            return None
+        whole = 0 if source in self._made else self.sizes.made.get(source, 0)
+        is_source = cell.quantization == AS_IS and cell.model.synthetic  # which the store then holds once
+        needed = whole if is_source else whole + (weights or 0)
+        if self._taken + needed > free:
+            taken = f", {readable(self._taken)} of it for the models before it" if self._taken else ""
+            reason = f"needs {readable(needed)} in the store to be made, its disk has {readable(free)} free{taken}"
+            return Skip(SkipKind.store, reason)
+        self._taken += needed
+        if whole:
+            self._made.add(source)
+        return None

@@ -69,14 +69,13 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "framework": cell.framework_name,
                 "target": cell.target_name,
                 "workload": cell.workload_name,
-                "isa": cell.isa.name,
+                "isa": cell.variant.name,
                 "peak_memory_bytes": memory.get(cell.id),
-                **({"gpu_layers": cell.gpu_layers} if cell.gpu_layers else {}),
-                **({} if cell.framework.mmap else {"mmap": False}),
+                "options": plain(cell.options),
             }
             for cell in plan.cells
         ],
-        "skipped": [{"id": skip.cell_id, "reason": skip.reason} for skip in plan.skipped],
+        "skipped": [{"id": skip.cell_id, "kind": skip.kind.value, "reason": skip.reason} for skip in plan.skipped],
         "bundles": [
             {
                 "id": node.id,
@@ -84,10 +83,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "kind": node.kind,
                 "release": node.release.name,
                 "commit": node.release.commit,
-                "isa": node.isa.name,
-                "triple": node.isa.triple,
+                "isa": node.variant.name,
+                "triple": node.variant.triple,
                 "purpose": node.purpose,
-                **({"cuda": f"{node.cuda.cuda} sm_{node.cuda.arch}"} if node.cuda else {}),
+                **({"accelerator": node.variant.accelerator} if node.variant.accelerator else {}),
                 "sources": plain(node.sources),
             }
             for node in plan.bundles

@@ -1,117 +1,20 @@
-"""The values that planning takes and returns; all frozen, none of them touches disk or device.
-
-`Catalog` carries what a framework offers.
-"""
+"""The values that planning returns; all frozen, none of them touches disk or device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
 
-from meltrepro.frameworks.base import ModelStep
-from meltrepro.frameworks.base import Skip as NotMade
+from pydantic import JsonValue
+
+from meltrepro.build.model import RecipeSource
+from meltrepro.frameworks.base import ModelStep, Purpose, Release, SkipKind, Variant
 from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
-from meltrepro.manifest.apps import IosBuild
-from meltrepro.manifest.schema import ALL_LAYERS, Framework, Manifest, Model, Ndk, Workload
-from meltrepro.manifest.shapes import ModelShape
+from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
-
-AS_IS = "as-is"
-"""The quantization that leaves a model as it is; every framework has it."""
-
-IOS = "arm64-ios"
-"""Machine of iPhones, and triple of what runs there: programs for Linux on such CPUs do not."""
-
-
-@dataclass(frozen=True)
-class Isa:
-    """A CPU level that binaries are built for, and what a CPU must have to run them."""
-
-    name: str
-    """For example x86_64_v3; part of an artifact's identity."""
-    triple: str
-    """For example x86_64-linux-musl; aarch64-linux-android29 with the NDK, aarch64-linux-gnu with CUDA."""
-    requires: frozenset[str]
-    """CPU features as the kernel spells them in /proc/cpuinfo."""
-    enable: tuple[str, ...]
-    """Compiler target features (clang spelling) above the triple's baseline."""
-    rank: int
-    """The higher, the better, among the levels that a CPU can run."""
-    releases: frozenset[str] | None = None
-    """Releases that can be built for it; all where absent."""
-
-    @property
-    def libc(self) -> str:
-        """The C library of its bundles."""
-        if self.triple == IOS:
-            return "libSystem"
-        if self.triple.endswith("-linux-gnu"):
-            return "glibc"
-        return "bionic" if "-android" in self.triple else "musl"
-
-
-@dataclass(frozen=True)
-class Release:
-    """A pinned version of a framework, as its module declares it."""
-
-    name: str
-    commit: str
-    date: str
-    sources: Mapping[str, Source]
-    """Inputs of the recipe by name, each with its digest."""
-    converter: Mapping[str, Source] = field(default_factory=dict)
-    """What its converter of checkpoints needs besides, by name; empty where it converts none."""
-
-
-@dataclass(frozen=True)
-class CudaBuild:
-    """How a framework is built with CUDA for one release of JetPack."""
-
-    jetpack: str
-    l4t: str
-    """Linux for Tegra that the release of JetPack belongs to: the number before the first dot."""
-    cuda: str
-    arch: str
-    """GPU that machine code is made for, as in sm_87 without its prefix."""
-    triple: str
-    releases: frozenset[str]
-    """Releases of the framework that can be built so."""
-    sources: Mapping[str, Source]
-    """Compilers, headers and libraries by the names under which the recipe finds them."""
-
-
-@dataclass(frozen=True)
-class FrameworkInfo:
-    """What one framework module offers, handed down as a value."""
-
-    kind: str
-    releases: Mapping[str, Release]
-    isas: tuple[Isa, ...]
-    quantizations: Mapping[str, float]
-    """Name -> bits per weight, to estimate sizes before anything is built."""
-    quantizer_isa: Isa
-    """Level of the quantizer, fixed so that a model's bytes do not depend on who runs it."""
-    converter_isa: Isa | None = None
-    """That of the converter of checkpoints; absent where the framework has none."""
-    model_bytes: Callable[[ModelShape, str, str], int | None] | None = None
-    """Exact size of the model file for a shape, quantization and release, where the framework knows it."""
-    model_steps: Callable[[Source, str, Release], Sequence[ModelStep] | NotMade] = lambda *_: ()
-    """How a model is made from its source, for a quantization and release."""
-    cuda: Mapping[str, CudaBuild] = field(default_factory=dict)
-    """Builds with CUDA by release of JetPack."""
-    scorer: bool = False
-    """Whether its bundles have a scorer, which accuracy workloads need."""
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """Every framework that is installed, by kind, and the chat templates by name."""
-
-    frameworks: Mapping[str, FrameworkInfo]
-    chat_templates: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -124,29 +27,24 @@ class Cell:
     target_name: str
     workload_name: str
     model: Model
-    framework: Framework
     target: Target
     workload: Workload | AccuracyWorkload
-    isa: Isa
+    kind: str
+    """Of framework."""
+    variant: Variant
+    options: Mapping[str, JsonValue]
+    """The framework's own part of its request."""
 
-    @property
-    def gpu_layers(self) -> int:
-        """How many layers its trials run on a GPU: none with a bundle for CPUs."""
-        if self.isa.libc != "glibc":  # only what is built with CUDA has the device's own C library
-            return 0
-        wanted = self.framework.gpu_layers
-        return ALL_LAYERS if wanted in (None, "all") else int(wanted)
-
-    @property
+    @cached_property
     def key(self) -> CellId:
         return CellId(self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """How its key is spelled: folder of its records, name in console and MLflow."""
         return str(self.key)
 
-    @property
+    @cached_property
     def model_id(self) -> str:
         """Id of the model that it runs."""
         return str(self.key.model_id)
@@ -154,7 +52,7 @@ class Cell:
     @property
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
-        return str(BundleId(self.framework_name, RUN, self.isa.name))
+        return str(BundleId(self.framework_name, RUN, self.variant.name))
 
     @property
     def logits_key(self) -> LogitsId | None:
@@ -170,47 +68,34 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Skip:
+class SkippedCell:
     """A cell that will not run, and why; decided before anything is fetched."""
 
     cell_id: str
+    kind: SkipKind
     reason: str
 
 
 @dataclass(frozen=True)
 class BundleNode:
-    """A bundle to build or reuse: one framework release for one CPU level and purpose."""
+    """A bundle to build or reuse: one framework release for one variant and purpose."""
 
     framework_name: str
     kind: str
+    """Of framework."""
     release: Release
-    isa: Isa
-    purpose: Literal["run", "quantize", "convert"] = "run"
-    ndk: Ndk | None = None
-    """What compiles it instead of the pinned zig."""
-    ios: IosBuild | None = None
-    """Where the app comes from, of a bundle for iPhones."""
-    cuda: CudaBuild | None = None
-    """Which GPU it can use; a bundle for CPUs alone where absent."""
+    variant: Variant
+    purpose: Purpose
+    recipe: RecipeSource
 
     @property
     def id(self) -> str:
-        return str(BundleId(self.framework_name, self.purpose, self.isa.name))
+        return str(BundleId(self.framework_name, self.purpose, self.variant.name))
 
     @property
     def sources(self) -> Mapping[str, Source]:
         """Inputs of the recipe by name."""
-        if self.ios is not None:
-            file = self.ios.file
-            if self.ios.ipa is not None and file is not None:
-                return {"app.ipa": file}
-            return {**self.release.sources, **({"xcframework.zip": file} if file is not None else {})}
-        return {
-            **self.release.sources,
-            **(self.release.converter if self.purpose == "convert" else {}),
-            **({"ndk": self.ndk.source} if self.ndk else {}),
-            **(self.cuda.sources if self.cuda else {}),
-        }
+        return self.recipe.inputs
 
 
 @dataclass(frozen=True)
@@ -264,7 +149,7 @@ class Plan:
 
     manifest: Manifest
     cells: tuple[Cell, ...]
-    skipped: tuple[Skip, ...]
+    skipped: tuple[SkippedCell, ...]
     bundles: tuple[BundleNode, ...]
     models: tuple[ModelNode, ...]
     estimate: Estimate

@@ -1,123 +1,149 @@
-"""The names in a manifest, looked up in the catalog; the ones that nobody knows are reported all at once."""
+"""The names in a manifest, looked up among what is installed; the ones that nobody knows are reported all at once.
+
+And the names of cells, of which `--only` chooses some.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import translate
+from functools import cached_property
 
-from meltrepro.errors import ManifestError, Problem
+from pydantic import BaseModel
+
+from meltrepro.errors import ManifestError, Problem, UsageError
+from meltrepro.frameworks.base import AS_IS, AUTO, Framework, ModelStep, Release, Skip, Variant, framework
 from meltrepro.manifest.accuracy import TextWorkload
-from meltrepro.manifest.apps import IosBuild
+from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.schema import Framework, Ndk
-from meltrepro.manifest.sources import GitSource
-from meltrepro.plan.isa import built_with, built_with_cuda
-from meltrepro.plan.model import AS_IS, IOS, Catalog, CudaBuild, FrameworkInfo, Isa, Release
+from meltrepro.manifest.schema import FrameworkEntry
+from meltrepro.manifest.sources import GitSource, Source
+from meltrepro.manifest.yaml.tree import FieldPath
+from meltrepro.registry import FRAMEWORKS
 
 
 @dataclass(frozen=True)
 class KnownFramework:
-    """A framework of the manifest and what the catalog says about it."""
+    """A framework of the manifest, with what is behind its name."""
 
     name: str
-    info: FrameworkInfo
+    framework: Framework
+    options: BaseModel
     release: Release
-    extra_isas: tuple[Isa, ...]
-    """Levels to build besides those that the targets need."""
-    ndk: Ndk | None = None
-    """Builds what is for Android devices."""
-    ios: IosBuild | None = None
-    """Where the app for iPhones comes from."""
-    cuda: CudaBuild | None = None
-    """Builds what is for Jetson boards."""
+    _steps: dict[tuple[str, str, str], Sequence[ModelStep] | Skip] = field(default_factory=dict)
+    """What many cells share, by model, quantization and variant."""
+
+    @cached_property
+    def quantizations(self) -> Mapping[str, float]:
+        return {AS_IS: 16.0, **self.framework.quantizations()}
+
+    def steps(self, model: str, source: Source, quantization: str, variant: Variant) -> Sequence[ModelStep] | Skip:
+        """How a model is made, or why it cannot be."""
+        key = (model, quantization, variant.name)
+        if key not in self._steps:
+            self._steps[key] = self.framework.model_steps(source, quantization, self.release, variant)
+        return self._steps[key]
 
 
-def resolve(loaded: LoadedManifest, catalog: Catalog) -> Mapping[str, KnownFramework]:
+def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     """The manifest's frameworks by name; raises `ManifestError` with every name that is unknown."""
-    manifest = loaded.manifest
-    problems: list[Problem] = []
+    names = _Names(loaded)
+    found = {name: names.framework(name, entry) for name, entry in loaded.manifest.frameworks.items()}
+    known = {name: each for name, each in found.items() if each is not None}
+    if len(known) == len(found):  # else what is unknown may belong to the framework that is
+        names.check_values([each.framework for each in known.values()])
+    names.check_templates()
+    if names.problems:
+        raise ManifestError(names.problems)
+    return known
 
-    def check(path: tuple[str | int, ...], what: str, name: str, known: Collection[str]) -> bool:
+
+@dataclass
+class _Names:
+    loaded: LoadedManifest
+    problems: list[Problem] = field(default_factory=list)
+
+    def framework(self, name: str, entry: FrameworkEntry) -> KnownFramework | None:
+        """What an entry names; `None` where that is not installed."""
+        at, kind = ("frameworks", name), entry.kind or name
+        written = (*at, "kind") in self.loaded.keys
+        if not self.check((*at, "kind") if written else at, "framework", kind, FRAMEWORKS.kinds()):
+            return None
+        found = framework(kind)
+        releases = found.releases()
+        if entry.release is not None:
+            self.check((*at, "release"), f"release of {kind}", entry.release, releases)
+        targets = {target.kind for target in self.loaded.manifest.targets.values()}
+        for each in found.check_options(entry.options, entry.release, targets):
+            path: FieldPath = (*at, "options", *each.path)
+            self.problems.append(
+                problem_at(self.loaded, path, each.message, each.suggestion, value=each.value, known=each.known)
+            )
+        return KnownFramework(name, found, entry.options, _release(entry, releases))
+
+    def check(self, path: FieldPath, what: str, name: str, known: Collection[str]) -> bool:
+        """Whether a name is known; where it is not, that is a problem."""
         if name in known:
             return True
-        problem = problem_at(loaded, path, f"unknown {what} {name!r}", value=name, known=known)
+        problem = problem_at(self.loaded, path, f"unknown {what} {name!r}", value=name, known=known)
         if path[-1] == name:  # the name is the key itself, not its value
-            at = loaded.keys[path]
+            at = self.loaded.keys[path]
             problem = replace(problem, file=at.file, line=at.line, column=at.column)
-        problems.append(problem)
+        self.problems.append(problem)
         return False
 
-    resolved: dict[str, KnownFramework] = {}
-    for name, entry in manifest.frameworks.items():
-        at, kind = ("frameworks", name), entry.kind or name
-        if not check(at if entry.kind is None else (*at, "kind"), "framework", kind, catalog.frameworks):
-            continue
-        info = catalog.frameworks[kind]
-        if entry.release is not None:
-            check((*at, "release"), f"release of {kind}", entry.release, info.releases)
-        levels = {level.name: level for level in info.isas}
-        for i, level in enumerate(entry.build.isas):
-            check((*at, "build", "isas", i), f"CPU level of {kind}", level, levels)
-        ndk = entry.build.toolchain
-        if ndk is not None and not any(target.kind == "android" for target in manifest.targets.values()):
-            message = "the NDK builds for Android devices, and no target is one"
-            problems.append(
-                problem_at(loaded, (*at, "build", "toolchain"), message, "leave it out: zig builds the rest")
-            )
-        ios = entry.build.ios
-        if ios is not None and not any(target.kind == "ios" for target in manifest.targets.values()):
-            message = "it says where the app for iPhones comes from, and no target is one"
-            problems.append(problem_at(loaded, (*at, "build", "ios"), message, "leave it out"))
-        for i, level in enumerate(entry.build.isas):
-            if level in levels and levels[level].triple == IOS:
-                message = "apps for iPhones are built where a target needs them"
-                problems.append(problem_at(loaded, (*at, "build", "isas", i), message, "leave it out"))
-        cuda = None
-        if entry.build.cuda is not None:
-            at_cuda, wanted = (*at, "build", "cuda"), entry.build.cuda.jetpack
-            check((*at_cuda, "jetpack"), f"JetPack for {kind}", wanted, info.cuda)
-            cuda = info.cuda.get(wanted)
-            if cuda is not None and entry.release not in cuda.releases:
-                message = f"with CUDA {cuda.cuda}, {kind} is built of release {', '.join(sorted(cuda.releases))} alone"
-                problems.append(
-                    problem_at(
-                        loaded, at_cuda, message, "older ones cannot do without the virtual memory that Orin lacks"
-                    )
-                )
-            if not any(target.kind == "jetson" for target in manifest.targets.values()):
-                message = "CUDA is built for Jetson boards, and no target is one"
-                problems.append(problem_at(loaded, at_cuda, message, "leave it out: all else runs on CPUs"))
-        if not problems:
-            extra = tuple(built_with_cuda(built_with(levels[level], ndk), cuda) for level in entry.build.isas)
-            resolved[name] = KnownFramework(name, info, _release(entry, info), extra, ndk, ios, cuda)
+    def check_templates(self) -> None:
+        for name, model in self.loaded.manifest.models.items():
+            self.check(("models", name, "chat_template"), "chat template", model.chat_template, TEMPLATES)
 
-    infos = [catalog.frameworks.get(entry.kind or name) for name, entry in manifest.frameworks.items()]
-    known = [info for info in infos if info is not None]
-    quantizations = {AS_IS}.union(*(info.quantizations for info in known))
-    isas = {"auto"}.union(level.name for info in known for level in info.isas)
-    for name, model in manifest.models.items():
-        check(("models", name, "chat_template"), "chat template", model.chat_template, catalog.chat_templates)
-        for i, quantization in enumerate(model.quantizations):
-            if len(known) == len(infos):  # it may belong to the framework that is unknown
-                check(("models", name, "quantizations", i), "quantization", quantization, quantizations)
-    for name, scored in manifest.accuracy.items():
-        if isinstance(scored, TextWorkload) and "against" in scored.model_fields_set and len(known) == len(infos):
-            check(("workloads", name, "against"), "quantization", scored.against, quantizations)
-    for name, target in manifest.targets.items():
-        if len(known) == len(infos):
-            check(("targets", name, "isa"), "CPU level", target.isa, isas)
-    if problems:
-        raise ManifestError(problems)
-    return resolved
+    def check_values(self, frameworks: Collection[Framework]) -> None:
+        """Quantizations and CPU levels, which some framework must know."""
+        manifest = self.loaded.manifest
+        quantizations = {AS_IS}.union(*(each.quantizations() for each in frameworks))
+        levels = {AUTO}.union(*(each.levels() for each in frameworks))
+        for name, model in manifest.models.items():
+            for i, quantization in enumerate(model.quantizations):
+                self.check(("models", name, "quantizations", i), "quantization", quantization, quantizations)
+        for name, scored in manifest.accuracy.items():
+            if isinstance(scored, TextWorkload) and "against" in scored.model_fields_set:
+                self.check(("workloads", name, "against"), "quantization", scored.against, quantizations)
+        for name, target in manifest.targets.items():
+            self.check(("targets", name, "isa"), "CPU level", target.isa, levels)
 
 
-def _release(entry: Framework, info: FrameworkInfo) -> Release:
-    if entry.release is not None:
-        return info.releases[entry.release]
-    assert entry.source is not None, "the manifest demands a release or a source"
+def _release(entry: FrameworkEntry, releases: Mapping[str, Release]) -> Release:
+    if entry.source is None:
+        return releases.get(entry.release or "") or Release("", "", "", {})  # an unknown one is a problem already
     source = entry.source
     # A source of one's own stands where a release's stands: the recipe knows it under the same name.
-    names = next(iter(info.releases.values())).sources if info.releases else {"source": source}
+    names = next(iter(releases.values())).sources if releases else {"source": source}
     commit = source.commit if isinstance(source, GitSource) else ""
     pin = commit or source.digest or "unpinned"
     return Release(name=f"custom-{pin[:12]}", commit=commit, date="", sources={next(iter(names)): source})
+
+
+class Selection:
+    """Glob patterns over cell ids; `*` also matches `/`, case counts, no pattern at all wants everything."""
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self._patterns = {pattern: re.compile(translate(pattern)) for pattern in patterns}
+        self._idle = set(patterns)
+
+    def wants(self, cell_id: str) -> bool:
+        """Whether any pattern matches; remembers which ones did."""
+        if not self._patterns:
+            return True
+        hits = [pattern for pattern, compiled in self._patterns.items() if compiled.match(cell_id)]
+        self._idle.difference_update(hits)
+        return bool(hits)
+
+    def refuse_idle(self, example: str) -> None:
+        """Raise `UsageError` where a pattern matched nothing at all: it is a slip, not a wish."""
+        if self._idle:
+            idle = ", ".join(repr(pattern) for pattern in self._patterns if pattern in self._idle)
+            raise UsageError(
+                f"--only: no cell matches {idle}",
+                hint=f"cells are named model/quantization/framework/target/workload, for example {example}",
+            )

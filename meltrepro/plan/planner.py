@@ -1,49 +1,30 @@
 """Manifest -> plan: the matrix of cells, what must be built for them, what is left out and why.
 
 Nothing here touches disk or device. A name that nobody knows is the user's mistake and ends in `ManifestError`, with
-all such names reported at once; a combination that cannot run becomes a `Skip`, and the rest goes on.
+all such names reported at once; a combination that cannot run becomes a `SkippedCell`, and the rest goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 from itertools import product
 
 from meltrepro.errors import PlanError
-from meltrepro.frameworks.base import Skip as NotMade
+from meltrepro.frameworks.base import ModelStep, Purpose, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
-from meltrepro.manifest.sources import is_checkpoint
-from meltrepro.manifest.targets import Target
-from meltrepro.plan import estimate, isa
-from meltrepro.plan.estimate import Sizes
-from meltrepro.plan.model import (
-    AS_IS,
-    IOS,
-    BundleNode,
-    Catalog,
-    Cell,
-    CudaBuild,
-    Estimate,
-    Isa,
-    LogitsNode,
-    ModelNode,
-    Plan,
-    Skip,
-)
-from meltrepro.plan.names import KnownFramework, resolve
-from meltrepro.plan.only import Selection
-from meltrepro.plan.room import Room
-from meltrepro.record.ids import CellId
+from meltrepro.plan import estimate
+from meltrepro.plan.estimate import Sizes, StoreSpace
+from meltrepro.plan.model import BundleNode, Cell, Estimate, LogitsNode, ModelNode, Plan, SkippedCell
+from meltrepro.plan.names import KnownFramework, Selection, resolve
+from meltrepro.record.ids import RUN, BundleId, CellId, ModelId
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.words import readable
 
 
 def make_plan(
     loaded: LoadedManifest,
-    catalog: Catalog,
     devices: Mapping[str, DeviceFacts],
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
@@ -56,63 +37,56 @@ def make_plan(
     `UsageError` where a pattern matches no cell.
     """
     manifest, sizes, selection = loaded.manifest, sizes or Sizes(), Selection(only)
-    frameworks = resolve(loaded, catalog)
+    frameworks = resolve(loaded)
     cells: list[Cell] = []
-    skipped: list[Skip] = []
+    skipped: list[SkippedCell] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge, room = _Judge(manifest, devices, unusable or {}), Room(sizes)
+    judge, space = _Judge(manifest, devices, unusable or {}), StoreSpace(sizes)
 
     for key in _points(manifest):
-        model, quantization, framework, target, workload = astuple(key)
-        cell_id = str(key)
-        if not selection.wants(cell_id):
+        if not selection.wants(str(key)):
             continue
-        resolved = frameworks[framework]
-        level = judge.level(resolved, quantization, target, manifest.models[model])
-        if isinstance(level, str):
-            skipped.append(Skip(cell_id, level))
+        known = frameworks[key.framework]
+        variant = judge.variant(known, key)
+        if isinstance(variant, Skip):
+            skipped.append(SkippedCell(str(key), variant.kind, variant.reason))
             continue
         cell = Cell(
-            model,
-            quantization,
-            framework,
-            target,
-            workload,
-            manifest.models[model],
-            manifest.frameworks[framework],
-            manifest.targets[target],
-            manifest.workloads[workload],
-            level,
+            *(key.model, key.quantization, key.framework, key.target, key.workload),
+            manifest.models[key.model],
+            manifest.targets[key.target],
+            manifest.workloads[key.workload],
+            known.framework.kind,
+            variant,
+            known.framework.request(known.options, variant),
         )
-        node = str(key.model_id)
-        if node not in weights:
-            bits = resolved.info.quantizations.get(quantization)
-            known = sizes.weights.get(node) or _shape_bytes(cell, resolved)
-            weights[node] = estimate.weight_bytes(cell.model, bits, known)
-        needed = estimate.peak_memory_bytes(cell, weights[node])
-        reason = (
-            judge.accuracy(cell, resolved)
-            or judge.fit(cell, needed, weights[node], stored=node in sizes.stored)
-            or room.refuse(cell, node, weights[node])
+        if cell.model_id not in weights:
+            weights[cell.model_id] = _weights(cell.model, cell.key.model_id, known, sizes)
+        size = weights[cell.model_id]
+        needed = estimate.peak_memory_bytes(cell, size)
+        skip = (
+            judge.accuracy(cell, known)
+            or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
+            or space.take(cell, size)
         )
-        if reason is not None:
-            skipped.append(Skip(cell_id, reason))
+        if skip is not None:
+            skipped.append(SkippedCell(cell.id, skip.kind, skip.reason))
             continue
-        memory[cell_id] = needed
+        memory[cell.id] = needed
         cells.append(cell)
 
     selection.refuse_idle(str(next(_points(manifest))))
     models = _model_nodes(cells, frameworks)
     bundles = _bundle_nodes(cells, frameworks)
-    for model_node in models:
-        if model_node.id not in weights:  # of a model that others are compared with
-            bits = frameworks[model_node.framework_name].info.quantizations.get(model_node.quantization)
-            known = sizes.weights.get(model_node.id)
-            weights[model_node.id] = estimate.weight_bytes(manifest.models[model_node.model_name], bits, known)
-    used = {node.id: weights[node.id] for node in models}
+    by_node: dict[ModelNode, int | None] = {}
+    for node in models:
+        if node.id not in weights:  # of a model that others are compared with
+            model_id = ModelId(node.model_name, node.quantization, node.framework_name)
+            known, model = frameworks[node.framework_name], manifest.models[node.model_name]
+            weights[node.id] = _weights(model, model_id, known, sizes)
+        by_node[node] = weights[node.id]
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, cells, sizes), sizes)
-    by_node = {node: weights[node.id] for node in models}
     disk = estimate.disk_bytes(downloads, by_node, bundles, sizes)
     return Plan(
         manifest,
@@ -122,7 +96,7 @@ def make_plan(
         models,
         Estimate(downloads, disk, memory, estimate.new_model_bytes(by_node, sizes)),
         logits=_logits_nodes(cells, models, bundles, frameworks),
-        warnings=(*_disk_warnings(cells, used, devices, sizes), *_proof_warnings(cells, devices)),
+        warnings=(*_disk_warnings(cells, weights, devices, sizes), *_proof_warnings(cells, devices)),
     )
 
 
@@ -140,19 +114,20 @@ def require_cells(plan: Plan) -> None:
 
 def _mend(plan: Plan) -> str:
     """What lets something run: what the reasons have in common, else where all of them stand."""
-    reasons = {skip.reason for skip in plan.skipped}
-    if reasons and all(" on disk, " in reason or " in the store " in reason for reason in reasons):
+    kinds = {skip.kind for skip in plan.skipped}
+    if kinds and kinds <= {SkipKind.disk, SkipKind.store}:
         return "free space with: meltrepro gc, put the store on another disk (MELTREPRO_CACHE), or name smaller models"
-    if reasons and all(" of memory, " in reason for reason in reasons):
+    if kinds == {SkipKind.memory}:
         return "name smaller models or quantizations, or a target with more memory"
     return "change what the reasons name, or try a manifest that runs on any machine: specs/quickstart.yaml"
 
 
-def _shape_bytes(cell: Cell, framework: KnownFramework) -> int | None:
-    """Exact size of a model with made-up weights, where the framework knows what its quantizer makes of the shape."""
-    if cell.model.shape is None or framework.info.model_bytes is None:
-        return None
-    return framework.info.model_bytes(cell.model.shape, cell.quantization, framework.release.name)
+def _weights(model: Model, node: ModelId, known: KnownFramework, sizes: Sizes) -> int | None:
+    """Size of a model's file: known of the file, exact where the framework knows what it makes of a shape, else estimated."""
+    size = sizes.weights.get(str(node))
+    if size is None and model.shape is not None:
+        size = known.framework.model_bytes(model.shape, node.quantization, known.release)
+    return estimate.weight_bytes(model, known.quantizations.get(node.quantization), size)
 
 
 def _points(manifest: Manifest) -> Iterator[CellId]:
@@ -170,160 +145,86 @@ class _Judge:
         self._manifest = manifest
         self._unusable = unusable
         self._devices = devices
-        self._levels: dict[tuple[str, str], Isa | str] = {}
+        self._variants: dict[tuple[str, str], Variant | Skip] = {}
 
-    def level(self, framework: KnownFramework, quantization: str, target: str, model: Model) -> Isa | str:
-        """The CPU level of a cell, or the reason why there is none."""
-        if is_checkpoint(model.source) and not (framework.release.converter and framework.info.converter_isa):
-            return f"framework {framework.name} at {framework.release.name} has no converter for checkpoints"
-        if quantization != AS_IS and quantization not in framework.info.quantizations:
-            return f"framework {framework.name} does not offer quantization {quantization}"
-        key = (framework.name, target)
-        if key not in self._levels:
-            self._levels[key] = self._choose(framework, target)
-        return self._levels[key]
+    def variant(self, known: KnownFramework, key: CellId) -> Variant | Skip:
+        """What of its framework a cell runs, or why it cannot have that, or its model."""
+        if key.quantization not in known.quantizations:
+            return Skip(SkipKind.model, f"framework {known.name} does not offer quantization {key.quantization}")
+        if (known.name, key.target) not in self._variants:
+            self._variants[known.name, key.target] = self._choose(known, key.target)
+        variant = self._variants[known.name, key.target]
+        if isinstance(variant, Skip):
+            return variant
+        steps = known.steps(key.model, self._manifest.models[key.model].source, key.quantization, variant)
+        if isinstance(steps, Skip):
+            return Skip(steps.kind, f"framework {known.name} cannot make model {key.model}: {steps.reason}")
+        return variant
 
-    def _choose(self, framework: KnownFramework, name: str) -> Isa | str:
-        device = self._devices.get(name)
+    def _choose(self, known: KnownFramework, target: str) -> Variant | Skip:
+        device = self._devices.get(target)
         if device is None:
-            return self._unusable.get(name, f"target {name} could not be reached")
-        offered = isa.for_machine(device.arch, framework.info.isas)
-        if not offered:
-            return f"framework {framework.name} has no build for {device.arch}, which target {name} is"
-        offered = tuple(
-            level for level in offered if level.releases is None or framework.release.name in level.releases
-        )
-        if not offered:
-            return (
-                f"release {framework.release.name} of framework {framework.name} has no build for {device.arch}, "
-                f"which target {name} is"
-            )
-        if device.arch == IOS and (lacking := _lacks_app(framework, self._manifest.targets[name])):
-            return f"target {name}: {lacking}"
-        wanted = self._manifest.targets[name].isa
-        if wanted == "auto":
-            best = isa.choose(device.features, device.arch, offered)
-            if best is None:
-                return f"the CPU of target {name} {_lacks(offered[-1], device)}"
-            return self._linked(framework, name, best, device)
-        level = next((level for level in offered if level.name == wanted), None)
-        if level is None:
-            return f"framework {framework.name} has no CPU level {wanted} for {device.arch}, which target {name} is"
-        if isa.missing(level, device.features):
-            return f"the CPU of target {name} {_lacks(level, device)}"
-        return self._linked(framework, name, level, device)
+            return Skip(SkipKind.target, self._unusable.get(target, f"target {target} could not be reached"))
+        level = self._manifest.targets[target].isa
+        found = known.framework.variant(known.options, known.release, device, level)
+        if isinstance(found, Skip):
+            return Skip(found.kind, f"framework {known.name} on target {target}: {found.reason}")
+        return found
 
-    def _linked(self, framework: KnownFramework, name: str, level: Isa, device: DeviceFacts) -> Isa | str:
-        """The level with the C library of the framework's toolchain, or why the target cannot use that."""
-        if framework.cuda is not None and isa.machine(device.arch) == "aarch64":
-            return self._with_cuda(framework, framework.cuda, name, level, device)
-        target, ndk = self._manifest.targets[name], framework.ndk
-        linked = isa.built_with(level, ndk)
-        if ndk is None:
-            return linked
-        if target.kind != "android":
-            if linked == level:
-                return level
-            return (
-                f"framework {framework.name} is built with the NDK for {device.arch}, and target {name} is no Android"
-            )
-        if linked == level:
-            return f"the NDK is used for aarch64 alone, and target {name} is {device.arch}"
-        if getattr(target, "lab", None) is not None:
-            return f"target {name} is a phone of the lab, which has no bionic: the C library of the NDK's programs"
-        level_there = device.facts.get("sdk", "")
-        if level_there.isdecimal() and int(level_there) < ndk.api:
-            return (
-                f"framework {framework.name} is built for Android API level {ndk.api}, target {name} has {level_there}"
-            )
-        return linked
-
-    def _with_cuda(
-        self, framework: KnownFramework, cuda: CudaBuild, name: str, level: Isa, device: DeviceFacts
-    ) -> Isa | str:
-        """The level with CUDA, or why the target cannot use that; nothing else is built of such a framework for boards."""
-        target, what = self._manifest.targets[name], f"framework {framework.name} is built with CUDA"
-        if target.kind != "jetson":
-            return f"{what} for {device.arch}, and target {name} is no Jetson"
-        if getattr(target, "lab", None) is not None:
-            return f"{what}, and target {name} is a board of the lab, which has no GPU"
-        release = device.facts.get("l4t", "")
-        if release and release.partition(".")[0] != cuda.l4t:
-            return f"{what} of JetPack {cuda.jetpack} (L4T {cuda.l4t}), and target {name} has L4T {release}"
-        return isa.built_with_cuda(level, cuda)
-
-    def accuracy(self, cell: Cell, framework: KnownFramework) -> str | None:
+    def accuracy(self, cell: Cell, known: KnownFramework) -> Skip | None:
         """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
         workload = cell.workload
         if isinstance(workload, Workload):
             return None
+        reason = None
         if cell.model.synthetic:
-            return f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
-        if not cell.target.runs_programs:
-            return f"target {cell.target_name} runs the runner app alone, which is no scorer"
-        if not framework.info.scorer:
-            return f"framework {framework.name} has no scorer"
-        if isinstance(workload, TextWorkload) and cell.logits_id is not None and not _offers(framework, workload):
-            return f"framework {framework.name} does not offer quantization {workload.against} to compare with"
-        return None
+            reason = f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
+        elif not cell.target.runs_programs:
+            reason = f"target {cell.target_name} runs the runner app alone, which is no scorer"
+        elif known.framework.scorer is None:
+            reason = f"framework {known.name} has no scorer"
+        elif cell.logits_key is not None and cell.logits_key.quantization not in known.quantizations:
+            other = cell.logits_key.quantization
+            reason = f"framework {known.name} does not offer quantization {other} to compare with"
+        return None if reason is None else Skip(SkipKind.accuracy, reason)
 
-    def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> str | None:
+    def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> Skip | None:
         """Why a cell cannot run for lack of context, memory or disk on its device; `None` where it can."""
         trained = cell.model.trained_context
         if trained is not None and cell.workload.context > trained:
-            return f"needs a context of {cell.workload.context} tokens, model {cell.model_name} has {trained}"
-        device = self._devices[cell.target_name]
+            needed = f"needs a context of {cell.workload.context} tokens"
+            return Skip(SkipKind.context, f"{needed}, model {cell.model_name} has {trained}")
+        device, has = self._devices[cell.target_name], f"target {cell.target_name} has"
         if memory is not None and memory > device.memory_bytes:
-            return f"needs {readable(memory)} of memory, target {cell.target_name} has {readable(device.memory_bytes)}"
-        if weights is not None and not stored and weights > device.disk_free_bytes:
-            return (
-                f"needs {readable(weights)} on disk, target {cell.target_name} has "
-                f"{readable(device.disk_free_bytes)} free"
-            )
+            return Skip(SkipKind.memory, f"needs {readable(memory)} of memory, {has} {readable(device.memory_bytes)}")
+        free = device.disk_free_bytes
+        if weights is not None and not stored and weights > free:
+            return Skip(SkipKind.disk, f"needs {readable(weights)} on disk, {has} {readable(free)} free")
         return None
-
-
-def _lacks_app(framework: KnownFramework, target: Target) -> str | None:
-    """Why a phone cannot have the app of a framework; `None` where it can."""
-    if framework.ios is None:
-        return (
-            f"framework {framework.name} does not say where the signed app for iPhones comes from: "
-            "build.ios (docs/devices/ios.md)"
-        )
-    if (app := getattr(target, "app", None)) != framework.ios.app:
-        return f"its app is {app}, and framework {framework.name} comes as {framework.ios.app}: build.ios.app"
-    return None
-
-
-def _offers(framework: KnownFramework, workload: TextWorkload) -> bool:
-    return workload.against == AS_IS or workload.against in framework.info.quantizations
-
-
-def _lacks(level: Isa, device: DeviceFacts) -> str:
-    return f"lacks {', '.join(isa.missing(level, device.features))}, which {level.name} needs"
 
 
 # -- nodes ------------------------------------------------------------------------------------------------------------
 
 
 def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[ModelNode, ...]:
-    nodes: dict[tuple[str, str, str], ModelNode] = {}
-
-    def add(cell: Cell, quantization: str) -> None:
-        key = (cell.model_name, quantization, cell.framework_name)
-        if key in nodes:
-            return
-        framework = frameworks[cell.framework_name]
-        steps = framework.info.model_steps(cell.model.source, quantization, framework.release)
-        assert not isinstance(steps, NotMade), cell.id
-        nodes[key] = ModelNode(*key, cell.model.source, framework.info.kind, tuple(steps))
-
+    wanted = {cell.key.model_id: cell for cell in cells}
     for cell in cells:
-        add(cell, cell.quantization)
-    for cell in cells:
-        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
-            add(cell, cell.workload.against)
-    return tuple(nodes.values())
+        if cell.logits_key is not None:
+            wanted.setdefault(cell.logits_key.model_id, cell)
+    return tuple(
+        ModelNode(
+            *(key.model, key.quantization, key.framework, cell.model.source, cell.kind),
+            _steps(frameworks[key.framework], cell, key),
+        )
+        for key, cell in wanted.items()
+    )
+
+
+def _steps(known: KnownFramework, cell: Cell, model: ModelId) -> tuple[ModelStep, ...]:
+    """How a model of a cell is made; its cell would have been skipped where that were not known."""
+    steps = known.steps(model.model, cell.model.source, model.quantization, cell.variant)
+    assert not isinstance(steps, Skip), steps.reason
+    return tuple(steps)
 
 
 def _logits_nodes(
@@ -332,55 +233,41 @@ def _logits_nodes(
     bundles: Sequence[BundleNode],
     frameworks: Mapping[str, KnownFramework],
 ) -> tuple[LogitsNode, ...]:
-    """What cells are compared with, each made once; by the level of the quantizer, as the models are."""
-    by_id = {model.id: model for model in models}
-    runs = {(bundle.framework_name, bundle.isa.name): bundle for bundle in bundles if bundle.purpose == "run"}
+    """What cells are compared with, each made once; by the variant of this machine's tools, as the models are."""
+    models_by_id, bundles_by_id = {node.id: node for node in models}, {node.id: node for node in bundles}
     nodes: dict[str, LogitsNode] = {}
     for cell in cells:
-        if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None and cell.logits_id is not None:
-            model = by_id[str(cell.logits_key.model_id)]
-            bundle = runs[cell.framework_name, frameworks[cell.framework_name].info.quantizer_isa.name]
-            nodes[cell.logits_id] = LogitsNode(cell.logits_id, model, bundle, cell.workload)
+        if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None:
+            key, name = cell.logits_key, cell.framework_name
+            scorer = BundleId(name, RUN, frameworks[name].framework.tool_variant(RUN).name)
+            model, bundle = models_by_id[str(key.model_id)], bundles_by_id[str(scorer)]
+            nodes[str(key)] = LogitsNode(str(key), model, bundle, cell.workload)
     return tuple(nodes.values())
 
 
 def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[BundleNode, ...]:
-    levels: dict[str, dict[str, Isa]] = {}
-    quantized: set[str] = set()
-    converted: set[str] = set()
-    for cell in cells:
-        levels.setdefault(cell.framework_name, {})[cell.isa.name] = cell.isa
-        if cell.quantization != AS_IS:
-            quantized.add(cell.framework_name)
-        if is_checkpoint(cell.model.source):
-            converted.add(cell.framework_name)
-        if isinstance(cell.workload, TextWorkload) and cell.logits_id is not None:
-            level = frameworks[cell.framework_name].info.quantizer_isa
-            levels[cell.framework_name].setdefault(level.name, level)
-            if cell.workload.against != AS_IS:
-                quantized.add(cell.framework_name)
+    """What cells run, what the options want besides, and what makes the models."""
     nodes: list[BundleNode] = []
-    for name, used in levels.items():
-        framework = frameworks[name]
-        wanted = used | {level.name: level for level in framework.extra_isas}
-        nodes += [
-            BundleNode(
-                name,
-                framework.info.kind,
-                framework.release,
-                level,
-                ndk=framework.ndk if level.libc == "bionic" else None,
-                ios=framework.ios if level.triple == IOS else None,
-                cuda=framework.cuda if level.libc == "glibc" else None,
-            )
-            for level in wanted.values()
-        ]
-        if name in quantized:
-            level = framework.info.quantizer_isa
-            nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "quantize"))
-        if name in converted and framework.info.converter_isa is not None:
-            level = framework.info.converter_isa
-            nodes.append(BundleNode(name, framework.info.kind, framework.release, level, "convert"))
+    for name in dict.fromkeys(cell.framework_name for cell in cells):
+        known, own = frameworks[name], [cell for cell in cells if cell.framework_name == name]
+        run = {cell.variant.name: cell.variant for cell in own}
+        run |= {each.name: each for each in known.framework.extra_variants(known.options, known.release)}
+        tools: dict[tuple[Purpose, str], Variant] = {}
+        for cell in own:
+            models = [cell.key.model_id]
+            if cell.logits_key is not None:
+                scorer = known.framework.tool_variant(RUN)
+                run.setdefault(scorer.name, scorer)
+                models.append(cell.logits_key.model_id)
+            for step in (step for model in models for step in _steps(known, cell, model)):
+                if step.purpose is not None:
+                    made_by = cell.variant if step.per_variant else known.framework.tool_variant(step.purpose)
+                    tools[step.purpose, made_by.name] = made_by
+        wanted = [(RUN, variant) for variant in run.values()]
+        wanted += [(purpose, variant) for (purpose, _), variant in sorted(tools.items(), reverse=True)]
+        for purpose, variant in wanted:
+            recipe = known.framework.recipe(known.options, known.release, variant, purpose)
+            nodes.append(BundleNode(name, known.framework.kind, known.release, variant, purpose, recipe))
     return tuple(nodes)
 
 

@@ -62,6 +62,8 @@ class SkipEntry(Strict):
 
     id: Annotated[str, AfterValidator(lambda text: str(CellId.parse(text)))]
     reason: str
+    kind: Label | None = None
+    """What is in the way: target, variant, options, model, ...; records of before there were kinds have none."""
 
     @property
     def key(self) -> CellId:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -19,7 +19,7 @@ class _Id:
     """Names in an order; spelled with a slash between two."""
 
     def __str__(self) -> str:
-        return "/".join(astuple(self))
+        return "/".join(vars(self).values())  # in the order of the fields, much faster than astuple
 
     @classmethod
     def parse(cls, text: str) -> Self:

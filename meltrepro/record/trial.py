@@ -7,10 +7,11 @@ outcome holds the digests of the other files and a seal over itself, so that a l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from meltrepro import untrusted
 from meltrepro.manifest.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
@@ -50,15 +51,15 @@ class RequestSampling(Strict):
 
 
 class Request(Strict):
-    """`request.json`, version 1 of the runner contract (docs/runner.md)."""
+    """`request.json`, version 1 of the runner contract (docs/runner.md). Other keys are the framework's own."""
+
+    model_config = ConfigDict(extra="allow")
 
     v: Literal[1] = 1
-    model: str = Field(description="Path of the GGUF file as the runner sees it.")
+    model: str = Field(description="Path of the model as the runner sees it.")
     context: Count
     threads: Count
     batch: Count
-    gpu_layers: Count = 0
-    mmap: bool = True
     max_tokens: Count
     ignore_eos: bool
     sampling: RequestSampling
@@ -68,6 +69,13 @@ class Request(Strict):
     turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
     conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
+
+    __pydantic_extra__: dict[str, JsonValue]
+
+    @property
+    def options(self) -> Mapping[str, JsonValue]:
+        """The framework's own part."""
+        return dict(self.__pydantic_extra__)
 
 
 Mode = Literal["multiple-choice", "hellaswag", "winogrande", "perplexity", "kl-divergence"]

@@ -31,6 +31,7 @@ from meltrepro import untrusted
 from meltrepro.atomic import make_folder, reason_of, remove, writing
 from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
+from meltrepro.frameworks.base import framework
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.lock import Lock, load_lock
@@ -66,7 +67,7 @@ class Imported:
     objects: int
     """How many objects were new to the store."""
     withheld: tuple[str, ...]
-    """Digests of weights, NDKs and NVIDIA's programs that the bundle may not hold."""
+    """Digests of weights and programs that the bundle may not hold."""
 
 
 def export(
@@ -195,10 +196,6 @@ def _needed(lock: Lock) -> set[str]:
     return needed - {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
 
 
-def _of_nvidia(key: str) -> bool:
-    return key.startswith(("pypi:nvidia-", "debian:nvidia-"))
-
-
 def _kept(lock: Lock, store: Store) -> set[str]:
     """Packages of the converter that are still here; they are inside the converter too, which is an artifact."""
     packages = lock.interpreter.packages.values() if lock.interpreter is not None else ()
@@ -206,15 +203,15 @@ def _kept(lock: Lock, store: Store) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: NDKs, NVIDIA's compilers and libraries, signed apps, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
-    ndks = [framework.build.toolchain for framework in manifest.frameworks.values()]
-    keys = {key_of(ndk.source) for ndk in ndks if ndk is not None}
-    withheld = {source.digest for key, source in lock.sources.items() if key in keys or _of_nvidia(key)}
-    # A signed app names its team and the phones that may start it.
-    apps = {file for framework in manifest.frameworks.values() if (ios := framework.build.ios) and (file := ios.file)}
-    withheld |= {source.digest for key, source in lock.sources.items() if key in {key_of(file) for file in apps}}
+    """Digests of what may not be passed on: what frameworks say of their tools and programs, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
     made = {artifact_id(name): artifact.digest for name, artifact in lock.artifacts.items()}
-    withheld |= {digest for key, digest in made.items() if isinstance(key, BundleId) and key.variant == "ios_arm64"}
+    withheld: set[str] = set()
+    for name, entry in manifest.frameworks.items():
+        engine = framework(entry.kind or name)
+        keys = {key_of(source) for source in engine.withheld(entry.options)}
+        withheld |= {source.digest for key, source in lock.sources.items() if key in keys}
+        bundles = {key: digest for key, digest in made.items() if isinstance(key, BundleId) and key.framework == name}
+        withheld |= {digest for key, digest in bundles.items() if key.variant in engine.withheld_variants()}
     for workload in manifest.accuracy.values():
         data = lock.sources.get(key_of(source_of(workload)))
         if data is not None and not workload.redistributable:

@@ -44,7 +44,7 @@ def with_controls(setup: Setup, recorded: CampaignFolder, store: Store) -> Setup
     artifacts: dict[str, Artifact] = {}
     for cell in setup.plan.cells:
         entry = entries.get(cell.id) if isinstance(cell.workload, Workload) else None
-        if entry is None or entry.isa != cell.isa.name or not _differs(setup, cell, entry):
+        if entry is None or entry.isa != cell.variant.name or not _differs(setup, cell, entry):
             continue
         if not (store.has(entry.bundle_digest) and store.has(entry.model_digest)):
             continue

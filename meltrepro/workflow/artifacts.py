@@ -131,7 +131,7 @@ def lock(
             _drop(session, name)
         session.pin()
         session.tools.layers()
-        pins.record({}, Builder(session.tools, session.modules).recipe_digests(session.plan))
+        pins.record({}, Builder(session.tools).recipe_digests(session.plan))
         after = dump_lock(session.completed())
         if after != before and not check:
             session.save_lock()
@@ -228,7 +228,7 @@ def verify(
         wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}
         stored = tuple(check_digests(lock, store, wanted))
         found("stored", stored)
-        check_recipes(lock, Builder(session.tools, session.modules).recipe_digests(session.plan))
+        check_recipes(lock, Builder(session.tools).recipe_digests(session.plan))
         rebuilt = None
         if rebuild:
             rebuilt = tuple(compare_rebuild(lock, session.build(rebuild=True), store))

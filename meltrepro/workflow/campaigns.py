@@ -18,8 +18,8 @@ from meltrepro.campaign.request import make_requests
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.errors import ManifestError
+from meltrepro.frameworks.base import scorer_of
 from meltrepro.frameworks.llamacpp.gguf import parameters
-from meltrepro.frameworks.registry import scorer_of
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest

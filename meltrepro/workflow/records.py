@@ -11,7 +11,7 @@ from meltrepro import settings as settings_module
 from meltrepro.atomic import make_folder, write_bytes
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
-from meltrepro.plan.only import Selection
+from meltrepro.plan.names import Selection
 from meltrepro.record.layout import TrialKind
 from meltrepro.record.reader import campaign_folders, find_campaign
 from meltrepro.replay import bundle as bundles

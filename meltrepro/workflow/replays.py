@@ -14,6 +14,7 @@ from meltrepro.atomic import write_text
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import PlanError, Problem, UsageError
+from meltrepro.frameworks.base import framework
 from meltrepro.manifest.protocol import Want
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.targets import Target
@@ -21,7 +22,7 @@ from meltrepro.manifest.yaml.positions import read_text
 from meltrepro.manifest.yaml.tree import Position
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import Plan
-from meltrepro.plan.only import Selection
+from meltrepro.plan.names import Selection
 from meltrepro.record.campaign import IMPORTED, LOCK, MANIFEST
 from meltrepro.replay import replay as replaying
 from meltrepro.replay.claims import Known, programs_of
@@ -208,7 +209,8 @@ def _require_named(
             hint=f"if you know that machine: {what} --target {next(iter(servers))}; "
             f"or name one of yours: {what} --target '{{kind: linux, host: HOST}}'",
         )
-    macs = [ios.mac for each in recorded.manifest.frameworks.values() if (ios := each.build.ios) and ios.mac]
+    entries = recorded.manifest.frameworks.values()
+    macs = [mac for each in entries for mac in framework(each.kind or "").servers(each.options).values()]
     there = Store(settings.cache / "store").has
     if macs and mac is None and (rebuild or not all(there(cell.entry.bundle_digest) for cell in recorded.cells)):
         raise UsageError(
@@ -253,9 +255,9 @@ def changes(
     wanted: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
     if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
         wanted["tracking"] = recorded.tracking.model_dump(exclude={"uri"}, exclude_none=True)
-    for name, framework in recorded.frameworks.items():
-        if framework.build.ios is not None and framework.build.ios.mac is not None:
-            wanted[f'frameworks."{name}".build.ios.mac'] = mac
+    for name, entry in recorded.frameworks.items():
+        servers = framework(entry.kind or name).servers(entry.options)
+        wanted |= {f'frameworks."{name}".options.{".".join(keys)}': mac for keys in servers}
     entries: dict[str, object] = {name: _unmetered(entry) for name, entry in recorded.targets.items()}
     unmetered = [name for name, entry in recorded.targets.items() if entry.meter is not None]
     if target is not None:

@@ -11,12 +11,10 @@ from pathlib import Path
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.accuracy.requests import Data
-from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import DataError, LockError, Problem, StaleLock
-from meltrepro.frameworks import registry
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
@@ -45,7 +43,6 @@ class Session:
 
     loaded: LoadedManifest
     settings: Settings
-    modules: dict[str, FrameworkModule]
     targets: dict[str, Target]
     survey: Survey
     """What was there when the command began."""
@@ -125,7 +122,7 @@ class Session:
         exact = self.recorded and not anew
         if not (exact and all(self.tools.store.has(each.digest) for each in self.tools.pins.lock.artifacts.values())):
             self.pin()  # sources are needed only where something is to be made of them
-        built = Builder(self.tools, self.modules, rebuild, exact).build(self.plan)
+        built = Builder(self.tools, rebuild, exact).build(self.plan)
         if not rebuild and not self.recorded and not self.altered:
             self.save_lock()
         return built
@@ -183,7 +180,6 @@ def open_session(
             f"the lock is of {lock.manifest}, the manifest is {digest}",
             hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
         )
-    modules = dict(registry.modules())
     with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
         tools = Tools(
@@ -193,17 +189,18 @@ def open_session(
         devices = {name: target.identify() for name, target in targets.items()}
         if lock is not None:
             tools.store.add_root(path)
-        catalog = registry.catalog(modules)
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
-            return make_plan(loaded, catalog, devices, sizes, only, unusable)
+            plan = make_plan(loaded, devices, sizes, only, unusable)
+            warnings = loaded.warnings if lock_file is None else ()
+            return replace(plan, warnings=(*warnings, *plan.warnings))
 
-        found = survey(planner, devices, loaded, lock, tools, modules)
+        found = survey(planner, devices, loaded, lock, tools)
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
         try:
             yield Session(
-                *(loaded, settings, modules, targets, found, found.plan, tools, locked, path),
+                *(loaded, settings, targets, found, found.plan, tools, locked, path),
                 recorded=lock_file is not None,
                 altered=altered,
             )

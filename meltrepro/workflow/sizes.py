@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.atomic import free_bytes
-from meltrepro.build.framework import FrameworkModule
 from meltrepro.build.keys import look_up
 from meltrepro.build.tools import Tools
+from meltrepro.frameworks.base import AS_IS
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
-from meltrepro.plan.model import AS_IS, Plan
+from meltrepro.plan.model import Plan
 from meltrepro.record.ids import ModelId
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -50,13 +50,12 @@ def survey(
     loaded: LoadedManifest,
     lock: Lock | None,
     tools: Tools,
-    modules: Mapping[str, FrameworkModule],
 ) -> Survey:
     """A plan that knows which artifacts the store has: planned once as if every disk were empty, to see what to look up."""
     sizes = known_sizes(loaded, lock, tools.store, tools.fetcher)
     empty = {name: replace(device, disk_free_bytes=sys.maxsize) for name, device in devices.items()}
     wanted = planner(empty, replace(sizes, free_bytes=None))
-    found = look_up(wanted, modules, tools.pins)
+    found = look_up(wanted, tools.pins)
     sizes = replace(sizes, weights={**sizes.weights, **found.stored}, stored=sizes.stored | found.stored.keys())
     return Survey(planner, devices, planner(devices, sizes), sizes, found.unknown - sizes.stored)
 

@@ -12,6 +12,7 @@ from meltrepro.atomic import write_bytes
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.campaign import finished_campaign
 from meltrepro.errors import DeviceBusy, ModelError, PlanError, SourceError, StoreError, TargetError, UsageError
+from meltrepro.frameworks.base import AS_IS
 from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import load_lock, lock_path
@@ -19,7 +20,6 @@ from meltrepro.manifest.pins import prompt_digests
 from meltrepro.manifest.prompts import load_conversations
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
-from meltrepro.plan.model import AS_IS
 from meltrepro.record.campaign import LOCK
 from meltrepro.record.ids import ModelId
 from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes

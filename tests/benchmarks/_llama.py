@@ -23,7 +23,7 @@ def build(release: str, quantization: str) -> tuple[Path, Path]:
 
 def build_for(release: str, isa: str) -> Path:
     """The runner bundle of a release for some other CPU, built where it is missing."""
-    return _build(f"frameworks.llama.cpp.release={release}", f"frameworks.llama.cpp.build.isas=[{isa}]")[
+    return _build(f"frameworks.llama.cpp.release={release}", f"frameworks.llama.cpp.options.isas=[{isa}]")[
         f"llama.cpp/run/{isa}"
     ]
 

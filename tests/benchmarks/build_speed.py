@@ -26,11 +26,11 @@ from meltrepro.build.model import Recipe
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.process_engine import ProcessEngine
 from meltrepro.build.tools import EngineName, Tools
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.manifest.lock import Lock
-from meltrepro.plan.model import BundleNode
 from meltrepro.steps import silent
 from tests.benchmarks._llama import ROOT, build
+from tests.support.frameworks import bundle
 
 
 def main() -> int:
@@ -41,10 +41,8 @@ def main() -> int:
     options = parser.parse_args()
     build(options.release, "q4_0")  # fetches everything
     all_tools = {name: _tools(name) for name in ("docker", "process")}
-    node = BundleNode(
-        "llama.cpp", "llama.cpp", RELEASES[options.release], next(i for i in ISAS if i.name == "x86_64_v3")
-    )
-    recipe = Builder(all_tools["process"], {"llama.cpp": LlamaCpp()}).recipe(node)
+    node = bundle("x86_64_v3", options.release, name="llama.cpp")
+    recipe = Builder(all_tools["process"]).recipe(node)
     ways: dict[str, Callable[[Path], None]] = {
         "by hand": lambda folder: _by_hand(recipe, all_tools["process"], folder),
         **{f"engine {name}": _by_engine(recipe, tools) for name, tools in all_tools.items()},

@@ -130,7 +130,7 @@ def _slowed(session: Session, node: BundleNode, original: Artifact, delay: float
     tools = session.tools
     known = tools.store.get_ref("benchmark-delay", f"{original.digest}-{delay}")
     if known is None or not tools.store.has(known["digest"]):
-        recipe = Builder(tools, session.modules).recipe(node)
+        recipe = Builder(tools).recipe(node)
         name = "runner/framework.cpp"
         source = recipe.files[name].decode()
         changes = {

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from meltrepro.frameworks import registry
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.identity import plan_digest
 from meltrepro.plan.planner import make_plan
@@ -32,7 +31,6 @@ def main() -> None:
     }
     host = DeviceFacts("host", "host", "CPU", "x86_64", FEATURES, 4, 32 * 10**9, 10**12)
     devices = {f"target{i}": host for i in range(TARGETS)}
-    catalog = registry.catalog(registry.modules())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -43,7 +41,7 @@ def main() -> None:
         times = []
         for _ in range(10):
             began = time.perf_counter()
-            plan = make_plan(loaded, catalog, devices, only=only)
+            plan = make_plan(loaded, devices, only=only)
             times.append(time.perf_counter() - began)
         spread = f"({min(times):.3f} to {max(times):.3f})"
         print(f"{name:12}{statistics.median(times):6.3f} s {spread}, {len(plan.cells)} cells")

@@ -20,34 +20,32 @@ from meltrepro import settings
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.tools import Tools
 from meltrepro.frameworks.llamacpp.cuda import BUILDS
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES
-from meltrepro.frameworks.registry import modules
+from meltrepro.frameworks.llamacpp.options import ALL_LAYERS
+from meltrepro.frameworks.llamacpp.variants import LEVELS, with_cuda
 from meltrepro.lab import system
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock
-from meltrepro.manifest.schema import ALL_LAYERS
-from meltrepro.plan.isa import built_with_cuda
-from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.plan.model import Estimate, Plan
 from meltrepro.settings import Settings
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.base import RUNNER
 from tests.contract.test_targets import request
+from tests.support.frameworks import bundle
 
 ROOT = Path(__file__).parents[2]
 
 
 def build(here: Settings, engine: Literal["docker", "process"]) -> Path:
     """The bundle's folder; built, or taken from the store. Planning would need a board that can be reached."""
-    cuda = BUILDS["7.2"]
-    level = built_with_cuda(next(isa for isa in ISAS if isa.name == "armv8_2"), cuda)
-    node = BundleNode("llama.cpp", "llama.cpp", RELEASES["2026-10-01"], level, cuda=cuda)
+    variant = with_cuda(LEVELS["armv8_2"], BUILDS["7.2"])
+    node = bundle(variant, name="llama.cpp", cuda={"jetpack": "7.2"})
     plan = Plan(
         load_manifest(ROOT / "specs/quickstart.yaml").manifest, (), (), (node,), (), Estimate(None, None, {}), ()
     )
     tools = Tools(here, show, Lock(manifest="0" * 64), engine, base_dir=ROOT)
-    return Builder(tools, modules()).build(plan).artifacts[node.id].path
+    return Builder(tools).build(plan).artifacts[node.id].path
 
 
 def show(step: Step) -> None:

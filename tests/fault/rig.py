@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from meltrepro import interrupts
-from meltrepro.build.model import Artifact, Engine
+from meltrepro.build.model import Artifact, Engine, RecipeSource
 from meltrepro.campaign.conduct import Result, conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
+from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.schema import Manifest
-from meltrepro.plan.model import BundleNode, Cell, Estimate, Isa, ModelNode, Plan, Release
+from meltrepro.plan.model import BundleNode, Cell, Estimate, ModelNode, Plan
 from meltrepro.record.trial import Request, RequestSampling
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
@@ -30,7 +31,8 @@ from meltrepro.targets.device_lock import lock_path
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 
-ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
+VARIANT = Variant("any", "any", "x86_64-linux-musl", "musl")
+RECIPE = RecipeSource("f", {}, {}, {}, VARIANT.triple)
 RELEASE = Release("1", "0" * 40, "2026-01-01", {})
 
 SCRIPT = '''#!{python} -IS
@@ -216,15 +218,19 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         Cell(
             *("m", "as-is", "f", device, name),
             manifest.models["m"],
-            manifest.frameworks["f"],
             manifest.targets[device],
             workload,
-            ISA,
+            "f",
+            VARIANT,
+            {},
         )
         for device in spec.devices
         for name, workload in manifest.workloads.items()
     )
-    run, model = BundleNode("f", "f", RELEASE, ISA), ModelNode("m", "as-is", "f", manifest.models["m"].source, "f")
+    run, model = (
+        BundleNode("f", "f", RELEASE, VARIANT, "run", RECIPE),
+        ModelNode("m", "as-is", "f", manifest.models["m"].source, "f", ()),
+    )
     plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
     targets = {name: _open(name, manifest, folder, engine) for name in spec.devices}
     facts = {name: target.identify() for name, target in targets.items()}

@@ -14,8 +14,7 @@ from meltrepro.build.model import Input
 from meltrepro.campaign.conduct import Result
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.base import DATA
-from meltrepro.frameworks.registry import scorer_of
+from meltrepro.frameworks.base import DATA, scorer_of
 from meltrepro.manifest.accuracy import QuestionWorkload
 from meltrepro.manifest.sources import FileSource
 from meltrepro.measure.records import read_campaign
@@ -95,10 +94,7 @@ def scoring(folder: Path, orders: Mapping[str, str], protocol: Mapping[str, obje
         files[name] = Input(path, hashlib.sha256(order.encode()).hexdigest())
         workloads[name] = QuestionWorkload(task="piqa", data=FileSource(file=path.name), questions=ASKED)
     manifest = setup.plan.manifest.model_copy(update={"workloads": workloads})
-    framework = manifest.frameworks["f"].model_copy(update={"kind": "llama.cpp"})
-    cells = tuple(
-        replace(cell, workload=workloads[cell.workload_name], framework=framework) for cell in setup.plan.cells
-    )
+    cells = tuple(replace(cell, workload=workloads[cell.workload_name], kind="llama.cpp") for cell in setup.plan.cells)
     bundles = tuple(replace(node, kind="llama.cpp") for node in setup.plan.bundles)
     requests = {
         cell.id: ScoringRequest(

@@ -64,7 +64,7 @@ def runner_bundles(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     request.getfixturevalue("engine")
     folder = tmp_path_factory.mktemp("specs")
     shutil.copytree(ROOT / "specs", folder, dirs_exist_ok=True)
-    extra = [f"--set=frameworks.llama.cpp-{year}.build.isas=[armv8_2]" for year in ("2024", "2026")]
+    extra = [f"--set=frameworks.llama.cpp-{year}.options.isas=[armv8_2]" for year in ("2024", "2026")]
     done = meltrepro("build", folder / "drift.yaml", "--json", *extra, home=tmp_path_factory.mktemp("home"))
     assert done.returncode == 0, done.stdout + done.stderr
     return {row["id"]: Path(row["path"]) for row in json.loads(done.stdout) if "/run/" in row["id"]}

@@ -10,8 +10,7 @@ from meltrepro.accuracy.questions import Question
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.build.model import Artifact, Input
 from meltrepro.campaign.trial import CellRun, run_trial
-from meltrepro.frameworks.base import DATA
-from meltrepro.frameworks.registry import scorer_of
+from meltrepro.frameworks.base import DATA, scorer_of
 from meltrepro.manifest.protocol import Measure
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.record.layout import Trial, TrialKind

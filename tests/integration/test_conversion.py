@@ -19,12 +19,12 @@ from meltrepro.build.pipeline import Builder, run_tool
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
-from meltrepro.frameworks.llamacpp.module import RELEASES, LlamaCpp
 from meltrepro.manifest.lock import Lock
 from meltrepro.plan.model import BundleNode, Estimate, Plan
 from meltrepro.steps import silent
 from tests.integration.conftest import meltrepro
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm
+from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, load
 
 pytestmark = pytest.mark.machine
@@ -37,7 +37,7 @@ def tools(engine: EngineName, conditions: Conditions = USUAL) -> Tools:
 
 
 def node(release: str) -> BundleNode:
-    return BundleNode("llama.cpp", "llama.cpp", RELEASES[release], llamacpp_convert.ISA, "convert")
+    return bundle(llamacpp_convert.VARIANT, release, "convert", name="llama.cpp")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def converters(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[A
     manifest = load(folder, GOOD).manifest
     made = {}
     for release in (OLD, NEW):
-        builder = Builder(tools("process"), {"llama.cpp": LlamaCpp()})
+        builder = Builder(tools("process"))
         built = builder.build(Plan(manifest, (), (), (node(release),), (), Estimate(None, None, {})))
         made[release] = built.artifacts[node(release).id], built.recipes[node(release).id]
     return made

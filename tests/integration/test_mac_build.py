@@ -22,11 +22,11 @@ import pytest
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, MeltreproError, TargetError, TargetLost
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.manifest.apps import IosBuild
+from meltrepro.frameworks.llamacpp.options import IosBuild
+from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FileSource
-from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.plan.model import Estimate, Plan
 from meltrepro.replay.verify import Status, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
@@ -35,6 +35,7 @@ from meltrepro.targets.base import PACKAGE
 from meltrepro.targets.ios.mac_build import TEAM, MacMaker
 from meltrepro.targets.ssh.config import way_to
 from meltrepro.targets.ssh.link import SshLink
+from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, load
 from tests.support.sshd import Home, Sshd, make_key
 from tests.support.xcode import tools
@@ -42,7 +43,6 @@ from tests.support.xcode.packages import framework_files, write_zip
 
 pytestmark = pytest.mark.integration
 XCODE, XCODEGEN, SIGNER = "26.1 (17B55)", "2.44.1", "ABCDE12345"
-LEVEL = next(isa for isa in ISAS if isa.name == "ios_arm64")
 T = TypeVar("T")
 NODE = "llama.cpp/run/ios_arm64"
 
@@ -113,11 +113,10 @@ class Mac:
         )
         self.pins = tools.pins
         source = {"source.tar.gz": FileSource(file="source.tar.gz")}
-        node = BundleNode("llama.cpp", "llama.cpp", replace(RELEASES["2026-10-01"], sources=source), LEVEL, ios=ios)
+        node = bundle(APP_VARIANT, name="llama.cpp", ios=ios)
+        node = replace(node, recipe=replace(node.recipe, inputs={**node.recipe.inputs, **source}))
         manifest = load(self.folder, GOOD).manifest
-        return Builder(tools, {"llama.cpp": LlamaCpp()}, rebuild).build(
-            Plan(manifest, (), (), (node,), (), Estimate(None, None, {}))
-        )
+        return Builder(tools, rebuild).build(Plan(manifest, (), (), (node,), (), Estimate(None, None, {})))
 
 
 @pytest.fixture

@@ -20,13 +20,12 @@ import pytest
 from meltrepro import settings
 from meltrepro.build import toolchain
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.manifest.schema import Ndk
-from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import BundleNode
+from meltrepro.frameworks.llamacpp.options import Ndk
+from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from tests.support.frameworks import bundle
 
 TOOLS = ("melt-sampler", "melt-agent")
 """Programs that need nothing of the framework: the others would take half an hour."""
@@ -89,8 +88,7 @@ def test_the_recipe_builds_with_a_stand_in(release: str, packed: bool, tools: Pa
             for path in sorted(ndk.rglob("*")):
                 archive.write(path, path.relative_to(tmp_path))
     entry = Ndk(ndk="ndk.zip" if packed else ndk.name)
-    level = built_with(next(isa for isa in ISAS if isa.name == "armv8_2"), entry)
-    source = LlamaCpp().bundle_recipe(BundleNode("f", "llama.cpp", RELEASES[release], level, ndk=entry))
+    source = bundle(with_ndk(LEVELS["armv8_2"], entry.api), release, toolchain=entry).recipe
     recipe = render_recipe(replace(source, variables={**source.variables, "tools": list(TOOLS)}), {}, {})
 
     here = settings.load()

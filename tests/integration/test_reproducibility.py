@@ -21,12 +21,12 @@ def test_the_same_bytes_from_other_engine_user_folders_jobs_locale_and_umask(eng
     Built by Docker, then from scratch without it under `build.conditions.VARIED`.
     """
     shutil.copytree(ROOT / "specs", tmp_path, dirs_exist_ok=True)
-    quantizations = sorted(LlamaCpp().info().quantizations)
+    quantizations = sorted(LlamaCpp().quantizations())
     every = {"models": {"smollm2-135m": {"quantizations": quantizations}}}
     manifest = {"meltrepro": 1, "name": "every", "include": ["quickstart.yaml"], **every}
     (tmp_path / "every.yaml").write_text(yaml.safe_dump(manifest))
     shutil.copy(tmp_path / "quickstart.lock.yaml", tmp_path / "every.lock.yaml")  # the same base and sources
-    arguments: list[str | Path] = [tmp_path / "every.yaml", "--set=frameworks.llama.cpp.build.isas=[armv8_2]"]
+    arguments: list[str | Path] = [tmp_path / "every.yaml", "--set=frameworks.llama.cpp.options.isas=[armv8_2]"]
     built = meltrepro("build", *arguments, home=tmp_path / "home")
     assert built.returncode == 0, built.stdout + built.stderr
     done = meltrepro("verify", *arguments, "--vary", "--json", home=tmp_path / "home")

@@ -29,7 +29,7 @@ class Prebuild:
         self._folder = Path(tempfile.mkdtemp(prefix="meltrepro-prebuild-"))
         specs = shutil.copytree(ROOT / "specs", self._folder / "specs")
         command = [sys.executable, "-m", "meltrepro", "build", str(specs / "drift.yaml"), "--engine", "process"]
-        chosen = ["--only", "*2026*", "--set=frameworks.llama.cpp-2026.build.isas=[armv8_2]"]
+        chosen = ["--only", "*2026*", "--set=frameworks.llama.cpp-2026.options.isas=[armv8_2]"]
         self._process = subprocess.Popen(
             ["nice", "-n", "19", *command, *chosen],
             cwd=ROOT,

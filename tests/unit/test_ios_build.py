@@ -17,28 +17,29 @@ from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
 from meltrepro.campaign.setup import _has_sampler, _runner_digest
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.manifest.apps import APP, UNPROVEN, IosBuild
+from meltrepro.frameworks.llamacpp.options import IosBuild, Options
+from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, UrlSource
-from meltrepro.plan.model import IOS, BundleNode, Catalog, Estimate, Plan
+from meltrepro.plan.model import Estimate, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE, DeviceFacts
+from meltrepro.targets.ios.options import APP, IOS, UNPROVEN
 from meltrepro.targets.registry import makers
+from tests.support.frameworks import bundle
 from tests.support.manifests import DIGEST, GOOD, load, write
 from tests.support.xcode.packages import app_files, write_zip
 
-CATALOG = Catalog({"llama.cpp": LlamaCpp().info()}, frozenset({"chatml"}))
 MAC: dict[str, object] = {"mac": "studio", "xcode": "26.1 (17B55)", "xcodegen": "2.44.1"}
 PHONE = DeviceFacts(
-    "p", "ios", "iPhone17,1", IOS, frozenset({"asimd"}), 6, 8 * 10**9, 10**11, facts={"proof": UNPROVEN}
+    "p", "ios", "iPhone17,1", IOS, frozenset({"asimd"}), 6, 8 * 10**9, 10**11, facts={"proof": UNPROVEN, "app": APP}
 )
 VIRTUAL = replace(PHONE, arch="aarch64", features=frozenset({"asimd", "asimddp", "asimdhp"}), virtual=True, facts={})
 NODE = "llama.cpp/run/ios_arm64"
@@ -87,16 +88,17 @@ def test_what_is_refused(entry: dict[str, object], says: str) -> None:
 
 
 def test_a_path_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
-    text = GOOD.replace("{release: 2024-02-27}", "{release: 2024-02-27, build: {ios: {ipa: app.ipa}}}")
+    text = GOOD.replace("{release: 2024-02-27}", "{release: 2024-02-27, options: {ios: {ipa: app.ipa}}}")
     write(tmp_path, text, "common/base.yaml")
     loaded = load_manifest(write(tmp_path, "meltrepro: 1\nname: main\ninclude: [common/base.yaml]\n"))
-    ios = loaded.manifest.frameworks["llama.cpp"].build.ios
-    assert ios is not None and ios.ipa == "common/app.ipa"
+    options = loaded.manifest.frameworks["llama.cpp"].options
+    assert isinstance(options, Options) and options.ios is not None
+    assert options.ios.ipa == "common/app.ipa"
 
 
 def document(ios: dict[str, object] | None, release: str = "2026-10-01", **target: object) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(GOOD)
-    found["frameworks"]["llama.cpp"] = {"release": release} | ({"build": {"ios": ios}} if ios else {})
+    found["frameworks"]["llama.cpp"] = {"release": release} | ({"options": {"ios": ios}} if ios else {})
     found["targets"] = {"phone": {"kind": "ios", **target}}
     return found
 
@@ -104,7 +106,7 @@ def document(ios: dict[str, object] | None, release: str = "2026-10-01", **targe
 def plan(folder: Path, facts: DeviceFacts, written: dict[str, Any], **unusable: str) -> Plan:
     (folder / "spec.yaml").write_text(yaml.safe_dump(written))
     devices = {} if unusable else {"phone": facts}
-    return make_plan(load_manifest(folder / "spec.yaml"), CATALOG, devices, unusable=unusable)
+    return make_plan(load_manifest(folder / "spec.yaml"), devices, unusable=unusable)
 
 
 def test_the_lock_belongs_to_what_is_pinned_and_not_to_who_signs_where(tmp_path: Path) -> None:
@@ -120,28 +122,28 @@ def test_the_lock_belongs_to_what_is_pinned_and_not_to_who_signs_where(tmp_path:
 
 def test_a_phone_gets_the_app_and_a_warning(tmp_path: Path) -> None:
     made = plan(tmp_path, PHONE, document(MAC))
-    assert {cell.isa.name for cell in made.cells} == {"ios_arm64"}
-    assert made.cells[0].isa.libc == "libSystem"
+    assert {cell.variant.name for cell in made.cells} == {"ios_arm64"}
+    assert made.cells[0].variant.libc == "libSystem"
     (bundle,) = [node for node in made.bundles if node.purpose == "run"]
-    assert (bundle.id, bundle.isa.triple, bundle.ios) == (NODE, IOS, IosBuild.model_validate(MAC))
+    assert (bundle.id, bundle.variant.triple, bundle.recipe.place) == (NODE, IOS, {"mac": "studio"})
     (warning,) = made.warnings
     assert "not yet run on Apple hardware" in warning
 
 
 def test_a_phone_of_the_lab_gets_what_its_programs_are_for(tmp_path: Path) -> None:
     made = plan(tmp_path, VIRTUAL, document(None, "2024-02-27"))
-    assert {cell.isa.name for cell in made.cells} == {"armv8_2"}
+    assert {cell.variant.name for cell in made.cells} == {"armv8_2"}
     assert made.warnings == ()
 
 
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        (document(None), "build.ios"),
-        (document(MAC, "2024-02-27"), "release 2024-02-27 of framework llama.cpp has no build for arm64-ios"),
+        (document(None), "do not say where the signed app for iPhones comes from: ios"),
+        (document(MAC, "2024-02-27"), "release 2024-02-27 has no build for arm64-ios"),
         (
             document({**MAC, "app": "org.example.x"}),
-            f"its app is {APP}, and framework llama.cpp comes as org.example.x",
+            f"the target's app is {APP}, and options.ios.app is org.example.x",
         ),
     ],
 )
@@ -160,21 +162,20 @@ def test_an_app_that_no_target_needs(tmp_path: Path) -> None:
     written = document(MAC) | {"targets": {"host": {"kind": "host"}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(written))
     with pytest.raises(ManifestError, match="no target is one"):
-        make_plan(load_manifest(tmp_path / "spec.yaml"), CATALOG, {})
+        make_plan(load_manifest(tmp_path / "spec.yaml"), {})
     written = document(MAC)
-    written["frameworks"]["llama.cpp"]["build"]["isas"] = ["ios_arm64"]
+    written["frameworks"]["llama.cpp"]["options"]["isas"] = ["ios_arm64"]
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(written))
     with pytest.raises(ManifestError, match="where a target needs them"):
-        make_plan(load_manifest(tmp_path / "spec.yaml"), CATALOG, {"phone": PHONE})
+        make_plan(load_manifest(tmp_path / "spec.yaml"), {"phone": PHONE})
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------
 
 
 def key(**more: object) -> str:
-    level = next(isa for isa in ISAS if isa.triple == IOS)
-    node = BundleNode("f", "llama.cpp", RELEASES["2026-10-01"], level, ios=IosBuild.model_validate({**MAC, **more}))
-    return bundle_key(render_recipe(LlamaCpp().bundle_recipe(node), {}, {"source.tar.gz": DIGEST}))
+    recipe = bundle(APP_VARIANT, ios={**MAC, **more}).recipe
+    return bundle_key(render_recipe(recipe, {}, {"source.tar.gz": DIGEST}))
 
 
 def test_what_an_app_is_made_of_is_its_identity() -> None:
@@ -185,12 +186,11 @@ def test_what_an_app_is_made_of_is_its_identity() -> None:
 def builder(folder: Path) -> Builder:
     settings = Settings(folder / "cache", folder / "home", offline=True, mirrors=None, jobs=1)
     tools = Tools(settings, silent, Lock(lock=1, manifest="0" * 64), makers=makers, base_dir=folder)
-    return Builder(tools, {"llama.cpp": LlamaCpp()})
+    return Builder(tools)
 
 
 def plan_of(folder: Path, **ios: object) -> Plan:
-    level = next(isa for isa in ISAS if isa.triple == IOS)
-    node = BundleNode("llama.cpp", "llama.cpp", RELEASES["2026-10-01"], level, ios=IosBuild.model_validate(ios))
+    node = bundle(APP_VARIANT, name="llama.cpp", ios=ios)
     return Plan(load(folder, GOOD).manifest, (), (), (node,), (), Estimate(None, None, {}))
 
 

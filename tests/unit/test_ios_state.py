@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import TargetError
-from meltrepro.frameworks.llamacpp.module import ISAS
-from meltrepro.plan.isa import choose
-from meltrepro.plan.model import IOS
+from meltrepro.frameworks.base import Skip
+from meltrepro.frameworks.llamacpp.options import Options
+from meltrepro.frameworks.llamacpp.variants import choose
 from meltrepro.targets.base import Battery
 from meltrepro.targets.ios import state as ios_state
+from meltrepro.targets.ios.options import IOS
 from meltrepro.targets.ios.state import parse_battery
 
 REGISTRY = {
@@ -119,9 +120,10 @@ def test_facts_keep_no_secret() -> None:
 
 def test_what_was_made_for_linux_is_not_for_a_phone() -> None:
     facts = ios_state.facts(VALUES, HARDWARE, 6 << 30, 10**9, "iPhone")
-    assert choose(facts.features, facts.arch, [level for level in ISAS if level.triple != IOS]) is None
-    chosen = choose(facts.features, facts.arch, ISAS)
-    assert chosen is not None and chosen.triple == IOS
+    options = Options.model_validate({"ios": {"ipa": "app.ipa"}})
+    assert isinstance(choose(options, "2024-02-27", facts, "auto"), Skip)
+    chosen = choose(options, "2026-10-01", facts, "auto")
+    assert not isinstance(chosen, Skip) and chosen.triple == IOS
 
 
 PROGRAMS = {"machine": "aarch64", "features": ["asimd", "asimddp", "asimdhp"]}
@@ -138,8 +140,8 @@ def test_a_virtual_phone_may_run_programs_of_linux() -> None:
     values = {**VALUES, "MeltreproVirtual": True, "MeltreproPrograms": PROGRAMS}
     facts = ios_state.facts(values, HARDWARE, 6 << 30, 10**9, "iPhone")
     assert (facts.arch, facts.virtual) == ("aarch64", True)
-    chosen = choose(facts.features, facts.arch, ISAS)
-    assert chosen is not None and chosen.name == "armv8_2"
+    chosen = choose(Options(), "2024-02-27", facts, "auto")
+    assert not isinstance(chosen, Skip) and chosen.name == "armv8_2"
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.frameworks.llamacpp.module import ISAS
-from meltrepro.plan import isa
-from meltrepro.plan.model import Isa
+from meltrepro.frameworks.base import AUTO, Skip
+from meltrepro.frameworks.llamacpp.options import Options
+from meltrepro.frameworks.llamacpp.variants import LEVELS, choose
+from meltrepro.targets.base import DeviceFacts
 
 V2 = {"ssse3", "sse4_1", "sse4_2", "popcnt"}
 V3 = V2 | {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
 V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+ALL = sorted(frozenset().union(*(level.requires for level in LEVELS.values())))
+
+
+def chosen(features: frozenset[str], arch: str, level: str = AUTO) -> str | None:
+    device = DeviceFacts("d", "host", "CPU", arch, features, 4, 10**9, 10**9)
+    found = choose(Options(), "2026-10-01", device, level)
+    return None if isinstance(found, Skip) else found.name
 
 
 @pytest.mark.parametrize(
@@ -33,35 +41,12 @@ V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
     ],
 )
 def test_known_cpus(features: set[str], arch: str, expected: str | None) -> None:
-    chosen = isa.choose(frozenset(features), arch, ISAS)
-    assert (chosen.name if chosen else None) == expected
+    assert chosen(frozenset(features), arch) == expected
 
 
-FEATURES = st.frozensets(st.sampled_from("abcdef"))
-LEVELS = st.lists(
-    st.builds(
-        Isa,
-        name=st.text("xyz", min_size=1, max_size=4),
-        triple=st.sampled_from(["x86_64-linux-musl", "aarch64-linux-musl"]),
-        requires=FEATURES,
-        enable=st.just(()),
-        rank=st.integers(0, 5),
-    ),
-    max_size=8,
-)
-
-
-@given(FEATURES, st.sampled_from(["x86_64", "aarch64", "arm64"]), LEVELS)
-def test_the_choice_runs_and_nothing_better_would(features: frozenset[str], arch: str, offered: list[Isa]) -> None:
-    def runs(level: Isa) -> bool:
-        return level.triple.startswith(isa.machine(arch)) and level.requires <= features
-
-    chosen = isa.choose(features, arch, offered)
-    if chosen is None:
-        assert not any(map(runs, offered))
-    else:
-        assert runs(chosen)
-        assert chosen.rank == max(level.rank for level in offered if runs(level))
-        assert isa.choose(features, arch, list(reversed(offered))) == chosen or len({x.name for x in offered}) < len(
-            offered
-        )
+@given(st.frozensets(st.sampled_from(ALL)), st.sampled_from(["x86_64", "aarch64"]))
+def test_the_choice_runs_and_nothing_better_would(features: frozenset[str], arch: str) -> None:
+    runs = [each.name for each in LEVELS.values() if each.triple.startswith(arch) and each.requires <= features]
+    assert chosen(features, arch) == (runs[0] if runs else None)
+    for level in LEVELS:
+        assert chosen(features, arch, level) == (level if level in runs else None)

@@ -17,38 +17,32 @@ from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe, RecipeSource
 from meltrepro.build.render import render_recipe, render_text
 from meltrepro.errors import BuildError
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.plan.model import IOS, BundleNode, Isa
+from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.frameworks.llamacpp.variants import LEVELS, Level
+from tests.support.frameworks import bundle
 
-COMPILED = [isa for isa in ISAS if isa.triple != IOS]
-"""Levels that a script of ours builds; apps have none."""
 CASES = [
-    pytest.param(release, isa, purpose, id=f"{release}-{isa.name}-{purpose}")
+    pytest.param(release, level, purpose, id=f"{release}-{level.name}-{purpose}")
     for release in RELEASES
-    for isa in COMPILED
+    for level in LEVELS.values()
     for purpose in ("run", "quantize")
 ]
 MACHINES = {"x86_64": 0x3E, "aarch64": 0xB7}
 
 
-def recipe_of(release: str, isa: Isa, purpose: str = "run") -> Recipe:
-    node = BundleNode("llama.cpp", "llama.cpp", RELEASES[release], isa, "run" if purpose == "run" else "quantize")
-    return render_recipe(LlamaCpp().bundle_recipe(node), {}, {})
+def recipe_of(release: str, level: str, purpose: str = "run") -> Recipe:
+    return render_recipe(bundle(level, release, purpose).recipe, {}, {})
 
 
 def script_of(recipe: Recipe) -> str:
     return recipe.files["build.sh"].decode()
 
 
-def level(name: str) -> Isa:
-    return next(isa for isa in ISAS if isa.name == name)
-
-
-@pytest.mark.parametrize(("release", "isa", "purpose"), CASES)
+@pytest.mark.parametrize(("release", "level", "purpose"), CASES)
 def test_every_recipe_is_a_shell_script_for_its_release_and_level(
-    release: str, isa: Isa, purpose: str, tmp_path: Path
+    release: str, level: Level, purpose: str, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(release, isa, purpose)
+    recipe = recipe_of(release, level.name, purpose)
     script = script_of(recipe)
     (tmp_path / "build.sh").write_text(script)
     subprocess.run(["sh", "-n", str(tmp_path / "build.sh")], check=True)
@@ -56,26 +50,26 @@ def test_every_recipe_is_a_shell_script_for_its_release_and_level(
     assert f"releases/{release}.cmake" in recipe.files
     assert f'-C "$RECIPE/releases/{release}.cmake"' in script
     assert f"readonly commit={RELEASES[release].commit}\n" in script
-    assert f"readonly triple={isa.triple}\n" in script
+    assert f"readonly triple={level.triple}\n" in script
     features = re.search(r"for feature in (.*); do", script)
-    assert features is not None and features[1].split() == list(isa.enable)
+    assert features is not None and features[1].split() == list(level.enable)
 
 
 def test_recipes_travel_with_the_runners_sources_and_nothing_else() -> None:
-    names = set(recipe_of("2024-02-27", level("x86_64_v3")).files)
+    names = set(recipe_of("2024-02-27", "x86_64_v3").files)
     assert {"build.sh", "CMakeLists.txt", "runner/main.cpp", "engine/engine.cpp"} <= names
     assert {Path(name).suffix for name in names} == {".sh", ".txt", ".cpp", ".h", ".cmake"}
 
 
 def test_what_quantizes_is_not_made_anew_for_another_runner() -> None:
     """Its bytes are part of every model's identity."""
-    names = set(recipe_of("2024-02-27", level("x86_64_v3"), "quantize").files)
+    names = set(recipe_of("2024-02-27", "x86_64_v3", "quantize").files)
     assert {name.partition("/")[0] for name in names} == {"build.sh", "CMakeLists.txt", "releases"}
 
 
 def test_the_tools_are_those_of_the_purpose() -> None:
-    run = script_of(recipe_of("2026-10-01", level("x86_64_v3")))
-    quantize = script_of(recipe_of("2026-10-01", level("x86_64_v3"), "quantize"))
+    run = script_of(recipe_of("2026-10-01", "x86_64_v3"))
+    quantize = script_of(recipe_of("2026-10-01", "x86_64_v3", "quantize"))
     assert '-DMELT_TOOLS="melt-runner;' in run
     assert '-DMELT_TOOLS="quantize"' in quantize and "melt-runner" not in quantize.replace("# Builds", "")
 
@@ -83,7 +77,7 @@ def test_the_tools_are_those_of_the_purpose() -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_cpu_level_comes_from_the_flags_alone(release: str) -> None:
     """Neither release may add flags of its own, and no flag may make zig compile its C library anew."""
-    recipe = recipe_of(release, level("x86_64_v3"))
+    recipe = recipe_of(release, "x86_64_v3")
     cache = recipe.files[f"releases/{release}.cmake"].decode()
     for option in ("NATIVE", "AVX", "AVX2", "FMA", "F16C"):
         assert re.search(rf"\b{option}\b", cache)
@@ -92,8 +86,7 @@ def test_the_cpu_level_comes_from_the_flags_alone(release: str) -> None:
 
 
 def test_tuning_is_a_flag_of_its_own_and_only_where_it_is_asked_for() -> None:
-    node = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], level("x86_64_v3"))
-    source = LlamaCpp().bundle_recipe(node)
+    source = bundle("x86_64_v3", "2024-02-27").recipe
     variables = {name: value for name, value in source.variables.items() if name != "tune"}
     assert "-tune-cpu" not in script_of(render_recipe(replace(source, variables=variables), {}, {}))
     tuned = script_of(render_recipe(replace(source, variables={**variables, "tune": "haswell"}), {}, {}))
@@ -101,9 +94,9 @@ def test_tuning_is_a_flag_of_its_own_and_only_where_it_is_asked_for() -> None:
 
 
 def test_nothing_that_differs_between_machines_is_rendered() -> None:
-    recipe = recipe_of("2024-02-27", level("x86_64_v3"))
+    recipe = recipe_of("2024-02-27", "x86_64_v3")
     assert '-j "$JOBS"' in script_of(recipe)
-    assert recipe.files == recipe_of("2024-02-27", level("x86_64_v3")).files
+    assert recipe.files == recipe_of("2024-02-27", "x86_64_v3").files
     for content in recipe.files.values():
         assert not re.search(rb"\b(curl|wget|apt-get|pip)\b|/root/|/home/", content)
 
@@ -117,7 +110,7 @@ def test_a_variable_that_is_not_given_is_an_error() -> None:
 
 @pytest.mark.parametrize("phases", [("configure", "compile", "install"), ("",)])
 def test_dockerfile(phases: tuple[str, ...]) -> None:
-    recipe = recipe_of("2024-02-27", level("armv8_2"))
+    recipe = recipe_of("2024-02-27", "armv8_2")
     env = toolchain.environment(recipe.triple)
     variables = {"builder": "builder:1", "env": env, "phases": phases, "labels": {"a.b": 'say "hi"', "c": "d"}}
     lines = render_text(recipe.dockerfile, variables, name="Dockerfile").splitlines()
@@ -141,9 +134,9 @@ def elf(machine: int, *, program_header: int = 1) -> bytes:
     return head + struct.pack("<IIQQQQQQ", program_header, 5, 0, 0, 0, 0, 0, 0)
 
 
-def install(tmp_path: Path, isa: Isa, program: bytes) -> subprocess.CompletedProcess[str]:
+def install(tmp_path: Path, level: Level, program: bytes) -> subprocess.CompletedProcess[str]:
     """Run the real script's last phase over programs that no compiler made."""
-    recipe = recipe_of("2024-02-27", isa)
+    recipe = recipe_of("2024-02-27", level.name)
     folders = {name.upper(): tmp_path / name for name in ("src", "build", "out", "recipe", "toolchain")}
     texts = {
         folders["RECIPE"] / "build.sh": script_of(recipe),
@@ -167,9 +160,9 @@ def install(tmp_path: Path, isa: Isa, program: bytes) -> subprocess.CompletedPro
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("isa", COMPILED, ids=[isa.name for isa in COMPILED])
-def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
-    result = install(tmp_path, isa, elf(MACHINES[isa.triple.partition("-")[0]]))
+@pytest.mark.parametrize("level", LEVELS.values(), ids=list(LEVELS))
+def test_install_leaves_a_bundle(level: Level, tmp_path: Path) -> None:
+    result = install(tmp_path, level, elf(MACHINES[level.triple.partition("-")[0]]))
     assert result.returncode == 0, result.stderr
     out = tmp_path / "out"
     tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
@@ -187,9 +180,9 @@ def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
         "framework": "llama.cpp",
         "release": "2024-02-27",
         "commit": RELEASES["2024-02-27"].commit,
-        "triple": isa.triple,
-        "isa": isa.name,
-        "features": list(isa.enable),
+        "triple": level.triple,
+        "isa": level.name,
+        "features": list(level.enable),
         "tools": tools,
     }
 
@@ -204,14 +197,14 @@ def test_install_leaves_a_bundle(isa: Isa, tmp_path: Path) -> None:
     ],
 )
 def test_install_refuses_what_a_device_could_not_run(program: bytes, message: str, tmp_path: Path) -> None:
-    result = install(tmp_path, level("x86_64_v3"), program)
+    result = install(tmp_path, LEVELS["x86_64_v3"], program)
     assert result.returncode != 0
     assert message in result.stderr
     assert not list((tmp_path / "out").glob("bin/*"))
 
 
 def test_the_build_sees_one_commit_whatever_checkout_it_is_in(tmp_path: Path) -> None:
-    assert install(tmp_path, level("x86_64_v3"), elf(MACHINES["x86_64"])).returncode == 0
+    assert install(tmp_path, LEVELS["x86_64_v3"], elf(MACHINES["x86_64"])).returncode == 0
     git = str(tmp_path / "build" / "path" / "git")
 
     def answer(*arguments: str) -> tuple[int, str]:
@@ -224,7 +217,7 @@ def test_the_build_sees_one_commit_whatever_checkout_it_is_in(tmp_path: Path) ->
 
 
 def test_an_unknown_phase_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "build.sh").write_text(script_of(recipe_of("2024-02-27", level("x86_64_v3"))))
+    (tmp_path / "build.sh").write_text(script_of(recipe_of("2024-02-27", "x86_64_v3")))
     environment = {"PATH": os.environ["PATH"], "BUILD": str(tmp_path / "build")}
     command = ["sh", str(tmp_path / "build.sh"), "everything"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -15,20 +15,20 @@ from meltrepro.build import causes
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import BuildError, EngineError, MeltreproError, SourceError, StoreError
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.manifest.sources import FileSource
-from meltrepro.plan.model import BundleNode, Estimate, LogitsNode, ModelNode, Plan
+from meltrepro.plan.model import Estimate, LogitsNode, Plan
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.support.building import tools
+from tests.support.frameworks import bundle, model
 from tests.support.manifests import GOOD, load
 
 CONTEXT, CHUNKS, VOCABULARY = 16, 2, 5
-RUN = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], ISAS[0])
-MODEL = ModelNode("m", "as-is", "llama.cpp", FileSource(file="model.gguf"), "llama.cpp")
+RUN = bundle("x86_64_v2", "2024-02-27", name="llama.cpp")
+MODEL = model(FileSource(file="model.gguf"), "as-is", "2024-02-27", name="llama.cpp")
 TEXT = TextWorkload(
     task="kl-divergence", text=FileSource(file="text.txt"), context=CONTEXT, chunks=CHUNKS, against="as-is"
 )
@@ -92,7 +92,7 @@ def make(tmp_path: Path) -> Make:
     lock = Lock(lock=1, manifest="0" * 64, artifacts=artifacts)
 
     def builder(scorer: Scorer) -> Builder:
-        return Builder(tools(tmp_path, lock, scorer), {"llama.cpp": LlamaCpp()}, recorded=True)
+        return Builder(tools(tmp_path, lock, scorer), recorded=True)
 
     return builder
 

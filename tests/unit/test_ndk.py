@@ -19,39 +19,44 @@ from meltrepro.build.keys import bundle_key
 from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
 from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
-from meltrepro.frameworks.llamacpp.module import ISAS, LlamaCpp
+from meltrepro.frameworks.base import SkipKind
+from meltrepro.frameworks.llamacpp import variants
+from meltrepro.frameworks.llamacpp.options import Ndk, Options
+from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock, LockedSource
 from meltrepro.manifest.pins import manifest_digest
-from meltrepro.manifest.schema import Ndk
+from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
 from meltrepro.plan.identity import plan_document
-from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import BundleNode, Catalog, Plan
+from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.base import DeviceFacts
+from tests.support.frameworks import bundle
 from tests.support.manifests import DIGEST, GOOD, load, problems, write
 
 URL = f"{{ndk: 'https://example.org/ndk.zip', digest: '{DIGEST}'}}"
-CATALOG = Catalog({"llama.cpp": LlamaCpp().info()}, frozenset({"chatml"}))
 ARM = frozenset({"asimd", "asimddp", "asimdhp"})
 PHONE = DeviceFacts("p", "android", "Phone", "aarch64", ARM, 8, 8 * 10**9, 10**11, facts={"sdk": "34"})
-V3 = next(isa for isa in ISAS if isa.name == "x86_64_v3")
-HOST = DeviceFacts("h", "host", "CPU", "x86_64", V3.requires, 4, 24 * 10**9, 10**11)
+HOST = DeviceFacts("h", "host", "CPU", "x86_64", LEVELS["x86_64_v3"].requires, 4, 24 * 10**9, 10**11)
 
 
 def with_ndk(toolchain: str) -> str:
-    return GOOD.replace("{release: 2024-02-27}", f"{{release: 2024-02-27, build: {{toolchain: {toolchain}}}}}")
+    return GOOD.replace("{release: 2024-02-27}", f"{{release: 2024-02-27, options: {{toolchain: {toolchain}}}}}")
 
 
 def ndk_of(folder: Path, toolchain: str) -> Ndk:
-    found = load(folder, with_ndk(toolchain)).manifest.frameworks["llama.cpp"].build.toolchain
-    assert found is not None
-    return found
+    return toolchain_of(load(folder, with_ndk(toolchain)).manifest)
+
+
+def toolchain_of(manifest: Manifest) -> Ndk:
+    options = manifest.frameworks["llama.cpp"].options
+    assert isinstance(options, Options) and options.toolchain is not None
+    return options.toolchain
 
 
 # -- manifest ---------------------------------------------------------------------------------------------------------
@@ -91,7 +96,7 @@ def test_a_path_counts_from_the_file_that_names_it(tmp_path: Path) -> None:
     for text, expected in (("{ndk: ../ndk}", "ndk"), (URL, "https://example.org/ndk.zip")):
         write(tmp_path, with_ndk(text), "common/base.yaml")
         loaded = load_manifest(write(tmp_path, "meltrepro: 1\nname: main\ninclude: [common/base.yaml]\n"))
-        found = loaded.manifest.frameworks["llama.cpp"].build.toolchain
+        found = toolchain_of(loaded.manifest)
         assert found is not None and found.ndk == expected
 
 
@@ -105,53 +110,63 @@ def test_the_lock_belongs_to_the_toolchain_too(tmp_path: Path) -> None:
 
 
 def plan(
-    folder: Path, devices: dict[str, DeviceFacts], targets: dict[str, Any], build: dict[str, Any] | None = None
+    folder: Path, devices: dict[str, DeviceFacts], targets: dict[str, Any], options: dict[str, Any] | None = None
 ) -> Plan:
     document = yaml.safe_load(with_ndk("{ndk: ndk.zip}")) | {"targets": targets}
     document["frameworks"]["llama.cpp"]["release"] = "2026-10-01"
-    document["frameworks"]["llama.cpp"]["build"] |= build or {}
+    document["frameworks"]["llama.cpp"]["options"] |= options or {}
     (folder / "spec.yaml").write_text(yaml.safe_dump(document))
-    return make_plan(load_manifest(folder / "spec.yaml"), CATALOG, devices)
+    return make_plan(load_manifest(folder / "spec.yaml"), devices)
 
 
 def test_phones_get_the_ndks_bundle_and_all_else_zigs(tmp_path: Path) -> None:
     targets = {"host": {"kind": "host"}, "phone": {"kind": "android"}}
     made = plan(tmp_path, {"host": HOST, "phone": PHONE}, targets, {"isas": ["armv8_a"]})
-    assert {cell.target_name: cell.isa.libc for cell in made.cells} == {"host": "musl", "phone": "bionic"}
-    assert [(node.id, node.isa.triple, node.ndk is not None) for node in made.bundles] == [
+    assert {cell.target_name: cell.variant.libc for cell in made.cells} == {"host": "musl", "phone": "bionic"}
+    assert [(node.id, node.variant.triple, "ndk" in node.sources) for node in made.bundles] == [
         ("llama.cpp/run/x86_64_v3", "x86_64-linux-musl", False),
-        ("llama.cpp/run/armv8_2", "aarch64-linux-android29", True),
-        ("llama.cpp/run/armv8_a", "aarch64-linux-android29", True),
+        ("llama.cpp/run/armv8_2-android29", "aarch64-linux-android29", True),
+        ("llama.cpp/run/armv8_a-android29", "aarch64-linux-android29", True),
         ("llama.cpp/quantize/x86_64_v3", "x86_64-linux-musl", False),
     ]
     document = {node["id"]: node for node in plan_document(made)["bundles"]}
-    assert document["llama.cpp/run/armv8_2"]["sources"]["ndk"] == {"file": "ndk.zip", "digest": None}
+    assert document["llama.cpp/run/armv8_2-android29"]["sources"]["ndk"] == {"file": "ndk.zip", "digest": None}
     assert "ndk" not in document["llama.cpp/run/x86_64_v3"]["sources"]
 
 
 @pytest.mark.parametrize(
-    ("target", "device", "expected"),
+    ("target", "device"),
     [
-        ({"kind": "host"}, replace(PHONE, kind="host"), "with the NDK for aarch64, and target other is no Android"),
-        ({"kind": "android"}, replace(HOST, kind="android"), "for aarch64 alone, and target other is x86_64"),
-        ({"kind": "android", "lab": "phone"}, replace(PHONE, virtual=True), "a phone of the lab, which has no bionic"),
-        ({"kind": "android"}, replace(PHONE, facts={"sdk": "28"}), "for Android API level 29, target other has 28"),
+        ({"kind": "host"}, replace(PHONE, kind="host")),
+        ({"kind": "linux", "host": "board"}, replace(PHONE, kind="linux")),
+        ({"kind": "android"}, replace(HOST, kind="android")),
+        ({"kind": "android", "lab": "phone"}, replace(PHONE, virtual=True)),
     ],
 )
-def test_what_the_ndk_cannot_serve_is_skipped(
-    tmp_path: Path, target: dict[str, Any], device: DeviceFacts, expected: str
+def test_what_has_no_bionic_gets_musl_beside_a_phone_that_has(
+    tmp_path: Path, target: dict[str, Any], device: DeviceFacts
 ) -> None:
     made = plan(tmp_path, {"other": device, "phone": PHONE}, {"other": target, "phone": {"kind": "android"}})
+    assert made.skipped == ()
+    assert {cell.target_name: cell.variant.libc for cell in made.cells} == {"other": "musl", "phone": "bionic"}
+    run = [node.id for node in made.bundles if node.purpose == "run"]
+    assert len(set(run)) == 2 and "llama.cpp/run/armv8_2-android29" in run
+    assert {cell.bundle_id for cell in made.cells} == set(run)
+
+
+def test_a_phone_with_an_older_android_than_the_programs_are_for_is_skipped(tmp_path: Path) -> None:
+    devices = {"old": replace(PHONE, facts={"sdk": "28"}), "phone": PHONE}
+    made = plan(tmp_path, devices, {name: {"kind": "android"} for name in devices})
     assert {cell.target_name for cell in made.cells} == {"phone"}
-    assert {skip.cell_id.split("/")[3] for skip in made.skipped} == {"other"}
-    assert all(expected in skip.reason for skip in made.skipped)
+    said = "framework llama.cpp on target old: it is built for Android API level 29, and the device has 28"
+    assert {(skip.kind, skip.reason) for skip in made.skipped} == {(SkipKind.options, said)}
 
 
 def test_an_ndk_without_any_android_device_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         plan(tmp_path, {"host": HOST}, {"host": {"kind": "host"}})
     (problem,) = caught.value.problems
-    assert problem.field == "frameworks.llama.cpp.build.toolchain"
+    assert problem.field == "frameworks.llama.cpp.options.toolchain"
     assert "no target is one" in problem.message
 
 
@@ -159,9 +174,8 @@ def test_an_ndk_without_any_android_device_is_a_mistake(tmp_path: Path) -> None:
 
 
 def key(level: str, ndk: Ndk | None, digest: str = "") -> str:
-    isa = built_with(next(isa for isa in ISAS if isa.name == level), ndk)
-    node = BundleNode("f", "llama.cpp", LlamaCpp().info().releases["2026-10-01"], isa, ndk=ndk)
-    source = LlamaCpp().bundle_recipe(node)
+    variant = on_cpu(LEVELS[level]) if ndk is None else variants.with_ndk(LEVELS[level], ndk.api)
+    source = bundle(variant, toolchain=ndk).recipe
     digests = {name: digest if name == "ndk" else item.digest or "" for name, item in source.inputs.items()}
     return bundle_key(render_recipe(source, {}, digests))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.manifest.schema import Ndk
-from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import BundleNode
+from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.frameworks.llamacpp.options import Ndk
+from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
+from tests.support.frameworks import bundle
 
 LOADER = b"/system/bin/linker64\0"
 RELEASE = "2026-10-01"
@@ -34,9 +34,7 @@ def elf(*, align: int = 0x4000, loader: bytes = LOADER, machine: int = 0xB7) -> 
 def install(folder: Path, program: bytes, *, api: int = 29, notice: bool = True) -> subprocess.CompletedProcess[str]:
     """Run it with an NDK that has API level 29."""
     ndk = Ndk(ndk="ndk.zip", api=api)
-    level = built_with(next(isa for isa in ISAS if isa.name == "armv8_2"), ndk)
-    node = BundleNode("f", "llama.cpp", RELEASES[RELEASE], level, ndk=ndk)
-    recipe = render_recipe(LlamaCpp().bundle_recipe(node), {}, {})
+    recipe = render_recipe(bundle(with_ndk(LEVELS["armv8_2"], api), RELEASE, toolchain=ndk).recipe, {}, {})
     folders = {name: folder / name.lower() for name in ("SRC", "BUILD", "OUT", "RECIPE")}
     root = folders["BUILD"] / "ndk" / "android-ndk-r99"
     compiler = root / "toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang++"

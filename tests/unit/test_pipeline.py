@@ -10,15 +10,15 @@ import pytest
 
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import CorruptStore, OfflineError
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
 from meltrepro.manifest.lock import Lock, LockedArtifact
-from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.plan.model import Estimate, Plan
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from tests.support.building import NoEngineError, tools
+from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, load
 
-NODE = BundleNode("llama.cpp", "llama.cpp", RELEASES["2024-02-27"], ISAS[0])
+NODE = bundle("x86_64_v2", "2024-02-27", name="llama.cpp")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def builder(tmp_path: Path) -> Builder:
     store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
     digest = store.put_file(tmp_path / "tar", move=True)
     lock = Lock(lock=1, manifest="0" * 64, artifacts={NODE.id: LockedArtifact(key="1" * 64, digest=digest)})
-    return Builder(tools(tmp_path, lock), {"llama.cpp": LlamaCpp()})
+    return Builder(tools(tmp_path, lock))
 
 
 @pytest.fixture

@@ -85,7 +85,6 @@ def test_what_is_here_already_is_found_without_a_lock(
     from meltrepro import settings
     from meltrepro.build.pipeline import Builder
     from meltrepro.build.tools import Tools
-    from meltrepro.frameworks import registry
     from meltrepro.manifest.lock import Lock
     from meltrepro.plan.model import Plan
     from meltrepro.plan.planner import make_plan as make
@@ -109,7 +108,7 @@ def test_what_is_here_already_is_found_without_a_lock(
     bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
     assert {before[name].strip() for name in bundles} == {"build"}
     tools = Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), base_dir=spec.parent)
-    builder = Builder(tools, dict(registry.modules()))
+    builder = Builder(tools)
     source = plans[-1].models[0].source
     digest = tools.fetcher.pin(source, spec.parent).digest
     assert states()["small/q8_0/llama.cpp"].strip() == "build", "its quantizer is not there"
@@ -193,7 +192,6 @@ def test_a_dry_run_is_a_plan(spec: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     from meltrepro.cli.plan import show
-    from meltrepro.frameworks import registry
     from meltrepro.manifest.loader import load_manifest
     from meltrepro.plan.planner import make_plan
     from meltrepro.targets.base import DeviceFacts
@@ -201,7 +199,7 @@ def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     host = DeviceFacts(
         "h", "host", "CPU", "x86_64", frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"}), 2, 10**10, 10**10
     )
-    plan = make_plan(load_manifest(spec), registry.catalog(registry.modules()), {"host": host})
+    plan = make_plan(load_manifest(spec), {"host": host})
     text = io.StringIO()
     show(plan, Sizes(), out=Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
     assert max(map(len, text.getvalue().splitlines())) <= width

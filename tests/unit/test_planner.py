@@ -15,34 +15,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError, PlanError, UsageError
+from meltrepro.frameworks.base import Variant
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
-from meltrepro.frameworks.llamacpp.module import LlamaCpp
+from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.shapes import SHAPES
-from meltrepro.manifest.sources import FileSource, PypiSource, SyntheticSource
+from meltrepro.manifest.sources import FileSource, SyntheticSource
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.identity import plan_digest, plan_document
-from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Plan, Release
+from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan, require_cells
+from meltrepro.registry import FRAMEWORKS
 from meltrepro.targets.base import DeviceFacts
+from tests.support.frameworks import SOURCE, Fake
 
-OLD, NEW = (
-    Isa("old", "x86_64-linux-musl", frozenset({"sse2"}), (), 1),
-    Isa("new", "x86_64-linux-musl", frozenset({"sse2", "avx2"}), (), 2),
-)
-ARM = Isa("arm", "aarch64-linux-musl", frozenset({"asimd"}), (), 1)
-SOURCE = PypiSource(pypi="source", version="1", digest="a" * 64)
-ALPHA = FrameworkInfo(
-    "alpha",
-    {"2024-02-27": Release("2024-02-27", "c" * 40, "2024-02-27", {"source.tar.gz": SOURCE})},
-    (OLD, NEW, ARM),
-    {"q8_0": 8.5, "q4_0": 4.5, "f16": 16.0},
-    NEW,
-)
-BETA = replace(ALPHA, kind="beta", quantizations={"int4": 4.0}, isas=(OLD,))
-CATALOG = Catalog({"alpha": ALPHA, "beta": BETA}, frozenset({"chatml", "plain"}))
+OLD = Variant("old", "old", "x86_64-linux-musl", "musl", frozenset({"sse2"}))
+NEW = Variant("new", "new", "x86_64-linux-musl", "musl", frozenset({"sse2", "avx2"}))
+ARM = Variant("arm", "arm", "aarch64-linux-musl", "musl", frozenset({"asimd"}))
+ALPHA = Fake("alpha", (NEW, OLD, ARM), {"q8_0": 8.5, "q4_0": 4.5, "f16": 16.0})
+BETA = Fake("beta", (OLD,), {"int4": 4.0})
 HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", frozenset({"sse2", "avx2"}), 4, 24 * 10**9, 100 * 10**9, facts={})
+
+V3 = LEVELS["x86_64_v3"].requires
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (ALPHA, BETA):
+        monkeypatch.setitem(FRAMEWORKS.loaded, each.kind, each)
+
 
 BASE: dict[str, Any] = {
     "meltrepro": 1,
@@ -70,7 +72,7 @@ def plan(
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(merged(BASE, changes), sort_keys=False))
     loaded = load_manifest(path)
-    return make_plan(loaded, CATALOG, devices if devices is not None else {"host": HOST}, sizes, only or [])
+    return make_plan(loaded, devices if devices is not None else {"host": HOST}, sizes, only or [])
 
 
 # -- the matrix ---------------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def test_nothing_to_quantize_needs_no_quantizer(tmp_path: Path) -> None:
 
 
 def test_levels_that_were_asked_for_are_built_too(tmp_path: Path) -> None:
-    made = plan(tmp_path, {"frameworks": {"alpha": {"build": {"isas": ["arm", "new"]}}}})
+    made = plan(tmp_path, {"frameworks": {"alpha": {"options": {"isas": ["arm", "new"]}}}})
     assert [node.id for node in made.bundles] == ["alpha/run/new", "alpha/run/arm", "alpha/quantize/new"]
 
 
@@ -155,8 +157,8 @@ def test_only_leaves_out_without_a_word(tmp_path: Path) -> None:
             "2024-02-27",
         ),
         (
-            {"frameworks": {"alpha": {"build": {"isas": ["nwe"]}}}},
-            "frameworks.alpha.build.isas[0]",
+            {"frameworks": {"alpha": {"options": {"isas": ["nwe"]}}}},
+            "frameworks.alpha.options.isas[0]",
             "unknown CPU level",
             "new",
         ),
@@ -184,7 +186,7 @@ def test_an_unknown_name(tmp_path: Path, changes: dict[str, Any], field: str, me
 def test_all_unknown_names_at_once(tmp_path: Path) -> None:
     changes = {
         "models": {"m": {"chat_template": "x", "quantizations": ["q1", "q2"]}},
-        "frameworks": {"alpha": {"release": "1", "build": {"isas": ["a", "b"]}}},
+        "frameworks": {"alpha": {"release": "1", "options": {"isas": ["a", "b"]}}},
         "targets": {"host": {"isa": "c"}},
     }
     with pytest.raises(ManifestError) as caught:
@@ -262,8 +264,7 @@ def plan_synthetic(folder: Path, sizes: Sizes | None = None, *, context: int = 4
     document["frameworks"].pop("alpha")
     document["workloads"]["chat"]["context"] = context
     path.write_text(yaml.safe_dump(document, sort_keys=False))
-    catalog = Catalog({"llama.cpp": replace(LlamaCpp().info(), isas=(NEW,), quantizer_isa=NEW)}, CATALOG.chat_templates)
-    return make_plan(load_manifest(path), catalog, {"host": replace(HOST, **host)}, sizes)
+    return make_plan(load_manifest(path), {"host": replace(HOST, **{"features": V3, **host})}, sizes)
 
 
 def test_synthetic_weights_are_planned_to_the_byte(tmp_path: Path) -> None:
@@ -336,24 +337,27 @@ def test_the_stores_disk_is_shared_out_in_the_order_of_the_manifest(tmp_path: Pa
         (
             {"targets": {"host": {"isa": "new"}}},
             {"features": frozenset({"sse2"})},
-            "the CPU of target host lacks avx2, which new needs",
+            "it has no build for x86_64",
         ),
-        ({}, {"features": frozenset()}, "the CPU of target host lacks sse2, which old needs"),
-        ({}, {"arch": "riscv64"}, "framework alpha has no build for riscv64, which target host is"),
+        ({}, {"features": frozenset()}, "it has no build for x86_64"),
+        ({}, {"arch": "riscv64"}, "it has no build for riscv64"),
         (
             {"targets": {"host": {"isa": "arm"}}},
             {},
-            "framework alpha has no CPU level arm for x86_64, which target host is",
+            "it has no build for x86_64",
         ),
     ],
 )
 def test_a_cpu_that_cannot(tmp_path: Path, changes: dict[str, Any], device: dict[str, Any], expected: str) -> None:
-    assert reason(plan(tmp_path, changes, devices={"host": replace(HOST, **device)})) == expected
+    assert (
+        reason(plan(tmp_path, changes, devices={"host": replace(HOST, **device)}))
+        == f"framework alpha on target host: {expected}"
+    )
 
 
 def test_an_older_cpu_gets_an_older_level(tmp_path: Path) -> None:
     made = plan(tmp_path, devices={"host": replace(HOST, features=frozenset({"sse2"}))})
-    assert made.cells[0].isa == OLD
+    assert made.cells[0].variant == OLD
 
 
 def test_a_target_that_could_not_be_reached(tmp_path: Path) -> None:
@@ -439,7 +443,7 @@ def test_every_point_is_a_cell_or_a_skip(
     path = tmp_path_factory.mktemp("plan") / "spec.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     devices = {name: HOST for i, name in enumerate(targets) if reachable >> i & 1}
-    made = make_plan(load_manifest(path), CATALOG, devices)
+    made = make_plan(load_manifest(path), devices)
     points = ["/".join(point) for point in product(models, quantizations, frameworks, targets, workloads)]
     cells, skips = [cell.id for cell in made.cells], [skip.cell_id for skip in made.skipped]
     assert sorted(cells + skips) == sorted(points)
@@ -449,11 +453,11 @@ def test_every_point_is_a_cell_or_a_skip(
     assert nodes == {f"{c.model_name}/{c.quantization}/{c.framework_name}" for c in made.cells}
     bundles = {node.id for node in made.bundles}
     assert len(bundles) == len(made.bundles)
-    assert {f"{c.framework_name}/run/{c.isa.name}" for c in made.cells} <= bundles
+    assert {f"{c.framework_name}/run/{c.variant.name}" for c in made.cells} <= bundles
     for cell in made.cells:
-        assert cell.isa.requires <= HOST.features
+        assert cell.variant.requires <= HOST.features
         assert (made.estimate.peak_memory_bytes[cell.id] or 0) <= HOST.memory_bytes
-    assert plan_digest(made) == plan_digest(make_plan(load_manifest(path), CATALOG, devices))
+    assert plan_digest(made) == plan_digest(make_plan(load_manifest(path), devices))
     assert [cell["id"] for cell in plan_document(made)["cells"]] == cells
 
 
@@ -479,7 +483,7 @@ def test_ten_thousand_cells(tmp_path: Path) -> None:
     loaded = load_manifest(path)
     devices = {f"t{i}": HOST for i in range(5)}
     began = time.perf_counter()
-    made = make_plan(loaded, CATALOG, devices)
+    made = make_plan(loaded, devices)
     took = time.perf_counter() - began
     assert len(made.cells) == 10_000
     assert took < 1

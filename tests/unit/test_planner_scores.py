@@ -11,14 +11,21 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
+from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.manifest.loader import load_manifest
-from meltrepro.plan.model import Catalog, Plan
+from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
-from tests.unit.test_planner import ALPHA, BASE, BETA, CATALOG, HOST, merged
+from meltrepro.registry import FRAMEWORKS
+from tests.unit.test_planner import ALPHA, BASE, BETA, HOST, merged
 
 QUESTIONS = {"task": "piqa", "data": {"file": "x"}}
 DIVERGENCE = {"task": "kl-divergence", "text": {"file": "x"}}
-SCORERS = Catalog({"alpha": replace(ALPHA, scorer=True), "beta": BETA}, CATALOG.chat_templates)
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (replace(ALPHA, scorer=PerplexityScorer()), BETA):
+        monkeypatch.setitem(FRAMEWORKS.loaded, each.kind, each)
 
 
 def scored(folder: Path, workload: Mapping[str, Any], changes: Mapping[str, Any] = {}) -> Plan:
@@ -28,7 +35,7 @@ def scored(folder: Path, workload: Mapping[str, Any], changes: Mapping[str, Any]
     if "synthetic" in source:
         del source["file"]
     path.write_text(yaml.safe_dump(document, sort_keys=False))
-    return make_plan(load_manifest(path), SCORERS, {"host": HOST})
+    return make_plan(load_manifest(path), {"host": HOST})
 
 
 def test_questions_need_no_more_than_the_model(tmp_path: Path) -> None:

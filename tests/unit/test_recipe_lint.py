@@ -15,10 +15,10 @@ from meltrepro import resources
 from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe, render_text
-from meltrepro.frameworks.llamacpp.module import ISAS, RELEASES, LlamaCpp
-from meltrepro.manifest.schema import Ndk
-from meltrepro.plan.isa import built_with
-from meltrepro.plan.model import BundleNode
+from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.frameworks.llamacpp.options import Ndk
+from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
+from tests.support.frameworks import bundle
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 NDK = Ndk(ndk="ndk.zip")
@@ -31,10 +31,8 @@ SCRIPTS = [
 
 
 def recipe_of(release: str, level: str, ndk: Ndk | None = None) -> Recipe:
-    isa = built_with(next(isa for isa in ISAS if isa.name == level), ndk)
-    return render_recipe(
-        LlamaCpp().bundle_recipe(BundleNode("f", "llama.cpp", RELEASES[release], isa, ndk=ndk)), {}, {}
-    )
+    variant = on_cpu(LEVELS[level]) if ndk is None else with_ndk(LEVELS[level], ndk.api)
+    return render_recipe(bundle(variant, release, toolchain=ndk).recipe, {}, {})
 
 
 def dockerfile_of(recipe: Recipe) -> str:

@@ -10,10 +10,11 @@ import pytest
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import CorruptStore, PlanError, UsageError
+from meltrepro.frameworks.base import SkipKind
 from meltrepro.manifest.protocol import Limits, Measure, Order, Protocol
 from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, read_campaign
-from meltrepro.plan.model import Skip
+from meltrepro.plan.model import SkippedCell
 from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
 from meltrepro.stats.equivalence import Verdict
@@ -131,7 +132,7 @@ def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(tmp
     """One that failed, one that was skipped; and where limits are stricter, every one, as INVALID."""
     orders = {"chat": "pace-on-paper 10", "broken": "exit 3"}
     setup = rig.make_setup(tmp_path, rig.Spec(orders, {"repetitions": 1, "warmups": 0, "retries": 0}))
-    skip = Skip("m/as-is/f/host/long", "needs a context of 9 tokens")
+    skip = SkippedCell("m/as-is/f/host/long", SkipKind.context, "needs a context of 9 tokens")
     setup = replace(setup, plan=replace(setup.plan, skipped=(skip,)))
     campaign = read_campaign(rig.run_setup(tmp_path, setup).campaign.folder)
     found = undecidable(campaign, lambda cell: True)

@@ -14,6 +14,7 @@ from meltrepro import settings
 from meltrepro.cli.app import main
 from meltrepro.cli.replay import announcement, error_of
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
+from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.records import read_campaign
@@ -202,12 +203,12 @@ def test_devices_of_the_lab_and_this_machine_need_no_word(kind: str, stranger: P
 
 def test_a_record_sends_nobody_to_a_mac(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ios = {"mac": "studio.example", "xcode": "26.1 (17B55)", "xcodegen": "2.44.1"}
-    rewrite(stranger, frameworks={"llama.cpp": {"release": "2024-02-27", "build": {"ios": ios}}})
+    rewrite(stranger, frameworks={"llama.cpp": {"release": "2024-02-27", "options": {"ios": ios}}})
     assert main(["replay", str(stranger)]) == UsageError.exit_code
     said = capsys.readouterr().err
     assert "built on the Mac studio.example" in said
     assert "--mac studio.example" in said
-    assert asked(stranger, mac="mine") == {'frameworks."llama.cpp".build.ios.mac': "mine"}
+    assert asked(stranger, mac="mine") == {'frameworks."llama.cpp".options.ios.mac': "mine"}
 
 
 def test_a_replay_is_logged_where_the_users_own_campaigns_are(stranger: Path) -> None:
@@ -217,11 +218,11 @@ def test_a_replay_is_logged_where_the_users_own_campaigns_are(stranger: Path) ->
 
 def test_the_overrides_of_a_replay_fit_its_manifest(tmp_path: Path) -> None:
     ios = "{mac: theirs, xcode: '26.1 (17B55)', xcodegen: 2.44.1}"
-    text = GOOD.replace("2024-02-27}", f"2024-02-27, build: {{ios: {ios}}}}}") + "tracking: {uri: http://theirs}\n"
+    text = GOOD.replace("2024-02-27}", f"2024-02-27, options: {{ios: {ios}}}}}") + "tracking: {uri: http://theirs}\n"
     loaded = load(tmp_path, text)
     again = load(tmp_path, text, *changes(loaded.manifest, mac="mine").overrides)
     assert again.manifest.tracking.uri is None
-    built = again.manifest.frameworks["llama.cpp"].build.ios
-    assert built is not None
-    assert built.mac == "mine"
+    options = again.manifest.frameworks["llama.cpp"].options
+    assert isinstance(options, Options) and options.ios is not None
+    assert options.ios.mac == "mine"
     assert manifest_digest(again.manifest) == manifest_digest(loaded.manifest), "the record's lock still fits"

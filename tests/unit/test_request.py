@@ -10,19 +10,14 @@ import yaml
 
 from meltrepro.campaign.request import make_requests, request_digest
 from meltrepro.errors import ManifestError
+from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.prompts import load_conversations
-from meltrepro.plan.model import Catalog, FrameworkInfo, Isa, Release
 from meltrepro.plan.planner import make_plan
 from meltrepro.record.trial import Request
 from meltrepro.targets.base import DeviceFacts
 
-ISA = Isa("any", "x86_64-linux-musl", frozenset(), (), 0)
-CATALOG = Catalog(
-    {"alpha": FrameworkInfo("alpha", {"1": Release("1", "c" * 40, "", {})}, (ISA,), {}, ISA)},
-    frozenset({"chatml", "gemma"}),
-)
-HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", frozenset(), 6, 10**10, 10**10)
+HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", LEVELS["x86_64_v2"].requires, 6, 10**10, 10**10)
 
 
 def requests(
@@ -30,7 +25,7 @@ def requests(
     workload: dict[str, Any],
     target: dict[str, Any] | None = None,
     protocol: dict[str, Any] | None = None,
-    framework: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Request]:
     path = folder / "spec.yaml"
     model = {"source": {"file": "m"}, "quantizations": ["as-is"]}
@@ -38,14 +33,14 @@ def requests(
         "meltrepro": 1,
         "name": "test",
         "models": {name: {**model, "chat_template": name} for name in ("chatml", "gemma")},
-        "frameworks": {"alpha": {"release": "1", **(framework or {})}},
+        "frameworks": {"alpha": {"kind": "llama.cpp", "release": "2024-02-27", "options": options or {}}},
         "targets": {"host": {"kind": "host", **(target or {})}},
         "workloads": {"chat": workload},
         "protocol": {"seed": 7, **(protocol or {})},
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     loaded = load_manifest(path)
-    plan = make_plan(loaded, CATALOG, {"host": HOST})
+    plan = make_plan(loaded, {"host": HOST})
     conversations = {name: load_conversations(entry, folder) for name, entry in loaded.manifest.conversations.items()}
     return make_requests(loaded, plan, conversations, {"host": HOST})
 
@@ -87,8 +82,8 @@ def test_threads_of_the_target_win(tmp_path: Path) -> None:
 def test_weights_are_mapped_unless_the_framework_says_otherwise(tmp_path: Path) -> None:
     cell, chat = "chatml/as-is/alpha/host/chat", {"conversations": [["Hi"]]}
     mapped = requests(tmp_path, chat)[cell]
-    read = requests(tmp_path, chat, framework={"mmap": False})[cell]
-    assert (mapped.mmap, read.mmap) == (True, False)
+    read = requests(tmp_path, chat, options={"mmap": False})[cell]
+    assert (mapped.options["mmap"], read.options["mmap"]) == (True, False)
     assert request_digest(mapped) != request_digest(read)
 
 

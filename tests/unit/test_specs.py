@@ -1,7 +1,7 @@
 """The manifests that come with the project: valid, and with locks that belong to them and to today's recipes.
 
 Where the last test fails after a recipe changed, build anew and check the locks in:
-`meltrepro build specs/X.yaml --set 'frameworks.F.build.isas=[x86_64_v3,armv8_2]'`, then `meltrepro lock specs/X.yaml`.
+`meltrepro build specs/X.yaml --set 'frameworks.F.options.isas=[x86_64_v3,armv8_2]'`, then `meltrepro lock specs/X.yaml`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from meltrepro.build import toolchain
 from meltrepro.build.keys import bundle_key, model_key, recipe_digest
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
-from meltrepro.frameworks.llamacpp.module import ISAS, LlamaCpp
+from meltrepro.frameworks.llamacpp.module import LlamaCpp
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock, load_lock, lock_path
 from meltrepro.manifest.pins import manifest_digest, prompt_digests
-from meltrepro.plan.model import BundleNode
+from tests.support.frameworks import bundle
+from tests.support.frameworks import model as model_node
 
 SPECS = Path(__file__).parents[2] / "specs"
 BUILT = sorted(
@@ -50,10 +51,7 @@ def lock_of(spec: Path) -> Lock:
 
 
 def recipe_of(framework: str, release: str, level: str, purpose: str) -> Recipe:
-    isa = next(isa for isa in ISAS if isa.name == level)
-    pinned = LlamaCpp().info().releases[release]
-    node = BundleNode(framework, "llama.cpp", pinned, isa, "run" if purpose == "run" else "quantize")
-    source = LlamaCpp().bundle_recipe(node)
+    source = bundle(level, release, purpose, name=framework).recipe
     digests = {name: item.digest or "" for name, item in source.inputs.items()}
     return render_recipe(source, {}, digests)
 
@@ -83,12 +81,12 @@ def test_a_lock_pins_todays_recipes(spec: Path) -> None:
 def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path) -> None:
     lock = lock_of(spec)
     manifest = load_manifest(spec).manifest
-    info = LlamaCpp().info()
+    tool = LlamaCpp().tool_variant("quantize").name
     for name, framework in manifest.frameworks.items():
         assert framework.release is not None
         levels = {artifact.split("/")[2] for artifact in lock.artifacts if artifact.startswith(f"{name}/run/")}
         assert levels >= LEVELS
-        bundles = [*((level, "run") for level in levels), (info.quantizer_isa.name, "quantize")]
+        bundles = [*((level, "run") for level in levels), (tool, "quantize")]
         for level, purpose in bundles:
             recipe = recipe_of(name, framework.release, level, purpose)
             assert lock.recipes[recipe.name] == recipe_digest(recipe)
@@ -102,13 +100,12 @@ def test_a_lock_has_every_artifact_made_by_todays_recipes(spec: Path) -> None:
 def test_a_lock_has_every_model_made_by_todays_steps(spec: Path) -> None:
     lock = lock_of(spec)
     manifest = load_manifest(spec).manifest
-    info = LlamaCpp().info()
+    tool = LlamaCpp().tool_variant("quantize").name
     for name, framework in manifest.frameworks.items():
-        quantizer = lock.artifacts[f"{name}/quantize/{info.quantizer_isa.name}"].digest
-        release = info.releases[framework.release or ""]
+        quantizer = lock.artifacts[f"{name}/quantize/{tool}"].digest
         for model_name, model in manifest.models.items():
             for quantization in model.quantizations:
-                steps = LlamaCpp().model_steps(model.source, quantization, release)
+                steps = model_node(model.source, quantization, framework.release or "").steps
                 chain = [(step, quantizer if step.purpose else None) for step in steps]
                 key = model_key(model.source.digest or "", chain)
                 assert lock.artifacts[f"{model_name}/{quantization}/{name}"].key == key

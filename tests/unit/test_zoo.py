@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from meltrepro.frameworks import registry
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.manifest.loader import load_manifest
@@ -107,7 +106,7 @@ def test_the_zoo_is_complete_and_can_be_used_as_it_is(tmp_path: Path) -> None:
         "workloads: {chat: {conversations: [[Hi]]}}\n"
     )
     loaded = load_manifest(tmp_path / "spec.yaml")
-    resolve(loaded, registry.catalog(registry.modules()))  # templates and quantizations exist
+    resolve(loaded)  # templates and quantizations exist
     sources = {name: model.source for name, model in loaded.manifest.models.items()}
     assert {s.synthetic for s in sources.values() if isinstance(s, SyntheticSource)} == set(PARAMETERS)
     assert len({source.digest for source in sources.values()}) == 7

@@ -1,7 +1,7 @@
 """What converts checkpoints for llama.cpp: its own scripts, their packages, and how they are called.
 
 The scripts come from the same source as the release. The packages are those that the release of 2026 asks for (numpy
-2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/llama.cpp/converter/torch`).
+2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/converter/torch`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro import resources
-from meltrepro.build.interpreter import PYTHON
 from meltrepro.build.model import RecipeSource
 from meltrepro.errors import ModelError
+from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.sources import PypiSource, Source
-from meltrepro.plan.model import BundleNode, Isa
 from meltrepro.untrusted import read_regular
 
-ISA = Isa("x86_64", "x86_64-linux-gnu", frozenset(), (), 0)
+VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
+_PYTHON = "python3.13"
+"""That of `build.interpreter`, for which the wheels are."""
 ARCHITECTURES = (
     "LlamaForCausalLM",
     "MistralForCausalLM",
@@ -69,19 +70,24 @@ def command(kind: str) -> tuple[str, ...]:
     return (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/convert.py", kind)
 
 
-def recipe(node: BundleNode, labels: Mapping[str, str]) -> RecipeSource:
+def converts(release: str) -> bool:
+    """Whether a release comes with a converter; a source of one's own has none that is known here."""
+    return release in _SCRIPTS
+
+
+def recipe(release: Release, variant: Variant, labels: Mapping[str, str]) -> RecipeSource:
     """The recipe of the converter's bundle."""
     return RecipeSource(
-        name=f"llama.cpp/{node.release.name}/convert",
+        name=f"llama.cpp/{release.name}/convert",
         folders={"": resources.images() / "llama.cpp/converter"},
         variables={
-            "release": node.release.name,
-            "commit": node.release.commit,
-            "python": PYTHON,
-            "scripts": list(_SCRIPTS[node.release.name]),
+            "release": release.name,
+            "commit": release.commit,
+            "python": _PYTHON,
+            "scripts": list(_SCRIPTS[release.name]),
         },
-        inputs=node.sources,
-        triple=node.isa.triple,
+        inputs={**release.sources, **SOURCES},
+        triple=variant.triple,
         labels=labels,
         interpreter=True,
     )

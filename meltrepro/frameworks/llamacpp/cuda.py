@@ -8,12 +8,29 @@ they are needed and passed on by nobody.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from meltrepro.manifest.sources import DebianPackage, PypiSource, Source
-from meltrepro.plan.model import CudaBuild
 
 TRIPLE = "aarch64-linux-gnu"
-_MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
+
+
+@dataclass(frozen=True)
+class CudaBuild:
+    """How llama.cpp is built with CUDA for one release of JetPack."""
+
+    jetpack: str
+    l4t: str
+    """Linux for Tegra that the release of JetPack belongs to: the number before the first dot."""
+    cuda: str
+    arch: str
+    """GPU that machine code is made for, as in sm_87 without its prefix."""
+    releases: frozenset[str]
+    """Releases of llama.cpp that can be built so."""
+    sources: Mapping[str, Source]
+    """Compilers, headers and libraries by the names under which the recipe finds them."""
+
+
 _GCC = {
     "binutils-aarch64-linux-gnu_2.40-2_amd64": "3d6f64a7a4ed6d73719f8fa2e85fd896f58ff7f211a6683942ba93de690aaa66",
     "cpp-12-aarch64-linux-gnu_12.2.0-14cross1_amd64": "5921df4ad56e34e6257a1caf862474845aab6548ba7ae7852e8cdd7cb622394e",
@@ -60,7 +77,6 @@ BUILDS: Mapping[str, CudaBuild] = {
         l4t="39",
         cuda="13.2",
         arch="87",
-        triple=TRIPLE,
         releases=frozenset({"2026-10-01"}),
         sources={
             **_gcc(),
@@ -92,7 +108,6 @@ BUILDS: Mapping[str, CudaBuild] = {
         l4t="36",
         cuda="12.4",
         arch="87",
-        triple=TRIPLE,
         releases=frozenset({"2026-10-01"}),
         sources={
             **_gcc(),
@@ -145,10 +160,9 @@ _RECIPES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def variables(build: CudaBuild, isa: str) -> Mapping[str, object]:
+def variables(build: CudaBuild, march: str) -> Mapping[str, object]:
     """What this toolchain asks for besides what every recipe of llama.cpp does, and what its bundles say of themselves."""
     recipe = _RECIPES[build.jetpack]
-    march = _MARCH[isa]
     return {
         **recipe,
         "jetpack": build.jetpack,

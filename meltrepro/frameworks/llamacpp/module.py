@@ -5,63 +5,32 @@ The source comes from the sdists of llama-cpp-python, which carry llama.cpp whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
-from meltrepro.frameworks.base import ModelStep, Scorer
-from meltrepro.frameworks.llamacpp import app as apps
-from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
-from meltrepro.frameworks.llamacpp import cuda as llamacpp_cuda
-from meltrepro.frameworks.llamacpp import gguf as gguf_files
-from meltrepro.frameworks.llamacpp.mixtures import model_bytes
-from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
-from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
-from meltrepro.plan.model import IOS, BundleNode, FrameworkInfo, Isa, Release
-
-_X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
-
-_V3 = {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
-_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_VNNI = _V4 | {"avx512_vnni"}
-_CLANG = {
-    "sse4_1": "sse4.1",
-    "sse4_2": "sse4.2",
-    "bmi1": "bmi",
-    "abm": "lzcnt",
-    "avx512_vnni": "avx512vnni",
-    "avx_vnni": "avxvnni",
-    "asimd": "neon",
-    "asimddp": "dotprod",
-    "asimdhp": "fullfp16",
-}
-"""Where clang spells a feature differently from the kernel."""
-
-
-def _isa(name: str, triple: str, requires: set[str], rank: int, baseline: tuple[str, ...] = ()) -> Isa:
-    enable = (*baseline, *sorted(_CLANG.get(feature, feature) for feature in requires))
-    return Isa(name, triple, frozenset(requires), enable, rank)
-
-
-_SSE = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
-ISAS: tuple[Isa, ...] = (
-    _isa("x86_64_v2", _X86, {"ssse3", "sse4_1", "sse4_2", "popcnt"}, 2),
-    _isa("x86_64_v3", _X86, _V3, 3, _SSE),
-    _isa("x86_64_v3_vnni", _X86, _V3 | {"avx_vnni"}, 4, _SSE),
-    _isa("x86_64_v4", _X86, _V4, 5, _SSE),
-    _isa("x86_64_v4_avx512vnni", _X86, _VNNI, 6, _SSE),
-    # ggml uses AVX-VNNI in places where it makes nothing of AVX512-VNNI, and these CPUs have both.
-    _isa("x86_64_v4_vnni", _X86, _VNNI | {"avx_vnni"}, 7, _SSE),
-    _isa("armv8_a", _ARM, {"asimd"}, 1),
-    _isa("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}, 2),
-    # The app's compiler knows its own phones; its project is of one release (images/ios/project.yml).
-    replace(_isa("ios_arm64", IOS, {"asimd"}, 1), releases=frozenset({"2026-10-01"})),
+from meltrepro.frameworks.base import (
+    AS_IS,
+    AUTO,
+    RUN,
+    ModelStep,
+    OptionProblem,
+    Purpose,
+    Release,
+    Scorer,
+    Skip,
+    SkipKind,
+    Variant,
 )
-
-_MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
-"""How the NDK's clang spells the levels that it builds: as a whole, because its C library is compiled already."""
+from meltrepro.frameworks.llamacpp import app, convert, cuda, gguf, mixtures, variants
+from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, Options
+from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
+from meltrepro.manifest.shapes import ModelShape
+from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
+from meltrepro.targets.base import DeviceFacts
 
 RELEASES: Mapping[str, Release] = {
     "2024-02-27": Release(
@@ -76,7 +45,6 @@ RELEASES: Mapping[str, Release] = {
                 digest="f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
             )
         },
-        converter=llamacpp_convert.SOURCES,
     ),
     "2026-10-01": Release(
         name="2026-10-01",
@@ -90,7 +58,6 @@ RELEASES: Mapping[str, Release] = {
                 digest="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
             )
         },
-        converter=llamacpp_convert.SOURCES,
     ),
 }
 
@@ -113,95 +80,186 @@ UNTIE = "untie-output-1"
 """Name and version of the rewrite; part of a model's identity."""
 _NEED_UNTYING = frozenset({"2024-02-27"})
 """Releases that cannot load a llama model whose output matrix is the embedding's (that came in March 2024)."""
-AS_IS = "as-is"
-"""The source file itself, whatever its type."""
 
 
 class LlamaCpp:
-    """The framework module of llama.cpp."""
+    """llama.cpp behind the seam of frameworks."""
 
+    kind = "llama.cpp"
+    options: type[BaseModel] = Options
+    files: Collection[tuple[str, ...]] = (("toolchain", "ndk"), ("ios", "ipa"), ("ios", "xcframework"))
     scorer: Scorer | None = PerplexityScorer()
 
-    def info(self) -> FrameworkInfo:
-        """Releases, CPU levels and quantizations."""
-        return FrameworkInfo(
-            kind="llama.cpp",
-            releases=RELEASES,
-            isas=ISAS,
-            quantizations={**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0},
-            cuda=llamacpp_cuda.BUILDS,
-            quantizer_isa=next(isa for isa in ISAS if isa.name == "x86_64_v3"),
-            model_bytes=model_bytes,
-            model_steps=self.model_steps,
-            converter_isa=llamacpp_convert.ISA,
-            scorer=True,
-        )
+    def releases(self) -> Mapping[str, Release]:
+        return RELEASES
 
-    def bundle_recipe(self, node: BundleNode) -> RecipeSource:
+    def quantizations(self) -> Mapping[str, float]:
+        return {**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0}
+
+    # -- what is built --------------------------------------------------------------------------------------------
+
+    def levels(self) -> Collection[str]:
+        return (*variants.LEVELS, variants.APP_LEVEL)
+
+    def check_options(self, options: Options, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
+        """Names that nobody knows, and what no target of the manifest has any use for."""
+        for i, level in enumerate(options.isas):
+            if level == variants.APP_LEVEL:
+                message = "apps for iPhones are built where a target needs them"
+                yield OptionProblem(("isas", i), message, "leave it out")
+            elif level not in variants.LEVELS:
+                message = f"unknown CPU level of {self.kind} {level!r}"
+                yield OptionProblem(("isas", i), message, value=level, known=self.levels())
+        if options.toolchain is not None and "android" not in targets:
+            message = "the NDK builds for Android devices, and no target is one"
+            yield OptionProblem(("toolchain",), message, "leave it out: zig builds the rest")
+        if options.ios is not None and "ios" not in targets:
+            message = "it says where the app for iPhones comes from, and no target is one"
+            yield OptionProblem(("ios",), message, "leave it out")
+        if options.cuda is not None:
+            yield from self._check_cuda(options.cuda.jetpack, release, targets)
+
+    def _check_cuda(self, jetpack: str, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
+        build = cuda.BUILDS.get(jetpack)
+        if build is None:
+            message = f"unknown JetPack for {self.kind} {jetpack!r}"
+            yield OptionProblem(("cuda", "jetpack"), message, value=jetpack, known=cuda.BUILDS)
+        elif release not in build.releases:
+            message = (
+                f"with CUDA {build.cuda}, {self.kind} is built of release {', '.join(sorted(build.releases))} alone"
+            )
+            why = "older ones cannot do without the virtual memory that Orin lacks"
+            yield OptionProblem(("cuda",), message, why)
+        if "jetson" not in targets:
+            message = "CUDA is built for Jetson boards, and no target is one"
+            yield OptionProblem(("cuda",), message, "leave it out: all else runs on CPUs")
+
+    def variant(self, options: Options, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
+        return variants.choose(options, release.name, device, level)
+
+    def extra_variants(self, options: Options, release: Release) -> Sequence[Variant]:
+        return variants.extra(options)
+
+    def tool_variant(self, purpose: Purpose) -> Variant:
+        return convert.VARIANT if purpose == "convert" else variants.TOOLS
+
+    def recipe(self, options: Options, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
         """Runner, sampler, agent, llama-bench and perplexity; the quantizer alone; the converter; the app for iPhones."""
-        if node.ios is not None:
-            return apps.recipe_source(node, node.ios)
         labels = {
-            "org.opencontainers.image.version": node.release.name,
-            "org.opencontainers.image.revision": node.release.commit,
+            "org.opencontainers.image.version": release.name,
+            "org.opencontainers.image.revision": release.commit,
             "org.opencontainers.image.source": "https://github.com/ggml-org/llama.cpp",
             "org.opencontainers.image.licenses": "MIT",
         }
-        if node.purpose == "convert":
-            return llamacpp_convert.recipe(node, labels)
-        place = resources.images() / "llama.cpp"
-        folders = {"": place / "recipe", "toolchain": place / ("cuda" if node.cuda else "ndk" if node.ndk else "zig")}
-        if node.purpose == "run":
-            folders |= {"engine": place / "engine", "runner": resources.runner()}
+        if variant == variants.APP_VARIANT and options.ios is not None:
+            return app.recipe_source(options.ios, release, variant, labels)
+        if purpose == "convert":
+            return convert.recipe(release, variant, labels)
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
-        march = {"march": _MARCH[node.isa.name]} if node.ndk else {}
-        facts: Mapping[str, object] = {}
-        if node.ndk:
+        ndk = options.toolchain if "api" in variant.data else None
+        build = cuda.BUILDS[str(variant.data["jetpack"])] if "jetpack" in variant.data else None
+        inputs = dict(release.sources)
+        variables: dict[str, object] = {
+            "release": release.name,
+            "commit": release.commit,
+            "isa": variant.level,
+            "triple": variant.triple,
+            "features": variant.data["features"],
+            "tools": tools if purpose == RUN else ["quantize"],
+            "facts": {},
+        }
+        place = resources.images() / "llama.cpp"
+        folders = {"": place / "recipe", "toolchain": place / ("cuda" if build else "ndk" if ndk else "zig")}
+        if purpose == RUN:
+            folders |= {"engine": place / "engine", "runner": resources.runner()}
+        if ndk is not None:
+            given = {"api": variant.data["api"], "march": variant.data["march"]}
             # The version is what the NDK says of itself when it is unpacked.
-            facts = {"libc": "bionic", "api": node.ndk.api, **march, "ndk": "$revision"}
+            variables |= {**given, "facts": {"libc": variant.libc, **given, "ndk": "$revision"}}
+            inputs["ndk"] = ndk.source
+        if build is not None:
+            variables |= cuda.variables(build, variants.MARCH[variant.level])
+            inputs |= build.sources
         return RecipeSource(
-            name=f"llama.cpp/{node.release.name}/{node.purpose}/{node.isa.name}"
-            + (f"-android{node.ndk.api}" if node.ndk else "")
-            + (f"-jetpack{node.cuda.jetpack}" if node.cuda else ""),
+            name=f"llama.cpp/{release.name}/{purpose}/{variant.name}",
             folders=folders,
-            variables={
-                "release": node.release.name,
-                "commit": node.release.commit,
-                "isa": node.isa.name,
-                "triple": node.isa.triple,
-                "features": list(node.isa.enable),
-                "tools": tools if node.purpose == "run" else ["quantize"],
-                "facts": facts,
-                **({"api": node.ndk.api, **march} if node.ndk else {}),
-                **(llamacpp_cuda.variables(node.cuda, node.isa.name) if node.cuda else {}),
-            },
-            inputs=node.sources,
-            triple=node.isa.triple,
+            variables=variables,
+            inputs=inputs,
+            triple=variant.triple,
             phases=("configure", "compile", "install"),
             labels=labels,
         )
 
-    def model_steps(self, source: Source, quantization: str, release: Release) -> tuple[ModelStep, ...]:
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def model_steps(
+        self, source: Source, quantization: str, release: Release, variant: Variant
+    ) -> Sequence[ModelStep] | Skip:
         """Converted where it must be, untied where the release needs it, quantized.
 
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         steps: list[ModelStep] = []
         if is_checkpoint(source):
-            kind = "f32" if quantization == "f32" else "f16"
-            steps.append(ModelStep("convert", "convert", llamacpp_convert.command(kind), shared=True))
+            if not convert.converts(release.name):
+                return Skip(SkipKind.model, f"release {release.name} has no converter for checkpoints")
+            command = convert.command("f32" if quantization == "f32" else "f16")
+            steps.append(ModelStep("convert", "convert", command, shared=True))
         if release.name in _NEED_UNTYING:
-            steps.append(ModelStep(UNTIE, run=gguf_files.untie))
+            steps.append(ModelStep(UNTIE, run=gguf.untie))
         if quantization != AS_IS:
             kind = _TYPES[quantization][0]
-            command = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
-            steps.append(ModelStep("quantize", "quantize", command))
-        return tuple(steps)
+            quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)
+            steps.append(ModelStep("quantize", "quantize", quantizer))
+        return steps
+
+    def model_bytes(self, shape: ModelShape, quantization: str, release: Release) -> int | None:
+        return mixtures.model_bytes(shape, quantization, release.name)
+
+    def parameter_count(self, path: Path) -> int | None:
+        return gguf.parameters(path)
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a file is no GGUF file."""
-        gguf_files.check(path)
+        gguf.check(path)
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
         """Raise `ModelError` where a checkpoint is damaged or of an architecture that is not converted."""
-        llamacpp_convert.check(files)
+        convert.check(files)
+
+    # -- what others keep of it -----------------------------------------------------------------------------------
+
+    def request(self, options: Options, variant: Variant) -> Mapping[str, JsonValue]:
+        """Layers on the GPU, of which a bundle for CPUs has none, and how the model file is read."""
+        layers = ALL_LAYERS if options.gpu_layers in (None, "all") else int(options.gpu_layers)
+        return {"gpu_layers": layers if variant.accelerator else 0, "mmap": options.mmap}
+
+    def pinned(self, options: Options) -> Mapping[str, JsonValue]:
+        """Not which Mac it is, and who signs: that decides no bytes that a lock could pin."""
+        ways = {
+            "toolchain": options.toolchain,
+            "ios": options.ios,
+            "cuda": options.cuda,
+        }
+        return {
+            name: way.model_dump(mode="json", exclude={"mac", "developer_dir", "team"} if name == "ios" else None)
+            for name, way in ways.items()
+            if way is not None
+        }
+
+    def withheld(self, options: Options) -> Collection[Source]:
+        """NDKs, what is NVIDIA's, and signed apps, which name their team and the phones that may start them."""
+        own = [options.toolchain.source if options.toolchain else None, options.ios.file if options.ios else None]
+        nvidia = cuda.BUILDS[options.cuda.jetpack].sources if options.cuda else {}
+        of_nvidia = [source for name, source in nvidia.items() if not name.startswith("gcc-")]
+        return [source for source in (*own, *of_nvidia) if source is not None]
+
+    def servers(self, options: Options) -> Mapping[tuple[str, ...], str]:
+        """The Mac that builds the app."""
+        return {("ios", "mac"): options.ios.mac} if options.ios is not None and options.ios.mac is not None else {}
+
+    def withheld_variants(self) -> Collection[str]:
+        return (variants.APP_VARIANT.name,)
+
+
+FRAMEWORK = LlamaCpp()

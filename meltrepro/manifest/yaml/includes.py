@@ -15,6 +15,7 @@ from meltrepro.manifest.prompts import MELT
 from meltrepro.manifest.sources import source_kind
 from meltrepro.manifest.yaml.positions import read_file
 from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, merge, shorten
+from meltrepro.registry import FRAMEWORKS
 
 KEY = "include"
 MAX_DEPTH = 16
@@ -124,13 +125,13 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         if folder is not None and not isinstance(folder.value, dict | list):
             found.append(((*path, "folder"), folder))
     for name, framework in _entries(manifest, "frameworks"):
-        ndk = framework.find(("build", "toolchain", "ndk"))
-        if ndk is not None and isinstance(ndk.value, str) and "://" not in ndk.value:
-            found.append((("frameworks", name, "build", "toolchain", "ndk"), ndk))
-        for key in ("ipa", "xcframework"):
-            file = framework.find(("build", "ios", key))
-            if file is not None and isinstance(file.value, str) and "://" not in file.value:
-                found.append((("frameworks", name, "build", "ios", key), file))
+        kind = framework.child("kind")
+        kind_name = kind.value if kind is not None and isinstance(kind.value, str) else name
+        for place in FRAMEWORKS.get(kind_name).files if FRAMEWORKS.has(kind_name) else ():
+            for root in ("options", "build"):  # the second in files of version 0.1
+                file = framework.find((root, *place))
+                if file is not None and isinstance(file.value, str) and "://" not in file.value:
+                    found.append((("frameworks", name, root, *place), file))
     for name, target in _entries(manifest, "targets"):
         meter = target.child("meter")
         file = meter.child("file") if meter is not None else None

@@ -6,7 +6,7 @@ And the other way round: the places where a key may stand, for one in the wrong 
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-from meltrepro.manifest.kinds import OfKind
+from meltrepro.manifest.kinds import Models
 
 _MOST_PLACES = 2
 """Places that a hint names; a key that may stand in more of them says nothing of what was meant."""
@@ -83,7 +83,7 @@ class Shape:
             if isinstance(branch.type, type) and issubclass(branch.type, BaseModel):
                 field = branch.type.model_fields.get(str(step))
                 if field is not None:
-                    found += _branches(field.annotation, None, field.discriminator)
+                    found += _of_kinds(field.metadata) or _branches(field.annotation, None, field.discriminator)
             elif origin is list and isinstance(step, int):
                 found += _branches(arguments[0], None, None)
             elif origin is dict and isinstance(step, str):
@@ -106,11 +106,10 @@ class Shape:
 def _branches(annotation: Any, tag: str | None, discriminator: Any) -> Iterator[Branch]:
     """An annotation without `Annotated` and `| None`, its unions flattened."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
+    if origin is Annotated and (plugged := _of_kinds(arguments[1:])):
+        yield from plugged
+    elif origin is Annotated:
         for extra in arguments[1:]:
-            if isinstance(extra, OfKind):
-                yield from (Branch(model, kind) for kind, model in extra.models())
-                return
             if isinstance(extra, Tag):
                 tag = extra.tag
             elif isinstance(extra, FieldInfo):
@@ -155,3 +154,8 @@ def _mappings(shape: Shape, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[
             yield from _mappings(shape.child(key), (*path, key))
     if any(get_origin(branch.type) is dict for branch in shape.branches):
         yield from _mappings(shape.child("NAME"), (*path, "NAME"))
+
+
+def _of_kinds(metadata: Iterable[Any]) -> list[Branch]:
+    """The branches of a part that plug-ins describe, each with its kind as tag."""
+    return [Branch(model, kind) for each in metadata if isinstance(each, Models) for kind, model in each.models()]

@@ -49,7 +49,7 @@ def check_app(path: Path, app: str, label: str) -> AppFacts:
         found, program = info.get("CFBundleIdentifier"), info.get("CFBundleExecutable")
         if found != app:
             raise _wrong(
-                label, f"is the app {found!r}, expected {app!r}", "name it in build.ios.app and the target's app"
+                label, f"is the app {found!r}, expected {app!r}", "name it in options.ios.app and the target's app"
             )
         if not isinstance(program, str) or "/" in program or f"{root}{program}" not in archive.namelist():
             raise _wrong(label, f"has no program {program!r}")

@@ -35,7 +35,7 @@ _ROOT = "Library/Caches/meltrepro"
 _SCHEME = "MeltRunner"
 _HINTS = (
     ("errSecInternalComponent", "the Mac's keychain is locked for SSH: unlock it there, security unlock-keychain"),
-    ("requires a development team", "say who signs: build.ios.team"),
+    ("requires a development team", "say who signs: options.ios.team"),
     ("No Account for Team", "log in to that team once in the Mac's Xcode: Settings, Accounts"),
     ("No profiles for", "let Xcode make a profile once: open the project on the Mac with the phone attached"),
     ("No signing certificate", "make a development certificate in the Mac's Xcode: Settings, Accounts"),
@@ -89,7 +89,7 @@ class MacMaker:
         if not team or not re.fullmatch(r"[A-Z0-9]{10}", team):
             raise BuildError(
                 f"{recipe.name}: no team signs the app" + (f": {TEAM} is {team!r}" if team else ""),
-                hint=f"name it by its ten characters in build.ios.team or {TEAM}",
+                hint=f"name it by its ten characters in options.ios.team or {TEAM}",
             )
         host = recipe.place["mac"]
         mac = Mac(self._link(host), self._root, recipe.place.get("developer_dir"))
@@ -119,7 +119,7 @@ def _check_tools(mac: Mac, parameters: Mapping[str, str], host: str, write: Call
         if tool == "Xcode":
             found = re.search(r"Xcode (\S+)\s+Build version (\S+)", said)
             tools[tool] = f"{found[1]} ({found[2]})" if found else said[:80]
-            _require(host, tool, tools[tool], parameters["xcode"], "build.ios.developer_dir names another one")
+            _require(host, tool, tools[tool], parameters["xcode"], "options.ios.developer_dir names another one")
         if tool == "XcodeGen":
             tools[tool] = said.rpartition(" ")[2]
             _require(host, tool, tools[tool], parameters["xcodegen"], "install that version there")

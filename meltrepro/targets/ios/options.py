@@ -6,9 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from meltrepro.manifest.apps import APP
 from meltrepro.manifest.base import Name
 from meltrepro.manifest.targets import TargetOptions
+
+IOS = "arm64-ios"
+"""Machine of iPhones, and triple of what runs there: programs for Linux on such CPUs do not."""
+APP = "org.meltrepro.runner"
+UNPROVEN = "not yet run on Apple hardware"
+"""What plans, bundles and records say of every iPhone that is none of the lab's, until somebody has run the app on one."""
 
 
 class IosOptions(TargetOptions):

@@ -11,10 +11,10 @@ from meltrepro.build.causes import writing_below
 from meltrepro.build.log import BuildLog
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError
-from meltrepro.manifest.apps import UNPROVEN
 from meltrepro.plan.identity import canonical
 from meltrepro.steps import Sink, step
 from meltrepro.targets.ios.app_package import AppFacts, check_app
+from meltrepro.targets.ios.options import UNPROVEN
 
 
 class Prebuilt:

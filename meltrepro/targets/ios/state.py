@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.errors import TargetError
-from meltrepro.manifest.apps import UNPROVEN
-from meltrepro.plan.model import IOS
 from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
+from meltrepro.targets.ios.options import IOS, UNPROVEN
 
 SOURCES = (
     Source("process.footprint", "B", "gauge", "app/footprint"),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +76,8 @@ class IosTarget:
     def identify(self) -> DeviceFacts:
         """What the phone is; raises `TargetError`, `TargetLost`."""
         phone = self._phone
-        return ios_state.facts(phone.values(), phone.hardware(), phone.memory_bytes(), phone.free_bytes(), phone.name)
+        found = ios_state.facts(phone.values(), phone.hardware(), phone.memory_bytes(), phone.free_bytes(), phone.name)
+        return replace(found, facts={**found.facts, "app": self._app})
 
     def state(self) -> DeviceState:
         """How the phone is now; raises `TargetLost`."""

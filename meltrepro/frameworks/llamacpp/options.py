@@ -1,17 +1,53 @@
-"""How the runner app of iPhones comes about: a Mac builds and signs it, or somebody has done so already."""
+"""What a manifest says of llama.cpp besides its release: `frameworks.NAME.options`."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from meltrepro.manifest.base import Place, Sha256, Strict
-from meltrepro.manifest.sources import FileSource, UrlSource
+from meltrepro.manifest.base import Name, Place, Sha256, Strict
+from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
+from meltrepro.targets.ios.options import APP
 
-APP = "org.meltrepro.runner"
-UNPROVEN = "not yet run on Apple hardware"
-"""What plans, bundles and records say of every iPhone that is none of the lab's, until somebody has run the app on one."""
+ALL_LAYERS = 999
+"""What a runner is asked for where every layer is to run on the GPU; more than any model has."""
+
+
+class Ndk(Strict):
+    """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
+
+    ndk: Place = Field(
+        description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
+    )
+    digest: Sha256 | None = Field(
+        None, description="sha256 of the zip, or of the tar that a folder is packed into; a URL needs it."
+    )
+    api: int = Field(
+        29, ge=23, le=99, description="Android API level that the programs are for; older devices cannot run them."
+    )
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        scheme, separator, _ = self.ndk.partition("://")
+        if separator and scheme not in ("https", "http", "file"):
+            raise ValueError("expected a path, or a URL that begins with https, http or file")
+        if separator and self.digest is None:
+            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+        return self
+
+    @property
+    def source(self) -> UrlSource | TreeSource:
+        """Where the NDK comes from."""
+        if "://" in self.ndk and self.digest is not None:
+            return UrlSource(url=self.ndk, digest=self.digest)
+        return TreeSource(file=self.ndk, digest=self.digest)
+
+
+class Cuda(Strict):
+    """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""
+
+    jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
 
 
 class IosBuild(Strict):
@@ -88,3 +124,32 @@ class IosBuild(Strict):
         if "://" in name and self.digest is not None:
             return UrlSource(url=name, digest=self.digest)
         return FileSource(file=name, digest=self.digest)
+
+
+class Options(Strict):
+    """Options of llama.cpp: how it is built, and how it runs a model."""
+
+    toolchain: Ndk | None = Field(
+        None,
+        description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
+    )
+    cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
+    ios: IosBuild | None = Field(
+        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
+    )
+    isas: list[Name] = Field(
+        default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
+    )
+    gpu_layers: Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None = Field(
+        None, description="How many layers run on the GPU; all where absent. Needs cuda, and means nothing on CPUs."
+    )
+    mmap: bool = Field(
+        True,
+        description="Whether the runner maps the model file into memory. A release that repacks weights for the CPU then holds them twice; `false` reads them.",
+    )
+
+    @model_validator(mode="after")
+    def _gpu(self) -> Self:
+        if self.gpu_layers is not None and self.cuda is None:
+            raise ValueError("gpu_layers needs cuda: nothing else that is built here uses a GPU")
+        return self

@@ -1,0 +1,172 @@
+"""What llama.cpp is built for: CPU levels, each with static musl, with the NDK's bionic, with CUDA, or as the app for iPhones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from meltrepro.frameworks.base import AUTO, Skip, SkipKind, Variant
+from meltrepro.frameworks.llamacpp import cuda
+from meltrepro.frameworks.llamacpp.options import Options
+from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.ios.options import IOS
+
+_X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
+_ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
+_V3 = {"avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_VNNI = _V4 | {"avx512_vnni"}
+_SSE = ("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16")
+_CLANG = {
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+    "bmi1": "bmi",
+    "abm": "lzcnt",
+    "avx512_vnni": "avx512vnni",
+    "avx_vnni": "avxvnni",
+    "asimd": "neon",
+    "asimddp": "dotprod",
+    "asimdhp": "fullfp16",
+}
+"""Where clang spells a feature differently from the kernel."""
+MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
+"""How the compilers of the NDK and of CUDA spell a level: as a whole, because their C libraries are compiled already."""
+APP_LEVEL = "ios_arm64"
+_APP_RELEASES = frozenset({"2026-10-01"})
+"""What the app's project can be built of (images/ios/project.yml)."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A CPU level."""
+
+    name: str
+    triple: str
+    requires: frozenset[str]
+    """CPU features as the kernel spells them."""
+    enable: tuple[str, ...]
+    """Compiler target features (clang spelling) above the triple's baseline."""
+
+
+def _level(name: str, triple: str, requires: set[str], baseline: tuple[str, ...] = ()) -> Level:
+    enable = (*baseline, *sorted(_CLANG.get(feature, feature) for feature in requires))
+    return Level(name, triple, frozenset(requires), enable)
+
+
+LEVELS: Mapping[str, Level] = {
+    level.name: level
+    for level in (
+        # ggml uses AVX-VNNI in places where it makes nothing of AVX512-VNNI, and these CPUs have both.
+        _level("x86_64_v4_vnni", _X86, _VNNI | {"avx_vnni"}, _SSE),
+        _level("x86_64_v4_avx512vnni", _X86, _VNNI, _SSE),
+        _level("x86_64_v4", _X86, _V4, _SSE),
+        _level("x86_64_v3_vnni", _X86, _V3 | {"avx_vnni"}, _SSE),
+        _level("x86_64_v3", _X86, _V3, _SSE),
+        _level("x86_64_v2", _X86, {"ssse3", "sse4_1", "sse4_2", "popcnt"}),
+        _level("armv8_2", _ARM, {"asimd", "asimddp", "asimdhp"}),
+        _level("armv8_a", _ARM, {"asimd"}),
+    )
+}
+"""By name; of those that a CPU can run, the first is the best."""
+
+
+def on_cpu(level: Level) -> Variant:
+    """Static musl, for any Linux."""
+    return Variant(level.name, level.name, level.triple, "musl", level.requires, data={"features": list(level.enable)})
+
+
+def with_ndk(level: Level, api: int) -> Variant:
+    """Linked to an Android device's own C library."""
+    return Variant(
+        f"{level.name}-android{api}",
+        level.name,
+        f"aarch64-linux-android{api}",
+        "bionic",
+        level.requires,
+        data={"features": list(level.enable), "api": api, "march": MARCH[level.name]},
+    )
+
+
+def with_cuda(level: Level, build: cuda.CudaBuild) -> Variant:
+    """For a Jetson board's GPU, with the board's own C library, which NVIDIA's libraries need."""
+    return Variant(
+        f"{level.name}-jetpack{build.jetpack}",
+        level.name,
+        cuda.TRIPLE,
+        "glibc",
+        level.requires,
+        accelerator=f"CUDA {build.cuda} sm_{build.arch}",
+        data={"features": list(level.enable), "jetpack": build.jetpack},
+    )
+
+
+APP_VARIANT = Variant(APP_LEVEL, APP_LEVEL, IOS, "libSystem", frozenset({"asimd"}))
+"""The app; its compiler knows its own phones."""
+TOOLS = on_cpu(LEVELS["x86_64_v3"])
+"""The level of quantizer and scorer on this machine, fixed so that what they make does not depend on who runs them."""
+
+
+def choose(options: Options, release: str, device: DeviceFacts, level: str) -> Variant | Skip:
+    """What a device runs, or why there is nothing for it."""
+    arch = _ALIASES.get(device.arch.lower(), device.arch.lower())
+    if arch == IOS:
+        return _app(options, release, device, level)
+    found = _level_for(arch, device.features, device.arch, level)
+    if isinstance(found, Skip) or arch != "aarch64":
+        return found if isinstance(found, Skip) else on_cpu(found)
+    if device.virtual:  # the lab's devices have neither bionic nor a GPU
+        return on_cpu(found)
+    if options.toolchain is not None and device.kind == "android":
+        api, there = options.toolchain.api, device.facts.get("sdk", "")
+        if there.isdecimal() and int(there) < api:
+            return Skip(SkipKind.options, f"it is built for Android API level {api}, and the device has {there}")
+        return with_ndk(found, api)
+    if options.cuda is not None and device.kind == "jetson":
+        build, there = cuda.BUILDS[options.cuda.jetpack], device.facts.get("l4t", "")
+        if there and there.partition(".")[0] != build.l4t:
+            what = f"it is built with CUDA of JetPack {build.jetpack} (L4T {build.l4t})"
+            return Skip(SkipKind.options, f"{what}, and the device has L4T {there}")
+        return with_cuda(found, build)
+    return on_cpu(found)
+
+
+def _level_for(arch: str, features: Collection[str], shown: str, wanted: str) -> Level | Skip:
+    offered = [level for level in LEVELS.values() if level.triple.partition("-")[0] == arch]
+    if not offered:
+        return Skip(SkipKind.variant, f"it has no build for {shown}")
+    named = [level for level in offered if wanted in (AUTO, level.name)]
+    if not named:
+        return Skip(SkipKind.variant, f"it has no CPU level {wanted} for {shown}")
+    best = next((level for level in named if level.requires.issubset(features)), None)
+    if best is not None:
+        return best
+    lacking = ", ".join(sorted(named[-1].requires.difference(features)))
+    return Skip(SkipKind.variant, f"the CPU lacks {lacking}, which {named[-1].name} needs")
+
+
+def _app(options: Options, release: str, device: DeviceFacts, level: str) -> Variant | Skip:
+    if release not in _APP_RELEASES:
+        return Skip(SkipKind.variant, f"release {release} has no build for {device.arch}")
+    if level not in (AUTO, APP_LEVEL):
+        return Skip(SkipKind.variant, f"it has no CPU level {level} for {device.arch}")
+    if options.ios is None:
+        missing = "its options do not say where the signed app for iPhones comes from: ios (docs/devices/ios.md)"
+        return Skip(SkipKind.options, missing)
+    there = device.facts.get("app", options.ios.app)
+    if there != options.ios.app:
+        return Skip(SkipKind.options, f"the target's app is {there}, and options.ios.app is {options.ios.app}")
+    return APP_VARIANT
+
+
+def extra(options: Options) -> tuple[Variant, ...]:
+    """The levels that are to be built whether a target needs them or not, in every way that aarch64 is built."""
+    found: list[Variant] = []
+    for level in (LEVELS[name] for name in options.isas):
+        arm = level.triple == _ARM
+        if arm and options.toolchain is not None:
+            found.append(with_ndk(level, options.toolchain.api))
+        if arm and options.cuda is not None:
+            found.append(with_cuda(level, cuda.BUILDS[options.cuda.jetpack]))
+        if not (arm and (options.toolchain or options.cuda)):
+            found.append(on_cpu(level))
+    return tuple(found)
