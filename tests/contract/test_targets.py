@@ -1,4 +1,4 @@
-"""What every target promises (meltrepro/targets/base.py); a new target joins by one entry in `TARGETS`."""
+"""What every target promises (meltrepro/targets/base.py); kinds come from the registry."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from meltrepro.build.model import MODEL, Artifact, Input, PathOf
 from meltrepro.errors import StoreError
+from meltrepro.manifest.targets import TargetOptions
 from meltrepro.plan.identity import canonical
 from meltrepro.record.trial import Request, RequestSampling, ScoringRequest, parse_request
-from meltrepro.targets.base import AGENT, RUNNER, Target, TrialJob
+from meltrepro.registry import TARGETS as REGISTRY
+from meltrepro.settings import Settings
+from meltrepro.targets.base import AGENT, RUNNER, Target, TargetKind, TrialJob
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget
 
@@ -25,6 +29,7 @@ SCRIPT = """#!/bin/sh
 echo said; echo complained >&2
 grep -q '"model"' "$1" || exit 2
 model=$(sed -n 's/.*"model": "\\(.*\\)".*/\\1/p' "$1")
+[ ! -d "$model" ] || model=$model/part/weights
 test "$(cat "$model")" = weights || exit 3
 order=$(sed -n 's/.*"ORDER \\(.*\\)".*/\\1/p' "$1")
 echo '{"e":"done"}' > "$2"
@@ -48,6 +53,17 @@ class Bench:
         path.write_text("weights\n")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return Artifact("m", "model", digest, digest, path, path, path.stat().st_size)
+
+    @property
+    def folder_model(self) -> Artifact:
+        """A model that is a folder."""
+        path, packed = self.folder / "unpacked", self.folder / "packed"
+        (path / "part").mkdir(parents=True)
+        (path / "part/weights").write_text("weights\n")
+        (path / "config.json").write_text("{}")
+        packed.write_text("both")
+        digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+        return Artifact("f", "model", digest, digest, packed, path, 4)
 
     def job(self, order: str, timeout_s: float = 30) -> TrialJob:
         bundle = self.folder / "bundle"
@@ -100,6 +116,21 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     return Bench(TARGETS[request.param](tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize("name", REGISTRY.kinds())
+def test_what_a_kind_is(name: str, tmp_path: Path) -> None:
+    kind: TargetKind = REGISTRY.get(name)
+    settings = Settings(tmp_path / "cache", tmp_path / "home", offline=True, mirrors=None, jobs=1)
+    assert kind.kind == name
+    assert kind.family in ("host", "phone", "board")
+    assert issubclass(kind.options, TargetOptions)
+    assert get_args(kind.options.model_fields["kind"].annotation) == (name,)
+    assert kind.absent() is None or isinstance(kind.absent(), str)
+    assert all(callable(maker) for maker in kind.makers.values())
+    assert kind.named("nobody's:device", settings) is None, "names of other kinds are left to them"
+    found = kind.named(f"{name}:00008110-001A2B3C4D5E6F70", settings)
+    assert found is None or found.kind == name
+
+
 def test_its_identity_stays(bench: Bench) -> None:
     one, other = bench.target.identify(), bench.target.identify()
     assert one.id == other.id
@@ -131,6 +162,12 @@ def test_what_can_be_sampled_has_names_of_its_own(bench: Bench) -> None:
     names = [source.name for source in bench.target.sources()]
     assert names
     assert len(set(names)) == len(names)
+
+
+def test_a_model_may_be_a_folder(bench: Bench) -> None:
+    job = replace(bench.job("exit 0"), model=bench.folder_model)
+    bench.target.deploy(job.bundle, job.model)
+    assert bench.target.run_trial(job).exit_code == 0
 
 
 def test_a_trial_that_ends_well(bench: Bench) -> None:

@@ -124,3 +124,14 @@ def test_a_link_that_breaks_at_any_step(file: Path, root: Path) -> None:
         if link.done <= breaks_at:
             break
     assert breaks_at > 30
+
+
+def test_a_folder_is_links_to_its_files(file: Path, root: Path) -> None:
+    where = cache(root)
+    where.deploy(file, DIGEST)
+    for _ in range(2):
+        where.make_folder("f" * 64, {"weights": DIGEST, "part/of it/weights": DIGEST})
+    there = Path(where.folder("f" * 64))
+    assert (there / "weights").read_bytes() == (there / "part/of it/weights").read_bytes() == CONTENT
+    assert where.clean() >= len(CONTENT)
+    assert not there.exists()

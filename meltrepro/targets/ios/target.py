@@ -6,7 +6,6 @@ docs/devices/ios.md says which of it was tried on what.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from meltrepro.targets.ios.link import Exit
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.ios.package import runner_package, runner_package_digest
 from meltrepro.targets.ios.phone import Phone
+from meltrepro.targets.remote.deploy import digest_of
 from meltrepro.targets.remote.link import retried
 
 _SLICE_S = 5.0
@@ -117,7 +117,7 @@ class IosTarget:
         package, runner = bundle.path / PACKAGE, bundle.path / RUNNER
         installed = self._phone.apps().get(self._app)
         if package.is_file():
-            digest = _sha256(package)
+            digest = digest_of(package)
             if installed is None or not self._is_app(digest):
                 installed = self._install(package, digest)
         elif runner.is_file() and ios_state.linux_programs(self._phone.values()):
@@ -136,7 +136,7 @@ class IosTarget:
 
     def _install(self, package: Path, mark: str) -> Mapping[str, Any] | None:
         """Install a package and mark the app as made of it; returns what the phone then says of the app."""
-        self._phone.install(package, _sha256(package))
+        self._phone.install(package, digest_of(package))
         installed = self._phone.apps().get(self._app)
         if installed is not None:
             with self._phone.documents(self._app, self._root) as files:
@@ -154,7 +154,7 @@ class IosTarget:
 
     def _deploy_model(self, model: Artifact, progress: Progress) -> None:
         with self._phone.documents(self._app, self._root) as files:
-            self._cache.deploy(files, model.path, model.digest, progress)
+            self._cache.deploy(files, model, progress)
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial by one launch of the app, waiting for its end across lost links.
@@ -311,8 +311,3 @@ class IosTarget:
 
     def _retried(self, action: Callable[[], T]) -> T:
         return retried(action, self._reconnect_s)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

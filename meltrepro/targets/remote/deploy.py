@@ -3,11 +3,14 @@
 <root>/cas/<sha256>         a verified file
 <root>/cas/<sha256>.ok      its size, time and inode when it was verified: whether it is still the same file
 <root>/cas/<sha256>.part    as much of it as has arrived
+<root>/folders/<sha256>/    a model that is a folder: links to its files, each in its place
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError
@@ -57,7 +60,20 @@ fi
 chmod 755 "$2$3" && { [ -z "$3" ] || mv "$2$3" "$2"; } || exit 1
 stat -c "%s %z %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
 """
+_FOLDER = """
+mkdir -p "$1/folders/$2" && cd "$1/folders/$2" || exit 1
+cas=$1/cas
+shift 2
+while [ $# -gt 0 ]; do
+    case "$1" in */*) mkdir -p "${1%/*}" || exit 1 ;; esac
+    ln -sf "$cas/$2" "$1" || exit 1
+    shift 2
+done
+"""
+_AT_ONCE = 100
+"""Files of a folder that one command names: command lines have an end."""
 _CLEAN = """
+rm -rf "$1/folders"
 cd "$1/cas" 2>/dev/null || exit 0
 for file in *; do [ -f "$file" ] && stat -c %s "$file" && rm -f "$file"; done
 exit 0
@@ -77,6 +93,17 @@ class DeviceCache:
     def path(self, digest: str) -> str:
         """Where a file is, once it was deployed."""
         return f"{self._root}/cas/{digest}"
+
+    def folder(self, digest: str) -> str:
+        """Where a model that is a folder is, once it was made."""
+        return f"{self._root}/folders/{digest}"
+
+    def make_folder(self, digest: str, files: Mapping[str, str]) -> None:
+        """Make the folder of this digest of files that are there, by their names in it."""
+        words = [word for file in files.items() for word in file]
+        for first in range(0, len(words), 2 * _AT_ONCE):
+            reply = self._shell.script(_FOLDER, self._root, digest, *words[first : first + 2 * _AT_ONCE])
+            self._shell.expect(reply, f"make {self.folder(digest)}")
 
     def present(self, digests: Sequence[str]) -> set[str]:
         """Which of these files are on the device, verified and unchanged since."""
@@ -170,3 +197,25 @@ def pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[byt
                 sent(start)
     except OSError as error:
         raise StoreError(f"cannot read {local}: {error.strerror}") from error
+
+
+def members(folder: Path) -> dict[str, Path]:
+    """The files of a model that is a folder, by their names in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file of an artifact, read again only where it changed; raises `StoreError`."""
+    try:
+        status = path.stat()
+        return _read_digest(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {path}: {error.strerror}", hint="build it again with: meltrepro build"
+        ) from error
+
+
+@lru_cache(maxsize=4096)
+def _read_digest(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

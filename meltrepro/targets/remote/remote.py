@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from meltrepro.build.model import MODEL, Artifact, Input
-from meltrepro.errors import StoreError, TargetError, TargetLost
+from meltrepro.errors import TargetError, TargetLost
 from meltrepro.interrupts import held
 from meltrepro.record import trial as record
 from meltrepro.targets.base import (
@@ -34,7 +33,7 @@ from meltrepro.targets.remote import affinity
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.containers import Containers
 from meltrepro.targets.remote.controls import Control, Controls
-from meltrepro.targets.remote.deploy import DeviceCache
+from meltrepro.targets.remote.deploy import DeviceCache, digest_of, members
 from meltrepro.targets.remote.jobs import Ended, Job, Jobs, JobVanished
 from meltrepro.targets.remote.link import retried
 from meltrepro.targets.remote.shell import Running, Shell
@@ -163,16 +162,20 @@ class RemoteTarget:
     ) -> None:
         """Bring what trials need to the device; what is there already is not sent again."""
         programs = [bundle.path / member for member in dict.fromkeys((AGENT, RUNNER, SAMPLER, program))]
-        wanted = {_digest(local): local for local in programs if local.exists()} | {model.digest: model.path}
+        wanted = {digest_of(local): local for local in programs if local.exists()}
+        parts = {name: digest_of(path) for name, path in members(model.path).items()} if model.is_folder else {}
+        wanted |= {digest: model.path / name for name, digest in parts.items()} or {model.digest: model.path}
         wanted |= {each.digest: each.path for each in inputs}
         present = self._retried(partial(self._cache.present, list(wanted)))
-        if programs[0].exists() and _digest(programs[0]) not in present:
+        if programs[0].exists() and digest_of(programs[0]) not in present:
             self._cache.agent = None  # it is about to be sent, and can store nothing meanwhile
         for digest, local in wanted.items():
             if digest not in present:
                 self._retried(partial(self._cache.deploy, local, digest, progress))
             if local == programs[0]:
                 self._agent = self._cache.agent = self._cache.path(digest)
+        if parts:
+            self._retried(partial(self._cache.make_folder, model.digest, parts))
         if self._containers is not None:
             self._retried(partial(self._containers.load, bundle, self._cache, progress))
 
@@ -201,7 +204,7 @@ class RemoteTarget:
         Where the link is gone for good the trial goes on until its deadline; `stop_strays` ends it earlier.
         """
         program, name = self._program(job.bundle, job.program), PurePosixPath(job.program).name
-        model = self._cache.path(job.model.digest)
+        model = (self._cache.folder if job.model.is_folder else self._cache.path)(job.model.digest)
         files = {MODEL: model, **{name: self._cache.path(each.digest) for name, each in job.inputs.items()}}
         started = time.monotonic()
         with self._job("trial", job.bundle, {name: program}) as there:
@@ -326,7 +329,7 @@ class RemoteTarget:
 
     def _program(self, bundle: Artifact, member: str) -> str:
         """Where a program of a bundle is on the device."""
-        return self._cache.path(_digest(bundle.path / member))
+        return self._cache.path(digest_of(bundle.path / member))
 
     def _clocks(self) -> tuple[int, int, int]:
         """CLOCK_MONOTONIC, CLOCK_BOOTTIME and Unix time of the device; asked by one thread at a time, as answers have no names."""
@@ -359,20 +362,3 @@ class RemoteTarget:
 
     def _retried(self, action: Callable[[], T]) -> T:
         return retried(action, self._reconnect_s, (JobVanished,))
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a program of a bundle, read again only where the file changed."""
-    try:
-        status = path.stat()
-        return _digest_of(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise StoreError(
-            f"cannot read {path}: {error.strerror}", hint="build it again with: meltrepro build"
-        ) from error
-
-
-@lru_cache
-def _digest_of(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
