@@ -96,7 +96,7 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
     )
     if ran.logged is not None:
         tell_logged(ran.logged, quiet=options.quiet)
-    findings.tell(ran.folder, ran.logged.there if ran.logged else None)
+    findings.tell([ran.folder], "last", ran.logged.there if ran.logged else None)
     return ran
 
 

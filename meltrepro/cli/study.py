@@ -42,7 +42,7 @@ def command(
     Models that do not fit the store's disk together can be measured one after the other, where each has a manifest of
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
-    from meltrepro.cli.findings import conclude
+    from meltrepro.cli.findings import tell
     from meltrepro.cli.report import make_report
     from meltrepro.cli.run import Options, run_manifest
 
@@ -58,8 +58,7 @@ def command(
             sink=_trouble if quiet else sink,
         )
     make_report([str(studied.path)], output or studied.path.parent / "report", track=track)
-    for text, _ in conclude(studied.campaigns, studied.path.parent.name):
-        typer.echo(text)
+    tell(studied.campaigns, studied.path.parent.name)
 
 
 def _trouble(step: Step) -> None:

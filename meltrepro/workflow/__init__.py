@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
+    from meltrepro.workflow.claims import conclusions, findings
     from meltrepro.workflow.records import (
         Checked,
         Compared,
@@ -45,7 +46,9 @@ __all__ = [
     "build",
     "check_bundle",
     "compare",
+    "conclusions",
     "export_bundle",
+    "findings",
     "import_bundle",
     "list_campaigns",
     "load",
@@ -62,6 +65,7 @@ __all__ = [
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
+    "claims": ("conclusions", "findings"),
     "records": (
         "Checked",
         "Compared",

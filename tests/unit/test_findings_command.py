@@ -102,11 +102,11 @@ def test_the_line_at_the_end_of_a_run(
     folder = build_campaign(home, study="melt", cells=[Cell(trial=FAST)])
     logged: list[tuple[Sequence[Path], Mapping[str, str]]] = []
     monkeypatch.setattr(tracked_runs, "attach", lambda folders, files, place: logged.append((folders, files)))
-    findings.tell(folder, None)
+    findings.tell([folder], "last", None)
     line = "findings of melt: 1 holds, 0 fail, 21 not testable here; see them with: meltrepro findings last\n"
     assert capsys.readouterr().out == line
     assert not logged
-    findings.tell(folder, Place("sqlite:///x.db"))
+    findings.tell([folder], "last", Place("sqlite:///x.db"))
     ((folders, files),) = logged
     assert folders == [folder]
     assert list(files) == ["findings.json"]
@@ -121,13 +121,13 @@ def test_mlflow_that_went_away_meanwhile_is_no_failure(
 
     folder = build_campaign(home, study="melt", cells=[Cell(trial=FAST)])
     monkeypatch.setattr(tracked_runs, "attach", gone)
-    findings.tell(folder, Place("sqlite:///x.db"))
+    findings.tell([folder], "last", Place("sqlite:///x.db"))
     assert capsys.readouterr().err == "findings not logged to MLflow: no answer\n"
 
 
 def test_a_campaign_of_no_study_has_no_claims(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = build_campaign(home, [Cell(trial=FAST)])
-    findings.tell(folder, Place("sqlite:///x.db"))
+    findings.tell([folder], "last", Place("sqlite:///x.db"))
     assert capsys.readouterr().out == ""
     assert app.main(["findings"]) == UsageError.exit_code
     assert "belongs to no study" in (err := capsys.readouterr().err) and "--study" in err
@@ -146,7 +146,7 @@ def test_only_campaigns_of_the_study_count(home: Path, capsys: pytest.CaptureFix
 
 def test_a_study_that_is_not_installed_says_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = build_campaign(home, [Cell(trial=FAST)], study="elsewhere")
-    findings.tell(folder, None)
+    findings.tell([folder], "last", None)
     assert capsys.readouterr().out == ""
     assert app.main(["report", "-o", str(home / "report"), "--no-track"]) == 0
     assert app.main(["findings"]) == UsageError.exit_code
