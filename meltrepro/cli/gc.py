@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meltrepro import settings
+from meltrepro import settings, workflow
 from meltrepro.errors import UsageError
 from meltrepro.words import readable
 
@@ -32,25 +32,22 @@ def command(
     ] = None,
 ) -> None:
     """Remove unfinished downloads, leftovers of stopped commands and objects that nothing refers to."""
-    from meltrepro.store.cas import Store
-    from meltrepro.store.gc import Policy, collect
-
-    policy = Policy(
+    max_bytes = None if max_size is None else parse_size(max_size)
+    decision = workflow.collect_garbage(
         everything=everything,
         older_than_s=None if older_than is None else older_than * 86400,
-        max_bytes=None if max_size is None else parse_size(max_size),
+        max_bytes=max_bytes,
+        dry_run=dry_run,
     )
-    store = Store(settings.load().cache / "store")
-    decision = collect(store, policy, dry_run=dry_run)
     for kind in dict.fromkeys(removal.kind for removal in decision.removals):
         sizes = [removal.size for removal in decision.removals if removal.kind == kind]
         typer.echo(f"{kind:17} {len(sizes):6}  {readable(sum(sizes)):>10}")
     freed = readable(sum(removal.size for removal in decision.removals))
     locked = f", {readable(decision.locked_bytes)} of it named by lock files" if decision.locked_bytes else ""
     typer.echo(
-        f"{'would free' if dry_run else 'freed'} {freed} in {store.root}; {readable(decision.kept_bytes)} stay{locked}"
+        f"{'would free' if dry_run else 'freed'} {freed} in {settings.load().cache / 'store'}; {readable(decision.kept_bytes)} stay{locked}"
     )
-    if policy.max_bytes is not None and decision.kept_bytes > policy.max_bytes:
+    if max_bytes is not None and decision.kept_bytes > max_bytes:
         typer.echo(f"more than {max_size} stay: what locks name and build caches are kept (--all removes the caches)")
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
     from meltrepro.workflow.claims import conclusions, findings
+    from meltrepro.workflow.machine import Check, check_machine, collect_garbage, repair_machine, stop_engine
     from meltrepro.workflow.records import (
         Checked,
         Compared,
@@ -29,22 +30,28 @@ if TYPE_CHECKING:
     )
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
     from meltrepro.workflow.studies import Studied, study
+    from meltrepro.workflow.tracking import Logged, Synced, sync
 
 __all__ = [
     "Build",
+    "Check",
     "Checked",
     "Compared",
     "Exported",
     "Intent",
     "LockChange",
+    "Logged",
     "Planned",
     "Ran",
     "Recorded",
     "ReplayResult",
     "Studied",
+    "Synced",
     "Verification",
     "build",
     "check_bundle",
+    "check_machine",
+    "collect_garbage",
     "compare",
     "conclusions",
     "export_bundle",
@@ -55,9 +62,12 @@ __all__ = [
     "lock",
     "log_comparisons",
     "plan",
+    "repair_machine",
     "replay",
     "run",
+    "stop_engine",
     "study",
+    "sync",
     "trace",
     "verify",
 ]
@@ -66,6 +76,7 @@ _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
     "claims": ("conclusions", "findings"),
+    "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "records": (
         "Checked",
         "Compared",
@@ -82,6 +93,7 @@ _MODULES = {
     ),
     "replays": ("Intent", "ReplayResult", "replay"),
     "studies": ("Studied", "study"),
+    "tracking": ("Logged", "Synced", "sync"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,18 +1,25 @@
-"""Logging a campaign that has just ended."""
+"""Logging campaigns to MLflow: one that has just ended, and those that are not there yet."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from meltrepro.errors import Interrupted, TrackingError
+from meltrepro import interrupts
+from meltrepro import settings as settings_module
+from meltrepro.errors import Interrupted, MeltreproError, RecordError, TrackingError
+from meltrepro.record.reader import campaign_folders, find_campaign, read_folder
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, silent
+from meltrepro.track import places
+from meltrepro.track.ledger import open_ledger
+from meltrepro.track.places import Place
 
 if TYPE_CHECKING:
-    from meltrepro.settings import Settings
-    from meltrepro.steps import Sink
-    from meltrepro.track.places import Place
+    from meltrepro.track.mlflow_tracker import TrackedCampaign
 
 
 @dataclass(frozen=True)
@@ -32,25 +39,21 @@ class Logged:
     @property
     def without_login(self) -> Place | None:
         """A server that only the manifest names, so that the user's login is not sent to it."""
-        from meltrepro.track.places import is_server
-
         place = self.place
-        return place if place is not None and is_server(place.uri) and not place.trusted else None
+        return place if place is not None and places.is_server(place.uri) and not place.trusted else None
 
 
 def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) -> Logged:
     """Log a campaign, `uri` being what its manifest names. A server that does not answer is a debt and no failure."""
-    from meltrepro import interrupts
     from meltrepro.track.mlflow_tracker import sync
-    from meltrepro.track.places import choose, is_own
 
     try:
-        place = choose(os.environ, uri, settings.tracking_uri)
+        place = places.choose(os.environ, uri, settings.tracking_uri)
     except TrackingError as error:
         return Logged(problem=error)
     later = (
         "meltrepro sync"
-        if is_own(place, settings.tracking_uri)
+        if places.is_own(place, settings.tracking_uri)
         else f"MLFLOW_TRACKING_URI={place.shown} meltrepro sync {folder.name}"
     )
     try:
@@ -63,3 +66,82 @@ def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) 
             "stopped while logging to MLflow; the records are complete", hint=f"log the rest with: {later}"
         ) from error
     return Logged(place)
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What logging campaigns came to."""
+
+    campaigns: int
+    """How many were looked at."""
+    logged: Sequence[TrackedCampaign]
+    owed: Sequence[TrackingError]
+    """What is not logged because only the record names the place, and how to have it logged there."""
+
+
+def sync(
+    campaigns: Sequence[Path | str] = (),
+    *,
+    everything: bool = False,
+    detail: Literal["first", "all"] = "first",
+    logged: Callable[[Path, TrackedCampaign], None] = lambda _, __: None,
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Synced:
+    """Log campaigns to MLflow that are not there yet; of all that there are, where none is named. Nothing is logged twice.
+
+    `everything` checks those too that are logged already; `detail` says of which repetitions traces and token times go
+    along. `logged` is called for each campaign. One that fails does not keep the others back: `TrackingError` or
+    `RecordError` names all in the end. Raises `UsageError` and `Interrupted` too.
+    """
+    from meltrepro.track import mlflow_tracker
+
+    settings = settings or settings_module.load()
+    named = [find_campaign(settings.records, str(wanted)) for wanted in campaigns]
+    folders = named or campaign_folders(settings.records)
+    problems: list[MeltreproError] = []
+    dead: set[Place] = set()
+    foreign: dict[Place, list[str]] = {}
+    done = []
+    with interrupts.raising():
+        for folder in folders:
+            place: Place | None = None
+            try:
+                place = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
+                if place is not None and not places.is_own(place, settings.tracking_uri):
+                    foreign.setdefault(place, []).append(folder.name)
+                elif place is not None and place not in dead:
+                    done.append(mlflow_tracker.sync(folder, place, sink, detail=detail))
+                    logged(folder, done[-1])
+            except (RecordError, TrackingError) as error:
+                problems.append(error)
+                if isinstance(error, TrackingError) and place is not None:
+                    dead.add(place)  # one server is waited for once
+    owed = [places.foreign(place, names) for place, names in foreign.items()]
+    problems += owed if named else []
+    if problems:
+        raise _joined(problems)
+    return Synced(len(folders), done, owed)
+
+
+def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> Place | None:
+    """Where a campaign is still to be logged; `None` where nothing is owed. Raises `RecordError`."""
+    tracking = read_folder(folder).document.tracking
+    place = places.choose(os.environ, tracking.uri, default_uri)
+    if named or (again and tracking.enabled):
+        return place
+    if not tracking.enabled:
+        return None
+    note = open_ledger(folder).place(place.shown)
+    database = places.local_database(place.uri)
+    there = note is not None and note.complete and (database is None or database.path.exists())
+    return None if there else place
+
+
+def _joined(problems: Sequence[MeltreproError]) -> MeltreproError:
+    """The first problem, with the others named in its message."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    message = "\n".join(problem.message for problem in problems)
+    return type(first)(message, hint=first.hint)

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from meltrepro.cli.checks import TOOLS
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
+from meltrepro.workflow.machine import TOOLS
 
 _GO_IOS = Path(__file__).parents[1] / "integration" / "go-ios"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}

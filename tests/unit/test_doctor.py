@@ -12,10 +12,10 @@ import pytest
 
 from meltrepro import settings
 from meltrepro.build import daemon
-from meltrepro.cli import apt, checks
 from meltrepro.cli.app import main
-from meltrepro.cli.checks import State
 from meltrepro.errors import EngineError
+from meltrepro.workflow import machine
+from meltrepro.workflow.machine import State, check_machine, find
 
 NOWHERE = "tcp://127.0.0.1:9"
 """Nothing listens on the discard port."""
@@ -27,7 +27,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state_of(name: str) -> tuple[State, str]:
-    (check,) = (check for check in checks.run_checks(settings.load()) if check.name == name)
+    (check,) = (check for check in check_machine() if check.name == name)
     return check.state, check.found
 
 
@@ -88,7 +88,7 @@ def test_a_store_that_cannot_be_written_is_missing(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_mirror_map_is_looked_at_where_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert "mirror map" not in {check.name for check in checks.run_checks(settings.load())}
+    assert "mirror map" not in {check.name for check in check_machine()}
     (tmp_path / "m.yaml").write_text("mirrors: {'pypi:a==1': a.whl, 'pypi:b==1': b.whl}")
     monkeypatch.setenv("MELTREPRO_MIRRORS", str(tmp_path / "m.yaml"))
     (tmp_path / "a.whl").touch()
@@ -115,9 +115,9 @@ def test_a_tracking_server_that_listens_answers(monkeypatch: pytest.MonkeyPatch)
 
 def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    names = {tool.name: tool for tool in checks.TOOLS}
+    names = {tool.name: tool for tool in machine.TOOLS}
     for tests, expected in ((False, State.optional), (True, State.missing)):
-        found = {check.name: check.state for check in checks.run_checks(settings.load(), tests=tests)}
+        found = {check.name: check.state for check in check_machine(tests=tests)}
         assert names["chromium"].for_tests
         assert found["chromium"] is expected
 
@@ -134,20 +134,20 @@ def test_an_engine_is_stopped_where_nothing_unmounts(monkeypatch: pytest.MonkeyP
 
 def test_a_file_is_looked_for_in_the_folder_of_any_version(tmp_path: Path) -> None:
     pattern = f"{tmp_path}/python3*/ensurepip/__init__.py"
-    assert checks.find(pattern) is None
+    assert find(pattern) is None
     (tmp_path / "python3.9" / "ensurepip" / "__init__.py").mkdir(parents=True)
-    assert checks.find(pattern) is None
+    assert find(pattern) is None
     file = tmp_path / "python3.11" / "ensurepip" / "__init__.py"
     file.parent.mkdir(parents=True)
     file.touch()
-    assert checks.find(pattern) == checks.find(str(file)) == str(file)
+    assert find(pattern) == find(str(file)) == str(file)
 
 
 def test_nothing_is_installed_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(apt, "_run", lambda *_: pytest.fail("apt-get was run"))
+    monkeypatch.setattr(machine, "_run", lambda *_: pytest.fail("apt-get was run"))
     with pytest.raises(EngineError, match="not here: mmdebstrap") as caught:
-        apt.install(["mmdebstrap"], pytest.fail)
+        machine.install_packages(["mmdebstrap"], pytest.fail)
     assert (
         "apt-get install --no-install-recommends mmdebstrap" in (caught.value.hint or "")
         or not Path("/etc/debian_version").exists()
@@ -159,11 +159,11 @@ def test_packages_start_no_services_without_systemd(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, existing: bool
 ) -> None:
     policy = tmp_path / "policy-rc.d"
-    monkeypatch.setattr(apt, "_POLICY", policy)
-    monkeypatch.setattr(apt, "systemd", lambda: False)
+    monkeypatch.setattr(machine, "_POLICY", policy)
+    monkeypatch.setattr(machine, "systemd", lambda: False)
     if existing:
         policy.write_text("theirs")
-    with apt._no_services():
+    with machine._no_services():
         assert policy.read_text() == ("theirs" if existing else "#!/bin/sh\nexit 101\n")
     assert policy.exists() == existing
 

@@ -1,4 +1,7 @@
-"""What a machine needs for the toolkit's work: each check says what it found, what it is for, and how to get it."""
+"""This machine: what the toolkit needs and how to get it, and room in its store.
+
+Each check says what it found, what it is for, and how to get it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,29 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from meltrepro import settings as settings_module
 from meltrepro.errors import EngineError, ManifestError, UsageError
 from meltrepro.settings import Settings
 from meltrepro.store.names import redact
 from meltrepro.words import counted
 
+if TYPE_CHECKING:
+    from meltrepro.store.gc import Decision
+
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_TRIES = 3
+_OPTIONS = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", "--no-install-recommends")
 _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
 _ANSWER_S = 3.0
@@ -100,8 +113,9 @@ TOOLS = (
 DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 
 
-def run_checks(settings: Settings, *, tests: bool = False) -> list[Check]:
-    """Look at everything; with `tests`, what only the test suite needs counts as required. Changes nothing."""
+def check_machine(*, tests: bool = False, settings: Settings | None = None) -> list[Check]:
+    """Look at everything; with `tests`, what only the test suite needs counts as required. Changes and raises nothing."""
+    settings = settings or settings_module.load()
     checks: list[Callable[[Settings], Check]] = [_python, _clock, _engine, _disk, _memory, _store, _records, _tracking]
     if settings.mirrors is not None:
         checks.append(_mirrors)
@@ -238,3 +252,137 @@ def _tracking(settings: Settings) -> Check:
         remedy = "start it, or unset MLFLOW_TRACKING_URI; meltrepro sync logs later what was measured meanwhile"
         return Check(name, State.optional, f"{shown} does not answer: {error}", purpose, remedy)
     return Check(name, State.ok, f"{shown} answers", purpose)
+
+
+# -- getting what is missing --------------------------------------------------------------------------------------
+
+
+def repair_machine(
+    *, tests: bool = False, say: Callable[[str], None] = lambda _: None, settings: Settings | None = None
+) -> None:
+    """Install what the default path needs (with `tests`, the test suite too) and start an engine, where that is allowed.
+
+    `say` is told what is about to be done. Raises `EngineError` with the commands to run by hand.
+    """
+    from meltrepro.build import daemon
+
+    settings = settings or settings_module.load()
+    wanted = [tool for tool in TOOLS if tool.required or tool.offered or (tests and tool.for_tests)]
+    refused: EngineError | None = None
+    try:
+        daemon.connect(settings).close()
+    except EngineError as error:
+        refused = error
+        if not os.environ.get("DOCKER_HOST"):
+            wanted.append(DOCKER)
+    packages = sorted({tool.package for tool in wanted if find(tool.name) is None})
+    if packages:
+        install_packages(packages, say)
+    if refused is not None:
+        _start_engine(settings, refused, say)
+
+
+def _start_engine(settings: Settings, refused: EngineError, say: Callable[[str], None]) -> None:
+    from meltrepro.build import daemon
+
+    if os.environ.get("DOCKER_HOST"):
+        raise EngineError(refused.message, hint="DOCKER_HOST names this engine: start it, or unset the variable")
+    if os.geteuid() != 0:
+        how = "systemctl start docker" if systemd() else "meltrepro doctor --fix"
+        raise EngineError(refused.message, hint=f"run as root: {how}; or work without: --engine process")
+    if not systemd():
+        daemon.start(settings, say)
+        say("it keeps running; stop it with: meltrepro doctor --stop")
+        return
+    say("starting: systemctl start docker")
+    result = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise EngineError(f"systemctl start docker: {result.stderr.strip()}", hint="see: journalctl -u docker -n 20")
+    daemon.connect(settings).close()
+
+
+def stop_engine(*, settings: Settings | None = None) -> bool:
+    """Stop the private engine that `repair_machine` started; whether one was running."""
+    from meltrepro.build import daemon
+
+    return daemon.stop(settings or settings_module.load())
+
+
+def install_packages(packages: Sequence[str], say: Callable[[str], None]) -> None:
+    """Install packages; raises `EngineError` with the commands to run where that is not possible or not allowed."""
+    names = " ".join(packages)
+    line = f"apt-get update && apt-get install --no-install-recommends {names}"
+    if not Path("/etc/debian_version").exists() or shutil.which("apt-get") is None:
+        raise EngineError(
+            f"not here: {names}", hint="this is neither Debian nor Ubuntu: install what these packages hold by hand"
+        )
+    if os.geteuid() != 0:
+        raise EngineError(f"not here: {names}", hint=f"run as root: {line}")
+    say(f"installing: {line}")
+    with _no_services():
+        for attempt in range(1, _TRIES + 1):
+            update, result = _run("update"), _run("install", *packages)
+            if result.returncode == 0:
+                return
+            say(f"apt-get failed, try {attempt} of {_TRIES}")
+    text = (update.stdout if update.returncode else "") + result.stdout
+    tail = "\n".join("    " + line for line in text.strip().splitlines()[-10:])
+    raise EngineError(f"apt-get could not install {names}:\n{tail}", hint=f"run by hand: {line}")
+
+
+def systemd() -> bool:
+    """Whether systemd runs here, and so starts services."""
+    return Path("/run/systemd/system").is_dir()
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Without systemd, packages start services by init scripts that fail in containers and with them the installation.
+
+    A policy that denies it is Debian's own way to prevent that; an existing policy is left alone.
+    """
+    if systemd() or _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
+
+
+def _run(command: str, *packages: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        ["apt-get", *_OPTIONS, command, *packages],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+# -- room in the store --------------------------------------------------------------------------------------------
+
+
+def collect_garbage(
+    *,
+    everything: bool = False,
+    older_than_s: float | None = None,
+    max_bytes: int | None = None,
+    dry_run: bool = False,
+    settings: Settings | None = None,
+) -> Decision:
+    """Remove unfinished downloads, leftovers and what nothing refers to from the store; `dry_run` removes nothing.
+
+    `everything` takes whatever no lock in use names, `older_than_s` results unused for so long, `max_bytes` what was used
+    longest ago. Raises `StoreError` where another process uses the store.
+    """
+    from meltrepro.store.cas import Store
+    from meltrepro.store.gc import Policy, collect
+
+    policy = Policy(everything=everything, older_than_s=older_than_s, max_bytes=max_bytes)
+    return collect(Store((settings or settings_module.load()).cache / "store"), policy, dry_run=dry_run)
