@@ -1,4 +1,4 @@
-"""Why a trial failed: one kind each, whether trying again may help, and what the runner said last."""
+"""Why a trial failed, from how its program ended and what it said last."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from meltrepro import untrusted
-from meltrepro.campaign.gates import GateClosed, Watch
-from meltrepro.campaign.meter import MeterError
-from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.record import trial as record
+from meltrepro.record.outcomes import Failure, FailureKind
 from meltrepro.targets.base import TrialResult
 from meltrepro.untrusted import load_json
 
@@ -36,94 +32,28 @@ _TAIL_LINES = 5
 _UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
 
 
-class Kind(StrEnum):
-    """The kinds of failure; each `Outcome.reason` begins with one."""
-
-    timeout = "timeout"
-    out_of_memory = "out-of-memory"
-    not_started = "not-started"
-    killed = "killed"
-    crashed = "crashed"
-    runner = "runner-error"
-    incomplete = "incomplete-events"
-    unscored = "not-scored"
-    unmeasured = "metric-unavailable"
-    target = "target-error"
-    meter = "meter-error"
-    gate = "gate-closed"
-    too_hot = "too-hot"
-    tampered = "tampered"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failed trial in one line."""
-
-    kind: Kind
-    message: str
-    transient: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
-
-
 def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> Failure | None:
     """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer."""
     said = _said(_last_event(folder / record.EVENTS), folder)
     status = result.exit_code
     if result.timed_out:
-        return Failure(Kind.timeout, f"stopped after {timeout_s:g} s{said}")
+        return Failure(FailureKind.timeout, f"stopped after {timeout_s:g} s{said}")
     if result.out_of_memory:
-        return Failure(Kind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
+        return Failure(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
     if status in _NOT_STARTED:
-        return Failure(Kind.not_started, f"the {who} cannot be started{said}")
+        return Failure(FailureKind.not_started, f"the {who} cannot be started{said}")
     if status > 128:
         return _signalled(status - 128, said, who)
     if status != 0:
         meaning = _MEANINGS.get(status, "unknown reason") if who == "runner" else "the scorer failed"
-        return Failure(Kind.runner, f"exit status {status}, {meaning}{said}")
+        return Failure(FailureKind.runner, f"exit status {status}, {meaning}{said}")
     return None
-
-
-def of_events(error: RecordError) -> Failure:
-    """What went wrong where a runner ended well, but its events do not say so."""
-    return Failure(Kind.incomplete, error.message)
-
-
-def of_scores(error: RecordError) -> Failure:
-    """What went wrong where a scorer ended well, but its output gives no score."""
-    return Failure(Kind.unscored, error.one_line)
 
 
 def of_missing(missing: Mapping[str, str]) -> Failure | None:
     """What went wrong where metrics that the manifest requires cannot be had: name -> why."""
     reasons = "; ".join(f"{name} is required, but {why}" for name, why in missing.items())
-    return Failure(Kind.unmeasured, reasons) if missing else None
-
-
-def of_error(error: MeltreproError) -> Failure:
-    """What went wrong where the target itself gave up."""
-    return Failure(Kind.target, f"{type(error).__name__}: {error.message}", error.transient)
-
-
-def of_meter(error: MeterError) -> Failure:
-    """What went wrong where an external meter shows nothing that can be used."""
-    return Failure(Kind.meter, error.one_line)
-
-
-def of_gate(error: GateClosed) -> Failure:
-    """What was missing where the device did not get ready."""
-    return Failure(Kind.gate, error.message)
-
-
-def of_tampering(found: str) -> Failure:
-    """What a program left where only the files of its record belong."""
-    return Failure(Kind.tampered, f"a record holds plain files of its own alone, but {found}")
-
-
-def of_watch(watch: Watch) -> Failure | None:
-    """Why the watchdog stopped a trial; `None` where it did not."""
-    return Failure(Kind.too_hot, watch.reason) if watch.reason else None
+    return Failure(FailureKind.unmeasured, reasons) if missing else None
 
 
 def _signalled(number: int, said: str, who: str) -> Failure:
@@ -132,8 +62,8 @@ def _signalled(number: int, said: str, who: str) -> Failure:
     except ValueError:
         name = f"signal {number}"
     if number in _FROM_OUTSIDE:
-        return Failure(Kind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
-    return Failure(Kind.crashed, f"the {who} died of {name}{said}")
+        return Failure(FailureKind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
+    return Failure(FailureKind.crashed, f"the {who} died of {name}{said}")
 
 
 def _said(last: Mapping[str, Any], folder: Path) -> str:

@@ -24,6 +24,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.events import read_trace
 from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.outcomes import Failure
 from meltrepro.record.reader import read_outcome
 from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
@@ -41,7 +42,7 @@ class Tally:
     """How the trials of a campaign ended."""
 
     ok: int
-    failed: tuple[tuple[Trial, str], ...]
+    failed: tuple[tuple[Trial, Failure], ...]
     """Trials that failed for good, with their reasons."""
     earlier: int
     """Trials among them that were done before this run."""
@@ -153,7 +154,7 @@ def run_trials(
     Raises `StoreError` where records cannot be written, `RecordError` where an earlier one is damaged.
     """
     ok, earlier = 0, 0
-    failed: list[tuple[Trial, str]] = []
+    failed: list[tuple[Trial, Failure]] = []
     for number, trial in enumerate(trials):
         if progress.stop.is_set():
             return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
@@ -177,10 +178,10 @@ def run_trials(
         else:
             earlier += 1
         progress.settle()
-        if outcome.state is TrialState.ok:
+        if outcome.failure is None:
             ok += 1
             continue
-        failed.append((trial, outcome.reason or "no reason given"))
+        failed.append((trial, outcome.failure))
         if rules.fail_fast and now:
             progress.stop.set()
     return Tally(ok, tuple(failed), earlier)
@@ -233,7 +234,7 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
             speeds = {name: ended.metrics[name] for name in _SHOWN if name in ended.metrics}
             place.tell("end", attempt, duration_s=outcome.duration_s, folder=str(folder), **speeds)
         else:
-            place.tell("fail", attempt, error=outcome.reason, retry=retry)
+            place.tell("fail", attempt, error=str(outcome.failure), retry=retry)
         if not retry:
             return outcome
 

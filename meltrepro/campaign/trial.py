@@ -24,6 +24,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
+from meltrepro.record.outcomes import Failure, FailureKind
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trial import (
     AnyRequest,
@@ -161,7 +162,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         who = "scorer" if run.scorer else "runner"
-        failed = failure.of_watch(watch) or failure.of_result(result, folder, run.timeout_s, who)
+        failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who)
         if failed is None and run.scorer and isinstance(request, ScoringRequest):
             failed = failure.of_missing(_missing(run.measure, None, states))
             metrics = Metrics(score_metrics(scores_in(folder, request, run.scorer.read)), {})
@@ -174,19 +175,22 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     except StoreError as error:
         if tampered is None:
             raise
-        failed = failure.of_error(error)
+        failed = _given_up(error)
     except gates.GateClosed as error:
-        failed = failure.of_gate(error)
+        failed = Failure(FailureKind.gate, error.message)
     except MeterError as error:
-        failed = failure.of_meter(error)
+        failed = Failure(FailureKind.meter, error.one_line)
     except untrusted.Tampered as error:
         tampered = error.message
     except RecordError as error:
-        failed = failure.of_scores(error) if isinstance(request, ScoringRequest) else failure.of_events(error)
+        scoring = isinstance(request, ScoringRequest)
+        failed = Failure(
+            FailureKind.unscored if scoring else FailureKind.incomplete, error.one_line if scoring else error.message
+        )
     except MeltreproError as error:
-        failed = failure.of_error(error)
+        failed = _given_up(error)
     if tampered is not None:
-        failed = failure.of_tampering(tampered)
+        failed = Failure(FailureKind.tampered, f"a record holds plain files of its own alone, but {tampered}")
     duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
@@ -203,7 +207,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         warmup=trial.kind is not TrialKind.repetition,
         attempt=attempt,
         state=TrialState.failed if failed else TrialState.ok,
-        reason=str(failed).replace(f"{folder}/", "") if failed else None,
+        kind=failed.kind if failed else None,
+        reason=failed.detail.replace(f"{folder}/", "") if failed else None,
         transient=bool(failed and failed.transient),
         exit_code=exit_code,
         started_wall_ns=started_wall_ns,
@@ -219,6 +224,15 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         files=seal_files(folder),
     )
     return Attempt(outcome, metrics.values)
+
+
+def _stopped(watch: gates.Watch) -> Failure | None:
+    """Why the watchdog stopped a trial; `None` where it did not."""
+    return Failure(FailureKind.too_hot, watch.reason) if watch.reason else None
+
+
+def _given_up(error: MeltreproError) -> Failure:
+    return Failure(FailureKind.target, f"{type(error).__name__}: {error.message}", error.transient)
 
 
 def _sampling(run: CellRun, folder: Path) -> AbstractContextManager[None]:

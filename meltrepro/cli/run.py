@@ -102,7 +102,7 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
 
 def _failed(ran: workflow.Ran) -> TrialFailed:
     failed = ran.tally.failed
-    shown = [f"  {trial}: {reason.splitlines()[0]}" for trial, reason in failed[:5]]
+    shown = [f"  {trial}: {failure.line}" for trial, failure in failed[:5]]
     more = [f"  and {len(failed) - 5} more"] if len(failed) > 5 else []
     return TrialFailed(
         "\n".join([f"{counted(len(failed), 'trial')} failed:", *shown, *more]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
 from meltrepro.record.ids import RUN as RUN
+from meltrepro.record.outcomes import SkipKind as SkipKind
 from meltrepro.record.trial import Mode, ScoringRequest
 from meltrepro.registry import FRAMEWORKS
 from meltrepro.targets.base import DeviceFacts
@@ -32,27 +32,6 @@ AUTO = "auto"
 """The CPU level of a target whose variant the framework is to choose."""
 Purpose = str
 """What a bundle is for: `run`, or the name by which a framework's model steps ask for it (`quantize`, `convert`)."""
-
-
-class SkipKind(StrEnum):
-    """What kind of thing is in the way."""
-
-    target = "target"
-    """The device cannot be reached or used."""
-    variant = "variant"
-    """The framework is not built for such a device."""
-    options = "options"
-    """Its options, as the manifest has them, do not fit the device."""
-    model = "model"
-    """It cannot make this model."""
-    accuracy = "accuracy"
-    """The cell has no accuracy."""
-    context = "context"
-    memory = "memory"
-    disk = "disk"
-    """The device has no room for the model."""
-    store = "store"
-    """This machine has no room to make it."""
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ class TrialRecord(TrialFolder):
 
     def validity(self, limits: Limits) -> Validity:
         """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
-        if not self.ok:
-            return judge_failure(self.outcome.reason or "")
+        if self.outcome.failure is not None:
+            return judge_failure(self.outcome.failure)
         if self.scoring is not None:
             _ = self.scores  # a record whose scores cannot be read has no verdict
             return Validity()

@@ -18,6 +18,7 @@ from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.sensor_plan import period_s
+from meltrepro.record.outcomes import Failure, FailureKind
 from meltrepro.record.samples import Fault, FaultKind, Recording
 from meltrepro.record.trace import Trace
 from meltrepro.stats.stability import Autocorrelation, Drift, autocorrelation, drift, outliers
@@ -66,8 +67,7 @@ class Reason(StrEnum):
 class Finding:
     """One reason, with the value that was found and the one that is asked for."""
 
-    reason: str
-    """A `Reason`, or why the trial failed (`campaign.failure.Kind`)."""
+    reason: Reason | FailureKind
     detail: str
 
     def __str__(self) -> str:
@@ -109,10 +109,9 @@ def judge_trial(
     )
 
 
-def judge_failure(reason: str) -> Validity:
+def judge_failure(failure: Failure) -> Validity:
     """The verdict on a trial that failed: a closed gate, a metric that is required and cannot be had, a crash."""
-    kind, _, detail = reason.partition(": ")
-    return Validity((Finding(kind, detail.splitlines()[0] if detail else "no reason given"),))
+    return Validity((Finding(failure.kind, failure.detail.split("\n", 1)[0]),))
 
 
 def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -> Validity:

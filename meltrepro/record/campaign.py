@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from meltrepro.manifest.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
 from meltrepro.manifest.protocol import Order
 from meltrepro.record import seal
 from meltrepro.record.ids import RUN, BundleId, CellId
+from meltrepro.record.outcomes import SkipKind, with_skip_kind
 from meltrepro.untrusted import parse
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
@@ -61,9 +62,10 @@ class SkipEntry(Strict):
     """A cell that does not run, and why."""
 
     id: Annotated[str, AfterValidator(lambda text: str(CellId.parse(text)))]
+    kind: SkipKind
     reason: str
-    kind: Label | None = None
-    """What is in the way: target, variant, options, model, ...; records of before there were kinds have none."""
+
+    _of_0_1 = model_validator(mode="before")(with_skip_kind)
 
     @property
     def key(self) -> CellId:

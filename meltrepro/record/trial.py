@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from meltrepro import untrusted
 from meltrepro.manifest.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
 from meltrepro.manifest.meters import SyncMark
 from meltrepro.record import seal
+from meltrepro.record.outcomes import Failure, FailureKind, with_failure_kind
 from meltrepro.untrusted import as_model, load_json, parse
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
@@ -161,7 +162,8 @@ class Outcome(Strict):
     warmup: bool
     attempt: Count
     state: TrialState
-    reason: str | None = None
+    kind: FailureKind | None = Field(None, description="What it failed of.")
+    reason: str | None = Field(None, description="The same in words.")
     transient: bool = False
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
     started_wall_ns: Nanoseconds
@@ -174,6 +176,15 @@ class Outcome(Strict):
         default_factory=dict, description="sha256 of the record's other files by name."
     )
     seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
+
+    _of_0_1 = model_validator(mode="before")(with_failure_kind)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed; `None` of one that ended well."""
+        if self.state is TrialState.ok:
+            return None
+        return Failure(self.kind or FailureKind.unknown, self.reason or "no reason was recorded", self.transient)
 
 
 def outcome_bytes(outcome: Outcome) -> bytes:

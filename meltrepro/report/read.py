@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +20,6 @@ from meltrepro.untrusted import load_json
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
-_SKIPPED = (
-    ("memory", re.compile(r"^needs .+ of memory\b")),
-    ("disk", re.compile(r"^needs .+ on disk\b")),
-    ("context", re.compile(r"^needs a context\b")),
-    ("unreachable", re.compile(r"could not be reached$")),
-)
-_OTHER_SKIP = "unsupported"
 _TEMPERATURE = "temperature."
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
@@ -42,11 +34,6 @@ def read_results(campaigns: Sequence[CampaignRecord]) -> Results:
     cells = [cell for campaign in campaigns for cell in _cells(campaign)]
     names = {campaign.id: campaign.document.name for campaign in campaigns}
     return Results(tuple(cells), names, {one.id: study for one in campaigns if (study := one.manifest.study)})
-
-
-def skip_cause(reason: str) -> str:
-    """One word for why a plan left a cell out: `memory`, `disk`, `context`, `unreachable` or `unsupported`."""
-    return next((cause for cause, pattern in _SKIPPED if pattern.search(reason)), _OTHER_SKIP)
 
 
 def _cells(campaign: CampaignRecord) -> Iterator[CellResult]:
@@ -135,7 +122,7 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         workload=key.workload,
         synthetic=_made_up(campaign, key.model),
         parameters=_parameters(campaign, key.model),
-        cause=skip_cause(skip.reason),
+        cause=skip.kind,
         source=_source(campaign, key.model),
     )
 

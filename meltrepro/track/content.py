@@ -76,7 +76,7 @@ def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
         return Standing(State.failed, error.message, damaged=True)
     ended = good + len(bad)
     reason = (
-        f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.reason}" if bad else None
+        f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.failure}" if bad else None
     )
     if not campaign.finished and (cell.expected is None or ended < cell.expected):
         return Standing(State.unfinished, reason)

@@ -315,7 +315,7 @@ def report(conduct_it: Callable[[Sink], Result]) -> int:
         "folder": str(result.campaign.folder),
         "resumed": result.campaign.resumed,
         "ok": tally.ok,
-        "failed": [reason for _, reason in tally.failed],
+        "failed": [str(failure) for _, failure in tally.failed],
         "earlier": tally.earlier,
         "left": tally.left,
     }

@@ -53,7 +53,8 @@ def tampered(folder: Path, order: str) -> tuple[Path, str]:
     """The record of a trial whose runner obeys `order`, and why it failed; nothing else may have come of it."""
     victim = victim_of(folder)
     result = rig.run(folder, rig.Spec({"bad": order, "good": "sleep 0"}, ONCE))
-    ((trial, reason),) = result.tally.failed
+    ((trial, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith("tampered: "), reason
     assert result.tally.ok == 1, "the other cell goes on"
     assert victim.read_text() == "precious"
@@ -131,7 +132,8 @@ def test_a_killed_campaign_believes_no_outcome_that_a_runner_wrote(tmp_path: Pat
     assert cell.trials == ()
     result = rig.run(tmp_path, spec)
     assert result.campaign.resumed
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith("runner-error: exit status 3")
 
 

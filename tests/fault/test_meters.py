@@ -126,7 +126,8 @@ def test_a_file_that_cannot_be_used_fails_the_trial(
     if content is not None:
         (tmp_path / "power.csv").write_text(content)
     result = campaign(tmp_path, **changes)
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith("meter-error: ")
     assert reason in said
     verdict = cell(result).validity
@@ -157,7 +158,8 @@ def test_a_sensor_that_lies_makes_the_trial_invalid(
 def test_times_that_are_none_of_the_trials(tmp_path: Path, changes: dict[str, Any]) -> None:
     with meter(tmp_path / "power.csv"):
         result = campaign(tmp_path, **changes)
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith("meter-error: ")
     assert "none of its samples is of the trial's time; are targets.NAME.meter.clock and time_unit right?" in said
 
@@ -176,14 +178,16 @@ def test_a_meter_that_dies_while_the_runner_runs(tmp_path: Path) -> None:
 def test_a_meter_that_died_before_the_runner_began(tmp_path: Path) -> None:
     with meter(tmp_path / "power.csv", lambda n: watts(n) if n < 5 else None):
         result = campaign(tmp_path)
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert "none of its samples is of the trial's time" in said
 
 
 def test_a_column_without_a_number(tmp_path: Path) -> None:
     with meter(tmp_path / "power.csv", lambda n: "OVERLOAD"):
         result = campaign(tmp_path)
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert "expected numbers, no row has one in 'power'" in said
 
 
@@ -218,7 +222,8 @@ def test_a_file_that_is_another_one_when_the_trial_ends(tmp_path: Path, keep: bo
 def test_a_unit_that_is_wrong_gives_no_energy(tmp_path: Path, unit: str, text: str) -> None:
     with meter(tmp_path / "power.csv"):
         result = campaign(tmp_path, required=True, columns={"power": unit})
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith("metric-unavailable: energy is required, but ")
     assert text in said
 

@@ -143,7 +143,8 @@ def test_a_scorer_that_fails_has_its_reason(
     tmp_path: Path, order: str, reason: str, attempts: int, exit_code: int
 ) -> None:
     result = run(tmp_path, {"bad": order, "good": "right 7"})
-    ((trial, said),) = result.tally.failed
+    ((trial, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith(reason)
     assert result.tally.ok == 1, "the other cell goes on"
     outcome = read_outcome(layout.trial_folder(result.campaign.folder, trial))
@@ -160,7 +161,8 @@ def test_a_scorer_that_fails_has_its_reason(
 
 def test_a_scorer_that_hangs_is_stopped(tmp_path: Path) -> None:
     result = run(tmp_path, {"bad": "hang"}, timeout_s=0.5)
-    ((_, said),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith("timeout: stopped after 0.5 s")
 
 

@@ -51,7 +51,8 @@ def owned(folder: Path) -> list[int]:
 )
 def test_a_failure_has_its_reason(tmp_path: Path, order: str, reason: str, attempts: int, exit_code: int) -> None:
     result = rig.run(tmp_path, rig.Spec({"bad": order, "good": "sleep 0"}, ONCE))
-    ((trial, said),) = result.tally.failed
+    ((trial, failure),) = result.tally.failed
+    said = str(failure)
     assert said.startswith(reason)
     assert result.tally.ok == 1, "the other cell goes on"
     folder = layout.trial_folder(result.campaign.folder, trial)
@@ -66,7 +67,8 @@ def test_a_failure_has_its_reason(tmp_path: Path, order: str, reason: str, attem
 
 def test_what_the_runner_said_last_is_part_of_the_reason(tmp_path: Path) -> None:
     result = rig.run(tmp_path, rig.Spec({"bad": "exit 3"}, ONCE))
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.endswith("\n  broken: as ordered ?[31m\n  first line\n  last line"), "without control characters"
 
 
@@ -78,7 +80,8 @@ def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: 
     manifest = setup.plan.manifest
     manifest = manifest.model_copy(update={"measure": manifest.measure.model_copy(update={metric: Want.required})})
     result = rig.run_setup(tmp_path, rig.with_manifest(setup, manifest))
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith(f"metric-unavailable: {metric} is required, but ")
     assert why in reason
 
@@ -87,7 +90,8 @@ def test_a_gate_that_stays_closed_fails_the_trial_and_says_so_meanwhile(tmp_path
     gates = {"free_memory_mb": 1e9, "timeout_s": 0.5, "poll_s": 0.2}
     steps: list[Step] = []
     result = rig.run(tmp_path, rig.Spec({"good": "sleep 0"}, {**ONCE, "gates": gates}), steps.append)
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith("gate-closed: not ready after 0.5 s: ")
     assert reason.endswith("MB of memory are available, 1e+09 wanted")
     told = [step for step in steps if step.name == "gate"]
@@ -111,7 +115,8 @@ def test_a_device_that_gets_too_hot_is_stopped(tmp_path: Path) -> None:
     target._root = tmp_path / "root"
     began = time.monotonic()
     result = rig.run_setup(tmp_path, setup)
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason == "too-hot: thermal_zone0:cpu had 85.0 degC, more than 80"
     assert time.monotonic() - began < 60
     assert owned(tmp_path) == []
@@ -140,7 +145,8 @@ def test_a_transient_failure_is_tried_again_and_kept(tmp_path: Path) -> None:
 
 def test_a_hanging_runner_is_stopped_with_all_its_children(tmp_path: Path) -> None:
     result = rig.run(tmp_path, rig.Spec({"stuck": "hang"}, {**ONCE, "timeout_s": 1}))
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason == "timeout: stopped after 1 s"
     assert owned(tmp_path) == []
 

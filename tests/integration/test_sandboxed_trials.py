@@ -75,7 +75,7 @@ def wait_for_one(engine: str, folder: Path) -> None:
 def test_how_trials_end(engine: str, tmp_path: Path) -> None:
     orders = {"good": "fine", "bad": "exit 3", "fatal": "segfault"}
     result = sandbox_rig.run(tmp_path, rig.Spec(orders, ONCE), engine)
-    reasons = {trial.cell_id.rsplit("/", 1)[1]: reason for trial, reason in result.tally.failed}
+    reasons = {trial.cell_id.rsplit("/", 1)[1]: str(failure) for trial, failure in result.tally.failed}
     assert result.tally.ok == 1
     assert reasons["bad"].startswith("runner-error: exit status 3, the model cannot be loaded")
     assert "last line" in reasons["bad"]
@@ -94,7 +94,8 @@ def test_logs_are_not_written_through_what_a_runner_left(engine: str, tmp_path: 
     victim = tmp_path / "victim"
     victim.write_text("precious")
     result = sandbox_rig.run(tmp_path, rig.Spec({"bad": f"plant-{what} {victim}", "good": "fine"}, ONCE), engine)
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith("tampered: ")
     assert "stdout.log is a" in reason
     assert victim.read_text() == "precious"
@@ -103,7 +104,8 @@ def test_logs_are_not_written_through_what_a_runner_left(engine: str, tmp_path: 
 
 def test_a_pipe_in_place_of_a_log_is_not_waited_for(engine: str, tmp_path: Path) -> None:
     result = sandbox_rig.run(tmp_path, rig.Spec({"bad": "hide the log", "good": "fine"}, ONCE), engine)
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason.startswith("tampered: ")
     assert "stderr.log is a pipe" in reason
     assert result.tally.ok == 1
@@ -112,14 +114,16 @@ def test_a_pipe_in_place_of_a_log_is_not_waited_for(engine: str, tmp_path: Path)
 def test_a_runner_that_is_no_program(engine: str, tmp_path: Path) -> None:
     bundle = sandbox_rig.static_bundle(tmp_path, {"melt-runner": b"no program"})
     setup = rig.make_setup(tmp_path, rig.Spec({"any": "fine"}, ONCE), sandbox_rig.engine(engine, tmp_path), bundle)
-    ((_, reason),) = rig.run_setup(tmp_path, setup).tally.failed
+    ((_, failure),) = rig.run_setup(tmp_path, setup).tally.failed
+    reason = str(failure)
     assert "/bundle/bin/melt-runner" in reason
     assert engine == "docker" or reason.startswith("not-started: the runner cannot be started")
 
 
 def test_a_hanging_runner_is_stopped(engine: str, tmp_path: Path) -> None:
     result = sandbox_rig.run(tmp_path, rig.Spec({"stuck": "hang"}, {**ONCE, "timeout_s": 2}), engine)
-    ((_, reason),) = result.tally.failed
+    ((_, failure),) = result.tally.failed
+    reason = str(failure)
     assert reason == "timeout: stopped after 2 s"
 
 

@@ -202,7 +202,7 @@ CASES = {
     "F22": Case(
         (*(cell(m, speed=1) for m in "ab"), cell("c", "f16", state="skipped", cause="memory", reason="needs 9 GB")),
         tuple(cell(m, speed=1) for m in "abc"),
-        (*(cell(m, speed=1) for m in "ab"), cell("c", state="skipped", cause="unreachable")),
+        (*(cell(m, speed=1) for m in "ab"), cell("c", state="skipped", cause="target")),
         "3 models",
     ),
 }

@@ -14,6 +14,7 @@ import pytest
 
 from meltrepro.cli import app
 from meltrepro.measure.records import read_campaign
+from meltrepro.record.outcomes import FailureKind
 from meltrepro.replay.bundle import export
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
@@ -72,7 +73,15 @@ def test_what_failed_and_what_was_skipped_is_read(home: Path) -> None:
     }
     (score,) = campaign.cells[2].scores
     assert score.value == pytest.approx(1.2826)
-    assert [finding.reason for finding in campaign.cells[0].validity.findings] == ["metric-unavailable"]
+    assert [finding.reason for finding in campaign.cells[0].validity.findings] == [FailureKind.unmeasured]
+    assert [skip.kind for skip in campaign.document.skipped] == [
+        "context",
+        "accuracy",
+        "memory",
+        "context",
+        "accuracy",
+        "context",
+    ]
 
 
 def test_a_report_of_them(home: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from meltrepro.campaign.failure import Kind
 from meltrepro.manifest.protocol import PROFILES, Limits, Order, Protocol
 from meltrepro.measure.validity import Reason
+from meltrepro.record.outcomes import FailureKind
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -53,8 +53,8 @@ def test_every_profile_is_documented() -> None:
         assert all(f"`{name}`" in text for name in values)
 
 
-@pytest.mark.parametrize("reason", [*Reason, *Kind])
-def test_every_reason_is_documented(reason: Reason | Kind) -> None:
+@pytest.mark.parametrize("reason", [*Reason, *FailureKind])
+def test_every_reason_is_documented(reason: Reason | FailureKind) -> None:
     assert f"`{reason}`" in DOCUMENT.read_text()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import read_campaign
-from meltrepro.report.read import PENDING, read_results, skip_cause
+from meltrepro.report.read import PENDING, read_results
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt.findings.cells import requantized_from
 from tests.support.campaigns import MS, START_NS, Cell, Trial, Turn, build_campaign, score_trial
@@ -101,21 +101,7 @@ def test_a_skipped_cell_of_a_device_that_nothing_ran_on(tmp_path: Path) -> None:
     folder = build_campaign(tmp_path, [Cell()])
     skip = {"id": "smollm2-135m/q8_0/llama.cpp/phone/chat", "reason": "target phone could not be reached"}
     *_, skipped = read(edited(folder, lambda document: document.update(skipped=[skip])))
-    assert (skipped.device.name, skipped.device.kind, skipped.cause) == ("phone", "unknown", "unreachable")
-
-
-@pytest.mark.parametrize(
-    ("reason", "cause"),
-    [
-        ("needs 26.1 GB of memory, target host has 8.3 GB", "memory"),
-        ("needs 26.1 GB on disk, target host has 8.3 GB free", "disk"),
-        ("needs a context of 4096 tokens, model m has 2048", "context"),
-        ("target phone could not be reached", "unreachable"),
-        ("framework llama.cpp does not offer quantization q9", "unsupported"),
-    ],
-)
-def test_causes_of_skips(reason: str, cause: str) -> None:
-    assert skip_cause(reason) == cause
+    assert (skipped.device.name, skipped.device.kind, skipped.cause) == ("phone", "unknown", "target")
 
 
 def test_invalid_repetitions_are_left_out_unless_they_are_asked_for(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_warm_ups_failures_attempts_and_unfinished_trials_are_in_no_summary(tmp_
     (place / "notes.txt").write_text("not a trial")
     cell = read_campaign(folder).cells[0]
     assert [trial.name for trial in cell.repetitions] == ["r000", "r002"]
-    assert [trial.outcome.reason for trial in cell.failures] == ["crashed: it did"]
+    assert [str(trial.outcome.failure) for trial in cell.failures] == ["crashed: it did"]
     assert [trial.name for trial in cell.trials] == ["w000", "r000", "r001", "r002", "p000"]
     assert cell.summaries["generation_tps"].n == 2
     assert cell.summaries["generation_tps"].maximum == pytest.approx(50)

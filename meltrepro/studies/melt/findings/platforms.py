@@ -149,7 +149,7 @@ F18 = Definition(
 
 _FEWEST_MODELS = 3
 _CIRCUMSTANCES = frozenset(
-    {"pending", "unreachable", "gate-closed", "target-error", "meter-error", "metric-unavailable", "killed"}
+    {"pending", "target", "store", "gate-closed", "target-error", "meter-error", "metric-unavailable", "killed"}
 )
 """Causes that say something of the day or of the lab, and nothing of the framework on the device."""
 
