@@ -16,6 +16,7 @@ from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, Maker, Package, Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
+from meltrepro.frameworks.base import Weights
 from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step
@@ -44,13 +45,15 @@ class Tools:
     """The lock of a recorded campaign, which may be a stranger's: what comes of it stays in its scope of the store."""
     base_dir: InitVar[Path] = Path()
     """What relative sources count from."""
+    weights: InitVar[Weights | None] = None
+    """What writes the files of synthetic sources."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
     fetcher: Fetcher = field(init=False)
     pins: Pins = field(init=False)
 
-    def __post_init__(self, lock: Lock, locked: bool, base_dir: Path) -> None:
+    def __post_init__(self, lock: Lock, locked: bool, base_dir: Path, weights: Weights | None) -> None:
         store = Store(self.settings.cache / "store")
         layer = lock.base.layer if lock.base is not None else None
         if self.record is not None:
@@ -58,7 +61,7 @@ class Tools:
         elif layer is not None and store.has(layer) and not base.is_own(layer, store):
             store = store.scoped_to(layer)  # what is built on a base of others is believed where that is the base
         self.store = store
-        self.fetcher = Fetcher(self.store, self.settings, self.sink)
+        self.fetcher = Fetcher(self.store, self.settings, self.sink, weights=weights)
         self.pins = Pins(lock, self.store, self.fetcher, self.sink, base_dir, locked)
 
     def engine(self) -> Engine:

@@ -6,10 +6,10 @@ by which recipes, and how models are made for it. What it cannot do is a `Skip`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, JsonValue
 
@@ -25,6 +25,9 @@ from meltrepro.record.outcomes import SkipKind as SkipKind
 from meltrepro.record.trial import Mode, ScoringRequest
 from meltrepro.registry import FRAMEWORKS
 from meltrepro.targets.base import DeviceFacts
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
@@ -153,6 +156,18 @@ class Scorer(Protocol):
         ...
 
 
+class Weights(Protocol):
+    """What writes models of known shapes with made-up weights (docs/synthetic.md), in the format of a framework's sources."""
+
+    def size(self, shape: ModelShape) -> int:
+        """Of the file, in bytes."""
+        ...
+
+    def pieces(self, shape: ModelShape, seed: int) -> Iterator[ReadableBuffer]:
+        """The file piece by piece, the same everywhere; a piece is valid until the next one is asked for."""
+        ...
+
+
 class Framework(Protocol):
     """A framework. `options` are always an instance of its own model."""
 
@@ -162,6 +177,7 @@ class Framework(Protocol):
     files: Collection[tuple[str, ...]]
     """Keys of the options whose values may be paths, which count from the file that names them."""
     scorer: Scorer | None
+    weights: Weights | None
 
     def releases(self) -> Mapping[str, Release]:
         """By name, the preferred one last."""

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
+from meltrepro.frameworks.base import Weights
+from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
@@ -35,7 +37,17 @@ from meltrepro.untrusted import first_fault
 class Fetcher:
     """Resolves and fetches sources into one store; what was found out once is remembered there."""
 
-    def __init__(self, store: Store, settings: Settings, sink: Sink, *, patience: Patience = DEFAULT_PATIENCE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        sink: Sink,
+        *,
+        patience: Patience = DEFAULT_PATIENCE,
+        weights: Weights | None = None,
+    ) -> None:
+        """`weights` writes the files of synthetic sources."""
+        self._weights = weights
         self._store = store
         self._settings = settings
         self._sink = sink
@@ -54,7 +66,7 @@ class Fetcher:
             return self._pin_checkpoint(source, context)
         claimed = source.digest is not None and self._store.has(source.digest)
         try:
-            pin = self._mirrors.adopt(source, None, context) or _provider(source).resolve(source, context)
+            pin = self._mirrors.adopt(source, None, context) or self._provider(source).resolve(source, context)
         except (OfflineError, DownloadError):
             if source.digest is None or not self._store.has(source.digest):
                 raise
@@ -91,7 +103,7 @@ class Fetcher:
         if not self._store.has(pin.digest):
             context = self._context(base)
             if self._mirrors.adopt(source, pin.digest, context) is None:
-                _provider(source).fetch(source, pin, context)
+                self._provider(source).fetch(source, pin, context)
         return self._store.verify(pin.digest)
 
     def parts(self, source: Source) -> dict[str, Source]:
@@ -117,9 +129,17 @@ class Fetcher:
         if self._settings.offline and not isinstance(source, FileSource):
             return None
         try:
-            return _provider(source).transfer_size(source, self._context(base_dir or Path()))
+            return self._provider(source).transfer_size(source, self._context(base_dir or Path()))
         except MeltreproError:
             return None  # fetching will say it, with a hint; an estimate is a courtesy
+
+    def made_bytes(self, source: SyntheticSource) -> int:
+        """What writing a source's weights takes in the store: nothing where it holds them, or nobody can write them."""
+        pin = self.known(source)
+        digest = source.digest or (pin.digest if pin is not None else None)
+        if self._weights is None or (digest is not None and self._store.has(digest)):
+            return 0
+        return self._weights.size(SHAPES[source.synthetic])
 
     def known(self, source: Source) -> Pin | None:
         """What is remembered of a source, without asking anybody; nothing of local files, which change.
@@ -195,6 +215,46 @@ class Fetcher:
     def _size(self, digest: str) -> int:
         return self._store.path(digest).stat().st_size
 
+    def _provider(self, source: Source) -> Provider[Any]:
+        """The module behind a kind of source; loaded when it is needed."""
+        match source:
+            case PypiSource():
+                from meltrepro.store.pypi import Pypi
+
+                return Pypi()
+            case HuggingFaceSource():
+                from meltrepro.store.huggingface import HuggingFace
+
+                return HuggingFace()
+            case GitSource():
+                from meltrepro.store.git import Git
+
+                return Git()
+            case UrlSource():
+                from meltrepro.store.file import Url
+
+                return Url()
+            case DebianPackage():
+                from meltrepro.store.debian import Debian
+
+                return Debian()
+            case FileSource():
+                from meltrepro.store.file import File
+
+                return File()
+            case SyntheticSource():
+                from meltrepro.store.synthetic import Synthetic
+
+                if self._weights is None:
+                    raise SourceError(
+                        f"{key_of(source)}: no framework here writes weights", hint="name a file with weights as source"
+                    )
+                return Synthetic(self._weights)
+            case FolderSource():
+                raise SourceError(
+                    f"{key_of(source)}: a checkpoint is no single file", hint="name a file with the key 'file'"
+                )
+
 
 def learn(pin: Pin, store: Store) -> None:
     """Remember a pin, for example one that came with a bundle; one of the same bytes stays, for it may say more.
@@ -205,40 +265,3 @@ def learn(pin: Pin, store: Store) -> None:
     known = store.get_ref("pins", key)
     if known is None or (not pin.claimed and (known.get("claimed") or known.get("digest") != pin.digest)):
         store.put_ref("pins", key, pin.to_json())
-
-
-def _provider(source: Source) -> Provider[Any]:
-    """The module behind a kind of source; loaded when it is needed."""
-    match source:
-        case PypiSource():
-            from meltrepro.store.pypi import Pypi
-
-            return Pypi()
-        case HuggingFaceSource():
-            from meltrepro.store.huggingface import HuggingFace
-
-            return HuggingFace()
-        case GitSource():
-            from meltrepro.store.git import Git
-
-            return Git()
-        case UrlSource():
-            from meltrepro.store.file import Url
-
-            return Url()
-        case DebianPackage():
-            from meltrepro.store.debian import Debian
-
-            return Debian()
-        case FileSource():
-            from meltrepro.store.file import File
-
-            return File()
-        case SyntheticSource():
-            from meltrepro.store.synthetic import Synthetic
-
-            return Synthetic()
-        case FolderSource():
-            raise SourceError(
-                f"{key_of(source)}: a checkpoint is no single file", hint="name a file with the key 'file'"
-            )

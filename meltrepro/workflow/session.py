@@ -15,6 +15,7 @@ from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import DataError, LockError, Problem, StaleLock
+from meltrepro.frameworks.base import Weights, framework
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
@@ -22,6 +23,7 @@ from meltrepro.manifest.lock import Lock, load_lock, lock_path
 from meltrepro.manifest.pins import manifest_digest, prompt_digests
 from meltrepro.manifest.prompts import MELT, MELT_SOURCE
 from meltrepro.manifest.protocol import Order
+from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
@@ -149,6 +151,12 @@ def _matters(problem: Problem, plan: Plan) -> bool:
     return part not in used or any(field.startswith(f"{name}.") for name in used[part])
 
 
+def _weights(manifest: Manifest) -> Weights | None:
+    """What writes synthetic weights: the first framework of a manifest that does."""
+    found = (framework(each.kind or name).weights for name, each in manifest.frameworks.items())
+    return next((weights for weights in found if weights is not None), None)
+
+
 @contextmanager
 def open_session(
     spec: Path,
@@ -183,7 +191,11 @@ def open_session(
     with interrupts.raising():
         pins = lock or Lock(lock=1, manifest=digest)
         tools = Tools(
-            settings, sink, pins, engine, locked, makers=makers, record=lock_file, base_dir=loaded.path.parent
+            *(settings, sink, pins, engine, locked),
+            makers=makers,
+            record=lock_file,
+            base_dir=loaded.path.parent,
+            weights=_weights(loaded.manifest),
         )
         targets, unusable = open_targets(loaded.manifest, settings, tools)
         devices = {name: target.identify() for name, target in targets.items()}

@@ -14,7 +14,6 @@ from meltrepro.frameworks.base import AS_IS
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.pins import manifest_digest
-from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
 from meltrepro.plan.model import Plan
@@ -77,7 +76,7 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
     return Sizes(
         weights=weights,
         stored=frozenset(stored),
-        made={source: size for source in sources if (size := _made_bytes(source, store, fetcher))},
+        made={source: size for source in sources if (size := fetcher.made_bytes(source))},
         free_bytes=free_bytes(store.root),
     )
 
@@ -87,15 +86,6 @@ def with_downloads(sizes: Sizes, plan: Plan, fetcher: Fetcher, base_dir: Path) -
     wanted = sources_of(plan.models, plan.bundles, plan.cells, sizes)
     found = {source: fetcher.estimate(source, base_dir) for source in wanted}
     return replace(sizes, downloads={source: size for source, size in found.items() if size is not None})
-
-
-def _made_bytes(source: SyntheticSource, store: Store, fetcher: Fetcher) -> int:
-    """What writing a source's weights takes in the store: nothing where it holds them."""
-    from meltrepro.store.synthetic import file_bytes
-
-    pin = fetcher.known(source)
-    digest = source.digest or (pin.digest if pin is not None else None)
-    return 0 if digest is not None and store.has(digest) else file_bytes(SHAPES[source.synthetic])
 
 
 def _source_bytes(source: Source, base_dir: Path, fetcher: Fetcher) -> int | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from meltrepro.frameworks.llamacpp.synthetic import pieces
 from meltrepro.manifest.shapes import SHAPES, ShapeName
-from meltrepro.store.synthetic import pieces
 
 ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models"
 

@@ -11,11 +11,11 @@ from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.build.model import Artifact, Input
 from meltrepro.campaign.trial import CellRun, run_trial
 from meltrepro.frameworks.base import DATA, scorer_of
+from meltrepro.frameworks.llamacpp.synthetic import pieces
 from meltrepro.manifest.protocol import Measure
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.trial import STDOUT, Outcome, ScoringRequest, TrialState, parse_request
-from meltrepro.store.synthetic import pieces
 from meltrepro.targets.base import Target
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.host.target import HostTarget

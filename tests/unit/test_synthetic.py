@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import DigestMismatch, ManifestError, SourceError, StoreError
+from meltrepro.frameworks.llamacpp import synthetic
 from meltrepro.frameworks.llamacpp.gguf import untie
+from meltrepro.frameworks.llamacpp.synthetic import GgufWeights, file_bytes, header, header_bytes, pieces
+from meltrepro.frameworks.llamacpp.vocabulary import CONTROL, vocabulary
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName
 from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
-from meltrepro.store import synthetic
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.gc import Policy, collect
 from meltrepro.store.source import Pin, key_of, source_of
-from meltrepro.store.synthetic import file_bytes, header, header_bytes, pieces
-from meltrepro.store.vocabulary import CONTROL, vocabulary
 
 TINY: tuple[ShapeName, ...] = ("tiny-llama", "tiny-gemma", "tiny-stablelm")
 DIGESTS = {  # of seed 1; another value means another generator, which needs another version
@@ -211,7 +211,7 @@ class Bench:
         self.steps: list[Step] = []
         self.store = Store(root / "store")
         at = Settings(cache=root, home=root, offline=offline, mirrors=None, jobs=1)
-        self.fetcher = Fetcher(self.store, at, self.sink)
+        self.fetcher = Fetcher(self.store, at, self.sink, weights=GgufWeights())
         self.stop_at: str | None = None
 
     def sink(self, step: Step) -> None:
@@ -253,7 +253,7 @@ def test_a_declared_digest_is_taken_at_its_word_until_the_file_is_needed(bench: 
 
 
 def test_progress_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_PROGRESS_BYTES", 1 << 20)
+    monkeypatch.setattr("meltrepro.store.synthetic._PROGRESS_BYTES", 1 << 20)
     bench.fetcher.get(SOURCE)
     told = [step for step in bench.steps if step.phase == "progress"]
     assert len(told) >= 3 and all(
@@ -270,7 +270,7 @@ def test_another_digest_is_refused_and_nothing_stays(bench: Bench) -> None:
 
 
 def test_an_interruption_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_PROGRESS_BYTES", 1 << 20)
+    monkeypatch.setattr("meltrepro.store.synthetic._PROGRESS_BYTES", 1 << 20)
     bench.stop_at = "progress"
     with pytest.raises(KeyboardInterrupt):
         bench.fetcher.get(SOURCE)
@@ -290,7 +290,7 @@ def test_a_mirror_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(b"GGUF of somebody else")
     (tmp_path / "mirrors.yaml").write_text(f'mirrors: {{"{KEY}": other.gguf}}')
     at = Settings(cache=tmp_path, home=tmp_path, offline=True, mirrors=tmp_path / "mirrors.yaml", jobs=1)
-    fetcher = Fetcher(Store(tmp_path / "store"), at, lambda step: None)
+    fetcher = Fetcher(Store(tmp_path / "store"), at, lambda step: None, weights=GgufWeights())
     assert fetcher.pin(SOURCE, Path()).digest == DIGESTS["tiny-llama"]
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from meltrepro.frameworks.llamacpp.synthetic import file_bytes, header_bytes, padded
 from meltrepro.manifest.shapes import ModelShape, TensorShape
-from meltrepro.store.synthetic import file_bytes, header_bytes, padded
 
 _BLOCKS: Mapping[str, tuple[int, int]] = {
     "f32": (1, 4),

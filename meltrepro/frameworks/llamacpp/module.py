@@ -24,10 +24,12 @@ from meltrepro.frameworks.base import (
     Skip,
     SkipKind,
     Variant,
+    Weights,
 )
 from meltrepro.frameworks.llamacpp import app, convert, cuda, gguf, mixtures, variants
 from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, Options
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
+from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
 from meltrepro.targets.base import DeviceFacts
@@ -89,6 +91,7 @@ class LlamaCpp:
     options: type[BaseModel] = Options
     files: Collection[tuple[str, ...]] = (("toolchain", "ndk"), ("ios", "ipa"), ("ios", "xcframework"))
     scorer: Scorer | None = PerplexityScorer()
+    weights: Weights | None = GgufWeights()
 
     def releases(self) -> Mapping[str, Release]:
         return RELEASES
