@@ -149,7 +149,17 @@ F18 = Definition(
 
 _FEWEST_MODELS = 3
 _CIRCUMSTANCES = frozenset(
-    {"pending", "target", "store", "gate-closed", "target-error", "meter-error", "metric-unavailable", "killed"}
+    {
+        "pending",
+        "target",
+        "store",
+        "accuracy",
+        "gate-closed",
+        "target-error",
+        "meter-error",
+        "metric-unavailable",
+        "killed",
+    }
 )
 """Causes that say something of the day or of the lab, and nothing of the framework on the device."""
 
@@ -187,7 +197,7 @@ F22 = Definition(
     id="F22",
     claim="No framework ran every model on every class of devices.",
     threshold="each framework on each class of devices has one cell or more that failed, or was skipped because it cannot run there "
-    "(memory, disk, context, unsupported); what failed by circumstance does not count",
+    "(memory, disk, context, or the framework lacks it); what failed by circumstance does not count",
     needs=f"{_FEWEST_MODELS} models or more on one device, best the whole zoo, unquantized too; skipped cells count",
     decide=nothing_ran_everything,
     direct=False,
