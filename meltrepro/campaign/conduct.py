@@ -13,7 +13,7 @@ from threading import Thread
 
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
 from meltrepro.campaign.lanes import lanes_of, run_lanes
-from meltrepro.campaign.runner import Halted, Progress, Rules, Tally, run_trials
+from meltrepro.campaign.runner import CampaignProgress, Halted, Rules, Tally, run_trials
 from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
 from meltrepro.campaign.trial import CellRun
@@ -32,7 +32,7 @@ from meltrepro.targets.base import Adjustable, Target
 
 
 @dataclass(frozen=True)
-class Result:
+class CampaignResult:
     """A campaign after its trials."""
 
     campaign: Campaign
@@ -47,7 +47,7 @@ def conduct(
     new: bool = False,
     fail_fast: bool = False,
     enough: Callable[[Path], bool] | None = None,
-) -> Result:
+) -> CampaignResult:
     """Start or resume the campaign and run what is left of it, with the devices locked.
 
     `enough` is asked after each round of repetitions, with the campaign's folder, whether the rest may be left out.
@@ -75,7 +75,7 @@ def conduct(
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
             with _restoring(dict(zip(used, targets, strict=True)), sink):
-                tally, progress = Tally(0, (), 0), Progress(len(trials))
+                tally, progress = Tally(0, (), 0), CampaignProgress(len(trials))
                 for part in _rounds(trials) if enough else [trials]:
                     parallel = manifest.protocol.parallel
                     tally += _run(campaign.folder, part, runs, sink, journal, rules, progress, parallel)
@@ -90,7 +90,7 @@ def conduct(
         detail = {"ok": tally.ok, "failed": len(tally.failed), "earlier": tally.earlier, "left": tally.left}
         sink(Step("campaign", "end", campaign.document.id, detail=detail))
         journal.check()
-        return Result(campaign, tally)
+        return CampaignResult(campaign, tally)
 
 
 def _run(
@@ -100,7 +100,7 @@ def _run(
     sink: Sink,
     journal: Journal,
     rules: Rules,
-    progress: Progress,
+    progress: CampaignProgress,
     parallel: bool,
 ) -> Tally:
     """Run trials, those of different devices at the same time; all devices have what they need before the first begins."""
@@ -136,7 +136,7 @@ def _unfinished(folder: Path, trials: Sequence[Trial]) -> list[str]:
     return list(dict.fromkeys(cell for cell, outcome in outcomes if outcome is None or outcome.state != "ok"))
 
 
-def _deploy(cells: Sequence[str], runs: Mapping[str, CellRun], sink: Sink, progress: Progress) -> None:
+def _deploy(cells: Sequence[str], runs: Mapping[str, CellRun], sink: Sink, progress: CampaignProgress) -> None:
     """Bring everything to a lane's devices, so that no transfer falls into the trials of another lane.
 
     What goes wrong here goes wrong again in the trial that needs it, so that a device that is lost is not waited for here.

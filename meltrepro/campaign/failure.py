@@ -11,7 +11,7 @@ from typing import Any
 
 from meltrepro import untrusted
 from meltrepro.record import trial as record
-from meltrepro.record.outcomes import Failure, FailureKind
+from meltrepro.record.outcomes import FailureKind, TrialFailure
 from meltrepro.targets.base import TrialResult
 from meltrepro.untrusted import load_json
 
@@ -32,38 +32,38 @@ _TAIL_LINES = 5
 _UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
 
 
-def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> Failure | None:
+def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> TrialFailure | None:
     """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer."""
     said = _said(_last_event(folder / record.EVENTS), folder)
     status = result.exit_code
     if result.timed_out:
-        return Failure(FailureKind.timeout, f"stopped after {timeout_s:g} s{said}")
+        return TrialFailure(FailureKind.timeout, f"stopped after {timeout_s:g} s{said}")
     if result.out_of_memory:
-        return Failure(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
+        return TrialFailure(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
     if status in _NOT_STARTED:
-        return Failure(FailureKind.not_started, f"the {who} cannot be started{said}")
+        return TrialFailure(FailureKind.not_started, f"the {who} cannot be started{said}")
     if status > 128:
         return _signalled(status - 128, said, who)
     if status != 0:
         meaning = _MEANINGS.get(status, "unknown reason") if who == "runner" else "the scorer failed"
-        return Failure(FailureKind.runner, f"exit status {status}, {meaning}{said}")
+        return TrialFailure(FailureKind.runner, f"exit status {status}, {meaning}{said}")
     return None
 
 
-def of_missing(missing: Mapping[str, str]) -> Failure | None:
+def of_missing(missing: Mapping[str, str]) -> TrialFailure | None:
     """What went wrong where metrics that the manifest requires cannot be had: name -> why."""
     reasons = "; ".join(f"{name} is required, but {why}" for name, why in missing.items())
-    return Failure(FailureKind.unmeasured, reasons) if missing else None
+    return TrialFailure(FailureKind.unmeasured, reasons) if missing else None
 
 
-def _signalled(number: int, said: str, who: str) -> Failure:
+def _signalled(number: int, said: str, who: str) -> TrialFailure:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
     if number in _FROM_OUTSIDE:
-        return Failure(FailureKind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
-    return Failure(FailureKind.crashed, f"the {who} died of {name}{said}")
+        return TrialFailure(FailureKind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
+    return TrialFailure(FailureKind.crashed, f"the {who} died of {name}{said}")
 
 
 def _said(last: Mapping[str, Any], folder: Path) -> str:

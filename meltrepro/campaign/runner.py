@@ -24,7 +24,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.events import read_trace
 from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
-from meltrepro.record.outcomes import Failure
+from meltrepro.record.outcomes import TrialFailure
 from meltrepro.record.reader import read_outcome
 from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
@@ -42,7 +42,7 @@ class Tally:
     """How the trials of a campaign ended."""
 
     ok: int
-    failed: tuple[tuple[Trial, Failure], ...]
+    failed: tuple[tuple[Trial, TrialFailure], ...]
     """Trials that failed for good, with their reasons."""
     earlier: int
     """Trials among them that were done before this run."""
@@ -56,7 +56,7 @@ class Tally:
 
 
 @dataclass
-class Progress:
+class CampaignProgress:
     """How many trials of a campaign are settled; shared by lanes."""
 
     total: int
@@ -80,7 +80,7 @@ class _Place:
 
     sink: Sink
     trial: Trial
-    progress: Progress
+    progress: CampaignProgress
 
     def tell(self, phase: Phase, attempt: int, **detail: object) -> None:
         trial = self.trial
@@ -147,14 +147,14 @@ def run_trials(
     sink: Sink,
     journal: Journal,
     rules: Rules,
-    progress: Progress,
+    progress: CampaignProgress,
 ) -> Tally:
     """Run every trial that has no outcome yet, until `progress.stop` is set; `runs` are by cell id.
 
     Raises `StoreError` where records cannot be written, `RecordError` where an earlier one is damaged.
     """
     ok, earlier = 0, 0
-    failed: list[tuple[Trial, Failure]] = []
+    failed: list[tuple[Trial, TrialFailure]] = []
     for number, trial in enumerate(trials):
         if progress.stop.is_set():
             return Tally(ok, tuple(failed), earlier, left=len(trials) - number)

@@ -24,7 +24,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.events import read_trace
 from meltrepro.record.layout import Trial, TrialKind
-from meltrepro.record.outcomes import Failure, FailureKind
+from meltrepro.record.outcomes import FailureKind, TrialFailure
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trial import (
     AnyRequest,
@@ -177,20 +177,20 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             raise
         failed = _given_up(error)
     except gates.GateClosed as error:
-        failed = Failure(FailureKind.gate, error.message)
+        failed = TrialFailure(FailureKind.gate, error.message)
     except MeterError as error:
-        failed = Failure(FailureKind.meter, error.one_line)
+        failed = TrialFailure(FailureKind.meter, error.one_line)
     except untrusted.Tampered as error:
         tampered = error.message
     except RecordError as error:
         scoring = isinstance(request, ScoringRequest)
-        failed = Failure(
+        failed = TrialFailure(
             FailureKind.unscored if scoring else FailureKind.incomplete, error.one_line if scoring else error.message
         )
     except MeltreproError as error:
         failed = _given_up(error)
     if tampered is not None:
-        failed = Failure(FailureKind.tampered, f"a record holds plain files of its own alone, but {tampered}")
+        failed = TrialFailure(FailureKind.tampered, f"a record holds plain files of its own alone, but {tampered}")
     duration_s = time.monotonic() - started
     if failed:
         require_free(folder, _ROOM_BYTES)
@@ -226,13 +226,13 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     return Attempt(outcome, metrics.values)
 
 
-def _stopped(watch: gates.Watch) -> Failure | None:
+def _stopped(watch: gates.Watch) -> TrialFailure | None:
     """Why the watchdog stopped a trial; `None` where it did not."""
-    return Failure(FailureKind.too_hot, watch.reason) if watch.reason else None
+    return TrialFailure(FailureKind.too_hot, watch.reason) if watch.reason else None
 
 
-def _given_up(error: MeltreproError) -> Failure:
-    return Failure(FailureKind.target, f"{type(error).__name__}: {error.message}", error.transient)
+def _given_up(error: MeltreproError) -> TrialFailure:
+    return TrialFailure(FailureKind.target, f"{type(error).__name__}: {error.message}", error.transient)
 
 
 def _sampling(run: CellRun, folder: Path) -> AbstractContextManager[None]:

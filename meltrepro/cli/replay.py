@@ -132,9 +132,9 @@ def _whose(foreign: Sequence[Known], plan: Plan, *, rebuild: bool) -> str:
 
 def error_of(answer: Replayed, page: Path) -> MeltreproError | None:
     """`Differs` or `Inconclusive`, where that is the answer."""
-    from meltrepro.stats.equivalence import Verdict
+    from meltrepro.stats.equivalence import ReplayVerdict
 
-    errors = {Verdict.differs: Differs, Verdict.inconclusive: Inconclusive}
+    errors = {ReplayVerdict.differs: Differs, ReplayVerdict.inconclusive: Inconclusive}
     if answer.verdict not in errors:
         return None
     reasons = "\n".join(f"  {reason}" for reason in answer.reasons)

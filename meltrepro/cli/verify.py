@@ -13,7 +13,7 @@ from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgume
 from meltrepro.cli.console import console
 
 if TYPE_CHECKING:
-    from meltrepro.replay.verify import Finding
+    from meltrepro.replay.verify import Verified
 
 
 def command(
@@ -51,11 +51,11 @@ def command(
         raise verified.error
 
 
-def _ignore(_: str, __: Sequence[Finding]) -> None:
+def _ignore(_: str, __: Sequence[Verified]) -> None:
     """All of them are printed at the end."""
 
 
-def _print(title: str, findings: Sequence[Finding]) -> None:
+def _print(title: str, findings: Sequence[Verified]) -> None:
     for finding in findings:
         typer.echo(f"{title:8} {finding.status:9} {finding.artifact}  {(finding.found or finding.locked or '')[:16]}")
         for line in finding.explanation.splitlines():

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.clocks import MOST_DRIFT, Anchor
-from meltrepro.record.series import Series, Stretch
+from meltrepro.record.series import SensorSeries, Stretch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ class Alignment:
 
 
 def align(
-    trace: Series,
+    trace: SensorSeries,
     pulses: Sequence[Stretch],
     *,
     later: Sequence[Stretch] = (),
@@ -128,7 +128,7 @@ def align(
     return Alignment(Anchor(middle_ns, middle_ns + offset_ns, bound_ns), found, rival)
 
 
-def _check(trace: Series, pulses: Sequence[Stretch]) -> None:
+def _check(trace: SensorSeries, pulses: Sequence[Stretch]) -> None:
     if len(trace) < 3:
         raise RecordError("the meter's trace has fewer than three samples")
     edges = [edge for pulse in pulses for edge in (pulse.begin_ns, pulse.end_ns)]
@@ -136,7 +136,7 @@ def _check(trace: Series, pulses: Sequence[Stretch]) -> None:
         raise RecordError("a sync mark needs pulses that follow one another")
 
 
-def _longest_pause(trace: Series, begin_ns: int, end_ns: int) -> int:
+def _longest_pause(trace: SensorSeries, begin_ns: int, end_ns: int) -> int:
     """Longest time between two samples in or at the edge of a stretch."""
     pairs = pairwise(trace.t_ns)
     return max((after - before for before, after in pairs if before < end_ns and after > begin_ns), default=0)

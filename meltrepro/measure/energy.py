@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why, advance, integrate
+from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable, Why, advance, integrate
 from meltrepro.record.samples import Recording
-from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 from meltrepro.record.trace import Span
 from meltrepro.targets.base import DRAWN
 
@@ -45,13 +45,13 @@ SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
 @dataclass(frozen=True)
 class Supply:
     kind: SourceKind
-    power: Series | None
+    power: SensorSeries | None
     """In watts, never negative for a discharging battery; `None` for a counter."""
-    counter: Series | None
+    counter: SensorSeries | None
     """In joules, without wraps; `None` for a gauge."""
-    current: Series | None
+    current: SensorSeries | None
     """In amperes, never negative for a discharging battery; `None` where only power is shown."""
-    drawn: Series | None = None
+    drawn: SensorSeries | None = None
     """A counter of the charge that was drawn, in coulombs, without wraps; `None` where there is none."""
 
 
@@ -86,13 +86,13 @@ def supply_of(recording: Recording) -> Supply:
     raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
 
 
-def _energy_counters(recording: Recording) -> Sequence[Series]:
+def _energy_counters(recording: Recording) -> Sequence[SensorSeries]:
     """Those of the packages; that of the whole platform where it is alone."""
     counters = [s for s in recording.series if s.channel.unit == ENERGY and s.channel.kind == "counter" and s.t_ns]
     return [s for s in counters if s.channel.name != PLATFORM] or counters
 
 
-def _of_battery(series: Series) -> bool:
+def _of_battery(series: SensorSeries) -> bool:
     return series.channel.name.startswith(_BATTERY)
 
 
@@ -102,13 +102,13 @@ def _external_supply(recording: Recording) -> str | None:
     return next((s.channel.name for s in supplies), None)
 
 
-def _first(recording: Recording, unit: str, kind: Kind) -> Series | None:
+def _first(recording: Recording, unit: str, kind: Kind) -> SensorSeries | None:
     """The first channel of a unit that has samples."""
     of_unit = (s for s in recording.series if s.channel.unit == unit and s.channel.kind == kind and s.t_ns)
     return next(of_unit, None)
 
 
-def _rails(recording: Recording) -> Series | None:
+def _rails(recording: Recording) -> SensorSeries | None:
     """All that shows power as one, at the times at which every rail was read; raises `Unavailable` where none is."""
     rails = [s for s in recording.series if s.channel.unit == POWER and s.channel.kind == "gauge"]
     if len(rails) < 2 or not any(rail.t_ns for rail in rails):
@@ -119,15 +119,15 @@ def _rails(recording: Recording) -> Series | None:
     if not times:
         raise Unavailable(Why.no_samples, f"there is no time at which all of {name} were read")
     values = tuple(sum(rail[t] for rail in shown) for t in times)
-    return Series(replace(rails[0].channel, name=name), times, values)
+    return SensorSeries(replace(rails[0].channel, name=name), times, values)
 
 
-def _of_rails(series: Sequence[Series]) -> Series:
+def _of_rails(series: Sequence[SensorSeries]) -> SensorSeries:
     """Power of all rails of a board together; raises `Unavailable` where one of them shows nothing.
 
     A sampler reads them one after the other, so that they are brought to common times by straight lines.
     """
-    parts: dict[str, dict[str, Series]] = {}
+    parts: dict[str, dict[str, SensorSeries]] = {}
     for each in series:
         name, _, quantity = each.channel.name.removeprefix(_RAIL).rpartition(".")
         parts.setdefault(name, {})[quantity] = each
@@ -139,11 +139,11 @@ def _of_rails(series: Sequence[Series]) -> Series:
     base = min(powers, key=len)  # a gap of one rail is a gap of the whole
     values = [sum(_at(power, t) for power in powers) for t in base.t_ns]
     refresh_s = max((power.channel.refresh_s or 0.0 for power in powers), default=0.0) or None
-    channel = Channel("rail." + " + ".join(parts), POWER, "gauge", "sum of rails", refresh_s)
-    return Series(channel, base.t_ns, tuple(values))
+    channel = SensorChannel("rail." + " + ".join(parts), POWER, "gauge", "sum of rails", refresh_s)
+    return SensorSeries(channel, base.t_ns, tuple(values))
 
 
-def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+def energy(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
     """Energy (J) and power (W) over the spans of a phase, on the samples' clock; raises `Unavailable`.
 
     `clock_ns` is how far phases and samples may be apart on it.
@@ -154,7 +154,7 @@ def energy(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: floa
     return advance(supply.counter, spans, limits, clock_ns)
 
 
-def charge(supply: Supply, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+def charge(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
     """Charge (C) and current (A) over the spans of a phase; raises `Unavailable`."""
     if supply.current is not None:
         return integrate(supply.current, spans, limits, clock_ns)
@@ -168,20 +168,20 @@ def above_idle(phase: Integral, idle: Integral) -> Amount:
     return phase.total.minus(idle.mean.scaled(phase.duration_s))
 
 
-def _unwrapped(counter: Series, fastest: float) -> Series:
+def _unwrapped(counter: SensorSeries, fastest: float) -> SensorSeries:
     try:
         return counter.unwrapped(fastest)
     except RecordError as error:
         raise Unavailable(Why.bad_counter, error.message) from error
 
 
-def positive(series: Series) -> Series:
+def positive(series: SensorSeries) -> SensorSeries:
     """With the sign that most of its values have taken for that of discharging."""
     negative = sum(value < 0 for value in series.values) * 2 > len(series)
     return replace(series, values=tuple(-value for value in series.values)) if negative else series
 
 
-def _plausible(power: Series) -> Series:
+def _plausible(power: SensorSeries) -> SensorSeries:
     largest = max(map(abs, power.values))
     if largest > MOST_W:
         raise Unavailable(
@@ -196,7 +196,7 @@ def _plausible(power: Series) -> Series:
     return power
 
 
-def _product(current: Series, voltage: Series) -> Series:
+def _product(current: SensorSeries, voltage: SensorSeries) -> SensorSeries:
     """Their power; raises `Unavailable` where the voltage of a battery or the power cannot be what it says."""
     largest = max(voltage.values)
     if voltage.channel.name.startswith(_BATTERY) and not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
@@ -207,25 +207,25 @@ def _product(current: Series, voltage: Series) -> Series:
     return _plausible(_multiplied(current, voltage))
 
 
-def _multiplied(current: Series, voltage: Series) -> Series:
+def _multiplied(current: SensorSeries, voltage: SensorSeries) -> SensorSeries:
     """Power at the samples of the current; the voltage, which moves little, is that of the latest sample."""
     volts = [voltage.values[max(0, bisect_right(voltage.t_ns, t) - 1)] for t in current.t_ns]
     values = tuple(amperes * volt for amperes, volt in zip(current.values, volts, strict=True))
     refresh = max((c.refresh_s or 0.0 for c in (current.channel, voltage.channel)), default=0.0)
-    channel = Channel(
+    channel = SensorChannel(
         f"{current.channel.name} x {voltage.channel.name}", POWER, "gauge", "current x voltage", refresh or None
     )
-    return Series(channel, current.t_ns, values)
+    return SensorSeries(channel, current.t_ns, values)
 
 
-def _summed(counters: Sequence[Series]) -> Series:
+def _summed(counters: Sequence[SensorSeries]) -> SensorSeries:
     """Counters of several packages as one, at the times of the first; the others are interpolated."""
     first, *others = counters
     values = [value + sum(_at(other, t) for other in others) for t, value in zip(first.t_ns, first.values, strict=True)]
     return replace(first, values=tuple(values))
 
 
-def _at(counter: Series, t: int) -> float:
+def _at(counter: SensorSeries, t: int) -> float:
     """The value at a time, on a straight line between two samples."""
     i = min(max(bisect_right(counter.t_ns, t) - 1, 0), len(counter) - 1)
     if i == len(counter) - 1:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from meltrepro.record.series import Series, Stretch
+from meltrepro.record.series import SensorSeries, Stretch
 from meltrepro.record.trace import Span
 from meltrepro.words import counted
 
@@ -62,7 +62,7 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SampleLimits:
     """What is asked of the samples of a phase."""
 
     gap_s: float
@@ -104,7 +104,7 @@ class Integral:
     """Time of the phase that lies in gaps or in spans without a sample."""
 
 
-def integrate(series: Series, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+def integrate(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
     """Integral of a gauge over the spans of a phase, which are on the series' clock; raises `Unavailable`.
 
     `clock_ns` is how far the two clocks may disagree during the phase (0 where they are one).
@@ -138,7 +138,7 @@ def integrate(series: Series, spans: Sequence[Span], limits: Limits, clock_ns: f
     )
 
 
-def advance(series: Series, spans: Sequence[Span], limits: Limits, clock_ns: float = 0.0) -> Integral:
+def advance(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
     """How far a counter moved over the spans of a phase, as the integral of its rate; raises `Unavailable`.
 
     The series never falls: a counter that wraps was unwrapped. A pause in its samples is no gap: what it counted
@@ -173,13 +173,13 @@ def advance(series: Series, spans: Sequence[Span], limits: Limits, clock_ns: flo
     )
 
 
-def _coarseness(series: Series) -> float:
+def _coarseness(series: SensorSeries) -> float:
     """By how much a counter may lag because it counts in steps: its smallest, if it was seen to stand still."""
     steps = {after - before for before, after in pairwise(series.values)}
     return min(steps - {0.0}, default=0.0) if 0.0 in steps else 0.0
 
 
-def check_spans(spans: Sequence[Span], limits: Limits, clock_ns: float) -> float:
+def check_spans(spans: Sequence[Span], limits: SampleLimits, clock_ns: float) -> float:
     """Seconds that the spans last; raises `Unavailable` for none, and where the clocks' error is too large for them."""
     duration_ns = sum(span.end_ns - span.begin_ns for span in spans)
     if duration_ns <= 0:
@@ -207,7 +207,7 @@ def gaps_in(t_ns: Sequence[int], span: Span, gap_s: float) -> list[Stretch]:
 class _Curve:
     """A series as a piecewise linear function of seconds since its first sample, with its running integral."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: SensorSeries) -> None:
         self.t_ns = series.t_ns
         self.x = series.values
         self.t = series.seconds
@@ -229,7 +229,7 @@ class _Curve:
 
 
 class _Part:
-    def __init__(self, curve: _Curve, span: Span, limits: Limits) -> None:
+    def __init__(self, curve: _Curve, span: Span, limits: SampleLimits) -> None:
         t_ns = curve.t_ns
         self._curve = curve
         self._begin = (span.begin_ns - t_ns[0]) / 1e9

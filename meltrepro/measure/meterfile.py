@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from meltrepro.errors import RecordError
 from meltrepro.manifest.meters import Meter, MeterUnit
-from meltrepro.record.samples import MOST_NS, Fault, FaultKind, Header, Recording, measurable
-from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.samples import MOST_NS, FaultKind, Header, Recording, SensorFault, measurable
+from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 from meltrepro.untrusted import open_regular
 
 SAMPLER = "meter"
@@ -92,7 +92,7 @@ class _Rows:
     meter: Meter
     times: list[int] = field(default_factory=list)
     columns: list[tuple[list[int], list[float]]] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[SensorFault] = field(default_factory=list)
     torn: bool = False
 
     def read(self, file: BinaryIO, start: int) -> None:
@@ -112,7 +112,7 @@ class _Rows:
                 if value is None:
                     if not faulty[place]:
                         shown = ascii(cells[index])[:60] if index < len(cells) else "no cell"
-                        self.faults.append(Fault(t_ns, place, FaultKind.not_a_number, shown))
+                        self.faults.append(SensorFault(t_ns, place, FaultKind.not_a_number, shown))
                     faulty[place] = True
                     continue
                 faulty[place] = False
@@ -130,17 +130,17 @@ class _Rows:
         period = median(steps)
         channels = tuple(self._channel(heading, unit) for heading, unit in meter.columns.items())
         series = tuple(
-            Series(channel, tuple(t), tuple(value * _UNITS[unit][1] for value in values))
+            SensorSeries(channel, tuple(t), tuple(value * _UNITS[unit][1] for value in values))
             for channel, unit, (t, values) in zip(channels, meter.columns.values(), self.columns, strict=True)
         )
         header = Header(SAMPLER, 1 / period, channels, None, meter.clock, meter.clock_bound_s)
         return Recording(header, series, tuple(self.faults), self.times[-1], None, torn=self.torn)
 
-    def _channel(self, heading: str, unit: MeterUnit) -> Channel:
+    def _channel(self, heading: str, unit: MeterUnit) -> SensorChannel:
         base, _, kind = _UNITS[unit]
         same = [name for name, other in self.meter.columns.items() if _UNITS[other][0] == base]
         name = PREFIX + _NAMES[base] + (f".{same.index(heading)}" if len(same) > 1 else "")
-        return Channel(name, base, kind, f"{Path(self.name).name}: {heading} ({unit})", self.meter.refresh_s)
+        return SensorChannel(name, base, kind, f"{Path(self.name).name}: {heading} ({unit})", self.meter.refresh_s)
 
     def _heading(self, file: BinaryIO, start: int) -> tuple[int, list[int], int]:
         """Place of the time, places of the columns, and how many lines were read: up to `start` and the heading.
@@ -260,9 +260,9 @@ def _exact_ns(text: str, value: float, unit: str) -> int:
 def clipped(recording: Recording, begin_ns: int, end_ns: int) -> Recording:
     """The part of a recording between two times of its own clock."""
 
-    def part(series: Series) -> Series:
+    def part(series: SensorSeries) -> SensorSeries:
         kept = [(t, x) for t, x in zip(series.t_ns, series.values, strict=True) if begin_ns <= t <= end_ns]
-        return Series(series.channel, tuple(t for t, _ in kept), tuple(x for _, x in kept))
+        return SensorSeries(series.channel, tuple(t for t, _ in kept), tuple(x for _, x in kept))
 
     series = tuple(map(part, recording.series))
     last = max((each.t_ns[-1] for each in series if each.t_ns), default=None)

@@ -16,7 +16,7 @@ from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join
 from meltrepro.measure.integrals import Unavailable
 from meltrepro.record.samples import Recording
-from meltrepro.record.series import Series, Stretch
+from meltrepro.record.series import SensorSeries, Stretch
 from meltrepro.record.trace import Span, Trace
 from meltrepro.record.trial import ClockReadings, Readings
 
@@ -111,7 +111,7 @@ def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
     return join(first, last)
 
 
-def _power(meter: Recording) -> Series:
+def _power(meter: Recording) -> SensorSeries:
     """What shows the pulses: power, or a current, or the growth of a counter."""
     try:
         supply = energy.supply_of(meter)
@@ -130,12 +130,12 @@ def _power(meter: Recording) -> Series:
         (counter.values[i] - counter.values[i - 1]) / ((counter.t_ns[i] - counter.t_ns[i - 1]) / 1e9)
         for i in range(1, len(counter))
     ]
-    return Series(counter.channel, counter.t_ns[1:], tuple(steps))
+    return SensorSeries(counter.channel, counter.t_ns[1:], tuple(steps))
 
 
 def _mapped(meter: Recording, device_ns: Callable[[int], int]) -> Recording:
     """With the device's times, of faults and the end too."""
-    series = tuple(Series(s.channel, tuple(map(device_ns, s.t_ns)), s.values) for s in meter.series)
+    series = tuple(SensorSeries(s.channel, tuple(map(device_ns, s.t_ns)), s.values) for s in meter.series)
     faults = tuple(replace(fault, t_ns=device_ns(fault.t_ns)) for fault in meter.faults)
     end_ns = None if meter.end_ns is None else device_ns(meter.end_ns)
     return replace(meter, series=series, faults=faults, end_ns=end_ns)

@@ -13,7 +13,7 @@ from meltrepro.measure.energy import Supply, supply_of
 from meltrepro.measure.integrals import Amount, Unavailable
 from meltrepro.measure.metering import Metered
 from meltrepro.record.samples import Recording
-from meltrepro.record.series import Series
+from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
@@ -88,7 +88,7 @@ class Facts:
         except Unavailable as error:
             raise NoValue(str(error)) from error
 
-    def sampled(self, name: str) -> Sequence[Series]:
+    def sampled(self, name: str) -> Sequence[SensorSeries]:
         """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""
         found = [
             series
@@ -107,13 +107,13 @@ class Facts:
             raise NoValue("no turn was held")
         return Span(self.turns[0].begin_ns, self.turns[-1].end_ns)
 
-    def during_turns(self, series: Series) -> Sequence[float]:
+    def during_turns(self, series: SensorSeries) -> Sequence[float]:
         """The readings of a series between the first turn and the last."""
         begin = bisect_left(series.t_ns, self.work_ns.begin_ns)
         return series.values[begin : bisect_right(series.t_ns, self.work_ns.end_ns)]
 
     @staticmethod
-    def unwrapped(series: Series) -> Series:
+    def unwrapped(series: SensorSeries) -> SensorSeries:
         """A counter without its wraps."""
         try:
             return series.unwrapped()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from meltrepro.record.samples import FORMAT, Header
-from meltrepro.record.series import Channel
+from meltrepro.record.series import SensorChannel
 from meltrepro.targets.base import Source
 
 SAMPLER = "melt-sampler"
@@ -19,7 +19,7 @@ WATCHED = "melt-runner"
 def sensor_plan(sources: Sequence[Source], rate_hz: float, *, root: str = "") -> bytes:
     """`plan.json` of the logger; a source is asked no more often than it has new values."""
     channels = tuple(
-        Channel(
+        SensorChannel(
             source.name,
             source.unit,
             source.kind,

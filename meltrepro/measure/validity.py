@@ -18,8 +18,8 @@ from meltrepro.measure.meterfile import PREFIX
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.sensor_plan import period_s
-from meltrepro.record.outcomes import Failure, FailureKind
-from meltrepro.record.samples import Fault, FaultKind, Recording
+from meltrepro.record.outcomes import FailureKind, TrialFailure
+from meltrepro.record.samples import FaultKind, Recording, SensorFault
 from meltrepro.record.trace import Trace
 from meltrepro.stats.stability import Autocorrelation, Drift, autocorrelation, drift, outliers
 from meltrepro.stats.summary import Summary
@@ -64,7 +64,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Flaw:
     """One reason, with the value that was found and the one that is asked for."""
 
     reason: Reason | FailureKind
@@ -78,7 +78,7 @@ class Finding:
 class Validity:
     """The verdict on a trial or a cell."""
 
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Flaw, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -109,9 +109,9 @@ def judge_trial(
     )
 
 
-def judge_failure(failure: Failure) -> Validity:
+def judge_failure(failure: TrialFailure) -> Validity:
     """The verdict on a trial that failed: a closed gate, a metric that is required and cannot be had, a crash."""
-    return Validity((Finding(failure.kind, failure.detail.split("\n", 1)[0]),))
+    return Validity((Flaw(failure.kind, failure.detail.split("\n", 1)[0]),))
 
 
 def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -> Validity:
@@ -122,7 +122,7 @@ def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -
     cv = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 / mean if mean else 0.0
     if cv <= limits.noise:
         return Validity()
-    return Validity((Finding(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
+    return Validity((Flaw(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def judge_scores(scores: Sequence[Sequence[Score]]) -> Validity:
     if not different:
         return Validity()
     texts = [", ".join(f"{score.metric} {score.value:.6g}" for score in found) for found in (scores[0], different[0])]
-    return Validity((Finding(Reason.unsteady, f"repetitions differ: {texts[0]}; {texts[1]}"),))
+    return Validity((Flaw(Reason.unsteady, f"repetitions differ: {texts[0]}; {texts[1]}"),))
 
 
 @dataclass(frozen=True)
@@ -196,23 +196,23 @@ def steadiness(metric: str, values: Sequence[tuple[str, float, float]]) -> Stead
     )
 
 
-def _work(trace: Trace, limits: Limits) -> list[Finding]:
+def _work(trace: Trace, limits: Limits) -> list[Flaw]:
     found = []
     tokens = sum(turn.n_gen for turn in trace.turns)
     if tokens < limits.min_tokens:
-        found.append(Finding(Reason.too_few_tokens, f"{tokens} generated, at least {limits.min_tokens}"))
+        found.append(Flaw(Reason.too_few_tokens, f"{tokens} generated, at least {limits.min_tokens}"))
     seconds = sum(turn.token_ns[-1] - turn.token_ns[0] for turn in trace.turns if turn.token_ns) / 1e9
     if seconds < limits.min_generation_s:
-        found.append(Finding(Reason.too_short, f"{seconds:.3g} s of generation, at least {limits.min_generation_s:g}"))
+        found.append(Flaw(Reason.too_short, f"{seconds:.3g} s of generation, at least {limits.min_generation_s:g}"))
     cut = sum(turn.stop == "context" for turn in trace.turns)
     if cut and not limits.truncated:
         found.append(
-            Finding(Reason.truncated, f"{cut} of {counted(len(trace.turns), 'turn')} did not fit into the context")
+            Flaw(Reason.truncated, f"{cut} of {counted(len(trace.turns), 'turn')} did not fit into the context")
         )
     return found
 
 
-def _device(metrics: Metrics, limits: Limits) -> list[Finding]:
+def _device(metrics: Metrics, limits: Limits) -> list[Flaw]:
     """A limit on what a device does not show is no finding: whoever needs it makes the metric required."""
     checks = (
         (Reason.throttled, "throttle_events", limits.throttle_events, "{:.0f} times, at most {:g}"),
@@ -221,18 +221,18 @@ def _device(metrics: Metrics, limits: Limits) -> list[Finding]:
         (Reason.too_hot, "temperature_max_c", limits.temperature_c, "{:.1f} degC, at most {:g}"),
     )
     return [
-        Finding(reason, text.format(metrics.values[name], limit))
+        Flaw(reason, text.format(metrics.values[name], limit))
         for reason, name, limit, text in checks
         if limit is not None and name in metrics.values and metrics.values[name] > limit
     ]
 
 
-def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[Finding]:
+def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[Flaw]:
     if recording is None:
         return []
     found = []
     if recording.end_ns is None:
-        found.append(Finding(Reason.sampler_died, "the samples have no end"))
+        found.append(Flaw(Reason.sampler_died, "the samples have no end"))
     found += _faults(recording)
     found += _stuck(recording)
     begin_ns, end_ns = trace.hello.t_ns, trace.done_ns
@@ -243,9 +243,7 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
         got = sum(begin_ns <= t <= end_ns for t in series.t_ns)
         if expected >= 2 and got + 1 < limits.sample_share * expected:
             found.append(
-                Finding(
-                    Reason.missing_samples, f"{series.channel.name} has {got} of {expected:.0f} while the runner ran"
-                )
+                Flaw(Reason.missing_samples, f"{series.channel.name} has {got} of {expected:.0f} while the runner ran")
             )
     return found
 
@@ -254,9 +252,9 @@ _SAID = 60
 """Letters of what a sensor said that a reason quotes."""
 
 
-def _faults(recording: Recording) -> list[Finding]:
+def _faults(recording: Recording) -> list[Flaw]:
     """The first fault of each kind that a channel has, and how many there are."""
-    kinds: dict[tuple[int, FaultKind], list[Fault]] = {}
+    kinds: dict[tuple[int, FaultKind], list[SensorFault]] = {}
     for fault in recording.faults:
         kinds.setdefault((fault.channel, fault.kind), []).append(fault)
     found = []
@@ -265,21 +263,21 @@ def _faults(recording: Recording) -> list[Finding]:
         said = said if len(said) <= _SAID else f"{said[:_SAID]}..."
         detail = f"{recording.header.channels[channel].name} {kind}: {said}"
         times = f" ({len(faults)} times)" if len(faults) > 1 else ""
-        found.append(Finding(Reason.faulty_sensor, detail + times))
+        found.append(Flaw(Reason.faulty_sensor, detail + times))
     return found
 
 
-def _clocks(metered: Metered | None, jumped_s: float, limits: Limits) -> list[Finding]:
+def _clocks(metered: Metered | None, jumped_s: float, limits: Limits) -> list[Flaw]:
     found = []
     if limits.clock_jump_s is not None and jumped_s > limits.clock_jump_s:
         detail = f"two clocks moved apart by {jumped_s:.3g} s: one was set, or the device was suspended"
-        found.append(Finding(Reason.clock_jumped, f"{detail}; at most {limits.clock_jump_s:g} s"))
+        found.append(Flaw(Reason.clock_jumped, f"{detail}; at most {limits.clock_jump_s:g} s"))
     if metered is not None and metered.problem is not None:
-        found.append(Finding(Reason.clock_unknown, f"the meter's samples have no place in time: {metered.problem}"))
+        found.append(Flaw(Reason.clock_unknown, f"the meter's samples have no place in time: {metered.problem}"))
     return found
 
 
-def _stuck(recording: Recording) -> list[Finding]:
+def _stuck(recording: Recording) -> list[Flaw]:
     """Meters that show one and the same value over and over: what they measure is never quite constant.
 
     Monitors on boards have steps so coarse that theirs may be, for seconds.
@@ -296,15 +294,15 @@ def _stuck(recording: Recording) -> list[Finding]:
                 detail = f"{series.channel.name} stuck: the same value for {seconds:.3g} s"
                 if series.channel.name.startswith(PREFIX):
                     detail += "; if it has a new value less often than it writes one, say how often: meter.refresh_s"
-                found.append(Finding(Reason.faulty_sensor, detail))
+                found.append(Flaw(Reason.faulty_sensor, detail))
     return found
 
 
-def _uncertain(metrics: Metrics, limits: Limits) -> list[Finding]:
+def _uncertain(metrics: Metrics, limits: Limits) -> list[Flaw]:
     """Figures whose bound is too wide; the widest says enough."""
     ratios = {name: bound / abs(metrics.values[name]) for name, bound in metrics.bounds.items() if metrics.values[name]}
     wide = {name: ratio for name, ratio in ratios.items() if limits.bound is not None and ratio > limits.bound}
     if not wide:
         return []
     name = max(wide, key=wide.__getitem__)
-    return [Finding(Reason.uncertain, f"{name} is known to {wide[name]:.1%} only, at most {limits.bound:.1%}")]
+    return [Flaw(Reason.uncertain, f"{name} is known to {wide[name]:.1%} only, at most {limits.bound:.1%}")]

@@ -14,15 +14,15 @@ from typing import Any, NoReturn, get_args
 from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.trace import (
-    Context,
+    ContextUsed,
     Conversation,
     Decoding,
     Hello,
     Load,
     Memory,
     MemoryPhase,
-    Node,
     Operator,
+    OperatorCall,
     OperatorPhase,
     Span,
     Stop,
@@ -116,7 +116,7 @@ class _Parser:
         self._hello: Hello | None = None
         self._load_begin_ns: int | None = None
         self._load: Load | None = None
-        self._context: Context | None = None
+        self._context: ContextUsed | None = None
         self._warmup_begin_ns: int | None = None
         self._warmup: Span | None = None
         self._conversations: list[Conversation] = []
@@ -128,7 +128,7 @@ class _Parser:
         self._pulses: list[Span] = []
         self._decoding: dict[str, Decoding] = {}
         self._operators: dict[tuple[str, str, str], Operator] = {}
-        self._nodes: list[Node] = []
+        self._nodes: list[OperatorCall] = []
         self._done_ns: int | None = None
 
     def feed(self, line: bytes) -> None:
@@ -219,7 +219,7 @@ class _Parser:
     def _on_context(self, fields: _Fields) -> None:
         if self._load is None or self._context is not None:
             fields.fail("`context` must come once, after `load_end`")
-        self._context = Context(
+        self._context = ContextUsed(
             t_ns=fields.t,
             n_ctx=fields.whole("n_ctx"),
             n_batch=fields.whole("n_batch"),
@@ -366,7 +366,7 @@ class _Parser:
         if span.end_ns > fields.t:
             fields.fail("a node that ends after it was written down")
         phase = fields.one_of("phase", get_args(OperatorPhase))
-        self._nodes.append(Node(phase, fields.string("name"), fields.string("module"), span))
+        self._nodes.append(OperatorCall(phase, fields.string("name"), fields.string("module"), span))
 
     def _on_error(self, fields: _Fields) -> None:
         fields.fail(f"the runner reported an error: {_show(fields.string('message'))}")

@@ -34,7 +34,7 @@ class FailureKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Failure:
+class TrialFailure:
     """Why a trial failed."""
 
     kind: FailureKind

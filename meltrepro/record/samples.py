@@ -28,7 +28,7 @@ from typing import Any, NoReturn, get_args
 
 from meltrepro import untrusted
 from meltrepro.errors import RecordError
-from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 
 FORMAT = 1
 _LONGEST_LINE = 1 << 20
@@ -58,7 +58,7 @@ class FaultKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Fault:
+class SensorFault:
     """A channel that stopped being trustworthy."""
 
     t_ns: int
@@ -75,7 +75,7 @@ class Header:
     sampler: str
     rate_hz: float
     """Nominal sweeps per second."""
-    channels: tuple[Channel, ...]
+    channels: tuple[SensorChannel, ...]
     overhead: float | None
     """CPU time of the sampler per wall time (share of one core), from sweeps before the first; `None`: not measured."""
     clock: str = "monotonic"
@@ -89,9 +89,9 @@ class Recording:
     """All that a sampler recorded."""
 
     header: Header
-    series: tuple[Series, ...]
+    series: tuple[SensorSeries, ...]
     """One a channel, in the header's order; without samples where there were none."""
-    faults: tuple[Fault, ...]
+    faults: tuple[SensorFault, ...]
     end_ns: int | None
     """When the sampler was stopped; `None` where it died."""
     cpu_s: float | None
@@ -99,7 +99,7 @@ class Recording:
     torn: bool
     """Whether the last line was cut off."""
 
-    def named(self, name: str) -> Series | None:
+    def named(self, name: str) -> SensorSeries | None:
         """The series of a channel, if there is one."""
         return next((series for series in self.series if series.channel.name == name), None)
 
@@ -129,7 +129,7 @@ class SampleWriter:
         while block := "".join(islice(lines, _BLOCK)):
             self._write(block)
 
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: SensorFault) -> None:
         self._line({"fault": fault.kind, "channel": fault.channel, "t": fault.t_ns, "detail": fault.detail})
 
     def end(self, t_ns: int, cpu_s: float) -> None:
@@ -190,7 +190,7 @@ class _Parser:
         self._torn = False
         self._header: Header | None = None
         self._samples: list[tuple[list[int], list[float]]] = []
-        self._faults: list[Fault] = []
+        self._faults: list[SensorFault] = []
         self._end: tuple[int, float] | None = None
 
     def feed(self, line: bytes) -> None:
@@ -226,7 +226,7 @@ class _Parser:
         return Recording(
             header=self._header,
             series=tuple(
-                Series(channel, tuple(t_ns), tuple(values))
+                SensorSeries(channel, tuple(t_ns), tuple(values))
                 for channel, (t_ns, values) in zip(self._header.channels, self._samples, strict=True)
             ),
             faults=tuple(self._faults),
@@ -247,13 +247,13 @@ class _Parser:
         times.append(t_ns)
         values.append(number)
 
-    def _read_fault(self, value: dict[str, Any]) -> Fault:
+    def _read_fault(self, value: dict[str, Any]) -> SensorFault:
         try:
             kind = FaultKind(value["fault"])
         except ValueError:
             self._fail(f"fault: unknown kind {_show(value['fault'])}")
         channel, t_ns = self._channel(value.get("channel")), self._time(value.get("t"))
-        return Fault(t_ns, channel, kind, self._text(value.get("detail"), "detail"))
+        return SensorFault(t_ns, channel, kind, self._text(value.get("detail"), "detail"))
 
     def _read_header(self, value: Any) -> Header:
         if not isinstance(value, dict) or value.get("v") != FORMAT or not isinstance(value.get("channels"), list):
@@ -274,13 +274,13 @@ class _Parser:
             clock_bound_s=self._number_from(value.get("clock_bound_s", 0.0), "clock_bound_s"),
         )
 
-    def _read_channel(self, value: Any) -> Channel:
+    def _read_channel(self, value: Any) -> SensorChannel:
         if not isinstance(value, dict):
             self._fail(f"channels: expected an object, got {_show(value)}")
         if value.get("kind") not in get_args(Kind):
             self._fail(f"kind: expected one of {', '.join(get_args(Kind))}, got {_show(value.get('kind'))}")
         refresh_s, wraps_at = value.get("refresh_s"), value.get("wraps_at")
-        return Channel(
+        return SensorChannel(
             name=self._text(value.get("name"), "name"),
             unit=self._text(value.get("unit"), "unit"),
             kind=value["kind"],

@@ -19,7 +19,7 @@ Kind = Literal["gauge", "counter"]
 
 
 @dataclass(frozen=True)
-class Channel:
+class SensorChannel:
     """One quantity that a sampler reads."""
 
     name: str
@@ -43,10 +43,10 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Series:
+class SensorSeries:
     """Samples of one channel, times strictly increasing; raises `RecordError` for anything else."""
 
-    channel: Channel
+    channel: SensorChannel
     t_ns: tuple[int, ...]
     values: tuple[float, ...]
 
@@ -97,7 +97,7 @@ class Series:
                 first = i
         return tuple(found)
 
-    def unwrapped(self, fastest: float | None = None) -> Series:
+    def unwrapped(self, fastest: float | None = None) -> SensorSeries:
         """A counter without its wraps: values from the first one on, never falling.
 
         `fastest` (units per second) is the most that the counter can grow. With it, a step that it cannot have made (a
@@ -120,4 +120,4 @@ class Series:
             if fastest is not None and wraps_at is not None and fastest * pause_s >= wraps_at + step:
                 raise RecordError(f"{name}: {pause_s:.3g} s without a sample, in which the counter may have wrapped")
             total.append(total[-1] + step)
-        return Series(self.channel, self.t_ns, tuple(total))
+        return SensorSeries(self.channel, self.t_ns, tuple(total))

@@ -41,7 +41,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Context:
+class ContextUsed:
     """The context that the conversations were held in."""
 
     t_ns: int
@@ -127,7 +127,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Node:
+class OperatorCall:
     """One call of an operator, in the one call of the decoder per phase that a profile shows in full."""
 
     phase: OperatorPhase
@@ -142,7 +142,7 @@ class Trace:
 
     hello: Hello
     load: Load
-    context: Context
+    context: ContextUsed
     warmup: Span | None
     conversations: tuple[Conversation, ...]
     memory: tuple[Memory, ...]
@@ -150,7 +150,7 @@ class Trace:
     """Planned loads of the sync marks, in order."""
     decoding: tuple[Decoding, ...]
     operators: tuple[Operator, ...]
-    nodes: tuple[Node, ...]
+    nodes: tuple[OperatorCall, ...]
     done_ns: int
 
     @property

@@ -17,7 +17,7 @@ from meltrepro import untrusted
 from meltrepro.manifest.base import Count, Label, Nanoseconds, Seconds, Seed, Sha256, Strict
 from meltrepro.manifest.meters import SyncMark
 from meltrepro.record import seal
-from meltrepro.record.outcomes import Failure, FailureKind, with_failure_kind
+from meltrepro.record.outcomes import FailureKind, TrialFailure, with_failure_kind
 from meltrepro.untrusted import as_model, load_json, parse
 
 REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
@@ -180,11 +180,11 @@ class Outcome(Strict):
     _of_0_1 = model_validator(mode="before")(with_failure_kind)
 
     @property
-    def failure(self) -> Failure | None:
+    def failure(self) -> TrialFailure | None:
         """Why it failed; `None` of one that ended well."""
         if self.state is TrialState.ok:
             return None
-        return Failure(self.kind or FailureKind.unknown, self.reason or "no reason was recorded", self.transient)
+        return TrialFailure(self.kind or FailureKind.unknown, self.reason or "no reason was recorded", self.transient)
 
 
 def outcome_bytes(outcome: Outcome) -> bytes:

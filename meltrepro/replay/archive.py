@@ -45,7 +45,7 @@ _AGAIN = "get it again from where it came from, or make it anew with: meltrepro 
 
 
 @dataclass(frozen=True)
-class Member:
+class BundleMember:
     """One file of a bundle."""
 
     size: int
@@ -60,8 +60,8 @@ class _Entry(Strict):
     sha256: Sha256
 
     @property
-    def member(self) -> Member:
-        return Member(self.size, self.sha256)
+    def member(self) -> BundleMember:
+        return BundleMember(self.size, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Index:
 
     about: Mapping[str, object]
     """Name, versions, campaigns, withheld files: for people and for `bundle import`."""
-    members: Mapping[str, Member]
+    members: Mapping[str, BundleMember]
 
     def label(self, name: str) -> str:
         """A member's name, with what it is for people where `about` says so under `labels`."""
@@ -281,11 +281,11 @@ def _shown(seal: bytes) -> str:
 # -- writing ------------------------------------------------------------------------------------------------------
 
 
-def _describe(content: Path | bytes) -> Member:
+def _describe(content: Path | bytes) -> BundleMember:
     if isinstance(content, bytes):
-        return Member(len(content), hashlib.sha256(content).hexdigest())
+        return BundleMember(len(content), hashlib.sha256(content).hexdigest())
     with untrusted.opened(content, None) as file:
-        return Member(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return BundleMember(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _put(out: BinaryIO, name: str, content: Path | bytes) -> None:

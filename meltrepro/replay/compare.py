@@ -12,7 +12,15 @@ from meltrepro.errors import NothingToCompare
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
-from meltrepro.stats.equivalence import FEWEST, Decision, Design, Reference, Verdict, decide, trials_to_show_sameness
+from meltrepro.stats.equivalence import (
+    FEWEST,
+    Baseline,
+    Design,
+    ReplayDecision,
+    ReplayVerdict,
+    decide,
+    trials_to_show_sameness,
+)
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.tokens import TokenComparison, compare_tokens
 
@@ -31,7 +39,7 @@ class MetricComparison:
     first: float
     second: float
     """Medians."""
-    decision: Decision | None
+    decision: ReplayDecision | None
     """`None` for a metric that gets no verdict."""
     control: float | None = None
     """Median of the control, which the decision then compares `second` with."""
@@ -46,7 +54,7 @@ class ScoreComparison:
     name: str
     first: Score
     second: Score
-    verdict: Verdict
+    verdict: ReplayVerdict
     """REPRODUCED only where they are equal; without being equal, DIFFERS where they are too far apart for chance."""
     standard_errors: float | None
     """How far they are apart, in standard errors of the difference of two samples; `None` where that is not known."""
@@ -143,7 +151,7 @@ def _scores(first: CellRecord, second: CellRecord) -> Iterator[ScoreComparison]:
         apart = abs(score.value - other.value) / errors if errors else None
         same = (score.value, score.n, score.k) == (other.value, other.n, other.k)
         far = apart is not None and apart > _FAR
-        verdict = Verdict.reproduced if same else Verdict.differs if far else Verdict.inconclusive
+        verdict = ReplayVerdict.reproduced if same else ReplayVerdict.differs if far else ReplayVerdict.inconclusive
         yield ScoreComparison(name, score, other, verdict, apart)
 
 
@@ -170,12 +178,12 @@ def judge_metric(
     control: CellRecord | None = None,
     *,
     once: bool = False,
-) -> Decision | None:
+) -> ReplayDecision | None:
     """The verdict on one metric; `None` where it gets none, or the reference has no value that could be compared."""
     if control is None:
         old, new = values_of(first, metric), values_of(second, metric)
     else:
-        design = replace(design, reference=Reference.control)
+        design = replace(design, reference=Baseline.control)
         pairs = list(_pairs(control, second, metric))
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if metric not in JUDGED or not old or not comparable(old):
@@ -204,7 +212,7 @@ def _metrics(
         if name not in first.summaries or name not in second.summaries:
             continue
         decision = judge_metric(name, first, second, design, control, once=once)
-        open_ = once and control is None and decision is not None and decision.verdict is Verdict.inconclusive
+        open_ = once and control is None and decision is not None and decision.verdict is ReplayVerdict.inconclusive
         yield MetricComparison(
             metric=name,
             unit=metric.unit,
@@ -244,13 +252,13 @@ def _some(cells: Sequence[str], most: int = 3) -> str:
     return ", ".join(shown) or "no cell"
 
 
-def overall(comparison: Comparison) -> Verdict:
+def overall(comparison: Comparison) -> ReplayVerdict:
     """DIFFERS where any metric does, INCONCLUSIVE where any is undecided, REPRODUCED where all are."""
     verdicts = {m.decision.verdict for cell in comparison.cells for m in cell.metrics if m.decision is not None}
     verdicts |= {score.verdict for cell in comparison.cells for score in cell.scores}
-    if Verdict.differs in verdicts:
-        return Verdict.differs
-    return Verdict.reproduced if verdicts == {Verdict.reproduced} else Verdict.inconclusive
+    if ReplayVerdict.differs in verdicts:
+        return ReplayVerdict.differs
+    return ReplayVerdict.reproduced if verdicts == {ReplayVerdict.reproduced} else ReplayVerdict.inconclusive
 
 
 def _plain(value: Any) -> Any:

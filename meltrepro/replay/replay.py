@@ -17,7 +17,7 @@ from meltrepro.record.trial import AnyRequest, parse_request
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
-from meltrepro.stats.equivalence import Design, Verdict
+from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.stats.ratio import comparable
 from meltrepro.steps import Sink
 
@@ -26,7 +26,7 @@ from meltrepro.steps import Sink
 class Replayed:
     """A replay and its answer."""
 
-    verdict: Verdict
+    verdict: ReplayVerdict
     reasons: tuple[str, ...]
     comparison: Comparison
     folder: Path
@@ -86,7 +86,7 @@ def _arms(folder: Path) -> tuple[CampaignRecord, Mapping[str, CellRecord]]:
     return replayed, {cell.id: twins[twin_of(cell.id)] for cell in replayed.cells if twin_of(cell.id) in twins}
 
 
-def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
+def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
     """The answer for the whole replay, and what speaks against REPRODUCED."""
     reasons = [f"{cell_id}: not repeated" for cell_id in comparison.only_first]
     silent = [cell.cell for cell in comparison.cells if not (cell.metrics or cell.scores)]
@@ -100,7 +100,7 @@ def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
             else:
                 reasons.append(f"{cell.cell}: another binary generated other tokens (reported, not required)")
         for score in cell.scores:
-            if score.verdict is Verdict.reproduced:
+            if score.verdict is ReplayVerdict.reproduced:
                 continue
             told = f"{cell.cell}: {score.name}: {score.first.value:.6g} -> {score.second.value:.6g}"
             if _same_binary(cell):
@@ -111,13 +111,13 @@ def judge(comparison: Comparison) -> tuple[Verdict, tuple[str, ...]]:
         reasons += [
             f"{cell.cell}: {metric.metric}: {metric.decision.verdict}: {metric.decision.reason}"
             for metric in cell.metrics
-            if metric.decision is not None and metric.decision.verdict is not Verdict.reproduced
+            if metric.decision is not None and metric.decision.verdict is not ReplayVerdict.reproduced
         ]
     verdict = overall(comparison)
     if other_output:
-        verdict = Verdict.differs
-    elif (comparison.only_first or silent) and verdict is Verdict.reproduced:
-        verdict = Verdict.inconclusive
+        verdict = ReplayVerdict.differs
+    elif (comparison.only_first or silent) and verdict is ReplayVerdict.reproduced:
+        verdict = ReplayVerdict.inconclusive
     return verdict, tuple(reasons)
 
 

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from meltrepro.build.render import render_text
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison, ScoreComparison
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.words import counted
 
 _WIDTH, _INDENT = 100, "      "
@@ -63,7 +63,7 @@ def verdict_in_words(metric: MetricComparison) -> str:
 def why(metric: MetricComparison) -> str:
     """Why a verdict is INCONCLUSIVE, and how many trials would lead to one; empty of other verdicts."""
     decision = metric.decision
-    if decision is None or decision.verdict is not Verdict.inconclusive:
+    if decision is None or decision.verdict is not ReplayVerdict.inconclusive:
         return ""
     if metric.needed is None:
         return decision.reason

@@ -18,7 +18,7 @@ from meltrepro.store.cas import Store
 _SHOWN_LINES = 40
 
 
-class Status(StrEnum):
+class ArtifactStatus(StrEnum):
     same = "same"
     differs = "differs"
     missing = "missing"
@@ -32,17 +32,17 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verified:
     """What verifying one artifact gave."""
 
     artifact: str
-    status: Status
+    status: ArtifactStatus
     locked: str | None
     found: str | None
     explanation: str = ""
 
     def __str__(self) -> str:
-        found = self.found or ("nothing" if self.status is Status.missing else "other bytes")
+        found = self.found or ("nothing" if self.status is ArtifactStatus.missing else "other bytes")
         return f"{self.artifact}: {self.status}: the lock has {self.locked or 'no digest'}, found {found}"
 
 
@@ -57,42 +57,42 @@ def check_recipes(lock: Lock, rendered: Mapping[str, str]) -> None:
             )
 
 
-def check_digests(lock: Lock, store: Store, wanted: Collection[str]) -> list[Finding]:
+def check_digests(lock: Lock, store: Store, wanted: Collection[str]) -> list[Verified]:
     """Compare locked artifacts with what the store holds, without building anything.
 
     Those that are not `wanted` here, such as bundles for CPUs of other machines, are looked at where the store has them.
     """
     found = [_check(name, locked, store) for name, locked in sorted(lock.artifacts.items())]
-    return [finding for finding in found if finding.status != Status.missing or finding.artifact in wanted]
+    return [finding for finding in found if finding.status != ArtifactStatus.missing or finding.artifact in wanted]
 
 
-def _check(name: str, locked: LockedArtifact, store: Store) -> Finding:
+def _check(name: str, locked: LockedArtifact, store: Store) -> Verified:
     known = store.get_ref("artifacts", locked.key)
     if known is None or not store.has(known["digest"]):
-        return Finding(name, Status.missing, locked.digest, None)
+        return Verified(name, ArtifactStatus.missing, locked.digest, None)
     try:
         store.verify(known["digest"])
     except CorruptStore as error:
-        return Finding(name, Status.corrupt, locked.digest, None, error.message)
-    status = Status.same if known["digest"] == locked.digest else Status.differs
-    return Finding(name, status, locked.digest, known["digest"])
+        return Verified(name, ArtifactStatus.corrupt, locked.digest, None, error.message)
+    status = ArtifactStatus.same if known["digest"] == locked.digest else ArtifactStatus.differs
+    return Verified(name, status, locked.digest, known["digest"])
 
 
-def compare_rebuild(lock: Lock, rebuilt: Built, store: Store) -> list[Finding]:
+def compare_rebuild(lock: Lock, rebuilt: Built, store: Store) -> list[Verified]:
     """Compare artifacts that were just rebuilt from scratch with the lock; a difference is explained."""
     findings = []
     for name, artifact in sorted(rebuilt.artifacts.items()):
         locked = lock.artifacts.get(name)
         if locked is None:
-            findings.append(Finding(name, Status.unlocked, None, artifact.digest))
+            findings.append(Verified(name, ArtifactStatus.unlocked, None, artifact.digest))
         elif locked.digest == artifact.digest:
-            findings.append(Finding(name, Status.same, locked.digest, artifact.digest))
+            findings.append(Verified(name, ArtifactStatus.same, locked.digest, artifact.digest))
         elif locked.key == artifact.key and name in rebuilt.recipes and rebuilt.recipes[name].maker == "mac-ssh":
             reason = "the same inputs and Xcode, signed at another time: nobody can tell more by its bytes"
-            findings.append(Finding(name, Status.signed, locked.digest, artifact.digest, reason))
+            findings.append(Verified(name, ArtifactStatus.signed, locked.digest, artifact.digest, reason))
         else:
             reason = _changed_inputs(locked, artifact.key) or explain(store, locked.digest, artifact.digest)
-            findings.append(Finding(name, Status.differs, locked.digest, artifact.digest, reason))
+            findings.append(Verified(name, ArtifactStatus.differs, locked.digest, artifact.digest, reason))
     return findings
 
 
@@ -163,21 +163,21 @@ def _first_offset(first: Path, second: Path, chunk: int = 1 << 20) -> int | None
             offset += len(x)
 
 
-def worst(findings: list[Finding]) -> Status:
+def worst(findings: list[Verified]) -> ArtifactStatus:
     """The status that decides the exit code."""
-    order: Mapping[Status, int] = {status: i for i, status in enumerate(Status)}
-    found = {finding.status for finding in findings} - {Status.same}
-    return min(found, key=lambda status: order[status]) if found else Status.same
+    order: Mapping[ArtifactStatus, int] = {status: i for i, status in enumerate(ArtifactStatus)}
+    found = {finding.status for finding in findings} - {ArtifactStatus.same}
+    return min(found, key=lambda status: order[status]) if found else ArtifactStatus.same
 
 
-def error_of(findings: list[Finding]) -> MeltreproError | None:
+def error_of(findings: list[Verified]) -> MeltreproError | None:
     """The error that findings end in: `CorruptStore` where stored objects alone are at fault, else `VerifyError`."""
-    findings = [finding for finding in findings if finding.status is not Status.signed]
+    findings = [finding for finding in findings if finding.status is not ArtifactStatus.signed]
     status = worst(findings)
-    if status is Status.same:
+    if status is ArtifactStatus.same:
         return None
-    bad = {str(finding): finding for finding in findings if finding.status is not Status.same}
-    if status is Status.corrupt:
+    bad = {str(finding): finding for finding in findings if finding.status is not ArtifactStatus.same}
+    if status is ArtifactStatus.corrupt:
         return CorruptStore(
             "\n".join(f"{finding.artifact}: {finding.explanation}" for finding in bad.values()),
             hint="bring it back with: meltrepro build SPEC",

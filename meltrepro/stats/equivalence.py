@@ -56,7 +56,7 @@ _HOPELESS = 1000
 """More further trials than this per arm are not proposed."""
 
 
-class Verdict(StrEnum):
+class ReplayVerdict(StrEnum):
     """Answer of a replay for one metric."""
 
     reproduced = "REPRODUCED"
@@ -64,7 +64,7 @@ class Verdict(StrEnum):
     inconclusive = "INCONCLUSIVE"
 
 
-class Reference(StrEnum):
+class Baseline(StrEnum):
     """What the replayed trials are compared with."""
 
     control = "control"
@@ -75,7 +75,7 @@ class Reference(StrEnum):
 class Design:
     """Everything about the test that must be declared before its first trial; raises `UsageError`."""
 
-    reference: Reference = Reference.recorded
+    reference: Baseline = Baseline.recorded
     margin: float = 0.05
     """Ratios from 1 / (1 + margin) to 1 + margin count as the same."""
     alpha: float = 0.05
@@ -130,10 +130,10 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Decision:
+class ReplayDecision:
     """Answer for one metric of one cell."""
 
-    verdict: Verdict
+    verdict: ReplayVerdict
     ratio: float
     """Replayed over reference; an early stop favours estimates that lie far from the region's borders."""
     low: float
@@ -155,14 +155,14 @@ class Decision:
     reason: str
 
 
-def decide(reference: Sequence[float], replayed: Sequence[float], design: Design) -> Decision:
+def decide(reference: Sequence[float], replayed: Sequence[float], design: Design) -> ReplayDecision:
     """Answer from the trials so far, in the order in which they ran; raises `RecordError` for values <= 0.
 
     With a control, `reference[i]` and `replayed[i]` are a pair; a trial whose partner failed is left out by the caller.
     Trials past the last look that they reach wait for the next one.
     """
     a, b = logarithms(reference), logarithms(replayed)
-    if design.reference is Reference.control:
+    if design.reference is Baseline.control:
         pairs = min(a.size, b.size)
         differences = b[:pairs] - a[:pairs]
         return _walk(lambda n: paired(locate(differences[:n], design.seed, stream=0)), None, pairs, design)
@@ -190,7 +190,9 @@ def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float
     return needed if needed <= _HOPELESS else None
 
 
-def _walk(estimate: Callable[[int], LogRatio], n_recorded: int | None, available: int, design: Design) -> Decision:
+def _walk(
+    estimate: Callable[[int], LogRatio], n_recorded: int | None, available: int, design: Design
+) -> ReplayDecision:
     """Answer of the first look that decides, else of the last that the data reach."""
     reached = [n for n in design.looks if n <= available]
     if not reached:
@@ -203,7 +205,9 @@ def _walk(estimate: Callable[[int], LogRatio], n_recorded: int | None, available
     return decision
 
 
-def _judge(estimate: LogRatio, levels: Sequence[float], look: int, n_recorded: int | None, design: Design) -> Decision:
+def _judge(
+    estimate: LogRatio, levels: Sequence[float], look: int, n_recorded: int | None, design: Design
+) -> ReplayDecision:
     margin = math.log1p(design.margin)
     n = design.looks[look - 1]
     low, high = estimate.bounds(levels[look - 1])
@@ -211,19 +215,19 @@ def _judge(estimate: LogRatio, levels: Sequence[float], look: int, n_recorded: i
     border_low, border_high = (f"{border:.3f}" for border in design.region)
     more: int | None = 0
     if -margin < low and high < margin:
-        verdict = Verdict.reproduced
+        verdict = ReplayVerdict.reproduced
         reason = f"{interval} lies within {border_low} to {border_high}"
         if low > 0 or high < 0:
             reason += "; a difference is established, but it is smaller than the margin"
     elif low > margin or high < -margin:
-        verdict = Verdict.differs
+        verdict = ReplayVerdict.differs
         reason = f"{interval} lies {f'above {border_high}' if low > margin else f'below {border_low}'}"
     else:
-        verdict = Verdict.inconclusive
+        verdict = ReplayVerdict.inconclusive
         more = _more_needed(estimate, levels[-1], n, margin)
         crossed = [text for text, x in ((border_low, -margin), (border_high, margin)) if low <= x <= high]
         reason = f"{interval} crosses {' and '.join(crossed)}; {_outlook(estimate, more, n_recorded)}"
-    return Decision(
+    return ReplayDecision(
         verdict=verdict,
         ratio=estimate.ratio,
         low=exp(low),
@@ -233,15 +237,15 @@ def _judge(estimate: LogRatio, levels: Sequence[float], look: int, n_recorded: i
         n_replayed=n,
         look=look,
         looks=len(levels),
-        final=verdict is not Verdict.inconclusive or look == len(levels),
+        final=verdict is not ReplayVerdict.inconclusive or look == len(levels),
         more_needed=more,
         reason=reason,
     )
 
 
-def _too_early(estimate: LogRatio, n_recorded: int | None, n: int, design: Design) -> Decision:
-    return Decision(
-        verdict=Verdict.inconclusive,
+def _too_early(estimate: LogRatio, n_recorded: int | None, n: int, design: Design) -> ReplayDecision:
+    return ReplayDecision(
+        verdict=ReplayVerdict.inconclusive,
         ratio=estimate.ratio,
         low=0.0,
         high=math.inf,

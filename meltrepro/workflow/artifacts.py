@@ -16,7 +16,7 @@ from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
-from meltrepro.replay.verify import Finding, Status, check_digests, check_recipes, compare_rebuild, error_of
+from meltrepro.replay.verify import ArtifactStatus, Verified, check_digests, check_recipes, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store import checkpoint
@@ -176,17 +176,17 @@ def _sources(session: Session, name: str) -> set[str]:
 class Verification:
     """What looking at artifacts, and building them anew, has shown."""
 
-    stored: tuple[Finding, ...]
+    stored: tuple[Verified, ...]
     """What the store holds, compared with the lock."""
-    rebuilt: tuple[Finding, ...] | None
+    rebuilt: tuple[Verified, ...] | None
     """What came out of a build from scratch; `None` where there was none."""
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[Verified, ...]:
         """Those that count: of the store only objects that were changed, where everything was built anew."""
         if self.rebuilt is None:
             return self.stored
-        return (*self.rebuilt, *(each for each in self.stored if each.status is Status.corrupt))
+        return (*self.rebuilt, *(each for each in self.stored if each.status is ArtifactStatus.corrupt))
 
     @property
     def error(self) -> MeltreproError | None:
@@ -202,7 +202,7 @@ def verify(
     engine: EngineName = "docker",
     rebuild: bool = True,
     vary: bool = False,
-    found: Callable[[str, Sequence[Finding]], None] = lambda _, __: None,
+    found: Callable[[str, Sequence[Verified]], None] = lambda _, __: None,
     sink: Sink = silent,
     settings: Settings | None = None,
 ) -> Verification:

@@ -27,7 +27,7 @@ import numpy as np
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare
-from meltrepro.stats.equivalence import Decision, Design, Verdict
+from meltrepro.stats.equivalence import Design, ReplayDecision, ReplayVerdict
 from tests.benchmarks.replay_error_rates import Noise, session
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events
 
@@ -54,7 +54,7 @@ def campaign(home: Path, number: int, rng: np.random.Generator, noise: Noise, sl
     return read_campaign(folder)
 
 
-def decisions(first: CampaignRecord, second: CampaignRecord, design: Design) -> dict[str, Decision]:
+def decisions(first: CampaignRecord, second: CampaignRecord, design: Design) -> dict[str, ReplayDecision]:
     """The verdict on each judged metric."""
     (cell,) = compare(first, second, design, once=True).cells
     return {metric.metric: metric.decision for metric in cell.metrics if metric.decision is not None}
@@ -71,7 +71,7 @@ def operate(cv: float, difference: float, campaigns: int, n: int, seed: int = 1)
                 found = decisions(pair[0], pair[1], replace(design, seed=index))
                 one = found[POWER_OF]
                 counts[name][one.verdict] += 1
-                counts[name]["any"] += any(decision.verdict is Verdict.differs for decision in found.values())
+                counts[name]["any"] += any(decision.verdict is ReplayVerdict.differs for decision in found.values())
                 counts[name]["excludes 1"] += not one.low <= 1 <= one.high
     return counts
 
@@ -88,7 +88,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rows, alarms, began = list[dict[str, object]](), list[str](), time.perf_counter()
     print(f"{arguments.campaigns} pairs of campaigns a row, {arguments.repetitions} repetitions each\n")
-    said = [*Verdict, "any", "excludes 1"]
+    said = [*ReplayVerdict, "any", "excludes 1"]
     print(
         f"| CV % | difference % | design | {' | '.join(f'{name} %' for name in said[:3])} | any DIFFERS % | excludes 1 % |"
     )

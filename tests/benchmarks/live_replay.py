@@ -32,7 +32,7 @@ from meltrepro.record.reader import campaign_folders
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.workflow.campaigns import prepare
 from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
@@ -67,13 +67,13 @@ def main() -> int:
         f"{options.replays} replays of each kind, margin {options.margin:.0%}, at most {options.maximum} trials per arm"
     )
     for row, counts in verdicts.items():
-        print(f"{row:36} " + "   ".join(f"{verdict} {counts[verdict]:3}" for verdict in Verdict))
+        print(f"{row:36} " + "   ".join(f"{verdict} {counts[verdict]:3}" for verdict in ReplayVerdict))
     for kind, count in trials.items():
         print(f"{kind}: {count / options.replays:.0f} trials a replay")
     (first, wrong), (second, missed) = [
         (counts, counts[verdict])
         for row, counts in verdicts.items()
-        for verdict in [Verdict.differs if row.startswith("as it is") else Verdict.reproduced]
+        for verdict in [ReplayVerdict.differs if row.startswith("as it is") else ReplayVerdict.reproduced]
         if row.endswith("generation_tps")
     ]
     return 1 if wrong > first.total() / 20 or missed > second.total() / 20 else 0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from meltrepro.campaign.schedule import schedule
 from meltrepro.manifest.protocol import Order, Protocol
-from meltrepro.stats.equivalence import Decision, Design, Reference, Verdict, decide
+from meltrepro.stats.equivalence import Baseline, Design, ReplayDecision, ReplayVerdict, decide
 
 CVS = (0.02, 0.03, 0.05, 0.08, 0.10)
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.075, 0.10, 0.20)
@@ -50,9 +50,9 @@ def session(rng: np.random.Generator, noise: Noise, trials: int) -> NDArray[np.f
 
 def replay(
     rng: np.random.Generator, noise: Noise, slowdown: float, design: Design, recorded: int = 10
-) -> tuple[Decision, int]:
+) -> tuple[ReplayDecision, int]:
     """One whole replay, round by round in the product's own order: its final decision and the trials that it ran."""
-    control = design.reference is Reference.control
+    control = design.reference is Baseline.control
     arms = ("control", "replayed") if control else ("replayed",)
     rounds = Protocol(repetitions=design.maximum, warmups=0, order=Order.interleaved, seed=design.seed)
     durations = session(rng, noise, design.maximum * len(arms))
@@ -74,7 +74,7 @@ def replay(
 class Row:
     """What the campaigns of one noise and one true slowdown came to."""
 
-    share: dict[Verdict, float]
+    share: dict[ReplayVerdict, float]
     mean_trials: float
     """Trials run per campaign, both arms together."""
 
@@ -82,7 +82,7 @@ class Row:
         """What must not happen in more than one campaign of twenty, and did; at the margin itself chance alone decides."""
         if slowdown == margin:
             return None
-        wrong = Verdict.differs if slowdown < margin else Verdict.reproduced
+        wrong = ReplayVerdict.differs if slowdown < margin else ReplayVerdict.reproduced
         if self.share[wrong] <= 0.05:
             return None
         return f"a slowdown of {slowdown:.1%} ended {wrong} in {self.share[wrong]:.1%} of the campaigns"
@@ -90,21 +90,21 @@ class Row:
 
 def operate(noise: Noise, slowdown: float, design: Design, campaigns: int, recorded: int = 10, seed: int = 1) -> Row:
     """Replay `campaigns` synthetic campaigns, each with its own seed."""
-    verdicts: Counter[Verdict] = Counter()
+    verdicts: Counter[ReplayVerdict] = Counter()
     ran = 0
     for campaign in range(campaigns):
         rng = np.random.default_rng([seed, campaign, round(noise.cv * 1e4), round(slowdown * 1e4)])
         decision, trials = replay(rng, noise, slowdown, replace(design, seed=campaign), recorded)
         verdicts[decision.verdict] += 1
         ran += trials
-    return Row({verdict: verdicts[verdict] / campaigns for verdict in Verdict}, ran / campaigns)
+    return Row({verdict: verdicts[verdict] / campaigns for verdict in ReplayVerdict}, ran / campaigns)
 
 
 def main() -> int:
     """Print the table; 1 where a promise about the error rates is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--campaigns", type=int, default=1000)
-    parser.add_argument("--reference", type=Reference, default=Reference.control, choices=list(Reference))
+    parser.add_argument("--reference", type=Baseline, default=Baseline.control, choices=list(Baseline))
     parser.add_argument("--recorded", type=int, default=10, help="trials in the record")
     parser.add_argument("--margin", type=float, default=0.05)
     parser.add_argument("--maximum", type=int, default=30)
@@ -129,7 +129,7 @@ def main() -> int:
         noise = Noise(cv, session_cv=arguments.session_cv)
         for slowdown in arguments.slowdown:
             row = operate(noise, slowdown, design, arguments.campaigns, arguments.recorded)
-            shares = " | ".join(f"{100 * row.share[verdict]:.1f}" for verdict in Verdict)
+            shares = " | ".join(f"{100 * row.share[verdict]:.1f}" for verdict in ReplayVerdict)
             print(f"| {100 * cv:g} | {100 * slowdown:g} | {shares} | {row.mean_trials:.1f} |", flush=True)
             if broken := row.broken_promise(slowdown, design.margin):
                 promises.append(f"CV {cv:.0%}: {broken}")

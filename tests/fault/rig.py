@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from meltrepro import interrupts
 from meltrepro.build.model import Artifact, Engine, RecipeSource
-from meltrepro.campaign.conduct import Result, conduct
+from meltrepro.campaign.conduct import CampaignResult, conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
 from meltrepro.frameworks.base import Release, Variant
@@ -292,17 +292,19 @@ def with_manifest(setup: Setup, manifest: Manifest) -> Setup:
     return replace(setup, plan=replace(setup.plan, manifest=manifest))
 
 
-def run(folder: Path, spec: Spec, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> Result:
+def run(folder: Path, spec: Spec, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> CampaignResult:
     """Conduct the campaign in this process."""
     return run_setup(folder, make_setup(folder, spec), sink, new=new, fail_fast=fail_fast)
 
 
-def run_setup(folder: Path, setup: Setup, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False) -> Result:
+def run_setup(
+    folder: Path, setup: Setup, sink: Sink = silent, *, new: bool = False, fail_fast: bool = False
+) -> CampaignResult:
     """Conduct a campaign that was set up by hand."""
     return conduct(setup, settings(folder), sink, new=new, fail_fast=fail_fast)
 
 
-def report(conduct_it: Callable[[Sink], Result]) -> int:
+def report(conduct_it: Callable[[Sink], CampaignResult]) -> int:
     """Conduct a campaign as a command does: steps on standard output, then the tally or the error as JSON."""
     try:
         with interrupts.raising():

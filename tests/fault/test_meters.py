@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.conduct import CampaignResult
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.errors import StoreError
 from meltrepro.manifest.meters import Meter
@@ -58,7 +58,9 @@ def meter(path: Path, row: Row = watts) -> Iterator[None]:
         thread.join()
 
 
-def campaign(folder: Path, *, required: bool = False, protocol: dict[str, Any] = ONCE, **changes: Any) -> Result:
+def campaign(
+    folder: Path, *, required: bool = False, protocol: dict[str, Any] = ONCE, **changes: Any
+) -> CampaignResult:
     """One trial with half a second of generation beside a meter."""
     setup = rig.make_setup(folder, rig.Spec({"c": "pace 300"}, protocol))
     wanted = {"file": "power.csv", "time": "time", "clock": "host", "columns": {"power": "W"}, "linger_s": 0.3}
@@ -86,7 +88,7 @@ def test_a_file_that_was_recorded_as_a_whole_gives_what_one_that_grows_does(tmp_
     assert (times[-1] - trial.trace().done_ns) / 1e9 == pytest.approx(5, abs=0.1)
 
 
-def cell(result: Result) -> CellRecord:
+def cell(result: CampaignResult) -> CellRecord:
     (found,) = read_campaign(result.campaign.folder).cells
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.model import Input
-from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.conduct import CampaignResult
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import DATA, scorer_of
@@ -23,7 +23,7 @@ from meltrepro.record.reader import campaign_folders, read_outcome
 from meltrepro.record.trial import ScoringRequest
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import recorded_requests, replay
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.cas import Store
 from tests.fault import rig
@@ -119,7 +119,7 @@ def scoring(folder: Path, orders: Mapping[str, str], protocol: Mapping[str, obje
     )
 
 
-def run(folder: Path, orders: Mapping[str, str], sink: Sink = silent, **protocol: object) -> Result:
+def run(folder: Path, orders: Mapping[str, str], sink: Sink = silent, **protocol: object) -> CampaignResult:
     return rig.run_setup(folder, scoring(folder, orders, {**ONCE, **protocol}), sink)
 
 
@@ -244,4 +244,4 @@ def test_another_build_is_compared_with_the_record_alone(tmp_path: Path) -> None
     answer = replay(recorded, rebuilt, rebuilt.plan.manifest.replay, rig.settings(tmp_path / "again"), silent)
     (cell,) = answer.comparison.cells
     assert {each.name for each in cell.identities} >= {"bundle_digest", "model_digest"}
-    assert (answer.verdict, answer.reasons) == (Verdict.reproduced, ())
+    assert (answer.verdict, answer.reasons) == (ReplayVerdict.reproduced, ())

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.conduct import CampaignResult
 from meltrepro.campaign.setup import Setup
 from meltrepro.steps import Sink, silent
 from meltrepro.targets.android.adb import AdbLink, Server
@@ -51,7 +51,7 @@ def make_setup(folder: Path, spec: rig.Spec, server: Server, serial: str, root: 
 
 def run(
     folder: Path, spec: rig.Spec, server: Server, serial: str, root: str, agent: Path, sink: Sink = silent
-) -> Result:
+) -> CampaignResult:
     """Conduct the campaign in this process."""
     return rig.run_setup(folder, make_setup(folder, spec, server, serial, root, agent), sink)
 

@@ -15,7 +15,7 @@ from meltrepro.build.daemon import connect
 from meltrepro.build.docker_engine import DockerEngine
 from meltrepro.build.model import Artifact, Engine
 from meltrepro.build.process_engine import ProcessEngine
-from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.conduct import CampaignResult
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
 from tests.fault import rig
@@ -101,7 +101,7 @@ def static_bundle(
     return Artifact("f/run/any", "bundle", digest, digest, tar, bundle, tar.stat().st_size, platform="x86_64")
 
 
-def run(folder: Path, spec: rig.Spec, name: str, sink: Sink = silent) -> Result:
+def run(folder: Path, spec: rig.Spec, name: str, sink: Sink = silent) -> CampaignResult:
     """Conduct a campaign in sandboxes of an engine."""
     return rig.run_setup(folder, rig.make_setup(folder, spec, engine(name, folder), static_bundle(folder)), sink)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.campaign.conduct import Result
+from meltrepro.campaign.conduct import CampaignResult
 from meltrepro.errors import DeviceBusy
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure.records import read_campaign
@@ -54,7 +54,7 @@ class Campaigns(Rig):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    def run(self, folder: Path, spec: host_rig.Spec = SPEC) -> Result:
+    def run(self, folder: Path, spec: host_rig.Spec = SPEC) -> CampaignResult:
         """The campaign in this process."""
         return adbd_campaign.run(folder, spec, self.adb.server, *self._arguments())
 

@@ -14,7 +14,7 @@ import pytest
 from meltrepro.errors import TargetError
 from meltrepro.lab.jetson import PARTS, VirtualJetson
 from meltrepro.measure import energy
-from meltrepro.measure.integrals import Limits
+from meltrepro.measure.integrals import SampleLimits
 from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.samples import read_samples
 from meltrepro.record.trace import Span
@@ -124,7 +124,7 @@ def test_energy_of_a_profile_is_what_its_rails_drew(
     supply = energy.supply_of(recording)
     assert supply.power is not None
     assert supply.power.channel.name == "rail." + " + ".join(counted)
-    found = energy.energy(supply, [Span(begin, end)], Limits(gap_s=1.0))
+    found = energy.energy(supply, [Span(begin, end)], SampleLimits(gap_s=1.0))
     true = drawn_j(board.truth, counted, begin, end)
     coarse = len(counted) * 0.5 * 0.008 * 19 * (end - begin) / 1e9
     print(f"{profile}: {found.total.value:.2f} J measured, {true:.2f} J drawn, in {(end - begin) / 1e9:.1f} s")

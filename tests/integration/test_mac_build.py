@@ -27,7 +27,7 @@ from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FileSource
 from meltrepro.plan.model import Estimate, Plan
-from meltrepro.replay.verify import Status, compare_rebuild, error_of
+from meltrepro.replay.verify import ArtifactStatus, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
@@ -217,7 +217,7 @@ def test_what_is_here_is_not_built_again_and_what_is_signed_anew_moves_the_lock(
         "who signs, and where, is no part of what it is"
     )
     (finding,) = compare_rebuild(lock, mac.build(app(), rebuild=True), Store(mac.folder / "cache" / "store"))
-    assert finding.status is Status.signed and error_of([finding]) is None, "no two signatures are the same"
+    assert finding.status is ArtifactStatus.signed and error_of([finding]) is None, "no two signatures are the same"
     (mac.folder / "cache").rename(mac.folder / "gone")
     anew = mac.build(app(), lock=lock)
     assert anew.artifacts[NODE].digest != first.artifacts[NODE].digest

@@ -23,7 +23,7 @@ import pytest
 from meltrepro.measure.perfetto import perfetto_trace
 from meltrepro.record.events import parse_trace
 from meltrepro.record.samples import Header, Recording
-from meltrepro.record.series import Channel, Series
+from meltrepro.record.series import SensorChannel, SensorSeries
 from tests.support import browser
 from tests.support.campaigns import Trial, as_lines, events
 
@@ -139,8 +139,10 @@ def ask(trace: bytes) -> dict[str, Any]:
 @pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium on this machine")
 def test_perfetto_understands_every_track() -> None:
     trace = parse_trace(as_lines(events(Trial())))
-    power = Series(Channel("meter.power", "W", "gauge", "x", None), (trace.load.begin_ns, trace.done_ns), (1.5, 2.5))
-    heat = Series(Channel("temperature.cpu", "degC", "gauge", "x", None), (trace.load.begin_ns,), (40.0,))
+    power = SensorSeries(
+        SensorChannel("meter.power", "W", "gauge", "x", None), (trace.load.begin_ns, trace.done_ns), (1.5, 2.5)
+    )
+    heat = SensorSeries(SensorChannel("temperature.cpu", "degC", "gauge", "x", None), (trace.load.begin_ns,), (40.0,))
     recording = Recording(
         Header("x", 1.0, (power.channel, heat.channel), None), (power, heat), (), None, None, torn=False
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from meltrepro.record.series import Channel, Series
+from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Span
 
 S = 10**9
@@ -58,8 +58,8 @@ def sampled(
     jitter: float = 0.0,
     dropped: float = 0.0,
     noise: float = 0.0,
-    channel: Channel | None = None,
-) -> Series:
+    channel: SensorChannel | None = None,
+) -> SensorSeries:
     """What a meter shows: jitter in periods, a share of samples dropped, noise in watts (standard deviation)."""
     chance = random.Random(seed)
     times: list[int] = []
@@ -71,7 +71,9 @@ def sampled(
             continue
         times.append(round(t * S))
         values.append(power.at(t) + chance.gauss(0, noise))
-    return Series(channel or Channel("meter.power", "W", "gauge", "virtual", None), tuple(times), tuple(values))
+    return SensorSeries(
+        channel or SensorChannel("meter.power", "W", "gauge", "virtual", None), tuple(times), tuple(values)
+    )
 
 
 def span(begin: float, end: float) -> Span:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from meltrepro.errors import RecordError
 from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import Anchor, Probe, best_anchor, fit, join
-from meltrepro.record.series import Channel, Series, Stretch
+from meltrepro.record.series import SensorChannel, SensorSeries, Stretch
 
 SECOND = 1_000_000_000
-POWER = Channel("meter.power", "W", "gauge", "meter", 0.0002)
+POWER = SensorChannel("meter.power", "W", "gauge", "meter", 0.0002)
 
 offsets = st.integers(-(10**13), 10**13)
 drifts = st.floats(-100e-6, 100e-6)
@@ -94,7 +94,7 @@ def test_clocks_that_cannot_be_believed() -> None:
 PULSES = tuple(Stretch(round(b * SECOND), round(e * SECOND)) for b, e in ((20, 20.7), (21.1, 21.4), (22.3, 23.5)))
 
 
-def _meter(offset_ns: int, rate_hz: float, rng: random.Random, noise: float, drift: float = 0.0) -> Series:
+def _meter(offset_ns: int, rate_hz: float, rng: random.Random, noise: float, drift: float = 0.0) -> SensorSeries:
     """Idle at 2 W, 9 W in a pulse; half a minute of other load after the mark."""
     times, values = [], []
     t = 5.0 + rng.random() / rate_hz
@@ -103,7 +103,7 @@ def _meter(offset_ns: int, rate_hz: float, rng: random.Random, noise: float, dri
         times.append(round(t * 1e9 * (1 + drift)) + offset_ns)
         values.append((9.0 if busy else 2.0) + rng.gauss(0, noise))
         t += (1 + rng.uniform(-0.3, 0.3)) / rate_hz
-    return Series(POWER, tuple(times), tuple(values))
+    return SensorSeries(POWER, tuple(times), tuple(values))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -137,7 +137,7 @@ def test_a_mark_before_and_after_gives_the_drift() -> None:
     first = align(_meter(offset, 500, rng, 0.3, drift), PULSES).anchor
     base = _meter(0, 500, rng, 0.3)
     shifted = tuple(round((t + 600 * SECOND) * (1 + drift)) + offset for t in base.t_ns)
-    last = align(Series(POWER, shifted, base.values), later).anchor
+    last = align(SensorSeries(POWER, shifted, base.values), later).anchor
     clock = join(first, last)
     assert abs(clock.drift - drift) <= clock.drift_bound
     for t in (20 * SECOND, 300 * SECOND, 620 * SECOND):
@@ -147,19 +147,19 @@ def test_a_mark_before_and_after_gives_the_drift() -> None:
 def test_marks_that_cannot_be_found() -> None:
     rng = random.Random(1)
     times = tuple(range(0, 60 * SECOND, 10_000_000))
-    noise = Series(POWER, times, tuple(rng.gauss(2, 0.2) for _ in times))
+    noise = SensorSeries(POWER, times, tuple(rng.gauss(2, 0.2) for _ in times))
     with pytest.raises(RecordError, match="not in the trace"):
         align(noise, PULSES)
     with pytest.raises(RecordError, match="not in the trace"):
-        align(Series(POWER, times, (3.0,) * len(times)), PULSES)
-    square = Series(POWER, times, tuple(5.0 if t // SECOND % 2 else 1.0 for t in times))
+        align(SensorSeries(POWER, times, (3.0,) * len(times)), PULSES)
+    square = SensorSeries(POWER, times, tuple(5.0 if t // SECOND % 2 else 1.0 for t in times))
     with pytest.raises(RecordError, match="two places"):
         align(square, [Stretch(20 * SECOND, 21 * SECOND)])
     with pytest.raises(RecordError, match="shorter than the sync mark"):
-        align(Series(POWER, times[:100], noise.values[:100]), PULSES)
+        align(SensorSeries(POWER, times[:100], noise.values[:100]), PULSES)
     with pytest.raises(RecordError, match="at least two samples|apart"):
-        align(Series(POWER, times[::20], noise.values[::20]), PULSES)
+        align(SensorSeries(POWER, times[::20], noise.values[::20]), PULSES)
     with pytest.raises(RecordError, match="follow one another"):
         align(noise, [PULSES[1], PULSES[0]])
     with pytest.raises(RecordError, match="fewer than three"):
-        align(Series(POWER, (0, 1), (1.0, 2.0)), PULSES)
+        align(SensorSeries(POWER, (0, 1), (1.0, 2.0)), PULSES)

@@ -17,7 +17,7 @@ from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.replay.compare import MetricComparison, compare, require_common
 from meltrepro.replay.context import Difference
 from meltrepro.replay.show import html, scaled, text, why
-from meltrepro.stats.equivalence import Design, Verdict, trials_to_show_sameness
+from meltrepro.stats.equivalence import Design, ReplayVerdict, trials_to_show_sameness
 from tests.support.campaigns import Cell, build_campaign
 
 Make = Callable[..., CampaignRecord]
@@ -92,7 +92,7 @@ def test_inconclusive_says_why_and_what_would_decide(tmp_path: Path) -> None:
     found = compare(*of_speeds(tmp_path, 6, 40, 41.5), Design(), once=True)
     (speed,) = [metric for metric in found.cells[0].metrics if metric.metric == "generation_tps"]
     assert speed.decision is not None
-    assert speed.decision.verdict is Verdict.inconclusive
+    assert speed.decision.verdict is ReplayVerdict.inconclusive
     assert speed.needed is not None
     said = f"if they are the same, about {speed.needed} repetitions on each side would show it"
     assert why(speed).endswith(said)

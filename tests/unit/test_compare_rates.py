@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from tests.benchmarks.false_alarms import operate
 
 PAIRS = 40
@@ -15,6 +15,6 @@ def test_campaigns_that_are_alike_do_not_differ() -> None:
 
 def test_a_tenth_is_found_and_never_called_the_same() -> None:
     found = operate(0.02, 0.10, PAIRS, 10)
-    assert all(counts[Verdict.reproduced] == 0 for counts in found.values())
+    assert all(counts[ReplayVerdict.reproduced] == 0 for counts in found.values())
     assert found["margin 5 %"]["any"] >= 0.5 * PAIRS
     assert found["margin 1 %"]["any"] >= 0.9 * PAIRS

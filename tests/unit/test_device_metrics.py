@@ -10,7 +10,7 @@ import pytest
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.record.events import parse_trace
 from meltrepro.record.samples import Header, Recording
-from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 from meltrepro.record.trace import Trace
 from tests.support.campaigns import Trial, as_lines, events
 
@@ -26,13 +26,13 @@ def series(
     kind: Kind = "gauge",
     wraps_at: float | None = None,
     begin_ns: int = FIRST_NS - 30 * STEP_NS,
-) -> Series:
+) -> SensorSeries:
     """Samples every 10 ms from before the first turn until after the last; `value` is a function of time."""
     times = tuple(range(begin_ns, LAST_NS + 10 * STEP_NS, STEP_NS))
-    return Series(Channel(name, "1", kind, name, None, wraps_at), times, tuple(map(value, times)))
+    return SensorSeries(SensorChannel(name, "1", kind, name, None, wraps_at), times, tuple(map(value, times)))
 
 
-def measure(*channels: Series, cpu_s: float | None = None, end_ns: int | None = None) -> Metrics:
+def measure(*channels: SensorSeries, cpu_s: float | None = None, end_ns: int | None = None) -> Metrics:
     header = Header("test", 100.0, tuple(each.channel for each in channels), None)
     return compute(TRACE, Recording(header, tuple(channels), (), end_ns, cpu_s, torn=False))
 

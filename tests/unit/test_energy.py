@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from meltrepro.measure.clocks import ClockMap, Probe, fit
 from meltrepro.measure.energy import Supply, above_idle, charge, energy, supply_of
-from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable, Why
+from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable, Why
 from meltrepro.record.samples import Header, Recording
-from meltrepro.record.series import Channel, Series
+from meltrepro.record.series import SensorChannel, SensorSeries
 from tests.support.power import Power, S, sampled, span, steps
 
-LIMITS = Limits(gap_s=1.0)
+LIMITS = SampleLimits(gap_s=1.0)
 
 
-def recorded(*series: Series) -> Recording:
+def recorded(*series: SensorSeries) -> Recording:
     header = Header("virtual", 10.0, tuple(each.channel for each in series), None)
     return Recording(header, series, (), None, None, torn=False)
 
@@ -120,8 +120,8 @@ def test_a_counter_that_may_wrap(
     power, seconds = steps(held), sum(duration for duration, _ in held)
     times = sampled(power, seconds, 10.0, **how).t_ns  # type: ignore[arg-type]
     total = [9_990 + power.energy(0, t / S) for t in times]
-    channel = Channel("energy.package-0", "J", "counter", "rapl", None, wraps_at)
-    counter = Series(channel, times, tuple(joules % wraps_at if wraps_at else joules for joules in total))
+    channel = SensorChannel("energy.package-0", "J", "counter", "rapl", None, wraps_at)
+    counter = SensorSeries(channel, times, tuple(joules % wraps_at if wraps_at else joules for joules in total))
     found = energy(supply_of(recorded(counter)), [span(0.2 * seconds, 0.8 * seconds)], LIMITS)
     truth = power.energy(0.2 * seconds, 0.8 * seconds)
     if wraps_at is None or max(after - before for before, after in pairwise(total)) < wraps_at:
@@ -130,8 +130,10 @@ def test_a_counter_that_may_wrap(
 
 def test_charge_and_power_from_a_battery_with_either_sign() -> None:
     """2 A at 4 V for 10 s between two rests of 0.1 A: MELT's pieces, charge apart from energy."""
-    amperes = sampled(steps([(5, 0.1), (10, 2.0), (5, 0.1)]), 20, 50.0, channel=Channel("i", "A", "gauge", "x", None))
-    volts = sampled(steps([(20, 4.0)]), 20, 1.0, channel=Channel("u", "V", "gauge", "x", None))
+    amperes = sampled(
+        steps([(5, 0.1), (10, 2.0), (5, 0.1)]), 20, 50.0, channel=SensorChannel("i", "A", "gauge", "x", None)
+    )
+    volts = sampled(steps([(20, 4.0)]), 20, 1.0, channel=SensorChannel("u", "V", "gauge", "x", None))
     for current in (amperes, replace(amperes, values=tuple(-value for value in amperes.values))):
         supply = supply_of(recorded(current, volts))
         work, idle = [span(5, 15)], [span(0, 4)]
@@ -145,8 +147,8 @@ def test_charge_and_power_from_a_battery_with_either_sign() -> None:
         check(net, 80 - 4)
 
 
-def of(name: str, unit: str, *values: float) -> Series:
-    return Series(Channel(name, unit, "gauge", "x", None), tuple(i * S for i in range(len(values))), values)
+def of(name: str, unit: str, *values: float) -> SensorSeries:
+    return SensorSeries(SensorChannel(name, unit, "gauge", "x", None), tuple(i * S for i in range(len(values))), values)
 
 
 CURRENT, VOLTAGE = of("battery.current", "A", 1, 1, 1), of("battery.voltage", "V", 4, 4, 4)
@@ -159,7 +161,9 @@ def test_a_battery_tells_nothing_while_something_else_feeds_the_device() -> None
         with pytest.raises(Unavailable, match=r"was on external power \(supply.usb\)") as caught:
             supply_of(recorded(*battery, PLUGGED))
         assert caught.value.why is Why.external_power
-    package = Series(Channel("energy.package-0", "J", "counter", "x", None), (0, S, 2 * S), (0.0, 5.0, 10.0))
+    package = SensorSeries(
+        SensorChannel("energy.package-0", "J", "counter", "x", None), (0, S, 2 * S), (0.0, 5.0, 10.0)
+    )
     assert supply_of(recorded(CURRENT, VOLTAGE, PLUGGED, package)).kind == "energy-counter", "a laptop at its desk"
     meter = of("meter.power", "W", 4, 4, 4)
     assert supply_of(recorded(meter, PLUGGED)).kind == "power"
@@ -189,11 +193,19 @@ def test_several_spans_of_a_phase_add_up() -> None:
 @pytest.mark.parametrize(
     ("series", "why", "text"),
     [
-        (Series(Channel("p", "W", "gauge", "x", None), (0, S, 2 * S), (3000.0,) * 3), Why.implausible_unit, "3000 W"),
-        (Series(Channel("c", "degC", "gauge", "x", None), (0, S), (1.0, 1.0)), Why.no_samples, "shows neither power"),
+        (
+            SensorSeries(SensorChannel("p", "W", "gauge", "x", None), (0, S, 2 * S), (3000.0,) * 3),
+            Why.implausible_unit,
+            "3000 W",
+        ),
+        (
+            SensorSeries(SensorChannel("c", "degC", "gauge", "x", None), (0, S), (1.0, 1.0)),
+            Why.no_samples,
+            "shows neither power",
+        ),
     ],
 )
-def test_no_source(series: Series, why: Why, text: str) -> None:
+def test_no_source(series: SensorSeries, why: Why, text: str) -> None:
     with pytest.raises(Unavailable, match=text) as caught:
         supply_of(recorded(series))
     assert caught.value.why is why
@@ -202,8 +214,10 @@ def test_no_source(series: Series, why: Why, text: str) -> None:
 def test_the_platforms_counter_holds_that_of_its_packages() -> None:
     times = tuple(i * S for i in range(11))
     series = [
-        Series(
-            Channel(f"energy.{name}", "J", "counter", "rapl", None, None), times, tuple(watts * i for i in range(11))
+        SensorSeries(
+            SensorChannel(f"energy.{name}", "J", "counter", "rapl", None, None),
+            times,
+            tuple(watts * i for i in range(11)),
         )
         for name, watts in (("package-0", 10.0), ("package-1", 5.0), ("psys", 25.0))
     ]
@@ -214,21 +228,21 @@ def test_the_platforms_counter_holds_that_of_its_packages() -> None:
 
 
 def test_a_counter_that_was_reset() -> None:
-    channel = Channel("energy.package-0", "J", "counter", "rapl", None, None)
+    channel = SensorChannel("energy.package-0", "J", "counter", "rapl", None, None)
     with pytest.raises(Unavailable, match="the counter fell") as caught:
-        supply_of(recorded(Series(channel, (0, S, 2 * S), (5.0, 6.0, 1.0))))
+        supply_of(recorded(SensorSeries(channel, (0, S, 2 * S), (5.0, 6.0, 1.0))))
     assert caught.value.why is Why.bad_counter
 
 
 def test_a_unit_that_is_off_by_a_thousand() -> None:
     """Millivolts that are called volts."""
-    current = sampled(steps([(5, 1.0)]), 5, 10.0, channel=Channel("i", "A", "gauge", "x", None))
-    volts = sampled(steps([(5, 4000.0)]), 5, 10.0, channel=Channel("battery.voltage", "V", "gauge", "x", None))
+    current = sampled(steps([(5, 1.0)]), 5, 10.0, channel=SensorChannel("i", "A", "gauge", "x", None))
+    volts = sampled(steps([(5, 4000.0)]), 5, 10.0, channel=SensorChannel("battery.voltage", "V", "gauge", "x", None))
     with pytest.raises(Unavailable, match="4000 V, which no battery has"):
         supply_of(recorded(current, volts))
 
 
-def integral(limits: Limits = LIMITS, clock_ns: float = 0.0, *, drop: tuple[float, float] = (0, 0)) -> Integral:
+def integral(limits: SampleLimits = LIMITS, clock_ns: float = 0.0, *, drop: tuple[float, float] = (0, 0)) -> Integral:
     series = sampled(steps([(10, 5.0)]), 10, 10.0)
     kept = [i for i, t in enumerate(series.t_ns) if not drop[0] < t / S < drop[1]]
     thinned = replace(series, t_ns=tuple(series.t_ns[i] for i in kept), values=tuple(series.values[i] for i in kept))
@@ -250,9 +264,9 @@ def test_what_makes_a_figure_unavailable() -> None:
         assert caught.value.why is why, caught.value
 
 
-def rail(name: str, unit: str, values: list[float], *, later_ns: int = 0, every_s: float = 0.1) -> Series:
+def rail(name: str, unit: str, values: list[float], *, later_ns: int = 0, every_s: float = 0.1) -> SensorSeries:
     times = tuple(round(i * every_s * S) + later_ns for i in range(len(values)))
-    return Series(Channel(name, unit, "gauge", "", every_s), times, tuple(values))
+    return SensorSeries(SensorChannel(name, unit, "gauge", "", every_s), times, tuple(values))
 
 
 def test_rails_of_a_board_add_up_as_they_are_named() -> None:
@@ -290,7 +304,7 @@ def test_rails_that_change_are_brought_to_common_times() -> None:
 
 def test_a_gap_of_one_rail_is_a_gap_of_the_whole() -> None:
     whole = rail("rail.A.power", "W", [4.0] * 101)
-    gappy = Series(
+    gappy = SensorSeries(
         replace(whole.channel, name="rail.B.power"),
         whole.t_ns[:30] + whole.t_ns[60:],
         whole.values[:30] + whole.values[60:],

@@ -7,7 +7,7 @@ import pytest
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.record.events import parse_trace
 from meltrepro.record.samples import Header, Recording
-from meltrepro.record.series import Channel, Series
+from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Trace
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
@@ -27,12 +27,12 @@ def watts(t_ns: int) -> float:
     return IDLE_W
 
 
-def measured(idle_s: float = 3.0, channel: Channel | None = None, *, dead: bool = False) -> Metrics:
+def measured(idle_s: float = 3.0, channel: SensorChannel | None = None, *, dead: bool = False) -> Metrics:
     """What comes out with a meter of 200 Hz that was there from some time before the runner."""
-    channel = channel or Channel("meter.power", "W", "gauge", "virtual", None)
+    channel = channel or SensorChannel("meter.power", "W", "gauge", "virtual", None)
     end_ns = TRACE.turns[0].end_ns if dead else TRACE.done_ns + 1000 * MS
     times = tuple(range(TRACE.hello.t_ns - round(idle_s * 1e9), end_ns, STEP_NS))
-    series = Series(channel, times, tuple(map(watts, times)))
+    series = SensorSeries(channel, times, tuple(map(watts, times)))
     return compute(TRACE, Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False))
 
 
@@ -71,24 +71,24 @@ def test_a_meter_that_stopped_in_the_middle_gives_no_figure() -> None:
 
 
 def test_a_unit_that_is_off_by_a_thousand() -> None:
-    channel = Channel("meter.power", "W", "gauge", "virtual", None)
+    channel = SensorChannel("meter.power", "W", "gauge", "virtual", None)
     times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns, STEP_NS))
-    series = Series(channel, times, tuple(1000 * watts(t) for t in times))
+    series = SensorSeries(channel, times, tuple(1000 * watts(t) for t in times))
     recording = Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False)
     assert "it is another unit" in compute(TRACE, recording).unavailable["generation_energy_j"]
 
 
 def test_a_thermometer_is_no_meter() -> None:
-    metrics = measured(channel=Channel("temperature.x", "degC", "gauge", "virtual", None))
+    metrics = measured(channel=SensorChannel("temperature.x", "degC", "gauge", "virtual", None))
     assert "shows neither power" in metrics.unavailable["energy_per_token_j"]
 
 
 def test_a_series_that_begins_with_the_runner_does_not_shorten_the_rest_before_it() -> None:
-    power = Channel("meter.power", "W", "gauge", "virtual", None)
-    memory = Channel("process.rss_anon", "B", "gauge", "virtual", None)
+    power = SensorChannel("meter.power", "W", "gauge", "virtual", None)
+    memory = SensorChannel("process.rss_anon", "B", "gauge", "virtual", None)
     times = tuple(range(TRACE.hello.t_ns - 3000 * MS, TRACE.done_ns, STEP_NS))
     late = tuple(t for t in times if t > TRACE.hello.t_ns)
-    series = (Series(power, times, tuple(map(watts, times))), Series(memory, late, (1.0,) * len(late)))
+    series = (SensorSeries(power, times, tuple(map(watts, times))), SensorSeries(memory, late, (1.0,) * len(late)))
     recording = Recording(Header("virtual", 200.0, (power, memory), None), series, (), None, None, torn=False)
     assert compute(TRACE, recording).values["idle_power_w"] == pytest.approx(IDLE_W)
 
@@ -101,9 +101,9 @@ def test_charge_of_each_phase_from_a_current_or_from_a_counter() -> None:
     for value in amperes:
         drawn.append(total)
         total += value * STEP_NS / 1e9
-    current, counter = Channel("c", "A", "gauge", "x", None), Channel("q", "C", "counter", "x", None)
-    power = Series(Channel("p", "W", "gauge", "x", None), times, amperes)
-    for series in (Series(current, times, amperes), Series(counter, times, tuple(drawn))):
+    current, counter = SensorChannel("c", "A", "gauge", "x", None), SensorChannel("q", "C", "counter", "x", None)
+    power = SensorSeries(SensorChannel("p", "W", "gauge", "x", None), times, amperes)
+    for series in (SensorSeries(current, times, amperes), SensorSeries(counter, times, tuple(drawn))):
         header = Header("virtual", 200.0, (power.channel, series.channel), None)
         found = compute(TRACE, Recording(header, (power, series), (), None, None, torn=False))
         assert found.values["prefill_charge_mah"] == pytest.approx(24 / 3.6, rel=0.01)

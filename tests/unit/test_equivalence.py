@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from meltrepro.errors import RecordError, UsageError
-from meltrepro.stats.equivalence import Design, Reference, Verdict, decide
+from meltrepro.stats.equivalence import Baseline, Design, ReplayVerdict, decide
 
-CONTROL = Design(reference=Reference.control)
-RECORDED = Design(reference=Reference.recorded)
+CONTROL = Design(reference=Baseline.control)
+RECORDED = Design(reference=Baseline.recorded)
 
 
 def trials(n: int, centre: float, cv: float = 0.02, seed: int = 0) -> list[float]:
@@ -23,9 +23,14 @@ def trials(n: int, centre: float, cv: float = 0.02, seed: int = 0) -> list[float
 @pytest.mark.parametrize("design", [CONTROL, RECORDED])
 @pytest.mark.parametrize(
     ("ratio", "verdict"),
-    [(1.0, Verdict.reproduced), (0.8, Verdict.differs), (1.25, Verdict.differs), (1 / 1.05, Verdict.inconclusive)],
+    [
+        (1.0, ReplayVerdict.reproduced),
+        (0.8, ReplayVerdict.differs),
+        (1.25, ReplayVerdict.differs),
+        (1 / 1.05, ReplayVerdict.inconclusive),
+    ],
 )
-def test_plain_cases(design: Design, ratio: float, verdict: Verdict) -> None:
+def test_plain_cases(design: Design, ratio: float, verdict: ReplayVerdict) -> None:
     decision = decide(trials(30, 20, 0.005, 1), trials(30, 20 * ratio, 0.005, 2), design)
     assert decision.verdict is verdict
     assert decision.ratio == pytest.approx(ratio, rel=0.01)
@@ -42,7 +47,7 @@ def test_reason_names_the_side_on_which_the_interval_lies() -> None:
 
 def test_difference_inside_the_margin_is_reproduced_and_said() -> None:
     decision = decide(trials(30, 20, 0.002, 1), trials(30, 20.4, 0.002, 2), CONTROL)
-    assert decision.verdict is Verdict.reproduced
+    assert decision.verdict is ReplayVerdict.reproduced
     assert "a difference is established" in decision.reason
 
 
@@ -76,7 +81,7 @@ def test_the_first_look_that_decides_stands(design: Design) -> None:
     a = trials(30, 20, 0.005, 1)
     b = trials(10, 20, 0.005, 2) + trials(20, 10, 0.005, 3)
     early = decide(a if design is RECORDED else a[:10], b[:10], design)
-    assert early.verdict is Verdict.reproduced
+    assert early.verdict is ReplayVerdict.reproduced
     assert decide(a, b, design) == early
 
 
@@ -92,7 +97,7 @@ def test_trials_past_the_maximum_are_not_used() -> None:
 
 def test_too_few_trials_is_not_yet_an_answer() -> None:
     decision = decide(trials(5, 20), trials(2, 20), CONTROL)
-    assert (decision.verdict, decision.look, decision.final) == (Verdict.inconclusive, 0, False)
+    assert (decision.verdict, decision.look, decision.final) == (ReplayVerdict.inconclusive, 0, False)
     assert (decision.low, decision.high) == (0, math.inf)
     assert "2 of the 5 trials" in decision.reason
 
@@ -101,18 +106,18 @@ def test_a_drift_common_to_both_arms_cancels() -> None:
     drift = np.linspace(1, 2, 30)
     a = [float(x) for x in drift * trials(30, 20, 0.01, 1)]
     b = [float(x) for x in drift * trials(30, 20, 0.01, 2)]
-    assert decide(a, b, CONTROL).verdict is Verdict.reproduced
+    assert decide(a, b, CONTROL).verdict is ReplayVerdict.reproduced
 
 
 def test_one_stray_trial_does_not_change_the_answer() -> None:
     a, b = trials(30, 20, seed=1), trials(30, 20, seed=2)
     b[3] /= 50
-    assert decide(a, b, CONTROL).verdict is Verdict.reproduced
+    assert decide(a, b, CONTROL).verdict is ReplayVerdict.reproduced
 
 
 @pytest.mark.parametrize("design", [CONTROL, RECORDED])
-@pytest.mark.parametrize(("replayed", "verdict"), [(100.0, Verdict.reproduced), (120.0, Verdict.differs)])
-def test_metric_without_any_spread(design: Design, replayed: float, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("replayed", "verdict"), [(100.0, ReplayVerdict.reproduced), (120.0, ReplayVerdict.differs)])
+def test_metric_without_any_spread(design: Design, replayed: float, verdict: ReplayVerdict) -> None:
     design = replace(design, session_cv=0)
     decision = decide([100.0] * 5, [replayed] * 5, design)
     assert (decision.verdict, decision.look) == (verdict, 1)
@@ -121,7 +126,7 @@ def test_metric_without_any_spread(design: Design, replayed: float, verdict: Ver
 
 def test_one_recorded_value_decides_nothing_and_says_why() -> None:
     decision = decide([20.0], trials(30, 20), RECORDED)
-    assert (decision.verdict, decision.more_needed) == (Verdict.inconclusive, None)
+    assert (decision.verdict, decision.more_needed) == (ReplayVerdict.inconclusive, None)
     assert (decision.low, decision.high) == (0, math.inf)
     assert "single value" in decision.reason
 
@@ -129,7 +134,7 @@ def test_one_recorded_value_decides_nothing_and_says_why() -> None:
 def test_more_trials_are_proposed_where_they_help() -> None:
     a, b = trials(30, 20, 0.08, 3), trials(30, 20, 0.08, 4)
     decision = decide(a, b, CONTROL)
-    assert decision.verdict is Verdict.inconclusive and decision.more_needed is not None
+    assert decision.verdict is ReplayVerdict.inconclusive and decision.more_needed is not None
     assert f"about {decision.more_needed} more trials" in decision.reason
     assert 20 <= decision.more_needed <= 300
 
@@ -143,15 +148,15 @@ def test_more_trials_fall_with_a_wider_margin() -> None:
 
 def test_recorded_sample_that_is_too_uncertain_is_named() -> None:
     decision = decide(trials(5, 20, 0.1, 1), trials(30, 20, 0.02, 2), RECORDED)
-    assert (decision.verdict, decision.more_needed) == (Verdict.inconclusive, None)
+    assert (decision.verdict, decision.more_needed) == (ReplayVerdict.inconclusive, None)
     assert "5 recorded values" in decision.reason
 
 
 def test_uncertain_sessions_widen_a_comparison_with_recorded_values_only() -> None:
     a, b = trials(30, 20, 0.01, 1), trials(30, 20, 0.01, 2)
-    assert decide(a, b, replace(RECORDED, session_cv=0)).verdict is Verdict.reproduced
-    assert decide(a, b, replace(RECORDED, session_cv=0.05)).verdict is Verdict.inconclusive
-    assert decide(a, b, replace(CONTROL, session_cv=0.05)).verdict is Verdict.reproduced
+    assert decide(a, b, replace(RECORDED, session_cv=0)).verdict is ReplayVerdict.reproduced
+    assert decide(a, b, replace(RECORDED, session_cv=0.05)).verdict is ReplayVerdict.inconclusive
+    assert decide(a, b, replace(CONTROL, session_cv=0.05)).verdict is ReplayVerdict.reproduced
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])

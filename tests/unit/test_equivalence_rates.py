@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meltrepro.stats.equivalence import Design, Reference, Verdict
+from meltrepro.stats.equivalence import Baseline, Design, ReplayVerdict
 from meltrepro.stats.sequential import levels, nominal_levels
 
 CAMPAIGNS = 300
@@ -29,30 +29,30 @@ def bench() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("reference", list(Reference))
+@pytest.mark.parametrize("reference", list(Baseline))
 @pytest.mark.parametrize("cv", [0.02, 0.10])
-def test_wrong_verdicts_are_at_most_one_in_twenty(bench: ModuleType, reference: Reference, cv: float) -> None:
+def test_wrong_verdicts_are_at_most_one_in_twenty(bench: ModuleType, reference: Baseline, cv: float) -> None:
     design = Design(reference=reference)
     same = bench.operate(bench.Noise(cv), 0.0, design, CAMPAIGNS)
     slower = bench.operate(bench.Noise(cv), 0.10, design, CAMPAIGNS)
-    assert same.share[Verdict.differs] <= 0.05
-    assert slower.share[Verdict.reproduced] <= 0.05
+    assert same.share[ReplayVerdict.differs] <= 0.05
+    assert slower.share[ReplayVerdict.reproduced] <= 0.05
 
 
-@pytest.mark.parametrize("reference", list(Reference))
-def test_at_the_margin_both_errors_keep_alpha(bench: ModuleType, reference: Reference) -> None:
+@pytest.mark.parametrize("reference", list(Baseline))
+def test_at_the_margin_both_errors_keep_alpha(bench: ModuleType, reference: Baseline) -> None:
     row = bench.operate(bench.Noise(0.03), 0.05, Design(reference=reference), CAMPAIGNS)
     bound = float(stats.binom.ppf(0.999, CAMPAIGNS, 0.05)) / CAMPAIGNS
-    assert row.share[Verdict.reproduced] <= bound
-    assert row.share[Verdict.differs] <= bound
+    assert row.share[ReplayVerdict.reproduced] <= bound
+    assert row.share[ReplayVerdict.differs] <= bound
 
 
 def test_quiet_campaigns_with_a_control_are_decided(bench: ModuleType) -> None:
-    design = Design(reference=Reference.control)
+    design = Design(reference=Baseline.control)
     same = bench.operate(bench.Noise(0.03), 0.0, design, 100)
     slower = bench.operate(bench.Noise(0.03), 0.10, design, 100)
-    assert same.share[Verdict.reproduced] >= 0.9
-    assert slower.share[Verdict.differs] >= 0.9
+    assert same.share[ReplayVerdict.reproduced] >= 0.9
+    assert slower.share[ReplayVerdict.differs] >= 0.9
     assert max(same.mean_trials, slower.mean_trials) < 45
 
 

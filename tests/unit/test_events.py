@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.record.events import parse_trace, read_trace
-from meltrepro.record.trace import Decoding, Node, Operator, Span, Trace
+from meltrepro.record.trace import Decoding, Operator, OperatorCall, Span, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]
@@ -80,7 +80,7 @@ def test_operators_and_fields_of_later_versions() -> None:
     assert trace.decoding == (Decoding("prefill", 1, 10),)
     assert trace.operators == (Operator("prefill", "MUL_MAT", "ffn_up", 3, 9),)
     begin_ns = entries[-1]["t"] - 5
-    assert trace.nodes == (Node("prefill", "MUL_MAT", "ffn_up", Span(begin_ns, begin_ns + 2)),)
+    assert trace.nodes == (OperatorCall("prefill", "MUL_MAT", "ffn_up", Span(begin_ns, begin_ns + 2)),)
 
 
 def profile(t_ns: int) -> Events:

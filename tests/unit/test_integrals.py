@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.measure.integrals import Integral, Limits, Unavailable, Why, advance, integrate
-from meltrepro.record.series import Channel, Series
+from meltrepro.measure.integrals import Integral, SampleLimits, Unavailable, Why, advance, integrate
+from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Span
 from tests.support.power import Power, S, sampled, span, steps
 
@@ -40,15 +40,15 @@ def right(found: Integral, truth: float) -> bool:
     return abs(found.total.value - truth) <= max(found.total.bound * (1 + 1e-6), 0.01 * abs(truth))
 
 
-def limits(rate_hz: float) -> Limits:
-    return Limits(gap_s=4 / rate_hz, gap_share=0.5)
+def limits(rate_hz: float) -> SampleLimits:
+    return SampleLimits(gap_s=4 / rate_hz, gap_share=0.5)
 
 
-def aged(series: Series, power: Power, refresh_s: float, first_s: float) -> Series:
+def aged(series: SensorSeries, power: Power, refresh_s: float, first_s: float) -> SensorSeries:
     """As a source shows it that takes a new value every `refresh_s` seconds."""
     taken = (first_s + (t / S - first_s) // refresh_s * refresh_s for t in series.t_ns)
     channel = replace(series.channel, refresh_s=refresh_s)
-    return Series(channel, series.t_ns, tuple(power.at(max(t, 0.0)) for t in taken))
+    return SensorSeries(channel, series.t_ns, tuple(power.at(max(t, 0.0)) for t in taken))
 
 
 @given(levels, st.floats(0.1, 1.0), seeds, st.integers(1, 4))
@@ -100,7 +100,7 @@ def test_constant_power_is_known_exactly_and_noise_averages_out() -> None:
 def test_the_clocks_error_is_in_the_bound(offset_s: float) -> None:
     """Work begins with the phase, and the meter's clock is 50 ms behind or ahead."""
     series = sampled(steps([(10, 2.0), (20, 10.0)]), SECONDS, 1000.0)
-    shifted = Series(series.channel, tuple(t + round((offset_s + 1) * S) for t in series.t_ns), series.values)
+    shifted = SensorSeries(series.channel, tuple(t + round((offset_s + 1) * S) for t in series.t_ns), series.values)
     found = integrate(shifted, [span(11, 21)], limits(1000), clock_ns=0.05 * S)
     assert offset_s < 0 or abs(found.total.value - 100) > 0.3
     assert abs(found.total.value - 100) <= found.total.bound < 2.5
@@ -110,8 +110,8 @@ def test_what_happened_in_a_gap_is_in_the_bound() -> None:
     """A second without samples, in which the device rested unseen."""
     whole = sampled(steps([(5, 2.0), (5, 8.0), (1, 2.0), (9, 8.0)]), 20, 10.0)
     kept = [i for i, t in enumerate(whole.t_ns) if not 9.95 < t / S < 11.05]
-    series = Series(whole.channel, tuple(whole.t_ns[i] for i in kept), tuple(whole.values[i] for i in kept))
-    found = integrate(series, [span(5, 19)], Limits(gap_s=0.3))
+    series = SensorSeries(whole.channel, tuple(whole.t_ns[i] for i in kept), tuple(whole.values[i] for i in kept))
+    found = integrate(series, [span(5, 19)], SampleLimits(gap_s=0.3))
     assert found.gap_s == pytest.approx(1.2, abs=0.01)
     assert abs(found.total.value - 106) == pytest.approx(6, abs=0.5)
     assert abs(found.total.value - 106) <= found.total.bound < 9
@@ -127,7 +127,7 @@ def test_counters_need_no_assumption(
     times = sampled(power, SECONDS, rate_hz, seed=seed, jitter=jitter, dropped=0.1).t_ns
     seen = [t / S if refresh_s is None else t / S // refresh_s * refresh_s for t in times]
     values = tuple(power.energy(0, t) // 1e-3 * 1e-3 for t in seen)
-    series = Series(Channel("energy", "J", "counter", "virtual", refresh_s), times, values)
+    series = SensorSeries(SensorChannel("energy", "J", "counter", "virtual", refresh_s), times, values)
     try:
         found = advance(series, spans, limits(rate_hz))
     except Unavailable as error:
@@ -141,14 +141,18 @@ def test_counters_need_no_assumption(
 def test_a_counter_that_stands_still_counts_in_steps() -> None:
     """A charge counter in steps of 3.6 C (1 mAh), read each second at 1 A."""
     times = tuple(i * S for i in range(101))
-    series = Series(Channel("charge", "C", "counter", "x", None), times, tuple(i // 3.6 * 3.6 for i in range(101)))
-    found = advance(series, [span(10, 90)], Limits(gap_s=2.0))
+    series = SensorSeries(
+        SensorChannel("charge", "C", "counter", "x", None), times, tuple(i // 3.6 * 3.6 for i in range(101))
+    )
+    found = advance(series, [span(10, 90)], SampleLimits(gap_s=2.0))
     assert abs(found.total.value - 80) <= found.total.bound <= 16
 
 
 def test_a_counter_must_cover_the_phase() -> None:
-    series = Series(Channel("energy", "J", "counter", "x", 1.5), tuple(i * S for i in range(10)), tuple(range(10)))
-    assert advance(series, [span(1, 7)], Limits(gap_s=2.0)).total.value == pytest.approx(6)
+    series = SensorSeries(
+        SensorChannel("energy", "J", "counter", "x", 1.5), tuple(i * S for i in range(10)), tuple(range(10))
+    )
+    assert advance(series, [span(1, 7)], SampleLimits(gap_s=2.0)).total.value == pytest.approx(6)
     for begin, end in ((1, 8), (1, 12)):  # what was counted at 8 s may be shown only after 9 s
         with pytest.raises(Unavailable, match="do not cover the phase"):
-            advance(series, [span(begin, end)], Limits(gap_s=2.0))
+            advance(series, [span(begin, end)], SampleLimits(gap_s=2.0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.measure.energy import energy, supply_of
-from meltrepro.measure.integrals import Limits
+from meltrepro.measure.integrals import SampleLimits
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.operators import breakdown
 from meltrepro.measure.records import read_campaign
@@ -63,7 +63,7 @@ def test_item_5_energy_is_divided_by_tokens_once() -> None:
     """12 s at 5 W for 100 tokens are 0.6 J per token; the notebook divided once more and had 0.006."""
     power = sampled(steps([(2, 1.0), (12, 5.0), (2, 1.0)]), 16, 50.0)
     recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
-    found = energy(supply_of(recording), [span(2, 14)], Limits(gap_s=1))
+    found = energy(supply_of(recording), [span(2, 14)], SampleLimits(gap_s=1))
     assert found.total.value == pytest.approx(60, rel=0.01)
     assert found.total.scaled(1 / 100).value == pytest.approx(0.6, rel=0.01)
 
@@ -78,7 +78,7 @@ def test_item_5_energy_of_many_prompts_is_a_ratio_of_sums() -> None:
     """5 W throughout: 2 s for 10 tokens, then 10 s for 200. Their 1 and 0.25 J per token were added up to 1.25."""
     power = sampled(steps([(2, 1.0), (2, 5.0), (2, 1.0), (10, 5.0), (2, 1.0)]), 18, 50.0)
     recording = Recording(Header("x", 50.0, (power.channel,), None), (power,), (), None, None, torn=False)
-    found = energy(supply_of(recording), [span(2, 4), span(6, 16)], Limits(gap_s=1))
+    found = energy(supply_of(recording), [span(2, 4), span(6, 16)], SampleLimits(gap_s=1))
     assert found.total.value == pytest.approx(60, rel=0.01)
     assert found.total.scaled(1 / 210).value == pytest.approx(60 / 210, rel=0.01)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import RecordError
 from meltrepro.manifest.meters import Meter
 from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
-from meltrepro.record.samples import Fault, FaultKind, Recording, SampleWriter, read_samples
+from meltrepro.record.samples import FaultKind, Recording, SampleWriter, SensorFault, read_samples
 
 METER = Meter(file="m.csv", time="t", columns={"P": "mW"})
 HEAD = "t,P\n"
@@ -99,7 +99,7 @@ def test_a_file_that_was_rewritten_meanwhile(tmp_path: Path, start: int) -> None
 def test_a_quote_that_is_never_closed_spoils_its_own_line_only(tmp_path: Path) -> None:
     rows = "".join(f"{i},{i}\n" for i in range(3, 40_000))
     recording = read(tmp_path, f'{HEAD}0,0\n1,"x\n2,2\n{rows}')
-    assert recording.faults == (Fault(10**9, 0, FaultKind.not_a_number, "'x'"),)
+    assert recording.faults == (SensorFault(10**9, 0, FaultKind.not_a_number, "'x'"),)
     assert len(recording.series[0]) == 39_999
 
 
@@ -112,7 +112,7 @@ def test_text_where_a_number_should_be_is_a_fault(tmp_path: Path) -> None:
     recording = read(tmp_path, HEAD + "0,1\n1,OVERLOAD\n2,\n3,4\n4\n5,nan\n6,7\n")
     assert recording.series[0].values == (0.001, 0.004, 0.007)
     kind = FaultKind.not_a_number
-    assert recording.faults == (Fault(10**9, 0, kind, "'OVERLOAD'"), Fault(4 * 10**9, 0, kind, "no cell"))
+    assert recording.faults == (SensorFault(10**9, 0, kind, "'OVERLOAD'"), SensorFault(4 * 10**9, 0, kind, "no cell"))
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Limits
 from meltrepro.measure import energy, metric
-from meltrepro.measure.integrals import Limits as IntegralLimits
-from meltrepro.measure.integrals import integrate
+from meltrepro.measure.integrals import SampleLimits, integrate
 from meltrepro.measure.meterfile import read_meter
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metrics import Metrics, compute
 from meltrepro.measure.validity import Reason, judge_trial
-from meltrepro.record.samples import Fault, FaultKind, Header, Recording
-from meltrepro.record.series import Channel, Series
+from meltrepro.record.samples import FaultKind, Header, Recording, SensorFault
+from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Span, Trace
 from meltrepro.record.trial import ClockReadings
 from tests.support.meters import (
@@ -51,8 +50,8 @@ def recorded(
     tail_s: float = 2,
 ) -> Recording:
     samples = rows(trace, clock, period_ns, round(lead_s * S), round(tail_s * S))
-    channel = Channel("meter.power", "W", "gauge", "test", None)
-    series = Series(channel, tuple(t for t, _ in samples), tuple(w for _, w in samples))
+    channel = SensorChannel("meter.power", "W", "gauge", "test", None)
+    series = SensorSeries(channel, tuple(t for t, _ in samples), tuple(w for _, w in samples))
     header = Header("meter", 1e9 / period_ns, (channel,), None, clock_name, bound_s)
     return Recording(header, (series,), (), samples[-1][0], None, torn=False)
 
@@ -136,7 +135,7 @@ def test_a_host_clock_that_may_be_off_widens_the_bound() -> None:
 def test_faults_and_the_end_are_on_the_devices_clock_too() -> None:
     wall, device = Clock(10**18), Clock(77 * S)
     meter = recorded("host", wall)
-    fault = Fault(meter.series[0].t_ns[3], 0, FaultKind.not_a_number, "x")
+    fault = SensorFault(meter.series[0].t_ns[3], 0, FaultKind.not_a_number, "x")
     found = on_device_clock(replace(meter, faults=(fault,)), TRACE, readings(wall, device)).recording
     assert found is not None
     assert found.faults[0].t_ns == found.series[0].t_ns[3]
@@ -159,10 +158,15 @@ def test_the_devices_own_clock() -> None:
 
 def test_idle_power_is_that_before_the_runner_and_after_the_sampler_began() -> None:
     metered = on_device_clock(recorded("device", Clock()), TRACE, None)
-    memory = Channel("memory.available", "B", "gauge", "test", None)
+    memory = SensorChannel("memory.available", "B", "gauge", "test", None)
     begin = TRACE.hello.t_ns - 2_500_000_000
     sampler = Recording(
-        Header("x", 1.0, (memory,), None), (Series(memory, (begin, begin + S), (1.0, 1.0)),), (), None, None, torn=False
+        Header("x", 1.0, (memory,), None),
+        (SensorSeries(memory, (begin, begin + S), (1.0, 1.0)),),
+        (),
+        None,
+        None,
+        torn=False,
     )
     metrics = compute(TRACE, sampler, metered)
     assert metrics.values["idle_power_w"] == pytest.approx(IDLE_W)
@@ -209,10 +213,15 @@ def test_clocks_that_jump_and_devices_that_sleep() -> None:
 
 
 def test_a_battery_gauge_and_a_meter_the_meter_counts() -> None:
-    battery = Channel("battery.power", "W", "gauge", "x", 1.0)
+    battery = SensorChannel("battery.power", "W", "gauge", "x", 1.0)
     times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns, S))
     own = Recording(
-        Header("x", 1.0, (battery,), None), (Series(battery, times, (50.0,) * len(times)),), (), None, None, torn=False
+        Header("x", 1.0, (battery,), None),
+        (SensorSeries(battery, times, (50.0,) * len(times)),),
+        (),
+        None,
+        None,
+        torn=False,
     )
     right(compute(TRACE, own, on_device_clock(recorded("device", Clock()), TRACE, None)))
     lost = Metered(None, problem="of a reason")
@@ -240,27 +249,27 @@ def test_what_shows_power_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) ->
     assert supply.power is not None
     assert supply.power.running is supply.power.running
     assert supply.power.running[-1] == pytest.approx(
-        integrate(supply.power, [Span(supply.power.t_ns[0], supply.power.t_ns[-1])], IntegralLimits(1.0)).total.value
+        integrate(supply.power, [Span(supply.power.t_ns[0], supply.power.t_ns[-1])], SampleLimits(1.0)).total.value
     )
 
 
 def test_the_rails_of_a_meter_add_up() -> None:
     """Only where all were read: elsewhere samples are missing."""
     whole = recorded("device", Clock())
-    channels = tuple(Channel(f"meter.power.{i}", "W", "gauge", "test", None) for i in range(2))
+    channels = tuple(SensorChannel(f"meter.power.{i}", "W", "gauge", "test", None) for i in range(2))
     samples = whole.series[0]
     rails = tuple(
-        Series(channel, samples.t_ns, tuple(share * w for w in samples.values))
+        SensorSeries(channel, samples.t_ns, tuple(share * w for w in samples.values))
         for channel, share in zip(channels, (0.3, 0.7), strict=True)
     )
     meter = replace(whole, header=replace(whole.header, channels=channels), series=rails)
     right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
     begin_ns, end_ns = TRACE.turns[0].begin_ns, TRACE.turns[-1].end_ns
     kept = [(t, w) for t, w in zip(rails[1].t_ns, rails[1].values, strict=True) if not begin_ns < t < end_ns]
-    torn = Series(channels[1], tuple(t for t, _ in kept), tuple(w for _, w in kept))
+    torn = SensorSeries(channels[1], tuple(t for t, _ in kept), tuple(w for _, w in kept))
     metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], torn)), TRACE, None))
     assert "samples" in metrics.unavailable["generation_energy_j"]
-    none = Series(channels[1], (), ())
+    none = SensorSeries(channels[1], (), ())
     metrics = compute(TRACE, metered=on_device_clock(replace(meter, series=(rails[0], none)), TRACE, None))
     assert "no time at which all of meter.power.0 + meter.power.1 were read" in metrics.unavailable["load_energy_j"]
 
@@ -270,12 +279,12 @@ def test_any_voltage_of_a_meter_is_believed(volts: float) -> None:
     whole = recorded("device", Clock())
     samples = whole.series[0]
     current, voltage = (
-        Channel("meter.current", "A", "gauge", "x", None),
-        Channel("meter.voltage", "V", "gauge", "x", None),
+        SensorChannel("meter.current", "A", "gauge", "x", None),
+        SensorChannel("meter.voltage", "V", "gauge", "x", None),
     )
     series = (
-        Series(current, samples.t_ns, tuple(w / volts for w in samples.values)),
-        Series(voltage, samples.t_ns, (volts,) * len(samples)),
+        SensorSeries(current, samples.t_ns, tuple(w / volts for w in samples.values)),
+        SensorSeries(voltage, samples.t_ns, (volts,) * len(samples)),
     )
     meter = replace(whole, header=replace(whole.header, channels=(current, voltage)), series=series)
     right(compute(TRACE, metered=on_device_clock(meter, TRACE, None)))
@@ -284,8 +293,8 @@ def test_any_voltage_of_a_meter_is_believed(volts: float) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_current_alone_still_shows_the_marks(sign: int) -> None:
     samples = rows(TRACE, Clock(5 * S), 1_000_000)
-    channel = Channel("meter.current", "A", "gauge", "test", None)
-    series = Series(channel, tuple(t for t, _ in samples), tuple(sign * w / 4 for _, w in samples))
+    channel = SensorChannel("meter.current", "A", "gauge", "test", None)
+    series = SensorSeries(channel, tuple(t for t, _ in samples), tuple(sign * w / 4 for _, w in samples))
     meter = Recording(Header("meter", 1000.0, (channel,), None, "own"), (series,), (), None, None, torn=False)
     metered = on_device_clock(meter, TRACE, None)
     assert metered.problem is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meltrepro.record.campaign import SkipEntry
-from meltrepro.record.outcomes import Failure, FailureKind, SkipKind, with_failure_kind
+from meltrepro.record.outcomes import FailureKind, SkipKind, TrialFailure, with_failure_kind
 
 CELL = "m/q4_0/f/t/w"
 
@@ -31,7 +31,7 @@ def test_what_has_a_kind_stays_as_it_is() -> None:
 
 
 def test_a_failure_is_shown_with_its_kind() -> None:
-    failure = Failure(FailureKind.timeout, "stopped after 5 s\n  last words")
+    failure = TrialFailure(FailureKind.timeout, "stopped after 5 s\n  last words")
     assert str(failure) == "timeout: stopped after 5 s\n  last words"
     assert failure.line == "timeout: stopped after 5 s"
 

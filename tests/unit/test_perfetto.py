@@ -16,9 +16,9 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 from meltrepro.cli.app import main
 from meltrepro.measure.perfetto import perfetto_trace
 from meltrepro.record.events import parse_trace
-from meltrepro.record.samples import Fault, FaultKind, Header, Recording
-from meltrepro.record.series import Channel, Series
-from meltrepro.record.trace import Node, Span, Trace
+from meltrepro.record.samples import FaultKind, Header, Recording, SensorFault
+from meltrepro.record.series import SensorChannel, SensorSeries
+from meltrepro.record.trace import OperatorCall, Span, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Cell, Trial, Turn, as_lines, build_campaign, events
 
 turns = st.builds(
@@ -97,9 +97,9 @@ def test_wall_time_follows_from_the_clock_snapshot() -> None:
 
 def test_what_a_meter_saw_before_the_devices_clock_began_is_left_out() -> None:
     trace = trace_of(Trial())
-    power = Series(Channel("meter.power", "W", "gauge", "x", None), (-5, trace.done_ns), (1.5, 2.5))
-    early = Series(Channel("meter.voltage", "V", "gauge", "x", None), (-5,), (1.5,))
-    fault = Fault(-3, 0, FaultKind.not_a_number, "OVERLOAD")
+    power = SensorSeries(SensorChannel("meter.power", "W", "gauge", "x", None), (-5, trace.done_ns), (1.5, 2.5))
+    early = SensorSeries(SensorChannel("meter.voltage", "V", "gauge", "x", None), (-5,), (1.5,))
+    fault = SensorFault(-3, 0, FaultKind.not_a_number, "OVERLOAD")
     header = Header("x", 1.0, (power.channel, early.channel), None)
     proto = decoded(trace, Recording(header, (power, early), (fault,), None, None, torn=False))
     names = {descriptor.name: uuid for uuid, descriptor in tracks(proto).items()}
@@ -110,9 +110,11 @@ def test_what_a_meter_saw_before_the_devices_clock_began_is_left_out() -> None:
 
 def test_channels_are_counters_with_units_and_faults_are_shown() -> None:
     trace = trace_of(Trial())
-    power = Series(Channel("meter.power", "W", "gauge", "x", None), (trace.load.begin_ns, trace.done_ns), (1.5, 2.5))
-    heat = Series(Channel("temperature.cpu", "degC", "gauge", "x", None), (trace.load.begin_ns,), (40.0,))
-    fault = Fault(trace.load.end_ns, 1, FaultKind.vanished, "No such file")
+    power = SensorSeries(
+        SensorChannel("meter.power", "W", "gauge", "x", None), (trace.load.begin_ns, trace.done_ns), (1.5, 2.5)
+    )
+    heat = SensorSeries(SensorChannel("temperature.cpu", "degC", "gauge", "x", None), (trace.load.begin_ns,), (40.0,))
+    fault = SensorFault(trace.load.end_ns, 1, FaultKind.vanished, "No such file")
     header = Header("x", 1.0, (power.channel, heat.channel), None)
     proto = decoded(trace, Recording(header, (power, heat), (fault,), None, None, torn=False))
     counters = {d.name: (uuid, d.counter.unit_name) for uuid, d in tracks(proto).items() if d.HasField("counter")}
@@ -135,7 +137,7 @@ def test_channels_are_counters_with_units_and_faults_are_shown() -> None:
 def test_operators_of_a_profiled_trial() -> None:
     trace = trace_of(Trial())
     nodes = tuple(
-        Node("generation", "MUL_MAT", module, Span(trace.done_ns - at * MS, trace.done_ns - (at - 1) * MS))
+        OperatorCall("generation", "MUL_MAT", module, Span(trace.done_ns - at * MS, trace.done_ns - (at - 1) * MS))
         for at, module in ((3, "ffn_up"), (2, ""))
     )
     found = slices(decoded(replace(trace, nodes=nodes)), "operators, generation")

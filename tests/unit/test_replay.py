@@ -17,7 +17,7 @@ from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import SkippedCell
 from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.workflow.replays import intend
@@ -79,7 +79,7 @@ def test_the_same_artifacts_need_no_control(recorded: CampaignRecord, store: Sto
     assert cell.tokens is not None and cell.tokens.exact
     assert all(metric.control is None for metric in cell.metrics)
     generation = next(metric for metric in cell.metrics if metric.metric == "generation_tps")
-    assert generation.decision is not None and generation.decision.verdict is Verdict.reproduced
+    assert generation.decision is not None and generation.decision.verdict is ReplayVerdict.reproduced
 
 
 def test_a_slower_rebuild_is_judged_beside_the_recorded_one(
@@ -94,8 +94,8 @@ def test_a_slower_rebuild_is_judged_beside_the_recorded_one(
     (cell,) = answer.comparison.cells
     generation = next(metric for metric in cell.metrics if metric.metric == "generation_tps")
     assert generation.control is not None and generation.control > 1.5 * generation.second
-    assert generation.decision is not None and generation.decision.verdict is Verdict.differs
-    assert answer.verdict is Verdict.differs
+    assert generation.decision is not None and generation.decision.verdict is ReplayVerdict.differs
+    assert answer.verdict is ReplayVerdict.differs
     assert not answer.comparison.only_second
     assert any("generation_tps: DIFFERS" in reason for reason in answer.reasons)
 

@@ -20,7 +20,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.records import read_campaign
 from meltrepro.replay.compare import Comparison
 from meltrepro.replay.replay import Replayed
-from meltrepro.stats.equivalence import Verdict
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.workflow.replays import Intent, changes, intend
 from tests.fault import rig
 from tests.support.campaigns import Cell, build_campaign
@@ -109,10 +109,10 @@ def test_a_clock_of_its_own_needs_the_sync_marks_of_the_record(tmp_path: Path, r
 
 @pytest.mark.parametrize(
     ("verdict", "error", "code"),
-    [(Verdict.differs, Differs, 60), (Verdict.inconclusive, Inconclusive, 61)],
+    [(ReplayVerdict.differs, Differs, 60), (ReplayVerdict.inconclusive, Inconclusive, 61)],
 )
 def test_each_answer_has_an_exit_code_of_its_own(
-    tmp_path: Path, verdict: Verdict, error: type[MeltreproError], code: int
+    tmp_path: Path, verdict: ReplayVerdict, error: type[MeltreproError], code: int
 ) -> None:
     """And names its reasons and where the whole comparison is; REPRODUCED is 0."""
     answer = Replayed(verdict, ("cell: load_s: slower",), Comparison("a", "b", (), (), (), 0.05), tmp_path)
@@ -120,7 +120,7 @@ def test_each_answer_has_an_exit_code_of_its_own(
     assert isinstance(found, error) and found.exit_code == code
     assert found.message == f"{verdict}:\n  cell: load_s: slower"
     assert str(tmp_path) in (found.hint or "")
-    assert error_of(replace(answer, verdict=Verdict.reproduced), tmp_path) is None
+    assert error_of(replace(answer, verdict=ReplayVerdict.reproduced), tmp_path) is None
 
 
 def test_what_is_left_out_or_changed_is_said_before_anything_runs(tmp_path: Path, stranger: Path) -> None:

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
-from meltrepro.record.samples import Fault, FaultKind, Header, SampleWriter, parse_samples, read_samples
-from meltrepro.record.series import Channel, Series, Stretch
+from meltrepro.record.samples import FaultKind, Header, SampleWriter, SensorFault, parse_samples, read_samples
+from meltrepro.record.series import SensorChannel, SensorSeries, Stretch
 
-POWER = Channel("battery.power", "W", "gauge", "/sys/class/power_supply/BAT0/power_now", 0.25)
-ENERGY = Channel("rapl.package-0", "uJ", "counter", "/sys/class/powercap/intel-rapl:0/energy_uj", 0.001, wraps_at=1000)
+POWER = SensorChannel("battery.power", "W", "gauge", "/sys/class/power_supply/BAT0/power_now", 0.25)
+ENERGY = SensorChannel(
+    "rapl.package-0", "uJ", "counter", "/sys/class/powercap/intel-rapl:0/energy_uj", 0.001, wraps_at=1000
+)
 HEADER = Header("linux", 1.0, (POWER, ENERGY), 0.002)
 SECOND = 1_000_000_000
 
@@ -25,7 +27,7 @@ SECOND = 1_000_000_000
 def _written(path: Path) -> Path:
     with SampleWriter(path, HEADER) as writer:
         writer.samples([(10, 0, 1.5), (11, 1, 998)])
-        writer.fault(Fault(15, 0, FaultKind.vanished, "no such file"))
+        writer.fault(SensorFault(15, 0, FaultKind.vanished, "no such file"))
         writer.samples([(20, 1, 3)])
         writer.end(25, 0.125)
     return path
@@ -52,8 +54,8 @@ def _lines(*more: object, header: object = None) -> list[bytes]:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     recording = read_samples(_written(tmp_path / "samples.jsonl"))
     assert recording.header == HEADER
-    assert recording.series == (Series(POWER, (10,), (1.5,)), Series(ENERGY, (11, 20), (998.0, 3.0)))
-    assert recording.faults == (Fault(15, 0, FaultKind.vanished, "no such file"),)
+    assert recording.series == (SensorSeries(POWER, (10,), (1.5,)), SensorSeries(ENERGY, (11, 20), (998.0, 3.0)))
+    assert recording.faults == (SensorFault(15, 0, FaultKind.vanished, "no such file"),)
     assert (recording.end_ns, recording.cpu_s, recording.torn) == (25, 0.125, False)
     assert recording.named("rapl.package-0") == recording.series[1]
     assert recording.named("other") is None
@@ -215,15 +217,15 @@ def test_unreadable_files_are_typed_errors(tmp_path: Path) -> None:
 
 
 def test_rate_and_gaps() -> None:
-    series = Series(POWER, (0, SECOND, 2 * SECOND, 6 * SECOND), (1, 1, 1, 1))
+    series = SensorSeries(POWER, (0, SECOND, 2 * SECOND, 6 * SECOND), (1, 1, 1, 1))
     assert series.rate_hz == 0.5
     assert series.gaps(1.0) == (Stretch(2 * SECOND, 6 * SECOND),)
     assert series.gaps(1.0, factor=4) == ()
-    assert Series(POWER, (5,), (1,)).rate_hz is None
+    assert SensorSeries(POWER, (5,), (1,)).rate_hz is None
 
 
 def test_stuck_stretches() -> None:
-    series = Series(POWER, tuple(i * SECOND for i in range(8)), (1, 2, 2, 2, 2, 3, 3, 3))
+    series = SensorSeries(POWER, tuple(i * SECOND for i in range(8)), (1, 2, 2, 2, 2, 3, 3, 3))
     assert series.stuck(2.5) == (Stretch(SECOND, 4 * SECOND),)
     assert series.stuck(1.5) == (Stretch(SECOND, 4 * SECOND), Stretch(5 * SECOND, 7 * SECOND))
     assert series.stuck(3.0) == ()
@@ -234,7 +236,7 @@ def test_stuck_stretches() -> None:
 )
 def test_what_is_no_series_is_refused(times: tuple[int, ...], values: tuple[float, ...]) -> None:
     with pytest.raises(RecordError):
-        Series(POWER, times, values)
+        SensorSeries(POWER, times, values)
 
 
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=50), st.integers(0, 999))
@@ -243,20 +245,20 @@ def test_a_counter_is_unwrapped_exactly(steps: list[int], start: int) -> None:
     for step in steps:
         truth.append(truth[-1] + step)
     times = tuple(i * SECOND for i in range(len(truth)))
-    series = Series(ENERGY, times, tuple(float(value % 1000) for value in truth))
+    series = SensorSeries(ENERGY, times, tuple(float(value % 1000) for value in truth))
     assert series.unwrapped().values == tuple(map(float, truth))
 
 
 def test_counters_that_cannot_be_believed() -> None:
-    plain = Channel("c", "uJ", "counter", "x", None)
+    plain = SensorChannel("c", "uJ", "counter", "x", None)
     with pytest.raises(RecordError, match="not said to wrap"):
-        Series(plain, (0, 1), (5, 4)).unwrapped()
+        SensorSeries(plain, (0, 1), (5, 4)).unwrapped()
     with pytest.raises(RecordError, match="outside 0 to 1000"):
-        Series(ENERGY, (0, 1), (5, 1000)).unwrapped()
+        SensorSeries(ENERGY, (0, 1), (5, 1000)).unwrapped()
     with pytest.raises(RecordError, match="reset"):
-        Series(ENERGY, (0, SECOND), (500, 400)).unwrapped(fastest=600)
+        SensorSeries(ENERGY, (0, SECOND), (500, 400)).unwrapped(fastest=600)
     with pytest.raises(RecordError, match="may have wrapped"):
-        Series(ENERGY, (0, 3 * SECOND), (500, 501)).unwrapped(fastest=600)
+        SensorSeries(ENERGY, (0, 3 * SECOND), (500, 501)).unwrapped(fastest=600)
     with pytest.raises(RecordError, match="gauge"):
-        Series(POWER, (0, 1), (5, 4)).unwrapped()
-    assert Series(ENERGY, (0, SECOND), (900, 100)).unwrapped(fastest=600).values == (900, 1100)
+        SensorSeries(POWER, (0, 1), (5, 4)).unwrapped()
+    assert SensorSeries(ENERGY, (0, SECOND), (900, 100)).unwrapped(fastest=600).values == (900, 1100)

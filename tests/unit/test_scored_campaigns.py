@@ -25,10 +25,10 @@ from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.report.tables import measurements as tables
 from meltrepro.report.values import Table
-from meltrepro.stats.equivalence import Design, Verdict
+from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt import tables as paper_tables
-from meltrepro.studies.melt.findings.model import Verdict as Found
+from meltrepro.studies.melt.findings.model import Verdict
 from meltrepro.studies.melt.findings.registry import evaluate
 from meltrepro.track import content
 from tests.support.campaigns import Cell, build_campaign, score_trial
@@ -85,31 +85,31 @@ def test_a_record_whose_output_was_changed_has_no_score(tmp_path: Path) -> None:
 # -- comparisons --------------------------------------------------------------------------------------------------
 
 
-def verdicts(first: CampaignRecord, second: CampaignRecord) -> list[Verdict]:
+def verdicts(first: CampaignRecord, second: CampaignRecord) -> list[ReplayVerdict]:
     return [score.verdict for cell in compare(first, second, Design()).cells for score in cell.scores]
 
 
 def test_scores_are_reproduced_only_where_they_are_equal(tmp_path: Path) -> None:
     first = scored(tmp_path, [70], asked=100)
-    assert verdicts(first, scored(tmp_path, [70], asked=100, number=1)) == [Verdict.reproduced]
-    assert verdicts(first, scored(tmp_path, [71], asked=100, number=2)) == [Verdict.inconclusive]
-    assert verdicts(first, scored(tmp_path, [35], asked=50, number=3)) == [Verdict.inconclusive], (
+    assert verdicts(first, scored(tmp_path, [70], asked=100, number=1)) == [ReplayVerdict.reproduced]
+    assert verdicts(first, scored(tmp_path, [71], asked=100, number=2)) == [ReplayVerdict.inconclusive]
+    assert verdicts(first, scored(tmp_path, [35], asked=50, number=3)) == [ReplayVerdict.inconclusive], (
         "the same share of less"
     )
-    assert verdicts(first, scored(tmp_path, [40], asked=100, number=4)) == [Verdict.differs]
+    assert verdicts(first, scored(tmp_path, [40], asked=100, number=4)) == [ReplayVerdict.differs]
 
 
 def test_all_right_on_both_sides_has_no_error_to_divide_by(tmp_path: Path) -> None:
     comparison = compare(scored(tmp_path, [10]), scored(tmp_path, [10], number=1), Design())
     assert comparison.cells[0].scores[0].standard_errors is None
-    assert overall(comparison) is Verdict.reproduced
+    assert overall(comparison) is ReplayVerdict.reproduced
     assert "REPRODUCED, 10 of 10 and 10 of 10\n" in text(comparison)
 
 
 def test_the_same_binary_may_not_come_to_another_score(tmp_path: Path) -> None:
     first, second = scored(tmp_path, [70, 60], asked=100), scored(tmp_path, [70, 61], asked=100, number=1)
     verdict, reasons = judge(compare(first, second, Design()))
-    assert verdict is Verdict.differs, "however small the difference"
+    assert verdict is ReplayVerdict.differs, "however small the difference"
     (reason,) = reasons
     assert reason.endswith("accuracy.piqa: 0.6 -> 0.61: the same binary and model came to another score")
 
@@ -120,7 +120,7 @@ def test_another_binary_may_differ_by_chance(tmp_path: Path) -> None:
     other = second.document.model_copy(update={"cells": [cell.model_copy(update={"runner_digest": "f" * 64})]})
     (second.folder / "campaign.json").write_text(other.model_dump_json())
     verdict, reasons = judge(compare(first, read_campaign(second.folder), Design()))
-    assert verdict is Verdict.inconclusive
+    assert verdict is ReplayVerdict.inconclusive
     assert reasons[-1].endswith("0.7 -> 0.71: INCONCLUSIVE")
 
 
@@ -130,7 +130,7 @@ def test_a_cell_without_a_score_on_one_side_is_not_reproduced(tmp_path: Path) ->
     failed = {**json.loads(place.read_text()), "state": "failed", "reason": "not-scored: it gave up"}
     place.write_text(json.dumps(failed))
     verdict, reasons = judge(compare(first, read_campaign(second.folder), Design()))
-    assert verdict is Verdict.inconclusive
+    assert verdict is ReplayVerdict.inconclusive
     assert reasons == (f"{CELLS[1].id}: nothing to compare: no trial of one side gave a result",)
 
 
@@ -226,7 +226,7 @@ def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> Non
     assert figure.svg is not None
     assert "q4_0 (8.00)" in figure.svg and "q8_0 (8.00)" in figure.svg
     six = next(finding for finding in evaluate(made) if finding.id == "F6")
-    assert six.verdict is Found.not_testable
+    assert six.verdict is Verdict.not_testable
     assert "in 4 bits and in 3" in str(six.reason)
 
 

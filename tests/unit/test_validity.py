@@ -19,8 +19,8 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.measure.validity import Reason, Validity, judge_cell, judge_trial
 from meltrepro.record.campaign import MANIFEST
 from meltrepro.record.events import parse_trace
-from meltrepro.record.samples import Fault, FaultKind, Header, Recording
-from meltrepro.record.series import Channel, Kind, Series
+from meltrepro.record.samples import FaultKind, Header, Recording, SensorFault
+from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 from meltrepro.record.trace import Trace
 from meltrepro.stats.summary import summarize
 from meltrepro.track import content
@@ -33,15 +33,15 @@ HZ = 10
 
 def series(
     name: str, value: Callable[[float], float], kind: Kind = "gauge", *, skip: tuple[float, float] = (2, 2)
-) -> Series:
+) -> SensorSeries:
     """Samples at 10 Hz from the runner's start until after its end; `skip` leaves out a part of that time, in shares of it."""
     begin, end = TRACE.hello.t_ns, TRACE.done_ns
     times = [begin + i * 10**9 // HZ for i in range((end - begin) * HZ // 10**9 + 5)]
     kept = tuple(t for t in times if not skip[0] <= (t - begin) / (end - begin) < skip[1])
-    return Series(Channel(name, "1", kind, name, None), kept, tuple(value((t - begin) / 1e9) for t in kept))
+    return SensorSeries(SensorChannel(name, "1", kind, name, None), kept, tuple(value((t - begin) / 1e9) for t in kept))
 
 
-def judge(*channels: Series, limits: Limits | None = None, **changes: object) -> Validity:
+def judge(*channels: SensorSeries, limits: Limits | None = None, **changes: object) -> Validity:
     header = Header("test", HZ, tuple(each.channel for each in channels), None)
     recording = Recording(header, channels, (), TRACE.done_ns, 0.01, torn=False)
     recording = replace(recording, **changes)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_samples_that_are_missing_or_wrong() -> None:
     assert judge(series("process.rss_anon", lambda _: 1.0, skip=(0.3, 0.9))).valid, "a process comes and goes"
     good = series("memory.available", lambda _: 1.0)
     assert reasons(judge(good, end_ns=None)) == [Reason.sampler_died]
-    fault = Fault(TRACE.hello.t_ns, 0, FaultKind.vanished, "No such file\n")
+    fault = SensorFault(TRACE.hello.t_ns, 0, FaultKind.vanished, "No such file\n")
     (finding,) = judge(good, faults=(fault,)).findings
     assert str(finding) == "faulty-sensor: memory.available vanished: No such file"
     again = tuple(replace(fault, t_ns=fault.t_ns + i, detail=f"No such file {i}") for i in range(1, 500))
@@ -188,9 +188,9 @@ def test_invalid_repetitions_count_where_they_are_asked_for(tmp_path: Path) -> N
 def test_a_meter_that_shows_the_same_value_again_and_again() -> None:
     unit = {"power": "W", "level": "%", "rail.VDD_IN.power": "W"}
 
-    def gauge(name: str, value: Callable[[float], float]) -> Series:
+    def gauge(name: str, value: Callable[[float], float]) -> SensorSeries:
         given = series(name, value)
-        return Series(replace(given.channel, unit=unit[name]), given.t_ns, given.values)
+        return SensorSeries(replace(given.channel, unit=unit[name]), given.t_ns, given.values)
 
     assert reasons(judge(gauge("power", lambda t: 5.0))) == [Reason.faulty_sensor]
     assert judge(gauge("power", lambda t: 5 + t / 100)).valid
@@ -204,7 +204,7 @@ def test_a_fast_meter_with_coarse_steps(plateau_s: float, valid: bool) -> None:
     """Twenty samples in a row are the same soon: only a value that stays for a while is stuck."""
     times = tuple(range(TRACE.hello.t_ns, TRACE.done_ns + 10**6, 10**6))
     values = tuple(1.0 + int((t - times[0]) / 1e9 / plateau_s) % 3 for t in times)
-    meter = Series(Channel("meter.power", "W", "gauge", "x", None), times, values)
+    meter = SensorSeries(SensorChannel("meter.power", "W", "gauge", "x", None), times, values)
     header = Header("meter", 1000.0, (meter.channel,), None, "device")
     recording = Recording(header, (meter,), (), times[-1], None, torn=False)
     metered = Metered(recording)

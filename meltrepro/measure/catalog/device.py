@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from meltrepro.measure.metric import Facts, Metric, NoValue
-from meltrepro.record.series import Series
+from meltrepro.record.series import SensorSeries
 
 _TEMPERATURE, _FREQUENCY, _THROTTLED = "temperature.", "frequency.", "throttled."
 
@@ -50,7 +50,7 @@ def _pressure(name: str) -> Callable[[Facts], float]:
     return compute
 
 
-def _grown(facts: Facts, series: Series) -> float:
+def _grown(facts: Facts, series: SensorSeries) -> float:
     """By how much a counter has grown over the whole recording."""
     values = facts.unwrapped(series).values
     return values[-1] - values[0]

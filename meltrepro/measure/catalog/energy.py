@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from meltrepro.measure import energy
-from meltrepro.measure.integrals import Amount, Integral, Limits, Unavailable
+from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable
 from meltrepro.measure.metric import Facts, Metric, NoValue
 from meltrepro.measure.sensor_plan import period_s
 from meltrepro.record.trace import Span
@@ -50,7 +50,7 @@ def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
     supply = facts.supply
     source = supply.power or supply.counter
     refresh_s = source.channel.refresh_s if source else None
-    limits = Limits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
+    limits = SampleLimits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
     try:
         return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
     except Unavailable as error:
