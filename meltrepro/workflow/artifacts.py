@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.build import interpreter
-from meltrepro.build.conditions import VARIED
+from meltrepro.build.conditions import USUAL, VARIED
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import EngineName
 from meltrepro.errors import LockError, MeltreproError, UsageError
@@ -220,9 +220,8 @@ def verify(
         locked=True,
         sink=sink,
         settings=settings,
+        conditions=VARIED if vary else USUAL,
     ) as session:
-        if vary:
-            session.tools.conditions = VARIED
         lock = session.require_lock()
         store = session.tools.store
         wanted = {bundle.id for bundle in session.plan.bundles} | {model.id for model in session.plan.models}

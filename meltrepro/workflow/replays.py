@@ -134,7 +134,7 @@ def replay(
         ) as session:
             begins(intent, session.plan)
             declared, store = session.loaded.manifest.replay, session.tools.store
-            session.repeat(declared.maximum)
+            session = session.repeated(declared.maximum)
             setup = prepare(session, tuple(cells), tracked=track, requests=requests, anew=rebuild)
             setup = with_controls(setup, recorded, store)
             _require_contained(setup, {each.digest for each in intent.programs if each.own}, store)

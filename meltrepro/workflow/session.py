@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.accuracy.requests import Data
+from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import EngineName, Tools
@@ -39,9 +41,9 @@ from meltrepro.workflow.sizes import Survey, survey
 _MOST_OF_DATA = 512 << 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class Session:
-    """One command at work on one manifest."""
+    """One command at work on one manifest: everything is read, opened and planned once."""
 
     loaded: LoadedManifest
     settings: Settings
@@ -53,17 +55,23 @@ class Session:
     locked: bool
     lock_path: Path
     """Where this manifest's lock stands."""
+    overrides: Sequence[str] = ()
     recorded: bool = False
     """Whether the lock belongs to a record, which never changes."""
-    altered: bool = False
-    """Whether `--set` changed what the lock pins: the lock beside the manifest is then not written."""
 
-    def repeat(self, repetitions: int) -> None:
-        """Plan for this many repetitions in interleaved rounds, whatever the manifest says."""
+    @cached_property
+    def altered(self) -> bool:
+        """Whether overrides change what the lock pins: the lock beside the manifest is then not written."""
+        return _altered(self.loaded, self.overrides)
+
+    def repeated(self, repetitions: int) -> Session:
+        """The same for this many repetitions in interleaved rounds, whatever the manifest says."""
         protocol = self.plan.manifest.protocol.model_copy(
             update={"repetitions": repetitions, "order": Order.interleaved}
         )
-        self.plan = replace(self.plan, manifest=self.plan.manifest.model_copy(update={"protocol": protocol}))
+        return replace(
+            self, plan=replace(self.plan, manifest=self.plan.manifest.model_copy(update={"protocol": protocol}))
+        )
 
     def require_lock(self) -> Lock:
         """The lock; raises `LockError` where none was written yet."""
@@ -139,6 +147,12 @@ class Session:
         self.tools.pins.save(self.lock_path, self.loaded.path)
 
 
+def _altered(loaded: LoadedManifest, overrides: Sequence[str]) -> bool:
+    """Whether a manifest as it is written would be pinned in another way."""
+    written = read_manifest(loaded.path, ()) if overrides else loaded
+    return manifest_digest(written.manifest) != manifest_digest(loaded.manifest)
+
+
 def _matters(problem: Problem, plan: Plan) -> bool:
     """Whether a problem is in a part of the manifest that cells of the plan need."""
     part, _, field = problem.field.partition(".")
@@ -157,7 +171,7 @@ def _weights(manifest: Manifest) -> Weights | None:
     return next((weights for weights in found if weights is not None), None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_session(
     spec: Path,
     overrides: Sequence[str] = (),
@@ -168,6 +182,7 @@ def open_session(
     sink: Sink = silent,
     settings: Settings | None = None,
     lock_file: Path | None = None,
+    conditions: Conditions = USUAL,
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store, for as long as the block runs.
 
@@ -180,23 +195,24 @@ def open_session(
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
-    altered = bool(overrides) and manifest_digest(read_manifest(spec, ()).manifest) != digest
     if locked and lock is not None and lock.manifest != digest:
         mend = f"write it anew with: meltrepro lock {loaded.path}"
         raise StaleLock(
             f"{path} belongs to another state of {loaded.path.name}: its models or frameworks changed; "
             f"the lock is of {lock.manifest}, the manifest is {digest}",
-            hint="--set changes what is pinned: leave it out, or change the manifest itself" if altered else mend,
+            hint="--set changes what is pinned: leave it out, or change the manifest itself"
+            if _altered(loaded, overrides)
+            else mend,
         )
-    with interrupts.raising():
-        pins = lock or Lock(lock=1, manifest=digest)
-        tools = Tools(
-            *(settings, sink, pins, engine, locked),
-            makers=makers,
-            record=lock_file,
-            base_dir=loaded.path.parent,
-            weights=_weights(loaded.manifest),
-        )
+    tools = Tools(
+        *(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, conditions),
+        makers=makers,
+        record=lock_file,
+        base_dir=loaded.path.parent,
+        weights=_weights(loaded.manifest),
+    )
+    with interrupts.raising(), contextlib.ExitStack() as stack:
+        stack.callback(tools.store.release)
         targets, unusable = open_targets(loaded.manifest, settings, tools)
         devices = {name: target.identify() for name, target in targets.items()}
         if lock is not None:
@@ -210,11 +226,7 @@ def open_session(
         found = survey(planner, devices, loaded, lock, tools)
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
-        try:
-            yield Session(
-                *(loaded, settings, targets, found, found.plan, tools, locked, path),
-                recorded=lock_file is not None,
-                altered=altered,
-            )
-        finally:
-            tools.store.release()
+        yield Session(
+            *(loaded, settings, targets, found, found.plan, tools, locked, path, overrides),
+            recorded=lock_file is not None,
+        )

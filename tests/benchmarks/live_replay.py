@@ -101,7 +101,7 @@ def _replay(recorded: CampaignRecord, here: Settings, delay: float, margin: floa
     overrides = [f"replay.margin={margin}", f"replay.maximum={maximum}"]
     with _session(recorded, overrides) as session:
         declared = session.loaded.manifest.replay
-        session.repeat(declared.maximum)
+        session = session.repeated(declared.maximum)
         requests = recorded_requests(recorded)
         setup = prepare(session, (), tracked=False, requests=requests)
         if delay:
