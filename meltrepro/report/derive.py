@@ -137,7 +137,7 @@ def memory_use(cell: CellResult) -> MemoryUse | None:
 
 
 @dataclass(frozen=True)
-class Drift:
+class ReleaseDrift:
     """One speed of a newer release over the same speed of an older one, all else equal."""
 
     older: CellResult
@@ -151,7 +151,7 @@ class Drift:
     n_newer: int
 
 
-def drifts(results: Results) -> list[Drift]:
+def drifts(results: Results) -> list[ReleaseDrift]:
     """Every newer release against the oldest one on the same device, model, quantization and workload.
 
     A pair is taken within one campaign where there is one, because then both ran in turns.
@@ -178,7 +178,7 @@ def _sameness(cell: CellResult) -> tuple[object, ...]:
     )
 
 
-def _drift(older: CellResult, newer: CellResult, phase: str) -> Drift | None:
+def _drift(older: CellResult, newer: CellResult, phase: str) -> ReleaseDrift | None:
     from meltrepro.stats.ratio import comparable, ratio_interval
 
     before, after = repetition_speeds(older, phase), repetition_speeds(newer, phase)
@@ -186,11 +186,13 @@ def _drift(older: CellResult, newer: CellResult, phase: str) -> Drift | None:
         found = ratio_interval(before, after)
         known = found.low > 0 and math.isfinite(found.high)
         low, high = (found.low, found.high) if known else (None, None)
-        return Drift(older, newer, phase, found.ratio, low, high, len(before), len(after))
+        return ReleaseDrift(older, newer, phase, found.ratio, low, high, len(before), len(after))
     medians = (older.metrics.get(f"{phase}_tps"), newer.metrics.get(f"{phase}_tps"))
     if medians[0] is None or medians[1] is None or medians[0].median <= 0:
         return None
-    return Drift(older, newer, phase, medians[1].median / medians[0].median, None, None, medians[0].n, medians[1].n)
+    return ReleaseDrift(
+        older, newer, phase, medians[1].median / medians[0].median, None, None, medians[0].n, medians[1].n
+    )
 
 
 def prompt_tokens(cell: CellResult) -> float | None:

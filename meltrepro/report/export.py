@@ -9,7 +9,7 @@ from meltrepro.report.values import (
     NUMERIC,
     Absent,
     Column,
-    Estimate,
+    Median,
     Remarks,
     Table,
     Tags,
@@ -50,7 +50,7 @@ def _names(column: Column) -> list[str]:
 
 
 def _fields(column: Column, value: Value) -> list[str]:
-    if isinstance(value, Estimate):
+    if isinstance(value, Median):
         return [exact(value.median), exact(value.low), exact(value.high), str(value.n)]
     return [_field(column, value)] + [""] * (len(_names(column)) - 1)
 
@@ -144,7 +144,7 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> str:
     if isinstance(value, Absent):
         note = reasons.setdefault(value.reason, len(reasons) + 1)
         return rf"{escape(value.shown)}\textsuperscript{{{note}}}"
-    if isinstance(value, Estimate):
+    if isinstance(value, Median):
         around = interval(value)
         return escape(number(value.median)) + (rf" {{\small({escape(around)})}}" if around else "")
     if isinstance(value, Remarks):

@@ -17,7 +17,7 @@ from meltrepro.report.values import (
     NUMERIC,
     Absent,
     Column,
-    Estimate,
+    Median,
     Remarks,
     Section,
     Table,
@@ -156,7 +156,7 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
         note = reasons.setdefault(value.reason, len(reasons) + 1)
         lost = "lost" if value.shown in ("failed", "invalid") else "none"
         return _Cell(plain(value.shown), f"{class_} {lost}".strip(), notes=(note,), title=plain(value.reason))
-    if isinstance(value, Estimate):
+    if isinstance(value, Median):
         return _Cell(number(value.median), class_, interval(value), value.counted)
     if isinstance(value, Remarks):
         notes = tuple(reasons.setdefault(str(Remarks((one,))), len(reasons) + 1) for one in value.each)

@@ -17,7 +17,7 @@ NUMERIC = frozenset({"number", "known", "estimate"})
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Median:
     """A median over repetitions with its interval, in the column's unit."""
 
     median: float
@@ -79,7 +79,7 @@ class Word:
         return self.text
 
 
-Value = str | int | float | Estimate | Absent | Tags | Remarks | Word | None
+Value = str | int | float | Median | Absent | Tags | Remarks | Word | None
 """`None` is what does not apply; what should be there and is not is `Absent`."""
 
 
@@ -171,13 +171,13 @@ def narrowed(table: Table) -> tuple[Table, str]:
     return replace(table, columns=columns, rows=rows), f"In all rows: {', '.join(common)}." if common else ""
 
 
-def measured(cell: CellResult, name: str, scale: float = 1.0) -> Estimate | Absent:
+def measured(cell: CellResult, name: str, scale: float = 1.0) -> Median | Absent:
     """A metric of a cell in the unit of a column, or why it is not there."""
     found = cell.metrics.get(name)
     if found is None:
         return Absent(cell.unavailable.get(name, "not measured"))
     of = cell.asked if cell.asked != found.n else None
-    return Estimate(found.median * scale, found.low * scale, found.high * scale, found.n, found.interval, of)
+    return Median(found.median * scale, found.low * scale, found.high * scale, found.n, found.interval, of)
 
 
 def number(value: float) -> str:
@@ -200,7 +200,7 @@ def quantity(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
-def interval(value: Estimate) -> str:
+def interval(value: Median) -> str:
     """`105.9–109.0`; empty where there is a single value."""
     return f"{number(value.low)}–{number(value.high)}" if value.n > 1 else ""
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltrepro.report.results import CellResult
-from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.model import Ruling
 from meltrepro.studies.melt.findings.registry import DEFINITIONS, document
 from tests.support.findings import (
     CASES,
@@ -31,7 +31,7 @@ def test_there_are_all_of_them() -> None:
 @pytest.mark.parametrize("id", CASES)
 def test_holds(id: str) -> None:
     finding = found(id, *CASES[id].holds)
-    assert finding.verdict is Verdict.holds, finding.reason
+    assert finding.verdict is Ruling.holds, finding.reason
     assert finding.numbers
     assert {one.cell for one in finding.evidence} <= {one.cell for one in CASES[id].holds}
     assert finding.evidence
@@ -41,43 +41,43 @@ def test_holds(id: str) -> None:
 @pytest.mark.parametrize("id", CASES)
 def test_fails(id: str) -> None:
     finding = found(id, *CASES[id].fails)
-    assert finding.verdict is Verdict.fails, finding.reason
+    assert finding.verdict is Ruling.fails, finding.reason
     assert finding.evidence
 
 
 @pytest.mark.parametrize("id", CASES)
 def test_cannot_tell(id: str) -> None:
     finding = found(id, *CASES[id].lacks)
-    assert finding.verdict is Verdict.not_testable, finding.reason
+    assert finding.verdict is Ruling.not_testable, finding.reason
     assert CASES[id].missing in finding.reason
 
 
 @pytest.mark.parametrize("id", CASES)
 def test_nothing_to_go_by(id: str) -> None:
-    assert found(id).verdict is Verdict.not_testable
+    assert found(id).verdict is Ruling.not_testable
     unbelieved = [replace(one, state="invalid", operators={}, scores=(), parameters=None) for one in CASES[id].holds]
     if id != "F22":  # which asks whether something ran, not how fast
-        assert found(id, *unbelieved).verdict is Verdict.not_testable
+        assert found(id, *unbelieved).verdict is Ruling.not_testable
 
 
 @pytest.mark.parametrize("id", CASES)
 def test_virtual_devices_decide_alone_and_are_told(id: str) -> None:
     pretended = [replace(one, device=virtual(one.device)) for one in CASES[id].holds]
     finding = found(id, *pretended)
-    assert (finding.verdict, finding.virtual) == (Verdict.holds, True)
+    assert (finding.verdict, finding.virtual) == (Ruling.holds, True)
     both = found(id, *pretended, *CASES[id].fails)
-    assert (both.verdict, both.virtual) == (Verdict.fails, False), "real devices go first"
-    assert found(id, *pretended, *CASES[id].fails, virtual_only=True).verdict is Verdict.holds
-    assert found(id, *CASES[id].holds, virtual_only=True).verdict is Verdict.not_testable
+    assert (both.verdict, both.virtual) == (Ruling.fails, False), "real devices go first"
+    assert found(id, *pretended, *CASES[id].fails, virtual_only=True).verdict is Ruling.holds
+    assert found(id, *CASES[id].holds, virtual_only=True).verdict is Ruling.not_testable
 
 
 @pytest.mark.parametrize("id", CASES)
 def test_made_up_weights_are_told_and_never_have_accuracy(id: str) -> None:
     finding = found(id, *(replace(one, synthetic=True) for one in CASES[id].holds))
     if id in ("F6", "F7"):
-        assert finding.verdict is Verdict.not_testable
+        assert finding.verdict is Ruling.not_testable
     else:
-        assert (finding.verdict, finding.synthetic) == (Verdict.holds, True)
+        assert (finding.verdict, finding.synthetic) == (Ruling.holds, True)
 
 
 @pytest.mark.parametrize("id", CASES)
@@ -122,25 +122,25 @@ def test_units_do_not_matter(speed: float, size: float, energy: float) -> None:
 def test_a_later_campaign_replaces_an_earlier_one() -> None:
     earlier = [replace(one, campaign="earlier") for one in CASES["F4"].fails]
     finding = found("F4", *earlier, *CASES["F4"].holds)
-    assert finding.verdict is Verdict.holds
+    assert finding.verdict is Ruling.holds
     assert {one.campaign for one in finding.evidence} == {"c"}
 
 
 def test_real_and_virtual_devices_are_never_set_beside_each_other() -> None:
     real, other = CASES["F3"].holds
     finding = found("F3", real, replace(other, device=virtual(OTHER)))
-    assert finding.verdict is Verdict.not_testable
+    assert finding.verdict is Ruling.not_testable
 
 
 def test_nothing_is_divided_by_zero() -> None:
-    assert found("F21", powers(0, 0, idle_power_w=0)).verdict is Verdict.not_testable
+    assert found("F21", powers(0, 0, idle_power_w=0)).verdict is Ruling.not_testable
     none_right = [replace(one, scores=scores(0, tasks=["arc_easy"])) for one in CASES["F6"].holds]
-    assert found("F6", *none_right).verdict is Verdict.not_testable
+    assert found("F6", *none_right).verdict is Ruling.not_testable
     no_charge = {**CHARGE, "generation_charge_mah": 0.0, "prefill_charge_mah": 0.0}
     for id in ("F12", "F13"):
-        assert found(id, cell(device=PHONE, speed=1, metrics=no_charge)).verdict is Verdict.not_testable
+        assert found(id, cell(device=PHONE, speed=1, metrics=no_charge)).verdict is Ruling.not_testable
     same_size = [replace(one, model_bytes=10**9) for one in CASES["F1"].holds]
-    assert found("F1", *same_size).verdict is Verdict.not_testable
+    assert found("F1", *same_size).verdict is Ruling.not_testable
 
 
 def test_the_page_is_what_the_code_says() -> None:

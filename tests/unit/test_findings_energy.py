@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meltrepro.studies.melt.findings.energy import watts
-from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.model import Ruling
 from tests.support.findings import (
     CASES,
     found,
@@ -19,13 +19,13 @@ from tests.support.results import PHONE, cell
 def test_f10_tells_that_sizes_are_of_one_model() -> None:
     four = [replace(one, model="m", quantization=f"q{i + 2}_0") for i, one in enumerate(CASES["F10"].holds)]
     assert "one model" in found("F10", *four).notes[0]
-    assert found("F10", *four[:3]).verdict is Verdict.not_testable
+    assert found("F10", *four[:3]).verdict is Ruling.not_testable
 
 
 def test_f21_needs_rest_to_be_low_where_it_was_measured() -> None:
-    assert found("F21", powers(8, 5, idle_power_w=4.9)).verdict is Verdict.fails
+    assert found("F21", powers(8, 5, idle_power_w=4.9)).verdict is Ruling.fails
     untold = found("F21", powers(8, 5))
-    assert untold.verdict is Verdict.holds
+    assert untold.verdict is Ruling.holds
     assert "idle_s" in untold.notes[0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meltrepro.report.results import TurnResult
-from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.model import Ruling
 from meltrepro.studies.melt.findings.registry import evaluate
 from tests.support.findings import (
     CASES,
@@ -20,7 +20,7 @@ from tests.support.results import cell, table, turns
 def test_gpu_cells_decide_f2_where_there_are_any() -> None:
     (slow,), (fast,) = CASES["F2"].fails, CASES["F2"].holds
     finding = found("F2", slow, replace(fast, accelerated=True))
-    assert finding.verdict is Verdict.holds
+    assert finding.verdict is Ruling.holds
     assert finding.notes == ()
     assert "GPU" in found("F2", fast).notes[0]
 
@@ -45,12 +45,12 @@ def test_f14_takes_out_what_the_context_costs() -> None:
     macro = cell(workload="macro", speed=10, turns=held(0, 8) + held(1, 8))
     cool = cell(workload="sustained", speed=10, turns=held(0, 48))
     hot = cell(workload="sustained", speed=10, turns=held(0, 48, heats=True))
-    assert found("F14", cool).verdict is Verdict.not_testable
+    assert found("F14", cool).verdict is Ruling.not_testable
     finding = found("F14", cool, macro)
-    assert finding.verdict is Verdict.fails, finding.numbers
+    assert finding.verdict is Ruling.fails, finding.numbers
     assert finding.numbers["last_over_first_lowest"].value < 0.5
     assert finding.numbers["corrected_lowest"].value == pytest.approx(1, abs=0.02)
-    assert found("F14", hot, macro).verdict is Verdict.holds
+    assert found("F14", hot, macro).verdict is Ruling.holds
 
 
 def test_f14_needs_load_that_lasts() -> None:
@@ -58,16 +58,16 @@ def test_f14_needs_load_that_lasts() -> None:
     assert "30 s" in found("F14", quick).reason
     paused = turns([20.0] * 16 + [10.0] * 16, grow=0, n_gen=60)
     idle = cell(speed=10, turns=tuple(replace(turn, began_s=turn.turn * 100) for turn in paused))
-    assert found("F14", idle).verdict is Verdict.not_testable
+    assert found("F14", idle).verdict is Ruling.not_testable
     brief = found("F14", cell(speed=10, turns=paused))
-    assert brief.verdict is Verdict.holds
+    assert brief.verdict is Ruling.holds
     assert "minutes" in brief.notes[0]
 
 
 def test_f20_tells_where_heat_may_be_the_cause() -> None:
     alone = cell("other", speed=10, turns=turns(FLAT))
     finding = found("F20", *CASES["F20"].holds, alone)
-    assert (finding.verdict, finding.numbers["cells"].value) == (Verdict.fails, 2)
+    assert (finding.verdict, finding.numbers["cells"].value) == (Ruling.fails, 2)
     assert "1 of 2 cells had one conversation" in finding.notes[0]
     assert found("F20", *CASES["F20"].holds).notes == ()
 
@@ -76,7 +76,7 @@ def test_f20_tells_where_heat_may_be_the_cause() -> None:
 def test_a_profile_that_is_mostly_the_profiler_decides_nothing(id: str) -> None:
     slow = [replace(one, profile_slowdown=6.3) for one in CASES[id].holds]
     finding = next(one for one in evaluate(table(*slow)) if one.id == id)
-    assert finding.verdict is Verdict.not_testable
+    assert finding.verdict is Ruling.not_testable
     assert "slowed generation 6.3 times" in finding.reason
     swift = [replace(one, profile_slowdown=1.4) for one in CASES[id].holds]
-    assert next(one for one in evaluate(table(*swift)) if one.id == id).verdict is Verdict.holds
+    assert next(one for one in evaluate(table(*swift)) if one.id == id).verdict is Ruling.holds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meltrepro.report.results import CellResult
-from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.model import Ruling
 from meltrepro.studies.melt.findings.registry import DEFINITIONS, evaluate, tally
 from meltrepro.studies.melt.study import as_json, as_text
 from tests.support.findings import (
@@ -104,7 +104,7 @@ def test_f22_names_causes() -> None:
 
 def test_f22_what_ran_in_a_later_campaign_has_run() -> None:
     again = [replace(one, state="measured", cause=None) for one in CASES["F22"].holds]
-    assert found("F22", *CASES["F22"].holds, *again).verdict is Verdict.fails
+    assert found("F22", *CASES["F22"].holds, *again).verdict is Ruling.fails
 
 
 @pytest.mark.parametrize("id", ["F6", "F7"])

@@ -199,8 +199,8 @@ def test_figures_survive_values_that_are_all_the_same_or_zero() -> None:
     marks = tuple(forest.Mark(0, 0.0, 0.0, 0.0, "x") for _ in range(2))
     plot = forest.Forest((forest.Panel("p", (forest.Row("r", marks),)),), ("one",), "axis")
     assert "nan" not in forest.draw("n", "t", "a", plot)
-    points = (scatter.Point(2.0, 2.0), scatter.Point(2.0, 2.0, y_range=(2.0, 2.0)))
-    panel = scatter.Panel("p", "x", "y", (scatter.Series(0, points, line=True),), x_log=True, y_log=True)
+    points = (scatter.Dot(2.0, 2.0), scatter.Dot(2.0, 2.0, y_range=(2.0, 2.0)))
+    panel = scatter.Plot("p", "x", "y", (scatter.Dots(0, points, line=True),), x_log=True, y_log=True)
     assert "nan" not in scatter.draw("n", "t", "a", scatter.Scatter((panel,), ("one",)))
 
 
@@ -294,7 +294,7 @@ def test_labels_stand_beside_their_rows_or_above_them(width: float) -> None:
 
 def test_legends_and_headings_are_wrapped_and_not_cut() -> None:
     name = "stablelm-zephyr-3b q4_0, a workload with a long name, llama.cpp 2024-02-27, synthetic"
-    panel = scatter.Panel(name, "x", "y", (scatter.Series(0, (scatter.Point(1.0, 2.0),)),))
+    panel = scatter.Plot(name, "x", "y", (scatter.Dots(0, (scatter.Dot(1.0, 2.0),)),))
     root = ElementTree.fromstring(scatter.draw("n", "t", "a", scatter.Scatter((panel,), (name,)), NARROW))
     texts = " ".join(one.text or "" for one in root.iter("text"))
     assert texts.count(name) == 2

@@ -14,7 +14,7 @@ from meltrepro.report.content import sections
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
 from meltrepro.report.results import CellResult, Device, Score
 from meltrepro.report.tables import measurements, overview
-from meltrepro.report.values import Absent, Estimate, Table, Tags, Word
+from meltrepro.report.values import Absent, Median, Table, Tags, Word
 from meltrepro.studies.melt import tables
 from meltrepro.studies.melt.paper import AccuracyRow, FigureRow, SizeRow
 from tests.support.reports import (
@@ -94,7 +94,7 @@ def test_throughput_has_medians_intervals_and_tags() -> None:
     synthetic = replace(SMOL, synthetic=True, device=PHONE, accelerated=True)
     row = only(measurements.throughput(results([synthetic])))
     summary = SMOL.metrics["generation_tps"]
-    assert row["generation_tps"] == Estimate(summary.median, summary.low, summary.high, 5, "bca")
+    assert row["generation_tps"] == Median(summary.median, summary.low, summary.high, 5, "bca")
     assert row["tags"] == Tags(("virtual", "synthetic", "GPU"))
     assert row["model_gb"] == pytest.approx(0.0768, abs=1e-3)
     assert row["device"] == "phone"

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro.report.export import _ESCAPES, as_csv, as_latex, escape
-from meltrepro.report.values import Absent, Column, Estimate, Table, Tags, exact, narrowed, number, plain, quantity
+from meltrepro.report.values import Absent, Column, Median, Table, Tags, exact, narrowed, number, plain, quantity
 from tests.support.reports import HOSTILE
 
-ESTIMATE = Estimate(108.23, 105.9, 109.04, 5, "bca")
+ESTIMATE = Median(108.23, 105.9, 109.04, 5, "bca")
 TABLE = Table(
     "sample",
     "A sample",

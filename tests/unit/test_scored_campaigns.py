@@ -28,7 +28,7 @@ from meltrepro.report.values import Table
 from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt import tables as paper_tables
-from meltrepro.studies.melt.findings.model import Verdict
+from meltrepro.studies.melt.findings.model import Ruling
 from meltrepro.studies.melt.findings.registry import evaluate
 from meltrepro.track import content
 from tests.support.campaigns import Cell, build_campaign, score_trial
@@ -226,7 +226,7 @@ def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> Non
     assert figure.svg is not None
     assert "q4_0 (8.00)" in figure.svg and "q8_0 (8.00)" in figure.svg
     six = next(finding for finding in evaluate(made) if finding.id == "F6")
-    assert six.verdict is Verdict.not_testable
+    assert six.verdict is Ruling.not_testable
     assert "in 4 bits and in 3" in str(six.reason)
 
 

@@ -18,7 +18,7 @@ from meltrepro.report.cells import (
 from meltrepro.report.derive import MEMORY_LIMIT, Sustained, memory_use, sustained
 from meltrepro.report.figures import scatter
 from meltrepro.report.figures.rows import BOUND, badge_of
-from meltrepro.report.figures.scatter import Panel, Point, Rule, Scatter, Series
+from meltrepro.report.figures.scatter import Dot, Dots, Plot, Rule, Scatter
 from meltrepro.report.figures.svg import drawn
 from meltrepro.report.results import CellResult, Results, Score, budget_w
 from meltrepro.report.tables import measurements
@@ -44,10 +44,10 @@ def phases(results: Results) -> Figure:
     # The fastest first, so that a model's name stands at its fastest.
     cells = sorted(ordered(cells), key=lambda cell: -cell.metrics["generation_tps"].median)
 
-    def point(cell: CellResult, said: str) -> Point:
+    def point(cell: CellResult, said: str) -> Dot:
         x, y = cell.metrics["generation_tps"], cell.metrics["prefill_tps"]
         tip = f"{said}: prefill {number(y.median)}, generation {number(x.median)} tokens/s"
-        return Point(x.median, y.median, tip, cell.model, (x.low, x.high), (y.low, y.high))
+        return Dot(x.median, y.median, tip, cell.model, (x.low, x.high), (y.low, y.high))
 
     axes = ("generation, tokens per second", "prefill, tokens per second")
     plot = _real_and_virtual(results, cells, axes, point, _ratio_rules, once="series", height=300)
@@ -75,10 +75,10 @@ def memory(results: Results) -> Figure:
     if not cells:
         return Figure(name, title, caption, reason=why_none(results, "peak_memory_bytes"))
 
-    def point(cell: CellResult, said: str) -> Point:
+    def point(cell: CellResult, said: str) -> Dot:
         use = uses[id(cell)]
         tip = f"{said}: {number(use.peak / 1e9)} GB of {number(use.expected / 1e9)} GB expected"
-        return Point(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=(use.low / 1e9, use.high / 1e9))
+        return Dot(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=(use.low / 1e9, use.high / 1e9))
 
     def rules(_: Sequence[CellResult]) -> tuple[Rule, ...]:
         return tuple(Rule(f"{slope} x", slope=slope, near=True) for slope in (1, MEMORY_LIMIT))
@@ -93,7 +93,7 @@ def _real_and_virtual(
     results: Results,
     cells: Sequence[CellResult],
     axes: tuple[str, str],
-    point: Callable[[CellResult, str], Point],
+    point: Callable[[CellResult, str], Dot],
     rules: Callable[[Sequence[CellResult]], tuple[Rule, ...]],
     **more: Any,
 ) -> Scatter:
@@ -111,9 +111,9 @@ def _real_and_virtual(
             points = {
                 one: [point(cell, f"{weights(cell)}, {one}") for cell in group if whose(cell) == one] for one in names
             }
-            series = tuple(Series(i, tuple(points[one])) for i, one in enumerate(names))
+            series = tuple(Dots(i, tuple(points[one])) for i, one in enumerate(names))
             title, badge = ("Virtual devices", "virtual") if virtual else ("Real devices", "")
-            panels.append(Panel(title, *axes, series, badge, rules(group), x_log=True, y_log=True, **more))
+            panels.append(Plot(title, *axes, series, badge, rules(group), x_log=True, y_log=True, **more))
     return Scatter(tuple(panels), names)
 
 
@@ -131,7 +131,7 @@ def sustained_curves(results: Results) -> Figure:
     cells = [curve.cell for curve in curves.values()]
     names = dict(zip(curves, line_names(results, cells), strict=True))
     series = tuple(dict.fromkeys(names.values()))
-    panels: list[Panel] = []
+    panels: list[Plot] = []
     for device, group in by_device(cells):
         for start in range(0, len(group), MOST_LINES):
             some = [(names[id(cell)], curves[id(cell)]) for cell in group[start : start + MOST_LINES]]
@@ -144,22 +144,22 @@ def sustained_curves(results: Results) -> Figure:
 
 def _sustained_panels(
     title: str, badge: str, curves: Sequence[tuple[str, Sustained]], series: Sequence[str]
-) -> list[Panel]:
+) -> list[Plot]:
     """A panel of speeds and, where the device has a thermometer, one of temperatures."""
     speeds, heats = [], []
     for name, curve in curves:
         index = series.index(name)
         points = (
-            Point(s.prompt, s.median, f"{name}: prompt {s.prompt}, {number(s.median)} tokens/s") for s in curve.speeds
+            Dot(s.prompt, s.median, f"{name}: prompt {s.prompt}, {number(s.median)} tokens/s") for s in curve.speeds
         )
         band = tuple((float(s.prompt), s.low, s.high) for s in curve.speeds)
-        speeds.append(Series(index, tuple(points), line=True, markers=False, band=band))
-        heat = tuple(Point(at, c, f"{name}: {number(c)} °C at prompt {int(at)}") for at, c in curve.temperatures)
+        speeds.append(Dots(index, tuple(points), line=True, markers=False, band=band))
+        heat = tuple(Dot(at, c, f"{name}: {number(c)} °C at prompt {int(at)}") for at, c in curve.temperatures)
         if heat:
-            heats.append(Series(index, heat, line=True, markers=False))
-    panels = [Panel(title, "prompt", "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
+            heats.append(Dots(index, heat, line=True, markers=False))
+    panels = [Plot(title, "prompt", "tokens per second", tuple(speeds), badge, y_zero=True, height=210)]
     if heats:
-        panels.append(Panel(f"{title}: temperature", "prompt", "°C", tuple(heats), badge, height=130))
+        panels.append(Plot(f"{title}: temperature", "prompt", "°C", tuple(heats), badge, height=130))
     return panels
 
 
@@ -189,7 +189,7 @@ def power(results: Results) -> Figure:
             if having:
                 lines = _by_mode(having, metric, modes, series)
                 head = (f"{board}: {what} of generation", "power mode", axis)
-                panels.append(Panel(*head, lines, badge, y_zero=True, height=180, names=ticks))
+                panels.append(Plot(*head, lines, badge, y_zero=True, height=180, names=ticks))
     alt = f"Speed and energy of {len(cells)} cells by power mode; the figures are in the table of the same name."
     plot = Scatter(tuple(panels), series, lines=True)
     return drawn(name, title, caption + unless_named(results), alt, plot, scatter.draw)
@@ -201,15 +201,15 @@ def _mode(cell: CellResult) -> str:
 
 def _by_mode(
     cells: Sequence[tuple[str, CellResult]], metric: str, modes: Sequence[str], series: Sequence[str]
-) -> tuple[Series, ...]:
+) -> tuple[Dots, ...]:
     found = []
     for index, one in enumerate(series):
         points = []
         for cell in sorted((cell for line, cell in cells if line == one), key=lambda cell: modes.index(_mode(cell))):
             s = cell.metrics[metric]
             tip = f"{one}, {_mode(cell)}: {number(s.median)}, n = {s.n}"
-            points.append(Point(float(modes.index(_mode(cell))), s.median, tip, y_range=(s.low, s.high)))
-        found.append(Series(index, tuple(points), line=True))
+            points.append(Dot(float(modes.index(_mode(cell))), s.median, tip, y_range=(s.low, s.high)))
+        found.append(Dots(index, tuple(points), line=True))
     return tuple(found)
 
 
@@ -240,7 +240,7 @@ def accuracy(results: Results) -> Figure:
                 head = task if metric in task else f"{task} ({said})"
                 axis = said + (", lower is better" if metric in _LOWER else "")
                 badge = badge_of(group[0][1].device)
-                panels.append(Panel(head, "size of the model file, GB", axis, lines, badge, x_log=True, height=260))
+                panels.append(Plot(head, "size of the model file, GB", axis, lines, badge, x_log=True, height=260))
     alt = f"Scores of {len(cells)} cells on {len(tasks)} tasks over the size of the model; the figures are in the table Accuracy."
     return drawn(name, title, caption, alt, Scatter(tuple(panels), series, lines=True), scatter.draw)
 
@@ -255,17 +255,17 @@ def _score_names(results: Results, cells: Sequence[CellResult]) -> list[str]:
     ]
 
 
-def _scored(cells: Sequence[CellResult], index: int, task: str, metric: str) -> Series:
+def _scored(cells: Sequence[CellResult], index: int, task: str, metric: str) -> Dots:
     pairs = [(cell, s) for cell in cells for s in cell.scores if (s.task, s.metric) == (task, metric)]
     points = (_score(cell, score) for cell, score in sorted(pairs, key=lambda pair: pair[0].model_bytes or 0))
-    return Series(index, tuple(points), line=True)
+    return Dots(index, tuple(points), line=True)
 
 
-def _score(cell: CellResult, score: Score) -> Point:
+def _score(cell: CellResult, score: Score) -> Dot:
     bits = cell.bits_per_weight
     label = cell.quantization + (f" ({bits:.2f})" if bits is not None else "")
     error = score.stderr
     plus_minus = f" ± {number(error)}" if error is not None else ""
     tip = f"{weights(cell)}: {number(score.value)}{plus_minus}, n = {score.n}"
     around = None if error is None else (score.value - error, score.value + error)
-    return Point((cell.model_bytes or 0) / 1e9, score.value, tip, label, y_range=around)
+    return Dot((cell.model_bytes or 0) / 1e9, score.value, tip, label, y_range=around)

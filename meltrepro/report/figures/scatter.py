@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Point:
+class Dot:
     """One figure, with intervals where they are known."""
 
     x: float
@@ -37,12 +37,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
+class Dots:
     """Points that belong together."""
 
     index: int
     """Into the figure's names of series."""
-    points: tuple[Point, ...]
+    points: tuple[Dot, ...]
     line: bool = False
     markers: bool = True
     band: tuple[tuple[float, float, float], ...] = ()
@@ -64,13 +64,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Plot:
     """One pair of axes."""
 
     title: str
     x_axis: str
     y_axis: str
-    series: tuple[Series, ...]
+    series: tuple[Dots, ...]
     badge: str = ""
     rules: tuple[Rule, ...] = ()
     x_log: bool | None = False
@@ -88,7 +88,7 @@ class Panel:
 class Scatter:
     """The whole figure."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Plot, ...]
     series: tuple[str, ...]
     lines: bool = False
     """Whether the legend shows lines."""
@@ -125,7 +125,7 @@ def draw(name: str, title: str, alt: str, scatter: Scatter, width: float = svg.W
     return svg.written(root)
 
 
-def _panel(root: Element, panel: Panel, y: float, width: float) -> float:
+def _panel(root: Element, panel: Plot, y: float, width: float) -> float:
     group = node(root, "g", class_="panel loose")
     top = y
     if panel.title or panel.badge:
@@ -162,18 +162,18 @@ def _panel(root: Element, panel: Panel, y: float, width: float) -> float:
     return bottom + 36
 
 
-def _xs(panel: Panel, points: Iterable[Point]) -> list[float]:
+def _xs(panel: Plot, points: Iterable[Dot]) -> list[float]:
     return [v for point in points for v in (point.x, *(point.x_range or ()))] + [x for x, _ in panel.names]
 
 
-def _ys(panel: Panel, points: Iterable[Point]) -> list[float]:
+def _ys(panel: Plot, points: Iterable[Dot]) -> list[float]:
     values = [v for point in points for v in (point.y, *(point.y_range or ()))]
     values += [v for series in panel.series for _, *both in series.band for v in both]
     narrow = [rule for rule in panel.rules if rule.constant is not None or rule.near]
     return values + [rule.at(point.x) for rule in narrow for point in points]
 
 
-def _axes(area: _Area, panel: Panel, top: float, bottom: float) -> None:
+def _axes(area: _Area, panel: Plot, top: float, bottom: float) -> None:
     group, x, y = area.group, area.x, area.y
     for value, text in panel.names or x.ticks(7 if x.end > svg.NARROW else 4):
         at = x.at(value)
@@ -244,7 +244,7 @@ def _between(x: Scale) -> list[float]:
     return [x.low + (x.high - x.low) * step for step in steps]
 
 
-def _lines(area: _Area, series: Series) -> None:
+def _lines(area: _Area, series: Dots) -> None:
     x, y = area.x, area.y
     if len(series.band) > 1:
         upper = [(x.at(at), y.at(high)) for at, _, high in series.band]
@@ -263,7 +263,7 @@ def _between_points(a: tuple[float, float], b: tuple[float, float]) -> list[Box]
     return [(x - 1, y - 1, x + 1, y + 1) for x, y in places]
 
 
-def _points(area: _Area, series: Series) -> None:
+def _points(area: _Area, series: Dots) -> None:
     x, y = area.x, area.y
     every = 1 if series.markers else max(1, math.ceil(len(series.points) / 12))
     for position, point in enumerate(series.points):
@@ -281,7 +281,7 @@ def _points(area: _Area, series: Series) -> None:
             area.taken.append((at_x - 6, at_y - 6, at_x + 6, at_y + 6))
 
 
-def _label(area: _Area, point: Point, series: int) -> bool:
+def _label(area: _Area, point: Dot, series: int) -> bool:
     """Write a point's label where nothing else is; `False` where there is no such place."""
     at_x, at_y, width = area.x.at(point.x), area.y.at(point.y), svg.width_of(point.label, 11)
     high, low = (area.y.at(v) - at_y for v in reversed(point.y_range or (point.y, point.y)))

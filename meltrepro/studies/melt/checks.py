@@ -47,7 +47,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Remark:
+class Oddity:
     """Something wrong with one score or several."""
 
     kind: Kind
@@ -55,7 +55,7 @@ class Remark:
     text: str
 
 
-def check_scores(rows: Sequence[ScoreRow]) -> tuple[Remark, ...]:
+def check_scores(rows: Sequence[ScoreRow]) -> tuple[Oddity, ...]:
     """Everything that is wrong with some scores, one by one and beside each other."""
     return (*(remark for row in rows for remark in _alone(row)), *_between_models(rows), *_between_quantizations(rows))
 
@@ -79,9 +79,9 @@ def scores_of(results: Results) -> tuple[ScoreRow, ...]:
     )
 
 
-def _alone(row: ScoreRow) -> Iterator[Remark]:
+def _alone(row: ScoreRow) -> Iterator[Oddity]:
     if not (math.isfinite(row.value) and 0 <= row.value <= 1):
-        yield Remark("no-share", (row,), f"{row.name}: {row.value} is no share of right answers")
+        yield Oddity("no-share", (row,), f"{row.name}: {row.value} is no share of right answers")
         return
     if row.n is None:
         return
@@ -89,13 +89,13 @@ def _alone(row: ScoreRow) -> Iterator[Remark]:
     # Figures are cut off rather than rounded here and there: one unit of the last digit is allowed.
     if not 0 <= k <= row.n or abs(k / row.n - row.value) > 10**-row.decimals:
         count = f"{k}/{row.n}" if row.k is not None else f"any count of {row.n}"
-        yield Remark("not-k-over-n", (row,), f"{row.name}: {row.value} is not {count}")
+        yield Oddity("not-k-over-n", (row,), f"{row.name}: {row.value} is not {count}")
         return
     if row.stderr is not None:
         expected = standard_error(row.value, row.n)
         if abs(row.stderr - expected) > 10**-row.stderr_decimals:
             text = f"{row.name}: the standard error is {row.stderr}, that of {row.value} over {row.n} is {expected:.4f}"
-            yield Remark("stderr-not-of-n", (row,), text)
+            yield Oddity("stderr-not-of-n", (row,), text)
 
 
 def standard_error(share: float, n: int) -> float:
@@ -103,7 +103,7 @@ def standard_error(share: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else 0.0
 
 
-def _between_models(rows: Sequence[ScoreRow]) -> Iterator[Remark]:
+def _between_models(rows: Sequence[ScoreRow]) -> Iterator[Oddity]:
     """Two models with equal scores of one task in every quantization that both have."""
     tables: dict[tuple[str, str], dict[str, dict[str, ScoreRow]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -115,10 +115,10 @@ def _between_models(rows: Sequence[ScoreRow]) -> Iterator[Remark]:
             if len(common) >= _FEWEST_ALIKE and all(a[name].value == b[name].value for name in common):
                 text = f"{first} and {second} have the same scores of {task} ({framework}) in {', '.join(common)}"
                 pairs = tuple(row for name in common for row in (a[name], b[name]))
-                yield Remark("copied-from-model", pairs, f"{text}: one was copied")
+                yield Oddity("copied-from-model", pairs, f"{text}: one was copied")
 
 
-def _between_quantizations(rows: Sequence[ScoreRow]) -> Iterator[Remark]:
+def _between_quantizations(rows: Sequence[ScoreRow]) -> Iterator[Oddity]:
     """Two quantizations of one model with equal scores in all tasks that both have."""
     tables: dict[tuple[str, str], dict[str, dict[str, ScoreRow]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -130,4 +130,4 @@ def _between_quantizations(rows: Sequence[ScoreRow]) -> Iterator[Remark]:
             if len(common) >= _FEWEST_ALIKE and all(a[name].value == b[name].value for name in common):
                 text = f"{model} ({framework}) has the same scores in {first} and {second}: {', '.join(common)}"
                 pairs = tuple(row for name in common for row in (a[name], b[name]))
-                yield Remark("same-as-quantization", pairs, f"{text}; the files differ, so the runs may not have")
+                yield Oddity("same-as-quantization", pairs, f"{text}; the files differ, so the runs may not have")

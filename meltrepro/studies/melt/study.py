@@ -10,7 +10,7 @@ from meltrepro.report.results import Results
 from meltrepro.report.values import Section
 from meltrepro.studies.base import Decided
 from meltrepro.studies.melt import tables
-from meltrepro.studies.melt.checks import Remark, check_scores, scores_of
+from meltrepro.studies.melt.checks import Oddity, check_scores, scores_of
 from meltrepro.studies.melt.findings.model import Finding
 from meltrepro.studies.melt.findings.registry import evaluate, tally
 from meltrepro.words import visible
@@ -37,7 +37,7 @@ class Melt:
 STUDY = Melt()
 
 
-def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Remark] = ()) -> str:
+def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Oddity] = ()) -> str:
     """One paragraph a finding: verdict, why, numbers, what the paper had, notes."""
     campaigns = ", ".join(results.names) or "no campaign"
     lines = _wrapped(f"{campaigns}: {tally(findings)}", "")
@@ -59,7 +59,7 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Rem
     return "\n".join(lines) + "\n"
 
 
-def as_json(findings: Sequence[Finding], results: Results, remarks: Sequence[Remark] = ()) -> str:
+def as_json(findings: Sequence[Finding], results: Results, remarks: Sequence[Oddity] = ()) -> str:
     """All of it; the same findings give the same bytes."""
     document = {
         "format": 1,

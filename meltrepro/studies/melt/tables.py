@@ -15,7 +15,7 @@ from meltrepro.report.cells import ordered, software
 from meltrepro.report.results import CellResult, Results, Score
 from meltrepro.report.values import Absent, Column, Remark, Remarks, Section, Table, Tags, Value, Word, measured
 from meltrepro.studies.melt import paper
-from meltrepro.studies.melt.findings.model import Finding, Verdict
+from meltrepro.studies.melt.findings.model import Finding, Ruling
 
 _SEPARATORS = re.compile(r"[^a-z0-9.]+")
 _FULL = frozenset({"unquantised", "unquantized", "none", "f16", "f32", "bf16", "fp16", "fp32"})
@@ -47,10 +47,10 @@ _METRICS = {
     "surface_temperature_max": ("temperature_max_c", 1.0),
     "power_sustained": ("generation_power_w", 1.0),
 }
-_TONES: dict[Verdict, Literal["good", "bad", "none"]] = {
-    Verdict.holds: "good",
-    Verdict.fails: "bad",
-    Verdict.not_testable: "none",
+_TONES: dict[Ruling, Literal["good", "bad", "none"]] = {
+    Ruling.holds: "good",
+    Ruling.fails: "bad",
+    Ruling.not_testable: "none",
 }
 _WHAT = (Column("framework", "framework"), Column("model", "model"), Column("quantization", "quantization"))
 _ORIGIN = (Column("remarks", "remarks", "remarks"), Column("source", "source", "prose", below="model"))
@@ -206,18 +206,18 @@ def operators(published: Sequence[paper.OperatorRow]) -> Table:
     return Table("paper-operators", "Operators", columns, rows, (note,), folded=True)
 
 
-class _Published(Protocol):
+class _PaperRow(Protocol):
     @property
     def model(self) -> str: ...
     @property
     def quantization(self) -> str: ...
 
 
-def _same(published: Sequence[_Published], cells: Sequence[CellResult]) -> Callable[[_Published], list[CellResult]]:
+def _same(published: Sequence[_PaperRow], cells: Sequence[CellResult]) -> Callable[[_PaperRow], list[CellResult]]:
     """Which cells are about the model and the quantization of a published row."""
     meant = {cell.model: same_model((row.model for row in published), cell.model) for cell in cells}
 
-    def found(row: _Published) -> list[CellResult]:
+    def found(row: _PaperRow) -> list[CellResult]:
         rough = row.quantization.startswith(("4-bit", "not stated"))
         return [
             cell

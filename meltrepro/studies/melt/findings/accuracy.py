@@ -13,7 +13,7 @@ from meltrepro.report.results import CellResult, Device, Results, Score
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.checks import check_scores, scores_of, standard_error
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _LARGER = 1.5
 """How many times more parameters make a model the larger one."""
@@ -60,7 +60,7 @@ class _Ladder:
         return 1 - self.accuracy[bits] / self.accuracy[16]
 
 
-def costs_accuracy(cells: Sequence[CellResult]) -> Decision:
+def costs_accuracy(cells: Sequence[CellResult]) -> Judgement:
     """F6: mean accuracy without quantization, in 4 and in 3 bits, and the relative loss by size of the model."""
     tested = list(_tested(cells))
     if not tested:
@@ -101,10 +101,10 @@ def costs_accuracy(cells: Sequence[CellResult]) -> Decision:
         + ("" if sizes_matter else "; the smallest model loses no more than larger ones")
     )
     evidence = tuple(cell for ladder in ladders for cell in ladder.cells)
-    return Decision(ordered and sizes_matter, reason, numbers, evidence, tuple(notes))
+    return Judgement(ordered and sizes_matter, reason, numbers, evidence, tuple(notes))
 
 
-def larger_quantized_wins(cells: Sequence[CellResult]) -> Decision:
+def larger_quantized_wins(cells: Sequence[CellResult]) -> Judgement:
     """F7: larger models in few bits against smaller ones without quantization, at about the same size."""
     tested = [one for one in _tested(cells) if one.cell.model_bytes and one.cell.parameters]
     if not tested:
@@ -128,7 +128,7 @@ def larger_quantized_wins(cells: Sequence[CellResult]) -> Decision:
         "gain_median": Quantity(median(differences)),
     }
     reason = f"the larger model in few bits is at least as accurate in {of_cells.of(better, len(differences), 'pair')}"
-    return Decision(better == len(differences), reason, numbers, tuple(used), tuple(_remarks(tested)))
+    return Judgement(better == len(differences), reason, numbers, tuple(used), tuple(_remarks(tested)))
 
 
 def _comparable(small: CellResult, large: CellResult) -> bool:
@@ -249,10 +249,10 @@ def _counted(task: str, value: float) -> Score:
     return Score(task, "acc", k / n, standard_error(k / n, n), n, k)
 
 
-def _losses_of_paper() -> tuple[Reference, ...]:
+def _losses_of_paper() -> tuple[Published, ...]:
     numbers = costs_accuracy(cells_of_paper()).numbers
     return tuple(
-        Reference(name, numbers[name], "derived: MELT-public results.csv, by this rule")
+        Published(name, numbers[name], "derived: MELT-public results.csv, by this rule")
         for name in (
             "accuracy_unquantized",
             "accuracy_4_bits",
@@ -263,10 +263,10 @@ def _losses_of_paper() -> tuple[Reference, ...]:
     )
 
 
-def _pairs_of_paper() -> tuple[Reference, ...]:
+def _pairs_of_paper() -> tuple[Published, ...]:
     numbers = larger_quantized_wins(cells_of_paper()).numbers
     return tuple(
-        Reference(name, numbers[name], "derived: MELT-public results.csv and model_specs.csv, by this rule")
+        Published(name, numbers[name], "derived: MELT-public results.csv and model_specs.csv, by this rule")
         for name in ("pairs", "pairs_where_larger_wins", "gain_median")
     )
 

@@ -12,7 +12,7 @@ from meltrepro.stats.relation import spearman
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.cells import ENERGY, PHONES, PREFILL, SPEED, median_of
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _LEAST_RANK = 0.8
 _FEWEST_SIZES = 4
@@ -27,7 +27,7 @@ _PHASES = ("prefill_power_w", "generation_power_w")
 _NO_POWER = "no cell has it: the device shows no power, and there is no meter"
 
 
-def energy_rises(cells: Sequence[CellResult]) -> Decision:
+def energy_rises(cells: Sequence[CellResult]) -> Judgement:
     """F10: rank correlation of energy per token and weight bytes."""
     useful = [cell for cell in of_cells.measured(cells, ENERGY) if cell.model_bytes]
     if not useful:
@@ -54,22 +54,22 @@ def energy_rises(cells: Sequence[CellResult]) -> Decision:
     reason = f"energy per token and size go together with a rank correlation of {min(ranks):.3g} or more"
     alone = len(of_cells.models(used)) == 1
     notes = ("the sizes are those of one model in several quantizations",) if alone else ()
-    return Decision(min(ranks) > _LEAST_RANK, reason, numbers, tuple(used), notes)
+    return Judgement(min(ranks) > _LEAST_RANK, reason, numbers, tuple(used), notes)
 
 
-def _range_of_paper(name: str, unit: str, scale: float = 1.0) -> tuple[Reference, ...]:
+def _range_of_paper(name: str, unit: str, scale: float = 1.0) -> tuple[Published, ...]:
     """Both ends of a range, each the paper's value times `scale`."""
     rows = [paper.figure(paper.energy(), f"{name}_{end}") for end in ("low", "high")]
     return tuple(
-        Reference(row.metric, Quantity(row.value * scale, unit), row.source, secondhand=row.secondhand) for row in rows
+        Published(row.metric, Quantity(row.value * scale, unit), row.source, secondhand=row.secondhand) for row in rows
     )
 
 
-def _energy_of_paper() -> tuple[Reference, ...]:
+def _energy_of_paper() -> tuple[Published, ...]:
     return _range_of_paper("energy_per_token", "J", 3.6)
 
 
-def faster_is_cheaper(cells: Sequence[CellResult]) -> Decision:
+def faster_is_cheaper(cells: Sequence[CellResult]) -> Judgement:
     """F11: pairs of frameworks with one model on one device, by speed and by energy."""
     groups = of_cells.grouped(of_cells.measured(cells, ENERGY, SPEED), of_cells.same_bits)
     pairs = [
@@ -91,13 +91,13 @@ def faster_is_cheaper(cells: Sequence[CellResult]) -> Decision:
     notes = (f"exceptions: {of_cells.listed(f'{a.cell} and {b.cell}' for a, b in odd)}",) if odd else ()
     reason = f"the faster one needs less energy per token in {of_cells.of(len(pairs) - len(odd), len(pairs), 'pair')}"
     used = tuple(cell for pair in pairs for cell in pair)
-    return Decision(2 * len(odd) < len(pairs), reason, numbers, used, notes)
+    return Judgement(2 * len(odd) < len(pairs), reason, numbers, used, notes)
 
 
-def battery_lasts(cells: Sequence[CellResult]) -> Decision:
+def battery_lasts(cells: Sequence[CellResult]) -> Judgement:
     """F12: prompts per full battery, phone by phone."""
     known = _discharged(cells)
-    if isinstance(known, Decision):
+    if isinstance(known, Judgement):
         return known
     prompts = {
         key: median([_capacity(cell) * median_of(cell, "turns") / _charge(cell) for cell in group])
@@ -110,17 +110,17 @@ def battery_lasts(cells: Sequence[CellResult]) -> Decision:
         "prompts_highest": Quantity(max(prompts.values()), "prompts"),
     }
     reason = f"a full battery lasts {_LEAST_PROMPTS} to {_MOST_PROMPTS} prompts on {of_cells.of(within, len(prompts), 'phone')}"
-    return Decision(within == len(prompts), reason, numbers, tuple(known))
+    return Judgement(within == len(prompts), reason, numbers, tuple(known))
 
 
-def _prompts_of_paper() -> tuple[Reference, ...]:
+def _prompts_of_paper() -> tuple[Published, ...]:
     return _range_of_paper("prompts_until_battery_empty", "prompts")
 
 
-def hours_to_empty(cells: Sequence[CellResult]) -> Decision:
+def hours_to_empty(cells: Sequence[CellResult]) -> Judgement:
     """F13: capacity over mean current, in the workload with most turns of each phone."""
     known = _discharged(cells, PREFILL, SPEED, "prompt_tokens", "generated_tokens")
-    if isinstance(known, Decision):
+    if isinstance(known, Judgement):
         return known
     hours = {}
     used = []
@@ -138,17 +138,17 @@ def hours_to_empty(cells: Sequence[CellResult]) -> Decision:
         numbers["temperature_highest"] = Quantity(max(hot), "degC")
     short = sum(value < _MOST_HOURS for value in hours.values())
     reason = f"without a pause the battery is empty in less than {_MOST_HOURS:g} h on {of_cells.of(short, len(hours), 'phone')}"
-    return Decision(short == len(hours), reason, numbers, tuple(used))
+    return Judgement(short == len(hours), reason, numbers, tuple(used))
 
 
-def _hours_of_paper() -> tuple[Reference, ...]:
+def _hours_of_paper() -> tuple[Published, ...]:
     power = paper.figure(paper.energy(), "power_sustained")
     stored = paper.figure(paper.energy(), "nominal_energy_at_supply_voltage", "iPhone 14 Pro")
     source = f"derived: {stored.source}; over {power.source}"
-    return (Reference("hours of an iPhone 14 Pro", Quantity(stored.value / power.value, "h"), source, secondhand=True),)
+    return (Published("hours of an iPhone 14 Pro", Quantity(stored.value / power.value, "h"), source, secondhand=True),)
 
 
-def _discharged(cells: Sequence[CellResult], *metrics: str) -> list[CellResult] | Decision:
+def _discharged(cells: Sequence[CellResult], *metrics: str) -> list[CellResult] | Judgement:
     """Cells of phones whose battery's capacity and charge are known, or why there is none."""
     phones = [cell for cell in cells if cell.device.kind in PHONES]
     if not phones:
@@ -179,7 +179,7 @@ def _busy_h(cell: CellResult) -> float:
     return (prefill_s + generation_s) / 3600
 
 
-def budgets_trade(cells: Sequence[CellResult]) -> Decision:
+def budgets_trade(cells: Sequence[CellResult]) -> Judgement:
     """F19: speed and energy per token over the power modes of a board."""
     useful = [cell for cell in of_cells.measured(cells, SPEED, ENERGY) if watts(cell.device.power_mode) is not None]
     groups = of_cells.grouped(
@@ -213,7 +213,7 @@ def budgets_trade(cells: Sequence[CellResult]) -> Decision:
     }
     notes = (f"{best.model} {best.quantization} needs least energy per token in mode {best.device.power_mode}",)
     reason = f"speed rises with the budget while energy per token has an optimum inside in {of_cells.of(fine, len(series), 'case')}"
-    return Decision(fine == len(series), reason, numbers, tuple(cell for group in series for cell in group), notes)
+    return Judgement(fine == len(series), reason, numbers, tuple(cell for group in series for cell in group), notes)
 
 
 def watts(power_mode: str | None) -> float | None:
@@ -226,7 +226,7 @@ def watts(power_mode: str | None) -> float | None:
     return float(found[1]) if found else None
 
 
-def power_by_phase(cells: Sequence[CellResult]) -> Decision:
+def power_by_phase(cells: Sequence[CellResult]) -> Judgement:
     """F21: mean power of prefill, of generation and at rest."""
     shown = of_cells.measured(cells, *_PHASES)
     useful = [cell for cell in shown if min(median_of(cell, phase) for phase in _PHASES) > 0]
@@ -247,7 +247,7 @@ def power_by_phase(cells: Sequence[CellResult]) -> Decision:
         low = max(shares) <= _IDLE
     notes = () if rested else ("power at rest was not measured (protocol.idle_s): decided by the two phases alone",)
     reason = f"prefill and generation draw different power in {of_cells.of(apart, len(useful), 'cell')}"
-    return Decision(2 * apart > len(useful) and low, reason, numbers, tuple(useful), notes)
+    return Judgement(2 * apart > len(useful) and low, reason, numbers, tuple(useful), notes)
 
 
 F10 = Definition(

@@ -11,7 +11,7 @@ from meltrepro.stats.relation import fit_within
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.cells import PHONES, SPEED, median_of
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _FEWEST_TURNS, _LEAST_S, _LEAST_BUSY = 16, 30.0, 0.8
 _LONG_S = 300.0
@@ -45,7 +45,7 @@ class _Load:
         return None if self.corrected is None else self.corrected < _THROTTLED
 
 
-def load_throttles(cells: Sequence[CellResult]) -> Decision:
+def load_throttles(cells: Sequence[CellResult]) -> Judgement:
     """F14: speed at the end of lasting load beside its beginning, what a growing context costs taken out."""
     useful = of_cells.measured(cells, SPEED)
     costs = _context_costs(useful)
@@ -79,7 +79,7 @@ def load_throttles(cells: Sequence[CellResult]) -> Decision:
     reason = f"the last quarter of the prompts is slower than {_THROTTLED:g} of the first in {of_cells.of(throttled, len(known), 'cell')}"
     short = min(load.seconds for load in known)
     notes = (f"the load lasted {short:.0f} s: a case takes minutes to get warm",) if short < _LONG_S else ()
-    return Decision(2 * throttled > len(known), reason, numbers, evidence, notes)
+    return Judgement(2 * throttled > len(known), reason, numbers, evidence, notes)
 
 
 def _load(cell: CellResult, costs: dict[object, float]) -> _Load | None:
@@ -159,7 +159,7 @@ def _position(turn: TurnResult) -> float:
     return turn.n_past - turn.n_gen / 2
 
 
-def phones_get_hot(cells: Sequence[CellResult]) -> Decision:
+def phones_get_hot(cells: Sequence[CellResult]) -> Judgement:
     """F15: the hottest reading of each phone."""
     phones = [cell for cell in cells if cell.device.kind in PHONES]
     useful = of_cells.measured(phones, "temperature_max_c")
@@ -178,13 +178,13 @@ def phones_get_hot(cells: Sequence[CellResult]) -> Decision:
     }
     notes = ("the hottest sensor of a phone is inside it; the paper's figure is of the surface",)
     reason = f"{of_cells.of(hot, len(hottest), 'phone')} got hotter than {_HOT_C:g} degC"
-    return Decision(hot == len(hottest), reason, numbers, tuple(useful), notes)
+    return Judgement(hot == len(hottest), reason, numbers, tuple(useful), notes)
 
 
-def _heat_of_paper() -> tuple[Reference, ...]:
+def _heat_of_paper() -> tuple[Published, ...]:
     row = paper.figure(paper.energy(), "surface_temperature_max")
     return (
-        Reference(f"surface of an {row.device}", Quantity(row.value, row.unit), row.source, secondhand=row.secondhand),
+        Published(f"surface of an {row.device}", Quantity(row.value, row.unit), row.source, secondhand=row.secondhand),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from meltrepro.report.results import CellResult
 
 
-class Verdict(StrEnum):
+class Ruling(StrEnum):
     """What data say of a claim. A claim that fails is a result and no error."""
 
     holds = "HOLDS"
@@ -31,7 +31,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Published:
     """A figure of the paper that was recovered, or that follows from such figures."""
 
     name: str
@@ -42,7 +42,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Judgement:
     """What a rule made of some cells."""
 
     held: bool | None
@@ -58,10 +58,10 @@ class Decision:
 
 PROPOSED = "proposed by this project before anything was measured; the paper's text was not available"
 
-Rule = Callable[[Sequence[CellResult]], Decision]
+Rule = Callable[[Sequence[CellResult]], Judgement]
 
 
-def nothing() -> tuple[Reference, ...]:
+def nothing() -> tuple[Published, ...]:
     """Of a claim whose figures were not recovered."""
     return ()
 
@@ -83,7 +83,7 @@ class Definition:
     """Whether the claim follows the paper's abstract or artifact closely; else it is implied by what its scripts measure."""
     synthetic: bool = True
     """Whether made-up weights may be used: for speed and memory, never for accuracy."""
-    reference: Callable[[], tuple[Reference, ...]] = nothing
+    reference: Callable[[], tuple[Published, ...]] = nothing
     source: str = PROPOSED
     """Where the threshold comes from."""
 
@@ -102,7 +102,7 @@ class Finding:
 
     id: str
     claim: str
-    verdict: Verdict
+    verdict: Ruling
     reason: str
     """Why; of what is not testable, what is missing."""
     numbers: Mapping[str, Quantity]
@@ -114,11 +114,11 @@ class Finding:
     """Rests on made-up weights, also in part."""
     threshold: str
     threshold_source: str
-    reference: tuple[Reference, ...]
+    reference: tuple[Published, ...]
 
     @property
     def decided(self) -> bool:
-        return self.verdict is not Verdict.not_testable
+        return self.verdict is not Ruling.not_testable
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -151,6 +151,6 @@ class Finding:
         }
 
 
-def missing(reason: str, numbers: Mapping[str, Quantity] | None = None, *cells: CellResult) -> Decision:
+def missing(reason: str, numbers: Mapping[str, Quantity] | None = None, *cells: CellResult) -> Judgement:
     """The data cannot tell, and why."""
-    return Decision(None, reason, numbers or {}, cells)
+    return Judgement(None, reason, numbers or {}, cells)

@@ -9,7 +9,7 @@ from meltrepro.measure.operators import Breakdown, Share
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _LEAST_MATMUL = 0.85
 _MOST_ATTENTION, _SHORT = 0.15, 256
@@ -33,7 +33,7 @@ def is_weight_matmul(share: Share) -> bool:
     return not is_attention(share) and ("mul_mat" in name or "matmul" in name)
 
 
-def matmul_dominates(cells: Sequence[CellResult]) -> Decision:
+def matmul_dominates(cells: Sequence[CellResult]) -> Judgement:
     """F8: the part of decoding time within products with weights."""
     profiled = _profiled(cells)
     if not profiled:
@@ -48,24 +48,24 @@ def matmul_dominates(cells: Sequence[CellResult]) -> Decision:
         "share_of_single_calls_median": Quantity(median(calls)),
     }
     reason = f"products with weights take {median(shares):.1%} of decoding in the median"
-    return Decision(median(shares) >= _LEAST_MATMUL, reason, numbers, tuple(cell for cell, _ in profiled))
+    return Judgement(median(shares) >= _LEAST_MATMUL, reason, numbers, tuple(cell for cell, _ in profiled))
 
 
-def _matmul_of_paper() -> tuple[Reference, ...]:
+def _matmul_of_paper() -> tuple[Published, ...]:
     rows = paper.operators()
     decode = [row for row in rows if row.module == "decode" and "dequantize" in row.name and row.time_share is not None]
     (sample,) = (row for row in rows if row.name == "MUL_MAT")
     return (
-        Reference(
+        Published(
             "matmul_share, Galaxy S23, MLC",
             Quantity(sum(row.time_share or 0 for row in decode)),
             f"derived: {decode[0].source}",
         ),
-        Reference("matmul_share, a phone's CPU, llama.cpp", Quantity(sample.time_share or 0), sample.source),
+        Published("matmul_share, a phone's CPU, llama.cpp", Quantity(sample.time_share or 0), sample.source),
     )
 
 
-def attention_is_minor(cells: Sequence[CellResult]) -> Decision:
+def attention_is_minor(cells: Sequence[CellResult]) -> Judgement:
     """F9: the part of decoding time within attention, over the length of the context."""
     known = sorted(
         (
@@ -107,12 +107,12 @@ def attention_is_minor(cells: Sequence[CellResult]) -> Decision:
     growth = f", and grows in {of_cells.of(sum(steps), len(steps), 'step')} to a longer context" if steps else ""
     highest = numbers["short_share_highest"].value
     reason = f"at {_SHORT} tokens or fewer attention takes {highest:.1%} of decoding at most{growth}"
-    return Decision(minor and all(steps), reason, numbers, tuple(cell for *_, cell in known), notes)
+    return Judgement(minor and all(steps), reason, numbers, tuple(cell for *_, cell in known), notes)
 
 
-def _attention_of_paper() -> tuple[Reference, ...]:
+def _attention_of_paper() -> tuple[Published, ...]:
     (row,) = (row for row in paper.operators() if row.module == "decode" and row.role.startswith("attention with"))
-    return (Reference("attention_share, Galaxy S23, MLC", Quantity(row.time_share or 0), f"derived: {row.source}"),)
+    return (Published("attention_share, Galaxy S23, MLC", Quantity(row.time_share or 0), f"derived: {row.source}"),)
 
 
 def _profiled(cells: Sequence[CellResult]) -> list[tuple[CellResult, Breakdown]]:
@@ -124,7 +124,7 @@ def _profiled(cells: Sequence[CellResult]) -> list[tuple[CellResult, Breakdown]]
     ]
 
 
-def _unprofiled(cells: Sequence[CellResult]) -> Decision:
+def _unprofiled(cells: Sequence[CellResult]) -> Judgement:
     slow = [
         cell.profile_slowdown
         for cell in of_cells.measured(cells)

@@ -12,7 +12,7 @@ from meltrepro.report.results import CellResult
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.cells import BOARDS, ENERGY, PHONES, SPEED, median_of
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _WIDE = 2.0
 _MOST_GAIN = 1.1
@@ -20,7 +20,7 @@ _DIFFERENT = 0.1
 _OFFLOAD = 2.0
 
 
-def platforms_differ(cells: Sequence[CellResult]) -> Decision:
+def platforms_differ(cells: Sequence[CellResult]) -> Judgement:
     """F3: fastest device over slowest, with the same model, quantization and workload."""
     found = of_cells.best_by_kind(
         cells, lambda cell: (cell.model, cell.quantization, cell.framework, cell.workload), of_cells.device
@@ -34,10 +34,10 @@ def platforms_differ(cells: Sequence[CellResult]) -> Decision:
         "spread_highest": Quantity(max(spreads)),
     }
     reason = f"the fastest device is {median(spreads):.3g} times as fast as the slowest"
-    return Decision(median(spreads) >= _WIDE, reason, numbers, _cells_of(found))
+    return Judgement(median(spreads) >= _WIDE, reason, numbers, _cells_of(found))
 
 
-def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
+def gpu_brings_nothing(cells: Sequence[CellResult]) -> Judgement:
     """F16: llama.cpp on Android with the GPU over without."""
     found = of_cells.best_by_kind(
         [cell for cell in cells if cell.device.kind == "android" and cell.framework == "llama.cpp"],
@@ -53,16 +53,16 @@ def gpu_brings_nothing(cells: Sequence[CellResult]) -> Decision:
         "gain_highest": Quantity(max(gains)),
     }
     reason = f"with the GPU generation is {median(gains):.3g} times as fast as without"
-    return Decision(max(gains) <= _MOST_GAIN, reason, numbers, _cells_of(found))
+    return Judgement(max(gains) <= _MOST_GAIN, reason, numbers, _cells_of(found))
 
 
-def _gpu_of_paper() -> tuple[Reference, ...]:
+def _gpu_of_paper() -> tuple[Published, ...]:
     rows = [row for row in paper.throughput() if row.metric == "generation_throughput"]
     cpu, gpu = (next(row for row in rows if name in row.framework) for name in ("CPU", "GPU"))
-    return (Reference("gain", Quantity(gpu.value / cpu.value), gpu.source, secondhand=True),)
+    return (Published("gain", Quantity(gpu.value / cpu.value), gpu.source, secondhand=True),)
 
 
-def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
+def frameworks_differ(cells: Sequence[CellResult]) -> Judgement:
     """F17: two kinds of framework with a model in as many bits on one device."""
     found = of_cells.best_by_kind(cells, of_cells.same_bits, lambda cell: cell.framework)
     if not found:
@@ -75,10 +75,10 @@ def frameworks_differ(cells: Sequence[CellResult]) -> Decision:
         "ratio_median": Quantity(median(ratios)),
     }
     reason = f"{of_cells.of(apart, len(ratios), 'pair')} of frameworks differ by more than a tenth"
-    return Decision(2 * apart > len(ratios), reason, numbers, _cells_of(found))
+    return Judgement(2 * apart > len(ratios), reason, numbers, _cells_of(found))
 
 
-def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
+def boards_for_offloading(cells: Sequence[CellResult]) -> Judgement:
     """F18: the best board against the best phone, 4 bits, the largest model that both ran."""
     four = [cell for cell in of_cells.measured(cells, SPEED) if of_cells.bits(cell.quantization) == 4]
     groups = [
@@ -105,7 +105,7 @@ def boards_for_offloading(cells: Sequence[CellResult]) -> Decision:
     reason = f"the best board is {ratio:.3g} times as fast as the best phone" + (
         "" if thrifty else ", and needs more energy"
     )
-    return Decision(ratio >= _OFFLOAD and thrifty, reason, numbers, (board, phone), tuple(notes))
+    return Judgement(ratio >= _OFFLOAD and thrifty, reason, numbers, (board, phone), tuple(notes))
 
 
 def _cells_of(found: Sequence[tuple[object, Sequence[CellResult]]]) -> tuple[CellResult, ...]:
@@ -164,7 +164,7 @@ _CIRCUMSTANCES = frozenset(
 """Causes that say something of the day or of the lab, and nothing of the framework on the device."""
 
 
-def nothing_ran_everything(cells: Sequence[CellResult]) -> Decision:
+def nothing_ran_everything(cells: Sequence[CellResult]) -> Judgement:
     """F22: for each class of devices and each framework, whether some cell could not be run."""
     tried = [cell for cell in of_cells.latest(cells) if cell.cause not in _CIRCUMSTANCES]
     groups = {
@@ -190,7 +190,7 @@ def nothing_ran_everything(cells: Sequence[CellResult]) -> Decision:
         else "something could not be run with every framework on every class of devices"
     )
     evidence = tuple(cell for key, found in failed.items() for cell in found or groups[key])
-    return Decision(not complete, reason, numbers, evidence, notes)
+    return Judgement(not complete, reason, numbers, evidence, notes)
 
 
 F22 = Definition(

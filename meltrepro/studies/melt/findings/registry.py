@@ -13,7 +13,7 @@ from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.accuracy import ACCURACIES
 from meltrepro.studies.melt.findings.energy import ENERGIES
 from meltrepro.studies.melt.findings.heat import HEAT
-from meltrepro.studies.melt.findings.model import Decision, Definition, Evidence, Finding, Verdict, missing
+from meltrepro.studies.melt.findings.model import Definition, Evidence, Finding, Judgement, Ruling, missing
 from meltrepro.studies.melt.findings.operators import OPERATORS
 from meltrepro.studies.melt.findings.platforms import PLATFORMS
 from meltrepro.studies.melt.findings.speed import SPEEDS
@@ -35,7 +35,7 @@ def evaluate(results: Results, *, virtual_only: bool = False) -> tuple[Finding, 
 
 def tally(findings: Sequence[Finding]) -> str:
     """`4 hold (1 virtual, 2 synthetic), 1 fails, 17 not testable here`."""
-    verbs = ((Verdict.holds, "holds", "hold"), (Verdict.fails, "fails", "fail"))
+    verbs = ((Ruling.holds, "holds", "hold"), (Ruling.fails, "fails", "fail"))
     parts = []
     for verdict, one, many in verbs:
         found = [finding for finding in findings if finding.verdict is verdict]
@@ -61,11 +61,11 @@ def find(definition: Definition, results: Results, *, virtual_only: bool = False
     return _made(definition, decision, virtual=virtual)
 
 
-def _made(definition: Definition, decision: Decision, *, virtual: bool) -> Finding:
+def _made(definition: Definition, decision: Judgement, *, virtual: bool) -> Finding:
     return Finding(
         id=definition.id,
         claim=definition.claim,
-        verdict={True: Verdict.holds, False: Verdict.fails, None: Verdict.not_testable}[decision.held],
+        verdict={True: Ruling.holds, False: Ruling.fails, None: Ruling.not_testable}[decision.held],
         reason=decision.reason,
         numbers=decision.numbers,
         evidence=tuple(dict.fromkeys(Evidence(cell.campaign, cell.cell) for cell in decision.evidence)),
@@ -78,7 +78,7 @@ def _made(definition: Definition, decision: Decision, *, virtual: bool) -> Findi
     )
 
 
-def _decide(definition: Definition, cells: Sequence[CellResult]) -> Decision:
+def _decide(definition: Definition, cells: Sequence[CellResult]) -> Judgement:
     """By the rule; where it cannot tell and nothing was measured, that is the reason, in the words of the records."""
     if not cells:
         return missing("no cell ran on a real device")

@@ -11,7 +11,7 @@ from meltrepro.stats.relation import fit_line, fit_within
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.cells import FULL_BITS, PREFILL, SPEED, median_of
-from meltrepro.studies.melt.findings.model import Decision, Definition, Quantity, Reference, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
 
 _LEAST_R2, _MOST_INTERCEPT = 0.9, 0.25
 _FEWEST_MODELS = 3
@@ -20,7 +20,7 @@ _FASTER = 3.0
 _FEWEST_TURNS, _SIGNIFICANT = 4, 0.05
 
 
-def memory_bound(cells: Sequence[CellResult]) -> Decision:
+def memory_bound(cells: Sequence[CellResult]) -> Judgement:
     """F1: time per token over weight bytes, within a device, framework and workload."""
     useful = [cell for cell in of_cells.measured(cells, SPEED) if cell.model_bytes]
     groups = of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.workload))
@@ -48,10 +48,10 @@ def memory_bound(cells: Sequence[CellResult]) -> Decision:
         "weights_read_high": Quantity(max(rates), "GB/s"),
     }
     reason = f"{of_cells.of(sum(held), len(fits), 'group')} of cells lie on a line through nearly 0"
-    return Decision(all(held), reason, numbers, tuple(used))
+    return Judgement(all(held), reason, numbers, tuple(used))
 
 
-def prefill_faster(cells: Sequence[CellResult]) -> Decision:
+def prefill_faster(cells: Sequence[CellResult]) -> Judgement:
     """F2: speed of reading over speed of writing; on GPUs where there are any."""
     known = [(cell, ratio) for cell in of_cells.measured(cells, SPEED, PREFILL) if (ratio := _phase_ratio(cell))]
     if not known:
@@ -71,7 +71,7 @@ def prefill_faster(cells: Sequence[CellResult]) -> Decision:
         f"prefill is faster in {of_cells.of(faster, len(used), 'cell')}, by {median(ratios):.3g} times in the median"
     )
     held = faster == len(used) and median(ratios) >= _FASTER
-    return Decision(held, reason, numbers, tuple(cell for cell, _ in used), notes)
+    return Judgement(held, reason, numbers, tuple(cell for cell, _ in used), notes)
 
 
 def _phase_ratio(cell: CellResult) -> float | None:
@@ -89,7 +89,7 @@ def _phase_ratio(cell: CellResult) -> float | None:
     return median_of(cell, PREFILL) / median_of(cell, SPEED)
 
 
-def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
+def slower_as_context_fills(cells: Sequence[CellResult]) -> Judgement:
     """F20: slope of speed over the number of the turn, conversations with a level of their own."""
     known = [cell for cell in of_cells.measured(cells, SPEED) if _long_conversations(cell)]
     if not known:
@@ -117,7 +117,7 @@ def slower_as_context_fills(cells: Sequence[CellResult]) -> Decision:
         else ()
     )
     reason = f"speed falls from turn to turn in {of_cells.of(falling, len(fits), 'cell')} (p < {_SIGNIFICANT})"
-    return Decision(2 * falling > len(fits), reason, numbers, tuple(used), notes)
+    return Judgement(2 * falling > len(fits), reason, numbers, tuple(used), notes)
 
 
 def _long_conversations(cell: CellResult) -> list[Sequence[TurnResult]]:
@@ -167,7 +167,7 @@ _TOO_LARGE = ("memory", "out-of-memory")
 """Causes of a cell that did not fit: by the plan, or when it was tried."""
 
 
-def bits_and_speed(cells: Sequence[CellResult]) -> Decision:
+def bits_and_speed(cells: Sequence[CellResult]) -> Judgement:
     """F4: what 3 bits gain in speed beside what they save in bytes."""
     useful = [cell for cell in of_cells.measured(cells, SPEED) if cell.model_bytes]
     groups = of_cells.grouped(useful, lambda cell: (of_cells.stack(cell), cell.model, cell.workload))
@@ -188,7 +188,7 @@ def bits_and_speed(cells: Sequence[CellResult]) -> Decision:
         "bytes_ratio_median": Quantity(median(savings)),
     }
     reason = f"3 bits gain less speed than bytes in {of_cells.of(short, len(pairs), 'pair')} and are no faster than 4 in {slower}"
-    return Decision(2 * short > len(pairs), reason, numbers, tuple(cell for pair in pairs for cell in pair))
+    return Judgement(2 * short > len(pairs), reason, numbers, tuple(cell for pair in pairs for cell in pair))
 
 
 def _pairs(group: Sequence[CellResult]) -> Iterator[tuple[CellResult, CellResult]]:
@@ -203,11 +203,11 @@ def _pairs(group: Sequence[CellResult]) -> Iterator[tuple[CellResult, CellResult
                 yield three, four
 
 
-def _sizes_of_paper() -> tuple[Reference, ...]:
+def _sizes_of_paper() -> tuple[Published, ...]:
     disk = {row.quantization: row for row in paper.sizes() if row.model == "llama-2-7b"}
     three, four = disk["q3_k"], disk["q4_k"]
     source = f"derived: {four.source} over {three.source}"
-    return (Reference("bytes_ratio of llama-2-7b", Quantity(four.disk_gb / three.disk_gb), source),)
+    return (Published("bytes_ratio of llama-2-7b", Quantity(four.disk_gb / three.disk_gb), source),)
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class _Fit:
         return self.parameters >= of_cells.SEVEN_BILLION
 
 
-def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
+def quantization_makes_fit(cells: Sequence[CellResult]) -> Judgement:
     """F5: models that load in 4 bits, and whether they would without; of 7 billion parameters where there are any."""
     known = list(_fits(cells))
     if not known:
@@ -277,7 +277,7 @@ def quantization_makes_fit(cells: Sequence[CellResult]) -> Decision:
         )
     reason = f"{of_cells.of(len(out), len(used), 'model')} fit in 4 bits and not without quantization"
     held = len(out) == len(used) and median([fit.ratio for fit in used]) >= _LEAST_RATIO
-    return Decision(held, reason, numbers, tuple(evidence), tuple(notes))
+    return Judgement(held, reason, numbers, tuple(evidence), tuple(notes))
 
 
 def _loaded(cell: CellResult) -> bool:
@@ -321,10 +321,10 @@ def _in_four_bits(cell: CellResult) -> bool:
     return of_cells.bits(cell.quantization) == 4
 
 
-def _ratio_of_paper() -> tuple[Reference, ...]:
+def _ratio_of_paper() -> tuple[Published, ...]:
     rows = {(row.model, row.quantization): row for row in paper.sizes()}
     return tuple(
-        Reference(
+        Published(
             f"weight_ratio of {model}",
             Quantity(rows[model, "unquantised"].disk_gb / rows[model, "q4_k"].disk_gb),
             f"derived: {rows[model, 'unquantised'].source} over {rows[model, 'q4_k'].source}",
