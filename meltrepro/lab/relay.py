@@ -30,7 +30,6 @@ class Relay:
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
         self._shut = True
-        self._after: int | None = None
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
@@ -48,15 +47,9 @@ class Relay:
         for each in ended:
             _end(each)
 
-    def cut_after(self, size: int) -> None:
-        """Cut when so many more bytes have passed, in either direction."""
-        with self._guard:
-            self._after = size
-
     def mend(self) -> None:
         with self._guard:
             self._shut = False
-            self._after = None
 
     def close(self) -> None:
         self.cut()
@@ -108,9 +101,6 @@ class Relay:
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(_PIECE):
-                if self._counted(len(data)):
-                    self.cut()
-                    return
                 sink.sendall(data)
         except OSError:
             pass
@@ -119,14 +109,6 @@ class Relay:
                 self._open -= {source, sink}
             _end(source)
             _end(sink)
-
-    def _counted(self, size: int) -> bool:
-        """Whether these bytes are the ones at which to cut."""
-        with self._guard:
-            if self._after is None:
-                return False
-            self._after -= size
-            return self._after < 0
 
 
 def reachable(pid: int, port: int) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.errors import MeltreproError
-from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.android.target import Android
@@ -21,6 +20,7 @@ from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
 from tests.integration.bundles import Bundle
+from tests.support.adbd.device import Adbd
 
 _QUIET_S = 10.0
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.lab.adbd.device import Adbd
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.android.adb_server import program
@@ -24,6 +23,7 @@ from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.adbd_rig import attached_adbd, native_bundle
 from tests.integration.scorer_rig import scores_there_as_here
+from tests.support.adbd.device import Adbd
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})

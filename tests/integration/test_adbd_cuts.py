@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetLost
-from meltrepro.lab.adbd.device import Adbd
-from meltrepro.lab.adbd.faults import Fault
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.base import TrialResult
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
+from tests.support.adbd.device import Adbd
+from tests.support.adbd.faults import Fault
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 

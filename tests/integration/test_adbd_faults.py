@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import MeltreproError, TargetError, TargetLost
-from meltrepro.lab.adbd.device import Adbd
-from meltrepro.lab.adbd.faults import Fault, Way
-from meltrepro.lab.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE
 from meltrepro.lab.server import AdbServer
 from meltrepro.targets.android.adb import AdbLink
 from meltrepro.targets.base import AGENT, TrialResult
 from meltrepro.targets.remote.deploy import DeviceCache
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
+from tests.support.adbd.device import Adbd
+from tests.support.adbd.faults import Fault, Way
+from tests.support.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 WORK = "sleep 1.5"

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from meltrepro.lab.adbd import packets
-from meltrepro.lab.adbd.faults import Fault, Gate, Way
-from meltrepro.lab.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE, Packet
+from tests.support.adbd import packets
+from tests.support.adbd.faults import Fault, Gate, Way
+from tests.support.adbd.packets import AUTH, CLSE, CNXN, OKAY, OPEN, WRTE, Packet
 
 _PIECE = 64 << 10
 Serve = Callable[["Stream"], None]

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-from meltrepro.lab.adbd.machine import Machine
-from meltrepro.lab.adbd.transport import Stream, StreamClosed
+from tests.support.adbd.machine import Machine
+from tests.support.adbd.transport import Stream, StreamClosed
 
 _STDIN, _STDOUT, _STDERR, _EXIT, _END_INPUT, _WINDOW_SIZE = range(6)
 _HEADER = struct.Struct("<BI")

@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from meltrepro.lab.adbd.machine import Machine
-from meltrepro.lab.adbd.transport import Stream
+from tests.support.adbd.machine import Machine
+from tests.support.adbd.transport import Stream
 
 _PIECE = 64 << 10
 _LONGEST_PATH = 1024

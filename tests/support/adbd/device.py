@@ -8,11 +8,11 @@ import socket
 import threading
 from pathlib import Path
 
-from meltrepro.lab.adbd.faults import Fault, Gate
-from meltrepro.lab.adbd.machine import Machine
-from meltrepro.lab.adbd.shell import serve_shell
-from meltrepro.lab.adbd.sync import serve_sync
-from meltrepro.lab.adbd.transport import Stream, Transport
+from tests.support.adbd.faults import Fault, Gate
+from tests.support.adbd.machine import Machine
+from tests.support.adbd.shell import serve_shell
+from tests.support.adbd.sync import serve_sync
+from tests.support.adbd.transport import Stream, Transport
 
 
 class Adbd:
