@@ -15,6 +15,7 @@ from meltrepro.manifest.protocol import Limits, Measure, Order, Protocol
 from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import SkippedCell
+from meltrepro.registry import FRAMEWORKS
 from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
 from meltrepro.stats.equivalence import ReplayVerdict
@@ -22,6 +23,7 @@ from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.workflow.replays import intend
 from tests.fault import rig
+from tests.support.frameworks import Fake
 
 DECLARED = Replay(margin=0.2, maximum=10, session_cv=0.01)
 CELL = "m/as-is/f/host/chat"
@@ -128,8 +130,11 @@ def test_the_design_interleaves_both_arms(recorded: CampaignRecord, store: Store
     assert all({*order[i : i + 2]} == {CELL, twin_of(CELL)} for i in range(0, 8, 2))
 
 
-def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that failed, one that was skipped; and where limits are stricter, every one, as INVALID."""
+    monkeypatch.setitem(FRAMEWORKS.loaded, "f", Fake("f", (rig.VARIANT,), {}))
     orders = {"chat": "pace-on-paper 10", "broken": "exit 3"}
     setup = rig.make_setup(tmp_path, rig.Spec(orders, {"repetitions": 1, "warmups": 0, "retries": 0}))
     skip = SkippedCell("m/as-is/f/host/long", SkipKind.context, "needs a context of 9 tokens")
