@@ -234,6 +234,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
     params: dict[str, object] = {
         "kind": cell.kind,
         "libc": cell.variant.libc,
+        **({"accelerator": cell.variant.accelerator} if cell.variant.accelerator else {}),
         "chat_template": cell.model.chat_template,
         "threads": run.request.threads,
         "context": run.request.context,

@@ -71,7 +71,7 @@ class Variant:
     requires: frozenset[str] = frozenset()
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     accelerator: str = ""
-    """What else than the CPU its bundles can compute on; empty for nothing."""
+    """What else than the CPU its trials compute on; empty for nothing."""
     data: Mapping[str, JsonValue] = field(default_factory=dict)
     """What the framework's own recipes want to know of it."""
 

@@ -1,14 +1,13 @@
 """The shapes that synthetic weights can have: those of the models that MELT measured, and small ones for tests.
 
-The numbers are those of each model's published configuration; every tensor, its name and its order are llama.cpp's.
+The numbers are those of each model's published configuration; what their files look like is each framework's own affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Literal
 
 ShapeName = Literal[
@@ -27,24 +26,6 @@ Arch = Literal["llama", "gemma", "stablelm"]
 FloatType = Literal["f16", "f32"]
 _KV_ELEMENT_BYTES = 2
 """Keys and values are kept as f16."""
-
-
-@dataclass(frozen=True)
-class TensorShape:
-    """One tensor of a model file."""
-
-    name: str
-    dims: tuple[int, ...]
-    """The length of a row first, as GGUF files have it."""
-
-    @property
-    def elements(self) -> int:
-        return prod(self.dims)
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it is kept in the model's type and quantized; norms and biases are f32 in every file."""
-        return len(self.dims) == 2
 
 
 @dataclass(frozen=True)
@@ -77,42 +58,22 @@ class ModelShape:
         """Whether the embedding is the output matrix too."""
         return self.arch == "gemma"
 
-    @cached_property
-    def tensors(self) -> tuple[TensorShape, ...]:
-        """Every tensor, in the order of the file."""
-        return tuple(self._tensors())
+    @property
+    def has_biases(self) -> bool:
+        """Whether norms have biases."""
+        return self.arch == "stablelm"
 
     @cached_property
     def parameters(self) -> int:
         """Number of weights."""
-        return sum(tensor.elements for tensor in self.tensors)
+        queries, keys = self.heads * self.head_width, self.kv_heads * self.head_width
+        norm = self.width * (2 if self.has_biases else 1)
+        layer = 2 * norm + self.width * (2 * queries + 2 * keys + 3 * self.feed_forward)
+        return self.width * self.vocabulary * (1 if self.shares_output else 2) + self.layers * layer + norm
 
     def kv_bytes(self, context: int) -> int:
         """Size of the KV cache for a context of so many tokens, in bytes."""
         return 2 * _KV_ELEMENT_BYTES * self.layers * self.kv_heads * self.head_width * context
-
-    def _tensors(self) -> Iterator[TensorShape]:
-        width, queries, keys = self.width, self.heads * self.head_width, self.kv_heads * self.head_width
-        yield TensorShape("token_embd.weight", (width, self.vocabulary))
-        for layer in range(self.layers):
-            block = f"blk.{layer}."
-            yield from self._norm(f"{block}attn_norm")
-            yield TensorShape(f"{block}attn_q.weight", (width, queries))
-            yield TensorShape(f"{block}attn_k.weight", (width, keys))
-            yield TensorShape(f"{block}attn_v.weight", (width, keys))
-            yield TensorShape(f"{block}attn_output.weight", (queries, width))
-            yield from self._norm(f"{block}ffn_norm")
-            yield TensorShape(f"{block}ffn_gate.weight", (width, self.feed_forward))
-            yield TensorShape(f"{block}ffn_up.weight", (width, self.feed_forward))
-            yield TensorShape(f"{block}ffn_down.weight", (self.feed_forward, width))
-        yield from self._norm("output_norm")
-        if not self.shares_output:
-            yield TensorShape("output.weight", (width, self.vocabulary))
-
-    def _norm(self, name: str) -> Iterator[TensorShape]:
-        yield TensorShape(f"{name}.weight", (self.width,))
-        if self.arch == "stablelm":
-            yield TensorShape(f"{name}.bias", (self.width,))
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>", "[PAD]")

@@ -86,7 +86,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         model=entry.model,
         quantization=entry.quantization,
         workload=entry.workload,
-        accelerated=_positive(params.get("gpu_layers")),
+        accelerated="accelerator" in params or _positive(params.get("gpu_layers")),  # the latter in records of 0.1
         synthetic=entry.synthetic,
         parameters=_weights(campaign, cell, seen),
         model_bytes=entry.model_bytes,

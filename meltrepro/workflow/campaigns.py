@@ -18,8 +18,7 @@ from meltrepro.campaign.request import make_requests
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.errors import ManifestError
-from meltrepro.frameworks.base import scorer_of
-from meltrepro.frameworks.llamacpp.gguf import parameters
+from meltrepro.frameworks.base import framework, scorer_of
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest
@@ -149,8 +148,9 @@ def prepare(
 def _parameters(plan: Plan, built: Built) -> dict[str, int]:
     """Number of weights of each model that gets a score, by id of its node."""
 
-    scored = {cell.model_id for cell in plan.cells if not isinstance(cell.workload, Workload)}
-    return {name: parameters(built.artifacts[name].path) for name in sorted(scored)}
+    scored = {cell.model_id: cell.kind for cell in plan.cells if not isinstance(cell.workload, Workload)}
+    counted = {name: framework(kind).parameter_count(built.artifacts[name].path) for name, kind in scored.items()}
+    return {name: count for name, count in sorted(counted.items()) if count is not None}
 
 
 def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import DigestMismatch, ManifestError, SourceError, StoreError
 from meltrepro.frameworks.llamacpp import synthetic
 from meltrepro.frameworks.llamacpp.gguf import untie
-from meltrepro.frameworks.llamacpp.synthetic import GgufWeights, file_bytes, header, header_bytes, pieces
+from meltrepro.frameworks.llamacpp.synthetic import GgufWeights, file_bytes, header, header_bytes, pieces, tensors_of
 from meltrepro.frameworks.llamacpp.vocabulary import CONTROL, vocabulary
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName
@@ -79,8 +79,8 @@ def philox(counter: int, key: int) -> list[int]:
 def test_weights_follow_from_the_definition_alone() -> None:
     """The first weights of the third matrix, whose rows have 256 weights, without NumPy."""
     shape, seed = SHAPES["tiny-llama"], 99
-    index = [tensor.name for tensor in shape.tensors].index("blk.0.attn_k.weight")
-    offset = header_bytes(shape) + sum(t.elements * (2 if t.is_matrix else 4) for t in shape.tensors[:index])
+    index = [tensor.name for tensor in tensors_of(shape)].index("blk.0.attn_k.weight")
+    offset = header_bytes(shape) + sum(t.elements * (2 if t.is_matrix else 4) for t in tensors_of(shape)[:index])
     written = content(shape, seed)[offset : offset + 64]
     raw = b"".join(word.to_bytes(8, "little") for block in (1, 2) for word in philox(block, index << 64 | seed))
     bits = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
@@ -112,7 +112,7 @@ def test_it_reads_back(name: ShapeName, files: Callable[[ShapeName], Path]) -> N
     assert fields[f"{shape.arch}.attention.head_count_kv"] == shape.kv_heads
     assert fields["meltrepro.synthetic.shape"] == name and fields["meltrepro.synthetic.seed"] == 1
     assert len(fields["tokenizer.ggml.tokens"]) == len(fields["tokenizer.ggml.token_type"]) == shape.vocabulary
-    assert [(t.name, tuple(map(int, t.shape))) for t in reader.tensors] == [(t.name, t.dims) for t in shape.tensors]
+    assert [(t.name, tuple(map(int, t.shape))) for t in reader.tensors] == [(t.name, t.dims) for t in tensors_of(shape)]
 
 
 WIDE = ModelShape("tiny-llama", "", "llama", "f32", 2048, 64, 256, 1, 512, 4, 2, 64, 64, 1e-5)

@@ -11,8 +11,9 @@ import pytest
 
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.frameworks.llamacpp.synthetic import TensorShape, tensors_of
 from meltrepro.manifest.loader import load_manifest
-from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName, TensorShape
+from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName
 from meltrepro.manifest.sources import FileSource, SyntheticSource
 from meltrepro.plan.names import resolve
 
@@ -87,6 +88,11 @@ def test_parameters_and_cache(name: ShapeName) -> None:
     assert shape.kv_bytes(512) == 512 * KV_BYTES_PER_TOKEN[name]
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_the_tensors_of_a_file_are_all_weights(shape: ModelShape) -> None:
+    assert sum(tensor.elements for tensor in tensors_of(shape)) == shape.parameters
+
+
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize(("name", "quantization"), PUBLISHED)
 def test_sizes_are_those_of_the_paper(name: ShapeName, quantization: str, release: str) -> None:
@@ -146,6 +152,6 @@ def test_nothing_is_predicted_without_a_rule() -> None:
 
 
 def test_gemma_has_one_matrix_for_both_ends_and_stablelm_has_biases() -> None:
-    assert not any(tensor.name == "output.weight" for tensor in SHAPES["gemma-2b"].tensors)
-    assert TensorShape("output.weight", (2560, 50304)) in SHAPES["stablelm-zephyr-3b"].tensors
-    assert TensorShape("blk.31.ffn_norm.bias", (2560,)) in SHAPES["stablelm-zephyr-3b"].tensors
+    assert not any(tensor.name == "output.weight" for tensor in tensors_of(SHAPES["gemma-2b"]))
+    assert TensorShape("output.weight", (2560, 50304)) in tensors_of(SHAPES["stablelm-zephyr-3b"])
+    assert TensorShape("blk.31.ffn_norm.bias", (2560,)) in tensors_of(SHAPES["stablelm-zephyr-3b"])

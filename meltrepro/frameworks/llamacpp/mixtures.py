@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meltrepro.frameworks.llamacpp.synthetic import file_bytes, header_bytes, padded
-from meltrepro.manifest.shapes import ModelShape, TensorShape
+from meltrepro.frameworks.llamacpp.synthetic import TensorShape, file_bytes, header_bytes, padded, tensors_of
+from meltrepro.manifest.shapes import ModelShape
 
 _BLOCKS: Mapping[str, tuple[int, int]] = {
     "f32": (1, 4),
@@ -38,10 +38,10 @@ def model_bytes(shape: ModelShape, quantization: str, release: str) -> int | Non
     """Size of the model file that a release makes of a shape's unquantized file, in bytes; `None` where no rule says."""
     if quantization == "as-is":
         return file_bytes(shape)
-    if quantization not in _BLOCKS or any(t.is_matrix and t.dims[0] % _ROW for t in shape.tensors):
+    if quantization not in _BLOCKS or any(t.is_matrix and t.dims[0] % _ROW for t in tensors_of(shape)):
         return None
     size = header_bytes(shape)
-    for tensor in shape.tensors:
+    for tensor in tensors_of(shape):
         kind = _kind(shape, tensor, quantization, release) if tensor.is_matrix else "f32"
         weights, taken = _BLOCKS[kind]
         size += padded(tensor.elements // weights * taken)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
 from meltrepro.frameworks.llamacpp.vocabulary import vocabulary
-from meltrepro.manifest.shapes import FloatType, ModelShape, TensorShape
+from meltrepro.manifest.shapes import FloatType, ModelShape
 from meltrepro.store.source import GENERATOR
 
 if TYPE_CHECKING:
@@ -32,6 +34,55 @@ _FILE_TYPE = {"f32": 0, "f16": 1}
 _WIDTH = {"f32": 4, "f16": 2}
 
 
+@dataclass(frozen=True)
+class TensorShape:
+    """One tensor of a model file."""
+
+    name: str
+    dims: tuple[int, ...]
+    """The length of a row first, as GGUF files have it."""
+
+    @property
+    def elements(self) -> int:
+        return prod(self.dims)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is kept in the model's type and quantized; norms and biases are f32 in every file."""
+        return len(self.dims) == 2
+
+
+@lru_cache(maxsize=32)
+def tensors_of(shape: ModelShape) -> tuple[TensorShape, ...]:
+    """Every tensor of a shape, by the names of llama.cpp and in the order of its files."""
+    return tuple(_tensors(shape))
+
+
+def _tensors(shape: ModelShape) -> Iterator[TensorShape]:
+    width, queries, keys = shape.width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    yield TensorShape("token_embd.weight", (width, shape.vocabulary))
+    for layer in range(shape.layers):
+        block = f"blk.{layer}."
+        yield from _norm(shape, f"{block}attn_norm")
+        yield TensorShape(f"{block}attn_q.weight", (width, queries))
+        yield TensorShape(f"{block}attn_k.weight", (width, keys))
+        yield TensorShape(f"{block}attn_v.weight", (width, keys))
+        yield TensorShape(f"{block}attn_output.weight", (queries, width))
+        yield from _norm(shape, f"{block}ffn_norm")
+        yield TensorShape(f"{block}ffn_gate.weight", (width, shape.feed_forward))
+        yield TensorShape(f"{block}ffn_up.weight", (width, shape.feed_forward))
+        yield TensorShape(f"{block}ffn_down.weight", (shape.feed_forward, width))
+    yield from _norm(shape, "output_norm")
+    if not shape.shares_output:
+        yield TensorShape("output.weight", (width, shape.vocabulary))
+
+
+def _norm(shape: ModelShape, name: str) -> Iterator[TensorShape]:
+    yield TensorShape(f"{name}.weight", (shape.width,))
+    if shape.has_biases:
+        yield TensorShape(f"{name}.bias", (shape.width,))
+
+
 class GgufWeights:
     """The framework's maker of weights."""
 
@@ -44,7 +95,7 @@ class GgufWeights:
 
 def file_bytes(shape: ModelShape) -> int:
     """Size of the file, in bytes."""
-    tensors = sum(padded(tensor_bytes(tensor, shape.weights)) for tensor in shape.tensors)
+    tensors = sum(padded(tensor_bytes(tensor, shape.weights)) for tensor in tensors_of(shape))
     return header_bytes(shape) + tensors
 
 
@@ -67,7 +118,7 @@ def padded(size: int) -> int:
 def pieces(shape: ModelShape, seed: int) -> Iterator[ReadableBuffer]:
     """The content of the file, piece by piece; a piece is valid until the next one is asked for."""
     yield header(shape, seed)
-    for index, tensor in enumerate(shape.tensors):
+    for index, tensor in enumerate(tensors_of(shape)):
         if tensor.is_matrix:
             yield from _matrix(tensor, shape.weights, seed, index)
         else:  # norms do nothing, biases neither
@@ -106,12 +157,12 @@ def header(shape: ModelShape, seed: int) -> bytes:
     writing can change a digest."""
     values = list(_metadata(shape, seed))
     infos, offset = [], 0
-    for tensor in shape.tensors:
+    for tensor in tensors_of(shape):
         kind = _TENSOR_TYPE[shape.weights] if tensor.is_matrix else _F32
         dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
         infos.append(_text(tensor.name) + dims + struct.pack("<IQ", kind, offset))
         offset += padded(tensor_bytes(tensor, shape.weights))
-    head = struct.pack("<4sIQQ", b"GGUF", 3, len(shape.tensors), len(values))
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors_of(shape)), len(values))
     content = head + b"".join(values) + b"".join(infos)
     return content.ljust(padded(len(content)), b"\0")
 

@@ -87,15 +87,15 @@ def with_ndk(level: Level, api: int) -> Variant:
     )
 
 
-def with_cuda(level: Level, build: cuda.CudaBuild) -> Variant:
-    """For a Jetson board's GPU, with the board's own C library, which NVIDIA's libraries need."""
+def with_cuda(level: Level, build: cuda.CudaBuild, *, layers: bool = True) -> Variant:
+    """For a Jetson board's GPU, with the board's own C library, which NVIDIA's libraries need; unused without `layers`."""
     return Variant(
         f"{level.name}-jetpack{build.jetpack}",
         level.name,
         cuda.TRIPLE,
         "glibc",
         level.requires,
-        accelerator=f"CUDA {build.cuda} sm_{build.arch}",
+        accelerator=f"CUDA {build.cuda} sm_{build.arch}" if layers else "",
         data={"features": list(level.enable), "jetpack": build.jetpack},
     )
 
@@ -126,7 +126,7 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
         if there and there.partition(".")[0] != build.l4t:
             what = f"it is built with CUDA of JetPack {build.jetpack} (L4T {build.l4t})"
             return Skip(SkipKind.options, f"{what}, and the device has L4T {there}")
-        return with_cuda(found, build)
+        return with_cuda(found, build, layers=options.gpu_layers != 0)
     return on_cpu(found)
 
 
