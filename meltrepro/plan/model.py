@@ -34,6 +34,8 @@ class Cell:
     variant: Variant
     options: Mapping[str, JsonValue]
     """The framework's own part of its request."""
+    model_key: ModelId
+    """The model that it runs."""
 
     @cached_property
     def key(self) -> CellId:
@@ -46,8 +48,7 @@ class Cell:
 
     @cached_property
     def model_id(self) -> str:
-        """Id of the model that it runs."""
-        return str(self.key.model_id)
+        return str(self.model_key)
 
     @property
     def bundle_id(self) -> str:
@@ -110,10 +111,13 @@ class ModelNode:
     """Of the framework."""
     steps: tuple[ModelStep, ...] = ()
     """How it is made from its source."""
+    variant: Variant | None = None
+    """The one that it is made for; `None` where it fits all."""
 
     @property
     def id(self) -> str:
-        return str(ModelId(self.model_name, self.quantization, self.framework_name))
+        variant = self.variant.name if self.variant is not None else ""
+        return str(ModelId(self.model_name, self.quantization, self.framework_name, variant))
 
     @property
     def is_folder(self) -> bool:

@@ -21,6 +21,7 @@ from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.schema import FrameworkEntry
 from meltrepro.manifest.sources import GitSource, Source
 from meltrepro.manifest.yaml.tree import FieldPath
+from meltrepro.record.ids import ModelId
 from meltrepro.registry import FRAMEWORKS
 
 
@@ -45,6 +46,12 @@ class KnownFramework:
         if key not in self._steps:
             self._steps[key] = self.framework.model_steps(source, quantization, self.release, variant)
         return self._steps[key]
+
+    def model_id(self, model: str, source: Source, quantization: str, variant: Variant) -> ModelId:
+        """What a model is called that this variant loads."""
+        steps = self.steps(model, source, quantization, variant)
+        alone = not isinstance(steps, Skip) and any(step.per_variant for step in steps)
+        return ModelId(model, quantization, self.name, variant.name if alone else "")
 
 
 def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from meltrepro.errors import PlanError
-from meltrepro.frameworks.base import ModelStep, Purpose, Skip, SkipKind, Variant
+from meltrepro.frameworks.base import ModelStep, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
@@ -60,9 +60,10 @@ def make_plan(
             known.framework.kind,
             variant,
             known.framework.request(known.options, variant),
+            known.model_id(key.model, manifest.models[key.model].source, key.quantization, variant),
         )
         if cell.model_id not in weights:
-            weights[cell.model_id] = _weights(cell.model, cell.key.model_id, known, sizes)
+            weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
         size = weights[cell.model_id]
         needed = estimate.peak_memory_bytes(cell, size)
         skip = (
@@ -78,13 +79,12 @@ def make_plan(
 
     selection.refuse_idle(str(next(_points(manifest))))
     models = _model_nodes(cells, frameworks)
-    bundles = _bundle_nodes(cells, frameworks)
+    bundles = _bundle_nodes(cells, models, frameworks)
     by_node: dict[ModelNode, int | None] = {}
     for node in models:
         if node.id not in weights:  # of a model that others are compared with
-            model_id = ModelId(node.model_name, node.quantization, node.framework_name)
             known, model = frameworks[node.framework_name], manifest.models[node.model_name]
-            weights[node.id] = _weights(model, model_id, known, sizes)
+            weights[node.id] = _weights(model, ModelId.parse(node.id), known, sizes)
         by_node[node] = weights[node.id]
     downloads = estimate.download_bytes(estimate.sources_of(models, bundles, cells, sizes), sizes)
     disk = estimate.disk_bytes(downloads, by_node, bundles, sizes)
@@ -207,22 +207,31 @@ class _Judge:
 
 
 def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[ModelNode, ...]:
-    wanted = {cell.key.model_id: cell for cell in cells}
+    wanted = {cell.model_key: (cell, cell.variant) for cell in cells}
     for cell in cells:
-        if cell.logits_key is not None:
-            wanted.setdefault(cell.logits_key.model_id, cell)
+        if (key := _compared_with(cell, frameworks[cell.framework_name])) is not None:
+            wanted.setdefault(key, (cell, frameworks[cell.framework_name].framework.tool_variant(RUN)))
     return tuple(
         ModelNode(
             *(key.model, key.quantization, key.framework, cell.model.source, cell.kind),
-            _steps(frameworks[key.framework], cell, key),
+            _steps(frameworks[key.framework], cell, key, variant),
+            variant if key.variant else None,
         )
-        for key, cell in wanted.items()
+        for key, (cell, variant) in wanted.items()
     )
 
 
-def _steps(known: KnownFramework, cell: Cell, model: ModelId) -> tuple[ModelStep, ...]:
+def _compared_with(cell: Cell, known: KnownFramework) -> ModelId | None:
+    """The model that a cell is compared with, as this machine's tools load it."""
+    key = cell.logits_key
+    if key is None:
+        return None
+    return known.model_id(key.model, cell.model.source, key.quantization, known.framework.tool_variant(RUN))
+
+
+def _steps(known: KnownFramework, cell: Cell, model: ModelId, variant: Variant) -> tuple[ModelStep, ...]:
     """How a model of a cell is made; its cell would have been skipped where that were not known."""
-    steps = known.steps(model.model, cell.model.source, model.quantization, cell.variant)
+    steps = known.steps(model.model, cell.model.source, model.quantization, variant)
     assert not isinstance(steps, Skip), steps.reason
     return tuple(steps)
 
@@ -237,34 +246,31 @@ def _logits_nodes(
     models_by_id, bundles_by_id = {node.id: node for node in models}, {node.id: node for node in bundles}
     nodes: dict[str, LogitsNode] = {}
     for cell in cells:
-        if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None:
+        model_key = _compared_with(cell, frameworks[cell.framework_name])
+        if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None and model_key is not None:
             key, name = cell.logits_key, cell.framework_name
             scorer = BundleId(name, RUN, frameworks[name].framework.tool_variant(RUN).name)
-            model, bundle = models_by_id[str(key.model_id)], bundles_by_id[str(scorer)]
+            model, bundle = models_by_id[str(model_key)], bundles_by_id[str(scorer)]
             nodes[str(key)] = LogitsNode(str(key), model, bundle, cell.workload)
     return tuple(nodes.values())
 
 
-def _bundle_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[BundleNode, ...]:
+def _bundle_nodes(
+    cells: Sequence[Cell], models: Sequence[ModelNode], frameworks: Mapping[str, KnownFramework]
+) -> tuple[BundleNode, ...]:
     """What cells run, what the options want besides, and what makes the models."""
     nodes: list[BundleNode] = []
     for name in dict.fromkeys(cell.framework_name for cell in cells):
         known, own = frameworks[name], [cell for cell in cells if cell.framework_name == name]
         run = {cell.variant.name: cell.variant for cell in own}
         run |= {each.name: each for each in known.framework.extra_variants(known.options, known.release)}
-        tools: dict[tuple[Purpose, str], Variant] = {}
-        for cell in own:
-            models = [cell.key.model_id]
-            if cell.logits_key is not None:
-                scorer = known.framework.tool_variant(RUN)
-                run.setdefault(scorer.name, scorer)
-                models.append(cell.logits_key.model_id)
-            for step in (step for model in models for step in _steps(known, cell, model)):
-                if step.purpose is not None:
-                    made_by = cell.variant if step.per_variant else known.framework.tool_variant(step.purpose)
-                    tools[step.purpose, made_by.name] = made_by
+        if any(cell.logits_key is not None for cell in own):
+            scorer = known.framework.tool_variant(RUN)
+            run.setdefault(scorer.name, scorer)
+        steps = (step for model in models if model.framework_name == name for step in model.steps)
+        purposes = {step.purpose for step in steps if step.purpose is not None}
         wanted = [(RUN, variant) for variant in run.values()]
-        wanted += [(purpose, variant) for (purpose, _), variant in sorted(tools.items(), reverse=True)]
+        wanted += [(purpose, known.framework.tool_variant(purpose)) for purpose in sorted(purposes, reverse=True)]
         for purpose, variant in wanted:
             recipe = known.framework.recipe(known.options, known.release, variant, purpose)
             nodes.append(BundleNode(name, known.framework.kind, known.release, variant, purpose, recipe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Self
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -19,14 +19,14 @@ class _Id:
     """Names in an order; spelled with a slash between two."""
 
     def __str__(self) -> str:
-        return "/".join(vars(self).values())  # in the order of the fields, much faster than astuple
+        return "/".join(filter(None, vars(self).values()))  # in the order of the fields, much faster than astuple
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """The id that is spelled so; raises `ValueError`."""
-        names = list(cls.__dataclass_fields__)
+        names = [each.name for each in fields(cls) if each.default is MISSING]
         parts = text.split("/")
-        if len(parts) != len(names) or not all(map(_PART.fullmatch, parts)):
+        if not len(names) <= len(parts) <= len(fields(cls)) or not all(map(_PART.fullmatch, parts)):
             raise ValueError(f"{text!r} is no id: expected {'/'.join(names)}")
         return cls(*parts)
 
@@ -38,6 +38,8 @@ class ModelId(_Id):
     model: str
     quantization: str
     framework: str
+    variant: str = ""
+    """Of the framework, of a model that is made for that one alone."""
 
 
 @dataclass(frozen=True, order=True)

@@ -7,7 +7,7 @@ is whether its parts contradict each other, and whether this machine has built t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -86,7 +86,9 @@ def _in_cells(campaigns: Sequence[CampaignFolder]) -> Iterator[_Claim]:
     for campaign in campaigns:
         for cell in campaign.document.cells:
             yield _Claim(cell.bundle_id, f"the record of {cell.id}", cell.bundle_digest)
-            yield _Claim(str(cell.key.model_id), f"the record of {cell.id}", cell.model_digest)
+            model = cell.key.model_id
+            for name in (model, replace(model, variant=cell.isa)):  # the lock has one of them
+                yield _Claim(str(name), f"the record of {cell.id}", cell.model_digest)
 
 
 def _check_runners(index: Index, campaigns: Sequence[CampaignFolder], opened: Callable[[str], IO[bytes]]) -> None:

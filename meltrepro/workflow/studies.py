@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.campaign import finished_campaign
-from meltrepro.errors import DeviceBusy, ModelError, PlanError, SourceError, StoreError, TargetError, UsageError
-from meltrepro.frameworks.base import AS_IS
+from meltrepro.errors import (
+    DeviceBusy,
+    ManifestError,
+    ModelError,
+    PlanError,
+    SourceError,
+    StoreError,
+    TargetError,
+    UsageError,
+)
+from meltrepro.frameworks.base import ModelStep, Skip
 from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import load_lock, lock_path
 from meltrepro.manifest.pins import prompt_digests
 from meltrepro.manifest.prompts import load_conversations
 from meltrepro.manifest.schema import Manifest
-from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
+from meltrepro.manifest.sources import Source, SyntheticSource
+from meltrepro.plan.names import resolve
 from meltrepro.record.campaign import LOCK
-from meltrepro.record.ids import ModelId
+from meltrepro.record.ids import RUN, ModelId, artifact_id
 from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Dropped, drop
-from meltrepro.store.source import key_of
+from meltrepro.store.source import is_synthetic, key_of
 from meltrepro.workflow.campaigns import Ran, run
 from meltrepro.workflow.manifests import manifests_of, read_manifest
 
@@ -217,17 +227,18 @@ def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, setting
 
 @dataclass(frozen=True)
 class _Use:
-    """What a model's file follows from, as far as a manifest says it."""
+    """What a model's bytes follow from, as far as a manifest says it."""
 
     source: Source
-    quantization: str
-    framework: tuple[str, str | None, Source | None]
-    """Kind, release and source; how its programs are built changes no model."""
+    steps: tuple[ModelStep, ...]
+    framework: tuple[str, Mapping[str, Source]]
+    """Kind and sources of the release; how else its programs are built changes no model."""
 
-    @property
-    def made_here(self) -> bool:
-        """Whether the file was made on this machine, and can be made again without a network or from what was fetched."""
-        return self.quantization != AS_IS or isinstance(self.source, SyntheticSource) or is_checkpoint(self.source)
+    def begins(self, other: _Use) -> bool:
+        """Whether the other model is made of this one, or is the same."""
+        if other.source != self.source or other.steps[: len(self.steps)] != self.steps:
+            return False
+        return not self.steps or other.framework == self.framework
 
 
 def drop_models(
@@ -243,29 +254,43 @@ def drop_models(
     does whatever was fetched. Raises `StoreError` where another process uses the store.
     """
     lock = load_lock(record_lock)
-    needed = {use for each in later for use in _uses(each.manifest)}
-    sources = {use.source for use in needed}
+    if lock is None:
+        return drop(store, ())
+    needed = [use for each in later for use in _needed(each)]
+    fetched = {source.digest for key, source in lock.sources.items() if not is_synthetic(key)}
+    models = {
+        key: each.digest for name, each in lock.artifacts.items() if isinstance(key := artifact_id(name), ModelId)
+    }
     digests = set()
-    for use, node in _uses(done.manifest).items():
-        whole_needed = use.quantization == AS_IS and use.source in sources
-        artifact = lock.artifacts.get(node) if lock is not None else None
-        if artifact is not None and use.made_here and use not in needed and not whole_needed:
-            digests.add(artifact.digest)
-        weights = lock.sources.get(key_of(use.source)) if lock is not None else None
-        if weights is not None and isinstance(use.source, SyntheticSource) and use.source not in sources:
+    for model, use in _uses(done).items():
+        made = {digest for key, digest in models.items() if replace(key, variant="") == model}
+        weights = lock.sources.get(key_of(use.source))
+        written = isinstance(use.source, SyntheticSource)
+        if not any(use.begins(other) for other in needed) and (use.steps or written):
+            digests |= made - fetched
+        if weights is not None and written and use.source not in {other.source for other in needed}:
             digests.add(weights.digest)
     return drop(store, digests, apart_from=[lock_path(each.path) for each in study])
 
 
-def _uses(manifest: Manifest) -> dict[_Use, str]:
-    """The models of a manifest, with the ids of their nodes."""
-    texts = [each for each in manifest.accuracy.values() if isinstance(each, TextWorkload)]
+def _needed(loaded: LoadedManifest) -> Collection[_Use]:
+    try:
+        return _uses(loaded).values()
+    except ManifestError:  # which will be said when it is its turn, and needs no model
+        return ()
+
+
+def _uses(loaded: LoadedManifest) -> dict[ModelId, _Use]:
+    """The models of a manifest; of one that is made for each variant, what they have in common."""
+    texts = [each for each in loaded.manifest.accuracy.values() if isinstance(each, TextWorkload)]
     compared = {each.against for each in texts if each.task == "kl-divergence"}
-    return {
-        _Use(model.source, quantization, (framework.kind or key, framework.release, framework.source)): str(
-            ModelId(name, quantization, key)
-        )
-        for name, model in manifest.models.items()
-        for quantization in {*model.quantizations, *compared}
-        for key, framework in manifest.frameworks.items()
-    }
+    found = {}
+    for known in resolve(loaded).values():
+        variant = known.framework.tool_variant(RUN)
+        for name, model in loaded.manifest.models.items():
+            for quantization in {*model.quantizations, *compared}:
+                steps = known.steps(name, model.source, quantization, variant)
+                if not isinstance(steps, Skip):
+                    framework = (known.framework.kind, known.release.sources)
+                    found[ModelId(name, quantization, known.name)] = _Use(model.source, tuple(steps), framework)
+    return found

@@ -22,6 +22,7 @@ from meltrepro.errors import MeltreproError
 from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.model import BundleNode, Cell, Estimate, ModelNode, Plan
+from meltrepro.record.ids import ModelId
 from meltrepro.record.trial import Request, RequestSampling
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
@@ -223,6 +224,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
             "f",
             VARIANT,
             {},
+            ModelId("m", "as-is", "f"),
         )
         for device in spec.devices
         for name, workload in manifest.workloads.items()

@@ -15,6 +15,7 @@ from meltrepro.manifest.pins import manifest_digest, with_data
 from meltrepro.manifest.sources import FileSource, PypiSource, Source, UrlSource
 from meltrepro.plan.estimate import Sizes, data_of, download_bytes
 from meltrepro.plan.model import Cell
+from meltrepro.record.ids import ModelId
 from tests.fault.rig import VARIANT
 from tests.support.manifests import DIGEST, GOOD, load, problems, write
 
@@ -148,7 +149,8 @@ def test_a_plan_lists_and_counts_data(
 def cell(name: str, workload: QuestionWorkload | TextWorkload, manifest: str, folder: Path) -> Cell:
     loaded = load(folder, manifest).manifest
     model, target = loaded.models["m"], loaded.targets["host"]
-    return Cell("m", "q8_0", "llama.cpp", "host", name, model, target, workload, "llama.cpp", VARIANT, {})
+    names = ("m", "q8_0", "llama.cpp", "host", name)
+    return Cell(*names, model, target, workload, "llama.cpp", VARIANT, {}, ModelId(*names[:3]))
 
 
 def test_one_file_of_a_package_is_transferred_once(tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ class Rig:
         self.study.append(load_manifest(path))
         return self.study[-1]
 
-    def made(self, *names: str, whole: str | None = None) -> tuple[Path, dict[str, str]]:
+    def made(self, *names: str, whole: str | None = None, source: str = WEIGHTS) -> tuple[Path, dict[str, str]]:
         """The lock of a campaign's record, and the digests in it; `whole` is the name of the model that is the source."""
         digests = {name: self.store.put_bytes(name.encode()) for name in names}
         sources = {}
         if whole is not None:
             digests.setdefault(whole, self.store.put_bytes(whole.encode()))
-            sources[WEIGHTS] = LockedSource(digest=digests[whole], size=1)
+            sources[source] = LockedSource(digest=digests[whole], size=1)
         artifacts = {
             f"m/{name}/llama.cpp" if "/" not in name else name: LockedArtifact(key="0" * 64, digest=digest)
             for name, digest in digests.items()
@@ -119,7 +119,7 @@ def test_another_release_makes_another_model(rig: Rig) -> None:
 def test_a_file_that_was_fetched_stays(rig: Rig) -> None:
     (rig.folder / "m.gguf").write_bytes(b"GGUF")
     rig.manifest("one", ["as-is", "q4_0"], {"file": "m.gguf"})
-    lock, digests = rig.made("as-is", "q4_0")
+    lock, digests = rig.made("q4_0", whole="as-is", source="file:m.gguf")
     dropped(rig, lock)
     assert rig.has(digests) == {"as-is"}
 

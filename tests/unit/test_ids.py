@@ -11,6 +11,7 @@ from meltrepro.record.ids import BundleId, CellId, LogitsId, ModelId, artifact_i
     ("value", "text"),
     [
         (ModelId("tiny", "q4_0", "llama.cpp"), "tiny/q4_0/llama.cpp"),
+        (ModelId("tiny", "q4_0", "f", "armv8_2"), "tiny/q4_0/f/armv8_2"),
         (BundleId("llama.cpp", "run", "x86_64_v3"), "llama.cpp/run/x86_64_v3"),
         (LogitsId("tiny", "as-is", "f", "text"), "tiny/as-is/f/logits/text"),
     ],
@@ -32,7 +33,7 @@ def test_programs_are_made_of_no_model() -> None:
     assert model_of(ModelId("tiny", "q4_0", "f")) == "tiny"
 
 
-@pytest.mark.parametrize("text", ["", "a/b", "a/b/c/d", "a//c", "../b/c", "a/b/c/d/e", "/a/b", "a/b/", "a/b/c\n"])
+@pytest.mark.parametrize("text", ["", "a/b", "a/b/c/", "a//c", "../b/c", "a/b/c/d/e", "/a/b", "a/b/", "a/b/c\n"])
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no id"):
         artifact_id(text)
