@@ -49,7 +49,7 @@ def command(
     from meltrepro.cli.summary import tell_next
 
     with console(quiet=quiet) as sink:
-        ran = run_manifest(spec, set_, only, Options(engine, new, fail_fast, track, locked, quiet), sink)
+        ran = run_manifest(spec, set_, only, RunOptions(engine, new, fail_fast, track, locked, quiet), sink)
     if left := ran.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
@@ -62,7 +62,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """How campaigns are run, whatever their manifest."""
 
     engine: EngineName = "docker"
@@ -73,7 +73,7 @@ class Options:
     quiet: bool = False
 
 
-def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: Options, sink: Sink) -> workflow.Ran:
+def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: RunOptions, sink: Sink) -> workflow.Ran:
     """Run one manifest to its end, show what came out and log it; trials that failed are in the result."""
     from meltrepro.cli import findings
     from meltrepro.cli.summary import show_results, tell_logged

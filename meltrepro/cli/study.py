@@ -44,9 +44,9 @@ def command(
     """
     from meltrepro.cli.findings import tell
     from meltrepro.cli.report import make_report
-    from meltrepro.cli.run import Options, run_manifest
+    from meltrepro.cli.run import RunOptions, run_manifest
 
-    options = Options(engine, new, track=track, quiet=quiet)
+    options = RunOptions(engine, new, track=track, quiet=quiet)
     with console(quiet=quiet) as sink:
         studied = workflow.study(
             specs,

@@ -136,7 +136,7 @@ class LogitsNode:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Costs:
     """What a plan will cost, in bytes; `None` where it cannot be known before fetching."""
 
     download_bytes: int | None
@@ -156,7 +156,7 @@ class Plan:
     skipped: tuple[SkippedCell, ...]
     bundles: tuple[BundleNode, ...]
     models: tuple[ModelNode, ...]
-    estimate: Estimate
+    estimate: Costs
     logits: tuple[LogitsNode, ...] = ()
     """What cells are compared with; of models and bundles above."""
     warnings: tuple[str, ...] = ()

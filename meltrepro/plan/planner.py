@@ -16,7 +16,7 @@ from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes, StoreSpace
-from meltrepro.plan.model import BundleNode, Cell, Estimate, LogitsNode, ModelNode, Plan, SkippedCell
+from meltrepro.plan.model import BundleNode, Cell, Costs, LogitsNode, ModelNode, Plan, SkippedCell
 from meltrepro.plan.names import KnownFramework, Selection, resolve
 from meltrepro.record.ids import RUN, BundleId, CellId, ModelId
 from meltrepro.targets.base import DeviceFacts
@@ -94,7 +94,7 @@ def make_plan(
         tuple(skipped),
         bundles,
         models,
-        Estimate(downloads, disk, memory, estimate.new_model_bytes(by_node, sizes)),
+        Costs(downloads, disk, memory, estimate.new_model_bytes(by_node, sizes)),
         logits=_logits_nodes(cells, models, bundles, frameworks),
         warnings=(*_disk_warnings(cells, weights, devices, sizes), *_proof_warnings(cells, devices)),
     )

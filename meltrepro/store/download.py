@@ -52,7 +52,7 @@ DEFAULT_PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
-class Request:
+class FileRequest:
     url: str
     name: str
     """Canonical name of the source, for messages and progress."""
@@ -111,7 +111,7 @@ class Downloader:
 
         return new_session()
 
-    def download(self, request: Request) -> str:
+    def download(self, request: FileRequest) -> str:
         """Bring a file into the store; returns its sha256.
 
         Raises `SourceError` (it is not there, or access is refused), `DownloadError` (broke off; what arrived is
@@ -129,7 +129,7 @@ class Downloader:
             with step(self._sink, "fetch", request.name):
                 return self._complete(request, _Part(self._store.partial(key), request.digest is not None))
 
-    def head(self, request: Request) -> requests.Response | None:
+    def head(self, request: FileRequest) -> requests.Response | None:
         """The answer to a HEAD request, redirects followed; `None` for whatever goes wrong. Takes seconds at most."""
         import requests
 
@@ -143,7 +143,7 @@ class Downloader:
             return None
         return response if response.ok else None
 
-    def length(self, request: Request) -> int | None:
+    def length(self, request: FileRequest) -> int | None:
         """Size of a file in bytes, as its server says, or `None`. Takes seconds at most."""
         response = self.head(request)
         return None if response is None else content_length(response)
@@ -188,7 +188,7 @@ class Downloader:
 
     # -- one file -------------------------------------------------------------------------------------------------
 
-    def _complete(self, request: Request, part: _Part) -> str:
+    def _complete(self, request: FileRequest, part: _Part) -> str:
         """Transfer what is missing and check the whole."""
         if not part.known:
             part.restart()  # left by an earlier call, and nothing says that it is of the same file
@@ -204,7 +204,7 @@ class Downloader:
             self._note(request.name, "what an earlier call had left does not fit; starting anew")
             return self._complete(request, part)
 
-    def _transfer(self, request: Request, part: _Part) -> None:
+    def _transfer(self, request: FileRequest, part: _Part) -> None:
         """One request; when it returns, the part is complete. Raises `Transient` where it is not."""
         offset = part.resume_at
         headers = {**_IDENTITY}
@@ -233,7 +233,7 @@ class Downloader:
             part.validator, part.total = version, total
             self._receive(response, request, part, start)
 
-    def _receive(self, response: requests.Response, request: Request, part: _Part, start: int) -> None:
+    def _receive(self, response: requests.Response, request: FileRequest, part: _Part, start: int) -> None:
         if part.total is not None:
             require_free(part.path, part.total - start)
         done, shown = start, 0.0
@@ -264,7 +264,7 @@ class Downloader:
             remove(part.path)  # a full disk: what cannot be finished must not fill it
             raise
 
-    def _progress(self, request: Request, done: int, total: int | None) -> None:
+    def _progress(self, request: FileRequest, done: int, total: int | None) -> None:
         self._sink(Step("fetch", "progress", request.name, done=done, total=total, unit="bytes"))
 
     def _note(self, name: str, message: str) -> None:

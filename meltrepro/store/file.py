@@ -18,7 +18,7 @@ from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
 from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Request, file_url_path
+from meltrepro.store.download import FileRequest, file_url_path
 from meltrepro.store.names import local_path, redact, split_url, text_digest
 from meltrepro.store.source import Context, Pin, key_of
 
@@ -130,10 +130,10 @@ class Url:
         return context.downloader.length(request)
 
 
-def _request(source: UrlSource) -> Request:
+def _request(source: UrlSource) -> FileRequest:
     scheme = source.url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise SourceError(
             f"{key_of(source)}: cannot fetch {scheme!r} URLs", hint=f"expected one of: {', '.join(_SCHEMES)}"
         )
-    return Request(source.url, key_of(source), source.digest)
+    return FileRequest(source.url, key_of(source), source.digest)

@@ -56,7 +56,7 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Cleanup:
     """What to remove, in this order, and how many bytes stay."""
 
     removals: tuple[Removal, ...]
@@ -81,10 +81,10 @@ class _Object:
     used_ns: int
 
 
-def collect(store: Store, policy: Policy, *, dry_run: bool = False) -> Decision:
+def collect(store: Store, policy: Policy, *, dry_run: bool = False) -> Cleanup:
     """Decide and, unless `dry_run`, remove. Raises `StoreError` where another process uses the store."""
     if not store.root.is_dir():
-        return Decision((), 0, 0)
+        return Cleanup((), 0, 0)
     with store.alone():
         decision = decide(store, policy)
         if not dry_run:
@@ -123,7 +123,7 @@ def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = 
     return Dropped(sum(sizes), frozenset(here & locked))
 
 
-def decide(store: Store, policy: Policy) -> Decision:
+def decide(store: Store, policy: Policy) -> Cleanup:
     """What `policy` removes from the store as it is now."""
     locks, remade = _locked(store), _synthetic(store)
     scopes = _entries(store.root / "scopes")
@@ -153,7 +153,7 @@ def decide(store: Store, policy: Policy) -> Decision:
     ]
     gone = {item.digest for item in doomed}
     stays = [item for item in objects if item.digest not in gone]
-    return Decision(
+    return Cleanup(
         removals=tuple(removals),
         kept_bytes=sum(item.size for item in stays) + cached_bytes,
         locked_bytes=sum(item.size for item in stays if item.digest in locks.digests),

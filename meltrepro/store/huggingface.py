@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.sources import HuggingFaceSource
-from meltrepro.store.download import Request
+from meltrepro.store.download import FileRequest
 from meltrepro.store.http import check_status, network_errors, whole_number
 from meltrepro.store.names import redact
 from meltrepro.store.source import Context, Pin, key_of
@@ -89,7 +89,7 @@ def _file(source: HuggingFaceSource) -> str:
     return source.file
 
 
-def _request(source: HuggingFaceSource, digest: str | None) -> Request:
+def _request(source: HuggingFaceSource, digest: str | None) -> FileRequest:
     from huggingface_hub import get_token, hf_hub_url
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
@@ -100,7 +100,7 @@ def _request(source: HuggingFaceSource, digest: str | None) -> Request:
         "then see that the token in use belongs to that account" if token else "then set HF_TOKEN to a token of yours"
     )
     missing = f"check repository, revision and file at {page}" + ("" if token else "; a private one needs HF_TOKEN")
-    return Request(
+    return FileRequest(
         url,
         key_of(source),
         digest,

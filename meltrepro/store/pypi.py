@@ -21,7 +21,7 @@ from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.sources import PypiSource
 from meltrepro.store.archive import open_member
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Request
+from meltrepro.store.download import FileRequest
 from meltrepro.store.http import check_status, network_errors
 from meltrepro.store.names import redact, split_url
 from meltrepro.store.source import Context, Pin, key_of
@@ -188,7 +188,7 @@ def _size(package: DistributionPackage) -> int | None:
     return found if type(found) is int and 0 <= found < 2**62 else None
 
 
-def _request(name: str, package: DistributionPackage, digest: str | None) -> Request:
+def _request(name: str, package: DistributionPackage, digest: str | None) -> FileRequest:
     endpoint, auth = _credentials(index_url())
     same_server = split_url(endpoint)[:2] == split_url(package.url)[:2]
     if not same_server and split_url(package.url).scheme not in (
@@ -196,7 +196,7 @@ def _request(name: str, package: DistributionPackage, digest: str | None) -> Req
         "http",
     ):  # a server cannot point to a file here
         raise SourceError(f"{name}: the index names an address that is none: {redact(package.url)}", hint=_INDEX_HINT)
-    return Request(package.url, name, digest, auth if same_server else None)
+    return FileRequest(package.url, name, digest, auth if same_server else None)
 
 
 def _download(name: str, package: DistributionPackage, digest: str | None, context: Context) -> str:

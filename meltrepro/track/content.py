@@ -29,7 +29,7 @@ _TRIAL_FOLDER = re.compile(r"[wrp]\d{3,}(\.attempt\d+)?")
 _TRIAL_FILES = (record.OUTCOME, *record.SEALED)
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """How a cell or campaign stands."""
 
     ok = "ok"
@@ -41,7 +41,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Point:
+class MetricPoint:
     key: str
     value: float
     wall_ms: int
@@ -53,14 +53,14 @@ class Point:
 class Standing:
     """State of a cell with its reason."""
 
-    state: State
+    state: RunState
     reason: str | None = None
     damaged: bool = False
     """Whether its records cannot be read."""
 
 
 @dataclass(frozen=True)
-class File:
+class RunFile:
     """An artifact: a file on this machine and the folder of the run's artifacts that it goes to."""
 
     path: Path
@@ -73,26 +73,26 @@ def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
         good, bad = len(cell.repetitions), cell.failures
         _ = cell.summaries, cell.unavailable, cell.validity
     except RecordError as error:
-        return Standing(State.failed, error.message, damaged=True)
+        return Standing(RunState.failed, error.message, damaged=True)
     ended = good + len(bad)
     reason = (
         f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.failure}" if bad else None
     )
     if not campaign.finished and (cell.expected is None or ended < cell.expected):
-        return Standing(State.unfinished, reason)
+        return Standing(RunState.unfinished, reason)
     if good == 0:
-        return Standing(State.failed, reason or "no repetition has ended")
-    return Standing(State.partial if bad else State.ok, reason)
+        return Standing(RunState.failed, reason or "no repetition has ended")
+    return Standing(RunState.partial if bad else RunState.ok, reason)
 
 
-def overall(campaign: CampaignRecord, cells: Sequence[Standing]) -> State:
+def overall(campaign: CampaignRecord, cells: Sequence[Standing]) -> RunState:
     """How a campaign stands, given its cells."""
     states = {cell.state for cell in cells}
-    if not campaign.finished or State.unfinished in states:
-        return State.unfinished
-    if states <= {State.ok}:
-        return State.ok
-    return State.failed if states == {State.failed} else State.partial
+    if not campaign.finished or RunState.unfinished in states:
+        return RunState.unfinished
+    if states <= {RunState.ok}:
+        return RunState.ok
+    return RunState.failed if states == {RunState.failed} else RunState.partial
 
 
 def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
@@ -118,7 +118,7 @@ def cell_params(cell: CellRecord) -> dict[str, str]:
     return _flat({**{name: getattr(entry, name) for name in names}, **entry.params})
 
 
-def campaign_tags(campaign: CampaignRecord, state: State) -> dict[str, str]:
+def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
     document = campaign.document
     lines = [document.description] if document.description else []
     lines += [f"- skipped {skip.id}: {skip.reason}" for skip in document.skipped]
@@ -166,7 +166,7 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_
     return {key: _short(value) for key, value in tags.items()}
 
 
-def summary_points(cell: CellRecord) -> list[Point]:
+def summary_points(cell: CellRecord) -> list[MetricPoint]:
     """Of each metric: median, interval and count over the repetitions, then the value of each repetition.
 
     The median of a metric bears its plain name. Times are those of the trials, so that a summary of more trials is a
@@ -178,38 +178,38 @@ def summary_points(cell: CellRecord) -> list[Point]:
     last_ms = max(_end_ms(trial) for trial in trials)
     points = _score_points(cell, last_ms)
     for name, summary in cell.summaries.items():
-        points.append(Point(name, summary.median, last_ms, 0))
+        points.append(MetricPoint(name, summary.median, last_ms, 0))
         spread = {"low": summary.low, "high": summary.high, "n": float(summary.n)}
-        points += [Point(f"{_UNCERTAINTY}{name}.{what}", value, last_ms, 0) for what, value in spread.items()]
+        points += [MetricPoint(f"{_UNCERTAINTY}{name}.{what}", value, last_ms, 0) for what, value in spread.items()]
         bounds = [trial.metrics.bounds[name] for trial in trials if name in trial.metrics.bounds]
         if bounds:
-            points.append(Point(f"{_UNCERTAINTY}{name}.bound", max(bounds), last_ms, 0))
+            points.append(MetricPoint(f"{_UNCERTAINTY}{name}.bound", max(bounds), last_ms, 0))
         points += [
-            Point(f"{_VALUES}{name}", trial.metrics.values[name], _start_ms(trial), trial.index)
+            MetricPoint(f"{_VALUES}{name}", trial.metrics.values[name], _start_ms(trial), trial.index)
             for trial in trials
             if name in trial.metrics.values
         ]
     return points + _spread_points(cell, last_ms)
 
 
-def _score_points(cell: CellRecord, wall_ms: int) -> list[Point]:
+def _score_points(cell: CellRecord, wall_ms: int) -> list[MetricPoint]:
     """Scores by their plain names, with what they rest on beside them, and what the model spends on a weight."""
     points = []
     for score in cell.scores:
         name = metric_name(score)
         beside = {"stderr": score.stderr, "n": float(score.n), "k": None if score.k is None else float(score.k)}
-        points.append(Point(name, score.value, wall_ms, 0))
+        points.append(MetricPoint(name, score.value, wall_ms, 0))
         points += [
-            Point(f"{_UNCERTAINTY}{name}.{what}", value, wall_ms, 0)
+            MetricPoint(f"{_UNCERTAINTY}{name}.{what}", value, wall_ms, 0)
             for what, value in beside.items()
             if value is not None
         ]
     if points and cell.bits_per_weight is not None:
-        points.append(Point("bits_per_weight", cell.bits_per_weight, wall_ms, 0))
+        points.append(MetricPoint("bits_per_weight", cell.bits_per_weight, wall_ms, 0))
     return points
 
 
-def operator_points(cell: CellRecord) -> list[Point]:
+def operator_points(cell: CellRecord) -> list[MetricPoint]:
     """Of each operator of the profiled trial: its share of the decoder's time, and the mean time of a call in us.
 
     Raises `RecordError`.
@@ -217,15 +217,15 @@ def operator_points(cell: CellRecord) -> list[Point]:
     wall_ms = max((_end_ms(trial) for trial in cell.trials), default=0)
     points = []
     for phase, found in cell.profiles.items():
-        points.append(Point(f"operators.{phase}/coverage", found.coverage, wall_ms, 0))
+        points.append(MetricPoint(f"operators.{phase}/coverage", found.coverage, wall_ms, 0))
         for share in found.shares:
             title = _UNSAFE_KEY.sub("_", share.title)
-            points.append(Point(f"operators.{phase}.time_share/{title}", share.time_share, wall_ms, 0))
-            points.append(Point(f"operators.{phase}.us_per_call/{title}", share.mean_us, wall_ms, 0))
+            points.append(MetricPoint(f"operators.{phase}.time_share/{title}", share.time_share, wall_ms, 0))
+            points.append(MetricPoint(f"operators.{phase}.us_per_call/{title}", share.mean_us, wall_ms, 0))
     return points
 
 
-def _spread_points(cell: CellRecord, wall_ms: int) -> list[Point]:
+def _spread_points(cell: CellRecord, wall_ms: int) -> list[MetricPoint]:
     """Spread of the time between tokens apart by origin, and of each watched metric its drift and autocorrelation."""
     values: dict[str, float | None] = {}
     spread = cell.token_spread
@@ -237,19 +237,21 @@ def _spread_points(cell: CellRecord, wall_ms: int) -> list[Point]:
             values[f"{found.metric}.drift"] = found.drift.change
         if found.autocorrelation is not None:
             values[f"{found.metric}.autocorrelation"] = found.autocorrelation.coefficient
-    return [Point(f"{_UNCERTAINTY}{name}", value, wall_ms, 0) for name, value in values.items() if value is not None]
+    return [
+        MetricPoint(f"{_UNCERTAINTY}{name}", value, wall_ms, 0) for name, value in values.items() if value is not None
+    ]
 
 
-def campaign_points(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> list[Point]:
+def campaign_points(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> list[MetricPoint]:
     """Counts of the parent run, over the cells that can be read."""
     trials = [trial for cell in cells for trial in (*cell.repetitions, *cell.failures)]
     wall_ms = max(map(_end_ms, trials), default=campaign.document.started_wall_ns // 10**6)
     good = sum(trial.ok for trial in trials)
     counts = {"trials_ok": good, "trials_failed": len(trials) - good}
-    return [Point(name, float(value), wall_ms, 0) for name, value in counts.items()]
+    return [MetricPoint(name, float(value), wall_ms, 0) for name, value in counts.items()]
 
 
-def token_series(trial: TrialRecord, trace: Trace, most: int = SERIES_POINTS) -> list[Point]:
+def token_series(trial: TrialRecord, trace: Trace, most: int = SERIES_POINTS) -> list[MetricPoint]:
     """Time of every token after the one before it, within turns, in milliseconds; at its true time."""
     gaps = [
         (gap / 1e6, trace.wall_ns(t_ns) // 10**6)
@@ -257,7 +259,7 @@ def token_series(trial: TrialRecord, trace: Trace, most: int = SERIES_POINTS) ->
         for gap, t_ns in zip(token_gaps_ns(turn), turn.token_ns[1:], strict=True)
     ]
     kept = thin([value for value, _ in gaps], most)
-    return [Point(f"inter_token_ms/{trial.name}", gaps[i][0], gaps[i][1], i) for i in kept]
+    return [MetricPoint(f"inter_token_ms/{trial.name}", gaps[i][0], gaps[i][1], i) for i in kept]
 
 
 def thin(values: Sequence[float], most: int) -> list[int]:
@@ -273,23 +275,23 @@ def thin(values: Sequence[float], most: int) -> list[int]:
     return sorted(kept)
 
 
-def campaign_files(campaign: CampaignRecord) -> list[File]:
+def campaign_files(campaign: CampaignRecord) -> list[RunFile]:
     names = (files.CAMPAIGN, files.MANIFEST, files.LOCK, files.PLAN, files.JOURNAL)
-    found = [File(campaign.folder / name, None) for name in names]
+    found = [RunFile(campaign.folder / name, None) for name in names]
     builds = campaign.folder / files.BUILDS
     for folder in sorted(builds.iterdir()) if builds.is_dir() else ():
         if folder.is_dir() and not folder.is_symlink():
-            found += [File(path, f"{files.BUILDS}/{folder.name}") for path in sorted(folder.iterdir())]
+            found += [RunFile(path, f"{files.BUILDS}/{folder.name}") for path in sorted(folder.iterdir())]
     return [file for file in found if _plain(file.path)]
 
 
-def trial_files(cell: CellRecord) -> Iterator[tuple[str, list[File]]]:
+def trial_files(cell: CellRecord) -> Iterator[tuple[str, list[RunFile]]]:
     """Per trial folder that has an outcome, kept attempts included: its name and its artifacts."""
     folders = sorted(cell.folder.iterdir()) if cell.folder.is_dir() else ()
     for folder in folders:
         if _TRIAL_FOLDER.fullmatch(folder.name) and _plain(folder / record.OUTCOME):
             paths = [folder / name for name in _TRIAL_FILES]
-            yield folder.name, [File(path, f"trials/{folder.name}") for path in paths if _plain(path)]
+            yield folder.name, [RunFile(path, f"trials/{folder.name}") for path in paths if _plain(path)]
 
 
 def period_ms(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> tuple[int, int]:

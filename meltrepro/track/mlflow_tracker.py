@@ -26,7 +26,7 @@ from meltrepro.store.locks import exclusive
 from meltrepro.store.names import masked
 from meltrepro.track import content, environment, places
 from meltrepro.track.artifacts import Artifacts
-from meltrepro.track.content import Point, Standing, State
+from meltrepro.track.content import MetricPoint, RunState, Standing
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
@@ -50,7 +50,12 @@ _REACHED_WITHIN_S = 5
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _BATCH_SPANS = 500
-_STATUS = {State.ok: "FINISHED", State.partial: "FINISHED", State.failed: "FAILED", State.unfinished: "RUNNING"}
+_STATUS = {
+    RunState.ok: "FINISHED",
+    RunState.partial: "FINISHED",
+    RunState.failed: "FAILED",
+    RunState.unfinished: "RUNNING",
+}
 
 
 @dataclass(frozen=True)
@@ -277,18 +282,18 @@ class _Sync:
                 for batch in _batches([RunTag(*pair) for pair in tags.items()], _BATCH_PARAMS):
                     self._client.log_batch(note.run_id, tags=batch)
 
-    def _points(self, note: RunNote, points: Sequence[Point]) -> None:
+    def _points(self, note: RunNote, points: Sequence[MetricPoint]) -> None:
         identity = [[point.key, point.value, point.wall_ms, point.step] for point in points]
         with self._ledger.piece(note, "metrics", identity) as missing:
             if missing:
                 self._log_points(note, points)
 
-    def _log_points(self, note: RunNote, points: Sequence[Point]) -> None:
+    def _log_points(self, note: RunNote, points: Sequence[MetricPoint]) -> None:
         metrics = [Metric(point.key, point.value, point.wall_ms, point.step) for point in points]
         for batch in _batches(metrics, _BATCH_METRICS):
             self._client.log_batch(note.run_id, metrics=batch)
 
-    def _files(self, note: RunNote, name: str, files: Sequence[content.File]) -> None:
+    def _files(self, note: RunNote, name: str, files: Sequence[content.RunFile]) -> None:
         identity = [[file.path.name, file.path.stat().st_size, file.path.stat().st_mtime_ns] for file in files]
         with self._ledger.piece(note, name, identity) as missing:
             if missing:
@@ -336,9 +341,9 @@ class _Sync:
             # A file store, or a server of before 3.4. The events are among the artifacts.
             self._sink(Step("track", "note", cell.id, detail={"trace": "this MLflow server keeps no spans"}))
 
-    def _status(self, note: RunNote, state: State, end_ms: int) -> None:
+    def _status(self, note: RunNote, state: RunState, end_ms: int) -> None:
         with self._ledger.piece(note, "status", [state.value, end_ms]) as missing:
-            if missing and state is State.unfinished:
+            if missing and state is RunState.unfinished:
                 self._client.update_run(note.run_id, status=_STATUS[state])
             elif missing:
                 self._client.set_terminated(note.run_id, status=_STATUS[state], end_time=end_ms)

@@ -28,7 +28,7 @@ _OTHER_PORT = "choose another port with --port, or point MLFLOW_TRACKING_URI to 
 
 
 @dataclass(frozen=True)
-class Server:
+class MlflowServer:
     """A server that answers."""
 
     url: str
@@ -40,7 +40,7 @@ class Server:
 
 
 @contextmanager
-def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
+def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[MlflowServer]:
     """Serve a database on the loopback interface (port 0: any free one); nothing is left of it after the block.
 
     `folder` is where the server works and writes its log. Raises `TrackingError` where it does not come up.
@@ -59,7 +59,7 @@ def serve(uri: str, folder: Path, *, port: int = 0) -> Iterator[Server]:
             with held():
                 process = _start(uri, folder, log, chosen)
             if _answers(process, chosen):
-                yield Server(f"http://127.0.0.1:{chosen}", log, process)
+                yield MlflowServer(f"http://127.0.0.1:{chosen}", log, process)
                 return
         finally:
             if process is not None:

@@ -27,7 +27,7 @@ from meltrepro.store.names import redact
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
-    from meltrepro.store.gc import Decision
+    from meltrepro.store.gc import Cleanup
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _TRIES = 3
@@ -39,7 +39,7 @@ _NOT_BEFORE = 1_790_812_800
 """Unix time of 2026-10-01, when the newest framework that is built came out; a clock before that is wrong."""
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     ok = "ok"
     missing = "missing"
     """The default path does not work without it."""
@@ -52,7 +52,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    state: State
+    state: CheckState
     found: str
     purpose: str
     remedy: str = ""
@@ -133,7 +133,7 @@ def find(name: str) -> str | None:
 
 def _tool(tool: Tool) -> Check:
     where = find(tool.name)
-    without = State.missing if tool.required else State.optional
+    without = CheckState.missing if tool.required else CheckState.optional
     name = tool.package if tool.name.startswith("/") else tool.name
     if where is None:
         return Check(name, without, "not here", tool.purpose, f"apt-get install {tool.package}")
@@ -141,17 +141,17 @@ def _tool(tool: Tool) -> Check:
         found = tool.probe() if tool.probe else where
     except EngineError as error:
         return Check(name, without, error.message, tool.purpose, error.hint or "")
-    return Check(name, State.ok, found, tool.purpose)
+    return Check(name, CheckState.ok, found, tool.purpose)
 
 
 def _python(_: Settings) -> Check:
-    return Check("python", State.ok, platform.python_version(), "everything")
+    return Check("python", CheckState.ok, platform.python_version(), "everything")
 
 
 def _clock(_: Settings) -> Check:
     now = time.time()
     found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-    state = State.ok if now >= _NOT_BEFORE else State.missing
+    state = CheckState.ok if now >= _NOT_BEFORE else CheckState.missing
     return Check("clock", state, found, "encrypted downloads, and the times in records", "set the clock")
 
 
@@ -162,7 +162,7 @@ def _engine(settings: Settings) -> Check:
     try:
         client = connect(settings)
     except EngineError as error:
-        return Check(name, State.missing, error.message, purpose, "start one, or work without: --engine process")
+        return Check(name, CheckState.missing, error.message, purpose, "start one, or work without: --engine process")
     try:
         info = client.info()
     finally:
@@ -170,7 +170,7 @@ def _engine(settings: Settings) -> Check:
     pid = running(settings)
     return Check(
         name,
-        State.ok,
+        CheckState.ok,
         f"{info['ServerVersion']}, storage {info['Driver']}" + (f", private, process {pid}" if pid else ""),
         purpose,
     )
@@ -178,7 +178,7 @@ def _engine(settings: Settings) -> Check:
 
 def _disk(settings: Settings) -> Check:
     free = shutil.disk_usage(_existing(settings.cache)).free
-    state = State.ok if free >= _MIN_DISK else State.missing
+    state = CheckState.ok if free >= _MIN_DISK else CheckState.missing
     found = f"{free / 1e9:.1f} GB free at {settings.cache}"
     wanted = f"free {_MIN_DISK / 1e9:.0f} GB, e.g. with meltrepro gc; or set MELTREPRO_CACHE"
     return Check("disk", state, found, "sources, toolchain, models", wanted)
@@ -186,7 +186,7 @@ def _disk(settings: Settings) -> Check:
 
 def _memory(_: Settings) -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    state = State.ok if total >= _MIN_MEMORY else State.missing
+    state = CheckState.ok if total >= _MIN_MEMORY else CheckState.missing
     return Check("memory", state, f"{total / 1e9:.1f} GB", "compiling and models", "use a larger machine")
 
 
@@ -206,12 +206,12 @@ def _mirrors(settings: Settings) -> Check:
     try:
         paths = load_mirrors(settings.mirrors).paths or {}
     except (UsageError, ManifestError) as error:
-        return Check(name, State.missing, error.message, purpose, error.hint or "")
+        return Check(name, CheckState.missing, error.message, purpose, error.hint or "")
     gone = [str(path) for path in paths.values() if not _is_there(path)]
     if gone:
         found = f"{settings.mirrors}: {len(gone)} of {len(paths)} entries lead nowhere: {', '.join(gone[:3])}"
-        return Check(name, State.missing, found, purpose, "mend their paths, or remove them")
-    return Check(name, State.ok, f"{settings.mirrors}, {counted(len(paths), 'entry', 'entries')}", purpose)
+        return Check(name, CheckState.missing, found, purpose, "mend their paths, or remove them")
+    return Check(name, CheckState.ok, f"{settings.mirrors}, {counted(len(paths), 'entry', 'entries')}", purpose)
 
 
 def _is_there(path: Path) -> bool:
@@ -226,8 +226,8 @@ def _writable(name: str, folder: Path, purpose: str, remedy: str) -> Check:
         tempfile.TemporaryFile(dir=_existing(folder)).close()  # nothing less tells of quotas and read-only mounts
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        return Check(name, State.missing, f"{folder} cannot be written: {reason}", purpose, remedy)
-    return Check(name, State.ok, str(folder), purpose)
+        return Check(name, CheckState.missing, f"{folder} cannot be written: {reason}", purpose, remedy)
+    return Check(name, CheckState.ok, str(folder), purpose)
 
 
 def _existing(folder: Path) -> Path:
@@ -241,17 +241,17 @@ def _tracking(settings: Settings) -> Check:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        return Check(name, State.missing, f"no URI: {error}", purpose, "mend or unset MLFLOW_TRACKING_URI")
+        return Check(name, CheckState.missing, f"no URI: {error}", purpose, "mend or unset MLFLOW_TRACKING_URI")
     shown = redact(uri)
     if parts.scheme not in ("http", "https"):
-        return Check(name, State.ok, shown, purpose)
+        return Check(name, CheckState.ok, shown, purpose)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=_ANSWER_S).close()
     except (OSError, ValueError) as error:
         remedy = "start it, or unset MLFLOW_TRACKING_URI; meltrepro sync logs later what was measured meanwhile"
-        return Check(name, State.optional, f"{shown} does not answer: {error}", purpose, remedy)
-    return Check(name, State.ok, f"{shown} answers", purpose)
+        return Check(name, CheckState.optional, f"{shown} does not answer: {error}", purpose, remedy)
+    return Check(name, CheckState.ok, f"{shown} answers", purpose)
 
 
 # -- getting what is missing --------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def collect_garbage(
     max_bytes: int | None = None,
     dry_run: bool = False,
     settings: Settings | None = None,
-) -> Decision:
+) -> Cleanup:
     """Remove unfinished downloads, leftovers and what nothing refers to from the store; `dry_run` removes nothing.
 
     `everything` takes whatever no lock in use names, `older_than_s` results unused for so long, `max_bytes` what was used

@@ -25,7 +25,7 @@ from meltrepro.frameworks.llamacpp.variants import LEVELS, with_cuda
 from meltrepro.lab import system
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock
-from meltrepro.plan.model import Estimate, Plan
+from meltrepro.plan.model import Costs, Plan
 from meltrepro.settings import Settings
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
@@ -41,9 +41,7 @@ def build(here: Settings, engine: Literal["docker", "process"]) -> Path:
     """The bundle's folder; built, or taken from the store. Planning would need a board that can be reached."""
     variant = with_cuda(LEVELS["armv8_2"], BUILDS["7.2"])
     node = bundle(variant, name="llama.cpp", cuda={"jetpack": "7.2"})
-    plan = Plan(
-        load_manifest(ROOT / "specs/quickstart.yaml").manifest, (), (), (node,), (), Estimate(None, None, {}), ()
-    )
+    plan = Plan(load_manifest(ROOT / "specs/quickstart.yaml").manifest, (), (), (node,), (), Costs(None, None, {}), ())
     tools = Tools(here, show, Lock(manifest="0" * 64), engine, base_dir=ROOT)
     return Builder(tools).build(plan).artifacts[node.id].path
 

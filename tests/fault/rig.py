@@ -21,7 +21,7 @@ from meltrepro.campaign.setup import Setup
 from meltrepro.errors import MeltreproError
 from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.schema import Manifest
-from meltrepro.plan.model import BundleNode, Cell, Estimate, ModelNode, Plan
+from meltrepro.plan.model import BundleNode, Cell, Costs, ModelNode, Plan
 from meltrepro.record.ids import ModelId
 from meltrepro.record.trial import Request, RequestSampling
 from meltrepro.settings import Settings
@@ -233,7 +233,7 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         BundleNode("f", "f", RELEASE, VARIANT, "run", RECIPE),
         ModelNode("m", "as-is", "f", manifest.models["m"].source, "f", ()),
     )
-    plan = Plan(manifest, cells, (), (run,), (model,), Estimate(None, None, {}))
+    plan = Plan(manifest, cells, (), (run,), (model,), Costs(None, None, {}))
     targets = {name: _open(name, manifest, folder, engine) for name in spec.devices}
     facts = {name: target.identify() for name, target in targets.items()}
     sampling = RequestSampling(

@@ -17,7 +17,7 @@ import pytest
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Downloader, Patience, Request
+from meltrepro.store.download import Downloader, FileRequest, Patience
 from tests.fault.fileserver import FileServer, file_server
 
 CONTENT = random.Random(1).randbytes(700_001)
@@ -42,7 +42,7 @@ def download(store: Store, server: FileServer, digest: str | None = DIGEST, **mo
     steps = more.pop("steps", [])
     assert isinstance(steps, list)
     downloader = Downloader(store, steps.append, patience=HASTY)
-    return downloader.download(Request(server.url + FILE, "url:model", digest, **more))  # type: ignore[arg-type]
+    return downloader.download(FileRequest(server.url + FILE, "url:model", digest, **more))  # type: ignore[arg-type]
 
 
 def parts(store: Store) -> list[int]:
@@ -186,13 +186,13 @@ def test_nobody_listening(store: Store, tmp_path: Path) -> None:
     with file_server() as gone:
         url = gone.url
     with pytest.raises(DownloadError, match="no connection to the server"):
-        Downloader(store, silent, patience=HASTY).download(Request(url, "url:x", DIGEST))
+        Downloader(store, silent, patience=HASTY).download(FileRequest(url, "url:x", DIGEST))
 
 
 @pytest.mark.parametrize("url", ["http://", "nonsense://x/y", "http://[::1/x", "http://a b/"])
 def test_what_is_no_url(store: Store, url: str) -> None:
     with pytest.raises(SourceError):
-        Downloader(store, silent, patience=HASTY).download(Request(url, "url:x", DIGEST))
+        Downloader(store, silent, patience=HASTY).download(FileRequest(url, "url:x", DIGEST))
 
 
 def test_secrets_of_a_url_are_never_told(store: Store, server: FileServer) -> None:
@@ -206,7 +206,7 @@ def test_secrets_of_a_url_are_never_told(store: Store, server: FileServer) -> No
     ):
         server.orders[FILE] = orders
         with pytest.raises(SourceError) as caught:
-            Downloader(store, steps.append, patience=HASTY).download(Request(url, "url:x", digest))
+            Downloader(store, steps.append, patience=HASTY).download(FileRequest(url, "url:x", digest))
         assert "hunter" not in f"{caught.value} {caught.value.hint} {caught.value.__cause__} {steps}"
         assert f"127.0.0.1:{server.port}{FILE}" in str(caught.value)
 
@@ -230,13 +230,13 @@ def test_a_proxy_of_the_environment_is_used(store: Store, server: FileServer, mo
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("no_proxy", "")
     server.files["http://models.invalid/x"] = CONTENT  # what a proxy is asked for
-    digest = Downloader(store, silent, patience=HASTY).download(Request("http://models.invalid/x", "url:x", DIGEST))
+    digest = Downloader(store, silent, patience=HASTY).download(FileRequest("http://models.invalid/x", "url:x", DIGEST))
     assert digest == DIGEST
 
 
 def test_offline_is_offline(store: Store, server: FileServer) -> None:
     downloader = Downloader(store, silent, offline=True, patience=HASTY)
-    request = Request(server.url + FILE, "url:model", DIGEST)
+    request = FileRequest(server.url + FILE, "url:model", DIGEST)
     with pytest.raises(OfflineError, match="url:model") as caught:
         downloader.download(request)
     assert caught.value.hint is not None and "MELTREPRO_MIRRORS" in caught.value.hint
@@ -247,11 +247,11 @@ def test_offline_is_offline(store: Store, server: FileServer) -> None:
 def test_a_file_url_is_copied_even_offline(store: Store, tmp_path: Path) -> None:
     (tmp_path / "a b").write_bytes(CONTENT)
     downloader = Downloader(store, silent, offline=True)
-    assert downloader.download(Request((tmp_path / "a b").as_uri(), "url:x", DIGEST)) == DIGEST
+    assert downloader.download(FileRequest((tmp_path / "a b").as_uri(), "url:x", DIGEST)) == DIGEST
     with pytest.raises(SourceError, match="cannot be read"):
-        downloader.download(Request((tmp_path / "none").as_uri(), "url:x"))
+        downloader.download(FileRequest((tmp_path / "none").as_uri(), "url:x"))
     with pytest.raises(SourceError, match="this machine"):
-        downloader.download(Request("file://server/x", "url:x"))
+        downloader.download(FileRequest("file://server/x", "url:x"))
 
 
 def test_what_does_not_fit_is_refused_before_a_byte_is_written(store: Store, server: FileServer) -> None:

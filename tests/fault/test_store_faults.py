@@ -167,7 +167,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 @root_only
 def test_a_disk_that_fills_up_while_downloading(tmp_path: Path) -> None:
     from meltrepro.steps import silent
-    from meltrepro.store.download import Downloader, Request
+    from meltrepro.store.download import Downloader, FileRequest
     from tests.fault.fileserver import file_server
 
     content = os.urandom(MB * 3 // 2)
@@ -188,10 +188,10 @@ def test_a_disk_that_fills_up_while_downloading(tmp_path: Path) -> None:
 
         digest = hashlib.sha256(content).hexdigest()
         with pytest.raises(StoreError, match="No space left"):
-            Downloader(store, fill).download(Request(server.url + "/f", "url:f", digest))
+            Downloader(store, fill).download(FileRequest(server.url + "/f", "url:f", digest))
         assert list((store.root / "partial").iterdir()) == []
         (small / "other").unlink()
-        assert Downloader(store, silent).download(Request(server.url + "/f", "url:f", digest)) == digest
+        assert Downloader(store, silent).download(FileRequest(server.url + "/f", "url:f", digest)) == digest
 
 
 LIMITED = """

@@ -20,7 +20,7 @@ from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.manifest.lock import Lock
-from meltrepro.plan.model import BundleNode, Estimate, Plan
+from meltrepro.plan.model import BundleNode, Costs, Plan
 from meltrepro.steps import silent
 from tests.integration.conftest import meltrepro
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm
@@ -48,7 +48,7 @@ def converters(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[A
     made = {}
     for release in (OLD, NEW):
         builder = Builder(tools("process"))
-        built = builder.build(Plan(manifest, (), (), (node(release),), (), Estimate(None, None, {})))
+        built = builder.build(Plan(manifest, (), (), (node(release),), (), Costs(None, None, {})))
         made[release] = built.artifacts[node(release).id], built.recipes[node(release).id]
     return made
 

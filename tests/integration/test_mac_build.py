@@ -26,7 +26,7 @@ from meltrepro.frameworks.llamacpp.options import IosBuild
 from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FileSource
-from meltrepro.plan.model import Estimate, Plan
+from meltrepro.plan.model import Costs, Plan
 from meltrepro.replay.verify import ArtifactStatus, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
@@ -116,7 +116,7 @@ class Mac:
         node = bundle(APP_VARIANT, name="llama.cpp", ios=ios)
         node = replace(node, recipe=replace(node.recipe, inputs={**node.recipe.inputs, **source}))
         manifest = load(self.folder, GOOD).manifest
-        return Builder(tools, rebuild).build(Plan(manifest, (), (), (node,), (), Estimate(None, None, {})))
+        return Builder(tools, rebuild).build(Plan(manifest, (), (), (node,), (), Costs(None, None, {})))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
-from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
+from meltrepro.lab.iphone.faults import Break, Faults, How, PairingAnswer
 from tests.support.iphones import client, installer, launch, point_at, process_control, with_lockdown
 
 DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
@@ -84,13 +84,13 @@ def _is_well(phone: VirtualIphone, home: Path) -> None:
 @pytest.mark.parametrize(
     ("pairing", "error", "said"),
     [
-        (Pairing.denied, "UserDeniedPairingError", "user denied the trust dialog"),
-        (Pairing.pending, "PairingDialogResponsePendingError", "accept the trust dialog"),
-        (Pairing.locked, "PasswordRequiredError", "passcode is set"),
+        (PairingAnswer.denied, "UserDeniedPairingError", "user denied the trust dialog"),
+        (PairingAnswer.pending, "PairingDialogResponsePendingError", "accept the trust dialog"),
+        (PairingAnswer.locked, "PasswordRequiredError", "passcode is set"),
     ],
 )
 def test_a_phone_that_does_not_pair(
-    phone: VirtualIphone, tmp_path: Path, pairing: Pairing, error: str, said: str
+    phone: VirtualIphone, tmp_path: Path, pairing: PairingAnswer, error: str, said: str
 ) -> None:
     from pymobiledevice3 import exceptions
 

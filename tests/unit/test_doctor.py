@@ -15,7 +15,7 @@ from meltrepro.build import daemon
 from meltrepro.cli.app import main
 from meltrepro.errors import EngineError
 from meltrepro.workflow import machine
-from meltrepro.workflow.machine import State, check_machine, find
+from meltrepro.workflow.machine import CheckState, check_machine, find
 
 NOWHERE = "tcp://127.0.0.1:9"
 """Nothing listens on the discard port."""
@@ -26,7 +26,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
 
 
-def state_of(name: str) -> tuple[State, str]:
+def state_of(name: str) -> tuple[CheckState, str]:
     (check,) = (check for check in check_machine() if check.name == name)
     return check.state, check.found
 
@@ -83,7 +83,7 @@ def test_there_is_nothing_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_store_that_cannot_be_written_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MELTREPRO_CACHE", "/proc/nowhere/cache")
     state, found = state_of("store")
-    assert state is State.missing
+    assert state is CheckState.missing
     assert "/proc/nowhere/cache cannot be written" in found
 
 
@@ -93,30 +93,30 @@ def test_a_mirror_map_is_looked_at_where_one_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MELTREPRO_MIRRORS", str(tmp_path / "m.yaml"))
     (tmp_path / "a.whl").touch()
     state, found = state_of("mirror map")
-    assert state is State.missing and found.endswith(f"1 of 2 entries lead nowhere: {tmp_path / 'b.whl'}")
+    assert state is CheckState.missing and found.endswith(f"1 of 2 entries lead nowhere: {tmp_path / 'b.whl'}")
     (tmp_path / "b.whl").touch()
-    assert state_of("mirror map") == (State.ok, f"{tmp_path / 'm.yaml'}, 2 entries")
+    assert state_of("mirror map") == (CheckState.ok, f"{tmp_path / 'm.yaml'}, 2 entries")
     monkeypatch.setenv("MELTREPRO_MIRRORS", str(tmp_path / "none.yaml"))
-    assert state_of("mirror map")[0] is State.missing
+    assert state_of("mirror map")[0] is CheckState.missing
 
 
 def test_tracking_shows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://name:secret@127.0.0.1:9/base")
     state, found = state_of("tracking")
-    assert state is State.optional
+    assert state is CheckState.optional
     assert found.startswith("http://127.0.0.1:9/base does not answer")
 
 
 def test_a_tracking_server_that_listens_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert state_of("tracking")[0] is State.ok
+        assert state_of("tracking")[0] is CheckState.ok
 
 
 def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     names = {tool.name: tool for tool in machine.TOOLS}
-    for tests, expected in ((False, State.optional), (True, State.missing)):
+    for tests, expected in ((False, CheckState.optional), (True, CheckState.missing)):
         found = {check.name: check.state for check in check_machine(tests=tests)}
         assert names["chromium"].for_tests
         assert found["chromium"] is expected
@@ -176,11 +176,11 @@ def test_a_sandbox_that_may_not_make_namespaces_is_not_ok(monkeypatch: pytest.Mo
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     state, found = state_of("bwrap")
-    assert state is State.optional
+    assert state is CheckState.optional
     assert "Permission denied" in found
 
 
 def test_a_clock_that_stands_at_its_beginning_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert state_of("clock")[0] is State.ok
+    assert state_of("clock")[0] is CheckState.ok
     monkeypatch.setattr("time.time", lambda: 0.0)
-    assert state_of("clock") == (State.missing, "1970-01-01T00:00:00Z")
+    assert state_of("clock") == (CheckState.missing, "1970-01-01T00:00:00Z")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from meltrepro.cli.gc import command, parse_size
 from meltrepro.errors import StoreError, UsageError
 from meltrepro.store.cas import Store
-from meltrepro.store.gc import Decision, Policy, collect
+from meltrepro.store.gc import Cleanup, Policy, collect
 
 DAY_S = 86400
 
@@ -37,7 +37,7 @@ def put(store: Store, content: bytes, age_days: float, *, ref: str | None = None
     return digest
 
 
-def kinds(decision: Decision) -> set[str]:
+def kinds(decision: Cleanup) -> set[str]:
     return {removal.kind for removal in decision.removals}
 
 
@@ -172,7 +172,7 @@ def test_whoever_comes_while_gc_is_at_work_waits(store: Store) -> None:
 
 
 def test_no_store_is_nothing_to_do(tmp_path: Path) -> None:
-    assert collect(Store(tmp_path / "none"), Policy(everything=True)) == Decision((), 0, 0)
+    assert collect(Store(tmp_path / "none"), Policy(everything=True)) == Cleanup((), 0, 0)
     assert not (tmp_path / "none").exists()
 
 

@@ -49,7 +49,7 @@ def test_host_and_app_use_the_same_words() -> None:
     status = re.search(r'let text = "(.*)\\n"', job)
     assert status is not None
     said = status[1].replace('\\"', '"').replace("\\(status & 0xFF)", "3").replace("\\(timedOut)", "true")
-    assert ios_jobs.parse_status(said.encode()) == ios_jobs.Status(3, True)
+    assert ios_jobs.parse_status(said.encode()) == ios_jobs.JobStatus(3, True)
 
 
 def test_every_source_that_hosts_offer_is_one_of_the_app() -> None:

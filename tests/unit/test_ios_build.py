@@ -24,7 +24,7 @@ from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, UrlSource
-from meltrepro.plan.model import Estimate, Plan
+from meltrepro.plan.model import Costs, Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.bundle import _withheld
 from meltrepro.settings import Settings
@@ -191,7 +191,7 @@ def builder(folder: Path) -> Builder:
 
 def plan_of(folder: Path, **ios: object) -> Plan:
     node = bundle(APP_VARIANT, name="llama.cpp", ios=ios)
-    return Plan(load(folder, GOOD).manifest, (), (), (node,), (), Estimate(None, None, {}))
+    return Plan(load(folder, GOOD).manifest, (), (), (node,), (), Costs(None, None, {}))
 
 
 def test_a_package_that_somebody_has_signed(tmp_path: Path) -> None:

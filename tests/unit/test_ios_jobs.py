@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meltrepro.targets.ios.jobs import Observed, Status, ended, is_done, parse_status
-from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.jobs import JobStatus, Observed, ended, is_done, parse_status
+from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.reports import Report
 from meltrepro.targets.remote.jobs import Ended
 
@@ -16,25 +16,25 @@ CRASH = Report("crash", 1, 11, "SIGSEGV", b"")
 @pytest.mark.parametrize(
     ("seen", "verdict"),
     [
-        (Observed(Exit(0), Status(0, False), True, None), Ended(0)),
-        (Observed(Exit(4), Status(4, False), False, None), Ended(4)),
-        (Observed(Exit(4), None, False, None), Ended(4)),
-        (Observed(Exit(signal=11), None, False, CRASH), Ended(128 + 11)),
-        (Observed(Exit(signal=9), None, False, None), Ended(128 + 9)),
-        (Observed(Exit(signal=9), None, False, JETSAM), Ended(128 + 9, out_of_memory=True)),
+        (Observed(ProcessExit(0), JobStatus(0, False), True, None), Ended(0)),
+        (Observed(ProcessExit(4), JobStatus(4, False), False, None), Ended(4)),
+        (Observed(ProcessExit(4), None, False, None), Ended(4)),
+        (Observed(ProcessExit(signal=11), None, False, CRASH), Ended(128 + 11)),
+        (Observed(ProcessExit(signal=9), None, False, None), Ended(128 + 9)),
+        (Observed(ProcessExit(signal=9), None, False, JETSAM), Ended(128 + 9, out_of_memory=True)),
         # A report of an earlier shortage makes no crash of this one a shortage.
-        (Observed(Exit(signal=11), None, False, JETSAM), Ended(128 + 11)),
+        (Observed(ProcessExit(signal=11), None, False, JETSAM), Ended(128 + 11)),
         # The link was lost when it ended.
-        (Observed(None, Status(3, False), False, None), Ended(3)),
+        (Observed(None, JobStatus(3, False), False, None), Ended(3)),
         (Observed(None, None, True, None), Ended(0)),
         (Observed(None, None, False, JETSAM), Ended(128 + 9, out_of_memory=True)),
         (Observed(None, None, False, CRASH), Ended(128 + 11)),
-        (Observed(Exit(), None, False, None), None),
+        (Observed(ProcessExit(), None, False, None), None),
         (Observed(None, None, False, None), None),
         # Ended at its deadline, by whom ever.
-        (Observed(Exit(signal=9), None, False, None, timed_out=True), Ended(137, timed_out=True)),
-        (Observed(Exit(137), Status(137, True), False, None), Ended(137, timed_out=True)),
-        (Observed(None, Status(137, True), True, None), Ended(137, timed_out=True)),
+        (Observed(ProcessExit(signal=9), None, False, None, timed_out=True), Ended(137, timed_out=True)),
+        (Observed(ProcessExit(137), JobStatus(137, True), False, None), Ended(137, timed_out=True)),
+        (Observed(None, JobStatus(137, True), True, None), Ended(137, timed_out=True)),
     ],
 )
 def test_the_best_witness_counts(seen: Observed, verdict: Ended | None) -> None:
@@ -42,8 +42,8 @@ def test_the_best_witness_counts(seen: Observed, verdict: Ended | None) -> None:
 
 
 def test_a_status() -> None:
-    assert parse_status(b'{"exit": 3}') == Status(3, False)
-    assert parse_status(b'{"exit": 137, "timed_out": true}') == Status(137, True)
+    assert parse_status(b'{"exit": 3}') == JobStatus(3, False)
+    assert parse_status(b'{"exit": 137, "timed_out": true}') == JobStatus(137, True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.ios import dvt as ios_dvt
 from meltrepro.targets.ios.dvt import DvtInstruments, Ends
-from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.loop import Loop
 from meltrepro.targets.ios.phone import Phone
 from meltrepro.targets.ios.usbmux import UsbmuxServices
@@ -133,40 +133,40 @@ def test_a_phone_without_its_developer_disk_image(
 
 
 def test_ends_reach_those_who_wait_and_those_who_come_later() -> None:
-    async def both() -> tuple[Exit, Exit]:
+    async def both() -> tuple[ProcessExit, ProcessExit]:
         ends = Ends()
         waiting = asyncio.create_task(ends.of(7))
         await asyncio.sleep(0)
-        ends.put(7, Exit(code=4))
-        ends.put(8, Exit(signal=9))
+        ends.put(7, ProcessExit(code=4))
+        ends.put(8, ProcessExit(signal=9))
         return await waiting, await ends.of(8)
 
-    assert asyncio.run(both()) == (Exit(code=4), Exit(signal=9))
+    assert asyncio.run(both()) == (ProcessExit(code=4), ProcessExit(signal=9))
 
 
 def test_a_wait_that_is_given_up_loses_no_end() -> None:
-    async def twice() -> Exit:
+    async def twice() -> ProcessExit:
         ends = Ends()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ends.of(7), 0.01)
-        ends.put(7, Exit(code=4))
+        ends.put(7, ProcessExit(code=4))
         return await ends.of(7)
 
-    assert asyncio.run(twice()) == Exit(code=4)
+    assert asyncio.run(twice()) == ProcessExit(code=4)
 
 
 def test_when_the_link_is_lost_everybody_learns_it() -> None:
     async def both() -> None:
         ends = Ends()
         waiting = asyncio.create_task(ends.of(7))
-        ends.put(8, Exit(code=0))
+        ends.put(8, ProcessExit(code=0))
         await asyncio.sleep(0)
         ends.lose()
         with pytest.raises(TargetLost):
             await waiting
         with pytest.raises(TargetLost):
             await ends.of(9)
-        assert await ends.of(8) == Exit(code=0), "what is known stays known"
+        assert await ends.of(8) == ProcessExit(code=0), "what is known stays known"
 
     asyncio.run(both())
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from meltrepro.lab.iphone import apps
-from meltrepro.lab.iphone.afc import Files
+from meltrepro.lab.iphone.afc import AfcFiles
 from meltrepro.lab.iphone.apps import Apps, PackageRefused
 from meltrepro.lab.iphone.faults import Break, Faults, How
 from meltrepro.lab.iphone.frames import AFC_HEADER, afc_packet, read_afc, strings, zero_ended
 from meltrepro.lab.iphone.operations import Op, Status
-from meltrepro.lab.iphone.stream import Ended, Mishaps, Stream
+from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
 
 
 class Client:
@@ -32,12 +32,12 @@ class Client:
         here.settimeout(10)
         self.socket = here
         self._stream = Stream(there, self.mishaps, "files")
-        self._thread = threading.Thread(target=self._serve, args=(Files(root, self.mishaps, only),))
+        self._thread = threading.Thread(target=self._serve, args=(AfcFiles(root, self.mishaps, only),))
         self._thread.start()
         self._number = 0
 
-    def _serve(self, files: Files) -> None:
-        with contextlib.suppress(Ended):
+    def _serve(self, files: AfcFiles) -> None:
+        with contextlib.suppress(StreamEnded):
             files.serve(self._stream)
 
     def close(self) -> None:

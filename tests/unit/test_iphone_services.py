@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from meltrepro.lab.iphone import images, installer, services
 from meltrepro.lab.iphone.archive import Error
-from meltrepro.lab.iphone.channels import Connection
-from meltrepro.lab.iphone.faults import Faults, Pairing
+from meltrepro.lab.iphone.channels import ServiceConnection
+from meltrepro.lab.iphone.faults import Faults, PairingAnswer
 from meltrepro.lab.iphone.frames import Malformed
 from meltrepro.lab.iphone.instruments import CHANNELS
 from meltrepro.lab.iphone.lockdown import Doors, Lockdown, Service, Started
 from meltrepro.lab.iphone.mux import Mux, Result
 from meltrepro.lab.iphone.state import Host, State
-from meltrepro.lab.iphone.stream import Ended, Mishaps, Stream
+from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
 from meltrepro.lab.power import Power
 
 ATOMS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=9) | st.binary(max_size=9)
@@ -57,14 +57,14 @@ class Script:
 
     def read_plist(self) -> dict[str, Any]:
         if not self._requests:
-            raise Ended("there is no more")
+            raise StreamEnded("there is no more")
         return self._requests.pop(0)
 
     def send_plist(self, body: dict[str, Any]) -> None:
         self.answers.append(body)
 
     def read(self, size: int) -> bytes:
-        raise Ended("there is no more")
+        raise StreamEnded("there is no more")
 
     read_some = read
 
@@ -88,7 +88,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
 
 def _serve(serve: Service, state: State, *requests: dict[str, Any]) -> list[dict[str, Any]]:
     script = Script(*requests)
-    with contextlib.suppress(Ended, Malformed):
+    with contextlib.suppress(StreamEnded, Malformed):
         serve(state, cast(Stream, script))
     return script.answers
 
@@ -152,7 +152,7 @@ def test_usbmuxd_answers_anything(tmp_path_factory: pytest.TempPathFactory, requ
 
 @pytest.mark.parametrize("name", sorted(CHANNELS))
 def test_developer_services_answer_anything(state: State, name: str) -> None:
-    connection = Connection(state, cast(Stream, Script()), CHANNELS)
+    connection = ServiceConnection(state, cast(Stream, Script()), CHANNELS)
     channel = CHANNELS[name](connection, 1)
     methods = sorted(set(channel.methods()) - {"start"})
 
@@ -213,7 +213,7 @@ def test_with_a_session_there_is_more(state: State, monkeypatch: pytest.MonkeyPa
     state.distrust("me")
 
 
-@pytest.mark.parametrize("faults", [Faults(), Faults(pairing=Pairing.denied)])
+@pytest.mark.parametrize("faults", [Faults(), Faults(pairing=PairingAnswer.denied)])
 def test_a_record_for_another_phone_is_not_even_asked_about(state: State, tmp_path: Path, faults: Faults) -> None:
     other = State(tmp_path, "other", Power())
     record = {

@@ -19,7 +19,7 @@ from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.manifest.sources import FileSource
-from meltrepro.plan.model import Estimate, LogitsNode, Plan
+from meltrepro.plan.model import Costs, LogitsNode, Plan
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.support.building import tools
@@ -99,7 +99,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan(load(tmp_path, GOOD).manifest, (), (), (RUN,), (MODEL,), Estimate(None, None, {}), logits=(NODE,))
+    return Plan(load(tmp_path, GOOD).manifest, (), (), (RUN,), (MODEL,), Costs(None, None, {}), logits=(NODE,))
 
 
 def test_what_is_whole_is_made_once(make: Make, plan: Plan) -> None:

@@ -11,7 +11,7 @@ import pytest
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import CorruptStore, OfflineError
 from meltrepro.manifest.lock import Lock, LockedArtifact
-from meltrepro.plan.model import Estimate, Plan
+from meltrepro.plan.model import Costs, Plan
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from tests.support.building import NoEngineError, tools
@@ -35,7 +35,7 @@ def builder(tmp_path: Path) -> Builder:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan(load(tmp_path, GOOD).manifest, (), (), (NODE,), (), Estimate(None, None, {}))
+    return Plan(load(tmp_path, GOOD).manifest, (), (), (NODE,), (), Costs(None, None, {}))
 
 
 def test_a_record_gets_the_artifact_that_it_names(builder: Builder, plan: Plan) -> None:

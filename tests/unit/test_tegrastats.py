@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.jetson.tegrastats import Engine, parse
+from meltrepro.targets.jetson.tegrastats import ChipUnit, parse
 
 L4T_35_AGX = (
     "RAM 3482/30536MB (lfb 5752x4MB) SWAP 12/15268MB (cached 3MB) CPU [2%@729,0%@729,off,off] EMC_FREQ 1%@2133 "
@@ -45,7 +45,7 @@ L4T_39_ORIN = (
             {
                 "memory_mb": {"RAM": (3482, 30536), "SWAP": (12, 15268)},
                 "cpus": ((2, 729), (0, 729), None, None),
-                "engines": {"EMC_FREQ": Engine(1, (2133,)), "GR3D_FREQ": Engine(7, (305, 306))},
+                "engines": {"EMC_FREQ": ChipUnit(1, (2133,)), "GR3D_FREQ": ChipUnit(7, (305, 306))},
                 "temperatures_c": {"CPU": 47.5, "Tboard": 35, "SOC2": 43.906, "Tdiode": 34.25, "tj": 47.5},
                 "rails_mw": {"VDD_GPU_SOC": 2412, "VDD_CPU_CV": 804, "VIN_SYS_5V0": 3527, "VDDQ_VDD2_1V8AO": 604},
                 "others": ("VIC_FREQ", "729", "APE", "174"),
@@ -63,7 +63,7 @@ L4T_39_ORIN = (
             L4T_36_NANO,
             {
                 "memory_mb": {"RAM": (1822, 7620)},
-                "engines": {"GR3D_FREQ": Engine(99, (624,)), "EMC_FREQ": Engine(12)},
+                "engines": {"GR3D_FREQ": ChipUnit(99, (624,)), "EMC_FREQ": ChipUnit(12)},
                 "rails_mw": {"VDD_IN": 9123, "VDD_CPU_GPU_CV": 3100, "VDD_SOC": 1900},
                 "others": (),
             },
@@ -72,10 +72,10 @@ L4T_39_ORIN = (
             L4T_38_THOR,
             {
                 "engines": {
-                    "EMC_FREQ": Engine(None, (4266,)),
-                    "GR3D_FREQ": Engine(None, (0, 0, 0)),
-                    "NVENC0_FREQ": Engine(None, (0,)),
-                    "NVDEC0_FREQ": Engine(None, (0,)),
+                    "EMC_FREQ": ChipUnit(None, (4266,)),
+                    "GR3D_FREQ": ChipUnit(None, (0, 0, 0)),
+                    "NVENC0_FREQ": ChipUnit(None, (0,)),
+                    "NVDEC0_FREQ": ChipUnit(None, (0,)),
                 },
                 "temperatures_c": {"cpu": 41.5, "gpu": 40.1, "soc012": 41.1, "soc345": 40.9, "tj": 41.5},
                 "rails_mw": {"VDD_GPU": 0, "VDD_CPU_SOC_MSS": 4310, "VIN_SYS_5V0": -12, "VIN": 21870},
@@ -85,7 +85,7 @@ L4T_39_ORIN = (
         (
             L4T_39_ORIN,
             {
-                "engines": {"EMC_FREQ": Engine(3, (3199,)), "GR3D_FREQ": Engine(55, (1300, 1300))},
+                "engines": {"EMC_FREQ": ChipUnit(3, (3199,)), "GR3D_FREQ": ChipUnit(55, (1300, 1300))},
                 "others": ("NEW_THING", "<7>"),
             },
         ),
@@ -100,8 +100,8 @@ def test_lines(line: str, expected: dict[str, Any]) -> None:
 
 def test_engines_that_are_off() -> None:
     engines = parse(L4T_36_AGX).engines
-    assert engines["NVENC"] == Engine(None, on=False)
-    assert engines["GR3D_FREQ"] == Engine(0, (0, 0))
+    assert engines["NVENC"] == ChipUnit(None, on=False)
+    assert engines["GR3D_FREQ"] == ChipUnit(0, (0, 0))
 
 
 @given(st.text())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.track import content, places
-from meltrepro.track.content import State
+from meltrepro.track.content import RunState
 from meltrepro.track.ledger import LEDGER, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import trace_of
@@ -60,7 +60,7 @@ def test_operator_points_hold_share_and_time_of_a_call(tmp_path: Path) -> None:
 
 
 def test_a_summary_of_more_trials_is_a_later_one(tmp_path: Path) -> None:
-    def point(repetitions: int) -> content.Point:
+    def point(repetitions: int) -> content.MetricPoint:
         cell = made(tmp_path / str(repetitions), Cell(repetitions=repetitions), finished=False, repetitions=5).cells[0]
         return next(point for point in content.summary_points(cell) if point.key == "generation_tps")
 
@@ -103,26 +103,26 @@ def test_standing_of_cells_and_campaign(tmp_path: Path) -> None:
         Cell("q3_K", failing={0: "timeout: a", 1: "timeout: b", 2: "timeout: c"}),
     )
     standings = [content.standing(campaign, cell) for cell in campaign.cells]
-    assert [s.state for s in standings] == [State.ok, State.partial, State.failed]
+    assert [s.state for s in standings] == [RunState.ok, RunState.partial, RunState.failed]
     assert standings[1].reason == "1 of 3 repetitions failed; r001: crashed: the runner died of SIGSEGV"
-    assert content.overall(campaign, standings) is State.partial
-    assert content.overall(campaign, standings[:1]) is State.ok
-    assert content.overall(campaign, standings[2:]) is State.failed
+    assert content.overall(campaign, standings) is RunState.partial
+    assert content.overall(campaign, standings[:1]) is RunState.ok
+    assert content.overall(campaign, standings[2:]) is RunState.failed
 
 
 def test_standing_of_a_cell_whose_record_is_damaged(tmp_path: Path) -> None:
     campaign = made(tmp_path)
     (campaign.cells[0].folder / "r001/events.jsonl").write_text("{}\n")
     standing = content.standing(campaign, campaign.cells[0])
-    assert (standing.state, standing.damaged) == (State.failed, True)
+    assert (standing.state, standing.damaged) == (RunState.failed, True)
     assert "r001/events.jsonl:1" in (standing.reason or "")
 
 
 def test_standing_while_the_campaign_runs(tmp_path: Path) -> None:
     campaign = made(tmp_path, Cell("q8_0"), Cell("q4_0", repetitions=1), Cell("q3_K", repetitions=0), finished=False)
     standings = [content.standing(campaign, cell) for cell in campaign.cells]
-    assert [s.state for s in standings] == [State.ok, State.unfinished, State.unfinished]
-    assert content.overall(campaign, standings) is State.unfinished
+    assert [s.state for s in standings] == [RunState.ok, RunState.unfinished, RunState.unfinished]
+    assert content.overall(campaign, standings) is RunState.unfinished
 
 
 # -- params, tags, files ----------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ _BLOCK = 4096
 
 
 @dataclass
-class Files:
+class AfcFiles:
     root: Path
     mishaps: Mishaps
     only: str = ""

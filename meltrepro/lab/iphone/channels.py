@@ -12,14 +12,14 @@ from typing import Any
 from meltrepro.lab.iphone import dtx
 from meltrepro.lab.iphone.archive import Error
 from meltrepro.lab.iphone.state import State
-from meltrepro.lab.iphone.stream import Ended, Stream
+from meltrepro.lab.iphone.stream import Stream, StreamEnded
 
 
-class Connection:
+class ServiceConnection:
     """One conversation with one host, with any number of channels."""
 
     def __init__(
-        self, state: State, stream: Stream, services: Mapping[str, Callable[[Connection, int], Channel]]
+        self, state: State, stream: Stream, services: Mapping[str, Callable[[ServiceConnection, int], ServiceChannel]]
     ) -> None:
         """`services` are what channels can be opened to, by name."""
         self.state = state
@@ -28,12 +28,12 @@ class Connection:
         # Whoever tells of an app's end must not wait for a host that does not listen.
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._numbers = itertools.count(1)
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[int, ServiceChannel] = {}
         self.order = threading.RLock()
         """Held while a call is carried out and answered: nothing that it brings about is told before the answer."""
 
     def serve(self) -> None:
-        """Answer until the host leaves; raises `Ended`, `Malformed`."""
+        """Answer until the host leaves; raises `StreamEnded`, `Malformed`."""
         parts = dtx.Assembly()
         sender = threading.Thread(target=self._send, name="instruments", daemon=True)
         sender.start()
@@ -56,7 +56,7 @@ class Connection:
         try:
             while (data := self._outbox.get()) is not None:
                 self._stream.send(data)
-        except Ended:
+        except StreamEnded:
             self._stream.abort()
 
     def tell(self, channel: int, message: dtx.Message) -> None:
@@ -104,10 +104,10 @@ class Connection:
         return None
 
 
-class Channel(ABC):
+class ServiceChannel(ABC):
     """One service that a host has opened."""
 
-    def __init__(self, connection: Connection, code: int) -> None:
+    def __init__(self, connection: ServiceConnection, code: int) -> None:
         self.connection = connection
         self.state = connection.state
         self.code = code

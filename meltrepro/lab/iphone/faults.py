@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Pairing(StrEnum):
+class PairingAnswer(StrEnum):
     """What becomes of a host's wish to pair."""
 
     accepted = "accepted"
@@ -45,7 +45,7 @@ class Break:
 class Faults:
     """Everything that is wrong with a device at one time; the default is nothing."""
 
-    pairing: Pairing = Pairing.accepted
+    pairing: PairingAnswer = PairingAnswer.accepted
     locked: bool = False
     """Behind its passcode: no pairing, no services, no launches."""
     developer_mode: bool = True

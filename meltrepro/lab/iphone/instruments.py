@@ -9,7 +9,7 @@ from typing import Any
 
 from meltrepro.lab.iphone import dtx
 from meltrepro.lab.iphone.archive import Error
-from meltrepro.lab.iphone.channels import Channel, Connection
+from meltrepro.lab.iphone.channels import ServiceChannel, ServiceConnection
 from meltrepro.lab.iphone.monitor import DeviceInfo, SystemMonitor
 from meltrepro.lab.iphone.processes import LaunchRefused, Processes
 from meltrepro.lab.iphone.state import State
@@ -18,8 +18,8 @@ from meltrepro.lab.iphone.stream import Stream
 _LAUNCH = "launchSuspendedProcessWithDevicePath:bundleIdentifier:environment:arguments:options:"
 
 
-class ProcessControl(Channel):
-    def __init__(self, connection: Connection, code: int) -> None:
+class ProcessControl(ServiceChannel):
+    def __init__(self, connection: ServiceConnection, code: int) -> None:
         super().__init__(connection, code)
         self._observed: set[int] = set()
         self._unsubscribe = self._processes.subscribe(self._wrote, self._ended)
@@ -99,7 +99,7 @@ def _not_launched(identifier: str, cause: Error) -> Error:
 
 
 _PREFIX = "com.apple.instruments.server.services."
-CHANNELS: dict[str, Callable[[Connection, int], Channel]] = {
+CHANNELS: dict[str, Callable[[ServiceConnection, int], ServiceChannel]] = {
     f"{_PREFIX}processcontrol": ProcessControl,
     f"{_PREFIX}deviceinfo": DeviceInfo,
     f"{_PREFIX}sysmontap": SystemMonitor,
@@ -109,4 +109,4 @@ CHANNELS: dict[str, Callable[[Connection, int], Channel]] = {
 
 def serve(state: State, stream: Stream) -> None:
     """Developer services on one connection; raises `Ended`, `Malformed`."""
-    Connection(state, stream, CHANNELS).serve()
+    ServiceConnection(state, stream, CHANNELS).serve()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meltrepro.lab.iphone import identity as identities
-from meltrepro.lab.iphone.faults import Pairing
+from meltrepro.lab.iphone.faults import PairingAnswer
 from meltrepro.lab.iphone.frames import Malformed
 from meltrepro.lab.iphone.state import Host, State
 from meltrepro.lab.iphone.stream import Stream
@@ -151,11 +151,11 @@ class Lockdown:
         except Malformed as error:
             raise Failure("InvalidPairRecord") from error
         faults = self._state.mishaps.now
-        if faults.locked or faults.pairing is Pairing.locked:
+        if faults.locked or faults.pairing is PairingAnswer.locked:
             raise Failure("PasswordProtected")
-        if faults.pairing is Pairing.denied:
+        if faults.pairing is PairingAnswer.denied:
             raise Failure("UserDeniedPairing")
-        if faults.pairing is Pairing.pending:
+        if faults.pairing is PairingAnswer.pending:
             raise Failure("PairingDialogResponsePending")
         self._state.trust(Host(host, device_pem, host_pem))
         return {"EscrowBag": identities.escrow(), "Result": "Success"}

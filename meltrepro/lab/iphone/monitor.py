@@ -11,7 +11,7 @@ from typing import Any
 
 from meltrepro.lab.iphone import dtx
 from meltrepro.lab.iphone.archive import Error, TapMessage
-from meltrepro.lab.iphone.channels import Channel, Connection
+from meltrepro.lab.iphone.channels import ServiceChannel, ServiceConnection
 from meltrepro.lab.iphone.identity import PRODUCT, VERSION
 from meltrepro.lab.iphone.processes import usage
 
@@ -20,7 +20,7 @@ PROCESS_ATTRIBUTES = ("pid", "name", "cpuUsage", "physFootprint", "memResidentSi
 SYSTEM_ATTRIBUTES = ("physMemSize", "netPacketsIn", "netPacketsOut")
 
 
-class DeviceInfo(Channel):
+class DeviceInfo(ServiceChannel):
     """What runs, and on what."""
 
     def methods(self) -> dict[str, Callable[..., Any]]:
@@ -57,10 +57,10 @@ class DeviceInfo(Channel):
         return running.app.program[0] if running else Error("NSPOSIXErrorDomain", 3, f"No such process: {pid}")
 
 
-class SystemMonitor(Channel):
+class SystemMonitor(ServiceChannel):
     """Tells at intervals what every app uses."""
 
-    def __init__(self, connection: Connection, code: int) -> None:
+    def __init__(self, connection: ServiceConnection, code: int) -> None:
         super().__init__(connection, code)
         self._interval_s = 1.0
         self._attributes: list[str] = []

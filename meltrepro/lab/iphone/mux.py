@@ -14,7 +14,7 @@ from typing import Any
 
 from meltrepro.lab.iphone import frames
 from meltrepro.lab.iphone.frames import Malformed
-from meltrepro.lab.iphone.stream import Ended, Mishaps, Stream
+from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
 
 SERVICE = "usbmuxd"
 DEVICE_ID = 1
@@ -93,7 +93,7 @@ class Mux:
 
     def _tell(self, told: Iterable[Stream], news: dict[str, Any]) -> None:
         for stream in told:
-            with contextlib.suppress(Ended):
+            with contextlib.suppress(StreamEnded):
                 stream.send(frames.mux_packet(news, 0))
 
     # -- connections ------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Mux:
                 attached = self._attached
             if attached:
                 take(stream)
-        except (Ended, Malformed):
+        except (StreamEnded, Malformed):
             pass
         finally:
             with self._guard:

@@ -39,7 +39,7 @@ _HOT_C = (38.0, 41.0, 45.0)
 
 
 @dataclass
-class Running:
+class RunningApp:
     app: App
     process: subprocess.Popen[bytes]
     since: float
@@ -81,7 +81,7 @@ class Processes:
         self._faults = faults
         self._guard = threading.Lock()
         self._launching = threading.Lock()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, RunningApp] = {}
         self._exits: list[Exit] = []
         self._outputs: list[Output] = []
         # A program dies with the thread that started it, so there is one such thread, as long as the phone is on.
@@ -111,11 +111,11 @@ class Processes:
 
     # -- apps -------------------------------------------------------------------------------------------------------
 
-    def all(self) -> list[Running]:
+    def all(self) -> list[RunningApp]:
         with self._guard:
             return list(self._running.values())
 
-    def get(self, pid: int) -> Running | None:
+    def get(self, pid: int) -> RunningApp | None:
         """One app that runs; other processes of this machine are none of the phone's."""
         with self._guard:
             return self._running.get(pid)
@@ -154,7 +154,7 @@ class Processes:
             raise LaunchRefused("the phone is off") from error
         return started.result().pid
 
-    def _start(self, app: App, command: Sequence[str], environment: Mapping[str, str]) -> Running:
+    def _start(self, app: App, command: Sequence[str], environment: Mapping[str, str]) -> RunningApp:
         own = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(app.container),
@@ -175,7 +175,7 @@ class Processes:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-                running = Running(app, process, time.monotonic())
+                running = RunningApp(app, process, time.monotonic())
                 with self._guard:
                     self._running[process.pid] = running
         except OSError as error:
@@ -207,7 +207,7 @@ class Processes:
 
         return end
 
-    def _watch(self, running: Running) -> None:
+    def _watch(self, running: RunningApp) -> None:
         reader = threading.Thread(target=self._pass_on, args=(running,), daemon=True)
         reader.start()
         status = running.process.wait()
@@ -222,7 +222,7 @@ class Processes:
         for report in exits:
             report(running.pid, code, number)
 
-    def _pass_on(self, running: Running) -> None:
+    def _pass_on(self, running: RunningApp) -> None:
         pipe = running.process.stdout
         assert pipe is not None
         with pipe:
@@ -278,7 +278,7 @@ class Processes:
             elif faults.jetsam_after_s is not None and lived >= faults.jetsam_after_s:
                 self._jetsam(each, use, "vm-pageshortage")
 
-    def _jetsam(self, running: Running, use: Usage, reason: str) -> None:
+    def _jetsam(self, running: RunningApp, use: Usage, reason: str) -> None:
         if running.reason:
             return
         running.reason = reason

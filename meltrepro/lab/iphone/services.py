@@ -7,14 +7,14 @@ import time
 from typing import Any
 
 from meltrepro.lab.iphone import images, installer, instruments
-from meltrepro.lab.iphone.afc import Files
+from meltrepro.lab.iphone.afc import AfcFiles
 from meltrepro.lab.iphone.lockdown import Service
 from meltrepro.lab.iphone.state import State
 from meltrepro.lab.iphone.stream import Stream
 
 
 def files(state: State, stream: Stream) -> None:
-    Files(state.media, state.mishaps).serve(stream)
+    AfcFiles(state.media, state.mishaps).serve(stream)
 
 
 def house_arrest(state: State, stream: Stream) -> None:
@@ -32,11 +32,11 @@ def house_arrest(state: State, stream: Stream) -> None:
             stream.send_plist({"Error": "InstallationLookupFailed"})
         else:
             stream.send_plist({"Status": "Complete"})
-            Files(app.container, state.mishaps, only="Documents" if documents else "").serve(stream)
+            AfcFiles(app.container, state.mishaps, only="Documents" if documents else "").serve(stream)
 
 
 def crash_files(state: State, stream: Stream) -> None:
-    Files(state.crashes, state.mishaps).serve(stream)
+    AfcFiles(state.crashes, state.mishaps).serve(stream)
 
 
 def crash_mover(state: State, stream: Stream) -> None:

@@ -18,7 +18,7 @@ _PIECE = 1 << 20
 _TLS_S = 20.0
 
 
-class Ended(Exception):
+class StreamEnded(Exception):
     """The connection is no more."""
 
 
@@ -67,7 +67,7 @@ class Mishaps:
 
 
 class Stream:
-    """Blocking reads and writes on one socket; every loss is `Ended`."""
+    """Blocking reads and writes on one socket; every loss is `StreamEnded`."""
 
     def __init__(self, plain: socket.socket, mishaps: Mishaps, service: str) -> None:
         self.service = service
@@ -79,34 +79,34 @@ class Stream:
     # -- bytes ------------------------------------------------------------------------------------------------------
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes; raises `Ended`."""
+        """Exactly so many bytes; raises `StreamEnded`."""
         data = bytearray()
         while len(data) < size:
             data += self.read_some(size - len(data))
         return bytes(data)
 
     def read_some(self, size: int) -> bytes:
-        """At least one byte and at most so many; raises `Ended`."""
+        """At least one byte and at most so many; raises `StreamEnded`."""
         try:
             piece = self._socket.recv(min(size, _PIECE))
         except (OSError, ValueError) as error:
-            raise Ended(str(error)) from error
+            raise StreamEnded(str(error)) from error
         if not piece:
-            raise Ended("closed by the host")
+            raise StreamEnded("closed by the host")
         return piece
 
     def send(self, message: bytes) -> None:
-        """Send one message, or let happen to it what is to happen; raises `Ended`."""
+        """Send one message, or let happen to it what is to happen; raises `StreamEnded`."""
         with self._writing:
             self._sent += 1
             match self._mishaps.strike(self.service, self._sent):
                 case How.cut:
                     self._put(message[: len(message) // 2])
                     self.abort()
-                    raise Ended("cut")
+                    raise StreamEnded("cut")
                 case How.hang:
                     self._wait_for_end()
-                    raise Ended("it hung until the host left")
+                    raise StreamEnded("it hung until the host left")
                 case How.garbage:
                     message = random.Random(self._sent).randbytes(len(message))
             self._put(message)
@@ -121,38 +121,38 @@ class Stream:
         try:
             self._socket.sendall(data)
         except (OSError, ValueError) as error:
-            raise Ended(str(error)) from error
+            raise StreamEnded(str(error)) from error
 
     # -- property lists ---------------------------------------------------------------------------------------------
 
     def read_plist(self) -> dict[str, Any]:
-        """The next property list; raises `Ended`, `frames.Malformed`."""
+        """The next property list; raises `StreamEnded`, `frames.Malformed`."""
         return frames.read_plist(self.read(frames.service_length(self.read(4))))
 
     def send_plist(self, body: dict[str, Any]) -> None:
-        """Send a property list; raises `Ended`."""
+        """Send a property list; raises `StreamEnded`."""
         self.send(frames.service_plist(body))
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     def secure(self, context: ssl.SSLContext) -> None:
-        """Go on in TLS; raises `Ended` where the host is not the one that it says."""
+        """Go on in TLS; raises `StreamEnded` where the host is not the one that it says."""
         try:
             self._socket.settimeout(_TLS_S)
             self._socket = context.wrap_socket(self._socket, server_side=True)
             self._socket.settimeout(None)
         except (OSError, ValueError) as error:
-            raise Ended(f"no TLS: {error}") from error
+            raise StreamEnded(f"no TLS: {error}") from error
 
     def bare(self) -> None:
-        """Go on without TLS, as after a session; raises `Ended`."""
+        """Go on without TLS, as after a session; raises `StreamEnded`."""
         if isinstance(self._socket, ssl.SSLSocket):
             try:
                 self._socket.settimeout(_TLS_S)
                 self._socket = self._socket.unwrap()
                 self._socket.settimeout(None)
             except (OSError, ValueError) as error:
-                raise Ended(str(error)) from error
+                raise StreamEnded(str(error)) from error
 
     def become(self, service: str) -> None:
         """Go on as a connection to another service, whose messages count anew."""
@@ -160,7 +160,7 @@ class Stream:
             self.service, self._sent = service, 0
 
     def abort(self) -> None:
-        """End it from another thread: whoever waits at it gets `Ended`."""
+        """End it from another thread: whoever waits at it gets `StreamEnded`."""
         with contextlib.suppress(OSError):
             # Not the TLS socket's own method, which changes what the other thread uses just now.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

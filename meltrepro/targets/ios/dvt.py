@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.link import ProcessExit
 
 _FOOTPRINT, _MEMORY = "physFootprint", "physMemSize"
 _SAMPLE_MS = 200
@@ -72,7 +72,7 @@ class DvtInstruments:
         self._watched.add(pid)
         return True
 
-    async def ended(self, pid: int) -> Exit:
+    async def ended(self, pid: int) -> ProcessExit:
         return await self._control.service.ends.of(pid)  # type: ignore[no-any-return]
 
     async def kill(self, pid: int) -> None:
@@ -125,10 +125,10 @@ class Ends:
     """How processes ended, for those who wait and those who come later."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[Exit]] = {}
+        self._waiting: dict[int, asyncio.Future[ProcessExit]] = {}
         self.lost = False
 
-    def put(self, pid: int, end: Exit) -> None:
+    def put(self, pid: int, end: ProcessExit) -> None:
         """A process has ended."""
         future = self._future(pid)
         if not future.done():
@@ -142,11 +142,11 @@ class Ends:
                 future.set_exception(TargetLost("the link to the phone's developer services broke"))
                 future.exception()  # somebody may ask for it, nobody has to
 
-    async def of(self, pid: int) -> Exit:
+    async def of(self, pid: int) -> ProcessExit:
         """Wait for the end of one; raises `TargetLost`."""
         return await asyncio.shield(self._future(pid))
 
-    def _future(self, pid: int) -> asyncio.Future[Exit]:
+    def _future(self, pid: int) -> asyncio.Future[ProcessExit]:
         if pid not in self._waiting:
             self._waiting[pid] = asyncio.get_running_loop().create_future()
             if self.lost:
@@ -176,7 +176,7 @@ def _control_class() -> Any:
 
         @dtx_on_invoke("processWithPID:terminatedWithExitCode:orCrashingSignal:")  # type: ignore[untyped-decorator]
         async def _on_process_terminated(self, pid: Any, code: Any, number: Any) -> None:
-            self.ends.put(_number(pid) or 0, Exit(_number(code), _number(number)))
+            self.ends.put(_number(pid) or 0, ProcessExit(_number(code), _number(number)))
 
     class Control(ProcessControl, DtxService[Service]):  # type: ignore[misc]
         pass

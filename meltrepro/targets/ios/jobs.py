@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from meltrepro.record import trial as record
 from meltrepro.targets.ios.files import Files
-from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.reports import Report
 from meltrepro.targets.remote.jobs import Ended
 
@@ -31,7 +31,7 @@ _STATUS_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Status:
+class JobStatus:
     """What the app said when it ended by itself."""
 
     exit: int
@@ -42,9 +42,9 @@ class Status:
 class Observed:
     """Everything that is known of how a trial ended."""
 
-    exit: Exit | None
+    exit: ProcessExit | None
     """What the phone told; `None` where the link was lost when it did."""
-    status: Status | None
+    status: JobStatus | None
     done: bool
     """Whether the events are complete."""
     report: Report | None
@@ -87,7 +87,7 @@ class PhoneJob:
         """Whether the app has begun, or has ended."""
         return any(files.stat(f"{self.path}/{name}") is not None for name in (STARTED, STATUS))
 
-    def status(self, files: Files) -> Status | None:
+    def status(self, files: Files) -> JobStatus | None:
         """The app's last word; `None` where there is none, or where it means nothing."""
         return parse_status(files.read(f"{self.path}/{STATUS}", _STATUS_BYTES))
 
@@ -101,7 +101,7 @@ def old_jobs(files: Files) -> list[PhoneJob]:
     return [PhoneJob(name) for name in files.names("jobs") if _NAME.fullmatch(name)]
 
 
-def parse_status(content: bytes | None) -> Status | None:
+def parse_status(content: bytes | None) -> JobStatus | None:
     """A status as the app writes it."""
     try:
         known = json.loads(content or b"")
@@ -110,7 +110,7 @@ def parse_status(content: bytes | None) -> Status | None:
         return None
     if type(code) is not int or not 0 <= code <= 255 or type(timed_out) is not bool:
         return None
-    return Status(code, timed_out)
+    return JobStatus(code, timed_out)
 
 
 def is_done(events: bytes) -> bool:

@@ -19,7 +19,7 @@ class AttachedPhone:
 
 
 @dataclass(frozen=True)
-class Exit:
+class ProcessExit:
     """How a process ended: one of the two, or neither where nobody knows."""
 
     code: int | None = None
@@ -65,7 +65,7 @@ class Instruments(Protocol):
         """Have the phone tell when a process ends; returns whether it was not yet asked to."""
         ...
 
-    async def ended(self, pid: int) -> Exit:
+    async def ended(self, pid: int) -> ProcessExit:
         """Wait until a process that is watched has ended."""
         ...
 

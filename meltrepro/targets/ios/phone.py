@@ -12,7 +12,7 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.ios import errors as ios_errors
 from meltrepro.targets.ios.files import Files
-from meltrepro.targets.ios.link import Exit, Instruments, Services
+from meltrepro.targets.ios.link import Instruments, ProcessExit, Services
 from meltrepro.targets.ios.loop import Loop, Silent, shared
 from meltrepro.targets.ios.reports import Report, parse_report, report_time
 
@@ -131,10 +131,10 @@ class Phone:
         """Bytes that a process is charged for; `None` where the phone does not show it."""
         return self._developer(lambda tools: tools.footprint(pid), "read its memory")
 
-    def wait(self, pid: int, limit_s: float) -> Exit | None:
+    def wait(self, pid: int, limit_s: float) -> ProcessExit | None:
         """How a process ended, as soon as the phone tells; `None` where it has not within `limit_s`."""
 
-        async def wait() -> Exit | None:
+        async def wait() -> ProcessExit | None:
             import asyncio
 
             tools = await self._services.instruments()

@@ -34,7 +34,7 @@ from meltrepro.targets.base import (
 from meltrepro.targets.ios import state as ios_state
 from meltrepro.targets.ios.cache import PhoneCache
 from meltrepro.targets.ios.jobs import DEADLINE, JOB, Observed, PhoneJob, ended, is_done, old_jobs
-from meltrepro.targets.ios.link import Exit
+from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.ios.package import runner_package, runner_package_digest
 from meltrepro.targets.ios.phone import Phone
@@ -231,7 +231,7 @@ class IosTarget:
         with self._phone.documents(self._app, self._root) as files:
             there.create(files, request, self._plan)
 
-    def _conduct(self, there: PhoneJob, timeout_s: float) -> tuple[Exit | None, bool]:
+    def _conduct(self, there: PhoneJob, timeout_s: float) -> tuple[ProcessExit | None, bool]:
         """Launch the app and wait for its end; returns what the phone told of it, and whether it had to be ended."""
         self._retried(self._end_app)  # one that idles would keep its environment
         pid = self._retried(partial(self._launch, there, timeout_s))
@@ -277,7 +277,7 @@ class IosTarget:
                 files.fetch(f"{there.path}/{name}", folder / name)
 
     def _observed(
-        self, there: PhoneJob, folder: Path, end: Exit | None, timed_out: bool, since_wall_s: float
+        self, there: PhoneJob, folder: Path, end: ProcessExit | None, timed_out: bool, since_wall_s: float
     ) -> Observed:
         def status() -> Observed:
             with self._phone.documents(self._app, self._root) as files:

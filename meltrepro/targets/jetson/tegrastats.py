@@ -26,7 +26,7 @@ _LOAD = re.compile(r"(?:(?P<percent>\d+)%)?(?:@\[?(?P<mhz>-?\d+(?:,-?\d+)*)\]?)?
 
 
 @dataclass(frozen=True)
-class Engine:
+class ChipUnit:
     """A unit of the chip other than its CPUs: the GPU (GR3D_FREQ), memory controller (EMC_FREQ), video, ..."""
 
     percent: int | None
@@ -45,7 +45,7 @@ class Stats:
     """Used and whole, by `RAM`, `SWAP`."""
     cpus: tuple[tuple[int, int] | None, ...] = ()
     """Load (%) and clock (MHz) by CPU; `None` for one that is off."""
-    engines: Mapping[str, Engine] = field(default_factory=dict)
+    engines: Mapping[str, ChipUnit] = field(default_factory=dict)
     temperatures_c: Mapping[str, float] = field(default_factory=dict)
     """By sensor, those that are on."""
     rails_mw: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def parse(line: str) -> Stats:
     """What a line says; never raises, because a line that cannot be understood is kept whole in `others`."""
     memory: dict[str, tuple[int, int]] = {}
     cpus: tuple[tuple[int, int] | None, ...] = ()
-    engines: dict[str, Engine] = {}
+    engines: dict[str, ChipUnit] = {}
     temperatures: dict[str, float] = {}
     rails: dict[str, int] = {}
     others: list[str] = []
@@ -86,9 +86,9 @@ def _cpu(word: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _engine(load: str) -> Engine:
+def _engine(load: str) -> ChipUnit:
     found = _LOAD.fullmatch(load)
     if load == "off" or found is None:
-        return Engine(None, on=load != "off")
+        return ChipUnit(None, on=load != "off")
     percent = int(found["percent"]) if found["percent"] else None
-    return Engine(percent, tuple(int(each) for each in found["mhz"].split(",")) if found["mhz"] else ())
+    return ChipUnit(percent, tuple(int(each) for each in found["mhz"].split(",")) if found["mhz"] else ())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.lab.iphone.faults import Break, Faults, How, Pairing
+from meltrepro.lab.iphone.faults import Break, Faults, How, PairingAnswer
 from meltrepro.targets.ios.phone import Phone
 from tests.integration.ios_faults.lab import DVT, Lab
 from tests.support.ios_targets import APP, services
@@ -22,9 +22,9 @@ HOUSE = "com.apple.mobile.house_arrest"
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
-        (Faults(pairing=Pairing.pending), "still asks"),
-        (Faults(pairing=Pairing.denied), "not to trust"),
-        (Faults(pairing=Pairing.locked), "is locked"),
+        (Faults(pairing=PairingAnswer.pending), "still asks"),
+        (Faults(pairing=PairingAnswer.denied), "not to trust"),
+        (Faults(pairing=PairingAnswer.locked), "is locked"),
     ],
 )
 def test_pairing_that_does_not_succeed_ends_in_time(lab: Lab, tmp_path: Path, faults: Faults, says: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.lab.iphone.faults import Faults, Pairing
+from meltrepro.lab.iphone.faults import Faults, PairingAnswer
 from tests.integration.ios_faults.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -39,7 +39,7 @@ def test_devices_shows_a_phone_says_what_to_do_and_pairs(
     assert (row["state"], row["todo"]) == ("device", None)
     assert "VirtualiPhone1,1, iOS 16.7" in str(row["device"])
     lab.device.forget()
-    lab.device.faults = Faults(pairing=Pairing.denied)
+    lab.device.faults = Faults(pairing=PairingAnswer.denied)
     assert main(["devices", "--pair", lab.device.udid]) == TargetError.exit_code
 
 

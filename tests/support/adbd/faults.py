@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     service: str
 
 
-class Verdict(NamedTuple):
+class Handling(NamedTuple):
     """What is to be done with a packet."""
 
     fault: Fault | None = None
@@ -58,7 +58,7 @@ class _Armed:
     packets: int = 0
     size: int = 0
 
-    def meets(self, seen: Seen, size: int) -> Verdict | None:
+    def meets(self, seen: Seen, size: int) -> Handling | None:
         fault = self.fault
         if fault.way not in (None, seen.way) or fault.command not in (None, seen.command):
             return None
@@ -68,8 +68,8 @@ class _Armed:
         self.packets += 1
         self.size += size
         if fault.after_bytes is not None:
-            return Verdict(fault, fault.after_bytes - before) if before <= fault.after_bytes < self.size else None
-        return Verdict(fault) if fault.at <= number < fault.at + fault.times else None
+            return Handling(fault, fault.after_bytes - before) if before <= fault.after_bytes < self.size else None
+        return Handling(fault) if fault.at <= number < fault.at + fault.times else None
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Gate:
             self.seen = []
             self._armed = [_Armed(fault) for fault in faults]
 
-    def verdict(self, way: Way, command: bytes, service: str, size: int) -> Verdict:
+    def verdict(self, way: Way, command: bytes, service: str, size: int) -> Handling:
         """What happens to a packet of so many bytes: the first fault that is meant for it."""
         with self._guard:
             seen = Seen(way, command, service)
@@ -98,4 +98,4 @@ class Gate:
             found = [verdict for armed in self._armed if (verdict := armed.meets(seen, size))]
         if self.watcher is not None:
             self.watcher(number)
-        return found[0] if found else Verdict()
+        return found[0] if found else Handling()
