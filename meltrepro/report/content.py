@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.record.campaign import CampaignDocument
@@ -12,7 +13,7 @@ from meltrepro.report.figures import points, rows
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.report.tables import measurements, overview
-from meltrepro.report.values import Section
+from meltrepro.report.values import Figure, Section, Table
 from meltrepro.studies.base import studies_of
 
 
@@ -36,88 +37,93 @@ def assemble(campaigns: Sequence[CampaignRecord], study: StudyDocument | None = 
 
 
 def sections(content: Content) -> tuple[Section, ...]:
-    """Every section, whatever the results: what they lack is said in its place."""
+    """Every section, whatever the results: those without any say why, and stand after those that have some."""
     results, campaigns = content.results, content.campaigns
-    return (
-        Section(
-            "overview",
-            "What was run",
-            "Campaigns, devices, and what became of every cell. What could not be run is a result too: its reason stands here.",
-            (),
-            (
-                *(overview.campaigns(results, campaigns), *overview.left_out(content.study)),
-                *(overview.devices(results), overview.coverage(results), overview.cells(results)),
-            ),
-        ),
-        Section(
-            "throughput",
-            "Throughput",
-            "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
-            (rows.throughput(results, "generation"), rows.throughput(results, "prefill")),
-            (measurements.throughput(results),),
-        ),
-        Section(
-            "phases",
-            "Prefill against generation",
-            "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
-            (points.phases(results),),
-            (measurements.phases(results),),
-        ),
-        Section(
-            "memory",
-            "Memory",
-            "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
-            (points.memory(results), rows.memory_ratio(results)),
-            (measurements.memory(results),),
-        ),
-        Section(
-            "energy",
-            "Energy",
-            "Joules per token, phase by phase.",
-            (rows.energy(results),),
-            (measurements.energy(results),),
-        ),
-        Section(
-            "sustained",
-            "Sustained load",
-            "Prompt after prompt without pause.",
-            (points.sustained_curves(results),),
-            (measurements.sustained_speed(results),),
-        ),
-        Section(
-            "operators",
-            "Operators",
-            "Which operators the decoder spends its time in.",
-            (rows.operators(results),),
-            (measurements.operators(results),),
-        ),
-        Section(
-            "accuracy",
-            "Accuracy",
-            "What quantization costs in right answers. Synthetic weights are never scored.",
-            (points.accuracy(results),),
-            (measurements.accuracy(results),),
-        ),
-        Section(
-            "power-modes",
-            "Power modes",
-            "The same work within different power budgets.",
-            (points.power(results),),
-            (measurements.power_modes(results),),
-        ),
-        Section(
-            "drift",
-            "Drift of the software",
-            "What time gave on the same device: the same models with releases of different age.",
-            (rows.drift(results),),
-            (measurements.drift(results),),
-        ),
-        *content.claims,
-        Section(
-            "provenance",
-            "Provenance",
-            "Where every figure comes from, what it means, and how to check it.",
-            (),
-            (overview.how_run(campaigns), overview.digests(campaigns), overview.definitions()),
+    ran = Section(
+        "overview",
+        "What was run",
+        "Campaigns, devices, and what became of every cell. What could not be run is a result too: its reason stands here.",
+        (),
+        (
+            *(overview.campaigns(results, campaigns), *overview.left_out(content.study)),
+            *(overview.devices(results), overview.coverage(results), overview.cells(results)),
         ),
     )
+    origin = Section(
+        "provenance",
+        "Provenance",
+        "Where every figure comes from, what it means, and how to check it.",
+        (),
+        (overview.how_run(campaigns), overview.digests(campaigns), overview.definitions()),
+    )
+    found = [
+        Section(id, title, lead, tuple(draw(results) for draw in figures), (table(results),))
+        for id, title, lead, figures, table in _RESULTS
+    ]
+    measured, missing = ([part for part in found if bool(part.tables[0].rows) is having] for having in (True, False))
+    return (ran, *measured, *content.claims, *missing, origin)
+
+
+_RESULTS: tuple[
+    tuple[str, str, str, tuple[Callable[[Results], Figure], ...], Callable[[Results], Table]],
+    ...,
+] = (
+    (
+        "throughput",
+        "Throughput",
+        "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
+        (partial(rows.throughput, phase="generation"), partial(rows.throughput, phase="prefill")),
+        measurements.throughput,
+    ),
+    (
+        "phases",
+        "Prefill against generation",
+        "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
+        (points.phases,),
+        measurements.phases,
+    ),
+    (
+        "memory",
+        "Memory",
+        "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
+        (points.memory, rows.memory_ratio),
+        measurements.memory,
+    ),
+    ("energy", "Energy", "Joules per token, phase by phase.", (rows.energy,), measurements.energy),
+    (
+        "sustained",
+        "Sustained load",
+        "Prompt after prompt without pause.",
+        (points.sustained_curves,),
+        measurements.sustained_speed,
+    ),
+    (
+        "operators",
+        "Operators",
+        "Which operators the decoder spends its time in.",
+        (rows.operators,),
+        measurements.operators,
+    ),
+    (
+        "accuracy",
+        "Accuracy",
+        "What quantization costs in right answers. Synthetic weights are never scored.",
+        (points.accuracy,),
+        measurements.accuracy,
+    ),
+    (
+        "power-modes",
+        "Power modes",
+        "The same work within different power budgets.",
+        (points.power,),
+        measurements.power_modes,
+    ),
+    (
+        "drift",
+        "Drift of the software",
+        "What time gave on the same device: the same models with releases of different age.",
+        (rows.drift,),
+        measurements.drift,
+    ),
+)
+"""Id, title and lead of each section of results, with its figures and its table."""
