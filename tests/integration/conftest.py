@@ -23,7 +23,7 @@ from meltrepro.lab.server import AdbServer
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
 from tests.integration.bundles import Bundle, bundles_from_environment, model_from_environment
 from tests.support.prebuild import PREBUILD
@@ -133,8 +133,8 @@ def attached_board(
     root = system.device_root(system.native(system.BOARD), Store(cache / "store"), cache / "lab", silent)
     board = VirtualJetson(root, folder / name, name=name, storage=storage)
     place = (name, "127.0.0.1", board.relay.port, USER)
-    way = Way(*place, (board.key,), (board.known_hosts,), keys_alone=True, agent=False)
-    link = SshLink(name, lambda: way)
+    route = Route(*place, (board.key,), (board.known_hosts,), keys_alone=True, agent=False)
+    link = SshLink(name, lambda: route)
     try:
         board.start()
         yield board, link

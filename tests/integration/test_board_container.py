@@ -22,9 +22,9 @@ from meltrepro.errors import TargetError
 from meltrepro.targets.base import TrialJob
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.ssh.board import Board
-from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
+from meltrepro.targets.ssh.target import Board
 from tests.contract.test_targets import request
 from tests.integration.bundles import Bundle
 from tests.support.sshd import USER, Sshd, make_key
@@ -88,8 +88,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory, runner_bundles: Mapping[str, P
     server.allow(key)
     (folder / "known_hosts").write_text(server.known)
     server.start()
-    way = Way("board", "127.0.0.1", server.port, USER, (key,), (folder / "known_hosts",), keys_alone=True, agent=False)
-    link = SshLink("board", lambda: way)
+    route = Route(
+        "board", "127.0.0.1", server.port, USER, (key,), (folder / "known_hosts",), keys_alone=True, agent=False
+    )
+    link = SshLink("board", lambda: route)
     with tarfile.open(folder / "bundle.tar", "w") as tar:
         tar.add(here, "bundle")
     bundle = artifact("bundle", folder / "bundle.tar", here, platform.machine())

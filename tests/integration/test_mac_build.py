@@ -33,7 +33,7 @@ from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.targets.base import PACKAGE
 from meltrepro.targets.ios.mac_build import TEAM, MacMaker
-from meltrepro.targets.ssh.config import way_to
+from meltrepro.targets.ssh.config import route_to
 from meltrepro.targets.ssh.link import SshLink
 from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, load
@@ -103,7 +103,7 @@ class Mac:
     ) -> Built:
         """As campaigns build, without any engine."""
         settings = Settings(self.folder / "cache", self.folder / "home", offline=True, mirrors=None, jobs=1)
-        maker = partial(MacMaker, lambda host: SshLink(host, partial(way_to, host)), environ, str(self.root))
+        maker = partial(MacMaker, lambda host: SshLink(host, partial(route_to, host)), environ, str(self.root))
         tools = Tools(
             settings,
             self.steps.append,

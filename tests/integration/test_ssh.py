@@ -22,7 +22,7 @@ from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh import link as ssh
-from meltrepro.targets.ssh.config import way_to
+from meltrepro.targets.ssh.config import route_to
 from meltrepro.targets.ssh.link import SshLink
 from tests.support.cable import cable
 from tests.support.sshd import Home, Sshd, agent, free_port, make_key
@@ -40,7 +40,7 @@ class Rig:
     server: Sshd
 
     def link(self, name: str = "board") -> SshLink:
-        return SshLink(name, partial(way_to, name))
+        return SshLink(name, partial(route_to, name))
 
     def shell(self, name: str = "board") -> Shell:
         return Shell(self.link(name))
@@ -463,11 +463,11 @@ def test_places_where_no_ssh_answers(home: Home, tmp_path: Path, monkeypatch: py
     )
     for name, words in (("nobody", "cannot connect to .*refused"), ("nowhere", "there is no host 'nowhere.invalid'")):
         with pytest.raises(TargetLost, match=words):
-            Shell(SshLink(name, partial(way_to, name))).run(["true"])
+            Shell(SshLink(name, partial(route_to, name))).run(["true"])
     with socket.create_server(("127.0.0.1", port)) as listener:
         threading.Thread(target=_talk_nonsense, args=(listener,), daemon=True).start()
         with pytest.raises(TargetLost, match="answers, but not as SSH does"):
-            Shell(SshLink("other", partial(way_to, "other"))).run(["true"])
+            Shell(SshLink("other", partial(route_to, "other"))).run(["true"])
 
 
 def _talk_nonsense(listener: socket.socket) -> None:

@@ -11,9 +11,9 @@ import pytest
 from meltrepro.targets.base import AGENT
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.ssh.board import Board
-from meltrepro.targets.ssh.config import Way
+from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
+from meltrepro.targets.ssh.target import Board
 from tests.contract import test_targets as suite
 from tests.contract.test_targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here
@@ -33,8 +33,8 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLink]:
     known = folder / "known_hosts"
     known.write_text(server.known)
     server.start()
-    way = Way("board", "127.0.0.1", server.port, USER, (key,), (known,), keys_alone=True, agent=False)
-    link = SshLink("board", lambda: way)
+    route = Route("board", "127.0.0.1", server.port, USER, (key,), (known,), keys_alone=True, agent=False)
+    link = SshLink("board", lambda: route)
     yield link
     link.close()
     server.stop()

@@ -13,8 +13,8 @@ from meltrepro.errors import TargetLost
 from meltrepro.manifest.targets import Target
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.ssh.board import Board, lab_boards, link_to
 from meltrepro.targets.ssh.options import LinuxOptions
+from meltrepro.targets.ssh.target import Board, lab_boards, link_to
 from tests.support.links import LocalLink
 
 ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
@@ -56,7 +56,7 @@ def test_a_lab_is_looked_up_when_it_is_needed(tmp_path: Path, monkeypatch: pytes
     place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
     (folder / "board.json").write_text(json.dumps(place))
     (board,) = lab_boards(here)
-    assert (board.name, board.way.address, board.way.port, board.way.agent) == ("board", "127.0.0.1", 7, False)
+    assert (board.name, board.route.address, board.route.port, board.route.agent) == ("board", "127.0.0.1", 7, False)
 
 
 def test_a_plain_machine_says_what_it_is(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from meltrepro.errors import BuildError, StoreError
 from meltrepro.lab.iphone.apps import Apps
-from meltrepro.targets.ios.app_package import check_app
-from meltrepro.targets.ios.package import runner_package, runner_package_digest
+from meltrepro.targets.ios.app_package import check_app, runner_package, runner_package_digest
 
 
 def test_a_runner_becomes_an_app_of_the_lab(tmp_path: Path) -> None:

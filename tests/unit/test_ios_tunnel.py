@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro.targets.ios.tunnel import RsdTunnel
+from meltrepro.targets.ios.usbmux import RsdTunnel
 
 UDID = "00008110-001A2B3C4D5E6F70"
 

@@ -1,4 +1,4 @@
-"""What is checked of packages that somebody else has made: signed apps (`.ipa`), and zips of an xcframework."""
+"""Packages of apps: what is checked of those that somebody else has made, and the runner's own for virtual iPhones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import plistlib
 import stat
 import struct
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from meltrepro.errors import BuildError
+from meltrepro.errors import BuildError, StoreError
 
 _MOST_BYTES = 4 << 30
 """An app without models is a thousandth of it."""
@@ -26,6 +27,8 @@ _ARM64 = 0x0100000C
 _BUILD_VERSION = 0x32
 PLATFORMS = {1: "macOS", 2: "iOS", 3: "tvOS", 4: "watchOS", 6: "Mac Catalyst", 7: "the iOS simulator", 11: "visionOS"}
 _MOST_COMMANDS, _MOST_SLICES = 4096, 16
+_FORMAT = b"meltrepro runner package 1\n"
+_RUNNER_NAME = "melt-runner"
 
 
 @dataclass(frozen=True)
@@ -200,3 +203,38 @@ def _platform(data: bytes) -> int | None:
     except struct.error:
         raise NoMachO("is a Mach-O file that was cut short") from None
     raise NoMachO("does not say which platform it is for")
+
+
+def runner_package_digest(runner: Path) -> str:
+    """What stands for the package of a runner; raises `StoreError` where the runner cannot be read."""
+    try:
+        with runner.open("rb") as file:
+            return hashlib.sha256(_FORMAT + hashlib.file_digest(file, "sha256").digest()).hexdigest()
+    except OSError as error:
+        raise StoreError(f"cannot read {runner}: {error.strerror or error}") from error
+
+
+@contextmanager
+def runner_package(runner: Path, app: str) -> Iterator[Path]:
+    """A package of this runner for virtual iPhones, whose bundles are those of other devices with such a CPU.
+
+    It says of itself what it is, and no phone of Apple's would take it. Raises `StoreError` where it cannot be written."""
+    info = {
+        "CFBundleExecutable": _RUNNER_NAME,
+        "CFBundleIdentifier": app,
+        "CFBundleName": _RUNNER_NAME,
+        "CFBundlePackageType": "APPL",
+        "CFBundleVersion": "1",
+        "MeltreproRunner": True,
+        "UIFileSharingEnabled": True,
+    }
+    with tempfile.TemporaryDirectory(prefix="meltrepro-app-") as folder:
+        path = Path(folder) / f"{_RUNNER_NAME}.ipa"
+        try:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(f"Payload/{_RUNNER_NAME}.app/Info.plist", plistlib.dumps(info))
+                archive.writestr(f"Payload/{_RUNNER_NAME}.app/embedded.mobileprovision", b"virtual")
+                archive.write(runner, f"Payload/{_RUNNER_NAME}.app/{_RUNNER_NAME}")
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        yield path

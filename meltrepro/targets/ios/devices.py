@@ -14,8 +14,7 @@ from meltrepro.targets.ios import errors as ios_errors
 from meltrepro.targets.ios.link import AttachedPhone
 from meltrepro.targets.ios.loop import Silent, shared
 from meltrepro.targets.ios.phone import ANSWER_S, Phone
-from meltrepro.targets.ios.tunnel import RsdTunnel
-from meltrepro.targets.ios.usbmux import UsbmuxServices
+from meltrepro.targets.ios.usbmux import RsdTunnel, UsbmuxServices
 from meltrepro.targets.ios.usbmux import attached as on_usbmux
 from meltrepro.targets.lab import running
 

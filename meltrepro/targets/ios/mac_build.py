@@ -52,10 +52,10 @@ _HEADERS = ("include/", "ggml/include/", "LICENSE")
 
 def ssh_link(host: str) -> Link:
     """The way to a Mac as ssh knows it; host keys are never accepted by a program."""
-    from meltrepro.targets.ssh.config import way_to
+    from meltrepro.targets.ssh.config import route_to
     from meltrepro.targets.ssh.link import SshLink
 
-    return SshLink(host, lambda: way_to(host))
+    return SshLink(host, lambda: route_to(host))
 
 
 class MacMaker:

@@ -32,11 +32,11 @@ from meltrepro.targets.base import (
     writing,
 )
 from meltrepro.targets.ios import state as ios_state
+from meltrepro.targets.ios.app_package import runner_package, runner_package_digest
 from meltrepro.targets.ios.cache import PhoneCache
 from meltrepro.targets.ios.jobs import DEADLINE, JOB, Observed, PhoneJob, ended, is_done, old_jobs
 from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.options import IosOptions
-from meltrepro.targets.ios.package import runner_package, runner_package_digest
 from meltrepro.targets.ios.phone import Phone
 from meltrepro.targets.remote.deploy import digest_of
 from meltrepro.targets.remote.link import retried

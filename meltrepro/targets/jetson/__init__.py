@@ -31,7 +31,7 @@ class JetsonKind:
         return None
 
     def named(self, text: str | None, settings: Settings) -> JetsonOptions | None:
-        from meltrepro.targets.ssh.board import lab_boards
+        from meltrepro.targets.ssh.target import lab_boards
 
         if any(board.name == text for board in lab_boards(settings)):
             return JetsonOptions(kind="jetson", lab=text)
@@ -40,9 +40,9 @@ class JetsonKind:
 
     def sudoers(self, options: JetsonOptions, settings: Settings, user: str | None) -> str:
         from meltrepro.targets.jetson.controls import sudoers
-        from meltrepro.targets.ssh.board import way_of
+        from meltrepro.targets.ssh.target import route_of
 
-        return sudoers(user or way_of(options, settings).user, options.root)
+        return sudoers(user or route_of(options, settings).user, options.root)
 
 
 KIND = JetsonKind()

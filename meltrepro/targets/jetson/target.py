@@ -22,7 +22,7 @@ from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
-from meltrepro.targets.ssh.board import Board, lab_boards, link_to
+from meltrepro.targets.ssh.target import Board, lab_boards, link_to
 
 _RELEASE = "/etc/nv_tegra_release"
 _CPUS = 16

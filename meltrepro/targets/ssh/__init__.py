@@ -18,7 +18,7 @@ class LinuxKind:
     makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
 
     def open(self, options: LinuxOptions, settings: Settings, engines: Engines | None) -> Target:
-        from meltrepro.targets.ssh.board import open_target
+        from meltrepro.targets.ssh.target import open_target
 
         return open_target(options, settings)
 

@@ -22,7 +22,7 @@ _PLACE = re.compile(r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """How one host is reached."""
 
     name: str
@@ -39,7 +39,7 @@ class Way:
     agent: bool = True
     key_alias: str | None = None
     """By which name its key is known, where that is not its address."""
-    jump: Way | None = None
+    jump: Route | None = None
     """The host through which it is reached."""
 
     @property
@@ -50,7 +50,7 @@ class Way:
         return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
 
 
-def way_to(name: str, config: Path | None = None) -> Way:
+def route_to(name: str, config: Path | None = None) -> Route:
     """The way to a host by its alias, or by `user@host:port`; `config` is `~/.ssh/config` where absent.
 
     Raises `TargetError` where the configuration cannot be read, or asks for what is not offered here.
@@ -62,7 +62,7 @@ def way_to(name: str, config: Path | None = None) -> Way:
     user_file, common = config or home / "config", Path("/etc/ssh/ssh_config")
     text = _text(user_file, home) + "\nHost *\n" + _text(common, common.parent)
     try:
-        return _Resolver(SSHConfig.from_text(text), user_file).way(name)
+        return _Resolver(SSHConfig.from_text(text), user_file).route(name)
     except (ConfigParseError, CouldNotCanonicalize, ValueError, KeyError) as error:
         raise TargetError(f"{user_file} cannot be used for {name}: {error}") from error
 
@@ -72,7 +72,7 @@ class _Resolver:
         self._config = config
         self._file = file
 
-    def way(self, name: str, depth: int = 0, jumps: str | None = None) -> Way:
+    def route(self, name: str, depth: int = 0, jumps: str | None = None) -> Route:
         """`jumps` takes the place of what the configuration says, as within a chain."""
         if depth > _MOST_JUMPS:
             raise TargetError(
@@ -87,7 +87,7 @@ class _Resolver:
         if command and not known.get("proxyjump"):
             raise TargetError(f"{alias} is reached by a ProxyCommand, which is not offered", hint="use ProxyJump")
         *before, last = [hop.strip() for hop in (jumps or known.get("proxyjump") or "none").split(",")]
-        return Way(
+        return Route(
             name=alias,
             address=known["hostname"],
             port=int(place["port"] or known.get("port", 22)),
@@ -97,7 +97,7 @@ class _Resolver:
             keys_alone=known.get("identitiesonly", "no").lower() == "yes",
             agent=known.get("identityagent", "").lower() != "none",
             key_alias=known.get("hostkeyalias"),
-            jump=None if last.lower() == "none" else self.way(last, depth + 1, ",".join(before) or None),
+            jump=None if last.lower() == "none" else self.route(last, depth + 1, ",".join(before) or None),
         )
 
 

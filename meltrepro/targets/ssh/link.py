@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import shlex
 import socket
 import threading
@@ -16,10 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.ssh import trust as sshtrust
-from meltrepro.targets.ssh.channel import SshChannel
-from meltrepro.targets.ssh.config import Way
-from meltrepro.targets.ssh.login import login
+from meltrepro.targets.remote.link import Chunk
+from meltrepro.targets.ssh.access import login, prefer, verify
+from meltrepro.targets.ssh.config import Route
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
@@ -31,7 +31,7 @@ _OPEN_S = 20.0
 _GREET_S = 30.0
 _SEND_S = 30.0
 """How long a command may not take its input."""
-_ASK_EVERY_S, _PATIENCE_S = 5.0, 15.0
+_ASK_EVERY_S, _SILENCE_S = 5.0, 15.0
 """How often a sign of life is asked for, and how long none may come."""
 _PAUSES_S = (0.1, 0.3, 0.0)
 _SETTLE_S = 0.3
@@ -39,12 +39,17 @@ _SETTLE_S = 0.3
 _HELLO = "meltrepro says hello"
 _PROHIBITED = 1
 """Why a channel was not opened (RFC 4254, 5.1): the server does not want to."""
+_LINGER_S = 2.0
+"""How long output is awaited after a command has ended: something that it left behind may hold its streams."""
+_LOOK_S = 0.5
+"""An exit status that comes while streams stay open wakes nobody."""
+_PIECE = 64 << 10
 
 
 class SshLink:
     """A link to one host; connects when it is first needed."""
 
-    def __init__(self, name: str, find: Callable[[], Way]) -> None:
+    def __init__(self, name: str, find: Callable[[], Route]) -> None:
         """`find` is asked before each connection: a lab that is started again has other ports."""
         self._name = name
         self._find = find
@@ -76,20 +81,20 @@ class SshLink:
 class Connection:
     """A connection that is up, through as many hosts as it takes; closed when it gives no sign of life."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, route: Route) -> None:
         """Connect, verify and log in; raises `TargetLost` or `TargetError`."""
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it has to say is in our errors
-        self._way = way
+        self._route = route
         self._transports: list[Transport] = []
         self._over = threading.Event()
         self._heard = time.monotonic()
         try:
-            self._transport = self._reach(way)
+            self._transport = self._reach(route)
             self._greet()
         except BaseException:
             self.close()
             raise
-        threading.Thread(target=self._watch, name=f"{way.name}'s pulse", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"{route.name}'s pulse", daemon=True).start()
 
     @property
     def alive(self) -> bool:
@@ -108,16 +113,16 @@ class Connection:
             channel = self._open_session()
         except (SSHException, EOFError, OSError) as error:
             self.close()
-            raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
+            raise TargetLost(f"{self._route.name}: the SSH link broke: {error}") from error
         try:
             channel.settimeout(_SEND_S)
             channel.exec_command(f"exec /bin/sh -c {shlex.quote(command)}")
         except (SSHException, EOFError, OSError) as error:
             channel.close()
             if not self._over.wait(_SETTLE_S) and self._transport.is_active():
-                raise TargetError(f"{self._way.name}: runs no commands for {self._way.user}: {error}") from error
-            raise TargetLost(f"{self._way.name}: the SSH link broke: {error}") from error
-        return SshChannel(channel, self._way.name, self.heard, lambda: self.alive)
+                raise TargetError(f"{self._route.name}: runs no commands for {self._route.user}: {error}") from error
+            raise TargetLost(f"{self._route.name}: the SSH link broke: {error}") from error
+        return SshChannel(channel, self._route.name, self.heard, lambda: self.alive)
 
     def _open_session(self) -> Channel:
         """A new session; a server may count one that just ended for a moment more."""
@@ -130,7 +135,7 @@ class Connection:
                 refused = error
                 time.sleep(pause_s)
         raise TargetLost(
-            f"{self._way.name}: takes no more sessions now: {refused.text}", hint="see MaxSessions in its sshd_config"
+            f"{self._route.name}: takes no more sessions now: {refused.text}", hint="see MaxSessions in its sshd_config"
         ) from refused
 
     def close(self) -> None:
@@ -140,43 +145,45 @@ class Connection:
             with contextlib.suppress(Exception):
                 transport.close()
 
-    def _reach(self, way: Way) -> Transport:
+    def _reach(self, route: Route) -> Transport:
         from paramiko import SSHException, Transport
         from paramiko.ssh_exception import IncompatiblePeer
 
-        road = self._through(self._reach(way.jump), way) if way.jump else _dial(way)
+        road = self._through(self._reach(route.jump), route) if route.jump else _dial(route)
         try:
             transport = Transport(road)
             self._transports.append(transport)
             options = transport.get_security_options()
             options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
-            options.key_types = sshtrust.prefer(options.key_types, way)
+            options.key_types = prefer(options.key_types, route)
             transport.banner_timeout = transport.handshake_timeout = _CONNECT_S
             transport.start_client(timeout=3 * _CONNECT_S)  # beyond what it waits for itself, which tells more
             key = transport.get_remote_server_key()
         except IncompatiblePeer as error:
-            raise TargetError(f"{way.name}: its SSH is too old or too new: {error}") from error
+            raise TargetError(f"{route.name}: its SSH is too old or too new: {error}") from error
         except (SSHException, EOFError, OSError) as error:
             raise TargetLost(
-                f"{way.name}: {way.address}:{way.port} answers, but not as SSH does: {error}",
+                f"{route.name}: {route.address}:{route.port} answers, but not as SSH does: {error}",
                 hint="see whether it is still starting, and whether sshd listens at this port",
             ) from error
-        sshtrust.verify(way, key)
-        login(transport, way)
+        verify(route, key)
+        login(transport, route)
         return transport
 
-    def _through(self, before: Transport, way: Way) -> Channel:
+    def _through(self, before: Transport, route: Route) -> Channel:
         """A way on from a host that is reached already."""
         from paramiko import ChannelException, SSHException
 
         try:
-            return before.open_channel("direct-tcpip", (way.address, way.port), ("127.0.0.1", 0), timeout=_CONNECT_S)
+            return before.open_channel(
+                "direct-tcpip", (route.address, route.port), ("127.0.0.1", 0), timeout=_CONNECT_S
+            )
         except ChannelException as error:
             kind = TargetError if error.code == _PROHIBITED else TargetLost
-            assert way.jump is not None
-            raise kind(f"{way.jump.name} does not lead on to {way.address}:{way.port}: {error.text}") from error
+            assert route.jump is not None
+            raise kind(f"{route.jump.name} does not lead on to {route.address}:{route.port}: {error.text}") from error
         except (SSHException, EOFError, OSError) as error:
-            raise TargetLost(f"{way.name}: the link broke on the way to it: {error}") from error
+            raise TargetLost(f"{route.name}: the link broke on the way to it: {error}") from error
 
     def _greet(self) -> None:
         """See to it that commands run, and that nothing but them is heard."""
@@ -187,16 +194,16 @@ class Connection:
                 while (chunk := channel.receive(_GREET_S)) is not None:
                     said += chunk.data if chunk.stream == "out" else b""
             except TimeoutError:
-                raise TargetLost(f"{self._way.name}: nothing was heard for {_GREET_S:g} s after the login") from None
+                raise TargetLost(f"{self._route.name}: nothing was heard for {_GREET_S:g} s after the login") from None
         if said == _HELLO.encode() + b"\n":
             return
         text = said.decode("utf-8", errors="replace").strip()
         if _HELLO in text:
             raise TargetError(
-                f"{self._way.name}: its login files write on their own: {text.replace(_HELLO, '').strip()[:120]!r}",
+                f"{self._route.name}: its login files write on their own: {text.replace(_HELLO, '').strip()[:120]!r}",
                 hint="let ~/.bashrc and its like be silent where no terminal is: [ -t 0 ] || return",
             )
-        raise TargetError(f"{self._way.name}: runs no commands for {self._way.user}; it says {text[:120]!r}")
+        raise TargetError(f"{self._route.name}: runs no commands for {self._route.user}; it says {text[:120]!r}")
 
     def _watch(self) -> None:
         """Ask for answers that cost nothing; where none come, and nothing else either, the link is gone."""
@@ -212,39 +219,125 @@ class Connection:
 
     def _give_up(self, answered: threading.Event) -> None:
         asked = time.monotonic()
-        while not answered.wait(max(0.1, max(asked, self._heard) + _PATIENCE_S - time.monotonic())):
-            if time.monotonic() - max(asked, self._heard) >= _PATIENCE_S:
+        while not answered.wait(max(0.1, max(asked, self._heard) + _SILENCE_S - time.monotonic())):
+            if time.monotonic() - max(asked, self._heard) >= _SILENCE_S:
                 self.close()
                 return
 
 
-def _dial(way: Way) -> socket.socket:
+def _dial(route: Route) -> socket.socket:
     """A TCP connection on which silence does not last."""
-    place = f"{way.address}:{way.port}"
+    place = f"{route.address}:{route.port}"
     try:
-        road = socket.create_connection((way.address, way.port), timeout=_CONNECT_S)
+        road = socket.create_connection((route.address, route.port), timeout=_CONNECT_S)
     except socket.gaierror as error:
         raise TargetLost(
-            f"{way.name}: there is no host {way.address!r} now: {error.strerror}",
+            f"{route.name}: there is no host {route.address!r} now: {error.strerror}",
             hint="see its HostName in ~/.ssh/config, and whether it is on",
         ) from error
     except TimeoutError as error:
         raise TargetLost(
-            f"{way.name}: {place} does not answer", hint="see whether the board is on and reachable"
+            f"{route.name}: {place} does not answer", hint="see whether the board is on and reachable"
         ) from error
     except OSError as error:
         raise TargetLost(
-            f"{way.name}: cannot connect to {place}: {(error.strerror or str(error)).lower()}",
+            f"{route.name}: cannot connect to {place}: {(error.strerror or str(error)).lower()}",
             hint="see whether the board is on, and whether sshd runs there",
         ) from error
     road.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     road.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_USER_TIMEOUT", int(_PATIENCE_S * 1000)),
+        ("TCP_USER_TIMEOUT", int(_SILENCE_S * 1000)),
         ("TCP_KEEPIDLE", max(1, int(_ASK_EVERY_S))),
         ("TCP_KEEPINTVL", max(1, int(_ASK_EVERY_S))),
-        ("TCP_KEEPCNT", max(1, int(_PATIENCE_S // _ASK_EVERY_S))),
+        ("TCP_KEEPCNT", max(1, int(_SILENCE_S // _ASK_EVERY_S))),
     ):
         if hasattr(socket, option):  # not on every system
             road.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return road
+
+
+class SshChannel:
+    """A command that runs over a connection which others share; paramiko's own -1 for an exit status is no answer."""
+
+    def __init__(self, channel: Channel, name: str, heard: Callable[[], None], alive: Callable[[], bool]) -> None:
+        """`heard` is told of every sign of life; `alive` says whether the connection is up as far as anybody knows."""
+        self._channel = channel
+        self._name = name
+        self._heard = heard
+        self._alive = alive
+        self._quiet_since: float | None = None
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), _PIECE):
+                self._channel.sendall(bytes(view[start : start + _PIECE]))
+                self._heard()
+        except (EOFError, OSError) as error:
+            raise self._lost(f"does not take what it is sent: {error}") from error
+
+    def end_input(self) -> None:
+        try:
+            self._channel.shutdown_write()
+        except (EOFError, OSError) as error:
+            raise self._lost(str(error)) from error
+
+    def receive(self, timeout_s: float) -> Chunk | None:
+        until = time.monotonic() + timeout_s
+        while True:
+            ended = self._ended  # before looking: data comes before the end
+            chunk = self._ready()
+            if chunk is not None:
+                return chunk
+            exited = self._channel.exit_status_ready()
+            if exited and (ended or self._lingered()):
+                self._require_status()
+                return None
+            self._wait(max(0.0, until - time.monotonic()), ended, exited)
+            if time.monotonic() >= until and not self._anything():
+                raise TimeoutError
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+    def _ready(self) -> Chunk | None:
+        if self._channel.recv_ready():
+            chunk = Chunk("out", self._channel.recv(_PIECE))
+        elif self._channel.recv_stderr_ready():
+            chunk = Chunk("err", self._channel.recv_stderr(_PIECE))
+        else:
+            return None
+        self._quiet_since = None
+        self._heard()
+        return chunk
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self._channel.eof_received or self._channel.closed)
+
+    def _anything(self) -> bool:
+        over = self._ended and self._channel.exit_status_ready()
+        return over or self._channel.recv_ready() or self._channel.recv_stderr_ready()
+
+    def _wait(self, timeout_s: float, ended: bool, exited: bool) -> None:
+        """Until something happens: more output, its end, or after that the exit status."""
+        if ended:
+            self._channel.status_event.wait(timeout_s)
+        else:
+            select.select([self._channel], [], [], min(timeout_s, _LINGER_S) if exited else min(timeout_s, _LOOK_S))
+
+    def _lingered(self) -> bool:
+        """Whether nothing has come for a while since the command ended, though its streams are open."""
+        now = time.monotonic()
+        self._quiet_since = now if self._quiet_since is None else self._quiet_since
+        return now - self._quiet_since >= _LINGER_S
+
+    def _require_status(self) -> None:
+        """Raise `TargetLost` where the end came without an exit status."""
+        if self._channel.recv_exit_status() < 0:
+            raise self._lost("a command was killed there" if self._alive() else "the SSH link broke")
+
+    def _lost(self, why: str) -> TargetLost:
+        return TargetLost(f"{self._name}: {why}", hint="see whether the board is on and reachable")

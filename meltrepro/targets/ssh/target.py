@@ -19,7 +19,7 @@ from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
-from meltrepro.targets.ssh.config import Way, way_to
+from meltrepro.targets.ssh.config import Route, route_to
 from meltrepro.targets.ssh.link import SshLink
 from meltrepro.targets.ssh.options import BoardOptions, LinuxOptions
 
@@ -42,17 +42,17 @@ def open_target(options: LinuxOptions, settings: Settings) -> RemoteTarget:
     )
 
 
-def way_of(options: BoardOptions, settings: Settings) -> Way:
+def route_of(options: BoardOptions, settings: Settings) -> Route:
     """Where the board is and who logs in there, as far as it can be told without asking it."""
     if options.lab is not None:
-        return _way_into_the_lab(options.lab, settings)
+        return _route_into_the_lab(options.lab, settings)
     assert options.host is not None
-    return way_to(options.host)
+    return route_to(options.host)
 
 
 def link_to(options: BoardOptions, settings: Settings) -> SshLink:
     """A link to the board that is meant; where it leads is looked up whenever it connects."""
-    return SshLink(options.lab or options.host or "", partial(way_of, options, settings))
+    return SshLink(options.lab or options.host or "", partial(route_of, options, settings))
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,21 @@ class LabBoard:
     """A virtual board that runs now."""
 
     name: str
-    way: Way
+    route: Route
 
 
 def lab_boards(settings: Settings) -> list[LabBoard]:
     def read(name: str, at: Mapping[str, Any]) -> LabBoard:
         keys, hosts = (Path(at["key"]),), (Path(at["known_hosts"]),)
-        return LabBoard(name, Way(name, "127.0.0.1", int(at["port"]), at["user"], keys, hosts, True, False))
+        return LabBoard(name, Route(name, "127.0.0.1", int(at["port"]), at["user"], keys, hosts, True, False))
 
     return running(settings, "jetson", read)
 
 
-def _way_into_the_lab(name: str, settings: Settings) -> Way:
+def _route_into_the_lab(name: str, settings: Settings) -> Route:
     for board in lab_boards(settings):
         if board.name == name:
-            return board.way
+            return board.route
     raise TargetLost(f"the lab has no board {name!r} now", hint="start it with: meltrepro lab up")
 
 
