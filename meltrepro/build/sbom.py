@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
@@ -32,6 +32,7 @@ def sbom(
     labels: Mapping[str, str],
     lock: Lock | None,
     packages: Sequence[Package] = (),
+    triple: str = "",
 ) -> str:
     """The bill of one artifact as CycloneDX 1.6 JSON: `inputs` by name, what made a model, packages inside a bundle.
 
@@ -51,7 +52,7 @@ def sbom(
         metadata=BomMetaData(component=subject),
         components=[
             *(*_inputs(inputs), *_inside(packages)),
-            *(() if lock is None else (*_makers(tools, inputs), *_base(lock))),
+            *(() if lock is None else (*_makers(tools, triple), *_base(lock))),
         ],
     )
     bom.register_dependency(subject, [component for component in bom.components if component.scope is None])
@@ -80,7 +81,7 @@ def _inside(packages: Sequence[Package]) -> Iterable[Component]:
         yield _debian("package", package, None)
 
 
-def _makers(tools: Sequence[Artifact], inputs: Collection[str]) -> Iterable[Component]:
+def _makers(tools: Sequence[Artifact], triple: str) -> Iterable[Component]:
     """Tools: they shaped the bytes (zig's C libraries are even inside them), but are not shipped as such."""
     for tool in tools:
         yield Component(
@@ -93,7 +94,7 @@ def _makers(tools: Sequence[Artifact], inputs: Collection[str]) -> Iterable[Comp
         )
     if tools:
         return
-    for name, source in sorted(toolchain.makers(inputs).items()):
+    for name, source in sorted(toolchain.makers(triple).items()):
         yield Component(
             name=name,
             version=source.version,

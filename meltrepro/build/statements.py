@@ -42,6 +42,11 @@ class Making:
         return self.recipe.packages if self.recipe is not None else ()
 
     @property
+    def triple(self) -> str:
+        """What a bundle is compiled for."""
+        return self.recipe.triple if self.recipe is not None else ""
+
+    @property
     def by_engine(self) -> bool:
         """Whether our own compilers made it; an app has others, and the maker says which."""
         return self.recipe is None or self.recipe.maker == "engine"
@@ -55,7 +60,7 @@ def attest(
 
     labels = dict(making.recipe.labels) if making.recipe else {}
     base = lock if making.by_engine else None
-    bill = json.loads(sbom(artifact, making.inputs, making.tools, labels, base, making.packages))
+    bill = json.loads(sbom(artifact, making.inputs, making.tools, labels, base, making.packages, making.triple))
     store.put_ref("sbom", artifact.digest, bill)
     store.put_ref("provenance", artifact.digest, provenance(artifact, making, lock, engine, times_ns))
 
@@ -77,7 +82,7 @@ def provenance(
     dependencies += [_dependency(tool.id, tool.digest) for tool in making.tools]
     dependencies += [_dependency(f"{package.name}.deb", package.digest) for package in making.packages]
     if artifact.kind == "bundle" and making.by_engine:
-        dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(making.inputs).items())]
+        dependencies += [_dependency(n, s.digest or "") for n, s in sorted(toolchain.makers(making.triple).items())]
         if lock.base is not None:
             dependencies.append(_dependency(f"base:{lock.base.suite}", lock.base.layer))
     return {

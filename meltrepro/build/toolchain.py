@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from meltrepro.build.image import EPOCH, Layer
@@ -43,14 +43,13 @@ MCPU = {"x86_64-linux-musl": "x86_64", "aarch64-linux-musl": "baseline"}
 
 
 def uses_zig(triple: str) -> bool:
-    """Whether zig compiles for a target; the NDK and CUDA bring their own compilers and C libraries as inputs."""
+    """Whether zig compiles for a target; recipes for others bring their own compilers and C libraries as inputs."""
     return triple in MCPU
 
 
-def makers(inputs: Collection[str]) -> Mapping[str, PypiSource]:
-    """What of the toolchain makes bundles of a recipe with these inputs."""
-    other = "ndk" in inputs or any(name.startswith("gcc-") for name in inputs)
-    return {name: source for name, source in SOURCES.items() if not (name == "ziglang" and other)}
+def makers(triple: str) -> Mapping[str, PypiSource]:
+    """What of the toolchain makes bundles for a target."""
+    return {name: source for name, source in SOURCES.items() if name != "ziglang" or uses_zig(triple)}
 
 
 def environment(triple: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ def export_command(
     typer.echo(f"{exported.path}: {counted(len(exported.index.members), 'file')}, {size:.1f} MB")
     if exported.withheld:
         typer.echo(
-            f"left out, because their licence does not allow passing them on: {counted(exported.withheld, 'file')} of weights, data or NDKs"
+            f"left out, because their licence does not allow passing them on: {counted(exported.withheld, 'file')} of weights, data or compilers"
         )
 
 

@@ -70,7 +70,7 @@ def show(
         for cell in plan.cells
     )
     if plan.cells:
-        cells = plain_table("cell", "CPU level", "memory", texts=2)
+        cells = plain_table("cell", "variant", "memory", texts=2)
         for cell in plan.cells:
             _row(cells, cell.id, cell.variant.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
         out.print(cells)

@@ -7,8 +7,8 @@
     report/...                                       a page and tables of it, which anybody can make again from the records
     ro-crate-metadata.json                           the same for archives that know RO-Crate 1.1
 
-Weights whose licence forbids redistribution and NDKs are left out and named with their digests under `withheld`;
-building anew then needs the same bytes from their own source. Synthetic weights as they are made are left out too: whoever
+Weights whose licence forbids redistribution, and what frameworks may not pass on, are left out and named with their
+digests under `withheld`; building anew then needs the same bytes from their own source. Synthetic weights as they are made are left out too: whoever
 imports the bundle makes them again, and their digest says whether they are the same.
 """
 
@@ -203,7 +203,8 @@ def _kept(lock: Lock, store: Store) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: what frameworks say of their tools and programs, data of accuracy workloads, and weights (of the source, and of everything quantized from it)."""
+    """Digests of what may not be passed on: what frameworks say of their tools and programs, data of accuracy workloads, and
+    weights (of the source, and of everything made of it)."""
     made = {artifact_id(name): artifact.digest for name, artifact in lock.artifacts.items()}
     withheld: set[str] = set()
     for name, entry in manifest.frameworks.items():

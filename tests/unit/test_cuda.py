@@ -215,7 +215,7 @@ def test_a_recipe_has_the_runners_sources_and_what_stands_for_cublas() -> None:
 def test_what_is_built_follows_from_jetpack_and_level() -> None:
     keys = {bundle_key(recipe_of(jetpack, level)) for jetpack in BUILDS for level in ("armv8_a", "armv8_2")}
     assert len(keys) == 4
-    assert set(toolchain.makers(BUILDS["7.2"].sources)) == {"cmake", "ninja"}
+    assert set(toolchain.makers(node("7.2").variant.triple)) == {"cmake", "ninja"}
 
 
 # -- what the build refuses -------------------------------------------------------------------------------------------
