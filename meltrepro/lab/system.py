@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -79,11 +78,6 @@ class System:
         """The name of a file system made of these packages."""
         own = [[name, data.decode()] for name, data in self.own_files().items()]
         return f"{self.name}-{digest_of([[p.name, p.digest] for p in packages] + own)[:16]}"
-
-
-def native(system: System) -> System:
-    """The same kind of device with this machine's own CPU, which needs no emulation."""
-    return replace(system, arch="amd64" if platform.machine() == "x86_64" else "arm64")
 
 
 def device_root(system: System, store: Store, folder: Path, sink: Sink, *, offline: bool = False) -> Path:

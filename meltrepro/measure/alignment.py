@@ -47,11 +47,6 @@ class Alignment:
     rival: float
     """The best correlation at any other place."""
 
-    @property
-    def confidence(self) -> float:
-        """How far the best place stands out: 0 for a place like any other, 1 for a perfect and only one."""
-        return self.correlation - max(self.rival, 0.0)
-
 
 def align(
     trace: SensorSeries,

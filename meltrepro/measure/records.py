@@ -135,8 +135,7 @@ class CellRecord(CellFolder):
     @property
     def agreement(self) -> Validity:
         """The verdict on its repetitions together: whether those that are believed agree; raises `RecordError`."""
-        speeds = [t.metrics.values[SPEED] for t in self.believed if SPEED in t.metrics.values]
-        own = judge_cell(self.summaries.get(SPEED), speeds, self.limits)
+        own = judge_cell(self.summaries.get(SPEED), self.limits)
         return Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
 
     @property

@@ -114,15 +114,11 @@ def judge_failure(failure: TrialFailure) -> Validity:
     return Validity((Flaw(failure.kind, failure.detail.split("\n", 1)[0]),))
 
 
-def judge_cell(speed: Summary | None, values: Sequence[float], limits: Limits) -> Validity:
-    """The verdict on the repetitions of a cell together: whether they agree; `values` are those of `speed`."""
-    if speed is None or len(values) < _FEWEST_FOR_NOISE or limits.noise is None:
+def judge_cell(speed: Summary | None, limits: Limits) -> Validity:
+    """The verdict on the repetitions of a cell together: whether they agree."""
+    if speed is None or speed.n < _FEWEST_FOR_NOISE or limits.noise is None or (speed.cv or 0.0) <= limits.noise:
         return Validity()
-    mean = sum(values) / len(values)
-    cv = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 / mean if mean else 0.0
-    if cv <= limits.noise:
-        return Validity()
-    return Validity((Flaw(Reason.noisy, f"{SPEED} varies by {cv:.1%} (CV), at most {limits.noise:.1%}"),))
+    return Validity((Flaw(Reason.noisy, f"{SPEED} varies by {speed.cv:.1%} (CV), at most {limits.noise:.1%}"),))
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,6 @@ class RatioInterval:
     ratio: float
     low: float
     high: float
-    confidence: float
-    n_a: int
-    n_b: int
 
 
 def comparable(values: Sequence[float]) -> bool:
@@ -88,13 +85,8 @@ def comparable(values: Sequence[float]) -> bool:
     return len(values) > 0 and all(math.isfinite(value) and value > 0 for value in values)
 
 
-def location(values: Sequence[float]) -> float:
-    """Robust centre of a sample: the exponential of the 20 % trimmed mean of logarithms; raises `RecordError`."""
-    return math.exp(float(_trimmed_mean(logarithms(values))))
-
-
 def ratio_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0) -> RatioInterval:
-    """Interval of location(b) / location(a) of two independent samples.
+    """Interval of the ratio of the robust centres of two independent samples, b over a.
 
     Raises `RecordError` for a value that is not above zero, `UsageError` for a confidence outside 0 to 1.
     """
@@ -102,7 +94,7 @@ def ratio_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0
         raise UsageError(f"confidence must lie between 0 and 1, got {confidence}")
     estimate = unpaired(locate(logarithms(a), seed, stream=0), locate(logarithms(b), seed, stream=1))
     low, high = estimate.bounds((1 - confidence) / 2)
-    return RatioInterval(estimate.ratio, exp(low), exp(high), confidence, len(a), len(b))
+    return RatioInterval(estimate.ratio, exp(low), exp(high))
 
 
 def logarithms(values: Sequence[float]) -> Vector:

@@ -36,10 +36,8 @@ class Summary:
     interval: Interval
     """What `low` and `high` are: an interval of the median, smallest and largest value, or the only value there is."""
     mean: float
-    sd: float | None
-    """Standard deviation of the sample; `None` for a single value."""
     cv: float | None
-    """`sd` as a share of the mean; `None` for a single value or a mean of zero."""
+    """Standard deviation of the sample as a share of the mean; `None` for a single value or a mean of zero."""
     minimum: float
     maximum: float
 
@@ -64,7 +62,6 @@ def summarize(values: Sequence[float], *, confidence: float = 0.95) -> Summary:
         high=high,
         interval="bca" if n >= FEWEST else "range" if n > 1 else "single",
         mean=mean,
-        sd=sd,
         cv=sd / abs(mean) if sd is not None and mean != 0 else None,
         minimum=ordered[0],
         maximum=ordered[-1],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from meltrepro.errors import EngineError
 from meltrepro.lab.jetson import USER, VirtualJetson
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
+from meltrepro.lab.system import System
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -89,6 +91,11 @@ def smollm2() -> Path:
     return Fetcher(Store(here.cache / "store"), here, silent).get(source)
 
 
+def _native(kind: System) -> System:
+    """The same kind of device with this machine's own CPU."""
+    return replace(kind, arch="amd64" if platform.machine() == "x86_64" else "arm64")
+
+
 @contextmanager
 def attached_phone(
     folder: Path, *, name: str = "phone", storage: str = "disk", emulated: bool = False
@@ -101,7 +108,7 @@ def attached_phone(
 
     system.require_emulation()
     cache = settings.load().cache
-    kind = system.PHONE if emulated else system.native(system.PHONE)
+    kind = system.PHONE if emulated else _native(system.PHONE)
     root = system.device_root(kind, Store(cache / "store"), cache / "lab", silent)
     phone, server = VirtualPhone(root, folder / name, name=name, storage=storage), AdbServer(folder / "adb")
     try:
@@ -130,7 +137,7 @@ def attached_board(
 
     system.require_emulation()
     cache = settings.load().cache
-    root = system.device_root(system.native(system.BOARD), Store(cache / "store"), cache / "lab", silent)
+    root = system.device_root(_native(system.BOARD), Store(cache / "store"), cache / "lab", silent)
     board = VirtualJetson(root, folder / name, name=name, storage=storage)
     place = (name, "127.0.0.1", board.relay.port, USER)
     route = Route(*place, (board.key,), (board.known_hosts,), keys_alone=True, agent=False)

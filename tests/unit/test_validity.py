@@ -132,9 +132,9 @@ def test_a_figure_that_is_hardly_known() -> None:
 def test_noise_over_repetitions(values: list[float]) -> None:
     mean = sum(values) / len(values)
     cv = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5 / mean
-    found = judge_cell(summarize(values), values, Limits(noise=0.2))
+    found = judge_cell(summarize(values), Limits(noise=0.2))
     assert found.valid == (len(values) < 3 or cv <= 0.2 + 1e-12)
-    assert judge_cell(summarize(values), values, Limits(noise=None)).valid
+    assert judge_cell(summarize(values), Limits(noise=None)).valid
 
 
 def test_what_is_invalid_is_shown_and_in_no_summary(tmp_path: Path) -> None:

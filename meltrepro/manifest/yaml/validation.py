@@ -62,10 +62,6 @@ class _Finding:
     """Which of the union's branches was tried."""
     of_key: bool = False
 
-    @property
-    def about_key(self) -> bool:
-        return self.kind in ("extra_forbidden", "missing")
-
     def problem(self) -> Problem:
         key = str(self.path[-1]) if self.path else ""
         node = self.root.find(self.path)
