@@ -43,7 +43,7 @@ def command(
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
     from meltrepro.cli.findings import tell
-    from meltrepro.cli.report import make_report
+    from meltrepro.cli.report import tell_report
     from meltrepro.cli.run import RunOptions, run_manifest
 
     options = RunOptions(engine, new, track=track, quiet=quiet)
@@ -57,7 +57,7 @@ def command(
             measure=lambda path: run_manifest(path, set_, (), options, sink),
             sink=_trouble if quiet else sink,
         )
-    make_report([str(studied.path)], output or studied.path.parent / "report", track=track)
+    tell_report(workflow.report([studied.path], output or studied.path.parent / "report", track=track))
     tell(studied.campaigns, studied.path.parent.name)
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltrepro import settings as settings_module
+from meltrepro import workflow
 from meltrepro.cli.common import SetOption
-from meltrepro.errors import ManifestError, Problem
-from meltrepro.manifest.files import missing_files, require_files
-from meltrepro.manifest.schema import Manifest
-from meltrepro.plan.names import resolve
-from meltrepro.store.mirror import load_mirrors
 from meltrepro.words import counted
-from meltrepro.workflow.manifests import manifests_of, read_manifest
+
+if TYPE_CHECKING:
+    from meltrepro.manifest.schema import Manifest
 
 
 def command(
@@ -26,25 +23,13 @@ def command(
     set_: SetOption = [],
 ) -> None:
     """Check manifests, and that the files they name are there, without touching any device, server or store."""
-    mirrors = load_mirrors(settings_module.load().mirrors)
-    lost: list[Problem] = []
-    problems: list[Problem] = []
-    for spec in manifests_of(specs):
-        try:
-            loaded = read_manifest(spec, set_)
-            resolve(loaded)
-            missing = missing_files(loaded, mirrors.has)
-        except ManifestError as error:
-            problems.extend(error.problems)
-            continue
-        lost.extend(missing)
-        for warning in loaded.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        if not missing:
-            typer.echo(f"ok  {spec}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
-    if problems:
-        raise ManifestError([*problems, *lost])
-    require_files(lost)
+    found = workflow.validate(specs, overrides=set_)
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for path, loaded in found.good:
+        typer.echo(f"ok  {path}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
+    if found.error is not None:
+        raise found.error
 
 
 def _contents(manifest: Manifest) -> str:

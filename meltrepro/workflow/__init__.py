@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
     from meltrepro.workflow.campaigns import Ran, run
-    from meltrepro.workflow.claims import conclusions, findings
     from meltrepro.workflow.machine import Check, check_machine, collect_garbage, repair_machine, stop_engine
+    from meltrepro.workflow.manifests import Validated, validate
     from meltrepro.workflow.records import (
         Checked,
         Compared,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         trace,
     )
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
+    from meltrepro.workflow.reports import Reported, conclusions, findings, report
     from meltrepro.workflow.studies import Studied, study
     from meltrepro.workflow.tracking import Logged, Synced, sync
 
@@ -45,8 +46,10 @@ __all__ = [
     "Ran",
     "Recorded",
     "ReplayResult",
+    "Reported",
     "Studied",
     "Synced",
+    "Validated",
     "Verification",
     "build",
     "check_bundle",
@@ -64,19 +67,21 @@ __all__ = [
     "plan",
     "repair_machine",
     "replay",
+    "report",
     "run",
     "stop_engine",
     "study",
     "sync",
     "trace",
+    "validate",
     "verify",
 ]
 
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
-    "claims": ("conclusions", "findings"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
+    "manifests": ("Validated", "validate"),
     "records": (
         "Checked",
         "Compared",
@@ -92,6 +97,7 @@ _MODULES = {
         "trace",
     ),
     "replays": ("Intent", "ReplayResult", "replay"),
+    "reports": ("Reported", "conclusions", "findings", "report"),
     "studies": ("Studied", "study"),
     "tracking": ("Logged", "Synced", "sync"),
 }

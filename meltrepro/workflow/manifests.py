@@ -1,12 +1,18 @@
-"""The manifests that are meant by paths: one by one, or those of a folder."""
+"""The manifests that are meant by paths: one by one, or those of a folder; and what is wrong with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.errors import ManifestError, UsageError
+from meltrepro import settings as settings_module
+from meltrepro.errors import ManifestError, Problem, UsageError
+from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
+from meltrepro.plan.names import resolve
+from meltrepro.settings import Settings
+from meltrepro.store.mirror import load_mirrors
 
 
 def read_manifest(spec: Path, overrides: Sequence[str]) -> LoadedManifest:
@@ -40,3 +46,50 @@ def manifests_of(specs: Sequence[Path]) -> list[Path]:
             )
         found += inside if path.is_dir() else [path]
     return [path for path in found if path.with_name(path.name.replace(".lock.yaml", ".yaml")) not in {*found} - {path}]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Manifests that were looked at, and whether each is well."""
+
+    good: Sequence[tuple[Path, LoadedManifest]]
+    warnings: Sequence[str]
+    error: ManifestError | None
+    """All that is wrong with the others, those with missing files last."""
+
+
+def validate(
+    manifests: Sequence[Path | str], *, overrides: Sequence[str] = (), settings: Settings | None = None
+) -> Validated:
+    """Check manifests, and those of folders, and that the files they name are there; asks no device, server or store.
+
+    What is wrong with them is in the value. Raises `UsageError` for a folder without any.
+    """
+    mirrors = load_mirrors((settings or settings_module.load()).mirrors)
+    good: list[tuple[Path, LoadedManifest]] = []
+    warnings: list[str] = []
+    lost: list[Problem] = []
+    problems: list[Problem] = []
+    for path in manifests_of(list(map(Path, manifests))):
+        try:
+            loaded = read_manifest(path, overrides)
+            resolve(loaded)
+            missing = missing_files(loaded, mirrors.has)
+        except ManifestError as error:
+            problems.extend(error.problems)
+            continue
+        lost.extend(missing)
+        warnings.extend(map(str, loaded.warnings))
+        if not missing:
+            good.append((path, loaded))
+    return Validated(good, warnings, _error(problems, lost))
+
+
+def _error(problems: list[Problem], lost: list[Problem]) -> ManifestError | None:
+    if problems:
+        return ManifestError([*problems, *lost])
+    try:
+        require_files(lost)
+    except ManifestError as error:
+        return error
+    return None

@@ -229,13 +229,14 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatc
 
 SLOW = """
 import sys, time
-from meltrepro.cli import app, validate
+from meltrepro import workflow
+from meltrepro.cli import app
 
-def waits(_):
+def waits(*_, **__):
     print("waiting", flush=True)
     time.sleep(60)
 
-validate.manifests_of = waits
+workflow.validate = waits
 sys.exit(app.main(["validate", "spec.yaml"]))
 """
 
