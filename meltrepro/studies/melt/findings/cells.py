@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from meltrepro.frameworks.base import AS_IS
 from meltrepro.report.results import CellResult
 from meltrepro.words import counted, plural
 
@@ -17,8 +18,6 @@ SEVEN_BILLION = 6.5e9
 """Parameters from which on a model counts as one of 7 billion."""
 FULL_BITS, _NEARLY_FULL = 16.0, 15.0
 """Bits of a weight that is not quantized, and from which on a whole file counts so."""
-AS_IS = "as-is"
-"""Quantization of a file that is used as it came."""
 _BITS = re.compile(r"i?q(\d)")
 _FULL = re.compile(r"(?:b?f|q0f)(16|32)")
 _QUANTIZED_FILE = re.compile(r"[-._](i?q\d[a-z0-9_]*)\.gguf$", re.IGNORECASE)
