@@ -34,7 +34,7 @@ AS_IS = "as-is"
 AUTO = "auto"
 """The CPU level of a target whose variant the framework is to choose."""
 Purpose = str
-"""What a bundle is for: `run`, or the name by which a framework's model steps ask for it (`quantize`, `convert`)."""
+"""What a bundle is for, by which model steps ask for it: one of `record.ids.PURPOSES`."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from meltrepro.untrusted import as_model
 
 FORMAT = 1
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
-ArtifactName = Annotated[str, StringConstraints(pattern=rf"^{_PART}/{_PART}/{_PART}(/logits/{_PART})?$")]
+ArtifactName = Annotated[str, StringConstraints(pattern=rf"^{_PART}/{_PART}/{_PART}(/(logits/)?{_PART})?$")]
 """How the id of what a build made is spelled (record/ids.py)."""
 
 

@@ -8,8 +8,8 @@ from typing import Self
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What a part may consist of: an id is a path below a campaign's folder."""
-RUN, QUANTIZE, CONVERT, COMPILE = "run", "quantize", "convert", "compile"
-PURPOSES = (RUN, QUANTIZE, CONVERT, COMPILE)
+RUN = "run"
+PURPOSES = (RUN, "quantize", "convert", "rewrite", "compile")
 """What a bundle is for; no quantization is called so, which keeps the ids of bundles and models apart."""
 _LOGITS = "logits"
 
@@ -17,6 +17,10 @@ _LOGITS = "logits"
 @dataclass(frozen=True, order=True)
 class _Id:
     """Names in an order; spelled with a slash between two."""
+
+    def __post_init__(self) -> None:
+        if vars(self).get("quantization") in PURPOSES:
+            raise ValueError(f"{str(self)!r} is no id: {', '.join(PURPOSES)} are no quantizations")
 
     def __str__(self) -> str:
         return "/".join(filter(None, vars(self).values()))  # in the order of the fields, much faster than astuple
@@ -65,12 +69,9 @@ class BundleId(_Id):
     purpose: str
     variant: str
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        found = super().parse(text)
-        if found.purpose not in PURPOSES:
-            raise ValueError(f"{text!r} is no id of a bundle: expected one of {', '.join(PURPOSES)} in the middle")
-        return found
+    def __post_init__(self) -> None:
+        if self.purpose not in PURPOSES:
+            raise ValueError(f"no bundle is for {self.purpose!r}: expected one of {', '.join(PURPOSES)}")
 
 
 @dataclass(frozen=True, order=True)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeVar
@@ -212,7 +212,7 @@ def read_folder(folder: Path) -> CampaignFolder:
         except ValueError:
             same = False
         if not same:
-            raise RecordError(f"{path} is damaged: {cell.id!r} is no id of the cell {' '.join(astuple(cell.key))!r}")
+            raise RecordError(f"{path} is damaged: {cell.id!r} is no id of its cell")
     if len({cell.id for cell in document.cells}) < len(document.cells):
         raise RecordError(f"{path} is damaged: it names a cell twice", hint=_MOVE)
     untrusted.files(folder)  # before a name in it is taken for a file of it

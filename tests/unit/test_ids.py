@@ -12,6 +12,7 @@ from meltrepro.record.ids import BundleId, CellId, LogitsId, ModelId, artifact_i
     [
         (ModelId("tiny", "q4_0", "llama.cpp"), "tiny/q4_0/llama.cpp"),
         (ModelId("tiny", "q4_0", "f", "armv8_2"), "tiny/q4_0/f/armv8_2"),
+        (ModelId("tiny", "q4", "mlc", "aarch64"), "tiny/q4/mlc/aarch64"),
         (BundleId("llama.cpp", "run", "x86_64_v3"), "llama.cpp/run/x86_64_v3"),
         (LogitsId("tiny", "as-is", "f", "text"), "tiny/as-is/f/logits/text"),
     ],
@@ -40,5 +41,5 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 
 
 def test_a_bundle_has_a_purpose() -> None:
-    with pytest.raises(ValueError, match="expected one of run, quantize"):
+    with pytest.raises(ValueError, match="no bundle is for 'q4_0': expected one of run, quantize"):
         BundleId.parse("f/q4_0/x86_64_v3")

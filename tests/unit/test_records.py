@@ -130,7 +130,7 @@ def test_a_cell_cannot_lead_out_of_its_campaign(tmp_path: Path, id: str) -> None
         names = ("model", "quantization", "framework", "target", "workload")
         document["cells"][0] |= dict(zip(names, parts, strict=True))
     path.write_text(json.dumps(document))
-    with pytest.raises(RecordError, match="is no id of the cell"):
+    with pytest.raises(RecordError, match="is no id of its cell"):
         read_campaign(path.parent)
 
 
