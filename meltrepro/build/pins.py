@@ -10,7 +10,7 @@ from typing import Any
 from meltrepro.atomic import write_bytes
 from meltrepro.build import interpreter
 from meltrepro.build.model import Package
-from meltrepro.errors import LockError, LockMismatch
+from meltrepro.errors import LockError, LockMismatch, OfflineError
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, differences, dump_lock, load_lock
 from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.record.ids import artifact_id
@@ -111,6 +111,11 @@ class Pins:
             return interpreter.unlocked(known)
         if self.frozen:
             raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
+        if self.fetcher.offline and interpreter.remembered(self.store) is None:
+            raise OfflineError(
+                "offline, and the packages of the converter's interpreter were never looked up here",
+                hint="write the lock once without MELTREPRO_OFFLINE, or import a bundle that holds the converter",
+            )
         packages = interpreter.known(self.store, self.sink)
         self.set(interpreter=interpreter.locked(packages))
         return packages

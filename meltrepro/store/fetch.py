@@ -48,6 +48,7 @@ class Fetcher:
     ) -> None:
         """`weights` writes the files of synthetic sources."""
         self._weights = weights
+        self.offline = settings.offline
         self._store = store
         self._settings = settings
         self._sink = sink
@@ -126,7 +127,7 @@ class Fetcher:
             return 0
         if known is not None and (known.archive_digest is None or known.archive_size is not None):
             return known.archive_size or known.size
-        if self._settings.offline and not isinstance(source, FileSource):
+        if self.offline and not isinstance(source, FileSource):
             return None
         try:
             return self._provider(source).transfer_size(source, self._context(base_dir or Path()))
@@ -187,7 +188,7 @@ class Fetcher:
             return 0
         parts = self.parts(source)
         try:
-            if not parts and not self._settings.offline:
+            if not parts and not self.offline:
                 names = checkpoint.names(source, self._context(base), self._mirrors.folder(source))
                 parts = {name: checkpoint.part(source, name) for name in names}
         except MeltreproError:

@@ -21,6 +21,7 @@ from meltrepro.frameworks.base import (
     Skip,
     SkipKind,
     Variant,
+    Weights,
 )
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA_CPP
 from meltrepro.frameworks.llamacpp.options import Options
@@ -69,6 +70,7 @@ class Fake:
     variants: tuple[Variant, ...]
     bits: Mapping[str, float]
     scorer: Scorer | None = None
+    weights: Weights | None = None
     known: Mapping[str, Release] = field(
         default_factory=lambda: {"2024-02-27": Release("2024-02-27", "c" * 40, "2024-02-27", {"source.tar.gz": SOURCE})}
     )
