@@ -13,7 +13,7 @@ import typer
 from meltrepro import settings as settings_module
 
 if TYPE_CHECKING:
-    from meltrepro.lab.keeper import Status
+    from meltrepro.lab.supervisor import Status
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Virtual devices, to try everything without hardware."
@@ -25,25 +25,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 @app.command()
 def up(json: JsonOption = False) -> None:
     """Start the lab; it runs until `lab down`."""
-    from meltrepro.lab import keeper
+    from meltrepro.lab import supervisor
 
-    _show(keeper.up(settings_module.load()), json)
+    _show(supervisor.up(settings_module.load()), json)
 
 
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Say what runs and how it is reached."""
-    from meltrepro.lab import keeper
+    from meltrepro.lab import supervisor
 
-    _show(keeper.status(settings_module.load()), json)
+    _show(supervisor.status(settings_module.load()), json)
 
 
 @app.command()
 def down() -> None:
     """End the lab; nothing of it stays."""
-    from meltrepro.lab import keeper
+    from meltrepro.lab import supervisor
 
-    typer.echo("the lab is down" if keeper.down(settings_module.load()) else "no lab was running")
+    typer.echo("the lab is down" if supervisor.down(settings_module.load()) else "no lab was running")
 
 
 def _way(place: Mapping[str, Any]) -> str:

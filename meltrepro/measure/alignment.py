@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_CORRELATION = 0.6
-LARGEST_RIVAL = 0.9
+LARGEST_SECOND = 0.9
 """Of the best correlation: a second place that looks as good as this makes the first a guess."""
 _Z = 4.0
 _MOST_POINTS = 1 << 24
@@ -44,7 +44,7 @@ class Alignment:
     """Middle of the mark: `here` is the device, `there` the meter."""
     correlation: float
     """Of the pattern with the trace at the best shift; 1 is perfect."""
-    rival: float
+    second: float
     """The best correlation at any other place."""
 
 
@@ -99,15 +99,15 @@ def align(
         fits = _followed(correlations, window, _pattern(later, step_ns), round(distance_ns / step_ns), reach)
     place = int(np.argmax(fits))
     others = np.concatenate([fits[: max(0, place - lobe)], fits[place + lobe + 1 :]])
-    fit, rival = float(fits[place]), float(others.max()) if others.size else 0.0
+    fit, second = float(fits[place]), float(others.max()) if others.size else 0.0
     if not fit >= LEAST_CORRELATION:  # of a trace without any change it is no number
         raise RecordError(
             f"the sync mark is not in the trace: its best correlation is {fit:.2f}, needed {LEAST_CORRELATION}",
             hint="record from before the first mark until after the last one, not too close to either, or make the pulses longer",
         )
-    if rival > LARGEST_RIVAL * fit:
+    if second > LARGEST_SECOND * fit:
         raise RecordError(
-            f"the sync mark fits the trace at two places (correlations {fit:.3f} and {rival:.3f})",
+            f"the sync mark fits the trace at two places (correlations {fit:.3f} and {second:.3f})",
             hint="plan pulses of unequal lengths, or record each trial by itself",
         )
     nearest = max(0, place - lobe)
@@ -120,7 +120,7 @@ def align(
     moved = (2 * _Z * noise) ** 2 / (2 * len(pulses))
     longest_ns = _longest_pause(trace, begin_ns + offset_ns, end_ns + offset_ns)
     bound_ns = max(longest_ns, step_ns) + step_ns * moved + rise_s * 1e9 + MOST_DRIFT * (end_ns - begin_ns) / 2
-    return Alignment(Anchor(middle_ns, middle_ns + offset_ns, bound_ns), found, rival)
+    return Alignment(Anchor(middle_ns, middle_ns + offset_ns, bound_ns), found, second)
 
 
 def _check(trace: SensorSeries, pulses: Sequence[Stretch]) -> None:

@@ -136,12 +136,12 @@ def drift(times_s: Sequence[float], values: Sequence[float]) -> Drift | None:
     n = len(points)
     reach = _Z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     lowest = max(0, math.floor((len(slopes) - reach) / 2) - 1)
-    slope, middle = median(slopes), median(values)
+    slope, centre = median(slopes), median(values)
     return Drift(
         per_hour=slope * 3600,
         low=slopes[lowest] * 3600,
         high=slopes[-1 - lowest] * 3600,
-        change=slope * (max(times_s) - min(times_s)) / abs(middle) if middle else None,
+        change=slope * (max(times_s) - min(times_s)) / abs(centre) if centre else None,
     )
 
 
@@ -154,8 +154,8 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
     _check(values)
     if len(values) < FEWEST:
         return ()
-    middle = median(values)
-    off = [abs(value - middle) for value in values]
+    centre = median(values)
+    off = [abs(value - centre) for value in values]
     deviation = _MAD_TO_SD * median(off) or _MEAN_DEVIATION_TO_SD * fmean(off)
     limit = next((limit for most, limit in _OUTLYING if len(values) <= most), _OUTLYING_MANY)
     return tuple(i for i, x in enumerate(off) if x > limit * deviation)

@@ -70,10 +70,10 @@ def summarize(values: Sequence[float], *, confidence: float = 0.95) -> Summary:
 
 def _bca(ordered: Sequence[float], confidence: float) -> tuple[float, float]:
     """Bias-corrected and accelerated interval of the median of sorted values."""
-    middle = median(ordered)
+    centre = median(ordered)
     resampled = sorted((_midpoint(ordered[i], ordered[j]), p) for i, j, p in _resampled_medians(len(ordered)))
-    below = sum(p for value, p in resampled if value < middle)
-    equal = sum(p for value, p in resampled if value == middle)
+    below = sum(p for value, p in resampled if value < centre)
+    equal = sum(p for value, p in resampled if value == centre)
     bias = _NORMAL.inv_cdf(min(max(below + equal / 2, 1e-9), 1 - 1e-9))
     acceleration = _acceleration(ordered)
 

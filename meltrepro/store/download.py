@@ -35,7 +35,7 @@ _IDENTITY = {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for a server; all times in seconds."""
 
     attempts: int = 5
@@ -48,7 +48,7 @@ class Patience:
     longest_pause_s: float = 15
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_RETRY = RetryPolicy()
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,11 @@ class _Part:
 class Downloader:
     """Downloads into one store; `offline` refuses the network."""
 
-    def __init__(
-        self, store: Store, sink: Sink, *, offline: bool = False, patience: Patience = DEFAULT_PATIENCE
-    ) -> None:
+    def __init__(self, store: Store, sink: Sink, *, offline: bool = False, retry: RetryPolicy = DEFAULT_RETRY) -> None:
         self._store = store
         self._sink = sink
         self.offline = offline
-        self.patience = patience
+        self.retry = retry
 
     def require_network(self, name: str) -> None:
         """Raise `OfflineError` for the source `name` where the network may not be used."""
@@ -156,22 +154,20 @@ class Downloader:
         from tenacity import RetryCallState, Retrying, retry_if_exception_type
         from tenacity.wait import wait_exponential_jitter
 
-        patience = self.patience
-        growing = wait_exponential_jitter(
-            multiplier=patience.pause_s, max=patience.longest_pause_s, jitter=patience.pause_s
-        )
+        retry = self.retry
+        growing = wait_exponential_jitter(multiplier=retry.pause_s, max=retry.longest_pause_s, jitter=retry.pause_s)
         best, fruitless = reached(), 0
 
         def give_up(_: RetryCallState) -> bool:
             nonlocal best, fruitless
             fruitless = 0 if reached() > best else fruitless + 1
             best = max(best, reached())
-            return fruitless >= patience.attempts
+            return fruitless >= retry.attempts
 
         def pause(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_s if isinstance(error, Transient) else 0
-            return max(min(asked, 60), growing(state) if fruitless else patience.pause_s)
+            return max(min(asked, 60), growing(state) if fruitless else retry.pause_s)
 
         def tell(state: RetryCallState) -> None:
             self._note(name, f"{state.outcome.exception() if state.outcome else ''}; trying again")
@@ -212,7 +208,7 @@ class Downloader:
             headers["Range"] = f"bytes={offset}-"
             if part.validator is not None:
                 headers["If-Range"] = part.validator
-        timeout = (self.patience.connect_s, self.patience.silence_s)
+        timeout = (self.retry.connect_s, self.retry.silence_s)
         with (
             network_errors(request.name, request.url),
             self.session.get(request.url, headers=headers, auth=request.auth, stream=True, timeout=timeout) as response,

@@ -27,7 +27,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
-from meltrepro.store.download import DEFAULT_PATIENCE, Downloader, Patience
+from meltrepro.store.download import DEFAULT_RETRY, Downloader, RetryPolicy
 from meltrepro.store.mirror import Mirrors, load_mirrors
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import Context, Pin, Provider, key_of, source_of
@@ -43,7 +43,7 @@ class Fetcher:
         settings: Settings,
         sink: Sink,
         *,
-        patience: Patience = DEFAULT_PATIENCE,
+        retry: RetryPolicy = DEFAULT_RETRY,
         weights: Weights | None = None,
     ) -> None:
         """`weights` writes the files of synthetic sources."""
@@ -52,7 +52,7 @@ class Fetcher:
         self._store = store
         self._settings = settings
         self._sink = sink
-        self._downloader = Downloader(store, sink, offline=settings.offline, patience=patience)
+        self._downloader = Downloader(store, sink, offline=settings.offline, retry=retry)
 
     def pin(self, source: Source, base_dir: Path) -> Pin:
         """Answer every question that a source leaves open; a relative file counts from `base_dir`.

@@ -64,13 +64,13 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
     request = _request(source.model_copy(update={"file": "config.json"}), None)
     page, _, _ = request.url.partition(f"/{source.huggingface}/resolve/")
     url = f"{page}/api/models/{source.huggingface}/revision/{source.revision}"
-    patience = context.downloader.patience
+    retry = context.downloader.retry
 
     def ask() -> list[str]:
         with (
             network_errors(key, url),
             context.downloader.session.get(
-                url, auth=request.auth, timeout=(patience.connect_s, patience.silence_s)
+                url, auth=request.auth, timeout=(retry.connect_s, retry.silence_s)
             ) as response,
         ):
             check_status(response, key, url, request.explain)

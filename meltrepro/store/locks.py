@@ -16,7 +16,7 @@ from pathlib import Path
 from meltrepro.atomic import make_folder, reason_of, writing
 from meltrepro.errors import StoreError
 
-_PATIENCE_S = 1.0
+_NOTICE_AFTER_S = 1.0
 """A shorter wait is not worth a message."""
 
 
@@ -29,7 +29,7 @@ def exclusive(path: Path, key: str, on_wait: Callable[[str], None] | None = None
     lock = FileLock(path)
     with writing(path):
         try:
-            lock.acquire(timeout=_PATIENCE_S)
+            lock.acquire(timeout=_NOTICE_AFTER_S)
         except Timeout:
             if on_wait is not None:
                 on_wait(f"waiting for {holders(path)} to finish with {key}")
@@ -66,12 +66,12 @@ class UseLock:
         self._descriptor = self._close = None
 
     @contextmanager
-    def alone(self, patience_s: float = 2.0) -> Iterator[None]:
-        """Hold the store alone; raises `StoreError` where others still use it after `patience_s` seconds."""
+    def alone(self, wait_s: float = 2.0) -> Iterator[None]:
+        """Hold the store alone; raises `StoreError` where others still use it after `wait_s` seconds."""
         self.share()
         if self._descriptor is None:
             raise StoreError(f"{self._path}: cannot be locked", hint="only who may write to the store may clean it")
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + wait_s
         while not self._try_alone(self._descriptor):
             if time.monotonic() > deadline:
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH)

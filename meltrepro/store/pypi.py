@@ -148,8 +148,8 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
     key = key_of(source)
     context.downloader.require_network(key)
     endpoint, auth = _credentials(index_url())
-    patience = context.downloader.patience
-    timeout = (3.0, 5.0) if quick else (patience.connect_s, patience.silence_s)
+    retry = context.downloader.retry
+    timeout = (3.0, 5.0) if quick else (retry.connect_s, retry.silence_s)
 
     def packages() -> Sequence[DistributionPackage]:
         import requests

@@ -50,7 +50,7 @@ class MetricPoint:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellStatus:
     """State of a cell with its reason."""
 
     state: RunState
@@ -67,25 +67,25 @@ class RunFile:
     folder: str | None
 
 
-def standing(campaign: CampaignRecord, cell: CellRecord) -> Standing:
+def status_of(campaign: CampaignRecord, cell: CellRecord) -> CellStatus:
     """How a cell stands; a record that cannot be read makes it fail with that reason."""
     try:
         good, bad = len(cell.repetitions), cell.failures
         _ = cell.summaries, cell.unavailable, cell.validity
     except RecordError as error:
-        return Standing(RunState.failed, error.message, damaged=True)
+        return CellStatus(RunState.failed, error.message, damaged=True)
     ended = good + len(bad)
     reason = (
         f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.failure}" if bad else None
     )
     if not campaign.finished and (cell.expected is None or ended < cell.expected):
-        return Standing(RunState.unfinished, reason)
+        return CellStatus(RunState.unfinished, reason)
     if good == 0:
-        return Standing(RunState.failed, reason or "no repetition has ended")
-    return Standing(RunState.partial if bad else RunState.ok, reason)
+        return CellStatus(RunState.failed, reason or "no repetition has ended")
+    return CellStatus(RunState.partial if bad else RunState.ok, reason)
 
 
-def overall(campaign: CampaignRecord, cells: Sequence[Standing]) -> RunState:
+def overall(campaign: CampaignRecord, cells: Sequence[CellStatus]) -> RunState:
     """How a campaign stands, given its cells."""
     states = {cell.state for cell in cells}
     if not campaign.finished or RunState.unfinished in states:
@@ -133,7 +133,7 @@ def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
     return {key: _short(value, 5000 if key == "mlflow.note.content" else LONGEST_VALUE) for key, value in tags.items()}
 
 
-def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: Standing, target_kind: str) -> dict[str, str]:
+def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: CellStatus, target_kind: str) -> dict[str, str]:
     """Tags of a cell's run; what could not be measured is among them, with the reason."""
     entry = cell.entry
     tags = {

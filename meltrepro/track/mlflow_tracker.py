@@ -26,7 +26,7 @@ from meltrepro.store.locks import exclusive
 from meltrepro.store.names import masked
 from meltrepro.track import content, environment, places
 from meltrepro.track.artifacts import Artifacts
-from meltrepro.track.content import MetricPoint, RunState, Standing
+from meltrepro.track.content import CellStatus, MetricPoint, RunState
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
@@ -161,16 +161,16 @@ class _Sync:
     def run(self) -> TrackedCampaign:
         campaign = self._campaign
         experiment_id = self._experiment()
-        standings = {cell.id: content.standing(campaign, cell) for cell in campaign.cells}
-        readable = [cell for cell in campaign.cells if not standings[cell.id].damaged]
-        state = content.overall(campaign, list(standings.values()))
+        statuses = {cell.id: content.status_of(campaign, cell) for cell in campaign.cells}
+        readable = [cell for cell in campaign.cells if not statuses[cell.id].damaged]
+        state = content.overall(campaign, list(statuses.values()))
         tags = content.campaign_tags(campaign, state)
         began_ms, ended_ms = content.period_ms(campaign, readable)
         place = self._place(experiment_id, tags, began_ms)
         for number, cell in enumerate(campaign.cells):
             done = Step("track", "progress", campaign.id, done=number, total=len(campaign.cells), unit="cells")
             self._sink(done)
-            self._cell(place, cell, standings[cell.id])
+            self._cell(place, cell, statuses[cell.id])
         note = place.campaign
         self._params(note, content.campaign_params(campaign))
         self._tags(note, tags)
@@ -224,7 +224,7 @@ class _Sync:
         run = self._find(experiment_id, "campaign") or self._create(experiment_id, start_ms, tags, name)
         return self._ledger.begin(uri, experiment_id, run.info.run_id)
 
-    def _cell(self, place: PlaceNote, cell: CellRecord, how: Standing) -> None:
+    def _cell(self, place: PlaceNote, cell: CellRecord, how: CellStatus) -> None:
         campaign = self._campaign
         began_ms, ended_ms = content.period_ms(campaign, [] if how.damaged else [cell])
         tags = content.cell_tags(campaign, cell, how, self._target_kind(cell))

@@ -14,12 +14,12 @@ from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Patience
+from meltrepro.store.download import RetryPolicy
 from meltrepro.store.fetch import Fetcher
 from tests.support.checkpoints import write_llama
 from tests.support.hub import MEMBER, STRANGER, Hub, serve
 
-HASTY = Patience(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
+HASTY = RetryPolicy(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
 COMMIT = "c0ffee0000" * 4
 REPOSITORY = "org/tiny"
 SOURCE = HuggingFaceSource(huggingface=REPOSITORY, revision=COMMIT)
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> Store:
 
 def fetcher(store: Store, *, offline: bool = False, mirrors: Path | None = None) -> Fetcher:
     settings = Settings(store.root, store.root, offline=offline, mirrors=mirrors, jobs=1)
-    return Fetcher(store, settings, silent, patience=HASTY)
+    return Fetcher(store, settings, silent, retry=HASTY)
 
 
 def test_a_gated_checkpoint_is_pinned_file_by_file_and_fetched_with_the_token(

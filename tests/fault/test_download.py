@@ -17,12 +17,12 @@ import pytest
 from meltrepro.errors import DigestMismatch, DownloadError, OfflineError, SourceError, StoreError
 from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Downloader, FileRequest, Patience
+from meltrepro.store.download import Downloader, FileRequest, RetryPolicy
 from tests.fault.fileserver import FileServer, file_server
 
 CONTENT = random.Random(1).randbytes(700_001)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-HASTY = Patience(attempts=3, connect_s=2, silence_s=0.5, pause_s=0.01, longest_pause_s=0.02)
+HASTY = RetryPolicy(attempts=3, connect_s=2, silence_s=0.5, pause_s=0.01, longest_pause_s=0.02)
 FILE = "/model.gguf"
 
 
@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 def download(store: Store, server: FileServer, digest: str | None = DIGEST, **more: object) -> str:
     steps = more.pop("steps", [])
     assert isinstance(steps, list)
-    downloader = Downloader(store, steps.append, patience=HASTY)
+    downloader = Downloader(store, steps.append, retry=HASTY)
     return downloader.download(FileRequest(server.url + FILE, "url:model", digest, **more))  # type: ignore[arg-type]
 
 
@@ -186,13 +186,13 @@ def test_nobody_listening(store: Store, tmp_path: Path) -> None:
     with file_server() as gone:
         url = gone.url
     with pytest.raises(DownloadError, match="no connection to the server"):
-        Downloader(store, silent, patience=HASTY).download(FileRequest(url, "url:x", DIGEST))
+        Downloader(store, silent, retry=HASTY).download(FileRequest(url, "url:x", DIGEST))
 
 
 @pytest.mark.parametrize("url", ["http://", "nonsense://x/y", "http://[::1/x", "http://a b/"])
 def test_what_is_no_url(store: Store, url: str) -> None:
     with pytest.raises(SourceError):
-        Downloader(store, silent, patience=HASTY).download(FileRequest(url, "url:x", DIGEST))
+        Downloader(store, silent, retry=HASTY).download(FileRequest(url, "url:x", DIGEST))
 
 
 def test_secrets_of_a_url_are_never_told(store: Store, server: FileServer) -> None:
@@ -206,7 +206,7 @@ def test_secrets_of_a_url_are_never_told(store: Store, server: FileServer) -> No
     ):
         server.orders[FILE] = orders
         with pytest.raises(SourceError) as caught:
-            Downloader(store, steps.append, patience=HASTY).download(FileRequest(url, "url:x", digest))
+            Downloader(store, steps.append, retry=HASTY).download(FileRequest(url, "url:x", digest))
         assert "hunter" not in f"{caught.value} {caught.value.hint} {caught.value.__cause__} {steps}"
         assert f"127.0.0.1:{server.port}{FILE}" in str(caught.value)
 
@@ -230,12 +230,12 @@ def test_a_proxy_of_the_environment_is_used(store: Store, server: FileServer, mo
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("no_proxy", "")
     server.files["http://models.invalid/x"] = CONTENT  # what a proxy is asked for
-    digest = Downloader(store, silent, patience=HASTY).download(FileRequest("http://models.invalid/x", "url:x", DIGEST))
+    digest = Downloader(store, silent, retry=HASTY).download(FileRequest("http://models.invalid/x", "url:x", DIGEST))
     assert digest == DIGEST
 
 
 def test_offline_is_offline(store: Store, server: FileServer) -> None:
-    downloader = Downloader(store, silent, offline=True, patience=HASTY)
+    downloader = Downloader(store, silent, offline=True, retry=HASTY)
     request = FileRequest(server.url + FILE, "url:model", DIGEST)
     with pytest.raises(OfflineError, match="url:model") as caught:
         downloader.download(request)
@@ -266,9 +266,9 @@ import sys
 from pathlib import Path
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Downloader, Request
+from meltrepro.store.download import Downloader, FileRequest
 root, url, digest = sys.argv[1:]
-print(Downloader(Store(Path(root)), silent).download(Request(url, "url:model", digest)))
+print(Downloader(Store(Path(root)), silent).download(FileRequest(url, "url:model", digest)))
 """
 
 

@@ -118,7 +118,7 @@ def test_the_sync_mark_is_found_within_its_bound(seed: int, rate_hz: float, nois
     assert abs(found.anchor.there_ns - truth) <= found.anchor.bound_ns
     assert found.anchor.bound_ns < 4e9 / rate_hz + 2e6
     assert found.correlation > 0.85
-    assert found.correlation - max(found.rival, 0.0) > 0.2
+    assert found.correlation - max(found.second, 0.0) > 0.2
 
 
 def test_the_search_can_be_narrowed() -> None:

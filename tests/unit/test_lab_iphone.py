@@ -9,7 +9,7 @@ import pytest
 
 from meltrepro.cli.lab import _way
 from meltrepro.errors import DriverMissing
-from meltrepro.lab import keeper
+from meltrepro.lab import supervisor
 from meltrepro.manifest.schema import Manifest
 from meltrepro.settings import load
 from meltrepro.targets.ios import devices as ios_devices
@@ -21,7 +21,7 @@ def test_without_the_library_the_lab_has_no_iphone(tmp_path: Path, monkeypatch: 
     settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "home")})
     monkeypatch.setattr(ios_devices, "installed", lambda: False)
     with contextlib.ExitStack() as stack, pytest.raises(DriverMissing, match="pymobiledevice3"):
-        keeper._start_iphones(settings, stack, {})
+        supervisor._start_iphones(settings, stack, {})
     assert not (tmp_path / "cache").exists()
 
 

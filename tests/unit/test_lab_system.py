@@ -15,7 +15,7 @@ from meltrepro.build import base
 from meltrepro.build.model import Package
 from meltrepro.cli import lab
 from meltrepro.errors import EngineError
-from meltrepro.lab import keeper, pins
+from meltrepro.lab import pins, supervisor
 from meltrepro.lab.system import BOARD, PHONE, System, device_root, is_pinned
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
@@ -70,10 +70,10 @@ def test_packages_that_the_archive_no_longer_has_are_named_with_what_to_do(
     (folder / system.key(today)).mkdir()
     settings = Settings(tmp_path / "cache", tmp_path, offline=False, mirrors=None, jobs=1)
     remarks: dict[str, str] = {}
-    assert keeper._root(system, ("phone",), settings, remarks) == folder / system.key(today)
+    assert supervisor._root(system, ("phone",), settings, remarks) == folder / system.key(today)
     assert "no longer has libzstd1 1.5.7, which it was tested with: it is made of today's" in remarks["phone"]
     assert resources.make("lock-lab") is None or "make lock-lab" in remarks["phone"]
-    lab._show(keeper.Status(1, {}, {"jetson": "no room"}, remarks), False)
+    lab._show(supervisor.Status(1, {}, {"jetson": "no room"}, remarks), False)
     said = capsys.readouterr().out.splitlines()
     assert said == ["jetson              missing: no room", f"phone               note: {remarks['phone']}"]
 

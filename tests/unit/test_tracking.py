@@ -102,27 +102,27 @@ def test_standing_of_cells_and_campaign(tmp_path: Path) -> None:
         Cell("q4_0", failing={1: "crashed: the runner died of SIGSEGV"}),
         Cell("q3_K", failing={0: "timeout: a", 1: "timeout: b", 2: "timeout: c"}),
     )
-    standings = [content.standing(campaign, cell) for cell in campaign.cells]
-    assert [s.state for s in standings] == [RunState.ok, RunState.partial, RunState.failed]
-    assert standings[1].reason == "1 of 3 repetitions failed; r001: crashed: the runner died of SIGSEGV"
-    assert content.overall(campaign, standings) is RunState.partial
-    assert content.overall(campaign, standings[:1]) is RunState.ok
-    assert content.overall(campaign, standings[2:]) is RunState.failed
+    statuses = [content.status_of(campaign, cell) for cell in campaign.cells]
+    assert [s.state for s in statuses] == [RunState.ok, RunState.partial, RunState.failed]
+    assert statuses[1].reason == "1 of 3 repetitions failed; r001: crashed: the runner died of SIGSEGV"
+    assert content.overall(campaign, statuses) is RunState.partial
+    assert content.overall(campaign, statuses[:1]) is RunState.ok
+    assert content.overall(campaign, statuses[2:]) is RunState.failed
 
 
 def test_standing_of_a_cell_whose_record_is_damaged(tmp_path: Path) -> None:
     campaign = made(tmp_path)
     (campaign.cells[0].folder / "r001/events.jsonl").write_text("{}\n")
-    standing = content.standing(campaign, campaign.cells[0])
-    assert (standing.state, standing.damaged) == (RunState.failed, True)
-    assert "r001/events.jsonl:1" in (standing.reason or "")
+    status = content.status_of(campaign, campaign.cells[0])
+    assert (status.state, status.damaged) == (RunState.failed, True)
+    assert "r001/events.jsonl:1" in (status.reason or "")
 
 
 def test_standing_while_the_campaign_runs(tmp_path: Path) -> None:
     campaign = made(tmp_path, Cell("q8_0"), Cell("q4_0", repetitions=1), Cell("q3_K", repetitions=0), finished=False)
-    standings = [content.standing(campaign, cell) for cell in campaign.cells]
-    assert [s.state for s in standings] == [RunState.ok, RunState.unfinished, RunState.unfinished]
-    assert content.overall(campaign, standings) is RunState.unfinished
+    statuses = [content.status_of(campaign, cell) for cell in campaign.cells]
+    assert [s.state for s in statuses] == [RunState.ok, RunState.unfinished, RunState.unfinished]
+    assert content.overall(campaign, statuses) is RunState.unfinished
 
 
 # -- params, tags, files ----------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_params_fit_into_the_limits_and_none_gets_lost(tmp_path: Path) -> None:
 def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
     campaign = made(tmp_path, Cell(trial=Trial(kv_bytes=None)), virtual=True)
     cell = campaign.cells[0]
-    tags = content.cell_tags(campaign, cell, content.standing(campaign, cell), "host")
+    tags = content.cell_tags(campaign, cell, content.status_of(campaign, cell), "host")
     assert tags["meltrepro.campaign"] == campaign.id
     assert tags["meltrepro.cell"] == cell.id
     assert (tags["meltrepro.virtual"], tags["meltrepro.synthetic"]) == ("true", "false")
@@ -161,9 +161,9 @@ def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
 def test_synthetic_weights_are_a_tag_of_cells_and_campaigns(tmp_path: Path) -> None:
     campaign = made(tmp_path, Cell(), synthetic=True)
     cell = campaign.cells[0]
-    standing = content.standing(campaign, cell)
-    assert content.cell_tags(campaign, cell, standing, "host")["meltrepro.synthetic"] == "true"
-    assert content.campaign_tags(campaign, standing.state)["meltrepro.synthetic"] == "true"
+    status = content.status_of(campaign, cell)
+    assert content.cell_tags(campaign, cell, status, "host")["meltrepro.synthetic"] == "true"
+    assert content.campaign_tags(campaign, status.state)["meltrepro.synthetic"] == "true"
 
 
 def test_files_of_campaign_and_trials(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_is_invalid_is_shown_and_in_no_summary(tmp_path: Path) -> None:
     (row,) = [line.split() for line in text.splitlines() if line.startswith("q4_0 ")]
     assert row[1:5] == ["0", "of", "3", "-"]
     assert number(good.summaries["generation_tps"].median) in text
-    tags = content.cell_tags(campaign, bad, content.standing(campaign, bad), "host")
+    tags = content.cell_tags(campaign, bad, content.status_of(campaign, bad), "host")
     assert tags["meltrepro.validity"].startswith("INVALID(too-few-tokens")
     assert content.summary_points(bad) == []
 

@@ -16,11 +16,11 @@ from meltrepro.manifest.sources import HuggingFaceSource, PypiSource
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
-from meltrepro.store.download import Patience
+from meltrepro.store.download import RetryPolicy
 from meltrepro.store.fetch import Fetcher
 from tests.fault.fileserver import FileServer
 
-HASTY = Patience(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
+HASTY = RetryPolicy(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
 MODEL = b"GGUF" + bytes(range(256)) * 500
 WHEEL_NAME = "tiny_model-1.0-py3-none-any.whl"
 WHEEL_URL = f"/files/{WHEEL_NAME}"
@@ -66,7 +66,7 @@ class Bench:
             file = self.root / "mirrors.yaml"
             file.write_text(yaml.safe_dump({"mirrors": mirrors}))
         settings = Settings(cache=self.root, home=self.root, offline=offline, mirrors=file, jobs=1)
-        return Fetcher(self.store, settings, self.steps.append, patience=HASTY)
+        return Fetcher(self.store, settings, self.steps.append, retry=HASTY)
 
 
 TINY = PypiSource(pypi="tiny.model", version="1.0")

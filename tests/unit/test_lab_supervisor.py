@@ -1,4 +1,4 @@
-"""The lab's keeper: what cannot run is named, and the rest runs all the same."""
+"""The lab's supervisor: what cannot run is named, and the rest runs all the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from meltrepro.errors import EngineError
-from meltrepro.lab import keeper, system
+from meltrepro.lab import supervisor, system
 from meltrepro.settings import Settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A machine that can run arm64 programs, as far as the keeper asks; nobody waits for a signal."""
+    """A machine that can run arm64 programs, as far as the supervisor asks; nobody waits for a signal."""
     monkeypatch.setattr(system, "require_emulation", lambda: None)
     monkeypatch.setattr(signal, "sigwait", lambda signals: None)
     found = Settings(tmp_path / "cache", tmp_path / "home", offline=True, mirrors=None, jobs=1)
@@ -39,7 +39,7 @@ def starts(places: dict[str, Any] | None) -> Any:
     return start
 
 
-KINDS = {"phones": keeper.PHONES, "boards": keeper.BOARDS, "iphones": keeper.IPHONES}
+KINDS = {"phones": supervisor.PHONES, "boards": supervisor.BOARDS, "iphones": supervisor.IPHONES}
 
 
 @pytest.mark.parametrize("works", KINDS)
@@ -48,9 +48,9 @@ def test_a_kind_that_cannot_run_leaves_the_others(
 ) -> None:
     for kind, names in KINDS.items():
         places = {name: {"kind": "x"} for name in names} if kind == works else None
-        monkeypatch.setattr(keeper, f"_start_{kind}", starts(places))
-    keeper.keep(settings)
-    (written,) = settings.cache.rglob("keeper.json")
+        monkeypatch.setattr(supervisor, f"_start_{kind}", starts(places))
+    supervisor.keep(settings)
+    (written,) = settings.cache.rglob("supervisor.json")
     known = json.loads(written.read_bytes())
     missing = [name for kind, names in KINDS.items() if kind != works for name in names]
     assert known["devices"] == list(KINDS[works])
@@ -61,12 +61,12 @@ def test_nothing_that_can_run_is_an_error_with_every_reason(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in KINDS:
-        monkeypatch.setattr(keeper, f"_start_{kind}", starts(None))
+        monkeypatch.setattr(supervisor, f"_start_{kind}", starts(None))
     with pytest.raises(EngineError) as caught:
-        keeper.keep(settings)
+        supervisor.keep(settings)
     for name in itertools.chain(*KINDS.values()):
         assert f"{name}: packages cannot be had" in caught.value.message
-    assert not list(settings.cache.rglob("keeper.json"))
+    assert not list(settings.cache.rglob("supervisor.json"))
 
 
 @pytest.mark.parametrize(

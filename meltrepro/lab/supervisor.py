@@ -1,11 +1,11 @@
 """The process that keeps a lab running, and what others do about it: start it, ask for it, end it.
 
-    <run>/lab/keeper.lock     held by the keeper as long as it lives
-    <run>/lab/keeper.json     its process id, and what could not be had
+    <run>/lab/supervisor.lock     held by the supervisor as long as it lives
+    <run>/lab/supervisor.json     its process id, and what could not be had
     <run>/lab/<device>.json   how a device is reached (targets/android.py, board.py and ios_devices.py read it)
     <cache>/lab/              file systems, and what devices store until the lab is down
 
-Devices and servers die with the keeper, however it ends.
+Devices and servers die with the supervisor, however it ends.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Status:
 
 
 def status(settings: Settings) -> Status:
-    """What runs; what a keeper that was killed has left does not count."""
+    """What runs; what a supervisor that was killed has left does not count."""
     folder = _folder(settings)
     if not _kept(folder):
         return Status()
-    known = _read(folder / "keeper.json")
+    known = _read(folder / "supervisor.json")
     devices = {name: _read(folder / f"{name}.json") for name in known.get("devices", ())}
     return Status(known.get("pid"), devices, known.get("missing", {}), known.get("remarks", {}))
 
@@ -74,10 +74,10 @@ def up(settings: Settings) -> Status:
     folder = _folder(settings)
     _clear(settings)
     make_folder(folder)
-    log = folder / "keeper.log"
+    log = folder / "supervisor.log"
     with log.open("wb") as output:
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "meltrepro.lab.keeper"],
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "meltrepro.lab.supervisor"],
             cwd="/",
             env={**os.environ, "MELTREPRO_CACHE": str(settings.cache)},
             stdin=subprocess.DEVNULL,
@@ -87,16 +87,16 @@ def up(settings: Settings) -> Status:
         )
     deadline = time.monotonic() + _UP_S
     try:
-        while time.monotonic() < deadline and keeper.poll() is None:
+        while time.monotonic() < deadline and supervisor.poll() is None:
             if (found := status(settings)).up:
                 return found
             time.sleep(0.1)
     except BaseException:
-        keeper.terminate()
-        keeper.wait()
+        supervisor.terminate()
+        supervisor.wait()
         raise
-    keeper.terminate()
-    keeper.wait()
+    supervisor.terminate()
+    supervisor.wait()
     said = log.read_text(errors="replace").strip().splitlines()[-3:]
     raise EngineError("the lab did not come up:\n" + "\n".join(said), hint=f"its log is {log}")
 
@@ -118,11 +118,11 @@ def down(settings: Settings) -> bool:
 
 
 def keep(settings: Settings) -> None:
-    """Be the keeper: start the devices, say how they are reached, and stay until somebody says stop."""
+    """Be the supervisor: start the devices, say how they are reached, and stay until somebody says stop."""
     from meltrepro.lab import system
 
     folder = _folder(settings)
-    with FileLock(folder / "keeper.lock", timeout=0), contextlib.ExitStack() as stack:
+    with FileLock(folder / "supervisor.lock", timeout=0), contextlib.ExitStack() as stack:
         system.require_emulation()
         missing: dict[str, str] = {}
         remarks: dict[str, str] = {}
@@ -138,7 +138,7 @@ def keep(settings: Settings) -> None:
         for name, place in places.items():
             write_bytes(folder / f"{name}.json", json.dumps(place).encode())
         known = {"pid": os.getpid(), "devices": list(places), "missing": missing, "remarks": remarks}
-        write_bytes(folder / "keeper.json", json.dumps(known).encode())
+        write_bytes(folder / "supervisor.json", json.dumps(known).encode())
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
 
 
@@ -226,11 +226,11 @@ def _clear(settings: Settings) -> None:
 
 
 def _kept(folder: Path) -> bool:
-    """Whether a keeper lives and has everything up."""
-    if not (folder / "keeper.json").exists():
+    """Whether a supervisor lives and has everything up."""
+    if not (folder / "supervisor.json").exists():
         return False
     try:
-        with FileLock(folder / "keeper.lock", timeout=0):
+        with FileLock(folder / "supervisor.lock", timeout=0):
             return False
     except Timeout:
         return True
