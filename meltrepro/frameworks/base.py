@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, JsonValue
 
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score
 from meltrepro.build.model import Argument, Output, RecipeSource
-from meltrepro.errors import RecordError
+from meltrepro.errors import ModelError, RecordError
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source
@@ -169,15 +169,18 @@ class Weights(Protocol):
 
 
 class Framework(Protocol):
-    """A framework. `options` are always an instance of its own model."""
+    """A framework; who inherits from it need not write what most do alike.
+
+    `options` are always an instance of its own model.
+    """
 
     kind: str
     options: type[BaseModel]
     """Validates `frameworks.NAME.options`; frozen, unknown keys forbidden."""
-    files: Collection[tuple[str, ...]]
+    files: Collection[tuple[str, ...]] = ()
     """Keys of the options whose values may be paths, which count from the file that names them."""
-    scorer: Scorer | None
-    weights: Weights | None
+    scorer: Scorer | None = None
+    weights: Weights | None = None
 
     def releases(self) -> Mapping[str, Release]:
         """By name, the preferred one last."""
@@ -195,7 +198,7 @@ class Framework(Protocol):
 
     def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterable[OptionProblem]:
         """What is wrong with options beside a release (`None` for a source of one's own) and these kinds of targets."""
-        ...
+        return ()
 
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         """What this device runs: of that CPU level, or the best that it can."""
@@ -203,11 +206,11 @@ class Framework(Protocol):
 
     def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
         """What the options want built besides what the targets need."""
-        ...
+        return ()
 
     def tool_variant(self, purpose: Purpose) -> Variant:
         """What this machine runs while it makes models; fixed, so that their bytes do not depend on who makes them."""
-        ...
+        raise LookupError(f"{self.kind} has no step of purpose {purpose}")
 
     def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
         """The recipe of a bundle, with all of its inputs."""
@@ -223,11 +226,11 @@ class Framework(Protocol):
 
     def model_bytes(self, shape: ModelShape, quantization: str, release: Release) -> int | None:
         """Exact size of a model with made-up weights, where the framework knows it."""
-        ...
+        return None
 
     def parameter_count(self, path: Path) -> int | None:
         """How many weights a model holds, where the framework can tell."""
-        ...
+        return None
 
     def check_model(self, path: Path) -> None:
         """Raise `ModelError` where a source that is one file, or what a step made of it, is no model."""
@@ -235,29 +238,29 @@ class Framework(Protocol):
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
         """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
-        ...
+        raise ModelError(f"framework {self.kind} makes no models of checkpoints")
 
     # -- what others keep of it -----------------------------------------------------------------------------------
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         """The framework's own part of `request.json`."""
-        ...
+        return {}
 
     def pinned(self, options: Any) -> Mapping[str, JsonValue]:
         """What of the options decides which bytes are used; a lock follows from it."""
-        ...
+        return cast("BaseModel", options).model_dump(mode="json")
 
     def withheld(self, options: Any) -> Collection[Source]:
         """Inputs of its recipes that a replay bundle may not hold, whatever their licence allows the user."""
-        ...
+        return ()
 
     def withheld_variants(self) -> Collection[str]:
         """Names of the variants whose bundles may not be passed on either."""
-        ...
+        return ()
 
     def servers(self, options: Any) -> Mapping[tuple[str, ...], str]:
         """The machines that the user's login is for, by the keys of the options that name them."""
-        ...
+        return {}
 
 
 def framework(kind: str) -> Framework:

@@ -273,7 +273,7 @@ class TargetKind(Protocol):
     @property
     def makers(self) -> Mapping[str, Callable[[], Maker]]:
         """What builds programs that no engine can, by the names that recipes have for them."""
-        ...
+        return {}
 
     def open(self, options: Any, settings: Settings, engines: Engines | None) -> Target:
         """One device, which without `engines` can be looked at, and runs nothing in a sandbox of this machine; raises `TargetError` where its kind of link is not there."""
@@ -281,18 +281,18 @@ class TargetKind(Protocol):
 
     def attached(self, settings: Settings) -> Sequence[Attached]:
         """What can be seen from here, in whatever state."""
-        ...
+        return ()
 
     def absent(self) -> str | None:
         """What to say where nothing is attached, if anything."""
-        ...
+        return None
 
     def named(self, text: str | None, settings: Settings) -> TargetOptions | None:
         """The device that a user calls so (`KIND:NAME`, the name of one of the lab, a serial), `None` for none of this kind.
 
         Raises pydantic's `ValidationError` for a name that no device has.
         """
-        ...
+        return None
 
 
 @runtime_checkable

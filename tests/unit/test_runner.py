@@ -19,7 +19,7 @@ from meltrepro.record.events import read_trace
 from meltrepro.record.trace import Trace
 from meltrepro.record.trial import Request, RequestSampling
 
-RECIPE = Path(__file__).parents[1] / "plugins" / "toy_framework" / "recipe"
+RECIPE = Path(__file__).parents[1] / "plugins" / "toy_framework" / "meltrepro_toy" / "recipe"
 GREEDY = RequestSampling(greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=1)
 ENGINE_NEEDS = {"clock.h", "engine.h", "failure.h", "fields.h", "json.h", "signals.h"}
 """What an engine may include of the runner; all else is the runner's own affair."""

@@ -1,0 +1,7 @@
+"""Contract suites for plug-ins: what every framework and every target promises, as test classes for pytest.
+
+A package that brings a framework or a target kind inherits from them in its own tests (docs/plugins.md):
+
+    class TestToy(FrameworkContract):
+        framework = FRAMEWORK
+"""
