@@ -20,6 +20,7 @@ from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import Release, Scorer, scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
+from meltrepro.measure.calibration import calibrated
 from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan
@@ -29,8 +30,7 @@ from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.store.names import redact
-from meltrepro.targets.base import PACKAGE, RUNNER, SAMPLER, DeviceFacts, Target
-from meltrepro.targets.remote.sensors import calibrated
+from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target
 
 _ADDRESSES = ("git", "url", "uri")
 """Keys of a manifest that may hold a URL, besides all those of a framework's options."""
@@ -279,8 +279,8 @@ def _scalar(value: object) -> str | int | float:
 
 
 def _has_sampler(bundle: Artifact) -> bool:
-    """Bundles of before there was one are still replayed; the app of iPhones samples itself."""
-    return (bundle.path / SAMPLER).is_file() or (bundle.path / PACKAGE).is_file()
+    """Bundles of before there was one are still replayed."""
+    return any((bundle.path / member).is_file() for member in SAMPLERS)
 
 
 def _runs(artifact: Artifact) -> bool:
@@ -288,9 +288,8 @@ def _runs(artifact: Artifact) -> bool:
 
 
 def _runner_digest(bundle: Artifact) -> str:
-    path = bundle.path / RUNNER
-    if not path.exists() and (bundle.path / PACKAGE).exists():
-        path = bundle.path / PACKAGE
+    paths = [bundle.path / member for member in RUNNERS]
+    path = next((path for path in paths if path.exists()), paths[0])
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

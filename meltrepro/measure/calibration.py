@@ -7,10 +7,11 @@ be what the counter loses. The ratio of the two is near a power of ten, which is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from meltrepro.record.capabilities import BatteryReport
-from meltrepro.targets.base import Reading
+from meltrepro.targets.base import DRAWN, RAW, Reading, Source
 
 UNITS_A = (1e-6, 1e-3, 1e-4, 1.0)
 """Units that drivers were seen to use or could: uA, mA, 0.1 mA, A."""
@@ -79,3 +80,19 @@ def calibrate(readings: Sequence[Reading]) -> BatteryReport:
 def _voltage(readings: Sequence[Reading]) -> float | None:
     found = [reading.voltage for reading in readings if reading.voltage is not None]
     return next((unit for unit, low, high in _VOLTS if found and low <= min(found) and max(found) <= high), None)
+
+
+def calibrated(sources: Sequence[Source], battery: BatteryReport | None) -> tuple[Source, ...]:
+    """Sources whose raw numbers are known for what they are, where the device's report says it."""
+    known = {}
+    if battery is not None and battery.calibrated:
+        known = {
+            "battery.current": (DRAWN, "A", battery.current_a),
+            "battery.voltage": ("battery.voltage", "V", battery.voltage_v),
+        }
+    found = []
+    for source in sources:
+        name, unit, scale = known.get(source.name, ("", "", None))
+        mend = source.unit == RAW and scale is not None
+        found.append(replace(source, name=name, unit=unit, scale=scale) if mend and scale is not None else source)
+    return tuple(found)

@@ -20,7 +20,7 @@ from meltrepro.store.archive import member_digests
 from meltrepro.store.cas import Store
 from meltrepro.store.names import text_digest
 from meltrepro.store.source import is_synthetic
-from meltrepro.targets.base import PACKAGE, RUNNER
+from meltrepro.targets.base import RUNNERS
 from meltrepro.untrusted import load_json
 
 OBJECTS, ATTESTATIONS = "objects", "attestations"
@@ -110,12 +110,12 @@ def _check_runners(index: Index, campaigns: Sequence[CampaignFolder], opened: Ca
 
 
 def _runner(file: IO[bytes], name: str) -> str:
-    runner, package = f"bundle/{RUNNER}", f"bundle/{PACKAGE}"
+    members = [f"bundle/{member}" for member in RUNNERS]
     try:
-        found = member_digests(file, (runner, package), name)
+        found = member_digests(file, members, name)
     except SourceError as error:
         raise BundleError(f"{name} cannot be unpacked: {error.message}", hint=_HINT) from error
-    return found.get(runner) or found.get(package) or "none"
+    return next((found[member] for member in members if member in found), "none")
 
 
 def _at(document: object, place: Sequence[str | int]) -> object:

@@ -28,7 +28,9 @@ from meltrepro.settings import Settings
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
 PACKAGE = "app/melt-runner.ipa"
-"""Path of the signed runner app in bundles for iPhones, which hold nothing else that runs."""
+"""Path of the signed runner app in bundles of apps, which hold nothing else that runs, and which samples itself."""
+RUNNERS, SAMPLERS = (RUNNER, PACKAGE), (SAMPLER, PACKAGE)
+"""Paths of what runs trials and of what samples, one of which a bundle has."""
 RAW = "raw"
 """Unit of a channel whose numbers are its driver's, of unknown unit and sign."""
 DRAWN = "battery.drawn"

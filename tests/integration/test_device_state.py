@@ -20,7 +20,7 @@ from meltrepro.errors import TargetError
 from meltrepro.lab.phone import VirtualPhone
 from meltrepro.lab.server import AdbServer
 from meltrepro.manifest.protocol import Gates
-from meltrepro.measure.calibration import calibrate
+from meltrepro.measure.calibration import calibrate, calibrated
 from meltrepro.measure.energy import supply_of
 from meltrepro.measure.integrals import Unavailable
 from meltrepro.measure.sensor_plan import sensor_plan
@@ -33,7 +33,6 @@ from meltrepro.targets.android.options import AndroidSettings
 from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
-from meltrepro.targets.remote.sensors import calibrated
 from meltrepro.targets.remote.shell import Shell
 from tests.contract.test_targets import Bench
 from tests.integration.conftest import attached_phone

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.measure.calibration import UNITS_A, calibrate
+from meltrepro.measure.calibration import UNITS_A, calibrate, calibrated
 from meltrepro.targets.android.battery import parse
 from meltrepro.targets.base import Reading, Source
-from meltrepro.targets.remote.sensors import calibrated, raw
+from meltrepro.targets.remote.sensors import raw
 
 
 def battery(

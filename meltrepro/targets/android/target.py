@@ -70,7 +70,7 @@ class AndroidTarget(RemoteTarget):
 
 
 @dataclass(frozen=True)
-class LabPhone:
+class LabAndroid:
     """A virtual device that runs now."""
 
     name: str
@@ -78,8 +78,10 @@ class LabPhone:
     serial: str
 
 
-def lab_phones(settings: Settings) -> list[LabPhone]:
-    return running(settings, "android", lambda name, at: LabPhone(name, Server(int(at["adb_port"])), str(at["serial"])))
+def lab_phones(settings: Settings) -> list[LabAndroid]:
+    return running(
+        settings, "android", lambda name, at: LabAndroid(name, Server(int(at["adb_port"])), str(at["serial"]))
+    )
 
 
 def attached(settings: Settings) -> list[Attached]:

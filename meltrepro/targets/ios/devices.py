@@ -23,7 +23,7 @@ _TAP_S = 60.0
 
 
 @dataclass(frozen=True)
-class LabPhone:
+class LabIphone:
     """A virtual phone that runs now."""
 
     name: str
@@ -37,8 +37,8 @@ def installed() -> bool:
     return importlib.util.find_spec("pymobiledevice3") is not None
 
 
-def lab_phones(settings: Settings) -> list[LabPhone]:
-    return running(settings, "ios", lambda name, at: LabPhone(name, str(at["usbmux"]), str(at["udid"])))
+def lab_phones(settings: Settings) -> list[LabIphone]:
+    return running(settings, "ios", lambda name, at: LabIphone(name, str(at["usbmux"]), str(at["udid"])))
 
 
 def phones(address: str | None = None) -> Sequence[AttachedPhone]:

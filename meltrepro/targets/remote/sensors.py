@@ -5,12 +5,11 @@ Only what is there when a campaign begins is listed. Names are `quantity.part`; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from meltrepro.record.capabilities import BatteryReport
-from meltrepro.targets.base import DRAWN, PROCESS, RAW, Source
+from meltrepro.targets.base import PROCESS, RAW, Source
 from meltrepro.targets.remote.procfs import integer, read
 
 _SLOW_S = 1.0
@@ -93,22 +92,6 @@ def _energy(root: Path) -> Iterator[Source]:
 def raw(source: Source) -> Source:
     """The same source in the numbers of its driver."""
     return replace(source, unit=RAW, scale=1.0)
-
-
-def calibrated(sources: Sequence[Source], battery: BatteryReport | None) -> tuple[Source, ...]:
-    """Sources whose raw numbers are known for what they are, where the device's report says it."""
-    known = {}
-    if battery is not None and battery.calibrated:
-        known = {
-            "battery.current": (DRAWN, "A", battery.current_a),
-            "battery.voltage": ("battery.voltage", "V", battery.voltage_v),
-        }
-    found = []
-    for source in sources:
-        name, unit, scale = known.get(source.name, ("", "", None))
-        mend = source.unit == RAW and scale is not None
-        found.append(replace(source, name=name, unit=unit, scale=scale) if mend and scale is not None else source)
-    return tuple(found)
 
 
 def _supplies(root: Path) -> Iterator[Source]:
