@@ -148,24 +148,24 @@ class Section:
     tables: tuple[Table, ...]
 
 
-_MAY_GO = frozenset({"device", "framework", "release", "workload", "campaign", "tags"})
+_MAY_GO = frozenset({"device", "framework", "release", "workload", "campaign"})
+_MAY_BE_EMPTY = frozenset({"tags", "power_mode", "battery_mah"})
 
 
 def narrowed(table: Table) -> tuple[Table, str]:
     """A table without the columns that tell rows apart and do not here, and a sentence of what they hold.
 
-    A tag that all rows have stays in sight.
+    What most devices do not have goes where none has it; a tag stays in sight.
     """
-    if len(table.rows) < 2:
-        return table, ""
     keep, common = [], []
     for position, column in enumerate(table.columns):
         values = {row[position] for row in table.rows}
-        goes = column.key in _MAY_GO and len(values) == 1 and (column.kind != "tags" or values == {Tags(())})
-        if not goes:
-            keep.append(position)
-        elif column.kind != "tags":
+        if column.key in _MAY_BE_EMPTY and values <= {None, Tags(())}:
+            continue
+        if column.key in _MAY_GO and len(values) == 1 < len(table.rows):
             common.append(f"{column.title} {plain(str(next(iter(values))))}")
+        else:
+            keep.append(position)
     columns = tuple(table.columns[i] for i in keep)
     rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
     return replace(table, columns=columns, rows=rows), f"In all rows: {', '.join(common)}." if common else ""

@@ -140,7 +140,7 @@ def digests(documents: Sequence[CampaignDocument]) -> Table:
     """sha256 of everything that cells ran."""
     columns = (
         *(Column("campaign", "campaign", "number"), Column("cell", "cell"), Column("release", "release")),
-        *(Column("commit", "commit", "digest"), Column("isa", "variant"), Column("model", "model file", "digest")),
+        *(Column("commit", "commit", "digest"), Column("isa", "variant"), Column("model", "model", "digest")),
         *(Column("bundle", "runner bundle", "digest"), Column("runner", "runner", "digest")),
         Column("source", "framework's source", "digest"),
     )
