@@ -45,7 +45,7 @@ def make_plan(
     judge, space = _Judge(manifest, devices, unusable or {}), StoreSpace(sizes)
 
     for key in _points(manifest):
-        if not selection.wants(str(key)):
+        if only and not selection.wants(str(key)):
             continue
         known = frameworks[key.framework]
         variant = judge.variant(known, key)
