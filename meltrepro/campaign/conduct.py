@@ -164,7 +164,7 @@ def _deploy(cells: Sequence[str], runs: Mapping[str, CellRun], sink: Sink, progr
 
 @contextmanager
 def _restoring(targets: Mapping[str, Target], sink: Sink) -> Iterator[None]:
-    """Put the devices' settings back after the block, however it ends; what cannot be put back now is told."""
+    """Put the devices' settings back after the block, however it ends; what cannot be put back now is a step that failed."""
 
     def restore(name: str) -> None:
         try:

@@ -41,7 +41,7 @@ class FileMeter:
                 f"the meter's file {self.path} does not exist",
                 hint="start the program of the meter before the campaign, or mend targets.NAME.meter.file",
             )
-        return Metering(self, _told(lambda: complete_bytes(self.path)), _inode(self.path))
+        return Metering(self, _as_meter_error(lambda: complete_bytes(self.path)), _inode(self.path))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Metering:
         if self._grew_soon():
             time.sleep(meter.linger_s)
         grew = self._grew()
-        found = _told(lambda: read_meter(path, meter, self.start if grew else 0))
+        found = _as_meter_error(lambda: read_meter(path, meter, self.start if grew else 0))
         if not any(series.t_ns for series in found.series):
             raise MeterError(
                 f"{path}: expected numbers, no row has one in {', '.join(map(repr, meter.columns))}",
@@ -82,7 +82,10 @@ class Metering:
 
     def _grew(self) -> bool:
         """Whether the file is the same one and has more lines."""
-        return _inode(self.source.path) == self.inode and _told(lambda: complete_bytes(self.source.path)) > self.start
+        return (
+            _inode(self.source.path) == self.inode
+            and _as_meter_error(lambda: complete_bytes(self.source.path)) > self.start
+        )
 
     def _grew_soon(self) -> bool:
         """Whether the file has more lines, or gets them soon: programs write in blocks."""
@@ -136,7 +139,7 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _told(read: Callable[[], _T]) -> _T:
+def _as_meter_error(read: Callable[[], _T]) -> _T:
     try:
         return read()
     except MeterError:

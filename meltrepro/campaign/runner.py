@@ -30,7 +30,7 @@ from meltrepro.record.trial import Outcome, TrialState
 from meltrepro.steps import Phase, Sink, Step
 
 _SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
-"""Metrics that are told while a campaign runs."""
+"""Metrics that are shown while a campaign runs."""
 
 
 class Halted(BaseException):
@@ -210,7 +210,7 @@ def _warmup_speed(folder: Path) -> float | None:
 
 
 def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int) -> Outcome | None:
-    """Attempt a trial until it succeeds or may not be tried again; failed attempts are kept beside it.
+    """Attempt a trial until it succeeds or may not run again; failed attempts are kept beside it.
 
     `None` where the campaign is to end: an attempt that was cut short by that never happened.
     """

@@ -16,7 +16,7 @@ _MOST_BYTES = 1 << 20
 
 
 class ControlReport(Strict):
-    """One setting that was tried out."""
+    """One setting and whether it works."""
 
     name: str
     works: bool

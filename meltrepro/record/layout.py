@@ -50,7 +50,7 @@ def trial_folder(campaign: Path, trial: Trial) -> Path:
 
 
 def attempt_folder(folder: Path, attempt: int) -> Path:
-    """Where a failed attempt is kept when the trial is tried again."""
+    """Where a failed attempt is kept when the trial is run again."""
     return folder.with_name(f"{folder.name}.attempt{attempt}")
 
 

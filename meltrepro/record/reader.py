@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from meltrepro import untrusted
 from meltrepro.errors import ManifestError, RecordError, UsageError
@@ -27,7 +27,7 @@ from meltrepro.record.ids import CellId
 from meltrepro.record.layout import TrialKind, cell_folder
 from meltrepro.record.samples import Recording, read_samples
 from meltrepro.record.trace import Trace
-from meltrepro.record.trial import ClockReadings, Outcome, ScoringRequest, TrialState
+from meltrepro.record.trial import AnyRequest, ClockReadings, Outcome, ScoringRequest, StateSeen, TrialState
 from meltrepro.untrusted import parse
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
@@ -35,6 +35,7 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MOST_BITS = 64
 _MOVE = "restore the file, or move the folder away"
 _RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
+T = TypeVar("T")
 _KINDS = {kind[0]: kind for kind in TrialKind}
 
 
@@ -63,12 +64,22 @@ class TrialFolder:
         """What its scorer was asked; `None` of a trial with a runner. Raises `RecordError`."""
         if record.EVENTS in self.outcome.files or not (self.folder / record.REQUEST).exists():
             return None
-        path = self.file(record.REQUEST)
-        try:
-            request = record.parse_request(untrusted.read(path))
-        except (OSError, ValueError) as error:
-            raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
-        return request if isinstance(request, ScoringRequest) else None
+        return self.request if isinstance(self.request, ScoringRequest) else None
+
+    @cached_property
+    def request(self) -> AnyRequest:
+        """What was asked; raises `RecordError`."""
+        return self._parsed(record.REQUEST, record.parse_request)
+
+    @cached_property
+    def device(self) -> Mapping[str, Any]:
+        """What is known of its device; empty where nothing was recorded. Raises `RecordError`."""
+        recorded = record.DEVICE in self.outcome.files or (self.folder / record.DEVICE).exists()
+        return self._parsed(record.DEVICE, record.parse_device) if recorded else {}
+
+    def before(self) -> StateSeen:
+        """The device's state before it; empty where none was recorded. Raises `RecordError`."""
+        return self._parsed(record.DEVICE, record.parse_state) if self.device else StateSeen()
 
     def trace(self) -> Trace:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
@@ -83,15 +94,18 @@ class TrialFolder:
         """How the clocks compared before and after; `None` where nobody looked. Raises `RecordError`."""
         if record.CLOCKS not in self.outcome.files:
             return None
-        path = self.file(record.CLOCKS)
-        try:
-            return parse(ClockReadings, untrusted.read(path))
-        except (OSError, ValueError) as error:
-            raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
+        return self._parsed(record.CLOCKS, lambda content: parse(ClockReadings, content))
 
     def file(self, name: str) -> Path:
         """The path of one of its files, unchanged since the trial ended; raises `RecordError`."""
         return _unchanged(self.folder / name, self.outcome.files.get(name))
+
+    def _parsed(self, name: str, parser: Callable[[bytes], T]) -> T:
+        path = self.file(name)
+        try:
+            return parser(untrusted.read(path))
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
 
     def verify(self) -> None:
         """Compare every file with its digest; raises `RecordError` for the first that differs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -137,6 +137,22 @@ class StateSeen(BaseModel):
     frequencies_khz: dict[str, float] = {}
     load_1min: float | None = None
     governors: dict[str, str] = {}
+
+
+def parse_device(content: bytes) -> dict[str, Any]:
+    """The content of `device.json`; raises `ValueError` for one that is damaged."""
+    found = load_json(content)
+    if not isinstance(found, dict):
+        raise ValueError("expected an object")
+    return found
+
+
+def parse_state(content: bytes) -> StateSeen:
+    """The state before the trial in `device.json`; raises `ValueError` for one that is damaged."""
+    found = parse_device(content)
+    if "before" not in found:
+        raise ValueError("it has no state before the trial")
+    return as_model(StateSeen, found["before"])
 
 
 class TrialState(StrEnum):

@@ -10,12 +10,8 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from meltrepro import untrusted
-from meltrepro.errors import RecordError
-from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.record import trial as record
+from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.record.trial import StateSeen
-from meltrepro.untrusted import as_model, load_json
 
 DEVICE = "device."
 """Prefix of the parameters that say where a cell ran, not what ran."""
@@ -66,13 +62,13 @@ def context_differences(
     first: tuple[CampaignRecord, CellRecord], second: tuple[CampaignRecord, CellRecord]
 ) -> tuple[Difference, ...]:
     """What differs around two cells; raises `RecordError` for a damaged record."""
-    states = [list(map(_state, cell.repetitions)) for _, cell in (first, second)]
+    states = [[trial.before() for trial in cell.repetitions] for _, cell in (first, second)]
     facts = differences(_facts(*first, states[0]), _facts(*second, states[1]))
     return (*_validity(first[1], second[1]), *facts, *_readings(*states))
 
 
 def _validity(first: CellRecord, second: CellRecord) -> Iterator[Difference]:
-    """Told whenever a side is INVALID, also where both are for the same reason: no verdict is better than its data."""
+    """Named whenever a side is INVALID, also where both are for the same reason: no verdict is better than its data."""
     if not (first.validity.valid and second.validity.valid):
         yield Difference("validity", str(first.validity), str(second.validity))
 
@@ -96,14 +92,3 @@ def _readings(first: list[StateSeen], second: list[StateSeen]) -> Iterator[Diffe
         if reading.matters(a, b):
             unit = f" {reading.unit}" if reading.unit else ""
             yield Difference(reading.name, f"{a:g}{unit}", f"{b:g}{unit}")
-
-
-def _state(trial: TrialRecord) -> StateSeen:
-    """The device's state before a trial; empty where none was recorded."""
-    path = trial.folder / record.DEVICE
-    try:
-        return as_model(StateSeen, load_json(untrusted.read(path))["before"])
-    except FileNotFoundError:
-        return StateSeen()
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error

@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro import untrusted
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
-from meltrepro.errors import RecordError
 from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
-from meltrepro.record import trial as record
-from meltrepro.record.trial import AnyRequest, parse_request
+from meltrepro.record.trial import AnyRequest
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.settings import Settings
@@ -54,7 +51,7 @@ def undecidable(recorded: CampaignRecord, wanted: Callable[[str], bool]) -> Mapp
 def recorded_requests(recorded: CampaignRecord) -> Mapping[str, AnyRequest]:
     """The exact requests of a campaign by cell, from its own records, which are checked; raises `RecordError`."""
     recorded.verify()
-    return {cell.id: _request(cell) for cell in recorded.cells if cell.repetitions}
+    return {cell.id: cell.repetitions[0].request for cell in recorded.cells if cell.repetitions}
 
 
 def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: Settings, sink: Sink) -> Replayed:
@@ -102,12 +99,12 @@ def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
         for score in cell.scores:
             if score.verdict is ReplayVerdict.reproduced:
                 continue
-            told = f"{cell.cell}: {score.name}: {score.first.value:.6g} -> {score.second.value:.6g}"
+            said = f"{cell.cell}: {score.name}: {score.first.value:.6g} -> {score.second.value:.6g}"
             if _same_binary(cell):
                 other_output = True
-                reasons.append(f"{told}: the same binary and model came to another score")
+                reasons.append(f"{said}: the same binary and model came to another score")
             else:
-                reasons.append(f"{told}: {score.verdict}")
+                reasons.append(f"{said}: {score.verdict}")
         reasons += [
             f"{cell.cell}: {metric.metric}: {metric.decision.verdict}: {metric.decision.reason}"
             for metric in cell.metrics
@@ -134,11 +131,3 @@ def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord
         if decision is None or not decision.final:
             return False
     return True
-
-
-def _request(cell: CellRecord) -> AnyRequest:
-    path = cell.repetitions[0].folder / record.REQUEST
-    try:
-        return parse_request(untrusted.read(path))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged: {error}", hint="the record was changed after it was written") from error

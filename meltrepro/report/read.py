@@ -6,17 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meltrepro import untrusted
-from meltrepro.errors import RecordError
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
-from meltrepro.record import trial as record
 from meltrepro.record.campaign import SkipEntry
 from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Conversation, Trace, Turn
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
 from meltrepro.stats.summary import Summary
-from meltrepro.untrusted import load_json
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
@@ -216,7 +212,7 @@ def _device(campaign: CampaignRecord, cell: CellRecord) -> Device:
     """The device that a cell ran on, as its records describe it; raises `RecordError` where one is damaged."""
     params = cell.entry.params
     first = next(iter(cell.trials), None)
-    said = described(first) if first is not None else {}
+    said = first.device if first is not None else {}
     facts = _mapping(said, "facts")
     conditions = _mapping(_mapping(said, "before"), "conditions")
     memory = params.get("device.memory_bytes", facts.get("memory_bytes"))
@@ -238,20 +234,6 @@ def _unseen(campaign: CampaignRecord, target: str) -> Device:
     known = campaign.manifest.targets.get(target)
     virtual = getattr(known, "lab", None) is not None
     return Device(target, _kind(campaign, target), "unknown", memory_bytes=None, virtual=virtual)
-
-
-def described(trial: TrialRecord) -> Mapping[str, Any]:
-    """The content of `device.json`; empty where there is none. Raises `RecordError`."""
-    if record.DEVICE not in trial.outcome.files and not (trial.folder / record.DEVICE).exists():
-        return {}
-    path = trial.file(record.DEVICE)
-    try:
-        found = load_json(untrusted.read(path))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise RecordError(f"{path} is damaged: expected an object")
-    return found
 
 
 def _kind(campaign: CampaignRecord, target: str) -> str:

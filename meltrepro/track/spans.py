@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-from meltrepro import untrusted
+from meltrepro.errors import RecordError
 from meltrepro.measure.records import TrialRecord
-from meltrepro.record import trial as record
 from meltrepro.record.trace import Trace, Turn
-from meltrepro.untrusted import load_json
+from meltrepro.record.trial import Request
 
 _PREVIEW = 200
 """Characters of prompt and answer in a list of traces."""
@@ -54,7 +52,7 @@ class TraceRecord:
 def trace_of(campaign_id: str, cell_id: str, trial: TrialRecord, trace: Trace) -> TraceRecord:
     """The spans of a trial, with prompts and answers where the request is at hand."""
     identity = f"{campaign_id}/{cell_id}/{trial.name}"
-    builder = _Builder(identity, trace, _prompts(trial.folder))
+    builder = _Builder(identity, trace, _prompts(trial))
     return TraceRecord(_hex(identity, 32), tuple(builder.build(f"{cell_id} {trial.name}")))
 
 
@@ -134,14 +132,13 @@ class _Builder:
             return None
 
 
-def _prompts(folder: Path) -> Sequence[Sequence[str]]:
+def _prompts(trial: TrialRecord) -> Sequence[Sequence[str]]:
     """The texts that were asked, by conversation and turn; none where the request cannot be read."""
     try:
-        conversations = load_json(untrusted.read(folder / record.REQUEST))["conversations"]
-    except (OSError, ValueError, KeyError, TypeError):
+        request = trial.request
+    except RecordError:
         return ()
-    whole = isinstance(conversations, list) and all(isinstance(turns, list) for turns in conversations)
-    return [[str(text) for text in turns] for turns in conversations] if whole else ()
+    return request.conversations if isinstance(request, Request) else ()
 
 
 def _hex(text: str, digits: int) -> str:
