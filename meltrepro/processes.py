@@ -16,7 +16,6 @@ from typing import IO
 
 from meltrepro import untrusted
 from meltrepro.atomic import make_folder, writing
-from meltrepro.build import supervise
 from meltrepro.build.model import Exit
 from meltrepro.errors import TargetError
 from meltrepro.interrupts import held
@@ -24,6 +23,19 @@ from meltrepro.interrupts import held
 _OWNER = "MELTREPRO_OWNER"
 _STOP_WITHIN_S = 10.0
 _LONGEST_POLL_MS = 2**31 - 1
+_SUPERVISE = """
+import ctypes, os, signal, sys
+parent, *argv = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() == int(parent):  # else the parent died before the kernel was told
+    try:
+        os.execv(argv[0], argv)
+    except OSError as error:
+        print(f"{argv[0]}: {error.strerror}", file=sys.stderr)
+sys.exit(126)
+"""
+"""Becomes its arguments, so that nothing of it is left to disturb a measurement, and dies with the process that started it:
+the kernel kills it as soon as the parent is gone, be it by SIGKILL. Exit status 126: it cannot be started."""
 
 
 def mark(owner: str) -> Mapping[str, str]:
@@ -92,7 +104,7 @@ def _start(
     argv: Sequence[str], folder: Path, out: IO[bytes] | int, err: IO[bytes] | int, owner: str
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *argv],
+        [sys.executable, "-I", "-S", "-c", _SUPERVISE, str(os.getpid()), *argv],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **mark(owner)},
         stdin=subprocess.DEVNULL,

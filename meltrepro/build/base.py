@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.build.causes import check_room, writing_below
 from meltrepro.build.image import EPOCH, Layer, normalize
+from meltrepro.build.log import check_space, writing_below
 from meltrepro.build.model import Package
 from meltrepro.errors import EngineError, LockError
 from meltrepro.interrupts import held
@@ -198,7 +198,7 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
     finally:
         _stop(process)
     if process.returncode != 0:
-        check_room(scratch, said)
+        check_space(scratch, said)
         tail = "\n".join(said.strip().splitlines()[-8:])
         raise EngineError(
             f"mmdebstrap could not make the base image:\n{tail}",

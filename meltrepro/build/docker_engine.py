@@ -28,9 +28,8 @@ from meltrepro import resources, untrusted
 from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
-from meltrepro.build.causes import writing_below
 from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
-from meltrepro.build.log import BuildLog
+from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
@@ -252,7 +251,7 @@ class DockerEngine:
                 if "error" in message:
                     raise BuildError(
                         f"building {name} failed: {message['error']}\n{out.tail()}",
-                        hint=_room_hint(message["error"]) or f"the whole log is in {log}",
+                        hint=_space_hint(message["error"]) or f"the whole log is in {log}",
                     )
                 if "aux" in message:
                     identifier = message["aux"].get("ID", identifier)
@@ -424,7 +423,7 @@ def _engine_errors() -> Iterator[None]:
         yield
     except APIError as error:
         said = str(error.explanation or error)
-        raise EngineError(f"the Docker engine refused: {said}", hint=_room_hint(said) or _FIX) from error
+        raise EngineError(f"the Docker engine refused: {said}", hint=_space_hint(said) or _FIX) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
         # Of a stream that breaks off, docker-py lets urllib3's own errors through.
         raise EngineError(f"the Docker engine went away: {_short(error)}", hint=_FIX) from error
@@ -432,7 +431,7 @@ def _engine_errors() -> Iterator[None]:
         raise EngineError(f"the Docker engine does not answer: {_short(error)}", hint=_FIX) from error
 
 
-def _room_hint(said: str) -> str | None:
+def _space_hint(said: str) -> str | None:
     """What to do where the engine's disk is full."""
     if "no space left on device" not in said.lower():
         return None

@@ -1,15 +1,27 @@
-"""The log of a build: everything on disk, progress to the sink, the last lines in memory for the error message."""
+"""The log of a build (everything on disk, progress to the sink, the last lines in memory for the error message), and why a
+step failed where it is not to blame itself: its disk is full, or something killed it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import signal
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TextIO
 
-from meltrepro.atomic import make_folder, writing
+from meltrepro.atomic import free_bytes, make_folder, store_error, writing
+from meltrepro.errors import EngineError
 from meltrepro.steps import Sink, Step
 
+_FULL = os.strerror(errno.ENOSPC)
+_NO_SPACE_BYTES = 1 << 20
+"""With less than this left, a step that failed is taken to have failed for lack of it."""
+_PLENTY_BYTES = 1 << 30
+"""With this much left, it was another disk that a program found full; a sandbox's `/tmp` is in memory."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _COUNTER = re.compile(r"^\[(\d+)/(\d+)\] ")
 
@@ -51,3 +63,32 @@ class BuildLog:
     def tail(self) -> str:
         """The last lines, indented."""
         return "\n".join("    " + line for line in [*self._tail, self._rest] if line.strip())
+
+
+@contextmanager
+def writing_below(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` of the body, which writes below `folder`, into a `StoreError` that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        check_space(folder, str(error))  # numpy's errors say how much was not written, but not why
+        raise store_error(error, folder) from error
+
+
+def check_space(folder: Path, said: str) -> None:
+    """Raise `StoreError` where a step that wrote below `folder` failed because its disk is full, going by its words.
+
+    A program may have removed by now what it could not finish, so that there is some space again.
+    """
+    free = free_bytes(folder)
+    if free < _NO_SPACE_BYTES or (_FULL in said and free < _PLENTY_BYTES):
+        raise store_error(OSError(errno.ENOSPC, _FULL), folder)
+
+
+def check_killed(status: int, what: str, log: Path) -> None:
+    """Raise `EngineError` for the exit status of what was killed by SIGKILL; nothing does that to itself."""
+    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        raise EngineError(
+            f"{what} was killed (SIGKILL)",
+            hint=f"run the same command again, where memory is short with MELTREPRO_JOBS=1; its log is {log}",
+        )

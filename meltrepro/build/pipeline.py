@@ -18,8 +18,8 @@ from pathlib import Path
 
 from meltrepro import untrusted
 from meltrepro.build import interpreter
-from meltrepro.build.causes import check_killed, check_room, writing_below
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
+from meltrepro.build.log import check_killed, check_space, writing_below
 from meltrepro.build.model import Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
@@ -232,7 +232,7 @@ class Builder:
             try:
                 scorer.check_logits(node.workload, result, said)
             except BuildError as error:
-                check_room(scratch, said)
+                check_space(scratch, said)
                 raise BuildError(f"{what}: {error.message}", hint=error.hint or f"log: {log}") from error
             return self.tools.store.put_file(result, move=True)
 
@@ -397,7 +397,7 @@ def run_tool(
     """Run a command of a bundle without network; returns what it left at `/out/<name>`, in a folder of `scratch`.
 
     `readonly` are the files that it sees, by absolute path; `what` is for messages. Raises `BuildError` with what it said
-    last, `StoreError` (no room), `EngineError` (killed, or the engine went away).
+    last, `StoreError` (no space), `EngineError` (killed, or the engine went away).
     """
     out = scratch / "out"
     with writing_below(scratch):
@@ -409,7 +409,7 @@ def run_tool(
     if end.status != 0 or not os.path.lexists(result):
         said = log.read_text(errors="replace").splitlines()
         tail = "\n".join([line for line in said if line.strip()][-8:])
-        check_room(scratch, tail)
+        check_space(scratch, tail)
         check_killed(end.status, what, log)
         raise BuildError(f"{what} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
     _require_plain(result, output, what)

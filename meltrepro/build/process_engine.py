@@ -20,11 +20,10 @@ from pathlib import Path
 from meltrepro import processes, resources, untrusted
 from meltrepro.atomic import make_folder
 from meltrepro.build import toolchain
-from meltrepro.build.causes import check_killed, check_room, writing_below
-from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Layer
-from meltrepro.build.log import BuildLog
+from meltrepro.build.log import BuildLog, check_killed, check_space, writing_below
 from meltrepro.build.model import Execution, Exit, Recipe
+from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
@@ -268,9 +267,9 @@ def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> 
 
 
 def _check_status(status: int, what: str, scratch: Path, log: Path, build_log: BuildLog) -> None:
-    """Raise what a status other than 0 stands for: `StoreError` (no room), `EngineError` (killed) or `BuildError`."""
+    """Raise what a status other than 0 stands for: `StoreError` (no space), `EngineError` (killed) or `BuildError`."""
     if status != 0:
-        check_room(scratch, build_log.tail())
+        check_space(scratch, build_log.tail())
         check_killed(status, what, log)
         raise BuildError(f"{what} failed with status {status}:\n{build_log.tail()}", hint=f"the whole log is in {log}")
 

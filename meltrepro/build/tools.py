@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from meltrepro.build import base, toolchain
-from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.image import Image, Layer
 from meltrepro.build.model import Engine, Maker, Package, Recipe
 from meltrepro.build.pins import Pins
+from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
 from meltrepro.frameworks.base import Weights
 from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.build import interpreter
-from meltrepro.build.conditions import USUAL, VARIED
 from meltrepro.build.pipeline import Builder, Built
+from meltrepro.build.toolchain import USUAL, VARIED
 from meltrepro.build.tools import EngineName
 from meltrepro.errors import LockError, MeltreproError, UsageError
 from meltrepro.manifest.lock import dump_lock

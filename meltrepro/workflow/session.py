@@ -12,9 +12,9 @@ from pathlib import Path
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.accuracy.requests import Data
-from meltrepro.build.conditions import USUAL, Conditions
 from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
+from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import DataError, LockError, Problem, StaleLock
 from meltrepro.frameworks.base import Weights, framework

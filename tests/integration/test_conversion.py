@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from meltrepro import settings
-from meltrepro.build.conditions import USUAL, VARIED, Conditions
 from meltrepro.build.model import Artifact, Recipe
 from meltrepro.build.pipeline import Builder, run_tool
+from meltrepro.build.toolchain import USUAL, VARIED, Conditions
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.machine
 def test_the_same_bytes_from_other_engine_user_folders_jobs_locale_and_umask(engine: None, tmp_path: Path) -> None:
     """The paper's llama.cpp for this machine and for aarch64, and every quantization of the model.
 
-    Built by Docker, then from scratch without it under `build.conditions.VARIED`.
+    Built by Docker, then from scratch without it under `build.toolchain.VARIED`.
     """
     shutil.copytree(ROOT / "specs", tmp_path, dirs_exist_ok=True)
     quantizations = sorted(LlamaCpp().quantizations())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build import causes
+from meltrepro.build import log
 from meltrepro.build.model import Execution, Exit, Recipe
 from meltrepro.build.pipeline import Builder
 from meltrepro.errors import BuildError, EngineError, MeltreproError, SourceError, StoreError
@@ -139,7 +139,7 @@ def test_a_scorer_that_fails_leaves_nothing(
 
 
 def test_a_part_on_a_full_disk_is_told_as_a_full_disk(make: Make, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causes, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr(log, "free_bytes", lambda folder: 0)
     with pytest.raises(StoreError, match="No space left on device"):
         make(Scorer(whole()[:-5])).build(plan)
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from meltrepro.build.causes import writing_below
 from meltrepro.build.image import EPOCH
 from meltrepro.build.keys import bundle_key
-from meltrepro.build.log import BuildLog
+from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError, TargetError, TargetLost
 from meltrepro.plan.identity import digest_of

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from meltrepro.build.causes import writing_below
-from meltrepro.build.log import BuildLog
+from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError
 from meltrepro.plan.identity import canonical
