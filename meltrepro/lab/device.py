@@ -19,7 +19,7 @@ from meltrepro.atomic import remove
 from meltrepro.errors import EngineError, StoreError
 from meltrepro.interrupts import held
 from meltrepro.lab import confine
-from meltrepro.lab.power import Power
+from meltrepro.lab.power import Body, Power
 from meltrepro.lab.relay import Relay, reachable
 
 _START_S = 30.0
@@ -36,13 +36,14 @@ class VirtualDevice:
     """What it does first, among the images; it gets the file system, the folder and the size of its storage."""
     port = 0
     """Where its server listens, in its own network."""
+    body = Body()
+    cores = 2
 
-    def __init__(self, root: Path, folder: Path, *, name: str, cores: int, storage: str, power: Power) -> None:
+    def __init__(self, root: Path, folder: Path, *, name: str, storage: str = "disk") -> None:
         """`root` is a file system that nobody writes to; `storage` a size such as `64m`, for one that is soon full."""
         self.name = name
         self.folder = folder
-        self.power = power
-        self.cores = cores
+        self.power = Power(self.body)
         self._root = root
         self._storage = storage
         self._process: subprocess.Popen[bytes] | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meltrepro import untrusted
 from meltrepro.lab.device import VirtualDevice
-from meltrepro.lab.power import Body, Power
+from meltrepro.lab.power import Body
 
 USER = "root"
 _HIGHEST_KHZ, _LOWEST_KHZ = 2_201_600, 729_600
@@ -61,19 +61,11 @@ class VirtualJetson(VirtualDevice):
     what = "Jetson"
     script = "jetson/init.sh"
     port = 2222
+    body = _BODY
 
-    def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        *,
-        name: str = "jetson",
-        cores: int = 2,
-        storage: str = "disk",
-        power: Power | None = None,
-    ) -> None:
-        """`root` is the file system of `system.BOARD`; `storage` a size such as `64m`, for a board that is soon full."""
-        super().__init__(root, folder, name=name, cores=cores, storage=storage, power=power or Power(_BODY))
+    def __init__(self, root: Path, folder: Path, *, name: str, storage: str = "disk") -> None:
+        """`root` is the file system of `system.BOARD`."""
+        super().__init__(root, folder, name=name, storage=storage)
         self.key = folder / "keys/client"
         """The private key that it lets in."""
         self.known_hosts = folder / "known_hosts"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from meltrepro.lab.device import VirtualDevice
-from meltrepro.lab.power import Power
 
 _CPU = (
     "BogoMIPS\t: 38.40\n"
@@ -20,18 +19,9 @@ class VirtualPhone(VirtualDevice):
     script = "phone/init.sh"
     port = 5640
 
-    def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        *,
-        name: str = "phone",
-        cores: int = 2,
-        storage: str = "disk",
-        power: Power | None = None,
-    ) -> None:
-        """`root` is the file system of `system.PHONE`; `storage` a size such as `64m`, for a phone that is soon full."""
-        super().__init__(root, folder, name=name, cores=cores, storage=storage, power=power or Power())
+    def __init__(self, root: Path, folder: Path, *, name: str, storage: str = "disk") -> None:
+        """`root` is the file system of `system.PHONE`."""
+        super().__init__(root, folder, name=name, storage=storage)
         self.properties = {
             "ro.serialno": f"MELT{name.upper()}",
             "ro.product.manufacturer": "meltrepro",
