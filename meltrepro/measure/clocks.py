@@ -4,8 +4,7 @@ A probe reads the other clock between two readings of this one. Wherever between
 it for the middle is wrong by at most half the round trip (Cristian 1989, "Probabilistic clock synchronization"), so the
 probe with the shortest round trip is the best and the rest are not needed. Two such anchors, before and after, give
 a line: there = here + offset + drift * time. Between them its bound is the interpolation of theirs; beyond them it
-grows with the uncertainty of the slope. A clock whose rate wanders by at most w around the line's slope is off by at
-most w times the time to the nearer anchor.
+grows with the uncertainty of the slope.
 
 Times are nanoseconds; `here` and `there` are the two clocks of a map.
 """
@@ -68,8 +67,6 @@ class ClockMap:
     drift: float
     """Nanoseconds that the other clock gains in one of this clock's."""
     drift_bound: float
-    wander: float = 0.0
-    """How much the rate of the clocks may vary around `drift` on the way."""
 
     def there(self, here_ns: int) -> int:
         """The moment on the other clock."""
@@ -84,19 +81,16 @@ class ClockMap:
     def bound_ns(self, here_ns: int) -> float:
         """How far a mapped moment can be from the truth."""
         before, after = here_ns - self.first.here_ns, self.last.here_ns - here_ns
-        slope = self.drift_bound + self.wander
         if before < 0:
-            return self.first.bound_ns - before * slope
+            return self.first.bound_ns - before * self.drift_bound
         if after < 0:
-            return self.last.bound_ns - after * slope
+            return self.last.bound_ns - after * self.drift_bound
         share = before / (before + after) if before + after else 0.0
-        line = self.first.bound_ns * (1 - share) + self.last.bound_ns * share
-        return line + self.wander * min(before, after)
+        return self.first.bound_ns * (1 - share) + self.last.bound_ns * share
 
     def widest_ns(self, begin_ns: int, end_ns: int) -> float:
         """The largest bound between two moments on this clock."""
-        middle = (self.first.here_ns + self.last.here_ns) // 2
-        return max(map(self.bound_ns, (begin_ns, end_ns, min(max(begin_ns, middle), end_ns))))
+        return max(self.bound_ns(begin_ns), self.bound_ns(end_ns))  # it falls before the anchors and rises behind them
 
 
 def best_anchor(probes: Sequence[Probe], resolution_ns: int = 0) -> Anchor:
@@ -113,25 +107,23 @@ def best_anchor(probes: Sequence[Probe], resolution_ns: int = 0) -> Anchor:
     return Anchor(middle, best.there_ns, reach)
 
 
-def fit(
-    before: Sequence[Probe], after: Sequence[Probe] = (), *, resolution_ns: int = 0, wander: float = 0.0
-) -> ClockMap:
+def fit(before: Sequence[Probe], after: Sequence[Probe] = (), *, resolution_ns: int = 0) -> ClockMap:
     """The map from probes before and, if there are any, after; raises `RecordError`.
 
     A clock that was set in between shows as a drift that no clock has.
     """
     first = best_anchor(before, resolution_ns)
     last = best_anchor(after, resolution_ns) if after else None
-    return join(first, last, wander=wander)
+    return join(first, last)
 
 
-def join(first: Anchor, last: Anchor | None = None, *, wander: float = 0.0) -> ClockMap:
+def join(first: Anchor, last: Anchor | None = None) -> ClockMap:
     """The map through one anchor, with a drift of 0 that may be up to `MOST_DRIFT`, or through two.
 
     Raises `RecordError` where the second is not later, or the drift is more than any clock has.
     """
     if last is None:
-        return ClockMap(first, first, 0.0, MOST_DRIFT, wander)
+        return ClockMap(first, first, 0.0, MOST_DRIFT)
     passed = last.here_ns - first.here_ns
     if passed <= 0:
         raise RecordError("the clocks must be compared again after the first comparison, not before")
@@ -142,4 +134,4 @@ def join(first: Anchor, last: Anchor | None = None, *, wander: float = 0.0) -> C
             f"the clocks moved apart by {(last.offset_ns - first.offset_ns) / 1e6:.3f} ms in {passed / 1e9:.3f} s",
             hint="one of them was set, or its device was suspended; repeat the trial",
         )
-    return ClockMap(first, last, drift, uncertain, wander)
+    return ClockMap(first, last, drift, uncertain)

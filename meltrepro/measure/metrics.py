@@ -13,8 +13,7 @@ from meltrepro.measure.catalog.device import DEVICE
 from meltrepro.measure.catalog.energy import ENERGY
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
-from meltrepro.measure.catalog.speed import SPEED
-from meltrepro.measure.catalog.work import WORK
+from meltrepro.measure.catalog.speed import SPEED, WORK
 from meltrepro.measure.integrals import Amount
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metric import Facts, Metric, NoValue
