@@ -68,8 +68,9 @@ def devices(results: Results) -> Table:
         )
         for device in found.values()
     )
-    notes = ("Figures of virtual devices say nothing of real ones and are never in one row or series with them.",)
-    return Table("devices", "Devices", columns, rows, notes if rows else (), None if rows else _NO_CELLS)
+    note = "Figures of virtual devices say nothing of real ones and are never in one row or series with them."
+    notes = (note,) if any(device.virtual for device in found.values()) else ()
+    return Table("devices", "Devices", columns, rows, notes, None if rows else _NO_CELLS)
 
 
 def coverage(results: Results) -> Table:
