@@ -31,7 +31,7 @@ from meltrepro.steps import Step, silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.base import RUNNER
-from tests.contract.test_targets import request
+from meltrepro.testing.targets import request
 from tests.support.frameworks import bundle
 
 ROOT = Path(__file__).parents[2]

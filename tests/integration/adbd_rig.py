@@ -18,7 +18,7 @@ from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, TrialResult
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.integration.bundles import Bundle
 from tests.support.adbd.device import Adbd
 

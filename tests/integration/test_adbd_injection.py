@@ -21,7 +21,7 @@ from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, RUNNER, TrialJob
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from tests.contract.test_targets import request
+from meltrepro.testing.targets import request
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]

@@ -25,7 +25,7 @@ from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
 from meltrepro.targets.ssh.target import Board
-from tests.contract.test_targets import request
+from meltrepro.testing.targets import request
 from tests.integration.bundles import Bundle
 from tests.support.sshd import USER, Sshd, make_key
 

@@ -14,14 +14,16 @@ from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from tests.contract import test_targets as suite
-from tests.contract.test_targets import Bench
+from meltrepro.testing import targets as suite
+from meltrepro.testing.targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
 ROOT = "/data/local/tmp/meltrepro"
-globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
-"""The suite itself; `bench` below takes the place of its own."""
+
+
+class TestContract(suite.AnyProgramContract):
+    """With the `bench` below."""
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from meltrepro.targets.base import AGENT, TrialJob, TrialResult
 from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.integration.conftest import attached_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]

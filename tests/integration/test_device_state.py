@@ -34,7 +34,7 @@ from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.integration.conftest import attached_phone
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]

@@ -20,7 +20,7 @@ from meltrepro.targets.base import AGENT, Target
 from meltrepro.targets.jetson.target import Jetson
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.fault import rig
 from tests.integration import sandbox_rig
 from tests.integration.conftest import attached_phone

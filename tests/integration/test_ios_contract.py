@@ -10,17 +10,15 @@ import pytest
 
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import RUNNER
-from tests.contract import test_targets as suite
-from tests.contract.test_targets import Bench
+from meltrepro.testing import targets as suite
+from meltrepro.testing.targets import Bench
 from tests.support.ios_targets import paired, target, virtual_iphone
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
-OTHER_PROGRAMS = {"test_another_program_of_the_bundle", "test_another_program_that_is_killed"}
-"""What only devices that run programs can do; cells that need it are skipped for an iPhone."""
-globals().update(
-    {name: test for name, test in vars(suite).items() if name.startswith("test_") and name not in OTHER_PROGRAMS}
-)
-"""The suite itself; `bench` below takes the place of its own."""
+
+
+class TestContract(suite.TargetContract):
+    """With the `bench` below; cells that need another program are skipped for an iPhone."""
 
 
 @pytest.fixture

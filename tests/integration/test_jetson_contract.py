@@ -27,8 +27,8 @@ from meltrepro.targets.jetson.target import Jetson
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.link import SshLink
-from tests.contract import test_targets as suite
-from tests.contract.test_targets import Bench
+from meltrepro.testing import targets as suite
+from meltrepro.testing.targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here
 from tests.support.truth import drawn_j
 
@@ -36,8 +36,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.contract]
 ROOT = "/var/tmp/meltrepro"
 WORK = "end=$(($(date +%s) + 6)); while [ $(date +%s) -lt $end ]; do i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; done"
 """Keeps a core busy for about six seconds, however fast it is."""
-globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
-"""The suite itself; `bench` below takes the place of its own."""
+
+
+class TestContract(suite.AnyProgramContract):
+    """With the `bench` below."""
 
 
 @pytest.fixture

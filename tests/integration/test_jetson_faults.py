@@ -22,7 +22,7 @@ from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.link import SshLink
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.integration.conftest import attached_board
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]

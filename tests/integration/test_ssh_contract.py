@@ -14,14 +14,16 @@ from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
 from meltrepro.targets.ssh.target import Board
-from tests.contract import test_targets as suite
-from tests.contract.test_targets import Bench
+from meltrepro.testing import targets as suite
+from meltrepro.testing.targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here
 from tests.support.sshd import USER, Sshd, make_key
 
 pytestmark = [pytest.mark.integration, pytest.mark.contract]
-globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
-"""The suite itself; `bench` below takes the place of its own."""
+
+
+class TestContract(suite.AnyProgramContract):
+    """With the `bench` below."""
 
 
 @pytest.fixture(scope="module")

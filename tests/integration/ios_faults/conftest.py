@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.targets.base import RUNNER
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 from tests.integration.ios_faults.lab import Lab
 from tests.support.ios_targets import paired, target, virtual_iphone
 

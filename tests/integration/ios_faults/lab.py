@@ -11,7 +11,7 @@ from pathlib import Path
 from meltrepro.lab.iphone.device import VirtualIphone
 from meltrepro.targets.ios.phone import Phone
 from meltrepro.targets.ios.target import IosTarget
-from tests.contract.test_targets import Bench
+from meltrepro.testing.targets import Bench
 
 DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
 COUNT = "echo x >> $HOME/Documents/count"
