@@ -49,18 +49,23 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
 
     Who executes it without an engine gets `parameters.json` in place of a Dockerfile and variables in a script.
     """
-    found = {
-        f"{place}/{name}".removeprefix("/"): content
-        for place, folder in source.folders.items()
-        for name, content in resources.files(folder).items()
-    }
-    templates = {path: found.pop(path).decode() for path in sorted(found) if path.endswith(_TEMPLATE)}
+    try:
+        found = {
+            f"{place}/{name}".removeprefix("/"): content
+            for place, folder in source.folders.items()
+            for name, content in resources.files(folder).items()
+        }
+        templates = {path: found.pop(path).decode() for path in sorted(found) if path.endswith(_TEMPLATE)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"recipe {source.name} cannot be read: {error}") from error
     for path, text in templates.items():
         if not path.rpartition("/")[2].startswith("_"):
             rendered = render_text(text, source.variables, name=f"{source.name}: {path}", included=templates)
             found[path.removesuffix(_TEMPLATE)] = rendered.encode()
     dockerfile = ""
     if source.maker == "engine":
+        if "build.sh" not in found:
+            raise BuildError(f"recipe {source.name} has no build.sh.j2", hint="docs/runner.md says what a recipe is")
         dockerfile = resources.image_file("Dockerfile.j2").decode()
     else:
         found["parameters.json"] = json.dumps(dict(source.variables), indent=1, sort_keys=True).encode() + b"\n"

@@ -108,6 +108,19 @@ def test_a_variable_that_is_not_given_is_an_error() -> None:
         render_recipe(source, {}, {})
 
 
+def test_a_recipe_that_is_none_says_so(tmp_path: Path) -> None:
+    def rendered(folder: Path) -> Recipe:
+        return render_recipe(RecipeSource("toy/x", {"": folder}, {}, {}, "x86_64-linux-musl"), {}, {})
+
+    with pytest.raises(BuildError, match="toy/x cannot be read: .*nowhere"):
+        rendered(tmp_path / "nowhere")
+    with pytest.raises(BuildError, match=r"toy/x has no build\.sh\.j2"):
+        rendered(tmp_path)
+    (tmp_path / "_part.j2").write_text("{{ 1 + 1 }}\n")
+    (tmp_path / "build.sh.j2").write_text('{% include "_part.j2" %}')
+    assert rendered(tmp_path).files == {"build.sh": b"2\n"}
+
+
 @pytest.mark.parametrize("phases", [("configure", "compile", "install"), ("",)])
 def test_dockerfile(phases: tuple[str, ...]) -> None:
     recipe = recipe_of("2024-02-27", "armv8_2")
