@@ -42,13 +42,11 @@ def command(
 
 def tell(folders: Sequence[Path], named: str, place: Place | None = None) -> None:
     """A line for each study that campaigns belong to, which `named` means; where in MLflow one was logged to, all of it."""
-    from meltrepro.track.logged import attach
-
     for study, decided in workflow.conclusions(folders).items():
         typer.echo(f"findings of {study}: {decided.tally}; see them with: meltrepro findings {named}")
         if place is None:
             continue
         try:
-            attach(folders, {"findings.json": decided.json}, place)
+            workflow.log_findings(folders, decided, place)
         except TrackingError as error:
             typer.echo(f"findings not logged to MLflow: {error.message}", err=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         trace,
     )
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
-    from meltrepro.workflow.reports import Reported, conclusions, findings, report
+    from meltrepro.workflow.reports import Reported, conclusions, findings, log_findings, report
     from meltrepro.workflow.studies import Studied, study
     from meltrepro.workflow.tracking import Logged, Synced, sync
 
@@ -64,6 +64,7 @@ __all__ = [
     "load",
     "lock",
     "log_comparisons",
+    "log_findings",
     "plan",
     "repair_machine",
     "replay",
@@ -97,7 +98,7 @@ _MODULES = {
         "trace",
     ),
     "replays": ("Intent", "ReplayResult", "replay"),
-    "reports": ("Reported", "conclusions", "findings", "report"),
+    "reports": ("Reported", "conclusions", "findings", "log_findings", "report"),
     "studies": ("Studied", "study"),
     "tracking": ("Logged", "Synced", "sync"),
 }

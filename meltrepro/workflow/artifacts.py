@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from meltrepro.build import interpreter
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, VARIED
 from meltrepro.build.tools import EngineName
 from meltrepro.errors import LockError, MeltreproError, UsageError
+from meltrepro.frameworks.base import SkipKind
 from meltrepro.manifest.lock import dump_lock
+from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.yaml.suggest import near_miss
-from meltrepro.plan.estimate import Sizes
+from meltrepro.plan.estimate import Sizes, data_of
+from meltrepro.plan.identity import plan_document
 from meltrepro.plan.model import Plan
 from meltrepro.replay.verify import ArtifactStatus, Verified, check_digests, check_recipes, compare_rebuild, error_of
 from meltrepro.settings import Settings
@@ -33,8 +37,53 @@ class Planned:
     """Its cells, bundles, models, what is skipped and why, and what all of it takes."""
     sizes: Sizes
     """What is here already, and how large the rest is."""
-    unknown: frozenset[str]
+    unknown: frozenset[str] = frozenset()
     """Ids of bundles and models of which nobody knows yet whether the store has them."""
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are, warm-ups too."""
+        protocol = self.plan.manifest.protocol
+        of_runner, cells = protocol.repetitions + protocol.warmups, self.plan.cells
+        return sum(of_runner if isinstance(c.workload, Workload) else c.workload.repetitions for c in cells)
+
+    @property
+    def needed(self) -> Mapping[str, Literal["here", "unknown", "missing"]]:
+        """Ids of the bundles, models and logits that are needed, and whether the store has each."""
+        nodes = [node.id for kind in (self.plan.bundles, self.plan.models, self.plan.logits) for node in kind]
+        return {
+            name: "here" if name in self.sizes.stored else "unknown" if name in self.unknown else "missing"
+            for name in nodes
+        }
+
+    @property
+    def data(self) -> Mapping[str, tuple[str, int | None]]:
+        """By workload that is scored on data: where these come from, and bytes to download, as far as that is known."""
+        found = data_of(self.plan.cells)
+        return {name: (key_of(source), self.sizes.downloads.get(source)) for name, source in found.items()}
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the store's disk has no room for all of it."""
+        needed, free = self.plan.estimate.disk_bytes, self.sizes.free_bytes
+        return needed is not None and free is not None and needed > free
+
+    @property
+    def left_out_for_room(self) -> bool:
+        """Whether cells are left out because the store's disk has no room for what they need."""
+        return any(skipped.kind is SkipKind.store for skipped in self.plan.skipped)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data; each bundle and model says whether the store has it, data what is to be fetched."""
+        whole = plan_document(self.plan)
+        for kind in ("bundles", "models", "logits"):
+            for node in whole.get(kind, ()):
+                node["stored"] = node["id"] in self.sizes.stored
+        whole["estimate"]["free_bytes"] = self.sizes.free_bytes
+        data = [
+            {"workload": name, "source": source, "download_bytes": size} for name, (source, size) in self.data.items()
+        ]
+        return {**whole, **({"data": data} if data else {}), "warnings": list(self.plan.warnings)}
 
 
 def plan(

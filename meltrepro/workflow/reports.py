@@ -22,7 +22,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.studies.base import Decided, Study, studies_of
 from meltrepro.track import logged
-from meltrepro.track.places import choose
+from meltrepro.track.places import Place, choose
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def conclusions(folders: Sequence[Path]) -> Mapping[str, Decided]:
     """By name of each study that campaigns belong to, what they say of its claims; raises `RecordError`."""
     results = read_results([read_campaign(folder) for folder in folders])
     return {study.name: study.decide(own) for study, own in studies_of(results)}
+
+
+def log_findings(folders: Sequence[Path], decided: Decided, place: Place) -> None:
+    """Log what campaigns say of a study's claims to their MLflow runs at a place; raises `TrackingError`."""
+    logged.attach(folders, {"findings.json": decided.json}, place)
 
 
 def _study(name: str | None, results: Results) -> tuple[Study, Results]:

@@ -56,8 +56,13 @@ def _layer(*parts: str) -> int:
     return numbers[0]
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if at_run_time:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -84,6 +89,15 @@ def test_imports_go_down(path: Path) -> None:
                 assert part in ("cli", "lab")
         if root in OWNERS:
             assert part in OWNERS[root], f"only {OWNERS[root]} may import {root}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_a_command_parses_calls_and_shows(path: Path) -> None:
+    """Whatever touches the store, devices, engines or campaigns is work, which `workflow` does for Python users too."""
+    if path.stem not in ("lab", "ui"):
+        work = {f"meltrepro.{part}" for part in ("store", "targets", "build", "campaign", "frameworks", "track")}
+        found = {name for name in _imports(path, at_run_time=True) if ".".join(name.split(".")[:2]) in work}
+        assert found == set()
 
 
 def test_what_is_imported_is_declared() -> None:

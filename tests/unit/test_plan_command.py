@@ -195,13 +195,15 @@ def test_a_terminal_is_never_overrun(spec: Path, width: int) -> None:
     from meltrepro.manifest.loader import load_manifest
     from meltrepro.plan.planner import make_plan
     from meltrepro.targets.base import DeviceFacts
+    from meltrepro.workflow import Planned
 
     host = DeviceFacts(
         "h", "host", "CPU", "x86_64", frozenset({"ssse3", "sse4_1", "sse4_2", "popcnt"}), 2, 10**10, 10**10
     )
     plan = make_plan(load_manifest(spec), {"host": host})
     text = io.StringIO()
-    show(plan, Sizes(), out=Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False))
+    screen = Console(file=text, force_terminal=True, color_system=None, width=width, highlight=False)
+    show(Planned(plan, Sizes()), Path("SPEC"), screen)
     assert max(map(len, text.getvalue().splitlines())) <= width
 
 
