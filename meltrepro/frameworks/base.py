@@ -250,9 +250,9 @@ class Framework(Protocol):
         """What of the options decides which bytes are used; a lock follows from it."""
         return cast("BaseModel", options).model_dump(mode="json")
 
-    def withheld(self, options: Any) -> Collection[Source]:
-        """Inputs of its recipes that a replay bundle may not hold, whatever their licence allows the user."""
-        return ()
+    def withholds(self, options: Any, source: str) -> bool:
+        """Whether a replay bundle may not hold a source, by its name in a lock: one of today's recipes, or of older ones."""
+        return False
 
     def withheld_variants(self) -> Collection[str]:
         """Names of the variants whose bundles may not be passed on either."""

@@ -209,8 +209,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     withheld: set[str] = set()
     for name, entry in manifest.frameworks.items():
         engine = framework(entry.kind or name)
-        keys = {key_of(source) for source in engine.withheld(entry.options)}
-        withheld |= {source.digest for key, source in lock.sources.items() if key in keys}
+        withheld |= {each.digest for key, each in lock.sources.items() if engine.withholds(entry.options, key)}
         bundles = {key: digest for key, digest in made.items() if isinstance(key, BundleId) and key.framework == name}
         withheld |= {digest for key, digest in bundles.items() if key.variant in engine.withheld_variants()}
     for workload in manifest.accuracy.values():

@@ -132,8 +132,8 @@ class Fake:
     def pinned(self, options: FakeOptions) -> Mapping[str, JsonValue]:
         return {}
 
-    def withheld(self, options: FakeOptions) -> Collection[Source]:
-        return []
+    def withholds(self, options: FakeOptions, source: str) -> bool:
+        return False
 
     def withheld_variants(self) -> Collection[str]:
         return []

@@ -32,6 +32,7 @@ from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
+from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
 
 RELEASES: Mapping[str, Release] = {
@@ -239,23 +240,18 @@ class LlamaCpp:
 
     def pinned(self, options: Options) -> Mapping[str, JsonValue]:
         """Not which Mac it is, and who signs: that decides no bytes that a lock could pin."""
-        ways = {
-            "toolchain": options.toolchain,
-            "ios": options.ios,
-            "cuda": options.cuda,
-        }
+        ways = {"toolchain": options.toolchain, "ios": options.ios, "cuda": options.cuda}
         return {
             name: way.model_dump(mode="json", exclude={"mac", "developer_dir", "team"} if name == "ios" else None)
             for name, way in ways.items()
             if way is not None
         }
 
-    def withheld(self, options: Options) -> Collection[Source]:
+    def withholds(self, options: Options, source: str) -> bool:
         """NDKs, what is NVIDIA's, and signed apps, which name their team and the phones that may start them."""
         own = [options.toolchain.source if options.toolchain else None, options.ios.file if options.ios else None]
-        nvidia = cuda.BUILDS[options.cuda.jetpack].sources if options.cuda else {}
-        of_nvidia = [source for name, source in nvidia.items() if not name.startswith("gcc-")]
-        return [source for source in (*own, *of_nvidia) if source is not None]
+        names = [key_of(each) for each in own if each is not None]
+        return source in names or source.startswith(("pypi:nvidia-", "debian:nvidia-"))
 
     def servers(self, options: Options) -> Mapping[tuple[str, ...], str]:
         """The Mac that builds the app."""
