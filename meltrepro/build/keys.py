@@ -40,7 +40,7 @@ def recipe_digest(recipe: Recipe) -> str:
 
 def bundle_key(recipe: Recipe) -> str:
     """Recipe, inputs, toolchain, environment. Of an app the recipe names its toolchain."""
-    if recipe.maker != "engine":
+    if not recipe.by_engine:
         inputs = dict(recipe.input_digests)
         return digest_of({"kind": "app", "maker": recipe.maker, "recipe": recipe_digest(recipe), "inputs": inputs})
     return digest_of(

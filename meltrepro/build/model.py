@@ -54,8 +54,14 @@ class Recipe:
     """What executes it. Recipes of others than the engine have no script: `parameters.json` says what is wanted."""
     place: Mapping[str, str] = field(default_factory=dict)
     """Where and by whom it is made, which is no part of its identity."""
+    signed: bool = False
+    """Whether no two builds of it have the same bytes, because a signature holds its time."""
     packages: tuple[Package, ...] = ()
     """Debian packages among the inputs that become part of what is made."""
+
+    @property
+    def by_engine(self) -> bool:
+        return self.maker == "engine"
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class RecipeSource:
     """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
     maker: str = "engine"
     place: Mapping[str, str] = field(default_factory=dict)
+    signed: bool = False
 
 
 @dataclass(frozen=True)

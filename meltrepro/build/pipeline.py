@@ -52,7 +52,7 @@ class Built:
             executed = store.get_ref("executed", artifact.digest)
             kept[name] |= {file: text.encode() for file, text in executed["files"].items()} if executed else {}
             if bundle_key(recipe) == artifact.key:  # else it was made by another recipe than today's
-                script = "build.sh" if recipe.maker == "engine" else "parameters.json"
+                script = "build.sh" if recipe.by_engine else "parameters.json"
                 kept[name][script] = recipe.files[script]
         for name, log in self.logs.items():
             if log.is_file():
@@ -135,8 +135,7 @@ class Builder:
             return digest
 
         started = time.time_ns()
-        # A signature holds its time, so that no two builds of a signed app have the same bytes.
-        digest = self._resolve(node.id, key, make, unique=recipe.maker == "mac-ssh")
+        digest = self._resolve(node.id, key, make, unique=recipe.signed)
         artifact = self._add(node.id, "bundle", key, digest, folder="bundle", platform=node.variant.machine)
         self._attest(artifact, node.sources, started, recipe=recipe)
 

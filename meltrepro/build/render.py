@@ -80,4 +80,5 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
         labels=source.labels,
         maker=source.maker,
         place=source.place,
+        signed=source.signed,
     )

@@ -49,7 +49,7 @@ class Making:
     @property
     def by_engine(self) -> bool:
         """Whether our own compilers made it; an app has others, and the maker says which."""
-        return self.recipe is None or self.recipe.maker == "engine"
+        return self.recipe is None or self.recipe.by_engine
 
 
 def attest(

@@ -72,7 +72,7 @@ class Tools:
 
     def maker(self, recipe: Recipe) -> Maker:
         """What executes a recipe; raises `BuildError` where nothing here does."""
-        if recipe.maker == "engine":
+        if recipe.by_engine:
             return self.engine()
         makers = self.makers()
         if recipe.maker not in makers:

@@ -87,7 +87,7 @@ def compare_rebuild(lock: Lock, rebuilt: Built, store: Store) -> list[Verified]:
             findings.append(Verified(name, ArtifactStatus.unlocked, None, artifact.digest))
         elif locked.digest == artifact.digest:
             findings.append(Verified(name, ArtifactStatus.same, locked.digest, artifact.digest))
-        elif locked.key == artifact.key and name in rebuilt.recipes and rebuilt.recipes[name].maker == "mac-ssh":
+        elif locked.key == artifact.key and name in rebuilt.recipes and rebuilt.recipes[name].signed:
             reason = "the same inputs and Xcode, signed at another time: nobody can tell more by its bytes"
             findings.append(Verified(name, ArtifactStatus.signed, locked.digest, artifact.digest, reason))
         else:

@@ -25,6 +25,7 @@ def recipe_source(ios: IosBuild, release: Release, variant: Variant, labels: Map
         inputs=_inputs(ios, release),
         triple=variant.triple,
         maker="mac-ssh" if mac else "prebuilt",
+        signed=mac,
         place={key: value for key, value in place.items() if value is not None},
         labels=labels,
     )
