@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 PHONES, BOARDS, IPHONES = ("phone",), ("jetson",), ("iphone",)
 """The devices of a lab, by name."""
+Start = Callable[[Settings, contextlib.ExitStack, dict[str, str]], dict[str, Any]]
+"""Starts the devices of a kind, which end with the stack, and notes what is odd about them; returns how each is reached."""
 _UP_S = 180.0
 _DOWN_S = 20.0
 _PAIR_S = 20.0
@@ -117,8 +119,15 @@ def down(settings: Settings) -> bool:
     return found.up
 
 
-def keep(settings: Settings) -> None:
-    """Be the supervisor: start the devices, say how they are reached, and stay until somebody says stop."""
+def _stop_asked() -> None:
+    """Wait until somebody says stop."""
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+def keep(
+    settings: Settings, kinds: Mapping[tuple[str, ...], Start] | None = None, wait: Callable[[], None] = _stop_asked
+) -> None:
+    """Be the supervisor: start the devices of all kinds, say how they are reached, and stay for as long as `wait` takes."""
     from meltrepro.lab import system
 
     folder = _folder(settings)
@@ -127,7 +136,7 @@ def keep(settings: Settings) -> None:
         missing: dict[str, str] = {}
         remarks: dict[str, str] = {}
         places: dict[str, Any] = {}
-        for names, start in ((PHONES, _start_phones), (BOARDS, _start_boards), (IPHONES, _start_iphones)):
+        for names, start in (KINDS if kinds is None else kinds).items():
             try:
                 places |= start(settings, stack, remarks)
             except (EngineError, TargetError) as error:  # the others are of use without
@@ -139,7 +148,7 @@ def keep(settings: Settings) -> None:
             write_bytes(folder / f"{name}.json", json.dumps(place).encode())
         known = {"pid": os.getpid(), "devices": list(places), "missing": missing, "remarks": remarks}
         write_bytes(folder / "supervisor.json", json.dumps(known).encode())
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        wait()
 
 
 def _root(kind: System, names: Sequence[str], settings: Settings, remarks: dict[str, str]) -> Path:
@@ -214,6 +223,9 @@ def _start_iphones(settings: Settings, stack: contextlib.ExitStack, remarks: dic
         place = {"usbmux": phone.address, "udid": phone.udid, "truth": str(phone.truth), "meter": str(phone.meter)}
         places[name] = {"kind": "ios", **place}
     return places
+
+
+KINDS: Mapping[tuple[str, ...], Start] = {PHONES: _start_phones, BOARDS: _start_boards, IPHONES: _start_iphones}
 
 
 def _clear(settings: Settings) -> None:

@@ -24,7 +24,7 @@ _MOST_CREDIBLE = 0.1
 
 
 @dataclass(frozen=True)
-class Probe:
+class ClockProbe:
     """One question to the other clock."""
 
     sent_ns: int
@@ -93,7 +93,7 @@ class ClockMap:
         return max(self.bound_ns(begin_ns), self.bound_ns(end_ns))  # it falls before the anchors and rises behind them
 
 
-def best_anchor(probes: Sequence[Probe], resolution_ns: int = 0) -> Anchor:
+def best_anchor(probes: Sequence[ClockProbe], resolution_ns: int = 0) -> Anchor:
     """The anchor of the shortest round trip; raises `RecordError` where there is no probe.
 
     `resolution_ns` is the step of the coarser of the two clocks.
@@ -107,7 +107,7 @@ def best_anchor(probes: Sequence[Probe], resolution_ns: int = 0) -> Anchor:
     return Anchor(middle, best.there_ns, reach)
 
 
-def fit(before: Sequence[Probe], after: Sequence[Probe] = (), *, resolution_ns: int = 0) -> ClockMap:
+def fit(before: Sequence[ClockProbe], after: Sequence[ClockProbe] = (), *, resolution_ns: int = 0) -> ClockMap:
     """The map from probes before and, if there are any, after; raises `RecordError`.
 
     A clock that was set in between shows as a drift that no clock has.

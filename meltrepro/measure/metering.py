@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from meltrepro.errors import RecordError
 from meltrepro.measure import energy
 from meltrepro.measure.alignment import align
-from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, Probe, fit, join
+from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, ClockProbe, fit, join
 from meltrepro.measure.integrals import Unavailable
 from meltrepro.record.samples import Recording
 from meltrepro.record.series import SensorSeries, Stretch
@@ -145,9 +145,9 @@ def _stretches(spans: Sequence[Span]) -> list[Stretch]:
     return [Stretch(span.begin_ns, span.end_ns) for span in spans]
 
 
-def _probes(readings: Readings) -> list[Probe]:
+def _probes(readings: Readings) -> list[ClockProbe]:
     return list(map(_probe, readings))
 
 
-def _probe(reading: tuple[int, int, int]) -> Probe:
-    return Probe(*reading)
+def _probe(reading: tuple[int, int, int]) -> ClockProbe:
+    return ClockProbe(*reading)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.alignment import align
-from meltrepro.measure.clocks import Probe, best_anchor, fit, join
+from meltrepro.measure.clocks import ClockProbe, best_anchor, fit, join
 from meltrepro.record.series import SensorChannel, SensorSeries, Stretch
 
 SECOND = 1_000_000_000
@@ -21,14 +21,14 @@ drifts = st.floats(-100e-6, 100e-6)
 seeds = st.integers(0, 2**32)
 
 
-def _probes(at_ns: int, offset_ns: int, drift: float, rng: random.Random, n: int = 8) -> list[Probe]:
+def _probes(at_ns: int, offset_ns: int, drift: float, rng: random.Random, n: int = 8) -> list[ClockProbe]:
     """Probes whose two ways take different, random times."""
     probes = []
     for i in range(n):
         sent = at_ns + i * 10_000_000
         out, back = rng.randrange(100, 5_000_000), rng.randrange(100, 5_000_000)
         read = sent + out
-        probes.append(Probe(sent, read + offset_ns + round(read * drift), read + back))
+        probes.append(ClockProbe(sent, read + offset_ns + round(read * drift), read + back))
     return probes
 
 
@@ -59,7 +59,11 @@ def test_without_a_second_comparison_the_bound_grows_with_time(offset: int, drif
 
 
 def test_the_shortest_round_trip_is_taken() -> None:
-    probes = [Probe(0, 22_000_000, 400_000), Probe(1_000_000, 6_000_100, 1_000_200), Probe(2_000_000, 9, 3_000_000)]
+    probes = [
+        ClockProbe(0, 22_000_000, 400_000),
+        ClockProbe(1_000_000, 6_000_100, 1_000_200),
+        ClockProbe(2_000_000, 9, 3_000_000),
+    ]
     anchor = best_anchor(probes)
     assert (anchor.here_ns, anchor.there_ns) == (1_000_100, 6_000_100)
     assert 100 <= anchor.bound_ns < 101.1
@@ -70,11 +74,11 @@ def test_clocks_that_cannot_be_believed() -> None:
     with pytest.raises(RecordError, match="no probe"):
         fit([])
     with pytest.raises(RecordError, match="before it was sent"):
-        Probe(10, 5, 9)
+        ClockProbe(10, 5, 9)
     with pytest.raises(RecordError, match="not before"):
-        fit([Probe(10, 5, 12)], [Probe(0, 5, 1)])
+        fit([ClockProbe(10, 5, 12)], [ClockProbe(0, 5, 1)])
     with pytest.raises(RecordError, match="moved apart") as caught:
-        fit([Probe(0, 0, 100)], [Probe(60 * SECOND, 61 * SECOND, 60 * SECOND + 100)])
+        fit([ClockProbe(0, 0, 100)], [ClockProbe(60 * SECOND, 61 * SECOND, 60 * SECOND + 100)])
     assert caught.value.hint is not None
     assert "suspended" in caught.value.hint
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meltrepro.measure.clocks import ClockMap, Probe, fit
+from meltrepro.measure.clocks import ClockMap, ClockProbe, fit
 from meltrepro.measure.energy import Supply, above_idle, charge, energy, supply_of
 from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable, Why
 from meltrepro.record.samples import Header, Recording
@@ -95,12 +95,12 @@ def test_a_meter_on_a_clock_of_its_own(
 
     chance = random.Random(seed)
 
-    def probes(at_s: float) -> list[Probe]:
+    def probes(at_s: float) -> list[ClockProbe]:
         found = []
         for i in range(8):
             sent = round((at_s + i * 0.01) * S)
             out, back = (round(chance.uniform(0.0005, 0.004) * S) for _ in range(2))
-            found.append(Probe(sent, there(sent + out), sent + out + back))
+            found.append(ClockProbe(sent, there(sent + out), sent + out + back))
         return found
 
     clock: ClockMap = fit(probes(0), probes(seconds))

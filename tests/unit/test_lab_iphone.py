@@ -21,7 +21,7 @@ def test_without_the_library_the_lab_has_no_iphone(tmp_path: Path, monkeypatch: 
     settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "home")})
     monkeypatch.setattr(ios_devices, "installed", lambda: False)
     with contextlib.ExitStack() as stack, pytest.raises(DriverMissing, match="pymobiledevice3"):
-        supervisor._start_iphones(settings, stack, {})
+        supervisor.KINDS[supervisor.IPHONES](settings, stack, {})
     assert not (tmp_path / "cache").exists()
 
 

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from meltrepro.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A machine that can run arm64 programs, as far as the supervisor asks; nobody waits for a signal."""
+    """A machine that can run arm64 programs, as far as the supervisor asks."""
     monkeypatch.setattr(system, "require_emulation", lambda: None)
-    monkeypatch.setattr(signal, "sigwait", lambda signals: None)
     found = Settings(tmp_path / "cache", tmp_path / "home", offline=True, mirrors=None, jobs=1)
     (found.cache / "lab").mkdir(parents=True)
     return found
 
 
-def starts(places: dict[str, Any] | None) -> Any:
+def starts(places: dict[str, Any] | None) -> supervisor.Start:
     """A start of devices that gives these places, or fails."""
 
     def start(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
@@ -43,13 +41,12 @@ KINDS = {"phones": supervisor.PHONES, "boards": supervisor.BOARDS, "iphones": su
 
 
 @pytest.mark.parametrize("works", KINDS)
-def test_a_kind_that_cannot_run_leaves_the_others(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, works: str
-) -> None:
-    for kind, names in KINDS.items():
-        places = {name: {"kind": "x"} for name in names} if kind == works else None
-        monkeypatch.setattr(supervisor, f"_start_{kind}", starts(places))
-    supervisor.keep(settings)
+def test_a_kind_that_cannot_run_leaves_the_others(settings: Settings, works: str) -> None:
+    kinds: dict[tuple[str, ...], supervisor.Start] = {
+        names: starts({name: {"kind": "x"} for name in names} if kind == works else None)
+        for kind, names in KINDS.items()
+    }
+    supervisor.keep(settings, kinds, wait=lambda: None)
     (written,) = settings.cache.rglob("supervisor.json")
     known = json.loads(written.read_bytes())
     missing = [name for kind, names in KINDS.items() if kind != works for name in names]
@@ -57,13 +54,9 @@ def test_a_kind_that_cannot_run_leaves_the_others(
     assert known["missing"] == dict.fromkeys(missing, "packages cannot be had")
 
 
-def test_nothing_that_can_run_is_an_error_with_every_reason(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for kind in KINDS:
-        monkeypatch.setattr(supervisor, f"_start_{kind}", starts(None))
+def test_nothing_that_can_run_is_an_error_with_every_reason(settings: Settings) -> None:
     with pytest.raises(EngineError) as caught:
-        supervisor.keep(settings)
+        supervisor.keep(settings, dict.fromkeys(supervisor.KINDS, starts(None)))
     for name in itertools.chain(*KINDS.values()):
         assert f"{name}: packages cannot be had" in caught.value.message
     assert not list(settings.cache.rglob("supervisor.json"))
