@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Sequence
 
+from meltrepro.settings import Settings
 from meltrepro.targets.android.options import AndroidOptions
-
-if TYPE_CHECKING:
-    from meltrepro.build.model import Maker
-    from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Engines, Target
+from meltrepro.targets.base import Attached, Engines, Target, TargetKind
 
 
-class AndroidKind:
-    kind: Final = "android"
-    family: Final = "phone"
-    options: Final = AndroidOptions
-    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
+class AndroidKind(TargetKind):
+    kind = "android"
+    family = "phone"
+    options = AndroidOptions
 
     def open(self, options: AndroidOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.android.target import open_target

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Sequence
 
+from meltrepro.settings import Settings
+from meltrepro.targets.base import Attached, Engines, Target, TargetKind
 from meltrepro.targets.host.options import HostOptions
 
-if TYPE_CHECKING:
-    from meltrepro.build.model import Maker
-    from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Engines, Target
 
-
-class HostKind:
-    kind: Final = "host"
-    family: Final = "host"
-    options: Final = HostOptions
-    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
+class HostKind(TargetKind):
+    kind = "host"
+    family = "host"
+    options = HostOptions
 
     def open(self, options: HostOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.host.target import open_target
@@ -26,9 +21,6 @@ class HostKind:
         from meltrepro.targets.host.target import attached
 
         return attached(settings)
-
-    def absent(self) -> None:
-        return None
 
     def named(self, text: str | None, settings: Settings) -> HostOptions | None:
         return HostOptions(sandbox="bare") if text == "host" else None

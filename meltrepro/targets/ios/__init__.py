@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from meltrepro.build.model import Maker
+from meltrepro.settings import Settings
+from meltrepro.targets.base import Attached, Engines, Target, TargetKind
 from meltrepro.targets.ios.options import IosOptions
-
-if TYPE_CHECKING:
-    from meltrepro.build.model import Maker
-    from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Engines, Target
 
 
 def _mac() -> Maker:
@@ -23,11 +21,11 @@ def _prebuilt() -> Maker:
     return Prebuilt()
 
 
-class IosKind:
-    kind: Final = "ios"
-    family: Final = "phone"
-    options: Final = IosOptions
-    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {"mac-ssh": _mac, "prebuilt": _prebuilt}
+class IosKind(TargetKind):
+    kind = "ios"
+    family = "phone"
+    options = IosOptions
+    makers: ClassVar = {"mac-ssh": _mac, "prebuilt": _prebuilt}
 
     def open(self, options: IosOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.ios.target import open_target

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Sequence
 
+from meltrepro.settings import Settings
+from meltrepro.targets.base import Attached, Engines, Target, TargetKind
 from meltrepro.targets.jetson.options import JetsonOptions
 
-if TYPE_CHECKING:
-    from meltrepro.build.model import Maker
-    from meltrepro.settings import Settings
-    from meltrepro.targets.base import Attached, Engines, Target
 
-
-class JetsonKind:
-    kind: Final = "jetson"
-    family: Final = "board"
-    options: Final = JetsonOptions
-    makers: ClassVar[Mapping[str, Callable[[], Maker]]] = {}
+class JetsonKind(TargetKind):
+    kind = "jetson"
+    family = "board"
+    options = JetsonOptions
 
     def open(self, options: JetsonOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.jetson.target import open_target
@@ -26,9 +21,6 @@ class JetsonKind:
         from meltrepro.targets.jetson.target import attached
 
         return attached(settings)
-
-    def absent(self) -> None:
-        return None
 
     def named(self, text: str | None, settings: Settings) -> JetsonOptions | None:
         from meltrepro.targets.ssh.target import lab_boards
