@@ -14,6 +14,7 @@ from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
     RUN,
+    Framework,
     ModelStep,
     OptionProblem,
     Release,
@@ -27,7 +28,6 @@ from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA_CPP
 from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu
 from meltrepro.manifest.base import Name, Strict
-from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import PypiSource, Source
 from meltrepro.plan.model import BundleNode, ModelNode
 from meltrepro.targets.base import DeviceFacts
@@ -63,7 +63,7 @@ SOURCE = PypiSource(pypi="source", version="1", digest="a" * 64)
 
 
 @dataclass(frozen=True)
-class Fake:
+class Fake(Framework):
     """A framework whose variants are given, best first; its models are quantized by a bundle of the first."""
 
     kind: str
@@ -75,7 +75,6 @@ class Fake:
         default_factory=lambda: {"2024-02-27": Release("2024-02-27", "c" * 40, "2024-02-27", {"source.tar.gz": SOURCE})}
     )
     options: type[BaseModel] = FakeOptions
-    files: Collection[tuple[str, ...]] = ()
 
     def releases(self) -> Mapping[str, Release]:
         return self.known
@@ -114,29 +113,8 @@ class Fake:
     ) -> Sequence[ModelStep] | Skip:
         return [] if quantization == AS_IS else [ModelStep("quantize", "quantize", ("/bundle/bin/quantize",))]
 
-    def model_bytes(self, shape: ModelShape, quantization: str, release: Release) -> int | None:
-        return None
-
-    def parameter_count(self, path: Path) -> int | None:
-        return None
-
     def check_model(self, path: Path) -> None:
         return None
 
-    def check_checkpoint(self, files: Mapping[str, Path]) -> None:
-        return None
-
-    def request(self, options: FakeOptions, variant: Variant) -> Mapping[str, JsonValue]:
-        return {}
-
     def pinned(self, options: FakeOptions) -> Mapping[str, JsonValue]:
-        return {}
-
-    def withholds(self, options: FakeOptions, source: str) -> bool:
-        return False
-
-    def withheld_variants(self) -> Collection[str]:
-        return []
-
-    def servers(self, options: FakeOptions) -> Mapping[tuple[str, ...], str]:
         return {}

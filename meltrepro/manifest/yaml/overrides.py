@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from meltrepro.errors import Problem
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import read_text
-from meltrepro.manifest.yaml.shape import Shape
+from meltrepro.manifest.yaml.shape import Shape, place_of
 from meltrepro.manifest.yaml.suggest import likeness, nearest, suggest
 from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, field_path, grown, shorten
 
@@ -135,7 +135,12 @@ class _Walk:
         probable = _most_probable([name for name, _ in runs], known)
         if self._path == () and longest == "include":
             raise _RefusedError(left[0].at, "include cannot be set from the command line", None)
-        raise _RefusedError(left[0].at, f"unknown key {probable!r}", suggest(probable, known), self._path)
+        raise _RefusedError(
+            left[0].at,
+            f"unknown key {probable!r}",
+            place_of(probable, Manifest) or suggest(probable, known),
+            self._path,
+        )
 
     def _known(self) -> Collection[str]:
         """Keys that there are, and keys that there might be."""
