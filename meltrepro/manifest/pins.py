@@ -43,7 +43,7 @@ def manifest_digest(manifest: Manifest) -> str:
 
 def _pinned(entry: FrameworkEntry) -> Mapping[str, object]:
     """What a framework's options decide of which bytes are used; all of them where it is not installed here."""
-    kind, options = entry.kind or "", entry.options
+    kind, options = entry.kind, entry.options
     if not FRAMEWORKS.has(kind):
         return options.model_dump(mode="json")
     pinned: Mapping[str, object] = FRAMEWORKS.get(kind).pinned(options)

@@ -101,10 +101,18 @@ class Model(Strict):
         return names
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 class FrameworkEntry(Strict):
     """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
 
-    kind: Name | None = Field(None, description="Which framework it is; the key in `frameworks` where absent.")
+    kind: Name = Field(
+        "",
+        description="Which framework it is; the key in `frameworks` where absent.",
+        json_schema_extra=_without_default,
+    )
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
     source: Source | None = Field(None, description="A source tree instead of a known release.")
     options: Annotated[SerializeAsAny[BaseModel], OptionsOf(FRAMEWORKS)] = Field(

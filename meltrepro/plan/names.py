@@ -74,7 +74,7 @@ class _Names:
 
     def framework(self, name: str, entry: FrameworkEntry) -> KnownFramework | None:
         """What an entry names; `None` where that is not installed."""
-        at, kind = ("frameworks", name), entry.kind or name
+        at, kind = ("frameworks", name), entry.kind
         written = (*at, "kind") in self.loaded.keys
         if not self.check((*at, "kind") if written else at, "framework", kind, FRAMEWORKS.kinds()):
             return None

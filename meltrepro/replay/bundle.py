@@ -208,7 +208,7 @@ def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
     made = {artifact_id(name): artifact.digest for name, artifact in lock.artifacts.items()}
     withheld: set[str] = set()
     for name, entry in manifest.frameworks.items():
-        engine = framework(entry.kind or name)
+        engine = framework(entry.kind)
         withheld |= {each.digest for key, each in lock.sources.items() if engine.withholds(entry.options, key)}
         bundles = {key: digest for key, digest in made.items() if isinstance(key, BundleId) and key.framework == name}
         withheld |= {digest for key, digest in bundles.items() if key.variant in engine.withheld_variants()}

@@ -210,7 +210,7 @@ def _require_named(
             f"or name one of yours: {what} --target '{{kind: linux, host: HOST}}'",
         )
     entries = recorded.manifest.frameworks.values()
-    macs = [mac for each in entries for mac in framework(each.kind or "").servers(each.options).values()]
+    macs = [mac for each in entries for mac in framework(each.kind).servers(each.options).values()]
     there = Store(settings.cache / "store").has
     if macs and mac is None and (rebuild or not all(there(cell.entry.bundle_digest) for cell in recorded.cells)):
         raise UsageError(
@@ -256,7 +256,7 @@ def changes(
     if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
         wanted["tracking"] = recorded.tracking.model_dump(exclude={"uri"}, exclude_none=True)
     for name, entry in recorded.frameworks.items():
-        servers = framework(entry.kind or name).servers(entry.options)
+        servers = framework(entry.kind).servers(entry.options)
         wanted |= {f'frameworks."{name}".options.{".".join(keys)}': mac for keys in servers}
     entries: dict[str, object] = {name: _unmetered(entry) for name, entry in recorded.targets.items()}
     unmetered = [name for name, entry in recorded.targets.items() if entry.meter is not None]

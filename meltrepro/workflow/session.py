@@ -167,7 +167,7 @@ def _matters(problem: Problem, plan: Plan) -> bool:
 
 def _weights(manifest: Manifest) -> Weights | None:
     """What writes synthetic weights: the first framework of a manifest that does."""
-    found = (framework(each.kind or name).weights for name, each in manifest.frameworks.items())
+    found = (framework(each.kind).weights for each in manifest.frameworks.values())
     return next((weights for weights in found if weights is not None), None)
 
 
