@@ -185,13 +185,14 @@ class Builder:
             if not (step.shared or last):
                 current = _Input({"/source": made})
                 continue
-            digest = self._pack(made, "model", here) if step.output == "folder" else store.put_file(made, move=True)
+            digest = self._put(made, here)
             if not (last or self.rebuild):
                 store.put_ref("artifacts", keys[number], {"name": f"{node.id}/{step.name}", "digest": digest})
             current = _stored(store, digest, step.output)
-        if current.digest is None:  # a checkpoint that is loaded as it is
-            return self._pack(current.copied(scratch / "whole"), "model", scratch)
-        return current.digest
+        if current.digest is not None:
+            return current.digest
+        whole = current.mounts.get("/source")  # else it is a checkpoint that is loaded as it is
+        return self._put(whole if whole is not None else current.copied(scratch / "whole"), scratch)
 
     def _kept(self, node: ModelNode, number: int, keys: Sequence[str]) -> str | None:
         """What is here of the first steps of a model, where others begin with them too; made anew by a rebuild."""
@@ -254,6 +255,12 @@ class Builder:
         """Put a folder into the store as a tar with everything below `name`; returns its digest."""
         self.tools.store.pack_tree(folder, scratch / f"{name}.tar", prefix=name)
         return self.tools.store.put_file(scratch / f"{name}.tar", move=True)
+
+    def _put(self, made: Path, scratch: Path) -> str:
+        """Put a model into the store, be it a file or a folder; returns its digest."""
+        if made.is_dir():
+            return self._pack(made, "model", scratch)
+        return self.tools.store.put_file(made, move=True)
 
     def _resolve(self, name: str, key: str, make: Callable[[Path], str], *, unique: bool = False) -> str:
         """The digest of an artifact: from the store, or made now; checked against the lock either way.

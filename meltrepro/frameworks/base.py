@@ -34,7 +34,7 @@ AS_IS = "as-is"
 AUTO = "auto"
 """The CPU level of a target whose variant the framework is to choose."""
 Purpose = str
-"""What a bundle is for, by which model steps ask for it: one of `record.ids.PURPOSES`."""
+"""What a bundle is for: `run`, or what a framework's model steps ask for by one of the names in `record.ids.PURPOSES`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class ModelStep:
     shared: bool = False
     """Whether what comes out is kept by itself, because models of several quantizations begin with it."""
     run: Callable[[Path, Path], bool] | None = None
-    """Takes source and destination; `False` where there was nothing to do and nothing was written."""
+    """Takes source and destination; `False` where there was nothing to do and nothing was written. What it begins with is then
+    the result, and must be of the kind that `output` says."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,12 @@ def test_steps_follow_each_other(builder: Builder, engine: Engine, tmp_path: Pat
     assert built.logs[node.id].read_text() == "done\n"
 
 
+def test_a_last_step_with_nothing_to_do_leaves_what_was_there(builder: Builder, tmp_path: Path) -> None:
+    node = model(COMPILE, ModelStep("nothing", run=nothing_to_do), variant=BOARD)
+    artifact = builder.build(plan_of(tmp_path, [node])).artifacts[node.id]
+    assert artifact.path.read_text().startswith("compile board(")
+
+
 def test_a_folder_is_kept_whole_and_handed_on(builder: Builder, engine: Engine, tmp_path: Path) -> None:
     folder, file = model(CONVERT), model(CONVERT, COMPILE, quantization="c", variant=BOARD)
     built = builder.build(plan_of(tmp_path, [folder, file]))
