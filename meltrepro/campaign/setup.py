@@ -76,7 +76,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
     rate_hz = manifest.measure.sampling_hz
     bundles = {node.framework_name: node for node in setup.plan.bundles}
     used = {cell.target_name for cell in setup.plan.cells}
-    plans = {name: _sampling_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
+    plans = {name: _sensor_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
     return {
         cell.id: CellRun(
             bundle=setup.artifacts[cell.bundle_id],
@@ -90,7 +90,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             gates=manifest.protocol.gates,
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
-            sampling=plans.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
+            sensor_plan=plans.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
@@ -125,7 +125,7 @@ def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
     }
 
 
-def _sampling_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
+def _sensor_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
     known = setup.capabilities.get(target)
     return sensor_plan(calibrated(setup.targets[target].sources(), known.battery if known else None), rate_hz)
 

@@ -70,9 +70,9 @@ class CellRun:
     gates: Gates = field(default_factory=Gates)
     abort_above_c: float | None = None
     idle_s: float = 0.0
-    """Time at rest before the runner starts, with the sampler running."""
-    sampling: bytes | None = None
-    """The sampler's plan; `None` to sample nothing."""
+    """Time at rest before the runner starts, with its sensors logged."""
+    sensor_plan: bytes | None = None
+    """What the device logs of its sensors meanwhile; `None` for nothing."""
     meter: FileMeter | None = None
     """What measures the device's power from outside."""
     capabilities: Capabilities | None = None
@@ -151,7 +151,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         before = compare_clocks(run.target)
         metering = run.meter.begin() if run.meter and isinstance(request, Request) else None
         try:
-            with _sampling(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
+            with _logged_sensors(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
                 watcher.rest(run.idle_s)
                 states.append(run.target.state())
                 result = run.target.run_trial(job)
@@ -235,8 +235,8 @@ def _given_up(error: MeltreproError) -> TrialFailure:
     return TrialFailure(FailureKind.target, f"{type(error).__name__}: {error.message}", error.transient)
 
 
-def _sampling(run: CellRun, folder: Path) -> AbstractContextManager[None]:
-    return run.target.sampling(run.bundle, run.sampling, folder) if run.sampling is not None else nullcontext()
+def _logged_sensors(run: CellRun, folder: Path) -> AbstractContextManager[None]:
+    return run.target.sampling(run.bundle, run.sensor_plan, folder) if run.sensor_plan is not None else nullcontext()
 
 
 def _missing(measure: Measure, metrics: Metrics | None, states: Sequence[DeviceState]) -> dict[str, str]:

@@ -28,11 +28,11 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
     "samples.jsonl",
 )
 STDOUT, STDERR = "stdout.log", "stderr.log"
-SAMPLING, SAMPLER_LOG = "sampling.json", "sampler.log"
+SENSOR_PLAN, SAMPLER_LOG = "sampling.json", "sampler.log"
 METER, CLOCKS = "meter.jsonl", "clocks.json"
 CRASH = "report.ips"
 """What a phone of Apple's reports of a program that crashed; beside the record, not a part of it."""
-SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SAMPLING, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
+SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SENSOR_PLAN, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
 """The files whose digests an outcome holds, as far as they are there."""
 
 

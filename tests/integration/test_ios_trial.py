@@ -53,7 +53,7 @@ def cell(there: Target, bundle: Artifact, model: Artifact) -> CellRun:
         measure=Measure(memory=Want.required, temperature=Want.required),
         gates=Gates(temperature_c=60),
         abort_above_c=80,
-        sampling=sensor_plan(there.sources(), 20),
+        sensor_plan=sensor_plan(there.sources(), 20),
     )
 
 

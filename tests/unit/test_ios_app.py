@@ -44,7 +44,15 @@ def test_the_screen_says_so_too() -> None:
 def test_host_and_app_use_the_same_words() -> None:
     job = text("App/Job.swift")
     names = (ios_jobs.JOB, ios_jobs.DEADLINE, ios_jobs.STARTED, ios_jobs.STATUS)
-    for name in (*names, record.REQUEST, record.EVENTS, record.STDOUT, record.STDERR, record.SAMPLING, record.SAMPLES):
+    for name in (
+        *names,
+        record.REQUEST,
+        record.EVENTS,
+        record.STDOUT,
+        record.STDERR,
+        record.SENSOR_PLAN,
+        record.SAMPLES,
+    ):
         assert f'"{name}"' in job, name
     status = re.search(r'let text = "(.*)\\n"', job)
     assert status is not None

@@ -153,9 +153,9 @@ class HostTarget:
         """Run the sampler in the same kind of sandbox as the runner, which it sees beside it."""
         folder = folder.absolute()
         place = folder if self._bare else Path(_RECORD)
-        files = [str(place / record.SAMPLING), str(place / record.SAMPLES)]
+        files = [str(place / record.SENSOR_PLAN), str(place / record.SAMPLES)]
         log = folder / record.SAMPLER_LOG
-        write_bytes(folder / record.SAMPLING, plan if self._bare else _as_seen(plan), durable=False)
+        write_bytes(folder / record.SENSOR_PLAN, plan if self._bare else _as_seen(plan), durable=False)
         if self._bare:
             program = str(bundle.path.absolute() / SAMPLER)
             with processes.beside([program, *files], folder=folder, log=log, owner=self._sampler_owner):

@@ -80,7 +80,7 @@ class PhoneJob:
         """Make the folder with what the app reads."""
         files.make_folder(self.path)
         if sampling is not None:
-            files.write(f"{self.path}/{record.SAMPLING}", sampling)
+            files.write(f"{self.path}/{record.SENSOR_PLAN}", sampling)
         files.write(f"{self.path}/{record.REQUEST}", request)
 
     def was_started(self, files: Files) -> bool:

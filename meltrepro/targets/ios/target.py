@@ -191,7 +191,7 @@ class IosTarget:
     def sampling(self, bundle: Artifact, plan: bytes, folder: Path) -> Iterator[None]:
         """Have the app sample itself while trials in the block run; its samples come with the trial's files."""
         with writing(folder):
-            (folder / record.SAMPLING).write_bytes(plan)
+            (folder / record.SENSOR_PLAN).write_bytes(plan)
         self._plan = plan
         try:
             yield

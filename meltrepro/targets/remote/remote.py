@@ -249,10 +249,10 @@ class RemoteTarget:
         """Run the sampler detached on the device while the block runs, then fetch what it wrote."""
         sampler = self._program(bundle, SAMPLER)
         with writing(folder):
-            (folder / record.SAMPLING).write_bytes(plan)
+            (folder / record.SENSOR_PLAN).write_bytes(plan)
         with self._fed(bundle), self._job("sampler", bundle, {"melt-sampler": sampler}) as there:
-            self._retried(partial(there.write, record.SAMPLING, plan))
-            files = (f"{there.path}/{name}" for name in (record.SAMPLING, record.SAMPLES))
+            self._retried(partial(there.write, record.SENSOR_PLAN, plan))
+            files = (f"{there.path}/{name}" for name in (record.SENSOR_PLAN, record.SAMPLES))
             argv = [f"{there.path}/melt-sampler", *files]
             self._retried(partial(there.start, argv, _LONGEST_SAMPLING_S))
             yield
