@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltrepro import settings as settings_module
+from meltrepro import interrupts, workflow
 from meltrepro.errors import Interrupted, TrackingError
 
 if TYPE_CHECKING:
-    from meltrepro.measure.records import CampaignRecord
-    from meltrepro.settings import Settings
     from meltrepro.track.places import Place
 
 _MOST_COMPARED = 30
@@ -29,59 +26,34 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; any free one for 0.")] = 0,
 ) -> None:
     """Start the MLflow UI, print its address and the link to a comparison; Ctrl-C stops it."""
-    from meltrepro import interrupts
-    from meltrepro.track import places
-    from meltrepro.track.server import serve
-
-    settings = settings_module.load()
-    record = _campaign(settings, campaign)
-    wished = record.document.tracking.uri if record else None
-    place = places.choose(os.environ, wished, settings.tracking_uri)
-    if places.is_server(place.uri):
-        if not place.trusted:
-            typer.echo(f"only the campaign's record names {place.shown}", err=True)
-        _announce(place.shown, place, record)
-        return
-    if record is not None and not places.is_own(place, settings.tracking_uri):
-        raise places.foreign(place, [record.id])
-    typer.echo(f"starting MLflow on {place.shown} ...", err=True)
     try:
-        with interrupts.raising(), serve(place.uri, settings.run, port=port) as server:
-            _announce(server.url, place, record)
+        with interrupts.raising(), workflow.browse(campaign, port=port, starts=_starting) as pages:
+            _announce(pages)
+            if pages.server is None:
+                return
             typer.echo("Ctrl-C stops it", err=True)
-            status = server.wait()
-            raise TrackingError(f"the MLflow server has ended by itself, with status {status}; its log: {server.log}")
+            status = pages.server.wait()
+            raise TrackingError(
+                f"the MLflow server has ended by itself, with status {status}; its log: {pages.server.log}"
+            )
     except Interrupted:
         typer.echo("stopped", err=True)
 
 
-def _campaign(settings: Settings, wanted: str) -> CampaignRecord | None:
-    """The campaign that is meant; `None` where there is none at all yet."""
-    from meltrepro.measure.records import read_campaign
-    from meltrepro.record.reader import campaign_folders, find_campaign
-
-    if wanted == "last" and not campaign_folders(settings.records):
-        return None
-    return read_campaign(find_campaign(settings.records, wanted))
+def _starting(place: Place) -> None:
+    typer.echo(f"starting MLflow on {place.shown} ...", err=True)
 
 
-def _announce(url: str, where: Place, campaign: CampaignRecord | None) -> None:
+def _announce(pages: workflow.Browsable) -> None:
     """Print the address, and the link to the campaign's cells where they are in MLflow."""
-    from meltrepro.track import places
-    from meltrepro.track.ledger import open_ledger
-
-    lines = [f"MLflow:  {url}"]
-    place = open_ledger(campaign.folder).place(where.shown) if campaign else None
-    if campaign is None:
+    if pages.server is None and not pages.place.trusted:
+        typer.echo(f"only the campaign's record names {pages.place.shown}", err=True)
+    if pages.campaign is None:
         typer.echo("no campaign yet; run one with: meltrepro run SPEC", err=True)
-    elif place is None:
-        typer.echo(f"{campaign.id} is not logged yet; log it with: meltrepro sync", err=True)
-    else:
-        runs = [place.cells[cell.id].run_id for cell in campaign.cells if cell.id in place.cells]
-        if len(runs) > _MOST_COMPARED:
-            typer.echo(f"comparing the first {_MOST_COMPARED} of {len(runs)} cells", err=True)
-        if len(runs) > 1:
-            lines.append(f"compare: {places.compare_link(url, place.experiment_id, runs[:_MOST_COMPARED])}")
-        elif runs:
-            lines.append(f"run:     {places.run_link(url, place.experiment_id, runs[0])}")
-    typer.echo("\n".join(lines))
+    elif pages.experiment_id is None:
+        typer.echo(f"{pages.campaign.document.id} is not logged yet; log it with: meltrepro sync", err=True)
+    if (cells := len(pages.runs)) > _MOST_COMPARED:
+        typer.echo(f"comparing the first {_MOST_COMPARED} of {cells} cells", err=True)
+    typer.echo(f"MLflow:  {pages.url}")
+    if link := pages.link(_MOST_COMPARED):
+        typer.echo(f"{'compare: ' if cells > 1 else 'run:     '}{link}")

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from meltrepro.workflow.replays import Intent, ReplayResult, replay
     from meltrepro.workflow.reports import Reported, conclusions, findings, log_findings, report
     from meltrepro.workflow.studies import Studied, study
-    from meltrepro.workflow.tracking import Logged, Synced, sync
+    from meltrepro.workflow.tracking import Browsable, Logged, Synced, browse, sync
 
 __all__ = [
+    "Browsable",
     "Build",
     "Check",
     "Checked",
@@ -51,6 +52,7 @@ __all__ = [
     "Synced",
     "Validated",
     "Verification",
+    "browse",
     "build",
     "check_bundle",
     "check_machine",
@@ -100,7 +102,7 @@ _MODULES = {
     "replays": ("Intent", "ReplayResult", "replay"),
     "reports": ("Reported", "conclusions", "findings", "log_findings", "report"),
     "studies": ("Studied", "study"),
-    "tracking": ("Logged", "Synced", "sync"),
+    "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

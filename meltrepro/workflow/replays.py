@@ -44,7 +44,7 @@ COMPARISON = "comparison.html"
 
 @dataclass(frozen=True)
 class Intent:
-    """What a replay will do, as far as the record and the user's wishes decide it; no device was asked."""
+    """What a replay will do, as far as the record and the user decide it; no device was asked."""
 
     recorded: CampaignRecord
     """What is repeated of it."""
@@ -251,7 +251,7 @@ def changes(
     margin: float | None = None,
     maximum: int | None = None,
 ) -> Changes:
-    """What the user's wishes change in a manifest, and what must not be taken from a record; raises `UsageError`."""
+    """What the user changes in a manifest, and what must not be taken from a record; raises `UsageError`."""
     wanted: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
     if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
         wanted["tracking"] = recorded.tracking.model_dump(exclude={"uri"}, exclude_none=True)

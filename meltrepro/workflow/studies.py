@@ -97,7 +97,7 @@ def study(
         return run(path, overrides=overrides, engine=engine, new=new, track=track, sink=sink, settings=settings)
 
     done = [None if new else _finished(each, settings) for each in loaded]
-    clock = Clock([effort_of(each) if before is None else 0.0 for each, before in zip(loaded, done, strict=True)])
+    clock = Clock([work_of(each) if before is None else 0.0 for each, before in zip(loaded, done, strict=True)])
     entries: list[StudyEntry] = []
     for number, (manifest, before) in enumerate(zip(loaded, done, strict=True)):
         detail = {"study": name, "left_s": clock.left_s()}
@@ -150,7 +150,7 @@ def _named(name: str) -> StudyDocument:
 class Clock:
     """How long the rest will take, by what has been measured."""
 
-    efforts: Sequence[float]
+    work: Sequence[float]
     """By manifest; 0 for those that were measured before."""
     measured: float = 0.0
     spent_s: float = 0.0
@@ -161,7 +161,7 @@ class Clock:
         """A manifest has been dealt with."""
         now = time.monotonic()
         if ran:
-            self.measured += self.efforts[number]
+            self.measured += self.work[number]
             self.spent_s += now - self.since_s
         self.passed_by.add(number)
         self.since_s = now
@@ -170,20 +170,20 @@ class Clock:
         """Seconds, roughly; `None` before anything was measured."""
         if not self.measured:
             return None
-        rest = sum(each for number, each in enumerate(self.efforts) if number not in self.passed_by)
+        rest = sum(each for number, each in enumerate(self.work) if number not in self.passed_by)
         return self.spent_s * rest / self.measured
 
 
-def effort_of(loaded: LoadedManifest) -> float:
-    """The work of a manifest whose prompts can be read; see `effort`."""
+def work_of(loaded: LoadedManifest) -> float:
+    """The work of a manifest whose prompts can be read; see `work_in`."""
     turns = {
         name: sum(map(len, load_conversations(workload, loaded.path.parent)))
         for name, workload in loaded.manifest.conversations.items()
     }
-    return effort(loaded.manifest, turns)
+    return work_in(loaded.manifest, turns)
 
 
-def effort(manifest: Manifest, turns: Mapping[str, int]) -> float:
+def work_in(manifest: Manifest, turns: Mapping[str, int]) -> float:
     """Work of all trials in tokens x parameters; `turns` is the number of prompts of each workload of conversations.
 
     One token of a decoder costs about two operations per parameter, so that this is proportional to the time on one

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +20,9 @@ from meltrepro.track.ledger import open_ledger
 from meltrepro.track.places import Place
 
 if TYPE_CHECKING:
+    from meltrepro.record.reader import CampaignFolder
     from meltrepro.track.mlflow_tracker import TrackedCampaign
+    from meltrepro.track.server import MlflowServer
 
 
 @dataclass(frozen=True)
@@ -145,3 +148,63 @@ def _joined(problems: Sequence[MeltreproError]) -> MeltreproError:
         return first
     message = "\n".join(problem.message for problem in problems)
     return type(first)(message, hint=first.hint)
+
+
+# -- MLflow in a browser ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Browsable:
+    """Where MLflow can be seen in a browser, and what is there of a campaign."""
+
+    url: str
+    place: Place
+    campaign: CampaignFolder | None
+    """`None` where there is no campaign at all yet."""
+    experiment_id: str | None
+    """`None` where the campaign is not logged."""
+    runs: Sequence[str]
+    """Ids of the runs of its cells."""
+    server: MlflowServer | None
+    """What was started; `None` where MLflow is a server that runs anyway."""
+
+    def link(self, most: int) -> str | None:
+        """The page that puts the first cells side by side, or that of the only one."""
+        if self.experiment_id is None or not self.runs:
+            return None
+        if len(self.runs) == 1:
+            return places.run_link(self.url, self.experiment_id, self.runs[0])
+        return places.compare_link(self.url, self.experiment_id, list(self.runs[:most]))
+
+
+@contextmanager
+def browse(
+    campaign: Path | str = "last",
+    *,
+    port: int = 0,
+    starts: Callable[[Place], None] = lambda _: None,
+    settings: Settings | None = None,
+) -> Iterator[Browsable]:
+    """Start MLflow's pages on this machine, at any free port for 0, for as long as the block runs.
+
+    Where the campaign is logged to a server, nothing is started. `starts` is called before that takes its time. Raises
+    `UsageError`, `RecordError`, and `TrackingError`, also where only the campaign's record names the place.
+    """
+    from meltrepro.track.server import serve
+
+    settings = settings or settings_module.load()
+    none = str(campaign) == "last" and not campaign_folders(settings.records)
+    record = None if none else read_folder(find_campaign(settings.records, str(campaign)))
+    place = places.choose(os.environ, record.document.tracking.uri if record else None, settings.tracking_uri)
+    note = open_ledger(record.folder).place(place.shown) if record else None
+    cells = [cell.id for cell in record.document.cells] if record else []
+    runs = [note.cells[cell].run_id for cell in cells if cell in note.cells] if note else []
+    experiment = note.experiment_id if note else None
+    if places.is_server(place.uri):
+        yield Browsable(place.shown, place, record, experiment, runs, None)
+        return
+    if record is not None and not places.is_own(place, settings.tracking_uri):
+        raise places.foreign(place, [record.document.id])
+    starts(place)
+    with serve(place.uri, settings.run, port=port) as server:
+        yield Browsable(server.url, place, record, experiment, runs, server)

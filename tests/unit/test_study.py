@@ -16,7 +16,7 @@ from meltrepro.plan.identity import digest_of
 from meltrepro.record.campaign import campaign_bytes
 from meltrepro.record.study import StudyDocument, StudyEntry, read_study, study_bytes
 from meltrepro.workflow.manifests import manifests_of
-from meltrepro.workflow.studies import Clock, effort
+from meltrepro.workflow.studies import Clock, work_in
 from tests.support.campaigns import build_campaign
 
 STUDY = StudyDocument(
@@ -84,10 +84,10 @@ def test_a_study_that_was_changed_is_refused(tmp_path: Path, change: object, sai
 
 def test_effort_grows_with_what_is_asked_for() -> None:
     turns = {"chat": 10}
-    once = effort(manifest(), turns)
+    once = work_in(manifest(), turns)
     assert once == 3 * 10 * (32 + 8) * 2 * 1e9
-    assert effort(manifest(), {"chat": 20}) == 2 * once
-    assert effort(manifest(protocol={"repetitions": 5, "warmups": 1}), turns) == 2 * once
+    assert work_in(manifest(), {"chat": 20}) == 2 * once
+    assert work_in(manifest(protocol={"repetitions": 5, "warmups": 1}), turns) == 2 * once
 
 
 def test_time_left_follows_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
