@@ -109,7 +109,6 @@ class VirtualDevice:
         self._model.start()
 
     def stop(self) -> None:
-        """Switch it off at once, as if its power were cut."""
         self._off.set()
         self.relay.cut()
         self.inside = None

@@ -71,7 +71,6 @@ class VirtualJetson(VirtualDevice):
         self.known_hosts = folder / "known_hosts"
 
     def build(self) -> None:
-        """Keys, device tree, CPUs, monitors, zones and a fan."""
         for key in (self.folder / "keys/host", self.key):
             if not key.exists():
                 key.parent.mkdir(mode=0o700, exist_ok=True)
@@ -98,7 +97,6 @@ class VirtualJetson(VirtualDevice):
         self.fixture("sys/class/devfreq/17000000.gpu/device/load", "0\n")
 
     def show(self) -> None:
-        """Let the board's files say what it draws and how warm it is now."""
         watts = self.parts()
         for monitor, labels in _MONITORS.items():
             for number, label in enumerate(labels, 1):

@@ -37,7 +37,6 @@ class VirtualPhone(VirtualDevice):
         }
 
     def build(self) -> None:
-        """Properties, CPUs, battery and thermal zones."""
         self.cpu(_CPU, governor="schedutil", khz=2_400_000)
         with (self.folder / "fixtures/cpuinfo").open("a") as file:
             file.write("Hardware\t: meltrepro MV1\n")
@@ -48,7 +47,6 @@ class VirtualPhone(VirtualDevice):
         self.fixture("sys/class/thermal/thermal_zone1/type", "skin\n")
 
     def show(self) -> None:
-        """Let the phone's files say what its battery and heat are now."""
         power = self.power
         battery = "sys/class/power_supply/battery"
         self.fixture(f"{battery}/status", "Charging\n" if power.charging else "Discharging\n")

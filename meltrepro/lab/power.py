@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Body:
-    """What a device is made of, electrically and thermally."""
-
     idle_w: float = 0.8
     core_w: float = 2.2
     """What a busy core adds."""
@@ -27,8 +25,6 @@ class Body:
 
 @dataclass
 class Power:
-    """The state of a device's battery and heat."""
-
     body: Body = Body()
     charge_mah: float = 4000.0
     skin_c: float = 26.0
@@ -38,7 +34,6 @@ class Power:
     charging: bool = False
 
     def advance(self, seconds: float, busy_cores: float) -> None:
-        """Draw for a time the power that so many busy cores need."""
         body = self.body
         self.power_w = body.idle_w + body.core_w * busy_cores
         self.energy_j += self.power_w * seconds
@@ -49,7 +44,6 @@ class Power:
 
     @property
     def current_ma(self) -> float:
-        """What the battery delivers."""
         return self.power_w / self.body.voltage_v * 1000
 
     @property

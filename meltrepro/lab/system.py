@@ -54,7 +54,6 @@ class System:
 
     @property
     def pins(self) -> str:
-        """The file among the images that pins the packages."""
         return f"{self.name}/packages.json" if self.arch == "arm64" else f"{self.name}/packages-{self.arch}.json"
 
     @property

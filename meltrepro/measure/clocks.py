@@ -69,12 +69,10 @@ class ClockMap:
     drift_bound: float
 
     def there(self, here_ns: int) -> int:
-        """The moment on the other clock."""
         passed = here_ns - self.first.here_ns
         return self.first.there_ns + passed + round(passed * self.drift)
 
     def here(self, there_ns: int) -> int:
-        """The moment on this clock."""
         passed = there_ns - self.first.there_ns
         return self.first.here_ns + passed - round(passed * (self.drift / (1 + self.drift)))
 

@@ -35,7 +35,6 @@ class Facts:
 
     @cached_property
     def answered(self) -> Sequence[Turn]:
-        """Turns with at least one token."""
         turns = [turn for turn in self.turns if turn.token_ns]
         if not turns:
             raise NoValue("no turn has a token")
@@ -102,7 +101,6 @@ class Facts:
 
     @cached_property
     def work_ns(self) -> Span:
-        """From the first turn to the last."""
         if not self.turns:
             raise NoValue("no turn was held")
         return Span(self.turns[0].begin_ns, self.turns[-1].end_ns)

@@ -41,8 +41,6 @@ Checkpoint = HuggingFaceSource | FolderSource
 
 
 class Listed(Strict):
-    """One file of a checkpoint."""
-
     digest: Sha256
     size: Bytes
 

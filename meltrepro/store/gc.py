@@ -34,8 +34,6 @@ _ROOTS = "roots"
 
 @dataclass(frozen=True)
 class Policy:
-    """How much to free."""
-
     everything: bool = False
     """Whatever no lock names, build caches included."""
     older_than_s: float | None = None
@@ -194,8 +192,6 @@ def _beyond(most: int, objects: Sequence[_Object], locked: Collection[str]) -> l
 
 @dataclass(frozen=True)
 class _Locks:
-    """Registered lock files."""
-
     digests: frozenset[str]
     """What they name."""
     files: frozenset[str]

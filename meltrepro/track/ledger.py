@@ -39,8 +39,6 @@ class RunNote(_Strict):
 
 
 class PlaceNote(_Strict):
-    """Everything that was logged to one tracking URI."""
-
     uri: Annotated[Address, AfterValidator(redact)]
     """As it may be shown, also where an earlier version wrote more."""
     experiment_id: str

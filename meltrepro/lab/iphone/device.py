@@ -46,7 +46,6 @@ class VirtualIphone:
 
     @property
     def udid(self) -> str:
-        """What hosts call it."""
         return self._state.identity.udid
 
     @property
@@ -78,7 +77,6 @@ class VirtualIphone:
         self._mux.detach()
 
     def plug(self) -> None:
-        """Put the cable in again."""
         self._mux.attach()
 
     def stop_usbmuxd(self) -> None:
@@ -119,7 +117,6 @@ class VirtualIphone:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The ids of the computers that it trusts."""
         return tuple(self._state.hosts())
 
     def forget(self) -> None:

@@ -43,8 +43,6 @@ class _Type(IntEnum):
 
 @dataclass(frozen=True)
 class Fragment:
-    """The header of a part of a message."""
-
     index: int
     count: int
     size: int
@@ -201,7 +199,6 @@ def write_arguments(arguments: Sequence[Any]) -> bytes:
 
 
 def write_message(message: Message) -> bytes:
-    """A message in one fragment."""
     auxiliary = write_arguments(message.arguments)
     rest = message.value if message.kind is Kind.data else b"" if message.value is None else archive.pack(message.value)
     size = len(auxiliary) + len(rest)

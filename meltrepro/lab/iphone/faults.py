@@ -19,8 +19,6 @@ class PairingAnswer(StrEnum):
 
 
 class How(StrEnum):
-    """What becomes of a connection."""
-
     cut = "cut"
     """It ends in the middle of the message."""
     hang = "hang"

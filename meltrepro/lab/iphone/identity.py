@@ -33,8 +33,6 @@ OPEN_VALUES = frozenset(
 
 @dataclass(frozen=True)
 class Identity:
-    """One device's name, key and numbers."""
-
     name: str
     key_pem: bytes
     programs: Mapping[str, Any] | None = None

@@ -29,8 +29,6 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Started:
-    """A service that waits for a host to connect to its port."""
-
     name: str
     serve: Service
     host: Host

@@ -74,8 +74,6 @@ KINDS = {stat.S_IFDIR: "S_IFDIR", stat.S_IFREG: "S_IFREG", stat.S_IFLNK: "S_IFLN
 
 
 class Refused(Exception):
-    """An operation that ended with another status than success."""
-
     def __init__(self, status: Status) -> None:
         super().__init__(status.name)
         self.status = status

@@ -33,11 +33,9 @@ class Mishaps:
 
     @property
     def now(self) -> Faults:
-        """What is wrong with the device now."""
         return self._faults
 
     def set(self, faults: Faults) -> None:
-        """From now on this is wrong, and nothing else."""
         with self._guard:
             self._faults = faults
             self._happened.clear()

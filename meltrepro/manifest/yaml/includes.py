@@ -155,6 +155,5 @@ def _sources(manifest: Node) -> list[tuple[FieldPath, Node]]:
 
 
 def _entries(manifest: Node, section: str) -> list[tuple[str, Node]]:
-    """The named entries of a section, whatever they are."""
     node = manifest.child(section)
     return list(node.value.items()) if node is not None and isinstance(node.value, dict) else []

@@ -100,7 +100,6 @@ class _Walk:
         self._shape = Shape.of(Manifest)
 
     def changed(self) -> Node:
-        """The manifest with the value in place."""
         left = self._steps
         while left:
             taken = self._index(left[0]) if isinstance(left[0].value, int) else self._name(left)

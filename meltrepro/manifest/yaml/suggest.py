@@ -22,7 +22,6 @@ def suggest(name: str, known: Collection[str], intro: str = "known") -> str | No
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that is nearest, if one is near."""
     best, hit = max(((likeness(name, other), other) for other in known), default=(0.0, None))
     return hit if best >= _NEAR else None
 

@@ -59,7 +59,6 @@ class Node:
         return self.value
 
     def child(self, step: str | int) -> Node | None:
-        """The value of a key or the item of a list; `None` where there is none."""
         if isinstance(self.value, dict) and isinstance(step, str):
             return self.value.get(step)
         if isinstance(self.value, list) and isinstance(step, int) and 0 <= step < len(self.value):
@@ -67,7 +66,6 @@ class Node:
         return None
 
     def find(self, path: FieldPath) -> Node | None:
-        """The node at a path; `None` where there is none."""
         node: Node | None = self
         for step in path:
             node = node and node.child(step)
@@ -84,7 +82,6 @@ class Node:
         return node
 
     def walk(self, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Node]]:
-        """This node and everything below, with paths."""
         yield path, self
         if isinstance(self.value, dict):
             for key, child in self.value.items():
@@ -110,7 +107,6 @@ class Node:
         return branch(children, self)
 
     def without(self, key: str) -> Node:
-        """A mapping without one of its keys."""
         assert isinstance(self.value, dict)
         return branch({name: child for name, child in self.value.items() if name != key}, self)
 
