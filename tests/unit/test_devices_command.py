@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro import settings as settings_module
+from meltrepro.cli.app import main
 from meltrepro.errors import UsageError
 from meltrepro.settings import Settings
 from meltrepro.targets.android.options import AndroidOptions
@@ -51,3 +52,21 @@ def test_each_name_means_one_device(here: Settings) -> None:
 def test_names_that_no_device_has(here: Settings, device: str, root: str | None) -> None:
     with pytest.raises(UsageError, match="names no device"):
         named(device, root, here)
+
+
+def test_what_may_be_run_as_root(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "sudoers", "jetson:melt@orin", "--root", "/home/melt/there"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("melt ALL=(root) NOPASSWD: /usr/sbin/nvpmodel -m 0, ")
+    assert "/usr/bin/jetson_clocks --restore /home/melt/there/clocks.conf" in line
+    assert main(["devices", "sudoers", "jetson", "--user", "other"]) == 0
+    assert capsys.readouterr().out.startswith("other ALL=(root)")
+    assert main(["devices", "sudoers", "linux:orin"]) == 2
+    assert "no setting of a target of kind linux needs root" in capsys.readouterr().err
+
+
+def test_this_machine_has_nothing_to_clean_or_put_back(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "restore", "host"]) == 0
+    assert "no setting was to be put back" in capsys.readouterr().out
+    assert main(["devices", "clean", "host"]) != 0
+    assert "nothing is deployed to this machine" in capsys.readouterr().err
