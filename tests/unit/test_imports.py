@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,22 @@ OWNERS = {
     "pymobiledevice3": {"targets"},
 }
 """Packages that only one part may know, wherever in a file it imports them."""
+ENGINES = re.compile(r"llama.?cpp|gguf|cuda|\bndk\b|jetpack|bionic", re.IGNORECASE)
+"""What belongs to the package of a framework."""
+KNOW_NO_ENGINE = [
+    "plan",
+    "build",
+    "campaign",
+    "measure",
+    "accuracy",
+    "record",
+    "report",
+    "replay",
+    "track",
+    "workflow",
+    "cli",
+    "manifest",
+]
 HEAVY = {"mlflow", "docker", "paramiko", "adbutils", "pymobiledevice3", "numpy", "scipy", "requests", "jinja2", "rich"}
 
 
@@ -152,3 +169,28 @@ def test_a_quick_command_loads_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr.strip().endswith("[] 0"), done.stderr
+
+
+def _spoken(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every name and every text that decides something or is shown; comments and docstrings are neither."""
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            yield node.lineno, node.value
+        elif isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+
+
+@pytest.mark.parametrize("part", KNOW_NO_ENGINE)
+def test_no_framework_is_named_outside_of_its_package(part: str) -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text[:60]}"
+        for path in sorted((PACKAGE / part).rglob("*.py"))
+        for line, text in _spoken(ast.parse(path.read_text(encoding="utf-8")))
+        if ENGINES.search(text)
+    ]
+    assert found == []
