@@ -112,7 +112,8 @@ def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[
     """All prompts of a workload in order, in as few conversations as are sure to fit its context.
 
     Only a model knows how many tokens a prompt has, and all models of a campaign shall get the same layout: so it counts as
-    many as it has bytes, which no tokenizer exceeds, and an answer as many as it may have. Raises `ManifestError` where a single prompt with its answer might not fit.
+    many as it has bytes, which no tokenizer exceeds, and an answer as many as it may have. Raises `ManifestError` where a
+    single prompt with its answer might not fit.
     """
     workload = loaded.manifest.conversations[name]
     pieces: list[list[str]] = []

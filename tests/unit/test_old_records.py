@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from meltrepro.campaign.request import request_digest
 from meltrepro.cli import app
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.outcomes import FailureKind
@@ -82,6 +83,16 @@ def test_what_failed_and_what_was_skipped_is_read(home: Path) -> None:
         "accuracy",
         "context",
     ]
+
+
+def test_what_was_asked_is_the_same_as_then(home: Path) -> None:
+    for name, mmap in (("plain", True), ("trouble", False)):
+        campaign = read_campaign(_folder(home, name))
+        for trial in (trial for cell in campaign.cells for trial in cell.trials):
+            assert request_digest(trial.request) == trial.outcome.identities.request
+        assert campaign.manifest.frameworks["llama.cpp"].options.model_dump()["mmap"] is mmap, (
+            "it was no key of options then"
+        )
 
 
 def test_a_report_of_them(home: Path, tmp_path: Path) -> None:
