@@ -1,8 +1,9 @@
 """The command line: a table of commands, each imported only when it is used, and the one place where errors end.
 
 A command is a module `meltrepro/cli/<name>.py` with a function `command` whose annotated parameters Typer reads, or,
-where it has commands of its own, with a `typer.Typer` named `app`. It raises `MeltreproError` for everything that a
-user can mend and prints nothing about it. A new command is such a module and one line in `COMMANDS`.
+where it has commands of its own, with a `typer.Typer` named `app`. It calls a function of `workflow`, which does the work,
+and shows what that returns. It lets `MeltreproError` pass, which is everything that a user can mend, and prints nothing
+about it. A new command is such a module and one line in `COMMANDS`.
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _TRIAL = "trial"
-_LASTING = ("campaign", "manifest", "drop")
-"""Steps that have no moving line."""
 _REDRAW_NS = 100_000_000
 _WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
@@ -45,28 +43,11 @@ def describe(step: Step) -> str | None:
 
 
 def _describe(step: Step) -> str | None:
-    name, subject, detail = step.name, step.subject, step.detail
-    what = f"{name} {subject}".strip()
-    match name, step.phase:
-        case "campaign", "begin":
-            again = "going on with" if detail.get("resumed") else "campaign"
-            return f"{again} {subject}: {counted(step.total or 0, 'trial')} in {detail.get('folder')}"
-        case "campaign", "end":
-            ok = detail.get("ok")
-            return f"campaign {subject}: {ok} {'trial' if ok == 1 else 'trials'} ok, {detail.get('failed')} failed"
-        case "campaign", "fail":
-            return f"campaign {subject} stopped: {detail.get('error')}"
-        case (("manifest" | "drop"), _):
-            return _of_study(step)
-        case "trial", "begin":
-            return None
-        case "trial", "end":
-            return f"trial {_number(step)} {subject}: {_speed(step)}"
-        case "trial", "fail" if detail.get("discarded"):
-            return f"trial {_number(step)} {subject}: stopped, nothing of it is kept"
-        case "trial", "fail":
-            again = "; trying again" if detail.get("retry") else ""
-            return f"trial {_number(step)} {subject}: failed: {detail.get('error')}{again}"
+    if step.name in _LINES:
+        return _LINES[step.name](step)
+    detail = step.detail
+    what = f"{step.name} {step.subject}".strip()
+    match step.name, step.phase:
         case "gate", "begin":
             return f"{what}: waiting: {detail.get('waiting')}"
         case "gate", "end":
@@ -74,18 +55,40 @@ def _describe(step: Step) -> str | None:
         case "deploy", "end":
             return f"{what}: {amount(step)}" if (step.total or 0) >= _WORTH_A_LINE_BYTES else None
         case "restore", "fail":
-            return f"the settings of {subject} are not put back: {detail.get('error')}; later: {detail.get('next')}"
+            return (
+                f"the settings of {step.subject} are not put back: {detail.get('error')}; later: {detail.get('next')}"
+            )
         case "artifact", "note" if detail.get("reused"):
-            return f"reused {subject}"
-        case _, "begin":
-            return f"{what} ..."
-        case _, "end":
-            return f"{what}: done"
-        case _, "fail":
-            return f"{what}: failed: {detail.get('error')}"
+            return f"reused {step.subject}"
         case _, "note":
             more = ", ".join(f"{key} {value}" for key, value in detail.items())
             return f"{what}: {more}" if more else what
+    ends = {"begin": " ...", "end": ": done", "fail": f": failed: {detail.get('error')}"}
+    return what + ends[step.phase] if step.phase in ends else None
+
+
+def _of_campaign(step: Step) -> str | None:
+    detail = step.detail
+    match step.phase:
+        case "begin":
+            again = "going on with" if detail.get("resumed") else "campaign"
+            return f"{again} {step.subject}: {counted(step.total or 0, 'trial')} in {detail.get('folder')}"
+        case "end":
+            return f"campaign {step.subject}: {counted(detail.get('ok', 0), 'trial')} ok, {detail.get('failed')} failed"
+        case "fail":
+            return f"campaign {step.subject} stopped: {detail.get('error')}"
+    return None
+
+
+def _of_trial(step: Step) -> str | None:
+    detail, what = step.detail, f"trial {_number(step)} {step.subject}"
+    match step.phase:
+        case "end":
+            return f"{what}: {_speed(step)}"
+        case "fail" if detail.get("discarded"):
+            return f"{what}: stopped, nothing of it is kept"
+        case "fail":
+            return f"{what}: failed: {detail.get('error')}{'; trying again' if detail.get('retry') else ''}"
     return None
 
 
@@ -111,6 +114,15 @@ def _of_study(step: Step) -> str | None:
         case "drop", "fail":
             return f"no models are dropped: {detail.get('error')}"
     return None
+
+
+_LINES: dict[str, Callable[[Step], str | None]] = {
+    "campaign": _of_campaign,
+    _TRIAL: _of_trial,
+    "manifest": _of_study,
+    "drop": _of_study,
+}
+"""What is said of steps that have words of their own."""
 
 
 class Pace:
@@ -178,7 +190,7 @@ class _Live:
     def __call__(self, step: Step) -> None:
         if step.name == _TRIAL:
             self._trial(step)
-        elif step.name in _LASTING:
+        elif step.name in _LINES:  # they have no moving line
             if step.name == "campaign" and step.phase in ("end", "fail"):  # its last trials may be left out
                 self._forget((_TRIAL, ""))
             self._lasting(step)

@@ -159,12 +159,9 @@ class Spec:
     protocol: dict[str, Any]
     devices: list[str] = field(default_factory=lambda: ["host"])
     """Names; all but `host` are boards that run on this machine, and are taken for other machines."""
-    study: str | None = None
 
     def text(self) -> str:
-        return json.dumps(
-            {"orders": self.orders, "protocol": self.protocol, "devices": self.devices, "study": self.study}
-        )
+        return json.dumps({"orders": self.orders, "protocol": self.protocol, "devices": self.devices})
 
 
 def settings(folder: Path) -> Settings:
@@ -196,7 +193,6 @@ def make_setup(folder: Path, spec: Spec, engine: Engine | None = None, bundle: A
         {
             "meltrepro": 1,
             "name": "rig",
-            "study": spec.study,
             "models": {
                 "m": {"source": {"file": "model"}, "chat_template": "plain", "quantizations": ["as-is"]},
                 "spare": {

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from meltrepro import workflow
 from meltrepro.build.keys import bundle_key, model_key
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
@@ -78,23 +79,13 @@ def test_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_what_is_here_already_is_found_without_a_lock(
-    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_here_already_is_found_without_a_lock(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By its key; of what hangs on a source that nobody has looked at, the plan says so and what to do."""
     from meltrepro import settings
     from meltrepro.build.pipeline import Builder
     from meltrepro.build.tools import Tools
     from meltrepro.manifest.lock import Lock
-    from meltrepro.plan.model import Plan
-    from meltrepro.plan.planner import make_plan as make
     from meltrepro.steps import silent
-
-    plans: list[Plan] = []
-
-    def make_plan(*arguments: Any) -> Plan:
-        plans.append(make(*arguments))
-        return plans[-1]
 
     def states() -> dict[str, str]:
         assert main(["plan", str(spec)]) == 0
@@ -102,25 +93,24 @@ def test_what_is_here_already_is_found_without_a_lock(
         first = next(i for i, line in enumerate(lines) if line.startswith("to have first"))
         return dict(line.split(maxsplit=1) for line in lines[first + 1 : lines.index("", first)])
 
-    monkeypatch.setattr("meltrepro.workflow.session.make_plan", make_plan)
-    before = states()
+    before, plan = states(), workflow.plan(spec).plan
     assert before["small/as-is/llama.cpp"].strip() == "not locked yet"
     bundles = [name for name in before if "/run/" in name or "/quantize/" in name]
     assert {before[name].strip() for name in bundles} == {"build"}
     tools = Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), base_dir=spec.parent)
     builder = Builder(tools)
-    source = plans[-1].models[0].source
+    source = plan.models[0].source
     digest = tools.fetcher.pin(source, spec.parent).digest
     assert states()["small/q8_0/llama.cpp"].strip() == "build", "its quantizer is not there"
-    for bundle in plans[-1].bundles:
+    for bundle in plan.bundles:
         key = bundle_key(builder.recipe(bundle))
         made = tools.store.put_bytes(bundle.id.encode())
         tools.store.put_ref("artifacts", key, {"name": bundle.id, "digest": made})
-    assert plans[-1].models[1].quantization == "as-is"
+    assert plan.models[1].quantization == "as-is"
     made = tools.store.put_bytes(b"model")
     tools.store.put_ref(
         "artifacts",
-        model_key(digest, [(step, None) for step in plans[-1].models[1].steps]),
+        model_key(digest, [(step, None) for step in plan.models[1].steps]),
         {"name": "m", "digest": made},
     )
     after = states()
