@@ -30,7 +30,7 @@ from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
-from meltrepro.steps import Sink, silent
+from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
@@ -204,6 +204,9 @@ def open_session(
             if _altered(loaded, overrides)
             else mend,
         )
+    warnings = loaded.warnings if lock_file is None else ()  # a record is what it is
+    for warning in warnings:
+        sink(Step("warning", "note", warning))
     tools = Tools(
         *(settings, sink, lock or Lock(lock=1, manifest=digest), engine, locked, conditions),
         makers=makers,
@@ -220,7 +223,6 @@ def open_session(
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
             plan = make_plan(loaded, devices, sizes, only, unusable)
-            warnings = loaded.warnings if lock_file is None else ()
             return replace(plan, warnings=(*warnings, *plan.warnings))
 
         found = survey(planner, devices, loaded, lock, tools)
