@@ -11,8 +11,9 @@ from meltrepro.cli.app import main
 from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
+from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.device_lock import hold, lock_path
-from meltrepro.targets.host.target import host_id
+from meltrepro.targets.host.target import HostTarget, host_id
 from meltrepro.track.places import Place
 from tests.fault import rig
 from tests.fault.project import Project, small
@@ -35,6 +36,19 @@ def test_all_goes_well(equipped: Project, capsys: pytest.CaptureFixture[str]) ->
     assert "trial 4/4 m/as-is/llama.cpp/host/two r001" in err
     (folder,) = campaign_folders(equipped.folder / "home/records")
     assert read_campaign(folder).finished
+
+
+def test_a_device_is_opened_and_identified_once(equipped: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[HostTarget] = []
+    identify = HostTarget.identify
+
+    def identified(self: HostTarget) -> DeviceFacts:
+        asked.append(self)
+        return identify(self)
+
+    monkeypatch.setattr(HostTarget, "identify", identified)
+    assert main(["run", str(write(equipped, one="sleep 0")), "--no-track"]) == 0
+    assert len(asked) == 1
 
 
 def test_some_trials_fail(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
