@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from meltrepro.build.image import EPOCH, Layer, normalize
+from meltrepro.build.image import Layer, normalize
 from meltrepro.build.log import check_space, writing_below
 from meltrepro.build.model import Package
 from meltrepro.errors import EngineError, LockError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
+from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.words import counted, plural
 

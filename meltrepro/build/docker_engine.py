@@ -28,7 +28,7 @@ from meltrepro import resources, untrusted
 from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
 from meltrepro.build.base import VOLATILE
-from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
+from meltrepro.build.image import Image, Layer, archive, normalize
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
@@ -36,7 +36,7 @@ from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
 from meltrepro.interrupts import held
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
-from meltrepro.store.archive import unpack_below
+from meltrepro.store.archive import EPOCH, unpack_below
 from meltrepro.store.cas import Store
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro.errors import EngineError
+from meltrepro.store.archive import EPOCH, member_header, padding
 
 CREATED = "2025-01-01T00:00:00Z"
-EPOCH = 1735689600
-"""The fixed time of every image, layer and file that we make: 2025-01-01, in seconds since 1970."""
+"""Of every image; `EPOCH` as text."""
 
 
 @dataclass(frozen=True)
@@ -81,26 +81,16 @@ def archive(image: Image, chunk: int = 1 << 20) -> Iterator[bytes]:
         }
     ]
     for name, content in ((config_name, config), ("manifest.json", _json(manifest))):
-        yield _header(name, len(content))
-        yield content + _padding(len(content))
+        yield member_header(name, len(content))
+        yield content + padding(len(content))
     for layer in {layer.digest: layer for layer in image.layers}.values():
         size = layer.path.stat().st_size
-        yield _header(f"{layer.digest}/layer.tar", size)
+        yield member_header(f"{layer.digest}/layer.tar", size)
         with layer.path.open("rb") as file:
             while block := file.read(chunk):
                 yield block
-        yield _padding(size)
+        yield padding(size)
     yield b"\0" * 1024
-
-
-def _header(name: str, size: int) -> bytes:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime, entry.mode = size, EPOCH, 0o644
-    return entry.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % 512)
 
 
 def _json(value: object) -> bytes:

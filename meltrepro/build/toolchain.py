@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meltrepro.build.image import EPOCH, Layer
+from meltrepro.build.image import Layer
 from meltrepro.manifest.sources import PypiSource
 from meltrepro.plan.identity import digest_of
 from meltrepro.resources import image_file
 from meltrepro.steps import Sink, step
+from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 
 SOURCES: Mapping[str, PypiSource] = {

@@ -20,10 +20,10 @@ from typing import Annotated, BinaryIO
 from pydantic import Field
 
 from meltrepro import untrusted
-from meltrepro.build.image import EPOCH
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
 from meltrepro.manifest.base import Sha256, Strict
 from meltrepro.manifest.yaml.tree import shorten
+from meltrepro.store.archive import member_header, padding
 from meltrepro.untrusted import as_model, load_json, open_regular
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
@@ -125,7 +125,7 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
         _check_seal(file, raw)
         index = _parse(raw)
         for name, member in index.members.items():
-            _expect(file, _header(name, member.size), index.label(name))
+            _expect(file, member_header(name, member.size), index.label(name))
             digest = hashlib.sha256()
             pieces = _pieces(file, index.label(name), member.size, digest.update)
             if take is not None:
@@ -138,7 +138,7 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
                     f"sha256 is {digest.hexdigest()}, expected {member.digest}",
                     hint=_AGAIN,
                 )
-            _expect(file, _padding(member.size), index.label(name))
+            _expect(file, padding(member.size), index.label(name))
         _expect(file, _tail(raw), SEAL)
         if file.read(1):
             raise BundleError(f"{path.name}: there is something behind the end of the bundle", hint=_AGAIN)
@@ -163,12 +163,12 @@ def _read_index(file: BinaryIO) -> bytes:
         raise TruncatedBundle(f"the bundle ends in the header of {INDEX}, after {len(head)} bytes", hint=_AGAIN)
     found = _header_in(head)
     size = found.size if found is not None else 0
-    if not 0 < size <= _INDEX_LIMIT or head != _header(INDEX, size):
+    if not 0 < size <= _INDEX_LIMIT or head != member_header(INDEX, size):
         raise BundleError(
             f"this is not a bundle of meltrepro, or the header of its first member, {INDEX}, is damaged", hint=_AGAIN
         )
     raw = b"".join(_pieces(file, INDEX, size, lambda _: None))
-    _expect(file, _padding(size), INDEX)
+    _expect(file, padding(size), INDEX)
     return raw
 
 
@@ -290,24 +290,14 @@ def _describe(content: Path | bytes) -> BundleMember:
 
 def _put(out: BinaryIO, name: str, content: Path | bytes) -> None:
     if isinstance(content, bytes):
-        out.write(_header(name, len(content)) + content + _padding(len(content)))
+        out.write(member_header(name, len(content)) + content + padding(len(content)))
         return
     with untrusted.opened(content, None) as file:
         size = os.fstat(file.fileno()).st_size
-        out.write(_header(name, size))
+        out.write(member_header(name, size))
         while piece := file.read(_CHUNK):
             out.write(piece)
-    out.write(_padding(size))
-
-
-def _header(name: str, size: int) -> bytes:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime, entry.mode = size, EPOCH, 0o644
-    return entry.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % 512)
+    out.write(padding(size))
 
 
 def _seal(index: bytes) -> bytes:
@@ -317,4 +307,4 @@ def _seal(index: bytes) -> bytes:
 def _tail(index: bytes) -> bytes:
     """Everything behind the last member."""
     seal = _seal(index)
-    return _header(SEAL, len(seal)) + seal + _padding(len(seal)) + b"\0" * 1024
+    return member_header(SEAL, len(seal)) + seal + padding(len(seal)) + b"\0" * 1024

@@ -28,7 +28,7 @@ from meltrepro.errors import SourceError, StoreError
 from meltrepro.store.globs import Glob
 
 EPOCH = 1735689600
-"""Time of every member that we pack: 2025-01-01, in seconds since 1970."""
+"""Time of every image, layer, member and file that we make: 2025-01-01, in seconds since 1970."""
 _CHUNK = 1 << 20
 _Members = dict[PurePosixPath, tarfile.TarInfo]
 _LONGEST = 4096
@@ -47,6 +47,18 @@ _DAMAGED = (
     OverflowError,  # a number in a header that no file can have
     ValueError,
 )
+
+
+def member_header(name: str, size: int) -> bytes:
+    """The header of a plain file in a tar that we write ourselves; `padding` comes behind its content."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime, entry.mode = size, EPOCH, 0o644
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """What fills the last block of a file of so many bytes."""
+    return b"\0" * (-size % tarfile.BLOCKSIZE)
 
 
 # -- folders ------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro import errors
-from meltrepro.build.image import EPOCH
 from meltrepro.cli.app import main
 from meltrepro.replay import archive
+from meltrepro.store.archive import EPOCH
 from tests.fault.project import MODEL, RECORD, SDIST, TRIAL, Project, Refusal, Refuse, flip, runner_of, sha256
 
 # -- bundles: damaged on the way ----------------------------------------------------------------------------------

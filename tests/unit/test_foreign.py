@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro import settings as settings_module
-from meltrepro.build.image import EPOCH
 from meltrepro.cli import app
 from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import CorruptStore, LockError, ManifestError, MeltreproError, SourceError, TrackingError
@@ -24,6 +23,7 @@ from meltrepro.errors import UsageError as Usage
 from meltrepro.manifest.loader import load_manifest, parse_manifest
 from meltrepro.manifest.lock import load_lock
 from meltrepro.replay import archive
+from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.store.http import whole_number
 from meltrepro.store.mirror import load_mirrors

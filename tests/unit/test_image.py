@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.build.image import EPOCH, Image, Layer, archive, normalize
+from meltrepro.build.image import Image, Layer, archive, normalize
 from meltrepro.errors import EngineError
+from meltrepro.store.archive import EPOCH
 
 
 def make_tar(path: Path, names: list[str], mtime: int) -> Path:

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from meltrepro.build.image import EPOCH
 from meltrepro.build.keys import bundle_key
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import Recipe
 from meltrepro.errors import BuildError, TargetError, TargetLost
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, Step, step
+from meltrepro.store.archive import EPOCH
 from meltrepro.targets.ios.app_package import check_app, framework_files
 from meltrepro.targets.ios.mac import Mac
 from meltrepro.targets.ios.prebuilt import lay, wanted
