@@ -26,8 +26,8 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import app, convert, cuda, gguf, mixtures, variants
-from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, Options
+from meltrepro.frameworks.llamacpp import convert, cuda, gguf, mixtures, variants
+from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
@@ -156,7 +156,7 @@ class LlamaCpp:
             "org.opencontainers.image.licenses": "MIT",
         }
         if variant == variants.APP_VARIANT and options.ios is not None:
-            return app.recipe_source(options.ios, release, variant, labels)
+            return _app_recipe(options.ios, release, variant, labels)
         if purpose == "convert":
             return convert.recipe(release, variant, labels)
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
@@ -259,6 +259,32 @@ class LlamaCpp:
 
     def withheld_variants(self) -> Collection[str]:
         return (variants.APP_VARIANT.name,)
+
+
+def _app_recipe(ios: IosBuild, release: Release, variant: Variant, labels: Mapping[str, str]) -> RecipeSource:
+    """The recipe of a bundle that holds the signed app; `parameters.json` among its files says what it must be."""
+    mac = ios.mac is not None
+    parameters: dict[str, object] = {"release": release.name, "commit": release.commit, "app": ios.app}
+    if mac:
+        parameters |= {"xcode": ios.xcode, "xcodegen": ios.xcodegen}
+    place = {"mac": ios.mac, "developer_dir": ios.developer_dir, "team": ios.team}
+    return RecipeSource(
+        name=f"llama.cpp/{release.name}/run/{variant.name}",
+        folders={name: resources.images() / name for name in ("ios", "runner", "llama.cpp/engine")} if mac else {},
+        variables=parameters,
+        inputs=_app_inputs(ios, release),
+        triple=variant.triple,
+        maker="mac-ssh" if mac else "prebuilt",
+        signed=mac,
+        place={key: value for key, value in place.items() if value is not None},
+        labels=labels,
+    )
+
+
+def _app_inputs(ios: IosBuild, release: Release) -> Mapping[str, Source]:
+    if ios.file is None:
+        return release.sources
+    return {"app.ipa": ios.file} if ios.ipa is not None else {**release.sources, "xcframework.zip": ios.file}
 
 
 FRAMEWORK = LlamaCpp()
