@@ -59,10 +59,10 @@ def forget(store: Store) -> None:
     store.drop_ref("interpreter", _REF)
 
 
-def bring(packages: Iterable[Package], store: Store, sink: Sink) -> None:
+def bring(packages: Iterable[Package], store: Store, sink: Sink, *, offline: bool) -> None:
     """See to it that the store has these packages; raises `LockError` where the archive has others by now."""
     missing = [package for package in packages if not store.has(package.digest)]
-    if missing:
+    if missing and not offline:
         base.resolve(store, sink, FLAVOUR)
         missing = [package for package in missing if not store.has(package.digest)]
     if missing:

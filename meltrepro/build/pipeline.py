@@ -121,7 +121,7 @@ class Builder:
         def make(scratch: Path) -> str:
             for item in node.sources.values():
                 self.tools.fetcher.get(self._locked(item), self.tools.pins.base_dir)
-            interpreter.bring(recipe.packages, self.tools.store, self.tools.sink)
+            interpreter.bring(recipe.packages, self.tools.store, self.tools.sink, offline=self.tools.settings.offline)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()

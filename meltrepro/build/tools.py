@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from meltrepro.build import base, toolchain
@@ -45,15 +46,15 @@ class Tools:
     """The lock of a recorded campaign, which may be a stranger's: what comes of it stays in its scope of the store."""
     base_dir: InitVar[Path] = Path()
     """What relative sources count from."""
-    weights: InitVar[Weights | None] = None
-    """What writes the files of synthetic sources."""
+    weights: InitVar[Mapping[str, Weights]] = MappingProxyType({})
+    """What writes the files of synthetic sources, by format."""
     _engine: Engine | None = None
     _layers: list[Layer] | None = None
     store: Store = field(init=False)
     fetcher: Fetcher = field(init=False)
     pins: Pins = field(init=False)
 
-    def __post_init__(self, lock: Lock, locked: bool, base_dir: Path, weights: Weights | None) -> None:
+    def __post_init__(self, lock: Lock, locked: bool, base_dir: Path, weights: Mapping[str, Weights]) -> None:
         store = Store(self.settings.cache / "store")
         layer = lock.base.layer if lock.base is not None else None
         if self.record is not None:

@@ -160,6 +160,11 @@ class Scorer(Protocol):
 class Weights(Protocol):
     """What writes models of known shapes with made-up weights (docs/synthetic.md), in the format of a framework's sources."""
 
+    @property
+    def format(self) -> str:
+        """A name for the format, which becomes part of the names of sources; that of llama.cpp has none."""
+        ...
+
     def size(self, shape: ModelShape) -> int:
         """Of the file, in bytes."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import Discriminator, Field, Tag
+from pydantic.json_schema import SkipJsonSchema
 
 from meltrepro.manifest.base import Commit, Label, Place, Sha256, Strict
 from meltrepro.manifest.shapes import ShapeName
@@ -85,6 +86,8 @@ class SyntheticSource(Strict):
     digest: Sha256 | None = Field(
         None, description="sha256 of the file; where it is given, the file is made when it is needed and not before."
     )
+    format: SkipJsonSchema[str] = Field("", exclude=True)
+    """Of the file: that of the framework which it is for. No manifest says it."""
 
 
 SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "folder", "synthetic")

@@ -18,7 +18,7 @@ from meltrepro.frameworks.base import AS_IS, AUTO, Framework, ModelStep, Release
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.schema import FrameworkEntry
+from meltrepro.manifest.schema import FrameworkEntry, Model
 from meltrepro.manifest.sources import GitSource, Source
 from meltrepro.manifest.yaml.tree import FieldPath
 from meltrepro.record.ids import ModelId
@@ -46,6 +46,12 @@ class KnownFramework:
         if key not in self._steps:
             self._steps[key] = self.framework.model_steps(source, quantization, self.release, variant)
         return self._steps[key]
+
+    def source(self, model: Model) -> Source:
+        """Where a model comes from: made-up weights are written in the format of the framework that loads them."""
+        if not model.synthetic or self.framework.weights is None:
+            return model.source
+        return model.source.model_copy(update={"format": self.framework.weights.format})
 
     def model_id(self, model: str, source: Source, quantization: str, variant: Variant) -> ModelId:
         """What a model is called that this variant loads."""

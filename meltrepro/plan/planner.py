@@ -60,7 +60,7 @@ def make_plan(
             known.framework.kind,
             variant,
             known.framework.request(known.options, variant),
-            known.model_id(key.model, manifest.models[key.model].source, key.quantization, variant),
+            known.model_id(key.model, known.source(manifest.models[key.model]), key.quantization, variant),
         )
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
@@ -156,7 +156,7 @@ class _Judge:
         variant = self._variants[known.name, key.target]
         if isinstance(variant, Skip):
             return variant
-        steps = known.steps(key.model, self._manifest.models[key.model].source, key.quantization, variant)
+        steps = known.steps(key.model, known.source(self._manifest.models[key.model]), key.quantization, variant)
         if isinstance(steps, Skip):
             return Skip(steps.kind, f"framework {known.name} cannot make model {key.model}: {steps.reason}")
         return variant
@@ -213,7 +213,7 @@ def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]
             wanted.setdefault(key, (cell, frameworks[cell.framework_name].framework.tool_variant(RUN)))
     return tuple(
         ModelNode(
-            *(key.model, key.quantization, key.framework, cell.model.source, cell.kind),
+            *(key.model, key.quantization, key.framework, frameworks[key.framework].source(cell.model), cell.kind),
             _steps(frameworks[key.framework], cell, key, variant),
             variant if key.variant else None,
         )
@@ -226,12 +226,12 @@ def _compared_with(cell: Cell, known: KnownFramework) -> ModelId | None:
     key = cell.logits_key
     if key is None:
         return None
-    return known.model_id(key.model, cell.model.source, key.quantization, known.framework.tool_variant(RUN))
+    return known.model_id(key.model, known.source(cell.model), key.quantization, known.framework.tool_variant(RUN))
 
 
 def _steps(known: KnownFramework, cell: Cell, model: ModelId, variant: Variant) -> tuple[ModelStep, ...]:
     """How a model of a cell is made; its cell would have been skipped where that were not known."""
-    steps = known.steps(model.model, cell.model.source, model.quantization, variant)
+    steps = known.steps(model.model, known.source(cell.model), model.quantization, variant)
     assert not isinstance(steps, Skip), steps.reason
     return tuple(steps)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,9 +46,9 @@ class Fetcher:
         sink: Sink,
         *,
         retry: RetryPolicy = DEFAULT_RETRY,
-        weights: Weights | None = None,
+        weights: Mapping[str, Weights] = MappingProxyType({}),
     ) -> None:
-        """`weights` writes the files of synthetic sources."""
+        """`weights` write the files of synthetic sources, by format."""
         self._weights = weights
         self.offline = settings.offline
         self._store = store
@@ -138,9 +140,9 @@ class Fetcher:
         """What writing a source's weights takes in the store: nothing where it holds them, or nobody can write them."""
         pin = self.known(source)
         digest = source.digest or (pin.digest if pin is not None else None)
-        if self._weights is None or (digest is not None and self._store.has(digest)):
+        if source.format not in self._weights or (digest is not None and self._store.has(digest)):
             return 0
-        return self._weights.size(SHAPES[source.synthetic])
+        return self._weights[source.format].size(SHAPES[source.synthetic])
 
     def known(self, source: Source) -> Pin | None:
         """What is remembered of a source, without asking anybody; nothing of local files, which change.
@@ -246,11 +248,11 @@ class Fetcher:
             case SyntheticSource():
                 from meltrepro.store.synthetic import Synthetic
 
-                if self._weights is None:
+                if source.format not in self._weights:
                     raise SourceError(
                         f"{key_of(source)}: no framework here writes weights", hint="name a file with weights as source"
                     )
-                return Synthetic(self._weights)
+                return Synthetic(self._weights[source.format])
             case FolderSource():
                 raise SourceError(
                     f"{key_of(source)}: a checkpoint is no single file", hint="name a file with the key 'file'"

@@ -107,7 +107,8 @@ def key_of(source: Source) -> str:
         case FolderSource():
             return f"folder:{source.folder}"
         case SyntheticSource():
-            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}"
+            tail = f":{source.format}" if source.format else ""
+            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}{tail}"
 
 
 def is_synthetic(key: str) -> bool:
@@ -150,13 +151,16 @@ def source_of(pin: Pin) -> Source:
             case "folder":
                 return FolderSource(folder=rest, digest=pin.digest)
             case "synthetic":
-                shape, seed, generator = rest.split(":")
+                shape, seed, generator, *of = rest.split(":")
+                (form,) = of or ("",)
                 if int(generator) != GENERATOR:
                     raise SourceError(
                         f"{pin.source}: generator {generator} wrote it, and this version of meltrepro has {GENERATOR}",
                         hint="use the version that wrote the lock, or a bundle that holds the file",
                     )
-                return SyntheticSource.model_validate({"synthetic": shape, "seed": int(seed), "digest": pin.digest})
+                return SyntheticSource.model_validate(
+                    {"synthetic": shape, "seed": int(seed), "digest": pin.digest, "format": form}
+                )
     except (ValidationError, ValueError) as error:
         raise SourceError(f"{pin.source!r} names no source") from error
     raise SourceError(f"{pin.source!r} names no source: unknown kind {kind!r}")

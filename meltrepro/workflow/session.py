@@ -165,10 +165,10 @@ def _matters(problem: Problem, plan: Plan) -> bool:
     return part not in used or any(field.startswith(f"{name}.") for name in used[part])
 
 
-def _weights(manifest: Manifest) -> Weights | None:
-    """What writes synthetic weights: the first framework of a manifest that does."""
-    found = (framework(each.kind).weights for each in manifest.frameworks.values())
-    return next((weights for weights in found if weights is not None), None)
+def _weights(manifest: Manifest) -> dict[str, Weights]:
+    """What writes synthetic weights for the frameworks of a manifest, by format."""
+    found = [framework(each.kind).weights for each in manifest.frameworks.values()]
+    return {weights.format: weights for weights in found if weights is not None}
 
 
 @contextlib.contextmanager

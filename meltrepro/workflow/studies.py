@@ -289,8 +289,9 @@ def _uses(loaded: LoadedManifest) -> dict[ModelId, _Use]:
         variant = known.framework.tool_variant(RUN)
         for name, model in loaded.manifest.models.items():
             for quantization in {*model.quantizations, *compared}:
-                steps = known.steps(name, model.source, quantization, variant)
+                source = known.source(model)
+                steps = known.steps(name, source, quantization, variant)
                 if not isinstance(steps, Skip):
                     framework = (known.framework.kind, known.release.sources)
-                    found[ModelId(name, quantization, known.name)] = _Use(model.source, tuple(steps), framework)
+                    found[ModelId(name, quantization, known.name)] = _Use(source, tuple(steps), framework)
     return found

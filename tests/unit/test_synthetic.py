@@ -211,7 +211,7 @@ class Bench:
         self.steps: list[Step] = []
         self.store = Store(root / "store")
         at = Settings(cache=root, home=root, offline=offline, mirrors=None, jobs=1)
-        self.fetcher = Fetcher(self.store, at, self.sink, weights=GgufWeights())
+        self.fetcher = Fetcher(self.store, at, self.sink, weights={"": GgufWeights()})
         self.stop_at: str | None = None
 
     def sink(self, step: Step) -> None:
@@ -290,7 +290,7 @@ def test_a_mirror_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(b"GGUF of somebody else")
     (tmp_path / "mirrors.yaml").write_text(f'mirrors: {{"{KEY}": other.gguf}}')
     at = Settings(cache=tmp_path, home=tmp_path, offline=True, mirrors=tmp_path / "mirrors.yaml", jobs=1)
-    fetcher = Fetcher(Store(tmp_path / "store"), at, lambda step: None, weights=GgufWeights())
+    fetcher = Fetcher(Store(tmp_path / "store"), at, lambda step: None, weights={"": GgufWeights()})
     assert fetcher.pin(SOURCE, Path()).digest == DIGESTS["tiny-llama"]
 
 
@@ -355,3 +355,18 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(MANIFEST.replace("synthetic: SHAPE", "file: x.gguf"))
     model = load_manifest(tmp_path / "x.yaml").manifest.models["m"]
     assert not model.synthetic and model.trained_context is None and model.parameter_count is None
+
+
+def test_another_format_is_another_source() -> None:
+    """Of the same shape and seed, for a framework that reads other files."""
+    other = SOURCE.model_copy(update={"format": "folded"})
+    assert key_of(other) == f"{KEY}:folded" and key_of(SOURCE) == KEY
+    assert source_of(Pin(source=f"{KEY}:folded", digest="0" * 64, size=1)) == other.model_copy(
+        update={"digest": "0" * 64}
+    )
+    assert "format" not in SOURCE.model_dump()
+
+
+def test_a_format_that_nobody_writes_is_refused(bench: Bench) -> None:
+    with pytest.raises(SourceError, match="no framework here writes weights"):
+        bench.fetcher.pin(SOURCE.model_copy(update={"format": "folded"}), Path())

@@ -86,6 +86,8 @@ def _norm(shape: ModelShape, name: str) -> Iterator[TensorShape]:
 class GgufWeights:
     """The framework's maker of weights."""
 
+    format = ""
+
     def size(self, shape: ModelShape) -> int:
         return file_bytes(shape)
 
