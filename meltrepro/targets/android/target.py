@@ -65,7 +65,6 @@ class AndroidTarget(RemoteTarget):
     """A device whose battery can be calibrated."""
 
     def discharge(self, seconds: float, tell: Callable[[float], object]) -> Sequence[Reading]:
-        """Look at the battery while all CPUs are busy; raises `TargetError`, `TargetLost`."""
         return discharge(self._shell, seconds, tell)
 
 

@@ -116,7 +116,6 @@ class HostTarget:
         return {"sandbox": sandbox, **limits}
 
     def state(self) -> DeviceState:
-        """How this machine is now."""
         return linux.state(self._root, wall_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
 
     def clock_ns(self) -> int:
@@ -145,7 +144,6 @@ class HostTarget:
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:
-        """What the kernel of this machine shows."""
         return linux_sources(self._root)
 
     @contextlib.contextmanager

@@ -92,7 +92,6 @@ class PhoneJob:
         return parse_status(files.read(f"{self.path}/{STATUS}", _STATUS_BYTES))
 
     def remove(self, files: Files) -> None:
-        """Remove the folder."""
         files.remove_folder(self.path)
 
 

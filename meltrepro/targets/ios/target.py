@@ -74,13 +74,11 @@ class IosTarget:
     # -- what it is -------------------------------------------------------------------------------------------------
 
     def identify(self) -> DeviceFacts:
-        """What the phone is; raises `TargetError`, `TargetLost`."""
         phone = self._phone
         found = ios_state.facts(phone.values(), phone.hardware(), phone.memory_bytes(), phone.free_bytes(), phone.name)
         return replace(found, facts={**found.facts, "app": self._app})
 
     def state(self) -> DeviceState:
-        """How the phone is now; raises `TargetLost`."""
         return self._retried(self._state)
 
     def _state(self) -> DeviceState:

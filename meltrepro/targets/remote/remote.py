@@ -130,7 +130,6 @@ class RemoteTarget:
         self._feeder: str | None = None
 
     def identify(self) -> DeviceFacts:
-        """What the device is; raises `TargetError`, `TargetLost`."""
         with snapshot(self._shell) as tree:
             facts = self._platform.facts(self._shell, tree, self._root)
         if self._containers is None:
@@ -160,7 +159,6 @@ class RemoteTarget:
         program: str = RUNNER,
         inputs: Sequence[Input] = (),
     ) -> None:
-        """Bring what trials need to the device; what is there already is not sent again."""
         programs = [bundle.path / member for member in dict.fromkeys((AGENT, RUNNER, SAMPLER, program))]
         wanted = {digest_of(local): local for local in programs if local.exists()}
         parts = {name: digest_of(path) for name, path in members(model.path).items()} if model.is_folder else {}
@@ -180,7 +178,6 @@ class RemoteTarget:
             self._retried(partial(self._containers.load, bundle, self._cache, progress))
 
     def adjust(self) -> Mapping[str, str]:
-        """Make the settings hold that are wanted; raises `TargetError`, `TargetLost`."""
         requested = self._requested
         self._retried(partial(self._controls.adjust, requested.settings))
         for what, argv in requested.commands.items():
@@ -190,7 +187,6 @@ class RemoteTarget:
         return {**requested.settings, **done, **({"cores": requested.cores} if requested.cores else {})}
 
     def restore(self) -> Mapping[str, str]:
-        """Put back every setting that was changed; raises `TargetError`, `TargetLost`."""
         return self._retried(self._controls.restore)
 
     def try_out(self) -> Sequence[TriedSetting]:
@@ -238,7 +234,6 @@ class RemoteTarget:
                 containers.clear()
 
     def sources(self) -> Sequence[Source]:
-        """What the sampler can read on the device; raises `TargetLost`."""
         with snapshot(self._shell) as tree:
             found = tuple(self._platform.sources(self._shell, tree, self._root))
         self._feeder = self._platform.feeder(found)

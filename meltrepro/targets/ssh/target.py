@@ -126,7 +126,6 @@ class Board:
         return state
 
     def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
-        """What the kernel shows."""
         return linux_sources(tree)
 
     def feeder(self, sources: Sequence[Source]) -> str | None:
