@@ -106,14 +106,6 @@ def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | by
     return Index(about, members)
 
 
-def read_index(path: Path) -> Index:
-    """The index of a bundle, without checking its members."""
-    with _open(path) as file:
-        raw = _read_index(file)
-        _check_seal(file, raw)
-        return _parse(raw)
-
-
 def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = None) -> Index:
     """Check every byte of a bundle; raises `BundleError` or one of its kin that names the first bad member.
 

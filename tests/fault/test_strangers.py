@@ -103,7 +103,7 @@ class Forger:
 def forger(made: Project) -> Forger:
     lock = load_lock(made.campaign / "lock.yaml")
     assert lock is not None
-    about = dict(archive.read_index(made.bundle).about)
+    about = dict(archive.verify(made.bundle).about)
     return Forger(contents(made.bundle), lock, about, made.campaign.name)
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record import trial as record
-from meltrepro.replay.archive import read_index
+from meltrepro.replay.archive import verify
 from tests.integration.conftest import meltrepro
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("engine")]
@@ -89,7 +89,7 @@ def test_a_bundle_of_scores_is_reproduced_elsewhere(home: Path, campaign: Campai
     bundle = tmp_path / "accuracy.melt"
     packed = meltrepro("bundle", "export", campaign.folder, "--output", bundle, home=home)
     assert packed.returncode == 0, packed.stderr
-    members = set(read_index(bundle).members)
+    members = set(verify(bundle).members)
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files(home).items()}
     assert f"objects/{digests['text']}" in members
     assert f"objects/{digests['days']}" not in members

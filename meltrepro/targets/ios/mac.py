@@ -42,7 +42,6 @@ _VERIFY = (
     'if [ "$found" = "$2" ]; then mv "$2.part" "$2" && echo verified; else rm -f "$2.part"; echo "$found"; fi'
 )
 _DIGEST = _SUM + 'found=$(sum "$1") || exit 1; echo "${found%% *}"'
-_PIECE = 256 << 10
 _QUIET_S = 1800.0
 """A linker may say nothing for long."""
 _HASH_S = 300.0
