@@ -115,7 +115,7 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
     with _open(path) as file:
         raw = _read_index(file)
         _check_seal(file, raw)
-        index = _parse(raw)
+        index = parse_index(raw)
         for name, member in index.members.items():
             _expect(file, member_header(name, member.size), index.label(name))
             digest = hashlib.sha256()
@@ -164,7 +164,7 @@ def _read_index(file: BinaryIO) -> bytes:
     return raw
 
 
-def _parse(raw: bytes) -> Index:
+def parse_index(raw: bytes) -> Index:
     try:
         document = load_json(raw)
         if document["format"] != FORMAT:

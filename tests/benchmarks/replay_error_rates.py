@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from meltrepro.campaign.schedule import schedule
+from meltrepro.campaign.conduct import schedule
 from meltrepro.manifest.protocol import Order, Protocol
 from meltrepro.stats.equivalence import Baseline, Design, ReplayDecision, ReplayVerdict, decide
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from meltrepro import processes
-from meltrepro.campaign.schedule import schedule
+from meltrepro.campaign.conduct import schedule
 from meltrepro.errors import DeviceBusy, StoreError
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.record import layout

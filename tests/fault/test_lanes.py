@@ -14,8 +14,8 @@ import pytest
 
 from meltrepro import processes
 from meltrepro.campaign import trial as trial_module
+from meltrepro.campaign.conduct import schedule
 from meltrepro.campaign.lanes import lanes_of
-from meltrepro.campaign.schedule import schedule
 from meltrepro.campaign.setup import cell_runs
 from meltrepro.errors import StoreError
 from meltrepro.record import layout

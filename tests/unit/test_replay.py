@@ -121,7 +121,7 @@ def test_a_recorded_artifact_that_was_changed_is_no_control(
 
 
 def test_the_design_interleaves_both_arms(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
-    from meltrepro.campaign.schedule import schedule
+    from meltrepro.campaign.conduct import schedule
 
     setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
     cells = [cell.id for cell in with_controls(setup, recorded, store).plan.cells]

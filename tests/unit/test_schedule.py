@@ -7,7 +7,7 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.campaign.schedule import schedule
+from meltrepro.campaign.conduct import schedule
 from meltrepro.manifest.protocol import Order, Protocol
 from meltrepro.record.layout import Trial, TrialKind
 
