@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meltrepro.errors import MeltreproError, TargetError, TargetLost
+from meltrepro.errors import MeltreproError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.battery import FED, FEEDER, discharge, fed_sources
@@ -23,6 +23,7 @@ from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources, raw
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.remote.snapshot import capacity
 
 _PROPERTIES = {
     "manufacturer": "ro.product.manufacturer",
@@ -44,7 +45,6 @@ _CHARGING, _FULL = 2, 5
 _VOLTAGES_MV = (2500, 60_000)
 _TEMPERATURES_C = (-40.0, 120.0)
 """What a sensor can mean; some devices print other units, or zeros where they have no sensor."""
-_LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
 def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
@@ -121,10 +121,7 @@ class Android:
     def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
         """What the device is; its serial number leaves it as a digest only."""
         properties = parse_properties(shell.expect(shell.run(["getprop"]), "read its properties").text)
-        look = shell.expect(shell.script(_LOOK, root), f"use {root}").text.split()
-        memory = linux.memory(tree).get("MemTotal")
-        if len(look) != 4 or not all(word.isdigit() for word in look[1:]) or memory is None:
-            raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
+        there = capacity(shell, tree, root)
         serial = properties.get("ro.serialno") or properties.get("ro.boot.serialno") or shell.link.name
         found = {name: properties.get(key, "") for name, key in _PROPERTIES.items()}
         processor = linux.cpu(tree)
@@ -132,11 +129,8 @@ class Android:
             id="android-" + hashlib.sha256(f"meltrepro {serial}".encode()).hexdigest()[:12],
             kind="android",
             model=properties.get("ro.product.model") or processor.model,
-            arch=look[0],
+            **there._asdict(),
             features=processor.features,
-            cores=int(look[1]),
-            memory_bytes=memory,
-            disk_free_bytes=int(look[2]) * int(look[3]),
             system=f"Android {found['android']}" if found["android"] else "",
             virtual=any(properties.get(name) == "1" for name in _VIRTUAL),
             facts={**linux.facts(tree), **{name: value for name, value in found.items() if value}, "sandbox": "bare"},

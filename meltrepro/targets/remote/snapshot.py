@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from meltrepro.errors import TargetError
+from meltrepro.targets.remote import procfs
 from meltrepro.targets.remote.shell import Shell
 
 _CPUS, _ZONES = 16, 100
+_LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 FILES = (
     "/proc/cpuinfo",
     "/proc/meminfo",
@@ -91,3 +94,21 @@ def _unpack(text: str, root: Path) -> None:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         except (OSError, ValueError) as error:
             raise TargetError(f"the device names a file that cannot be: {path.name[:80]!r}") from error
+
+
+class Capacity(NamedTuple):
+    """What a device has to work with."""
+
+    arch: str
+    cores: int
+    memory_bytes: int
+    disk_free_bytes: int
+
+
+def capacity(shell: Shell, tree: Path, root: str) -> Capacity:
+    """Those of the device of a snapshot, with the disk of the folder `root`; raises `TargetError`, `TargetLost`."""
+    look = shell.expect(shell.script(_LOOK, root), f"use {root}").text.split()
+    memory = procfs.memory(tree).get("MemTotal")
+    if len(look) != 4 or not all(word.isdigit() for word in look[1:]) or memory is None:
+        raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
+    return Capacity(look[0], int(look[1]), memory, int(look[2]) * int(look[3]))

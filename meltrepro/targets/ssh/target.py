@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meltrepro.errors import TargetError, TargetLost
+from meltrepro.errors import TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.base import DeviceFacts, DeviceState, Source
 from meltrepro.targets.lab import running
@@ -18,7 +18,7 @@ from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.remote.snapshot import snapshot
+from meltrepro.targets.remote.snapshot import capacity, snapshot
 from meltrepro.targets.ssh.config import Route, route_to
 from meltrepro.targets.ssh.link import SshLink
 from meltrepro.targets.ssh.options import BoardOptions, LinuxOptions
@@ -28,7 +28,6 @@ VIRTUAL = "/etc/meltrepro-virtual"
 _TREE = "/sys/firmware/devicetree/base"
 """Where /proc/device-tree leads."""
 _IDENTITY = (f"{_TREE}/serial-number", "/etc/machine-id", f"{_TREE}/model", VIRTUAL)
-_LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 
 
 def open_target(options: LinuxOptions, settings: Settings) -> RemoteTarget:
@@ -88,10 +87,7 @@ class Board:
 
     def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
         """What the device is; its serial number leaves it as a digest only."""
-        look = shell.expect(shell.script(_LOOK, root), f"use {root}").text.split()
-        memory = linux.memory(tree).get("MemTotal")
-        if len(look) != 4 or not all(word.isdigit() for word in look[1:]) or memory is None:
-            raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
+        there = capacity(shell, tree, root)
         with snapshot(shell, _IDENTITY) as own:
             names = [text for path in _IDENTITY[:2] if (text := linux.read(own / path.lstrip("/")))]
             model = linux.read(own / f"{_TREE}/model".lstrip("/"))
@@ -103,11 +99,8 @@ class Board:
             id=f"board-{digest[:12]}",
             kind=self._kind,
             model=model or processor.model,
-            arch=look[0],
+            **there._asdict(),
             features=processor.features,
-            cores=int(look[1]),
-            memory_bytes=memory,
-            disk_free_bytes=int(look[2]) * int(look[3]),
             system=self.system(more),
             virtual=virtual,
             facts={**linux.facts(tree), **more, "sandbox": "bare"},
