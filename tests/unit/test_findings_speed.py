@@ -75,8 +75,8 @@ def test_f20_tells_where_heat_may_be_the_cause() -> None:
 @pytest.mark.parametrize("id", ["F8", "F9"])
 def test_a_profile_that_is_mostly_the_profiler_decides_nothing(id: str) -> None:
     slow = [replace(one, profile_slowdown=6.3) for one in CASES[id].holds]
-    finding = next(one for one in evaluate(table(*slow)) if one.id == id)
+    finding = next(one for one in evaluate(table(*slow)) if one.definition.id == id)
     assert finding.verdict is Ruling.not_testable
     assert "slowed generation 6.3 times" in finding.reason
     swift = [replace(one, profile_slowdown=1.4) for one in CASES[id].holds]
-    assert next(one for one in evaluate(table(*swift)) if one.id == id).verdict is Ruling.holds
+    assert next(one for one in evaluate(table(*swift)) if one.definition.id == id).verdict is Ruling.holds

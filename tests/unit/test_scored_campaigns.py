@@ -225,7 +225,7 @@ def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> Non
     figure = figures.accuracy(made)
     assert figure.svg is not None
     assert "q4_0 (8.00)" in figure.svg and "q8_0 (8.00)" in figure.svg
-    six = next(finding for finding in evaluate(made) if finding.id == "F6")
+    six = next(finding for finding in evaluate(made) if finding.definition.id == "F6")
     assert six.verdict is Ruling.not_testable
     assert "in 4 bits and in 3" in str(six.reason)
 

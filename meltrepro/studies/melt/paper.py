@@ -8,18 +8,24 @@ which a defect was found carry flags. The paper's figures per device could not b
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from meltrepro.errors import RecordError
+from meltrepro.untrusted import first_fault
 
 _FOLDER = Path(__file__).parent / "reference"
 _Row = TypeVar("_Row")
+_Optional = BeforeValidator(lambda text: text or None)
+_Flags = Annotated[tuple[str, ...], BeforeValidator(lambda text: tuple(filter(None, text.split(";"))))]
+"""Defects found in a row; empty where there are none."""
+_Digits = BeforeValidator(lambda text: len(text.partition(".")[2]))
 
-SPLITS: Mapping[str, int] = {
+SPLITS = {
     "winogrande": 1267,
     "arc_easy": 2376,
     "arc_challenge": 1172,
@@ -39,17 +45,16 @@ class AccuracyRow:
     framework: str
     """`paper`: a number that the authors took from a model's own paper."""
     task: str
-    value: float | None
+    value: Annotated[float | None, _Optional, Field(alias="metric_value")]
     """A share; plain accuracy, not normalised by length. `None` where it was left out."""
-    stderr: float | None
-    kind: str
+    stderr: Annotated[float | None, _Optional]
+    kind: Annotated[str, Field(alias="row_kind")]
     """`reported`, `composite`, `external_reference`, or `recomputed` here."""
-    flags: tuple[str, ...]
-    """Defects found in the row; empty where there are none."""
+    flags: _Flags
     source: str
-    decimals: int
+    decimals: Annotated[int, _Digits, Field(alias="metric_value")]
     """Digits after the point that were published; of the standard error below."""
-    stderr_decimals: int
+    stderr_decimals: Annotated[int, _Digits, Field(alias="stderr")]
 
     @property
     def sound(self) -> bool:
@@ -65,10 +70,10 @@ class SizeRow:
     quantization: str
     framework: str
     parameters: float
-    disk_gb: float
-    published_memory_gb: float
+    disk_gb: Annotated[float, Field(alias="size_on_disk_gb")]
+    published_memory_gb: Annotated[float, Field(alias="size_in_memory_as_published")]
     """As the study prints it; in no row a measured footprint."""
-    flags: tuple[str, ...]
+    flags: _Flags
     source: str
 
 
@@ -100,12 +105,12 @@ class OperatorRow:
     model: str
     quantization: str
     module: str
-    name: str
-    role: str
+    name: Annotated[str, Field(alias="op_name")]
+    role: Annotated[str, Field(alias="role_inferred")]
     """What it computes, where its name tells; empty otherwise."""
-    plotted_share: float | None
+    plotted_share: Annotated[float | None, _Optional, Field(alias="share_of_mean_call_durations_as_plotted")]
     """Of the sum of mean times of one call: what the study plots."""
-    time_share: float | None
+    time_share: Annotated[float | None, _Optional, Field(alias="share_of_module_time_derived")]
     """Of the module's time, with the calls per pass that the model's shape implies."""
     source: str
 
@@ -113,72 +118,31 @@ class OperatorRow:
 @cache
 def accuracy() -> tuple[AccuracyRow, ...]:
     """All scores; raises `RecordError` where the file is damaged, as do the others here."""
-    return _load(
-        "accuracy",
-        lambda row: AccuracyRow(
-            model=row["model"],
-            quantization=row["quantization"],
-            framework=row["framework"],
-            task=row["task"],
-            value=_optional(row["metric_value"]),
-            stderr=_optional(row["stderr"]),
-            kind=row["row_kind"],
-            flags=_flags(row["flags"]),
-            source=row["source"],
-            decimals=_digits(row["metric_value"]),
-            stderr_decimals=_digits(row["stderr"]),
-        ),
-    )
+    return _load("accuracy", AccuracyRow)
 
 
 @cache
 def sizes() -> tuple[SizeRow, ...]:
     """Sizes of all models."""
-    return _load(
-        "model_sizes",
-        lambda row: SizeRow(
-            model=row["model"],
-            quantization=row["quantization"],
-            framework=row["framework"],
-            parameters=float(row["parameters"]),
-            disk_gb=float(row["size_on_disk_gb"]),
-            published_memory_gb=float(row["size_in_memory_as_published"]),
-            flags=_flags(row["flags"]),
-            source=row["source"],
-        ),
-    )
+    return _load("model_sizes", SizeRow)
 
 
 @cache
 def throughput() -> tuple[FigureRow, ...]:
     """Speeds, times and memory."""
-    return _load("throughput", _figure)
+    return _load("throughput", FigureRow)
 
 
 @cache
 def energy() -> tuple[FigureRow, ...]:
     """Energy, power, batteries and temperatures."""
-    return _load("energy", _figure)
+    return _load("energy", FigureRow)
 
 
 @cache
 def operators() -> tuple[OperatorRow, ...]:
     """Profiles of two systems."""
-    return _load(
-        "per_op",
-        lambda row: OperatorRow(
-            device=row["device"],
-            framework=row["framework"],
-            model=row["model"],
-            quantization=row["quantization"],
-            module=row["module"],
-            name=row["op_name"],
-            role=row["role_inferred"],
-            plotted_share=_optional(row["share_of_mean_call_durations_as_plotted"]),
-            time_share=_optional(row["share_of_module_time_derived"]),
-            source=row["source"],
-        ),
-    )
+    return _load("per_op", OperatorRow)
 
 
 def figure(rows: tuple[FigureRow, ...], metric: str, device: str | None = None) -> FigureRow:
@@ -189,37 +153,13 @@ def figure(rows: tuple[FigureRow, ...], metric: str, device: str | None = None) 
     return found[0]
 
 
-def _figure(row: Mapping[str, str]) -> FigureRow:
-    return FigureRow(
-        device=row["device"],
-        framework=row["framework"],
-        model=row["model"],
-        quantization=row["quantization"],
-        metric=row["metric"],
-        value=float(row["value"]),
-        unit=row["unit"],
-        source=row["source"],
-    )
-
-
-def _load(name: str, read: Callable[[Mapping[str, str]], _Row]) -> tuple[_Row, ...]:
+def _load(name: str, kind: type[_Row]) -> tuple[_Row, ...]:
     path = _FOLDER / f"{name}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(read(row) for row in csv.DictReader(file, strict=True))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            return tuple(map(TypeAdapter(kind).validate_python, csv.DictReader(file, strict=True)))
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
         raise RecordError(
-            f"{path} cannot be used: {error}", hint="it is part of the package: install it anew"
+            f"{path} cannot be used: {fault}", hint="it is part of the package: install it anew"
         ) from error
-
-
-def _optional(text: str) -> float | None:
-    return float(text) if text else None
-
-
-def _digits(text: str) -> int:
-    return len(text.partition(".")[2])
-
-
-def _flags(text: str) -> tuple[str, ...]:
-    return tuple(flag for flag in text.split(";") if flag)

@@ -49,8 +49,8 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Odd
         )
     lines.append("")
     for finding in findings:
-        marks = f" ({', '.join(finding.marks)})" if finding.marks and finding.decided else ""
-        lines += _wrapped(f"{finding.id:<4} {finding.verdict.value}{marks}: {finding.claim}", "")
+        marks = f" ({', '.join(finding.marks)})" if finding.marks and finding.held is not None else ""
+        lines += _wrapped(f"{finding.definition.id:<4} {finding.verdict.value}{marks}: {finding.definition.claim}", "")
         lines += _wrapped(finding.reason, _INDENT)
         lines += [line for text in _details(finding) for line in _wrapped(text, _INDENT)]
     if remarks:
@@ -79,11 +79,8 @@ def _unbelieved(results: Results) -> int:
 def _details(finding: Finding) -> Iterator[str]:
     if finding.numbers:
         yield ", ".join(f"{name} {quantity}" for name, quantity in finding.numbers.items())
-    if finding.reference:
-        shown = (
-            f"{one.name} {one.quantity}" + (" (quoted by others)" if one.secondhand else "")
-            for one in finding.reference
-        )
+    if reference := finding.definition.reference():
+        shown = (f"{one.name} {one.quantity}" + (" (quoted by others)" if one.secondhand else "") for one in reference)
         yield f"the paper: {', '.join(shown)}"
     yield from (f"note: {note}" for note in finding.notes)
 

@@ -15,7 +15,7 @@ from meltrepro.report.cells import ordered, software
 from meltrepro.report.results import CellResult, Results, Score
 from meltrepro.report.values import Absent, Column, Remark, Remarks, Section, Table, Tags, Value, Word, measured
 from meltrepro.studies.melt import paper
-from meltrepro.studies.melt.findings.model import Finding, Ruling
+from meltrepro.studies.melt.findings.model import Definition, Finding, Ruling
 
 _SEPARATORS = re.compile(r"[^a-z0-9.]+")
 _FULL = frozenset({"unquantised", "unquantized", "none", "f16", "f32", "bf16", "fp16", "fp32"})
@@ -90,9 +90,10 @@ def claims(findings: Sequence[Finding]) -> Table:
     )
     rows = tuple(
         (
-            *(row.id, Word(row.verdict.value, _TONES[row.verdict]), Tags(row.marks), row.claim, row.reason),
+            *(row.definition.id, Word(row.verdict.value, _TONES[row.verdict]), Tags(row.marks)),
+            *(row.definition.claim, row.reason),
             ", ".join(f"{name} = {quantity}" for name, quantity in row.numbers.items()),
-            *(row.threshold, _figures(row), "; ".join(row.notes)),
+            *(row.definition.threshold, _figures(row.definition), "; ".join(row.notes)),
         )
         for row in findings
     )
@@ -103,9 +104,10 @@ def claims(findings: Sequence[Finding]) -> Table:
     return Table("findings", "Findings", columns, rows, (note,))
 
 
-def _figures(finding: Finding) -> str:
+def _figures(definition: Definition) -> str:
     return "; ".join(
-        f"{one.name}: {one.quantity}{' (secondhand, rough)' if one.secondhand else ''}" for one in finding.reference
+        f"{one.name}: {one.quantity}{' (secondhand, rough)' if one.secondhand else ''}"
+        for one in definition.reference()
     )
 
 
@@ -241,8 +243,7 @@ def same_model(published: Iterable[str], model: str) -> frozenset[str]:
 
 def same_quantization(a: str, b: str) -> bool:
     """`q3_K`, `q3_k` and `q3_K_M` are the same, and so are all names for not quantized."""
-    one, other = _quantization(a), _quantization(b)
-    return one == other
+    return _quantization(a) == _quantization(b)
 
 
 def paper_task(score: Score) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import combinations, pairwise
+from math import isfinite
 from statistics import median
 
-from meltrepro.report.results import CellResult
+from meltrepro.report.results import CellResult, budget_w
 from meltrepro.stats.relation import spearman
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
@@ -218,12 +218,9 @@ def budgets_trade(cells: Sequence[CellResult]) -> Judgement:
 
 def watts(power_mode: str | None) -> float | None:
     """The budget that the name of a power mode tells: 15 of `15W` or `MODE_15W`; infinite for `MAXN`, which has none."""
-    if power_mode is None:
-        return None
-    if power_mode.upper().startswith("MAXN"):
-        return float("inf")
-    found = re.search(r"(\d+(?:\.\d+)?)\s*W", power_mode, re.IGNORECASE)
-    return float(found[1]) if found else None
+    mode = power_mode or ""
+    budget = budget_w(mode)
+    return budget if isfinite(budget) or mode.upper().startswith("MAXN") else None
 
 
 def power_by_phase(cells: Sequence[CellResult]) -> Judgement:

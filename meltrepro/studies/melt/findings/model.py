@@ -9,6 +9,8 @@ from typing import Any
 
 from meltrepro.report.results import CellResult
 
+_PROPOSED = "proposed by this project before anything was measured; the paper's text was not available"
+
 
 class Ruling(StrEnum):
     """What data say of a claim. A claim that fails is a result and no error."""
@@ -56,14 +58,7 @@ class Judgement:
     """What a reader must know besides."""
 
 
-PROPOSED = "proposed by this project before anything was measured; the paper's text was not available"
-
 Rule = Callable[[Sequence[CellResult]], Judgement]
-
-
-def nothing() -> tuple[Published, ...]:
-    """Of a claim whose figures were not recovered."""
-    return ()
 
 
 @dataclass(frozen=True)
@@ -83,42 +78,26 @@ class Definition:
     """Whether the claim follows the paper's abstract or artifact closely; else it is implied by what its scripts measure."""
     synthetic: bool = True
     """Whether made-up weights may be used: for speed and memory, never for accuracy."""
-    reference: Callable[[], tuple[Published, ...]] = nothing
-    source: str = PROPOSED
-    """Where the threshold comes from."""
+    reference: Callable[[], tuple[Published, ...]] = tuple
+    """Figures of the paper; none where they were not recovered."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A cell that a finding rests on."""
-
-    campaign: str
-    cell: str
-
-
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, kw_only=True)
+class Finding(Judgement):
     """A claim decided."""
 
-    id: str
-    claim: str
-    verdict: Ruling
-    reason: str
-    """Why; of what is not testable, what is missing."""
-    numbers: Mapping[str, Quantity]
-    evidence: tuple[Evidence, ...]
-    notes: tuple[str, ...]
+    definition: Definition
     virtual: bool
     """Decided by virtual devices, whose numbers say nothing of real ones."""
-    synthetic: bool
-    """Rests on made-up weights, also in part."""
-    threshold: str
-    threshold_source: str
-    reference: tuple[Published, ...]
 
     @property
-    def decided(self) -> bool:
-        return self.verdict is not Ruling.not_testable
+    def verdict(self) -> Ruling:
+        return {True: Ruling.holds, False: Ruling.fails, None: Ruling.not_testable}[self.held]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it rests on made-up weights, also in part."""
+        return any(cell.synthetic for cell in self.evidence)
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -126,17 +105,18 @@ class Finding:
         return tuple(name for name in ("virtual", "synthetic") if getattr(self, name))
 
     def as_json(self) -> dict[str, Any]:
+        evidence = dict.fromkeys((cell.campaign, cell.cell) for cell in self.evidence)
         return {
-            "id": self.id,
-            "claim": self.claim,
+            "id": self.definition.id,
+            "claim": self.definition.claim,
             "verdict": self.verdict.value,
             "reason": self.reason,
             "virtual": self.virtual,
             "synthetic": self.synthetic,
             "numbers": {name: {"value": q.value, "unit": q.unit} for name, q in self.numbers.items()},
             "notes": list(self.notes),
-            "threshold": self.threshold,
-            "threshold_source": self.threshold_source,
+            "threshold": self.definition.threshold,
+            "threshold_source": _PROPOSED,
             "reference": [
                 {
                     "name": one.name,
@@ -145,9 +125,9 @@ class Finding:
                     "source": one.source,
                     "secondhand": one.secondhand,
                 }
-                for one in self.reference
+                for one in self.definition.reference()
             ],
-            "evidence": [{"campaign": one.campaign, "cell": one.cell} for one in self.evidence],
+            "evidence": [{"campaign": campaign, "cell": cell} for campaign, cell in evidence],
         }
 
 

@@ -13,7 +13,7 @@ from meltrepro.studies.melt.findings import cells as of_cells
 from meltrepro.studies.melt.findings.accuracy import ACCURACIES
 from meltrepro.studies.melt.findings.energy import ENERGIES
 from meltrepro.studies.melt.findings.heat import HEAT
-from meltrepro.studies.melt.findings.model import Definition, Evidence, Finding, Judgement, Ruling, missing
+from meltrepro.studies.melt.findings.model import Definition, Finding, Judgement, Ruling, missing
 from meltrepro.studies.melt.findings.operators import OPERATORS
 from meltrepro.studies.melt.findings.platforms import PLATFORMS
 from meltrepro.studies.melt.findings.speed import SPEEDS
@@ -42,7 +42,7 @@ def tally(findings: Sequence[Finding]) -> str:
         marks = {name: sum(getattr(each, name) for each in found) for name in ("virtual", "synthetic")}
         shown = ", ".join(f"{n} {name}" for name, n in marks.items() if n)
         parts.append(counted(len(found), one, many) + (f" ({shown})" if shown else ""))
-    rest = sum(not finding.decided for finding in findings)
+    rest = sum(finding.held is None for finding in findings)
     return f"{', '.join(parts)}, {rest} not testable here"
 
 
@@ -52,30 +52,14 @@ def find(definition: Definition, results: Results, *, virtual_only: bool = False
     real = [] if virtual_only else [cell for cell in usable if not cell.device.virtual]
     pretended = [cell for cell in usable if cell.device.virtual]
     if not usable or (virtual_only and not pretended):
-        return _made(definition, missing(_unusable(definition, results.cells)), virtual=False)
+        decision = missing(_unusable(definition, results.cells))
+        return Finding(**vars(decision), definition=definition, virtual=False)
     decision, virtual = _decide(definition, real), False
     if decision.held is None and pretended:
         other = _decide(definition, pretended)
         if other.held is not None or not real:
             decision, virtual = other, True
-    return _made(definition, decision, virtual=virtual)
-
-
-def _made(definition: Definition, decision: Judgement, *, virtual: bool) -> Finding:
-    return Finding(
-        id=definition.id,
-        claim=definition.claim,
-        verdict={True: Ruling.holds, False: Ruling.fails, None: Ruling.not_testable}[decision.held],
-        reason=decision.reason,
-        numbers=decision.numbers,
-        evidence=tuple(dict.fromkeys(Evidence(cell.campaign, cell.cell) for cell in decision.evidence)),
-        notes=decision.notes,
-        virtual=virtual,
-        synthetic=any(cell.synthetic for cell in decision.evidence),
-        threshold=definition.threshold,
-        threshold_source=definition.source,
-        reference=definition.reference(),
-    )
+    return Finding(**vars(decision), definition=definition, virtual=virtual)
 
 
 def _decide(definition: Definition, cells: Sequence[CellResult]) -> Judgement:
