@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,24 +44,16 @@ def down() -> None:
     typer.echo("the lab is down" if supervisor.down(settings_module.load()) else "no lab was running")
 
 
-def _way(place: Mapping[str, Any]) -> str:
-    """The command by which other tools reach a device."""
-    if place["kind"] == "android":
-        return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} adb -s {place['serial']}"
-    if place["kind"] == "ios":
-        return f"USBMUXD_SOCKET_ADDRESS={place['usbmux']} ideviceinfo -u {place['udid']}"
-    options = ["-i", place["key"], "-o", f"UserKnownHostsFile={place['known_hosts']}", "-p", str(place["port"])]
-    return shlex.join(["ssh", *options, f"{place['user']}@127.0.0.1"])
-
-
 def _show(found: Status, json: bool) -> None:
+    from meltrepro.lab.supervisor import DEVICES
+
     if json:
         typer.echo(json_module.dumps({"up": found.up, **asdict(found)}, indent=2))
         return
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")
     for name, place in found.devices.items():
-        typer.echo(f"{name:20}{place['kind']:10}{_way(place)}")
+        typer.echo(f"{name:20}{place['kind']:10}{DEVICES[name].command(place)}")
     for name, reason in found.missing.items():
         typer.echo(f"{name:20}missing: {reason}")
     for name, remark in found.remarks.items():

@@ -1,9 +1,9 @@
 """The process that keeps a lab running, and what others do about it: start it, ask for it, end it.
 
-    <run>/lab/supervisor.lock     held by the supervisor as long as it lives
-    <run>/lab/supervisor.json     its process id, and what could not be had
-    <run>/lab/<device>.json   how a device is reached (targets/android.py, board.py and ios_devices.py read it)
-    <cache>/lab/              file systems, and what devices store until the lab is down
+    <run>/lab/supervisor.lock  held by the supervisor as long as it lives
+    <run>/lab/supervisor.json  its process id, and what could not be had
+    <run>/lab/<device>.json    how a device is reached (targets/lab.py reads it)
+    <cache>/lab/               file systems, and what devices store until the lab is down
 
 Devices and servers die with the supervisor, however it ends.
 """
@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,20 +35,26 @@ from meltrepro.store.cas import Store
 if TYPE_CHECKING:
     from meltrepro.lab.system import System
 
-PHONES, BOARDS, IPHONES = ("phone",), ("jetson",), ("iphone",)
-"""The devices of a lab, by name."""
-Start = Callable[[Settings, contextlib.ExitStack, dict[str, str]], dict[str, Any]]
-"""Starts the devices of a kind, which end with the stack, and notes what is odd about them; returns how each is reached."""
+Place = Mapping[str, Any]
+"""How a device is reached; its `kind` is that of the target."""
+Start = Callable[[str, Settings, contextlib.ExitStack, dict[str, str]], Place]
+"""Starts the device of a name, which ends with the stack, and notes what is odd about it."""
 _UP_S = 180.0
 _DOWN_S = 20.0
 _PAIR_S = 20.0
 
 
 @dataclass(frozen=True)
+class LabDevice:
+    start: Start
+    command: Callable[[Place], str]
+    """By which other tools reach it."""
+
+
+@dataclass(frozen=True)
 class Status:
     pid: int | None = None
-    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """How each device is reached, by name."""
+    devices: Mapping[str, Place] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     """What could not be had, with the reason."""
     remarks: Mapping[str, str] = field(default_factory=dict)
@@ -124,10 +131,8 @@ def _stop_asked() -> None:
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
 
 
-def keep(
-    settings: Settings, kinds: Mapping[tuple[str, ...], Start] | None = None, wait: Callable[[], None] = _stop_asked
-) -> None:
-    """Be the supervisor: start the devices of all kinds, say how they are reached, and stay for as long as `wait` takes."""
+def keep(settings: Settings, starts: Mapping[str, Start], wait: Callable[[], None] = _stop_asked) -> None:
+    """Be the supervisor: start the devices, say how they are reached, and stay for as long as `wait` takes."""
     from meltrepro.lab import system
 
     folder = _folder(settings)
@@ -135,12 +140,12 @@ def keep(
         system.require_emulation()
         missing: dict[str, str] = {}
         remarks: dict[str, str] = {}
-        places: dict[str, Any] = {}
-        for names, start in (KINDS if kinds is None else kinds).items():
+        places: dict[str, Place] = {}
+        for name, start in starts.items():
             try:
-                places |= start(settings, stack, remarks)
+                places[name] = start(name, settings, stack, remarks)
             except (EngineError, TargetError) as error:  # the others are of use without
-                missing |= dict.fromkeys(names, error.one_line)
+                missing[name] = error.one_line
         if not places:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
             raise EngineError(f"no virtual device can run here: {reasons}")
@@ -151,88 +156,95 @@ def keep(
         wait()
 
 
-def _root(kind: System, names: Sequence[str], settings: Settings, remarks: dict[str, str]) -> Path:
-    """The file system of a kind of device; says of its devices where it is not the pinned one."""
+def _root(kind: System, name: str, settings: Settings, remarks: dict[str, str]) -> Path:
+    """The file system of a kind of device; says of its device where it is not the pinned one."""
     from meltrepro.lab import system
 
     store = Store(settings.cache / "store")
     root = system.device_root(kind, store, settings.cache / "lab", silent, offline=settings.offline)
     if not system.is_pinned(kind, root):
-        remarks |= dict.fromkeys(names, system.remark(kind, store))
+        remarks[name] = system.remark(kind, store)
     return root
 
 
-def _start_phones(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
-    """Start the phones and their adb server; returns how they are reached."""
+def _start_phone(name: str, settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> Place:
+    """Start the phone and an adb server of its own."""
     from meltrepro.lab import system
     from meltrepro.lab.phone import VirtualPhone
     from meltrepro.lab.server import AdbServer
 
     data = settings.cache / "lab"
-    root = _root(system.PHONE, PHONES, settings, remarks)
+    root = _root(system.PHONE, name, settings, remarks)
     server = AdbServer(data / "adb")
     stack.callback(server.stop)
     server.start()
-    places = {}
-    for name in PHONES:
-        phone = VirtualPhone(root, data / name, name=name)
-        stack.callback(phone.erase)
-        phone.start()
-        server.attach(phone.address)
-        place = {"adb_port": server.server.port, "serial": phone.address, "truth": str(phone.truth)}
-        places[name] = {"kind": "android", **place}
-    return places
+    phone = VirtualPhone(root, data / name, name=name)
+    stack.callback(phone.erase)
+    phone.start()
+    server.attach(phone.address)
+    place = {"adb_port": server.server.port, "serial": phone.address, "truth": str(phone.truth)}
+    return {"kind": "android", **place}
 
 
-def _start_boards(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
-    """Start the boards; returns how they are reached."""
+def _start_board(name: str, settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> Place:
     from meltrepro.lab import system
     from meltrepro.lab.jetson import USER, VirtualJetson
 
-    data = settings.cache / "lab"
-    root = _root(system.BOARD, BOARDS, settings, remarks)
-    places = {}
-    for name in BOARDS:
-        board = VirtualJetson(root, data / name, name=name)
-        stack.callback(board.erase)
-        board.start()
-        places[name] = {
-            "kind": "jetson",
-            "port": board.relay.port,
-            "user": USER,
-            "key": str(board.key),
-            "known_hosts": str(board.known_hosts),
-            "truth": str(board.truth),
-        }
-    return places
+    root = _root(system.BOARD, name, settings, remarks)
+    board = VirtualJetson(root, settings.cache / "lab" / name, name=name)
+    stack.callback(board.erase)
+    board.start()
+    return {
+        "kind": "jetson",
+        "port": board.relay.port,
+        "user": USER,
+        "key": str(board.key),
+        "known_hosts": str(board.known_hosts),
+        "truth": str(board.truth),
+    }
 
 
-def _start_iphones(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
-    """Start the iPhones, and have them trust this machine: usbmuxd offers every program the pairing of the first."""
+def _start_iphone(name: str, settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> Place:
+    """Start the iPhone, and have it trust this machine: usbmuxd offers every program the pairing of the first."""
     from meltrepro.lab.iphone.device import ARM, VirtualIphone
     from meltrepro.targets.ios.devices import open_attached, require_driver
 
     require_driver()
-    data = settings.cache / "lab"
-    places = {}
-    for name in IPHONES:
-        phone = VirtualIphone(data / name, name, programs=ARM)
-        stack.callback(phone.erase)
-        phone.start()
-        open_attached(phone.udid, data / name / "pairings", phone.address).pair(_PAIR_S)
-        place = {"usbmux": phone.address, "udid": phone.udid, "truth": str(phone.truth), "meter": str(phone.meter)}
-        places[name] = {"kind": "ios", **place}
-    return places
+    folder = settings.cache / "lab" / name
+    phone = VirtualIphone(folder, name, programs=ARM)
+    stack.callback(phone.erase)
+    phone.start()
+    open_attached(phone.udid, folder / "pairings", phone.address).pair(_PAIR_S)
+    place = {"usbmux": phone.address, "udid": phone.udid, "truth": str(phone.truth), "meter": str(phone.meter)}
+    return {"kind": "ios", **place}
 
 
-KINDS: Mapping[tuple[str, ...], Start] = {PHONES: _start_phones, BOARDS: _start_boards, IPHONES: _start_iphones}
+def _adb(place: Place) -> str:
+    return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} adb -s {place['serial']}"
+
+
+def _ssh(place: Place) -> str:
+    options = ["-i", place["key"], "-o", f"UserKnownHostsFile={place['known_hosts']}", "-p", str(place["port"])]
+    return shlex.join(["ssh", *options, f"{place['user']}@127.0.0.1"])
+
+
+def _ideviceinfo(place: Place) -> str:
+    return f"USBMUXD_SOCKET_ADDRESS={place['usbmux']} ideviceinfo -u {place['udid']}"
+
+
+DEVICES: Mapping[str, LabDevice] = {
+    "phone": LabDevice(_start_phone, _adb),
+    "jetson": LabDevice(_start_board, _ssh),
+    "iphone": LabDevice(_start_iphone, _ideviceinfo),
+}
+"""The devices of a lab, by name."""
 
 
 def _clear(settings: Settings) -> None:
     folder = _folder(settings)
     for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
-    for name in (*PHONES, *BOARDS, *IPHONES, "adb"):
+    for name in (*DEVICES, "adb"):
         with contextlib.suppress(StoreError):
             remove(settings.cache / "lab" / name)
 
@@ -264,6 +276,6 @@ if __name__ == "__main__":
     # Before any thread is made, so that all of them leave these signals to `sigwait`.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
-        keep(settings_module.load())
+        keep(settings_module.load(), {name: device.start for name, device in DEVICES.items()})
     except MeltreproError as failure:
         sys.exit(f"{failure.message}" + (f"\nnext: {failure.hint}" if failure.hint else ""))

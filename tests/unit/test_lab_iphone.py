@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.cli.lab import _way
 from meltrepro.errors import DriverMissing
 from meltrepro.lab import supervisor
 from meltrepro.manifest.schema import Manifest
@@ -21,7 +20,7 @@ def test_without_the_library_the_lab_has_no_iphone(tmp_path: Path, monkeypatch: 
     settings = load({"MELTREPRO_CACHE": str(tmp_path / "cache"), "MELTREPRO_HOME": str(tmp_path / "home")})
     monkeypatch.setattr(ios_devices, "installed", lambda: False)
     with contextlib.ExitStack() as stack, pytest.raises(DriverMissing, match="pymobiledevice3"):
-        supervisor.KINDS[supervisor.IPHONES](settings, stack, {})
+        supervisor.DEVICES["iphone"].start("iphone", settings, stack, {})
     assert not (tmp_path / "cache").exists()
 
 
@@ -45,7 +44,6 @@ def test_a_campaign_without_the_library_has_the_other_targets(tmp_path: Path, mo
 
 
 def test_how_other_tools_reach_an_iphone_of_the_lab() -> None:
-    assert (
-        _way({"kind": "ios", "usbmux": "127.0.0.1:5", "udid": "U"})
-        == "USBMUXD_SOCKET_ADDRESS=127.0.0.1:5 ideviceinfo -u U"
-    )
+    place = {"kind": "ios", "usbmux": "127.0.0.1:5", "udid": "U"}
+    said = supervisor.DEVICES["iphone"].command(place)
+    assert said == "USBMUXD_SOCKET_ADDRESS=127.0.0.1:5 ideviceinfo -u U"

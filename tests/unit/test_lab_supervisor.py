@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,38 +23,26 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return found
 
 
-def starts(places: dict[str, Any] | None) -> supervisor.Start:
-    """A start of devices that gives these places, or fails."""
-
-    def start(settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> dict[str, Any]:
-        if places is None:
-            raise EngineError("packages cannot be had")
-        return places
-
-    return start
+def cannot(name: str, *_: object) -> supervisor.Place:
+    raise EngineError("packages cannot be had")
 
 
-KINDS = {"phones": supervisor.PHONES, "boards": supervisor.BOARDS, "iphones": supervisor.IPHONES}
-
-
-@pytest.mark.parametrize("works", KINDS)
-def test_a_kind_that_cannot_run_leaves_the_others(settings: Settings, works: str) -> None:
-    kinds: dict[tuple[str, ...], supervisor.Start] = {
-        names: starts({name: {"kind": "x"} for name in names} if kind == works else None)
-        for kind, names in KINDS.items()
-    }
-    supervisor.keep(settings, kinds, wait=lambda: None)
+@pytest.mark.parametrize("works", supervisor.DEVICES)
+def test_a_device_that_cannot_run_leaves_the_others(settings: Settings, works: str) -> None:
+    starts: dict[str, supervisor.Start] = {**dict.fromkeys(supervisor.DEVICES, cannot), works: lambda *_: {"kind": "x"}}
+    supervisor.keep(settings, starts, wait=lambda: None)
     (written,) = settings.cache.rglob("supervisor.json")
     known = json.loads(written.read_bytes())
-    missing = [name for kind, names in KINDS.items() if kind != works for name in names]
-    assert known["devices"] == list(KINDS[works])
-    assert known["missing"] == dict.fromkeys(missing, "packages cannot be had")
+    assert known["devices"] == [works]
+    assert known["missing"] == {
+        name: "packages cannot be had" for name in ("phone", "jetson", "iphone") if name != works
+    }
 
 
 def test_nothing_that_can_run_is_an_error_with_every_reason(settings: Settings) -> None:
     with pytest.raises(EngineError) as caught:
-        supervisor.keep(settings, dict.fromkeys(supervisor.KINDS, starts(None)))
-    for name in itertools.chain(*KINDS.values()):
+        supervisor.keep(settings, dict.fromkeys(supervisor.DEVICES, cannot))
+    for name in supervisor.DEVICES:
         assert f"{name}: packages cannot be had" in caught.value.message
     assert not list(settings.cache.rglob("supervisor.json"))
 

@@ -50,7 +50,7 @@ def test_scripts_are_shell(name: str) -> None:
 
 def test_the_command_that_reaches_a_board_can_be_pasted() -> None:
     place = {"kind": "jetson", "port": 2200, "user": "root", "key": "/a b/key", "known_hosts": "/a b/known"}
-    assert shlex.split(lab._way(place)) == [
+    assert shlex.split(supervisor.DEVICES["jetson"].command(place)) == [
         *("ssh", "-i", "/a b/key", "-o", "UserKnownHostsFile=/a b/known", "-p", "2200", "root@127.0.0.1")
     ]
 
@@ -70,7 +70,7 @@ def test_packages_that_the_archive_no_longer_has_are_named_with_what_to_do(
     (folder / system.key(today)).mkdir()
     settings = Settings(tmp_path / "cache", tmp_path, offline=False, mirrors=None, jobs=1)
     remarks: dict[str, str] = {}
-    assert supervisor._root(system, ("phone",), settings, remarks) == folder / system.key(today)
+    assert supervisor._root(system, "phone", settings, remarks) == folder / system.key(today)
     assert "no longer has libzstd1 1.5.7, which it was tested with: it is made of today's" in remarks["phone"]
     assert resources.make("lock-lab") is None or "make lock-lab" in remarks["phone"]
     lab._show(supervisor.Status(1, {}, {"jetson": "no room"}, remarks), False)
