@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, JsonValue
 
-from meltrepro.accuracy.questions import Question, Sheet
-from meltrepro.accuracy.scores import Score
-from meltrepro.build.model import Argument, Output, RecipeSource
 from meltrepro.errors import ModelError, RecordError
-from meltrepro.manifest.accuracy import TextWorkload
-from meltrepro.manifest.shapes import ModelShape
-from meltrepro.manifest.sources import Source
 from meltrepro.record.ids import RUN as RUN
 from meltrepro.record.outcomes import SkipKind as SkipKind
-from meltrepro.record.trial import Mode, ScoringRequest
 from meltrepro.registry import FRAMEWORKS
-from meltrepro.targets.base import DeviceFacts
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    from meltrepro.accuracy.questions import Question, Sheet
+    from meltrepro.accuracy.scores import Score
+    from meltrepro.build.model import Argument, Output, RecipeSource
+    from meltrepro.manifest.accuracy import TextWorkload
+    from meltrepro.manifest.shapes import ModelShape
+    from meltrepro.manifest.sources import Source
+    from meltrepro.record.trial import Mode, ScoringRequest
+    from meltrepro.targets.base import DeviceFacts
 
 AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""

@@ -68,4 +68,4 @@ def is_name(text: str) -> bool:
 class Strict(BaseModel):
     """Base of every model that a user or another machine writes: frozen, no unknown keys, no number that is none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True)

@@ -22,6 +22,11 @@ class Unchecked(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
+def _schema_of(model: type[BaseModel]) -> CoreSchema:
+    model.model_rebuild()  # of ours, which are built when they are first asked for
+    return model.__pydantic_core_schema__
+
+
 @dataclass(frozen=True)
 class Models:
     """Marks a part of a manifest that the kinds of a registry describe by their models `options`."""
@@ -36,9 +41,7 @@ class Models:
 
     def check(self, kind: str, value: Any, info: ValidationInfo) -> Any:
         """The value as the model of a kind, which stands before the place of an error as a tag does."""
-        schema = core_schema.tagged_union_schema(
-            {kind: self.registry.get(kind).options.__pydantic_core_schema__}, lambda _: kind
-        )
+        schema = core_schema.tagged_union_schema({kind: _schema_of(self.registry.get(kind).options)}, lambda _: kind)
         if info.mode == "json":
             return SchemaValidator(schema).validate_json(json.dumps(value), strict=True)
         return SchemaValidator(schema).validate_python(value)
@@ -68,7 +71,7 @@ class OfKind(Models):
         return core_schema.with_info_plain_validator_function(validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        models = {kind: model.__pydantic_core_schema__ for kind, model in self.models()}
+        models = {kind: _schema_of(model) for kind, model in self.models()}
         return handler(
             core_schema.tagged_union_schema(
                 models, lambda value: value.get("kind", self.usual) if isinstance(value, dict) else None
@@ -90,4 +93,4 @@ class OptionsOf(Models):
         return core_schema.with_info_plain_validator_function(validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [handler(model.__pydantic_core_schema__) for _, model in self.models()]}
+        return {"anyOf": [handler(_schema_of(model)) for _, model in self.models()]}

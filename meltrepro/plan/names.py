@@ -82,7 +82,8 @@ class _Names:
         """What an entry names; `None` where that is not installed."""
         at, kind = ("frameworks", name), entry.kind
         written = (*at, "kind") in self.loaded.keys
-        if not self.check((*at, "kind") if written else at, "framework", kind, FRAMEWORKS.kinds()):
+        if not FRAMEWORKS.has(kind):
+            self.check((*at, "kind") if written else at, "framework", kind, FRAMEWORKS.kinds())
             return None
         found = framework(kind)
         releases = found.releases()

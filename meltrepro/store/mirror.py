@@ -16,9 +16,7 @@ from meltrepro.manifest.sources import GitSource, HuggingFaceSource, PypiSource,
 from meltrepro.manifest.yaml.positions import MAX_BYTES, read_content
 from meltrepro.manifest.yaml.tree import Position, shorten
 from meltrepro.manifest.yaml.validation import validate
-from meltrepro.store.git import fetch_commit
 from meltrepro.store.names import project_name
-from meltrepro.store.pypi import extract
 from meltrepro.store.source import Context, Pin, key_of
 from meltrepro.untrusted import read_regular
 
@@ -48,6 +46,9 @@ class Mirrors:
 
         Raises `SourceError` for an entry that leads nowhere, and `DigestMismatch`.
         """
+        from meltrepro.store.git import fetch_commit
+        from meltrepro.store.pypi import extract
+
         found = self._lookup(source)
         if found is None:
             return None

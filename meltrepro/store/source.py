@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -21,11 +21,13 @@ from meltrepro.manifest.sources import (
     SyntheticSource,
     UrlSource,
 )
-from meltrepro.steps import Sink
-from meltrepro.store.cas import Store
-from meltrepro.store.download import Downloader
 from meltrepro.store.names import project_name, redact
 from meltrepro.untrusted import as_model
+
+if TYPE_CHECKING:
+    from meltrepro.steps import Sink
+    from meltrepro.store.cas import Store
+    from meltrepro.store.download import Downloader
 
 GENERATOR = 1
 """Version of what writes synthetic weights: another one writes other bytes, and is part of their name."""
