@@ -9,76 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from meltrepro.workflow.artifacts import Build, LockChange, Planned, Verification, build, lock, plan, verify
-    from meltrepro.workflow.campaigns import Ran, run
-    from meltrepro.workflow.machine import Check, check_machine, collect_garbage, repair_machine, stop_engine
-    from meltrepro.workflow.manifests import Validated, validate
-    from meltrepro.workflow.records import (
-        Checked,
-        Compared,
-        Exported,
-        Recorded,
-        check_bundle,
-        compare,
-        export_bundle,
-        import_bundle,
-        list_campaigns,
-        load,
-        log_comparisons,
-        trace,
-    )
-    from meltrepro.workflow.replays import Intent, ReplayResult, replay
-    from meltrepro.workflow.reports import Reported, conclusions, findings, log_findings, report
-    from meltrepro.workflow.studies import Studied, study
-    from meltrepro.workflow.tracking import Browsable, Logged, Synced, browse, sync
-
-__all__ = [
-    "Browsable",
-    "Build",
-    "Check",
-    "Checked",
-    "Compared",
-    "Exported",
-    "Intent",
-    "LockChange",
-    "Logged",
-    "Planned",
-    "Ran",
-    "Recorded",
-    "ReplayResult",
-    "Reported",
-    "Studied",
-    "Synced",
-    "Validated",
-    "Verification",
-    "browse",
-    "build",
-    "check_bundle",
-    "check_machine",
-    "collect_garbage",
-    "compare",
-    "conclusions",
-    "export_bundle",
-    "findings",
-    "import_bundle",
-    "list_campaigns",
-    "load",
-    "lock",
-    "log_comparisons",
-    "log_findings",
-    "plan",
-    "repair_machine",
-    "replay",
-    "report",
-    "run",
-    "stop_engine",
-    "study",
-    "sync",
-    "trace",
-    "validate",
-    "verify",
-]
+if TYPE_CHECKING:  # for the types of what the table names
+    from meltrepro.workflow.artifacts import *
+    from meltrepro.workflow.campaigns import *
+    from meltrepro.workflow.machine import *
+    from meltrepro.workflow.manifests import *
+    from meltrepro.workflow.records import *
+    from meltrepro.workflow.replays import *
+    from meltrepro.workflow.reports import *
+    from meltrepro.workflow.studies import *
+    from meltrepro.workflow.tracking import *
 
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
@@ -105,6 +45,7 @@ _MODULES = {
     "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
