@@ -150,11 +150,11 @@ def _files(store: Store, digest: str) -> Iterator[tuple[str, Path]]:
             yield member.relative_to(root).as_posix(), member
 
 
-def _first_offset(first: Path, second: Path, chunk: int = 1 << 20) -> int | None:
+def _first_offset(first: Path, second: Path) -> int | None:
     offset = 0
     with first.open("rb") as a, second.open("rb") as b:
         while True:
-            x, y = a.read(chunk), b.read(chunk)
+            x, y = a.read(1 << 20), b.read(1 << 20)
             if x != y:
                 shared = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
                 return offset + shared
@@ -163,21 +163,14 @@ def _first_offset(first: Path, second: Path, chunk: int = 1 << 20) -> int | None
             offset += len(x)
 
 
-def worst(findings: list[Verified]) -> ArtifactStatus:
-    """The status that decides the exit code."""
-    order: Mapping[ArtifactStatus, int] = {status: i for i, status in enumerate(ArtifactStatus)}
-    found = {finding.status for finding in findings} - {ArtifactStatus.same}
-    return min(found, key=lambda status: order[status]) if found else ArtifactStatus.same
-
-
 def error_of(findings: list[Verified]) -> MeltreproError | None:
     """The error that findings end in: `CorruptStore` where stored objects alone are at fault, else `VerifyError`."""
     findings = [finding for finding in findings if finding.status is not ArtifactStatus.signed]
-    status = worst(findings)
-    if status is ArtifactStatus.same:
-        return None
     bad = {str(finding): finding for finding in findings if finding.status is not ArtifactStatus.same}
-    if status is ArtifactStatus.corrupt:
+    if not bad:
+        return None
+    found = {finding.status for finding in bad.values()}
+    if ArtifactStatus.corrupt in found and not found & {ArtifactStatus.differs, ArtifactStatus.missing}:
         return CorruptStore(
             "\n".join(f"{finding.artifact}: {finding.explanation}" for finding in bad.values()),
             hint="bring it back with: meltrepro build SPEC",

@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 from meltrepro.report.results import CellResult, Results, TurnResult
 
-SUSTAINED_FROM = 12
+_SUSTAINED_FROM = 12
 """Turns of a single conversation from which on a workload counts as sustained."""
 MEMORY_LIMIT = 1.15
 """How many times model file and KV cache a run may take at most."""
@@ -20,7 +20,7 @@ MEMORY_LIMIT = 1.15
 def repetition_speeds(cell: CellResult, phase: str) -> list[float]:
     """Tokens per second of each repetition, by the definitions of `prefill_tps` and `generation_tps`."""
     found = []
-    for turns in repetitions(cell).values():
+    for turns in _repetitions(cell).values():
         if phase == "prefill":
             parts = [(turn.n_prompt, turn.prefill_tps) for turn in turns if turn.prefill_tps]
         else:
@@ -31,8 +31,7 @@ def repetition_speeds(cell: CellResult, phase: str) -> list[float]:
     return found
 
 
-def repetitions(cell: CellResult) -> dict[int, list[TurnResult]]:
-    """Turns by repetition, in order."""
+def _repetitions(cell: CellResult) -> dict[int, list[TurnResult]]:
     found: dict[int, list[TurnResult]] = {}
     for turn in cell.turns:
         found.setdefault(turn.repetition, []).append(turn)
@@ -64,19 +63,12 @@ class Sustained:
     last_quarter: float
 
 
-def is_sustained(cell: CellResult) -> bool:
-    """Whether its prompts came one after the other for long: one conversation with many turns."""
-    groups = repetitions(cell).values()
-    return bool(groups) and all(
-        len({turn.conversation for turn in turns}) == 1 and len(turns) >= SUSTAINED_FROM for turns in groups
-    )
-
-
 def sustained(cell: CellResult) -> Sustained | None:
-    """The curve of a cell; `None` where it is no sustained run or has no speeds."""
-    if not is_sustained(cell):
+    """The curve of a cell; `None` where it has no speeds, or was not one conversation with many turns."""
+    groups = list(_repetitions(cell).values())
+    one_by_one = [len({turn.conversation for turn in turns}) == 1 and len(turns) >= _SUSTAINED_FROM for turns in groups]
+    if not groups or not all(one_by_one):
         return None
-    groups = list(repetitions(cell).values())
     speeds = []
     for position in range(max(map(len, groups))):
         values = [

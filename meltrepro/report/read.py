@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from meltrepro.measure.metric import generation_ns
@@ -12,7 +11,6 @@ from meltrepro.record.campaign import SkipEntry
 from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Conversation, Trace, Turn
 from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
-from meltrepro.stats.summary import Summary
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
@@ -42,40 +40,35 @@ def _cells(campaign: CampaignRecord) -> Iterator[CellResult]:
         yield _skipped(campaign, skip, devices)
 
 
-@dataclass(frozen=True)
-class _Ending:
-    """How a cell ended."""
-
-    state: State
-    reason: str | None = None
-    cause: str | None = None
-
-
-def _ending(cell: CellRecord) -> _Ending:
+def _ending(cell: CellRecord) -> tuple[State, str | None, str | None]:
+    """State, reason and cause of a cell."""
     if cell.believed:
         found = cell.agreement.findings
         if found and not cell.with_invalid:
-            return _Ending("invalid", str(found[0]), found[0].reason)
-        return _Ending("measured")
+            return "invalid", str(found[0]), found[0].reason
+        return "measured", None, None
     if cell.repetitions:
         first = next(iter(cell.invalid.values())).findings[0]
-        return _Ending("invalid", str(cell.exclusions[0]), first.reason)
+        return "invalid", str(cell.exclusions[0]), first.reason
     if cell.failures:
         first = next(iter(cell.failed.values())).findings[0]
-        return _Ending("failed", str(first), first.reason)
-    return _Ending("skipped", "no repetition has ended yet", PENDING)
+        return "failed", str(first), first.reason
+    return "skipped", "no repetition has ended yet", PENDING
 
 
 def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
-    entry, params, ending = cell.entry, cell.entry.params, _ending(cell)
+    entry, params = cell.entry, cell.entry.params
+    state, reason, cause = _ending(cell)
     traces = {trial.index: trial.trace() for trial in cell.believed if trial.scoring is None}
-    seen = next(iter(traces.values()), None) or _any_trace(cell)
+    # What a repetition that is not believed loaded is no less true; it is read where there is no other.
+    lost = (trial.trace() for trial in cell.repetitions if trial.scoring is None)
+    seen = next(iter(traces.values()), None) or next(lost, None)
     context = params.get("context")
     return CellResult(
         campaign=campaign.id,
         cell=cell.id,
-        state=ending.state,
-        reason=ending.reason,
+        state=state,
+        reason=reason,
         device=_device(campaign, cell),
         framework=str(params.get("kind", entry.framework)),
         release=entry.release,
@@ -88,7 +81,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         model_bytes=entry.model_bytes,
         kv_bytes=seen.context.kv_bytes if seen else None,
         context=seen.context.n_ctx if seen else context if isinstance(context, int) else None,
-        metrics=_metrics(cell),
+        metrics=cell.summaries if cell.believed else {},
         unavailable=cell.unavailable,
         turns=tuple(turn for index, trace in traces.items() for turn in _turns(index, trace)),
         operators=cell.profiles,
@@ -97,7 +90,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         scores=cell.scores,
         asked=cell.asked,
         exclusions=cell.exclusions,
-        cause=ending.cause,
+        cause=cause,
         source=_source(campaign, entry.model),
     )
 
@@ -121,17 +114,6 @@ def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, De
         cause=skip.kind,
         source=_source(campaign, key.model),
     )
-
-
-def _metrics(cell: CellRecord) -> Mapping[str, Summary]:
-    """Over the repetitions that are believed; none of a cell without any."""
-    return cell.summaries if cell.believed else {}
-
-
-def _any_trace(cell: CellRecord) -> Trace | None:
-    """Events of a repetition that is not believed: what it loaded is no less true."""
-    told = (trial for trial in cell.repetitions if trial.scoring is None)
-    return next((trial.trace() for trial in told), None)
 
 
 def _weights(campaign: CampaignRecord, cell: CellRecord, seen: Trace | None) -> float | None:

@@ -60,7 +60,7 @@ def _ratio_rules(cells: Sequence[CellResult]) -> tuple[Rule, ...]:
     ratios = [cell.metrics["prefill_tps"].median / cell.metrics["generation_tps"].median for cell in cells]
     low = max((times for times in _RATIOS if times <= min(ratios)), default=_RATIOS[0])
     high = min((times for times in _RATIOS if times >= max(ratios)), default=_RATIOS[-1])
-    return tuple(Rule(f"{times} x", slope=times, near=low <= times <= high) for times in _RATIOS)
+    return tuple(Rule(f"{times} x", times, near=low <= times <= high) for times in _RATIOS)
 
 
 def memory(results: Results) -> Figure:
@@ -81,7 +81,7 @@ def memory(results: Results) -> Figure:
         return Dot(use.expected / 1e9, use.peak / 1e9, tip, cell.model, y_range=(use.low / 1e9, use.high / 1e9))
 
     def rules(_: Sequence[CellResult]) -> tuple[Rule, ...]:
-        return tuple(Rule(f"{slope} x", slope=slope, near=True) for slope in (1, MEMORY_LIMIT))
+        return tuple(Rule(f"{slope} x", slope, near=True) for slope in (1, MEMORY_LIMIT))
 
     axes = ("model file and KV cache, GB", "peak memory, GB")
     plot = _real_and_virtual(results, cells, axes, point, rules, once="panel", height=260)

@@ -51,16 +51,12 @@ class Dots:
 
 @dataclass(frozen=True)
 class Rule:
-    """A line to compare with: y is a constant, or a multiple of x."""
+    """A line to compare with: y is a multiple of x."""
 
     label: str
-    constant: float | None = None
-    slope: float | None = None
-    near: bool = False
+    slope: float
+    near: bool
     """Whether the axes must show it, however far the points are from it."""
-
-    def at(self, x: float) -> float:
-        return self.constant if self.constant is not None else (self.slope or 0.0) * x
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,6 @@ class Plot:
     rules: tuple[Rule, ...] = ()
     x_log: bool | None = False
     y_log: bool | None = False
-    x_zero: bool = False
     y_zero: bool = False
     height: float = 250.0
     once: Literal["series", "panel"] | None = None
@@ -132,13 +127,8 @@ def _panel(root: Element, panel: Plot, y: float, width: float) -> float:
         top = y + 16 + svg.heading(group, 4, y + 4, panel.title, panel.badge, width)
     bottom = top + panel.height
     points = [point for series in panel.series for point in series.points]
-    x = scale(
-        _xs(panel, points),
-        _LEFT if width == svg.WIDE else _LEFT - 10,
-        width - _RIGHT,
-        log=panel.x_log,
-        zero=panel.x_zero,
-    )
+    left = _LEFT if width == svg.WIDE else _LEFT - 10
+    x = scale(_xs(panel, points), left, width - _RIGHT, log=panel.x_log)
     room = _LABEL_ROOM if any(point.label for point in points) and not panel.y_log else 0.0
     y_scale = scale(_ys(panel, points), bottom - room, top + room, log=panel.y_log, zero=panel.y_zero)
     area = _Area(group, x, y_scale, top, bottom)
@@ -169,8 +159,7 @@ def _xs(panel: Plot, points: Iterable[Dot]) -> list[float]:
 def _ys(panel: Plot, points: Iterable[Dot]) -> list[float]:
     values = [v for point in points for v in (point.y, *(point.y_range or ()))]
     values += [v for series in panel.series for _, *both in series.band for v in both]
-    narrow = [rule for rule in panel.rules if rule.constant is not None or rule.near]
-    return values + [rule.at(point.x) for rule in narrow for point in points]
+    return values + [rule.slope * point.x for rule in panel.rules if rule.near for point in points]
 
 
 def _axes(area: _Area, panel: Plot, top: float, bottom: float) -> None:
@@ -185,14 +174,8 @@ def _axes(area: _Area, panel: Plot, top: float, bottom: float) -> None:
         words(group, x.start - 6, at + 4, text, "end", "tick")
     node(group, "line", class_="axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
     node(group, "line", class_="axis", x1=x.start, x2=x.start, y1=top, y2=bottom)
-    words(
-        group,
-        (x.start + x.end) / 2,
-        bottom + 32,
-        panel.x_axis if panel.names else x.named(panel.x_axis),
-        "middle",
-        "label",
-    )
+    name = panel.x_axis if panel.names else x.named(panel.x_axis)
+    words(group, (x.start + x.end) / 2, bottom + 32, name, "middle", "label")
     middle = (top + bottom) / 2
     turned = words(group, 13, middle, y.named(panel.y_axis), "middle", "label")
     turned.set("transform", f"rotate(-90 13 {coordinate(middle)})")
@@ -207,7 +190,7 @@ def _rule(area: _Area, rule: Rule) -> None:
 def _path(area: _Area, rule: Rule) -> list[tuple[float, float]]:
     """Where a rule runs within the panel."""
     x, y = area.x, area.y
-    return [(x.at(v), y.at(rule.at(v))) for v in _between(x) if y.low <= rule.at(v) <= y.high]
+    return [(x.at(v), y.at(rule.slope * v)) for v in _between(x) if y.low <= rule.slope * v <= y.high]
 
 
 def _along(area: _Area, rule: Rule) -> list[Box]:

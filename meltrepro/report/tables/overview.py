@@ -153,7 +153,7 @@ def digests(documents: Sequence[CampaignDocument]) -> Table:
         for number, one in enumerate(documents, 1)
         for cell in one.cells
     )
-    reason = None if rows else "the campaigns of this report have no cells"
+    reason = None if rows else _NO_CELLS
     return Table("cell-digests", "What cells ran (sha256)", columns, rows, reason=reason, folded=bool(rows))
 
 
