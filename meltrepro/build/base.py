@@ -14,18 +14,20 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from meltrepro.build.image import Layer, normalize
 from meltrepro.build.log import check_space, writing_below
 from meltrepro.build.model import Package
-from meltrepro.errors import EngineError, LockError
+from meltrepro.errors import EngineError, LockError, LockMismatch, OfflineError
 from meltrepro.interrupts import held
+from meltrepro.manifest.lock import LockedBase, LockedPackage
 from meltrepro.plan.identity import digest_of
-from meltrepro.steps import Sink, step
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, Step, step
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.words import counted, plural
@@ -79,6 +81,142 @@ BASE = Flavour("essential", INCLUDED)
 """That of the base image."""
 
 
+@dataclass(frozen=True)
+class BaseImage:
+    """How one command comes by its base image."""
+
+    store: Store
+    settings: Settings
+    sink: Sink
+    frozen: bool
+    """Pin nothing that the lock does not hold."""
+    recorded: bool
+    """Whether the lock is that of a recorded campaign, which may be a stranger's."""
+
+    def pinned(self, locked: LockedBase | None) -> LockedBase:
+        """The base of a lock, or another one where that has none or may change; its layer is in the store.
+
+        Raises `LockError` and `LockMismatch` where the lock cannot be followed, and what making or pulling it raises.
+        """
+        if locked is None and self.frozen:
+            raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
+        if locked is not None and self.store.has(locked.layer):
+            return locked
+        image = locked.image if locked is not None else self.settings.base_image
+        if image is not None:
+            return self._of_image(image, locked)
+        packages = self._locked_packages(locked) if locked is not None else self._known_packages()
+        layer = assemble(packages, self.store, self.sink)
+        if self.frozen and locked is not None and layer.digest != locked.layer:
+            raise LockMismatch(
+                f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
+                f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
+                hint="import a bundle, which holds the layer itself; artifacts do not depend on the base",
+            )
+        return LockedBase(suite=SUITE, layer=layer.digest, packages=as_locked(packages))
+
+    def forget(self) -> None:
+        """Drop the packages, so that the next build takes today's; raises `OfflineError` where it could not."""
+        self._require_network()
+        self.store.drop_ref("base", SUITE)
+
+    def _of_image(self, image: str, locked: LockedBase | None) -> LockedBase:
+        """The base out of a container image instead of packages."""
+        from meltrepro.build.daemon import connect
+        from meltrepro.build.docker_engine import base_layer
+
+        pull = not self.recorded or image == self.settings.base_image
+        offline = self.settings.offline
+        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=offline, pull=pull)
+        if locked is not None and layer.digest != locked.layer:
+            raise LockMismatch(
+                f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
+                hint="if the change is wanted, move the pin with: meltrepro lock --upgrade base SPEC",
+            )
+        self.store.put_ref("base-layer", image, {"digest": layer.digest})
+        return LockedBase(suite=SUITE, layer=layer.digest, image=image)
+
+    def _locked_packages(self, locked: LockedBase) -> tuple[Package, ...]:
+        """The packages of the lock, fetched where they are missing.
+
+        A Debian archive keeps one version of each package, so a lock outlives its packages. Artifacts do not depend on
+        the base: without `--locked` today's packages are taken instead, and the lock says so. Assembling runs the scripts
+        of packages outside of any sandbox: only what this machine took from its archive may be among them.
+        """
+        packages = of_lock(locked.packages)
+        taken = set(remembered(self.store.own, "base", SUITE) or ())
+        if taken.issuperset(packages) and all(self.store.has(package.digest) for package in packages):
+            return packages
+        today = self._todays_packages()
+        foreign = [package for package in packages if package not in taken | set(today)]
+        if not foreign:
+            return packages
+        if self.frozen or self.recorded:
+            raise LockError(
+                f"the locked base image is not here, and this machine's Debian archive does not have "
+                f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
+                hint="import a bundle, which holds the image's layer, or take today's packages with: "
+                "meltrepro lock --upgrade base SPEC",
+            )
+        moved = sorted({p.name for p in today} - {p.name for p in packages if p in today})
+        self.sink(Step("base", "note", f"{', '.join(moved)}: the archive has moved on; the base is pinned anew"))
+        remember(today, self.store, "base", SUITE)
+        return today
+
+    def _known_packages(self) -> tuple[Package, ...]:
+        """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
+        packages = self._kept_packages()
+        if not packages:
+            packages = self._todays_packages()
+            remember(packages, self.store, "base", SUITE)
+        return packages
+
+    def _todays_packages(self) -> tuple[Package, ...]:
+        """Those of the archive; offline, those that this machine took from it last."""
+        packages = self._kept_packages() if self.settings.offline else ()
+        if packages:
+            return packages
+        self._require_network()
+        return resolve(self.store, self.sink)
+
+    def _kept_packages(self) -> tuple[Package, ...]:
+        packages = remembered(self.store, "base", SUITE) or ()
+        return packages if all(self.store.has(package.digest) for package in packages) else ()
+
+    def _require_network(self) -> None:
+        if self.settings.offline:
+            raise OfflineError(
+                "offline, and the store does not hold the packages of the base image that are wanted",
+                hint="fetch them once without MELTREPRO_OFFLINE, or import a bundle that holds them",
+            )
+
+
+# -- packages, in locks and in the store ------------------------------------------------------------------------------
+
+
+def as_locked(packages: Iterable[Package]) -> dict[str, LockedPackage]:
+    """Packages as a lock has them."""
+    return {p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages}
+
+
+def of_lock(entries: Mapping[str, LockedPackage]) -> tuple[Package, ...]:
+    """The packages that a lock names, ordered by name."""
+    return tuple(sorted(Package(name, p.version, p.architecture, p.digest) for name, p in entries.items()))
+
+
+def remember(packages: Iterable[Package], store: Store, kind: str, key: str) -> None:
+    store.put_ref(kind, key, {"packages": [astuple(package) for package in packages]})
+
+
+def remembered(store: Store, kind: str, key: str) -> tuple[Package, ...] | None:
+    """The packages pinned here before; `None` where none were."""
+    ref = store.get_ref(kind, key)
+    return tuple(Package(*fields) for fields in ref["packages"]) if ref is not None else None
+
+
+# -- making it --------------------------------------------------------------------------------------------------------
+
+
 def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package, ...]:
     """Fetch the packages of today into the store and pin them, ordered by name.
 
@@ -103,15 +241,14 @@ def is_own(layer: str, store: Store) -> bool:
     return any(known["digest"] == layer for known in store.own.list_refs("base-layer").values())
 
 
-def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
+def assemble(packages: tuple[Package, ...], store: Store, sink: Sink) -> Layer:
     """The base layer made of exactly these packages; taken from the store where it was made before.
 
     Raises `LockError` where a package file is not in the store, and `EngineError` where `mmdebstrap` fails.
     """
-    key = digest_of([[p.name, p.version, p.architecture, p.digest] for p in packages])
-    known = store.get_ref("base-layer", key)
-    if known is not None and store.has(known["digest"]):
-        return Layer(store.path(known["digest"]), known["digest"])
+    key = digest_of([astuple(package) for package in packages])
+    if (known := store.result("base-layer", key)) is not None:
+        return Layer.stored(known, store)
     missing = [package for package in packages if not store.has(package.digest)]
     if missing:
         names = ", ".join(f"{package.name} {package.version}" for package in missing[:3])
@@ -128,16 +265,22 @@ def assemble(packages: Sequence[Package], store: Store, sink: Sink) -> Layer:
         with writing_below(scratch):
             _write_repository(packages, store, repository)
         _mmdebstrap(scratch, *BASE.options, SUITE, str(scratch / "root.tar"), f"deb [trusted=yes] copy:{repository} ./")
-        with tarfile.open(scratch / "root.tar") as root, writing_below(scratch):
+        with tarfile.open(scratch / "root.tar") as root:
             if "./bin" not in root.getnames():
                 raise EngineError("mmdebstrap made a file system without /bin: it did not take the pinned packages")
-            digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
-        store.put_file(scratch / "layer.tar", move=True)
-        store.put_ref("base-layer", key, {"digest": digest})
-        return Layer(store.path(digest), digest)
+            layer = root_layer(root, scratch, store)
+        store.put_ref("base-layer", key, {"digest": layer.digest})
+        return layer
 
 
-def _write_repository(packages: Sequence[Package], store: Store, repository: Path) -> None:
+def root_layer(root: tarfile.TarFile, scratch: Path, store: Store) -> Layer:
+    """A root file system as a layer in the store, without what says more of its machine than of its packages."""
+    with writing_below(scratch):
+        normalize(root, scratch / "layer.tar", drop=VOLATILE)
+    return Layer.stored(store.put_file(scratch / "layer.tar", move=True), store)
+
+
+def _write_repository(packages: Iterable[Package], store: Store, repository: Path) -> None:
     """An archive for apt that holds exactly these packages."""
     repository.mkdir()
     stanzas = []
@@ -151,7 +294,7 @@ def _write_repository(packages: Sequence[Package], store: Store, repository: Pat
     (repository / "Release").write_text(_release(packages, listing), encoding="utf-8")
 
 
-def _release(packages: Sequence[Package], listing: bytes) -> str:
+def _release(packages: Iterable[Package], listing: bytes) -> str:
     """What makes apt take the repository for the suite: mmdebstrap looks for essential packages by its code name."""
     architectures = sorted({package.architecture for package in packages} - {"all"})
     return (

@@ -27,8 +27,8 @@ from docker.types import LogConfig, Mount
 from meltrepro import resources, untrusted
 from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
-from meltrepro.build.base import VOLATILE
-from meltrepro.build.image import Image, Layer, archive, normalize
+from meltrepro.build.base import root_layer
+from meltrepro.build.image import Image, Layer, archive
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
@@ -316,12 +316,10 @@ def base_layer(
                     for chunk in cast("Iterable[bytes]", container.export()):
                         with writing_below(scratch):
                             file.write(chunk)
-                with tarfile.open(scratch / "root.tar") as root, writing_below(scratch):
-                    digest = normalize(root, scratch / "layer.tar", drop=VOLATILE)
-                store.put_file(scratch / "layer.tar", move=True)
+                with tarfile.open(scratch / "root.tar") as root:
+                    return root_layer(root, scratch, store)
         finally:
             container.remove(force=True)
-    return Layer(store.path(digest), digest)
 
 
 def runtime_image(bundle: Artifact) -> Image:

@@ -8,7 +8,6 @@ which needs neither BuildKit nor a registry. Format: OCI image configuration, an
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from meltrepro.errors import EngineError
 from meltrepro.store.archive import EPOCH, member_header, padding
+from meltrepro.store.cas import Store
 
 CREATED = "2025-01-01T00:00:00Z"
 """Of every image; `EPOCH` as text."""
@@ -28,6 +28,10 @@ class Layer:
 
     path: Path
     digest: str
+
+    @classmethod
+    def stored(cls, digest: str, store: Store) -> Layer:
+        return cls(store.path(digest), digest)
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str] = ()) -> str:
-    """Rewrite a tar with everything that varies taken out (order, times, owners' names); return its sha256.
+def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str]) -> None:
+    """Rewrite a tar with everything that varies taken out (order, times, owners' names).
 
     Files named in `drop` and everything below a folder named there are left out; the folder itself stays. Device nodes
     are left out too. Raises `EngineError` for a hard link to nothing that stays.
@@ -109,40 +113,18 @@ def normalize(source: tarfile.TarFile, destination: Path, *, drop: Sequence[str]
         dropped = any(name.startswith(d + "/") or (name == d and not member.isdir()) for d in drop)
         if name not in ("", ".") and not member.isdev() and not dropped:
             members[name] = member
-    with destination.open("wb") as raw:
-        sink = _Hashing(raw)
-        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as out:
-            for name, member in sorted(members.items()):
-                entry = tarfile.TarInfo(name)
-                entry.type, entry.mode, entry.linkname = member.type, member.mode, member.linkname
-                entry.uid, entry.gid, entry.mtime = member.uid, member.gid, EPOCH
-                if member.islnk():
-                    entry.linkname = member.linkname.removeprefix("./").strip("/")
-                    # A hard link must follow the file that it names, which sorting does not promise: copy instead.
-                    linked = members.get(entry.linkname)
-                    if linked is None:
-                        raise EngineError(
-                            f"{name} of the base image is a hard link to {entry.linkname}, which it lacks"
-                        )
-                    entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", linked.size
-                elif member.isreg():
-                    entry.size = member.size
-                out.addfile(entry, source.extractfile(member) if entry.isreg() else None)
-        return sink.hexdigest()
-
-
-class _Hashing(io.RawIOBase):
-    """A file that hashes what is written through it."""
-
-    def __init__(self, raw: io.BufferedWriter) -> None:
-        self._raw = raw
-        self._hash = hashlib.sha256()
-
-    def write(self, data: object) -> int:
-        view = memoryview(data)  # type: ignore[arg-type]
-        self._hash.update(view)
-        self._raw.write(view)
-        return len(view)
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+    with tarfile.open(destination, "w", format=tarfile.GNU_FORMAT) as out:
+        for name, member in sorted(members.items()):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.linkname = member.type, member.mode, member.linkname
+            entry.uid, entry.gid, entry.mtime = member.uid, member.gid, EPOCH
+            if member.islnk():
+                entry.linkname = member.linkname.removeprefix("./").strip("/")
+                # A hard link must follow the file that it names, which sorting does not promise: copy instead.
+                linked = members.get(entry.linkname)
+                if linked is None:
+                    raise EngineError(f"{name} of the base image is a hard link to {entry.linkname}, which it lacks")
+                entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", linked.size
+            elif member.isreg():
+                entry.size = member.size
+            out.addfile(entry, source.extractfile(member) if entry.isreg() else None)

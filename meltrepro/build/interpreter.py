@@ -12,7 +12,6 @@ from meltrepro.build import base
 from meltrepro.build.base import Flavour
 from meltrepro.build.model import Package
 from meltrepro.errors import LockError
-from meltrepro.manifest.lock import LockedInterpreter, LockedPackage
 from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
@@ -43,15 +42,13 @@ def known(store: Store, sink: Sink) -> tuple[Package, ...]:
     if (packages := remembered(store)) is not None:
         return packages
     packages = tuple(package for package in base.resolve(store, sink, FLAVOUR) if package.name in _USED)
-    fields = [[p.name, p.version, p.architecture, p.digest] for p in packages]
-    store.put_ref("interpreter", _REF, {"packages": fields})
+    base.remember(packages, store, "interpreter", _REF)
     return packages
 
 
 def remembered(store: Store) -> tuple[Package, ...] | None:
     """The packages pinned here before; `None` where none were."""
-    ref = store.get_ref("interpreter", _REF)
-    return tuple(Package(*fields) for fields in ref["packages"]) if ref is not None else None
+    return base.remembered(store, "interpreter", _REF)
 
 
 def forget(store: Store) -> None:
@@ -72,14 +69,3 @@ def bring(packages: Iterable[Package], store: Store, sink: Sink, *, offline: boo
             f"the first is {first.name} {first.version}",
             hint="import a bundle that holds the converter, or take today's with: meltrepro lock --upgrade interpreter SPEC",
         )
-
-
-def locked(packages: Iterable[Package]) -> LockedInterpreter:
-    """The packages as a lock has them."""
-    entries = {p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages}
-    return LockedInterpreter(suite=base.SUITE, packages=entries)
-
-
-def unlocked(entry: LockedInterpreter) -> tuple[Package, ...]:
-    """The packages that a lock names, ordered by name."""
-    return tuple(sorted(Package(name, p.version, p.architecture, p.digest) for name, p in entry.packages.items()))

@@ -164,8 +164,8 @@ class _Looking:
     def note(self, name: str, key: str | None) -> None:
         if key is None:
             self.unknown.add(name)
-        elif (ref := self.store.get_ref("artifacts", key)) is not None and self.store.has(ref["digest"]):
-            self.digests[name] = ref["digest"]
+        elif (digest := self.store.result("artifacts", key)) is not None:
+            self.digests[name] = digest
 
     def has(self, name: str, needed: Sequence[str]) -> bool:
         """Whether all is here that something is made by, so that its key can be told."""

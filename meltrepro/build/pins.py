@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.atomic import write_bytes
-from meltrepro.build import interpreter
+from meltrepro.build import base, interpreter
 from meltrepro.build.model import Package
 from meltrepro.errors import LockError, LockMismatch, OfflineError
-from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, differences, dump_lock, load_lock
+from meltrepro.manifest.lock import (
+    Lock,
+    LockedArtifact,
+    LockedInterpreter,
+    LockedSource,
+    differences,
+    dump_lock,
+    load_lock,
+)
 from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.record.ids import artifact_id
 from meltrepro.steps import Sink
@@ -108,7 +116,7 @@ class Pins:
         """The packages of the interpreter that converters run on, pinned where that may be; they need not be here."""
         known = self.lock.interpreter
         if known is not None:
-            return interpreter.unlocked(known)
+            return base.of_lock(known.packages)
         if self.frozen:
             raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
         if self.fetcher.offline and interpreter.remembered(self.store) is None:
@@ -117,13 +125,13 @@ class Pins:
                 hint="write the lock once without MELTREPRO_OFFLINE, or import a bundle that holds the converter",
             )
         packages = interpreter.known(self.store, self.sink)
-        self.set(interpreter=interpreter.locked(packages))
+        self.set(interpreter=LockedInterpreter(suite=base.SUITE, packages=base.as_locked(packages)))
         return packages
 
     def known_interpreter(self) -> tuple[Package, ...] | None:
         """The same as far as they are known without asking anybody."""
         locked = self.lock.interpreter
-        return interpreter.unlocked(locked) if locked is not None else interpreter.remembered(self.store)
+        return base.of_lock(locked.packages) if locked is not None else interpreter.remembered(self.store)
 
     def set(self, **parts: Any) -> None:
         """Pin parts of the lock by their names in it: base, toolchain."""

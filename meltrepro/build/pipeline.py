@@ -196,10 +196,7 @@ class Builder:
 
     def _kept(self, node: ModelNode, number: int, keys: Sequence[str]) -> str | None:
         """What is here of the first steps of a model, where others begin with them too; made anew by a rebuild."""
-        ref = self.tools.store.get_ref("artifacts", keys[number]) if node.steps[number - 1].shared else None
-        if ref is None or self.rebuild or not self.tools.store.has(ref["digest"]):
-            return None
-        return str(ref["digest"])
+        return self._known(keys[number]) if node.steps[number - 1].shared else None
 
     def _source(self, node: ModelNode, engine: Framework) -> _Input:
         """What the first step begins with, fetched and looked at."""
@@ -271,19 +268,17 @@ class Builder:
         if self.recorded and locked is not None and self.tools.store.has(locked.digest):
             self.tools.store.verify(locked.digest)
             return self._reuse(name, locked.key, locked.digest)
-        known = self.tools.store.get_ref("artifacts", key)
-        if known is not None and self.tools.store.has(known["digest"]) and not self.rebuild:
-            self._check(name, key, known["digest"])
-            return self._reuse(name, key, known["digest"])
+        if (known := self._known(key)) is not None:
+            self._check(name, key, known)
+            return self._reuse(name, key, known)
 
         def wait(message: str) -> None:
             self.tools.sink(Step("artifact", "note", name, detail={"status": message}))
 
         with self.tools.store.lock(f"artifact-{key}", wait):
-            known = None if self.rebuild else self.tools.store.get_ref("artifacts", key)
-            if known is not None and self.tools.store.has(known["digest"]):
-                self._check(name, key, known["digest"])  # another process made it while this one waited
-                return self._reuse(name, key, known["digest"])
+            if (known := self._known(key)) is not None:  # another process made it while this one waited
+                self._check(name, key, known)
+                return self._reuse(name, key, known)
             with self.tools.store.scratch() as scratch:
                 digest = make(scratch)
             if not self.rebuild:
@@ -294,6 +289,9 @@ class Builder:
                 self.tools.store.put_ref("artifacts", key, {"name": name, "digest": digest})
         self._logs[name] = self._log(name, key)
         return digest
+
+    def _known(self, key: str) -> str | None:
+        return None if self.rebuild else self.tools.store.result("artifacts", key)
 
     def _reuse(self, name: str, key: str, digest: str) -> str:
         """Note that an artifact is here already, and the log of its build; a node of another name may have made it."""

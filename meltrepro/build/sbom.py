@@ -17,7 +17,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from meltrepro.build import toolchain
-from meltrepro.build.base import SUITE
+from meltrepro.build.base import SUITE, of_lock
 from meltrepro.build.model import Artifact, Package
 from meltrepro.manifest.lock import Lock, LockedSource
 from meltrepro.manifest.sources import PypiSource, Source
@@ -109,9 +109,8 @@ def _makers(tools: Sequence[Artifact], triple: str) -> Iterable[Component]:
 def _base(lock: Lock) -> Iterable[Component]:
     if lock.base is None:
         return
-    for name, package in sorted(lock.base.packages.items()):
-        each = Package(name, package.version, package.architecture, package.digest)
-        yield _debian("base", each, ComponentScope.EXCLUDED, lock.base.suite)
+    for package in of_lock(lock.base.packages):
+        yield _debian("base", package, ComponentScope.EXCLUDED, lock.base.suite)
 
 
 def _debian(role: str, package: Package, scope: ComponentScope | None, suite: str = SUITE) -> Component:

@@ -119,9 +119,8 @@ VARIED = Conditions(
 
 def layer(wheels: Mapping[str, Path], store: Store, sink: Sink) -> Layer:
     """The toolchain's layer, made from the verified wheels or taken from the store."""
-    known = store.get_ref("toolchain", identity())
-    if known is not None and store.has(known["digest"]):
-        return Layer(store.path(known["digest"]), known["digest"])
+    if (known := store.result("toolchain", identity())) is not None:
+        return Layer.stored(known, store)
     with (
         step(sink, "toolchain.assemble", "zig, cmake, ninja"),
         store.writer() as raw,
@@ -131,9 +130,8 @@ def layer(wheels: Mapping[str, Path], store: Store, sink: Sink) -> Layer:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mtime, entry.mode = len(content), EPOCH, 0o755 if executable else 0o644
             tar.addfile(entry, io.BytesIO(content))
-    digest = raw.digest
-    store.put_ref("toolchain", identity(), {"digest": digest})
-    return Layer(store.path(digest), digest)
+    store.put_ref("toolchain", identity(), {"digest": raw.digest})
+    return Layer.stored(raw.digest, store)
 
 
 def _files(wheels: Mapping[str, Path]) -> Iterator[tuple[str, bytes, bool]]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from meltrepro.build import base, toolchain
+from meltrepro.build import toolchain
+from meltrepro.build.base import BaseImage, is_own
 from meltrepro.build.image import Image, Layer
-from meltrepro.build.model import Engine, Maker, Package, Recipe
+from meltrepro.build.model import Engine, Maker, Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.build.toolchain import USUAL, Conditions
-from meltrepro.errors import BuildError, LockError, LockMismatch, OfflineError
+from meltrepro.errors import BuildError, LockMismatch
 from meltrepro.frameworks.base import Weights
-from meltrepro.manifest.lock import Lock, LockedBase, LockedPackage, LockedToolchain
+from meltrepro.manifest.lock import Lock, LockedToolchain
 from meltrepro.settings import Settings
-from meltrepro.steps import Sink, Step
+from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
-from meltrepro.words import counted
 
 EngineName = Literal["docker", "process"]
 
@@ -59,7 +59,7 @@ class Tools:
         layer = lock.base.layer if lock.base is not None else None
         if self.record is not None:
             store = store.scoped(self.record)
-        elif layer is not None and store.has(layer) and not base.is_own(layer, store):
+        elif layer is not None and store.has(layer) and not is_own(layer, store):
             store = store.scoped_to(layer)  # what is built on a base of others is believed where that is the base
         self.store = store
         self.fetcher = Fetcher(self.store, self.settings, self.sink, weights=weights)
@@ -84,19 +84,16 @@ class Tools:
         """The base's and the toolchain's layers, pinned and made where they are missing."""
         if self._layers is None:
             wheels = {name: self.fetcher.get(source, Path()) for name, source in toolchain.SOURCES.items()}
-            self._layers = [self._base(), toolchain.layer(wheels, self.store, self.sink)]
+            entry = self.base().pinned(self.pins.lock.base)
+            self.pins.set(base=entry)
+            self._layers = [Layer.stored(entry.layer, self.store), toolchain.layer(wheels, self.store, self.sink)]
             for layer in self._layers:
                 self.store.verify(layer.digest)
             self._pin_toolchain(self._layers)
         return self._layers
 
-    def forget_base(self) -> None:
-        """Drop the base's packages, so that the next build takes today's; raises `OfflineError` where it could not."""
-        self._require_network()
-        self.store.drop_ref("base", base.SUITE)
-        self._layers = None
-
-    # -- engine, base, toolchain ----------------------------------------------------------------------------------
+    def base(self) -> BaseImage:
+        return BaseImage(self.store, self.settings, self.sink, self.pins.frozen, self.record is not None)
 
     def _make_engine(self) -> Engine:
         if self.engine_name == "process":
@@ -114,111 +111,6 @@ class Tools:
         client = connect(self.settings)
         return DockerEngine(client, self.layers, self.settings.jobs, self.sink)
 
-    def _base(self) -> Layer:
-        locked = self.pins.lock.base
-        if locked is None and self.pins.frozen:
-            raise LockError("the lock does not pin the base image", hint="write it with: meltrepro lock SPEC")
-        if locked is not None and self.store.has(locked.layer):
-            return Layer(self.store.path(locked.layer), locked.layer)
-        image = locked.image if locked is not None else self.settings.base_image
-        if image is not None:
-            return self._image_base(image, locked)
-        packages = self._locked_packages(locked) if locked is not None else self._known_packages()
-        layer = base.assemble(packages, self.store, self.sink)
-        if self.pins.frozen and locked is not None and layer.digest != locked.layer:
-            raise LockMismatch(
-                f"the base image's packages are the locked ones, but its layer is {layer.digest}, "
-                f"and the lock has {locked.layer}: mmdebstrap or dpkg of this machine lay files out differently",
-                hint="import a bundle, which holds the layer itself; artifacts do not depend on the base",
-            )
-        new = LockedBase(
-            suite=base.SUITE,
-            layer=layer.digest,
-            packages={
-                p.name: LockedPackage(version=p.version, architecture=p.architecture, digest=p.digest) for p in packages
-            },
-        )
-        self.pins.set(base=new)
-        return layer
-
-    def _image_base(self, image: str, locked: LockedBase | None) -> Layer:
-        """The base out of a container image instead of packages."""
-        from meltrepro.build.daemon import connect
-        from meltrepro.build.docker_engine import base_layer
-
-        pull = self.record is None or image == self.settings.base_image
-        offline = self.settings.offline
-        layer = base_layer(connect(self.settings), image, self.store, self.sink, offline=offline, pull=pull)
-        if locked is not None and layer.digest != locked.layer:
-            raise LockMismatch(
-                f"the image {image} gives the layer {layer.digest}, and the lock has {locked.layer}",
-                hint="if the change is wanted, move the pin with: meltrepro lock --upgrade base SPEC",
-            )
-        self.store.put_ref("base-layer", image, {"digest": layer.digest})
-        new = LockedBase(suite=base.SUITE, layer=layer.digest, image=image)
-        self.pins.set(base=new)
-        return layer
-
-    def _locked_packages(self, locked: LockedBase) -> tuple[Package, ...]:
-        """The packages of the lock, fetched where they are missing.
-
-        A Debian archive keeps one version of each package, so a lock outlives its packages. Artifacts do not depend on
-        the base: without `--locked` today's packages are taken instead, and the lock says so. Assembling runs the scripts
-        of packages outside of any sandbox: only what this machine took from its archive may be among them.
-        """
-        packages = tuple(
-            Package(name, package.version, package.architecture, package.digest)
-            for name, package in locked.packages.items()
-        )
-        known = self.store.own.get_ref("base", base.SUITE)
-        taken = {Package(*fields) for fields in known["packages"]} if known is not None else set()
-        if taken.issuperset(packages) and all(self.store.has(package.digest) for package in packages):
-            return packages
-        today = self._todays_packages()
-        foreign = [package for package in packages if package not in taken | set(today)]
-        if not foreign:
-            return packages
-        if self.pins.frozen or self.record is not None:
-            raise LockError(
-                f"the locked base image is not here, and this machine's Debian archive does not have "
-                f"{counted(len(foreign), 'package')} of it: {foreign[0].name} {foreign[0].version}",
-                hint="import a bundle, which holds the image's layer, or take today's packages with: "
-                "meltrepro lock --upgrade base SPEC",
-            )
-        moved = sorted({p.name for p in today} - {p.name for p in packages if p in today})
-        self.sink(Step("base", "note", f"{', '.join(moved)}: the archive has moved on; the base is pinned anew"))
-        self.store.put_ref("base", base.SUITE, _as_ref(today))
-        return today
-
-    def _known_packages(self) -> tuple[Package, ...]:
-        """Packages pinned here before, so that two manifests of one machine share a base; today's otherwise."""
-        remembered = self._remembered_packages()
-        if remembered is not None:
-            return remembered
-        packages = self._todays_packages()
-        self.store.put_ref("base", base.SUITE, _as_ref(packages))
-        return packages
-
-    def _todays_packages(self) -> tuple[Package, ...]:
-        """Those of the archive; offline, those that this machine took from it last."""
-        remembered = self._remembered_packages() if self.settings.offline else None
-        if remembered is not None:
-            return remembered
-        self._require_network()
-        return base.resolve(self.store, self.sink)
-
-    def _remembered_packages(self) -> tuple[Package, ...] | None:
-        known = self.store.get_ref("base", base.SUITE)
-        packages = tuple(Package(*fields) for fields in known["packages"]) if known is not None else ()
-        return packages if packages and all(self.store.has(package.digest) for package in packages) else None
-
-    def _require_network(self) -> None:
-        if self.settings.offline:
-            raise OfflineError(
-                "offline, and the store does not hold the packages of the base image that are wanted",
-                hint="fetch them once without MELTREPRO_OFFLINE, or import a bundle that holds them",
-            )
-
     def _pin_toolchain(self, layers: list[Layer]) -> None:
         image = Image("meltrepro/toolchain", layers).id
         new = LockedToolchain(
@@ -234,7 +126,3 @@ class Tools:
                 hint="install the version that wrote the lock, or move on with: meltrepro lock --upgrade toolchain SPEC",
             )
         self.pins.set(toolchain=new)
-
-
-def _as_ref(packages: tuple[Package, ...]) -> dict[str, object]:
-    return {"packages": [[p.name, p.version, p.architecture, p.digest] for p in packages]}

@@ -271,6 +271,11 @@ class Store:
         _touch(path)
         return value
 
+    def result(self, kind: str, key: str) -> str | None:
+        """The digest that a ref names, where the object is here too; raises what `get_ref` does."""
+        ref = self.get_ref(kind, key)
+        return str(ref["digest"]) if ref is not None and self.has(ref["digest"]) else None
+
     def put_ref(self, kind: str, key: str, value: Mapping[str, Any]) -> None:
         """Set the value under a key. Raises `StoreError`."""
         self._use_folder()

@@ -193,7 +193,7 @@ def _drop(session: Session, name: str) -> None:
     tools, pins = session.tools, session.tools.pins
     match name:
         case "base":
-            tools.forget_base()
+            tools.base().forget()
             pins.set(base=None, toolchain=None)
         case "toolchain":
             pins.set(toolchain=None)

@@ -67,7 +67,7 @@ def tools(folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, loc
 
 def base_of(shop: Tools) -> Lock:
     """The lock once the base is made; toolchain wheels are not part of this."""
-    shop._base()
+    shop.pins.set(base=shop.base().pinned(shop.pins.lock.base))
     return shop.pins.lock
 
 

@@ -39,11 +39,12 @@ def make_tar(path: Path, names: list[str], mtime: int) -> Path:
 def test_order_and_times_do_not_show(tmp_path: Path) -> None:
     first = make_tar(tmp_path / "1", ["./a", "./var/", "b", "link"], 5)
     second = make_tar(tmp_path / "2", ["b", "./var/", "link", "a"], 7)
-    digests = []
+    contents = []
     for source in (first, second):
         with tarfile.open(source) as tar:
-            digests.append(normalize(tar, tmp_path / "out"))
-    assert digests[0] == digests[1] == hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest()
+            normalize(tar, tmp_path / "out", drop=())
+        contents.append((tmp_path / "out").read_bytes())
+    assert contents[0] == contents[1]
     with tarfile.open(tmp_path / "out") as tar:
         assert [(m.name, m.mtime, m.uname) for m in tar] == [(n, EPOCH, "") for n in ("a", "b", "link", "var")]
 
@@ -59,7 +60,7 @@ def test_what_is_dropped_is_gone_and_folders_stay(tmp_path: Path) -> None:
 def test_a_hard_link_becomes_a_copy(tmp_path: Path) -> None:
     source = make_tar(tmp_path / "1", ["a", "hard"], 1)
     with tarfile.open(source) as tar:
-        normalize(tar, tmp_path / "out")
+        normalize(tar, tmp_path / "out", drop=())
     with tarfile.open(tmp_path / "out") as tar:
         copy = tar.extractfile("hard")
         assert copy is not None
@@ -71,7 +72,7 @@ def test_a_hard_link_to_nothing_is_no_fault_of_ours(tmp_path: Path) -> None:
         tarfile.open(make_tar(tmp_path / "in", ["hard"], 0)) as tar,
         pytest.raises(EngineError, match="hard link to a"),
     ):
-        normalize(tar, tmp_path / "out")
+        normalize(tar, tmp_path / "out", drop=())
 
 
 def test_an_image_archive_names_what_it_holds(tmp_path: Path) -> None:
