@@ -1,6 +1,8 @@
 """`python -m meltrepro`."""
 
-from meltrepro.cli.app import run
+import sys
+
+from meltrepro.cli.app import main
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

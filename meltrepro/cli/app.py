@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -29,54 +28,37 @@ CRASH_EXIT = 70
 PIPE_EXIT = 141
 
 
-@dataclass(frozen=True)
-class Command:
-    """Where a command lives, `package.module:name`, and its line in the help."""
-
-    target: str
-    help: str
-
-
-def _command(name: str, help: str, attribute: str = "command") -> tuple[str, Command]:
-    return name, Command(f"meltrepro.cli.{name}:{attribute}", help)
-
-
-COMMANDS: dict[str, Command] = dict(
-    (
-        _command("validate", "Check manifests and report every problem."),
-        _command("schema", "Print the JSON Schema of manifests."),
-        _command("plan", "Show cells, artifacts, sizes, and what is skipped."),
-        _command("lock", "Pin every input of a manifest by digest."),
-        _command("build", "Build runner bundles and quantized models."),
-        _command("verify", "Check artifacts against the lock; rebuild them."),
-        _command("run", "Build what is missing and run every cell."),
-        _command("study", "Run several manifests and report on all of them."),
-        _command("show", "Show the results of an earlier campaign."),
-        _command("sync", "Log records to MLflow that are not there yet."),
-        _command("ui", "Start the MLflow UI on a free local port."),
-        _command("findings", "Decide the claims of a study from its campaigns."),
-        _command("compare", "Compare campaigns metric by metric."),
-        _command("report", "Make a page with tables and figures from records."),
-        _command("trace", "Write trials as Perfetto traces."),
-        _command("replay", "Repeat a campaign; say whether it reproduces."),
-        _command("bundle", "Pack, verify and import campaigns as one file.", "app"),
-        _command("devices", "Say what is attached and in which state; probe it.", "app"),
-        _command("lab", "Start and stop virtual devices.", "app"),
-        _command("gc", "Free space in the store."),
-        _command("doctor", "Say what this machine has and what is missing."),
-    )
-)
+COMMANDS = {
+    "validate": "Check manifests and report every problem.",
+    "schema": "Print the JSON Schema of manifests.",
+    "plan": "Show cells, artifacts, sizes, and what is skipped.",
+    "lock": "Pin every input of a manifest by digest.",
+    "build": "Build runner bundles and quantized models.",
+    "verify": "Check artifacts against the lock; rebuild them.",
+    "run": "Build what is missing and run every cell.",
+    "study": "Run several manifests and report on all of them.",
+    "show": "Show the results of an earlier campaign.",
+    "sync": "Log records to MLflow that are not there yet.",
+    "ui": "Start the MLflow UI on a free local port.",
+    "findings": "Decide the claims of a study from its campaigns.",
+    "compare": "Compare campaigns metric by metric.",
+    "report": "Make a page with tables and figures from records.",
+    "trace": "Write trials as Perfetto traces.",
+    "replay": "Repeat a campaign; say whether it reproduces.",
+    "bundle": "Pack, verify and import campaigns as one file.",
+    "devices": "Say what is attached and in which state; probe it.",
+    "lab": "Start and stop virtual devices.",
+    "gc": "Free space in the store.",
+    "doctor": "Say what this machine has and what is missing.",
+}
+"""The line in the help of each, by its name."""
 
 
 class _Deferred(TyperCommand):
     """A command that shows its line of help, and is imported when its arguments are to be parsed."""
 
-    def __init__(self, name: str, command: Command) -> None:
-        super().__init__(name, help=command.help, add_help_option=False, rich_markup_mode=None)
-        self._command = command
-
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return load_command(str(self.name), self._command).make_context(info_name, args, parent, **extra)
+        return load_command(str(self.name)).make_context(info_name, args, parent, **extra)
 
 
 class _Group(TyperGroup):
@@ -89,21 +71,20 @@ class _Group(TyperGroup):
             raise Interrupted("stopped") from interrupt
 
 
-def load_command(name: str, command: Command) -> Any:
+def load_command(name: str) -> Any:
     """Import a command; raises `UsageError` where this build lacks it."""
-    module_name, _, attribute = command.target.partition(":")
+    module_name = f"meltrepro.cli.{name}"
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise
         raise UsageError(f"this build of meltrepro has no command {name!r}") from error
-    found = getattr(module, attribute)
-    if not isinstance(found, typer.Typer):
-        single = _typer(add_completion=False)
-        single.command(name)(found)
-        found = single
-    return typer.main.get_command(found)
+    app = getattr(module, "app", None)
+    if app is None:
+        app = _typer(add_completion=False)
+        app.command(name)(module.command)
+    return typer.main.get_command(app)
 
 
 @cache
@@ -113,8 +94,8 @@ def program() -> TyperGroup:
     app.callback()(_root)
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    for name, command in COMMANDS.items():
-        group.add_command(_Deferred(name, command))
+    for name, line in COMMANDS.items():
+        group.add_command(_Deferred(name, help=line, add_help_option=False, rich_markup_mode=None))
     return group
 
 
@@ -161,11 +142,6 @@ def _run(given: list[str]) -> int:
     except Exception as error:
         return _report_crash(error)
     return code if isinstance(code, int) else 0
-
-
-def run() -> None:
-    """Entry point of the `meltrepro` program."""
-    sys.exit(main())
 
 
 def _report(error: MeltreproError) -> int:
@@ -218,7 +194,3 @@ def _save_crash(error: Exception) -> str:
 def _say(text: str) -> None:
     """A message for people, on stderr."""
     print(text, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run()

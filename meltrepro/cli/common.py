@@ -21,4 +21,9 @@ OnlyOption = Annotated[
 EngineOption = Annotated[
     Literal["docker", "process"], typer.Option("--engine", help="What executes builds and containers.")
 ]
+CampaignArgument = Annotated[
+    str, typer.Argument(metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.")
+]
+WithInvalidOption = Annotated[bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Fail rather than change the lock.")]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import WithInvalidOption
 
 
 def command(
@@ -20,9 +21,7 @@ def command(
     ] = "text",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     margin: Annotated[float, typer.Option(help="Largest relative difference that counts as the same.")] = 0.05,
-    with_invalid: Annotated[
-        bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
-    ] = False,
+    with_invalid: WithInvalidOption = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""

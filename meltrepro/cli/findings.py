@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import WithInvalidOption
 from meltrepro.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     virtual_only: Annotated[bool, typer.Option("--virtual-only", help="Decide by virtual devices alone.")] = False,
-    with_invalid: Annotated[
-        bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
-    ] = False,
+    with_invalid: WithInvalidOption = False,
 ) -> None:
     """Decide the claims of a study from the records of its campaigns, and say why.
 

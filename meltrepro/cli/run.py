@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, QuietOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
 from meltrepro.errors import TrialFailed
 from meltrepro.words import counted, plural
-
-if TYPE_CHECKING:
-    from meltrepro.build.tools import EngineName
-    from meltrepro.steps import Sink
 
 
 def command(
@@ -35,7 +31,7 @@ def command(
     ] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     locked: LockedOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a manifest: build what is missing, run its trials, log them to MLflow.
 
@@ -49,7 +45,8 @@ def command(
     from meltrepro.cli.summary import tell_next
 
     with console(quiet=quiet) as sink:
-        ran = run_manifest(spec, set_, only, RunOptions(engine, new, fail_fast, track, locked, quiet), sink)
+        run = partial(workflow.run, spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
+        ran = run_shown(partial(run, new=new, fail_fast=fail_fast, track=track), quiet=quiet)
     if left := ran.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
@@ -61,20 +58,8 @@ def command(
         raise _failed(ran)
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How campaigns are run, whatever their manifest."""
-
-    engine: EngineName = "docker"
-    new: bool = False
-    fail_fast: bool = False
-    track: bool = True
-    locked: bool = False
-    quiet: bool = False
-
-
-def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: RunOptions, sink: Sink) -> workflow.Ran:
-    """Run one manifest to its end, show what came out and log it; trials that failed are in the result."""
+def run_shown(run: Callable[..., workflow.Ran], *, quiet: bool) -> workflow.Ran:
+    """Run one manifest by `workflow.run` and show what came out; trials that failed are in the result."""
     from meltrepro.cli import findings
     from meltrepro.cli.summary import show_results, tell_logged
 
@@ -82,20 +67,9 @@ def run_manifest(spec: Path, set_: Sequence[str], only: Sequence[str], options: 
         show_results(workflow.load(campaign))
         typer.echo(f"records: {campaign}")
 
-    ran = workflow.run(
-        spec,
-        overrides=set_,
-        only=only,
-        engine=options.engine,
-        new=options.new,
-        fail_fast=options.fail_fast,
-        locked=options.locked,
-        track=options.track,
-        measured=show,
-        sink=sink,
-    )
+    ran = run(measured=show)
     if ran.logged is not None:
-        tell_logged(ran.logged, quiet=options.quiet)
+        tell_logged(ran.logged, quiet=quiet)
     findings.tell([ran.folder], "last", ran.logged.there if ran.logged else None)
     return ran
 

@@ -7,16 +7,13 @@ from typing import Annotated
 import typer
 
 from meltrepro import settings, workflow
+from meltrepro.cli.common import CampaignArgument, WithInvalidOption
 from meltrepro.words import counted
 
 
 def command(
-    campaign: Annotated[
-        str, typer.Argument(metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.")
-    ] = "last",
-    with_invalid: Annotated[
-        bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")
-    ] = False,
+    campaign: CampaignArgument = "last",
+    with_invalid: WithInvalidOption = False,
     list_: Annotated[bool, typer.Option("--list", help="Name every campaign, oldest first.")] = False,
 ) -> None:
     """Show the results of a campaign: medians, intervals, what is INVALID and why, what is odd, operators."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, SetOption
+from meltrepro.cli.common import EngineOption, QuietOption, SetOption
 from meltrepro.cli.console import console, describe
 from meltrepro.steps import Step
 
@@ -32,7 +33,7 @@ def command(
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Measure again what has been measured.")] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run manifests one after the other, and make one report of all of them.
 
@@ -44,17 +45,17 @@ def command(
     """
     from meltrepro.cli.findings import tell
     from meltrepro.cli.report import tell_report
-    from meltrepro.cli.run import RunOptions, run_manifest
+    from meltrepro.cli.run import run_shown
 
-    options = RunOptions(engine, new, track=track, quiet=quiet)
     with console(quiet=quiet) as sink:
+        run = partial(workflow.run, overrides=set_, engine=engine, new=new, track=track, sink=sink)
         studied = workflow.study(
             specs,
             name=name,
             overrides=set_,
             new=new,
             drop_models=drop_models,
-            measure=lambda path: run_manifest(path, set_, (), options, sink),
+            measure=lambda path: run_shown(partial(run, path), quiet=quiet),
             sink=_trouble if quiet else sink,
         )
     tell_report(workflow.report([studied.path], output or studied.path.parent / "report", track=track))

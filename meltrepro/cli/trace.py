@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import CampaignArgument
 
 
 def command(
-    campaign: Annotated[
-        str, typer.Argument(metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.")
-    ] = "last",
+    campaign: CampaignArgument = "last",
     only: Annotated[
         list[str] | None,
         typer.Option("--only", help="Cells to take: a pattern such as '*q4_0*'.", show_default=False),

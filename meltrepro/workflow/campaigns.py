@@ -101,7 +101,6 @@ def prepare(
     `requests` by cell are taken as they are, for a replay; else they follow from the manifest. `anew` is that of
     `Session.build`.
     """
-
     loaded, plan = session.loaded, session.plan
     conversations = {
         name: load_conversations(workload, loaded.path.parent, session.tools.fetcher.get)
@@ -147,7 +146,6 @@ def prepare(
 
 def _parameters(plan: Plan, built: Built) -> dict[str, int]:
     """Number of weights of each model that gets a score, by id of its node."""
-
     scored = {cell.model_id: cell.kind for cell in plan.cells if not isinstance(cell.workload, Workload)}
     counted = {name: framework(kind).parameter_count(built.artifacts[name].path) for name, kind in scored.items()}
     return {name: count for name, count in sorted(counted.items()) if count is not None}
@@ -155,7 +153,6 @@ def _parameters(plan: Plan, built: Built) -> dict[str, int]:
 
 def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:
     """What a probe of a device found, as long as its system is still the one that was probed."""
-
     report = capabilities.load(session.settings.home, facts.id)
     if report is None or report.system == capabilities.system_of(facts.facts):
         return report
@@ -166,7 +163,6 @@ def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | N
 
 def _require_meters(loaded: LoadedManifest) -> None:
     """Raise `ManifestError` where the file of a meter is not there: its program was not started, or writes elsewhere."""
-
     meters = {name: target.meter for name, target in loaded.manifest.targets.items() if target.meter is not None}
     missing = [
         problem_at(loaded, ("targets", name, "meter", "file"), f"{loaded.path.parent / meter.file} does not exist")

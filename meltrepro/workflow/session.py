@@ -52,7 +52,6 @@ class Session:
     """What was there when the command began."""
     plan: Plan
     tools: Tools
-    locked: bool
     lock_path: Path
     """Where this manifest's lock stands."""
     overrides: Sequence[str] = ()
@@ -229,6 +228,6 @@ def open_session(
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
         yield Session(
-            *(loaded, settings, targets, found, found.plan, tools, locked, path, overrides),
+            *(loaded, settings, targets, found, found.plan, tools, path, overrides),
             recorded=lock_file is not None,
         )
