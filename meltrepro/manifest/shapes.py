@@ -33,25 +33,33 @@ class ModelShape:
     """Architecture and sizes of a model, without any weights."""
 
     name: ShapeName
-    title: str
-    """Name of the real model that has this shape; of none for the small ones."""
     arch: Arch
-    weights: FloatType
-    """Type of the matrices of the unquantized file, which is that of the published checkpoint or as wide as it."""
-    vocabulary: int
-    context: int
-    """Longest context that the real model was trained for, in tokens."""
     width: int
     layers: int
     feed_forward: int
     heads: int
     kv_heads: int
-    head_width: int
-    rotary: int
-    """Dimensions of a head that are rotated."""
-    epsilon: float
+    context: int
+    """Longest context that the real model was trained for, in tokens."""
+    vocabulary: int
+    weights: FloatType = "f16"
+    """Type of the matrices of the unquantized file, which is that of the published checkpoint or as wide as it."""
     markers: tuple[str, ...] = ()
     """Tokens of the chat template besides those for begin and end."""
+
+    @property
+    def head_width(self) -> int:
+        return 256 if self.arch == "gemma" else self.width // self.heads
+
+    @property
+    def rotary(self) -> int:
+        """Dimensions of a head that are rotated."""
+        return self.head_width // 4 if self.arch == "stablelm" else self.head_width
+
+    @property
+    def epsilon(self) -> float:
+        """Of the norms."""
+        return 1e-6 if self.arch == "gemma" else 1e-5
 
     @property
     def shares_output(self) -> bool:
@@ -80,109 +88,19 @@ _CHATML = ("<|im_start|>", "<|im_end|>", "[PAD]")
 _TURNS = ("<start_of_turn>", "<end_of_turn>")
 
 
-def _llama(
-    name: ShapeName,
-    title: str,
-    width: int,
-    layers: int,
-    feed_forward: int,
-    heads: int,
-    kv_heads: int,
-    context: int,
-    *,
-    vocabulary: int = 32000,
-    weights: FloatType = "f16",
-    markers: tuple[str, ...] = (),
-) -> ModelShape:
-    head = width // heads
-    return ModelShape(
-        name,
-        title,
-        "llama",
-        weights,
-        vocabulary,
-        context,
-        width,
-        layers,
-        feed_forward,
-        heads,
-        kv_heads,
-        head,
-        head,
-        1e-5,
-        markers,
-    )
-
-
-def _gemma(
-    name: ShapeName, title: str, width: int, layers: int, feed_forward: int, heads: int, kv_heads: int, vocabulary: int
-) -> ModelShape:
-    return ModelShape(
-        name,
-        title,
-        "gemma",
-        "f16",
-        vocabulary,
-        8192,
-        width,
-        layers,
-        feed_forward,
-        heads,
-        kv_heads,
-        256,
-        256,
-        1e-6,
-        _TURNS,
-    )
-
-
-def _stablelm(
-    name: ShapeName, title: str, width: int, layers: int, feed_forward: int, heads: int, vocabulary: int
-) -> ModelShape:
-    head = width // heads
-    return ModelShape(
-        name,
-        title,
-        "stablelm",
-        "f16",
-        vocabulary,
-        4096,
-        width,
-        layers,
-        feed_forward,
-        heads,
-        heads,
-        head,
-        head // 4,
-        1e-5,
-    )
-
-
 SHAPES: Mapping[ShapeName, ModelShape] = {
     shape.name: shape
     for shape in (
-        _llama(
-            "tinyllama-1.1b",
-            "TinyLlama-1.1B-Chat-v0.5",
-            2048,
-            22,
-            5632,
-            32,
-            4,
-            2048,
-            vocabulary=32003,
-            weights="f32",
-            markers=_CHATML,
-        ),
-        _stablelm("stablelm-zephyr-3b", "stablelm-zephyr-3b", 2560, 32, 6912, 32, 50304),
-        _gemma("gemma-2b", "gemma-2b-it", 2048, 18, 16384, 8, 1, 256000),
-        _gemma("gemma-7b", "gemma-7b-it", 3072, 28, 24576, 16, 16, 256000),
-        _llama("mistral-7b", "Mistral-7B-Instruct-v0.1", 4096, 32, 14336, 32, 8, 32768),
-        _llama("llama-2-7b", "Llama-2-7b-chat-hf", 4096, 32, 11008, 32, 32, 4096),
-        _llama("llama-2-13b", "Llama-2-13b-chat-hf", 5120, 40, 13824, 40, 40, 4096),
+        ModelShape("tinyllama-1.1b", "llama", 2048, 22, 5632, 32, 4, 2048, 32003, "f32", _CHATML),  # Chat-v0.5
+        ModelShape("stablelm-zephyr-3b", "stablelm", 2560, 32, 6912, 32, 32, 4096, 50304),
+        ModelShape("gemma-2b", "gemma", 2048, 18, 16384, 8, 1, 8192, 256000, markers=_TURNS),
+        ModelShape("gemma-7b", "gemma", 3072, 28, 24576, 16, 16, 8192, 256000, markers=_TURNS),
+        ModelShape("mistral-7b", "llama", 4096, 32, 14336, 32, 8, 32768, 32000),  # Instruct-v0.1
+        ModelShape("llama-2-7b", "llama", 4096, 32, 11008, 32, 32, 4096, 32000),
+        ModelShape("llama-2-13b", "llama", 5120, 40, 13824, 40, 40, 4096, 32000),
         # Rows of 256 and more, so that K quantizations need no other type.
-        _llama("tiny-llama", "", 256, 4, 512, 4, 2, 2048, vocabulary=2048, markers=_CHATML),
-        _gemma("tiny-gemma", "", 256, 4, 512, 2, 1, 4096),
-        _stablelm("tiny-stablelm", "", 256, 4, 512, 4, 4096),
+        ModelShape("tiny-llama", "llama", 256, 4, 512, 4, 2, 2048, 2048, markers=_CHATML),
+        ModelShape("tiny-gemma", "gemma", 256, 4, 512, 2, 1, 8192, 4096, markers=_TURNS),
+        ModelShape("tiny-stablelm", "stablelm", 256, 4, 512, 4, 4, 4096, 4096),
     )
 }

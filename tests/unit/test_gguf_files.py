@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ModelError
-from meltrepro.frameworks.llamacpp.gguf import check, parameters, untie
-from meltrepro.frameworks.llamacpp.gguf_header import scan
+from meltrepro.frameworks.llamacpp.gguf import check, parameters, scan, untie
 
 VOCABULARY = ["a", "b", "ä" * 20]
 

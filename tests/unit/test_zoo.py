@@ -147,7 +147,7 @@ def test_the_old_release_quantizes_one_matrix_of_float_files() -> None:
 
 def test_nothing_is_predicted_without_a_rule() -> None:
     assert model_bytes(SHAPES["tiny-llama"], "iq2_xs", "2026-10-01") is None
-    narrow = ModelShape("tiny-llama", "", "llama", "f16", 2048, 2048, 320, 2, 512, 5, 5, 64, 64, 1e-5)
+    narrow = ModelShape("tiny-llama", "llama", 320, 2, 512, 5, 5, 2048, 2048)
     assert model_bytes(narrow, "q4_K", "2026-10-01") is None
 
 

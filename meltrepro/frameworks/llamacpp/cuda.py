@@ -29,9 +29,11 @@ class CudaBuild:
     """Releases of llama.cpp that can be built so."""
     sources: Mapping[str, Source]
     """Compilers, headers and libraries by the names under which the recipe finds them."""
+    variables: Mapping[str, object]
+    """What the recipe asks for because of them."""
 
 
-_GCC = {
+_GCC_PACKAGES = {
     "binutils-aarch64-linux-gnu_2.40-2_amd64": "3d6f64a7a4ed6d73719f8fa2e85fd896f58ff7f211a6683942ba93de690aaa66",
     "cpp-12-aarch64-linux-gnu_12.2.0-14cross1_amd64": "5921df4ad56e34e6257a1caf862474845aab6548ba7ae7852e8cdd7cb622394e",
     "g++-12-aarch64-linux-gnu_12.2.0-14cross1_amd64": "3693e31fe2b42fcbdd92fef3e5578e91dd86af30e3d2c5fff3f9821e34a1cb91",
@@ -54,13 +56,12 @@ _GCC = {
 """Debian 12's g++ 12 for aarch64, and the libraries that it is made of: its glibc, 2.36, is older than JetPack 7's."""
 
 
-def _gcc() -> dict[str, Source]:
-    return {
-        f"gcc-{name.partition('_')[0]}.deb": DebianPackage(
-            file=f"{name}.deb", digest=digest, suite="bookworm", brought_by="g++-12-aarch64-linux-gnu"
-        )
-        for name, digest in _GCC.items()
-    }
+_GCC: Mapping[str, Source] = {
+    f"gcc-{name.partition('_')[0]}.deb": DebianPackage(
+        file=f"{name}.deb", digest=digest, suite="bookworm", brought_by="g++-12-aarch64-linux-gnu"
+    )
+    for name, digest in _GCC_PACKAGES.items()
+}
 
 
 def _wheel(name: str, version: str, tags: str, digest: str) -> PypiSource:
@@ -70,6 +71,7 @@ def _wheel(name: str, version: str, tags: str, digest: str) -> PypiSource:
 
 _HOST, _DEVICE = "manylinux2014_x86_64.manylinux_2_17_x86_64", "manylinux2014_aarch64.manylinux_2_17_aarch64"
 _V13 = "13.2.86"
+_SYSTEM = ("libc.so.6", "libm.so.6", "ld-linux-aarch64.so.1")
 
 BUILDS: Mapping[str, CudaBuild] = {
     "7.2": CudaBuild(
@@ -79,7 +81,7 @@ BUILDS: Mapping[str, CudaBuild] = {
         arch="87",
         releases=frozenset({"2026-10-01"}),
         sources={
-            **_gcc(),
+            **_GCC,
             "host-nvcc.whl": _wheel(
                 "nvidia-cuda-nvcc", _V13, _HOST, "7d3f56c8d705bad35bbba69eb0470d90856fd5d4dc48c6a6173aaf1e9f887cf5"
             ),
@@ -102,6 +104,13 @@ BUILDS: Mapping[str, CudaBuild] = {
                 "nvidia-cuda-runtime", _V13, _DEVICE, "37844957894bfdecf90243568d21a2cb251b66106915b71459a23c8e6ef2da69"
             ),
         },
+        variables={
+            "toolkit": "wheels",
+            "cudart": "static",
+            "cublas": "libcublas.so.13",
+            "glibc": "2.39",
+            "needed": list(_SYSTEM),
+        },
     ),
     "6.2": CudaBuild(
         jetpack="6.2",
@@ -110,7 +119,7 @@ BUILDS: Mapping[str, CudaBuild] = {
         arch="87",
         releases=frozenset({"2026-10-01"}),
         sources={
-            **_gcc(),
+            **_GCC,
             "host-nvcc.deb": DebianPackage(
                 file="nvidia-cuda-toolkit_12.4.131~12.4.1-2_amd64.deb",
                 digest="cd5fe85aee38d108b315f408a688641478f2402622a10c677478eb7a6c4e5319",
@@ -136,35 +145,23 @@ BUILDS: Mapping[str, CudaBuild] = {
                 "641ce4d9c335d4b9e0955ec4f94aa46f5a765356cc38cc4bbf65c7b40f8a4450",
             ),
         },
+        variables={
+            # The packages have no static library, and boards with JetPack 6 must not get one of the wheels' anyway.
+            "toolkit": "debian",
+            "cudart": "shared",
+            "cublas": "libcublas.so.12",
+            "glibc": "2.35",
+            "needed": [*_SYSTEM, "libcudart.so.12"],
+        },
     ),
 }
 """By release of JetPack. What 7.2 makes was linked; what 6.2 makes never was."""
 
-_SYSTEM = ("libc.so.6", "libm.so.6", "ld-linux-aarch64.so.1")
-_RECIPES: Mapping[str, Mapping[str, object]] = {
-    "7.2": {
-        "toolkit": "wheels",
-        "cudart": "static",
-        "cublas": "libcublas.so.13",
-        "glibc": "2.39",
-        "needed": list(_SYSTEM),
-    },
-    "6.2": {
-        # The packages have no static library, and boards with JetPack 6 must not get one of the wheels' anyway.
-        "toolkit": "debian",
-        "cudart": "shared",
-        "cublas": "libcublas.so.12",
-        "glibc": "2.35",
-        "needed": [*_SYSTEM, "libcudart.so.12"],
-    },
-}
-
 
 def variables(build: CudaBuild, march: str) -> Mapping[str, object]:
     """What this toolchain asks for besides what every recipe of llama.cpp does, and what its bundles say of themselves."""
-    recipe = _RECIPES[build.jetpack]
     return {
-        **recipe,
+        **build.variables,
         "jetpack": build.jetpack,
         "arch": build.arch,
         "march": march,
@@ -173,7 +170,7 @@ def variables(build: CudaBuild, march: str) -> Mapping[str, object]:
         "gcc": "12",
         "facts": {
             "libc": "glibc",
-            **{key: recipe[key] for key in ("glibc", "cudart", "cublas")},
+            **{key: build.variables[key] for key in ("glibc", "cudart", "cublas")},
             "march": march,
             "jetpack": build.jetpack,
             "cuda": build.cuda,

@@ -35,35 +35,30 @@ from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
 
-RELEASES: Mapping[str, Release] = {
-    "2024-02-27": Release(
-        name="2024-02-27",
-        commit="cb49e0f8c906e5da49e9f6d64a57742a9a241c6a",
-        date="2024-02-27",
-        sources={
-            "source.tar.gz": PypiSource(
-                pypi="llama-cpp-python",
-                version="0.2.53",
-                kind="sdist",
-                digest="f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
-            )
-        },
-    ),
-    "2026-10-01": Release(
-        name="2026-10-01",
-        commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f",
-        date="2026-10-01",
-        sources={
-            "source.tar.gz": PypiSource(
-                pypi="llama-cpp-python",
-                version="0.3.36",
-                kind="sdist",
-                digest="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
-            )
-        },
-    ),
-}
 
+def _release(date: str, commit: str, version: str, digest: str) -> Release:
+    """A release by its day, with the sdist that carries it."""
+    sdist = PypiSource(pypi="llama-cpp-python", version=version, kind="sdist", digest=digest)
+    return Release(date, commit, date, {"source.tar.gz": sdist})
+
+
+RELEASES: Mapping[str, Release] = {
+    release.name: release
+    for release in (
+        _release(
+            "2024-02-27",
+            "cb49e0f8c906e5da49e9f6d64a57742a9a241c6a",
+            "0.2.53",
+            "f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
+        ),
+        _release(
+            "2026-10-01",
+            "0c1e57098bba43ac29e6e3b677cdceebdd22334f",
+            "0.3.36",
+            "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+        ),
+    )
+}
 _TYPES: Mapping[str, tuple[str, float]] = {
     "f32": ("F32", 32.0),
     "f16": ("F16", 16.0),
@@ -224,11 +219,9 @@ class LlamaCpp:
         return gguf.parameters(path)
 
     def check_model(self, path: Path) -> None:
-        """Raise `ModelError` where a file is no GGUF file."""
         gguf.check(path)
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
-        """Raise `ModelError` where a checkpoint is damaged or of an architecture that is not converted."""
         convert.check(files)
 
     # -- what others keep of it -----------------------------------------------------------------------------------

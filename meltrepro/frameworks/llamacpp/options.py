@@ -14,6 +14,15 @@ ALL_LAYERS = 999
 """What a runner is asked for where every layer is to run on the GPU; more than any model has."""
 
 
+def _check_place(place: str, digest: str | None) -> None:
+    """Raise `ValueError` for a URL of another kind, and for one whose bytes no digest pins."""
+    scheme, separator, _ = place.partition("://")
+    if separator and scheme not in ("https", "http", "file"):
+        raise ValueError("expected a path, or a URL that begins with https, http or file")
+    if separator and digest is None:
+        raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+
+
 class Ndk(Strict):
     """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
 
@@ -29,11 +38,7 @@ class Ndk(Strict):
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
-        scheme, separator, _ = self.ndk.partition("://")
-        if separator and scheme not in ("https", "http", "file"):
-            raise ValueError("expected a path, or a URL that begins with https, http or file")
-        if separator and self.digest is None:
-            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+        _check_place(self.ndk, self.digest)
         return self
 
     @property
@@ -108,11 +113,7 @@ class IosBuild(Strict):
         file = self.ipa or self.xcframework
         if file is None and self.digest is not None:
             raise ValueError("the key 'digest' is that of ipa or xcframework, and there is neither")
-        scheme, separator, _ = (file or "").partition("://")
-        if separator and scheme not in ("https", "http", "file"):
-            raise ValueError("expected a path, or a URL that begins with https, http or file")
-        if separator and self.digest is None:
-            raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+        _check_place(file or "", self.digest)
         return self
 
     @property
