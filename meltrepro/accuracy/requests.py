@@ -9,7 +9,7 @@ from meltrepro.accuracy.datasets import read_questions
 from meltrepro.accuracy.questions import Question, Sheet, choose
 from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
-from meltrepro.frameworks.base import DATA, LOGITS, Scorer
+from meltrepro.frameworks.base import DATA, LOGITS, Scorer, scorer_of
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, ScoringRequest
@@ -45,11 +45,10 @@ def score_requests(
     data: Mapping[str, Data],
     devices: Mapping[str, DeviceFacts],
     keep: Keep,
-    scorer_of: Callable[[str], Scorer],
 ) -> tuple[dict[str, ScoringRequest], dict[str, Input]]:
     """The request of every accuracy cell by id, without what cells are compared with, and the files by digest.
 
-    `data` are by workload name, scorers by kind of framework. Raises `DataError` for data that a task cannot be made of.
+    `data` are by workload name. Raises `DataError` for data that a task cannot be made of.
     """
     bundles = {node.framework_name: node for node in plan.bundles}
     questions: dict[str, Sequence[Question]] = {}

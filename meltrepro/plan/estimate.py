@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from meltrepro.frameworks.base import AS_IS, Skip, SkipKind
 from meltrepro.manifest.accuracy import source_of
-from meltrepro.manifest.schema import Model, Workload
+from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.plan.model import BundleNode, Cell, ModelNode
 from meltrepro.words import readable
@@ -43,15 +43,6 @@ class Sizes:
     """What a source that is made here, not transferred, will take in the store: nothing where it is there already."""
     free_bytes: int | None = None
     """What is free on the store's disk."""
-
-
-def weight_bytes(model: Model, bits_per_weight: float | None, known: int | None) -> int | None:
-    """Size of a model file: the known one, else parameters times bits per weight."""
-    if known is not None:
-        return known
-    if model.parameter_count is None or bits_per_weight is None:
-        return None
-    return int(model.parameter_count * bits_per_weight / 8)
 
 
 def kv_cache_bytes(parameters: float, context: int) -> int:

@@ -127,7 +127,10 @@ def _weights(model: Model, node: ModelId, known: KnownFramework, sizes: Sizes) -
     size = sizes.weights.get(str(node))
     if size is None and model.shape is not None:
         size = known.framework.model_bytes(model.shape, node.quantization, known.release)
-    return estimate.weight_bytes(model, known.quantizations.get(node.quantization), size)
+    bits = known.quantizations.get(node.quantization)
+    if size is None and model.parameter_count is not None and bits is not None:
+        size = int(model.parameter_count * bits / 8)
+    return size
 
 
 def _points(manifest: Manifest) -> Iterator[CellId]:

@@ -18,7 +18,7 @@ from meltrepro.campaign.request import make_requests
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.errors import ManifestError
-from meltrepro.frameworks.base import framework, scorer_of
+from meltrepro.frameworks.base import framework
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest
@@ -109,7 +109,7 @@ def prepare(
     _require_meters(loaded)
     devices = session.survey.devices
     data = session.data()
-    scoring, inputs = score_requests(plan, data, devices, session.keep, scorer_of)
+    scoring, inputs = score_requests(plan, data, devices, session.keep)
     requests = requests or {**make_requests(loaded, plan, conversations, devices), **scoring}
     built = session.build(anew=anew)
     requests, logits = with_logits(requests, plan, built.artifacts)

@@ -15,7 +15,6 @@ import yaml
 from meltrepro.accuracy.requests import Data, inputs_of, score_requests, with_logits
 from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
-from meltrepro.frameworks.base import scorer_of
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
@@ -61,7 +60,7 @@ class Kept:
 def asked(plan: Plan, content: bytes) -> tuple[dict[str, ScoringRequest], Kept]:
     kept = Kept()
     data = {"w": Data(content, hashlib.sha256(content).hexdigest(), "workloads.w (file:x)")}
-    requests, files = score_requests(plan, data, {"host": HOST}, kept, scorer_of)
+    requests, files = score_requests(plan, data, {"host": HOST}, kept)
     assert set(files) == set(kept.files)
     return {id.split("/")[2]: request for id, request in requests.items()}, kept
 
@@ -123,7 +122,7 @@ def test_what_cells_are_compared_with_joins_their_requests(tmp_path: Path) -> No
     kept = Kept()
     text = b"A harbour in the morning."
     data = {"w": Data(text, hashlib.sha256(text).hexdigest(), "x")}
-    requests, _ = score_requests(plan, data, {"host": HOST}, kept, scorer_of)
+    requests, _ = score_requests(plan, data, {"host": HOST}, kept)
     assert all(not request.inputs for request in requests.values()), "not known before they were made"
     made = {
         node.id: Artifact(node.id, "logits", "0", name * 64, Path("f"), Path(name), 1)

@@ -47,7 +47,6 @@ class PerplexityScorer:
     program = "bin/perplexity"
 
     def mode(self, task: str) -> Mode:
-        """Its mode for a task."""
         return _MODES.get(task, "multiple-choice")
 
     def holds(self, mode: Mode, question: Question) -> bool:
@@ -75,7 +74,6 @@ class PerplexityScorer:
         return (*common, *data, *_windows(request.context, request.batch, request.chunks), *kl)
 
     def read(self, request: ScoringRequest, stdout: str, stderr: str) -> tuple[Score, ...]:
-        """The scores in what it printed; raises `RecordError` where that does not add up."""
         return read_scores(request, stdout, stderr)
 
     def logits_command(self, workload: TextWorkload, release: str) -> tuple[str, ...]:

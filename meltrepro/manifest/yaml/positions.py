@@ -48,7 +48,7 @@ def read_file(path: Path, label: str, named_at: Position, field: FieldPath, prob
         with open_regular(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        problems.append(named_at.problem(field, *unreadable(path, label, error)))
+        problems.append(named_at.problem(field, *_unreadable(path, label, error)))
         return None
     return read_content(raw, label, problems)
 
@@ -63,7 +63,7 @@ def read_content(raw: bytes, label: str, problems: list[Problem]) -> Node | None
     except UnicodeDecodeError as error:
         good = raw[: error.start].decode("utf-8", "replace")
         message = f"the byte 0x{raw[error.start]:02x} is not UTF-8 text"
-        problems.append(_position(label, good).problem((), message, "save the file as UTF-8"))
+        problems.append(_position(Position(label), good).problem((), message, "save the file as UTF-8"))
         return None
     before = len(problems)
     node = read_text(text, Position(label), problems)
@@ -76,7 +76,7 @@ def read_text(text: str, origin: Position, problems: list[Problem]) -> Node | No
     """Read a text that begins at `origin`; `None` where it says nothing or is so wrong that nothing can be kept."""
     bad = _NOT_TEXT.search(text)
     if bad is not None:
-        at = _position(origin.file, text[: bad.start()], origin)
+        at = _position(origin, text[: bad.start()])
         problems.append(at.problem((), f"the character U+{ord(bad[0]):04X} is not allowed in a text file"))
         return None
     builder = _Builder(text, origin, problems)
@@ -101,7 +101,7 @@ class _Builder:
 
     def __init__(self, text: str, origin: Position, problems: list[Problem]) -> None:
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=LOADER))
-        self._origin = origin
+        self.origin = origin
         self._problems = problems
         self._anchors: dict[str, Node | None] = {}
         self._count = 0
@@ -210,17 +210,14 @@ class _Builder:
         self._note(event, path, message)
         raise _Stop
 
-    def end(self, text: str) -> Position:
-        return _position(self._origin.file, text, self._origin)
-
     def at(self, event: yaml.Event) -> Position:
         return self.position(event.start_mark)
 
     def position(self, mark: yaml.Mark | CMark | None) -> Position:
         if mark is None:
-            return self._origin
-        column = mark.column + (self._origin.column if mark.line == 0 else 1)
-        return Position(self._origin.file, self._origin.line + mark.line, column)
+            return self.origin
+        column = mark.column + (self.origin.column if mark.line == 0 else 1)
+        return Position(self.origin.file, self.origin.line + mark.line, column)
 
 
 def _resolve(text: str) -> Scalar:
@@ -239,7 +236,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Proble
     mark = error.problem_mark or error.context_mark
     lines = text.split("\n")
     if mark is None or mark.line >= len(lines):  # the parser ends a last line that the text leaves open
-        at, character = builder.end(text), ""
+        at, character = _position(builder.origin, text), ""
     else:
         at, character = builder.position(mark), lines[mark.line][mark.column : mark.column + 1]
     said = error.problem or error.context or "nothing can be made of it"
@@ -256,7 +253,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, builder: _Builder) -> Proble
     return at.problem((), f"not valid YAML: {said} {context}".rstrip())
 
 
-def unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
+def _unreadable(path: Path, label: str, error: Exception) -> tuple[str, str | None]:
     """Why a file cannot be read, and what to do about it."""
     shown = shorten(label, 200)
     if isinstance(error, FileNotFoundError):
@@ -278,9 +275,8 @@ def _like(path: Path) -> str | None:
     return None if hit is None else f"did you mean {beside[hit]!r}?"
 
 
-def _position(file: str, before: str, origin: Position | None = None) -> Position:
+def _position(origin: Position, before: str) -> Position:
     """Where a text ends that begins at `origin`."""
-    start = origin or Position(file)
     lines = before.count("\n")
     column = len(before) - before.rfind("\n") - 1
-    return Position(file, start.line + lines, column + (1 if lines else start.column))
+    return Position(origin.file, origin.line + lines, column + (1 if lines else origin.column))
