@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from meltrepro import resources
@@ -30,11 +30,11 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 class VirtualDevice:
     """One device; its folder holds what it stores and the truth about what it draws."""
 
-    what = "device"
+    what: str
     """What messages call it."""
-    script = ""
+    script: str
     """What it does first, among the images; it gets the file system, the folder and the size of its storage."""
-    port = 0
+    port: int
     """Where its server listens, in its own network."""
     body = Body()
     cores = 2
@@ -114,9 +114,7 @@ class VirtualDevice:
         self.inside = None
         with held():
             if self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                kill_group(self._process)
                 self._process = None
         if self._model is not None:
             self._model.join()
@@ -143,13 +141,13 @@ class VirtualDevice:
             file.write(data)
             file.truncate(len(data))
 
-    def cpu(self, cpuinfo: str, *, governor: str, khz: int) -> None:
+    def cpu(self, cpuinfo: str, khz: int) -> None:
         """Write the files of its CPUs; `cpuinfo` is what /proc/cpuinfo says of each."""
         blocks = (f"processor\t: {number}\n{cpuinfo}\n" for number in range(self.cores))
         self.fixture("cpuinfo", "".join(blocks))
         for number in range(self.cores):
             cpufreq = f"sys/devices/system/cpu/cpu{number}/cpufreq"
-            self.fixture(f"{cpufreq}/scaling_governor", f"{governor}\n")
+            self.fixture(f"{cpufreq}/scaling_governor", "schedutil\n")
             for file in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq"):
                 self.fixture(f"{cpufreq}/{file}", f"{khz}\n")
         self.fixture("sys/devices/system/cpu/online", f"0-{self.cores - 1}\n")
@@ -180,15 +178,17 @@ class VirtualDevice:
                 self.power.advance(seconds, max(0.0, use - used) / seconds)
                 self.show()
                 # What its files say holds until they say something else.
-                truth.write(
-                    ",".join([str(then), str(now), *_watts([self.power.power_w, *self.parts().values()])]) + "\n"
-                )
+                watts = [f"{value:.6f}" for value in (self.power.power_w, *self.parts().values())]
+                truth.write(",".join([str(then), str(now), *watts]) + "\n")
                 truth.flush()
                 then, used = now, use
 
 
-def _watts(values: Sequence[float]) -> list[str]:
-    return [f"{value:.6f}" for value in values]
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, with all of the group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _cpu_s(inside: int) -> float:

@@ -78,7 +78,7 @@ class VirtualJetson(VirtualDevice):
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         kind, public, *_ = (self.folder / "keys/host.pub").read_text().split()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.relay.port} {kind} {public}\n")
-        self.cpu(_CPU, governor="schedutil", khz=_HIGHEST_KHZ)
+        self.cpu(_CPU, khz=_HIGHEST_KHZ)
         self.fixture("machine-id", hashlib.sha256(self.name.encode()).hexdigest()[:32] + "\n")
         self.fixture("sys/firmware/devicetree/base/model", "meltrepro Virtual Jetson\0")
         self.fixture("sys/firmware/devicetree/base/serial-number", f"MELT{self.name.upper()}\0")

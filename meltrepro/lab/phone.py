@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from meltrepro.lab.device import VirtualDevice
 
 _CPU = (
@@ -15,15 +13,18 @@ _CPU = (
 
 
 class VirtualPhone(VirtualDevice):
+    """Its root is the file system of `system.PHONE`."""
+
     what = "phone"
     script = "phone/init.sh"
     port = 5640
 
-    def __init__(self, root: Path, folder: Path, *, name: str, storage: str = "disk") -> None:
-        """`root` is the file system of `system.PHONE`."""
-        super().__init__(root, folder, name=name, storage=storage)
-        self.properties = {
-            "ro.serialno": f"MELT{name.upper()}",
+    def build(self) -> None:
+        self.cpu(_CPU, khz=2_400_000)
+        with (self.folder / "fixtures/cpuinfo").open("a") as file:
+            file.write("Hardware\t: meltrepro MV1\n")
+        properties = {
+            "ro.serialno": f"MELT{self.name.upper()}",
             "ro.product.manufacturer": "meltrepro",
             "ro.product.model": "Virtual Phone",
             "ro.soc.manufacturer": "meltrepro",
@@ -35,12 +36,7 @@ class VirtualPhone(VirtualDevice):
             "ro.meltrepro.virtual": "1",
             "sys.boot_completed": "1",
         }
-
-    def build(self) -> None:
-        self.cpu(_CPU, governor="schedutil", khz=2_400_000)
-        with (self.folder / "fixtures/cpuinfo").open("a") as file:
-            file.write("Hardware\t: meltrepro MV1\n")
-        self.fixture("build.prop", "".join(f"{name}={value}\n" for name, value in self.properties.items()))
+        self.fixture("build.prop", "".join(f"{name}={value}\n" for name, value in properties.items()))
         self.fixture("sys/class/power_supply/battery/type", "Battery\n")
         self.fixture("sys/class/power_supply/usb/type", "USB\n")
         self.fixture("sys/class/thermal/thermal_zone0/type", "soc\n")

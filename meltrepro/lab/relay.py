@@ -114,13 +114,11 @@ class Relay:
 def reachable(pid: int, port: int) -> bool:
     """Whether anything listens on a TCP port in the network namespace of a process."""
     with contextlib.suppress(OSError):
-        lines = (
-            Path(f"/proc/{pid}/net/tcp").read_text().splitlines()
-            + Path(f"/proc/{pid}/net/tcp6").read_text().splitlines()
-        )
-        return any(
-            line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines[1:] if ":" in line
-        )
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if local.endswith(f":{port:04X}") and state == "0A":
+                    return True
     return False
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 from meltrepro.errors import EngineError
 from meltrepro.interrupts import held
+from meltrepro.lab.device import kill_group
 from meltrepro.targets.android.adb import Server
 from meltrepro.targets.android.adb_server import free_port, program
 
@@ -38,16 +37,7 @@ class AdbServer:
         }
         with held(), log.open("ab") as output:
             self._process = subprocess.Popen(
-                [
-                    "setpriv",
-                    "--pdeathsig",
-                    "KILL",
-                    program(),
-                    "-P",
-                    str(self.server.port),
-                    "nodaemon",
-                    "server",
-                ],
+                ["setpriv", "--pdeathsig", "KILL", program(), "-P", str(self.server.port), "nodaemon", "server"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -78,7 +68,5 @@ class AdbServer:
     def stop(self) -> None:
         with held():
             if self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                kill_group(self._process)
                 self._process = None

@@ -31,8 +31,6 @@ _NEEDED = {
 }
 """Programs and the packages that have them."""
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
-
-
 Arch = Literal["arm64", "amd64"]
 
 
@@ -163,17 +161,12 @@ def _finish_phone(root: Path) -> None:
     """Give the shell and the tools the names and places that they have on phones."""
     (root / "system/bin").symlink_to("../usr/bin")
     bin_ = root / "usr/bin"
-    for name in _tools(root):
+    said = subprocess.run(["chroot", str(root), "/usr/bin/toybox"], capture_output=True, text=True, check=True)
+    for name in said.stdout.split():
         with contextlib.suppress(FileExistsError):
             (bin_ / name).symlink_to("toybox")
     (bin_ / "sh").unlink(missing_ok=True)
     (bin_ / "sh").symlink_to("mksh")
-
-
-def _tools(root: Path) -> list[str]:
-    """What toybox can be called."""
-    said = subprocess.run(["chroot", str(root), "/usr/bin/toybox"], capture_output=True, text=True, check=True)
-    return [name for name in said.stdout.split() if name not in ("sh", "[") or name == "["]
 
 
 def _finish_board(root: Path) -> None:

@@ -19,10 +19,18 @@ from typing import Any
 import pytest
 
 from meltrepro import settings
-from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.power import Power
-from tests.support.iphones import client, go_ios, installer, launch, point_at, process_control, with_lockdown
+from tests.support.iphones import (
+    client,
+    go_ios,
+    installer,
+    ios_package,
+    launch,
+    point_at,
+    process_control,
+    with_lockdown,
+)
 
 APP = """
 echo "run $MELT_RUN with $*"
@@ -81,7 +89,7 @@ def test_a_stranger_is_told_little(phone: VirtualIphone) -> None:
 
 
 def test_libimobiledevice_lists_installs_and_removes_apps(phone: VirtualIphone, tmp_path: Path) -> None:
-    ipa = apps.package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\nexit 3\n"})
+    ipa = ios_package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\nexit 3\n"})
     assert f'{RUNNER}, "1' in installer("list")
     assert "Complete" in installer("install", str(ipa))
     assert 'org.example.toy, "1.0' in installer("list")

@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.device import RUNNER, VirtualIphone
 from meltrepro.lab.iphone.faults import Break, Faults, How, PairingAnswer
-from tests.support.iphones import client, installer, launch, point_at, process_control, with_lockdown
+from tests.support.iphones import client, installer, ios_package, launch, point_at, process_control, with_lockdown
 
 DVT = "com.apple.instruments.remoteserver.DVTSecureSocketProxy"
 HOUSE = "com.apple.mobile.house_arrest"
@@ -406,7 +405,7 @@ def test_an_app_that_is_not_started(
 
 
 def test_an_app_that_is_not_taken(paired: VirtualIphone, tmp_path: Path) -> None:
-    ipa = apps.package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\n"})
+    ipa = ios_package(tmp_path / "toy.ipa", "org.example.toy", "toy", {"toy": b"#!/bin/sh\n"})
     paired.faults = Faults(install_refused="ApplicationVerificationFailed")
     assert "ApplicationVerificationFailed" in installer("install", str(ipa), expect=None)
     paired.heal()

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import os
 import platform
+import plistlib
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,3 +128,21 @@ def point_at(phone: VirtualIphone, home: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("PYMOBILEDEVICE3_UDID", "PYMOBILEDEVICE3_USBMUX"):
         monkeypatch.delenv(name, raising=False)
     assert os.environ["USBMUXD_SOCKET_ADDRESS"] == phone.address
+
+
+def ios_package(ipa: Path, identifier: str, executable: str, files: dict[str, bytes]) -> Path:
+    """An `.ipa` at a path with these files of the bundle, as a development build would be signed."""
+    info = {
+        "CFBundleExecutable": executable,
+        "CFBundleIdentifier": identifier,
+        "CFBundleName": identifier.rpartition(".")[2],
+        "CFBundlePackageType": "APPL",
+        "CFBundleShortVersionString": "1.0",
+        "CFBundleVersion": "1.0",
+        "UIFileSharingEnabled": True,
+    }
+    everything = {"Info.plist": plistlib.dumps(info), "embedded.mobileprovision": b"virtual", **files}
+    with zipfile.ZipFile(ipa, "w") as archive:
+        for name, data in everything.items():
+            archive.writestr(f"Payload/{identifier}.app/{name}", data)
+    return ipa

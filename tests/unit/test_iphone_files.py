@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.lab.iphone import apps
 from meltrepro.lab.iphone.afc import AfcFiles
 from meltrepro.lab.iphone.apps import Apps, PackageRefused
 from meltrepro.lab.iphone.faults import Break, Faults, How
 from meltrepro.lab.iphone.frames import AFC_HEADER, afc_packet, read_afc, strings, zero_ended
 from meltrepro.lab.iphone.operations import Op, Status
 from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
+from tests.support.iphones import ios_package
 
 
 class Client:
@@ -226,7 +226,7 @@ def test_a_break_happens_at_its_message_and_so_often() -> None:
 
 
 def test_a_package_becomes_an_app(tmp_path: Path) -> None:
-    ipa = apps.package(tmp_path / "a.ipa", "org.example.a", "run", {"run": b"#!/bin/sh\n", "data/x": b"1"})
+    ipa = ios_package(tmp_path / "a.ipa", "org.example.a", "run", {"run": b"#!/bin/sh\n", "data/x": b"1"})
     installed = Apps(tmp_path / "apps")
     app = installed.install(ipa)
     assert installed.get("org.example.a") == app == installed.all()[0]
@@ -234,7 +234,7 @@ def test_a_package_becomes_an_app(tmp_path: Path) -> None:
     assert (tmp_path / "apps/org.example.a/bundle/data/x").read_bytes() == b"1"
     (app.documents / "kept").write_text("kept")
     assert (installed.install(ipa).documents / "kept").exists(), "an update keeps what the app has stored"
-    broken = apps.package(tmp_path / "b.ipa", "org.example.a", "run", {"other": b""})
+    broken = ios_package(tmp_path / "b.ipa", "org.example.a", "run", {"other": b""})
     with pytest.raises(PackageRefused):
         installed.install(broken)
     assert os.access(app.program[0], os.X_OK), "what is not taken changes nothing"
@@ -253,7 +253,7 @@ def test_a_package_becomes_an_app(tmp_path: Path) -> None:
     ],
 )
 def test_a_package_that_is_not_taken(tmp_path: Path, files: dict[str, bytes | None], said: str) -> None:
-    whole = apps.package(tmp_path / "whole.ipa", "org.example.a", "run", {"run": b""})
+    whole = ios_package(tmp_path / "whole.ipa", "org.example.a", "run", {"run": b""})
     ipa = tmp_path / "a.ipa"
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(ipa, "w") as sink:
         contents: dict[str, bytes | None] = {

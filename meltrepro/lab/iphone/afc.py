@@ -26,7 +26,6 @@ from meltrepro.lab.iphone.operations import KINDS, MODES, STATUS_OF, U64, Op, Re
 from meltrepro.lab.iphone.stream import Mishaps, Stream
 
 _MOST_READ = 64 << 20
-_BLOCK = 4096
 
 
 @dataclass
@@ -39,7 +38,7 @@ class AfcFiles:
     _last: int = 0
 
     def serve(self, stream: Stream) -> None:
-        """Do what the host asks until it leaves; raises `Ended`, `Malformed`."""
+        """Do what the host asks until it leaves; raises `StreamEnded`, `Malformed`."""
         try:
             while True:
                 header = read_afc(stream.read(AFC_HEADER.size))
@@ -147,12 +146,7 @@ class AfcFiles:
     def _device_info(self) -> Iterator[str]:
         free = self.mishaps.now.free
         yield from ("Model", "VirtualiPhone1,1", "FSTotalBytes", str(STORAGE_BYTES))
-        yield from (
-            "FSFreeBytes",
-            str(STORAGE_BYTES if free is None else self.mishaps.left),
-            "FSBlockSize",
-            str(_BLOCK),
-        )
+        yield from ("FSFreeBytes", str(STORAGE_BYTES if free is None else self.mishaps.left), "FSBlockSize", "4096")
 
     # -- open files -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import plistlib
 import re
 import shutil
 import stat
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from meltrepro.atomic import remove
+from meltrepro.atomic import remove, write_bytes
 from meltrepro.lab.iphone import runner_app
 from meltrepro.lab.iphone.frames import Malformed, read_plist
 
@@ -112,9 +111,7 @@ class Apps:
         with self._guard:
             for folder in ("bundle", "container/Documents", "container/Library", "container/tmp"):
                 (place / folder).mkdir(parents=True, exist_ok=True)
-            part = place / "app.json.part"
-            part.write_text(json.dumps(asdict(app)), encoding="utf-8")
-            part.rename(place / "app.json")
+            write_bytes(place / "app.json", json.dumps(asdict(app)).encode(), durable=False)
         return app
 
     def install(self, package: Path) -> App:
@@ -191,21 +188,3 @@ def size_of(folder: Path) -> int:
             found = path.lstat()
             total += found.st_size if stat.S_ISREG(found.st_mode) else 0
     return total
-
-
-def package(bundle: Path, identifier: str, executable: str, files: dict[str, bytes]) -> Path:
-    """An `.ipa` at a path with these files of the bundle, as a development build would be signed; for tests and the lab."""
-    info = {
-        "CFBundleExecutable": executable,
-        "CFBundleIdentifier": identifier,
-        "CFBundleName": identifier.rpartition(".")[2],
-        "CFBundlePackageType": "APPL",
-        "CFBundleShortVersionString": "1.0",
-        "CFBundleVersion": "1.0",
-        "UIFileSharingEnabled": True,
-    }
-    everything = {"Info.plist": plistlib.dumps(info), "embedded.mobileprovision": b"virtual", **files}
-    with zipfile.ZipFile(bundle, "w") as archive:
-        for name, data in everything.items():
-            archive.writestr(f"Payload/{identifier}.app/{name}", data)
-    return bundle

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import plistlib
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from xml.parsers.expat import ExpatError
 
-from meltrepro.lab.iphone.frames import Malformed
+from meltrepro.lab.iphone.frames import UNREADABLE, Malformed
 
 _VERSION = 100000
 _DEEPEST = 64
@@ -103,9 +101,7 @@ def unpack(data: bytes) -> Any:
         return _read(known["$objects"], known["$top"]["root"], 0)
     except Malformed:
         raise
-    except (plistlib.InvalidFileException, ExpatError, ValueError, TypeError, LookupError) as error:
-        raise Malformed(f"not an archive: {error!r}") from error
-    except (AttributeError, OverflowError, RecursionError, MemoryError, struct.error) as error:
+    except UNREADABLE as error:
         raise Malformed(f"not an archive: {error!r}") from error
 
 

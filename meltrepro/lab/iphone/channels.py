@@ -123,6 +123,5 @@ class ServiceChannel(ABC):
     def methods(self) -> dict[str, Callable[..., Any]]:
         """What may be called, by its name on the wire."""
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """The host has left, or wants this no more."""

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from meltrepro.atomic import write_bytes
 from meltrepro.lab.iphone.apps import App
 from meltrepro.lab.iphone.identity import BUILD, VERSION
 
@@ -16,7 +17,7 @@ _JETSAM = "298"
 _CRASH = "309"
 
 
-def report_jetsam(folder: Path, app: App, pid: int, footprint: int, reason: str) -> Path:
+def report_jetsam(folder: Path, app: App, pid: int, footprint: int, reason: str) -> None:
     """Say that an app was killed for want of memory; `reason` as a phone's kernel names it."""
     process = {
         "pid": pid,
@@ -34,10 +35,10 @@ def report_jetsam(folder: Path, app: App, pid: int, footprint: int, reason: str)
         "memoryStatus": {"pageSize": PAGE, "compressorSize": 0},
         "processes": [process],
     }
-    return _write(folder, "JetsamEvent", _JETSAM, body)
+    _write(folder, "JetsamEvent", _JETSAM, body)
 
 
-def report_crash(folder: Path, app: App, pid: int, number: int) -> Path:
+def report_crash(folder: Path, app: App, pid: int, number: int) -> None:
     """Say that an app died by a signal."""
     body = {
         "pid": pid,
@@ -46,11 +47,10 @@ def report_crash(folder: Path, app: App, pid: int, number: int) -> Path:
         "exception": {"signal": number},
         "termination": {"namespace": "SIGNAL", "code": number},
     }
-    return _write(folder, app.name, _CRASH, body)
+    _write(folder, app.name, _CRASH, body)
 
 
-def _write(folder: Path, title: str, kind: str, body: dict[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(folder: Path, title: str, kind: str, body: dict[str, Any]) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime(now))
     incident = str(uuid.uuid4()).upper()
@@ -67,7 +67,4 @@ def _write(folder: Path, title: str, kind: str, body: dict[str, Any]) -> Path:
     while path.exists():  # several in one second
         number += 1
         path = folder / f"{title}-{stamp}.{number:03d}.ips"
-    part = folder / f".{incident}"
-    part.write_text(json.dumps(head) + "\n" + json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    part.rename(path)
-    return path
+    write_bytes(path, (json.dumps(head) + "\n" + json.dumps(body, indent=2) + "\n").encode(), durable=False)

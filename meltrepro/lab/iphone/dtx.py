@@ -76,13 +76,6 @@ class Message:
         return Message(kind, self.channel, value, number=self.number, turn=self.turn + 1)
 
 
-@dataclass(frozen=True)
-class Int32:
-    """An argument that goes as a plain number of 32 bits."""
-
-    value: int
-
-
 def read_fragment(header: bytes) -> tuple[Fragment, int]:
     """A header, and how many bytes of it are still to come; raises `Malformed`."""
     magic, length, index, count, size, number, turn, channel, flags = FRAGMENT.unpack(header)
@@ -189,18 +182,14 @@ def write_arguments(arguments: Sequence[Any]) -> bytes:
         return b""
     body = bytearray()
     for each in arguments:
-        body += _U32.pack(_Type.nothing)
-        if isinstance(each, Int32):
-            body += struct.pack("<Ii", _Type.int32, each.value)
-        else:
-            packed = b"" if each is None else archive.pack(each)
-            body += struct.pack("<II", _Type.archive, len(packed)) + packed
+        packed = b"" if each is None else archive.pack(each)
+        body += struct.pack("<III", _Type.nothing, _Type.archive, len(packed)) + packed
     return _DICTIONARY.pack(_DICTIONARY_TYPE, 0, len(body)) + bytes(body)
 
 
 def write_message(message: Message) -> bytes:
     auxiliary = write_arguments(message.arguments)
-    rest = message.value if message.kind is Kind.data else b"" if message.value is None else archive.pack(message.value)
+    rest = b"" if message.value is None else archive.pack(message.value)
     size = len(auxiliary) + len(rest)
     data = _PAYLOAD.pack(message.kind, len(auxiliary), size, 0) + auxiliary + rest
     flags = _ASKS if message.asks else 0

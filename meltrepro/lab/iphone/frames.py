@@ -20,6 +20,13 @@ AFC_HEADER = struct.Struct("<8sQQQQ")
 AFC_MAGIC = b"CFA6LPAA"
 
 
+UNREADABLE = (
+    *(plistlib.InvalidFileException, ExpatError, ValueError, TypeError, LookupError, AttributeError),
+    *(OverflowError, RecursionError, MemoryError, struct.error),
+)
+"""What `plistlib` raises of bytes that are no property list."""
+
+
 class Malformed(Exception):
     """What came is not what the protocol allows."""
 
@@ -71,9 +78,9 @@ def read_mux(header: bytes, data: bytes) -> MuxPacket:
     return MuxPacket(kind, tag, read_plist(data) if kind == MUX_PLIST else {})
 
 
-def service_plist(body: dict[str, Any], *, binary: bool = False) -> bytes:
+def service_plist(body: dict[str, Any]) -> bytes:
     """A property list behind its length, as lockdownd and most services send it."""
-    data = plistlib.dumps(body, fmt=plistlib.FMT_BINARY if binary else plistlib.FMT_XML)
+    data = plistlib.dumps(body)
     return len(data).to_bytes(4, "big") + data
 
 
@@ -89,9 +96,7 @@ def read_plist(data: bytes) -> dict[str, Any]:
     """A property list, of either format, that is a dictionary; raises `Malformed`."""
     try:
         found = plistlib.loads(data)
-    except (plistlib.InvalidFileException, ExpatError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise Malformed(f"not a property list: {error!r}") from error
-    except (OverflowError, RecursionError, MemoryError, struct.error) as error:
+    except UNREADABLE as error:
         raise Malformed(f"not a property list: {error!r}") from error
     if not isinstance(found, dict):
         raise Malformed(f"a property list that is no dictionary but {type(found).__name__}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import ssl
 import tempfile
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.lab.iphone.frames import Malformed
-from meltrepro.lab.power import Power
 
 PRODUCT = "Virtual iPhone"
 VERSION = "16.7"
@@ -68,7 +66,6 @@ class Identity:
             "HardwareModel": "MV1AP",
             "HostAttached": True,
             "MeltreproVirtual": True,
-            "PasswordProtected": False,
             "ProductName": PRODUCT,
             "ProductType": "VirtualiPhone1,1",
             "ProductVersion": VERSION,
@@ -82,30 +79,6 @@ class Identity:
             "WiFiAddress": address,
             **({} if self.programs is None else {"MeltreproPrograms": dict(self.programs)}),
         }
-
-    def domain(self, name: str, power: Power, used: int, developer_mode: bool) -> dict[str, Any] | None:
-        """What lockdownd tells in a domain; `None` for one that it does not know."""
-        match name:
-            case "com.apple.mobile.battery":
-                return {
-                    "BatteryCurrentCapacity": round(power.percent),
-                    "BatteryIsCharging": power.charging,
-                    "ExternalChargeCapable": True,
-                    "ExternalConnected": power.charging,
-                    "FullyCharged": power.percent >= 100,
-                    "GasGaugeCapability": True,
-                    "HasBattery": True,
-                }
-            case "com.apple.disk_usage":
-                return {
-                    "TotalDiskCapacity": STORAGE_BYTES,
-                    "TotalDataCapacity": STORAGE_BYTES,
-                    "TotalDataAvailable": max(0, STORAGE_BYTES - used),
-                    "AmountDataAvailable": max(0, STORAGE_BYTES - used),
-                }
-            case "com.apple.security.mac.amfi":
-                return {"DeveloperModeStatus": developer_mode}
-        return None
 
 
 def load(folder: Path, name: str, programs: Mapping[str, Any] | None = None) -> Identity:
@@ -156,8 +129,3 @@ def tls(identity: Identity, device_pem: str, host_pem: str) -> ssl.SSLContext:
         place.write_bytes(device_pem.encode() + b"\n" + identity.key_pem)
         context.load_cert_chain(place)
     return context
-
-
-def escrow() -> bytes:
-    """What lets a trusted host in while the device is locked; of no use to a virtual one."""
-    return os.urandom(32)

@@ -13,7 +13,7 @@ _SIGNATURE = b"virtual developer image"
 
 
 def serve(state: State, stream: Stream) -> None:
-    """Answer until the host leaves; raises `Ended`, `Malformed`. An image that is sent is received and forgotten."""
+    """Answer until the host leaves; raises `StreamEnded`, `Malformed`. An image that is sent is received and forgotten."""
     received = False
     while True:
         request = stream.read_plist()
@@ -24,9 +24,9 @@ def serve(state: State, stream: Stream) -> None:
             case "CopyDevices":
                 entry = {
                     "ImageType": "Developer",
+                    "DiskImageType": "Developer",
                     "IsMounted": True,
                     "MountPath": "/Developer",
-                    "DiskImageType": "Developer",
                 }
                 answer["EntryList"] = [{**entry, "ImageSignature": _SIGNATURE}] if state.image else []
             case "QueryDeveloperModeStatus":

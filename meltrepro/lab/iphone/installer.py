@@ -16,7 +16,7 @@ _AT_ONCE = 20
 
 
 def serve(state: State, stream: Stream) -> None:
-    """Answer until the host leaves; raises `Ended`, `Malformed`."""
+    """Answer until the host leaves; raises `StreamEnded`, `Malformed`."""
     while True:
         request = stream.read_plist()
         options = request.get("ClientOptions")

@@ -108,5 +108,5 @@ CHANNELS: dict[str, Callable[[ServiceConnection, int], ServiceChannel]] = {
 
 
 def serve(state: State, stream: Stream) -> None:
-    """Developer services on one connection; raises `Ended`, `Malformed`."""
+    """Developer services on one connection; raises `StreamEnded`, `Malformed`."""
     ServiceConnection(state, stream, CHANNELS).serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meltrepro.lab.iphone import identity as identities
+from meltrepro.lab.iphone.apps import size_of
 from meltrepro.lab.iphone.faults import PairingAnswer
 from meltrepro.lab.iphone.frames import Malformed
 from meltrepro.lab.iphone.state import Host, State
@@ -18,7 +20,7 @@ from meltrepro.lab.iphone.stream import Stream
 PORT = 62078
 DEVELOPER = frozenset({"com.apple.instruments.remoteserver.DVTSecureSocketProxy"})
 """Services that the developer image brings."""
-_FIRST_PORT = 49152
+_PORTS = range(49152, 0x10000)
 _TYPE = "com.apple.mobile.lockdown"
 Service = Callable[[State, Stream], None]
 
@@ -39,16 +41,13 @@ class Doors:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._numbers = itertools.count(_FIRST_PORT)
+        self._numbers = itertools.cycle(_PORTS)
         self._waiting: dict[int, Started] = {}
 
     def open(self, started: Started) -> int:
         """Have a service wait; returns at which port."""
         with self._guard:
             port = next(self._numbers)
-            if port > 0xFFFF:
-                self._numbers = itertools.count(_FIRST_PORT)
-                port = next(self._numbers)
             self._waiting[port] = started
         return port
 
@@ -67,7 +66,7 @@ class Lockdown:
         self._session = ""
 
     def serve(self, stream: Stream) -> None:
-        """Answer until the host leaves; raises `Ended`, `Malformed`."""
+        """Answer until the host leaves; raises `StreamEnded`, `Malformed`."""
         while True:
             request = stream.read_plist()
             name = request.get("Request")
@@ -125,21 +124,44 @@ class Lockdown:
         if domain:
             if not self._session:
                 raise Failure("GetProhibited")
-            state = self._state
-            values = state.identity.domain(str(domain), state.power, state.used(), state.mishaps.now.developer_mode)
+            values = self._domain(str(domain))
         else:
             values = self._state.identity.values() | {"PasswordProtected": self._state.mishaps.now.locked}
             if not self._session:
                 if key in values and key not in identities.OPEN_VALUES:
                     raise Failure("GetProhibited")
                 values = {name: value for name, value in values.items() if name in identities.OPEN_VALUES}
-        if values is None:
-            values = {}
         if key is None:
             return {"Value": values, "Result": "Success", **({"Domain": domain} if domain else {})}
         if key not in values:
             raise Failure("MissingValue")
         return {"Key": key, "Value": values[key], "Result": "Success", **({"Domain": domain} if domain else {})}
+
+    def _domain(self, name: str) -> dict[str, Any]:
+        """What is told in a domain; nothing in one that it does not know."""
+        power = self._state.power
+        match name:
+            case "com.apple.mobile.battery":
+                return {
+                    "BatteryCurrentCapacity": round(power.percent),
+                    "BatteryIsCharging": power.charging,
+                    "ExternalChargeCapable": True,
+                    "ExternalConnected": power.charging,
+                    "FullyCharged": power.percent >= 100,
+                    "GasGaugeCapability": True,
+                    "HasBattery": True,
+                }
+            case "com.apple.disk_usage":
+                free = max(0, identities.STORAGE_BYTES - size_of(self._state.folder))
+                return {
+                    "TotalDiskCapacity": identities.STORAGE_BYTES,
+                    "TotalDataCapacity": identities.STORAGE_BYTES,
+                    "TotalDataAvailable": free,
+                    "AmountDataAvailable": free,
+                }
+            case "com.apple.security.mac.amfi":
+                return {"DeveloperModeStatus": self._state.mishaps.now.developer_mode}
+        return {}
 
     # -- trust ------------------------------------------------------------------------------------------------------
 
@@ -156,7 +178,7 @@ class Lockdown:
         if faults.pairing is PairingAnswer.pending:
             raise Failure("PairingDialogResponsePending")
         self._state.trust(Host(host, device_pem, host_pem))
-        return {"EscrowBag": identities.escrow(), "Result": "Success"}
+        return {"EscrowBag": os.urandom(32), "Result": "Success"}  # lets nobody in
 
     def _known(self, host_id: object) -> Host:
         found = self._state.hosts().get(str(host_id))

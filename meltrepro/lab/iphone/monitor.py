@@ -38,17 +38,9 @@ class DeviceInfo(ServiceChannel):
             "machKernelName": lambda: f"{PRODUCT} on {platform.system()}",
         }
 
-    def close(self) -> None:
-        """Nothing to end."""
-
     def _running(self) -> list[dict[str, Any]]:
         return [
-            {
-                "pid": each.pid,
-                "name": each.app.name,
-                "realAppName": each.app.program[0],
-                "isApplication": True,
-            }
+            {"pid": each.pid, "name": each.app.name, "realAppName": each.app.program[0], "isApplication": True}
             for each in self.state.processes.all()
         ]
 
@@ -68,16 +60,15 @@ class SystemMonitor(ServiceChannel):
         self._off = threading.Event()
 
     def methods(self) -> dict[str, Callable[..., Any]]:
-        return {"setConfig:": self._configure, "start": self._start, "stop": self._stop}
+        return {"setConfig:": self._configure, "start": self._start, "stop": self.close}
 
     def close(self) -> None:
-        self._stop()
+        self._off.set()  # its thread may wait for the very lock that is held here, so nobody waits for it
 
     def _configure(self, config: dict[str, Any]) -> None:
         if not isinstance(config, dict):
             raise TypeError("a configuration is a dictionary")
-        wanted = [str(each) for each in config.get("procAttrs", ())]
-        self._attributes = wanted
+        self._attributes = [str(each) for each in config.get("procAttrs", ())]
         self._system = [str(each) for each in config.get("sysAttrs", ())]
         self._interval_s = min(max(_LEAST_S, float(config.get("sampleInterval", 1e9)) / 1e9), _MOST_S)
 
@@ -85,9 +76,6 @@ class SystemMonitor(ServiceChannel):
         self._off.set()
         self._off = threading.Event()
         threading.Thread(target=self._sample, args=(self._off,), name="system monitor", daemon=True).start()
-
-    def _stop(self) -> None:
-        self._off.set()  # its thread may wait for the very lock that is held here, so nobody waits for it
 
     def _sample(self, off: threading.Event) -> None:
         self._tell(TapMessage({"status": "started"}))  # what comes first is no sample, and clients skip it
@@ -113,6 +101,7 @@ class SystemMonitor(ServiceChannel):
                 load += float(values["cpuUsage"])
                 used[each.pid] = use.cpu_s
                 rows[each.pid] = [values.get(name) for name in self._attributes]
+            times = {"StartMachAbsTime": int(then * 1e9), "EndMachAbsTime": int(now * 1e9)}
             system = {"physMemSize": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
             self._tell(
                 [
@@ -121,16 +110,10 @@ class SystemMonitor(ServiceChannel):
                         "EnabledCPUs": os.cpu_count() or 1,
                         "SystemCPUUsage": {"CPU_TotalLoad": load},
                         "System": [system.get(name, 0) for name in self._system],
-                        "StartMachAbsTime": int(then * 1e9),
-                        "EndMachAbsTime": int(now * 1e9),
+                        **times,
                         "Type": 33,
                     },
-                    {
-                        "Processes": rows,
-                        "StartMachAbsTime": int(then * 1e9),
-                        "EndMachAbsTime": int(now * 1e9),
-                        "Type": 5,
-                    },
+                    {"Processes": rows, **times, "Type": 5},
                 ]
             )
             then = now

@@ -123,18 +123,18 @@ class Processes:
     def launch(
         self,
         app: App,
-        arguments: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
         *,
-        kill_existing: bool = True,
-        suspended: bool = False,
+        kill_existing: bool,
+        suspended: bool,
     ) -> int:
         """Start an app; returns its process id. One that runs already is ended first, or raises `LaunchRefused`."""
         refused = self._faults().launch_refused
         if refused is not None:
             raise LaunchRefused(refused)
         with self._launching:
-            pid = self._launch(app, [*app.program, *arguments], environment or {}, kill_existing)
+            pid = self._launch(app, [*app.program, *arguments], environment, kill_existing)
         if suspended:
             self.send_signal(pid, signal.SIGSTOP)
         return pid
@@ -152,9 +152,9 @@ class Processes:
             started = self._starter.submit(self._start, app, command, environment)
         except RuntimeError as error:
             raise LaunchRefused("the phone is off") from error
-        return started.result().pid
+        return started.result()
 
-    def _start(self, app: App, command: Sequence[str], environment: Mapping[str, str]) -> RunningApp:
+    def _start(self, app: App, command: Sequence[str], environment: Mapping[str, str]) -> int:
         own = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(app.container),
@@ -181,7 +181,7 @@ class Processes:
         except OSError as error:
             raise LaunchRefused(f"the app's program cannot be started: {error}") from error
         threading.Thread(target=self._watch, args=(running,), name=app.identifier, daemon=True).start()
-        return running
+        return process.pid
 
     def send_signal(self, pid: int, number: int) -> bool:
         """Signal an app; returns whether it runs. Raises `ValueError` for what is no signal."""

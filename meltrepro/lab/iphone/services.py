@@ -60,11 +60,9 @@ def _diagnose(state: State, request: dict[str, Any]) -> dict[str, Any]:
         case "Goodbye":
             return success
         case "IORegistry":
-            if "IOPMPowerSource" in (request.get("EntryClass"), request.get("EntryName")):
-                return {**success, "Diagnostics": {"IORegistry": power_source(state)}}
-            if "AppleSmartBattery" in (request.get("EntryClass"), request.get("EntryName")):
-                return {**success, "Diagnostics": {"IORegistry": power_source(state)}}
-            return {**success, "Diagnostics": {}}
+            asked = (request.get("EntryClass"), request.get("EntryName"))
+            known = "IOPMPowerSource" in asked or "AppleSmartBattery" in asked
+            return {**success, "Diagnostics": {"IORegistry": power_source(state)} if known else {}}
         case "All" | "GasGauge":
             power = state.power
             gauge = {

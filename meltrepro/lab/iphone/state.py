@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from meltrepro.atomic import write_bytes
 from meltrepro.lab.iphone import identity as identities
-from meltrepro.lab.iphone.apps import Apps, size_of
+from meltrepro.lab.iphone.apps import Apps
 from meltrepro.lab.iphone.processes import Processes
 from meltrepro.lab.iphone.stream import Mishaps
 from meltrepro.lab.power import Power
@@ -57,10 +58,6 @@ class State:
     def crashes(self) -> Path:
         return self.folder / "crashes"
 
-    def used(self) -> int:
-        """Bytes that its files take."""
-        return size_of(self.folder)
-
     # -- trust ------------------------------------------------------------------------------------------------------
 
     def hosts(self) -> dict[str, Host]:
@@ -84,10 +81,8 @@ class State:
         return found is not None
 
     def _write_hosts(self, hosts: dict[str, Host]) -> None:
-        path = self.folder / "pairings.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps([asdict(host) for host in hosts.values()]), encoding="utf-8")
-        part.rename(path)
+        text = json.dumps([asdict(host) for host in hosts.values()])
+        write_bytes(self.folder / "pairings.json", text.encode(), durable=False)
 
     def tls(self, host: Host) -> ssl.SSLContext:
         """What is spoken with a computer that it trusts."""

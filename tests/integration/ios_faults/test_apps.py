@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from meltrepro.errors import TargetError
-from meltrepro.lab.iphone.apps import package
 from meltrepro.lab.iphone.faults import Faults
 from meltrepro.targets.base import PACKAGE
 from meltrepro.targets.ios.target import IosTarget
 from tests.integration.ios_faults.lab import Lab
 from tests.support.ios_targets import APP
+from tests.support.iphones import ios_package
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
@@ -19,7 +19,7 @@ def test_the_app_of_a_bundle_is_installed_once(lab: Lab, capfd: pytest.CaptureFi
     job = lab.bench.job("exit 0")
     ipa = job.bundle.path / PACKAGE
     ipa.parent.mkdir()
-    package(ipa, APP, "Runner", {"Runner": b"#!/bin/sh\nexit 7\n"})
+    ios_package(ipa, APP, "Runner", {"Runner": b"#!/bin/sh\nexit 7\n"})
     lab.target.deploy(job.bundle, job.model)
     assert (lab.cas / job.model.digest).exists(), "its documents stay"
     lab.device.faults = Faults(install_refused="it was not to be asked")
@@ -34,7 +34,7 @@ def test_a_package_that_the_phone_refuses(lab: Lab) -> None:
     job = lab.bench.job("exit 0")
     ipa = job.bundle.path / PACKAGE
     ipa.parent.mkdir()
-    package(ipa, APP, "Runner", {"Runner": b"#!/bin/sh\nexit 7\n"})
+    ios_package(ipa, APP, "Runner", {"Runner": b"#!/bin/sh\nexit 7\n"})
     lab.device.faults = Faults(install_refused="ApplicationVerificationFailed")
     with pytest.raises(TargetError, match="signature") as caught:
         lab.target.deploy(job.bundle, job.model)
