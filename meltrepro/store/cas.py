@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
@@ -146,10 +146,6 @@ class Store:
     def has(self, digest: str) -> bool:
         """Whether the object is here; says nothing of its content."""
         return self.path(digest).is_file()
-
-    def open(self, digest: str) -> BinaryIO:
-        """Open a verified object for reading. Raises what `verify` raises."""
-        return self.verify(digest).open("rb")
 
     def put_bytes(self, content: bytes) -> str:
         """Store some bytes; returns their sha256. Raises `StoreError`."""

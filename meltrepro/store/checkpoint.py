@@ -34,6 +34,8 @@ _BESIDES = (
     "tokenizer_config.json",
     "vocab.json",
 )
+_TEXTS = ("", ".jinja", ".json", ".md", ".model", ".py", ".txt")
+"""Endings of files that are no weights, whatever a repository is of."""
 _MOST_OF_LISTING = 16 << 20
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -137,7 +139,7 @@ def _chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
     shards = {name: match for name in present if (match := _SHARD.fullmatch(name))}
     weights = {INDEX, *shards} & present if shards else {WHOLE} & present
     if not weights - {INDEX}:
-        others = sorted(name for name in present if name.endswith((".bin", ".pth", ".gguf", ".safetensors")))
+        others = sorted(name for name in present if Path(name).suffix not in _TEXTS)
         raise SourceError(
             f"{key}: there is neither {WHOLE} nor model-00001-of-...; there is {', '.join(others[:3]) or 'no other weight'}",
             hint="only weights in safetensors format are converted; choose a revision that has them",

@@ -32,8 +32,10 @@ from meltrepro.store.cas import Store
 from meltrepro.store.download import DEFAULT_RETRY, Downloader, RetryPolicy
 from meltrepro.store.mirror import Mirrors, load_mirrors
 from meltrepro.store.names import text_digest
-from meltrepro.store.source import Context, Pin, Provider, key_of, source_of
-from meltrepro.untrusted import first_fault
+from meltrepro.store.source import Context, Pin, Provider, key_of
+from meltrepro.untrusted import as_model, first_fault
+
+_HERE = Path()
 
 
 class Fetcher:
@@ -89,22 +91,19 @@ class Fetcher:
             learn(pin.model_copy(update={"claimed": claimed}), self._store)
         return pin
 
-    def get(self, wanted: Pin | Source, base_dir: Path | None = None) -> Path:
+    def get(self, source: Source, base_dir: Path = _HERE) -> Path:
         """The verified file of a source in the store, brought there where it is missing.
 
         Raises `SourceError` and its kin, `OfflineError`, `StoreError`, and `CorruptStore` for an object that was
         changed.
         """
-        base = base_dir or Path()
-        pin = wanted if isinstance(wanted, Pin) else None
-        source = source_of(wanted) if isinstance(wanted, Pin) else wanted
         if is_checkpoint(source):
-            return self._get_checkpoint(source, base)
+            return self._get_checkpoint(source, base_dir)
         if source.digest is not None and self._store.has(source.digest):
             return self._store.verify(source.digest)
-        pin = pin or self.pin(source, base)
+        pin = self.pin(source, base_dir)
         if not self._store.has(pin.digest):
-            context = self._context(base)
+            context = self._context(base_dir)
             if self._mirrors.adopt(source, pin.digest, context) is None:
                 self._provider(source).fetch(source, pin, context)
         return self._store.verify(pin.digest)
@@ -117,13 +116,13 @@ class Fetcher:
             return {}
         return checkpoint.parts(source, self._store.verify(digest))
 
-    def estimate(self, source: Source, base_dir: Path | None = None) -> int | None:
+    def estimate(self, source: Source, base_dir: Path = _HERE) -> int | None:
         """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
         if isinstance(source, SyntheticSource):
             return 0
         known = self.known(source)
         if is_checkpoint(source):
-            return self._estimate_parts(source, base_dir or Path())
+            return self._estimate_parts(source, base_dir)
         digests = {source.digest, known.digest if known else None}
         if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
             return 0
@@ -132,7 +131,7 @@ class Fetcher:
         if self.offline and not isinstance(source, FileSource):
             return None
         try:
-            return self._provider(source).transfer_size(source, self._context(base_dir or Path()))
+            return self._provider(source).transfer_size(source, self._context(base_dir))
         except MeltreproError:
             return None  # fetching will say it, with a hint; an estimate is a courtesy
 
@@ -153,8 +152,8 @@ class Fetcher:
             return None
         value = self._store.get_ref("pins", text_digest(key_of(source)))
         try:
-            pin = Pin.from_json(value) if value is not None else None
-        except SourceError:  # written by another version: found out anew
+            pin = as_model(Pin, value) if value is not None else None
+        except ValueError:  # written by another version: found out anew
             return None
         if pin is None or source.digest not in (None, pin.digest) or (source.digest is None and pin.claimed):
             return None

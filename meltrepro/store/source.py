@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from meltrepro.errors import SourceError
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
 from meltrepro.manifest.sources import (
     DebianPackage,
@@ -22,7 +21,6 @@ from meltrepro.manifest.sources import (
     UrlSource,
 )
 from meltrepro.store.names import project_name, redact
-from meltrepro.untrusted import as_model
 
 if TYPE_CHECKING:
     from meltrepro.steps import Sink
@@ -52,14 +50,6 @@ class Pin(Strict):
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """The pin that `to_json` made; raises `SourceError` for anything else."""
-        try:
-            return as_model(cls, value)
-        except ValueError as error:
-            raise SourceError(f"not a pin: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -116,53 +106,3 @@ def key_of(source: Source) -> str:
 def is_synthetic(key: str) -> bool:
     """Whether a canonical name is that of made-up weights, which any machine can make again."""
     return key.startswith("synthetic:")
-
-
-def source_of(pin: Pin) -> Source:
-    """The source that a pin was made for, as far as its name tells; raises `SourceError` for a name of no source."""
-    kind, _, rest = pin.source.partition(":")
-    try:
-        match kind:
-            case "pypi":
-                name, _, tail = rest.partition("==")
-                version, what, member = (*tail.split(":", 2), None)[:3]
-                plain = what in ("wheel", "sdist")
-                return PypiSource.model_validate(
-                    {
-                        "pypi": name,
-                        "version": version,
-                        "kind": what if plain else "wheel" if str(what).endswith(".whl") else "sdist",
-                        "filename": pin.filename if plain else what,
-                        "member": member,
-                        "digest": pin.digest,
-                    }
-                )
-            case "huggingface":
-                repository, _, tail = rest.partition("@")
-                revision, _, file = tail.partition(":")
-                return HuggingFaceSource(
-                    huggingface=repository, revision=revision, file=file or None, digest=pin.digest
-                )
-            case "git":
-                url, _, commit = rest.rpartition("@")
-                return GitSource(git=url, commit=commit, digest=pin.digest)
-            case "url":
-                return UrlSource(url=pin.url or rest, digest=pin.digest)
-            case "file":
-                return FileSource(file=rest, digest=pin.digest)
-            case "folder":
-                return FolderSource(folder=rest, digest=pin.digest)
-            case "synthetic":
-                shape, seed, generator, *of = rest.split(":")
-                (form,) = of or ("",)
-                if int(generator) != GENERATOR:
-                    raise SourceError(
-                        f"{pin.source}: generator {generator} wrote it, and this version of meltrepro has {GENERATOR}",
-                        hint="use the version that wrote the lock, or a bundle that holds the file",
-                    )
-                return SyntheticSource.model_validate(
-                    {"synthetic": shape, "seed": int(seed), "digest": pin.digest, "format": form}
-                )
-    except (ValidationError, ValueError) as error:
-        raise SourceError(f"{pin.source!r} names no source") from error
-    raise SourceError(f"{pin.source!r} names no source: unknown kind {kind!r}")

@@ -57,8 +57,7 @@ def test_bytes_come_out_as_they_went_in(tmp_path: Path, content: bytes) -> None:
     assert digest == hashlib.sha256(content).hexdigest()
     assert store.has(digest)
     assert store.verify(digest, full=True) == store.path(digest) == store.root / "objects" / digest[:2] / digest[2:]
-    with store.open(digest) as file:
-        assert file.read() == content
+    assert store.path(digest).read_bytes() == content
 
 
 def test_objects_are_read_only_and_nothing_else_stays(store: Store) -> None:

@@ -22,8 +22,9 @@ from tests.fault.sources.bench import COMMIT, Bench
 
 def test_a_commit_is_a_deterministic_tar(bench: Bench, repository: tuple[Path, str], tmp_path: Path) -> None:
     folder, commit = repository
-    pin = bench.fetcher().pin(GitSource(git=folder.as_uri(), commit=commit), Path())
-    with tarfile.open(bench.fetcher().get(pin)) as tar:
+    source = GitSource(git=folder.as_uri(), commit=commit)
+    pin = bench.fetcher().pin(source, Path())
+    with tarfile.open(bench.fetcher().get(source)) as tar:
         files = {m.name: (oct(m.mode), m.linkname or (tar.extractfile(m) or io.BytesIO()).read()) for m in tar}
         assert {(m.uid, m.gid, m.uname, m.mtime, bool(m.pax_headers)) for m in tar.getmembers()} == {
             (0, 0, "", 1735689600, False)

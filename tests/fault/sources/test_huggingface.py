@@ -26,7 +26,7 @@ def test_a_large_file_of_the_hub_is_pinned_without_its_bytes(bench: Bench, hub: 
         filename="model.gguf",
     )
     assert hub.gets(HF_PATH) == []
-    assert fetcher.get(pin).read_bytes() == MODEL
+    assert fetcher.get(HF).read_bytes() == MODEL
 
 
 def test_a_small_file_of_the_hub_is_transferred(bench: Bench, hub: FileServer) -> None:

@@ -30,8 +30,7 @@ EVERY: list[Source] = [
 @pytest.mark.parametrize("source", EVERY, ids=lambda source: type(source).__name__)
 def test_offline_names_what_is_missing_and_asks_nobody(bench: Bench, index: FileServer, source: Source) -> None:
     fetcher = bench.fetcher(offline=True)
-    wanted: list[Source | Pin] = [source, Pin(source="url:https://x/y", digest="0" * 64, size=1)]
-    for one in wanted:
+    for one in (source, UrlSource(url="https://x/y", digest="0" * 64)):
         with pytest.raises(OfflineError, match="offline, and the store does not hold") as caught:
             fetcher.get(one)
         assert "MELTREPRO_MIRRORS" in (caught.value.hint or "")

@@ -27,7 +27,7 @@ def test_a_wheel_is_pinned_from_the_index_alone(bench: Bench, index: FileServer)
     assert pin == Pin(source="pypi:tiny-model==1.0:wheel", digest=sha(WHEEL), size=len(WHEEL), filename=WHEEL_NAME)
     assert index.gets(WHEEL_URL) == []
     assert fetcher.get(TINY).read_bytes() == WHEEL
-    assert fetcher.get(pin) == fetcher.get(TINY)
+    assert fetcher.get(TINY).read_bytes() == WHEEL
     assert len(index.gets(WHEEL_URL)) == 1
     assert fetcher.estimate(TINY) == 0
     assert "127.0.0.1" not in json.dumps(pin.to_json())
@@ -46,17 +46,16 @@ def test_a_member_is_taken_out_of_the_wheel(bench: Bench, index: FileServer, lis
     # A lost member comes out of the archive again, without network.
     bench.store.delete(pin.digest)
     index.asked.clear()
-    assert bench.fetcher(offline=True).get(pin).read_bytes() == MODEL
-    bench.store.delete(pin.digest)
     assert bench.fetcher(offline=True).get(MEMBER).read_bytes() == MODEL
     assert index.asked == []
 
 
 def test_a_pin_from_a_lock_fetches_on_a_fresh_machine(bench: Bench, index: FileServer, tmp_path: Path) -> None:
-    pins = [bench.fetcher().pin(source, Path()) for source in (TINY, MEMBER)]
+    digests = {source: bench.fetcher().pin(source, Path()).digest for source in (TINY, MEMBER)}
     other = Bench(tmp_path / "fresh")
     (tmp_path / "fresh").mkdir()
-    assert [other.fetcher().get(pin).read_bytes() for pin in pins] == [WHEEL, MODEL]
+    locked = [source.model_copy(update={"digest": digest}) for source, digest in digests.items()]
+    assert [other.fetcher().get(source).read_bytes() for source in locked] == [WHEEL, MODEL]
 
 
 def test_a_digest_in_the_manifest_is_checked_against_the_index(bench: Bench, index: FileServer) -> None:

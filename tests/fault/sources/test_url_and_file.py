@@ -23,7 +23,6 @@ def test_a_url_is_pinned_by_its_manifest(bench: Bench, server: FileServer) -> No
     assert server.gets("/m.gguf") == []
     assert bench.fetcher().get(source).read_bytes() == MODEL
     assert server.gets("/m.gguf")[0].path.endswith("hunter2")
-    assert bench.fetcher().get(pin).read_bytes() == MODEL
 
 
 @pytest.mark.parametrize("url", ["ftp://h/x", "x", "javascript://x", "://"])
@@ -42,7 +41,9 @@ def test_a_local_file_is_known_until_it_is_touched(bench: Bench, tmp_path: Path)
     assert path.read_bytes() == MODEL and path.is_relative_to(bench.store.root)
     (tmp_path / "m.gguf").write_bytes(MODEL[::-1])
     assert fetcher.pin(source, tmp_path).digest == sha(MODEL[::-1])
-    assert fetcher.get(pin).read_bytes() == MODEL  # what was pinned is what is used
+    assert (
+        fetcher.get(source.model_copy(update={"digest": pin.digest})).read_bytes() == MODEL
+    )  # what was pinned is what is used
     with pytest.raises(DigestMismatch, match=f"{'0' * 64}.*{sha(MODEL[::-1])}"):
         fetcher.get(FileSource(file="m.gguf", digest="0" * 64), tmp_path)
 
