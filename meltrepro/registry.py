@@ -45,12 +45,15 @@ class Registry:
             where = self._built_in[kind] if kind in self._built_in else self._points[kind].value
             module, _, name = where.partition(":")
             try:
-                self.loaded[kind] = getattr(import_module(module), name)
+                plugin = getattr(import_module(module), name)
+                if isinstance(plugin, type):
+                    raise TypeError("it is a class, expected an object")
             except Exception as error:  # whatever the code of others raises while it is imported
                 raise UsageError(
                     f"{self._what} {kind!r} cannot be loaded from {where}: {type(error).__name__}: {error}",
                     hint=f"its package registers it in the entry points of {self.group}: mend or remove that package",
                 ) from error
+            self.loaded[kind] = plugin
         return self.loaded[kind]
 
     @cached_property

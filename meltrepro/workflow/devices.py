@@ -27,16 +27,27 @@ from meltrepro.targets.base import (
     Pairing,
     Privileged,
     Target,
+    TargetKind,
     TriedSetting,
 )
 
 
 def attached(*, settings: Settings | None = None) -> tuple[Sequence[Attached], Sequence[str]]:
-    """What is attached, with what to do about it; and advice on kinds of which nothing is."""
+    """What is attached, with what to do about it; and what to know of kinds of which nothing is, or whose package is broken."""
     settings = settings or settings_module.load()
-    found = [(kind, kind.attached(settings)) for kind in registry.kinds()]
-    advice = [text for kind, rows in found if not rows and (text := kind.absent()) is not None]
-    return [row for _, rows in found for row in rows], advice
+    rows: list[Attached] = []
+    advice: list[str] = []
+    for name in TARGETS.kinds():
+        try:
+            kind: TargetKind = TARGETS.get(name)
+        except UsageError as error:  # a package that is broken does not hide the devices of others
+            advice.append(" ".join(error.one_line.split()))
+            continue
+        found = kind.attached(settings)
+        rows += found
+        if not found and (text := kind.absent()) is not None:
+            advice.append(text)
+    return rows, advice
 
 
 def pair(serial: str, *, say: Callable[[str], None] = lambda _: None, settings: Settings | None = None) -> None:

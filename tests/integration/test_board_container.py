@@ -20,11 +20,11 @@ from meltrepro.build.daemon import connect
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import TrialJob
+from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
-from meltrepro.targets.ssh.target import Board
 from meltrepro.testing.targets import request
 from tests.integration.bundles import Bundle
 from tests.support.sshd import USER, Sshd, make_key
@@ -46,7 +46,7 @@ class Rig:
     def target(self, container: bool | str = True) -> RemoteTarget:
         requested = Requested(container=container)
         return RemoteTarget(
-            Shell(self.link), Board("linux"), str(self.folder / "there"), reconnect_s=5, requested=requested
+            Shell(self.link), LinuxPlatform("linux"), str(self.folder / "there"), reconnect_s=5, requested=requested
         )
 
     def job(self, *, max_tokens: int = 4, timeout_s: float = 60) -> TrialJob:

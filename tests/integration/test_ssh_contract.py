@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from meltrepro.targets.base import AGENT
+from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
-from meltrepro.targets.ssh.target import Board
 from meltrepro.testing import targets as suite
 from meltrepro.testing.targets import Bench
 from tests.integration.scorer_rig import scores_there_as_here
@@ -46,7 +46,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLink]:
 def bench(link: SshLink, runner_bundles: Mapping[str, Path], tmp_path: Path) -> Iterator[Bench]:
     arm = platform.machine() == "aarch64"
     here = next(path for name, path in runner_bundles.items() if ("armv8" in name) == arm)
-    target = RemoteTarget(Shell(link), Board("linux"), str(tmp_path / "there"), reconnect_s=10)
+    target = RemoteTarget(Shell(link), LinuxPlatform("linux"), str(tmp_path / "there"), reconnect_s=10)
     yield Bench(target, tmp_path, here / AGENT)
     assert target.stop_strays() == 0, "a trial leaves nothing behind"
 

@@ -11,10 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from meltrepro import settings as settings_module
 from meltrepro.errors import TargetLost
 from meltrepro.manifest.targets import Target
+from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.ssh.options import LinuxOptions
-from meltrepro.targets.ssh.target import Board, lab_boards, link_to
+from meltrepro.targets.ssh.target import lab_boards, link_to
 from tests.support.links import LocalLink
 
 ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
@@ -56,11 +57,11 @@ def test_a_lab_is_looked_up_when_it_is_needed(tmp_path: Path, monkeypatch: pytes
     place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
     (folder / "board.json").write_text(json.dumps(place))
     (board,) = lab_boards(here)
-    assert (board.name, board.route.address, board.route.port, board.route.agent) == ("board", "127.0.0.1", 7, False)
+    assert (board.name, board.address, board.port, board.agent) == ("board", "127.0.0.1", 7, False)
 
 
 def test_a_plain_machine_says_what_it_is(tmp_path: Path) -> None:
-    target = RemoteTarget(Shell(LocalLink(tmp_path)), Board("linux"), str(tmp_path / "root"))
+    target = RemoteTarget(Shell(LocalLink(tmp_path)), LinuxPlatform("linux"), str(tmp_path / "root"))
     facts = target.identify()
     assert facts.cores >= 1
     assert not facts.virtual

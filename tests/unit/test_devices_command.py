@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ import pytest
 from meltrepro import settings as settings_module
 from meltrepro.cli.app import main
 from meltrepro.errors import UsageError
+from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.jetson.options import JetsonOptions
-from meltrepro.targets.registry import named
+from meltrepro.targets.registry import makers, named
 from meltrepro.targets.ssh.options import LinuxOptions
+from tests.support.manifests import GOOD
 
 
 @pytest.fixture
@@ -70,3 +73,42 @@ def test_this_machine_has_nothing_to_clean_or_put_back(here: Settings, capsys: p
     assert "no setting was to be put back" in capsys.readouterr().out
     assert main(["devices", "clean", "host"]) != 0
     assert "nothing is deployed to this machine" in capsys.readouterr().err
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package is installed whose kind of target, `toy`, cannot be loaded."""
+    (tmp_path / "toy_that_is_broken.py").write_text('raise RuntimeError("two\\nlines")')
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("toy", "toy_that_is_broken:KIND", TARGETS.group)
+    monkeypatch.setitem(vars(TARGETS), "_points", {"toy": point})
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_package_hides_no_devices(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told in one line, in place of what it would have shown."""
+    assert main(["devices"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("host ")
+    (told,) = (line for line in lines if "toy" in line)
+    assert told.startswith(
+        "kind of target 'toy' cannot be loaded from toy_that_is_broken:KIND: RuntimeError: two lines"
+    )
+    assert "mend or remove that package" in told
+    assert main(["devices", "--json"]) == 0
+    assert {row["kind"] for row in json.loads(capsys.readouterr().out)} >= {"host", "jetson"}
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_broken_package_stops_its_own_targets_alone(
+    here: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert named("jetson", None, here) == JetsonOptions(kind="jetson", lab="jetson")
+    assert "mac-ssh" in makers()
+    for kind, status in (("host", 0), ("toy", 2)):
+        spec = tmp_path / f"{kind}.yaml"
+        spec.write_text(f"{GOOD}targets: {{it: {{kind: {kind}}}}}\n")
+        assert main(["validate", str(spec)]) == status
+    assert "kind of target 'toy' cannot be loaded" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="kind of target 'toy' cannot be loaded"):
+        named("toy:1", None, here)

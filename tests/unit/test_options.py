@@ -65,8 +65,8 @@ def test_others_come_by_entry_points(points: Points) -> None:
 
 
 def test_a_broken_package_is_named(points: Points) -> None:
-    points(x="nowhere.at.all:X", y="os.path:nothing")
-    for kind, cause in (("x", "ModuleNotFoundError"), ("y", "AttributeError")):
+    points(x="nowhere.at.all:X", y="os.path:nothing", z="builtins:dict")
+    for kind, cause in (("x", "ModuleNotFoundError"), ("y", "AttributeError"), ("z", "TypeError: it is a class")):
         with pytest.raises(UsageError, match=rf"thing '{kind}' cannot be loaded from .*: {cause}") as caught:
             Registry("g", "thing", {}).get(kind)
         assert "entry points of g" in str(caught.value.hint)

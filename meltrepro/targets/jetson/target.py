@@ -17,12 +17,13 @@ from meltrepro.targets.jetson import controls as jetson_controls
 from meltrepro.targets.jetson import tegrastats
 from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.jetson.rails import chosen, rail_sources, rails
+from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.procfs import integer, read
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import snapshot
-from meltrepro.targets.ssh.target import Board, lab_boards, link_to
+from meltrepro.targets.ssh.target import lab_boards, link_to
 
 _RELEASE = "/etc/nv_tegra_release"
 _CPUS = 16
@@ -93,7 +94,7 @@ def attached(settings: Settings) -> list[Attached]:
     return rows
 
 
-class Jetson(Board):
+class Jetson(LinuxPlatform):
     """The platform of Jetson boards."""
 
     def __init__(

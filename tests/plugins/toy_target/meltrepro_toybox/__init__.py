@@ -10,10 +10,10 @@ from pydantic import Field
 
 from meltrepro.settings import Settings
 from meltrepro.targets.base import Attached, Engines, Target, TargetKind
+from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.options import RemoteOptions
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.ssh.target import Board
 from meltrepro_toybox.link import ShellLink
 
 BOX = Path("/var/tmp/meltrepro-toybox")
@@ -32,7 +32,7 @@ class Toybox(TargetKind):
     options = ToyboxOptions
 
     def open(self, options: ToyboxOptions, settings: Settings, engines: Engines | None) -> Target:
-        return RemoteTarget(Shell(ShellLink()), Board("toybox"), options.root, reconnect_s=options.reconnect_s)
+        return RemoteTarget(Shell(ShellLink()), LinuxPlatform("toybox"), options.root, reconnect_s=options.reconnect_s)
 
     def attached(self, settings: Settings) -> Sequence[Attached]:
         return [Attached("toybox", "toybox", "ready", "a shell on this machine", None)]
