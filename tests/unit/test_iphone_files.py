@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.lab.iphone.afc import AfcFiles
+from meltrepro.lab.iphone.afc import AfcFiles, Op, Status
 from meltrepro.lab.iphone.apps import Apps, PackageRefused
 from meltrepro.lab.iphone.faults import Break, Faults, How
 from meltrepro.lab.iphone.frames import AFC_HEADER, afc_packet, read_afc, strings, zero_ended
-from meltrepro.lab.iphone.operations import Op, Status
 from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
 from tests.support.iphones import ios_package
 

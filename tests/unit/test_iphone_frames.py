@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.lab.iphone import archive, dtx, frames, operations
+from meltrepro.lab.iphone import afc, archive, dtx, frames
 from meltrepro.lab.iphone.frames import Malformed
 
 VALUES = st.recursive(
@@ -125,13 +125,13 @@ def test_any_bytes_are_strings(data: bytes) -> None:
 
 
 def test_numbers_of_operations_are_the_protocols() -> None:
-    assert (operations.Op.open, operations.Op.opened, operations.Op.write, operations.Op.rename) == (
+    assert (afc.Op.open, afc.Op.opened, afc.Op.write, afc.Op.rename) == (
         0x0D,
         0x0E,
         0x10,
         0x18,
     )
-    assert (operations.Status.not_found, operations.Status.denied, operations.Status.no_space) == (8, 10, 18)
+    assert (afc.Status.not_found, afc.Status.denied, afc.Status.no_space) == (8, 10, 18)
 
 
 # -- archives -----------------------------------------------------------------------------------------------------------

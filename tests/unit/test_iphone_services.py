@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meltrepro.lab.iphone import images, installer, services
+from meltrepro.lab.iphone import installer, services
 from meltrepro.lab.iphone.archive import Error
 from meltrepro.lab.iphone.channels import ServiceConnection
 from meltrepro.lab.iphone.faults import Faults, PairingAnswer
@@ -121,7 +121,7 @@ def test_lockdownd_answers_anything(state: State, requests: list[dict[str, Any]]
     "serve",
     [
         installer.serve,
-        images.serve,
+        services.image_mounter,
         services.house_arrest,
         services.diagnostics,
         services.notifications,

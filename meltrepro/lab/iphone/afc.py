@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 from meltrepro.lab.iphone.frames import (
@@ -22,10 +24,80 @@ from meltrepro.lab.iphone.frames import (
     zero_ended,
 )
 from meltrepro.lab.iphone.identity import STORAGE_BYTES
-from meltrepro.lab.iphone.operations import KINDS, MODES, STATUS_OF, U64, Op, Refused, Status, numbers
 from meltrepro.lab.iphone.stream import Mishaps, Stream
 
 _MOST_READ = 64 << 20
+
+
+U64 = struct.Struct("<Q")
+
+
+class Op(IntEnum):
+    status = 0x01
+    data = 0x02
+    read_folder = 0x03
+    truncate = 0x07
+    remove = 0x08
+    make_folder = 0x09
+    file_info = 0x0A
+    device_info = 0x0B
+    open = 0x0D
+    opened = 0x0E
+    read = 0x0F
+    write = 0x10
+    seek = 0x11
+    tell = 0x12
+    told = 0x13
+    close = 0x14
+    set_size = 0x15
+    rename = 0x18
+    lock = 0x1B
+    link = 0x1C
+    set_time = 0x1E
+    remove_all = 0x22
+
+
+class Status(IntEnum):
+    success = 0
+    unknown = 1
+    bad_argument = 7
+    not_found = 8
+    is_folder = 9
+    denied = 10
+    unsupported = 15
+    exists = 16
+    no_space = 18
+    io = 20
+    not_empty = 33
+
+
+_STATUS_OF = {
+    errno.ENOENT: Status.not_found,
+    errno.ENOTDIR: Status.not_found,
+    errno.EISDIR: Status.is_folder,
+    errno.EACCES: Status.denied,
+    errno.EPERM: Status.denied,
+    errno.EEXIST: Status.exists,
+    errno.ENOSPC: Status.no_space,
+    errno.ENOTEMPTY: Status.not_empty,
+    errno.EINVAL: Status.bad_argument,
+    errno.EBADF: Status.bad_argument,
+}
+_MODES = {
+    1: os.O_RDONLY,
+    2: os.O_RDWR | os.O_CREAT,
+    3: os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    4: os.O_RDWR | os.O_CREAT | os.O_TRUNC,
+    5: os.O_WRONLY | os.O_APPEND | os.O_CREAT,
+    6: os.O_RDWR | os.O_APPEND | os.O_CREAT,
+}
+_KINDS = {stat.S_IFDIR: "S_IFDIR", stat.S_IFREG: "S_IFREG", stat.S_IFLNK: "S_IFLNK"}
+
+
+class Refused(Exception):
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.name)
+        self.status = status
 
 
 @dataclass
@@ -51,7 +123,7 @@ class AfcFiles:
                 except Refused as refusal:
                     answer = afc_packet(header.number, Op.status, U64.pack(refusal.status))
                 except OSError as error:
-                    status = STATUS_OF.get(error.errno or 0, Status.io)
+                    status = _STATUS_OF.get(error.errno or 0, Status.io)
                     answer = afc_packet(header.number, Op.status, U64.pack(status))
                 stream.send(answer)
         finally:
@@ -66,7 +138,7 @@ class AfcFiles:
         number = header.number
         match header.operation:
             case Op.read:
-                handle, size = numbers(arguments, 2)
+                handle, size = _numbers(arguments, 2)
                 return afc_packet(number, Op.data, payload=os.read(self._descriptor(handle), min(size, _MOST_READ)))
             case Op.read_folder:
                 return afc_packet(number, Op.data, payload=zero_ended(".", "..", *self._names(arguments)))
@@ -77,7 +149,7 @@ class AfcFiles:
             case Op.open:
                 return afc_packet(number, Op.opened, U64.pack(self._enter(arguments)))
             case Op.tell:
-                descriptor = self._descriptor(numbers(arguments, 1)[0])
+                descriptor = self._descriptor(_numbers(arguments, 1)[0])
                 return afc_packet(number, Op.told, U64.pack(os.lseek(descriptor, 0, os.SEEK_CUR)))
         change = self._changes().get(header.operation)
         if change is None:
@@ -138,7 +210,7 @@ class AfcFiles:
         path = self._one(arguments, itself=True)
         found = path.lstat()
         yield from ("st_size", str(found.st_size), "st_blocks", str(found.st_blocks), "st_nlink", str(found.st_nlink))
-        yield from ("st_ifmt", KINDS.get(stat.S_IFMT(found.st_mode), "S_IFCHR"))
+        yield from ("st_ifmt", _KINDS.get(stat.S_IFMT(found.st_mode), "S_IFCHR"))
         yield from ("st_mtime", str(found.st_mtime_ns), "st_birthtime", str(found.st_ctime_ns))
         if path.is_symlink():
             yield from ("LinkTarget", str(path.readlink()))
@@ -156,36 +228,36 @@ class AfcFiles:
         return self._open[handle]
 
     def _enter(self, arguments: bytes) -> int:
-        (mode,) = numbers(arguments, 1)
+        (mode,) = _numbers(arguments, 1)
         path = self._one(arguments[U64.size :])
-        if mode not in MODES:
+        if mode not in _MODES:
             raise Refused(Status.bad_argument)
         if path.is_dir():
             raise Refused(Status.is_folder)
         self._last += 1
-        self._open[self._last] = os.open(path, MODES[mode] | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        self._open[self._last] = os.open(path, _MODES[mode] | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         return self._last
 
     def _close(self, arguments: bytes) -> None:
-        (handle,) = numbers(arguments, 1)
+        (handle,) = _numbers(arguments, 1)
         os.close(self._descriptor(handle))
         del self._open[handle]
 
     def _seek(self, arguments: bytes) -> None:
-        handle, whence = numbers(arguments, 2)
+        handle, whence = _numbers(arguments, 2)
         (offset,) = struct.unpack_from("<q", arguments.ljust(3 * U64.size, b"\0"), 2 * U64.size)
         if whence > os.SEEK_END:
             raise Refused(Status.bad_argument)
         os.lseek(self._descriptor(handle), offset, whence)
 
     def _set_size(self, arguments: bytes) -> None:
-        handle, size = numbers(arguments, 2)
+        handle, size = _numbers(arguments, 2)
         os.ftruncate(self._descriptor(handle), min(size, STORAGE_BYTES))
 
     def _write(self, header: AfcHeader, arguments: bytes, stream: Stream) -> bytes:
         """Write what comes, as it comes: a connection that is lost leaves what had arrived."""
         left, piece, refusal = header.payload, arguments[U64.size :], None
-        handle = numbers(arguments, 1)[0] if len(arguments) >= U64.size else 0
+        handle = _numbers(arguments, 1)[0] if len(arguments) >= U64.size else 0
         while piece or left:
             if not piece:
                 piece = stream.read_some(left)
@@ -242,7 +314,7 @@ class AfcFiles:
         self._path(names[0], itself=True).rename(self._path(names[1], itself=True))
 
     def _link(self, arguments: bytes) -> None:
-        (kind,) = numbers(arguments, 1)
+        (kind,) = _numbers(arguments, 1)
         names = strings(arguments[U64.size :])
         if len(names) < 2:
             raise Refused(Status.bad_argument)
@@ -256,10 +328,16 @@ class AfcFiles:
             place.symlink_to(names[0])
 
     def _truncate(self, arguments: bytes) -> None:
-        (size,) = numbers(arguments, 1)
+        (size,) = _numbers(arguments, 1)
         os.truncate(self._one(arguments[U64.size :]), min(size, STORAGE_BYTES))
 
     def _set_time(self, arguments: bytes) -> None:
-        (changed,) = numbers(arguments, 1)
+        (changed,) = _numbers(arguments, 1)
         with contextlib.suppress(OverflowError):
             os.utime(self._one(arguments[U64.size :]), ns=(time.time_ns(), changed))
+
+
+def _numbers(arguments: bytes, count: int) -> tuple[int, ...]:
+    if len(arguments) < count * U64.size:
+        raise Refused(Status.bad_argument)
+    return tuple(U64.unpack_from(arguments, place * U64.size)[0] for place in range(count))

@@ -6,11 +6,15 @@ import contextlib
 import time
 from typing import Any
 
-from meltrepro.lab.iphone import images, installer, instruments
+from meltrepro.lab.iphone import installer, instruments
 from meltrepro.lab.iphone.afc import AfcFiles
+from meltrepro.lab.iphone.frames import Malformed
 from meltrepro.lab.iphone.lockdown import Service
 from meltrepro.lab.iphone.state import State
 from meltrepro.lab.iphone.stream import Stream
+
+_LARGEST_IMAGE = 256 << 20
+_IMAGE_SIGNATURE = b"virtual developer image"
 
 
 def files(state: State, stream: Stream) -> None:
@@ -120,6 +124,56 @@ def assertions(state: State, stream: Stream) -> None:
         stream.send_plist({"Status": "Success"} if known else {"Error": "UnknownCommand"})
 
 
+def image_mounter(state: State, stream: Stream) -> None:
+    """Whether developer services are there, and how a host brings them: an image that is sent is received and forgotten."""
+    received = False
+    while True:
+        request = stream.read_plist()
+        answer: dict[str, Any] = {"Status": "Complete"}
+        match request.get("Command"):
+            case "LookupImage":
+                answer |= {"ImagePresent": state.image, "ImageSignature": [_IMAGE_SIGNATURE] if state.image else []}
+            case "CopyDevices":
+                entry = {
+                    "ImageType": "Developer",
+                    "DiskImageType": "Developer",
+                    "IsMounted": True,
+                    "MountPath": "/Developer",
+                }
+                answer["EntryList"] = [{**entry, "ImageSignature": _IMAGE_SIGNATURE}] if state.image else []
+            case "QueryDeveloperModeStatus":
+                answer["DeveloperModeStatus"] = state.mishaps.now.developer_mode
+            case "ReceiveBytes":
+                size = request.get("ImageSize")
+                if not isinstance(size, int) or not 0 <= size <= _LARGEST_IMAGE:
+                    raise Malformed(f"an image of {size} bytes")
+                stream.send_plist({"Status": "ReceiveBytesAck"})
+                while size:
+                    size -= len(stream.read_some(size))
+                received = True
+            case "MountImage":
+                answer = _mount(state, received)
+            case "UnmountImage":
+                state.image = False
+            case "Hangup":
+                stream.send_plist({"Goodbye": True})
+                return
+            case _:
+                answer = {"Error": "UnknownCommand"}
+        stream.send_plist(answer)
+
+
+def _mount(state: State, received: bool) -> dict[str, Any]:
+    if not state.mishaps.now.developer_mode:
+        return {"Error": "DeviceLocked", "DetailedError": "Developer mode is not enabled."}
+    if state.image:
+        return {"Error": "ImageMountFailed", "DetailedError": "A Developer image is already mounted."}
+    if not received:
+        return {"Error": "MissingImagePath", "DetailedError": "There is no image to mount."}
+    state.image = True
+    return {"Status": "Complete"}
+
+
 SERVICES: dict[str, Service] = {
     "com.apple.afc": files,
     "com.apple.mobile.assertion_agent": assertions,
@@ -128,7 +182,7 @@ SERVICES: dict[str, Service] = {
     "com.apple.crashreportmover": crash_mover,
     "com.apple.mobile.diagnostics_relay": diagnostics,
     "com.apple.instruments.remoteserver.DVTSecureSocketProxy": instruments.serve,
-    "com.apple.mobile.mobile_image_mounter": images.serve,
+    "com.apple.mobile.mobile_image_mounter": image_mounter,
     "com.apple.mobile.installation_proxy": installer.serve,
     "com.apple.mobile.notification_proxy": notifications,
 }
