@@ -14,6 +14,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, BinaryIO
 
@@ -44,24 +45,12 @@ _LONGEST_PATH = 1024
 _AGAIN = "get it again from where it came from, or make it anew with: meltrepro bundle export"
 
 
-@dataclass(frozen=True)
-class BundleMember:
-    """One file of a bundle."""
-
-    size: int
-    digest: str
-
-
-class _Entry(Strict):
-    """A member as the index has it."""
+class BundleMember(Strict):
+    """One file of a bundle, as the index has it."""
 
     size: Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
     """Bytes; at most more than any disk holds."""
     sha256: Sha256
-
-    @property
-    def member(self) -> BundleMember:
-        return BundleMember(self.size, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -72,11 +61,21 @@ class Index:
     """Name, versions, campaigns, withheld files: for people and for `bundle import`."""
     members: Mapping[str, BundleMember]
 
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Digests of what may not be passed on and was left out."""
+        found = self.about.get("withheld")
+        return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """What members are for people, by name."""
+        found = self.about.get("labels")
+        return {name: str(label) for name, label in found.items() if label} if isinstance(found, dict) else {}
+
     def label(self, name: str) -> str:
-        """A member's name, with what it is for people where `about` says so under `labels`."""
-        labels = self.about.get("labels")
-        label = labels.get(name) if isinstance(labels, dict) else None
-        return f"{name} ({shorten(str(label), 200)})" if label else name
+        """A member's name, with what it is for people."""
+        return f"{name} ({shorten(self.labels[name], 200)})" if name in self.labels else name
 
 
 def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | bytes]) -> Index:
@@ -87,7 +86,7 @@ def write(path: Path, about: Mapping[str, object], files: Mapping[str, Path | by
     document = {
         "format": FORMAT,
         "about": dict(about),
-        "members": {name: {"size": m.size, "sha256": m.digest} for name, m in members.items()},
+        "members": {name: member.model_dump() for name, member in members.items()},
     }
     index = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
     partial = path.with_name(path.name + ".part")
@@ -124,10 +123,10 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
                 take(name, pieces)
             for _ in pieces:
                 pass
-            if digest.hexdigest() != member.digest:
+            if digest.hexdigest() != member.sha256:
                 raise BundleError(
                     f"{path.name}: {index.label(name)} is damaged: "
-                    f"sha256 is {digest.hexdigest()}, expected {member.digest}",
+                    f"sha256 is {digest.hexdigest()}, expected {member.sha256}",
                     hint=_AGAIN,
                 )
             _expect(file, padding(member.size), index.label(name))
@@ -172,7 +171,7 @@ def parse_index(raw: bytes) -> Index:
                 f"{INDEX}: format version {shorten(repr(document['format']))}, expected {FORMAT}",
                 hint="read it with the version of meltrepro that wrote it",
             )
-        members = {name: as_model(_Entry, entry).member for name, entry in document["members"].items()}
+        members = {name: as_model(BundleMember, entry) for name, entry in document["members"].items()}
         about = dict(document["about"].items())
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{INDEX} is damaged: {type(error).__name__}: {error}", hint=_AGAIN) from error
@@ -275,9 +274,10 @@ def _shown(seal: bytes) -> str:
 
 def _describe(content: Path | bytes) -> BundleMember:
     if isinstance(content, bytes):
-        return BundleMember(len(content), hashlib.sha256(content).hexdigest())
+        return BundleMember(size=len(content), sha256=hashlib.sha256(content).hexdigest())
     with untrusted.opened(content, None) as file:
-        return BundleMember(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return BundleMember(size=os.fstat(file.fileno()).st_size, sha256=digest)
 
 
 def _put(out: BinaryIO, name: str, content: Path | bytes) -> None:

@@ -37,13 +37,11 @@ from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import MAX_BYTES
-from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, PLAN
+from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, LOCK, MANIFEST, PLAN
 from meltrepro.record.ids import BundleId, artifact_id, model_of
 from meltrepro.record.reader import CampaignFolder, read_folder
 from meltrepro.replay import archive
-from meltrepro.replay.claims import ATTESTATIONS as _ATTESTATIONS
-from meltrepro.replay.claims import OBJECTS as _OBJECTS
-from meltrepro.replay.claims import check_claims
+from meltrepro.replay.claims import ATTESTATIONS, OBJECTS, check_claims
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
@@ -54,7 +52,6 @@ from meltrepro.untrusted import load_json, read_regular
 
 _RECORDS, _REPORT = "records", "report"
 _CRATE = "ro-crate-metadata.json"
-_MANIFEST, _LOCK = "manifest.yaml", "lock.yaml"
 _MOST_OF_STATEMENT = 64 << 20
 _UNTRUE = "meltrepro writes no such bundle: get it again from where it came from"
 
@@ -77,11 +74,11 @@ def export(
     recorded = read_folder(campaign)
     recorded.verify()
     manifest, lock = _read(campaign)
-    store = store.scoped(campaign / _LOCK)  # statements of one that was imported stand in its scope
+    store = store.scoped(campaign / LOCK)  # statements of one that was imported stand in its scope
     withheld = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
-        _MANIFEST: untrusted.read(campaign / _MANIFEST),
-        _LOCK: untrusted.read(campaign / _LOCK),
+        MANIFEST: untrusted.read(campaign / MANIFEST),
+        LOCK: untrusted.read(campaign / LOCK),
     }
     needed = (_needed(lock) | _kept(lock, store)) - withheld
     with step(sink, "bundle.collect", campaign.name):
@@ -91,13 +88,13 @@ def export(
                     f"the store does not hold {digest}, {_name_of(lock, digest)} of this campaign's lock",
                     hint="bring it back with: meltrepro build SPEC",
                 )
-            files[f"{_OBJECTS}/{digest}"] = store.verify(digest)
+            files[f"{OBJECTS}/{digest}"] = store.verify(digest)
         for name, artifact in lock.artifacts.items():
             for kind in ("sbom", "provenance"):
                 statement = store.get_ref(kind, artifact.digest)
                 if statement is not None:
                     content = json.dumps(statement, indent=2, sort_keys=True).encode() + b"\n"
-                    files[f"{_ATTESTATIONS}/{name}/{kind}.json"] = content
+                    files[f"{ATTESTATIONS}/{name}/{kind}.json"] = content
         for name in untrusted.files(campaign):
             if PurePosixPath(name).name not in (LEDGER, IMPORTED):
                 files[f"{_RECORDS}/{campaign.name}/{name}"] = untrusted.require(campaign / name)
@@ -108,7 +105,7 @@ def export(
         "meltrepro": meltrepro.__version__,
         "campaigns": [campaign.name],
         "withheld": sorted(withheld),
-        "labels": {f"{_OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(needed)},
+        "labels": {f"{OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(needed)},
     }
     measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
     files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
@@ -125,7 +122,7 @@ def verify_bundle(path: Path) -> tuple[archive.Index, Lock]:
         folder = Path(name)
 
         def take(member: str, pieces: Iterator[bytes]) -> None:
-            if not member.startswith(f"{_OBJECTS}/"):
+            if not member.startswith(f"{OBJECTS}/"):
                 _write(folder / member, pieces)
 
         index = archive.verify(path, take)
@@ -157,14 +154,14 @@ def import_bundle(path: Path, store: Store, records: Path, sink: Sink) -> Import
         lock, folders = _check_contents(scratch, index, lambda name: (scratch / name).open("rb"))
         for folder in folders:
             _check_same(folder, records / folder.name)
-        new = _take_objects(scratch / _OBJECTS, store)
-        scope = store.scoped(scratch / _LOCK)
+        new = _take_objects(scratch / OBJECTS, store)
+        scope = store.scoped(scratch / LOCK)
         for folder in folders:
-            scope.add_root(records / folder.name / _LOCK)
+            scope.add_root(records / folder.name / LOCK)
         _learn(lock, scope)
         _take_attestations(scratch, index, lock, scope)
         campaigns = tuple(_take_campaign(folder, records) for folder in folders)
-    return Imported(campaigns, new, tuple(str(d) for d in _list(index.about.get("withheld"))))
+    return Imported(campaigns, new, index.withheld)
 
 
 # -- exporting ----------------------------------------------------------------------------------------------------
@@ -172,16 +169,16 @@ def import_bundle(path: Path, store: Store, records: Path, sink: Sink) -> Import
 
 def _read(folder: Path) -> tuple[Manifest, Lock]:
     """Manifest and lock of a campaign or of an unpacked bundle."""
-    lock = load_lock(folder / _LOCK)
+    lock = load_lock(folder / LOCK)
     if lock is None:
         raise BundleError(
-            f"there is no {_LOCK} in {folder}", hint="name the folder of a campaign, or a bundle that was made of one"
+            f"there is no {LOCK} in {folder}", hint="name the folder of a campaign, or a bundle that was made of one"
         )
     try:
-        return parse_manifest(read_regular(folder / _MANIFEST, MAX_BYTES), _MANIFEST), lock
+        return parse_manifest(read_regular(folder / MANIFEST, MAX_BYTES), MANIFEST), lock
     except (OSError, ManifestError) as error:
         raise BundleError(
-            f"{_MANIFEST} is no manifest: {error}", hint="meltrepro of another version may have written it"
+            f"{MANIFEST} is no manifest: {error}", hint="meltrepro of another version may have written it"
         ) from error
 
 
@@ -283,9 +280,9 @@ def _check_contents(
     _, lock = _read(scratch)
     for name, member in index.members.items():
         place, _, rest = name.partition("/")
-        if place == _OBJECTS and rest != member.digest:
-            raise BundleError(f"{name} is not what its name says: it has sha256 {member.digest}", hint=_UNTRUE)
-        if place == _ATTESTATIONS and _statement(scratch / name) is None:
+        if place == OBJECTS and rest != member.sha256:
+            raise BundleError(f"{name} is not what its name says: it has sha256 {member.sha256}", hint=_UNTRUE)
+        if place == ATTESTATIONS and _statement(scratch / name) is None:
             raise BundleError(f"{name} is no statement: expected a JSON object", hint=_UNTRUE)
     folders = sorted((scratch / _RECORDS).glob("*"))
     if not folders:
@@ -300,7 +297,7 @@ def _check_contents(
             raise BundleError(f"{folder.name} is no sound campaign: {message}", hint=_UNTRUE) from error
         if campaign.id != folder.name:
             raise BundleError(f"{_RECORDS}/{folder.name} calls itself {campaign.id!r}", hint=_UNTRUE)
-        for name in (_MANIFEST, _LOCK):
+        for name in (MANIFEST, LOCK):
             first, second = (_digest(place / name) for place in (scratch, folder))
             if first != second:
                 raise BundleError(
@@ -330,7 +327,7 @@ def _check_same(folder: Path, there: Path) -> None:
 
 def _sealed(campaign: Path) -> set[str]:
     """The relative paths of what is never rewritten in a finished campaign."""
-    sealed = (CAMPAIGN, _MANIFEST, _LOCK, PLAN)
+    sealed = (CAMPAIGN, MANIFEST, LOCK, PLAN)
     return {name for name in untrusted.files(campaign) if name in sealed or name.split("/")[0] in (BUILDS, CELLS)}
 
 
@@ -389,7 +386,7 @@ def _take_attestations(folder: Path, index: archive.Index, lock: Lock, scope: St
     """Keep the statements of artifacts of which there are none yet; those of one's own builds stay."""
     for name, artifact in lock.artifacts.items():
         for kind in ("sbom", "provenance"):
-            member = f"{_ATTESTATIONS}/{name}/{kind}.json"
+            member = f"{ATTESTATIONS}/{name}/{kind}.json"
             if member not in index.members or scope.get_ref(kind, artifact.digest) is not None:
                 continue
             statement = _statement(folder / member)
@@ -412,7 +409,3 @@ def _take_campaign(folder: Path, records: Path) -> Path:
     finally:
         remove(part)
     return target
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []

@@ -32,13 +32,8 @@ _SUBJECT = {
 """Where a statement has the digest of what it is about."""
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """What one part of a bundle says of an artifact's bytes."""
-
-    artifact: str
-    where: str
-    digest: str
+_Claim = tuple[str, str, str]
+"""What one part of a bundle says of an artifact's bytes: its name, which part, and the digest."""
 
 
 def check_claims(
@@ -48,12 +43,11 @@ def check_claims(
 
     A statement's key is not compared: one of the same bytes may be of another build that other inputs led to.
     """
-    for claim in (*_in_objects(index, lock), *_in_statements(folder, index, lock), *_in_cells(campaigns)):
-        locked = lock.artifacts.get(claim.artifact)
-        if locked is not None and locked.digest != claim.digest:
+    for name, where, digest in (*_in_objects(index, lock), *_in_statements(folder, index, lock), *_in_cells(campaigns)):
+        locked = lock.artifacts.get(name)
+        if locked is not None and locked.digest != digest:
             raise BundleError(
-                f"{claim.artifact}: other bytes than its lock says: the lock has sha256 {locked.digest}, "
-                f"{claim.where} {claim.digest}",
+                f"{name}: other bytes than its lock says: the lock has sha256 {locked.digest}, {where} {digest}",
                 hint=_HINT,
             )
     _check_runners(index, campaigns, opened)
@@ -61,15 +55,12 @@ def check_claims(
 
 def _in_objects(index: Index, lock: Lock) -> Iterator[_Claim]:
     """Artifacts that should be inside and are not, with what is there under their names."""
-    withheld = index.about.get("withheld")
-    absent = set(withheld) if isinstance(withheld, list) and all(isinstance(each, str) for each in withheld) else set()
-    absent |= {source.digest for key, source in lock.sources.items() if is_synthetic(key)}
-    labels = index.about.get("labels")
-    called = {label: name for name, label in labels.items()} if isinstance(labels, dict) else {}
+    absent = {*index.withheld, *(source.digest for key, source in lock.sources.items() if is_synthetic(key))}
+    called = {label: name for name, label in index.labels.items()}
     for name, artifact in lock.artifacts.items():
         if artifact.digest not in absent and f"{OBJECTS}/{artifact.digest}" not in index.members:
-            there = str(called.get(f"the artifact {name}", "")).removeprefix(f"{OBJECTS}/")
-            yield _Claim(name, "the bundle holds", there or "no such object")
+            there = called.get(f"the artifact {name}", "").removeprefix(f"{OBJECTS}/")
+            yield name, "the bundle holds", there or "no such object"
 
 
 def _in_statements(folder: Path, index: Index, lock: Lock) -> Iterator[_Claim]:
@@ -79,16 +70,16 @@ def _in_statements(folder: Path, index: Index, lock: Lock) -> Iterator[_Claim]:
             if member in index.members and isinstance(
                 digest := _at(load_json((folder / member).read_bytes()), place), str
             ):
-                yield _Claim(name, f"its {kind} statement", digest)
+                yield name, f"its {kind} statement", digest
 
 
 def _in_cells(campaigns: Sequence[CampaignFolder]) -> Iterator[_Claim]:
     for campaign in campaigns:
         for cell in campaign.document.cells:
-            yield _Claim(cell.bundle_id, f"the record of {cell.id}", cell.bundle_digest)
+            yield cell.bundle_id, f"the record of {cell.id}", cell.bundle_digest
             model = cell.key.model_id
             for name in (model, replace(model, variant=cell.isa)):  # the lock has one of them
-                yield _Claim(str(name), f"the record of {cell.id}", cell.model_digest)
+                yield str(name), f"the record of {cell.id}", cell.model_digest
 
 
 def _check_runners(index: Index, campaigns: Sequence[CampaignFolder], opened: Callable[[str], IO[bytes]]) -> None:

@@ -29,11 +29,6 @@ class Replayed:
     folder: Path
 
 
-def design_of(declared: Replay) -> Design:
-    """The test that a manifest declares, against recorded values."""
-    return Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
-
-
 def undecidable(recorded: CampaignRecord, wanted: Callable[[str], bool]) -> Mapping[str, str]:
     """Cells of a campaign whose trials could be repeated without ever being compared, with the reasons.
 
@@ -59,7 +54,7 @@ def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: S
 
     `setup` is made from the campaign's own manifest, lock and requests, with `declared.maximum` repetitions.
     """
-    design = design_of(declared)
+    design = Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
 
     def decided(folder: Path) -> bool:
         replayed, controls = _arms(folder)
@@ -124,10 +119,6 @@ def _same_binary(cell: CellComparison) -> bool:
 
 def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord | None) -> bool:
     """Whether no further trial of a cell can change an answer."""
-    for metric in JUDGED:
-        if not comparable(values_of(old, metric)):
-            continue
-        decision = judge_metric(metric, old, new, design, control)
-        if decision is None or not decision.final:
-            return False
-    return True
+    usable = [metric for metric in JUDGED if comparable(values_of(old, metric))]
+    decisions = (judge_metric(metric, old, new, design, control) for metric in usable)
+    return all(decision is not None and decision.final for decision in decisions)

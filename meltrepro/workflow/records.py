@@ -163,8 +163,7 @@ class Exported:
     @property
     def withheld(self) -> int:
         """How many files were left out, because their licence does not allow passing them on."""
-        withheld = self.index.about.get("withheld")
-        return len(withheld) if isinstance(withheld, list) else 0
+        return len(self.index.withheld)
 
 
 def export_bundle(
