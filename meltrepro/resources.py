@@ -1,4 +1,4 @@
-"""Files that travel with the toolkit (recipes, schema), found alike in a checkout and in an installed wheel."""
+"""Files that travel with the toolkit (recipes), found alike in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -30,13 +30,6 @@ def images() -> Path:
 def runner() -> Path:
     """The part of the runner that all frameworks share: the folder `runner` of their recipes."""
     return images() / "runner"
-
-
-def schema() -> Path:
-    """The JSON Schema of manifests."""
-    name = "manifest.schema.json"
-    installed = _PACKAGE / "_data" / "schema" / name
-    return installed if installed.is_file() else _PACKAGE.parent / "docs" / "schema" / name
 
 
 def image_file(relative: str) -> bytes:

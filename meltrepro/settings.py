@@ -36,6 +36,11 @@ class Settings:
     base_image: str | None = None
 
     @property
+    def store(self) -> Path:
+        """Folder of what is fetched and built, by digest."""
+        return self.cache / "store"
+
+    @property
     def records(self) -> Path:
         """Folder of campaigns and their records."""
         return self.home / "records"
@@ -77,9 +82,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def debug(environ: Mapping[str, str] = os.environ) -> bool:
+def debug() -> bool:
     """Whether errors are shown with their tracebacks."""
-    return environ.get("MELTREPRO_DEBUG", "0") not in ("", "0")
+    return os.environ.get("MELTREPRO_DEBUG", "0") not in ("", "0")
 
 
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:

@@ -55,7 +55,7 @@ class Tools:
     pins: Pins = field(init=False)
 
     def __post_init__(self, lock: Lock, locked: bool, base_dir: Path, weights: Mapping[str, Weights]) -> None:
-        store = Store(self.settings.cache / "store")
+        store = Store(self.settings.store)
         layer = lock.base.layer if lock.base is not None else None
         if self.record is not None:
             store = store.scoped(self.record)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from meltrepro import settings as settings_module
-
-if TYPE_CHECKING:
-    from meltrepro.lab.supervisor import Status
+from meltrepro import settings
+from meltrepro.lab import supervisor
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Virtual devices, to try everything without hardware."
@@ -23,28 +21,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 @app.command()
 def up(json: JsonOption = False) -> None:
     """Start the lab; it runs until `lab down`."""
-    from meltrepro.lab import supervisor
-
-    _show(supervisor.up(settings_module.load()), json)
+    _show(supervisor.up(settings.load()), json)
 
 
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Say what runs and how it is reached."""
-    from meltrepro.lab import supervisor
-
-    _show(supervisor.status(settings_module.load()), json)
+    _show(supervisor.status(settings.load()), json)
 
 
 @app.command()
 def down() -> None:
     """End the lab; nothing of it stays."""
-    from meltrepro.lab import supervisor
-
-    typer.echo("the lab is down" if supervisor.down(settings_module.load()) else "no lab was running")
+    typer.echo("the lab is down" if supervisor.down(settings.load()) else "no lab was running")
 
 
-def _show(found: Status, json: bool) -> None:
+def _show(found: supervisor.Status, json: bool) -> None:
     from meltrepro.lab.supervisor import DEVICES
 
     if json:

@@ -16,8 +16,6 @@ from meltrepro.words import counted, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-
 
 _STATES = {"here": "reuse", "unknown": "not locked yet", "missing": "build"}
 
@@ -46,12 +44,12 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
     if plan.cells:
         cells = plain_table("cell", "variant", "memory", texts=2)
         for cell in plan.cells:
-            _row(cells, cell.id, cell.variant.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
+            cells.add_row(cell.id, cell.variant.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
         out.print(cells)
         out.print()
         nodes = plain_table("to have first", "state", texts=2)
         for name, state in planned.needed.items():
-            _row(nodes, name, _STATES[state])
+            nodes.add_row(name, _STATES[state])
         out.print(nodes)
         out.print()
     if planned.unknown:
@@ -61,13 +59,13 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
     if planned.data:
         sources = plain_table("data of workload", "from", "to download", texts=3)
         for name, (source, size) in planned.data.items():
-            _row(sources, name, source, _size(size))
+            sources.add_row(name, source, _size(size))
         out.print(sources)
         out.print()
     if plan.skipped:
         skips = plain_table("skipped", "because", texts=2)
         for skip in plan.skipped:
-            _row(skips, skip.cell_id, skip.reason)
+            skips.add_row(skip.cell_id, skip.reason)
         out.print(skips)
         out.print()
     for line in _summary(planned):
@@ -91,12 +89,6 @@ def _summary(planned: workflow.Planned) -> Iterator[str]:
     if planned.too_large or planned.left_out_for_room:
         yield "for more room: meltrepro gc, or another disk for the store: MELTREPRO_CACHE"
         yield "a study of manifests of one model each needs the room of one: meltrepro study --drop-models"
-
-
-def _row(table: Table, *texts: str) -> None:
-    from rich.text import Text
-
-    table.add_row(*map(Text, texts))
 
 
 def _size(size: int | None) -> str:

@@ -75,15 +75,13 @@ def show_results(record: CampaignRecord, out: Console | None = None) -> None:
 
 
 def _show_metrics(cells: Sequence[CellRecord], names: Mapping[str, str], out: Console) -> None:
-    from rich.text import Text
-
     columns = [
         column for column in _COLUMNS if not column.optional or any(column.metric in cell.summaries for cell in cells)
     ]
     table = plain_table("cell", "n", *(column.title for column in columns))
     for cell in cells:
         values = [_shown(cell.summaries.get(column.metric), column) for column in columns]
-        table.add_row(Text(names[cell.id]), _counted(cell), *values)
+        table.add_row(names[cell.id], _counted(cell), *values)
     out.print(
         "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
     )
@@ -126,8 +124,6 @@ def tell_logged(logged: Logged, *, quiet: bool) -> None:
 
 def _show_scores(cells: Sequence[CellRecord], names: Mapping[str, str], out: Console) -> None:
     """Scores with what they rest on: right answers, standard error, and what the file really spends on a weight."""
-    from rich.text import Text
-
     from meltrepro.accuracy.scores import metric_name
 
     table = plain_table("cell", "score", "value", "std. error", "right", "of", "bits/weight", "file MB", texts=2)
@@ -139,19 +135,17 @@ def _show_scores(cells: Sequence[CellRecord], names: Mapping[str, str], out: Con
             error = "-" if score.stderr is None else f"{score.stderr:.4f}"
             right = "-" if score.k is None else str(score.k)
             texts = (name, metric_name(score), f"{score.value:.4f}", error, right, str(score.n), bits, size)
-            table.add_row(*map(Text, texts))
+            table.add_row(*texts)
         if not cell.scores:
-            table.add_row(*map(Text, (name, "no score", "-", "-", "-", "-", bits, size)))
+            table.add_row(name, "no score", "-", "-", "-", "-", bits, size)
     out.print(table)
 
 
 def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Console) -> None:
     """The operators that take the most time, as a table."""
-    from rich.text import Text
-
     table = plain_table("operator", "% of time", "us per call", "calls")
     for share in found.shares[:_MOST_OPERATORS]:
-        table.add_row(Text(share.title), f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
+        table.add_row(share.title, f"{100 * share.time_share:.1f}", number(share.mean_us), str(share.calls))
     rest = found.shares[_MOST_OPERATORS:]
     if rest:
         table.add_row(counted(len(rest), "other"), f"{100 * sum(share.time_share for share in rest):.1f}")

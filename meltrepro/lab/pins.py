@@ -40,5 +40,5 @@ def moved(before: Sequence[Package], now: Sequence[Package]) -> list[str]:
 
 
 if __name__ == "__main__":
-    for line in pin_all(Store(settings_module.load().cache / "store"), silent):
+    for line in pin_all(Store(settings_module.load().store), silent):
         print(line)

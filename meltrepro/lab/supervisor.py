@@ -160,7 +160,7 @@ def _root(kind: System, name: str, settings: Settings, remarks: dict[str, str]) 
     """The file system of a kind of device; says of its device where it is not the pinned one."""
     from meltrepro.lab import system
 
-    store = Store(settings.cache / "store")
+    store = Store(settings.store)
     root = system.device_root(kind, store, settings.cache / "lab", silent, offline=settings.offline)
     if not system.is_pinned(kind, root):
         remarks[name] = system.remark(kind, store)

@@ -47,7 +47,7 @@ def locate(wanted: str, settings: Settings, sink: Sink) -> Located:
 def _imported(bundle: Path, settings: Settings, sink: Sink) -> Path:
     from meltrepro.replay.bundle import import_bundle
 
-    return import_bundle(bundle, Store(settings.cache / "store"), settings.records, sink).campaigns[0]
+    return import_bundle(bundle, Store(settings.store), settings.records, sink).campaigns[0]
 
 
 def _inside(path: Path) -> Located | None:

@@ -116,11 +116,17 @@ DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 def check_machine(*, tests: bool = False, settings: Settings | None = None) -> list[Check]:
     """Look at everything; with `tests`, what only the test suite needs counts as required. Changes and raises nothing."""
     settings = settings or settings_module.load()
-    checks: list[Callable[[Settings], Check]] = [_python, _clock, _engine, _disk, _memory, _store, _records, _tracking]
-    if settings.mirrors is not None:
-        checks.append(_mirrors)
-    return [check(settings) for check in checks] + [
-        _tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS
+    return [
+        Check("python", CheckState.ok, platform.python_version(), "everything"),
+        _clock(),
+        _engine(settings),
+        _disk(settings),
+        _memory(),
+        _writable("store", settings.cache, "everything that is fetched or built", "set MELTREPRO_CACHE"),
+        _writable("records", settings.home, "results", "set MELTREPRO_HOME"),
+        _tracking(settings),
+        *([] if settings.mirrors is None else [_mirrors(settings)]),
+        *(_tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS),
     ]
 
 
@@ -144,11 +150,7 @@ def _tool(tool: Tool) -> Check:
     return Check(name, CheckState.ok, found, tool.purpose)
 
 
-def _python(_: Settings) -> Check:
-    return Check("python", CheckState.ok, platform.python_version(), "everything")
-
-
-def _clock(_: Settings) -> Check:
+def _clock() -> Check:
     now = time.time()
     found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     state = CheckState.ok if now >= _NOT_BEFORE else CheckState.missing
@@ -184,18 +186,10 @@ def _disk(settings: Settings) -> Check:
     return Check("disk", state, found, "sources, toolchain, models", wanted)
 
 
-def _memory(_: Settings) -> Check:
+def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     state = CheckState.ok if total >= _MIN_MEMORY else CheckState.missing
     return Check("memory", state, f"{total / 1e9:.1f} GB", "compiling and models", "use a larger machine")
-
-
-def _store(settings: Settings) -> Check:
-    return _writable("store", settings.cache, "everything that is fetched or built", "set MELTREPRO_CACHE")
-
-
-def _records(settings: Settings) -> Check:
-    return _writable("records", settings.home, "results", "set MELTREPRO_HOME")
 
 
 def _mirrors(settings: Settings) -> Check:
@@ -385,4 +379,4 @@ def collect_garbage(
     from meltrepro.store.gc import Policy, collect
 
     policy = Policy(everything=everything, older_than_s=older_than_s, max_bytes=max_bytes)
-    return collect(Store((settings or settings_module.load()).cache / "store"), policy, dry_run=dry_run)
+    return collect(Store((settings or settings_module.load()).store), policy, dry_run=dry_run)

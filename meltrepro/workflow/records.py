@@ -180,7 +180,7 @@ def export_bundle(
     recorded = load(campaign, settings=settings)
     recorded.verify()
     out = Path(path or f"{recorded.folder.name}.melt")
-    store = Store(settings.cache / "store")
+    store = Store(settings.store)
     return Exported(out, bundles.export(recorded.folder, store, out, sink, report_files(assemble([recorded]))))
 
 
@@ -197,7 +197,7 @@ class Checked:
 def check_bundle(path: Path | str, *, settings: Settings | None = None) -> Checked:
     """Check every byte of a bundle, and compare it with what this machine knows; raises `BundleError`, `LockError`."""
     index, lock = bundles.verify_bundle(Path(path))
-    store = Store((settings or settings_module.load()).cache / "store")
+    store = Store((settings or settings_module.load()).store)
     return Checked(index, artifacts_of(lock, store), sources_of(lock, store))
 
 
@@ -207,4 +207,4 @@ def import_bundle(path: Path | str, *, sink: Sink = silent, settings: Settings |
     Raises `BundleError`, `LockError`, `StoreError`, and `RecordError` where a campaign is here already and not the same.
     """
     settings = settings or settings_module.load()
-    return bundles.import_bundle(Path(path), Store(settings.cache / "store"), settings.records, sink)
+    return bundles.import_bundle(Path(path), Store(settings.store), settings.records, sink)

@@ -172,7 +172,7 @@ def intend(
     recorded = recorded.restricted(repeated.__contains__)
     changed = changes(recorded.manifest, target=target, mac=mac, margin=margin, maximum=maximum)
     _require_named(recorded, target, mac, settings, rebuild=rebuild)
-    programs = programs_of(recorded, recorded.file(LOCK), Store(settings.cache / "store"))
+    programs = programs_of(recorded, recorded.file(LOCK), Store(settings.store))
     # A model or a prompt may be hostile too.
     hostile = rebuild or not all(each.own for each in programs) or (recorded.folder / IMPORTED).exists()
     contained = changed.bare if hostile else ()
@@ -211,7 +211,7 @@ def _require_named(
         )
     entries = recorded.manifest.frameworks.values()
     macs = [mac for each in entries for mac in framework(each.kind).servers(each.options).values()]
-    there = Store(settings.cache / "store").has
+    there = Store(settings.store).has
     if macs and mac is None and (rebuild or not all(there(cell.entry.bundle_digest) for cell in recorded.cells)):
         raise UsageError(
             f"the app of {recorded.id} was built on the Mac {macs[0]}: a replay logs in nowhere because a record says so",

@@ -213,7 +213,7 @@ def _scored(workload: AccuracyWorkload) -> int:
 
 def _drop(loaded: Sequence[LoadedManifest], number: int, campaign: Path, settings: Settings, sink: Sink) -> None:
     """Make room for the next manifests; where another process uses the store, nothing goes."""
-    store, name = Store(settings.cache / "store"), loaded[number].path.name
+    store, name = Store(settings.store), loaded[number].path.name
     try:
         dropped = drop_models(loaded[number], campaign / LOCK, loaded[number + 1 :], loaded, store)
     except StoreError as error:
