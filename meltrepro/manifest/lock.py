@@ -143,12 +143,8 @@ def dump_lock(lock: Lock) -> str:
     ]
 
     def flow(value: Any) -> str:
-        return (
-            str(yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False))
-            .strip()
-            .removesuffix("...")
-            .strip()
-        )
+        text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
+        return text.removesuffix("...\n").strip()
 
     def section(name: str, entries: dict[str, Any], indent: str = "") -> None:
         lines.append(f"{indent}{name}:" + ("" if entries else " {}"))

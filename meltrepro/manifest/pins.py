@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from meltrepro.manifest.accuracy import with_digest
 from meltrepro.manifest.loader import LoadedManifest
@@ -61,6 +60,5 @@ def prompt_digests(loaded: LoadedManifest) -> dict[str, str]:
     workloads = loaded.manifest.conversations.values()
     files = {w.conversations for w in workloads if isinstance(w.conversations, str)}
     return {
-        name: hashlib.sha256((loaded.path.parent / Path(name)).read_bytes()).hexdigest()
-        for name in sorted(files - {MELT})
+        name: hashlib.sha256((loaded.path.parent / name).read_bytes()).hexdigest() for name in sorted(files - {MELT})
     }

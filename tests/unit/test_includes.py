@@ -85,7 +85,13 @@ def test_a_source_of_another_kind_replaces_the_whole_source(tmp_path: Path) -> N
 def test_a_manifest_with_includes_becomes_one_that_stands_alone(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "base.yaml")
     loaded = load_manifest(write(tmp_path, REST + "include: [base.yaml]\n"))
-    alone = load_manifest(write(tmp_path, yaml.safe_dump(dict(loaded.document)), "elsewhere/alone.yaml"))
+    alone = load_manifest(
+        write(
+            tmp_path,
+            yaml.safe_dump(loaded.manifest.model_dump(mode="json", exclude_unset=True)),
+            "elsewhere/alone.yaml",
+        )
+    )
     assert alone.manifest == loaded.manifest
 
 

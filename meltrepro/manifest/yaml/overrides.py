@@ -133,7 +133,7 @@ class _Walk:
             return taken
         probable = _most_probable([name for name, _ in runs], known)
         if self._path == () and longest == "include":
-            raise _RefusedError(left[0].at, "include cannot be set from the command line", None)
+            raise _RefusedError(left[0].at, "include cannot be set from the command line")
         raise _RefusedError(
             left[0].at,
             f"unknown key {probable!r}",
