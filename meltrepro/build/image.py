@@ -73,7 +73,7 @@ class Image:
         return f"{self.name}:{self.id.removeprefix('sha256:')[:16]}"
 
 
-def archive(image: Image, chunk: int = 1 << 20) -> Iterator[bytes]:
+def archive(image: Image) -> Iterator[bytes]:
     """Stream the image as an archive for `docker load`."""
     config = image.config()
     config_name = hashlib.sha256(config).hexdigest() + ".json"
@@ -91,7 +91,7 @@ def archive(image: Image, chunk: int = 1 << 20) -> Iterator[bytes]:
         size = layer.path.stat().st_size
         yield member_header(f"{layer.digest}/layer.tar", size)
         with layer.path.open("rb") as file:
-            while block := file.read(chunk):
+            while block := file.read(1 << 20):
                 yield block
         yield padding(size)
     yield b"\0" * 1024

@@ -30,7 +30,7 @@ class BuildLog:
     """Writes a build's output to a file and turns ninja's counters into progress."""
 
     def __init__(self, path: Path, subject: str, sink: Sink) -> None:
-        self._path = path
+        self.path = path
         self._subject = subject
         self._sink = sink
         self._tail: deque[str] = deque(maxlen=20)
@@ -38,19 +38,19 @@ class BuildLog:
         self._file: TextIO
 
     def __enter__(self) -> Self:
-        make_folder(self._path.parent)
-        with writing(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
+        make_folder(self.path.parent)
+        with writing(self.path):
+            self._file = self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        with writing(self._path):
+        with writing(self.path):
             self._file.close()
 
     def write(self, text: str) -> None:
         """Append output as it arrives, in pieces of any size. Raises `StoreError`."""
         text = _COLOUR.sub("", text)
-        with writing(self._path):
+        with writing(self.path):
             self._file.write(text)
             self._file.flush()
         *lines, self._rest = (self._rest + text).split("\n")

@@ -282,10 +282,7 @@ class Builder:
             with self.tools.store.scratch() as scratch:
                 digest = make(scratch)
             if not self.rebuild:
-                if unique and not self.recorded:
-                    self._note_anew(name, key, digest)
-                else:
-                    self._check(name, key, digest)
+                self._check(name, key, digest, anew=unique and not self.recorded)
                 self.tools.store.put_ref("artifacts", key, {"name": name, "digest": digest})
         self._logs[name] = self._log(name, key)
         return digest
@@ -302,19 +299,18 @@ class Builder:
             self._logs[name] = self._log(made.get("name", name), key)
         return digest
 
-    def _note_anew(self, name: str, key: str, digest: str) -> None:
+    def _check(self, name: str, key: str, digest: str, *, anew: bool = False) -> None:
+        """Raise `VerifyError` where the lock has other bytes for the same inputs; note it where they are signed `anew`."""
         locked = self.tools.pins.lock.artifacts.get(name)
-        if locked is not None and locked.key == key and locked.digest != digest:
-            why = "signed anew: the same app in other bytes than the lock names"
-            self.tools.sink(Step("artifact", "note", name, detail={"digest": digest, "why": why}))
-
-    def _check(self, name: str, key: str, digest: str) -> None:
-        locked = self.tools.pins.lock.artifacts.get(name)
-        if locked is not None and locked.key == key and locked.digest != digest:
+        if locked is None or locked.key != key or locked.digest == digest:
+            return
+        if not anew:
             raise VerifyError(
                 f"{name}: the same inputs gave other bytes: the lock has {locked.digest}, this build {digest}",
                 hint="meltrepro verify SPEC shows where they differ",
             )
+        why = "signed anew: the same app in other bytes than the lock names"
+        self.tools.sink(Step("artifact", "note", name, detail={"digest": digest, "why": why}))
 
     def _attest(
         self,

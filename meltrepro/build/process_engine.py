@@ -105,7 +105,7 @@ class ProcessEngine:
                 status = _stream(
                     [*self._sandbox(recipe, root, cache, out, scratch), *command], build_log, self._conditions.umask
                 )
-                _check_status(status, f"building {recipe.name}: {phase or 'build.sh'}", scratch, log, build_log)
+                _check_status(status, f"building {recipe.name}: {phase or 'build.sh'}", scratch, build_log)
         return {}
 
     def execute(self, execution: Execution) -> Exit:
@@ -197,7 +197,7 @@ class ProcessEngine:
                     *("--bind", str(scratch / "cache"), toolchain.CACHE, "--ro-bind", str(scratch), "/recipe"),
                 ]
                 status = _stream([_bubblewrap(), *sandbox, "--", "/bin/sh", "/recipe/warm.sh"], build_log)
-                _check_status(status, name, scratch, log, build_log)
+                _check_status(status, name, scratch, build_log)
                 with writing_below(scratch):
                     (scratch / "cache").rename(cache)
         return cache
@@ -266,12 +266,12 @@ def _stream(command: Sequence[str], log: BuildLog, umask: int = USUAL.umask) -> 
         _stop(process)
 
 
-def _check_status(status: int, what: str, scratch: Path, log: Path, build_log: BuildLog) -> None:
+def _check_status(status: int, what: str, scratch: Path, log: BuildLog) -> None:
     """Raise what a status other than 0 stands for: `StoreError` (no space), `EngineError` (killed) or `BuildError`."""
     if status != 0:
-        check_space(scratch, build_log.tail())
-        check_killed(status, what, log)
-        raise BuildError(f"{what} failed with status {status}:\n{build_log.tail()}", hint=f"the whole log is in {log}")
+        check_space(scratch, log.tail())
+        check_killed(status, what, log.path)
+        raise BuildError(f"{what} failed with status {status}:\n{log.tail()}", hint=f"the whole log is in {log.path}")
 
 
 def _stop(process: subprocess.Popen[str] | None) -> None:

@@ -51,7 +51,8 @@ def sbom(
         serial_number=uuid.uuid5(_NAMESPACE, artifact.digest),
         metadata=BomMetaData(component=subject),
         components=[
-            *(*_inputs(inputs), *_inside(packages)),
+            *_inputs(inputs),
+            *(_debian("package", package, None) for package in packages),
             *(() if lock is None else (*_makers(tools, triple), *_base(lock))),
         ],
     )
@@ -63,22 +64,17 @@ def sbom(
 
 def _inputs(inputs: Mapping[str, tuple[Source, LockedSource]]) -> Iterable[Component]:
     for name, (source, locked) in sorted(inputs.items()):
-        pypi = isinstance(source, PypiSource)
+        package = (
+            PackageURL("pypi", name=source.pypi, version=source.version) if isinstance(source, PypiSource) else None
+        )
         yield Component(
             name=source.pypi if isinstance(source, PypiSource) else name,
             version=source.version if isinstance(source, PypiSource) else locked.digest[:16],
-            type=ComponentType.LIBRARY if pypi else ComponentType.DATA,
+            type=ComponentType.LIBRARY if package else ComponentType.DATA,
             bom_ref=f"input:{name}",
-            purl=PackageURL("pypi", name=source.pypi, version=source.version)
-            if isinstance(source, PypiSource)
-            else None,
+            purl=package,
             hashes=_sha256(locked.digest),
         )
-
-
-def _inside(packages: Sequence[Package]) -> Iterable[Component]:
-    for package in packages:
-        yield _debian("package", package, None)
 
 
 def _makers(tools: Sequence[Artifact], triple: str) -> Iterable[Component]:

@@ -137,15 +137,18 @@ class StoreSpace:
     _made: set[Source] = field(default_factory=set)
     _answers: dict[str, Skip | None] = field(default_factory=dict)
 
-    def take(self, cell: Cell, weights: int | None) -> Skip | None:
-        """Why a cell's model cannot be made, else `None`, and its space is taken. `weights` is the file's size in bytes."""
+    def take(self, cell: Cell, source: Source, weights: int | None) -> Skip | None:
+        """Why a cell's model cannot be made of its source, else `None`, and its space is taken.
+
+        `weights` is the size of the model's file in bytes.
+        """
         node = cell.model_id
         if node not in self._answers:
-            self._answers[node] = self._ask(cell, weights)
+            self._answers[node] = self._ask(cell, source, weights)
         return self._answers[node]
 
-    def _ask(self, cell: Cell, weights: int | None) -> Skip | None:
-        free, source = self.sizes.free_bytes, cell.model.source
+    def _ask(self, cell: Cell, source: Source, weights: int | None) -> Skip | None:
+        free = self.sizes.free_bytes
         if free is None or cell.model_id in self.sizes.stored:
             return None
         whole = 0 if source in self._made else self.sizes.made.get(source, 0)

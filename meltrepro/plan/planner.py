@@ -52,6 +52,7 @@ def make_plan(
         if isinstance(variant, Skip):
             skipped.append(SkippedCell(str(key), variant.kind, variant.reason))
             continue
+        source = known.source(manifest.models[key.model])
         cell = Cell(
             *(key.model, key.quantization, key.framework, key.target, key.workload),
             manifest.models[key.model],
@@ -60,7 +61,7 @@ def make_plan(
             known.framework.kind,
             variant,
             known.framework.request(known.options, variant),
-            known.model_id(key.model, known.source(manifest.models[key.model]), key.quantization, variant),
+            known.model_id(key.model, source, key.quantization, variant),
         )
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
@@ -69,7 +70,7 @@ def make_plan(
         skip = (
             judge.accuracy(cell, known)
             or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
-            or space.take(cell, size)
+            or space.take(cell, source, size)
         )
         if skip is not None:
             skipped.append(SkippedCell(cell.id, skip.kind, skip.reason))

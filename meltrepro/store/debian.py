@@ -14,7 +14,6 @@ from pathlib import Path
 from meltrepro.errors import DownloadError
 from meltrepro.manifest.sources import DebianPackage
 from meltrepro.steps import step
-from meltrepro.store.cas import Store
 from meltrepro.store.source import Context, Pin, key_of
 
 _HINT = "import a bundle that has it, or name a copy of the file in the mirror map"
@@ -56,14 +55,10 @@ def _bring(source: DebianPackage, context: Context) -> None:
             return
         scratch.chmod(0o755)  # apt's own user reads it
         said = _download(program, source, scratch)
-        found = {_put(context.store, file) for file in sorted((scratch / "debs").glob("*.deb"))}
+        found = {context.store.put_file(file) for file in sorted((scratch / "debs").glob("*.deb"))}
         if source.digest not in found:
             last = said.strip().splitlines()[-1:] or ["the archive has another version by now"]
             raise DownloadError(f"{key_of(source)}: cannot be had from Debian's archive: {last[0]}", hint=_HINT)
-
-
-def _put(store: Store, file: Path) -> str:
-    return store.put_file(file)
 
 
 def _download(program: str, source: DebianPackage, scratch: Path) -> str:

@@ -251,14 +251,14 @@ def campaign_points(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> li
     return [MetricPoint(name, float(value), wall_ms, 0) for name, value in counts.items()]
 
 
-def token_series(trial: TrialRecord, trace: Trace, most: int = SERIES_POINTS) -> list[MetricPoint]:
+def token_series(trial: TrialRecord, trace: Trace) -> list[MetricPoint]:
     """Time of every token after the one before it, within turns, in milliseconds; at its true time."""
     gaps = [
         (gap / 1e6, trace.wall_ns(t_ns) // 10**6)
         for turn in trace.turns
         for gap, t_ns in zip(token_gaps_ns(turn), turn.token_ns[1:], strict=True)
     ]
-    kept = thin([value for value, _ in gaps], most)
+    kept = thin([value for value, _ in gaps], SERIES_POINTS)
     return [MetricPoint(f"inter_token_ms/{trial.name}", gaps[i][0], gaps[i][1], i) for i in kept]
 
 

@@ -78,11 +78,10 @@ def sync(
     sink: Sink = silent,
     *,
     detail: Detail = "first",
-    series_points: int = content.SERIES_POINTS,
 ) -> TrackedCampaign:
     """Log whatever of a campaign is not in MLflow yet; the records are only read.
 
-    A bare URI is given no login. A series of more than `series_points` values is thinned. Raises `TrackingError` where
+    A bare URI is given no login. Raises `TrackingError` where
     MLflow cannot be reached or refuses, or nothing can be written beside it, and `RecordError` where the folder holds no
     campaign.
     """
@@ -100,7 +99,7 @@ def sync(
         _prepare(place)
         ledger = open_ledger(campaign_folder)
         try:
-            return _Sync(campaign, place, ledger, sink, detail, series_points).run()
+            return _Sync(campaign, place, ledger, sink, detail).run()
         finally:
             ledger.save()
 
@@ -145,15 +144,12 @@ def plainly(place: Place) -> Iterator[None]:
 
 
 class _Sync:
-    def __init__(
-        self, campaign: CampaignRecord, place: Place, ledger: Ledger, sink: Sink, detail: Detail, series_points: int
-    ) -> None:
+    def __init__(self, campaign: CampaignRecord, place: Place, ledger: Ledger, sink: Sink, detail: Detail) -> None:
         self._campaign = campaign
         self._where = place
         self._ledger = ledger
         self._sink = sink
         self._detail = detail
-        self._series_points = series_points
         self._client = MlflowClient(tracking_uri=place.uri)
         self._traces = TracingClient(tracking_uri=place.uri)
         self._artifacts = cache(lambda run_id: Artifacts(self._client, place, run_id))
@@ -302,9 +298,9 @@ class _Sync:
 
     def _trial(self, experiment_id: str, note: RunNote, cell: CellRecord, trial: TrialRecord) -> None:
         identity = [trial.outcome.attempt, trial.outcome.started_wall_ns]
-        with self._ledger.piece(note, f"series/{trial.name}", [*identity, self._series_points]) as missing:
+        with self._ledger.piece(note, f"series/{trial.name}", [*identity, content.SERIES_POINTS]) as missing:
             if missing:
-                self._log_points(note, content.token_series(trial, trial.trace(), self._series_points))
+                self._log_points(note, content.token_series(trial, trial.trace()))
         with self._ledger.piece(note, f"trace/{trial.name}", identity) as missing:
             if missing:
                 self._trace(experiment_id, note, trace_of(self._campaign.id, cell.id, trial, trial.trace()), cell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from meltrepro.atomic import free_bytes
@@ -17,6 +18,7 @@ from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.sources import FileSource, Source, SyntheticSource, is_checkpoint
 from meltrepro.plan.estimate import Sizes, sources_of
 from meltrepro.plan.model import Plan
+from meltrepro.plan.names import resolve
 from meltrepro.record.ids import ModelId
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -67,16 +69,18 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
         for name, artifact in lock.artifacts.items():
             if store.has(artifact.digest):
                 stored[name] = store.path(artifact.digest).stat().st_size
-    weights = dict(stored)
-    for name, model in manifest.models.items():
-        size = _source_bytes(model.source, loaded.path.parent, fetcher) if AS_IS in model.quantizations else None
+    weights, made = dict(stored), dict[Source, int]()
+    for framework, (name, model) in product(resolve(loaded).values(), manifest.models.items()):
+        source = framework.source(model)
+        size = _source_bytes(source, loaded.path.parent, fetcher) if AS_IS in model.quantizations else None
         if size is not None:
-            weights |= {str(ModelId(name, AS_IS, framework)): size for framework in manifest.frameworks}
-    sources = [model.source for model in manifest.models.values() if isinstance(model.source, SyntheticSource)]
+            weights[str(ModelId(name, AS_IS, framework.name))] = size
+        if isinstance(source, SyntheticSource) and (size := fetcher.made_bytes(source)):
+            made[source] = size
     return Sizes(
         weights=weights,
         stored=frozenset(stored),
-        made={source: size for source in sources if (size := fetcher.made_bytes(source))},
+        made=made,
         free_bytes=free_bytes(store.root),
     )
 

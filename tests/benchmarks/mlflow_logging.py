@@ -57,12 +57,13 @@ def _row(name: str, home: Path, samples: int, points: int, *, through_server: bo
     assert read_campaign(folder).cells[0].summaries["generated_tokens"].median == samples + len(turns)
     read_s = time.perf_counter() - started
     environment.ensure_database(places.LocalDatabase(home / "mlflow.db"))  # once per machine, not per run
+    content.SERIES_POINTS = points
     with _place(home, through_server=through_server) as uri:
         started = time.perf_counter()
-        tracked = sync(folder, uri, series_points=points)
+        tracked = sync(folder, uri)
         sync_s = time.perf_counter() - started
         started = time.perf_counter()
-        sync(folder, uri, series_points=points)
+        sync(folder, uri)
         again_s = time.perf_counter() - started
         (run_id,) = tracked.cell_run_ids.values()
         client = MlflowClient(tracking_uri=uri)

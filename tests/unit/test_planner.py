@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import ManifestError, PlanError, UsageError
 from meltrepro.frameworks.base import Variant
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.shapes import SHAPES
@@ -284,8 +285,13 @@ def test_synthetic_weights_are_planned_to_the_byte(tmp_path: Path) -> None:
     assert made.estimate.disk_bytes == whole + quantized + 2 * estimate.BUNDLE_BYTES  # as-is is the source itself
 
 
-def test_synthetic_weights_that_do_not_fit_are_not_made(tmp_path: Path) -> None:
-    shape, source = SHAPES["llama-2-13b"], SyntheticSource(synthetic="llama-2-13b", seed=1)
+@pytest.mark.parametrize("form", ["", "folded"])
+def test_synthetic_weights_that_do_not_fit_are_not_made(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever format the framework loads them."""
+    monkeypatch.setattr(GgufWeights, "format", form)
+    shape, source = SHAPES["llama-2-13b"], SyntheticSource(synthetic="llama-2-13b", seed=1, format=form)
     whole = model_bytes(shape, "as-is", "2024-02-27") or 0
     made = plan_synthetic(tmp_path)
     assert [cell.quantization for cell in made.cells] == ["q4_K"]

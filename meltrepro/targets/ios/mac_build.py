@@ -94,7 +94,7 @@ class MacMaker:
         mac = Mac(self._link(host), self._root, recipe.place.get("developer_dir"))
         with step(sink, "build", f"{recipe.name} on {host}"), BuildLog(log, recipe.name, sink) as build_log:
             self._tools = _check_tools(mac, wanted(recipe), host, build_log.write)
-            _Build(mac, recipe, team, build_log, sink, log).run(out, self._tools, fresh=fresh)
+            _Build(mac, recipe, team, build_log, sink).run(out, self._tools, fresh=fresh)
         return {}
 
 
@@ -134,12 +134,11 @@ def _require(host: str, tool: str, found: str, expected: str, hint: str) -> None
 class _Build:
     """One build on one Mac."""
 
-    def __init__(self, mac: Mac, recipe: Recipe, team: str, build_log: BuildLog, sink: Sink, log: Path) -> None:
+    def __init__(self, mac: Mac, recipe: Recipe, team: str, build_log: BuildLog, sink: Sink) -> None:
         self._mac = mac
         self._recipe = recipe
         self._team = team
         self._log = build_log
-        self._log_path = log
         self._sink = sink
         # Who signs is no part of the recipe, but of what lies in the folder.
         key = digest_of([bundle_key(recipe), team])[:16]
@@ -225,7 +224,7 @@ class _Build:
             tail = self._log.tail()
             raise BuildError(
                 f"building {self._recipe.name} on {self._mac.name}: {name} failed with status {status}:\n{tail}",
-                hint=_hint(tail) or f"the whole log is in {self._log_path}",
+                hint=_hint(tail) or f"the whole log is in {self._log.path}",
             )
 
     def _package(self) -> str:
@@ -235,7 +234,7 @@ class _Build:
             raise BuildError(
                 f"building {self._recipe.name} on {self._mac.name} left {len(packages)} packages behind, expected one: "
                 f"{said[:200] or 'nothing is there'}",
-                hint=f"the whole log is in {self._log_path}",
+                hint=f"the whole log is in {self._log.path}",
             )
         return f"{self._folder}/export/{packages[0]}"
 
