@@ -7,19 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from meltrepro.report.results import CellResult, Device, DeviceKey, Results
-from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured
+from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured, named
 
 _REMARKS = ("synthetic", "invalid")
 """Tags that a row of a figure carries; its panel says whether a device is virtual."""
 _NOBODY = "no cell of this report measured it"
 WHO = (
-    Column("device", "device"),
-    Column("framework", "framework"),
-    Column("release", "release"),
-    Column("model", "model"),
-    Column("quantization", "quantization"),
-    Column("workload", "workload"),
-    Column("campaign", "campaign"),
+    *named("device", "framework", "release", "model", "quantization", "workload", "campaign"),
     Column("tags", "tags", "tags"),
 )
 """The columns that say which cell a row is about."""

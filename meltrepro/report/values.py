@@ -94,6 +94,11 @@ class Column:
     """Key of the column whose fields it shares on the page, where it stands in small print."""
 
 
+def named(*keys: str) -> tuple[Column, ...]:
+    """Columns of text whose titles are their keys."""
+    return tuple(Column(key, key) for key in keys)
+
+
 @dataclass(frozen=True)
 class Table:
     """A derived table; without rows it says why."""

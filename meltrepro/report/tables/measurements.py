@@ -17,7 +17,7 @@ from meltrepro.report.cells import (
 )
 from meltrepro.report.derive import MEMORY_LIMIT, drifts, memory_use, prompt_tokens, sustained
 from meltrepro.report.results import CellResult, Results, budget_w
-from meltrepro.report.values import Absent, Column, Table, Tags, Value
+from meltrepro.report.values import Absent, Column, Table, Tags, Value, named
 
 J_PER_MWH = 3.6
 ENERGIES = ("energy_per_prompt_token_j", "energy_per_token_j", "net_energy_per_token_j")
@@ -87,8 +87,7 @@ def sustained_speed(results: Results) -> Table:
 def drift(results: Results) -> Table:
     """Every newer release against the oldest."""
     columns = (
-        *(Column("device", "device"), Column("framework", "framework"), Column("model", "model")),
-        *(Column("quantization", "quantization"), Column("workload", "workload"), Column("tags", "tags", "tags")),
+        *(*named("device", "framework", "model", "quantization", "workload"), Column("tags", "tags", "tags")),
         *(Column("older", "older release"), Column("newer", "newer release"), Column("phase", "phase")),
         *(Column("ratio", "newer / older", "number"), Column("ratio_low", "low", "number")),
         *(Column("ratio_high", "high", "number"), Column("n_older", "n older", "number")),
@@ -179,7 +178,7 @@ def operators(results: Results) -> Table:
     """Every operator by its share of the decoder's time, and by the time of one call."""
     columns = (
         *WHO,
-        *(Column("phase", "phase"), Column("operator", "operator"), Column("module", "module")),
+        *named("phase", "operator", "module"),
         *(Column("calls", "calls", "number"), Column("mean_us", "one call (µs)", "number")),
         Column("time_share", "share of time", "number"),
         Column("call_share", "share by single calls", "number"),
@@ -213,7 +212,7 @@ def accuracy(results: Results) -> Table:
     """Scores with their standard errors, and the real size of the weights."""
     columns = (
         *(*WHO, Column("bits_per_weight", "bits a weight", "known"), FILE[0]),
-        *(Column("task", "task"), Column("metric", "metric"), Column("value", "value", "number")),
+        *(*named("task", "metric"), Column("value", "value", "number")),
         *(Column("stderr", "standard error", "number"), Column("n", "n", "number"), Column("k", "right", "number")),
     )
     uncounted = Absent("the record does not say how many weights there are")

@@ -11,7 +11,7 @@ from meltrepro.record.study import StudyDocument
 from meltrepro.report.cells import WHO, by_size, ordered, software, who
 from meltrepro.report.results import STATES, CellResult, Device, DeviceKey, Results
 from meltrepro.report.tables.measurements import ENERGIES
-from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word
+from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word, named
 
 _NO_CELLS = "the campaigns of this report have no cells"
 SHOWN = (
@@ -81,10 +81,8 @@ def coverage(results: Results) -> Table:
     for cell in by_size(cells):
         line = lines.setdefault((cell.model, cell.quantization, cell.workload), {})
         line.setdefault(_place(results, cell), []).append(cell)
-    columns = (
-        *(Column("model", "model"), Column("quantization", "quantization"), Column("workload", "workload")),
-        *(Column(f"{device} / {program}", f"{device} · {program}") for device, program in places),
-    )
+    where = (Column(f"{device} / {program}", f"{device} · {program}") for device, program in places)
+    columns = (*named("model", "quantization", "workload"), *where)
     rows = tuple((*key, *(_outcome(results, line.get(place, [])) for place in places)) for key, line in lines.items())
     notes = ("An empty field: nobody asked for this cell.",) if rows else ()
     return Table("coverage", "Coverage", columns, rows, notes, None if rows else _NO_CELLS)
@@ -160,7 +158,7 @@ def digests(documents: Sequence[CampaignDocument]) -> Table:
 def definitions() -> Table:
     """What the metrics of this report mean."""
     prose = (Column(key, key, "prose") for key in ("meaning", "formula"))
-    columns = (Column("metric", "metric"), Column("unit", "unit"), *prose)
+    columns = (*named("metric", "unit"), *prose)
     found = [METRICS[name] for name in SHOWN]
     rows = tuple((one.name, one.unit, one.meaning, one.formula) for one in found)
     return Table("definitions", "Definitions", columns, rows, folded=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from meltrepro.report.cells import ordered, software
 from meltrepro.report.results import CellResult, Results, Score
-from meltrepro.report.values import Absent, Column, Remark, Remarks, Section, Table, Tags, Value, Word, measured
+from meltrepro.report.values import Absent, Column, Remark, Remarks, Section, Table, Tags, Value, Word, measured, named
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings.model import Definition, Finding, Ruling
 
@@ -52,7 +52,7 @@ _TONES: dict[Ruling, Literal["good", "bad", "none"]] = {
     Ruling.fails: "bad",
     Ruling.not_testable: "none",
 }
-_WHAT = (Column("framework", "framework"), Column("model", "model"), Column("quantization", "quantization"))
+_WHAT = named("framework", "model", "quantization")
 _ORIGIN = (Column("remarks", "remarks", "remarks"), Column("source", "source", "prose", below="model"))
 
 
@@ -82,7 +82,7 @@ def sections(results: Results, findings: Sequence[Finding], tally: str) -> tuple
 def claims(findings: Sequence[Finding]) -> Table:
     """One row a claim."""
     columns = (
-        *(Column("id", "id"), Column("verdict", "verdict"), Column("tags", "tags", "tags")),
+        *(*named("id", "verdict"), Column("tags", "tags", "tags")),
         *(Column("claim", "claim", "prose"), Column("reason", "because", "prose")),
         Column("numbers", "figures", "prose", "reason"),
         *(Column("threshold", "holds when", "prose", "claim"), Column("paper_figures", "paper", "prose", "claim")),
@@ -114,8 +114,7 @@ def _figures(definition: Definition) -> str:
 def sizes(results: Results, published: Sequence[paper.SizeRow]) -> Table:
     """Size of the model files, which must agree: it is arithmetic, not a measurement."""
     columns = (
-        *(Column("model", "model"), Column("quantization", "quantization")),
-        Column("framework", "framework", below="quantization"),
+        *(*named("model", "quantization"), Column("framework", "framework", below="quantization")),
         *(Column("paper_gb", "paper (GB)", "known"), Column("paper_memory_gb", "paper, in memory (GB)", "known")),
         *(Column("ours_gb", "ours (GB)", "known"), Column("difference_percent", "difference (%)", "number")),
         *_ORIGIN,
@@ -139,8 +138,8 @@ def sizes(results: Results, published: Sequence[paper.SizeRow]) -> Table:
 def scores(results: Results, published: Sequence[paper.AccuracyRow]) -> Table:
     """The paper's scores beside ours."""
     columns = (
-        *(Column("model", "model"), Column("quantization", "quantization"), Column("framework", "framework")),
-        *(Column("task", "task"), Column("paper", "paper", "known"), Column("paper_stderr", "± paper", "known")),
+        *named("model", "quantization", "framework", "task"),
+        *(Column("paper", "paper", "known"), Column("paper_stderr", "± paper", "known")),
         *(Column("ours", "ours", "number"), Column("ours_stderr", "± ours", "number")),
         *(Column("ours_n", "n", "number"), *_ORIGIN),
     )
@@ -163,8 +162,8 @@ def scores(results: Results, published: Sequence[paper.AccuracyRow]) -> Table:
 def devices(results: Results, published: Sequence[paper.FigureRow]) -> Table:
     """What is known of the paper's speed and energy, with our nearest figure: other devices, so only for orientation."""
     columns = (
-        *(Column("device", "device"), *_WHAT, Column("metric", "metric"), Column("paper", "paper", "known")),
-        *(Column("unit", "unit"), Column("ours", "ours", "estimate")),
+        *(*named("device"), *_WHAT, *named("metric"), Column("paper", "paper", "known")),
+        *(*named("unit"), Column("ours", "ours", "estimate")),
         *(Column("ours_where", "ours was measured on", "prose"), *_ORIGIN),
     )
     ours = _same(published, ordered(results.measured))
@@ -190,7 +189,7 @@ def devices(results: Results, published: Sequence[paper.FigureRow]) -> Table:
 def operators(published: Sequence[paper.OperatorRow]) -> Table:
     """The paper's operators as it plotted them, and by time."""
     columns = (
-        *(Column("device", "device"), *_WHAT, Column("operator", "operator")),
+        *(*named("device"), *_WHAT, *named("operator")),
         *(Column("share_as_plotted", "as plotted", "known"), Column("share_of_time", "share of time", "known")),
         _ORIGIN[1],
     )
@@ -208,11 +207,7 @@ def operators(published: Sequence[paper.OperatorRow]) -> Table:
     return Table("paper-operators", "Operators", columns, rows, (note,), folded=True)
 
 
-class _PaperRow(Protocol):
-    @property
-    def model(self) -> str: ...
-    @property
-    def quantization(self) -> str: ...
+_PaperRow = paper.SizeRow | paper.AccuracyRow | paper.FigureRow
 
 
 def _same(published: Sequence[_PaperRow], cells: Sequence[CellResult]) -> Callable[[_PaperRow], list[CellResult]]:

@@ -13,7 +13,7 @@ from meltrepro.report.results import CellResult, Device, Results, Score
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.checks import check_scores, scores_of, standard_error
 from meltrepro.studies.melt.findings import cells as of_cells
-from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, missing
+from meltrepro.studies.melt.findings.model import Definition, Judgement, Published, Quantity, Rule, missing
 
 _LARGER = 1.5
 """How many times more parameters make a model the larger one."""
@@ -249,26 +249,20 @@ def _counted(task: str, value: float) -> Score:
     return Score(task, "acc", k / n, standard_error(k / n, n), n, k)
 
 
+def _by_rule(rule: Rule, files: str, *names: str) -> tuple[Published, ...]:
+    """What a rule makes of the study's own figures."""
+    numbers = rule(cells_of_paper()).numbers
+    return tuple(Published(name, numbers[name], f"derived: MELT-public {files}, by this rule") for name in names)
+
+
 def _losses_of_paper() -> tuple[Published, ...]:
-    numbers = costs_accuracy(cells_of_paper()).numbers
-    return tuple(
-        Published(name, numbers[name], "derived: MELT-public results.csv, by this rule")
-        for name in (
-            "accuracy_unquantized",
-            "accuracy_4_bits",
-            "accuracy_3_bits",
-            "loss_of_smallest",
-            "loss_of_larger_mean",
-        )
-    )
+    means = ("accuracy_unquantized", "accuracy_4_bits", "accuracy_3_bits")
+    return _by_rule(costs_accuracy, "results.csv", *means, "loss_of_smallest", "loss_of_larger_mean")
 
 
 def _pairs_of_paper() -> tuple[Published, ...]:
-    numbers = larger_quantized_wins(cells_of_paper()).numbers
-    return tuple(
-        Published(name, numbers[name], "derived: MELT-public results.csv and model_specs.csv, by this rule")
-        for name in ("pairs", "pairs_where_larger_wins", "gain_median")
-    )
+    names = ("pairs", "pairs_where_larger_wins", "gain_median")
+    return _by_rule(larger_quantized_wins, "results.csv and model_specs.csv", *names)
 
 
 F6 = Definition(

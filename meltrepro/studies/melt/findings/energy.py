@@ -65,10 +65,6 @@ def _range_of_paper(name: str, unit: str, scale: float = 1.0) -> tuple[Published
     )
 
 
-def _energy_of_paper() -> tuple[Published, ...]:
-    return _range_of_paper("energy_per_token", "J", 3.6)
-
-
 def faster_is_cheaper(cells: Sequence[CellResult]) -> Judgement:
     """F11: pairs of frameworks with one model on one device, by speed and by energy."""
     groups = of_cells.grouped(of_cells.measured(cells, ENERGY, SPEED), of_cells.same_bits)
@@ -111,10 +107,6 @@ def battery_lasts(cells: Sequence[CellResult]) -> Judgement:
     }
     reason = f"a full battery lasts {_LEAST_PROMPTS} to {_MOST_PROMPTS} prompts on {of_cells.of(within, len(prompts), 'phone')}"
     return Judgement(within == len(prompts), reason, numbers, tuple(known))
-
-
-def _prompts_of_paper() -> tuple[Published, ...]:
-    return _range_of_paper("prompts_until_battery_empty", "prompts")
 
 
 def hours_to_empty(cells: Sequence[CellResult]) -> Judgement:
@@ -254,7 +246,7 @@ F10 = Definition(
     "includes prefill, ours is of generation",
     needs=f"energy of files of {_FEWEST_SIZES} sizes, best of several models, with one framework and workload on one device that shows its power",
     decide=energy_rises,
-    reference=_energy_of_paper,
+    reference=lambda: _range_of_paper("energy_per_token", "J", 3.6),
 )
 F11 = Definition(
     id="F11",
@@ -271,7 +263,7 @@ F12 = Definition(
     threshold=f"capacity / charge drawn per prompt, median over a phone's cells: {_LEAST_PROMPTS} to {_MOST_PROMPTS} on every phone",
     needs="a phone with a calibrated current (`meltrepro devices probe`) or a meter, and the capacity of its battery",
     decide=battery_lasts,
-    reference=_prompts_of_paper,
+    reference=lambda: _range_of_paper("prompts_until_battery_empty", "prompts"),
 )
 F13 = Definition(
     id="F13",
