@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -54,15 +54,13 @@ def finish(campaign: Campaign) -> Campaign:
     return Campaign(campaign.folder, document, campaign.resumed)
 
 
-def finished_campaign(
-    records: Path, manifest: Manifest, prompts: Mapping[str, str], only: Sequence[str] = ()
-) -> Path | None:
-    """The newest finished campaign of this manifest, these prompts (sha256 by file) and this version of the program."""
+def finished_campaign(records: Path, manifest: Manifest, prompts: Mapping[str, str]) -> Path | None:
+    """The newest finished campaign of all of this manifest, with these prompts (sha256 by file) and this version of the program."""
     digest = digest_of(manifest)
     for folder, document in _earlier(records, manifest.name):
         if (
             document.manifest_digest == digest
-            and document.only == list(only)
+            and not document.only
             and document.finished_wall_ns is not None
             and document.meltrepro_version == meltrepro.__version__
             and _prompts(folder) == dict(prompts)

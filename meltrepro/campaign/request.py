@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.chat_templates import TEMPLATES, TemplateError, render_turns
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Workload
-from meltrepro.manifest.yaml.tree import shorten
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Request, RequestSampling
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.words import shorten
 
 Conversations = Sequence[Sequence[str]]
 TURN_TOKENS = 80
@@ -61,9 +60,8 @@ def make_requests(
             workload,
             cell,
             rendered[cell.model.chat_template, cell.workload_name],
-            threads=cell.target.threads or cell.target.usable_cores or devices[cell.target_name].cores,
-            protocol=plan.manifest.protocol,
-            meter=cell.target.meter,
+            plan.manifest.protocol,
+            devices[cell.target_name].cores,
         )
         for cell, workload in cells
     }
@@ -78,29 +76,19 @@ def _request(
     workload: Workload,
     cell: Cell,
     conversations: list[list[str]],
-    *,
-    threads: int,
     protocol: Protocol,
-    meter: Meter | None,
+    cores: int,
 ) -> Request:
-    sampling = workload.sampling
+    meter = cell.target.meter
     return Request(
         model="",
         context=workload.context,
-        threads=threads,
+        threads=cell.target.threads or cell.target.usable_cores or cores,
         batch=workload.batch,
         **cell.options,
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
-        sampling=RequestSampling(
-            greedy=sampling.greedy,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            repeat_penalty=sampling.repeat_penalty,
-            repeat_last_n=sampling.repeat_last_n,
-            seed=protocol.seed,
-        ),
+        sampling=RequestSampling(**workload.sampling.model_dump(), seed=protocol.seed),
         conversations=conversations,
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
@@ -122,7 +110,7 @@ def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[
         needed = len(prompt.encode()) + TURN_TOKENS + workload.max_tokens
         if not pieces or needed > free:
             pieces.append([])
-            free = workload.context - FIRST_TURN_TOKENS - _system_tokens(workload)
+            free = workload.context - FIRST_TURN_TOKENS - len((workload.system or "").encode())
         if needed > free:
             message = (
                 f"the prompt {shorten(prompt)} and an answer of {workload.max_tokens} tokens may need "
@@ -132,7 +120,3 @@ def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[
         pieces[-1].append(prompt)
         free -= needed
     return pieces
-
-
-def _system_tokens(workload: Workload) -> int:
-    return len(workload.system.encode()) if workload.system else 0

@@ -253,22 +253,15 @@ def _missing(measure: Measure, metrics: Metrics | None, states: Sequence[DeviceS
     return reasons
 
 
-@dataclass(frozen=True)
-class ClockComparison:
-    """How this machine's monotonic clock stood to others."""
-
-    device: Readings
-    wall: Readings
+def compare_clocks(target: Target) -> tuple[Readings, Readings]:
+    """How the device's clock and Unix time stand to this machine's monotonic clock; raises `TargetLost`."""
+    return _ask(target.clock_ns), _ask(time.time_ns)
 
 
-def compare_clocks(target: Target) -> ClockComparison:
-    """Ask the device and this machine for their time; raises `TargetLost`."""
-    return ClockComparison(_ask(target.clock_ns), _ask(time.time_ns))
-
-
-def clock_readings(before: ClockComparison, after: ClockComparison) -> ClockReadings:
+def clock_readings(before: tuple[Readings, Readings], after: tuple[Readings, Readings]) -> ClockReadings:
+    (device_before, wall_before), (device_after, wall_after) = before, after
     return ClockReadings(
-        device_before=before.device, device_after=after.device, wall_before=before.wall, wall_after=after.wall
+        device_before=device_before, device_after=device_after, wall_before=wall_before, wall_after=wall_after
     )
 
 

@@ -15,9 +15,10 @@ from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
 from meltrepro.manifest.yaml.positions import read_content
 from meltrepro.manifest.yaml.suggest import suggest
-from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, shorten
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position
 from meltrepro.manifest.yaml.validation import validate
 from meltrepro.registry import STUDIES
+from meltrepro.words import shorten
 
 _OTHER_FILES = {"lock": "a lock", "conversations": "a prompt file"}
 

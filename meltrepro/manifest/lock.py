@@ -16,8 +16,9 @@ from pydantic import Field, StringConstraints
 from meltrepro.errors import LockError, LockFormatError, Problem
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
 from meltrepro.manifest.yaml.positions import read_file
-from meltrepro.manifest.yaml.tree import Position, shorten
+from meltrepro.manifest.yaml.tree import Position
 from meltrepro.untrusted import as_model
+from meltrepro.words import shorten
 
 FORMAT = 1
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"

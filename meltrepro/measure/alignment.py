@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.clocks import MOST_DRIFT, Anchor
-from meltrepro.record.series import SensorSeries, Stretch
+from meltrepro.record.series import SensorSeries
+from meltrepro.record.trace import Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +51,9 @@ class Alignment:
 
 def align(
     trace: SensorSeries,
-    pulses: Sequence[Stretch],
+    pulses: Sequence[Span],
     *,
-    later: Sequence[Stretch] = (),
+    later: Sequence[Span] = (),
     around_ns: int | None = None,
     search_s: float | None = None,
     rise_s: float = 0.0,
@@ -123,7 +124,7 @@ def align(
     return Alignment(Anchor(middle_ns, middle_ns + offset_ns, bound_ns), found, second)
 
 
-def _check(trace: SensorSeries, pulses: Sequence[Stretch]) -> None:
+def _check(trace: SensorSeries, pulses: Sequence[Span]) -> None:
     if len(trace) < 3:
         raise RecordError("the meter's trace has fewer than three samples")
     edges = [edge for pulse in pulses for edge in (pulse.begin_ns, pulse.end_ns)]
@@ -137,7 +138,7 @@ def _longest_pause(trace: SensorSeries, begin_ns: int, end_ns: int) -> int:
     return max((after - before for before, after in pairs if before < end_ns and after > begin_ns), default=0)
 
 
-def _extent(pulses: Sequence[Stretch]) -> tuple[int, int]:
+def _extent(pulses: Sequence[Span]) -> tuple[int, int]:
     """From where to where a mark is compared: with rest around it, so that its outer edges count.
 
     Not more rest than between pulses, as work may lie beyond.
@@ -147,7 +148,7 @@ def _extent(pulses: Sequence[Stretch]) -> tuple[int, int]:
     return pulses[0].begin_ns - margin_ns, pulses[-1].end_ns + margin_ns
 
 
-def _pattern(pulses: Sequence[Stretch], step_ns: float) -> NDArray[np.float64]:
+def _pattern(pulses: Sequence[Span], step_ns: float) -> NDArray[np.float64]:
     """1 where the device plans to load itself, else 0, at the trace's sampling period."""
     import numpy as np
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from meltrepro.record.series import SensorSeries, Stretch
+from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Span
 from meltrepro.words import counted
 
@@ -194,11 +194,11 @@ def check_spans(spans: Sequence[Span], limits: SampleLimits, clock_ns: float) ->
     return duration_ns / 1e9
 
 
-def gaps_in(t_ns: Sequence[int], span: Span, gap_s: float) -> list[Stretch]:
+def gaps_in(t_ns: Sequence[int], span: Span, gap_s: float) -> list[Span]:
     """The parts of a span that lie between two samples further apart than `gap_s`."""
     first, last = max(0, bisect_right(t_ns, span.begin_ns) - 1), min(len(t_ns) - 1, bisect_left(t_ns, span.end_ns))
     return [
-        Stretch(max(t_ns[i], span.begin_ns), min(t_ns[i + 1], span.end_ns))
+        Span(max(t_ns[i], span.begin_ns), min(t_ns[i + 1], span.end_ns))
         for i in range(first, last)
         if t_ns[i + 1] - t_ns[i] > gap_s * 1e9
     ]

@@ -7,8 +7,9 @@ after the conversations: two anchors give offset and drift.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 from meltrepro.errors import RecordError
 from meltrepro.measure import energy
@@ -16,8 +17,8 @@ from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, ClockProbe, fit, join
 from meltrepro.measure.integrals import Unavailable
 from meltrepro.record.samples import Recording
-from meltrepro.record.series import SensorSeries, Stretch
-from meltrepro.record.trace import Span, Trace
+from meltrepro.record.series import SensorSeries
+from meltrepro.record.trace import Trace
 from meltrepro.record.trial import ClockReadings, Readings
 
 _RISE_S = 0.01
@@ -38,14 +39,9 @@ class Metered:
     """A device's moment on the meter's own clock."""
 
 
-def device_clock(readings: ClockReadings) -> ClockMap:
-    """From the host's monotonic clock to the device's; raises `RecordError` where one was set or stood still."""
-    return fit(_probes(readings.device_before), _probes(readings.device_after), resolution_ns=1)
-
-
-def wall_clock(readings: ClockReadings) -> ClockMap:
-    """From the host's monotonic clock to its Unix time; raises `RecordError` where that was set."""
-    return fit(_probes(readings.wall_before), _probes(readings.wall_after), resolution_ns=1)
+def _clock(before: Readings, after: Readings) -> ClockMap:
+    """From the host's monotonic clock to another; raises `RecordError` where one was set or stood still."""
+    return fit(list(starmap(ClockProbe, before)), list(starmap(ClockProbe, after)), resolution_ns=1)
 
 
 def jump_s(readings: ClockReadings) -> float:
@@ -60,7 +56,9 @@ def jump_s(readings: ClockReadings) -> float:
     largest = 0.0
     for before, after in pairs:
         if before and after:
-            first, last = (min(map(_probe, part), key=lambda probe: probe.round_trip_ns) for part in (before, after))
+            first, last = (
+                min(starmap(ClockProbe, part), key=lambda probe: probe.round_trip_ns) for part in (before, after)
+            )
             moved = abs((last.there_ns - first.there_ns) - (last.sent_ns - first.sent_ns))
             allowed = MOST_DRIFT * (last.sent_ns - first.sent_ns) + first.round_trip_ns + last.round_trip_ns
             largest = max(largest, (moved - allowed) / 1e9)
@@ -82,7 +80,8 @@ def _placed(meter: Recording, trace: Trace, readings: ClockReadings | None) -> M
     if meter.header.clock == "host":
         if readings is None:
             raise RecordError("the clocks of host and device were not compared")
-        wall, device = wall_clock(readings), device_clock(readings)
+        wall = _clock(readings.wall_before, readings.wall_after)
+        device = _clock(readings.device_before, readings.device_after)
 
         def bound_ns(begin_ns: int, end_ns: int) -> float:
             begin_ns, end_ns = device.here(begin_ns), device.here(end_ns)
@@ -103,11 +102,11 @@ def _by_marks(meter: Recording, trace: Trace) -> ClockMap:
     if not before:
         raise RecordError("the runner made no sync mark, and the meter has a clock of its own")
     if not after:
-        return join(align(power, _stretches(before), rise_s=_RISE_S).anchor)
-    first = align(power, _stretches(before), later=_stretches(after), rise_s=_RISE_S).anchor
+        return join(align(power, before, rise_s=_RISE_S).anchor)
+    first = align(power, before, later=after, rise_s=_RISE_S).anchor
     passed_ns = after[-1].end_ns - before[-1].end_ns
     search_s = _SEARCH_S + MOST_DRIFT * passed_ns / 1e9
-    last = align(power, _stretches(after), around_ns=first.offset_ns, search_s=search_s, rise_s=_RISE_S).anchor
+    last = align(power, after, around_ns=first.offset_ns, search_s=search_s, rise_s=_RISE_S).anchor
     return join(first, last)
 
 
@@ -139,15 +138,3 @@ def _mapped(meter: Recording, device_ns: Callable[[int], int]) -> Recording:
     faults = tuple(replace(fault, t_ns=device_ns(fault.t_ns)) for fault in meter.faults)
     end_ns = None if meter.end_ns is None else device_ns(meter.end_ns)
     return replace(meter, series=series, faults=faults, end_ns=end_ns)
-
-
-def _stretches(spans: Sequence[Span]) -> list[Stretch]:
-    return [Stretch(span.begin_ns, span.end_ns) for span in spans]
-
-
-def _probes(readings: Readings) -> list[ClockProbe]:
-    return list(map(_probe, readings))
-
-
-def _probe(reading: tuple[int, int, int]) -> ClockProbe:
-    return ClockProbe(*reading)

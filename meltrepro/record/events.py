@@ -29,6 +29,7 @@ from meltrepro.record.trace import (
     Trace,
     Turn,
 )
+from meltrepro.words import shorten
 
 _CONTRACT = 1
 _MOST = 2**63 - 1
@@ -70,7 +71,7 @@ class _Fields:
     def whole(self, key: str) -> int:
         value = self._values.get(key)
         if type(value) is not int or not 0 <= value <= _MOST:
-            self.fail(f"{key}: expected a whole number from 0, got {_show(value)}")
+            self.fail(f"{key}: expected a whole number from 0, got {shorten(ascii(value))}")
         return value
 
     def whole_or_none(self, key: str) -> int | None:
@@ -79,7 +80,7 @@ class _Fields:
     def string(self, key: str) -> str:
         value = self._values.get(key)
         if not isinstance(value, str):
-            self.fail(f"{key}: expected a text, got {_show(value)}")
+            self.fail(f"{key}: expected a text, got {shorten(ascii(value))}")
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -89,7 +90,7 @@ class _Fields:
     def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
         value = self._values.get(key)
         if value not in choices:
-            self.fail(f"{key}: expected one of {', '.join(choices)}, got {_show(value)}")
+            self.fail(f"{key}: expected one of {', '.join(choices)}, got {shorten(ascii(value))}")
         return value
 
 
@@ -146,7 +147,7 @@ class _Parser:
             fields.fail(f"expected `hello` first, got `{fields.kind}`")
         handler = _HANDLERS.get(fields.kind)
         if handler is None:
-            fields.fail(f"unknown event `{_show(fields.kind)}`")
+            fields.fail(f"unknown event `{shorten(ascii(fields.kind))}`")
         handler(self, fields)
 
     def finish(self) -> Trace:
@@ -177,7 +178,7 @@ class _Parser:
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{self._where}: no event: {error}") from error
         if not isinstance(values, dict):
-            raise RecordError(f"{self._where}: expected an object, got {_show(values)}")
+            raise RecordError(f"{self._where}: expected an object, got {shorten(ascii(values))}")
         return _Fields(values, self._where)
 
     # -- one method an event ------------------------------------------------------------------------------------
@@ -369,7 +370,7 @@ class _Parser:
         self._nodes.append(OperatorCall(phase, fields.string("name"), fields.string("module"), span))
 
     def _on_error(self, fields: _Fields) -> None:
-        fields.fail(f"the runner reported an error: {_show(fields.string('message'))}")
+        fields.fail(f"the runner reported an error: {shorten(ascii(fields.string('message')))}")
 
     def _on_done(self, fields: _Fields) -> None:
         if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
@@ -396,9 +397,3 @@ class _Parser:
 
 
 _HANDLERS = {name.removeprefix("_on_"): method for name, method in vars(_Parser).items() if name.startswith("_on_")}
-
-
-def _show(value: object) -> str:
-    """A value for a message: short and without control characters."""
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,7 +6,7 @@ import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Self
 
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What a part may consist of: an id is a path below a campaign's folder."""
 RUN = "run"
 PURPOSES = (RUN, "quantize", "convert", "rewrite", "compile")
@@ -30,7 +30,7 @@ class _Id:
         """The id that is spelled so; raises `ValueError`."""
         names = [each.name for each in fields(cls) if each.default is MISSING]
         parts = text.split("/")
-        if not len(names) <= len(parts) <= len(fields(cls)) or not all(map(_PART.fullmatch, parts)):
+        if not len(names) <= len(parts) <= len(fields(cls)) or not all(map(PART.fullmatch, parts)):
             raise ValueError(f"{text!r} is no id: expected {'/'.join(names)}")
         return cls(*parts)
 

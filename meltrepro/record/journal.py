@@ -39,7 +39,8 @@ class Journal:
         """Append a step and force it to disk."""
         if step.phase == "progress" or self._error is not None:
             return
-        entry = {name: value for name, value in _entry(step).items() if value not in (None, "", {})}
+        values = {**vars(step), "detail": dict(step.detail)}
+        entry = {name: value for name, value in values.items() if value not in (None, "", {})}
         line = json.dumps(entry, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
         try:
             if self._file.write(line) != len(line):
@@ -78,17 +79,3 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(entry, dict):
                 yield entry
-
-
-def _entry(step: Step) -> dict[str, Any]:
-    return {
-        "name": step.name,
-        "phase": step.phase,
-        "subject": step.subject,
-        "done": step.done,
-        "total": step.total,
-        "unit": step.unit,
-        "detail": dict(step.detail),
-        "wall_ns": step.wall_ns,
-        "monotonic_ns": step.monotonic_ns,
-    }

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 
 class FailureKind(StrEnum):
@@ -84,13 +84,13 @@ _SKIPS_0_1 = (
 )
 
 
+def _without_kind(document: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(document, Mapping) and document.get("kind") is None and isinstance(document.get("reason"), str)
+
+
 def with_failure_kind(document: Any) -> Any:
     """An outcome with the kind of its failure, which version 0.1 wrote into the sentence: `timeout: stopped after 5 s`."""
-    if (
-        not isinstance(document, Mapping)
-        or document.get("kind") is not None
-        or not isinstance(document.get("reason"), str)
-    ):
+    if not _without_kind(document):
         return document
     kind, colon, detail = document["reason"].partition(": ")
     if colon and kind in list(FailureKind):
@@ -100,11 +100,7 @@ def with_failure_kind(document: Any) -> Any:
 
 def with_skip_kind(document: Any) -> Any:
     """The entry of a skipped cell with what was in its way."""
-    if (
-        not isinstance(document, Mapping)
-        or document.get("kind") is not None
-        or not isinstance(document.get("reason"), str)
-    ):
+    if not _without_kind(document):
         return document
     found = (kind for kind, pattern in _SKIPS_0_1 if pattern.search(document["reason"]))
     return {**document, "kind": next(found, SkipKind.variant)}

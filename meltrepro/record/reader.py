@@ -23,7 +23,7 @@ from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
 from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.record.events import read_trace
-from meltrepro.record.ids import CellId
+from meltrepro.record.ids import PART, CellId
 from meltrepro.record.layout import TrialKind, cell_folder
 from meltrepro.record.samples import Recording, read_samples
 from meltrepro.record.trace import Trace
@@ -31,7 +31,6 @@ from meltrepro.record.trial import AnyRequest, ClockReadings, Outcome, ScoringRe
 from meltrepro.untrusted import parse
 
 _TRIAL = re.compile(r"([wrp])(\d{3,})")
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MOST_BITS = 64
 _MOVE = "restore the file, or move the folder away"
 _RESTORE = "restore the record, from its bundle or from MLflow, or measure again with: meltrepro run --new SPEC"
@@ -218,7 +217,7 @@ def read_folder(folder: Path) -> CampaignFolder:
         raise RecordError(f"{path} is damaged: {error}", hint=_MOVE) from error
     if any(_leads_out(Path(name)) for name in document.files):
         raise RecordError(f"{path} is damaged: it names a file outside its folder", hint=_MOVE)
-    if not _PART.fullmatch(document.id):
+    if not PART.fullmatch(document.id):
         raise RecordError(f"{path} is damaged: {document.id!r} is no id of a campaign")
     for cell in document.cells:
         try:

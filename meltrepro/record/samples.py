@@ -29,6 +29,7 @@ from typing import Any, NoReturn, get_args
 from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.series import Kind, SensorChannel, SensorSeries
+from meltrepro.words import shorten
 
 FORMAT = 1
 _LONGEST_LINE = 1 << 20
@@ -243,7 +244,7 @@ class _Parser:
         if times and t_ns <= times[-1]:
             self._fail(f"time does not increase, from {times[-1]} to {t_ns}")
         if type(value[2]) not in (int, float) or (number := measurable(value[2])) is None:
-            self._fail(f"value: expected a finite number of a measurable size, got {_show(value[2])}")
+            self._fail(f"value: expected a finite number of a measurable size, got {shorten(ascii(value[2]))}")
         times.append(t_ns)
         values.append(number)
 
@@ -251,7 +252,7 @@ class _Parser:
         try:
             kind = FaultKind(value["fault"])
         except ValueError:
-            self._fail(f"fault: unknown kind {_show(value['fault'])}")
+            self._fail(f"fault: unknown kind {shorten(ascii(value['fault']))}")
         channel, t_ns = self._channel(value.get("channel")), self._time(value.get("t"))
         return SensorFault(t_ns, channel, kind, self._text(value.get("detail"), "detail"))
 
@@ -276,9 +277,9 @@ class _Parser:
 
     def _read_channel(self, value: Any) -> SensorChannel:
         if not isinstance(value, dict):
-            self._fail(f"channels: expected an object, got {_show(value)}")
+            self._fail(f"channels: expected an object, got {shorten(ascii(value))}")
         if value.get("kind") not in get_args(Kind):
-            self._fail(f"kind: expected one of {', '.join(get_args(Kind))}, got {_show(value.get('kind'))}")
+            self._fail(f"kind: expected one of {', '.join(get_args(Kind))}, got {shorten(ascii(value.get('kind')))}")
         refresh_s, wraps_at = value.get("refresh_s"), value.get("wraps_at")
         return SensorChannel(
             name=self._text(value.get("name"), "name"),
@@ -291,29 +292,23 @@ class _Parser:
 
     def _time(self, value: object) -> int:
         if type(value) is not int or not 0 <= value <= MOST_NS:
-            self._fail(f"time: expected whole nanoseconds from 0, got {_show(value)}")
+            self._fail(f"time: expected whole nanoseconds from 0, got {shorten(ascii(value))}")
         return value
 
     def _channel(self, value: object) -> int:
         if type(value) is not int or not 0 <= value < len(self._samples):
-            self._fail(f"channel: expected an index below {len(self._samples)}, got {_show(value)}")
+            self._fail(f"channel: expected an index below {len(self._samples)}, got {shorten(ascii(value))}")
         return value
 
     def _number_from(self, value: object, key: str) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST:
-            self._fail(f"{key}: expected a number from 0, got {_show(value)}")
+            self._fail(f"{key}: expected a number from 0, got {shorten(ascii(value))}")
         return float(value)
 
     def _text(self, value: object, key: str) -> str:
         if not isinstance(value, str):
-            self._fail(f"{key}: expected a text, got {_show(value)}")
+            self._fail(f"{key}: expected a text, got {shorten(ascii(value))}")
         return value
 
     def _fail(self, message: str) -> NoReturn:
         raise RecordError(f"{self._name}:{self._number}: {message}", hint="the recording is damaged")
-
-
-def _show(value: object) -> str:
-    """A value for a message: short and without control characters."""
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 from meltrepro.errors import RecordError
+from meltrepro.record.trace import Span
 
 Kind = Literal["gauge", "counter"]
 
@@ -32,14 +33,6 @@ class SensorChannel:
     """How often the source itself takes a new value; `None` where that is not known."""
     wraps_at: float | None = None
     """Of a counter: the value that it never reaches, because it starts again at 0 instead; `None`: it never wraps."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Time between two samples of a series."""
-
-    begin_ns: int
-    end_ns: int
 
 
 @dataclass(frozen=True)
@@ -72,18 +65,7 @@ class SensorSeries:
         pairs = zip(pairwise(self.values), pairwise(self.seconds), strict=True)
         return list(accumulate(((x + y) / 2 * (b - a) for (x, y), (a, b) in pairs), initial=0.0))
 
-    @property
-    def rate_hz(self) -> float | None:
-        """Achieved samples per second; `None` for fewer than two samples."""
-        return (len(self) - 1) / (self.t_ns[-1] - self.t_ns[0]) * 1e9 if len(self) > 1 else None
-
-    def gaps(self, period_s: float, factor: float = 2.5) -> tuple[Stretch, ...]:
-        """Where the next sample came later than `factor` nominal periods."""
-        longest_ns = factor * period_s * 1e9
-        pairs = pairwise(self.t_ns)
-        return tuple(Stretch(before, after) for before, after in pairs if after - before > longest_ns)
-
-    def stuck(self, longer_than_s: float, fewest: int = 3) -> tuple[Stretch, ...]:
+    def stuck(self, longer_than_s: float, fewest: int = 3) -> tuple[Span, ...]:
         """Where at least `fewest` samples in a row over more than this time have one and the same value.
 
         Whether that is a fault depends on the channel: a current is never quite constant, a charge state is.
@@ -93,7 +75,7 @@ class SensorSeries:
         for i in range(1, len(self) + 1):
             if i == len(self) or self.values[i] != self.values[first]:
                 if i - first >= fewest and self.t_ns[i - 1] - self.t_ns[first] > longer_than_s * 1e9:
-                    found.append(Stretch(self.t_ns[first], self.t_ns[i - 1]))
+                    found.append(Span(self.t_ns[first], self.t_ns[i - 1]))
                 first = i
         return tuple(found)
 

@@ -79,8 +79,8 @@ class Request(Strict):
         return dict(self.__pydantic_extra__)
 
 
-Mode = Literal["multiple-choice", "hellaswag", "winogrande", "perplexity", "kl-divergence"]
-"""The ways in which a scorer works."""
+Mode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+"""A way in which a scorer works, as the framework calls it."""
 
 
 class ScoringRequest(Strict):

@@ -23,9 +23,9 @@ from pydantic import Field
 from meltrepro import untrusted
 from meltrepro.errors import BundleError, EscapingPath, TruncatedBundle, UnsafeMember
 from meltrepro.manifest.base import Sha256, Strict
-from meltrepro.manifest.yaml.tree import shorten
 from meltrepro.store.archive import member_header, padding
 from meltrepro.untrusted import as_model, load_json, open_regular
+from meltrepro.words import shorten
 
 INDEX, SEAL = "bundle.json", "bundle.sha256"
 FORMAT = 1

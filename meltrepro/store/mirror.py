@@ -14,11 +14,12 @@ from meltrepro.errors import ManifestError, Problem, SourceError, UsageError
 from meltrepro.manifest.base import Label, Place, Strict
 from meltrepro.manifest.sources import GitSource, HuggingFaceSource, PypiSource, Source, SyntheticSource, UrlSource
 from meltrepro.manifest.yaml.positions import MAX_BYTES, read_content
-from meltrepro.manifest.yaml.tree import Position, shorten
+from meltrepro.manifest.yaml.tree import Position
 from meltrepro.manifest.yaml.validation import validate
 from meltrepro.store.names import project_name
 from meltrepro.store.source import Context, Pin, key_of
 from meltrepro.untrusted import read_regular
+from meltrepro.words import shorten
 
 _HINT = "docs/lock.md (Mirrors) shows a mirror map; without any, unset MELTREPRO_MIRRORS"
 _SUFFIXES = {"wheel": (".whl",), "sdist": (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")}

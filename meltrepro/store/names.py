@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from meltrepro.errors import SourceError
-from meltrepro.manifest.yaml.tree import shorten
+from meltrepro.words import shorten
 
 _WEB = ("http", "https", "ssh", "git", "file", "ftp")
 

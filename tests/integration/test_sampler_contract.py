@@ -210,7 +210,7 @@ def test_units_rate_and_times(sampler: Sampler) -> None:
     inside = [t for t in series.t_ns if began_ns <= t <= ended_ns]
     assert len(inside) >= 0.5 * HZ * 1.2, "a busy machine may make it miss some"
     assert began_ns - 10**9 < series.t_ns[0] and series.t_ns[-1] < ended_ns + 2 * 10**9, "on the device's clock"
-    assert series.rate_hz == pytest.approx(HZ, rel=0.5)
+    assert (len(series) - 1) / series.seconds[-1] == pytest.approx(HZ, rel=0.5)
     assert recording.header.rate_hz == pytest.approx(HZ, rel=0.3)
     assert recording.end_ns is not None
     assert recording.faults == ()
@@ -241,8 +241,8 @@ def test_a_source_that_goes_away_and_comes_back_leaves_a_gap(sampler: Sampler) -
         vary(sampler, 0.4)
         recording = stop()
     (series,) = recording.series
-    gaps = series.gaps(1 / HZ, factor=15)
-    assert 0.3e9 < max(gap.end_ns - gap.begin_ns for gap in gaps) < 5e9
+    longest_ns = max(after - before for before, after in pairwise(series.t_ns))
+    assert max(0.3e9, 15e9 / HZ) < longest_ns < 5e9
     assert {fault.kind for fault in recording.faults} <= {FaultKind.vanished}
     trace = trial(series.t_ns[0], series.t_ns[-1])
     verdict = judge_trial(trace, compute(trace), recording, Limits(sample_share=0.9))

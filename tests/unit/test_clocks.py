@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from meltrepro.errors import RecordError
 from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import ClockProbe, best_anchor, fit, join
-from meltrepro.record.series import SensorChannel, SensorSeries, Stretch
+from meltrepro.record.series import SensorChannel, SensorSeries
+from meltrepro.record.trace import Span
 
 SECOND = 1_000_000_000
 POWER = SensorChannel("meter.power", "W", "gauge", "meter", 0.0002)
@@ -85,7 +86,7 @@ def test_clocks_that_cannot_be_believed() -> None:
 
 # -- a meter without a link ---------------------------------------------------------------------------------------
 
-PULSES = tuple(Stretch(round(b * SECOND), round(e * SECOND)) for b, e in ((20, 20.7), (21.1, 21.4), (22.3, 23.5)))
+PULSES = tuple(Span(round(b * SECOND), round(e * SECOND)) for b, e in ((20, 20.7), (21.1, 21.4), (22.3, 23.5)))
 
 
 def _meter(offset_ns: int, rate_hz: float, rng: random.Random, noise: float, drift: float = 0.0) -> SensorSeries:
@@ -126,7 +127,7 @@ def test_the_search_can_be_narrowed() -> None:
 
 def test_a_mark_before_and_after_gives_the_drift() -> None:
     rng = random.Random(5)
-    later = tuple(Stretch(p.begin_ns + 600 * SECOND, p.end_ns + 600 * SECOND) for p in PULSES)
+    later = tuple(Span(p.begin_ns + 600 * SECOND, p.end_ns + 600 * SECOND) for p in PULSES)
     drift, offset = 80e-6, 3 * SECOND
     first = align(_meter(offset, 500, rng, 0.3, drift), PULSES).anchor
     base = _meter(0, 500, rng, 0.3)
@@ -148,7 +149,7 @@ def test_marks_that_cannot_be_found() -> None:
         align(SensorSeries(POWER, times, (3.0,) * len(times)), PULSES)
     square = SensorSeries(POWER, times, tuple(5.0 if t // SECOND % 2 else 1.0 for t in times))
     with pytest.raises(RecordError, match="two places"):
-        align(square, [Stretch(20 * SECOND, 21 * SECOND)])
+        align(square, [Span(20 * SECOND, 21 * SECOND)])
     with pytest.raises(RecordError, match="shorter than the sync mark"):
         align(SensorSeries(POWER, times[:100], noise.values[:100]), PULSES)
     with pytest.raises(RecordError, match="at least two samples|apart"):

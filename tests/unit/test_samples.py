@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.record.samples import FaultKind, Header, SampleWriter, SensorFault, parse_samples, read_samples
-from meltrepro.record.series import SensorChannel, SensorSeries, Stretch
+from meltrepro.record.series import SensorChannel, SensorSeries
+from meltrepro.record.trace import Span
 
 POWER = SensorChannel("battery.power", "W", "gauge", "/sys/class/power_supply/BAT0/power_now", 0.25)
 ENERGY = SensorChannel(
@@ -216,18 +217,10 @@ def test_unreadable_files_are_typed_errors(tmp_path: Path) -> None:
 # -- series -------------------------------------------------------------------------------------------------------
 
 
-def test_rate_and_gaps() -> None:
-    series = SensorSeries(POWER, (0, SECOND, 2 * SECOND, 6 * SECOND), (1, 1, 1, 1))
-    assert series.rate_hz == 0.5
-    assert series.gaps(1.0) == (Stretch(2 * SECOND, 6 * SECOND),)
-    assert series.gaps(1.0, factor=4) == ()
-    assert SensorSeries(POWER, (5,), (1,)).rate_hz is None
-
-
 def test_stuck_stretches() -> None:
     series = SensorSeries(POWER, tuple(i * SECOND for i in range(8)), (1, 2, 2, 2, 2, 3, 3, 3))
-    assert series.stuck(2.5) == (Stretch(SECOND, 4 * SECOND),)
-    assert series.stuck(1.5) == (Stretch(SECOND, 4 * SECOND), Stretch(5 * SECOND, 7 * SECOND))
+    assert series.stuck(2.5) == (Span(SECOND, 4 * SECOND),)
+    assert series.stuck(1.5) == (Span(SECOND, 4 * SECOND), Span(5 * SECOND, 7 * SECOND))
     assert series.stuck(3.0) == ()
 
 

@@ -175,6 +175,11 @@ def test_output_that_does_not_add_up(mode: Mode, release: str, pattern: str, new
     assert caught.value.hint is not None
 
 
+def test_a_mode_of_another_framework() -> None:
+    with pytest.raises(RecordError, match="it has no mode 'cloze'"):
+        read_scores(asked("cloze", 20), *printed("multiple-choice", "2026"))
+
+
 @pytest.mark.parametrize(
     ("said", "hint"),
     [

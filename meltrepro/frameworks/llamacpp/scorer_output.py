@@ -66,6 +66,8 @@ def read_scores(request: ScoringRequest, stdout: str, stderr: str) -> tuple[Scor
         return (_perplexity(request, stdout, stderr),)
     if request.mode == "kl-divergence":
         return _kl_divergence(request, stdout)
+    if request.mode not in _ROUNDING:
+        raise _damaged(f"it has no mode {request.mode!r}")
     return (_questions(request, stdout, stderr),)
 
 

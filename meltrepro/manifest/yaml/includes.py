@@ -14,8 +14,9 @@ from meltrepro.errors import Problem
 from meltrepro.manifest.prompts import MELT
 from meltrepro.manifest.sources import source_kind
 from meltrepro.manifest.yaml.positions import read_file
-from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, merge, shorten
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, merge
 from meltrepro.registry import FRAMEWORKS
+from meltrepro.words import shorten
 
 KEY = "include"
 MAX_DEPTH = 16

@@ -12,7 +12,8 @@ from meltrepro.manifest.schema import Prompt
 from meltrepro.manifest.sources import SOURCE_KINDS
 from meltrepro.manifest.yaml.shape import Shape
 from meltrepro.manifest.yaml.suggest import near_miss, suggest
-from meltrepro.manifest.yaml.tree import Node, shorten
+from meltrepro.manifest.yaml.tree import Node
+from meltrepro.words import shorten
 
 TYPES: Mapping[str, str] = {
     "string_type": "text",

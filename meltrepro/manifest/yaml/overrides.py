@@ -16,7 +16,8 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import read_text
 from meltrepro.manifest.yaml.shape import Shape, place_of
 from meltrepro.manifest.yaml.suggest import likeness, nearest, suggest
-from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, field_path, grown, shorten
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, field_path, grown
+from meltrepro.words import shorten
 
 _STEP = re.compile(r'"(?P<quoted>[^"]*)"|\[(?P<index>[0-9]{1,6})\]|(?P<plain>[^.\[\]"=]+)')
 _EXAMPLE = "expected PATH=VALUE, for example models.smollm2-135m.quantizations=[q4_0]"

@@ -19,8 +19,9 @@ import yaml
 
 from meltrepro.errors import Problem
 from meltrepro.manifest.yaml.suggest import nearest
-from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, Scalar, branch, shorten
+from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, Scalar, branch
 from meltrepro.untrusted import MOST_FLOAT, open_regular
+from meltrepro.words import shorten
 
 if TYPE_CHECKING:
     from yaml._yaml import Mark as CMark

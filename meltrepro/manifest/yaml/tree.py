@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meltrepro.errors import Problem
+from meltrepro.words import shorten
 
 Scalar = str | int | float | bool | None
 FieldPath = tuple[str | int, ...]
@@ -152,8 +153,3 @@ def field_path(path: FieldPath) -> str:
         else:
             text += ("." if text else "") + (step if _PLAIN_NAME.fullmatch(step) else json.dumps(shorten(step)))
     return text
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """A text of at most `limit` characters."""
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
