@@ -10,8 +10,8 @@ from typing import Any
 
 from meltrepro.accuracy.questions import Question
 from meltrepro.errors import DataError
-from meltrepro.manifest.yaml.tree import shorten
 from meltrepro.untrusted import load_json
+from meltrepro.words import shorten
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row, int, str], Question]
