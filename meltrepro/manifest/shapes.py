@@ -24,7 +24,7 @@ ShapeName = Literal[
 ]
 Arch = Literal["llama", "gemma", "stablelm"]
 FloatType = Literal["f16", "f32"]
-_KV_ELEMENT_BYTES = 2
+KV_ELEMENT_BYTES = 2
 """Keys and values are kept as f16."""
 
 
@@ -81,7 +81,7 @@ class ModelShape:
 
     def kv_bytes(self, context: int) -> int:
         """Size of the KV cache for a context of so many tokens, in bytes."""
-        return 2 * _KV_ELEMENT_BYTES * self.layers * self.kv_heads * self.head_width * context
+        return 2 * KV_ELEMENT_BYTES * self.layers * self.kv_heads * self.head_width * context
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>", "[PAD]")

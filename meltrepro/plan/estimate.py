@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from meltrepro.frameworks.base import AS_IS, Skip, SkipKind
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.shapes import KV_ELEMENT_BYTES
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.plan.model import BundleNode, Cell, ModelNode
 from meltrepro.words import readable
@@ -22,7 +23,6 @@ BATCH_TOKEN_BYTES = 128 << 10
 """Activations and logits per token of a batch, for a vocabulary of some 32,000 tokens."""
 BUNDLE_BYTES = 32 << 20
 """A bundle in the store."""
-_KV_ELEMENT_BYTES = 2
 _KV_HEAD_SHARING = 4
 """Query heads that share a key-value head: between the 1 of Llama-2 and the 8 of TinyLlama."""
 _DEPTH_CONSTANT = 12 * 128**2
@@ -48,7 +48,7 @@ class Sizes:
 def kv_cache_bytes(parameters: float, context: int) -> int:
     """Keys and values of a full context, for a decoder of the usual shape with 16-bit cache entries."""
     layers = (parameters / _DEPTH_CONSTANT) ** (1 / 3)
-    per_token = 2 * _KV_ELEMENT_BYTES * layers * (128 * layers) / _KV_HEAD_SHARING
+    per_token = 2 * KV_ELEMENT_BYTES * layers * (128 * layers) / _KV_HEAD_SHARING
     return int(per_token * context)
 
 

