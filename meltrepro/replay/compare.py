@@ -76,8 +76,6 @@ class CellComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole."""
-
     first: str
     second: str
     cells: tuple[CellComparison, ...]

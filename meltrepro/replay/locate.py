@@ -23,8 +23,6 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Located:
-    """A campaign's folder."""
-
     campaign: Path
     cell: str | None = None
     """The one cell that is meant, if not all are."""

@@ -21,8 +21,6 @@ from meltrepro.steps import Sink
 
 @dataclass(frozen=True)
 class Replayed:
-    """A replay and its answer."""
-
     verdict: ReplayVerdict
     reasons: tuple[str, ...]
     comparison: Comparison

@@ -88,7 +88,6 @@ def software(cell: CellResult) -> str:
 
 
 def weights(cell: CellResult) -> str:
-    """Model and quantization."""
     return f"{cell.model} {cell.quantization}"
 
 

@@ -19,8 +19,6 @@ from meltrepro.studies.base import studies_of
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report shows."""
-
     results: Results
     campaigns: Sequence[CampaignDocument] = ()
     claims: Sequence[Section] = ()

@@ -188,6 +188,5 @@ def _drift(older: CellResult, newer: CellResult, phase: str) -> ReleaseDrift | N
 
 
 def prompt_tokens(cell: CellResult) -> float | None:
-    """Mean tokens of a prompt."""
     counts = [turn.n_prompt for turn in cell.turns]
     return fmean(counts) if counts else None

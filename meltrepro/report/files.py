@@ -70,7 +70,6 @@ def campaigns_of(folder: Path) -> list[str]:
 
 
 def holds_report(folder: Path) -> bool:
-    """Whether there is a report in a folder."""
     return os.path.lexists(folder / INDEX)
 
 

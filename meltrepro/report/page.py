@@ -36,8 +36,6 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class _Cell:
-    """One field as the page shows it."""
-
     text: str
     class_: str = ""
     interval: str = ""
@@ -51,8 +49,6 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Shown:
-    """One table as the page shows it."""
-
     name: str
     title: str
     common: str
@@ -74,7 +70,6 @@ def _title(content: Content) -> str:
 
 
 def render(content: Content, parts: tuple[Section, ...]) -> str:
-    """The whole page."""
     states = [cell.state for cell in content.results.cells]
     return render_text(
         (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8"),

@@ -36,7 +36,6 @@ class Device:
     name: str
     """The target's name in the manifest."""
     kind: str
-    """Kind of target."""
     model: str
     memory_bytes: int | None
     virtual: bool
@@ -63,8 +62,6 @@ def budget_w(mode: str) -> float:
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One turn of one repetition."""
-
     repetition: int
     conversation: int
     turn: int
@@ -80,10 +77,7 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell of one campaign."""
-
     campaign: str
-    """Id of its campaign."""
     cell: str
     state: State
     reason: str | None
@@ -101,7 +95,6 @@ class CellResult:
     """Whether the weights were made up: fit for speed, memory and size, never for accuracy."""
     parameters: float | None = None
     model_bytes: int | None = None
-    """Size of the model file."""
     kv_bytes: int | None = None
     """Size of the KV cache as the runner reported it."""
     context: int | None = None

@@ -20,8 +20,6 @@ _BAND = 13.0
 
 @dataclass(frozen=True)
 class Mark:
-    """One figure of a row."""
-
     series: int
     value: float
     low: float
@@ -52,8 +50,6 @@ class Panel:
 
 @dataclass(frozen=True)
 class Forest:
-    """The whole figure."""
-
     panels: tuple[Panel, ...]
     series: tuple[str, ...]
     axis: str

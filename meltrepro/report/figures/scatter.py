@@ -81,8 +81,6 @@ class Plot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The whole figure."""
-
     panels: tuple[Plot, ...]
     series: tuple[str, ...]
     lines: bool = False

@@ -123,7 +123,6 @@ def accuracy() -> tuple[AccuracyRow, ...]:
 
 @cache
 def sizes() -> tuple[SizeRow, ...]:
-    """Sizes of all models."""
     return _load("model_sizes", SizeRow)
 
 
