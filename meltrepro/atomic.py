@@ -140,11 +140,6 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8, whole or not at all. Raises `StoreError`."""
-    write_bytes(path, text.encode("utf-8"))
-
-
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file, whole or not at all; `durable` waits until it is on the disk. Raises `StoreError`."""
     make_folder(path.parent)

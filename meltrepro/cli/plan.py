@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,33 +41,26 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
     """Print a plan for people: at most 80 columns on a narrow terminal, never shortened in a pipe."""
     out = out or result_console()
     plan = planned.plan
+
+    def table(*columns: str, rows: Sequence[Sequence[str]], texts: int = 2) -> None:
+        if rows:
+            found = plain_table(*columns, texts=texts)
+            for row in rows:
+                found.add_row(*row)
+            out.print(found)
+            out.print()
+
+    memory = plan.estimate.peak_memory_bytes
+    table("cell", "variant", "memory", rows=[(c.id, c.variant.name, _size(memory.get(c.id))) for c in plan.cells])
     if plan.cells:
-        cells = plain_table("cell", "variant", "memory", texts=2)
-        for cell in plan.cells:
-            cells.add_row(cell.id, cell.variant.name, _size(plan.estimate.peak_memory_bytes.get(cell.id)))
-        out.print(cells)
-        out.print()
-        nodes = plain_table("to have first", "state", texts=2)
-        for name, state in planned.needed.items():
-            nodes.add_row(name, _STATES[state])
-        out.print(nodes)
-        out.print()
+        table("to have first", "state", rows=[(name, _STATES[state]) for name, state in planned.needed.items()])
     if planned.unknown:
         out.print("not locked yet: its source was never looked up, so it may be here already;", soft_wrap=True)
         out.print(f"to look, and to build what is missing: meltrepro build {spec}", markup=False, soft_wrap=True)
         out.print()
-    if planned.data:
-        sources = plain_table("data of workload", "from", "to download", texts=3)
-        for name, (source, size) in planned.data.items():
-            sources.add_row(name, source, _size(size))
-        out.print(sources)
-        out.print()
-    if plan.skipped:
-        skips = plain_table("skipped", "because", texts=2)
-        for skip in plan.skipped:
-            skips.add_row(skip.cell_id, skip.reason)
-        out.print(skips)
-        out.print()
+    data = [(name, source, _size(size)) for name, (source, size) in planned.data.items()]
+    table("data of workload", "from", "to download", rows=data, texts=3)
+    table("skipped", "because", rows=[(skip.cell_id, skip.reason) for skip in plan.skipped])
     for line in _summary(planned):
         out.print(line, markup=False, soft_wrap=True)
 

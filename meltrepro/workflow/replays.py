@@ -10,7 +10,7 @@ import yaml
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
-from meltrepro.atomic import write_text
+from meltrepro.atomic import write_bytes
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import PlanError, Problem, UsageError
@@ -140,7 +140,7 @@ def replay(
             _require_contained(setup, {each.digest for each in intent.programs if each.own}, store)
             answer = replaying.replay(recorded, setup, declared, settings, sink)
     page = html(answer.comparison)
-    write_text(answer.folder / COMPARISON, page)
+    write_bytes(answer.folder / COMPARISON, page.encode())
     logged = None
     tracking = session.loaded.manifest.tracking
     if track and tracking.enabled:

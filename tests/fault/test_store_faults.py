@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.atomic import write_text
+from meltrepro.atomic import write_bytes
 from meltrepro.errors import StoreError
 from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
@@ -234,7 +234,7 @@ def test_a_read_only_store_can_still_be_read(tmp_path: Path) -> None:
             lambda: reader.put_bytes(b"more"),
             lambda: reader.put_ref("a", "b", {"c": 2}),
             lambda: reader.drop_ref("a", "b"),
-            lambda: write_text(tmp_path / "store" / "x", "y"),
+            lambda: write_bytes(tmp_path / "store" / "x", b"y"),
         ):
             with pytest.raises(StoreError, match="Read-only file system") as caught:
                 write()
