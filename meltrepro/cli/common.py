@@ -26,4 +26,5 @@ CampaignArgument = Annotated[
 ]
 WithInvalidOption = Annotated[bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Fail rather than change the lock.")]

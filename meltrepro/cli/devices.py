@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meltrepro.cli.common import JsonOption
 from meltrepro.cli.console import console
 from meltrepro.words import readable
 from meltrepro.workflow import devices
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, help="What is attached, in which state it is, and what to do about it.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 DeviceArgument = Annotated[
     str | None,
     typer.Argument(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
 from meltrepro import settings
+from meltrepro.cli.common import JsonOption
 from meltrepro.lab import supervisor
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Virtual devices, to try everything without hardware."
 )
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @app.command()
@@ -37,15 +35,13 @@ def down() -> None:
 
 
 def _show(found: supervisor.Status, json: bool) -> None:
-    from meltrepro.lab.supervisor import DEVICES
-
     if json:
         typer.echo(json_module.dumps({"up": found.up, **asdict(found)}, indent=2))
         return
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")
     for name, place in found.devices.items():
-        typer.echo(f"{name:20}{place['kind']:10}{DEVICES[name].command(place)}")
+        typer.echo(f"{name:20}{place['kind']:10}{supervisor.DEVICES[name].command(place)}")
     for name, reason in found.missing.items():
         typer.echo(f"{name:20}missing: {reason}")
     for name, remark in found.remarks.items():

@@ -67,7 +67,7 @@ def command(
             maximum=maximum,
             all_cells=all_cells,
             track=track,
-            begins=_announce,
+            begins=lambda intent, plan: typer.echo("\n".join(announcement(intent, plan)), err=True),
             sink=sink,
         )
     if replayed.logged is not None:
@@ -86,15 +86,10 @@ def command(
         typer.echo(json_module.dumps(document, indent=2))
     else:
         typer.echo(text(answer.comparison), nl=False)
-        typer.echo(f"\n{answer.verdict}{_counted(len(answer.comparison.cells), len(intent.left_out))}")
+        more = f", {len(intent.left_out)} not repeated" if intent.left_out else ""
+        typer.echo(f"\n{answer.verdict} ({counted(len(answer.comparison.cells), 'cell')} compared{more})")
     if error := error_of(answer, replayed.page):
         raise error
-
-
-def _announce(intent: workflow.Intent, plan: Plan) -> None:
-    """Say what will be repeated, how, and by whose programs."""
-    for line in announcement(intent, plan):
-        typer.echo(line, err=True)
 
 
 def announcement(intent: workflow.Intent, plan: Plan) -> list[str]:
@@ -109,11 +104,6 @@ def announcement(intent: workflow.Intent, plan: Plan) -> list[str]:
         names = ", ".join(intent.contained)
         lines.append(f"{names}: in a sandbox, not bare: what a record brings or names runs nowhere else")
     return [*lines, _whose(intent.foreign, plan, rebuild=intent.rebuild)]
-
-
-def _counted(compared: int, left_out: int) -> str:
-    """How many cells a verdict is about."""
-    return f" ({counted(compared, 'cell')} compared{f', {left_out} not repeated' if left_out else ''})"
 
 
 def _whose(foreign: Sequence[Known], plan: Plan, *, rebuild: bool) -> str:
