@@ -12,6 +12,7 @@ nothing. Phones and boards behind a link keep the same three promises:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -80,6 +81,11 @@ class DeviceFacts:
         return ", ".join(each for each in (*known, "virtual" if self.virtual else "") if each)
 
 
+def device_id(family: str, own: str) -> str:
+    """The id of a device by what it alone has, such as a serial number, of which no more than a digest leaves it."""
+    return f"{family}-{hashlib.sha256(f'meltrepro {own}'.encode()).hexdigest()[:12]}"
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Raise `StoreError` where files of a record's folder cannot be written."""
@@ -112,6 +118,15 @@ class Battery:
     voltage_mv: float | None = None
     current_ma: float | None = None
     temperature_c: float | None = None
+
+
+VOLTAGES_MV, TEMPERATURES_C = (2500.0, 60_000.0), (-40.0, 120.0)
+"""What a sensor can mean; some devices print other units, or zeros where they have no sensor."""
+
+
+def within(limits: tuple[float, float], value: float | None) -> float | None:
+    """A value that can be meant, else `None`."""
+    return value if value is not None and limits[0] <= value <= limits[1] else None
 
 
 @dataclass(frozen=True)

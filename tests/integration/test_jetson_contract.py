@@ -21,7 +21,6 @@ from meltrepro.record.trace import Span
 from meltrepro.record.trial import SAMPLES
 from meltrepro.targets.base import AGENT, SAMPLER
 from meltrepro.targets.jetson import tegrastats
-from meltrepro.targets.jetson.controls import wanted
 from meltrepro.targets.jetson.options import JetsonSettings
 from meltrepro.targets.jetson.target import Jetson
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
@@ -83,9 +82,8 @@ def test_its_state_has_mode_clocks_fan_and_a_line_of_tegrastats(bench: Bench) ->
     assert "fan.pwmfan.pwm1" in state.conditions
     assert state.conditions["devfreq.17000000.gpu"] == "306000000 Hz of 306000000 to 1300500000"
     assert state.conditions["cooling.cooling_device0:pwm-fan"] == "0"
-    said = tegrastats.parse(state.conditions["tegrastats"])
-    assert set(said.rails_mw) == set(PARTS)
-    assert said.others == ()
+    said = tegrastats.fed_sources(state.conditions["tegrastats"], "/root")
+    assert {source.name for source in said if source.unit == "mW"} == {f"tegrastats.{label}" for label in PARTS}
     assert "thermal_zone1:cv0-thermal" not in state.temperatures_c, "it is switched off"
     assert 20 < state.temperatures_c["thermal_zone3:tj-thermal"] < 60
 
@@ -149,7 +147,7 @@ def test_a_plan_of_its_sources_can_be_recorded(bench: Bench) -> None:
 
 
 def settled(link: SshLink, **settings: str) -> RemoteTarget:
-    requested = Requested(wanted(JetsonSettings.model_validate(settings)))
+    requested = Requested(JetsonSettings.model_validate(settings).model_dump(exclude_none=True))
     return RemoteTarget(Shell(link), Jetson(), ROOT, reconnect_s=20, requested=requested)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from meltrepro.build.model import Artifact
 from meltrepro.errors import StoreError, TargetError, TargetLost
-from meltrepro.targets.ios.cache import PhoneCache
+from meltrepro.targets.ios import cache
 from meltrepro.targets.ios.files import PIECE, Files
 from meltrepro.targets.ios.loop import Loop, Silent
 from meltrepro.untrusted import Tampered
@@ -258,30 +258,30 @@ def model(local: Path) -> Artifact:
 
 
 def test_an_unchanged_model_costs_three_questions(loop: Loop, local: Path, tmp_path: Path) -> None:
-    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
+    cache.deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
     afc = FakeAfc(tmp_path / "phone")
-    PhoneCache().deploy(files(loop, afc), model(local))
+    cache.deploy(files(loop, afc), model(local))
     assert afc.messages == ["stat", "stat", "open r", "read", "close"]
 
 
 def test_a_model_that_was_touched_is_read_back_and_not_sent(loop: Loop, local: Path, tmp_path: Path) -> None:
-    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
+    cache.deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
     os.utime(tmp_path / "phone" / "cas" / DIGEST)
     afc = FakeAfc(tmp_path / "phone")
-    PhoneCache().deploy(files(loop, afc), model(local))
+    cache.deploy(files(loop, afc), model(local))
     assert afc.messages.count("read") == 1 + 4, "its mark, and the model in pieces"
     assert afc.messages.count("write") == 1, "its mark alone"
     afc = FakeAfc(tmp_path / "phone")
-    PhoneCache().deploy(files(loop, afc), model(local))
+    cache.deploy(files(loop, afc), model(local))
     assert "write" not in afc.messages
 
 
 @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b'{"size": "x", "changed_us": 1}', b"null"])
 def test_a_mark_that_means_nothing(loop: Loop, local: Path, tmp_path: Path, mark: bytes) -> None:
-    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
+    cache.deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
     (tmp_path / "phone" / "cas" / DIGEST).write_bytes(CONTENT[:-1])
     (tmp_path / "phone" / "cas" / f"{DIGEST}.ok").write_bytes(mark)
-    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
+    cache.deploy(files(loop, FakeAfc(tmp_path / "phone")), model(local))
     assert (tmp_path / "phone" / "cas" / DIGEST).read_bytes() == CONTENT
 
 
@@ -291,7 +291,7 @@ def test_a_model_that_is_a_folder(loop: Loop, local: Path, tmp_path: Path) -> No
     (folder / "part/weights").write_bytes(CONTENT)
     (folder / "config.json").write_text("{}")
     whole = Artifact("m", "model", DIGEST, DIGEST, local, folder, 1)
-    PhoneCache().deploy(files(loop, FakeAfc(tmp_path / "phone")), whole)
+    cache.deploy(files(loop, FakeAfc(tmp_path / "phone")), whole)
     there = tmp_path / "phone" / "cas" / DIGEST
     assert {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()} == {
         "config.json",
@@ -300,7 +300,7 @@ def test_a_model_that_is_a_folder(loop: Loop, local: Path, tmp_path: Path) -> No
     assert (there / "part/weights").read_bytes() == CONTENT
     (there / "part/weights").write_bytes(CONTENT[:-1])
     afc = FakeAfc(tmp_path / "phone")
-    PhoneCache().deploy(files(loop, afc), whole)
+    cache.deploy(files(loop, afc), whole)
     assert (there / "part/weights").read_bytes() == CONTENT, "what was changed is sent again"
-    assert PhoneCache().clean(files(loop, afc)) >= len(CONTENT) + 2
+    assert cache.clean(files(loop, afc)) >= len(CONTENT) + 2
     assert list((tmp_path / "phone/cas").iterdir()) == []

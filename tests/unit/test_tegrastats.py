@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.targets.jetson.tegrastats import ChipUnit, parse
+from meltrepro.targets.jetson.tegrastats import fed_sources
 
 L4T_35_AGX = (
     "RAM 3482/30536MB (lfb 5752x4MB) SWAP 12/15268MB (cached 3MB) CPU [2%@729,0%@729,off,off] EMC_FREQ 1%@2133 "
@@ -37,81 +37,50 @@ L4T_39_ORIN = (
 )
 
 
+def sampled(line: str, unit: str) -> dict[str, int]:
+    """What a sampler would read of a line: the number after the text that each source names."""
+    found = {}
+    for source in fed_sources(line, "/root"):
+        if source.unit == unit:
+            number = re.match(r"-?\d+", f" {line}".partition(source.after)[2])
+            assert number and source.path == "root/feed/tegrastats"
+            found[source.name.removeprefix("tegrastats.")] = int(number[0])
+    return found
+
+
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("line", "rails_mw", "loads"),
     [
         (
             L4T_35_AGX,
-            {
-                "memory_mb": {"RAM": (3482, 30536), "SWAP": (12, 15268)},
-                "cpus": ((2, 729), (0, 729), None, None),
-                "engines": {"EMC_FREQ": ChipUnit(1, (2133,)), "GR3D_FREQ": ChipUnit(7, (305, 306))},
-                "temperatures_c": {"CPU": 47.5, "Tboard": 35, "SOC2": 43.906, "Tdiode": 34.25, "tj": 47.5},
-                "rails_mw": {"VDD_GPU_SOC": 2412, "VDD_CPU_CV": 804, "VIN_SYS_5V0": 3527, "VDDQ_VDD2_1V8AO": 604},
-                "others": ("VIC_FREQ", "729", "APE", "174"),
-            },
+            {"VDD_GPU_SOC": 2412, "VDD_CPU_CV": 804, "VIN_SYS_5V0": 3527, "VDDQ_VDD2_1V8AO": 604},
+            {"EMC_FREQ": 1, "GR3D_FREQ": 7},
         ),
         (
             L4T_36_AGX,
-            {
-                "cpus": ((1, 1728), (0, 1728), (3, 729), None),
-                "rails_mw": {"VDD_GPU_SOC": 1607, "VDD_CPU_CV": 401, "VIN_SYS_5V0": 2420},
-                "others": ("APE", "174"),
-            },
+            {"VDD_GPU_SOC": 1607, "VDD_CPU_CV": 401, "VIN_SYS_5V0": 2420},
+            {"EMC_FREQ": 0, "GR3D_FREQ": 0},
         ),
         (
             L4T_36_NANO,
-            {
-                "memory_mb": {"RAM": (1822, 7620)},
-                "engines": {"GR3D_FREQ": ChipUnit(99, (624,)), "EMC_FREQ": ChipUnit(12)},
-                "rails_mw": {"VDD_IN": 9123, "VDD_CPU_GPU_CV": 3100, "VDD_SOC": 1900},
-                "others": (),
-            },
+            {"VDD_IN": 9123, "VDD_CPU_GPU_CV": 3100, "VDD_SOC": 1900},
+            {"GR3D_FREQ": 99, "EMC_FREQ": 12},
         ),
-        (
-            L4T_38_THOR,
-            {
-                "engines": {
-                    "EMC_FREQ": ChipUnit(None, (4266,)),
-                    "GR3D_FREQ": ChipUnit(None, (0, 0, 0)),
-                    "NVENC0_FREQ": ChipUnit(None, (0,)),
-                    "NVDEC0_FREQ": ChipUnit(None, (0,)),
-                },
-                "temperatures_c": {"cpu": 41.5, "gpu": 40.1, "soc012": 41.1, "soc345": 40.9, "tj": 41.5},
-                "rails_mw": {"VDD_GPU": 0, "VDD_CPU_SOC_MSS": 4310, "VIN_SYS_5V0": -12, "VIN": 21870},
-                "others": (),
-            },
-        ),
-        (
-            L4T_39_ORIN,
-            {
-                "engines": {"EMC_FREQ": ChipUnit(3, (3199,)), "GR3D_FREQ": ChipUnit(55, (1300, 1300))},
-                "others": ("NEW_THING", "<7>"),
-            },
-        ),
+        (L4T_38_THOR, {"VDD_GPU": 0, "VDD_CPU_SOC_MSS": 4310, "VIN_SYS_5V0": -12, "VIN": 21870}, {}),
+        (L4T_39_ORIN, {"VDD_GPU_SOC": 6400, "VDD_CPU_CV": 1200}, {"EMC_FREQ": 3, "GR3D_FREQ": 55}),
     ],
     ids=["L4T 35, AGX Orin", "L4T 36, AGX Orin", "L4T 36, Orin Nano", "L4T 38, Thor", "L4T 39, Orin"],
 )
-def test_lines(line: str, expected: dict[str, Any]) -> None:
-    found = parse(line)
-    assert found.raw == line
-    assert {name: getattr(found, name) for name in expected} == expected
-
-
-def test_engines_that_are_off() -> None:
-    engines = parse(L4T_36_AGX).engines
-    assert engines["NVENC"] == ChipUnit(None, on=False)
-    assert engines["GR3D_FREQ"] == ChipUnit(0, (0, 0))
+def test_lines(line: str, rails_mw: dict[str, int], loads: dict[str, int]) -> None:
+    assert sampled(line, "mW") == rails_mw
+    assert sampled(line, "%") == loads
 
 
 @given(st.text())
-def test_anything_else_is_kept(line: str) -> None:
-    found = parse(line)
-    assert found.raw == line
+def test_no_line_is_too_odd(line: str) -> None:
+    assert all(source.unit in ("mW", "%") for source in fed_sources(line, "/root"))
 
 
 @given(st.lists(st.from_regex(r"[a-z]{1,9}<[0-9]{1,4}>", fullmatch=True), max_size=5))
-def test_words_that_nobody_knows_are_kept_in_their_order(words: list[str]) -> None:
-    found = parse(" ".join(["RAM 1/2MB (lfb 1x4MB)", *words, "VDD_IN 5mW/6mW"]))
-    assert found.others == tuple(words)
-    assert found.rails_mw == {"VDD_IN": 5}
+def test_words_that_nobody_knows_are_passed_over(words: list[str]) -> None:
+    assert sampled(" ".join(["RAM 1/2MB (lfb 1x4MB)", *words, "VDD_IN 5mW/6mW"]), "mW") == {"VDD_IN": 5}

@@ -5,7 +5,6 @@ docs/devices/android.md says which of it was tried on what.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,18 @@ from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.battery import FED, FEEDER, discharge, fed_sources
 from meltrepro.targets.android.controls import CONTROLS, wanted
 from meltrepro.targets.android.options import AndroidOptions
-from meltrepro.targets.base import Attached, Battery, DeviceFacts, DeviceState, Reading, Source
+from meltrepro.targets.base import (
+    TEMPERATURES_C,
+    VOLTAGES_MV,
+    Attached,
+    Battery,
+    DeviceFacts,
+    DeviceState,
+    Reading,
+    Source,
+    device_id,
+    within,
+)
 from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
@@ -42,9 +52,6 @@ _MAKERS = ("battery.current", "battery.power", "battery.voltage")
 _VIRTUAL = ("ro.meltrepro.virtual", "ro.boot.qemu", "ro.kernel.qemu")
 _CHARGING, _FULL = 2, 5
 """BatteryManager.BATTERY_STATUS_*."""
-_VOLTAGES_MV = (2500, 60_000)
-_TEMPERATURES_C = (-40.0, 120.0)
-"""What a sensor can mean; some devices print other units, or zeros where they have no sensor."""
 
 
 def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
@@ -126,7 +133,7 @@ class Android:
         found = {name: properties.get(key, "") for name, key in _PROPERTIES.items()}
         processor = linux.cpu(tree)
         return DeviceFacts(
-            id="android-" + hashlib.sha256(f"meltrepro {serial}".encode()).hexdigest()[:12],
+            id=device_id("android", serial),
             kind="android",
             model=properties.get("ro.product.model") or processor.model,
             **there._asdict(),
@@ -195,8 +202,8 @@ def parse_battery(text: str) -> Battery | None:
     return Battery(
         percent=None if level is None or not 0 <= level <= scale else 100 * level / scale,
         charging=None if status is None else status in (_CHARGING, _FULL),
-        voltage_mv=_within(_VOLTAGES_MV, _number(fields.get("voltage"))),
-        temperature_c=_within(_TEMPERATURES_C, _tenths(_number(fields.get("temperature")))),
+        voltage_mv=within(VOLTAGES_MV, _number(fields.get("voltage"))),
+        temperature_c=within(TEMPERATURES_C, _tenths(_number(fields.get("temperature")))),
     )
 
 
@@ -209,7 +216,7 @@ def parse_thermal(text: str) -> Mapping[str, float]:
     _, found, current = text.partition("Current temperatures from HAL:")
     section = re.split(r"^\S.*:\s*$", current, maxsplit=1, flags=re.MULTILINE)[0] if found else text
     readings = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=-?\d+, mName=([^,}]+),", section)
-    known = {name: _within(_TEMPERATURES_C, _number(value)) for value, name in readings}
+    known = {name: within(TEMPERATURES_C, _number(value)) for value, name in readings}
     return {name: value for name, value in known.items() if value}
 
 
@@ -234,7 +241,3 @@ def _number(text: str | None) -> float | None:
 
 def _tenths(value: float | None) -> float | None:
     return None if value is None else value / 10
-
-
-def _within(limits: tuple[float, float], value: float | None) -> float | None:
-    return value if value is not None and limits[0] <= value <= limits[1] else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from meltrepro.targets.base import (
     Source,
     TrialJob,
     TrialResult,
+    device_id,
     silent,
     writing,
 )
@@ -56,9 +56,9 @@ def attached(settings: Settings) -> list[Attached]:
 
 
 def host_id(root: Path = Path("/")) -> str:
-    """An id of this machine that stays when it reboots. The raw machine id should not leave it, a digest may."""
+    """An id of this machine that stays when it reboots."""
     machine = linux.read(root / "etc/machine-id") or platform.node()
-    return "host-" + hashlib.sha256(f"meltrepro {machine}".encode()).hexdigest()[:12]
+    return device_id("host", machine)
 
 
 class HostTarget:

@@ -20,57 +20,59 @@ _FOLDER = "cas"
 _DEEPEST = 8
 
 
-class PhoneCache:
-    """The content-addressed folder below the root of one app."""
+def from_job(digest: str) -> str:
+    """Where a model is, as a trial's folder sees it: only the phone knows where the app's own folder is."""
+    return f"../../{_FOLDER}/{digest}"
 
-    def from_job(self, digest: str) -> str:
-        """Where a model is, as a trial's folder sees it: only the phone knows where the app's own folder is."""
-        return f"../../{_FOLDER}/{digest}"
 
-    def deploy(self, files: Files, model: Artifact, progress: Progress = silent) -> None:
-        """Bring a model to the phone unless it is there; raises what `Files.push` raises."""
-        name = f"{_FOLDER}/{model.digest}"
-        if not model.is_folder:
-            self._bring(files, model.path, name, f"{name}.ok", model.digest, progress)
-            return
-        for inside, local in members(model.path).items():
-            self._bring(files, local, f"{name}/{inside}", f"{name}.ok/{inside}", digest_of(local), progress)
+def deploy(files: Files, model: Artifact, progress: Progress = silent) -> None:
+    """Bring a model to the phone unless it is there; raises what `Files.push` raises."""
+    name = f"{_FOLDER}/{model.digest}"
+    if not model.is_folder:
+        _bring(files, model.path, name, f"{name}.ok", model.digest, progress)
+        return
+    for inside, local in members(model.path).items():
+        _bring(files, local, f"{name}/{inside}", f"{name}.ok/{inside}", digest_of(local), progress)
 
-    def clean(self, files: Files) -> int:
-        """Remove every model; returns how many bytes that freed."""
-        return sum(self._remove(files, f"{_FOLDER}/{name}") for name in files.names(_FOLDER))
 
-    def _bring(self, files: Files, local: Path, name: str, note: str, digest: str, progress: Progress) -> None:
-        """One file. One that is there unverified, or was touched since, is read back once instead of being sent again."""
-        there = files.stat(name)
-        if there is not None and self._noted(files, note) == there:
-            return
-        if there is None or files.digest(name) != digest:
-            files.make_folder(posixpath.dirname(name))
-            if there is not None:
-                files.remove(name)
-            files.push(local, name, digest, progress)
-        found = files.stat(name)
-        if found is not None:
-            content = {"sha256": digest, "size": found.size, "changed_us": found.changed_us}
-            if posixpath.dirname(note) != _FOLDER:
-                files.make_folder(posixpath.dirname(note))
-            files.write(note, json.dumps(content).encode())
+def clean(files: Files) -> int:
+    """Remove every model; returns how many bytes that freed."""
+    return sum(_remove(files, f"{_FOLDER}/{name}") for name in files.names(_FOLDER))
 
-    def _remove(self, files: Files, name: str, depth: int = 0) -> int:
-        found = files.stat(name)
-        if found is None or depth > _DEEPEST:
-            return 0
-        if found.plain:
-            freed = found.size
-        else:
-            freed = sum(self._remove(files, f"{name}/{inside}", depth + 1) for inside in files.names(name))
-        files.remove(name)
-        return freed
 
-    def _noted(self, files: Files, note: str) -> Stat | None:
-        try:
-            known = json.loads(files.read(note, 1 << 16) or b"")
-            return Stat(int(known["size"]), int(known["changed_us"]))
-        except (ValueError, KeyError, TypeError):
-            return None
+def _bring(files: Files, local: Path, name: str, note: str, digest: str, progress: Progress) -> None:
+    """One file. One that is there unverified, or was touched since, is read back once instead of being sent again."""
+    there = files.stat(name)
+    if there is not None and _noted(files, note) == there:
+        return
+    if there is None or files.digest(name) != digest:
+        files.make_folder(posixpath.dirname(name))
+        if there is not None:
+            files.remove(name)
+        files.push(local, name, digest, progress)
+    found = files.stat(name)
+    if found is not None:
+        content = {"sha256": digest, "size": found.size, "changed_us": found.changed_us}
+        if posixpath.dirname(note) != _FOLDER:
+            files.make_folder(posixpath.dirname(note))
+        files.write(note, json.dumps(content).encode())
+
+
+def _remove(files: Files, name: str, depth: int = 0) -> int:
+    found = files.stat(name)
+    if found is None or depth > _DEEPEST:
+        return 0
+    if found.plain:
+        freed = found.size
+    else:
+        freed = sum(_remove(files, f"{name}/{inside}", depth + 1) for inside in files.names(name))
+    files.remove(name)
+    return freed
+
+
+def _noted(files: Files, note: str) -> Stat | None:
+    try:
+        known = json.loads(files.read(note, 1 << 16) or b"")
+        return Stat(int(known["size"]), int(known["changed_us"]))
+    except (ValueError, KeyError, TypeError):
+        return None

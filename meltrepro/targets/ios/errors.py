@@ -37,6 +37,8 @@ class _Meaning:
 
 
 _GONE = _Meaning("the link broke", "look at the cable", lost=True)
+_ABSENT = _Meaning("the app is not installed", "install the runner app: docs/devices/ios.md")
+_LOCKED = _Meaning("the phone is locked", "unlock it, and set Auto-Lock to Never")
 _MEANINGS: Mapping[str, _Meaning] = {
     "ConnectionFailedToUsbmuxdError": _Meaning(
         "no usbmuxd answers", "install and start usbmuxd, or say where it is: USBMUXD_SOCKET_ADDRESS", lost=True
@@ -50,8 +52,8 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "NotTrustedError": _Meaning("the phone does not know this computer", PAIR),
     "InvalidHostIDError": _Meaning("the phone does not know this computer any more", PAIR),
     "FatalPairingError": _Meaning("the phone does not take this computer's pairing any more", PAIR),
-    "PasswordRequiredError": _Meaning("the phone is locked", "unlock it, and set Auto-Lock to Never"),
-    "PasscodeRequiredError": _Meaning("the phone is locked", "unlock it, and set Auto-Lock to Never"),
+    "PasswordRequiredError": _LOCKED,
+    "PasscodeRequiredError": _LOCKED,
     "PairingError": _Meaning("pairing failed", PAIR),
     "DeveloperModeIsNotEnabledError": _Meaning("Developer Mode is off", MODE),
     "DeveloperDiskImageNotFoundError": _Meaning("there is no developer disk image for this version of iOS", DISK),
@@ -61,7 +63,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "RSDRequiredError": _Meaning("this needs a tunnel", TUNNEL),
     "QuicProtocolNotSupportedError": _Meaning("the tunnel speaks a protocol that is no more", TUNNEL),
     "PskCipherNotSupportedError": _Meaning("this Python cannot encrypt the tunnel", TUNNEL),
-    "AppNotInstalledError": _Meaning("the app is not installed", "install the runner app: docs/devices/ios.md"),
+    "AppNotInstalledError": _ABSENT,
     "ConnectionTerminatedError": _GONE,
     "ChannelClosedError": _GONE,
     "NotConnectedError": _GONE,
@@ -82,8 +84,6 @@ _SAID: tuple[tuple[tuple[str, ...], _Meaning], ...] = (
     (("MobileGestaltDeprecated",), _Meaning("this version of iOS does not tell")),
 )
 """What the device's own words in other errors mean."""
-_ABSENT = _Meaning("the app is not installed", "install the runner app: docs/devices/ios.md")
-_LOCKED = _Meaning("the phone is locked", "unlock it, and set Auto-Lock to Never")
 _UNTRUSTED = _Meaning("the phone does not trust the app's developer", TRUST)
 _LAUNCH: tuple[tuple[tuple[str, ...], _Meaning], ...] = (
     (("FBSOpenApplicationErrorDomain 7", "Locked"), _LOCKED),

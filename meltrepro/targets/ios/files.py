@@ -83,11 +83,11 @@ class Files:
 
     def make_folder(self, name: str) -> None:
         """Make a folder and those above it."""
-        self._say(lambda: self._void(self._afc.makedirs(self._path(name))), f"make {name}")
+        self._say(lambda: self._awaited(self._afc.makedirs(self._path(name))), f"make {name}")
 
     def remove(self, name: str) -> None:
         """Remove a file or an empty folder, if it is there."""
-        self._say(lambda: self._void(self._afc.rm_single(self._path(name), force=True)), f"remove {name}")
+        self._say(lambda: self._awaited(self._afc.rm_single(self._path(name), force=True)), f"remove {name}")
 
     def remove_folder(self, name: str) -> None:
         """Remove a folder with the files in it."""
@@ -102,8 +102,8 @@ class Files:
 
     def free_bytes(self) -> int | None:
         """Free space; `None` where the phone does not say."""
-        told = self._say(lambda: self._as_coroutine(self._afc.get_device_info()), "ask for free space")
-        text = str(told.get("FSFreeBytes", ""))
+        found = self._say(lambda: self._awaited(self._afc.get_device_info()), "ask for free space")
+        text = str(found.get("FSFreeBytes", ""))
         return int(text) if text.isdigit() else None
 
     # -- small files ----------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class Files:
         if self._lost:
             return
         with contextlib.suppress(TargetError):
-            self._say(lambda: self._void(self._afc.fclose(handle)), "close a file")
+            self._say(lambda: self._awaited(self._afc.fclose(handle)), "close a file")
 
     def _say(self, action: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
         try:
@@ -249,9 +249,5 @@ class Files:
         return f"{self._root}/{name}" if self._root else name
 
     @staticmethod
-    async def _void(action: Any) -> None:
-        await action
-
-    @staticmethod
-    async def _as_coroutine(action: Any) -> Any:
+    async def _awaited(action: Any) -> Any:
         return await action

@@ -1,6 +1,6 @@
 """What the toolkit needs of an iPhone's services, whoever speaks their protocols: asynchronous, without deadlines.
 
-`ios_usbmux.py` implements them by pymobiledevice3 for every version of iOS; `ios_phone.py` gives them deadlines.
+`usbmux.py` implements them by pymobiledevice3 for every version of iOS; `phone.py` gives them deadlines.
 """
 
 from __future__ import annotations

@@ -59,12 +59,12 @@ class Phone:
         except Silent:
             raise ios_errors.silent(self.name, what, limit_s) from None
         except Exception as error:
-            told = ios_errors.explain(error, self.name, what, self._services.version)
-            if isinstance(told, TargetLost | ios_errors.Garbled):
+            explained = ios_errors.explain(error, self.name, what, self._services.version)
+            if isinstance(explained, TargetLost | ios_errors.Garbled):
                 self._loop.call(self._services.abort)
-            if told is error:
+            if explained is error:
                 raise
-            raise told from error
+            raise explained from error
 
     # -- what it is -----------------------------------------------------------------------------------------------
 
@@ -72,9 +72,9 @@ class Phone:
         """What the phone tells of itself."""
         return self.ask(lambda: self._services.values(domain), "ask what it is", self._open_s)
 
-    def pair(self, patience_s: float) -> None:
+    def pair(self, wait_s: float) -> None:
         """Ask the phone's user to trust this computer, for at most so long."""
-        self.ask(lambda: self._services.pair(patience_s), "pair", patience_s + self._open_s)
+        self.ask(lambda: self._services.pair(wait_s), "pair", wait_s + self._open_s)
 
     def battery(self) -> Mapping[str, Any]:
         """The battery as the registry of the phone's kernel shows it."""
@@ -139,9 +139,9 @@ class Phone:
 
             tools = await self._services.instruments()
             # After a loss its end may have been told to nobody, and somebody should soon look whether it runs.
-            patience_s = min(limit_s, _SOON_S) if await tools.watch(pid) else limit_s
+            wait_s = min(limit_s, _SOON_S) if await tools.watch(pid) else limit_s
             with contextlib.suppress(asyncio.TimeoutError):
-                return await asyncio.wait_for(tools.ended(pid), patience_s)
+                return await asyncio.wait_for(tools.ended(pid), wait_s)
             return None
 
         return self.ask(wait, "wait for the app", limit_s + self._open_s)

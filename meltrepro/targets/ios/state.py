@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import Battery, DeviceFacts, DeviceState, Source
+from meltrepro.targets.base import (
+    TEMPERATURES_C,
+    VOLTAGES_MV,
+    Battery,
+    DeviceFacts,
+    DeviceState,
+    Source,
+    device_id,
+    within,
+)
 from meltrepro.targets.ios.options import IOS, UNPROVEN
 
 SOURCES = (
@@ -25,7 +33,7 @@ _FACTS = {
     "cpu": "CPUArchitecture",
 }
 _VIRTUAL, _PROGRAMS = "MeltreproVirtual", "MeltreproPrograms"
-_VOLTAGES_MV, _TEMPERATURES_C, _CURRENTS_MA = (2500.0, 60_000.0), (-40.0, 120.0), (-20_000.0, 20_000.0)
+_CURRENTS_MA = (-20_000.0, 20_000.0)
 _NOT_TOLD = "iOS does not tell hosts"
 
 
@@ -54,7 +62,7 @@ def facts(
     if not virtual:
         found["proof"] = UNPROVEN
     return DeviceFacts(
-        id="ios-" + hashlib.sha256(f"meltrepro {udid}".encode()).hexdigest()[:12],
+        id=device_id("ios", str(udid)),
         kind="ios",
         model=str(model),
         arch=arch,
@@ -117,9 +125,9 @@ def parse_battery(registry: Mapping[str, Any]) -> Battery | None:
     return Battery(
         percent=None if level is None or not 0 <= level <= most else 100 * level / most,
         charging=charging,
-        voltage_mv=_within(_VOLTAGES_MV, _number(registry.get("Voltage"))),
-        current_ma=_within(_CURRENTS_MA, _signed(registry.get("InstantAmperage"))),
-        temperature_c=_within(_TEMPERATURES_C, None if hundredths is None else hundredths / 100),
+        voltage_mv=within(VOLTAGES_MV, _number(registry.get("Voltage"))),
+        current_ma=within(_CURRENTS_MA, _signed(registry.get("InstantAmperage"))),
+        temperature_c=within(TEMPERATURES_C, None if hundredths is None else hundredths / 100),
     )
 
 
@@ -137,7 +145,3 @@ def _number(value: object) -> float | None:
 
 def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
-
-
-def _within(limits: tuple[float, float], value: float | None) -> float | None:
-    return value if value is not None and limits[0] <= value <= limits[1] else None

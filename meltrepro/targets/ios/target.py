@@ -31,9 +31,9 @@ from meltrepro.targets.base import (
     silent,
     writing,
 )
+from meltrepro.targets.ios import cache
 from meltrepro.targets.ios import state as ios_state
 from meltrepro.targets.ios.app_package import runner_package, runner_package_digest
-from meltrepro.targets.ios.cache import PhoneCache
 from meltrepro.targets.ios.jobs import DEADLINE, JOB, Observed, PhoneJob, ended, is_done, old_jobs
 from meltrepro.targets.ios.link import ProcessExit
 from meltrepro.targets.ios.options import IosOptions
@@ -66,7 +66,6 @@ class IosTarget:
         self._app = app
         self._root = root
         self._reconnect_s = reconnect_s
-        self._cache = PhoneCache()
         self._plan: bytes | None = None
         self._programs: frozenset[str] = frozenset()
         self._held: set[str] = set()
@@ -152,7 +151,7 @@ class IosTarget:
 
     def _deploy_model(self, model: Artifact, progress: Progress) -> None:
         with self._phone.documents(self._app, self._root) as files:
-            self._cache.deploy(files, model, progress)
+            cache.deploy(files, model, progress)
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial by one launch of the app, waiting for its end across lost links.
@@ -161,7 +160,7 @@ class IosTarget:
         """
         if job.program != RUNNER:
             raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
-        text = job.written(self._cache.from_job(job.model.digest))
+        text = job.written(cache.from_job(job.model.digest))
         with writing(job.folder):
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
         self._stay_awake()
@@ -221,7 +220,7 @@ class IosTarget:
         if self._app not in self._phone.apps():
             return 0
         with self._phone.documents(self._app, self._root) as files:
-            return self._cache.clean(files)
+            return cache.clean(files)
 
     # -- parts of a trial -------------------------------------------------------------------------------------------
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro.errors import TargetError
-from meltrepro.targets.jetson.options import JetsonSettings
 from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.procfs import integer, read
 
@@ -64,34 +62,16 @@ echo "$found"
 """
 
 
-def wanted(settings: JetsonSettings) -> dict[str, str]:
-    """What a manifest asks for, in the order in which it is set: clocks are pinned to what the power mode allows."""
-    found: dict[str, str | None] = {
-        "power_mode": settings.power_mode,
-        "clocks": settings.clocks,
-        "fan": settings.fan,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+def parse_mode(said: str) -> str | None:
+    """The power mode in the answer of `nvpmodel -q`, by its name: its number depends on how the board was flashed."""
+    found = re.search(r"^NV Power Mode:[ \t]*(\S+)[ \t]*\n(?:[^\n]*\n)*?\d+[ \t]*$", said, re.MULTILINE)
+    return found[1].removeprefix("MODE_") if found else None
 
 
-@dataclass(frozen=True)
-class Mode:
-    """A power mode; its number depends on how the board was flashed, so that only the name says what it is."""
-
-    name: str
-    number: int
-
-
-def parse_mode(said: str) -> Mode | None:
-    """The answer of `nvpmodel -q`; `None` where it holds no mode."""
-    found = re.search(r"^NV Power Mode:[ \t]*(\S+)[ \t]*\n(?:[^\n]*\n)*?(\d+)[ \t]*$", said, re.MULTILINE)
-    return Mode(found[1].removeprefix("MODE_"), int(found[2])) if found else None
-
-
-def parse_modes(conf: str) -> Mapping[str, int]:
-    """Numbers by name, as /etc/nvpmodel.conf declares them."""
-    found = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", conf, re.MULTILINE)
-    return {name.removeprefix("MODE_"): int(number) for number, name in found}
+def parse_modes(conf: str) -> list[str]:
+    """Names of the power modes that /etc/nvpmodel.conf declares."""
+    found = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=\d+\s+NAME=(\S+?)\s*>", conf, re.MULTILINE)
+    return [name.removeprefix("MODE_") for name in found]
 
 
 def controls(root: str) -> Sequence[Control]:
@@ -108,7 +88,7 @@ def controls(root: str) -> Sequence[Control]:
         Control(
             "power_mode",
             QUERY,
-            lambda said: mode.name if (mode := parse_mode(said)) else None,
+            parse_mode,
             lambda value: ("sh", "-c", _SET_MODE, "sh", value),
             lambda now: now,  # which other mode does no harm, and needs no reboot, nobody knows
         ),

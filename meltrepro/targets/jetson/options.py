@@ -14,6 +14,8 @@ from meltrepro.targets.ssh.options import BoardOptions
 class JetsonSettings(Strict):
     """Settings of a board that hold while trials run, and are put back afterwards; what is absent is left alone."""
 
+    # Set in this order: clocks are pinned to what the power mode allows.
+
     power_mode: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_]{1,64}$", description="Power mode by its name in /etc/nvpmodel.conf, such as MAXN."
     )

@@ -55,18 +55,8 @@ _JETPACKS = {
 }
 """Which JetPack a release of Linux for Tegra belongs to, where its package does not say so."""
 _PACKAGE = ("dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack")
-_ONE_LINE = 'command -v tegrastats > /dev/null || exit 0; tegrastats --interval 200 | { read -r line; echo "$line"; }'
-_TEGRASTATS_S = 10.0
 _DEAD_C = -100.0
 """A zone that is switched off shows -256."""
-_FEED = "feed/tegrastats"
-_FEED_S = 1.0
-_FEEDER = f"""
-mkdir -p "$1" && cd "$1" || exit 1
-tegrastats --interval {_FEED_S * 1000:.0f} | while read -r line; do
-    echo "$line" > tegrastats.part && mv tegrastats.part tegrastats
-done
-"""
 
 
 def open_target(options: JetsonOptions, settings: Settings) -> RemoteTarget:
@@ -76,7 +66,9 @@ def open_target(options: JetsonOptions, settings: Settings) -> RemoteTarget:
         Jetson(options.rails, tegrastats=options.tegrastats, root=options.root),
         options.root,
         reconnect_s=options.reconnect_s,
-        requested=Requested(jetson_controls.wanted(options.settings), cores=options.cores, container=options.container),
+        requested=Requested(
+            options.settings.model_dump(exclude_none=True), cores=options.cores, container=options.container
+        ),
     )
 
 
@@ -123,7 +115,7 @@ class Jetson(LinuxPlatform):
             "l4t": l4t,
             "l4t_release": release.partition("\n")[0],
             "jetpack": self._jetpack(shell, l4t or ""),
-            "power_mode": mode.name if mode else None,
+            "power_mode": mode,
             "power_modes": " ".join(jetson_controls.parse_modes(conf)),
             "power_rails": " ".join(labels),
             "energy_rails": f"{profile}: {' + '.join(counted)}" if labels else None,
@@ -141,14 +133,14 @@ class Jetson(LinuxPlatform):
         said = shell.run(jetson_controls.QUERY)
         mode = jetson_controls.parse_mode(said.text)
         if mode is not None:
-            conditions["power_mode"] = mode.name
+            conditions["power_mode"] = mode
         else:
             missing["power_mode"] = f"nvpmodel does not tell it: {(said.err or said.text).strip()[:100]}"
         if "clocks_pinned" not in conditions:
             missing["clocks_pinned"] = "the kernel shows no limits of clocks"
         if not any(name.startswith("fan.") for name in conditions):
             missing["fan"] = "the kernel shows no fan"
-        line = shell.script(_ONE_LINE, silence_s=_TEGRASTATS_S).text
+        line = _one_line(shell)
         if line:
             conditions["tegrastats"] = line
         else:
@@ -167,12 +159,12 @@ class Jetson(LinuxPlatform):
         with snapshot(shell, _FILES) as own:
             gpu = list(_gpu(own))
         shown = [source for source in linux_sources(tree) if source.name not in dead]
-        said = _of_line(shell.script(_ONE_LINE, silence_s=_TEGRASTATS_S).text, root) if self._tegrastats else []
+        said = tegrastats.fed_sources(_one_line(shell), root) if self._tegrastats else ()
         return [*shown, *rail_sources(found, counted), *gpu, *said]
 
     def feeder(self, sources: Sequence[Source]) -> str | None:
         """The script that writes down what tegrastats says, where that is among the sources."""
-        return _FEEDER if any(source.path.endswith(_FEED) for source in sources) else None
+        return tegrastats.FEEDER if any(source.path.endswith(tegrastats.FED) for source in sources) else None
 
     def _jetpack(self, shell: Shell, l4t: str) -> str | None:
         reply = shell.run(_PACKAGE)
@@ -180,6 +172,11 @@ class Jetson(LinuxPlatform):
             return reply.text
         major, _, rest = l4t.partition(".")
         return _JETPACKS.get(f"{major}.{rest.partition('.')[0]}") or _JETPACKS.get(major)
+
+
+def _one_line(shell: Shell) -> str:
+    """Empty where there is no tegrastats."""
+    return shell.script(tegrastats.ONE_LINE, silence_s=tegrastats.ONE_LINE_S).text
 
 
 def parse_release(text: str) -> str | None:
@@ -218,21 +215,6 @@ def _gpu(root: Path) -> Sequence[Source]:
             found.append(Source("gpu.load", "share", "gauge", f"{path}/device/load", scale=1e-3))
         return found
     return []
-
-
-def _of_line(line: str, root: str) -> Sequence[Source]:
-    """What of a line of tegrastats can be sampled: rails (in mW, so that nobody adds them up), and loads of engines."""
-    path = f"{root.lstrip('/')}/{_FEED}"
-    said = tegrastats.parse(line)
-    rails = [
-        Source(f"tegrastats.{name}", "mW", "gauge", path, f" {name} ", refresh_s=_FEED_S) for name in said.rails_mw
-    ]
-    loads = [
-        Source(f"tegrastats.{name}", "%", "gauge", path, f" {name} ", refresh_s=_FEED_S)
-        for name, engine in said.engines.items()
-        if engine.percent is not None
-    ]
-    return [*rails, *loads]
 
 
 def _is_dead(root: Path, source: Source) -> bool:

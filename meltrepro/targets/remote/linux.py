@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meltrepro.targets.base import DeviceFacts, DeviceState, Source
+from meltrepro.targets.base import DeviceFacts, DeviceState, Source, device_id
 from meltrepro.targets.remote import procfs
 from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.sensors import linux_sources
@@ -36,10 +35,9 @@ class LinuxPlatform:
             model = procfs.read(own / f"{_TREE}/model".lstrip("/"))
             virtual = (own / _VIRTUAL.lstrip("/")).exists()
         processor = procfs.cpu(tree)
-        digest = hashlib.sha256(f"meltrepro {(names or [shell.link.name])[0]}".encode()).hexdigest()
         more = self.more(shell, tree)
         return DeviceFacts(
-            id=f"board-{digest[:12]}",
+            id=device_id("board", (names or [shell.link.name])[0]),
             kind=self._kind,
             model=model or processor.model,
             **there._asdict(),

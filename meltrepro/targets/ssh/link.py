@@ -94,7 +94,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        threading.Thread(target=self._watch, name=f"{route.name}'s pulse", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"{route.name}", daemon=True).start()
 
     @property
     def alive(self) -> bool:
@@ -149,9 +149,9 @@ class Connection:
         from paramiko import SSHException, Transport
         from paramiko.ssh_exception import IncompatiblePeer
 
-        road = self._through(self._reach(route.jump), route) if route.jump else _dial(route)
+        connection = self._through(self._reach(route.jump), route) if route.jump else _dial(route)
         try:
-            transport = Transport(road)
+            transport = Transport(connection)
             self._transports.append(transport)
             options = transport.get_security_options()
             options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
@@ -229,7 +229,7 @@ def _dial(route: Route) -> socket.socket:
     """A TCP connection on which silence does not last."""
     place = f"{route.address}:{route.port}"
     try:
-        road = socket.create_connection((route.address, route.port), timeout=_CONNECT_S)
+        connection = socket.create_connection((route.address, route.port), timeout=_CONNECT_S)
     except socket.gaierror as error:
         raise TargetLost(
             f"{route.name}: there is no host {route.address!r} now: {error.strerror}",
@@ -244,8 +244,8 @@ def _dial(route: Route) -> socket.socket:
             f"{route.name}: cannot connect to {place}: {(error.strerror or str(error)).lower()}",
             hint="see whether the board is on, and whether sshd runs there",
         ) from error
-    road.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    road.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_USER_TIMEOUT", int(_SILENCE_S * 1000)),
         ("TCP_KEEPIDLE", max(1, int(_ASK_EVERY_S))),
@@ -253,8 +253,8 @@ def _dial(route: Route) -> socket.socket:
         ("TCP_KEEPCNT", max(1, int(_SILENCE_S // _ASK_EVERY_S))),
     ):
         if hasattr(socket, option):  # not on every system
-            road.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return road
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return connection
 
 
 class SshChannel:
