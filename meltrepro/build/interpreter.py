@@ -20,18 +20,8 @@ PYTHON = "python3.13"
 """Of the suite; wheels of converters are built for it."""
 FLAVOUR = Flavour("extract", (f"{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libstdc++6"), "amd64")
 _USED = frozenset(
-    {
-        *(
-            f"{PYTHON}-minimal",
-            f"lib{PYTHON}-minimal",
-            f"lib{PYTHON}-stdlib",
-            "libc6",
-            "libgcc-s1",
-            "libstdc++6",
-            "gcc-14-base",
-        ),
-        *("libbz2-1.0", "libexpat1", "libffi8", "liblzma5", "libssl3t64", "libzstd1", "zlib1g"),
-    }
+    f"{PYTHON}-minimal lib{PYTHON}-minimal lib{PYTHON}-stdlib libc6 libgcc-s1 libstdc++6 gcc-14-base "
+    "libbz2-1.0 libexpat1 libffi8 liblzma5 libssl3t64 libzstd1 zlib1g".split()
 )
 """What of them the recipe takes files and notices from; the rest are what these depend on for other purposes."""
 _REF = digest_of([base.SUITE, sorted(_USED)])

@@ -151,7 +151,7 @@ def look_up(plan: Plan, pins: Pins) -> Found:
     for logits in plan.logits:
         if found.has(logits.id, [logits.model.id, logits.bundle.id]):
             found.note(logits.id, keys.logits(logits, found.digests))
-    sizes = {name: pins.store.path(digest).stat().st_size for name, digest in found.digests.items()}
+    sizes = {name: pins.store.size(digest) for name, digest in found.digests.items()}
     return Found(sizes, frozenset(found.unknown))
 
 

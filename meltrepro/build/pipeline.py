@@ -30,6 +30,7 @@ from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.steps import Step
 from meltrepro.steps import step as progress
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from meltrepro.store.source import key_of
 
@@ -250,7 +251,7 @@ class Builder:
 
     def _pack(self, folder: Path, name: str, scratch: Path) -> str:
         """Put a folder into the store as a tar with everything below `name`; returns its digest."""
-        self.tools.store.pack_tree(folder, scratch / f"{name}.tar", prefix=name)
+        pack_tree(folder, scratch / f"{name}.tar", prefix=name)
         return self.tools.store.put_file(scratch / f"{name}.tar", move=True)
 
     def _put(self, made: Path, scratch: Path) -> str:

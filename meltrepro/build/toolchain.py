@@ -22,21 +22,12 @@ from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 
 SOURCES: Mapping[str, PypiSource] = {
-    "ziglang": PypiSource(
-        pypi="ziglang",
-        version="0.17.1",
-        digest="ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
-    ),
-    "cmake": PypiSource(
-        pypi="cmake",
-        version="4.4.4",
-        digest="f773a0544c66370408f451acd487c2c643b0dfebb48c5d64f3638bc1bb820238",
-    ),
-    "ninja": PypiSource(
-        pypi="ninja",
-        version="1.13.2",
-        digest="65a24341b5ac09fcadcc37082660be40a94174e51a937fabf6e2cae26225fa2c",
-    ),
+    name: PypiSource(pypi=name, version=version, digest=digest)
+    for name, version, digest in (
+        ("ziglang", "0.17.1", "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54"),
+        ("cmake", "4.4.4", "f773a0544c66370408f451acd487c2c643b0dfebb48c5d64f3638bc1bb820238"),
+        ("ninja", "1.13.2", "65a24341b5ac09fcadcc37082660be40a94174e51a937fabf6e2cae26225fa2c"),
+    )
 }
 WRAPPERS = ("ar", "c++", "cc", "ranlib")
 CACHE = "/opt/zig-cache"

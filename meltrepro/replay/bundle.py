@@ -378,7 +378,7 @@ def _learn(lock: Lock, scope: Store) -> None:
             learn(pin, scope)
     for wheel in toolchain.SOURCES.values():
         if wheel.digest is not None and scope.has(wheel.digest):
-            size = scope.path(wheel.digest).stat().st_size
+            size = scope.size(wheel.digest)
             learn(Pin(source=key_of(wheel), digest=wheel.digest, size=size), scope)
 
 

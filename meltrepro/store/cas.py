@@ -147,6 +147,10 @@ class Store:
         """Whether the object is here; says nothing of its content."""
         return self.path(digest).is_file()
 
+    def size(self, digest: str) -> int:
+        """Bytes of an object that is here."""
+        return self.path(digest).stat().st_size
+
     def put_bytes(self, content: bytes) -> str:
         """Store some bytes; returns their sha256. Raises `StoreError`."""
         with self.writer(needed=len(content)) as writer:
@@ -298,10 +302,6 @@ class Store:
             self.own.put_ref("roots", key, {"path": str(path)})
 
     # -- trees ----------------------------------------------------------------------------------------------------
-
-    def pack_tree(self, folder: Path, destination: Path, *, prefix: str = "") -> str:
-        """Pack a folder into a deterministic tar at `destination`; see `archive.pack_tree`."""
-        return archive.pack_tree(folder, destination, prefix=prefix)
 
     def unpack(self, digest: str) -> Path:
         """The read-only folder that a tar object holds; unpacked anew where anything in it was touched.

@@ -14,28 +14,23 @@ from pathlib import Path
 from meltrepro.errors import DownloadError
 from meltrepro.manifest.sources import DebianPackage
 from meltrepro.steps import step
-from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.store.source import Context, Pin, Provider, key_of
 
 _HINT = "import a bundle that has it, or name a copy of the file in the mirror map"
 _TIMEOUT_S = 1800.0
 
 
-class Debian:
+class Debian(Provider[DebianPackage]):
     def resolve(self, source: DebianPackage, context: Context) -> Pin:
         """What its digest says; fetches the package where it is not here, to know its size."""
         digest = source.digest or ""
         if not context.store.has(digest):
             _bring(source, context)
-        return Pin(
-            source=key_of(source), digest=digest, size=context.store.path(digest).stat().st_size, filename=source.file
-        )
+        return Pin(source=key_of(source), digest=digest, size=context.store.size(digest), filename=source.file)
 
     def fetch(self, source: DebianPackage, pin: Pin, context: Context) -> None:
         """Fetch the package, and others of the same build with it."""
         _bring(source, context)
-
-    def transfer_size(self, source: DebianPackage, context: Context) -> int | None:
-        return None
 
 
 def _bring(source: DebianPackage, context: Context) -> None:

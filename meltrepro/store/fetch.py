@@ -76,7 +76,7 @@ class Fetcher:
             if source.digest is None or not self._store.has(source.digest):
                 raise
             # Everything that is needed is here; file names and sizes of archives are not worth a failure.
-            return Pin(source=key_of(source), digest=source.digest, size=self._size(source.digest))
+            return Pin(source=key_of(source), digest=source.digest, size=self._store.size(source.digest))
         except ValidationError as error:
             raise SourceError(
                 f"{key_of(source)}: what its server says of it cannot be: {first_fault(error)}",
@@ -213,9 +213,6 @@ class Fetcher:
 
     def _context(self, base: Path) -> Context:
         return Context(self._store, self._downloader, base, self._sink)
-
-    def _size(self, digest: str) -> int:
-        return self._store.path(digest).stat().st_size
 
     def _provider(self, source: Source) -> Provider[Any]:
         """The module behind a kind of source; loaded when it is needed."""

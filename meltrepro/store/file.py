@@ -76,7 +76,7 @@ def _pin_folder(source: FileSource, path: Path, context: Context) -> Pin:
     known = context.store.get_ref("files", key)
     if known is None or known.get("state") != state:
         digest = _pack(source, path, context)
-        known = {"state": state, "digest": digest, "size": context.store.path(digest).stat().st_size}
+        known = {"state": state, "digest": digest, "size": context.store.size(digest)}
         context.store.put_ref("files", key, known)
     return Pin(source=key_of(source), digest=known["digest"], size=known["size"], filename=f"{path.name}.tar")
 
@@ -112,7 +112,7 @@ class Url:
         size = self.transfer_size(source, context)
         if size is None:
             context.downloader.download(_request(source))
-            size = context.store.path(source.digest).stat().st_size
+            size = context.store.size(source.digest)
         url = redact(source.url)
         return Pin(source=key, digest=source.digest, size=size, filename=url.rpartition("/")[2] or None, url=url)
 
@@ -123,7 +123,7 @@ class Url:
         """Size of the file, as its server says."""
         request = _request(source)
         if context.store.has(source.digest):
-            return context.store.path(source.digest).stat().st_size
+            return context.store.size(source.digest)
         if split_url(source.url).scheme == "file":
             path = file_url_path(source.url)
             return path.stat().st_size if path.is_file() else None

@@ -115,7 +115,7 @@ def drop(store: Store, digests: Collection[str], apart_from: Collection[Path] = 
     with store.alone():
         locked = _locked(store, apart_from).digests - _synthetic(store)
         here = {digest for digest in digests if store.has(digest)}
-        sizes = [store.path(digest).stat().st_size for digest in here - locked]
+        sizes = [store.size(digest) for digest in here - locked]
         for digest in here - locked:
             store.delete(digest)  # a result that names it is one of nothing from now on, and `gc` clears it away
     return Dropped(sum(sizes), frozenset(here & locked))

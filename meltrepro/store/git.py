@@ -20,7 +20,7 @@ from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
 from meltrepro.store.http import Transient
 from meltrepro.store.names import local_path, masked, redact
-from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.store.source import Context, Pin, Provider, key_of
 
 PREFIX = "source"
 _PROTOCOLS = "https:ssh:file"
@@ -37,17 +37,13 @@ _BROKEN = re.compile(
 )
 
 
-class Git:
+class Git(Provider[GitSource]):
     def resolve(self, source: GitSource, context: Context) -> Pin:
         """Transfer the commit: its tar's digest cannot be known otherwise."""
         return fetch_commit(source, source.git, context)
 
     def fetch(self, source: GitSource, pin: Pin, context: Context) -> None:
         fetch_commit(source.model_copy(update={"digest": pin.digest}), source.git, context)
-
-    def transfer_size(self, source: GitSource, context: Context) -> int | None:
-        """Not known: a server only tells while it sends."""
-        return None
 
 
 def fetch_commit(source: GitSource, repository: str, context: Context) -> Pin:
@@ -77,7 +73,7 @@ def fetch_commit(source: GitSource, repository: str, context: Context) -> Pin:
         if result.returncode != 0:
             raise StoreError(f"{key}: git could not write {plain}: {result.stderr.strip()[-500:]}")
         digest = _normalize(plain, context.store, source.digest, key)
-    size = context.store.path(digest).stat().st_size
+    size = context.store.size(digest)
     return Pin(source=key, digest=digest, size=size, filename=f"{source.commit}.tar")
 
 

@@ -26,7 +26,7 @@ class HuggingFace:
         digest, size = self._listed(source, context)
         if digest is None or size is None:
             digest = context.downloader.download(_request(source, source.digest or digest))
-            size = context.store.path(digest).stat().st_size
+            size = context.store.size(digest)
         if source.digest not in (None, digest):
             raise DigestMismatch(
                 f"{key}: pinned to sha256 {source.digest}, but the hub has {digest}",

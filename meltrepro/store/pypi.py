@@ -48,12 +48,12 @@ class Pypi:
             if listed is not None and size is not None:
                 return Pin(source=key, digest=listed, size=size, filename=package.filename)
             stored = _download(key, package, source.digest or listed, context)
-            return Pin(source=key, digest=stored, size=store.path(stored).stat().st_size, filename=package.filename)
+            return Pin(source=key, digest=stored, size=store.size(stored), filename=package.filename)
         if source.digest and store.has(source.digest) and listed:
             return Pin(  # the member is here; all that was left to learn stands in the index
                 source=key,
                 digest=source.digest,
-                size=store.path(source.digest).stat().st_size,
+                size=store.size(source.digest),
                 filename=package.filename,
                 archive_digest=listed,
                 archive_size=size,

@@ -75,8 +75,8 @@ class Provider(Protocol[S_contra]):
         ...
 
     def transfer_size(self, source: S_contra, context: Context) -> int | None:
-        """How many bytes a fetch would transfer, or `None`; quick, and silent about errors."""
-        ...
+        """How many bytes a fetch would transfer, where that can be told without it; quick, and silent about errors."""
+        return None
 
 
 def key_of(source: Source) -> str:

@@ -9,12 +9,12 @@ from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.steps import Step, step
 from meltrepro.store.names import text_digest
-from meltrepro.store.source import Context, Pin, key_of
+from meltrepro.store.source import Context, Pin, Provider, key_of
 
 _PROGRESS_BYTES = 64 << 20
 
 
-class Synthetic:
+class Synthetic(Provider[SyntheticSource]):
     """The provider, by what a framework writes."""
 
     def __init__(self, weights: Weights) -> None:
@@ -27,10 +27,6 @@ class Synthetic:
 
     def fetch(self, source: SyntheticSource, pin: Pin, context: Context) -> None:
         self._make(source, context, pin.digest)
-
-    def transfer_size(self, source: SyntheticSource, context: Context) -> int | None:
-        """Nothing is transferred."""
-        return 0
 
     def _make(self, source: SyntheticSource, context: Context, expected: str | None) -> str:
         """Write the file into the store, whole or not at all; returns its sha256."""

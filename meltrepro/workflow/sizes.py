@@ -68,7 +68,7 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
     if lock is not None and lock.manifest == manifest_digest(manifest):
         for name, artifact in lock.artifacts.items():
             if store.has(artifact.digest):
-                stored[name] = store.path(artifact.digest).stat().st_size
+                stored[name] = store.size(artifact.digest)
     weights, made = dict(stored), dict[Source, int]()
     for framework, (name, model) in product(resolve(loaded).values(), manifest.models.items()):
         source = framework.source(model)

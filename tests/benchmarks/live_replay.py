@@ -33,6 +33,7 @@ from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import ReplayVerdict
+from meltrepro.store.archive import pack_tree
 from meltrepro.workflow.campaigns import prepare
 from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
@@ -151,7 +152,7 @@ def _slowed(session: Session, node: BundleNode, original: Artifact, delay: float
             out = scratch / "out"
             out.mkdir()
             tools.engine().build(recipe, out, scratch / "log", tools.sink)
-            tools.store.pack_tree(out, scratch / "tar", prefix="bundle")
+            pack_tree(out, scratch / "tar", prefix="bundle")
             known = {"digest": tools.store.put_file(scratch / "tar", move=True)}
         tools.store.put_ref("benchmark-delay", f"{original.digest}-{delay}", known)
     digest = known["digest"]

@@ -25,6 +25,7 @@ from meltrepro.replay.control import with_controls
 from meltrepro.replay.replay import recorded_requests, replay
 from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.steps import Sink, Step, silent
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from tests.fault import rig
 
@@ -235,7 +236,7 @@ def test_another_build_is_compared_with_the_record_alone(tmp_path: Path) -> None
     """Scores are the same on any day: the recorded artifacts need not run once more beside it."""
     store = Store(tmp_path / "cache" / "store")
     setup = scoring(tmp_path, {"a": "right 7"})
-    store.pack_tree(tmp_path / "bundle", tmp_path / "tar", prefix="bundle")
+    pack_tree(tmp_path / "bundle", tmp_path / "tar", prefix="bundle")
     kept = {"bundle": store.put_file(tmp_path / "tar", move=True), "model": store.put_file(tmp_path / "model")}
     artifacts = {name: replace(each, digest=kept[each.kind]) for name, each in setup.artifacts.items()}
     recorded = read_campaign(rig.run_setup(tmp_path, replace(setup, artifacts=artifacts)).campaign.folder)

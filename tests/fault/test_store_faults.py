@@ -155,7 +155,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             for _ in range(32):
                 writer.write(os.urandom(65_536))
         with pytest.raises(StoreError, match="No space left"):
-            store.pack_tree(tmp_path, small / "packed.tar")
+            pack_tree(tmp_path, small / "packed.tar")
         with pytest.raises(StoreError, match="No space left"):
             store.put_ref("a", "b", {"c": "x" * 2 * MB})
         assert store.get_ref("a", "b") is None

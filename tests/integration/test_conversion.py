@@ -22,6 +22,7 @@ from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.manifest.lock import Lock
 from meltrepro.plan.model import BundleNode, Costs, Plan
 from meltrepro.steps import silent
+from meltrepro.store.archive import pack_tree
 from tests.integration.conftest import meltrepro
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm
 from tests.support.frameworks import bundle
@@ -87,7 +88,7 @@ def test_both_engines_make_the_same_converter_and_the_same_model(
         out = tmp_path / name
         out.mkdir()
         builder.engine().build(recipe, out, tmp_path / "log", silent, fresh=True)
-        builder.store.pack_tree(out, tmp_path / "tar", prefix="bundle")
+        pack_tree(out, tmp_path / "tar", prefix="bundle")
         assert digest(tmp_path / "tar") == converter.digest, name
 
     checkpoint = write_llama(tmp_path / "checkpoint")

@@ -18,6 +18,7 @@ from meltrepro.errors import BuildError
 from meltrepro.manifest.lock import Lock
 from meltrepro.resources import image_file
 from meltrepro.steps import silent
+from meltrepro.store.archive import pack_tree
 
 pytestmark = pytest.mark.machine
 
@@ -105,7 +106,7 @@ def bundle(maker: tuple[Tools, Engine], data: Path, folder: Path) -> Artifact:
     store = maker[0].store
     out = build(maker, recipe(data), folder)
     with store.scratch() as scratch:
-        store.pack_tree(out, scratch / "tar", prefix="bundle")
+        pack_tree(out, scratch / "tar", prefix="bundle")
         digest = store.put_file(scratch / "tar", move=True)
     path = store.unpack(digest) / "bundle"
     return Artifact("test/tool", "bundle", "0" * 64, digest, store.path(digest), path, 0, "x86_64")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.replay.verify import explain
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 
 pytestmark = pytest.mark.integration
@@ -23,7 +24,7 @@ def bundle(store: Store, folder: Path, program: bytes, notes: str = "same") -> s
     (folder / "bin" / "tool").write_bytes(program)
     (folder / "bin" / "tool").chmod(0o755)
     (folder / "notes.txt").write_text(notes)
-    store.pack_tree(folder, folder.with_suffix(".tar"), prefix="bundle")
+    pack_tree(folder, folder.with_suffix(".tar"), prefix="bundle")
     return store.put_file(folder.with_suffix(".tar"), move=True)
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from meltrepro.cli.gc import command, parse_size
 from meltrepro.errors import StoreError, UsageError
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Cleanup, Policy, collect
 
@@ -70,7 +71,7 @@ def test_leftovers_and_unnamed_objects_go(store: Store) -> None:
 def test_unpacked_trees_go_and_come_back(store: Store, tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a").write_bytes(b"x")
-    store.pack_tree(tmp_path / "t", tmp_path / "t.tar")
+    pack_tree(tmp_path / "t", tmp_path / "t.tar")
     digest = store.put_file(tmp_path / "t.tar")
     store.put_ref("actions", "t", {"digest": digest})
     folder = store.unpack(digest)

@@ -21,6 +21,7 @@ from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.manifest.sources import FileSource
 from meltrepro.plan.model import Costs, LogitsNode, Plan
 from meltrepro.steps import Sink
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from tests.support.building import tools
 from tests.support.frameworks import bundle, model
@@ -86,7 +87,7 @@ def make(tmp_path: Path) -> Make:
     (tmp_path / "text.txt").write_text("A harbour in the morning.\n" * 20)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "bundle.json").write_text("{}")
-    store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
+    pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
     digests = {RUN.id: store.put_file(tmp_path / "tar", move=True), MODEL.id: store.put_file(tmp_path / "model.gguf")}
     artifacts = {name: LockedArtifact(key="1" * 64, digest=digest) for name, digest in digests.items()}
     lock = Lock(lock=1, manifest="0" * 64, artifacts=artifacts)

@@ -19,6 +19,7 @@ from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.plan.model import BundleNode, Costs, ModelNode, Plan
 from meltrepro.registry import FRAMEWORKS
 from meltrepro.steps import Sink
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from tests.support.building import tools
 from tests.support.checkpoints import write_llama
@@ -104,7 +105,7 @@ def builder(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     artifacts = {}
     for number, node in enumerate(TOOLS):
         (tmp_path / "out" / "program").write_text(node.purpose)
-        store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
+        pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
         artifacts[node.id] = LockedArtifact(key=f"{number}" * 64, digest=store.put_file(tmp_path / "tar", move=True))
     return Builder(tools(tmp_path, Lock(lock=1, manifest="0" * 64, artifacts=artifacts), engine), recorded=True)
 

@@ -13,6 +13,7 @@ from meltrepro.errors import CorruptStore, OfflineError
 from meltrepro.manifest.lock import Lock, LockedArtifact
 from meltrepro.plan.model import Costs, Plan
 from meltrepro.steps import Step
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from tests.support.building import NoEngineError, tools
 from tests.support.frameworks import bundle
@@ -27,7 +28,7 @@ def builder(tmp_path: Path) -> Builder:
     store = Store(tmp_path / "cache" / "store")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "bundle.json").write_text("{}")
-    store.pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
+    pack_tree(tmp_path / "out", tmp_path / "tar", prefix="bundle")
     digest = store.put_file(tmp_path / "tar", move=True)
     lock = Lock(lock=1, manifest="0" * 64, artifacts={NODE.id: LockedArtifact(key="1" * 64, digest=digest)})
     return Builder(tools(tmp_path, lock))

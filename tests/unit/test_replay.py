@@ -20,6 +20,7 @@ from meltrepro.replay.control import is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
 from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.steps import Step, silent
+from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from meltrepro.workflow.replays import intend
 from tests.fault import rig
@@ -43,7 +44,7 @@ def stored_bundle(store: Store, folder: Path, slowdown: float = 1.0) -> Artifact
     made = rig.script_bundle(folder)
     runner = made.path / "bin" / "melt-runner"
     runner.write_text(runner.read_text().replace("slowdown = 0, 0, 0.0, 1.0", f"slowdown = 0, 0, 0.0, {slowdown}"))
-    store.pack_tree(made.path, folder / "tar", prefix="bundle")
+    pack_tree(made.path, folder / "tar", prefix="bundle")
     digest = store.put_file(folder / "tar", move=True)
     return replace(made, digest=digest, file=store.path(digest), path=store.unpack(digest) / "bundle")
 
