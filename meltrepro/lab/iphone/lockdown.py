@@ -70,7 +70,7 @@ class Lockdown:
         while True:
             request = stream.read_plist()
             name = request.get("Request")
-            answer: dict[str, Any] = {"Request": name if isinstance(name, str) else ""}
+            answer: dict[str, Any] = {"Request": name if isinstance(name, str) else "", "Result": "Success"}
             try:
                 answer |= self._answer(answer["Request"], request)
             except Failure as failure:
@@ -89,7 +89,7 @@ class Lockdown:
     def _answer(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         match name:
             case "QueryType":
-                return {"Type": _TYPE, "Result": "Success"}
+                return {"Type": _TYPE}
             case "GetValue":
                 return self._value(request)
             case "SetValue" | "RemoveValue":
@@ -98,21 +98,21 @@ class Lockdown:
                 return self._pair(request)
             case "ValidatePair":
                 self._known(_record(request).get("HostID"))
-                return {"Result": "Success"}
+                return {}
             case "Unpair":
                 if not self._state.distrust(str(_record(request).get("HostID", ""))):
                     raise Failure("InvalidHostID")
-                return {"Result": "Success"}
+                return {}
             case "StartSession":
                 return self._start_session(request)
             case "StopSession":
                 if not self._session or request.get("SessionID") != self._session:
                     raise Failure("InvalidSessionID" if self._session else "SessionInactive")
-                return {"Result": "Success"}
+                return {}
             case "StartService":
                 return self._start_service(request)
             case "Goodbye":
-                return {"Result": "Success"}
+                return {}
         raise Failure("InvalidRequest")
 
     # -- values -----------------------------------------------------------------------------------------------------
@@ -131,11 +131,12 @@ class Lockdown:
                 if key in values and key not in identities.OPEN_VALUES:
                     raise Failure("GetProhibited")
                 values = {name: value for name, value in values.items() if name in identities.OPEN_VALUES}
+        place = {"Domain": domain} if domain else {}
         if key is None:
-            return {"Value": values, "Result": "Success", **({"Domain": domain} if domain else {})}
+            return {"Value": values, **place}
         if key not in values:
             raise Failure("MissingValue")
-        return {"Key": key, "Value": values[key], "Result": "Success", **({"Domain": domain} if domain else {})}
+        return {"Key": key, "Value": values[key], **place}
 
     def _domain(self, name: str) -> dict[str, Any]:
         """What is told in a domain; nothing in one that it does not know."""
@@ -178,7 +179,7 @@ class Lockdown:
         if faults.pairing is PairingAnswer.pending:
             raise Failure("PairingDialogResponsePending")
         self._state.trust(Host(host, device_pem, host_pem))
-        return {"EscrowBag": os.urandom(32), "Result": "Success"}  # lets nobody in
+        return {"EscrowBag": os.urandom(32)}  # lets nobody in
 
     def _known(self, host_id: object) -> Host:
         found = self._state.hosts().get(str(host_id))
@@ -191,7 +192,7 @@ class Lockdown:
             raise Failure("SessionActive")
         self._host = self._known(request.get("HostID"))
         self._session = str(uuid.uuid4()).upper()
-        return {"SessionID": self._session, "EnableSessionSSL": True, "Result": "Success"}
+        return {"SessionID": self._session, "EnableSessionSSL": True}
 
     # -- services ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class Lockdown:
         if serve is None or (name in DEVELOPER and not (self._state.image and self._state.mishaps.now.developer_mode)):
             raise Failure("InvalidService")
         port = self._doors.open(Started(name, serve, self._host))
-        return {"Service": name, "Port": port, "EnableServiceSSL": True, "Result": "Success"}
+        return {"Service": name, "Port": port, "EnableServiceSSL": True}
 
 
 def _record(request: dict[str, Any]) -> dict[str, Any]:
