@@ -4,7 +4,7 @@ In order of preference: power gauges (W), integrated; energy counters (J), diffe
 integrated. Several gauges or counters add up, as rails of one device do; a board with named rails (`rail.NAME.voltage`,
 `.current`, `.power`) is what those add up to, and what stands beside them (`aside.NAME...`) counts nowhere. Charge: a current, integrated, or a counter of
 charge (C), differenced. Power of a discharging battery is counted as positive: drivers differ in the sign of its current,
-the work that it does has none. Each figure has a bound; where it cannot be given, `Unavailable` says why.
+the work that it does has none. Each figure has a bound; where it cannot be given, `NoValue` says why.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from meltrepro.errors import RecordError
-from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable, Why, advance, integrate
+from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits, advance, integrate
 from meltrepro.record.samples import Recording
 from meltrepro.record.series import Kind, SensorChannel, SensorSeries
 from meltrepro.record.trace import Span
@@ -39,12 +38,9 @@ RAILS = (_RAIL, _ASIDE)
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
 """Of a device's own battery; a meter may watch the mains, or one rail of a chip."""
 
-SourceKind = Literal["power", "energy-counter", "current-and-voltage"]
-
 
 @dataclass(frozen=True)
 class Supply:
-    kind: SourceKind
     power: SensorSeries | None
     """In watts, never negative for a discharging battery; `None` for a counter."""
     counter: SensorSeries | None
@@ -56,10 +52,10 @@ class Supply:
 
 
 def supply_of(recording: Recording) -> Supply:
-    """The best source of a recording; raises `Unavailable` where there is none or its unit cannot be what it says."""
+    """The best source of a recording; raises `NoValue` where there is none or its unit cannot be what it says."""
     named = [series for series in recording.series if series.channel.name.startswith(_RAIL)]
     if named:
-        return Supply("current-and-voltage", _plausible(_of_rails(named)), None, None)
+        return Supply(_plausible(_of_rails(named)), None, None)
     recording = replace(recording, series=tuple(s for s in recording.series if not s.channel.name.startswith(_ASIDE)))
     external = _external_supply(recording)
     current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
@@ -70,20 +66,20 @@ def supply_of(recording: Recording) -> Supply:
     amperes = positive(current) if current is not None and current not in fed else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
     if power is not None and power not in fed:
-        return Supply("power", _plausible(positive(power)), None, amperes, coulombs)
+        return Supply(_plausible(positive(power)), None, amperes, coulombs)
     if counters := _energy_counters(recording):
         joules = _summed([_unwrapped(series, MOST_W) for series in counters])
-        return Supply("energy-counter", None, joules, amperes, coulombs)
+        return Supply(None, joules, amperes, coulombs)
     if amperes is not None and voltage is not None:
-        return Supply("current-and-voltage", _product(amperes, voltage), None, amperes, coulombs)
+        return Supply(_product(amperes, voltage), None, amperes, coulombs)
     if fed:
         why = f"the device was on external power ({external}), so that its battery does not tell what it draws"
-        raise Unavailable(Why.external_power, why)
+        raise NoValue(why)
     unknown = next((s.channel.name for s in recording.series if s.channel.unit == RAW and s.t_ns), None)
     if unknown is not None:
         why = f"{unknown} is in an unknown unit; calibrate the device by: meltrepro devices probe"
-        raise Unavailable(Why.not_calibrated, why)
-    raise Unavailable(Why.no_samples, "the device shows neither power, nor an energy counter, nor current and voltage")
+        raise NoValue(why)
+    raise NoValue("the device shows neither power, nor an energy counter, nor current and voltage")
 
 
 def _energy_counters(recording: Recording) -> Sequence[SensorSeries]:
@@ -109,7 +105,7 @@ def _first(recording: Recording, unit: str, kind: Kind) -> SensorSeries | None:
 
 
 def _rails(recording: Recording) -> SensorSeries | None:
-    """All that shows power as one, at the times at which every rail was read; raises `Unavailable` where none is."""
+    """All that shows power as one, at the times at which every rail was read; raises `NoValue` where none is."""
     rails = [s for s in recording.series if s.channel.unit == POWER and s.channel.kind == "gauge"]
     if len(rails) < 2 or not any(rail.t_ns for rail in rails):
         return _first(recording, POWER, "gauge")
@@ -117,13 +113,13 @@ def _rails(recording: Recording) -> SensorSeries | None:
     times = tuple(t for t in rails[0].t_ns if all(t in rail for rail in shown))
     name = " + ".join(rail.channel.name for rail in rails)
     if not times:
-        raise Unavailable(Why.no_samples, f"there is no time at which all of {name} were read")
+        raise NoValue(f"there is no time at which all of {name} were read")
     values = tuple(sum(rail[t] for rail in shown) for t in times)
     return SensorSeries(replace(rails[0].channel, name=name), times, values)
 
 
 def _of_rails(series: Sequence[SensorSeries]) -> SensorSeries:
-    """Power of all rails of a board together; raises `Unavailable` where one of them shows nothing.
+    """Power of all rails of a board together; raises `NoValue` where one of them shows nothing.
 
     A sampler reads them one after the other, so that they are brought to common times by straight lines.
     """
@@ -134,7 +130,7 @@ def _of_rails(series: Sequence[SensorSeries]) -> SensorSeries:
     powers = []
     for name, known in parts.items():
         if not all(each.t_ns for each in known.values()):
-            raise Unavailable(Why.no_samples, f"the rail {name} was never read")
+            raise NoValue(f"the rail {name} was never read")
         powers.append(known["power"] if "power" in known else _multiplied(known["current"], known["voltage"]))
     base = min(powers, key=len)  # a gap of one rail is a gap of the whole
     values = [sum(_at(power, t) for power in powers) for t in base.t_ns]
@@ -144,7 +140,7 @@ def _of_rails(series: Sequence[SensorSeries]) -> SensorSeries:
 
 
 def energy(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
-    """Energy (J) and power (W) over the spans of a phase, on the samples' clock; raises `Unavailable`.
+    """Energy (J) and power (W) over the spans of a phase, on the samples' clock; raises `NoValue`.
 
     `clock_ns` is how far phases and samples may be apart on it.
     """
@@ -155,12 +151,12 @@ def energy(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns
 
 
 def charge(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
-    """Charge (C) and current (A) over the spans of a phase; raises `Unavailable`."""
+    """Charge (C) and current (A) over the spans of a phase; raises `NoValue`."""
     if supply.current is not None:
         return integrate(supply.current, spans, limits, clock_ns)
     if supply.drawn is not None:
         return advance(supply.drawn, spans, limits, clock_ns)
-    raise Unavailable(Why.no_samples, "the device shows no current")
+    raise NoValue("the device shows no current")
 
 
 def above_idle(phase: Integral, idle: Integral) -> Amount:
@@ -172,7 +168,7 @@ def _unwrapped(counter: SensorSeries, fastest: float) -> SensorSeries:
     try:
         return counter.unwrapped(fastest)
     except RecordError as error:
-        raise Unavailable(Why.bad_counter, error.message) from error
+        raise NoValue(error.message) from error
 
 
 def positive(series: SensorSeries) -> SensorSeries:
@@ -184,24 +180,21 @@ def positive(series: SensorSeries) -> SensorSeries:
 def _plausible(power: SensorSeries) -> SensorSeries:
     largest = max(map(abs, power.values))
     if largest > MOST_W:
-        raise Unavailable(
-            Why.implausible_unit,
+        raise NoValue(
             f"{power.channel.name} shows {largest:.4g} W, more than {MOST_W:g}: it is another unit",
         )
     if 0 < largest < LEAST_W:
-        raise Unavailable(
-            Why.implausible_unit,
+        raise NoValue(
             f"{power.channel.name} shows {largest:.4g} W at most, less than {LEAST_W:g}: it is another unit",
         )
     return power
 
 
 def _product(current: SensorSeries, voltage: SensorSeries) -> SensorSeries:
-    """Their power; raises `Unavailable` where the voltage of a battery or the power cannot be what it says."""
+    """Their power; raises `NoValue` where the voltage of a battery or the power cannot be what it says."""
     largest = max(voltage.values)
     if voltage.channel.name.startswith(_BATTERY) and not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
-        raise Unavailable(
-            Why.implausible_unit,
+        raise NoValue(
             f"{voltage.channel.name} shows {largest:.4g} V, which no battery has: it is another unit",
         )
     return _plausible(_multiplied(current, voltage))

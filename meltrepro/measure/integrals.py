@@ -30,7 +30,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 
 from meltrepro.record.series import SensorSeries
@@ -38,27 +37,8 @@ from meltrepro.record.trace import Span
 from meltrepro.words import counted
 
 
-class Why(StrEnum):
-    """Why a figure cannot be given."""
-
-    no_samples = "no_samples"
-    gap = "gap"
-    clock_bound = "clock_bound"
-    implausible_unit = "implausible_unit"
-    negative = "negative"
-    bad_counter = "bad_counter"
-    no_time = "no_time"
-    external_power = "external_power"
-    not_calibrated = "not_calibrated"
-
-
-class Unavailable(Exception):
-    """A figure cannot be given; the caller makes it a reason of the trial's verdict."""
-
-    def __init__(self, why: Why, detail: str) -> None:
-        super().__init__(detail)
-        self.why = why
-        self.detail = detail
+class NoValue(Exception):
+    """A figure or a metric cannot be had; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +85,24 @@ class Integral:
 
 
 def integrate(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
-    """Integral of a gauge over the spans of a phase, which are on the series' clock; raises `Unavailable`.
+    """Integral of a gauge over the spans of a phase, which are on the series' clock; raises `NoValue`.
 
     `clock_ns` is how far the two clocks may disagree during the phase (0 where they are one).
     """
     duration_s = check_spans(spans, limits, clock_ns)
     if len(series) < 2:
-        raise Unavailable(Why.no_samples, f"{series.channel.name} has {counted(len(series), 'sample')}")
+        raise NoValue(f"{series.channel.name} has {counted(len(series), 'sample')}")
     curve = _Curve(series)
     for span in spans:
         if not series.t_ns[0] <= span.begin_ns <= span.end_ns <= series.t_ns[-1]:
-            raise Unavailable(Why.no_samples, f"the samples of {series.channel.name} do not cover the phase")
+            raise NoValue(f"the samples of {series.channel.name} do not cover the phase")
     parts = [_Part(curve, span, limits) for span in spans if span.end_ns > span.begin_ns]
     samples = sum(part.samples for part in parts)
     if samples < limits.fewest:
-        raise Unavailable(Why.no_samples, f"{samples} samples in a phase of {duration_s:.3g} s")
+        raise NoValue(f"{samples} samples in a phase of {duration_s:.3g} s")
     gap_s = sum(part.missing_s for part in parts)
     if gap_s > limits.gap_share * duration_s:
-        raise Unavailable(Why.gap, f"{gap_s:.3g} s of a phase of {duration_s:.3g} s have no samples")
+        raise NoValue(f"{gap_s:.3g} s of a phase of {duration_s:.3g} s have no samples")
     reach = range(max(0, parts[0].first - 2), min(len(series), parts[-1].last + 3))
     spread = max(series.values[i] for i in reach) - min(series.values[i] for i in reach)
     total = sum(part.total for part in parts)
@@ -139,7 +119,7 @@ def integrate(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits,
 
 
 def advance(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:
-    """How far a counter moved over the spans of a phase, as the integral of its rate; raises `Unavailable`.
+    """How far a counter moved over the spans of a phase, as the integral of its rate; raises `NoValue`.
 
     The series never falls: a counter that wraps was unwrapped. A pause in its samples is no gap: what it counted
     meanwhile is in the next reading.
@@ -149,7 +129,7 @@ def advance(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, c
     late_ns = early_ns + math.ceil((series.channel.refresh_s or 0.0) * 1e9)
     edges = [edge for span in spans for edge in (span.begin_ns, span.end_ns)]
     if len(series) < 2 or not series.t_ns[0] <= min(edges) - early_ns <= max(edges) + late_ns <= series.t_ns[-1]:
-        raise Unavailable(Why.no_samples, f"the samples of {series.channel.name} do not cover the phase")
+        raise NoValue(f"the samples of {series.channel.name} do not cover the phase")
     curve = _Curve(series)
     total, bound = 0.0, len(edges) * _coarseness(series)
     for edge, sign in zip(edges, [-1, 1] * len(spans), strict=True):
@@ -161,7 +141,7 @@ def advance(series: SensorSeries, spans: Sequence[Span], limits: SampleLimits, c
     inside = [_Part(curve, span, limits) for span in spans]
     samples = sum(part.samples for part in inside)
     if samples < limits.fewest:
-        raise Unavailable(Why.no_samples, f"{samples} samples in a phase of {duration_s:.3g} s")
+        raise NoValue(f"{samples} samples in a phase of {duration_s:.3g} s")
     rates = [dx / dt for part in inside for dx, dt, _ in part.steps(0.0, math.inf)]
     return Integral(
         total=Amount(total, bound),
@@ -180,14 +160,13 @@ def _coarseness(series: SensorSeries) -> float:
 
 
 def check_spans(spans: Sequence[Span], limits: SampleLimits, clock_ns: float) -> float:
-    """Seconds that the spans last; raises `Unavailable` for none, and where the clocks' error is too large for them."""
+    """Seconds that the spans last; raises `NoValue` for none, and where the clocks' error is too large for them."""
     duration_ns = sum(span.end_ns - span.begin_ns for span in spans)
     if duration_ns <= 0:
-        raise Unavailable(Why.no_time, "the phase took no time")
+        raise NoValue("the phase took no time")
     blurred_ns = 2 * clock_ns * len(spans)
     if blurred_ns > limits.clock_share * duration_ns:
-        raise Unavailable(
-            Why.clock_bound,
+        raise NoValue(
             f"the clocks may disagree by {clock_ns / 1e6:.3g} ms at each edge of {len(spans)} spans"
             f" of together {duration_ns / 1e6:.4g} ms",
         )

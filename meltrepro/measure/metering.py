@@ -15,7 +15,7 @@ from meltrepro.errors import RecordError
 from meltrepro.measure import energy
 from meltrepro.measure.alignment import align
 from meltrepro.measure.clocks import MOST_DRIFT, ClockMap, ClockProbe, fit, join
-from meltrepro.measure.integrals import Unavailable
+from meltrepro.measure.integrals import NoValue
 from meltrepro.record.samples import Recording
 from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Trace
@@ -114,10 +114,10 @@ def _power(meter: Recording) -> SensorSeries:
     """What shows the pulses: power, or a current, or the growth of a counter."""
     try:
         supply = energy.supply_of(meter)
-    except Unavailable as error:
+    except NoValue as error:
         current = next((s for s in meter.series if s.channel.unit == energy.CURRENT and s.t_ns), None)
         if current is None:
-            raise RecordError(f"the meter shows nothing that a sync mark could be seen in: {error.detail}") from error
+            raise RecordError(f"the meter shows nothing that a sync mark could be seen in: {error}") from error
         return energy.positive(current)
     if supply.power is not None:
         return supply.power

@@ -10,7 +10,7 @@ from typing import Literal
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.energy import Supply, supply_of
-from meltrepro.measure.integrals import Amount, Unavailable
+from meltrepro.measure.integrals import Amount, NoValue
 from meltrepro.measure.metering import Metered
 from meltrepro.record.samples import Recording
 from meltrepro.record.series import SensorSeries
@@ -18,10 +18,6 @@ from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
 Phase = Literal["load", "prefill", "generation", "turn", "memory", "device", "energy", "work"]
-
-
-class NoValue(Exception):
-    """A metric has no value; the text says why."""
 
 
 class Facts:
@@ -81,11 +77,7 @@ class Facts:
 
     @cached_property
     def supply(self) -> Supply:
-        recording, _ = self.powered
-        try:
-            return supply_of(recording)
-        except Unavailable as error:
-            raise NoValue(str(error)) from error
+        return supply_of(self.powered[0])
 
     def sampled(self, name: str) -> Sequence[SensorSeries]:
         """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""

@@ -14,9 +14,9 @@ from meltrepro.measure.catalog.energy import ENERGY
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED, WORK
-from meltrepro.measure.integrals import Amount
+from meltrepro.measure.integrals import Amount, NoValue
 from meltrepro.measure.metering import Metered
-from meltrepro.measure.metric import Facts, Metric, NoValue
+from meltrepro.measure.metric import Facts, Metric
 from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Trace
 

@@ -22,7 +22,7 @@ from meltrepro.lab.server import AdbServer
 from meltrepro.manifest.protocol import Gates
 from meltrepro.measure.calibration import calibrate, calibrated
 from meltrepro.measure.energy import supply_of
-from meltrepro.measure.integrals import Unavailable
+from meltrepro.measure.integrals import NoValue
 from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record.capabilities import BatteryReport
 from meltrepro.record.samples import read_samples
@@ -228,12 +228,12 @@ def test_a_charger_that_is_plugged_in(desk: Desk) -> None:
     with changed(desk.phone, lambda phone: None):
         calm = supply_of(read_samples(sampled(desk, 4)))
         assert calm.power is not None
-        with pytest.raises(Unavailable, match="external power"):
+        with pytest.raises(NoValue, match="external power"):
             supply_of(read_samples(sampled(desk, 4, plug)))
 
 
 def test_a_battery_that_was_never_calibrated(desk: Desk) -> None:
-    with pytest.raises(Unavailable, match="unknown unit"):
+    with pytest.raises(NoValue, match="unknown unit"):
         supply_of(read_samples(sampled(desk, 3, known=False)))
 
 

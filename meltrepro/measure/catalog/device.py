@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import fmean
 
-from meltrepro.measure.metric import Facts, Metric, NoValue
+from meltrepro.measure.integrals import NoValue
+from meltrepro.measure.metric import Facts, Metric
 from meltrepro.record.series import SensorSeries
 
 _TEMPERATURE, _FREQUENCY, _THROTTLED = "temperature.", "frequency.", "throttled."

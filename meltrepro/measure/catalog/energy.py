@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from meltrepro.measure import energy
-from meltrepro.measure.integrals import Amount, Integral, SampleLimits, Unavailable
-from meltrepro.measure.metric import Facts, Metric, NoValue
+from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits
+from meltrepro.measure.metric import Facts, Metric
 from meltrepro.measure.sensor_plan import period_s
 from meltrepro.record.trace import Span
 
@@ -51,10 +51,7 @@ def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
     source = supply.power or supply.counter
     refresh_s = source.channel.refresh_s if source else None
     limits = SampleLimits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
-    try:
-        return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
-    except Unavailable as error:
-        raise NoValue(str(error)) from error
+    return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
 
 
 def _of(spans: Spans, part: Part, *, charge: bool = False) -> Callable[[Facts], Amount]:
@@ -70,8 +67,7 @@ def _per_prompt_token(integral: Integral, facts: Facts) -> Amount:
 
 
 def _net_per_token(integral: Integral, facts: Facts) -> Amount:
-    net = energy.above_idle(integral, _integral(facts, _idle))
-    return net.scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
+    return _net(integral, facts).scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
 
 
 def _net(integral: Integral, facts: Facts) -> Amount:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meltrepro.measure.metric import Facts, Metric, NoValue, generation_ns
+from meltrepro.measure.integrals import NoValue
+from meltrepro.measure.metric import Facts, Metric, generation_ns
 
 
 def _kv_bytes(facts: Facts) -> float:

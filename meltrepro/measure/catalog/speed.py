@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from meltrepro.measure.metric import Facts, Metric, NoValue, generation_ns, percentile
+from meltrepro.measure.integrals import NoValue
+from meltrepro.measure.metric import Facts, Metric, generation_ns, percentile
 
 
 def _load_s(facts: Facts) -> float:
