@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from meltrepro.cli.console import Pace, amount, console, describe, duration
+from meltrepro.cli.terminal import plain_table, result_console
 from meltrepro.steps import Step
 
 CAMPAIGN = [
@@ -165,3 +166,10 @@ def test_the_time_left_counts_what_this_process_ran() -> None:
     assert pace.left_s(7, 10) == pytest.approx(30)
     now = 120.0
     assert pace.left_s(8, 10) == pytest.approx(20)
+
+
+def test_texts_in_tables_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = plain_table("cell")
+    table.add_row("[bold]x[/nope] :smile:")
+    result_console().print(table)
+    assert "[bold]x[/nope] :smile:" in capsys.readouterr().out
