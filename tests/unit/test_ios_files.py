@@ -107,7 +107,7 @@ class FakeAfc:
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    found = Loop("test")
+    found = Loop()
     yield found
     found.close()
 

@@ -15,7 +15,7 @@ from meltrepro.targets.ios.loop import Loop, Silent
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    found = Loop("test")
+    found = Loop()
     yield found
     found.close()
 
@@ -101,7 +101,7 @@ def test_an_interrupt_gives_the_action_up(loop: Loop, monkeypatch: pytest.Monkey
 
 
 def test_what_still_waits_is_cancelled_at_the_end() -> None:
-    found, ended = Loop("test"), threading.Event()
+    found, ended = Loop(), threading.Event()
 
     async def read_for_ever() -> None:
         try:

@@ -225,7 +225,7 @@ def test_a_clock_that_means_nothing(told: Any) -> None:
         def abort(self) -> None:
             pass
 
-    loop = Loop("test")
+    loop = Loop()
     try:
         with pytest.raises(TargetError) as caught:
             Phone(Services(), loop).clock_ns()  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ def test_keeping_it_awake_is_a_wish() -> None:
         def abort(self) -> None:
             pass
 
-    loop, there = Loop("test"), Services()
+    loop, there = Loop(), Services()
     try:
         Phone(there, loop).keep_awake(60)  # type: ignore[arg-type]
     finally:

@@ -11,7 +11,6 @@ from meltrepro.errors import MeltreproError, TargetError, TargetLost
 from meltrepro.settings import Settings
 from meltrepro.targets.base import Attached
 from meltrepro.targets.ios import errors as ios_errors
-from meltrepro.targets.ios.link import AttachedPhone
 from meltrepro.targets.ios.loop import Silent, shared
 from meltrepro.targets.ios.phone import ANSWER_S, Phone
 from meltrepro.targets.ios.usbmux import RsdTunnel, UsbmuxServices
@@ -41,8 +40,8 @@ def lab_phones(settings: Settings) -> list[LabIphone]:
     return running(settings, "ios", lambda name, at: LabIphone(name, str(at["usbmux"]), str(at["udid"])))
 
 
-def phones(address: str | None = None) -> Sequence[AttachedPhone]:
-    """What usbmuxd shows, at the usual place where no address is named; raises `TargetLost`, `TargetError`."""
+def phones(address: str | None = None) -> Sequence[str]:
+    """UDIDs of what usbmuxd shows, at the usual place where no address is named; raises `TargetLost`, `TargetError`."""
     require_driver()
     try:
         return tuple(shared().run(on_usbmux(address), ANSWER_S))
@@ -79,9 +78,8 @@ def _only(address: str | None) -> str:
     if not there:
         raise TargetLost("no iPhone is attached", hint="plug it in, unlock it, tap Trust; meltrepro devices shows it")
     if len(there) > 1:
-        names = ", ".join(phone.udid for phone in there)
-        raise TargetError(f"several iPhones are attached: {names}", hint="say which one: udid")
-    return there[0].udid
+        raise TargetError(f"several iPhones are attached: {', '.join(there)}", hint="say which one: udid")
+    return there[0]
 
 
 def require_driver() -> None:
@@ -95,7 +93,7 @@ def attached(settings: Settings) -> list[Attached]:
     if not installed():
         return []
     try:
-        there = {phone.udid: None for phone in phones()}
+        there: dict[str, str | None] = dict.fromkeys(phones())
     except MeltreproError:  # no usbmuxd: nobody here works with iPhones
         there = {}
     rows = []

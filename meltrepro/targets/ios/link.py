@@ -11,14 +11,6 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class AttachedPhone:
-    """A phone that usbmuxd shows."""
-
-    udid: str
-    wireless: bool
-
-
-@dataclass(frozen=True)
 class ProcessExit:
     """How a process ended: one of the two, or neither where nobody knows."""
 

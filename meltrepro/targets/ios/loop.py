@@ -23,9 +23,9 @@ class Silent(Exception):
 class Loop:
     """An event loop that runs as long as the process."""
 
-    def __init__(self, name: str = "iphones") -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="iphones", daemon=True)
         self._thread.start()
 
     def run(self, action: Coroutine[Any, Any, T], limit_s: float, abandon: Callable[[], None] | None = None) -> T:

@@ -18,7 +18,7 @@ from typing import Any
 
 from meltrepro.errors import TargetError
 from meltrepro.targets.ios import errors as ios_errors
-from meltrepro.targets.ios.link import Afc, AttachedPhone, Instruments, Tunnel
+from meltrepro.targets.ios.link import Afc, Instruments, Tunnel
 
 ADDRESS = "USBMUXD_SOCKET_ADDRESS"
 _ASSERTION = "PreventUserIdleSystemSleep"
@@ -50,20 +50,11 @@ def plain_address(text: str | None) -> str | None:
     )
 
 
-def attached(address: str | None) -> Any:
-    """What usbmuxd shows, as an action for the loop."""
-    return _attached(plain_address(address or os.environ.get(ADDRESS)))
-
-
-async def _attached(address: str | None) -> Sequence[AttachedPhone]:
+async def attached(address: str | None) -> Sequence[str]:
+    """UDIDs of the phones that usbmuxd shows."""
     usbmux = _library("usbmux")
-    devices = await usbmux.list_devices(usbmux_address=address)
-    by_cable = {device.serial for device in devices if device.connection_type == "USB"}
-    # A phone that is also on the network is shown twice.
-    return [
-        AttachedPhone(udid, wireless=udid not in by_cable)
-        for udid in dict.fromkeys(device.serial for device in devices)
-    ]
+    devices = await usbmux.list_devices(usbmux_address=plain_address(address or os.environ.get(ADDRESS)))
+    return list(dict.fromkeys(device.serial for device in devices))  # one that is also on the network is shown twice
 
 
 class UsbmuxServices:
