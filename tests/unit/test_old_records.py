@@ -43,7 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     records = tmp_path / "records"
     for path in sorted(DATA.glob("*.tar.gz")):
         with tarfile.open(path) as tar:
-            tar.extractall(records, filter="data")
+            tar.extractall(records)
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
     return tmp_path
 
