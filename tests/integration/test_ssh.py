@@ -358,7 +358,7 @@ def test_a_shell_that_is_killed_alone_leaves_the_connection(rig: Rig) -> None:
 def test_a_link_that_goes_silent(rig: Rig, monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
     """Everything stays connected, so that TCP has nothing to complain of; the command alone would wait for minutes."""
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 0.5)
-    monkeypatch.setattr(ssh, "_PATIENCE_S", 2.0)
+    monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
     monkeypatch.setattr(ssh, "_CONNECT_S", 2.0)
     stall = Stall(rig.server.port)
     try:
@@ -385,7 +385,7 @@ def test_a_cable_that_is_pulled_while_something_is_sent(
 ) -> None:
     """TCP itself notices, though nobody asks for a sign of life."""
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 1000.0)
-    monkeypatch.setattr(ssh, "_PATIENCE_S", 2.0)
+    monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
     monkeypatch.setattr(ssh, "_CONNECT_S", 2.0)
     with cable() as plugged:
         server = Sshd(tmp_path / "far", address=plugged.address, before=plugged.inside)
@@ -415,14 +415,14 @@ def _endlessly() -> Iterator[bytes]:
 
 def test_a_link_that_is_quiet_for_long_is_no_silent_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 0.2)
-    monkeypatch.setattr(ssh, "_PATIENCE_S", 0.6)
+    monkeypatch.setattr(ssh, "_SILENCE_S", 0.6)
     assert rig.shell().script("sleep 3; echo patient").text == "patient"
 
 
 def test_sessions_that_are_frozen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a board that hangs: its kernel still answers, nothing else does."""
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 0.5)
-    monkeypatch.setattr(ssh, "_PATIENCE_S", 2.0)
+    monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
     shell = rig.shell()
     assert shell.run(["true"]).status == 0
     threading.Timer(0.5, rig.server.freeze).start()
