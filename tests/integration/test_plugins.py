@@ -121,7 +121,7 @@ def test_mistakes_in_their_keys_are_found_like_any_other(
 
 def test_the_contract_suite_runs_in_their_own_tests(installed: dict[str, str]) -> None:
     suites = [PLUGINS / name / "tests" for name in ("toy_framework", "toy_target")]
-    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(PLUGINS)]
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull, "--rootdir", str(PLUGINS)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *map(str, suites)],
         env=installed,

@@ -87,8 +87,16 @@ def test_every_module_of_the_wheel_can_be_imported(environment: Path, tmp_path: 
     """Whatever is imported must be declared: the development requirements are not here."""
     code = (
         "import importlib, pkgutil, meltrepro\n"
-        "names = [m.name for m in pkgutil.walk_packages(meltrepro.__path__, 'meltrepro.') if '__main__' not in m.name]\n"
+        "def missing(name): assert name == 'meltrepro.testing', name\n"
+        "found = pkgutil.walk_packages(meltrepro.__path__, 'meltrepro.', onerror=missing)\n"
+        "names = [m.name for m in found if m.name not in ('meltrepro.__main__', 'meltrepro.testing')]\n"
         "for name in names: importlib.import_module(name)\n"
         "print(len(names))"
     )
     assert int(check([environment / "bin" / "python", "-c", code], tmp_path)) > 50
+
+
+def test_the_contract_suites_say_what_they_need(environment: Path) -> None:
+    command: list[str | Path] = [environment / "bin" / "python", "-c", "import meltrepro.testing.targets"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.endswith("the contract suites need pytest: pip install 'meltrepro[testing]'\n")
