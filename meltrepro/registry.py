@@ -56,6 +56,10 @@ class Registry:
             self.loaded[kind] = plugin
         return self.loaded[kind]
 
+    def packages(self) -> set[str]:
+        """The packages that others have brought."""
+        return {point.value.partition(":")[0].partition(".")[0] for point in self._points.values()} - {"meltrepro"}
+
     @cached_property
     def _points(self) -> Mapping[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

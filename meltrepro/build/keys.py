@@ -54,12 +54,14 @@ def bundle_key(recipe: Recipe) -> str:
     )
 
 
-def model_key(source: str, steps: Sequence[tuple[ModelStep, str | None]] = ()) -> str:
-    """Source and steps, each with the digest of the bundle that runs it. A shared step's result has the key of the chain
-    that ends with it."""
+def model_key(source: str, steps: Sequence[tuple[ModelStep, str]] = ()) -> str:
+    """Source and steps, each with the digest of the bundle that runs it, or the kind of framework whose function it is.
+
+    A shared step's result has the key of the chain that ends with it.
+    """
     key = digest_of({"kind": "model", "source": source})
-    for step, bundle in steps:
-        made = {"step": step.name, "command": list(step.command), "output": step.output, "bundle": bundle}
+    for step, tool in steps:
+        made = {"step": step.name, "command": list(step.command), "output": step.output, "tool": tool}
         key = digest_of({"kind": "model", "from": key, **made})
     return key
 
@@ -111,7 +113,7 @@ class Keys:
         source = self.digest(node.source)
         if source is None:
             return None
-        steps = [(step, made[tool.id] if tool else None) for step, tool in zip(node.steps, tools, strict=True)]
+        steps = [(step, made[tool.id] if tool else node.kind) for step, tool in zip(node.steps, tools, strict=True)]
         return tuple(model_key(source, steps[:number]) for number in range(len(steps) + 1))
 
     def command(self, node: LogitsNode) -> tuple[str, ...]:

@@ -180,8 +180,14 @@ class Builder:
             else:
                 made = here / "model"
                 with progress(self.tools.sink, step.name, node.id), writing_below(scratch):
-                    if step.run is None or not step.run(current.on_disk(here), made):
-                        continue  # nothing to do
+                    done = step.run(current.on_disk(here), made) if step.run is not None else False
+                if done is not made.exists():
+                    raise BuildError(
+                        f"step {step.name} of {node.id} returned {done!r} and left {'a' if made.exists() else 'no'} result",
+                        hint=f"a function of framework {node.kind} returns True where it wrote one, and False where not",
+                    )
+                if not done:
+                    continue
             engine.check_model(made)
             if not (step.shared or last):
                 current = _Input({"/source": made})

@@ -172,12 +172,23 @@ def _report_crash(error: Exception) -> int:
     """A fault of ours: one line, and everything else in a file."""
     if settings.debug():
         traceback.print_exception(error)
-    _say(f"error: meltrepro itself failed: {type(error).__name__}: {' '.join(str(error).split())}")
+    whose = _plugin_of(error)
+    who, to = ("meltrepro itself", "") if whose is None else (f"the plug-in {whose}", " to those who made it")
+    _say(f"error: {who} failed: {type(error).__name__}: {' '.join(str(error).split())}")
     try:
-        _say(f"next: please report this, with the traceback in {_save_crash(error)}")
+        _say(f"next: please report this{to}, with the traceback in {_save_crash(error)}")
     except Exception as failure:  # whatever is wrong with the place or the settings: the fault itself must be told
-        _say(f"next: please report this, with what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})")
+        _say(f"next: please report this{to}, with what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})")
     return CRASH_EXIT
+
+
+def _plugin_of(error: Exception) -> str | None:
+    """The package of a plug-in in whose code an error was raised."""
+    from meltrepro.registry import FRAMEWORKS, STUDIES, TARGETS
+
+    brought = set[str]().union(*(each.packages() for each in (FRAMEWORKS, TARGETS, STUDIES)))
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((name for module in reversed(modules) if (name := module.partition(".")[0]) in brought), None)
 
 
 def _save_crash(error: Exception) -> str:

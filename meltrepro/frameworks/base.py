@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, JsonValue
 
-from meltrepro.errors import ModelError, RecordError
+from meltrepro.errors import ModelError, RecordError, UsageError
 from meltrepro.record.ids import RUN as RUN
 from meltrepro.record.outcomes import SkipKind as SkipKind
 from meltrepro.registry import FRAMEWORKS
@@ -100,8 +100,9 @@ class ModelStep:
     shared: bool = False
     """Whether what comes out is kept by itself, because models of several quantizations begin with it."""
     run: Callable[[Path, Path], bool] | None = None
-    """Takes source and destination; `False` where there was nothing to do and nothing was written. What it begins with is then
-    the result, and must be of the kind that `output` says."""
+    """Takes source and destination; `False` where there was nothing to do and nothing was written: what it begins with is then the
+    result, and must be of the kind that `output` says. A model's key knows of its code the name of the step alone, which
+    therefore has a version: `untie-output/1`."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Scorer(Protocol):
 
 
 class Weights(Protocol):
-    """What writes models of known shapes with made-up weights (docs/synthetic.md), in the format of a framework's sources."""
+    """What writes models of known shapes with made-up weights (docs/models.md), in the format of a framework's sources."""
 
     @property
     def format(self) -> str:
@@ -273,6 +274,10 @@ class Framework(Protocol):
 def framework(kind: str) -> Framework:
     """The framework of a kind; raises `UsageError` where it is not installed or broken."""
     found: Framework = FRAMEWORKS.get(kind)
+    if found.kind != kind:
+        raise UsageError(
+            f"framework {kind!r} calls itself {found.kind!r}", hint="its package is to register it by its own name"
+        )
     return found
 
 

@@ -81,6 +81,7 @@ class FrameworkContract:
         assert served, "none of the devices can run it"
         for device, variant in served:
             assert _NAME.fullmatch(variant.name)
+            assert variant.machine == device.arch, f"{variant.name} is for {variant.machine}"
             assert not variant.missing(device.features)
             assert variant.level in self.framework.levels()
             assert variant == self.framework.variant(options, release, device), "chosen anew, it is another one"

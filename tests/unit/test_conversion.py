@@ -119,9 +119,15 @@ def test_all_that_goes_into_a_model_changes_its_key() -> None:
         for source in ("a" * 64, "b" * 64)
         for converter in ("c" * 64, "d" * 64)
         for kind in ("f16", "f32")
-        for rest in ([], [(ModelStep("x"), None)], [(ModelStep("y"), None)], [(ModelStep("x", output="folder"), None)])
+        for rest in (
+            [],
+            [(ModelStep("x"), "toy")],
+            [(ModelStep("y"), "toy")],
+            [(ModelStep("x"), "other")],
+            [(ModelStep("x", output="folder"), "toy")],
+        )
     }
-    assert len(keys) == 32
+    assert len(keys) == 40
     assert model_key("a" * 64) not in {*keys, "a" * 64}
 
 

@@ -110,7 +110,7 @@ def test_what_is_here_already_is_found_without_a_lock(spec: Path, capsys: pytest
     made = tools.store.put_bytes(b"model")
     tools.store.put_ref(
         "artifacts",
-        model_key(digest, [(step, None) for step in plan.models[1].steps]),
+        model_key(digest, [(step, plan.models[1].kind) for step in plan.models[1].steps]),
         {"name": "m", "digest": made},
     )
     after = states()

@@ -103,7 +103,7 @@ def test_a_lock_has_every_model_made_by_todays_steps(spec: Path) -> None:
         for model_name, model in manifest.models.items():
             for quantization in model.quantizations:
                 steps = model_node(model.source, quantization, framework.release or "").steps
-                chain = [(step, quantizer if step.purpose else None) for step in steps]
+                chain = [(step, quantizer if step.purpose else framework.kind) for step in steps]
                 source = model.source.digest or lock.sources[key_of(model.source)].digest
                 key = model_key(source, chain)
                 artifact = lock.artifacts.get(f"{model_name}/{quantization}/{name}")
