@@ -95,7 +95,7 @@ def test_a_trial_of_a_real_model(runner_bundles: Mapping[str, Path], smollm2: Pa
 
 def cell_of_host(host: HostTarget, bundle: Artifact, model: Artifact) -> CellRun:
     run = cell(host, bundle, model)
-    return CellRun(**{**vars(run), "measure": Measure(), "gates": Gates(), "abort_above_c": None, "sampling": None})
+    return CellRun(**{**vars(run), "measure": Measure(), "gates": Gates(), "abort_above_c": None, "sensor_plan": None})
 
 
 def tokens(trace: Any) -> list[tuple[int, ...]]:
