@@ -102,7 +102,7 @@ class ModelStep:
     run: Callable[[Path, Path], bool] | None = None
     """Takes source and destination; `False` where there was nothing to do and nothing was written: what it begins with is then the
     result, and must be of the kind that `output` says. A model's key knows of its code the name of the step alone, which
-    therefore has a version: `untie-output/1`."""
+    therefore has a version: `untie-output-1`."""
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,12 @@ class Toy(Framework):
     def model_steps(
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
-        return [ModelStep("halve", run=halve)] if quantization == "half" else []
+        return [ModelStep("halve-1", run=halve)] if quantization == "half" else []
 
     def check_model(self, path: Path) -> None:
         text = path.read_bytes()
         if len(text) < 2 or b"\0" in text or text.lstrip().startswith(b"<"):
-            raise ModelError(f"{path.name} is no text", hint="a toy model is a text file of two bytes or more")
+            raise ModelError("it is no text", hint="a toy model is a text file of two bytes or more")
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         return {"smoothing": options.smoothing}
