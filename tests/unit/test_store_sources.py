@@ -47,7 +47,11 @@ sources = st.one_of(
     ),
     st.builds(GitSource, git=words.map("https://example.org/{}.git".format), commit=commits, digest=digests),
     st.builds(UrlSource, url=words.map("https://example.org:8443/a/{}".format), digest=digests),
-    st.builds(FileSource, file=st.text(min_size=1, max_size=30), digest=digests),
+    st.builds(
+        FileSource,
+        file=st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=30),
+        digest=digests,
+    ),
 )
 
 
