@@ -9,19 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.manifest.protocol import Gates
+from meltrepro.record import temperature
 from meltrepro.targets.base import DeviceState, Target
 
 _T = TypeVar("_T")
 Waiting = Callable[[Sequence[str], bool], None]
 """Hears which gates are closed, and whether it is for the first time; no gates when all have opened."""
 _WATCH_EVERY_S = 1.0
+_FEWEST_LOOKS = 3
+"""Before a sensor that has not moved may be one that shows nothing."""
 
 
 class GateClosed(MeltreproError):
@@ -38,7 +41,8 @@ def closed(gates: Gates, states: Sequence[DeviceState], cores: int) -> list[str]
     now = states[-1]
     reasons = []
     if gates.temperature_c is not None:
-        name, hottest = _hottest(now)
+        looks = [state.temperatures_c for state in states]
+        name, hottest = _hottest(now, temperature.parked(looks) if len(looks) >= _FEWEST_LOOKS else set())
         if hottest > gates.temperature_c:
             reasons.append(f"{name} has {hottest:.1f} degC, at most {gates.temperature_c:g} wanted")
     if gates.temperature_steady_c is not None:
@@ -106,20 +110,28 @@ class Watch:
 
 @contextmanager
 def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATCH_EVERY_S) -> Iterator[Watch]:
-    """While the block runs, stop what runs on the device when any sensor is hotter than `abort_above_c`."""
+    """While the block runs, stop what runs on the device when any sensor is hotter than `abort_above_c`.
+
+    Not by one that is parked there before the block and never leaves. Raises what the target raises.
+    """
     watch = Watch()
     if abort_above_c is None:
         yield watch
         return
 
+    calm = target.state().temperatures_c
+
     def look() -> None:
+        parked = temperature.parked([calm])
         while not watch._stop.wait(every_s):
             try:
                 state = target.state()
             except MeltreproError:
                 continue  # the trial itself finds out whether the device is lost
-            if state.temperatures_c:
-                name, hottest = _hottest(state)
+            parked &= temperature.parked([calm, state.temperatures_c])
+            hot = {name: value for name, value in state.temperatures_c.items() if name not in parked}
+            if temperature.plausible(hot):
+                name, hottest = _hottest(replace(state, temperatures_c=hot))
                 if hottest > abort_above_c:
                     watch.reason = f"{name} had {hottest:.1f} degC, more than {abort_above_c:g}"
                     target.stop_strays()
@@ -134,8 +146,11 @@ def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATC
         thread.join()
 
 
-def _hottest(state: DeviceState) -> tuple[str, float]:
-    temperatures = _known(state, "temperatures_c", state.temperatures_c or None)
+def _hottest(state: DeviceState, parked: Set[str] = frozenset()) -> tuple[str, float]:
+    """Of the sensors that show a temperature the hottest; of those that are parked only where there are no others."""
+    found = temperature.plausible(state.temperatures_c)
+    moving = {name: value for name, value in found.items() if name not in parked}
+    temperatures = _known(state, "temperatures_c", moving or found or None)
     return max(temperatures.items(), key=lambda item: item[1])
 
 
@@ -152,8 +167,9 @@ def _unsteady(limit_c: float, over_s: float, states: Sequence[DeviceState]) -> l
     if seen_s < over_s:
         return [f"temperatures have been watched for {seen_s:.0f} of {over_s:g} s"]
     reasons = []
-    for name, value in now.temperatures_c.items():
-        others = [state.temperatures_c[name] for state in states if name in state.temperatures_c]
+    looks = [temperature.plausible(state.temperatures_c) for state in states]
+    for name, value in looks[-1].items():
+        others = [look[name] for look in looks if name in look]
         change = max(abs(value - other) for other in others)
         if change > limit_c:
             reasons.append(f"{name} has changed by {change:.1f} degC in {seen_s:.0f} s, at most {limit_c:g} wanted")

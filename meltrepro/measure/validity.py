@@ -6,7 +6,7 @@ is invalid stays on disk and is shown; summaries leave it out. What is only odd 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
@@ -20,6 +20,7 @@ from meltrepro.measure.metrics import Metrics
 from meltrepro.measure.sensor_plan import period_s
 from meltrepro.record.outcomes import FailureKind, TrialFailure
 from meltrepro.record.samples import FaultKind, Recording, SensorFault
+from meltrepro.record.temperature import CHANNELS
 from meltrepro.record.trace import Trace
 from meltrepro.stats.stability import Autocorrelation, Drift, autocorrelation, drift, outliers
 from meltrepro.stats.summary import Summary
@@ -229,11 +230,12 @@ def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[
     found = []
     if recording.end_ns is None:
         found.append(Flaw(Reason.sampler_died, "the samples have no end"))
-    found += _faults(recording)
+    spared = _spared(recording) if limits.temperature_c is None else frozenset()
+    found += _faults(recording, spared)
     found += _stuck(recording)
     begin_ns, end_ns = trace.hello.t_ns, trace.done_ns
-    for series in recording.series:
-        if series.channel.name.startswith("process."):
+    for index, series in enumerate(recording.series):
+        if series.channel.name.startswith("process.") or index in spared:
             continue  # the process comes and goes
         expected = (end_ns - begin_ns) / 1e9 / period_s(series.channel.refresh_s, recording.header.rate_hz)
         got = sum(begin_ns <= t <= end_ns for t in series.t_ns)
@@ -248,10 +250,20 @@ _SAID = 60
 """Letters of what a sensor said that a reason quotes."""
 
 
-def _faults(recording: Recording) -> list[Flaw]:
-    """The first fault of each kind that a channel has, and how many there are."""
+def _spared(recording: Recording) -> frozenset[int]:
+    """Thermometers that could not be read all the time, where others could: a modem's or a radio's come and go with it."""
+    thermometers = {i for i, series in enumerate(recording.series) if series.channel.name.startswith(CHANNELS)}
+    faulty = {fault.channel for fault in recording.faults} & thermometers
+    whole = any(len(recording.series[i]) for i in thermometers - faulty)
+    return frozenset(faulty) if whole else frozenset()
+
+
+def _faults(recording: Recording, spared: Set[int]) -> list[Flaw]:
+    """The first fault of each kind that a channel has, and how many there are; none of channels that are spared."""
     kinds: dict[tuple[int, FaultKind], list[SensorFault]] = {}
     for fault in recording.faults:
+        if fault.channel in spared:
+            continue
         kinds.setdefault((fault.channel, fault.kind), []).append(fault)
     found = []
     for (channel, kind), faults in kinds.items():

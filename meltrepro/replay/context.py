@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.record.temperature import plausible
 from meltrepro.record.trial import StateSeen
 
 DEVICE = "device."
@@ -47,7 +48,12 @@ def _highest(values: Mapping[str, float]) -> float | None:
 
 
 _READINGS = (
-    _Reading("temperature at start", "C", lambda state: _highest(state.temperatures_c), lambda a, b: abs(a - b) >= 2),
+    _Reading(
+        "temperature at start",
+        "C",
+        lambda state: _highest(plausible(state.temperatures_c)),
+        lambda a, b: abs(a - b) >= 2,
+    ),
     _Reading("load at start", "", lambda state: state.load_1min, lambda a, b: abs(a - b) >= 0.5),
     _Reading(
         "clock at start",

@@ -7,6 +7,7 @@ from typing import Any
 
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
+from meltrepro.record import temperature
 from meltrepro.record.campaign import SkipEntry
 from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Conversation, Trace, Turn
@@ -14,7 +15,6 @@ from meltrepro.report.results import CellResult, Device, Results, State, TurnRes
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
-_TEMPERATURE = "temperature."
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
 """Percent of charge from which on a level, which is a whole number, tells a capacity to within 5 %."""
@@ -156,8 +156,7 @@ def _temperatures(trial: TrialRecord) -> tuple[tuple[float, float], ...]:
     begin_ns, end_ns = turns[0].begin_ns, turns[-1].end_ns
     readings = sorted(
         (t_ns, index, value)
-        for index, series in enumerate(recording.series)
-        if series.channel.name.startswith(_TEMPERATURE)
+        for index, series in enumerate(temperature.sampled(recording))
         for t_ns, value in zip(series.t_ns, series.values, strict=True)
     )
     latest: dict[int, float] = {}

@@ -120,8 +120,8 @@ class Battery:
     temperature_c: float | None = None
 
 
-VOLTAGES_MV, TEMPERATURES_C = (2500.0, 60_000.0), (-40.0, 120.0)
-"""What a sensor can mean; some devices print other units, or zeros where they have no sensor."""
+VOLTAGES_MV = (2500.0, 60_000.0)
+"""What a battery can have; some devices print other units, or zeros where they have no sensor."""
 
 
 def within(limits: tuple[float, float], value: float | None) -> float | None:

@@ -81,6 +81,34 @@ def test_temperatures_are_those_of_now() -> None:
     assert parse_thermal_status(THERMAL) == 1
 
 
+def test_what_a_sensor_is_its_type_says() -> None:
+    listed = {
+        "CPU0": (0, "38.0"),
+        "battery": (2, "33.0"),
+        "socd": (8, "88.0"),
+        "vbat": (6, "4.2"),
+        "ibat": (7, "100.0"),
+        "vdroop1": (6, "1050.0"),
+        "TPU": (9, "37.0"),
+        "WIFI": (13, "41.5"),
+        "USB2-MINUS-QI": (-1, "-0.82"),
+        "QUIET": (-1, "52.0"),
+        "parked": (3, "125.0"),
+        "broken": (3, "-273.15"),
+        "unread": (3, "NaN"),
+        "endless": (3, "3.4028235E38"),
+        "tiny": (3, "1.0E-4"),
+        "warm, or so": (3, "3.6E1"),
+    }
+    lines = [
+        f"\tTemperature{{mValue={value}, mType={kind}, mName={name}, mStatus=0}}\n"
+        for name, (kind, value) in listed.items()
+    ]
+    twice = "\tTemperature{mValue=35.0, mType=0, mName=CPU0, mStatus=0}\n"
+    said = "".join(["Current temperatures from HAL:\n", *lines, twice, "Current cooling devices from HAL:\n"])
+    assert parse_thermal(said) == {"CPU0": 38.0, "battery": 33.0, "TPU": 37.0, "WIFI": 41.5, "warm, or so": 36.0}
+
+
 def test_temperatures_without_a_hardware_layer() -> None:
     cached = THERMAL[: THERMAL.index("HAL Ready")] + "HAL Ready: false\n"
     assert parse_thermal(cached) == {"VIRTUAL-SKIN": 21.0}

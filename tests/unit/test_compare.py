@@ -45,7 +45,8 @@ def context(first: CampaignRecord, second: CampaignRecord) -> set[Difference]:
 
 def test_the_same_surroundings_are_not_mentioned(make: Make) -> None:
     state = {"temperatures_c": {"cpu": 50.0}, "load_1min": 0.2, "governors": {"cpu0": "performance"}}
-    almost = {"temperatures_c": {"cpu": 51.5}, "load_1min": 0.4, "governors": {"cpu0": "performance"}}
+    parked = {"zone3:PMIC-Die": 100.0, "zone4:mtkts": 125.0, "zone5:vbat": 4200.0}
+    almost = {"temperatures_c": {"cpu": 51.5, **parked}, "load_1min": 0.4, "governors": {"cpu0": "performance"}}
     assert context(make(0, state), make(1, almost)) == set()
 
 

@@ -44,6 +44,43 @@ def test_the_hottest_sensor_before_and_during_the_work() -> None:
     assert (values["temperature_start_c"], values["temperature_max_c"]) == (90.0, 60.0)
 
 
+def _rising(t: int) -> float:
+    return 38.0 + 3.5 * (t - FIRST_NS) / (LAST_NS - FIRST_NS) if t > FIRST_NS else 38.0
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("temperature.thermal_zone4:PMIC-Die", 100.0),
+        ("temperature.thermal_zone1:mtkts_bts1", 125.0),
+        ("temperature.thermal_zone2:stuck", 77.25),
+        ("temperature.thermal_zone2:power-on", 85.0),
+        ("temperature.thermal_zone3:vbat", 4200.0),
+        ("temperature.thermal_zone7:bcl", 2147483.647),
+        ("temperature.hwmon2:nct6775:AUXTIN3", 115.0),
+    ],
+)
+def test_a_zone_that_never_moves_is_not_the_hottest(name: str, shown: float) -> None:
+    real = series("temperature.thermal_zone0:cpu", _rising)
+    values = measure(series(name, lambda _: shown), real).values
+    assert values["temperature_max_c"] == pytest.approx(41.5, abs=0.1)
+    assert values["temperature_start_c"] == 38.0
+
+
+@pytest.mark.parametrize("shown", [-273.0, -127.0, 0.0, 0.041, 125.0, 2147483.6])
+def test_what_a_zone_shows_while_it_is_off_is_left_out(shown: float) -> None:
+    flickering = series("temperature.modem", lambda t: 33.0 if t // STEP_NS % 2 else shown)
+    values = measure(flickering, series("temperature.cpu", _rising)).values
+    assert values["temperature_max_c"] == pytest.approx(41.5, abs=0.1)
+
+
+def test_zones_that_never_move_count_where_none_does() -> None:
+    still = [series("temperature.a", lambda _: 31.0), series("temperature.b", lambda _: 42.0)]
+    assert measure(*still).values["temperature_max_c"] == 42.0
+    metrics = measure(series("temperature.x:PMIC-Die", lambda _: 100.0))
+    assert metrics.unavailable["temperature_max_c"] == "the device has no temperature to sample"
+
+
 def test_a_sensor_that_was_first_read_later_says_nothing_of_the_start() -> None:
     metrics = measure(series("temperature.a", lambda _: 50.0, begin_ns=FIRST_NS + STEP_NS))
     assert metrics.unavailable["temperature_start_c"] == "no temperature was read before the first turn"

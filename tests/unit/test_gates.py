@@ -186,6 +186,55 @@ def test_it_opens_at_the_first_look_that_is_cool_enough(temperatures: list[float
             waited(gates, looks)
 
 
+PARKED = {"PMIC-Die": 100.0, "mtkts": 125.0, "modem": -273.0, "vbat": 4200.0}
+"""No temperatures by their names or numbers."""
+STILL = {"x:AUXTIN3": 115.0, "x:probe": 85.0}
+"""No temperatures because they are at rest where no sensor at rest stays."""
+
+
+def test_what_is_no_temperature_holds_no_gate_shut() -> None:
+    gates = Gates(temperature_c=45, temperature_steady_c=1, steady_s=1)
+    looks = [at(second, temperatures_c={"cpu": 41.5, **PARKED}) for second in range(3)]
+    assert closed(gates, looks, 2) == []
+    flicker = [*looks, at(4, temperatures_c={"cpu": 41.5, **PARKED, "modem": 33.0})]
+    assert closed(gates, flicker, 2) == []
+    assert closed(gates, [at(second, temperatures_c={"cpu": 41.5, **STILL}) for second in range(3)], 2) == []
+
+
+@pytest.mark.parametrize(
+    "temperatures",
+    [[{"cpu": 100.0}] * 9, [{"cpu": 70.0, "skin": 30.0}] * 9, [{"cpu": 99.0}, {"cpu": 100.0}, {"cpu": 100.0}]],
+    ids=["alone", "steady but possible", "moved"],
+)
+def test_a_hot_device_is_waited_for(temperatures: list[dict[str, float]]) -> None:
+    looks = [at(second, temperatures_c=found) for second, found in enumerate(temperatures)]
+    (reason,) = closed(Gates(temperature_c=45), looks, 2)
+    assert reason.startswith("cpu has")
+
+
+@pytest.mark.parametrize("parked", [PARKED, STILL], ids=["named or numbered so", "still"])
+def test_the_watchdog_is_not_tripped_by_what_is_no_temperature(parked: dict[str, float]) -> None:
+    calm = Device([at(0, temperatures_c={"cpu": 40.0, **parked})])
+    with watchdog(target(calm), 80, every_s=0.001) as watch:
+        while calm.asked < 5:
+            pass
+    assert (watch.reason, calm.stopped) == (None, 0)
+    looks = [at(i, temperatures_c={"cpu": celsius, **parked}) for i, celsius in enumerate((40.0, 85.0))]
+    hot = Device(looks)
+    with watchdog(target(hot), 80, every_s=0.001) as watch:
+        while not hot.stopped:
+            pass
+    assert watch.reason == "cpu had 85.0 degC, more than 80"
+
+
+def test_a_sensor_that_leaves_its_place_is_watched_again() -> None:
+    device = Device([at(i, temperatures_c={"cpu": celsius}) for i, celsius in enumerate((85.0, 85.0, 84.0, 85.0))])
+    with watchdog(target(device), 84.5, every_s=0.001) as watch:
+        while not device.stopped:
+            pass
+    assert watch.reason == "cpu had 85.0 degC, more than 84.5"
+
+
 def test_the_watchdog_stops_what_gets_too_hot_and_nothing_else() -> None:
     hot = Device([at(0), at(1, temperatures_c={"cpu": 95.0})])
     with watchdog(target(hot), 90, every_s=0.001) as watch:

@@ -198,7 +198,15 @@ def test_temperatures_are_the_hottest_sensor_since_the_first_turn(tmp_path: Path
     folder = build_campaign(tmp_path, [Cell(trial=long)], repetitions=1)
     a = [(float(t), 30.0 + t) for t in range(6)]
     b = [(t + 0.5, 20.0 + 5 * t) for t in range(6)]
-    sampled(folder, {"temperature.a": ("degC", a), "temperature.b": ("degC", b), "load": ("1", [(2, 99.0)])})
+    still = {"temperature.zone4:PMIC-Die": 100.0, "temperature.c": 77.0, "temperature.d": -273.0}
+    channels: dict[str, tuple[str, list[tuple[float, float]]]] = {
+        "temperature.a": ("degC", a),
+        "temperature.b": ("degC", b),
+        "load": ("1", [(2, 99.0)]),
+    }
+    for name, celsius in still.items():
+        channels[name] = ("degC", [(t + 0.25, celsius) for t in range(6)])
+    sampled(folder, channels)
     (cell,) = read(folder, with_invalid=True)
     begin = cell.temperatures[0][0]
     assert 0 <= begin < 1, "what was read before the first turn is not shown"

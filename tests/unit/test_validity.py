@@ -119,6 +119,18 @@ def test_samples_that_are_missing_or_wrong() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [FaultKind.vanished, FaultKind.not_a_number, FaultKind.denied])
+def test_a_thermometer_that_comes_and_goes_spoils_no_trial_that_has_another(kind: FaultKind) -> None:
+    whole = series("temperature.cpu", lambda t: 40.0 + t)
+    gap = series("temperature.modem", lambda _: 33.0, skip=(0.3, 0.9))
+    faults = (SensorFault(TRACE.hello.t_ns, 1, kind, "Resource temporarily unavailable\n"),)
+    assert judge(whole, gap, faults=faults).valid
+    asked = Limits(temperature_c=90)
+    assert reasons(judge(whole, gap, faults=faults, limits=asked))[0] is Reason.faulty_sensor
+    alone = (SensorFault(TRACE.hello.t_ns, 0, kind, "Resource temporarily unavailable\n"),)
+    assert Reason.faulty_sensor in reasons(judge(gap, faults=alone))
+
+
 def test_a_figure_that_is_hardly_known() -> None:
     power = series("meter.power", lambda t: 5.0 + 5 * (round(t) % 2))
     power = replace(power, channel=replace(power.channel, unit="W"))

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from meltrepro.measure.integrals import NoValue
 from meltrepro.measure.metric import Facts, Metric
+from meltrepro.record import temperature
 from meltrepro.record.series import SensorSeries
 
-_TEMPERATURE, _FREQUENCY, _THROTTLED = "temperature.", "frequency.", "throttled."
+_FREQUENCY, _THROTTLED = "frequency.", "throttled."
+
+
+def _thermometers(facts: Facts) -> Sequence[SensorSeries]:
+    found = temperature.sampled(facts.recorded)
+    if not found:
+        raise NoValue("the device has no temperature to sample")
+    return found
 
 
 def _temperatures(facts: Facts) -> list[float]:
     """Every reading of any sensor while turns were held."""
-    readings = [value for series in facts.sampled(_TEMPERATURE) for value in facts.during_turns(series)]
+    readings = [value for series in _thermometers(facts) for value in facts.during_turns(series)]
     if not readings:
         raise NoValue("no temperature was read while turns were held")
     return readings
 
 
 def _temperature_start(facts: Facts) -> float:
-    firsts = [series.values[0] for series in facts.sampled(_TEMPERATURE) if series.t_ns[0] <= facts.work_ns.begin_ns]
+    firsts = [series.values[0] for series in _thermometers(facts) if series.t_ns[0] <= facts.work_ns.begin_ns]
     if not firsts:
         raise NoValue("no temperature was read before the first turn")
     return max(firsts)
@@ -86,7 +94,7 @@ DEVICE = (
         "temperature_start_c",
         "degC",
         "the hottest sensor before the work",
-        "largest first reading of any sensor, at or before the first turn_begin",
+        "largest first reading of any sensor that moves in the trial, at or before the first turn_begin",
         "samples temperature.*",
         _temperature_start,
         "no sensor was read before the first turn",
@@ -95,7 +103,7 @@ DEVICE = (
         "temperature_max_c",
         "degC",
         "the hottest sensor while turns were held",
-        "largest reading of any sensor between the first turn_begin and the last turn_end",
+        "largest reading of any sensor that moves in the trial, between the first turn_begin and the last turn_end",
         "samples temperature.*",
         lambda facts: max(_temperatures(facts)),
         "no sensor was read meanwhile",

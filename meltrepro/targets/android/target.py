@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro.errors import MeltreproError, TargetLost
+from meltrepro.record.temperature import meant
 from meltrepro.settings import Settings
 from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.battery import FED, FEEDER, discharge, fed_sources
 from meltrepro.targets.android.controls import CONTROLS, wanted
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.base import (
-    TEMPERATURES_C,
     VOLTAGES_MV,
     Attached,
     Battery,
@@ -52,6 +52,8 @@ _MAKERS = ("battery.current", "battery.power", "battery.voltage")
 _VIRTUAL = ("ro.meltrepro.virtual", "ro.boot.qemu", "ro.kernel.qemu")
 _CHARGING, _FULL = 2, 5
 """BatteryManager.BATTERY_STATUS_*."""
+_NO_TEMPERATURES = ("6", "7", "8")
+"""Types of what the thermal service lists besides temperatures."""
 
 
 def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
@@ -203,21 +205,27 @@ def parse_battery(text: str) -> Battery | None:
         percent=None if level is None or not 0 <= level <= scale else 100 * level / scale,
         charging=None if status is None else status in (_CHARGING, _FULL),
         voltage_mv=within(VOLTAGES_MV, _number(fields.get("voltage"))),
-        temperature_c=within(TEMPERATURES_C, _tenths(_number(fields.get("temperature")))),
+        temperature_c=meant(_tenths(_number(fields.get("temperature")))),
     )
 
 
 def parse_thermal(text: str) -> Mapping[str, float]:
     """Temperatures in degrees Celsius from `dumpsys thermalservice`, by sensor name.
 
-    The section that the hardware answers is taken where there is one; the cached one may be old. A sensor that shows
-    exactly 0 is none.
+    The section that the hardware answers is taken where there is one; the cached one may be old. What a sensor is, its type
+    says (android.os.Temperature): 6 to 8 are voltage, current and charge of a battery, -1 may be anything. Of several
+    sensors of one name the hottest is taken.
     """
     _, found, current = text.partition("Current temperatures from HAL:")
     section = re.split(r"^\S.*:\s*$", current, maxsplit=1, flags=re.MULTILINE)[0] if found else text
-    readings = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=-?\d+, mName=([^,}]+),", section)
-    known = {name: within(TEMPERATURES_C, _number(value)) for value, name in readings}
-    return {name: value for name, value in known.items() if value}
+    known: dict[str, float] = {}
+    for shown, kind, name in re.findall(
+        r"Temperature\{mValue=([^,}]+), mType=(-?\d+), mName=([^\n]*?), mStatus=", section
+    ):
+        celsius = meant(_number(shown))
+        if celsius is not None and kind not in _NO_TEMPERATURES and not kind.startswith("-"):
+            known[name] = max(celsius, known.get(name, celsius))
+    return known
 
 
 def parse_thermal_status(text: str) -> int | None:
@@ -236,7 +244,7 @@ def _merged(service: Battery | None, kernel: Battery | None) -> Battery | None:
 
 
 def _number(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"-?\d+(\.\d+)?", text) else None
+    return float(text) if text and re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(E-?[0-9]{1,2})?", text) else None
 
 
 def _tenths(value: float | None) -> float | None:

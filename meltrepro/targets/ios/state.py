@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.errors import TargetError
+from meltrepro.record.temperature import meant
 from meltrepro.targets.base import (
-    TEMPERATURES_C,
     VOLTAGES_MV,
     Battery,
     DeviceFacts,
@@ -127,7 +127,7 @@ def parse_battery(registry: Mapping[str, Any]) -> Battery | None:
         charging=charging,
         voltage_mv=within(VOLTAGES_MV, _number(registry.get("Voltage"))),
         current_ma=within(_CURRENTS_MA, _signed(registry.get("InstantAmperage"))),
-        temperature_c=within(TEMPERATURES_C, None if hundredths is None else hundredths / 100),
+        temperature_c=meant(None if hundredths is None else hundredths / 100),
     )
 
 

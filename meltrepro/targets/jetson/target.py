@@ -55,8 +55,6 @@ _JETPACKS = {
 }
 """Which JetPack a release of Linux for Tegra belongs to, where its package does not say so."""
 _PACKAGE = ("dpkg-query", "-W", "-f", "${Version}", "nvidia-jetpack")
-_DEAD_C = -100.0
-"""A zone that is switched off shows -256."""
 
 
 def open_target(options: JetsonOptions, settings: Settings) -> RemoteTarget:
@@ -126,7 +124,7 @@ class Jetson(LinuxPlatform):
         return f"L4T {more['l4t']}" if "l4t" in more else ""
 
     def state(self, shell: Shell, tree: Path, state: DeviceState) -> DeviceState:
-        """Power mode, clocks, fan and what slows the board down, and one line of tegrastats; zones that are off left out."""
+        """Power mode, clocks, fan and what slows the board down, and one line of tegrastats."""
         with snapshot(shell, _FILES) as own:
             conditions = dict(_conditions(own))
         missing = dict(state.unavailable)
@@ -145,22 +143,19 @@ class Jetson(LinuxPlatform):
             conditions["tegrastats"] = line
         else:
             missing["tegrastats"] = "there is no tegrastats"
-        zones = {name: value for name, value in state.temperatures_c.items() if value > _DEAD_C}
-        return replace(state, temperatures_c=zones, conditions=conditions, unavailable=missing)
+        return replace(state, conditions=conditions, unavailable=missing)
 
     def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
         """What the kernel shows, the rails, the GPU, and what tegrastats says where that is wanted.
 
         Raises `TargetError` where the board lacks a rail that makes the energy.
         """
-        dead = {source.name for source in linux_sources(tree) if _is_dead(tree, source)}
         found = rails(tree)
         counted = chosen(self._profile, [rail.label for rail in found])
         with snapshot(shell, _FILES) as own:
             gpu = list(_gpu(own))
-        shown = [source for source in linux_sources(tree) if source.name not in dead]
         said = tegrastats.fed_sources(_one_line(shell), root) if self._tegrastats else ()
-        return [*shown, *rail_sources(found, counted), *gpu, *said]
+        return [*linux_sources(tree), *rail_sources(found, counted), *gpu, *said]
 
     def feeder(self, sources: Sequence[Source]) -> str | None:
         """The script that writes down what tegrastats says, where that is among the sources."""
@@ -215,8 +210,3 @@ def _gpu(root: Path) -> Sequence[Source]:
             found.append(Source("gpu.load", "share", "gauge", f"{path}/device/load", scale=1e-3))
         return found
     return []
-
-
-def _is_dead(root: Path, source: Source) -> bool:
-    value = integer(root / source.path) if source.unit == "degC" else None
-    return value is not None and value * source.scale <= _DEAD_C

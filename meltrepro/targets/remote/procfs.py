@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from meltrepro.record import temperature
 from meltrepro.targets.base import Battery, DeviceState
 
 _UNLIMITED = 1 << 60
@@ -39,7 +40,13 @@ def read(path: Path) -> str | None:
 def integer(path: Path) -> int | None:
     """A file that holds one whole number; `None` for anything else."""
     text = read(path)
-    return int(text) if text and re.fullmatch(r"-?\d+", text) else None
+    return int(text) if text and re.fullmatch(r"-?[0-9]{1,20}", text) else None
+
+
+def number(path: Path) -> float | None:
+    """A file that holds one number; `None` for anything else."""
+    text = read(path)
+    return float(text) if text and re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?", text) else None
 
 
 def cpu(root: Path) -> Cpu:
@@ -85,19 +92,41 @@ def cpu_quota(root: Path) -> float | None:
     return min(quotas, default=None)
 
 
-def temperatures_c(root: Path) -> Mapping[str, float]:
-    """Thermal zones and hardware monitors in degrees Celsius, by `zone:type` or `monitor:label`."""
-    found: dict[str, float] = {}
+@dataclass(frozen=True)
+class Thermometer:
+    """A sensor that shows a temperature now."""
+
+    name: str
+    """`zone:type` or `monitor:chip:label`."""
+    file: Path
+    unit_c: float
+    """Degrees Celsius for one of its numbers."""
+    celsius: float
+
+
+def thermometers(root: Path) -> Iterator[Thermometer]:
+    """Thermal zones and hardware monitors, without what is no temperature (record/temperature.py)."""
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        value = integer(zone / "temp")
-        if value is not None:
-            found[f"{zone.name}:{read(zone / 'type') or 'unknown'}"] = value / 1000
+        kind, shown = read(zone / "type") or "unknown", number(zone / "temp")
+        unit = None if shown is None else temperature.zone_unit(kind, shown)
+        if shown is not None and unit is not None:
+            yield Thermometer(f"{zone.name}:{kind}", zone / "temp", unit, round(shown * unit, 6))
+    names: set[str] = set()
     for sensor in sorted(root.glob("sys/class/hwmon/hwmon*/temp*_input")):
-        value = integer(sensor)
-        if value is not None:
-            label = read(sensor.with_name(sensor.name.replace("_input", "_label"))) or sensor.name.split("_")[0]
-            found[f"{sensor.parent.name}:{read(sensor.parent / 'name') or 'unknown'}:{label}"] = value / 1000
-    return found
+        short, monitor, shown = sensor.name.removesuffix("_input"), sensor.parent, number(sensor)
+        label = read(monitor / f"{short}_label") or short
+        celsius = None if shown is None else temperature.meant(shown / 1000)
+        broken = integer(monitor / f"{short}_fault") == 1 or integer(monitor / f"{short}_enable") == 0
+        if celsius is None or broken or not temperature.named(label):
+            continue
+        name = f"{monitor.name}:{read(monitor / 'name') or 'unknown'}:{label}"
+        yield Thermometer(f"{name} {short}" if name in names else name, sensor, 1e-3, celsius)
+        names.add(name)
+
+
+def temperatures_c(root: Path) -> Mapping[str, float]:
+    """Thermal zones and hardware monitors in degrees Celsius, by `zone:type` or `monitor:chip:label`."""
+    return {each.name: each.celsius for each in thermometers(root)}
 
 
 def frequencies_khz(root: Path) -> Mapping[str, int]:
@@ -154,7 +183,7 @@ def state(root: Path, *, wall_ns: int, monotonic_ns: int) -> DeviceState:
     available = memory(root).get("MemAvailable")
     power = battery(root)
     reasons = {
-        "temperatures_c": None if temperatures else "the kernel shows no thermal zone and no hardware monitor",
+        "temperatures_c": None if temperatures else "the kernel shows no thermometer",
         "frequencies_khz": None if frequencies else "the kernel shows no CPU clocks",
         "governors": None if policies else "the kernel has no cpufreq driver for these CPUs",
         "load_1min": None if load is not None else "/proc/loadavg cannot be read",

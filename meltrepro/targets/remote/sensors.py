@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from meltrepro.record.temperature import CHANNELS
 from meltrepro.targets.base import PROCESS, RAW, Source
-from meltrepro.targets.remote.procfs import integer, read
+from meltrepro.targets.remote.procfs import integer, read, thermometers
 
 _SLOW_S = 1.0
 """Sensors behind a bus are not asked more often: reading them can take milliseconds."""
@@ -55,15 +56,8 @@ def _pressure(root: Path) -> Iterator[Source]:
 
 
 def _temperatures(root: Path) -> Iterator[Source]:
-    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        if integer(zone / "temp") is not None:
-            name = f"temperature.{zone.name}:{read(zone / 'type') or 'unknown'}"
-            yield _sensor(root, name, "degC", zone / "temp", 1e-3)
-    for sensor in sorted(root.glob("sys/class/hwmon/hwmon*/temp*_input")):
-        if integer(sensor) is not None:
-            label = read(sensor.with_name(sensor.name.replace("_input", "_label"))) or sensor.name.split("_")[0]
-            name = f"temperature.{sensor.parent.name}:{read(sensor.parent / 'name') or 'unknown'}:{label}"
-            yield _sensor(root, name, "degC", sensor, 1e-3)
+    for each in thermometers(root):
+        yield _sensor(root, f"{CHANNELS}{each.name}", "degC", each.file, each.unit_c)
 
 
 def _throttling(root: Path) -> Iterator[Source]:

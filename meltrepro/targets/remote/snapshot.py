@@ -30,6 +30,8 @@ FILES = (
     "/sys/class/hwmon/hwmon*/name",
     "/sys/class/hwmon/hwmon*/*_label",
     "/sys/class/hwmon/hwmon*/*_input",
+    "/sys/class/hwmon/hwmon*/temp*_fault",
+    "/sys/class/hwmon/hwmon*/temp*_enable",
     "/sys/class/power_supply/*/type",
     "/sys/class/power_supply/*/status",
     "/sys/class/power_supply/*/online",
