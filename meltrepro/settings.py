@@ -1,14 +1,6 @@
 """Where things live: the only module that reads locations and switches from the environment.
 
-| variable | meaning | default |
-| --- | --- | --- |
-| MELTREPRO_CACHE | store of sources, artifacts and build caches; safe to delete | the user's cache folder |
-| MELTREPRO_HOME | records and the MLflow database; not safe to delete | the user's data folder |
-| MELTREPRO_OFFLINE | 1: never touch the network, the store alone | 0 |
-| MELTREPRO_MIRRORS | YAML file `source -> local path` for machines without internet | none |
-| MELTREPRO_BASE_IMAGE | container image to build on instead of the base made by mmdebstrap, by digest: NAME@sha256:... to pull it, sha256:... for one that the engine has | none |
-| MELTREPRO_JOBS | parallel build jobs | usable cores |
-| MELTREPRO_DEBUG | 1: show the traceback of every error | 0 |
+What each variable means: docs/environment.md.
 """
 
 from __future__ import annotations
@@ -34,6 +26,8 @@ class Settings:
     mirrors: Path | None
     jobs: int
     base_image: str | None = None
+    logins: frozenset[str] = frozenset()
+    """Servers that get the user's login from ~/.netrc though only a manifest names them."""
 
     @property
     def store(self) -> Path:
@@ -67,7 +61,7 @@ class Settings:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; raises `UsageError` for a number that is none and a folder that is a file."""
+    """Read the settings; raises `UsageError` for a value that cannot be meant."""
     jobs = environ.get("MELTREPRO_JOBS") or str(len(os.sched_getaffinity(0)))
     if not re.fullmatch(r"[1-9][0-9]{0,3}", jobs):
         raise UsageError(f"MELTREPRO_JOBS: expected a whole number from 1 to 9999, got {jobs[:40]!r}")
@@ -75,16 +69,38 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         cache=_folder(environ, "MELTREPRO_CACHE", platformdirs.user_cache_path("meltrepro")),
         home=_folder(environ, "MELTREPRO_HOME", platformdirs.user_data_path("meltrepro")),
-        offline=environ.get("MELTREPRO_OFFLINE", "0") not in ("", "0"),
+        offline=_switch(environ, "MELTREPRO_OFFLINE"),
         mirrors=_place("MELTREPRO_MIRRORS", mirrors) if mirrors else None,
         jobs=int(jobs),
         base_image=_by_digest(environ.get("MELTREPRO_BASE_IMAGE")),
+        logins=_hosts(environ.get("MELTREPRO_LOGINS", "")),
     )
 
 
 def debug() -> bool:
     """Whether errors are shown with their tracebacks."""
-    return os.environ.get("MELTREPRO_DEBUG", "0") not in ("", "0")
+    return os.environ.get("MELTREPRO_DEBUG", "0").strip().lower() not in _OFF
+
+
+_ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").strip().lower()
+    if value not in (*_ON, *_OFF):
+        raise UsageError(f"{name}: expected 0 or 1, got {value[:40]!r}")
+    return value in _ON
+
+
+def _hosts(written: str) -> frozenset[str]:
+    names = re.split(r"[,\s]+", written.strip().lower())
+    for name in filter(None, names):
+        if not re.fullmatch(r"[a-z0-9_.-]+|[0-9a-f:]+", name):
+            raise UsageError(
+                f"MELTREPRO_LOGINS: expected names of servers, separated by commas, got {name[:80]!r}",
+                hint="without scheme, port and path: models.example.org,git.example.org",
+            )
+    return frozenset(filter(None, names))
 
 
 def _folder(environ: Mapping[str, str], name: str, default: Path) -> Path:

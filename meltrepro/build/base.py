@@ -30,6 +30,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
+from meltrepro.store.proxies import for_apt, without_logins
 from meltrepro.words import counted, plural
 
 SUITE = "trixie"
@@ -338,7 +339,7 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
                 env={**_environment(), "TMPDIR": str(scratch)},
                 start_new_session=True,
             )
-        _, said = process.communicate()
+        said = without_logins(process.communicate()[1])
     finally:
         _stop(process)
     if process.returncode != 0:
@@ -368,7 +369,7 @@ def _environment() -> dict[str, str]:
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "LC_ALL": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(EPOCH),
-        **{name: value for name, value in os.environ.items() if name.lower() in ("http_proxy", "https_proxy")},
+        **for_apt(),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from meltrepro.errors import DownloadError
 from meltrepro.manifest.sources import DebianPackage
 from meltrepro.steps import step
+from meltrepro.store.proxies import for_apt, without_logins
 from meltrepro.store.source import Context, Pin, Provider, key_of
 
 _HINT = "import a bundle that has it, or name a copy of the file in the mirror map"
@@ -65,8 +66,7 @@ def _download(program: str, source: DebianPackage, scratch: Path) -> str:
         f"--extract-hook=sync-out /var/cache/apt/archives {scratch / 'debs'}",
         *(source.suite, "/dev/null"),
     ]
-    proxies = {name: value for name, value in os.environ.items() if name.lower() in ("http_proxy", "https_proxy")}
-    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TMPDIR": str(scratch), **proxies}
+    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TMPDIR": str(scratch), **for_apt()}
     try:
         done = subprocess.run(
             command,
@@ -80,4 +80,4 @@ def _download(program: str, source: DebianPackage, scratch: Path) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"it has not answered for {_TIMEOUT_S / 60:.0f} min"
-    return done.stderr if done.returncode else ""
+    return without_logins(done.stderr) if done.returncode else ""

@@ -6,6 +6,7 @@ which settles in the end whether the pieces belong together, or where the server
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ Auth = tuple[str, str] | Callable[["requests.PreparedRequest"], "requests.Prepar
 _CHUNK = 1 << 16
 """What at most is lost of a transfer that breaks off."""
 _PROGRESS_S = 0.1
+_PAGE_HINT = "open the address in a browser: the network may want a login first, or the address may be that of a page about the file"
 _IDENTITY = {"Accept-Encoding": "identity"}
 
 
@@ -88,8 +90,18 @@ class _Part:
 class Downloader:
     """Downloads into one store; `offline` refuses the network."""
 
-    def __init__(self, store: Store, sink: Sink, *, offline: bool = False, retry: RetryPolicy = DEFAULT_RETRY) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        *,
+        offline: bool = False,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        logins: frozenset[str] = frozenset(),
+    ) -> None:
+        """`logins` are hosts that the user named, so that they get their login from ~/.netrc."""
         self._store = store
+        self.logins = logins
         self._sink = sink
         self.offline = offline
         self.retry = retry
@@ -107,7 +119,7 @@ class Downloader:
     def session(self) -> requests.Session:
         from meltrepro.store.sessions import new_session
 
-        return new_session()
+        return new_session(self.logins)
 
     def download(self, request: FileRequest) -> str:
         """Bring a file into the store; returns its sha256.
@@ -179,7 +191,7 @@ class Downloader:
             kept = f"; {readable(reached())} are kept" if reached() else ""
             raise DownloadError(
                 f"{name}: {error} ({redact(url)}){kept}",
-                hint="run the command again, it goes on where this one stopped; where a proxy is needed, set HTTPS_PROXY",
+                hint=error.hint,
             ) from None
 
     # -- one file -------------------------------------------------------------------------------------------------
@@ -191,10 +203,16 @@ class Downloader:
         resumed = part.size > 0
         self.insist(request.name, request.url, lambda: self._transfer(request, part), lambda: part.size)
         subject = f"{request.name} ({redact(request.url)})"
+        page = is_page(part.path)
+        if page and request.digest is None:
+            part.restart()
+            raise _page(request)
         try:
             return self._store.put_file(part.path, move=True, expected=request.digest, subject=subject)
-        except DigestMismatch:
+        except DigestMismatch as error:
             part.restart()
+            if page:
+                raise DigestMismatch(f"{error.message}: what came is a web page", hint=_PAGE_HINT) from error
             if not resumed:
                 raise
             self._note(request.name, "what an earlier call had left does not fit; starting anew")
@@ -232,12 +250,16 @@ class Downloader:
     def _receive(self, response: requests.Response, request: FileRequest, part: _Part, start: int) -> None:
         if part.total is not None:
             require_free(part.path, part.total - start)
+        blocks = response.raw.stream(_CHUNK, decode_content=False)
+        first = next(blocks, b"")
+        if start < part.size and looks_like_page(first) and not is_page(part.path):
+            raise _page(request)  # what had arrived stays: a network's login page is no file
         done, shown = start, 0.0
         with writing(part.path, part.total):
             file = part.path.open("r+b" if start else "wb", buffering=0)
         with file:
             file.seek(start)
-            for block in response.raw.stream(_CHUNK, decode_content=False):
+            for block in itertools.chain((first,), blocks):
                 self._append(file.write, block, part)
                 done += len(block)
                 if time.monotonic() - shown > _PROGRESS_S:
@@ -265,6 +287,24 @@ class Downloader:
 
     def _note(self, name: str, message: str) -> None:
         self._sink(Step("fetch", "note", name, detail={"status": message}))
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a web page."""
+    try:
+        with path.open("rb") as file:
+            return looks_like_page(file.read(512))
+    except OSError:
+        return False
+
+
+def looks_like_page(head: bytes) -> bool:
+    """Whether bytes are the beginning of a web page."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _page(request: FileRequest) -> SourceError:
+    return SourceError(f"{request.name}: a web page came in place of the file ({redact(request.url)})", hint=_PAGE_HINT)
 
 
 def file_url_path(url: str) -> Path:

@@ -56,7 +56,7 @@ class Fetcher:
         self._store = store
         self._settings = settings
         self._sink = sink
-        self._downloader = Downloader(store, sink, offline=settings.offline, retry=retry)
+        self._downloader = Downloader(store, sink, offline=settings.offline, retry=retry, logins=settings.logins)
 
     def pin(self, source: Source, base_dir: Path) -> Pin:
         """Answer every question that a source leaves open; a relative file counts from `base_dir`.

@@ -19,6 +19,7 @@ from meltrepro.steps import step
 from meltrepro.store import archive
 from meltrepro.store.cas import Store
 from meltrepro.store.download import FileRequest, file_url_path
+from meltrepro.store.http import login_hint
 from meltrepro.store.names import local_path, redact, split_url, text_digest
 from meltrepro.store.source import Context, Pin, key_of
 
@@ -136,4 +137,5 @@ def _request(source: UrlSource) -> FileRequest:
         raise SourceError(
             f"{key_of(source)}: cannot fetch {scheme!r} URLs", hint=f"expected one of: {', '.join(_SCHEMES)}"
         )
-    return FileRequest(source.url, key_of(source), source.digest)
+    asked = login_hint(source.url)
+    return FileRequest(source.url, key_of(source), source.digest, explain={401: asked, 403: asked})

@@ -16,25 +16,26 @@ from pathlib import Path
 from meltrepro.errors import DownloadError, SourceError, StoreError
 from meltrepro.manifest.sources import GitSource
 from meltrepro.steps import step
+from meltrepro.store import proxies
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
-from meltrepro.store.http import Transient
-from meltrepro.store.names import local_path, masked, redact
+from meltrepro.store.http import Transient, login_hint
+from meltrepro.store.names import local_path, masked, redact, split_url
 from meltrepro.store.source import Context, Pin, Provider, key_of
 
 PREFIX = "source"
 _PROTOCOLS = "https:ssh:file"
 _SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ClearAllForwardings=yes -o ForwardAgent=no"
 """A manifest may be a stranger's: no server is logged in to whose key the user has not accepted."""
-_KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR")
-_KEPT_IN_ANY_CASE = ("https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "git_ssl_cainfo")
+_KEPT = ("PATH", "SSH_AUTH_SOCK", "TMPDIR")
 _TIMEOUT_S = 7200.0
 _AS_COMMITTED = "* -text -eol -ident -filter -working-tree-encoding -export-subst -export-ignore\n"
 _BROKEN = re.compile(
     r"could not resolve host|timed out|connection (refused|reset)|early eof|unexpected disconnect|"
-    r"rpc failed|remote end hung up|operation too slow|failed to connect|HTTP (429|50\d)",
+    r"rpc failed|remote end hung up|operation too slow|failed to connect|could not connect|can't complete SOCKS|HTTP (429|50\d)",
     re.IGNORECASE,
 )
+_ASKED = re.compile(r"could not read (Username|Password)|Authentication failed|returned error: 40[13]", re.IGNORECASE)
 
 
 class Git(Provider[GitSource]):
@@ -64,7 +65,8 @@ def fetch_commit(source: GitSource, repository: str, context: Context) -> Pin:
         _git(git, scratch, "init", "--quiet", "--bare", "--template=", str(folder))
         (folder / "info").mkdir(exist_ok=True)
         (folder / "info" / "attributes").write_text(_AS_COMMITTED, encoding="ascii")
-        context.downloader.insist(key, url, lambda: _fetch(git, folder, url, source, key))
+        named = "://" in url and split_url(url).hostname in context.downloader.logins
+        context.downloader.insist(key, url, lambda: _fetch(git, folder, url, source, key, with_login=named))
         found = _git(git, folder, "rev-parse", "--verify", "FETCH_HEAD^{commit}").stdout.strip()
         if found != source.commit:
             raise SourceError(f"{key}: the server sent commit {found} instead", hint="check the repository's address")
@@ -92,15 +94,25 @@ def _checked_url(key: str, repository: str, base: Path) -> str:
     )
 
 
-def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str) -> None:
-    result = _git(git, folder, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, source.commit)
+def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str, *, with_login: bool) -> None:
+    proxy = proxies.proxy_for(url) if url.startswith("https://") else None
+    if proxy is not None:
+        proxy.check()
+    command = ("fetch", "--quiet", "--depth=1", "--no-tags", "--", url, source.commit)
+    result = _git(git, folder, *command, with_login=with_login)
     if result.returncode == 0:
         return
     # git repeats the address, and may repeat what a server says about it: no credentials of either may pass.
-    said = re.sub(r"//[^/@\s]*@", "//", masked(result.stderr, url))
+    said = re.sub(r"//[^/@\s]*@", "//", proxies.without_logins(masked(result.stderr, url)))
+    final = proxy.refusal(said) if proxy is not None else None
+    if final is not None:
+        raise SourceError(f"{key}: {final.message}", hint=final.hint)
     reason = next((line for line in reversed(said.strip().splitlines()) if line.startswith(("fatal:", "error:"))), said)
     if _BROKEN.search(said):
-        raise Transient(f"git: {reason.strip()[-300:]}")
+        through = f", through {proxy.named}" if proxy is not None else ""
+        raise Transient(f"git: {reason.strip()[-300:]}{through}", hint=proxy.mend if proxy is not None else None)
+    if _ASKED.search(said):
+        raise SourceError(f"{key}: the server asks for a login, or knows no such repository", hint=login_hint(url))
     if "dubious ownership" in said:
         raise SourceError(
             f"{key}: {redact(url)} belongs to another user, and git does not read from there",
@@ -114,8 +126,8 @@ def _fetch(git: str, folder: Path, url: str, source: GitSource, key: str) -> Non
     raise SourceError(f"{key}: git: {reason.strip()[-300:]}", hint="check address and access: git ls-remote ADDRESS")
 
 
-def _git(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git without prompts, hooks, helpers or any configuration of user and system."""
+def _git(program: str, folder: Path, *arguments: str, with_login: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run git without prompts, hooks, helpers or any configuration of user and system; `with_login` with ~/.netrc."""
     settings = {
         "core.hooksPath": "/dev/null",
         "credential.helper": "",
@@ -127,8 +139,9 @@ def _git(program: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
         "tar.umask": "0022",
     }
     environment = {name: value for name in _KEPT if (value := os.environ.get(name))}
-    environment |= {name: value for name, value in os.environ.items() if name.lower() in _KEPT_IN_ANY_CASE}
+    environment |= proxies.for_git()
     environment |= {
+        "HOME": os.environ.get("HOME", "") if with_login else os.devnull,  # where git's HTTP library looks for ~/.netrc
         "GIT_ALLOW_PROTOCOL": _PROTOCOLS,
         "GIT_ASKPASS": "/bin/false",
         "GIT_CONFIG_GLOBAL": "/dev/null",

@@ -92,6 +92,8 @@ def _file(source: HuggingFaceSource) -> str:
 def _request(source: HuggingFaceSource, digest: str | None) -> FileRequest:
     from huggingface_hub import get_token, hf_hub_url
 
+    from meltrepro.store.sessions import own_login
+
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     url = hf_hub_url(source.huggingface, _file(source), revision=source.revision, endpoint=endpoint)
     page = redact(url.partition("/resolve/")[0])
@@ -104,7 +106,7 @@ def _request(source: HuggingFaceSource, digest: str | None) -> FileRequest:
         url,
         key_of(source),
         digest,
-        auth=_Bearer(token) if token else None,
+        auth=_Bearer(token) if token else own_login(url) if endpoint else None,
         explain={401: access, 403: access, 404: missing},
     )
 

@@ -131,11 +131,13 @@ def _pip_index_url() -> str | None:
 
 
 def _credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """A URL without its credentials, and these."""
+    """The user's index without its credentials, and these; those of ~/.netrc where none stand in its address."""
+    from meltrepro.store.sessions import own_login
+
     parts = split_url(url)
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if parts.username is None:
-        return clean, None
+        return clean, own_login(clean)
     return clean, (unquote(parts.username), unquote(parts.password or ""))
 
 
@@ -163,7 +165,8 @@ def _find(source: PypiSource, context: Context, *, quick: bool = False) -> Distr
                     hint=f"check its spelling; {_INDEX_HINT}",
                 ) from None
             except requests.HTTPError as error:
-                check_status(error.response, key, endpoint, {})
+                asked = "write the index's login into its address, or into ~/.netrc"
+                check_status(error.response, key, endpoint, {401: asked, 403: asked})
                 raise
             except (UnsupportedRepoVersionError, ValueError, *_BROKEN) as error:  # another content type, broken JSON
                 if isinstance(error, requests.RequestException) and not isinstance(error, requests.JSONDecodeError):

@@ -3,12 +3,14 @@
 Each request for a path takes the next order from `orders[path]`; without one the file is served as it should be, with
 ranges. Orders: `status N`, `truncate N` (closes after N bytes of the body), `stall N` (sends N bytes and waits),
 `wrong` (other bytes of the same length), `whole` (ignores ranges), `drip N` (N bytes a tenth of a second), `swap` (the
-file is another one from now on, its bytes in reverse), `swap stubborn` (and If-Range is ignored), `redirect URL`.
+file is another one from now on, its bytes in reverse), `swap stubborn` (and If-Range is ignored), `redirect URL`, `page` (a web page).
 """
 
 from __future__ import annotations
 
 import hashlib
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PAGE = b"\n <!DOCTYPE html><title>Sign in to the network</title>" + b"<p>Welcome.</p>" * 50
 
 
 @dataclass
@@ -34,6 +38,7 @@ class FileServer:
     """What is served, how, and what was asked for."""
 
     port: int = 0
+    scheme: str = "http"
     files: dict[str, bytes] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     etags: bool = True
@@ -43,7 +48,7 @@ class FileServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def gets(self, path: str) -> list[Asked]:
         """The GET requests for a path, in order."""
@@ -55,15 +60,17 @@ class FileServer:
 
 
 @contextmanager
-def file_server() -> Iterator[FileServer]:
+def file_server(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[FileServer]:
     """Serve until the block ends."""
-    state = FileServer()
+    state = FileServer(scheme="https" if tls else "http")
 
     class Handler(_Handler):
         server_state = state
 
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = (_Server6 if ":" in host else _Server)((host, 0), Handler)
     server.daemon_threads = True
+    if tls is not None:  # the handshake belongs to the thread of the connection
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -79,8 +86,12 @@ def file_server() -> Iterator[FileServer]:
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that are killed are part of the tests."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,11 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
         if order == "swap":
             state.files[path] = state.files[path][::-1]
         content = state.files.get(path)
-        if order == "status" or (content is None and order != "redirect"):
-            self._head(int(argument) if order == "status" else 404, 0, {})
+        if order == "status" or (content is None and order not in ("redirect", "page")):
+            self._head(int(argument) if order == "status" else 404, 0, state.headers[path])
             return
         if order == "redirect":
             self._head(302, 0, {"Location": argument})
+            return
+        if order == "page":
+            self._head(200, len(PAGE), {"Content-Type": "text/html"})
+            self.wfile.write(PAGE)
             return
         assert content is not None
         if order == "wrong":

@@ -60,12 +60,14 @@ class Bench:
         self.steps: list[Step] = []
         self.store = Store(root / "store")
 
-    def fetcher(self, *, offline: bool = False, mirrors: dict[str, str] | None = None) -> Fetcher:
+    def fetcher(
+        self, *, offline: bool = False, mirrors: dict[str, str] | None = None, logins: frozenset[str] = frozenset()
+    ) -> Fetcher:
         file = None
         if mirrors is not None:
             file = self.root / "mirrors.yaml"
             file.write_text(yaml.safe_dump({"mirrors": mirrors}))
-        settings = Settings(cache=self.root, home=self.root, offline=offline, mirrors=file, jobs=1)
+        settings = Settings(cache=self.root, home=self.root, offline=offline, mirrors=file, jobs=1, logins=logins)
         return Fetcher(self.store, settings, self.steps.append, retry=HASTY)
 
 

@@ -9,14 +9,17 @@ import pytest
 
 from tests.fault.fileserver import FileServer, file_server
 from tests.fault.sources.bench import HF_PATH, MODEL, WHEEL, Bench, git, publish, sha
+from tests.support.network import plain_network
+from tests.support.tls import Authority, authority
 
-BARE = ("HF_TOKEN", "HF_ENDPOINT", "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "http_proxy", "HTTP_PROXY")
+BARE = ("HF_TOKEN", "HF_ENDPOINT", "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in BARE:
         monkeypatch.delenv(name, raising=False)
+    plain_network(monkeypatch)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
 
@@ -68,3 +71,9 @@ def repository(tmp_path: Path) -> tuple[Path, str]:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=two")
     return folder, commit
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    """An authority that nobody knows yet."""
+    return authority(tmp_path / "ca")
