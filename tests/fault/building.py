@@ -30,11 +30,12 @@ from meltrepro.build import base
 from meltrepro.build.tools import Tools
 from meltrepro.cli.app import main
 from meltrepro.frameworks.base import ModelStep
-from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp import module as llamacpp
+from meltrepro.frameworks.llamacpp.untie import untie
 from meltrepro.plan.identity import digest_of
 from meltrepro.store.cas import Store
 from tests.fault import project, rig
+from tests.support import ggufs
 
 ROOT = Path(__file__).parents[2]
 MODEL = "local/q8_0/llama.cpp"
@@ -75,8 +76,8 @@ esac
 QUANTIZE = r"""
 echo "quantizing to $3" >&2
 /bundle/kit/ld.so --library-path /bundle/kit /bundle/kit/sleep 0.5
-printf 'GGUF\003\000\000\000\001\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000and weights' > "$2"
-"""
+printf 'MODEL' > "$2"
+""".replace("MODEL", "".join(f"\\{byte:03o}" for byte in ggufs.model("quantized")))
 
 MMDEBSTRAP = """#!/bin/sh
 # Stands in for mmdebstrap: hands out root.tar of the project, or obeys the file `order` there.
@@ -206,7 +207,7 @@ def standing_in(folder: Path) -> Iterator[None]:
 
     def model_steps(*_: object) -> tuple[ModelStep, ...]:
         command = (*in_kit("sh"), "/bundle/bin/quantize", "/source", "/out/model", "Q8_0")
-        return (ModelStep(llamacpp.UNTIE, run=gguf.untie), ModelStep("quantize", "quantize", command))
+        return (ModelStep(llamacpp.UNTIE, run=untie), ModelStep("quantize", "quantize", command))
 
     with project.standing_in(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(resources, "images", lambda: folder / "images")

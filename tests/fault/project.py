@@ -33,6 +33,7 @@ from meltrepro.record.reader import campaign_folders
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.fault.rig import SCRIPT
+from tests.support import ggufs
 
 RELEASE = "2026-10-01"
 MANIFEST = {
@@ -104,8 +105,8 @@ class SmallEngine:
 
 
 def gguf(text: str) -> bytes:
-    """As much of a GGUF file as is checked before a build, and some weights."""
-    return b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + bytes(8) + text.encode() * 40
+    """A small model of this name."""
+    return ggufs.model(text)
 
 
 def sha256(content: bytes) -> str:

@@ -435,15 +435,18 @@ def test_a_campaign_keeps_the_logs_of_artifacts_that_were_built_before_it(projec
 # -- models that are none -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 a zip", b"\0", b"<html>Sign in</html>"])
-def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [(b"PK\x03\x04 a zip", "unpack"), (b"\0", "get the file again"), (b"<html>Sign in</html>", "/resolve/")],
+)
+def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content: bytes, step: str) -> None:
     """Said before anything is quantized, by the model's name, and mended by the right file."""
     true = (project.spec.parent / "local.gguf").read_bytes()
     (project.spec.parent / "local.gguf").write_bytes(content)
     message, hint = refuse(ModelError, *build(project))
     assert "local/q8_0/llama.cpp, from file:local.gguf: " in message
     assert "is not a GGUF file" in message
-    assert "convert" in hint
+    assert step in hint
     check_sound(project)
     (project.spec.parent / "local.gguf").write_bytes(true)
     assert main([str(argument) for argument in build(project)]) == 0

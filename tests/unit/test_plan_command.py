@@ -16,6 +16,7 @@ from meltrepro.build.keys import bundle_key, model_key
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
 from meltrepro.plan.estimate import Sizes
+from tests.support.ggufs import model
 
 SPEC: dict[str, Any] = {
     "meltrepro": 1,
@@ -46,7 +47,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
-    (tmp_path / "small.gguf").write_bytes(b"GGUF" + bytes(996))
+    (tmp_path / "small.gguf").write_bytes(model().ljust(1000, b"\0"))
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(SPEC, sort_keys=False))
     return path

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import DigestMismatch, ManifestError, SourceError, StoreError
 from meltrepro.frameworks.llamacpp import synthetic
-from meltrepro.frameworks.llamacpp.gguf import untie
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights, file_bytes, header, header_bytes, pieces, tensors_of
+from meltrepro.frameworks.llamacpp.untie import untie
 from meltrepro.frameworks.llamacpp.vocabulary import CONTROL, vocabulary
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName

@@ -1,163 +1,170 @@
-"""GGUF files: what is checked before anything is built from them, and the one rewrite that old releases need."""
+"""GGUF files: what one is and what is wrong with it, told by its header, before anything is made of it."""
 
 from __future__ import annotations
 
-import struct
+import re
 from pathlib import Path
-from typing import BinaryIO
 
 from meltrepro.errors import ModelError
+from meltrepro.frameworks.llamacpp import header
+from meltrepro.frameworks.llamacpp.header import Header, called
+from meltrepro.store.kinds import kind_of
+from meltrepro.words import counted, readable
 
-_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
-_SHARING = frozenset({"gemma"})
-"""Architectures whose output matrix is the embedding's by definition: no release looks for another."""
-_VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value by its type; 8 is a string, 9 an array."""
-_STRING, _ARRAY = 8, 9
-_MOST_DIMENSIONS = 4
-_LEAST_STRING = 8
-"""The length that stands before it."""
+_MAGIC = b"GGUF"
+_AGAIN = "get the file again from where it came from"
+_MERGE = "merge them with llama-gguf-split --merge FIRST OUT, and name OUT"
+_SPLIT, _SPLITS = "split.no", "split.count"
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+_OTHERS = {
+    "adapter": "a LoRA adapter, which changes a model and is none",
+    "imatrix": "an importance matrix, which helps a quantizer and is no model",
+    "mmproj": "the part of a model that reads pictures (mmproj), without the model itself",
+}
+"""What else is written as GGUF, by `general.type`."""
+_OTHER_ARCHITECTURES = {"clip": "mmproj", "imatrix": "imatrix"}
 
 
-def check(path: Path) -> None:
-    """Raise `ModelError` unless the file begins as a GGUF file of version 2 or 3 does and names at least one tensor."""
-    with path.open("rb") as file:
-        head = file.read(24)
-    if head[:4] != b"GGUF":
-        raise ModelError(
-            f"{path.name[:16]} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'",
-            hint="give a file in GGUF format; convert other formats with llama.cpp's converter first",
-        )
-    version = int.from_bytes(head[4:8], "little")
-    if version not in (2, 3):
-        raise ModelError(f"{path.name[:16]} is a GGUF file of version {version}; versions 2 and 3 are supported")
-    if len(head) < 24 or int.from_bytes(head[8:16], "little") == 0:
-        raise ModelError(f"{path.name[:16]} is a GGUF file without tensors, or a truncated one")
+def check(path: Path) -> Header:
+    """The header of a file that holds a whole model; raises `ModelError` for anything else, with what it is instead."""
+    _require_magic(path)
+    found = header.read(path)
+    _require_whole(path, found)
+    _require_model(path, found)
+    return found
+
+
+def scan(path: Path) -> Header:
+    """The header of a file, whatever it holds; raises `ModelError` where there is none or it is damaged."""
+    _require_magic(path)
+    return header.read(path)
 
 
 def parameters(path: Path) -> int:
     """How many weights a file holds; raises `ModelError` for a file that cannot be read."""
-    import gguf
+    return sum(tensor.elements for tensor in scan(path).tensors)
 
-    scan(path)
+
+def describe(path: Path) -> str:
+    """What a file is, in a line: `GGUF 3, llama, 291 tensors (226 Q4_0, 65 F32), 3.8 GB`; an error's message of a broken one."""
     try:
-        return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
-    except (ValueError, IndexError, KeyError) as error:
-        raise ModelError(f"{path.name[:16]} cannot be read as GGUF: {error}") from error
+        found = scan(path)
+    except ModelError as error:
+        return error.message
+    types = ", ".join(f"{count} {kind}" for kind, count in found.types.most_common(4))
+    parts = [
+        f"GGUF {found.version}",
+        found.architecture or "no architecture",
+        f"{counted(len(found.tensors), 'tensor')} ({types})",
+        readable(found.size),
+    ]
+    if (pre := found.text("tokenizer.ggml.pre")) is not None:
+        parts.insert(2, f"tokenizer {found.text('tokenizer.ggml.model')} ({pre})")
+    elif (kind := found.text("tokenizer.ggml.model")) is not None:
+        parts.insert(2, f"tokenizer {kind}")
+    if found.size > found.end + found.alignment:
+        parts.append(f"{found.size - found.end:,} bytes behind its end")
+    return ", ".join(parts)
 
 
-def untie(source: Path, destination: Path) -> bool:
-    """Write a copy whose output matrix stands in the file, for releases that cannot share the embedding's.
-
-    Returns `False`, and writes nothing, where the file has one. The same source gives the same bytes; the weights are
-    the same numbers. Raises `ModelError` for a file that cannot be read.
-    """
-    import gguf
-
-    scan(source)
-    try:
-        reader = gguf.GGUFReader(source)
-        names = [tensor.name for tensor in reader.tensors]
-        architecture = reader.fields[gguf.Keys.General.ARCHITECTURE].contents()
-        values = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, LookupError) as error:
-        raise ModelError(
-            f"{source.name[:16]} cannot be read as GGUF: {error}", hint="get the file again from where it came from"
-        ) from error
-    if _OUTPUT in names or _EMBEDDING not in names or architecture in _SHARING:
-        return False
-    writer = gguf.GGUFWriter(destination, architecture)
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == gguf.Keys.General.ARCHITECTURE:
-            continue  # the writer adds these itself
-        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, values[name], field.types[0], inner)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    embedding = reader.tensors[names.index(_EMBEDDING)]
-    writer.add_tensor(_OUTPUT, embedding.data, raw_dtype=embedding.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return True
+def shard(name: str) -> str | None:
+    """What a file name says of a split model; `None` where it names a whole one."""
+    found = _SHARD.search(name)
+    if found is None or int(found[2]) < 2:
+        return None
+    return f"file {int(found[1])} of {int(found[2])} of a split model"
 
 
-# -- header ------------------------------------------------------------------------------------------------------------
-
-
-def scan(path: Path) -> None:
-    """Raise `ModelError` where a header goes on behind the end of its file or names what no GGUF file has.
-
-    Every count is held against the bytes that are there: a reader that believes in 2^40 strings reads for days, and a model
-    file comes from anywhere.
-    """
+def _require_magic(path: Path) -> None:
+    name = called(path)
     with path.open("rb") as file:
-        _Walk(file, path.stat().st_size, path.name[:16]).file()
+        head = file.read(24)
+    if head[:4] != _MAGIC:
+        kind = kind_of(path)
+        what = f"; it is {kind.what}" if kind is not None else ""
+        raise ModelError(
+            f"{name} is not a GGUF file: it begins with {head[:4]!r}, expected {_MAGIC!r}{what}",
+            hint=kind.hint
+            if kind is not None
+            else "give a file in GGUF format; convert other formats with llama.cpp's converter first",
+        )
+    version = int.from_bytes(head[4:8], "little")
+    if version and not version & 0xFFFF:
+        raise ModelError(
+            f"{name} is a GGUF file of version {version}, which is {int.from_bytes(head[4:8], 'big')} on a big-endian "
+            "machine: it was written for one, and versions 2 and 3 in little-endian are supported",
+            hint="take the little-endian file, or turn it with: gguf-convert-endian FILE little (from the package gguf)",
+        )
+    if version not in (2, 3):
+        raise ModelError(
+            f"{name} is a GGUF file of version {version}; versions 2 and 3 are supported",
+            hint="convert the model anew, or take a newer file" if version < 2 else _AGAIN,
+        )
+    if len(head) < 24:
+        raise ModelError(f"{name} is a GGUF file without tensors, or a truncated one", hint=_AGAIN)
 
 
-class _Walk:
-    """One pass over a header; each step consumes bytes, so that it ends with the file at the latest."""
+def _require_whole(path: Path, found: Header) -> None:
+    """Raise `ModelError` for a part of a split model, a file that ends too early, and files that were joined."""
+    name, shards = called(path), found.number(_SPLITS) or 0
+    joined = _joined(path, found)
+    if shards > 1:
+        first = (found.number(_SPLIT) or 0) + 1
+        what = f"{counted(shards, 'file')} joined by cat" if joined else f"file {first} of {shards}"
+        raise ModelError(f"{name} is {what} of a split model (split.count {shards})", hint=_merge(path, joined, shards))
+    if joined:
+        raise ModelError(
+            f"{name} holds more than one GGUF file, one behind the other", hint=_merge(path, joined, shards)
+        )
+    if found.end > found.size:
+        last = max(found.tensors, key=lambda each: each.offset)
+        raise ModelError(
+            f"{name} is a truncated GGUF file: it has {found.size:,} bytes, and its tensor {last.name} ends at {found.end:,}",
+            hint=_AGAIN,
+        )
+    broken = next((each for each in found.tensors if each.dimensions[0] % each.block), None)
+    if broken is not None:
+        raise ModelError(
+            f"{name} is a damaged GGUF file: its tensor {broken.name} has rows of {broken.dimensions[0]} numbers, and "
+            f"{broken.type_name} holds them by {broken.block}",
+            hint=_AGAIN,
+        )
 
-    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
-        self._file = file
-        self._left = size
-        self._name = name
 
-    def file(self) -> None:
-        self._skip(8)
-        tensors, pairs = self._number("<Q"), self._number("<Q")
-        for _ in range(self._count(pairs, _LEAST_STRING + 5)):
-            self._string()
-            self._value(self._number("<I"))
-        for _ in range(self._count(tensors, _LEAST_STRING + 16)):
-            self._string()
-            dimensions = self._number("<I")
-            if not 1 <= dimensions <= _MOST_DIMENSIONS:
-                raise self._damaged(f"a tensor of {dimensions} dimensions")
-            self._skip(8 * dimensions + 12)
+def _merge(path: Path, joined: bool, shards: int) -> str:
+    if joined:
+        return "cat does not make a model of them: merge the files as they were with llama-gguf-split --merge FIRST OUT"
+    first = _SHARD.sub(lambda match: f"-00001-of-{match[2]}.gguf", path.name)
+    if _SHARD.search(path.name) is None:
+        return _MERGE
+    missing = [
+        number
+        for number in range(1, min(shards, 1000) + 1)
+        if not path.with_name(_SHARD.sub(f"-{number:05}-of-{shards:05}.gguf", path.name)).exists()
+    ]
+    whole = f"merge them with llama-gguf-split --merge {first} OUT, and name OUT"
+    return f"get the other files too ({counted(len(missing), 'file')} not here), then {whole}" if missing else whole
 
-    def _value(self, kind: int) -> None:
-        if kind == _STRING:
-            self._string()
-        elif kind == _ARRAY:
-            inner, count = self._number("<I"), self._number("<Q")
-            if inner == _STRING:
-                for _ in range(self._count(count, _LEAST_STRING)):
-                    self._string()
-            elif inner in _VALUE_BYTES:
-                self._skip(count * _VALUE_BYTES[inner])
-            else:
-                raise self._damaged(f"an array of type {inner}")
-        elif kind in _VALUE_BYTES:
-            self._skip(_VALUE_BYTES[kind])
-        else:
-            raise self._damaged(f"a value of type {kind}")
 
-    def _string(self) -> None:
-        self._skip(self._number("<Q"))
+def _joined(path: Path, found: Header) -> bool:
+    """Whether another file begins where this one ends."""
+    places = {found.end, header.aligned(found.end, found.alignment)}
+    with path.open("rb") as file:
+        for place in (each for each in places if each < found.size):
+            file.seek(place)
+            if file.read(4) == _MAGIC:
+                return True
+    return False
 
-    def _count(self, count: int, least_bytes: int) -> int:
-        if count * least_bytes > self._left:
-            raise self._damaged(f"{count} entries in the {self._left} bytes that are left")
-        return count
 
-    def _number(self, layout: str) -> int:
-        size = struct.calcsize(layout)
-        self._take(size)
-        return int(struct.unpack(layout, self._file.read(size))[0])
-
-    def _skip(self, size: int) -> None:
-        self._take(size)
-        self._file.seek(size, 1)
-
-    def _take(self, size: int) -> None:
-        if size > self._left:
-            raise self._damaged(f"something of {size} bytes in the {self._left} bytes that are left")
-        self._left -= size
-
-    def _damaged(self, what: str) -> ModelError:
-        return ModelError(
-            f"{self._name} is a truncated or damaged GGUF file: its header names {what}",
-            hint="get the file again from where it came from",
+def _require_model(path: Path, found: Header) -> None:
+    """Raise `ModelError` for what else is written as GGUF."""
+    name = called(path)
+    other = found.text("general.type") or _OTHER_ARCHITECTURES.get(found.architecture or "")
+    if other in _OTHERS:
+        raise ModelError(f"{name} is {_OTHERS[other]}", hint="name the file of the model itself")
+    if not found.tensors:
+        raise ModelError(
+            f"{name} is a GGUF file without tensors, or a truncated one",
+            hint="a vocabulary alone is no model: name the file that has the weights, or get it again",
         )

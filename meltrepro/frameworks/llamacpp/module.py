@@ -26,7 +26,7 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import convert, cuda, gguf, mixtures, variants
+from meltrepro.frameworks.llamacpp import convert, cuda, gguf, mixtures, untie, variants
 from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
@@ -205,7 +205,7 @@ class LlamaCpp:
             command = convert.command("f32" if quantization == "f32" else "f16")
             steps.append(ModelStep("convert", "convert", command, shared=True))
         if release.name in _NEED_UNTYING:
-            steps.append(ModelStep(UNTIE, run=gguf.untie))
+            steps.append(ModelStep(UNTIE, run=untie.untie))
         if quantization != AS_IS:
             kind = _TYPES[quantization][0]
             quantizer = ("/bundle/bin/quantize", "--allow-requantize", "/source", "/out/model", kind)

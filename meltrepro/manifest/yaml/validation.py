@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,7 +22,9 @@ MOST = 200
 """Problems that are explained one by one."""
 
 
-def validate(model: type[M], root: Node, problems: list[Problem]) -> M | None:
+def validate(
+    model: type[M], root: Node, problems: list[Problem], context: Mapping[str, object] | None = None
+) -> M | None:
     """The model that a tree describes; `None` where it does not, with the reasons added to `problems`.
 
     Types are taken strictly, as JSON Schema takes them, so that an editor and this toolkit agree. The one exception is
@@ -32,7 +34,7 @@ def validate(model: type[M], root: Node, problems: list[Problem]) -> M | None:
     errors: list[ErrorDetails] = []
     for _ in range(2):
         try:
-            return model.model_validate_json(json.dumps(root.plain()), strict=True)
+            return model.model_validate_json(json.dumps(root.plain()), strict=True, context=context)
         except ValidationError as error:
             errors = error.errors(include_url=False)
         amended = _as_written(root, (_locate(error, model, root) for error in errors if error["type"] == "string_type"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.frameworks.llamacpp.gguf import untie
 from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.frameworks.llamacpp.untie import untie
 from tests.integration.bundles import Bundle
 from tests.integration.runner.contract import MakeRunner, Runner
 

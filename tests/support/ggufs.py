@@ -1,0 +1,88 @@
+"""GGUF files written by hand, byte by byte, so that what no library writes can be tried too."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+F32, Q4_0 = 0, 2
+U8, I8, U16, I16, U32, I32, REAL, BOOL, STRING, ARRAY, U64, I64, DOUBLE = range(13)
+_LAYOUTS = {
+    U8: "B",
+    I8: "b",
+    U16: "H",
+    I16: "h",
+    U32: "I",
+    I32: "i",
+    REAL: "f",
+    BOOL: "?",
+    U64: "Q",
+    I64: "q",
+    DOUBLE: "d",
+}
+
+Value = tuple[int, object]
+"""Type and content: a number, a text, its bytes, or (of an array) the type within and a list."""
+
+
+def text(content: str | bytes, order: str = "<") -> bytes:
+    raw = content.encode() if isinstance(content, str) else content
+    return struct.pack(f"{order}Q", len(raw)) + raw
+
+
+def payload(kind: int, content: object, order: str = "<") -> bytes:
+    if kind == STRING:
+        assert isinstance(content, str | bytes)
+        return text(content, order)
+    if kind == ARRAY:
+        assert isinstance(content, tuple)
+        inner, entries = content
+        return struct.pack(f"{order}IQ", inner, len(entries)) + b"".join(
+            payload(inner, each, order) for each in entries
+        )
+    return struct.pack(order + _LAYOUTS[kind], content)
+
+
+def gguf(
+    values: Mapping[str, Value] | None = None,
+    tensors: Sequence[tuple[str, tuple[int, ...], int, bytes]] = (),
+    *,
+    alignment: int = 32,
+    version: int = 3,
+    order: str = "<",
+    architecture: str | None = "llama",
+) -> bytes:
+    """A whole file; `tensors` are name, dimensions, type and bytes of each. `alignment` is written where it is not the usual one."""
+    pairs: dict[str, Value] = {} if architecture is None else {"general.architecture": (STRING, architecture)}
+    pairs |= values or {}
+    if alignment != 32:
+        pairs.setdefault("general.alignment", (U32, alignment))
+    head = b"GGUF" + struct.pack(f"{order}IQQ", version, len(tensors), len(pairs))
+    for key, (kind, content) in pairs.items():
+        head += text(key, order) + struct.pack(f"{order}I", kind) + payload(kind, content, order)
+    offset, data = 0, b""
+    for name, shape, kind, content in tensors:
+        head += text(name, order) + struct.pack(f"{order}I{len(shape)}Q", len(shape), *shape)
+        head += struct.pack(f"{order}IQ", kind, offset)
+        data += content + bytes(-len(content) % alignment)
+        offset = len(data)
+    return head + bytes(-len(head) % alignment) + data
+
+
+def numbers(count: int, begin: int = 0) -> bytes:
+    """As many float32, each another."""
+    return struct.pack(f"<{count}f", *(begin + each for each in range(count)))
+
+
+TIED = (
+    ("token_embd.weight", (8, 3), F32, numbers(24)),
+    ("blk.0.attn_norm.weight", (9,), F32, numbers(9, 100)),
+    ("blk.0.attn_q.weight", (8, 5), F32, numbers(40, 200)),
+)
+"""Tensors of a model without an output matrix; the second one ends at no round place."""
+
+
+def model(text: str = "", **options: object) -> bytes:
+    """A small file that is a model as far as its header says; `text` makes it another one."""
+    name: dict[str, Value] = {"general.name": (STRING, text)} if text else {}
+    return gguf(name, [*TIED, ("output.weight", (8, 3), F32, numbers(24, 300))])
