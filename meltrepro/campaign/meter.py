@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
-from meltrepro.errors import RecordError, StoreError
+from meltrepro.errors import ManifestError, Problem, RecordError, StoreError
+from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.meters import Meter
-from meltrepro.measure.meterfile import clipped, complete_bytes, in_order, read_meter
+from meltrepro.measure.meterfile import check_meter, clipped, complete_bytes, in_order, read_meter
 from meltrepro.measure.metering import Metered, on_device_clock
 from meltrepro.record.samples import Recording, SampleWriter
 from meltrepro.record.trace import Trace
@@ -25,6 +26,27 @@ _T = TypeVar("_T")
 
 class MeterError(RecordError):
     """A meter's file is missing, damaged, or does not grow."""
+
+
+def require_meters(loaded: LoadedManifest, used: Collection[str]) -> None:
+    """Raise `ManifestError` where the file of a meter of the targets in use is not there, or could not be read as declared."""
+    wrong: list[Problem] = []
+    for name in sorted(used):
+        meter = loaded.manifest.targets[name].meter
+        if meter is None:
+            continue
+        path = loaded.path.parent / meter.file
+        if not path.is_file():
+            missing = f"{path} does not exist", "start the program of the meter before the campaign"
+            wrong.append(problem_at(loaded, ("targets", name, "meter", "file"), *missing))
+            continue
+        try:
+            check_meter(path, meter)
+        except RecordError as error:
+            hint = error.hint.replace("targets.NAME", f"targets.{name}") if error.hint else None
+            wrong.append(problem_at(loaded, ("targets", name, "meter"), error.message, hint))
+    if wrong:
+        raise ManifestError(wrong)
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class FileMeter:
                 f"the meter's file {self.path} does not exist",
                 hint="start the program of the meter before the campaign, or mend targets.NAME.meter.file",
             )
-        return Metering(self, _as_meter_error(lambda: complete_bytes(self.path)), _inode(self.path))
+        return Metering(self, _as_meter_error(lambda: complete_bytes(self.path, self.meter)), _inode(self.path))
 
 
 @dataclass(frozen=True)
@@ -64,11 +86,6 @@ class Metering:
             time.sleep(meter.linger_s)
         grew = self._grew()
         found = _as_meter_error(lambda: read_meter(path, meter, self.start if grew else 0))
-        if not any(series.t_ns for series in found.series):
-            raise MeterError(
-                f"{path}: expected numbers, no row has one in {', '.join(map(repr, meter.columns))}",
-                hint="name the columns that hold numbers, in targets.NAME.meter.columns",
-            )
         metered = on_device_clock(found, trace, readings)
         if not grew and metered.recording is not None:
             found = _around(found, metered, trace, readings)
@@ -84,7 +101,7 @@ class Metering:
         """Whether the file is the same one and has more lines."""
         return (
             _inode(self.source.path) == self.inode
-            and _as_meter_error(lambda: complete_bytes(self.source.path)) > self.start
+            and _as_meter_error(lambda: complete_bytes(self.source.path, self.source.meter)) > self.start
         )
 
     def _grew_soon(self) -> bool:

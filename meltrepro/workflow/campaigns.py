@@ -13,13 +13,11 @@ from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Built
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.conduct import conduct
-from meltrepro.campaign.meter import FileMeter
+from meltrepro.campaign.meter import FileMeter, require_meters
 from meltrepro.campaign.request import make_requests
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
-from meltrepro.errors import ManifestError
 from meltrepro.frameworks.base import framework
-from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.prompts import load_conversations
@@ -106,7 +104,7 @@ def prepare(
         name: load_conversations(workload, loaded.path.parent, session.tools.fetcher.get)
         for name, workload in loaded.manifest.conversations.items()
     }
-    _require_meters(loaded)
+    require_meters(loaded, {cell.target_name for cell in plan.cells})
     devices = session.survey.devices
     data = session.data()
     scoring, inputs = score_requests(plan, data, devices, session.keep)
@@ -159,18 +157,6 @@ def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | N
     why = "its system was changed since it was probed, so that the report is not used; probe it again"
     session.tools.sink(Step("device", "note", name, detail={"report": why}))
     return None
-
-
-def _require_meters(loaded: LoadedManifest) -> None:
-    """Raise `ManifestError` where the file of a meter is not there: its program was not started, or writes elsewhere."""
-    meters = {name: target.meter for name, target in loaded.manifest.targets.items() if target.meter is not None}
-    missing = [
-        problem_at(loaded, ("targets", name, "meter", "file"), f"{loaded.path.parent / meter.file} does not exist")
-        for name, meter in meters.items()
-        if not (loaded.path.parent / meter.file).is_file()
-    ]
-    if missing:
-        raise ManifestError(missing, hint="start the program of the meter before the campaign")
 
 
 def _trial_engine(session: Session) -> Engine | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.loader import load_manifest, problem_at
+from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.schema import Manifest
 from tests.support.manifests import FAULTS, GOOD, load, problems, write
 
@@ -272,12 +273,44 @@ def test_any_shape_is_a_manifest_or_a_manifest_error(
         ("columns: {u: V}, clock: host", "expected a column of power (W), energy (J), current (A) or charge (C)"),
         ("columns: {P: W}, clock_bound_s: 1", "expected no clock_bound_s with clock: own"),
         ("columns: {P: W}, clock: host, sync_mark: {rest_ms: 5}", "expected no sync_mark with clock: host"),
+        ("columns: {µ: W, \u03bc: W}", "expected one unit a column, got 'μ' twice"),
+        ("columns: {P: W}, encoding: rot13", "expected an encoding of text, such as cp1252 or utf-16"),
+        ("columns: {P: W}, encoding: utf-32", "expected an encoding with the digits of ASCII, or utf-16"),
+        ("columns: {P: W}, time_format: noon", "expected iso or a format such as '%d.%m.%Y %H:%M:%S'"),
+        ("columns: {P: W}, time_format: '%d %d'", "expected iso or a format such as"),
+        ("columns: {P: W}, time_zone: UTC", "expected time_format with time_zone"),
+        ("columns: {P: W}, date: d", "expected time_format with date"),
+        ("columns: {P: W}, time_format: iso, time_unit: ms", "expected no time_unit with time_format"),
+        ("columns: {P: W}, time_format: iso, clock: device", "expected no time_format with clock: device"),
+        ("columns: {P: W}, time_format: '%H:%M:%S', clock: host", "expected dates with clock: host"),
+        ("columns: {P: W}, time_format: '%d.%m.%Y %H:%M', clock: host", "expected time_zone with clock: host"),
+        ("columns: {P: W}, time_format: iso, time_zone: '+25'", "expected a time zone: UTC, an offset"),
     ],
 )
 def test_a_meter_that_could_never_work(tmp_path: Path, changes: str, message: str) -> None:
     entry = f"targets={{host: {{meter: {{file: m.csv, time: t, {changes}}}}}}}"
     (problem,) = problems(tmp_path, GOOD, entry)
     assert message in problem.message
+
+
+def test_keys_of_a_meter_that_nobody_wrote_are_part_of_no_digest() -> None:
+    """So that campaigns of before there were such keys go on."""
+    entry = Meter.model_validate({"file": "m.csv", "time": "t", "columns": {"P": "W"}})
+    known = [
+        "file",
+        "time",
+        "time_unit",
+        "clock",
+        "clock_bound_s",
+        "columns",
+        "delimiter",
+        "refresh_s",
+        "linger_s",
+        "sync_mark",
+    ]
+    assert list(entry.model_dump(mode="json")) == known
+    changed = entry.model_copy(update={"decimal": ",", "time_offset_s": 1.0, "time_format": "iso"})
+    assert {"decimal", "time_offset_s", "time_format"} <= set(changed.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meltrepro.manifest.base import Commit, Name, Place, Sha256
-from meltrepro.manifest.meters import Delimiter, Heading
+from meltrepro.manifest.meters import Delimiter, Heading, Zone
 from meltrepro.manifest.schema import Prompt
 from meltrepro.manifest.sources import SOURCE_KINDS
 from meltrepro.manifest.yaml.shape import Shape
@@ -60,6 +60,7 @@ _PATTERNS = {
     _pattern(Prompt): "a prompt that is not empty",
     _pattern(Heading): "the heading of a column: not empty, without spaces around it",
     _pattern(Delimiter): "one character other than a quote or the end of a line",
+    _pattern(Zone): "a time zone: UTC, an offset such as +02:00, or a name such as Europe/Berlin",
 }
 
 
