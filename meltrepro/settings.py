@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import platformdirs
 
 from meltrepro.errors import UsageError
+
+_COMMON = (Path("/run/lock"), Path("/tmp"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Settings:
 
     @property
     def run(self) -> Path:
-        """Folder of sockets, pid files and device locks."""
+        """Folder of sockets and pid files."""
         return self.cache / "run"
 
 
@@ -75,6 +78,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         base_image=_by_digest(environ.get("MELTREPRO_BASE_IMAGE")),
         logins=_hosts(environ.get("MELTREPRO_LOGINS", "")),
     )
+
+
+def locks(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the locks of devices, which no other setting moves: the first where this machine lets everybody write."""
+    if given := environ.get("MELTREPRO_LOCKS"):
+        return _place("MELTREPRO_LOCKS", given)
+    return next((folder for folder in _COMMON if _is_everybodys(folder)), _COMMON[-1])
 
 
 def debug() -> bool:
@@ -122,6 +132,15 @@ def _place(name: str, value: str) -> Path:
     except RuntimeError as error:  # the home of a user that nobody is
         raise UsageError(f"{name}: {value[:200]}: {error}", hint=hint) from error
     return path
+
+
+def _is_everybodys(folder: Path) -> bool:
+    """Whether everybody may write there, and nobody may remove what others wrote."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_mode & 0o1002 == 0o1002 and status.st_uid == 0
 
 
 def _by_digest(image: str | None) -> str | None:

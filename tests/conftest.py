@@ -74,6 +74,7 @@ def own_folders(
             monkeypatch.delenv(name)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MELTREPRO_LOCKS", str(tmp_path / "locks"))  # tests run at the same time on one machine
     if "integration" not in request.path.parts:
         monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
     elif REAL_CACHE:

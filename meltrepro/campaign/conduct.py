@@ -61,7 +61,7 @@ def conduct(
     runs = cell_runs(setup)
     with ExitStack() as stack:
         for device in sorted({setup.devices[name].id for name in used}):
-            stack.enter_context(lock.hold(lock.lock_path(settings.run, device), manifest.name))
+            stack.enter_context(lock.hold(device, manifest.name))
         strays = sum(target.stop_strays() for target in targets)
         restored = sum(len(target.restore()) for target in targets if isinstance(target, Adjustable))
         campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)

@@ -1,58 +1,103 @@
-"""One campaign per device: a lock between processes, which the kernel releases however its holder ends."""
+"""One campaign per device: a lock between all processes of a machine, which the kernel releases however its holder ends.
+
+It lies where every user may write and no setting leads, so that neither another user nor another cache measures on the
+device meanwhile. The file stays: who removed it could not know that nobody has just opened it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from meltrepro import settings, untrusted
+from meltrepro.atomic import reason_of
 from meltrepro.errors import DeviceBusy, StoreError
 
+_MOST = 4096
+"""Bytes of what a holder says of itself, which anybody could have written."""
+_LONGEST = 80
 
-def lock_path(run: Path, device_id: str) -> Path:
-    """The lock file of a device below the folder `Settings.run`."""
-    return run / "devices" / (re.sub(r"[^A-Za-z0-9._-]", "_", device_id) + ".lock")
+
+def lock_path(device_id: str) -> Path:
+    """The lock file of a device; the same for all users of this machine."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", device_id)[:_LONGEST]
+    digest = hashlib.sha256(device_id.encode("utf-8", "surrogateescape")).hexdigest()
+    return settings.locks() / f"meltrepro-{name}-{digest[:16]}.lock"
 
 
 @contextmanager
-def hold(path: Path, campaign: str) -> Iterator[None]:
+def hold(device_id: str, campaign: str) -> Iterator[None]:
     """Hold a device's lock while the block runs; `campaign` is told to whoever asks meanwhile.
 
-    Raises `DeviceBusy`, which names the holder, and `StoreError` where the lock file cannot be written.
+    Raises `DeviceBusy`, which names the holder, and `StoreError` where there can be no lock file.
     """
-    holder = path.with_suffix(".json")
-    lock = FileLock(path)
+    path = lock_path(device_id)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
+        descriptor = _lock(path)
+    except BlockingIOError:
         raise DeviceBusy(
-            f"another campaign is measuring on this device: {_describe(holder)}",
+            f"another campaign is measuring on this device: {_describe(path)}",
             hint="wait until it is done, or stop it; two at once would disturb each other",
         ) from None
     except OSError as error:
-        raise StoreError(f"cannot write the device lock {path}: {error.strerror}") from error
+        raise StoreError(
+            f"cannot use the device lock {path}: {reason_of(error)}",
+            hint="every user of this machine's devices must be able to write there: remove what is in the way",
+        ) from error
     try:
-        try:
-            holder.write_text(json.dumps({"pid": os.getpid(), "campaign": campaign}), encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"cannot write {holder}: {error.strerror}") from error
+        _say(descriptor, {"pid": os.getpid(), "user": os.getuid(), "campaign": campaign[:_LONGEST]})
         yield
     finally:
+        _say(descriptor, None)
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """The open lock file, locked; raises `BlockingIOError` where somebody else holds it."""
+    while True:
+        descriptor = _open(path)
         try:
-            holder.unlink(missing_ok=True)
-        finally:
-            lock.release()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # somebody has tidied up; what was locked is no longer there for others
 
 
-def _describe(holder: Path) -> str:
+def _open(path: Path) -> int:
+    while True:
+        with suppress(FileNotFoundError):
+            try:
+                return untrusted.opener(str(path), os.O_RDWR)
+            except PermissionError:  # somebody else's, who has not let others write to it, but it can be locked
+                return untrusted.opener(str(path), os.O_RDONLY)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o1777)
+        with suppress(FileExistsError):
+            descriptor = untrusted.opener(str(path), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            os.fchmod(descriptor, 0o666)
+            return descriptor
+
+
+def _say(descriptor: int, holder: dict[str, object] | None) -> None:
+    with suppress(OSError):  # a name is a courtesy: the disk may be full, the file somebody else's
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode() if holder else b"", 0)
+
+
+def _describe(path: Path) -> str:
     try:
-        known = json.loads(holder.read_text(encoding="utf-8"))
-        return f"{known['campaign']} (process {known['pid']})"
+        known = untrusted.load_json(untrusted.read_regular(path, _MOST))
+        return f"{ascii(str(known['campaign']))[1:-1]} (process {int(known['pid'])}, user {int(known['user'])})"
     except (OSError, ValueError, KeyError, TypeError):
         return "it has only just begun"

@@ -166,5 +166,5 @@ def _held(
     settings = settings or settings_module.load()
     target = registry.open_target(registry.named(device, root, settings), settings)
     facts = target.identify()
-    with device_lock.hold(device_lock.lock_path(settings.run, facts.id), why):
+    with device_lock.hold(facts.id, why):
         yield target, facts

@@ -282,7 +282,7 @@ def _open(name: str, manifest: Manifest, folder: Path, engine: Engine | None) ->
         return registry.open_target(manifest.targets[name], here, GivenEngine(engine) if engine else None)
     entry = manifest.targets[name]
     assert isinstance(entry, HostOptions)
-    return HostTarget(entry, disk=here.cache, owner=str(lock_path(here.run, name)))
+    return HostTarget(entry, disk=here.cache, owner=str(lock_path(name)))
 
 
 def with_manifest(setup: Setup, manifest: Manifest) -> Setup:

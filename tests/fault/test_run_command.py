@@ -12,7 +12,7 @@ from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import DeviceFacts
-from meltrepro.targets.device_lock import hold, lock_path
+from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import HostTarget, host_id
 from meltrepro.track.places import Place
 from tests.fault import rig
@@ -77,7 +77,7 @@ def test_fail_fast_then_go_on(equipped: Project, capsys: pytest.CaptureFixture[s
 
 def test_a_busy_device(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
     spec = write(equipped, good="sleep 0")
-    with hold(lock_path(rig.settings(equipped.folder).run, host_id()), "another"):
+    with hold(host_id(), "another"):
         assert main(["run", str(spec), "--no-track"]) == DeviceBusy.exit_code
     assert "another (process" in capsys.readouterr().err
     assert campaign_folders(equipped.folder / "home/records") == []

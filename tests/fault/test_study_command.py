@@ -17,7 +17,7 @@ from meltrepro.record.reader import campaign_folders
 from meltrepro.record.study import read_study
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
-from meltrepro.targets.device_lock import hold, lock_path
+from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import host_id
 from tests.fault import rig
 from tests.fault.project import Project, small
@@ -82,7 +82,7 @@ def test_the_report_of_a_study_can_be_made_again_from_records_alone(
 
 
 def test_another_campaign_on_the_device_is_no_reason_to_leave_anything_out(specs: Path, tmp_path: Path) -> None:
-    with hold(lock_path(rig.settings(tmp_path).run, host_id()), "another"):
+    with hold(host_id(), "another"):
         assert study(specs) == DeviceBusy.exit_code
     assert not (tmp_path / "home/studies/specs/study.json").exists()
     assert study(specs) == 0

@@ -43,7 +43,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def left(engine: str, folder: Path) -> list[str]:
     """Containers or processes of the rig's device that exist."""
-    owner = str(lock_path(rig.settings(folder).run, host_id()))
+    owner = str(lock_path(host_id()))
     if engine == "process":
         return [str(pid) for pid in processes.owned(owner)]
     from meltrepro import settings as settings_module

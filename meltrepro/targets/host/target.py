@@ -48,7 +48,7 @@ _SPARED_BYTES = 1 << 30
 
 def open_target(entry: HostOptions, settings: Settings, engines: Engines | None) -> HostTarget:
     """The target as campaigns use it; its lock file names it to the processes that it starts."""
-    return HostTarget(entry, disk=settings.cache, owner=str(lock_path(settings.run, host_id())), engines=engines)
+    return HostTarget(entry, disk=settings.cache, owner=str(lock_path(host_id())), engines=engines)
 
 
 def attached(settings: Settings) -> list[Attached]:
