@@ -1,4 +1,4 @@
-"""Docker engines: find the one that answers, or run a private one where no service manager does.
+"""Docker engines: take the one that answers, or run a private one where no service manager does.
 
 The private engine needs no network (builds have none), keeps everything below the cache folder, and is started by
 `meltrepro doctor --fix` alone.
@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meltrepro.build import contexts
+from meltrepro.build.contexts import Address
 from meltrepro.errors import EngineError
 from meltrepro.settings import Settings
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     import psutil
 
 _HINT = "start one with: meltrepro doctor --fix; or work without: --engine process"
-_SYSTEM_SOCKET = Path("/var/run/docker.sock")
+OURS = "meltrepro doctor --fix"
+"""What names the private engine."""
 _SOCKET_LIMIT = 107
 """Bytes that the path of a Unix socket may have."""
 _LONGEST_SOCKET = "exec/containerd/containerd.sock.ttrpc"
@@ -38,28 +41,37 @@ _STOP_S = 30.0
 
 
 def connect(settings: Settings, environ: Mapping[str, str] = os.environ) -> docker.DockerClient:
-    """A client of the engine: DOCKER_HOST, our private one, the system's; raises `EngineError` where none answers."""
-    tried = []
-    for source in _candidates(settings, environ):
+    """A client of the engine that `find` finds; raises `EngineError` where none answers."""
+    return find(settings, environ)[0]
+
+
+def find(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[docker.DockerClient, Address]:
+    """The engine that the user names as for `docker ps`, else the first that answers: ours, the system's, the user's.
+
+    Raises `EngineError` where none answers.
+    """
+    tried, hint = [], _HINT
+    chosen = contexts.named(environ)
+    for address in (chosen,) if chosen is not None else _candidates(settings, environ):
         try:
-            return _client(source)
+            return _client(address), address
         except EngineError as error:
-            tried.append(f"{source['DOCKER_HOST']} ({error.message})")
-    hint = _HINT
+            tried.append(f"{address} ({error.message})")
+    if chosen is not None:
+        hint = chosen.remedy
     if any("Permission denied" in one for one in tried):
         hint = "you may not use its socket: run as root or in the group docker; or work without: --engine process"
     raise EngineError("no Docker engine answers; tried " + ", ".join(tried or ["no socket"]), hint=hint)
 
 
-def _client(environ: Mapping[str, str]) -> docker.DockerClient:
+def _client(address: Address) -> docker.DockerClient:
     import docker
     import requests
     from docker.errors import DockerException
-    from docker.utils import kwargs_from_env
 
     try:
         # A hung engine must be noticed at once; the requests that follow may be builds and take their time.
-        client = docker.DockerClient(**kwargs_from_env(environment=dict(environ)), timeout=_PING_S)
+        client = docker.DockerClient(base_url=address.host, timeout=_PING_S, **address.options)
         client.ping()
     except (DockerException, requests.RequestException, OSError, ValueError) as error:
         reason = str(error).strip() or type(error).__name__
@@ -68,14 +80,10 @@ def _client(environ: Mapping[str, str]) -> docker.DockerClient:
     return client
 
 
-def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    if environ.get("DOCKER_HOST"):
-        yield environ
-        return
+def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Address]:
     if _is_ours(_folder(settings)) and _socket(settings).exists():
         yield _address(settings)
-    if _SYSTEM_SOCKET.exists():
-        yield {"DOCKER_HOST": f"unix://{_SYSTEM_SOCKET}"}
+    yield from contexts.sockets(environ)
 
 
 def running(settings: Settings) -> int | None:
@@ -202,8 +210,8 @@ def _mounts(settings: Settings) -> list[Path]:
     return sorted((point for point in points if any(point.is_relative_to(one) for one in folders)), reverse=True)
 
 
-def _address(settings: Settings) -> Mapping[str, str]:
-    return {"DOCKER_HOST": f"unix://{_socket(settings)}"}
+def _address(settings: Settings) -> Address:
+    return Address(f"unix://{_socket(settings)}", OURS)
 
 
 def _data(settings: Settings) -> Path:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,6 +30,7 @@ from meltrepro import resources, untrusted
 from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
 from meltrepro.build.base import root_layer
+from meltrepro.build.docker_facts import DockerFacts, facts_of, name_of
 from meltrepro.build.image import Image, Layer, archive
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
@@ -46,6 +49,8 @@ _OWNER = "io.meltrepro.owner"
 _NOBODY = 65534
 """Who programs are in containers where this process is root: the user that owns nothing."""
 _STOP_S = 10
+_OPEN_FILES = 4096
+"""Of a build in podman, which allows 1024 unless told otherwise: the compiler opens more. A user may always have as many."""
 _FIX = "meltrepro doctor --fix starts one where it may, and says how where it may not"
 
 
@@ -64,9 +69,18 @@ class DockerEngine:
         self._sink = sink
 
     def version(self) -> str:
-        """`docker <version>`; raises `EngineError` where the engine does not answer."""
+        """`docker <version>`, or `podman <version>`; raises `EngineError` where the engine does not answer."""
+        return " ".join(self._name)
+
+    @cached_property
+    def _name(self) -> tuple[str, str]:
         with _engine_errors():
-            return f"docker {self._client.version()['Version']}"
+            return name_of(self._client)
+
+    @cached_property
+    def _facts(self) -> DockerFacts:
+        with _engine_errors():
+            return facts_of(self._client)
 
     def toolchain_image(self) -> Image:
         """The image of base and toolchain, with the same id wherever the same pins are used."""
@@ -101,7 +115,7 @@ class DockerEngine:
 
     def execute(self, execution: Execution) -> Exit:
         """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""
-        user = os.getuid() or _NOBODY
+        user = os.getuid() if self._facts.rootless else os.getuid() or _NOBODY
         with _engine_errors(), _handed_over(execution, user), self._container(execution, user) as container:
             container.start()
             timed_out = False
@@ -146,7 +160,12 @@ class DockerEngine:
                 image,
                 command=list(execution.argv),
                 network_mode="none",
-                user=f"{user}:{os.getgid() if user == os.getuid() else user}",
+                user=self._inside(user),
+                # Mounts have the owners that they have here, also where users are remapped or SELinux labels files: what is
+                # mounted is not relabelled, because some of it belongs to others.
+                userns_mode="host",
+                security_opt=["no-new-privileges", "label=disable"],
+                use_config_proxy=False,
                 mounts=[
                     *(_bind(inside, outside, read_only=True) for inside, outside in execution.readonly.items()),
                     *(_bind(inside, outside, read_only=False) for inside, outside in execution.writable.items()),
@@ -154,10 +173,9 @@ class DockerEngine:
                 # The runtime images hold no shell and no other program; capabilities have nothing to do in them.
                 cap_drop=["ALL"],
                 read_only=True,
-                security_opt=["no-new-privileges"],
                 log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "64m"}),
-                mem_limit=execution.memory_bytes,
-                pids_limit=PROCESSES,
+                mem_limit=execution.memory_bytes if self._facts.memory else None,
+                pids_limit=PROCESSES if self._facts.pids else None,
                 pid_mode=f"container:{execution.watcher}" if self._runs(execution.watcher) else None,
                 labels={_LABEL: "execution", _OWNER: execution.owner},
             )
@@ -166,6 +184,12 @@ class DockerEngine:
         finally:
             with contextlib.suppress(NotFound):
                 container.remove(force=True, v=True)
+
+    def _inside(self, user: int) -> str:
+        """Who is a user of this machine in a container; to an engine without root, its own is root, and without any power."""
+        if self._facts.rootless:
+            return "0:0"
+        return f"{user}:{os.getgid() if user == os.getuid() else user}"
 
     def _runs(self, watcher: str) -> bool:
         """Whether a program that watches others is still there to be joined; it may have ended early."""
@@ -209,17 +233,27 @@ class DockerEngine:
         return tag
 
     def load(self, image: Image) -> str:
-        """Load an image that we made ourselves unless the engine has it; returns its id."""
-        with contextlib.suppress(ImageNotFound):
-            return str(self._client.images.get(image.id).id)
+        """Load an image that we made ourselves unless the engine has it; returns the engine's id of it.
+
+        That is the digest of its configuration, as is `Image.id`, or of a manifest that the engine wrote around it.
+        """
+        for name in (image.id, image.reference):
+            with contextlib.suppress(ImageNotFound):
+                found = self._client.images.get(name)
+                if found.id == image.id or image.is_described_by(found.attrs):
+                    return str(found.id)
         with step(self._sink, "image.load", image.reference), _temporary_file() as file:
             with writing(Path(tempfile.gettempdir())):
                 file.writelines(archive(image))
                 file.seek(0)
             loaded = self._client.images.load(file)
-        if loaded[0].id != image.id:
-            raise EngineError(f"the engine stored {image.reference} as {loaded[0].id}, expected {image.id}")
-        return image.id
+        for found in loaded:
+            if found.id == image.id or "RootFS" not in found.attrs or image.is_described_by(found.attrs):
+                return str(found.id)
+        raise EngineError(
+            f"the engine made {', '.join(str(each.id) for each in loaded) or 'nothing'} of {image.reference}, expected {image.id}",
+            hint=f"what it stores is not what it was given: see its log, or use another engine; {_FIX}",
+        )
 
     def _docker_build(
         self,
@@ -234,7 +268,10 @@ class DockerEngine:
     ) -> str:
         """Run the classic builder with the network off; returns the image's id."""
         identifier: str | None = None
+        podman = self._name[0] == "podman"
         with step(sink, "build", name), _engine_errors(), _context(files) as context, BuildLog(log, name, sink) as out:
+            if podman:  # docker-py has no argument for limits; requests adds these to every query
+                self._client.api.params = {"ulimits": json.dumps([f"nofile={_OPEN_FILES}:{_OPEN_FILES}"])}
             stream = self._client.api.build(
                 fileobj=context,
                 custom_context=True,
@@ -242,7 +279,7 @@ class DockerEngine:
                 nocache=fresh,
                 rm=True,
                 forcerm=True,
-                network_mode="none",
+                network_mode="NetworkDisabled" if podman else "none",
                 buildargs=dict(args),
                 decode=True,
             )

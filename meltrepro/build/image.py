@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from meltrepro.errors import EngineError
 from meltrepro.store.archive import EPOCH, member_header, padding
@@ -66,6 +67,16 @@ class Image:
     def id(self) -> str:
         """`sha256:...`, the same on every machine."""
         return "sha256:" + hashlib.sha256(self.config()).hexdigest()
+
+    def is_described_by(self, engines: Mapping[str, Any]) -> bool:
+        """Whether what an engine says of an image is what stands in this one's configuration."""
+        ours, theirs = json.loads(self.config()), engines.get("Config") or {}
+        return (
+            engines.get("Architecture") == ours["architecture"]
+            and (engines.get("RootFS") or {}).get("Layers") == ours["rootfs"]["diff_ids"]
+            and all((theirs.get(name) or type(value)()) == value for name, value in ours["config"].items())
+            and not any(theirs.get(name) for name in ("Entrypoint", "User", "WorkingDir", "Volumes"))
+        )
 
     @property
     def reference(self) -> str:

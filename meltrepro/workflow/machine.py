@@ -158,24 +158,22 @@ def _clock() -> Check:
 
 
 def _engine(settings: Settings) -> Check:
-    from meltrepro.build.daemon import connect, running
+    from meltrepro.build import daemon
+    from meltrepro.build.docker_facts import facts_of
 
     name, purpose = "docker engine", "builds and containers"
     try:
-        client = connect(settings)
+        client, address = daemon.find(settings)
     except EngineError as error:
-        return Check(name, CheckState.missing, error.message, purpose, "start one, or work without: --engine process")
+        remedy = f"{error.hint or 'start one, or work without: --engine process'}"
+        return Check(name, CheckState.missing, error.message, purpose, remedy)
     try:
-        info = client.info()
+        facts = facts_of(client)
     finally:
         client.close()
-    pid = running(settings)
-    return Check(
-        name,
-        CheckState.ok,
-        f"{info['ServerVersion']}, storage {info['Driver']}" + (f", private, process {pid}" if pid else ""),
-        purpose,
-    )
+    pid = daemon.running(settings)
+    private = f", private, process {pid}" if pid and address.way == daemon.OURS else ""
+    return Check(name, CheckState.ok, f"{facts}{private}; {address}", purpose)
 
 
 def _disk(settings: Settings) -> Check:
@@ -267,7 +265,7 @@ def repair_machine(
         daemon.connect(settings).close()
     except EngineError as error:
         refused = error
-        if not os.environ.get("DOCKER_HOST"):
+        if not _is_named():
             wanted.append(DOCKER)
     packages = sorted({tool.package for tool in wanted if find(tool.name) is None})
     if packages:
@@ -276,11 +274,21 @@ def repair_machine(
         _start_engine(settings, refused, say)
 
 
+def _is_named() -> bool:
+    """Whether the user names an engine, which is not ours to start."""
+    from meltrepro.build.contexts import named
+
+    try:
+        return named(os.environ) is not None
+    except EngineError:
+        return True
+
+
 def _start_engine(settings: Settings, refused: EngineError, say: Callable[[str], None]) -> None:
     from meltrepro.build import daemon
 
-    if os.environ.get("DOCKER_HOST"):
-        raise EngineError(refused.message, hint="DOCKER_HOST names this engine: start it, or unset the variable")
+    if _is_named():
+        raise refused
     if os.geteuid() != 0:
         how = "systemctl start docker" if systemd() else "meltrepro doctor --fix"
         raise EngineError(refused.message, hint=f"run as root: {how}; or work without: --engine process")

@@ -2,12 +2,14 @@
 
 `dies` names the request in whose middle it goes away: `load`, `build`, `archive` or `wait`. From then on every
 connection is closed without an answer, until `dies` is set anew. `quits` names one that only ends too soon, `full` makes
-builds fail as a full disk does.
+builds fail as a full disk does. It is one of several `kind`s: `docker`, `containerd` (images are called by the digests of
+manifests that it writes itself) or `podman`.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -39,7 +41,16 @@ class EngineServer:
     quits: str = ""
     full: bool = False
     dead: bool = False
+    kind: str = "docker"
+    traits: tuple[str, ...] = ()
+    limits: bool = True
+    mangled: bool = False
+    """Whether it stores other layers than it is given."""
     images: set[str] = field(default_factory=set)
+    loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the engine says of images that it was given, by id and name."""
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Containers (as `create`) and builds (as `build`) that it was asked for."""
     writable: dict[str, str] = field(default_factory=dict)
     """Mounts of the last container: path inside -> folder outside."""
 
@@ -111,10 +122,20 @@ class _Handler(BaseHTTPRequestHandler):
             case _, "_ping":
                 self._send(b"OK")
             case "GET", "version":
-                self._json({"Version": "1.0", "ApiVersion": "1.43", "MinAPIVersion": "1.24"})
+                name = "Podman Engine" if self.engine.kind == "podman" else "Engine"
+                said = {"Version": "1.0", "ApiVersion": "1.43", "MinAPIVersion": "1.24"}
+                self._json({**said, "Components": [{"Name": name, "Version": "1.0"}]})
+            case "GET", "info":
+                containerd = self.engine.kind == "containerd"
+                status = [["driver-type", "io.containerd.snapshotter.v1"]] if containerd else [["Backing", "extfs"]]
+                traits = [f"name={trait}" for trait in ("seccomp,profile=builtin", *self.engine.traits)]
+                limits = {"MemoryLimit": self.engine.limits, "PidsLimit": self.engine.limits}
+                self._json({"Driver": "overlayfs", "DriverStatus": status, "SecurityOptions": traits, **limits})
             case "GET", "images", *name, "json":
                 known = "/".join(name)
-                if known in self.engine.images:
+                if known in self.engine.loaded:
+                    self._json(self.engine.loaded[known])
+                elif known in self.engine.images:
                     self._json({"Id": known})
                 else:
                     self._json({"message": f"No such image: {known}"}, 404)
@@ -122,14 +143,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self._breaks("load")
                 with tarfile.open(fileobj=io.BytesIO(body)) as tar:
                     (entry,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
-                image = "sha256:" + entry["Config"].removesuffix(".json")
-                self.engine.images |= {image, *entry["RepoTags"]}
-                self._json({"stream": f"Loaded image ID: {image}\n"})
+                    config = tar.extractfile(entry["Config"]).read()  # type: ignore[union-attr]
+                containerd = self.engine.kind == "containerd"
+                image = f"sha256:{hashlib.sha256(config + b'manifest' * containerd).hexdigest()}"
+                self._load(image, entry["RepoTags"], json.loads(config))
+                self._json(
+                    {
+                        "stream": f"Loaded image{'' if containerd else ' ID'}: {entry['RepoTags'][0] if containerd else image}\n"
+                    }
+                )
             case "POST", "images", "prune":
                 self._json({})
             case "POST", "build":
-                self._build(parse_qs(url.query).get("t", []))
+                query = parse_qs(url.query)
+                self.engine.asked.append(("build", query))
+                self._build(query.get("t", []))
             case "POST", "containers", "create":
+                self.engine.asked.append(("create", json.loads(body)))
                 mounts = json.loads(body).get("HostConfig", {}).get("Mounts") or []
                 self.engine.writable = {each["Target"]: each["Source"] for each in mounts if not each["ReadOnly"]}
                 self._json({"Id": "c1"}, 201)
@@ -150,6 +180,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json([], 204 if "containers" in url.path else 200)
             case request:
                 raise AssertionError(f"nobody taught the engine {request}")
+
+    def _load(self, image: str, tags: list[str], config: dict[str, Any]) -> None:
+        said = {
+            "Id": image,
+            "RepoTags": tags,
+            "Architecture": config["architecture"],
+            "Config": {"User": "", "Entrypoint": None, **config["config"]},
+            "RootFS": {"Type": "layers", "Layers": [] if self.engine.mangled else config["rootfs"]["diff_ids"]},
+        }
+        self.engine.images |= {image, *tags}
+        self.engine.loaded |= dict.fromkeys((image, *tags), said)
 
     def _build(self, tags: list[str]) -> None:
         self._begin()

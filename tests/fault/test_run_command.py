@@ -15,7 +15,6 @@ from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import HostTarget, host_id
 from meltrepro.track.places import Place
-from tests.fault import rig
 from tests.fault.project import Project, small
 
 

@@ -19,7 +19,6 @@ from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import host_id
-from tests.fault import rig
 from tests.fault.project import Project, small
 
 ELSEWHERE: dict[str, object] = {"targets": {"phone": {"kind": "android", "lab": "phone"}}}

@@ -141,11 +141,12 @@ def test_what_is_no_lock_file_is_not_used(tmp_path: Path, kind: str) -> None:
         path.parent.write_text("in the way")
     else:
         path.parent.mkdir()
-        {
-            "link": lambda: path.symlink_to(tmp_path / "elsewhere"),
-            "folder": path.mkdir,
-            "pipe": lambda: os.mkfifo(path),
-        }[kind]()
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
     with pytest.raises(StoreError, match="device lock"):
         refused("x")
     assert not (tmp_path / "elsewhere").exists()

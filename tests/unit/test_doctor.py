@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro import settings
-from meltrepro.build import daemon
+from meltrepro.build import contexts, daemon
 from meltrepro.cli.app import main
 from meltrepro.errors import EngineError
 from meltrepro.workflow import machine
@@ -55,7 +55,6 @@ def test_json_has_every_check_and_nothing_else(capsys: pytest.CaptureFixture[str
 def test_an_engine_of_somebody_elses_is_not_ours_to_start() -> None:
     with pytest.raises(EngineError, match=NOWHERE):
         daemon.connect(settings.load())
-    assert list(daemon._candidates(settings.load(), os.environ)) == [os.environ]
 
 
 @pytest.mark.parametrize("host", ["nonsense", "tcp://127.0.0.1:none", "unix:///no/such.sock"])
@@ -65,13 +64,14 @@ def test_a_bad_docker_host_is_an_error_in_words(host: str) -> None:
 
 
 def test_a_socket_where_nobody_answers_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(daemon, "_SYSTEM_SOCKET", tmp_path / "none")
+    for name in ("SYSTEM", "PODMAN"):
+        monkeypatch.setattr(contexts, name, tmp_path / "none")
     with tempfile.TemporaryDirectory(prefix="melt-") as short, socket.socket(socket.AF_UNIX) as listener:
         here = settings.load({"MELTREPRO_CACHE": short})
         folder = daemon._folder(here)
         folder.mkdir(parents=True)
         listener.bind(str(folder / "docker.sock"))
-        with pytest.raises(EngineError, match=r"tried unix://.*docker\.sock \("):
+        with pytest.raises(EngineError, match=r"tried unix://.*docker\.sock of meltrepro doctor --fix \("):
             daemon.connect(here, {})
 
 
