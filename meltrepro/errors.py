@@ -198,6 +198,13 @@ class DeviceBusy(TargetError):
     transient = True
 
 
+class NothingThere(TargetError):
+    """None of the devices that cells are left for can be measured now; the message names each with its reason."""
+
+    exit_code = 37
+    transient = True
+
+
 class TrialFailed(MeltreproError):
     """One or more trials of a campaign ended without a valid result."""
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from secrets import token_hex
 
 import meltrepro
+from meltrepro.campaign.joined import joined
 from meltrepro.errors import MeltreproError, RecordError
 from meltrepro.manifest.lock import load_lock
 from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.identity import digest_of
 from meltrepro.record.campaign import LOCK, CampaignDocument
-from meltrepro.record.reader import own_folders, read_folder
-from meltrepro.record.writer import begin_campaign, write_campaign
+from meltrepro.record.reader import CampaignFolder, own_folders, read_folder
+from meltrepro.record.writer import begin_campaign, extend_campaign, write_campaign
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,24 @@ def new_id(name: str, wall_ns: int) -> str:
 
 
 def start_or_resume(
-    records: Path, document: CampaignDocument, files: Mapping[str, bytes], *, new: bool = False
+    records: Path, document: CampaignDocument, files: Mapping[str, bytes], *, new: bool = False, ended: bool = False
 ) -> Campaign:
     """The newest unfinished campaign that does the same work, else (or with `new`) one that begins now.
 
-    `files` are the contents of a new folder besides `campaign.json`, by relative path. The caller holds the locks of the
-    devices. Raises `StoreError`.
+    Where the newest has `ended` but for cells that wait for their devices, it is that one. Cells of devices that were not
+    there before join it. `files` are the contents of a new folder besides `campaign.json`, by relative path. The caller holds
+    the locks of the devices. Raises `StoreError`, `RecordError`.
     """
+    newest = ended
     for folder, found in _earlier(records, document.name) if not new else ():
-        if found.finished_wall_ns is None and found.same_work(document):
-            return Campaign(folder, found, resumed=True)
+        if not found.document.same_work(document):
+            continue
+        if found.document.finished_wall_ns is None or (newest and found.document.waiting):
+            known = {cell.id for cell in found.document.cells}
+            if known >= {cell.id for cell in document.cells}:
+                return Campaign(folder, found.document, resumed=True)
+            return Campaign(folder, extend_campaign(folder, *joined(found, document, files)), resumed=True)
+        newest = False
     return Campaign(records / document.id, begin_campaign(records, document, files))
 
 
@@ -55,12 +64,14 @@ def finish(campaign: Campaign) -> Campaign:
 
 
 def finished_campaign(records: Path, manifest: Manifest, prompts: Mapping[str, str]) -> Path | None:
-    """The newest finished campaign of all of this manifest, with these prompts (sha256 by file) and this version of the program."""
+    """The newest campaign of all of this manifest in which nothing is left to do, with these prompts (sha256 by file) and this version of the program."""
     digest = digest_of(manifest)
-    for folder, document in _earlier(records, manifest.name):
+    for folder, found in _earlier(records, manifest.name):
+        document = found.document
         if (
             document.manifest_digest == digest
             and not document.only
+            and not document.waiting
             and document.finished_wall_ns is not None
             and document.meltrepro_version == meltrepro.__version__
             and _prompts(folder) == dict(prompts)
@@ -69,12 +80,12 @@ def finished_campaign(records: Path, manifest: Manifest, prompts: Mapping[str, s
     return None
 
 
-def _earlier(records: Path, name: str) -> Iterator[tuple[Path, CampaignDocument]]:
+def _earlier(records: Path, name: str) -> Iterator[tuple[Path, CampaignFolder]]:
     """Campaigns of this name, the newest first; whatever happened to one that is damaged, another can be run."""
     for folder in reversed(own_folders(records)):
         if f"-{name}-" in folder.name:
             try:
-                yield folder, read_folder(folder).document
+                yield folder, read_folder(folder)
             except RecordError:
                 continue
 

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
+from meltrepro.campaign.devices import make_ready
 from meltrepro.campaign.lanes import lanes_of, run_lanes
-from meltrepro.campaign.runner import CampaignProgress, Halted, Rules, Tally, run_trials
+from meltrepro.campaign.runner import CampaignProgress, Halted, Rules, Tally, is_settled, run_trials
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import EngineError, TargetError
@@ -28,8 +29,8 @@ from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.reader import read_outcome
 from meltrepro.settings import Settings
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
-from meltrepro.targets import device_lock as lock
 from meltrepro.targets.base import Adjustable, Target
+from meltrepro.targets.presence import driving
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class CampaignResult:
 
     campaign: Campaign
     tally: Tally
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Targets that could not be measured, by name, and why."""
 
 
 def conduct(
@@ -55,27 +58,27 @@ def conduct(
 
     Raises `DeviceBusy`, `StoreError`, `RecordError`; after these and after `KeyboardInterrupt` the same call goes on.
     """
-    manifest = setup.plan.manifest
-    used = sorted({cell.target_name for cell in setup.plan.cells})
-    targets = [setup.targets[name] for name in used]
-    runs = cell_runs(setup)
+    manifest, known = setup.plan.manifest, setup.missing
     with ExitStack() as stack:
-        for device in sorted({setup.devices[name].id for name in used}):
-            stack.enter_context(lock.hold(device, manifest.name))
-        strays = sum(target.stop_strays() for target in targets)
-        restored = sum(len(target.restore()) for target in targets if isinstance(target, Adjustable))
-        campaign = start_or_resume(settings.records, document_of(setup, runs, time.time_ns()), files_of(setup), new=new)
+        ready = make_ready(setup, stack)
+        setup, runs = ready.setup, cell_runs(ready.setup, ready.sensors)
+        document, files = document_of(setup, runs, time.time_ns()), files_of(setup)
+        campaign = start_or_resume(settings.records, document, files, new=new, ended=enough is None)
         journal = stack.enter_context(Journal(campaign.folder / JOURNAL))
         sink = one_at_a_time(fan_out(console, journal))
-        own = {
-            cell.id: cell.workload.repetitions for cell in setup.plan.cells if not isinstance(cell.workload, Workload)
-        }
-        trials = schedule(list(runs), manifest.protocol, profile=manifest.measure.operators, own=own)
+        for name, absence in setup.missing.items():
+            step = Step("absent", "note", name, detail={"error": absence.reason, "kind": absence.kind.value})
+            (journal if name in known else sink)(step)  # the console has heard of those that were known before
+        cells = {cell.id: manifest.workloads[cell.workload] for cell in campaign.document.cells}
+        own = {name: each.repetitions for name, each in cells.items() if not isinstance(each, Workload)}
+        whole = schedule(list(cells), manifest.protocol, profile=manifest.measure.operators, own=own)
+        trials = [trial for trial in whole if trial.cell_id in runs]
         rules = Rules(manifest.protocol.retries, manifest.protocol.steady_within, fail_fast)
-        detail = {"resumed": campaign.resumed, "folder": str(campaign.folder), "strays": strays, "restored": restored}
+        detail = {"resumed": campaign.resumed, "folder": str(campaign.folder)}
+        detail |= {"strays": ready.strays, "restored": ready.restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         try:
-            with _restoring(dict(zip(used, targets, strict=True)), sink):
+            with _restoring(ready.targets, sink):
                 tally, progress = Tally(0, (), 0), CampaignProgress(len(trials))
                 for part in _rounds(trials) if enough else [trials]:
                     parallel = manifest.protocol.parallel
@@ -86,12 +89,15 @@ def conduct(
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
             sink(Step("campaign", "fail", campaign.document.id, detail={"error": reason}))
             raise
-        if tally.left == 0:
+        away = (trial for trial in whole if trial.cell_id not in runs)  # of devices that are not there now
+        tally += Tally(0, (), 0, sum(not is_settled(campaign.folder, trial, rules) for trial in away))
+        if tally.left == 0 and campaign.document.finished_wall_ns is None:
             campaign = finish(campaign)
         detail = {"ok": tally.ok, "failed": len(tally.failed), "earlier": tally.earlier, "left": tally.left}
         sink(Step("campaign", "end", campaign.document.id, detail=detail))
         journal.check()
-        return CampaignResult(campaign, tally)
+        missing = {name: absence.reason for name, absence in setup.missing.items()}
+        return CampaignResult(campaign, tally, missing)
 
 
 def _run(
@@ -127,7 +133,7 @@ def _run(
 
 
 def _stop(target: Target) -> None:
-    with suppress(TargetError, EngineError):
+    with suppress(TargetError, EngineError), driving("device"):
         target.stop_strays()
 
 

@@ -18,6 +18,7 @@ from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.manifest.protocol import Gates
 from meltrepro.record import temperature
 from meltrepro.targets.base import DeviceState, Target
+from meltrepro.targets.presence import driving
 
 _T = TypeVar("_T")
 Waiting = Callable[[Sequence[str], bool], None]
@@ -125,7 +126,8 @@ def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATC
         parked = temperature.parked([calm])
         while not watch._stop.wait(every_s):
             try:
-                state = target.state()
+                with driving("watchdog"):
+                    state = target.state()
             except MeltreproError:
                 continue  # the trial itself finds out whether the device is lost
             parked &= temperature.parked([calm, state.temperatures_c])

@@ -160,11 +160,7 @@ def run_trials(
             return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
         folder = layout.trial_folder(campaign, trial)
         outcome = read_outcome(folder)
-        if (
-            outcome is None
-            and trial.kind is TrialKind.warmup
-            and is_steady(folder.parent, trial.index, rules.steady_within)
-        ):
+        if outcome is None and is_settled(campaign, trial, rules):
             progress.settle()
             continue
         now = False
@@ -185,6 +181,14 @@ def run_trials(
         if rules.fail_fast and now:
             progress.stop.set()
     return Tally(ok, tuple(failed), earlier)
+
+
+def is_settled(campaign: Path, trial: Trial, rules: Rules) -> bool:
+    """Whether a trial has an outcome, or is a warm-up that is left out; raises `RecordError` for a damaged outcome."""
+    folder = layout.trial_folder(campaign, trial)
+    if read_outcome(folder) is not None:
+        return True
+    return trial.kind is TrialKind.warmup and is_steady(folder.parent, trial.index, rules.steady_within)
 
 
 def is_steady(cell: Path, index: int, within: float | None) -> bool:

@@ -31,6 +31,7 @@ from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, ScoringRequest
 from meltrepro.store.names import redact
 from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target
+from meltrepro.targets.presence import Absence
 
 _ADDRESSES = ("git", "url", "uri")
 """Keys of a manifest that may hold a URL, besides all those of a framework's options."""
@@ -65,18 +66,23 @@ class Setup:
     """Number of weights by id of a model's node, where scores stand beside it."""
     data: Mapping[str, str] = field(default_factory=dict)
     """By accuracy workload: sha256 of its data."""
+    missing: Mapping[str, Absence] = field(default_factory=dict)
+    """Why targets whose cells are skipped cannot be measured now, by name."""
     only: tuple[str, ...] = ()
     tracking: bool = True
 
 
-def cell_runs(setup: Setup) -> dict[str, CellRun]:
-    """By cell id, what its trials have in common; raises `RecordError` for a bundle without a runner or a scorer."""
+def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[str, CellRun]:
+    """By cell id, what its trials have in common; `sensors` are the plans of their targets, found out where absent.
+
+    Raises `RecordError` for a bundle without a runner or a scorer.
+    """
     runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
     manifest = setup.plan.manifest
-    rate_hz = manifest.measure.sampling_hz
     bundles = {node.framework_name: node for node in setup.plan.bundles}
-    used = {cell.target_name for cell in setup.plan.cells}
-    plans = {name: _sensor_plan(setup, name, rate_hz) for name in used if rate_hz > 0}
+    if sensors is None:
+        used = {cell.target_name for cell in setup.plan.cells}
+        sensors = {name: plan for name in used if (plan := sensor_plan_of(setup, name)) is not None}
     return {
         cell.id: CellRun(
             bundle=setup.artifacts[cell.bundle_id],
@@ -90,7 +96,7 @@ def cell_runs(setup: Setup) -> dict[str, CellRun]:
             gates=manifest.protocol.gates,
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
-            sensor_plan=plans.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
+            sensor_plan=sensors.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
             meter=setup.meters.get(cell.target_name),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
@@ -125,7 +131,11 @@ def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
     }
 
 
-def _sensor_plan(setup: Setup, target: str, rate_hz: float) -> bytes:
+def sensor_plan_of(setup: Setup, target: str) -> bytes | None:
+    """What a target is to log of its sensors; `None` where nothing is sampled. Raises what `Target.sources` raises."""
+    rate_hz = setup.plan.manifest.measure.sampling_hz
+    if rate_hz <= 0:
+        return None
     known = setup.capabilities.get(target)
     return sensor_plan(calibrated(setup.targets[target].sources(), known.battery if known else None), rate_hz)
 

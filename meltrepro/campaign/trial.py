@@ -48,6 +48,7 @@ from meltrepro.targets.base import (
     TrialJob,
     silent,
 )
+from meltrepro.targets.presence import driving
 
 _PROBES = 8
 """Questions about the time; the one with the shortest round trip counts, the others show that it is not by chance."""
@@ -89,7 +90,12 @@ class CellRun:
     def deploy(self, progress: Progress) -> None:
         """Bring everything to the device; raises as `Target.deploy` does."""
         inputs = tuple(self.inputs.values())
-        self.target.deploy(self.bundle, self.model, progress, program=self.program, inputs=inputs)
+        with self.driving():
+            self.target.deploy(self.bundle, self.model, progress, program=self.program, inputs=inputs)
+
+    def driving(self) -> AbstractContextManager[None]:
+        """Have whatever the device's driver raises be a `TargetError`."""
+        return driving(self.facts.id)
 
     def job(self, request: AnyRequest, folder: Path) -> TrialJob:
         """One trial of this cell."""
@@ -145,13 +151,14 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
     tampered: str | None = None
     try:
         run.deploy(watcher.deploying)
-        settings = run.target.adjust() if isinstance(run.target, Adjustable) else {}
-        gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
-        started_wall_ns, started = time.time_ns(), time.monotonic()
-        before = compare_clocks(run.target)
+        with run.driving():
+            settings = run.target.adjust() if isinstance(run.target, Adjustable) else {}
+            gates.wait(run.gates, run.target, run.facts.cores, watcher.waiting, sleep=watcher.rest)
+            started_wall_ns, started = time.time_ns(), time.monotonic()
+            before = compare_clocks(run.target)
         metering = run.meter.begin() if run.meter and isinstance(request, Request) else None
         try:
-            with _logged_sensors(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
+            with run.driving(), _logged_sensors(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
                 watcher.rest(run.idle_s)
                 states.append(run.target.state())
                 result = run.target.run_trial(job)
@@ -159,7 +166,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
                 states.append(run.target.state())
         finally:
             tampered = clear_strangers(folder)
-        readings = clock_readings(before, compare_clocks(run.target))
+        with run.driving():
+            readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         who = "scorer" if run.scorer else "runner"
         failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who)

@@ -58,6 +58,10 @@ def _describe(step: Step) -> str | None:
             return (
                 f"the settings of {step.subject} are not put back: {detail.get('error')}; later: {detail.get('next')}"
             )
+        case "absent", "note" if instead := detail.get("instead"):
+            return f"{detail.get('error')}; goes on with {instead}"
+        case "absent", "note":
+            return f"{detail.get('error')}; its cells are skipped"
         case "artifact", "note" if detail.get("reused"):
             return f"reused {step.subject}"
         case _, "note":

@@ -48,8 +48,10 @@ def command(
     rows, advice = devices.attached()
     if json:
         typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
+        for text in advice:
+            typer.echo(text, err=True)
         return
-    width = max(len(row.serial) for row in rows) + 2
+    width = max((len(row.serial) for row in rows), default=0) + 2
     for row in rows:
         typer.echo(f"{row.kind:10}{row.serial:{width}}{row.state:14}{row.device}".rstrip())
         if row.todo:

@@ -34,7 +34,7 @@ def command(
         typer.echo(json_module.dumps(planned.as_json(), indent=2, ensure_ascii=False))
     else:
         show(planned, spec)
-    require_cells(planned.plan)
+    require_cells(planned.plan, now=False)
 
 
 def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> None:
@@ -68,6 +68,9 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
 def _summary(planned: workflow.Planned) -> Iterator[str]:
     """Warnings, counts and sizes, and what to do where the store's disk has no room for all of it."""
     plan, free = planned.plan, planned.sizes.free_bytes
+    for device in planned.devices.values():
+        if device.absence is not None and device.known_as is not None:
+            yield f"{device.absence.reason}; planned with {device.known_as}"
     yield from (f"warning: {warning}" for warning in plan.warnings)
     yield (
         f"{counted(len(plan.cells), 'cell')}, {counted(planned.trials, 'trial')}; to download: "

@@ -52,6 +52,11 @@ def command(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
             err=True,
         )
+    for reason in ran.missing.values():
+        typer.echo(f"not measured: {reason}", err=True)
+    if ran.missing:
+        what = f"the cells of {plural(len(ran.missing), 'this device', 'these devices')} wait"
+        typer.echo(f"next: {what}: the same command goes on with them, --new begins anew", err=True)
     if not quiet:
         tell_next(workflow.load(ran.folder))
     if ran.tally.failed:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from meltrepro.manifest.base import Name, Strict
+from meltrepro.manifest import cpus
+from meltrepro.manifest.base import Label, Name, Strict
 from meltrepro.manifest.kinds import OfKind
 from meltrepro.manifest.meters import Meter
 from meltrepro.registry import TARGETS
 
 
+class Assumed(Strict):
+    """What a device is taken for while it is not there."""
+
+    arch: Label = Field(description="Machine as `uname -m` spells it: aarch64, x86_64.")
+    features: list[Label] = Field(
+        default_factory=list, description="CPU features as /proc/cpuinfo spells them: [asimd, asimddp, asimdhp]."
+    )
+
+
 class TargetOptions(Strict):
     """What all devices have in common, and what others need to know of any of them."""
+
+    machines: ClassVar[Mapping[str, frozenset[str]]] = cpus.FEATURES
+    """The machines that devices of this kind may be, each with the CPU features that there are."""
+    reached_by: ClassVar[tuple[str, ...] | None] = None
+    """The options that say where a device is; `None` for all that its kind has of its own."""
 
     kind: str = Field(description="Which kind of target this is.")
     threads: int | None = Field(
@@ -24,6 +39,22 @@ class TargetOptions(Strict):
         "auto", description="CPU level of the binaries; auto picks the best that the CPU has."
     )
     meter: Meter | None = Field(None, description="A meter that measures the power that the device draws.")
+    assume: Assumed | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="What the device is, to plan, lock and build for it while it is not there; a device that is there is asked.",
+    )
+
+    @property
+    def place(self) -> Mapping[str, object]:
+        """How the device is reached: what is learnt of it is remembered by that."""
+        own = self.model_dump(mode="json", exclude_none=True, exclude=set(TargetOptions.model_fields))
+        return {name: value for name, value in own.items() if self.reached_by is None or name in self.reached_by}
+
+    @property
+    def virtual(self) -> bool:
+        """Whether it is one of the lab's."""
+        return getattr(self, "lab", None) is not None
 
     @property
     def server(self) -> str | None:

@@ -68,6 +68,7 @@ def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     if len(known) == len(found):  # else what is unknown may belong to the framework that is
         names.check_values([each.framework for each in known.values()])
     names.check_templates()
+    names.check_assumed()
     if names.problems:
         raise ManifestError(names.problems)
     return known
@@ -111,6 +112,17 @@ class _Names:
     def check_templates(self) -> None:
         for name, model in self.loaded.manifest.models.items():
             self.check(("models", name, "chat_template"), "chat template", model.chat_template, TEMPLATES)
+
+    def check_assumed(self) -> None:
+        """What devices are taken for while they are not there: machines of their kind, and features of those."""
+        for name, target in self.loaded.manifest.targets.items():
+            if (assumed := target.assume) is None:
+                continue
+            at: FieldPath = ("targets", name, "assume")
+            if self.check((*at, "arch"), f"machine of {target.kind} devices", assumed.arch, target.machines):
+                for i, feature in enumerate(assumed.features):
+                    features = target.machines[assumed.arch]
+                    self.check((*at, "features", i), f"CPU feature of {assumed.arch}", feature, features)
 
     def check_values(self, frameworks: Collection[Framework]) -> None:
         """Quantizations and CPU levels, which some framework must know."""

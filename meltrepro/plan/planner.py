@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-from meltrepro.errors import PlanError
+from meltrepro.errors import DeviceBusy, NothingThere, PlanError
 from meltrepro.frameworks.base import ModelStep, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
@@ -28,7 +28,7 @@ def make_plan(
     devices: Mapping[str, DeviceFacts],
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
-    unusable: Mapping[str, str] | None = None,
+    unusable: Mapping[str, Skip] | None = None,
 ) -> Plan:
     """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
     reason that `unusable` has.
@@ -101,16 +101,35 @@ def make_plan(
     )
 
 
-def require_cells(plan: Plan) -> None:
-    """Raise `PlanError` with the reasons where a plan has nothing to run."""
+def selected_targets(manifest: Manifest, only: Sequence[str] = ()) -> frozenset[str]:
+    """The targets that a plan has anything to do with; raises `UsageError` where a pattern matches no cell."""
+    selection = Selection(only)
+    names = frozenset(key.target for key in _points(manifest) if selection.wants(str(key)))
+    selection.refuse_idle(str(next(_points(manifest))))
+    return names
+
+
+def require_cells(plan: Plan, *, now: bool = True) -> None:
+    """Raise an error with the reasons where a plan has nothing to run: `PlanError`, or `NothingThere` where cells only wait for
+    their devices (`DeviceBusy` for other campaigns). Unless it is to run `now`, that is no error.
+    """
     if plan.cells:
         return
-    shown = [f"  {skip.cell_id}: {skip.reason}" for skip in plan.skipped[:5]]
-    more = [f"  and {len(plan.skipped) - 5} more"] if len(plan.skipped) > 5 else []
-    raise PlanError(
-        "\n".join(["nothing in this manifest can run here; every cell is skipped:", *shown, *more]),
-        hint=_mend(plan),
-    )
+    waiting = {skip.reason: skip.kind for skip in plan.skipped if skip.kind.of_device}
+    if waiting and not now:
+        return
+    others = [skip for skip in plan.skipped if not skip.kind.of_device]
+    shown = [*waiting, *(f"{skip.cell_id}: {skip.reason}" for skip in others[:5])]
+    more = [f"and {len(others) - 5} more"] if len(others) > 5 else []
+    listed = [f"  {line}" for line in (*shown, *more)]
+    if not waiting:
+        what = "nothing in this manifest can run here; every cell is skipped:"
+        raise PlanError("\n".join([what, *listed]), hint=_mend(plan))
+    if not others and set(waiting.values()) == {SkipKind.busy}:
+        hint = "wait until it is done, or stop it; two at once would disturb each other"
+        raise DeviceBusy("\n".join(["no device is free:", *listed]), hint=hint)
+    what = "nothing is left to run; no device of these cells can be measured now:"
+    raise NothingThere("\n".join([what, *listed]), hint="see what is there and what it needs: meltrepro devices")
 
 
 def _mend(plan: Plan) -> str:
@@ -145,7 +164,7 @@ def _points(manifest: Manifest) -> Iterator[CellId]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], unusable: Mapping[str, str]) -> None:
+    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], unusable: Mapping[str, Skip]) -> None:
         self._manifest = manifest
         self._unusable = unusable
         self._devices = devices
@@ -168,7 +187,7 @@ class _Judge:
     def _choose(self, known: KnownFramework, target: str) -> Variant | Skip:
         device = self._devices.get(target)
         if device is None:
-            return Skip(SkipKind.target, self._unusable.get(target, f"target {target} could not be reached"))
+            return self._unusable.get(target, Skip(SkipKind.absent, f"target {target} could not be reached"))
         level = self._manifest.targets[target].isa
         found = known.framework.variant(known.options, known.release, device, level)
         if isinstance(found, Skip):

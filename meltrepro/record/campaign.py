@@ -57,6 +57,12 @@ class CellEntry(Strict):
         """Id of the programs that it runs."""
         return str(BundleId(self.framework, RUN, self.isa))
 
+    @property
+    def work(self) -> tuple[object, ...]:
+        """What its trials do, and on which device: the same for cells whose trials are the same."""
+        asked, device = self.params.get("request_digest"), self.params.get("device.id")
+        return (self.isa, self.model_digest, self.bundle_digest, self.runner_digest, asked, device)
+
 
 class SkipEntry(Strict):
     """A cell that does not run, and why."""
@@ -108,13 +114,21 @@ class CampaignDocument(Strict):
     )
     seal: Sha256 | None = Field(None, description="sha256 of everything else in this file, canonical JSON.")
 
-    def same_work(self, other: CampaignDocument) -> bool:
-        """Whether the trials of one could as well belong to the other."""
-        return self._work() == other._work()
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The cells, by id, that were skipped for their devices alone: the campaign goes on with them when those are there."""
+        return frozenset(skip.id for skip in self.skipped if skip.kind.of_device)
 
-    def _work(self) -> tuple[object, ...]:
-        cells = [(cell.id, cell.isa, cell.model_digest, cell.bundle_digest, cell.runner_digest) for cell in self.cells]
-        return (self.name, self.manifest_digest, self.plan_digest, self.engine, self.virtual, cells)
+    def same_work(self, other: CampaignDocument) -> bool:
+        """Whether the trials of one could as well belong to the other: cells that only one has wait in the other."""
+        if (self.name, self.manifest_digest, self.engine) != (other.name, other.manifest_digest, other.engine):
+            return False
+        mine, theirs = ({cell.id: cell.work for cell in each.cells} for each in (self, other))
+        return (
+            all(mine[name] == theirs[name] for name in mine.keys() & theirs.keys())
+            and mine.keys() - theirs.keys() <= other.waiting
+            and theirs.keys() - mine.keys() <= self.waiting
+        )
 
 
 def campaign_bytes(document: CampaignDocument) -> bytes:

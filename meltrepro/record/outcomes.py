@@ -56,7 +56,13 @@ class SkipKind(StrEnum):
     """What is in the way of a cell."""
 
     target = "target"
-    """The device cannot be reached or used."""
+    """The device refuses, or is broken."""
+    absent = "absent"
+    """The device is not there, or is lost."""
+    busy = "busy"
+    """Another campaign is measuring on it."""
+    driver = "driver"
+    """What it takes to reach such devices is not installed here."""
     variant = "variant"
     """The framework is not built for such a device."""
     options = "options"
@@ -71,6 +77,11 @@ class SkipKind(StrEnum):
     """The device has no room for the model."""
     store = "store"
     """This machine has no room to make it."""
+
+    @property
+    def of_device(self) -> bool:
+        """Whether the cell waits for its device: another day it may run, though nothing else has changed."""
+        return self in (SkipKind.target, SkipKind.absent, SkipKind.busy, SkipKind.driver)
 
 
 _SKIPS_0_1 = (

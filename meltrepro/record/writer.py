@@ -104,6 +104,20 @@ def write_campaign(folder: Path, document: CampaignDocument) -> None:
     write_bytes(folder / CAMPAIGN, campaign_bytes(document))
 
 
+def extend_campaign(folder: Path, document: CampaignDocument, files: Mapping[str, bytes]) -> CampaignDocument:
+    """Add files to a campaign or replace them, then its document, which is returned as it is written; raises `StoreError`.
+
+    A kill in the middle leaves files that the document does not know; the next call with the same files goes on.
+    """
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    document = document.model_copy(update={"files": dict(sorted({**document.files, **digests}.items()))})
+    with held():
+        for name, content in files.items():
+            write_bytes(folder / name, content)
+        write_campaign(folder, document)
+    return document
+
+
 @contextmanager
 def trial_folder(folder: Path) -> Iterator[tuple[Path, Callable[[Outcome], None]]]:
     """A folder for a trial to run in, and what makes a record of it, once: called with the outcome, it gives the folder its name.

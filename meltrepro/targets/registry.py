@@ -7,8 +7,7 @@ from contextlib import suppress
 from itertools import chain
 
 from meltrepro.build.model import Maker
-from meltrepro.errors import DriverMissing, UsageError
-from meltrepro.manifest.schema import Manifest
+from meltrepro.errors import UsageError
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
@@ -49,19 +48,6 @@ def named(text: str | None, root: str | None, settings: Settings) -> TargetOptio
         return type(options).model_validate({**options.model_dump(exclude_unset=True), "root": root})
     except ValidationError as error:
         raise UsageError(f"{text!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
-
-
-def open_targets(
-    manifest: Manifest, settings: Settings, engines: Engines | None = None
-) -> tuple[dict[str, Target], dict[str, str]]:
-    """The targets of a manifest by name; those whose driver is not installed here are not among them, but the reasons are."""
-    targets, unusable = {}, {}
-    for name, entry in manifest.targets.items():
-        try:
-            targets[name] = open_target(entry, settings, engines)
-        except DriverMissing as error:
-            unusable[name] = f"target {name}: {error.one_line}"
-    return targets, unusable
 
 
 def open_target(entry: TargetOptions, settings: Settings, engines: Engines | None = None) -> Target:

@@ -103,11 +103,8 @@ def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
         "order": document.order.value,
         "seed": document.seed,
         "only": ",".join(document.only) or "everything",
-        "cells": len(document.cells),
-        "skipped": len(document.skipped),
         "meltrepro_version": document.meltrepro_version,
         "manifest_digest": document.manifest_digest,
-        "plan_digest": document.plan_digest,
     }
     return _flat(values)
 
@@ -127,6 +124,10 @@ def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
         "meltrepro.kind": "campaign",
         "meltrepro.state": state.value,
         "meltrepro.manifest_digest": document.manifest_digest,
+        # No params, which never change: devices that were not there may join later.
+        "meltrepro.cells": str(len(document.cells)),
+        "meltrepro.skipped": str(len(document.skipped)),
+        "meltrepro.plan_digest": document.plan_digest,
     }
     if lines:
         tags["mlflow.note.content"] = "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store import checkpoint
 from meltrepro.store.source import key_of
+from meltrepro.targets.presence import Device
 from meltrepro.workflow.session import Session, open_session
 from meltrepro.workflow.sizes import with_downloads
 
@@ -39,6 +40,8 @@ class Planned:
     """What is here already, and how large the rest is."""
     unknown: frozenset[str] = frozenset()
     """Ids of bundles and models of which nobody knows yet whether the store has them."""
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    """The devices that it is for, by target name: those that are there, and what others are taken for."""
 
     @property
     def trials(self) -> int:
@@ -83,7 +86,22 @@ class Planned:
         data = [
             {"workload": name, "source": source, "download_bytes": size} for name, (source, size) in self.data.items()
         ]
-        return {**whole, **({"data": data} if data else {}), "warnings": list(self.plan.warnings)}
+        devices = [_as_json(device) for device in self.devices.values()]
+        return {
+            **whole,
+            **({"data": data} if data else {}),
+            "devices": devices,
+            "warnings": list(self.plan.warnings),
+        }
+
+
+def _as_json(device: Device) -> dict[str, Any]:
+    """A device as plain data: whether it is there, what is known of it, and since when."""
+    facts, absence = device.facts, device.absence
+    known = {"arch": facts.arch, "features": sorted(facts.features), "id": facts.id} if facts is not None else {}
+    away = {"kind": absence.kind.value, "reason": absence.reason} if absence is not None else {}
+    found = {"found_wall_ns": device.found_wall_ns} if device.found_wall_ns is not None else {}
+    return {"target": device.name, "origin": device.origin, **found, **known, **away}
 
 
 def plan(
@@ -93,15 +111,16 @@ def plan(
     only: Sequence[str] = (),
     settings: Settings | None = None,
 ) -> Planned:
-    """Plan a manifest for the devices that are there; fetches, builds and runs nothing.
+    """Plan a manifest for the devices that are there, and for those of which something is remembered or assumed; fetches, builds
+    and runs nothing.
 
     A plan of which no cell can run is returned as it is; `require_cells` of `meltrepro.plan.planner` refuses it. Raises
-    `ManifestError`, `UsageError` for an `only` that means nothing, `LockError` for a damaged lock, `TargetError`.
+    `ManifestError`, `UsageError` for an `only` that means nothing, `LockError` for a damaged lock.
     """
     with open_session(Path(manifest), overrides, only, settings=settings) as session:
         sizes = with_downloads(session.survey.sizes, session.plan, session.tools.fetcher, session.loaded.path.parent)
         found = session.survey.again(sizes)
-    return Planned(found.plan, sizes, found.unknown)
+    return Planned(found.plan, sizes, found.unknown, session.devices)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro import interrupts
@@ -41,6 +41,8 @@ class Ran:
     folder: Path
     """Where its records are."""
     tally: Tally
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Targets that could not be measured, by name, and why; the same call goes on with them."""
     logged: Logged | None = None
     """What became of logging it; `None` where that was not wanted."""
 
@@ -72,7 +74,7 @@ def run(
     with (
         interrupts.raising(),
         open_session(
-            Path(manifest), overrides, only, engine=engine, locked=locked, sink=sink, settings=settings
+            Path(manifest), overrides, only, engine=engine, locked=locked, sink=sink, settings=settings, measured=True
         ) as session,
     ):
         require_cells(session.plan)
@@ -83,7 +85,7 @@ def run(
     logged = None
     if result.campaign.document.tracking.enabled:
         logged = log_campaign(folder, session.loaded.manifest.tracking.uri, settings, sink)
-    return Ran(folder, result.tally, logged)
+    return Ran(folder, result.tally, result.missing, logged)
 
 
 def prepare(
@@ -137,6 +139,7 @@ def prepare(
         inputs={**inputs, **logits},
         parameters=_parameters(plan, built),
         data=digests,
+        missing=session.missing,
         only=only,
         tracking=tracked,
     )

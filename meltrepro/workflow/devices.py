@@ -10,7 +10,7 @@ from pathlib import Path
 
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
-from meltrepro.errors import TargetError, UsageError
+from meltrepro.errors import MeltreproError, TargetError, UsageError
 from meltrepro.measure.calibration import calibrate
 from meltrepro.record import capabilities
 from meltrepro.record.capabilities import Capabilities, ControlReport
@@ -30,6 +30,7 @@ from meltrepro.targets.base import (
     TargetKind,
     TriedSetting,
 )
+from meltrepro.targets.presence import driving, remember
 
 
 def attached(*, settings: Settings | None = None) -> tuple[Sequence[Attached], Sequence[str]]:
@@ -38,14 +39,17 @@ def attached(*, settings: Settings | None = None) -> tuple[Sequence[Attached], S
     rows: list[Attached] = []
     advice: list[str] = []
     for name in TARGETS.kinds():
-        try:
+        try:  # a kind that is broken does not hide the devices of others
             kind: TargetKind = TARGETS.get(name)
-        except UsageError as error:  # a package that is broken does not hide the devices of others
-            advice.append(" ".join(error.one_line.split()))
+            with driving(f"devices of kind {name}"):
+                found = kind.attached(settings)
+                text = None if found else kind.absent()
+        except MeltreproError as error:
+            said = " ".join(error.one_line.split())
+            advice.append(said if name in said else f"kind {name}: {said}")
             continue
-        found = kind.attached(settings)
         rows += found
-        if not found and (text := kind.absent()) is not None:
+        if text is not None:
             advice.append(text)
     return rows, advice
 
@@ -164,7 +168,10 @@ def _held(
 ) -> Iterator[tuple[Target, DeviceFacts]]:
     """A device that nobody else measures on meanwhile."""
     settings = settings or settings_module.load()
-    target = registry.open_target(registry.named(device, root, settings), settings)
-    facts = target.identify()
+    options = registry.named(device, root, settings)
+    with driving(device or options.kind):
+        target = registry.open_target(options, settings)
+        facts = target.identify()
+    remember(options, facts, settings)
     with device_lock.hold(facts.id, why):
         yield target, facts

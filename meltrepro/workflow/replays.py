@@ -23,6 +23,7 @@ from meltrepro.manifest.yaml.tree import Position
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import Plan
 from meltrepro.plan.names import Selection
+from meltrepro.plan.planner import require_cells
 from meltrepro.record.campaign import IMPORTED, LOCK, MANIFEST
 from meltrepro.replay import replay as replaying
 from meltrepro.replay.claims import Known, programs_of
@@ -131,7 +132,9 @@ def replay(
             sink=sink,
             settings=settings,
             lock_file=recorded.file(LOCK),
+            measured=True,
         ) as session:
+            require_cells(session.plan)
             begins(intent, session.plan)
             declared, store = session.loaded.manifest.replay, session.tools.store
             session = session.repeated(declared.maximum)

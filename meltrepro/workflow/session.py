@@ -17,7 +17,7 @@ from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import DataError, LockError, Problem, StaleLock
-from meltrepro.frameworks.base import Weights, framework
+from meltrepro.frameworks.base import Skip, Weights, framework
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
@@ -28,13 +28,15 @@ from meltrepro.manifest.protocol import Order
 from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
-from meltrepro.plan.planner import make_plan
+from meltrepro.plan.names import resolve
+from meltrepro.plan.planner import make_plan, selected_targets
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
-from meltrepro.targets.registry import makers, open_targets
+from meltrepro.targets.presence import Absence, Device, look
+from meltrepro.targets.registry import makers
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.sizes import Survey, survey
 
@@ -47,7 +49,8 @@ class Session:
 
     loaded: LoadedManifest
     settings: Settings
-    targets: dict[str, Target]
+    devices: Mapping[str, Device]
+    """Those that the plan has to do with, by target name."""
     survey: Survey
     """What was there when the command began."""
     plan: Plan
@@ -62,6 +65,16 @@ class Session:
     def altered(self) -> bool:
         """Whether overrides change what the lock pins: the lock beside the manifest is then not written."""
         return _altered(self.loaded, self.overrides)
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The devices that are there, by name."""
+        return {name: device.target for name, device in self.devices.items() if device.target is not None}
+
+    @property
+    def missing(self) -> dict[str, Absence]:
+        """Why the others are not, by name."""
+        return {name: device.absence for name, device in self.devices.items() if device.absence is not None}
 
     def repeated(self, repetitions: int) -> Session:
         """The same for this many repetitions in interleaved rounds, whatever the manifest says."""
@@ -170,6 +183,31 @@ def _weights(manifest: Manifest) -> dict[str, Weights]:
     return {weights.format: weights for weights in found if weights is not None}
 
 
+def _to_plan_with(seen: Mapping[str, Device], *, measured: bool) -> tuple[dict[str, DeviceFacts], dict[str, Skip]]:
+    """Facts of the devices that there is to plan for, by target name, and why there are none of others."""
+    facts: dict[str, DeviceFacts] = {}
+    unusable: dict[str, Skip] = {}
+    for name, device in seen.items():
+        if device.facts is not None and not (measured and device.target is None):
+            facts[name] = device.facts
+        elif device.absence is not None:
+            reason = device.absence.reason
+            if not measured:
+                reason += f"; to plan without it, say what it is: targets.{name}.assume (docs/manifest.md)"
+            unusable[name] = Skip(device.absence.kind, reason)
+    return facts, unusable
+
+
+def _tell(device: Device, sink: Sink, *, measured: bool) -> None:
+    """Name a device that is not there, and say what its cells are planned with; and where an assumption does not hold."""
+    if device.absence is not None:
+        known = None if measured else device.known_as
+        detail = {"error": device.absence.reason, "instead": known}
+        sink(Step("absent", "note", device.name, detail={key: text for key, text in detail.items() if text}))
+    if device.remark is not None:
+        sink(Step("warning", "note", device.remark))
+
+
 @contextlib.contextmanager
 def open_session(
     spec: Path,
@@ -182,8 +220,12 @@ def open_session(
     settings: Settings | None = None,
     lock_file: Path | None = None,
     conditions: Conditions = USUAL,
+    measured: bool = False,
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store, for as long as the block runs.
+
+    Only devices that `only` leaves are touched. One that is not there is planned for by what is remembered or assumed of it,
+    unless it is to be `measured`: then its cells are skipped.
 
     The lock stands beside the manifest, unless `lock_file` names that of a recorded campaign. Whoever made that: what is
     learnt and built then stays in its scope of the store.
@@ -215,19 +257,23 @@ def open_session(
     )
     with interrupts.raising(), contextlib.ExitStack() as stack:
         stack.callback(tools.store.release)
-        targets, unusable = open_targets(loaded.manifest, settings, tools)
-        devices = {name: target.identify() for name, target in targets.items()}
+        resolve(loaded)  # what is wrong with the manifest is said before any device is touched
+        seen = look(loaded.manifest, selected_targets(loaded.manifest, only), settings, tools)
+        devices, unusable = _to_plan_with(seen, measured=measured)
+        for device in seen.values():
+            _tell(device, sink, measured=measured)
         if lock is not None:
             tools.store.add_root(path)
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
             plan = make_plan(loaded, devices, sizes, only, unusable)
-            return replace(plan, warnings=(*warnings, *plan.warnings))
+            remarks = [device.remark for device in seen.values() if device.remark is not None]
+            return replace(plan, warnings=(*warnings, *remarks, *plan.warnings))
 
         found = survey(planner, devices, loaded, lock, tools)
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
         yield Session(
-            *(loaded, settings, targets, found, found.plan, tools, path, overrides),
+            *(loaded, settings, seen, found, found.plan, tools, path, overrides),
             recorded=lock_file is not None,
         )

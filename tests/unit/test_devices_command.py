@@ -10,7 +10,7 @@ import pytest
 
 from meltrepro import settings as settings_module
 from meltrepro.cli.app import main
-from meltrepro.errors import UsageError
+from meltrepro.errors import TargetError, UsageError
 from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
 from meltrepro.targets.android.options import AndroidOptions
@@ -19,6 +19,7 @@ from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.registry import makers, named
 from meltrepro.targets.ssh.options import LinuxOptions
+from tests.support.gadgets import gadgets
 from tests.support.manifests import GOOD
 
 
@@ -97,6 +98,29 @@ def test_a_broken_package_hides_no_devices(here: Settings, capsys: pytest.Captur
     assert "mend or remove that package" in told
     assert main(["devices", "--json"]) == 0
     assert {row["kind"] for row in json.loads(capsys.readouterr().out)} >= {"host", "jetson"}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TargetError("no server answers", hint="start it"), "kind gadget: no server answers; start it"),
+        (PermissionError(13, "Permission denied", "/home/x/.config"), "gadget: its driver failed: PermissionError"),
+        (ImportError("no module"), "gadget: its driver failed: ImportError: no module"),
+    ],
+)
+def test_a_kind_that_cannot_be_looked_for_hides_no_other(
+    here: Settings, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    with gadgets() as world:
+        world.faults["*"] = {"attached": error}
+        assert main(["devices"]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("host ") and "jetson" in out
+        assert said in out
+        assert main(["devices", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert {row["kind"] for row in json.loads(out)} >= {"host", "jetson"}
+        assert said in err
 
 
 @pytest.mark.usefixtures("broken")

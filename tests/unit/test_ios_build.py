@@ -17,6 +17,7 @@ from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
 from meltrepro.campaign.setup import _has_sampler, _runner_digest
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
+from meltrepro.frameworks.base import Skip, SkipKind
 from meltrepro.frameworks.llamacpp.options import IosBuild, Options
 from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
 from meltrepro.manifest.loader import load_manifest
@@ -106,7 +107,8 @@ def document(ios: dict[str, object] | None, release: str = "2026-10-01", **targe
 def plan(folder: Path, facts: DeviceFacts, written: dict[str, Any], **unusable: str) -> Plan:
     (folder / "spec.yaml").write_text(yaml.safe_dump(written))
     devices = {} if unusable else {"phone": facts}
-    return make_plan(load_manifest(folder / "spec.yaml"), devices, unusable=unusable)
+    reasons = {name: Skip(SkipKind.driver, reason) for name, reason in unusable.items()}
+    return make_plan(load_manifest(folder / "spec.yaml"), devices, unusable=reasons)
 
 
 def test_the_lock_belongs_to_what_is_pinned_and_not_to_who_signs_where(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 from meltrepro.errors import DriverMissing
 from meltrepro.lab import supervisor
 from meltrepro.manifest.schema import Manifest
+from meltrepro.record.outcomes import SkipKind
 from meltrepro.settings import load
 from meltrepro.targets.ios import devices as ios_devices
 from meltrepro.targets.ios import errors as ios_errors
-from meltrepro.targets.registry import open_targets
+from meltrepro.targets.presence import look
 
 
 def test_without_the_library_the_lab_has_no_iphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,10 +38,11 @@ def test_a_campaign_without_the_library_has_the_other_targets(tmp_path: Path, mo
             "workloads": {"w": {"conversations": [["hello"]]}},
         }
     )
-    targets, unusable = open_targets(manifest, settings)
-    assert set(targets) == {"host"}
-    assert unusable.keys() == {"iphone"}
-    assert "pymobiledevice3" in unusable["iphone"] and ios_errors.how_to_install() in unusable["iphone"]
+    seen = look(manifest, manifest.targets, settings)
+    assert seen["host"].target is not None and seen["iphone"].target is None
+    absence = seen["iphone"].absence
+    assert absence is not None and absence.kind is SkipKind.driver
+    assert "pymobiledevice3" in absence.reason and ios_errors.how_to_install() in absence.reason
 
 
 def test_how_other_tools_reach_an_iphone_of_the_lab() -> None:

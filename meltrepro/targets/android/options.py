@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class AndroidSettings(Strict):
 
 class AndroidOptions(RemoteOptions):
     """An Android device behind an adb server (docs/devices/android.md)."""
+
+    reached_by: ClassVar = ("serial", "lab")
 
     kind: Literal["android"] = Field(description="Which kind of target this is.")
     serial: str | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,9 @@ UNPROVEN = "not yet run on Apple hardware"
 
 class IosOptions(TargetOptions):
     """An iPhone or iPad behind usbmuxd, with the runner app on it (docs/devices/ios.md)."""
+
+    reached_by: ClassVar = ("udid", "lab", "app")
+    machines: ClassVar = {**TargetOptions.machines, IOS: TargetOptions.machines["aarch64"]}
 
     kind: Literal["ios"] = Field(description="Which kind of target this is.")
     udid: str | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -15,6 +15,8 @@ IMAGE = r"^([a-z0-9][a-z0-9._/:-]{0,200}@)?sha256:[0-9a-f]{64}$"
 
 class BoardOptions(RemoteOptions):
     """A Linux board behind SSH (docs/devices/jetson.md)."""
+
+    reached_by: ClassVar = ("host", "lab")
 
     host: str | None = Field(
         None,

@@ -1,0 +1,88 @@
+"""The devices of a campaign made ready: locked, cleared of what a killed campaign left, their sensors found.
+
+What cannot be made ready is left out with its reason, and nobody else waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from meltrepro.campaign.setup import Setup, sensor_plan_of
+from meltrepro.errors import EngineError, TargetError
+from meltrepro.plan.model import SkippedCell
+from meltrepro.plan.planner import require_cells
+from meltrepro.targets import device_lock
+from meltrepro.targets.base import Adjustable, Target
+from meltrepro.targets.presence import Absence, driving
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A setup of which every device is locked and can be measured."""
+
+    setup: Setup
+    """Without the cells of devices that cannot."""
+    targets: Mapping[str, Target]
+    """Those of its cells, by name."""
+    sensors: Mapping[str, bytes]
+    """What each is to log, by target name."""
+    strays: int
+    """Programs of a killed campaign that were stopped."""
+    restored: int
+    """Settings that were put back."""
+
+
+def make_ready(setup: Setup, held: ExitStack) -> Ready:
+    """Lock the devices of a setup for as long as `held` lasts, and put them in order.
+
+    Where none is left, raises what `require_cells` raises, or the `EngineError` that is in the way.
+    """
+    names: dict[str, list[str]] = {}
+    for name in sorted({cell.target_name for cell in setup.plan.cells}):
+        names.setdefault(setup.devices[name].id, []).append(name)
+    sensors: dict[str, bytes] = {}
+    lost: dict[str, Absence] = {}
+    strays = restored = 0
+    for device, targets in sorted(names.items()):
+        with ExitStack() as own:
+            for name in targets:
+                target = setup.targets[name]
+                try:
+                    if name == targets[0]:
+                        own.enter_context(device_lock.hold(device, setup.plan.manifest.name))
+                    with driving(f"target {name}"):
+                        strays += target.stop_strays()
+                        restored += len(target.restore()) if isinstance(target, Adjustable) else 0
+                        if (plan := sensor_plan_of(setup, name)) is not None:
+                            sensors[name] = plan
+                except (TargetError, EngineError) as error:
+                    lost[name] = Absence.of(name, error)
+                    if name == targets[0]:  # the others are the same device
+                        lost |= {other: Absence.of(other, error) for other in targets[1:]}
+                        break
+            if not lost.keys() >= set(targets):
+                held.enter_context(own.pop_all())
+    setup = _without(setup, lost)
+    if not setup.plan.cells:
+        for absence in lost.values():
+            if isinstance(absence.error, EngineError):
+                raise absence.error
+    require_cells(setup.plan)
+    left = {cell.target_name: setup.targets[cell.target_name] for cell in setup.plan.cells}
+    return Ready(setup, left, sensors, strays, restored)
+
+
+def _without(setup: Setup, lost: Mapping[str, Absence]) -> Setup:
+    """The same setup without the cells of some targets."""
+    if not lost:
+        return setup
+    cells = [cell for cell in setup.plan.cells if cell.target_name not in lost]
+    skipped = [
+        SkippedCell(cell.id, lost[cell.target_name].kind, lost[cell.target_name].reason)
+        for cell in setup.plan.cells
+        if cell.target_name in lost
+    ]
+    plan = replace(setup.plan, cells=tuple(cells), skipped=(*setup.plan.skipped, *skipped))
+    return replace(setup, plan=plan, missing={**setup.missing, **lost})
