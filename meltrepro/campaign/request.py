@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.chat_templates import TEMPLATES, TemplateError, render_turns
+from meltrepro.manifest.context import lay_out
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Workload
@@ -13,13 +14,8 @@ from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Request, RequestSampling
 from meltrepro.targets.base import DeviceFacts
-from meltrepro.words import shorten
 
 Conversations = Sequence[Sequence[str]]
-TURN_TOKENS = 80
-"""Most that a chat template puts around a prompt, in bytes, with what tokenizers add of their own."""
-FIRST_TURN_TOKENS = 128
-"""Most that it puts before the first prompt, with a model's own system prompt."""
 
 
 def make_requests(
@@ -94,29 +90,3 @@ def _request(
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
     )
-
-
-def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[str]]) -> list[list[str]]:
-    """All prompts of a workload in order, in as few conversations as are sure to fit its context.
-
-    Only a model knows how many tokens a prompt has, and all models of a campaign shall get the same layout: so it counts as
-    many as it has bytes, which no tokenizer exceeds, and an answer as many as it may have. Raises `ManifestError` where a
-    single prompt with its answer might not fit.
-    """
-    workload = loaded.manifest.conversations[name]
-    pieces: list[list[str]] = []
-    free = 0
-    for prompt in (prompt for turns in conversations for prompt in turns):
-        needed = len(prompt.encode()) + TURN_TOKENS + workload.max_tokens
-        if not pieces or needed > free:
-            pieces.append([])
-            free = workload.context - FIRST_TURN_TOKENS - len((workload.system or "").encode())
-        if needed > free:
-            message = (
-                f"the prompt {shorten(prompt)} and an answer of {workload.max_tokens} tokens may need "
-                f"{workload.context - free + needed} tokens, and the context has {workload.context}"
-            )
-            raise ManifestError([problem_at(loaded, ("workloads", name, "context"), message)])
-        pieces[-1].append(prompt)
-        free -= needed
-    return pieces

@@ -101,12 +101,12 @@ def make_plan(
     )
 
 
-def selected_targets(manifest: Manifest, only: Sequence[str] = ()) -> frozenset[str]:
-    """The targets that a plan has anything to do with; raises `UsageError` where a pattern matches no cell."""
+def selected(manifest: Manifest, only: Sequence[str] = ()) -> list[CellId]:
+    """The cells that a plan has anything to do with; raises `UsageError` where a pattern matches none."""
     selection = Selection(only)
-    names = frozenset(key.target for key in _points(manifest) if selection.wants(str(key)))
+    keys = [key for key in _points(manifest) if selection.wants(str(key))]
     selection.refuse_idle(str(next(_points(manifest))))
-    return names
+    return keys
 
 
 def require_cells(plan: Plan, *, now: bool = True) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meltrepro import settings as settings_module
 from meltrepro.errors import ManifestError, Problem, UsageError
+from meltrepro.manifest.context import beyond_training, check_contexts
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.plan.names import resolve
@@ -74,12 +75,15 @@ def validate(
         try:
             loaded = read_manifest(path, overrides)
             resolve(loaded)
+            too_small, tight = check_contexts(loaded, loaded.manifest.workloads)
+            if too_small:
+                raise ManifestError(too_small)
             missing = missing_files(loaded, mirrors.has)
         except ManifestError as error:
             problems.extend(error.problems)
             continue
         lost.extend(missing)
-        warnings.extend(map(str, loaded.warnings))
+        warnings.extend(map(str, (*loaded.warnings, *tight, *beyond_training(loaded))))
         if not missing:
             good.append((path, loaded))
     return Validated(good, warnings, _error(problems, lost))

@@ -16,9 +16,10 @@ from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
-from meltrepro.errors import DataError, LockError, Problem, StaleLock
+from meltrepro.errors import DataError, LockError, ManifestError, Problem, StaleLock
 from meltrepro.frameworks.base import Skip, Weights, framework
 from meltrepro.manifest.accuracy import source_of
+from meltrepro.manifest.context import check_contexts
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock, load_lock, lock_path
@@ -29,7 +30,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.names import resolve
-from meltrepro.plan.planner import make_plan, selected_targets
+from meltrepro.plan.planner import make_plan, selected
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.mirror import load_mirrors
@@ -245,7 +246,14 @@ def open_session(
             if _altered(loaded, overrides)
             else mend,
         )
-    warnings = loaded.warnings if lock_file is None else ()  # a record is what it is
+    resolve(loaded)  # what is wrong with the manifest is said before any device is touched
+    cells = selected(loaded.manifest, only)
+    warnings: tuple[str, ...] = ()
+    if lock_file is None:  # a record is what it is
+        too_small, tight = check_contexts(loaded, {key.workload for key in cells})
+        if too_small:
+            raise ManifestError(too_small)
+        warnings = (*loaded.warnings, *map(str, tight))
     for warning in warnings:
         sink(Step("warning", "note", warning))
     tools = Tools(
@@ -257,8 +265,7 @@ def open_session(
     )
     with interrupts.raising(), contextlib.ExitStack() as stack:
         stack.callback(tools.store.release)
-        resolve(loaded)  # what is wrong with the manifest is said before any device is touched
-        seen = look(loaded.manifest, selected_targets(loaded.manifest, only), settings, tools)
+        seen = look(loaded.manifest, {key.target for key in cells}, settings, tools)
         devices, unusable = _to_plan_with(seen, measured=measured)
         for device in seen.values():
             _tell(device, sink, measured=measured)

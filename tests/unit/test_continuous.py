@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from meltrepro.campaign.request import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.chat_templates import TEMPLATES, render_turns
+from meltrepro.manifest.context import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.record.trial import Request
 from tests.support.manifests import write
