@@ -14,14 +14,17 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from meltrepro.atomic import writing
 from meltrepro.build.image import Layer, normalize
 from meltrepro.build.log import check_space, writing_below
 from meltrepro.build.model import Package
+from meltrepro.build.namespaces import remedy
 from meltrepro.errors import EngineError, LockError, LockMismatch, OfflineError
 from meltrepro.interrupts import held
 from meltrepro.manifest.lock import LockedBase, LockedPackage
@@ -115,6 +118,14 @@ class BaseImage:
                 hint="import a bundle, which holds the layer itself; artifacts do not depend on the base",
             )
         return LockedBase(suite=SUITE, layer=layer.digest, packages=as_locked(packages))
+
+    def require(self, locked: LockedBase | None) -> None:
+        """Raise `EngineError` where the base of a lock would have to be made here, and cannot be."""
+        if (locked is not None and (locked.image or self.store.has(locked.layer))) or self.settings.base_image:
+            return
+        packages = of_lock(locked.packages) if locked is not None else self._kept_packages()
+        if self.store.result("base-layer", _key(packages)) is None:
+            mmdebstrap()
 
     def forget(self) -> None:
         """Drop the packages, so that the next build takes today's; raises `OfflineError` where it could not."""
@@ -247,7 +258,7 @@ def assemble(packages: tuple[Package, ...], store: Store, sink: Sink) -> Layer:
 
     Raises `LockError` where a package file is not in the store, and `EngineError` where `mmdebstrap` fails.
     """
-    key = digest_of([astuple(package) for package in packages])
+    key = _key(packages)
     if (known := store.result("base-layer", key)) is not None:
         return Layer.stored(known, store)
     missing = [package for package in packages if not store.has(package.digest)]
@@ -279,6 +290,10 @@ def root_layer(root: tarfile.TarFile, scratch: Path, store: Store) -> Layer:
     with writing_below(scratch):
         normalize(root, scratch / "layer.tar", drop=VOLATILE)
     return Layer.stored(store.put_file(scratch / "layer.tar", move=True), store)
+
+
+def _key(packages: Iterable[Package]) -> str:
+    return digest_of([astuple(package) for package in packages])
 
 
 def _write_repository(packages: Iterable[Package], store: Store, repository: Path) -> None:
@@ -321,16 +336,31 @@ def _control(deb: Path) -> str:
     ).stdout.strip()
 
 
-def _mmdebstrap(scratch: Path, *arguments: str) -> None:
-    """Run `mmdebstrap`; its own log is part of the error where it fails."""
+def mmdebstrap() -> str:
+    """The program that makes base images; raises `EngineError` where it is missing or this user cannot use it."""
     program = shutil.which("mmdebstrap")
     if program is None:
         raise EngineError("cannot make the base image: mmdebstrap is not installed", hint=_INSTALL)
+    if os.geteuid() != 0:  # this makes the namespaces that it will need, and says what is in the way
+        probe = subprocess.run([program, "--unshare-helper", "true"], capture_output=True, text=True, check=False)
+        if probe.returncode != 0 and "unknown option" not in probe.stderr.lower():
+            reason = "; ".join(line.partition(": ")[2] or line for line in probe.stderr.strip().splitlines()[-2:])
+            raise EngineError(
+                f"this user cannot make the base image: mmdebstrap may not use namespaces here: {reason}",
+                hint=f"{remedy(ids=True) or _INSTALL}; or import a bundle, which holds the base image",
+            )
+    return program
+
+
+def _mmdebstrap(scratch: Path, *arguments: str) -> None:
+    """Run `mmdebstrap`; its own log is part of the error where it fails."""
+    program = mmdebstrap()
     process: subprocess.Popen[str] | None = None
     try:
         with held():
             process = subprocess.Popen(
-                [program, *arguments],
+                # Of the ways for ordinary users, this one alone runs the suite's own C library, whatever this machine has.
+                [program, *(("--mode=unshare",) if os.geteuid() != 0 else ()), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -347,7 +377,8 @@ def _mmdebstrap(scratch: Path, *arguments: str) -> None:
         tail = "\n".join(said.strip().splitlines()[-8:])
         raise EngineError(
             f"mmdebstrap could not make the base image:\n{tail}",
-            hint="see that the Debian archive can be reached (apt-get update) and that this user may use namespaces",
+            hint="see that the Debian archive can be reached (apt-get update)"
+            + (f"; {commands}" if os.geteuid() != 0 and (commands := remedy(ids=True)) else ""),
         )
 
 
@@ -374,8 +405,15 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
+def _temporary() -> Iterator[Path]:
+    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def _scratch(store: Store) -> Iterator[Path]:
-    """A scratch folder that apt's own user can read."""
-    with store.scratch() as folder:
+    """A scratch folder that apt's own user can read; an ordinary user's home may let nobody in, his own further ids too."""
+    place = store.scratch() if os.geteuid() == 0 else _temporary()
+    with place as folder:
         folder.chmod(0o755)
         yield folder

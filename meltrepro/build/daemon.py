@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import docker
     import psutil
 
-_HINT = "start one with: meltrepro doctor --fix; or work without: --engine process"
+HINT = "start one with: meltrepro doctor --fix; or work without: --engine process"
 OURS = "meltrepro doctor --fix"
 """What names the private engine."""
 _SOCKET_LIMIT = 107
@@ -50,7 +50,7 @@ def find(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[d
 
     Raises `EngineError` where none answers.
     """
-    tried, hint = [], _HINT
+    tried, hint = [], HINT
     chosen = contexts.named(environ)
     for address in (chosen,) if chosen is not None else _candidates(settings, environ):
         try:
@@ -75,7 +75,7 @@ def _client(address: Address) -> docker.DockerClient:
         client.ping()
     except (DockerException, requests.RequestException, OSError, ValueError) as error:
         reason = str(error).strip() or type(error).__name__
-        raise EngineError(reason.splitlines()[0][:160], hint=_HINT) from error
+        raise EngineError(reason.splitlines()[0][:160], hint=HINT) from error
     client.api.timeout = _REQUEST_S
     return client
 
@@ -88,12 +88,12 @@ def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Addr
 
 def running(settings: Settings) -> int | None:
     """Process id of our private engine, or `None`."""
-    try:
-        pid = int(_pid_file(settings).read_text())
-        command = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if b"dockerd" in command[0] and os.fsencode(_data(settings)) in command else None
+    import psutil
+
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int(_pid_file(settings).read_text()))
+        return process.pid if _is_ours_as(process, "dockerd", {str(_data(settings))}) else None
+    return None
 
 
 def start(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -191,13 +191,27 @@ def _helpers(settings: Settings) -> Iterator[psutil.Process]:
     """containerd, its shims and what runs below those; all of them are told our folder, and each has its own session."""
     import psutil
 
-    mark = str(_folder(settings) / "exec") + os.sep
+    folder = _folder(settings) / "exec" / "containerd"
+    told = {str(folder / name) for name in ("containerd.toml", "containerd.sock")}
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            program, *arguments = process.cmdline() or [""]
-            if "containerd" in program and any(mark in argument for argument in arguments):
+        with contextlib.suppress(OSError, psutil.Error):
+            if _is_ours_as(process, "containerd", told):
                 yield from process.children(recursive=True)
                 yield process
+
+
+def _is_ours_as(process: psutil.Process, program: str, told: Set[str]) -> bool:
+    """Whether a process runs this program, or a part of it, for our engine.
+
+    It was told one of these paths, as a whole argument, and means the same as we do: in a container, where another engine
+    may be told just that, the paths lead elsewhere.
+    """
+    name = Path(process.exe()).name
+    return (
+        (name == program or name.startswith(f"{program}-"))
+        and not told.isdisjoint(process.cmdline()[1:])
+        and Path(f"/proc/{process.pid}/root").samefile("/")
+    )
 
 
 def _mounts(settings: Settings) -> list[Path]:

@@ -33,7 +33,7 @@ from meltrepro.build.base import root_layer
 from meltrepro.build.docker_facts import DockerFacts, facts_of, name_of
 from meltrepro.build.image import Image, Layer, archive
 from meltrepro.build.log import BuildLog, writing_below
-from meltrepro.build.model import PROCESSES, Artifact, Execution, Exit, Recipe
+from meltrepro.build.model import PLAIN_ALONE, PROCESSES, Artifact, Execution, Exit, Recipe
 from meltrepro.build.render import render, render_text
 from meltrepro.errors import BuildError, EngineError, OfflineError, SourceError
 from meltrepro.interrupts import held
@@ -292,6 +292,8 @@ class DockerEngine:
                     )
                 if "aux" in message:
                     identifier = message["aux"].get("ID", identifier)
+                if podman and message.get("stream", "").startswith("Successfully built "):
+                    break  # its answers do not always end
         if identifier is None:
             raise EngineError(f"the Docker engine stopped in the middle of building {name}", hint=f"{_FIX}; log: {log}")
         return identifier
@@ -310,7 +312,7 @@ class DockerEngine:
         except (tarfile.TarError, EOFError) as error:
             raise EngineError(f"the Docker engine stopped in the middle of handing over {image}", hint=_FIX) from error
         except SourceError as error:
-            raise BuildError(error.message, hint="a build may leave plain files and folders in /out") from error
+            raise BuildError(error.message, hint=PLAIN_ALONE) from error
         finally:
             container.remove(force=True)
 

@@ -20,7 +20,7 @@ from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
 from meltrepro.build.log import check_killed, check_space, writing_below
-from meltrepro.build.model import Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
+from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
@@ -120,14 +120,20 @@ class Builder:
         key = bundle_key(recipe)
 
         def make(scratch: Path) -> str:
+            maker = self._made[node.id] = self.tools.maker(recipe)  # before anything that takes long
             for item in node.sources.values():
                 self.tools.fetcher.get(self._locked(item), self.tools.pins.base_dir)
             interpreter.bring(recipe.packages, self.tools.store, self.tools.sink, offline=self.tools.settings.offline)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()
-            maker = self._made[node.id] = self.tools.maker(recipe)
             executed = maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
+            if (odd := _odd_below(out)) is not None:  # the engine docker has said so already, in these words
+                place = f"out/{odd.relative_to(out)}"
+                raise BuildError(
+                    f"what {recipe.name} left: unsafe to unpack: {place!r} is neither a plain file nor a folder",
+                    hint=PLAIN_ALONE,
+                )
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
             digest = self._pack(out, "bundle", scratch)
@@ -427,12 +433,18 @@ def _require_plain(result: Path, output: Output, what: str) -> None:
     """Raise `BuildError` for links, which could lead anywhere, and the like; a program may have come with a bundle."""
     left = untrusted.odd(result)
     if output == "folder" and stat.S_ISDIR(os.lstat(result).st_mode):
-        inside = (Path(parent, name) for parent, folders, files in os.walk(result) for name in (*folders, *files))
-        left = next((untrusted.odd(path) for path in inside if not _is_plain(path)), None)
+        odd = _odd_below(result)
+        left = untrusted.odd(odd) if odd is not None else None
     elif output == "folder":
         left = left or "a file"
     if left is not None:
         raise BuildError(f"{what} left {left} in place of a {output}", hint="do not trust where the program came from")
+
+
+def _odd_below(folder: Path) -> Path | None:
+    """The first by name of what is neither a plain file nor a folder."""
+    inside = (Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files))
+    return min((path for path in inside if not _is_plain(path)), default=None)
 
 
 def _is_plain(path: Path) -> bool:

@@ -23,6 +23,7 @@ from meltrepro.build import toolchain
 from meltrepro.build.image import Layer
 from meltrepro.build.log import BuildLog, check_killed, check_space, writing_below
 from meltrepro.build.model import Execution, Exit, Recipe
+from meltrepro.build.namespaces import remedy
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.errors import BuildError, EngineError
 from meltrepro.interrupts import held
@@ -52,7 +53,7 @@ def sandbox_version() -> str:
     if probe.returncode != 0:
         raise EngineError(
             f"bubblewrap may not make namespaces here: {probe.stderr.strip()}",
-            hint="allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), or use --engine docker",
+            hint=f"{remedy() or 'a container has to be allowed namespaces (seccomp, /proc)'}; or use --engine docker",
         )
     return result.stdout.strip()
 

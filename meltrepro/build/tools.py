@@ -74,7 +74,9 @@ class Tools:
     def maker(self, recipe: Recipe) -> Maker:
         """What executes a recipe; raises `BuildError` where nothing here does."""
         if recipe.by_engine:
-            return self.engine()
+            engine = self.engine()
+            self.base().require(self.pins.lock.base)
+            return engine
         makers = self.makers()
         if recipe.maker not in makers:
             raise BuildError(f"{recipe.name}: nothing here executes recipes of kind {recipe.maker}")

@@ -80,8 +80,14 @@ def _sandbox() -> str:
     return sandbox_version()
 
 
+def _base() -> str:
+    from meltrepro.build.base import mmdebstrap
+
+    return mmdebstrap()
+
+
 TOOLS = (
-    Tool("mmdebstrap", "mmdebstrap", "base image of every build", required=True),
+    Tool("mmdebstrap", "mmdebstrap", "base image of every build", required=True, probe=_base),
     Tool("dpkg-deb", "dpkg", "base image of every build", required=True),
     Tool(
         "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -165,7 +171,8 @@ def _engine(settings: Settings) -> Check:
     try:
         client, address = daemon.find(settings)
     except EngineError as error:
-        remedy = f"{error.hint or 'start one, or work without: --engine process'}"
+        usual = error.hint is None or error.hint == daemon.HINT
+        remedy = "start one, or work without: --engine process" if usual else str(error.hint)
         return Check(name, CheckState.missing, error.message, purpose, remedy)
     try:
         facts = facts_of(client)

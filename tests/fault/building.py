@@ -64,6 +64,8 @@ compile)
     2) for n in 1 2 3 4; do (i=0; while :; do i=$(((i + 1) % 500)); : > "/build/$n.$i"; done) & done; wait ;;
     3) while printf '%4096s' x; do :; done > /build/object ;;
     4) kill -9 $$ ;;
+    5) cp -s /bin/sh /out/evil ;;
+    6) mkdir /out/folder; cp -s /recipe/build.sh /out/folder/evil ;;
     esac
     echo compiled ;;
 install)
@@ -82,6 +84,7 @@ printf 'MODEL' > "$2"
 MMDEBSTRAP = """#!/bin/sh
 # Stands in for mmdebstrap: hands out root.tar of the project, or obeys the file `order` there.
 project=$(dirname "$0")/..
+[ "$1" != --unshare-helper ] || { echo "E: cannot find newuidmap" >&2; exit 25; }
 for argument; do case "$argument" in */root.tar) target=$argument ;; esac; done
 case "$(cat "$project/order" 2> /dev/null)" in
 hang) trap 'kill $!; exit 1' TERM; setsid sleep 1000 & wait ;;

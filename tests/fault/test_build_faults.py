@@ -178,6 +178,34 @@ def test_a_build_leaves_what_leads_out(
     finishes(project, "--engine", "docker")
 
 
+def test_a_user_who_cannot_make_the_base_learns_it_before_anything_is_fetched(
+    project: Project, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And who has it already needs no more than that."""
+    patch.setattr(os, "geteuid", lambda: 1000)
+    for made in (project.store / "refs" / "base-layer").iterdir():
+        kept = made.rename(project.folder / made.name)
+    assert main([str(argument) for argument in build(project)]) == EngineError.exit_code
+    said = capsys.readouterr().err
+    assert "this user cannot make the base image" in said
+    assert "cannot find newuidmap" in said
+    assert "fetch" not in said
+    kept.rename(project.store / "refs" / "base-layer" / kept.name)
+    finishes(project)
+
+
+@pytest.mark.parametrize(("jobs", "name"), [("5", "out/evil"), ("6", "out/folder/evil")])
+def test_a_build_by_processes_leaves_a_link(
+    project: Project, refuse: Refuse, patch: pytest.MonkeyPatch, jobs: str, name: str
+) -> None:
+    """What is said of it, and how the command ends, depends on no engine."""
+    patch.setenv("MELTREPRO_JOBS", jobs)
+    message, hint = refuse(BuildError, *build(project))
+    assert f"left: unsafe to unpack: {name!r} is neither a plain file nor a folder" in message
+    assert "/out" in hint
+    check_sound(project)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "target"),
     [

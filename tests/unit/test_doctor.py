@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -184,3 +186,31 @@ def test_a_clock_that_stands_at_its_beginning_is_wrong(monkeypatch: pytest.Monke
     assert state_of("clock")[0] is CheckState.ok
     monkeypatch.setattr("time.time", lambda: 0.0)
     assert state_of("clock") == (CheckState.missing, "1970-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("program", "argument", "ours"),
+    [
+        ("containerd", "{folder}/exec/containerd/containerd.toml", True),
+        ("containerd-shim-runc-v2", "{folder}/exec/containerd/containerd.sock", True),
+        ("containerd", "/mnt{folder}/exec/containerd/containerd.toml", False),
+        ("containerd", "{folder}/exec/containerd/containerd.toml.old", False),
+        ("less", "{folder}/exec/containerd/containerd.toml", False),
+        ("my-containerd", "{folder}/exec/containerd/containerd.toml", False),
+    ],
+)
+def test_only_what_runs_for_the_private_engine_is_ended(
+    tmp_path: Path, program: str, argument: str, ours: bool
+) -> None:
+    """A reader of its files, or an engine whose paths contain ours, is none of its helpers."""
+    here = settings.load()
+    folder = tmp_path / "containerd"  # and so does a path
+    folder.mkdir()
+    shutil.copy("/bin/sh", folder / program)
+    told = argument.format(folder=daemon._folder(here))
+    with subprocess.Popen([folder / program, "-c", "read line", "sh", told], stdin=subprocess.PIPE) as process:
+        try:
+            assert daemon.stop(here) is ours
+            assert (process.poll() is not None) is ours
+        finally:
+            process.kill()
