@@ -25,12 +25,22 @@ from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan
 from meltrepro.record import layout
-from meltrepro.record.campaign import LOCK, MANIFEST, PLAN, CampaignDocument, CellEntry, SkipEntry, TrackingEntry
+from meltrepro.record.campaign import (
+    LOCK,
+    MANIFEST,
+    MOST_W,
+    PLAN,
+    CampaignDocument,
+    CellEntry,
+    SkipEntry,
+    TrackingEntry,
+)
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, ScoringRequest
+from meltrepro.registry import TARGETS
 from meltrepro.store.names import redact
-from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target
+from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target, TargetKind
 from meltrepro.targets.presence import Absence
 
 _ADDRESSES = ("git", "url", "uri")
@@ -98,12 +108,19 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             idle_s=manifest.protocol.idle_s,
             sensor_plan=sensors.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
             meter=setup.meters.get(cell.target_name),
+            most_w=_most_w(cell, setup.devices[cell.target_name]),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
             **_scorer(setup, cell, bundles[cell.framework_name]),
         )
         for cell in setup.plan.cells
     }
+
+
+def _most_w(cell: Cell, facts: DeviceFacts) -> float:
+    """The most that a cell's device can draw: as the manifest says, else as its kind does."""
+    kind: TargetKind = TARGETS.get(cell.target.kind)
+    return cell.target.max_power_w or kind.most_w(facts.cores)
 
 
 class _Scored(TypedDict, total=False):
@@ -259,6 +276,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
         "device.arch": run.facts.arch,
         "device.cores": run.facts.cores,
         "device.memory_bytes": run.facts.memory_bytes,
+        **({MOST_W: run.most_w} if run.most_w else {}),
         **{f"device.{name}": value for name, value in sorted(run.facts.facts.items())},
     }
     return {name: _scalar(value) for name, value in params.items()}

@@ -76,6 +76,8 @@ class CellRun:
     """What the device logs of its sensors meanwhile; `None` for nothing."""
     meter: FileMeter | None = None
     """What measures the device's power from outside."""
+    most_w: float | None = None
+    """The most that the device can draw."""
     capabilities: Capabilities | None = None
     """What the device lets be read and set, where it was probed."""
     synthetic: bool = False
@@ -178,7 +180,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             samples = folder / record.SAMPLES
             trace = read_trace(folder / record.EVENTS)
             metered = metering.end(folder / record.METER, trace, readings) if metering else None
-            metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered)
+            metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered, run.most_w)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
     except StoreError as error:
         if tampered is None:

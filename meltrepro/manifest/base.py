@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -63,6 +63,11 @@ Seconds = Annotated[float, Field(ge=0, lt=1e10)]
 def is_name(text: str) -> bool:
     """Whether a text can be a `Name`."""
     return re.fullmatch(_NAME, text) is not None
+
+
+def added(default: Any, **how: Any) -> Any:
+    """A field that came later: no part of what is written, and so of no digest, where it has its default."""
+    return Field(default, exclude_if=lambda value: value == default, **how)
 
 
 class Strict(BaseModel):

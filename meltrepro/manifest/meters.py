@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from meltrepro.manifest.base import Place, Strict
+from meltrepro.manifest.base import Place, Strict, added
 
 
 def plain(text: str) -> str:
@@ -55,11 +55,6 @@ Zone = Annotated[
 ]
 
 
-def _key(default: Any, **how: Any) -> Any:
-    """A key that is part of no digest where it has its default."""
-    return Field(default, exclude_if=lambda value: value == default, **how)
-
-
 class SyncMark(Strict):
     """Planned loads before and after the conversations, which a power meter sees."""
 
@@ -83,16 +78,16 @@ class Meter(Strict):
     file: Place = Field(description="Path of the file, relative to the manifest.")
     time: Heading = Field(description="Heading of the column with the time of each sample, or its place: '#1'.")
     time_unit: Literal["s", "ms", "us", "ns"] = Field("s", description="Unit of that column.")
-    date: Heading | None = _key(None, description="Heading of the column with the date, where it stands apart.")
-    time_format: TimeFormat | None = _key(
+    date: Heading | None = added(None, description="Heading of the column with the date, where it stands apart.")
+    time_format: TimeFormat | None = added(
         None,
         description="How dates and times of day are written, where the column holds no numbers: iso, or a format of strptime "
         "such as '%d.%m.%Y %H:%M:%S'; fractions of seconds are read in either case.",
     )
-    time_zone: Zone | None = _key(
+    time_zone: Zone | None = added(
         None, description="Whose time of day that is, where the file does not say: UTC, +02:00, Europe/Berlin."
     )
-    time_offset_s: float = _key(0.0, ge=-1e9, le=1e9, description="Added to every time; makes negative ones positive.")
+    time_offset_s: float = added(0.0, ge=-1e9, le=1e9, description="Added to every time; makes negative ones positive.")
     clock: Literal["own", "host", "device"] = Field(
         "own",
         description="Whose clock that column shows: one of its own, which the sync mark aligns; Unix time of the machine that "
@@ -109,8 +104,8 @@ class Meter(Strict):
     delimiter: Delimiter = Field(
         ",", description="What separates the columns; where it is a space, any number of them."
     )
-    decimal: Literal[".", ","] = _key(".", description="The decimal sign.")
-    encoding: Encoding | None = _key(
+    decimal: Literal[".", ","] = added(".", description="The decimal sign.")
+    encoding: Encoding | None = added(
         None, description="How text is encoded; where absent, as the file's first bytes say, UTF-8 or Windows-1252."
     )
     refresh_s: float | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from meltrepro.manifest import cpus
-from meltrepro.manifest.base import Label, Name, Strict
+from meltrepro.manifest.base import Label, Name, Strict, added
 from meltrepro.manifest.kinds import OfKind
 from meltrepro.manifest.meters import Meter
 from meltrepro.registry import TARGETS
@@ -39,6 +39,13 @@ class TargetOptions(Strict):
         "auto", description="CPU level of the binaries; auto picks the best that the CPU has."
     )
     meter: Meter | None = Field(None, description="A meter that measures the power that the device draws.")
+    max_power_w: float | None = added(
+        None,
+        gt=0,
+        le=1e6,
+        description="The most that the device can draw, where that is not what its kind usually does; what shows more, or less "
+        "than a thousandth of it, is in another unit.",
+    )
     assume: Assumed | None = Field(
         None,
         exclude_if=lambda value: value is None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits, advance, integrate
@@ -24,11 +25,13 @@ PLATFORM = "energy.psys"
 """Counts what the packages count as well, and more; used where it is alone."""
 POWER, ENERGY, CURRENT, VOLTAGE, CHARGE = "W", "J", "A", "V", "C"
 MOST_W = 2000.0
-"""No phone, board or desk machine draws more; a larger value has another unit."""
+"""Where nothing is known of the device: no phone, board or desk machine draws more; a larger value has another unit."""
 MOST_A = 500.0
 """The same for a current."""
 LEAST_W = 0.01
-"""No device that computes draws less at its most; a smaller value has another unit."""
+"""Likewise: no device that computes draws less at its most; a smaller value has another unit."""
+RANGE = 1000.0
+"""What a device can draw and what it draws at least when it works are no further apart, so that a wrong prefix always shows."""
 RAW = "raw"
 """Unit of channels whose unit nobody knows."""
 _BATTERY, _SUPPLY = "battery.", "supply."
@@ -37,6 +40,10 @@ RAILS = (_RAIL, _ASIDE)
 """Channels of monitors on a board, those that count and those that do not."""
 _LEAST_BATTERY_V, _MOST_BATTERY_V = 2.5, 60.0
 """Of a device's own battery; a meter may watch the mains, or one rail of a chip."""
+
+
+class Implausible(NoValue):
+    """What is shown cannot be in the unit that it is said to be in."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,14 @@ class Supply:
     """A counter of the charge that was drawn, in coulombs, without wraps; `None` where there is none."""
 
 
-def supply_of(recording: Recording) -> Supply:
-    """The best source of a recording; raises `NoValue` where there is none or its unit cannot be what it says."""
+def supply_of(recording: Recording, most_w: float | None = None) -> Supply:
+    """The best source of a recording of a device that draws `most_w` at most.
+
+    Raises `NoValue` where there is none, `Implausible` where its unit cannot be what it says.
+    """
     named = [series for series in recording.series if series.channel.name.startswith(_RAIL)]
     if named:
-        return Supply(_plausible(_of_rails(named)), None, None)
+        return Supply(_plausible(_of_rails(named), most_w), None, None)
     recording = replace(recording, series=tuple(s for s in recording.series if not s.channel.name.startswith(_ASIDE)))
     external = _external_supply(recording)
     current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
@@ -66,12 +76,11 @@ def supply_of(recording: Recording) -> Supply:
     amperes = positive(current) if current is not None and current not in fed else None
     coulombs = _unwrapped(drawn, MOST_A) if drawn else None
     if power is not None and power not in fed:
-        return Supply(_plausible(positive(power)), None, amperes, coulombs)
+        return Supply(_plausible(positive(power), most_w), None, amperes, coulombs)
     if counters := _energy_counters(recording):
-        joules = _summed([_unwrapped(series, MOST_W) for series in counters])
-        return Supply(None, joules, amperes, coulombs)
+        return Supply(None, _counted(counters, most_w), amperes, coulombs)
     if amperes is not None and voltage is not None:
-        return Supply(_product(amperes, voltage), None, amperes, coulombs)
+        return Supply(_product(amperes, voltage, most_w), None, amperes, coulombs)
     if fed:
         why = f"the device was on external power ({external}), so that its battery does not tell what it draws"
         raise NoValue(why)
@@ -177,27 +186,63 @@ def positive(series: SensorSeries) -> SensorSeries:
     return replace(series, values=tuple(-value for value in series.values)) if negative else series
 
 
-def _plausible(power: SensorSeries) -> SensorSeries:
-    largest = max(map(abs, power.values))
-    if largest > MOST_W:
-        raise NoValue(
-            f"{power.channel.name} shows {largest:.4g} W, more than {MOST_W:g}: it is another unit",
-        )
-    if 0 < largest < LEAST_W:
-        raise NoValue(
-            f"{power.channel.name} shows {largest:.4g} W at most, less than {LEAST_W:g}: it is another unit",
-        )
+def _plausible(power: SensorSeries, most_w: float | None) -> SensorSeries:
+    _check(power.channel, max(map(abs, power.values)), "at most", most_w)
     return power
 
 
-def _product(current: SensorSeries, voltage: SensorSeries) -> SensorSeries:
-    """Their power; raises `NoValue` where the voltage of a battery or the power cannot be what it says."""
+def _check(channel: SensorChannel, watts: float, when: str, most_w: float | None, *, least: bool = True) -> None:
+    """Raise `Implausible` for a power that no such device has while it computes."""
+    least_w, largest_w = (LEAST_W, MOST_W) if most_w is None else (most_w / RANGE, most_w)
+    shows = f"{channel.name} shows {watts:.4g} W {when}"
+    smaller, larger = _ELSE.get(channel.unit if " x " not in channel.name else CURRENT, _ELSE[POWER])
+    if watts > largest_w:
+        raise Implausible(
+            f"{shows}, more than the {largest_w:g} W that such a device can draw: it is another unit (is the column in "
+            f"{smaller}? targets.NAME.max_power_w says otherwise)"
+        )
+    if least and 0 < watts < least_w:
+        raise Implausible(
+            f"{shows}, less than the {least_w:g} W of such a device at work: it is another unit (is the column in {larger}? "
+            "targets.NAME.max_power_w says otherwise)"
+        )
+
+
+_ELSE = {
+    POWER: ("mW or uW", "W or kW"),
+    ENERGY: ("mJ, J or mWh", "J, mWh or Wh"),
+    CURRENT: ("mA, uA or mV", "A, mA or V"),
+}
+"""What a column of a unit may be in, where it shows too much or too little."""
+
+
+def _counted(counters: Sequence[SensorSeries], most_w: float | None) -> SensorSeries:
+    """Counters as one, without wraps; raises `NoValue`, `Implausible` where they grow as for no such device."""
+    if all(
+        series.channel.wraps_at is None for series in counters
+    ):  # before each step of a wrong unit looks like a reset
+        _check(counters[0].channel, sum(map(_steady_rate, counters)), "in the mean", most_w, least=False)
+    joules = _summed([_unwrapped(series, max(most_w or 0.0, MOST_W)) for series in counters])
+    if len(joules) > 1:
+        rate = (joules.values[-1] - joules.values[0]) / ((joules.t_ns[-1] - joules.t_ns[0]) / 1e9)
+        _check(joules.channel, rate, "in the mean", most_w)
+    return joules
+
+
+def _steady_rate(counter: SensorSeries) -> float:
+    """Growth a second, without the largest step."""
+    steps = [after - before for before, after in pairwise(counter.values)]
+    return (sum(steps) - max(steps)) / ((counter.t_ns[-1] - counter.t_ns[0]) / 1e9) if steps else 0.0
+
+
+def _product(current: SensorSeries, voltage: SensorSeries, most_w: float | None) -> SensorSeries:
+    """Their power; raises `Implausible` where the voltage of a battery or the power cannot be what it says."""
     largest = max(voltage.values)
     if voltage.channel.name.startswith(_BATTERY) and not _LEAST_BATTERY_V <= largest <= _MOST_BATTERY_V:
-        raise NoValue(
+        raise Implausible(
             f"{voltage.channel.name} shows {largest:.4g} V, which no battery has: it is another unit",
         )
-    return _plausible(_multiplied(current, voltage))
+    return _plausible(_multiplied(current, voltage), most_w)
 
 
 def _multiplied(current: SensorSeries, voltage: SensorSeries) -> SensorSeries:

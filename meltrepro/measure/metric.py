@@ -23,10 +23,17 @@ Phase = Literal["load", "prefill", "generation", "turn", "memory", "device", "en
 class Facts:
     """What several metrics of one trial are made of, worked out once."""
 
-    def __init__(self, trace: Trace, recording: Recording | None = None, metered: Metered | None = None) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        recording: Recording | None = None,
+        metered: Metered | None = None,
+        most_w: float | None = None,
+    ) -> None:
         self.trace = trace
         self.recording = recording
         self.metered = metered
+        self.most_w = most_w
         self.turns = trace.turns
 
     @cached_property
@@ -77,7 +84,7 @@ class Facts:
 
     @cached_property
     def supply(self) -> Supply:
-        return supply_of(self.powered[0])
+        return supply_of(self.powered[0], self.most_w)
 
     def sampled(self, name: str) -> Sequence[SensorSeries]:
         """The series of a channel, or of all channels whose name begins so if it ends with a dot; never empty ones."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meltrepro.measure.catalog.device import DEVICE
-from meltrepro.measure.catalog.energy import ENERGY
+from meltrepro.measure.catalog.energy import ENERGY, doubt_of
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED, WORK
@@ -28,14 +28,18 @@ class Metrics:
     """Metric name -> why there is no value."""
     bounds: Mapping[str, float] = field(default_factory=dict)
     """Metric name -> how far from it the truth may be, in its unit, where clocks, gaps and rates of samples leave doubt."""
+    doubt: str | None = None
+    """Why what a meter shows cannot be the power of this device."""
 
 
-def compute(trace: Trace, recording: Recording | None = None, metered: Metered | None = None) -> Metrics:
-    """Every metric of a trial, from its events, the device's samples and those of a meter.
+def compute(
+    trace: Trace, recording: Recording | None = None, metered: Metered | None = None, most_w: float | None = None
+) -> Metrics:
+    """Every metric of a trial, from its events, the device's samples and those of a meter; the device draws `most_w` at most.
 
     Each name is either in `values` or in `unavailable`.
     """
-    facts = Facts(trace, recording, metered)
+    facts = Facts(trace, recording, metered, most_w)
     values: dict[str, float] = {}
     unavailable: dict[str, str] = {}
     bounds: dict[str, float] = {}
@@ -48,7 +52,7 @@ def compute(trace: Trace, recording: Recording | None = None, metered: Metered |
         if isinstance(value, Amount):
             bounds[metric.name] = value.bound
         values[metric.name] = value.value if isinstance(value, Amount) else value
-    return Metrics(values, unavailable, bounds)
+    return Metrics(values, unavailable, bounds, doubt_of(facts))
 
 
 METRICS: Mapping[str, Metric] = {

@@ -69,7 +69,7 @@ class TrialRecord(TrialFolder):
         """What it measured; raises `RecordError`. A scorer's trial has scores instead."""
         if self.scoring is not None:
             return Metrics({}, {})
-        return compute(self.trace(), self.recording(), self.metered())
+        return compute(self.trace(), self.recording(), self.metered(), self.entry.most_w)
 
     def validity(self, limits: Limits) -> Validity:
         """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     faulty_sensor = "faulty-sensor"
     clock_jumped = "clock-jumped"
     clock_unknown = "clock-unknown"
+    implausible_power = "implausible-power"
     uncertain = "uncertain"
     noisy = "noisy"
     unsteady = "unsteady"
@@ -105,6 +106,7 @@ def judge_trial(
             *_samples(trace, recording, limits),
             *_samples(trace, metered.recording if metered else None, limits),
             *_clocks(metered, jumped_s, limits),
+            *([Flaw(Reason.implausible_power, metrics.doubt)] if metrics.doubt else []),
             *_uncertain(metrics, limits),
         )
     )

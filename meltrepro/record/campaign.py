@@ -18,6 +18,8 @@ from meltrepro.untrusted import parse
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
 BUILDS, CELLS = "builds", "cells"
+MOST_W = "device.most_w"
+"""Parameter of a cell: the most that its device can draw, in watts."""
 IMPORTED = "imported"
 """An empty file in the folder of a campaign that came from elsewhere; no part of the campaign, which is nobody's to go on with."""
 
@@ -51,6 +53,12 @@ class CellEntry(Strict):
     @property
     def framework_kind(self) -> str:
         return str(self.params.get("kind", self.framework))
+
+    @property
+    def most_w(self) -> float | None:
+        """The most that its device can draw, in watts; `None` where nothing was recorded of it."""
+        value = self.params.get(MOST_W)
+        return value if isinstance(value, float) else None
 
     @property
     def bundle_id(self) -> str:

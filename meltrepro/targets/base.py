@@ -292,6 +292,10 @@ class TargetKind(Protocol):
         """What builds programs that no engine can, by the names that recipes have for them."""
         return {}
 
+    def most_w(self, cores: int) -> float:
+        """The most that a device of this kind with so many cores can draw, in watts (docs/meters.md#what-a-device-can-draw)."""
+        return 150.0 + 20.0 * cores
+
     def open(self, options: Any, settings: Settings, engines: Engines | None) -> Target:
         """One device, which without `engines` can be looked at, and runs nothing in a sandbox of this machine; raises `TargetError` where its kind of link is not there."""
         ...

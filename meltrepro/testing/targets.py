@@ -137,6 +137,7 @@ class TargetKindContract:
         assert issubclass(self.kind.options, TargetOptions)
         assert get_args(self.kind.options.model_fields["kind"].annotation) == (self.kind.kind,)
         assert self.kind.absent() is None or isinstance(self.kind.absent(), str)
+        assert 0 < self.kind.most_w(1) <= self.kind.most_w(64) < 1e6
         assert all(callable(maker) for maker in self.kind.makers.values())
         assert self.kind.named("nobody's:device", settings) is None, "names of other kinds are left to them"
         found = self.kind.named(f"{self.kind.kind}:00008110-001A2B3C4D5E6F70", settings)

@@ -34,7 +34,7 @@ def watts(n: int) -> str:
 
 
 @contextmanager
-def meter(path: Path, row: Row = watts) -> Iterator[None]:
+def meter(path: Path, row: Row = watts, stamp: str = "{:.6f}") -> Iterator[None]:
     """A program that writes Unix time and a value every 10 ms, until the block ends."""
     stop = threading.Event()
     path.write_text("time,power\n")
@@ -46,7 +46,7 @@ def meter(path: Path, row: Row = watts) -> Iterator[None]:
                 value = row(n)
                 if value is None:
                     return
-                file.write(f"{time.time():.6f},{value}\n")
+                file.write(f"{stamp.format(time.time())},{value}\n")
                 n += 1
 
     thread = threading.Thread(target=write)
@@ -228,6 +228,30 @@ def test_a_unit_that_is_wrong_gives_no_energy(tmp_path: Path, unit: str, text: s
     said = str(failure)
     assert said.startswith("metric-unavailable: energy is required, but ")
     assert text in said
+
+
+def test_a_column_in_milliwatts_that_is_called_watts(tmp_path: Path) -> None:
+    """As a phone's 1.5 W: 1500 W is a power that some machine has, and this one has not."""
+    with meter(tmp_path / "power.csv", lambda n: f"{1500 + n % 7}"):
+        result = campaign(tmp_path)
+        record = cell(result)
+    (finding,) = record.validity.findings
+    assert finding.reason == "implausible-power"
+    assert "shows 1506 W at most, more than the " in finding.detail and "is the column in mW" in finding.detail
+    (trial,) = record.repetitions
+    assert "generation_energy_j" not in trial.metrics.values and "generation_tps" in trial.metrics.values
+    assert record.entry.params["device.most_w"] == record.entry.most_w
+
+
+def test_times_of_whole_seconds(tmp_path: Path) -> None:
+    """Rows of one second are one sample, and how coarse that is is part of the bound."""
+    with meter(tmp_path / "power.csv", lambda n: f"{5 + n % 7 / 100}", "{:.0f}"):
+        found = cell(campaign(tmp_path, protocol={**ONCE, "idle_s": 3}))
+    (trial,) = found.repetitions
+    (recording,) = trial.recordings()
+    assert recording.header.clock_bound_s == 1
+    assert "mean of rows with one time" in recording.series[0].channel.source
+    assert "the clocks may disagree by" in trial.metrics.unavailable["generation_energy_j"], "of half a second"
 
 
 def test_a_device_whose_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

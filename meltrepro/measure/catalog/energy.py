@@ -8,11 +8,15 @@ from meltrepro.measure import energy
 from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits
 from meltrepro.measure.metric import Facts, Metric
 from meltrepro.measure.sensor_plan import period_s
+from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Span
 
 _GAP_PERIODS = 2.5
 _LEAST_IDLE_S = 2.0
 """Time at rest from which a baseline is believed."""
+
+_MOST_OF_METER = 2.0
+"""A part draws no more than the whole; by so much sensors of both may be wrong."""
 
 Spans = Callable[[Facts], Sequence[Span]]
 Part = Callable[[Integral, Facts], Amount]
@@ -48,10 +52,38 @@ def _integral(facts: Facts, spans: Spans, *, charge: bool = False) -> Integral:
     where = spans(facts)
     clock_ns = bound_ns(where[0].begin_ns, where[-1].end_ns)
     supply = facts.supply
+    return (energy.charge if charge else energy.energy)(supply, where, _limits(supply, recording), clock_ns)
+
+
+def _limits(supply: energy.Supply, recording: Recording) -> SampleLimits:
     source = supply.power or supply.counter
     refresh_s = source.channel.refresh_s if source else None
-    limits = SampleLimits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
-    return (energy.charge if charge else energy.energy)(supply, where, limits, clock_ns)
+    return SampleLimits(gap_s=_GAP_PERIODS * period_s(refresh_s, recording.header.rate_hz))
+
+
+def doubt_of(facts: Facts) -> str | None:
+    """Why what a meter shows cannot be the power of this device, if it cannot; nothing without a meter."""
+    if facts.metered is None or facts.metered.recording is None:
+        return None
+    try:
+        _ = facts.supply
+    except energy.Implausible as error:
+        return str(error)
+    except NoValue:
+        return None
+    try:
+        metered = _integral(facts, lambda _: [facts.work_ns]).total
+        own = energy.supply_of(facts.recorded, facts.most_w)
+        shown = energy.energy(own, [facts.work_ns], _limits(own, facts.recorded)).total
+    except NoValue:
+        return None
+    if shown.value - shown.bound <= _MOST_OF_METER * (metered.value + metered.bound):
+        return None
+    name = (own.power or own.counter or facts.recorded.series[0]).channel.name
+    return (
+        f"the device's own {name} shows {shown.value:.4g} J, the meter {metered.value:.4g} J in the same time, though it "
+        "watches the whole: are the units in targets.NAME.meter.columns right?"
+    )
 
 
 def _of(spans: Spans, part: Part, *, charge: bool = False) -> Callable[[Facts], Amount]:

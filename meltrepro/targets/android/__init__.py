@@ -12,6 +12,9 @@ class AndroidKind(TargetKind):
     family = "phone"
     options = AndroidOptions
 
+    def most_w(self, cores: int) -> float:
+        return 30.0
+
     def open(self, options: AndroidOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.android.target import open_target
 

@@ -27,6 +27,9 @@ class IosKind(TargetKind):
     options = IosOptions
     makers: ClassVar = {"mac-ssh": _mac, "prebuilt": _prebuilt}
 
+    def most_w(self, cores: int) -> float:
+        return 30.0
+
     def open(self, options: IosOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.ios.target import open_target
 

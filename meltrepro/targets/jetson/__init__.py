@@ -12,6 +12,9 @@ class JetsonKind(TargetKind):
     family = "board"
     options = JetsonOptions
 
+    def most_w(self, cores: int) -> float:
+        return 200.0
+
     def open(self, options: JetsonOptions, settings: Settings, engines: Engines | None) -> Target:
         from meltrepro.targets.jetson.target import open_target
 
