@@ -50,4 +50,7 @@ def tell_report(made: workflow.Reported) -> None:
     elif made.runs:
         typer.echo(f"logged to {counted(made.runs, 'MLflow run')}, below report/")
     elif made.runs == 0:
-        typer.echo("not logged to MLflow: it has none of these campaigns; log them with: meltrepro sync", err=True)
+        names = " ".join(folder.name for folder in made.campaigns)
+        typer.echo(
+            f"not logged to MLflow: it has none of these campaigns; log them with: meltrepro sync {names}", err=True
+        )

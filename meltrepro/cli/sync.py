@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +21,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[CAMPAIGN]...",
-            help="Folders, ids or parts of ids, or `last`; every campaign that is not logged yet, if none is named.",
+            help="Folders, ids or parts of ids, or `last`, also of campaigns that were run with --no-track; if none is named, "
+            "every campaign that is not logged yet and was to be.",
             show_default=False,
         ),
     ] = None,
@@ -32,12 +34,21 @@ def command(
 ) -> None:
     """Log campaigns to MLflow that are not there yet; nothing is ever logged twice."""
     with console(quiet=quiet) as sink:
-        synced = workflow.sync(campaigns or (), everything=everything, detail=detail, logged=_say, sink=sink)
+        synced = workflow.sync(
+            campaigns or (), everything=everything, detail=detail, logged=_say, unwanted=_tell_unwanted, sink=sink
+        )
     for debt in synced.owed:  # somebody else's campaign may name any server, which is no failure of this command
         typer.echo(f"{debt.message}\nnext: {debt.hint}", err=True)
     if not (synced.logged or synced.owed):
-        folder = settings.load().records
-        typer.echo(f"nothing to log: {counted(synced.campaigns, 'campaign')} in {folder}, all in MLflow")
+        folder, kept = settings.load().records, len(synced.unwanted)
+        there = f"{synced.campaigns - kept} in MLflow, {kept} not wanted there" if kept else "all in MLflow"
+        typer.echo(f"nothing to log: {counted(synced.campaigns, 'campaign')} in {folder}, {there}")
+
+
+def _tell_unwanted(campaigns: Sequence[str]) -> None:
+    """Say what is not logged because it was run so, and how to have it logged all the same."""
+    typer.echo(f"not logged, as they were run without tracking: {', '.join(campaigns)}")
+    typer.echo(f"to log them all the same: meltrepro sync {' '.join(campaigns)}", err=True)
 
 
 def _say(campaign: Path, tracked: TrackedCampaign) -> None:

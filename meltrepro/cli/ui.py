@@ -51,7 +51,13 @@ def _announce(pages: workflow.Browsable) -> None:
     if pages.campaign is None:
         typer.echo("no campaign yet; run one with: meltrepro run SPEC", err=True)
     elif pages.experiment_id is None:
-        typer.echo(f"{pages.campaign.document.id} is not logged yet; log it with: meltrepro sync", err=True)
+        name, wanted = pages.campaign.document.id, pages.campaign.document.tracking.enabled
+        why = (
+            f"is not logged yet; log it with: meltrepro sync {name}"
+            if wanted
+            else (f"was run without tracking; to log it all the same: meltrepro sync {name}")
+        )
+        typer.echo(f"{name} {why}", err=True)
     if (cells := len(pages.runs)) > _MOST_COMPARED:
         typer.echo(f"comparing the first {_MOST_COMPARED} of {cells} cells", err=True)
     typer.echo(f"MLflow:  {pages.url}")

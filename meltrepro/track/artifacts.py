@@ -30,11 +30,15 @@ class Artifacts:
     def __init__(self, client: MlflowClient, place: Place, run_id: str) -> None:
         """Raises `TrackingError` where a server that the user did not name wants them anywhere but on itself."""
         with_profile: Callable[[str, str], str] = add_databricks_profile_info_to_artifact_uri
-        location = with_profile(client.get_run(run_id).info.artifact_uri, place.uri)
-        self._repository: Any = get_artifact_repository(location, tracking_uri=place.uri)
+        run = client.get_run(run_id).info
+        location = with_profile(run.artifact_uri, place.uri)
+        local = places.local_database(place.uri)
+        # Whoever moved the database last may see it by another path than this process does.
+        beside = local.bound(client.get_experiment(run.experiment_id).name, location) if local is not None else None
+        self._repository: Any = get_artifact_repository(beside or location, tracking_uri=place.uri)
         resolved = self._repository.artifact_uri
         own = places.same_server(resolved, place.uri)
-        if not (place.trusted or own or _beside(location, place)):
+        if not (place.trusted or own or beside):
             raise TrackingError(
                 f"{place.shown} keeps files at {redact(location)}, and only the manifest names that server",
                 hint=f"if they shall go there, name the server yourself: MLFLOW_TRACKING_URI={place.shown}",
@@ -71,10 +75,3 @@ class Artifacts:
 
     def _login(self) -> AbstractContextManager[None]:
         return environment.login_withheld() if self._elsewhere else nullcontext()
-
-
-def _beside(location: str, place: Place) -> bool:
-    """Whether a place is a local database and the files lie in its own folder."""
-    local = places.local_database(place.uri)
-    path = location.removeprefix("file://")
-    return local is not None and Path(path).resolve().is_relative_to(local.artifacts.resolve())

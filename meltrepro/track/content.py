@@ -302,11 +302,6 @@ def period_ms(campaign: CampaignRecord, cells: Sequence[CellRecord]) -> tuple[in
     return min(map(_start_ms, trials), default=start), max(map(_end_ms, trials), default=start)
 
 
-def safe_name(text: str) -> str:
-    """A text as one component of a path."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "_"
-
-
 def _common_tags(campaign: CampaignRecord, *, virtual: bool, synthetic: bool) -> dict[str, str]:
     return {
         "mlflow.source.name": "meltrepro",

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,6 +36,16 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+_LOCKED_S = 30
+_ADDRESSES = (
+    ("runs", "artifact_uri", "experiment_id = ?"),
+    (
+        "trace_tags",
+        "value",
+        "key = 'mlflow.artifactLocation' AND request_id IN (SELECT request_id FROM trace_info WHERE experiment_id = ?)",
+    ),
+)
+"""Table, column and rows of an experiment."""
 _LOGIN = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -79,11 +90,39 @@ def login_withheld() -> Iterator[None]:
 def ensure_database(database: LocalDatabase) -> None:
     """Make a SQLite database of MLflow where there is none, in seconds; raises `StoreError` and what MLflow raises."""
     if database.path.exists():
+        rebind(database)
         return
     make_folder(database.path.parent)
     with exclusive(database.path.with_name(f".{database.path.name}.lock"), "the MLflow database"):
         if not database.path.exists():  # nobody was faster
             _make_database(database)
+
+
+def rebind(database: LocalDatabase) -> None:
+    """Let a database that was moved or copied say where its files are now: beside it, and no longer where they were.
+
+    Only what this program laid there is meant (`LocalDatabase.bound`), and the default experiment beside that. A database that
+    cannot be read or written is left to MLflow, which says why.
+    """
+    if not database.path.exists():
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database.path, timeout=_LOCKED_S)) as connection, connection:
+        found = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
+        moved = [
+            (id, str(old), new)
+            for id, name, old in found
+            if (new := database.bound(str(name), str(old))) is not None and new != old
+        ]
+        folders = {old.rpartition("/")[0] for _, old, _ in moved}
+        default = (database.artifacts / "0").as_uri()
+        moved += [(id, old, default) for id, _, old in found if str(old) in {f"{each}/0" for each in folders}]
+        for id, old, new in moved:
+            connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, id))
+            for table, column, rows in _ADDRESSES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {rows} AND substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, id, len(old) + 1, f"{old}/"),
+                )
 
 
 def _make_database(database: LocalDatabase) -> None:

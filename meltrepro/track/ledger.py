@@ -20,6 +20,7 @@ from meltrepro.atomic import write_bytes
 from meltrepro.manifest.base import Address
 from meltrepro.plan.identity import digest_of
 from meltrepro.store.names import redact
+from meltrepro.track.places import Place, local_database, noted
 from meltrepro.untrusted import parse
 
 LEDGER = "tracking.json"
@@ -40,7 +41,7 @@ class RunNote(_Strict):
 
 class PlaceNote(_Strict):
     uri: Annotated[Address, AfterValidator(redact)]
-    """As it may be shown, also where an earlier version wrote more."""
+    """As it may be shown, also where an earlier version wrote more; of a database of the same home, the way there."""
     experiment_id: str
     campaign: RunNote
     cells: dict[str, RunNote] = {}
@@ -60,17 +61,21 @@ class Ledger:
     _saved_at: float = field(default_factory=time.monotonic)
     _dirty: bool = False
 
-    def place(self, uri: str) -> PlaceNote | None:
-        """What was logged to a URI (as it may be shown)."""
-        return next((place for place in self.document.places if place.uri == uri), None)
+    def place(self, place: Place) -> PlaceNote | None:
+        """What was logged to a place; nothing where that is a database without the run, as where one of both was moved alone."""
+        names = (noted(place, self.path.parent), place.shown)  # the second is an earlier version's
+        note = next((note for name in names for note in self.document.places if note.uri == name), None)
+        database = local_database(place.uri)
+        return note if note is None or database is None or database.holds(note.campaign.run_id) else None
 
-    def begin(self, uri: str, experiment_id: str, run_id: str) -> PlaceNote:
+    def begin(self, place: Place, experiment_id: str, run_id: str) -> PlaceNote:
         """The note of a place; an earlier one of other runs is forgotten."""
-        place = self.place(uri)
-        if place is not None and (place.experiment_id, place.campaign.run_id) == (experiment_id, run_id):
-            return place
+        note = self.place(place)
+        if note is not None and (note.experiment_id, note.campaign.run_id) == (experiment_id, run_id):
+            return note
+        uri = noted(place, self.path.parent)
         fresh = PlaceNote(uri=uri, experiment_id=experiment_id, campaign=RunNote(run_id=run_id))
-        self.document.places = [other for other in self.document.places if other is not place] + [fresh]
+        self.document.places = [other for other in self.document.places if other is not note] + [fresh]
         self.touch()
         return fresh
 

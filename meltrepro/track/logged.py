@@ -16,7 +16,7 @@ from meltrepro.errors import RecordError, TrackingError
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, IMPORTED, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.record.reader import read_folder
 from meltrepro.steps import Sink, step
-from meltrepro.track import environment
+from meltrepro.track import environment, places
 from meltrepro.track.ledger import open_ledger
 from meltrepro.track.places import Place
 
@@ -30,14 +30,14 @@ def attach(folders: Sequence[Path], files: Mapping[str, str], place: Place) -> i
 
     A campaign that is not there is passed over: a ledger says what was logged, not whom to trust. Raises `TrackingError`.
     """
-    notes = [note for folder in folders if (note := open_ledger(folder).place(place.shown)) is not None]
+    notes = [note for folder in folders if (note := open_ledger(folder).place(place)) is not None]
     if not notes:
         return 0  # mlflow takes seconds to import
     with environment.importing():
         from mlflow import MlflowClient
 
     from meltrepro.track.artifacts import Artifacts
-    from meltrepro.track.mlflow_tracker import plainly
+    from meltrepro.track.connection import plainly
 
     with plainly(place), TemporaryDirectory() as scratch:
         client = MlflowClient(tracking_uri=place.uri)
@@ -59,8 +59,7 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
     with environment.importing():
         from mlflow import MlflowClient
 
-    from meltrepro.track import content
-    from meltrepro.track.mlflow_tracker import plainly
+    from meltrepro.track.connection import plainly
 
     with plainly(place):
         client = MlflowClient(tracking_uri=place.uri)
@@ -69,7 +68,7 @@ def recover(run_id: str, place: Place, records: Path, sink: Sink) -> tuple[Path,
         parent = run if cell is None else client.get_run(run.data.tags.get("mlflow.parentRunId", run_id))
         if campaign is None:
             raise TrackingError(f"run {run_id} at {place.shown} is not one of meltrepro's")
-        if content.safe_name(campaign) != campaign:
+        if places.safe_name(campaign) != campaign:
             raise RecordError(f"run {run_id} names a campaign that cannot be a folder: {campaign!r}")
         folder = records / campaign
         if not folder.exists():

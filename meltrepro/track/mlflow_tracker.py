@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
-from meltrepro.errors import MeltreproError, StoreError, TrackingError
+from meltrepro.errors import TrackingError
 from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
-from meltrepro.store.names import masked
-from meltrepro.track import content, environment, places
+from meltrepro.track import connection, content, environment, places
 from meltrepro.track.artifacts import Artifacts
+from meltrepro.track.connection import plainly
 from meltrepro.track.content import CellStatus, MetricPoint, RunState
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.places import Place
@@ -46,7 +45,6 @@ Detail = Literal["first", "all"]
 
 _PERFETTO = "perfetto"
 """Folder of the artifacts that Perfetto opens; beside those that make up a record."""
-_REACHED_WITHIN_S = 5
 _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _BATCH_SPANS = 500
@@ -106,41 +104,16 @@ def sync(
 
 def _prepare(place: Place) -> None:
     """Make a database that is not there yet, or see whether a server is, before anything waits for it in vain."""
-    environment.settle()
     local = places.local_database(place.uri)
     if local is not None:
         environment.ensure_database(local)
     elif places.is_server(place.uri):
-        import requests
-
-        # Any answer will do: who may do what is decided later.
-        url = f"{place.uri.rstrip('/')}/health"
-        requests.get(url, timeout=_REACHED_WITHIN_S, allow_redirects=False).close()
+        connection.reach(place)
     elif not place.trusted:
         raise TrackingError(
             f"only the manifest names {place.shown}, and what is neither a server nor a SQLite file needs your own word",
             hint=f"name it yourself: MLFLOW_TRACKING_URI={place.shown}",
         )
-
-
-@contextmanager
-def plainly(place: Place) -> Iterator[None]:
-    """Work with MLflow at a place: with the user's login where the user named it, and with every error a `TrackingError`."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with nullcontext() if place.trusted else environment.login_withheld():
-            yield
-    except Exception as error:
-        # MLflow checks little of what a server answers: anything may come of it.
-        known = isinstance(error, MlflowException | SQLAlchemyError | StoreError | OSError)
-        if not known and (isinstance(error, MeltreproError) or not places.is_server(place.uri)):
-            raise
-        text = masked(" ".join(str(error).split()), place.uri)
-        raise TrackingError(
-            f"MLflow at {place.shown} does not take the results: {text[:400]}",
-            hint="the records are complete on disk; log them once it is mended with: meltrepro sync",
-        ) from (error if place.uri == place.shown else None)  # what it says may hold the login
 
 
 class _Sync:
@@ -176,7 +149,7 @@ class _Sync:
         place.complete = campaign.finished
         self._ledger.touch()
         return TrackedCampaign(
-            uri=place.uri,
+            uri=self._where.shown,
             experiment_id=experiment_id,
             parent_run_id=note.run_id,
             cell_run_ids={id: run.run_id for id, run in place.cells.items()},
@@ -202,7 +175,7 @@ class _Sync:
 
     def _new_experiment(self, name: str) -> None:
         database = places.local_database(self._where.uri)
-        location = (database.artifacts / content.safe_name(name)).as_uri() if database else None
+        location = database.location(name) if database else None
         try:
             # The kind spares the reader a question that the UI asks of experiments with traces.
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -212,13 +185,12 @@ class _Sync:
                 raise
 
     def _place(self, experiment_id: str, tags: Mapping[str, str], start_ms: int) -> PlaceNote:
-        uri = self._where.shown
-        known = self._ledger.place(uri)
+        known = self._ledger.place(self._where)
         if known is not None and known.experiment_id == experiment_id and self._exists(known.campaign.run_id):
             return known
         name = _run_name(self._campaign.id, tags)
         run = self._find(experiment_id, "campaign") or self._create(experiment_id, start_ms, tags, name)
-        return self._ledger.begin(uri, experiment_id, run.info.run_id)
+        return self._ledger.begin(self._where, experiment_id, run.info.run_id)
 
     def _cell(self, place: PlaceNote, cell: CellRecord, how: CellStatus) -> None:
         campaign = self._campaign

@@ -6,10 +6,14 @@ stranger's, is not logged to it at all.
 
 from __future__ import annotations
 
+import os
+import re
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from meltrepro.errors import TrackingError
 from meltrepro.store.names import redact
@@ -27,6 +31,30 @@ class LocalDatabase:
     def artifacts(self) -> Path:
         """Where artifacts go that are logged to it."""
         return self.path.parent / "mlartifacts"
+
+    def holds(self, run_id: str) -> bool:
+        """Whether it has a run, without MLflow, which takes seconds."""
+        if not self.path.exists():
+            return False
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+                return connection.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
+        except sqlite3.Error:  # no database of MLflow, which says so itself
+            return False
+
+    def location(self, experiment: str) -> str:
+        """The address of an experiment's files, which lie beside it."""
+        return (self.artifacts / safe_name(experiment)).as_uri()
+
+    def bound(self, experiment: str, address: str) -> str | None:
+        """What an address of an experiment's files, or of files below, is now; `None` for one of somebody else's.
+
+        The folder of an experiment's own name in `mlartifacts` was laid there by this program, wherever the database was then.
+        """
+        home, mark, below = unquote(address).rpartition(f"/{self.artifacts.name}/{safe_name(experiment)}")
+        if not home.startswith("file:") or not mark or below[:1] not in ("", "/") or ".." in below.split("/"):
+            return None
+        return self.location(experiment) + quote(below)
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,20 @@ def foreign(place: Place, campaigns: Sequence[str]) -> TrackingError:
         f"{names}: not logged to {place.shown}, which only the record names",
         hint=f"if that is where it shall go: MLFLOW_TRACKING_URI={place.shown} meltrepro sync {names}",
     )
+
+
+def noted(place: Place, folder: Path) -> str:
+    """How a campaign's folder notes a place: a database of the same home by the way there, so that both can move together."""
+    database = local_database(place.uri)
+    home = folder.resolve().parent.parent
+    if database is None or not database.path.resolve().is_relative_to(home):
+        return place.shown
+    return f"{_SQLITE}{os.path.relpath(database.path.resolve(), folder.resolve())}"
+
+
+def safe_name(text: str) -> str:
+    """A text as one component of a path."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:100] or "_"
 
 
 def same_server(uri: str, other: str) -> bool:

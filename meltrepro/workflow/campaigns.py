@@ -83,7 +83,7 @@ def run(
     folder = result.campaign.folder
     measured(folder)
     logged = None
-    if result.campaign.document.tracking.enabled:
+    if track and session.loaded.manifest.tracking.enabled:  # the wish of now, whatever that of an earlier part was
         logged = log_campaign(folder, session.loaded.manifest.tracking.uri, settings, sink)
     return Ran(folder, result.tally, result.missing, logged)
 

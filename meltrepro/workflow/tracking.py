@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from meltrepro.track.server import MlflowServer
 
 
+_WHENEVER = "log it when that is mended, with: meltrepro sync"
+_MOST_NAMED = 8
+"""Campaigns in one message."""
+
+
 @dataclass(frozen=True)
 class Logged:
     """Where a campaign was logged to, or why it was not."""
@@ -63,7 +68,8 @@ def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) 
         with interrupts.raising():
             sync(folder, place, sink)
     except TrackingError as error:
-        return Logged(place, TrackingError(error.message, hint=f"log it when that is mended, with: {later}"))
+        mend = (error.hint or _WHENEVER).replace("meltrepro sync", later)
+        return Logged(place, TrackingError(error.message, hint=mend if later in mend else f"{mend}; then: {later}"))
     except Interrupted as error:
         raise Interrupted(
             "stopped while logging to MLflow; the records are complete", hint=f"log the rest with: {later}"
@@ -80,6 +86,8 @@ class Synced:
     logged: Sequence[TrackedCampaign]
     owed: Sequence[TrackingError]
     """What is not logged because only the record names the place, and how to have it logged there."""
+    unwanted: Sequence[str]
+    """Ids of those that are not logged because their user did not want it."""
 
 
 def sync(
@@ -88,14 +96,16 @@ def sync(
     everything: bool = False,
     detail: Literal["first", "all"] = "first",
     logged: Callable[[Path, TrackedCampaign], None] = lambda _, __: None,
+    unwanted: Callable[[Sequence[str]], None] = lambda _: None,
     sink: Sink = silent,
     settings: Settings | None = None,
 ) -> Synced:
     """Log campaigns to MLflow that are not there yet; of all that there are, where none is named. Nothing is logged twice.
 
     `everything` checks those too that are logged already; `detail` says of which repetitions traces and token times go
-    along. `logged` is called for each campaign. One that fails does not keep the others back: `TrackingError` or
-    `RecordError` names all in the end. Raises `UsageError` and `Interrupted` too.
+    along. `logged` is called for each campaign, and `unwanted` once with those that were run without tracking, which only their
+    name brings into MLflow. One that fails does not keep the others back: `TrackingError` or `RecordError` names all in the end.
+    Raises `UsageError` and `Interrupted` too.
     """
     from meltrepro.track import mlflow_tracker
 
@@ -103,51 +113,67 @@ def sync(
     named = [find_campaign(settings.records, str(wanted)) for wanted in campaigns]
     folders = named or campaign_folders(settings.records)
     problems: list[MeltreproError] = []
-    dead: set[Place] = set()
+    waiting: dict[Place, list[str]] = {}
     foreign: dict[Place, list[str]] = {}
-    done = []
+    kept, done = [], []
     with interrupts.raising():
         for folder in folders:
             place: Place | None = None
             try:
-                place = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
-                if place is not None and not places.is_own(place, settings.tracking_uri):
+                debt = _debt(folder, settings.tracking_uri, named=bool(named), again=everything or detail == "all")
+                place = debt.place
+                if not debt.wanted:
+                    kept.append(folder.name)
+                elif not debt.owed:
+                    continue
+                elif not places.is_own(place, settings.tracking_uri):
                     foreign.setdefault(place, []).append(folder.name)
-                elif place is not None and place not in dead:
+                elif place in waiting:  # one server is waited for once
+                    waiting[place].append(folder.name)
+                else:
                     done.append(mlflow_tracker.sync(folder, place, sink, detail=detail))
                     logged(folder, done[-1])
             except (RecordError, TrackingError) as error:
                 problems.append(error)
                 if isinstance(error, TrackingError) and place is not None:
-                    dead.add(place)  # one server is waited for once
+                    waiting.setdefault(place, []).append(folder.name)
+    if kept:
+        unwanted(kept)
     owed = [places.foreign(place, names) for place, names in foreign.items()]
     problems += owed if named else []
     if problems:
-        raise _joined(problems)
-    return Synced(len(folders), done, owed)
+        raise _joined(problems, [name for names in waiting.values() for name in names])
+    return Synced(len(folders), done, owed, kept)
 
 
-def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> Place | None:
-    """Where a campaign is still to be logged; `None` where nothing is owed. Raises `RecordError`."""
+@dataclass(frozen=True)
+class _Debt:
+    """Where a campaign belongs and whether it is still to be logged there."""
+
+    place: Place
+    owed: bool
+    wanted: bool = True
+    """Whether its user wanted it to be logged: when it was run, or by its name later."""
+
+
+def _debt(folder: Path, default_uri: str, *, named: bool, again: bool) -> _Debt:
+    """What is owed of a campaign; raises `RecordError` and `TrackingError`."""
     tracking = read_folder(folder).document.tracking
     place = places.choose(os.environ, tracking.uri, default_uri)
-    if named or (again and tracking.enabled):
-        return place
-    if not tracking.enabled:
-        return None
-    note = open_ledger(folder).place(place.shown)
-    database = places.local_database(place.uri)
-    there = note is not None and note.complete and (database is None or database.path.exists())
-    return None if there else place
+    note = open_ledger(folder).place(place)
+    if not (tracking.enabled or named or note is not None):
+        return _Debt(place, owed=False, wanted=False)
+    return _Debt(place, owed=named or again or note is None or not note.complete)
 
 
-def _joined(problems: Sequence[MeltreproError]) -> MeltreproError:
-    """The first problem, with the others named in its message."""
+def _joined(problems: Sequence[MeltreproError], waiting: Sequence[str]) -> MeltreproError:
+    """The first problem, with the others and the campaigns that still wait named in its message."""
     first = problems[0]
-    if len(problems) == 1:
-        return first
-    message = "\n".join(problem.message for problem in problems)
-    return type(first)(message, hint=first.hint)
+    lines = [problem.message for problem in problems]
+    if waiting:
+        more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
+        lines.append(f"still to be logged: {', '.join(waiting[:_MOST_NAMED])}{more}")
+    return type(first)("\n".join(lines), hint=first.hint)
 
 
 # -- MLflow in a browser ------------------------------------------------------------------------------------------
@@ -196,7 +222,7 @@ def browse(
     none = str(campaign) == "last" and not campaign_folders(settings.records)
     record = None if none else read_folder(find_campaign(settings.records, str(campaign)))
     place = places.choose(os.environ, record.document.tracking.uri if record else None, settings.tracking_uri)
-    note = open_ledger(record.folder).place(place.shown) if record else None
+    note = open_ledger(record.folder).place(place) if record else None
     cells = [cell.id for cell in record.document.cells] if record else []
     runs = [note.cells[cell].run_id for cell in cells if cell in note.cells] if note else []
     experiment = note.experiment_id if note else None

@@ -221,6 +221,12 @@ def test_statements_name_every_file_tool_and_package() -> None:
     assert {"package:libc6"} <= {component["bom-ref"] for component in inside["components"]}
 
 
+def test_a_bill_of_something_without_inputs_is_made_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+    made = Artifact("f/run/x", "bundle", "3" * 64, "e" * 64, Path("x"), Path("x"), 1)
+    assert json.loads(sbom(made, {}, (), {}, None))["metadata"]["component"]["name"] == "f/run/x"
+    assert [str(each.message) for each in recwarn if "BOM" in str(each.message)] == []
+
+
 def test_weights_that_may_not_be_passed_on_are_withheld_file_by_file(tmp_path: Path) -> None:
     document = load(tmp_path, GOOD).manifest.model_dump(mode="json")
     name = next(iter(document["models"]))

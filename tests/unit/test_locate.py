@@ -13,6 +13,7 @@ from meltrepro.replay.locate import Located, locate
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.track.ledger import RunNote, open_ledger
+from meltrepro.track.places import Place
 from tests.support.campaigns import Cell, build_campaign
 
 
@@ -41,7 +42,7 @@ def test_a_record_means_its_cell(settings: Settings, campaign: Path) -> None:
 def test_a_run_id_that_a_ledger_knows_needs_no_mlflow(settings: Settings, campaign: Path) -> None:
     cell = read_campaign(campaign).cells[0].id
     ledger = open_ledger(campaign)
-    ledger.begin("http://nowhere.invalid", "1", "a" * 32).cells[cell] = RunNote(run_id="b" * 32)
+    ledger.begin(Place("http://nowhere.invalid"), "1", "a" * 32).cells[cell] = RunNote(run_id="b" * 32)
     ledger.save()
     assert locate("a" * 32, settings, silent) == Located(campaign)
     assert locate("b" * 32, settings, silent) == Located(campaign, cell)

@@ -264,7 +264,7 @@ def test_a_trace_does_without_a_request_that_cannot_be_read(tmp_path: Path, text
 
 def test_a_piece_is_missing_until_it_was_logged_with_this_content(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
-    note = ledger.begin("sqlite:////x", "1", "run").campaign
+    note = ledger.begin(Place("http://x"), "1", "run").campaign
 
     def missing(content: dict[str, str]) -> bool:
         with ledger.piece(note, "params", content) as wanted:
@@ -279,19 +279,22 @@ def test_a_piece_is_missing_until_it_was_logged_with_this_content(tmp_path: Path
         assert wanted
 
 
+HERE = Place("http://here")
+
+
 def test_the_ledger_survives_the_process_and_keeps_places_apart(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
-    here = ledger.begin("sqlite:////here", "1", "a")
+    here = ledger.begin(HERE, "1", "a")
     here.cells["cell"] = RunNote(run_id="b", pieces={"params": "1"})
-    ledger.begin("http://there", "7", "c")
+    ledger.begin(Place("http://there"), "7", "c")
     ledger.save()
     again = open_ledger(tmp_path)
-    place = again.place("sqlite:////here")
+    place = again.place(HERE)
     assert place == here
-    assert again.begin("sqlite:////here", "1", "a") is place
-    assert again.begin("sqlite:////here", "1", "other run").cells == {}
-    assert again.place("http://there") is not None
-    assert again.place("http://elsewhere") is None
+    assert again.begin(HERE, "1", "a") is place
+    assert again.begin(HERE, "1", "other run").cells == {}
+    assert again.place(Place("http://there")) is not None
+    assert again.place(Place("http://elsewhere")) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1, "places": [{}]}'])
