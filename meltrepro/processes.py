@@ -21,7 +21,7 @@ from meltrepro.errors import TargetError
 from meltrepro.interrupts import held
 
 _OWNER = "MELTREPRO_OWNER"
-_STOP_WITHIN_S = 10.0
+_STOP_WITHIN_S, _ASK_EVERY_S = 10.0, 0.1
 _LONGEST_POLL_MS = 2**31 - 1
 _SUPERVISE = """
 import ctypes, os, signal, sys
@@ -115,19 +115,24 @@ def _start(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program to end; in a sandbox, that is the child of the program that made it, which passes on no signal."""
+    """Ask a program to end; in a sandbox, that is the child of the program that made it, which passes on no signal.
+
+    It is asked again and again: the first process of a namespace does not hear what comes before it has begun to listen.
+    """
     import psutil
 
-    with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(process.pid)
-        for each in started.children() or [started]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.terminate()
-    try:
-        process.wait(timeout=_STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    deadline = time.monotonic() + _STOP_WITHIN_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started = psutil.Process(process.pid)
+            for each in started.children() or [started]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_ASK_EVERY_S)
+            return
+    process.kill()
+    process.wait()
 
 
 def stop_strays(owner: str) -> int:

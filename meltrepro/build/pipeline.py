@@ -28,11 +28,13 @@ from meltrepro.frameworks.base import Framework, framework
 from meltrepro.manifest.lock import LockedArtifact
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
+from meltrepro.record.ids import RUN
 from meltrepro.steps import Step
 from meltrepro.steps import step as progress
 from meltrepro.store.archive import pack_tree
 from meltrepro.store.cas import Store
 from meltrepro.store.source import key_of
+from meltrepro.targets.base import RUNNERS
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,10 @@ class Builder:
                 )
             if not any(out.iterdir()):
                 raise BuildError(f"building {recipe.name} left nothing behind", hint=f"log: {log}")
+            if node.purpose == RUN and not any((out / member).is_file() for member in RUNNERS):
+                raise BuildError(
+                    f"building {recipe.name} left no runner: expected {' or '.join(RUNNERS)}", hint=f"log: {log}"
+                )
             digest = self._pack(out, "bundle", scratch)
             if not self.rebuild:
                 self.tools.store.put_ref("executed", digest, {"files": dict(executed)})

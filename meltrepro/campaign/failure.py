@@ -29,24 +29,36 @@ _FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.
 """Signals that a runner does not bring on itself."""
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
+_LONGEST = 300
 _UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
 
 
 def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> TrialFailure | None:
     """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer."""
-    said = _said(_last_event(folder / record.EVENTS), folder)
+    event, lines = _error_event(folder / record.EVENTS), _last_lines(folder / record.STDERR)
     status = result.exit_code
+
+    def failed(kind: FailureKind, what: str, telling: str | None = None, *, transient: bool = False) -> TrialFailure:
+        rest = [each for each in (event, *lines) if each is not None and each != telling]
+        first = what if telling is None else f"{what}: {telling}"
+        return TrialFailure(kind, "\n  ".join([first, *rest]), transient)
+
     if result.timed_out:
-        return TrialFailure(FailureKind.timeout, f"stopped after {timeout_s:g} s{said}")
+        return failed(FailureKind.timeout, f"stopped after {timeout_s:g} s")
     if result.out_of_memory:
-        return TrialFailure(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory{said}")
+        return failed(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory")
+    said = lines[-1] if lines else None
     if status in _NOT_STARTED:
-        return TrialFailure(FailureKind.not_started, f"the {who} cannot be started{said}")
+        return failed(FailureKind.not_started, f"the {who} cannot be started", said)
     if status > 128:
-        return _signalled(status - 128, said, who)
+        name = _name_of(status - 128)
+        if status - 128 in _FROM_OUTSIDE:
+            return failed(FailureKind.killed, f"something else stopped the {who} with {name}", transient=True)
+        # Its own event says no more than the signal; the framework's last words say why.
+        return failed(FailureKind.crashed, f"the {who} died of {name}", said)
     if status != 0:
         meaning = _MEANINGS.get(status, "unknown reason") if who == "runner" else "the scorer failed"
-        return TrialFailure(FailureKind.runner, f"exit status {status}, {meaning}{said}")
+        return failed(FailureKind.runner, f"exit status {status}, {meaning}", event or said)
     return None
 
 
@@ -56,24 +68,27 @@ def of_missing(missing: Mapping[str, str]) -> TrialFailure | None:
     return TrialFailure(FailureKind.unmeasured, reasons) if missing else None
 
 
-def _signalled(number: int, said: str, who: str) -> TrialFailure:
+def _name_of(number: int) -> str:
     try:
-        name = signal.Signals(number).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {number}"
-    if number in _FROM_OUTSIDE:
-        return TrialFailure(FailureKind.killed, f"something else stopped the {who} with {name}{said}", transient=True)
-    return TrialFailure(FailureKind.crashed, f"the {who} died of {name}{said}")
+        return f"signal {number}"
 
 
-def _said(last: Mapping[str, Any], folder: Path) -> str:
-    """The runner's own error event and the end of its standard error, made safe to show."""
-    parts = []
-    if last.get("e") == "error":
-        parts.append(f"{last.get('code')}: {last.get('message')}")
-    lines = _tail(folder / record.STDERR).decode("utf-8", "replace").splitlines()
-    parts += [line for line in lines if line.strip()][-_TAIL_LINES:]
-    return "".join("\n  " + _UNPRINTABLE.sub("?", part)[:300] for part in parts)
+def _error_event(path: Path) -> str | None:
+    """The runner's own error, where that was its last event, made safe to show."""
+    last = _last_event(path)
+    return _safe(f"{last.get('code')}: {last.get('message')}") if last.get("e") == "error" else None
+
+
+def _last_lines(path: Path) -> list[str]:
+    """The end of a program's standard error, made safe to show."""
+    lines = _tail(path).decode("utf-8", "replace").splitlines()
+    return [_safe(line) for line in lines if line.strip()][-_TAIL_LINES:]
+
+
+def _safe(text: str) -> str:
+    return _UNPRINTABLE.sub("?", text)[:_LONGEST]
 
 
 def _last_event(path: Path) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def survey(
     tools: Tools,
 ) -> Survey:
     """A plan that knows which artifacts the store has: planned once as if every disk were empty, to see what to look up."""
-    sizes = known_sizes(loaded, lock, tools.store, tools.fetcher)
+    sizes = known_sizes(loaded, lock, tools.store, tools.fetcher, recorded=tools.record is not None)
     empty = {name: replace(device, disk_free_bytes=sys.maxsize) for name, device in devices.items()}
     wanted = planner(empty, replace(sizes, free_bytes=None))
     found = look_up(wanted, tools.pins)
@@ -61,8 +61,13 @@ def survey(
     return Survey(planner, devices, planner(devices, sizes), sizes, found.unknown - sizes.stored)
 
 
-def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher: Fetcher) -> Sizes:
-    """Sizes of the models that are built, pinned or local; asks nobody outside this machine."""
+def known_sizes(
+    loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher: Fetcher, *, recorded: bool = False
+) -> Sizes:
+    """Sizes of the models that are built, pinned or local; asks nobody outside this machine.
+
+    What a lock names is taken as it is only by the work on a record; else an artifact is here where today's recipe made it.
+    """
     manifest = loaded.manifest
     stored: dict[str, int] = {}
     if lock is not None and lock.manifest == manifest_digest(manifest):
@@ -79,7 +84,7 @@ def known_sizes(loaded: LoadedManifest, lock: Lock | None, store: Store, fetcher
             made[source] = size
     return Sizes(
         weights=weights,
-        stored=frozenset(stored),
+        stored=frozenset(stored if recorded else ()),
         made=made,
         free_bytes=free_bytes(store.root),
     )

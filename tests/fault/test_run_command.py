@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from meltrepro import workflow
+from meltrepro.build.model import Recipe
 from meltrepro.cli.app import main
-from meltrepro.errors import DeviceBusy, TrackingError, TrialFailed
+from meltrepro.errors import BuildError, DeviceBusy, TrackingError, TrialFailed
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import HostTarget, host_id
 from meltrepro.track.places import Place
-from tests.fault.project import Project, small
+from tests.fault.project import Project, SmallEngine, small
 
 
 def write(equipped: Project, **orders: str) -> Path:
@@ -59,8 +63,8 @@ def test_some_trials_fail(equipped: Project, capsys: pytest.CaptureFixture[str])
     assert ["good", "2"] in [row[:2] for row in rows], "everything else went on"
     assert "next:" not in out
     assert (
-        "2 trials failed:\n  m/as-is/llama.cpp/host/bad r000: runner-error: exit status 3, the model cannot be loaded\n"
-        in err
+        "2 trials failed:\n  m/as-is/llama.cpp/host/bad r000: runner-error: exit status 3, the model cannot be loaded: "
+        "broken: as ordered ?[31m\n" in err
     )
     assert "trial 1/4" not in err
 
@@ -137,3 +141,44 @@ def test_nothing_to_run(equipped: Project, capsys: pytest.CaptureFixture[str]) -
     spec = write(equipped, good="sleep 0")
     assert main(["run", str(spec), "--set", "models.m.context=16"]) == 4
     assert "needs a context of 64 tokens, model m has 16" in capsys.readouterr().err
+
+
+def test_a_bundle_without_its_runner_is_a_build_that_failed(
+    equipped: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write(equipped, one="sleep 0")
+    build = SmallEngine.build
+
+    def forgetful(self: SmallEngine, recipe: Recipe, out: Path, *args: Any, **kwargs: Any) -> Mapping[str, str]:
+        executed = build(self, recipe, out, *args, **kwargs)
+        for program in out.glob("bin/melt-runner"):
+            program.rename(program.with_name("main"))
+        return executed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmallEngine, "build", forgetful)
+        assert main(["build", str(spec)]) == BuildError.exit_code
+        assert "left no runner: expected bin/melt-runner or " in capsys.readouterr().err
+    assert main(["build", str(spec)]) == 0, "nothing of it was kept"
+
+
+def test_a_plan_says_build_where_todays_recipe_is_another(
+    equipped: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the lock names: what `build` does follows from the recipe."""
+    spec = write(equipped, one="sleep 0")
+
+    def states() -> set[str]:
+        assert main(["plan", str(spec)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line.split()[-1] for line in lines if "/run/" in line}
+
+    assert states() == {"build"}
+    assert main(["build", str(spec)]) == 0
+    capsys.readouterr()
+    assert states() == {"reuse"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meltrepro.build.toolchain.identity", lambda: "0" * 64)
+        assert states() == {"build"}
+        assert not any("/run/" in name for name in workflow.build(spec).built.reused)
+        assert states() == {"reuse"}

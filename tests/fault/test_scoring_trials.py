@@ -127,7 +127,7 @@ def run(folder: Path, orders: Mapping[str, str], sink: Sink = silent, **protocol
 @pytest.mark.parametrize(
     ("order", "reason", "attempts", "exit_code"),
     [
-        ("exit 1", "runner-error: exit status 1, the scorer failed\n  failed to load the model ?[31m", 1, 1),
+        ("exit 1", "runner-error: exit status 1, the scorer failed: failed to load the model ?[31m", 1, 1),
         ("exit 126", "not-started: the scorer cannot be started", 1, 126),
         ("signal 9", "killed: something else stopped the scorer with SIGKILL", 3, 137),
         ("signal 11", "crashed: the scorer died of SIGSEGV", 1, 139),

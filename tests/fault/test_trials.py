@@ -68,8 +68,9 @@ def test_a_failure_has_its_reason(tmp_path: Path, order: str, reason: str, attem
 def test_what_the_runner_said_last_is_part_of_the_reason(tmp_path: Path) -> None:
     result = rig.run(tmp_path, rig.Spec({"bad": "exit 3"}, ONCE))
     ((_, failure),) = result.tally.failed
-    reason = str(failure)
-    assert reason.endswith("\n  broken: as ordered ?[31m\n  first line\n  last line"), "without control characters"
+    said = "runner-error: exit status 3, the model cannot be loaded: broken: as ordered ?[31m"
+    assert failure.line == said, "the runner's own error, without control characters"
+    assert str(failure) == f"{said}\n  first line\n  last line"
 
 
 @pytest.mark.parametrize(("metric", "why"), [("energy", "nothing was sampled"), ("temperature", "no thermal zone")])
