@@ -18,13 +18,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from resource import RLIMIT_NOFILE, RLIMIT_NPROC, getrlimit
 from typing import Any, BinaryIO, cast
 
 import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import LogConfig, Mount
+from docker.types import LogConfig, Mount, Ulimit
 
 from meltrepro import resources, untrusted
 from meltrepro.atomic import write_bytes, writing
@@ -50,7 +51,7 @@ _NOBODY = 65534
 """Who programs are in containers where this process is root: the user that owns nothing."""
 _STOP_S = 10
 _OPEN_FILES = 4096
-"""Of a build in podman, which allows 1024 unless told otherwise: the compiler opens more. A user may always have as many."""
+"""In podman, which allows a build 1024 unless told otherwise: the compiler opens more."""
 _FIX = "meltrepro doctor --fix starts one where it may, and says how where it may not"
 
 
@@ -76,6 +77,18 @@ class DockerEngine:
     def _name(self) -> tuple[str, str]:
         with _engine_errors():
             return name_of(self._client)
+
+    def _limits(self) -> Mapping[str, int]:
+        """What has to be limited in podman, whose own limits are too high for some machines, and too low for compilers."""
+        if not self._podman:
+            return {}
+        wanted = {"nofile": (RLIMIT_NOFILE, _OPEN_FILES), "nproc": (RLIMIT_NPROC, PROCESSES)}
+        hard = {name: getrlimit(kind)[1] for name, (kind, _) in wanted.items()}
+        return {name: most if hard[name] < 0 else min(most, hard[name]) for name, (_, most) in wanted.items()}
+
+    @property
+    def _podman(self) -> bool:
+        return self._name[0] == "podman"
 
     @cached_property
     def _facts(self) -> DockerFacts:
@@ -177,6 +190,7 @@ class DockerEngine:
                 mem_limit=execution.memory_bytes if self._facts.memory else None,
                 pids_limit=PROCESSES if self._facts.pids else None,
                 pid_mode=f"container:{execution.watcher}" if self._runs(execution.watcher) else None,
+                ulimits=[Ulimit(name=name, soft=most, hard=most) for name, most in self._limits().items()],
                 labels={_LABEL: "execution", _OWNER: execution.owner},
             )
         try:
@@ -268,10 +282,18 @@ class DockerEngine:
     ) -> str:
         """Run the classic builder with the network off; returns the image's id."""
         identifier: str | None = None
-        podman = self._name[0] == "podman"
-        with step(sink, "build", name), _engine_errors(), _context(files) as context, BuildLog(log, name, sink) as out:
-            if podman:  # docker-py has no argument for limits; requests adds these to every query
-                self._client.api.params = {"ulimits": json.dumps([f"nofile={_OPEN_FILES}:{_OPEN_FILES}"])}
+        with (
+            step(sink, "build", name),
+            _engine_errors(),
+            _context(files) as context,
+            BuildLog(log, name, sink) as out,
+            contextlib.ExitStack() as limits,
+        ):
+            if wanted := self._limits():  # docker-py has no argument for limits; requests adds these to every query
+                limits.callback(setattr, self._client.api, "params", {})
+                self._client.api.params = {
+                    "ulimits": json.dumps([f"{name}={most}:{most}" for name, most in wanted.items()])
+                }
             stream = self._client.api.build(
                 fileobj=context,
                 custom_context=True,
@@ -279,7 +301,7 @@ class DockerEngine:
                 nocache=fresh,
                 rm=True,
                 forcerm=True,
-                network_mode="NetworkDisabled" if podman else "none",
+                network_mode="NetworkDisabled" if self._podman else "none",
                 buildargs=dict(args),
                 decode=True,
             )
@@ -292,7 +314,7 @@ class DockerEngine:
                     )
                 if "aux" in message:
                     identifier = message["aux"].get("ID", identifier)
-                if podman and message.get("stream", "").startswith("Successfully built "):
+                if self._podman and message.get("stream", "").startswith("Successfully built "):
                     break  # its answers do not always end
         if identifier is None:
             raise EngineError(f"the Docker engine stopped in the middle of building {name}", hint=f"{_FIX}; log: {log}")

@@ -105,6 +105,8 @@ TOOLS = (
     ),
     Tool("git", "git", "sources of kind git", for_tests=True),
     Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
+    Tool("podman", "podman", "tests of podman in Docker's place", for_tests=True),
+    Tool("c++", "g++", "tests of the runner's shared part, and small programs of other tests", for_tests=True),
     Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
     Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
     Tool("ip", "iproute2", "virtual devices (meltrepro lab)", for_tests=True),

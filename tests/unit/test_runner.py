@@ -37,7 +37,7 @@ def sources(program: str) -> list[Path]:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("c++")
     if compiler is None:
-        pytest.skip("no C++ compiler")
+        pytest.fail("this test needs a C++ compiler: meltrepro doctor --fix --tests")
     folder = tmp_path_factory.mktemp("programs")
     options = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread", "-iquote", str(resources.runner())]
     options += ['-DTOY_COMMIT="c0ffee"', '-DTOY_ISA="any"']
