@@ -162,6 +162,11 @@ class ModelError(MeltreproError):
 
     exit_code = 22
 
+    def __init__(self, message: str, *, hint: str | None = None, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+        """Where a manifest names the files, if it is a manifest that was looked at."""
+
 
 class VerifyError(MeltreproError):
     """A rebuild gave other bytes than the lock names."""

@@ -24,7 +24,7 @@ from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, E
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
-from meltrepro.frameworks.base import Framework, framework
+from meltrepro.frameworks.base import Framework, Release, framework
 from meltrepro.manifest.lock import LockedArtifact
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
@@ -74,6 +74,7 @@ class Builder:
     """Take the very artifacts that the lock names where they are here, whatever today's recipes would make."""
     _made: dict[str, Maker] = field(default_factory=dict)
     _used: Engine | None = None
+    _releases: dict[str, Release] = field(default_factory=dict)
     _artifacts: dict[str, Artifact] = field(default_factory=dict)
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _logs: dict[str, Path] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class Builder:
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
         for bundle in plan.bundles:
+            self._releases[bundle.framework_name] = bundle.release
             self._bundle(bundle)
         for model in plan.models:
             self._model(model, self._keys.tools(model, plan))
@@ -223,6 +225,9 @@ class Builder:
         path = fetcher.get(node.source, base)
         if not is_checkpoint(node.source):
             engine.check_model(path)
+            refusal = engine.look(path, self._releases[node.framework_name]).refusal
+            if refusal is not None:
+                raise ModelError(refusal, hint="name another model, or another release of the framework")
             return _Input({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
         files = {name: fetcher.get(part, base) for name, part in fetcher.parts(pinned).items()}

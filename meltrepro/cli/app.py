@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from meltrepro import __version__, settings
 from meltrepro.cli.terminal import safe_streams
-from meltrepro.errors import Interrupted, ManifestError, MeltreproError, UsageError
+from meltrepro.errors import Interrupted, ManifestError, MeltreproError, ModelError, UsageError
 
 PROGRAM = "meltrepro"
 CRASH_EXIT = 70
@@ -148,7 +148,8 @@ def _report(error: MeltreproError) -> int:
     """An error that a user can mend: what is wrong and what to do next."""
     if settings.debug():
         traceback.print_exception(error)
-    lines = map(str, error.problems) if isinstance(error, ManifestError) else [error.message]
+    problems = error.problems if isinstance(error, ManifestError | ModelError) else ()
+    lines = map(str, problems) if problems else [error.message]
     for line in lines:
         _say(f"error: {line}")
     if error.hint:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meltrepro.accuracy.scores import Score
     from meltrepro.build.model import Argument, Output, RecipeSource
     from meltrepro.manifest.accuracy import TextWorkload
+    from meltrepro.manifest.chat_templates import ChatTemplate
     from meltrepro.manifest.shapes import ModelShape
     from meltrepro.manifest.sources import Source
     from meltrepro.record.trial import Mode, ScoringRequest
@@ -44,6 +45,16 @@ class Skip:
 
     kind: SkipKind
     reason: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a release makes of a model's files, as far as they are here."""
+
+    refusal: str | None = None
+    """Why it cannot load or convert them; `None` where it can, or nobody can tell."""
+    warnings: Sequence[str] = ()
+    """What may go wrong all the same."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +258,22 @@ class Framework(Protocol):
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
         """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
         raise ModelError(f"framework {self.kind} makes no models of checkpoints")
+
+    def name_refusal(self, name: str) -> str | None:
+        """Why a file that is not here is no model by its name, such as a part of one; `None` where it may be."""
+        return None
+
+    def look(self, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None) -> Look:
+        """What a release makes of a model's file, or of the files of a checkpoint by name, of which some may not be here.
+
+        Without a template nothing is said of whether it fits. Reads no more than headers and lists of tokens. Raises
+        `ModelError` where the files are damaged or no model.
+        """
+        return Look()
+
+    def describe(self, model: Path, release: str) -> str | None:
+        """What a model file is, and what of it a release knows, in a line for whoever asks why it cannot be loaded."""
+        return None
 
     # -- what others keep of it -----------------------------------------------------------------------------------
 

@@ -28,6 +28,11 @@ class ChatTemplate:
     markers: tuple[str, ...] = ()
     """Strings that end or begin a turn; prompts that contain one are refused."""
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The markers that close an answer: where one is no token of a model, its answers do not end."""
+        return tuple(marker for marker in self.markers if marker in self.close)
+
 
 class TemplateError(ValueError):
     """A text would break out of its turn. `turn` counts from 0; `None` for the system prompt."""

@@ -29,9 +29,10 @@ def make_plan(
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
     unusable: Mapping[str, Skip] | None = None,
+    refusals: Mapping[tuple[str, str], str] | None = None,
 ) -> Plan:
     """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
-    reason that `unusable` has.
+    reason that `unusable` has. `refusals` say why a framework cannot load a model, by the names of model and framework.
 
     `only` are glob patterns over cell ids; `*` also matches `/`. Raises `ManifestError` for names that are unknown,
     `UsageError` where a pattern matches no cell.
@@ -42,7 +43,7 @@ def make_plan(
     skipped: list[SkippedCell] = []
     memory: dict[str, int | None] = {}
     weights: dict[str, int | None] = {}
-    judge, space = _Judge(manifest, devices, unusable or {}), StoreSpace(sizes)
+    judge, space = _Judge(manifest, devices, unusable or {}, refusals or {}), StoreSpace(sizes)
 
     for key in _points(manifest):
         if only and not selection.wants(str(key)):
@@ -164,8 +165,15 @@ def _points(manifest: Manifest) -> Iterator[CellId]:
 class _Judge:
     """Decides what a cell runs with, or why it does not run; remembers what many cells share."""
 
-    def __init__(self, manifest: Manifest, devices: Mapping[str, DeviceFacts], unusable: Mapping[str, Skip]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        devices: Mapping[str, DeviceFacts],
+        unusable: Mapping[str, Skip],
+        refusals: Mapping[tuple[str, str], str],
+    ) -> None:
         self._manifest = manifest
+        self._refusals = refusals
         self._unusable = unusable
         self._devices = devices
         self._variants: dict[tuple[str, str], Variant | Skip] = {}
@@ -174,6 +182,8 @@ class _Judge:
         """What of its framework a cell runs, or why it cannot have that, or its model."""
         if key.quantization not in known.quantizations:
             return Skip(SkipKind.model, f"framework {known.name} does not offer quantization {key.quantization}")
+        if (refusal := self._refusals.get((key.model, known.name))) is not None:
+            return Skip(SkipKind.model, f"framework {known.name} cannot load model {key.model}: {refusal}")
         if (known.name, key.target) not in self._variants:
             self._variants[known.name, key.target] = self._choose(known, key.target)
         variant = self._variants[known.name, key.target]

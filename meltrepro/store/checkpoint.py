@@ -77,9 +77,18 @@ def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[st
                 else f"{key_of(source)}: {folder} does not exist",
                 hint="name the folder of a checkpoint; a relative path counts from the manifest's folder",
             )
-        with reading(folder):
-            there = [path.name for path in folder.iterdir() if path.is_file()]
+        there = _files(folder)
     return _chosen(key_of(source), there)
+
+
+def in_folder(source: FolderSource, folder: Path) -> dict[str, Path]:
+    """The files of a checkpoint in a folder on this machine, by name; raises what `names` raises."""
+    return {name: folder / name for name in _chosen(key_of(source), _files(folder))}
+
+
+def _files(folder: Path) -> list[str]:
+    with reading(folder):
+        return [path.name for path in folder.iterdir() if path.is_file()]
 
 
 def pin(source: Checkpoint, found: Iterable[str], pinner: Pinner, context: Context) -> Pin:
@@ -130,6 +139,7 @@ def is_of(key: str, source: Source) -> bool:
 def _chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
     """Of all names in a folder those that belong to the checkpoint."""
     present = set(there)
+    _refuse_others(key, present)
     if CONFIG not in present:
         shown = ", ".join(sorted(present)[:5]) or "nothing"
         raise SourceError(
@@ -158,6 +168,27 @@ def _chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
             hint="put the tokenizer's files beside the weights",
         )
     return tuple(sorted({CONFIG, *weights, *(present & {*TOKENIZERS, *_BESIDES})}))
+
+
+_ADAPTER, _PIPELINE = "adapter_config.json", "model_index.json"
+
+
+def _refuse_others(key: str, present: set[str]) -> None:
+    """Raise `SourceError` for what else folders of the hub hold."""
+    whole = CONFIG in present and any(name == WHOLE or _SHARD.fullmatch(name) for name in present)
+    files = sorted(name for name in present if name.lower().endswith(".gguf"))
+    if _ADAPTER in present and not whole:
+        raise SourceError(
+            f"{key}: it is an adapter (LoRA), which changes a model and is none",
+            hint="merge it into its model first, and name the folder of what comes out",
+        )
+    if _PIPELINE in present and not whole:
+        raise SourceError(f"{key}: it is a pipeline of several models ({_PIPELINE})", hint="name a language model")
+    if files and not whole:
+        raise SourceError(
+            f"{key}: there is no checkpoint in it, but GGUF files: {', '.join(files[:3])}",
+            hint="name one of them with the key 'file'",
+        )
 
 
 def _difference(source: Checkpoint, now: _Listing, context: Context) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import ManifestError, Problem, UsageError
+from meltrepro.errors import ManifestError, ModelError, Problem, UsageError
 from meltrepro.manifest.context import beyond_training, check_contexts
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.plan.names import resolve
 from meltrepro.settings import Settings
 from meltrepro.store.mirror import load_mirrors
+from meltrepro.workflow.models import Looks, look, on_disk, refused
 
 
 def read_manifest(spec: Path, overrides: Sequence[str]) -> LoadedManifest:
@@ -55,8 +56,8 @@ class Validated:
 
     good: Sequence[tuple[Path, LoadedManifest]]
     warnings: Sequence[str]
-    error: ManifestError | None
-    """All that is wrong with the others, those with missing files last."""
+    error: ManifestError | ModelError | None
+    """All that is wrong with the others; those with missing files, and those with models that are none, last."""
 
 
 def validate(
@@ -70,11 +71,12 @@ def validate(
     good: list[tuple[Path, LoadedManifest]] = []
     warnings: list[str] = []
     lost: list[Problem] = []
+    broken: list[Problem] = []
     problems: list[Problem] = []
     for path in manifests_of(list(map(Path, manifests))):
         try:
             loaded = read_manifest(path, overrides)
-            resolve(loaded)
+            frameworks = resolve(loaded)
             too_small, tight = check_contexts(loaded, loaded.manifest.workloads)
             if too_small:
                 raise ManifestError(too_small)
@@ -82,18 +84,25 @@ def validate(
         except ManifestError as error:
             problems.extend(error.problems)
             continue
+        looks = look(loaded, frameworks, on_disk(loaded.path.parent))
+        refusals = [*refused(loaded, looks)]
+        unfit = [*looks.broken, *(problem for alone, problem in refusals if alone)]
         lost.extend(missing)
+        broken.extend(unfit)
         warnings.extend(map(str, (*loaded.warnings, *tight, *beyond_training(loaded))))
-        if not missing:
+        warnings.extend(str(problem) for alone, problem in refusals if not alone)
+        warnings.extend(looks.warnings)
+        if not missing and not unfit:
             good.append((path, loaded))
-    return Validated(good, warnings, _error(problems, lost))
+    return Validated(good, warnings, _error(problems, lost, broken))
 
 
-def _error(problems: list[Problem], lost: list[Problem]) -> ManifestError | None:
+def _error(problems: list[Problem], lost: list[Problem], broken: list[Problem]) -> ManifestError | ModelError | None:
     if problems:
-        return ManifestError([*problems, *lost])
+        return ManifestError([*problems, *lost, *broken])
     try:
-        require_files(lost)
-    except ManifestError as error:
+        require_files([*lost, *broken] if lost else [])
+        Looks(broken).require_whole()
+    except (ManifestError, ModelError) as error:
         return error
     return None

@@ -17,7 +17,7 @@ from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.errors import DataError, LockError, ManifestError, Problem, StaleLock
-from meltrepro.frameworks.base import Skip, Weights, framework
+from meltrepro.frameworks.base import Skip, SkipKind, Weights, framework
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.context import check_contexts
 from meltrepro.manifest.files import missing_files, require_files
@@ -39,6 +39,8 @@ from meltrepro.targets.base import DeviceFacts, Target
 from meltrepro.targets.presence import Absence, Device, look
 from meltrepro.targets.registry import makers
 from meltrepro.workflow.manifests import read_manifest
+from meltrepro.workflow.models import Looks, at_hand, require_loadable
+from meltrepro.workflow.models import look as look_at_models
 from meltrepro.workflow.sizes import Survey, survey
 
 _MOST_OF_DATA = 512 << 20
@@ -101,6 +103,8 @@ class Session:
                 self.tools.pins.pin(source)
         for model in self.plan.models:
             self.tools.pins.pin_model(model.source)
+        if not self.recorded:
+            require_loadable(self.plan, self.tools.pins)
         if any(workload.conversations == MELT for workload in self.loaded.manifest.conversations.values()):
             self.tools.pins.pin(MELT_SOURCE)
         for name in self._scored:
@@ -265,6 +269,10 @@ def open_session(
     )
     with interrupts.raising(), contextlib.ExitStack() as stack:
         stack.callback(tools.store.release)
+        # A record's models ran once.
+        models = look_at_models(loaded, resolve(loaded), at_hand(tools.pins)) if lock_file is None else Looks()
+        for warning in models.warnings:
+            sink(Step("warning", "note", warning))
         seen = look(loaded.manifest, {key.target for key in cells}, settings, tools)
         devices, unusable = _to_plan_with(seen, measured=measured)
         for device in seen.values():
@@ -273,13 +281,17 @@ def open_session(
             tools.store.add_root(path)
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
-            plan = make_plan(loaded, devices, sizes, only, unusable)
+            plan = make_plan(loaded, devices, sizes, only, unusable, models.refusals)
             remarks = [device.remark for device in seen.values() if device.remark is not None]
-            return replace(plan, warnings=(*warnings, *remarks, *plan.warnings))
+            return replace(plan, warnings=(*warnings, *models.warnings, *remarks, *plan.warnings))
 
         found = survey(planner, devices, loaded, lock, tools)
         if lock_file is None:  # a record's files need not be here, only in the store
             require_files([each for each in missing_files(loaded, mirrors.has) if _matters(each, found.plan)])
+            models.require_whole(lambda problem: _matters(problem, found.plan))
+            unfit = [each.reason for each in found.plan.skipped if each.kind is SkipKind.model]
+            for reason in dict.fromkeys(unfit):
+                sink(Step("warning", "note", f"left out: {reason}"))
         yield Session(
             *(loaded, settings, seen, found, found.plan, tools, path, overrides),
             recorded=lock_file is not None,

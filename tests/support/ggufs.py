@@ -82,7 +82,28 @@ TIED = (
 """Tensors of a model without an output matrix; the second one ends at no round place."""
 
 
-def model(text: str = "", **options: object) -> bytes:
+def whole(
+    architecture: str = "llama",
+    *,
+    kind: int = F32,
+    without: Sequence[str] = (),
+    tokens: Sequence[str] = ("a", "<|im_end|>", "<|im_start|>", "</s>"),
+    **changes: Value,
+) -> bytes:
+    """A file that says all that a release asks of a header; `changes` are values of `tokenizer.ggml`."""
+    values: dict[str, Value] = {
+        f"{architecture}.block_count": (U32, 1),
+        "tokenizer.ggml.model": (STRING, "gpt2"),
+        "tokenizer.ggml.pre": (STRING, "default"),
+        "tokenizer.ggml.tokens": (ARRAY, (STRING, list(tokens))),
+        "tokenizer.ggml.merges": (ARRAY, (STRING, ["a b"])),
+        **{f"tokenizer.ggml.{key}": value for key, value in changes.items()},
+    }
+    kept = {key: value for key, value in values.items() if key.rpartition(".")[2] not in without}
+    return gguf(kept, [*TIED, ("output.weight", (256, 1), kind, bytes(1024))], architecture=architecture)
+
+
+def model(text: str = "") -> bytes:
     """A small file that is a model as far as its header says; `text` makes it another one."""
     name: dict[str, Value] = {"general.name": (STRING, text)} if text else {}
     return gguf(name, [*TIED, ("output.weight", (8, 3), F32, numbers(24, 300))])

@@ -10,6 +10,7 @@ from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.files import missing_files
 from meltrepro.manifest.loader import load_manifest
+from tests.support.ggufs import model
 
 SPEC = """\
 meltrepro: 1
@@ -35,7 +36,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC)
-    (tmp_path / "small.gguf").write_text("x")
+    (tmp_path / "small.gguf").write_bytes(model())
     (tmp_path / "book.txt").mkdir()
     return path
 
@@ -54,7 +55,7 @@ def test_every_kind_of_local_source_is_looked_for(spec: Path) -> None:
         f"14:42: workloads.facts.data.file: expected a file, but {here}/questions.jsonl does not exist",
         f"15:41: workloads.book.text.file: expected a file, but {here}/book.txt is a folder",
     ]
-    (here / "smal.gguf").write_text("x")
+    (here / "smal.gguf").write_bytes(model())
     (here / "checkpoint").mkdir()
     (here / "questions.jsonl").write_text("x")
     (here / "book.txt").rmdir()
@@ -79,7 +80,7 @@ def test_a_plan_needs_only_the_files_of_its_cells(spec: Path, capsys: pytest.Cap
     assert main(["plan", str(spec), "--only", "v1.5/*/chat"]) == ManifestError.exit_code
     (spec.parent / "checkpoint").mkdir()
     assert "models.v1.5.source.folder" in capsys.readouterr().err
-    (spec.parent / "smal.gguf").write_text("x")
+    (spec.parent / "smal.gguf").write_bytes(model())
     capsys.readouterr()
     assert main(["plan", str(spec), "--only", "small/*/chat"]) == 0
     assert main(["plan", str(spec), "--only", "small/*/facts"]) == ManifestError.exit_code

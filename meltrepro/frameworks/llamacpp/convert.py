@@ -6,17 +6,12 @@ The scripts come from the same source as the release. The packages are those tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
-from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.sources import PypiSource, Source
-from meltrepro.untrusted import read_regular
 
 VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
@@ -60,9 +55,6 @@ SOURCES: Mapping[str, Source] = {
     f"{name}.whl": PypiSource(pypi=name, version=version, digest=digest)
     for name, (version, digest) in _PACKAGES.items()
 }
-_AGAIN = "download the checkpoint again"
-_HEADER_BYTES = 100 << 20
-"""No header of a safetensors file is longer; its length is the file's own claim."""
 
 
 def command(kind: str) -> tuple[str, ...]:
@@ -92,66 +84,3 @@ def recipe(release: Release, variant: Variant, labels: Mapping[str, str]) -> Rec
         labels=labels,
         interpreter=True,
     )
-
-
-def check(files: Mapping[str, Path]) -> None:
-    """Raise `ModelError` where a checkpoint's files, by name, are damaged or of a kind that is not converted."""
-    config = _json("config.json", _small(files["config.json"]))
-    kinds = config.get("architectures")
-    kind = kinds[0] if isinstance(kinds, list) and kinds else None
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"config.json: models of the architecture {kind or 'that it does not name'} are not converted",
-            hint=f"what is: {', '.join(ARCHITECTURES)}; for others, convert by hand and give the GGUF file as source",
-        )
-    weights = {name: _tensors(name, path) for name, path in files.items() if name.endswith(".safetensors")}
-    index = "model.safetensors.index.json"
-    if index not in files:
-        return
-    where = _json(index, _small(files[index])).get("weight_map")
-    if not isinstance(where, dict):
-        raise ModelError(f"{index} has no weight_map", hint=_AGAIN)
-    for tensor, file in where.items():
-        if tensor not in weights.get(str(file), ()):
-            what = f"{file} does not hold it" if str(file) in weights else f"there is no {file}"
-            raise ModelError(f"{index} names the tensor {tensor} in {file}, and {what}", hint=_AGAIN)
-
-
-def _small(path: Path) -> bytes:
-    try:
-        return read_regular(path, _HEADER_BYTES)
-    except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error}", hint=_AGAIN) from error
-
-
-def _json(name: str, content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name} is no JSON: {error}", hint=_AGAIN) from error
-    if not isinstance(document, dict):
-        raise ModelError(f"{name} is no JSON object", hint=_AGAIN)
-    return document
-
-
-def _tensors(name: str, path: Path) -> frozenset[str]:
-    """Names of the tensors in a safetensors file; raises `ModelError` where the file is cut off or something else."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _HEADER_BYTES):
-            raise ModelError(
-                f"{name} is cut off or no safetensors file: {size} bytes, of which the first say that {length} are its header",
-                hint="a file of some hundred bytes may be a pointer of git-lfs: run git lfs pull, or download it again",
-            )
-        header = _json(f"the header of {name}", file.read(length))
-    try:
-        ends = {key: int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"}
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise ModelError(
-            f"the header of {name} does not say where its tensors are", hint="download it again"
-        ) from error
-    expected = 8 + length + max(ends.values(), default=0)
-    if size != expected:
-        raise ModelError(f"{name} has {size} bytes, and its header says {expected}", hint="download the file again")
-    return frozenset(ends)

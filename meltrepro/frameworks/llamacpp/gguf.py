@@ -45,6 +45,14 @@ def parameters(path: Path) -> int:
     return sum(tensor.elements for tensor in scan(path).tensors)
 
 
+def read_or_none(path: Path) -> Header | None:
+    """The header of a file; `None` where there is none that can be read."""
+    try:
+        return scan(path)
+    except (ModelError, OSError):
+        return None
+
+
 def describe(path: Path) -> str:
     """What a file is, in a line: `GGUF 3, llama, 291 tensors (226 Q4_0, 65 F32), 3.8 GB`; an error's message of a broken one."""
     try:
@@ -65,6 +73,12 @@ def describe(path: Path) -> str:
     if found.size > found.end + found.alignment:
         parts.append(f"{found.size - found.end:,} bytes behind its end")
     return ", ".join(parts)
+
+
+def name_refusal(name: str) -> str | None:
+    """Why a file is no model by its name; `None` where it may be one."""
+    part = shard(name)
+    return f"by its name it is {part}: get all of them, {_MERGE} as a source of kind file" if part else None
 
 
 def shard(name: str) -> str | None:

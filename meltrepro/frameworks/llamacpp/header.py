@@ -110,6 +110,11 @@ class Header:
         value = self.values.get(key)
         return value.content if value is not None and isinstance(value.content, int) else None
 
+    def holds(self, key: str) -> bool:
+        """Whether the metadata have an array that is not empty."""
+        value = self.values.get(key)
+        return value is not None and bool(value.count)
+
     @property
     def architecture(self) -> str | None:
         return self.text(ARCHITECTURE)

@@ -16,6 +16,7 @@ from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
     RUN,
+    Look,
     ModelStep,
     OptionProblem,
     Purpose,
@@ -26,10 +27,11 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import convert, cuda, gguf, mixtures, untie, variants
+from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, untie, variants
 from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
+from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
 from meltrepro.store.source import key_of
@@ -222,7 +224,16 @@ class LlamaCpp:
         gguf.check(path)
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
-        convert.check(files)
+        checkpoints.check(files)
+
+    def name_refusal(self, name: str) -> str | None:
+        return gguf.name_refusal(name)
+
+    def look(self, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None) -> Look:
+        return fit.look(model, release.name, template) if isinstance(model, Path) else checkpoints.look(model, template)
+
+    def describe(self, model: Path, release: str) -> str | None:
+        return fit.describe(model, release)
 
     # -- what others keep of it -----------------------------------------------------------------------------------
 

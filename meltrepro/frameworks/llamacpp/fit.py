@@ -1,0 +1,94 @@
+"""Whether a release can load a model, told by the model's header and by what is known of the release."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from meltrepro.frameworks.base import Look
+from meltrepro.frameworks.llamacpp import gguf
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, Header
+from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
+from meltrepro.manifest.chat_templates import ChatTemplate
+from meltrepro.words import counted
+
+_MODEL, _TOKENS, _MERGES = "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
+_PRE = "tokenizer.ggml.pre"
+_NONE = ("no_vocab", "none")
+_PAIRS = "gpt2"
+"""The tokenizer that joins pairs of bytes, which needs merges and looks at pre-tokenizers."""
+_MOST_OF_TOKENS = 256 << 20
+
+
+def look(path: Path, release: str, template: ChatTemplate | None) -> Look:
+    """What a release makes of a file; raises `ModelError` where it holds no model."""
+    info = path.stat()
+    return _look(path, (info.st_size, info.st_mtime_ns, info.st_ino), release, template)
+
+
+def describe(path: Path, release: str) -> str:
+    """What a file is, and what of it a release knows, in a line."""
+    said = gguf.describe(path)
+    knowledge = of_release(release)
+    if knowledge is None:
+        return said
+    found = gguf.read_or_none(path)
+    why = _refusal(found, release, knowledge) if found is not None else None
+    more = why or f"release {release} knows {counted(len(knowledge.architectures), 'architecture')}, this one too"
+    return f"{said}; {more}"
+
+
+@lru_cache(maxsize=64)
+def _look(path: Path, state: tuple[int, int, int], release: str, template: ChatTemplate | None) -> Look:
+    found, knowledge = gguf.check(path), of_release(release)
+    refusal = _refusal(found, release, knowledge) if knowledge is not None else None
+    return Look(refusal, () if refusal else tuple(_warnings(path, found, template)))
+
+
+def _refusal(found: Header, release: str, knowledge: Knowledge) -> str | None:
+    """Why a release cannot load a model; `None` where nothing is in the way that a header shows."""
+    architecture, tokenizer = found.architecture, found.text(_MODEL)
+    if architecture is None:
+        return f"its header does not say its architecture ({ARCHITECTURE})"
+    if architecture not in knowledge.architectures:
+        return f"release {release} does not know architecture {architecture} ({known(knowledge.architectures, architecture)})"
+    unknown = [each for each in found.tensors if each.type not in knowledge.types]
+    if unknown:
+        return (
+            f"release {release} does not know the type {unknown[0].type_name}, which {counted(len(unknown), 'tensor')} "
+            f"of it {'has' if len(unknown) == 1 else 'have'}, the first of them {unknown[0].name}"
+        )
+    if not _is_whole(found):
+        return None
+    if tokenizer in (None, *_NONE) or not found.holds(_TOKENS):
+        return f"it has no tokenizer ({_MODEL}, {_TOKENS})"
+    if tokenizer not in knowledge.tokenizers:
+        return f"release {release} does not know tokenizer {tokenizer} ({known(knowledge.tokenizers)})"
+    if tokenizer == _PAIRS and not found.holds(_MERGES):
+        return f"its tokenizer has no merges ({_MERGES})"
+    pre = found.text(_PRE)
+    if tokenizer == _PAIRS and pre and knowledge.pre_tokenizers is not None and pre not in knowledge.pre_tokenizers:
+        return f"release {release} does not know pre-tokenizer {pre} ({known(knowledge.pre_tokenizers, pre)})"
+    return None
+
+
+def _warnings(path: Path, found: Header, template: ChatTemplate | None) -> Iterator[str]:
+    if not _is_whole(found):
+        yield f"its header names no layers ({found.architecture}.block_count), so no release loads it"
+        return
+    tokens = found.values.get(_TOKENS)
+    if template is None or tokens is None or tokens.inner != STRING or tokens.end - tokens.begin > _MOST_OF_TOKENS:
+        return
+    with path.open("rb") as file:
+        file.seek(tokens.begin)
+        text = file.read(tokens.end - tokens.begin)
+    for marker in template.ends:
+        if struct.pack("<Q", len(marker)) + marker.encode() not in text:
+            yield f"chat template {template.name} ends turns with {marker}, which is no token of it: answers will go on"
+
+
+def _is_whole(found: Header) -> bool:
+    """Whether a header describes a model with its layers, and not a piece that tests and tools make."""
+    return found.number(f"{found.architecture}.block_count") is not None

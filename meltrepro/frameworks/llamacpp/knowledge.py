@@ -1,0 +1,137 @@
+"""What each release of llama.cpp knows: architectures, types of numbers, tokenizers. So that nothing need be fetched to tell.
+
+`releases.json` is made from the releases' own sources, which are pinned, and a test holds it against them:
+
+    python -m meltrepro.frameworks.llamacpp.knowledge > meltrepro/frameworks/llamacpp/releases.json
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+import tarfile
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+_TABLE = Path(__file__).with_name("releases.json")
+_FILES = {
+    "architectures": ("llama.cpp", "src/llama-arch.cpp"),
+    "loader": ("llama.cpp", "src/llama-model.cpp"),
+    "vocabulary": ("llama.cpp", "src/llama-vocab.cpp"),
+    "types": ("ggml.h", "ggml/include/ggml.h"),
+}
+"""Where in the tree of llama.cpp each thing stands, in the oldest release and today."""
+_LOADERS = (
+    re.compile(r"static bool llm_load_tensors\(.*?unknown architecture", re.DOTALL),
+    re.compile(r"llama_model_mapping\(.*?unsupported model architecture", re.DOTALL),
+)
+"""What has a case for each architecture that can be loaded; some have a name alone."""
+_NO_MODELS = frozenset({"clip"})
+"""Named for the quantizer's sake."""
+_NO_TOKENIZERS = frozenset({"no_vocab", "none", "test"})
+_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What one release can load."""
+
+    architectures: tuple[str, ...]
+    types: tuple[int, ...]
+    """Of tensors, by number."""
+    tokenizers: tuple[str, ...]
+    pre_tokenizers: tuple[str, ...] | None
+    """How text is split before pairs of bytes are joined; `None` of a release that does not look at it."""
+
+
+def of_release(name: str) -> Knowledge | None:
+    """What a release knows; `None` of a source of one's own."""
+    return _table().get(name)
+
+
+def known(names: Collection[str], wanted: str = "") -> str:
+    """What there is, for messages: all of it, or the nearest to what is wanted."""
+    if len(names) <= _SHOWN:
+        return f"it knows: {', '.join(sorted(names))}"
+    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4)
+    return f"of the {len(names)} that it knows the nearest are: {', '.join(near)}" if near else f"it knows {len(names)}"
+
+
+@cache
+def _table() -> Mapping[str, Knowledge]:
+    return {
+        name: Knowledge(
+            tuple(entry["architectures"]),
+            tuple(entry["types"]),
+            tuple(entry["tokenizers"]),
+            tuple(entry["pre_tokenizers"]) if entry["pre_tokenizers"] is not None else None,
+        )
+        for name, entry in json.loads(_TABLE.read_text(encoding="utf-8")).items()
+    }
+
+
+# -- made from the source --------------------------------------------------------------------------------------------
+
+
+def of_source(archive: Path) -> Knowledge:
+    """What a release knows by its source, a tar; raises `LookupError` where that is laid out in another way."""
+    texts = _texts(archive)
+    names = dict(re.findall(r'\{\s*(LLM_ARCH_\w+),\s*"([^"(]+)"', texts["architectures"]))
+    loader = next(found[0] for pattern in _LOADERS if (found := pattern.search(texts["loader"])))
+    loaded = {names[case] for case in re.findall(r"case (LLM_ARCH_\w+):", loader) if case in names} - _NO_MODELS
+    tokenizers = set(re.findall(r'tokenizer_(?:name|model) == "([^"]+)"', texts["vocabulary"])) - _NO_TOKENIZERS
+    pre = set(re.findall(r'tokenizer_pre == "([^"]+)"', texts["vocabulary"]))
+    return Knowledge(
+        architectures=tuple(sorted(loaded)),
+        types=_types(texts["types"]),
+        tokenizers=tuple(sorted(tokenizers)),
+        pre_tokenizers=tuple(sorted(pre)) if pre else None,
+    )
+
+
+def _types(text: str) -> tuple[int, ...]:
+    """The numbers of the enumeration of types; one without a number is one more than that before it."""
+    found = re.search(r"enum ggml_type \{(.*?)\}", text, re.DOTALL)
+    if found is None:
+        raise LookupError("enum ggml_type")
+    numbers, last = [], -1
+    for name, number in re.findall(r"GGML_TYPE_(\w+)\s*(?:=\s*(\d+))?\s*,", re.sub(r"//[^\n]*", "", found[1])):
+        last = int(number) if number else last + 1
+        if name != "COUNT":
+            numbers.append(last)
+    return tuple(numbers)
+
+
+def _texts(archive: Path) -> dict[str, str]:
+    """The files that say it, by what they say."""
+    wanted = {f"vendor/llama.cpp/{file}" for files in _FILES.values() for file in files}
+    found: dict[str, str] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            inside = member.name.partition("/")[2]
+            if inside in wanted and (file := tar.extractfile(member)) is not None:
+                found[inside.removeprefix("vendor/llama.cpp/")] = file.read().decode()
+    return {what: next(found[file] for file in files if file in found) for what, files in _FILES.items()}
+
+
+def main() -> None:
+    """Print the table of all releases, whose sources are fetched where they are not here."""
+    from meltrepro import settings
+    from meltrepro.frameworks.llamacpp.module import RELEASES
+    from meltrepro.steps import silent
+    from meltrepro.store.cas import Store
+    from meltrepro.store.fetch import Fetcher
+
+    here = settings.load()
+    fetcher = Fetcher(Store(here.cache / "store"), here, silent)
+    sources = {name: fetcher.get(next(iter(release.sources.values()))) for name, release in RELEASES.items()}
+    table = {name: asdict(of_source(archive)) for name, archive in sources.items()}
+    sys.stdout.write(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What the models of a manifest are, as far as their files are here: looked at before anything is planned, fetched or built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from meltrepro.build.pins import Pins
+from meltrepro.errors import ModelError, Problem, SourceError
+from meltrepro.frameworks.base import Look, framework
+from meltrepro.manifest.chat_templates import TEMPLATES
+from meltrepro.manifest.loader import LoadedManifest, problem_at
+from meltrepro.manifest.sources import (
+    FileSource,
+    FolderSource,
+    HuggingFaceSource,
+    PypiSource,
+    Source,
+    UrlSource,
+    is_checkpoint,
+    source_kind,
+)
+from meltrepro.manifest.yaml.tree import FieldPath
+from meltrepro.plan.model import Plan
+from meltrepro.plan.names import KnownFramework
+from meltrepro.store import checkpoint
+from meltrepro.store.names import local_path, redact
+from meltrepro.store.source import key_of
+
+_HINT = "name other models, or other releases of the framework"
+Files = Path | Mapping[str, Path]
+"""The file of a model, or the files of a checkpoint by name, of which some may not be here."""
+Find = Callable[[Source], Files | None]
+"""Where the files of a source are; `None` where they are not here. Raises `SourceError` where they cannot be a model's."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What was seen."""
+
+    broken: Sequence[Problem] = ()
+    """Of models that are none, or damaged."""
+    refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By model and framework, both by the manifest's names: why it cannot be loaded there."""
+    warnings: Sequence[str] = ()
+
+    def require_whole(self, matters: Callable[[Problem], bool] = lambda _: True) -> None:
+        """Raise `ModelError` with every problem that matters."""
+        problems, hint = [problem for problem in self.broken if matters(problem)], _HINT
+        if len(problems) == 1 and (step := problems[0].suggestion) is not None:
+            problems, hint = [replace(problems[0], suggestion=None)], step
+        if problems:
+            raise ModelError("\n".join(map(str, problems)), problems=problems, hint=hint)
+
+
+def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find: Find) -> Looks:
+    """Look at every model as each framework of the manifest sees it."""
+    broken: dict[str, Problem] = {}
+    refusals: dict[tuple[str, str], str] = {}
+    warnings: dict[str, None] = {}
+    for name, model in loaded.manifest.models.items():
+        template = TEMPLATES[model.chat_template]
+        for known in frameworks.values():
+            source = known.source(model)
+            where: FieldPath = ("models", name, "source", source_kind(source) or "")
+            try:
+                files = find(source)
+                if files is None:
+                    refused = known.framework.name_refusal(_file_name(source))
+                    found = Look(refused)
+                    where = (*where[:-1], "file") if isinstance(source, HuggingFaceSource) else where
+                else:
+                    found = known.framework.look(files, known.release, template)
+            except (SourceError, ModelError) as error:
+                broken.setdefault(name, problem_at(loaded, where, error.message, error.hint))
+                continue
+            except OSError as error:
+                broken.setdefault(name, problem_at(loaded, where, f"a file of it cannot be read: {error}"))
+                continue
+            if found.refusal is not None:
+                refusals[name, known.name] = found.refusal
+            for warning in found.warnings:
+                warnings[str(problem_at(loaded, where, warning))] = None
+    return Looks(tuple(broken.values()), refusals, tuple(warnings))
+
+
+def refused(loaded: LoadedManifest, looks: Looks) -> Iterator[tuple[bool, Problem]]:
+    """The refusals as problems, each with whether no framework of the manifest loads that model."""
+    for (name, kind), reason in looks.refusals.items():
+        alone = all((name, other) in looks.refusals for other in loaded.manifest.frameworks)
+        yield alone, problem_at(loaded, ("models", name, "source"), f"framework {kind} cannot load it: {reason}")
+
+
+def require_loadable(plan: Plan, pins: Pins) -> None:
+    """Raise `ModelError` where what pinning a plan's models brought here, such as a configuration, says that one cannot be loaded.
+
+    So it is known before weights are fetched.
+    """
+    releases, find = {bundle.framework_name: bundle.release for bundle in plan.bundles}, at_hand(pins)
+    for node in plan.models:
+        files = find(node.source)
+        if files is None:
+            continue
+        template = TEMPLATES[plan.manifest.models[node.model_name].chat_template]
+        name = f"models.{node.model_name}, from {key_of(node.source)}"
+        try:
+            found = framework(node.kind).look(files, releases[node.framework_name], template)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
+        if found.refusal is not None:
+            raise ModelError(f"{name}: framework {node.framework_name} cannot load it: {found.refusal}", hint=_HINT)
+
+
+def on_disk(base: Path) -> Find:
+    """Finds what a manifest in a folder names on this machine; asks no store."""
+
+    def find(source: Source) -> Files | None:
+        if not isinstance(source, FileSource | FolderSource):
+            return None
+        try:
+            path = local_path(base, source.file if isinstance(source, FileSource) else source.folder)
+        except SourceError:  # said where files are looked for
+            return None
+        if isinstance(source, FolderSource):
+            return checkpoint.in_folder(source, path) if path.is_dir() else None
+        return path if path.is_file() and path.stat().st_size else None
+
+    return find
+
+
+def at_hand(pins: Pins) -> Find:
+    """Finds what is on this machine or in the store; asks nobody."""
+    here = on_disk(pins.base_dir)
+
+    def find(source: Source) -> Files | None:
+        found = here(source)
+        digest = pins.known(source) if found is None else None
+        if digest is None or not pins.store.has(digest):
+            return found
+        if not is_checkpoint(source):
+            return pins.store.path(digest)
+        parts = checkpoint.parts(source, pins.store.path(digest))
+        there = {name: each.digest for name, each in parts.items() if each.digest and pins.store.has(each.digest)}
+        return {name: pins.store.path(each) for name, each in there.items()} if checkpoint.CONFIG in there else None
+
+    return find
+
+
+def _file_name(source: Source) -> str:
+    match source:
+        case HuggingFaceSource():
+            return source.file or ""
+        case PypiSource():
+            return source.member or ""
+        case UrlSource():
+            return redact(source.url)
+        case FileSource():
+            return source.file
+    return ""
