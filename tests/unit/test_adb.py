@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.android.adb import AdbDevice, AdbLink, Server
+from meltrepro.targets.remote.link import retried
 
 
 @dataclass
@@ -20,7 +22,13 @@ class FakeServer:
 
     version: int = 41
     devices: str = ""
+    details: str = ""
+    """The long list, where it is asked for."""
     refusal: str | None = None
+    old: bool = False
+    """Whether its devices are of Android 6."""
+    says: dict[str, bytes] = field(default_factory=dict)
+    """What each device writes, by the name by which it is reached."""
     garbage: bytes | None = None
     """What it answers to everything, where it is broken."""
     written: bytes = b""
@@ -41,10 +49,16 @@ class FakeServer:
 
     def _talk(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, ValueError):
+            reached = ""
             while size := client.recv(4):
                 request = client.recv(int(size, 16)).decode()
                 self.asked.append(request)
-                client.sendall(self._answer(request))
+                if request.startswith("host:transport"):
+                    reached = request.partition(":")[2].removeprefix("transport:")
+                shell = request.startswith("shell") and reached in self.says
+                client.sendall(b"OKAY" + self.says[reached] if shell else self._answer(request))
+                if shell:
+                    return
 
     def _answer(self, request: str) -> bytes:
         if self.garbage is not None:
@@ -53,6 +67,14 @@ class FakeServer:
             return b"OKAY" + _block(f"{self.version:04x}")
         if request == "host:devices":
             return b"OKAY" + _block(self.devices)
+        if request == "host:devices-l":
+            return b"OKAY" + _block(self.details)
+        if self.old and request.endswith(":features"):
+            return b"OKAY" + _block("cmd,stat_v2")
+        if self.old and request.startswith("shell"):
+            return b"FAIL" + _block("closed")
+        if request.startswith("host:transport:") and self.devices.count(f"{request[15:]}\t") > 1:
+            return b"FAIL" + _block("more than one device")
         if request.startswith("shell") and self.refusal is None:
             return b"OKAY" + self.written
         return b"OKAY" if self.refusal is None else b"FAIL" + _block(self.refusal)
@@ -152,3 +174,101 @@ def test_what_no_request_can_hold_is_refused(request_: str, words: str) -> None:
 def test_a_serial_that_can_be_nobodys(serial: str) -> None:
     with FakeServer().running() as server, pytest.raises(TargetLost, match="is not attached"):
         AdbLink(server, serial).open("true")
+
+
+def said(text: str) -> bytes:
+    """As `shell,v2` brings it, with an end that is well."""
+    data = text.encode()
+    return b"\x01" + len(data).to_bytes(4, "little") + data + b"\x03\x01\x00\x00\x00\x00"
+
+
+def heard(link: AdbLink) -> str:
+    with contextlib.closing(link.open("true")) as channel:
+        chunk = channel.receive(5)
+    return chunk.data.decode() if chunk else ""
+
+
+@pytest.mark.parametrize("serial", ["0123456789ABCDEF", "(no serial number)", "????????????"])
+def test_two_devices_of_one_serial_number_are_told_apart(serial: str) -> None:
+    listed = f"{serial}\tdevice\n{serial}\tunauthorized\nB\tdevice\n"
+    details = (
+        f"{serial:22} device usb:1-2 product:p model:Cheap_Phone device:d transport_id:3\n"
+        f"{serial:22} unauthorized transport_id:4\nB                      device usb:1-4 transport_id:5\n"
+    )
+    fake = FakeServer(devices=listed, details=details, says={"usb:1-2": said("one"), "transport_id:4": said("two")})
+    with fake.running() as server:
+        assert [device.name for device in server.devices()] == ["usb:1-2", "transport_id:4", "B"]
+        with pytest.raises(
+            TargetError, match=f"2 devices are called {re.escape(serial)}: usb:1-2 .*Cheap_Phone"
+        ) as caught:
+            AdbLink(server, serial).open("true")
+        assert type(caught.value) is TargetError
+        assert "serial: usb:1-2" in (caught.value.hint or "")
+        assert heard(AdbLink(server, "usb:1-2")) == "one"
+        with pytest.raises(TargetError, match="transport_id:4 is unauthorized"):
+            AdbLink(server, "transport_id:4").open("true")
+        with pytest.raises(TargetError, match="several devices are attached: usb:1-2 .*, transport_id:4 .*, B"):
+            server.require(None)
+
+
+@pytest.mark.parametrize("name", ["usb:1-4", "transport_id:5", "model:Pixel_8", "B"])
+def test_a_device_is_called_as_adb_calls_it(name: str) -> None:
+    details = "B                      device usb:1-4 model:Pixel_8 transport_id:5\n"
+    fake = FakeServer(devices="B\tdevice\n", details=details, says={"B": said("it"), "usb:1-4": said("it")})
+    with fake.running() as server:
+        assert heard(AdbLink(server, name)) == "it"
+
+
+@pytest.mark.parametrize("name", ["192.168.1.7", "tcp:192.168.1.7", "192.168.1.7:5555"])
+def test_an_address_is_a_name_without_its_port_too(name: str) -> None:
+    with FakeServer(devices="192.168.1.7:5555\tdevice\n192.168.1.77:5555\tdevice\n").running() as server:
+        assert server.require(name) == "192.168.1.7:5555"
+
+
+def test_a_device_stays_the_one_that_is_meant_when_its_twin_is_attached() -> None:
+    fake = FakeServer(devices="A\tdevice\n", says={"A": said("A\n11111111")})
+    with fake.running() as server:
+        link = AdbLink(server, "A")
+        assert heard(link).endswith("11111111")
+        assert not link.doubled
+        fake.devices, fake.says = "A\tdevice\nA\tdevice\n", {}
+        fake.details = "A  device usb:1-2 transport_id:1\nA  device usb:1-3 transport_id:2\n"
+        fake.says |= {"usb:1-2": said("A\n22222222"), "usb:1-3": said("A\n11111111")}
+        assert heard(link).endswith("11111111"), "it is known by what it calls itself"
+        fake.says["usb:1-3"] = said("A\n22222222")
+        with pytest.raises(TargetError, match="2 devices are called A"):
+            AdbLink(server, "A").open("true")
+
+
+def test_an_adbd_that_is_too_old_is_asked_once_and_not_waited_for() -> None:
+    fake = FakeServer(devices="ABC\tdevice\n", old=True)
+    with fake.running() as server:
+        link = AdbLink(server, "ABC")
+        for _ in range(2):
+            with pytest.raises(
+                TargetError, match="ABC: Android 7 or later is needed: its adbd has no shell v2"
+            ) as caught:
+                retried(lambda: link.open("true"), reconnect_s=60)
+            assert type(caught.value) is TargetError
+    assert fake.asked.count("host-serial:ABC:features") == 1
+
+
+def test_a_device_that_refuses_for_other_reasons_may_come_back() -> None:
+    with (
+        FakeServer(devices="A\tdevice\n", refusal="closed").running() as server,
+        pytest.raises(TargetLost, match="A: closed"),
+    ):
+        AdbLink(server, "A").open("true")
+
+
+@pytest.mark.parametrize(
+    "state", ["recovery", "sideload", "bootloader", "rescue", "unauthorized", "host", "no permissions"]
+)
+def test_a_device_that_needs_somebody_is_not_waited_for(state: str) -> None:
+    with (
+        FakeServer(devices=f"A\t{state}\n").running() as server,
+        pytest.raises(TargetError, match=f"A is {state}") as caught,
+    ):
+        AdbLink(server, "A").open("true")
+    assert type(caught.value) is TargetError
+    assert caught.value.hint

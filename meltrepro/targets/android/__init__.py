@@ -26,7 +26,9 @@ class AndroidKind(TargetKind):
         return attached(settings)
 
     def absent(self) -> str:
-        return "no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)"
+        from meltrepro.targets.android.target import absent
+
+        return absent()
 
     def named(self, text: str | None, settings: Settings) -> AndroidOptions | None:
         """Nothing at all means the only one that is attached."""

@@ -1,7 +1,7 @@
 """Android devices behind an adb server: which there are, in which state, and a link to each.
 
-adbutils finds devices and opens transports. Streams are our own: its shell neither streams with a status nor tells a
-lost device from an empty answer, and its push is several times slower than adb's (docs/devices/android.md).
+adb's own client is not used: its shell neither streams with a status nor tells a lost device from an empty answer, and its
+push is several times slower than adb's (docs/devices/android.md).
 """
 
 from __future__ import annotations
@@ -9,27 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import socket
-import struct
-import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.android import adb_server
-from meltrepro.targets.remote.link import Chunk
+from meltrepro.targets.android.channel import AdbChannel
 
 PORT = 5037
 """Where adb servers listen unless told otherwise."""
+SOCKET, ADDRESS, SERVER_PORT = "ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT"
+"""Variables by which adb is told of another server; the first one wins."""
+_FORMS = "tcp:HOST:PORT, tcp:PORT, localfilesystem:PATH or localabstract:NAME"
 _VERSION = 41
 """Of the protocol between client and server; a client that finds another one kills the server, and we never do."""
-_STDIN, _STDOUT, _STDERR, _EXIT, _END_INPUT = range(5)
-_HEADER = struct.Struct("<BI")
-_PIECE = 64 << 10
-_LONGEST_PACKET = 16 << 20
-"""Bytes; adb's own packets of a stream have at most 1 MiB."""
 _LONGEST_REQUEST = 0xFFFF
-_ANSWER_S = 20.0
+_CONNECT_S, _ANSWER_S = 5.0, 20.0
 _FIXES = {
     "unauthorized": "unlock the phone and allow USB debugging for this computer; without a question on its screen, switch "
     "USB debugging off and on",
@@ -39,9 +36,15 @@ _FIXES = {
     "recovery": "the phone is in its recovery; reboot it",
     "sideload": "the phone waits for an update; reboot it",
     "bootloader": "the phone is in its boot loader; reboot it",
+    "rescue": "the phone is in its rescue mode; reboot it",
     "connecting": "wait a moment",
+    "detached": "another program has taken it from adb: adb attach",
     "host": "this is no device but a computer",
 }
+
+
+_NAMELESS = ("(no serial number)", "?")
+"""How adb's lists begin where a device tells no serial number, or may not be asked."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class AdbDevice:
 
     serial: str
     state: str
+    told: tuple[str, ...] = ()
+    """What else adb calls it (`usb:1-2`, `model:Pixel_8`, `transport_id:3`), where its serial number is not its own."""
 
     @property
     def usable(self) -> bool:
@@ -64,6 +69,22 @@ class AdbDevice:
         known = (fix for state, fix in _FIXES.items() if self.state.startswith(state))
         return next(known, f"adb calls its state {self.state!r}; plug it in again")
 
+    @property
+    def name(self) -> str:
+        """What it alone is called: its serial number, else where it is plugged in, else its number for this once."""
+        places = [word for kind in ("usb:", "transport_id:") for word in self.told if word.startswith(kind)]
+        return places[0] if places else self.serial
+
+    def is_called(self, name: str) -> bool:
+        """Whether adb would take a name for this device's."""
+        address = self.serial.rpartition(":")[0] if is_wireless(self.serial) else None
+        return name in (self.serial, *self.told) or (address is not None and name.removeprefix("tcp:") == address)
+
+    @property
+    def described(self) -> str:
+        """Its name, and what else adb knows of it."""
+        return f"{self.name} ({', '.join((self.state, *self.told))})" if self.told else self.name
+
 
 @dataclass(frozen=True)
 class Server:
@@ -71,39 +92,77 @@ class Server:
 
     port: int = PORT
     host: str = "127.0.0.1"
+    path: str | None = None
+    """Of a server at a local socket: its file, or its abstract name behind a NUL."""
+    variable: str = field(default="", compare=False)
+    """The variable that names it."""
+    replaceable: bool = field(default=False, compare=False)
+    """Whether one of this process may stand in where none answers: nobody has said where it is."""
+    problem: str = field(default="", compare=False)
+    """Why the variable names none."""
 
     @staticmethod
     def usual() -> Server:
         """The one that adb itself would use."""
-        port = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
-        return Server(int(port) if re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 1 << 16 else PORT)
+        said = {name: os.environ.get(name, "").strip() for name in (SOCKET, ADDRESS, SERVER_PORT)}
+        if said[SOCKET]:
+            return _at_socket(said[SOCKET])
+        port = _port(said[SERVER_PORT] or str(PORT))
+        if port is None:
+            return _no_server(SERVER_PORT, said[SERVER_PORT], "a number from 1 to 65535")
+        if said[ADDRESS]:
+            return Server(port, said[ADDRESS].strip("[]"), variable=ADDRESS)
+        return Server(port, variable=SERVER_PORT if said[SERVER_PORT] else "", replaceable=True)
+
+    @property
+    def place(self) -> str:
+        """Where it is, and by which variable."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        at = f"{host}:{self.port}" if self.path is None else self.path.replace("\0", "@")
+        return f"{at} ({self.variable})" if self.variable else at
 
     def devices(self) -> list[AdbDevice]:
         """What is attached, in whatever state; raises `TargetError`, `TargetLost`."""
-        lines = self.ask("host:devices").splitlines()
-        return [AdbDevice(*line.split("\t", 1)) for line in lines if "\t" in line]
+        found = self._listed()
+        times = Counter(device.serial for device in found)
+        shared = {serial for serial, n in times.items() if n > 1 or serial.startswith(_NAMELESS)}
+        if not shared:
+            return found
+        return [device if device.serial in shared else replace(device, told=()) for device in self._detailed(found)]
+
+    def find(self, name: str | None) -> AdbDevice:
+        """The device that is meant, in whatever state; the only one that is attached without a name.
+
+        Raises `TargetError` where several are called so, `TargetLost` where it is not attached now.
+        """
+        found = self.devices()
+        meant = found if name is None else [device for device in found if device.is_called(name)]
+        if not meant and name is not None and ":" in name:
+            meant = [device for device in self._detailed(self._listed()) if device.is_called(name)]
+        if not meant:
+            what = "no Android device" if name is None else name
+            is_not = "is attached" if name is None else "is not attached"
+            where = f" to the adb server at {self.place}" if self.variable else ""
+            raise TargetLost(f"{what} {is_not}{where}", hint="see: meltrepro devices")
+        if len(meant) > 1:
+            names = ", ".join(device.described for device in meant)
+            what = "several devices are attached" if name is None else f"{len(meant)} devices are called {name}"
+            example = f", such as serial: {meant[0].name}" if meant[0].told else ""
+            raise TargetError(f"{what}: {names}", hint=f"name one of them by 'serial'{example}")
+        return meant[0]
 
     def require(self, serial: str | None) -> str:
-        """The serial of the device that is meant, where it can be used.
+        """The name of the device that is meant, where it can be used.
 
         Raises `TargetError` where somebody has to help, `TargetLost` where it is not attached now.
         """
-        found = self.devices()
-        if serial is None:
-            if len(found) > 1:
-                names = ", ".join(each.serial for each in found)
-                raise TargetError(f"several devices are attached: {names}", hint="name one of them by 'serial'")
-            if not found:
-                raise TargetLost("no Android device is attached", hint="see: meltrepro devices")
-            serial = found[0].serial
-        device = next((each for each in found if each.serial == serial), None)
-        if device is None:
-            raise TargetLost(f"{serial} is not attached", hint="see: meltrepro devices")
+        device = self.find(serial)
+        name = serial or device.name
         if device.state in ("offline", "connecting", "authorizing"):
-            raise TargetLost(f"{serial} is {device.state}", hint=device.fix)
+            raise TargetLost(f"{name} is {device.state}", hint=device.fix)
         if not device.usable:
-            raise TargetError(f"{serial} is {device.state}", hint=device.fix)
-        return serial
+            raise TargetError(f"{name} is {device.state}", hint=device.fix)
+        return device.name
 
     def ask(self, request: str) -> str:
         """The answer to a question to the server itself; raises `TargetError`, `TargetLost`."""
@@ -115,20 +174,20 @@ class Server:
         """Whether anything listens there."""
         try:
             self.connect().close()
-        except TargetLost:
+        except TargetError:
             return False
         return True
 
     def connect(self) -> socket.socket:
-        """A socket to the server; raises `TargetLost` where none answers."""
+        """A socket to the server; raises `TargetLost` where none answers, `TargetError` where a variable names none."""
+        if self.problem:
+            raise TargetError(self.problem, hint=f"set {self.variable} right, or unset it")
         try:
-            server = socket.create_connection((self.host, self.port), timeout=_ANSWER_S)
-        except OSError as error:
-            raise TargetLost(
-                f"no adb server answers at {self.host}:{self.port}: {error.strerror or error}",
-                hint="start one with: adb start-server",
-            ) from error
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server = self._connected()
+        except (OSError, ValueError) as error:  # the latter of names that no host can have
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise TargetLost(f"no adb server answers at {self.place}: {reason}", hint=self._how_to_start()) from error
+        server.settimeout(_ANSWER_S)
         return server
 
     def ready(self) -> Server:
@@ -137,7 +196,7 @@ class Server:
         Raises what `check` raises.
         """
         server = self
-        if self == Server.usual() and not self.answers():
+        if self.replaceable and not self.answers():
             server = Server(adb_server.own_port())
         server.check()
         return server
@@ -147,20 +206,79 @@ class Server:
 
         Raises `TargetLost` where none answers, `TargetError` where it speaks another version of the protocol.
         """
-        import adbutils
-
-        self.connect().close()  # adbutils would start the usual one in its place
-        try:
-            version = adbutils.AdbClient(self.host, self.port).server_version()
-        except (OSError, RuntimeError, adbutils.AdbError, subprocess.SubprocessError) as error:
-            raise TargetLost(
-                f"no adb server answers at {self.host}:{self.port}: {error}", hint="start one with: adb start-server"
-            ) from error
-        if version != _VERSION:
+        said = self.ask("host:version")
+        if not re.fullmatch(r"[0-9a-fA-F]{1,8}", said):
             raise TargetError(
-                f"the adb server at port {self.port} speaks version {version} of the protocol, not {_VERSION}",
-                hint="another tool runs it with another adb; use one adb for both, or set ANDROID_ADB_SERVER_PORT",
+                f"what answers at {self.place} is no adb server: {said[:80]!r}",
+                hint=f"is {self.variable or PORT} right?",
             )
+        if int(said, 16) != _VERSION:
+            raise TargetError(
+                f"the adb server at {self.place} speaks version {int(said, 16)} of the protocol, not {_VERSION}",
+                hint=f"another tool runs it with another adb; use one adb for both, or set {SERVER_PORT}",
+            )
+
+    def _connected(self) -> socket.socket:
+        if self.path is None:
+            server = socket.create_connection((self.host, self.port), timeout=_CONNECT_S)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return server
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.settimeout(_CONNECT_S)
+            server.connect(self.path)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _how_to_start(self) -> str:
+        """A server that somebody has named is never started here: it would see other devices."""
+        if self.variable and not self.replaceable:
+            return f"start it there with: adb -a nodaemon server; or unset {self.variable}"
+        return "start one with: adb start-server"
+
+    def _listed(self) -> list[AdbDevice]:
+        lines = self.ask("host:devices").splitlines()
+        pairs = (line.partition("\t") for line in lines if "\t" in line)
+        return [AdbDevice(serial, state) for serial, _, state in pairs]
+
+    def _detailed(self, found: Sequence[AdbDevice]) -> list[AdbDevice]:
+        """The same with what else adb calls them; without that where the list has changed meanwhile."""
+        known = {re.sub(r"\s+", " ", f"{device.serial} {device.state}"): device for device in found}
+        detailed = []
+        for line in self.ask("host:devices-l").splitlines():
+            text = re.sub(r"\s+", " ", line).strip()
+            begin = max((begin for begin in known if f"{text} ".startswith(f"{begin} ")), key=len, default=None)
+            if begin is not None:
+                detailed.append(replace(known[begin], told=tuple(re.findall(r"\w+:\S+", text[len(begin) :]))))
+        return detailed if len(detailed) == len(found) else list(found)
+
+
+def _at_socket(text: str) -> Server:
+    """The server that `ADB_SERVER_SOCKET` names, as adb reads it (socket_spec.cpp)."""
+    kind, _, rest = text.partition(":")
+    if kind == "tcp":
+        host, _, digits = rest.rpartition(":")
+        port = _port(digits)
+        if port is not None and not re.search(r"[\s/@]", host):
+            name = host.removeprefix("[").removesuffix("]")
+            return Server(port, name, variable=SOCKET) if name else Server(port, variable=SOCKET, replaceable=True)
+    if rest and kind in ("local", "localfilesystem"):
+        return Server(path=rest, variable=SOCKET)
+    if rest and kind == "localabstract":
+        return Server(path=f"\0{rest}", variable=SOCKET)
+    return _no_server(SOCKET, text, _FORMS)
+
+
+def _no_server(variable: str, text: str, expected: str) -> Server:
+    return Server(
+        variable=variable, problem=f"{variable} is {text[:80]!r}, which names no adb server; expected {expected}"
+    )
+
+
+def _port(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) < 1 << 16 else None
 
 
 def is_wireless(serial: str | None) -> bool:
@@ -180,6 +298,9 @@ class AdbLink:
         self._names: str | None = None
         """What the device calls itself, once it is known."""
         self._checked = False
+        self._too_old = False
+        self.doubled = False
+        """Whether another device of the same serial number was attached when this one was met."""
 
     @property
     def name(self) -> str:
@@ -198,7 +319,7 @@ class AdbLink:
             self._checked = True
         try:
             return self._open(self._serial or self._server.require(None), command)
-        except TargetLost:
+        except TargetError:
             serial = self._elsewhere()
             if serial is None:
                 raise
@@ -206,36 +327,61 @@ class AdbLink:
             return self._open(serial, command)
 
     def _open(self, serial: str, command: str) -> AdbChannel:
+        if self._too_old:
+            raise _too_old(serial)
         server = self._server.connect()
         try:
             try:
-                _request(server, f"host:transport:{serial}", serial)
+                _request(server, _transport(serial), serial)
             except TargetError:
                 self._server.require(serial)  # knows better what is wrong and what to do
                 raise
-            _request(server, f"shell,v2,raw:{command}", serial)
+            try:
+                _request(server, f"shell,v2,raw:{command}", serial)
+            except TargetError as error:
+                if self._has_no_shell(serial):
+                    self._too_old = True
+                    raise _too_old(serial) from error
+                raise
         except BaseException:
             server.close()
             raise
         return AdbChannel(server, serial)
 
+    def _has_no_shell(self, serial: str) -> bool:
+        """Whether the device's adbd is older than the protocol; a device that cannot be asked is only lost."""
+        try:
+            told = self._server.ask(f"{_of_device(serial)}:features")
+        except TargetError:
+            return False
+        return "shell_v2" not in told.split(",")
+
     def _learn(self) -> None:
-        """Ask the device for its names while it is there under its serial."""
-        serial = self._serial or self._server.require(None)
-        self._serial = serial
+        """Find the device, and ask it for its names while it is there."""
+        serial = self._server.find(self._serial).serial
+        self.doubled = sum(device.serial == serial for device in self._server.devices()) > 1
+        self._serial = self._server.require(self._serial)
         with contextlib.suppress(TargetLost):
-            self._names = self._names_of(serial)
+            self._names = self._names_of(self._serial)
 
     def _elsewhere(self) -> str | None:
-        """The serial under which a wireless device calls itself the same, where there is one such."""
-        if not self._names or not is_wireless(self._serial):
+        """What a device is called now that calls itself the same, where there is one such.
+
+        Of a device that adb cannot call by a serial number of its own: wireless, or one of several of the same.
+        """
+        serial = self._serial
+        if not self._names or serial is None:
+            return None
+        devices = self._server.devices()
+        shared = any(device.told and device.is_called(serial) for device in devices)
+        if not (is_wireless(serial) or serial.startswith(("usb:", "transport_id:")) or shared):
             return None
         found = []
-        for device in self._server.devices():
-            if device.usable and device.serial != self._serial:
+        for device in devices:
+            if device.usable and device.name != serial:
                 with contextlib.suppress(TargetError):
-                    if self._names_of(device.serial) == self._names:
-                        found.append(device.serial)
+                    if self._names_of(device.name) == self._names:
+                        found.append(device.name)
         return found[0] if len(found) == 1 else None
 
     def _names_of(self, serial: str) -> str:
@@ -248,76 +394,23 @@ class AdbLink:
         return answer.decode("utf-8", errors="replace").strip()
 
 
-class AdbChannel:
-    """A command by `shell,v2`: packets of a stream's number, a length and that many bytes."""
+def _transport(name: str) -> str:
+    """The request that leads to a device of this name."""
+    number = name.removeprefix("transport_id:")
+    return f"host:transport:{name}" if number == name else f"host:transport-id:{number}"
 
-    def __init__(self, connection: socket.socket, name: str) -> None:
-        self._socket = connection
-        self._name = name
-        self._buffer = bytearray()
-        self._over = False
 
-    def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        for start in range(0, len(view), _PIECE):
-            piece = view[start : start + _PIECE]
-            self._write(_HEADER.pack(_STDIN, len(piece)) + piece)
+def _of_device(name: str) -> str:
+    """How a question about a device of this name begins."""
+    number = name.removeprefix("transport_id:")
+    return f"host-serial:{name}" if number == name else f"host-transport-id:{number}"
 
-    def end_input(self) -> None:
-        self._write(_HEADER.pack(_END_INPUT, 0))
 
-    def receive(self, timeout_s: float) -> Chunk | None:
-        while not self._over:
-            packet = self._packet()
-            if packet is None:
-                self._read(timeout_s)
-                continue
-            stream, data = packet
-            if stream == _STDOUT and data:
-                return Chunk("out", data)
-            if stream == _STDERR and data:
-                return Chunk("err", data)
-            if stream == _EXIT:
-                self._over = True
-        return None
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _packet(self) -> tuple[int, bytes] | None:
-        if len(self._buffer) < _HEADER.size:
-            return None
-        stream, size = _HEADER.unpack_from(self._buffer)
-        if stream not in (_STDOUT, _STDERR, _EXIT) or size > _LONGEST_PACKET:
-            raise TargetLost(f"{self._name}: a garbled answer: {bytes(self._buffer[:20])!r}")
-        if len(self._buffer) < _HEADER.size + size:
-            return None
-        data = bytes(self._buffer[_HEADER.size : _HEADER.size + size])
-        del self._buffer[: _HEADER.size + size]
-        return stream, data
-
-    def _read(self, timeout_s: float) -> None:
-        try:
-            ready, _, _ = select.select([self._socket], [], [], timeout_s)
-            if not ready:
-                raise TimeoutError
-            data = self._socket.recv(1 << 18)
-        except TimeoutError:
-            raise
-        except (OSError, ValueError) as error:
-            raise self._lost() from error
-        if not data:
-            raise self._lost()
-        self._buffer += data
-
-    def _write(self, data: bytes) -> None:
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            raise self._lost() from error
-
-    def _lost(self) -> TargetLost:
-        return TargetLost(f"{self._name}: the adb link broke", hint="see: meltrepro devices")
+def _too_old(serial: str) -> TargetError:
+    return TargetError(
+        f"{serial}: Android 7 or later is needed: its adbd has no shell v2",
+        hint="update the phone, or take another one",
+    )
 
 
 def _request(server: socket.socket, request: str, name: str = "adb server") -> None:

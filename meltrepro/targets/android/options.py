@@ -31,7 +31,10 @@ class AndroidOptions(RemoteOptions):
 
     kind: Literal["android"] = Field(description="Which kind of target this is.")
     serial: str | None = Field(
-        None, min_length=1, description="Which of several devices, as `meltrepro devices` names it."
+        None,
+        min_length=1,
+        description="Which of several devices, as `meltrepro devices` names it: by its serial number, or where that is not "
+        "its own by where it is plugged in (`usb:1-2`).",
     )
     lab: Name | None = Field(None, description="A virtual device of `meltrepro lab`, by its name.")
     root: str = Field(

@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from meltrepro.atomic import write_bytes
 from meltrepro.errors import MeltreproError, TargetLost
 from meltrepro.record.temperature import meant
 from meltrepro.settings import Settings
 from meltrepro.targets.android.adb import AdbLink, Server
 from meltrepro.targets.android.battery import FED, FEEDER, discharge, fed_sources
 from meltrepro.targets.android.controls import CONTROLS, wanted
+from meltrepro.targets.android.identity import identify
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.base import (
     VOLTAGES_MV,
@@ -25,7 +28,6 @@ from meltrepro.targets.base import (
     DeviceState,
     Reading,
     Source,
-    device_id,
     within,
 )
 from meltrepro.targets.lab import running
@@ -62,7 +64,7 @@ def open_target(options: AndroidOptions, settings: Settings) -> AndroidTarget:
     kill = {"background_apps": ("am", "kill-all")} if options.settings.kill_background_apps else {}
     return AndroidTarget(
         Shell(link),
-        Android(),
+        Android(partial(_shared, link, settings.home / "devices")),
         options.root,
         reconnect_s=options.reconnect_s,
         requested=Requested(wanted(options.settings), kill, options.cores),
@@ -97,20 +99,33 @@ def attached(settings: Settings) -> list[Attached]:
     rows = []
     servers = [(Server.usual(), None), *((phone.server, phone) for phone in lab_phones(settings))]
     for server, lab in servers:
-        for device in server.devices() if server.answers() else ():
+        try:
+            listed = server.devices() if server.problem or server.answers() else []
+        except MeltreproError as error:
+            rows.append(Attached("android", server.place, "unusable", "", error.one_line))
+            continue
+        for device in listed:
             if lab is not None and device.serial != lab.serial:
                 continue
             found, todo = "", device.fix
             if device.usable:
                 options = AndroidOptions(
-                    kind="android", serial=device.serial, lab=lab.name if lab else None, reconnect_s=0
+                    kind="android", serial=device.name, lab=lab.name if lab else None, reconnect_s=0
                 )
                 try:
                     found = open_target(options, settings).identify().described
                 except MeltreproError as error:
                     todo = error.message
-            rows.append(Attached("android", device.serial, device.state, found, todo))
+            rows.append(Attached("android", device.name, device.state, found, todo))
     return rows
+
+
+def absent() -> str:
+    """What to say where nothing is attached."""
+    server = Server.usual()
+    if server.variable and not server.answers():
+        return f"no Android device is attached: no adb server answers at {server.place}"
+    return "no Android device is attached; adb must see it first: adb devices (docs/devices/android.md)"
 
 
 def _place(options: AndroidOptions, settings: Settings) -> tuple[Server, str | None]:
@@ -122,20 +137,34 @@ def _place(options: AndroidOptions, settings: Settings) -> tuple[Server, str | N
     raise TargetLost(f"the lab has no phone {options.lab!r} now", hint="start it with: meltrepro lab up")
 
 
+def _shared(link: AdbLink, reports: Path, usual: str) -> bool:
+    """Whether several phones have the serial number of this id: two that are attached now, or were once.
+
+    Remembered beside the reports on devices, so that each keeps its id while it is alone.
+    """
+    mark = reports / f"{usual}.shared"
+    if link.doubled and not mark.exists():
+        write_bytes(mark, b"several phones have this serial number\n")
+    return mark.exists()
+
+
 class Android:
     """The platform of phones and tablets."""
 
     controls = CONTROLS
 
+    def __init__(self, shared: Callable[[str], bool] = lambda usual: False) -> None:
+        """`shared` tells of the id that a serial number makes whether several phones have it."""
+        self._shared = shared
+
     def facts(self, shell: Shell, tree: Path, root: str) -> DeviceFacts:
         """What the device is; its serial number leaves it as a digest only."""
         properties = parse_properties(shell.expect(shell.run(["getprop"]), "read its properties").text)
         there = capacity(shell, tree, root)
-        serial = properties.get("ro.serialno") or properties.get("ro.boot.serialno") or shell.link.name
         found = {name: properties.get(key, "") for name, key in _PROPERTIES.items()}
         processor = linux.cpu(tree)
         return DeviceFacts(
-            id=device_id("android", serial),
+            id=identify(shell, properties, self._shared),
             kind="android",
             model=properties.get("ro.product.model") or processor.model,
             **there._asdict(),
