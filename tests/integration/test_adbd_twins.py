@@ -19,7 +19,7 @@ from meltrepro.targets.android.adb import SOCKET
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.android.target import AndroidTarget, open_target
 from meltrepro.targets.base import AGENT
-from meltrepro.targets.device_lock import hold, lock_path
+from meltrepro.targets.device_lock import hold
 from meltrepro.testing.targets import Bench
 from tests.integration.adbd_rig import native_bundle
 from tests.support.adbd.device import Adbd
@@ -76,7 +76,7 @@ def test_each_of_two_phones_has_an_id_a_lock_and_trials_of_its_own(
     ids = [each.identify().id for each in targets]
     assert len(set(ids)) == 2
     assert ids == [target(phone, settings).identify().id for phone in lab[1]]
-    one, two = (lock_path(settings.run, each) for each in ids)
+    one, two = ids
     with hold(one, "first"), hold(two, "second"), pytest.raises(DeviceBusy), hold(one, "third"):
         pass
     for each, folder in zip(targets, ("one", "two"), strict=True):
