@@ -9,8 +9,9 @@ the work that it does has none. Each figure has a bound; where it cannot be give
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -35,6 +36,9 @@ RANGE = 1000.0
 RAW = "raw"
 """Unit of channels whose unit nobody knows."""
 _BATTERY, _SUPPLY = "battery.", "supply."
+_OF_SEVERAL = re.compile(r"battery\.(.+)\.(voltage|current|power|charge|stored|level)")
+_GAIN = 1e-3
+"""Of what a battery holds: if it gains more, it is charged; gauges of charge may waver by less."""
 _RAIL, _ASIDE = "rail.", "aside."
 RAILS = (_RAIL, _ASIDE)
 """Channels of monitors on a board, those that count and those that do not."""
@@ -67,6 +71,7 @@ def supply_of(recording: Recording, most_w: float | None = None) -> Supply:
     if named:
         return Supply(_plausible(_of_rails(named), most_w), None, None)
     recording = replace(recording, series=tuple(s for s in recording.series if not s.channel.name.startswith(_ASIDE)))
+    recording, mixed = _batteries(recording)
     external = _external_supply(recording)
     current, voltage = (_first(recording, unit, "gauge") for unit in (CURRENT, VOLTAGE))
     power, drawn = _rails(recording), _first(recording, CHARGE, "counter")
@@ -81,7 +86,9 @@ def supply_of(recording: Recording, most_w: float | None = None) -> Supply:
         return Supply(None, _counted(counters, most_w), amperes, coulombs)
     if amperes is not None and voltage is not None:
         return Supply(_product(amperes, voltage, most_w), None, amperes, coulombs)
-    if fed:
+    if mixed is not None and not external:
+        raise NoValue(mixed)
+    if fed or mixed is not None:
         why = f"the device was on external power ({external}), so that its battery does not tell what it draws"
         raise NoValue(why)
     unknown = next((s.channel.name for s in recording.series if s.channel.unit == RAW and s.t_ns), None)
@@ -141,11 +148,52 @@ def _of_rails(series: Sequence[SensorSeries]) -> SensorSeries:
         if not all(each.t_ns for each in known.values()):
             raise NoValue(f"the rail {name} was never read")
         powers.append(known["power"] if "power" in known else _multiplied(known["current"], known["voltage"]))
-    base = min(powers, key=len)  # a gap of one rail is a gap of the whole
+    return _added(powers, "rail." + " + ".join(parts), "sum of rails")
+
+
+def _added(powers: Sequence[SensorSeries], name: str, source: str) -> SensorSeries:
+    """Powers of which each is read at times of its own, by straight lines between them."""
+    base = min(powers, key=len)  # a gap of one is a gap of the whole
     values = [sum(_at(power, t) for power in powers) for t in base.t_ns]
     refresh_s = max((power.channel.refresh_s or 0.0 for power in powers), default=0.0) or None
-    channel = SensorChannel("rail." + " + ".join(parts), POWER, "gauge", "sum of rails", refresh_s)
-    return SensorSeries(channel, base.t_ns, tuple(values))
+    return SensorSeries(SensorChannel(name, POWER, "gauge", source, refresh_s), base.t_ns, tuple(values))
+
+
+def _batteries(recording: Recording) -> tuple[Recording, str | None]:
+    """The recording with what several batteries give as one power, and why it has none where they do not tell."""
+    parts: dict[str, dict[str, SensorSeries]] = {}
+    rest = []
+    for each in recording.series:
+        if found := _OF_SEVERAL.fullmatch(each.channel.name):
+            parts.setdefault(found[1], {})[found[2]] = each
+        else:
+            rest.append(each)
+    if not parts:
+        return recording, None
+    try:
+        rest.append(_of_batteries(parts))
+    except NoValue as error:
+        return replace(recording, series=tuple(rest)), str(error)
+    return replace(recording, series=tuple(rest)), None
+
+
+def _of_batteries(parts: Mapping[str, Mapping[str, SensorSeries]]) -> SensorSeries:
+    """Power of all batteries together, of which one may be drained after the other; raises `NoValue`."""
+    powers = []
+    for name, known in parts.items():
+        held = known.get("charge") or known.get("stored")
+        if held is not None and len(held) and held.values[-1] - held.values[0] > _GAIN * abs(held.values[0]):
+            raise NoValue(f"its battery {name} was being charged by another one")
+        power, current, voltage = (known.get(quantity) for quantity in ("power", "current", "voltage"))
+        if power is not None and len(power):
+            powers.append(power)
+        elif current is not None and voltage is not None and len(current) and len(voltage):
+            powers.append(_multiplied(current, voltage))
+        else:
+            raise NoValue(f"its battery {name} shows no power, so that what the others show is not all")
+    if len({positive(power).values == power.values for power in powers if any(power.values)}) > 1:
+        raise NoValue("one of its batteries was being charged by another one")
+    return _added([positive(power) for power in powers], _BATTERY + " + ".join(parts), "sum of batteries")
 
 
 def energy(supply: Supply, spans: Sequence[Span], limits: SampleLimits, clock_ns: float = 0.0) -> Integral:

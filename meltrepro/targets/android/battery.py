@@ -21,12 +21,17 @@ _EVERY_S = 1.0
 _LOOK = """
 read -r now rest < /proc/uptime
 echo "uptime=$now"
+whole=
+read -r type < /sys/class/power_supply/battery/type && [ "$type" = Battery ] && whole=battery
 for supply in /sys/class/power_supply/*; do
     read -r type < "$supply/type" || continue
+    scope= && read -r scope < "$supply/scope"
+    [ "$scope" != Device ] || continue
     if [ "$type" != Battery ]; then
         read -r value < "$supply/online" && echo "online=$value"
         continue
     fi
+    case "$supply" in */"${whole:-${supply##*/}}") ;; *) continue ;; esac
     for name in current_now charge_counter voltage_now status; do
         read -r value < "$supply/$name" && echo "$name=$value"
     done

@@ -33,7 +33,7 @@ from meltrepro.targets.base import (
 from meltrepro.targets.lab import running
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.remote import RemoteTarget, Requested
-from meltrepro.targets.remote.sensors import linux_sources, raw
+from meltrepro.targets.remote.sensors import linux_sources, of_several, raw
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import capacity
 
@@ -200,7 +200,8 @@ class Android:
 
     def sources(self, shell: Shell, tree: Path, root: str) -> Sequence[Source]:
         """What the kernel lets the shell user read, completed by what the battery's service says."""
-        shown = [raw(source) if source.name in _MAKERS else source for source in linux_sources(tree)]
+        kernel = [source for source in linux_sources(tree) if not of_several(source)]
+        shown = [raw(source) if source.name in _MAKERS else source for source in kernel]
         names = {source.name for source in shown}
         if "battery.level" in names and _shows_supplies(tree):
             return shown
@@ -214,7 +215,8 @@ class Android:
 
 def _shows_supplies(tree: Path) -> bool:
     """Whether the kernel tells of every supply that there is whether it feeds the device."""
-    supplies = [kind.parent for kind in tree.glob("sys/class/power_supply/*/type") if linux.read(kind) != "Battery"]
+    kinds = tree.glob("sys/class/power_supply/*/type")
+    supplies = [kind.parent for kind in kinds if linux.read(kind) != "Battery" and linux.of_machine(kind.parent)]
     return bool(supplies) and all(linux.integer(supply / "online") is not None for supply in supplies)
 
 

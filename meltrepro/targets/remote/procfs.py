@@ -7,7 +7,7 @@ out or `None`; nothing is guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -157,19 +157,58 @@ def cpu_idle_s(root: Path) -> float | None:
     return int(found[1]) / 100 if found else None
 
 
+def batteries(root: Path) -> list[Path]:
+    """Folders of the batteries that feed the machine, each of which holds charge of its own.
+
+    Not those of a mouse or a headset, whose scope is another device, nor of an empty bay. Phones show one battery
+    several times, by its gauge, its charger and whole: the last is called `battery` by Android's own rule.
+    """
+    found = [
+        supply
+        for supply in sorted(root.glob("sys/class/power_supply/*"))
+        if read(supply / "type") == "Battery" and of_machine(supply) and read(supply / "present") != "0"
+    ]
+    return [supply for supply in found if supply.name == "battery"] or found
+
+
+def of_machine(supply: Path) -> bool:
+    """Whether a power supply is the machine's own (Documentation/ABI/testing/sysfs-class-power: scope)."""
+    return read(supply / "scope") != "Device"
+
+
 def battery(root: Path) -> Battery | None:
-    """The first battery of the power supply class; `None` for a machine without one."""
-    for supply in sorted(root.glob("sys/class/power_supply/*")):
-        if read(supply / "type") != "Battery":
-            continue
-        status = read(supply / "status")
-        return Battery(
-            percent=integer(supply / "capacity"),
-            charging=None if status in (None, "Unknown") else status == "Charging",
-            voltage_mv=_scaled(supply / "voltage_now", 1000),
-            current_ma=_scaled(supply / "current_now", 1000),
-            temperature_c=_scaled(supply / "temp", 10),
-        )
+    """The batteries of the machine together; `None` for one without."""
+    found = [_battery(supply) for supply in batteries(root)]
+    if len(found) <= 1:
+        return found[0] if found else None
+    states = [each.charging for each in found]
+    heat = [each.temperature_c for each in found if each.temperature_c is not None]
+    return Battery(
+        percent=_level(batteries(root)),
+        charging=True if True in states else None if None in states else False,
+        temperature_c=max(heat, default=None),
+    )
+
+
+def _battery(supply: Path) -> Battery:
+    status = read(supply / "status")
+    return Battery(
+        percent=integer(supply / "capacity"),
+        charging=None if status in (None, "Unknown") else status == "Charging",
+        voltage_mv=_scaled(supply / "voltage_now", 1000),
+        current_ma=_scaled(supply / "current_now", 1000),
+        temperature_c=temperature.meant(_scaled(supply / "temp", 10)),
+    )
+
+
+def _level(supplies: Sequence[Path]) -> float | None:
+    """What several batteries hold of what they can hold, in percent; `None` where they do not all say it in one unit."""
+    for unit in ("energy", "charge"):
+        pairs = [(integer(supply / f"{unit}_now"), integer(supply / f"{unit}_full")) for supply in supplies]
+        now = [held for held, _ in pairs if held is not None]
+        full = [most for _, most in pairs if most]
+        if len(now) == len(full) == len(supplies):
+            return min(100.0, 100 * sum(now) / sum(full))
     return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meltrepro.record.temperature import CHANNELS
 from meltrepro.targets.base import PROCESS, RAW, Source
-from meltrepro.targets.remote.procfs import integer, read, thermometers
+from meltrepro.targets.remote.procfs import batteries, integer, of_machine, read, thermometers
 
 _SLOW_S = 1.0
 """Sensors behind a bus are not asked more often: reading them can take milliseconds."""
@@ -91,27 +91,34 @@ def raw(source: Source) -> Source:
 def _supplies(root: Path) -> Iterator[Source]:
     """Whether a machine with a battery is on external power, supply by supply."""
     for online in sorted(root.glob("sys/class/power_supply/*/online")):
-        if read(online.parent / "type") != "Battery" and integer(online) is not None:
+        own = of_machine(online.parent) and read(online.parent / "type") != "Battery"
+        if own and integer(online) is not None:
             yield _sensor(root, f"supply.{online.parent.name}", "1", online, 1.0)
 
 
 def _battery(root: Path) -> Iterator[Source]:
-    """The first battery. Signs are as the driver gives them: they differ between devices and are judged later."""
-    for supply in sorted(root.glob("sys/class/power_supply/*")):
-        if read(supply / "type") != "Battery":
-            continue
+    """The batteries, by their names where there are several. Signs are as the driver gives them: they differ between devices
+    and are judged later."""
+    found = batteries(root)
+    for supply in found:
+        prefix = "battery" if len(found) == 1 else f"battery.{supply.name}"
         # Phones have a counter in place of the charge; it is a gauge all the same, which rises while they are charged.
         charge = "charge_now" if integer(supply / "charge_now") is not None else "charge_counter"
         for name, unit, file, scale in (
-            ("battery.voltage", "V", "voltage_now", 1e-6),
-            ("battery.current", "A", "current_now", 1e-6),
-            ("battery.power", "W", "power_now", 1e-6),
-            ("battery.charge", "C", charge, 3600e-6),
-            ("battery.level", "%", "capacity", 1.0),
+            ("voltage", "V", "voltage_now", 1e-6),
+            ("current", "A", "current_now", 1e-6),
+            ("power", "W", "power_now", 1e-6),
+            ("charge", "C", charge, 3600e-6),
+            ("stored", "J", "energy_now", 3600e-6),
+            ("level", "%", "capacity", 1.0),
         ):
             if integer(supply / file) is not None:
-                yield _sensor(root, name, unit, supply / file, scale)
-        return
+                yield _sensor(root, f"{prefix}.{name}", unit, supply / file, scale)
+
+
+def of_several(source: Source) -> bool:
+    """Whether a source is of one of several batteries."""
+    return source.name.startswith("battery.") and source.name.count(".") > 1
 
 
 def _sensor(root: Path, name: str, unit: str, file: Path, scale: float) -> Source:

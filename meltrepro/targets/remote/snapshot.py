@@ -33,10 +33,13 @@ FILES = (
     "/sys/class/hwmon/hwmon*/temp*_fault",
     "/sys/class/hwmon/hwmon*/temp*_enable",
     "/sys/class/power_supply/*/type",
+    "/sys/class/power_supply/*/scope",
+    "/sys/class/power_supply/*/present",
     "/sys/class/power_supply/*/status",
     "/sys/class/power_supply/*/online",
     "/sys/class/power_supply/*/capacity",
     "/sys/class/power_supply/*/*_now",
+    "/sys/class/power_supply/*/*_full",
     "/sys/class/power_supply/*/charge_counter",
     "/sys/class/power_supply/*/temp",
     # Phones may forbid to list these folders and yet allow to read the files in them.
