@@ -13,11 +13,12 @@ import pytest
 from meltrepro.errors import TargetError
 from meltrepro.settings import Settings
 from meltrepro.targets.android.adb import AdbLink
-from meltrepro.targets.android.identity import identify, is_own
+from meltrepro.targets.android.identity import identify
 from meltrepro.targets.android.options import AndroidOptions
 from meltrepro.targets.android.target import open_target
 from meltrepro.targets.base import device_id
 from meltrepro.targets.remote.shell import Reply, Shell
+from meltrepro.targets.serials import is_own
 from tests.unit.test_adb import FakeServer, said
 
 

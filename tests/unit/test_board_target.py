@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from meltrepro import settings as settings_module
 from meltrepro.errors import TargetLost
 from meltrepro.manifest.targets import Target
+from meltrepro.targets.base import device_id
 from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
@@ -67,3 +68,18 @@ def test_a_plain_machine_says_what_it_is(tmp_path: Path) -> None:
     assert not facts.virtual
     assert facts.facts["sandbox"] == "bare"
     assert (tmp_path / "root").is_dir(), "where nothing can be kept nothing can be measured"
+
+
+@pytest.mark.parametrize(
+    ("serial", "own"), [("1420921055981", "1420921055981"), ("0000000000000000", None), ("unknown", None), ("", None)]
+)
+def test_a_board_whose_serial_number_is_nobodys_is_known_by_its_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serial: str, own: str | None
+) -> None:
+    machine_id = "8d0bbf2e4c0f4d1e9d6b8b2f5a7c9e01"
+    for name, text in (("serial", serial), ("machine-id", machine_id)):
+        (tmp_path / name).write_text(f"{text}\0\n" if name == "serial" else f"{text}\n")
+    places = tuple(str(tmp_path / name) for name in ("serial", "machine-id", "model", "virtual"))
+    monkeypatch.setattr("meltrepro.targets.remote.linux._IDENTITY", places)
+    facts = RemoteTarget(Shell(LocalLink(tmp_path)), LinuxPlatform("linux"), str(tmp_path / "root")).identify()
+    assert facts.id == device_id("board", own or machine_id)

@@ -12,22 +12,12 @@ from collections.abc import Callable, Mapping
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import device_id
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.serials import is_own
 
 SERIALS = ("ro.serialno", "ro.boot.serialno")
-_PLACEHOLDERS = {"unknown", "default", "null", "none", "serial", "serialno", "nosn", "test", "android", "generic"}
-_COUNTED = "0123456789abcdef" * 4, "1234567890abcdef" * 4, "1234567890" * 6, "abcdef0123456789" * 4, "9876543210" * 6
-"""What somebody typed who had to type something."""
 _HARDWARE = ("ro.boot.ap_serial", "ro.boot.cpuid", "ro.boot.chipid", "ro.boot.uid")
 """Numbers of chips that some makers show."""
 _ANDROID_ID = ("settings", "get", "secure", "android_id")
-
-
-def is_own(serial: str) -> bool:
-    """Whether a serial number can be of one device alone."""
-    plain = re.sub(r"[\W_]", "", serial.lower())
-    if len(plain) < 4 or len(set(plain)) < 3 or plain in _PLACEHOLDERS or re.fullmatch(r"emulator[0-9x]+", plain):
-        return False
-    return not any(plain in counted for counted in _COUNTED)
 
 
 def identify(shell: Shell, properties: Mapping[str, str], shared: Callable[[str], bool] = lambda usual: False) -> str:

@@ -11,6 +11,7 @@ from meltrepro.targets.remote.controls import Control
 from meltrepro.targets.remote.sensors import linux_sources
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.targets.remote.snapshot import capacity, snapshot
+from meltrepro.targets.serials import is_own
 
 _VIRTUAL = "/etc/meltrepro-virtual"
 """Is there on virtual boards alone."""
@@ -37,7 +38,7 @@ class LinuxPlatform:
         processor = procfs.cpu(tree)
         more = self.more(shell, tree)
         return DeviceFacts(
-            id=device_id("board", (names or [shell.link.name])[0]),
+            id=device_id("board", next(filter(is_own, names), (names or [shell.link.name])[0])),
             kind=self._kind,
             model=model or processor.model,
             **there._asdict(),
