@@ -24,6 +24,7 @@ from meltrepro import settings as settings_module
 from meltrepro.errors import EngineError, ManifestError, UsageError
 from meltrepro.settings import Settings
 from meltrepro.store.names import redact
+from meltrepro.store.proxies import proxy_for
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _OPTIONS = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries
 _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
 _ANSWER_S = 3.0
+_PORTS = {"https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 _NOT_BEFORE = 1_790_812_800
 """Unix time of 2026-10-01, when the newest framework that is built came out; a clock before that is wrong."""
 
@@ -246,11 +248,14 @@ def _tracking(settings: Settings) -> Check:
     shown = redact(uri)
     if parts.scheme not in ("http", "https"):
         return Check(name, CheckState.ok, shown, purpose)
+    remedy = "start it, or unset MLFLOW_TRACKING_URI; meltrepro sync logs later what was measured meanwhile"
+    proxy = proxy_for(uri)
+    if proxy is not None:  # which alone may know the server
+        parts, shown, remedy = urlsplit(proxy.url), proxy.named, proxy.mend
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        port = parts.port or _PORTS.get(parts.scheme, 80)
         socket.create_connection((parts.hostname or "", port), timeout=_ANSWER_S).close()
     except (OSError, ValueError) as error:
-        remedy = "start it, or unset MLFLOW_TRACKING_URI; meltrepro sync logs later what was measured meanwhile"
         return Check(name, CheckState.optional, f"{shown} does not answer: {error}", purpose, remedy)
     return Check(name, CheckState.ok, f"{shown} answers", purpose)
 

@@ -214,3 +214,14 @@ def test_only_what_runs_for_the_private_engine_is_ended(
             assert (process.poll() is not None) is ours
         finally:
             process.kill()
+
+
+def test_a_tracking_server_behind_a_proxy_is_asked_for_at_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"127.0.0.1:{proxy.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", f"socks5h://me:hunter2@{address}")
+        found = f"the proxy that http_proxy names (socks5h://{address}) answers"
+        assert state_of("tracking") == (CheckState.ok, found)
