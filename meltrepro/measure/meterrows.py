@@ -83,11 +83,15 @@ class Rows:
         """Line of the last heading between samples."""
 
     def read(self, start: int) -> None:
-        """Read what comes from byte `start` on; raises `RecordError`."""
+        """Read what comes from byte `start` on and is there by now, as a fast meter writes on; raises `RecordError`."""
+        end = self.text.whole_bytes()
+        self.torn = self.text.length() > end
+        self.text.seek(0)
         places, number, _ = self._heading(start)
         clock = Times(self.meter)
-        while line := self.text.line():
-            number += 1
+        at = self.text.at()
+        while at < end and (line := self.text.line()):
+            number, at = number + 1, at + len(line)
             if not self.text.whole(line):
                 self.torn = True
                 return

@@ -67,6 +67,14 @@ class Text:
         """Go on at a byte, the beginning of a line."""
         self._file.seek(at)
 
+    def at(self) -> int:
+        """The byte from which the next line is read."""
+        return self._file.tell()
+
+    def length(self) -> int:
+        """Length of the file by now."""
+        return self._file.seek(0, 2)
+
     def line_after(self, at: int) -> int:
         """Where the next line begins behind a byte."""
         at -= at % len(self.newline)

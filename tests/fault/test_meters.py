@@ -43,10 +43,11 @@ def meter(path: Path, row: Row = watts, stamp: str = "{:.6f}") -> Iterator[None]
         n = 0
         with path.open("a", buffering=1) as file:
             while not stop.wait(PERIOD_S):
+                stamped = stamp.format(time.time())
                 value = row(n)
                 if value is None:
                     return
-                file.write(f"{stamp.format(time.time())},{value}\n")
+                file.write(f"{stamped},{value}\n")
                 n += 1
 
     thread = threading.Thread(target=write)

@@ -329,3 +329,19 @@ def test_a_campaign_says_what_is_wrong_with_a_meter_before_it_begins(tmp_path: P
     assert "none.csv does not exist" in second.message and "start the program" in (second.suggestion or "")
     (tmp_path / "m.csv").write_text("t;P\n0;1\n")
     require_meters(loaded, ["host"])
+
+
+def test_a_meter_that_writes_faster_than_it_is_read_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there when reading begins is read, and what comes meanwhile is left for the next trial."""
+    path = tmp_path / "m.csv"
+    path.write_text("t,P\n0,1\n1,2\n")
+
+    def cells(line: str, delimiter: str) -> list[str]:
+        with path.open("a") as file:
+            file.write("".join(f"{path.stat().st_size + i},3\n" for i in range(2)))
+        return line.strip().split(delimiter)
+
+    monkeypatch.setattr("meltrepro.measure.meterrows.cells_of", cells)
+    assert seen(read_meter(path, meter())) == [(0, 1), (1, 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,19 @@ def test_bandwidth_counts_weights_and_the_keys_and_values_before_each_token() ->
     per_position = (trace.context.kv_bytes or 0) / trace.context.n_ctx
     moved = sum(trace.load.model_bytes + (position + 0.5) * per_position for position in positions)
     assert compute(trace).values["bandwidth_bytes_per_s"] == pytest.approx(moved / 0.2)
+
+
+def test_bandwidth_by_hand() -> None:
+    """Three tokens after a prompt of 4: two decodings, before which 4 and 5 positions are filled; 100 bytes a position.
+
+    2 x 1000 + 100 x (4.5 + 5.5) = 3000 bytes in 0.1 s.
+    """
+    trace = parse_trace(as_lines(events(Trial(conversations=[[Turn(prompt_tokens=4, gaps_ns=(60 * MS, 40 * MS))]]))))
+    (turn,) = trace.turns
+    assert (turn.n_gen, turn.n_past) == (3, 6)
+    context = replace(trace.context, n_ctx=64, kv_bytes=6400)
+    found = compute(replace(trace, context=context, load=replace(trace.load, model_bytes=1000)))
+    assert found.values["bandwidth_bytes_per_s"] == pytest.approx(30_000)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 1))

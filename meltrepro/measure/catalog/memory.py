@@ -13,10 +13,14 @@ def _kv_bytes(facts: Facts) -> float:
 
 
 def _bandwidth(facts: Facts) -> float:
-    """Every decoding reads the weights once, and keys and values of the positions before its token."""
+    """Every decoding reads the weights once, keys and values of the positions before its token, and half of its own.
+
+    Its own are written within the decoding, and read by no more than the attention that follows; that counts as half.
+    """
     per_position = _kv_bytes(facts) / facts.trace.context.n_ctx
     decodings = sum(turn.n_gen - 1 for turn in facts.flowing)
-    # After the last decoding of a turn, n_past positions are filled; on average, half of its own decodings fewer were.
+    # After the last of d decodings n_past positions are filled. Before the k-th, n_past - d + k - 1 were; with the half, the
+    # mean over k = 1 ... d is n_past - d / 2.
     positions = sum((turn.n_gen - 1) * (turn.n_past - (turn.n_gen - 1) / 2) for turn in facts.flowing)
     moved = decodings * facts.trace.load.model_bytes + positions * per_position
     return moved / sum(map(generation_ns, facts.flowing)) * 1e9
@@ -95,8 +99,8 @@ MEMORY = (
         phase="generation",
         better="higher",
         meaning="effective memory bandwidth: bytes that generation has to read, over the time that it takes",
-        formula="sum over decodings of (model_bytes + kv_bytes / n_ctx x positions before the token) / sum of t(last token)"
-        " - t(first token); the whole file counts, also an embedding of which one row is read",
+        formula="sum over decodings of (model_bytes + kv_bytes / n_ctx x (positions before the token + 1/2)) / sum of"
+        " t(last token) - t(first token); the half is the token's own position, which is written; the whole file counts, also an embedding of which one row is read",
         source="load_end, context, token, turn_end",
         invalid_when="no turn has two tokens with time between them, or the framework does not say kv_bytes",
         compute=_bandwidth,
