@@ -93,6 +93,14 @@ def test_tuning_is_a_flag_of_its_own_and_only_where_it_is_asked_for() -> None:
     assert "-Xclang -tune-cpu -Xclang haswell" in tuned
 
 
+def test_a_loop_lies_alike_in_the_runner_and_in_the_frameworks_own_benchmark() -> None:
+    for level in LEVELS:
+        assert "-falign-functions=64" in script_of(recipe_of("2024-02-27", level))
+        assert "-falign-functions" not in script_of(recipe_of("2024-02-27", level, "quantize")), (
+            "models would be others"
+        )
+
+
 def test_nothing_that_differs_between_machines_is_rendered() -> None:
     recipe = recipe_of("2024-02-27", "x86_64_v3")
     assert '-j "$JOBS"' in script_of(recipe)
