@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from meltrepro.errors import MeltreproError, TargetError
@@ -113,7 +113,7 @@ class Watch:
 def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATCH_EVERY_S) -> Iterator[Watch]:
     """While the block runs, stop what runs on the device when any sensor is hotter than `abort_above_c`.
 
-    Not by one that is parked there before the block and never leaves. Raises what the target raises.
+    Not by one that is parked there before the block and never leaves, where there are others. Raises what the target raises.
     """
     watch = Watch()
     if abort_above_c is None:
@@ -131,9 +131,8 @@ def watchdog(target: Target, abort_above_c: float | None, every_s: float = _WATC
             except MeltreproError:
                 continue  # the trial itself finds out whether the device is lost
             parked &= temperature.parked([calm, state.temperatures_c])
-            hot = {name: value for name, value in state.temperatures_c.items() if name not in parked}
-            if temperature.plausible(hot):
-                name, hottest = _hottest(replace(state, temperatures_c=hot))
+            if temperature.plausible(state.temperatures_c):
+                name, hottest = _hottest(state, parked)
                 if hottest > abort_above_c:
                     watch.reason = f"{name} had {hottest:.1f} degC, more than {abort_above_c:g}"
                     target.stop_strays()

@@ -228,11 +228,18 @@ def test_the_watchdog_is_not_tripped_by_what_is_no_temperature(parked: dict[str,
 
 
 def test_a_sensor_that_leaves_its_place_is_watched_again() -> None:
-    device = Device([at(i, temperatures_c={"cpu": celsius}) for i, celsius in enumerate((85.0, 85.0, 84.0, 85.0))])
+    shown = (85.0, 85.0, 84.0, 85.0)
+    device = Device([at(i, temperatures_c={"cpu": celsius, "skin": 30.0}) for i, celsius in enumerate(shown)])
     with watchdog(target(device), 84.5, every_s=0.001) as watch:
         while not device.stopped:
             pass
     assert watch.reason == "cpu had 85.0 degC, more than 84.5"
+    assert not device.looks[1:], "and not before"
+    alone = Device([at(0, temperatures_c={"cpu": 85.0})])
+    with watchdog(target(alone), 80, every_s=0.001) as watch:
+        while not alone.stopped:
+            pass
+    assert watch.reason == "cpu had 85.0 degC, more than 80", "the only one there is counts"
 
 
 def test_the_watchdog_stops_what_gets_too_hot_and_nothing_else() -> None:
