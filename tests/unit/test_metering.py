@@ -239,7 +239,7 @@ def test_what_shows_power_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) ->
     """A long recording of a fast meter takes seconds each time."""
     supplies: list[energy.Supply] = []
 
-    def supply_of(recording: Recording) -> energy.Supply:
+    def supply_of(recording: Recording, most_w: float | None = None) -> energy.Supply:
         supplies.append(energy.supply_of(recording))
         return supplies[-1]
 
