@@ -140,7 +140,7 @@ def attached_board(
     root = system.device_root(_native(system.BOARD), Store(cache / "store"), cache / "lab", silent)
     board = VirtualJetson(root, folder / name, name=name, storage=storage)
     place = (name, "127.0.0.1", board.relay.port, USER)
-    route = Route(*place, (board.key,), (board.known_hosts,), keys_alone=True, agent=False)
+    route = Route(*place, (board.key,), (board.known_hosts,), keys_alone=True)
     link = SshLink(name, lambda: route)
     try:
         board.start()

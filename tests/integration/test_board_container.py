@@ -88,9 +88,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory, runner_bundles: Mapping[str, P
     server.allow(key)
     (folder / "known_hosts").write_text(server.known)
     server.start()
-    route = Route(
-        "board", "127.0.0.1", server.port, USER, (key,), (folder / "known_hosts",), keys_alone=True, agent=False
-    )
+    route = Route("board", "127.0.0.1", server.port, USER, (key,), (folder / "known_hosts",), keys_alone=True)
     link = SshLink("board", lambda: route)
     with tarfile.open(folder / "bundle.tar", "w") as tar:
         tar.add(here, "bundle")

@@ -21,6 +21,7 @@ import pytest
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.ssh import dial
 from meltrepro.targets.ssh import link as ssh
 from meltrepro.targets.ssh.config import route_to
 from meltrepro.targets.ssh.link import SshLink
@@ -359,7 +360,7 @@ def test_a_link_that_goes_silent(rig: Rig, monkeypatch: pytest.MonkeyPatch, busy
     """Everything stays connected, so that TCP has nothing to complain of; the command alone would wait for minutes."""
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 0.5)
     monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
-    monkeypatch.setattr(ssh, "_CONNECT_S", 2.0)
+    monkeypatch.setattr(dial, "CONNECT_S", 2.0)
     stall = Stall(rig.server.port)
     try:
         shell = rig.through(stall)
@@ -386,7 +387,7 @@ def test_a_cable_that_is_pulled_while_something_is_sent(
     """TCP itself notices, though nobody asks for a sign of life."""
     monkeypatch.setattr(ssh, "_ASK_EVERY_S", 1000.0)
     monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
-    monkeypatch.setattr(ssh, "_CONNECT_S", 2.0)
+    monkeypatch.setattr(dial, "CONNECT_S", 2.0)
     with cable() as plugged:
         server = Sshd(tmp_path / "far", address=plugged.address, before=plugged.inside)
         server.allow(rig.key)
@@ -455,7 +456,7 @@ def test_a_large_file_over_a_link_that_breaks(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_places_where_no_ssh_answers(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "_CONNECT_S", 1.0)
+    monkeypatch.setattr(dial, "CONNECT_S", 1.0)
     port = free_port()
     (home.ssh / "config").write_text(
         f"Host nobody\n HostName 127.0.0.1\n Port {port}\nHost nowhere\n HostName nowhere.invalid\n"

@@ -35,7 +35,7 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLink]:
     known = folder / "known_hosts"
     known.write_text(server.known)
     server.start()
-    route = Route("board", "127.0.0.1", server.port, USER, (key,), (known,), keys_alone=True, agent=False)
+    route = Route("board", "127.0.0.1", server.port, USER, (key,), (known,), keys_alone=True)
     link = SshLink("board", lambda: route)
     yield link
     link.close()

@@ -58,7 +58,7 @@ def test_a_lab_is_looked_up_when_it_is_needed(tmp_path: Path, monkeypatch: pytes
     place = {"kind": "jetson", "port": 7, "user": "root", "key": "/k", "known_hosts": "/h"}
     (folder / "board.json").write_text(json.dumps(place))
     (board,) = lab_boards(here)
-    assert (board.name, board.address, board.port, board.agent) == ("board", "127.0.0.1", 7, False)
+    assert (board.name, board.address, board.port, board.agent) == ("board", "127.0.0.1", 7, None)
 
 
 def test_a_plain_machine_says_what_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.targets.remote.link import Chunk
-from meltrepro.targets.ssh.access import login, prefer, verify
+from meltrepro.targets.ssh import dial
+from meltrepro.targets.ssh.access import prefer, verify
 from meltrepro.targets.ssh.config import Route
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """Preferred: half as fast again as the default with the processors' own instructions."""
-_CONNECT_S = 15.0
+_ALGORITHMS = {
+    "ciphers": "Ciphers",
+    "digests": "MACs",
+    "kex": "KexAlgorithms",
+    "key_types": "HostKeyAlgorithms",
+}
+"""What paramiko calls that which options of ssh restrict."""
 _OPEN_S = 20.0
 _GREET_S = 30.0
 _SEND_S = 30.0
@@ -86,6 +93,7 @@ class Connection:
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it has to say is in our errors
         self._route = route
         self._transports: list[Transport] = []
+        self._wires = contextlib.ExitStack()
         self._over = threading.Event()
         self._heard = time.monotonic()
         try:
@@ -144,24 +152,35 @@ class Connection:
         for transport in reversed(self._transports):
             with contextlib.suppress(Exception):
                 transport.close()
+        self._wires.close()
 
     def _reach(self, route: Route) -> Transport:
         from paramiko import SSHException, Transport
         from paramiko.ssh_exception import IncompatiblePeer
 
-        connection = self._through(self._reach(route.jump), route) if route.jump else _dial(route)
+        from meltrepro.targets.ssh.keys import login
+
+        wire = None
+        if route.jump:
+            connection: Channel | socket.socket = self._through(self._reach(route.jump), route)
+        else:
+            wire = dial.dial(route, _SILENCE_S, _ASK_EVERY_S, self._wires)
+            connection = wire.socket
         try:
             transport = Transport(connection)
             self._transports.append(transport)
-            options = transport.get_security_options()
-            options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
-            options.key_types = prefer(options.key_types, route)
-            transport.banner_timeout = transport.handshake_timeout = _CONNECT_S
-            transport.start_client(timeout=3 * _CONNECT_S)  # beyond what it waits for itself, which tells more
+            _choose(transport, route)
+            transport.banner_timeout = transport.handshake_timeout = dial.CONNECT_S
+            transport.start_client(timeout=3 * dial.CONNECT_S)  # beyond what it waits for itself, which tells more
             key = transport.get_remote_server_key()
         except IncompatiblePeer as error:
             raise TargetError(f"{route.name}: its SSH is too old or too new: {error}") from error
         except (SSHException, EOFError, OSError) as error:
+            if route.proxy and wire:
+                raise TargetLost(
+                    f"{route.name}: its ProxyCommand leads to no SSH: {wire.said() or error}",
+                    hint=f"see whether it works by hand: ssh {shlex.quote(route.name)}",
+                ) from error
             raise TargetLost(
                 f"{route.name}: {route.address}:{route.port} answers, but not as SSH does: {error}",
                 hint="see whether it is still starting, and whether sshd listens at this port",
@@ -176,7 +195,7 @@ class Connection:
 
         try:
             return before.open_channel(
-                "direct-tcpip", (route.address, route.port), ("127.0.0.1", 0), timeout=_CONNECT_S
+                "direct-tcpip", (route.address, route.port), ("127.0.0.1", 0), timeout=dial.CONNECT_S
             )
         except ChannelException as error:
             kind = TargetError if error.code == _PROHIBITED else TargetLost
@@ -225,36 +244,20 @@ class Connection:
                 return
 
 
-def _dial(route: Route) -> socket.socket:
-    """A TCP connection on which silence does not last."""
-    place = f"{route.address}:{route.port}"
-    try:
-        connection = socket.create_connection((route.address, route.port), timeout=_CONNECT_S)
-    except socket.gaierror as error:
-        raise TargetLost(
-            f"{route.name}: there is no host {route.address!r} now: {error.strerror}",
-            hint="see its HostName in ~/.ssh/config, and whether it is on",
-        ) from error
-    except TimeoutError as error:
-        raise TargetLost(
-            f"{route.name}: {place} does not answer", hint="see whether the board is on and reachable"
-        ) from error
-    except OSError as error:
-        raise TargetLost(
-            f"{route.name}: cannot connect to {place}: {(error.strerror or str(error)).lower()}",
-            hint="see whether the board is on, and whether sshd runs there",
-        ) from error
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_USER_TIMEOUT", int(_SILENCE_S * 1000)),
-        ("TCP_KEEPIDLE", max(1, int(_ASK_EVERY_S))),
-        ("TCP_KEEPINTVL", max(1, int(_ASK_EVERY_S))),
-        ("TCP_KEEPCNT", max(1, int(_SILENCE_S // _ASK_EVERY_S))),
-    ):
-        if hasattr(socket, option):  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return connection
+def _choose(transport: Transport, route: Route) -> None:
+    """Offer the algorithms that ssh's configuration allows; raises `TargetError` where none of them is known here."""
+    options = transport.get_security_options()
+    options.ciphers = (*_CIPHERS, *(name for name in options.ciphers if name not in _CIPHERS))
+    options.key_types = prefer(options.key_types, route)
+    for kind, option in _ALGORITHMS.items():
+        known, allowed = getattr(options, kind), route.option(option.lower())
+        chosen = tuple(name for name in known if allowed is None or name in allowed.split(","))
+        if not chosen:
+            raise TargetError(
+                f"{route.name}: {option} in the configuration of ssh allows nothing that is offered here",
+                hint=f"allow one of: {', '.join(known)}",
+            )
+        setattr(options, kind, chosen)
 
 
 class SshChannel:

@@ -49,6 +49,6 @@ def lab_boards(settings: Settings) -> list[Route]:
 
     def read(name: str, at: Mapping[str, Any]) -> Route:
         keys, hosts = (Path(at["key"]),), (Path(at["known_hosts"]),)
-        return Route(name, "127.0.0.1", int(at["port"]), at["user"], keys, hosts, True, False)
+        return Route(name, "127.0.0.1", int(at["port"]), at["user"], keys, hosts, keys_alone=True)
 
     return running(settings, "jetson", read)
