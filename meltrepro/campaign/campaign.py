@@ -34,6 +34,12 @@ def new_id(name: str, wall_ns: int) -> str:
     return f"{stamp}-{name}-{token_hex(3)}"
 
 
+def manifest_identity(manifest: Manifest) -> str:
+    """Digest of what a manifest asks for; what it assumes of devices that are not there changes no measurement."""
+    targets = {name: entry.model_copy(update={"assume": None}) for name, entry in manifest.targets.items()}
+    return digest_of(manifest.model_copy(update={"targets": targets}))
+
+
 def start_or_resume(
     records: Path, document: CampaignDocument, files: Mapping[str, bytes], *, new: bool = False, ended: bool = False
 ) -> Campaign:
@@ -65,7 +71,7 @@ def finish(campaign: Campaign) -> Campaign:
 
 def finished_campaign(records: Path, manifest: Manifest, prompts: Mapping[str, str]) -> Path | None:
     """The newest campaign of all of this manifest in which nothing is left to do, with these prompts (sha256 by file) and this version of the program."""
-    digest = digest_of(manifest)
+    digest = manifest_identity(manifest)
     for folder, found in _earlier(records, manifest.name):
         document = found.document
         if (

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import meltrepro
 from meltrepro.accuracy.requests import inputs_of
 from meltrepro.build.model import Argument, Artifact, Input
-from meltrepro.campaign.campaign import new_id
+from meltrepro.campaign.campaign import manifest_identity, new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
@@ -167,7 +167,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
         name=manifest.name,
         description=manifest.description,
         started_wall_ns=wall_ns,
-        manifest_digest=digest_of(manifest),
+        manifest_digest=manifest_identity(manifest),
         plan_digest=digest_of(
             {
                 "plan": plan_digest(plan),

@@ -28,6 +28,7 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import CAMPAIGN, JOURNAL, LOCK, MANIFEST, PLAN
 from meltrepro.record.outcomes import FailureKind, SkipKind
 from meltrepro.record.reader import campaign_folders
+from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.targets.device_lock import hold
 from tests.fault.project import Project, small
 from tests.support.gadgets import World, gadgets
@@ -446,6 +447,26 @@ def test_an_assumption_is_validated(
     assert main(["validate", str(spec), "--set", f"targets.one.assume={assume}"]) == 3
     assert said in capsys.readouterr().err
     assert world.touched == []
+
+
+def test_what_is_assumed_makes_no_other_campaign(spec: Path, world: World) -> None:
+    world.gone("one", LOST)
+    assert run(spec) == 0
+    world.back("one")
+    assert run(spec, "--set", ASSUME) == 0
+    assert ended(only_campaign(spec)) == {"host": 2, "one": 2, "two": 2}
+
+
+def test_a_replay_says_what_it_could_not_repeat(spec: Path, world: World) -> None:
+    assert run(spec) == 0
+    folder = only_campaign(spec)
+    world.gone("one", LOST)
+    answer = workflow.replay(folder, maximum=5, track=False).answer
+    assert "m/as-is/llama.cpp/one/w: not repeated" in answer.reasons
+    assert answer.verdict is not ReplayVerdict.reproduced
+    assert {cell.cell.split("/")[3] for cell in answer.comparison.cells} == {"host", "two"}
+    with pytest.raises(NothingThere, match="target one: it is not attached"):
+        workflow.replay(folder, only=["*/one/*"], track=False)
 
 
 def test_a_plan_that_can_never_run_is_refused_all_the_same(spec: Path, world: World) -> None:
