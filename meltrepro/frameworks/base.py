@@ -55,6 +55,8 @@ class Look:
     """Why it cannot load or convert them; `None` where it can, or nobody can tell."""
     warnings: Sequence[str] = ()
     """What may go wrong all the same."""
+    context: int | None = None
+    """Longest context that the model was trained for, in tokens, where its files say so."""
 
 
 @dataclass(frozen=True)

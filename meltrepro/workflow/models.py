@@ -82,7 +82,23 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 refusals[name, known.name] = found.refusal
             for warning in found.warnings:
                 warnings[str(problem_at(loaded, where, warning))] = None
+            warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
     return Looks(tuple(broken.values()), refusals, tuple(warnings))
+
+
+def _beyond_training(loaded: LoadedManifest, model: str, found: Look) -> Iterator[str]:
+    """Workloads whose context is longer than a model's file says; where the manifest says it, cells are skipped.
+
+    What is planned must not hang on which files are here, so that this is a warning.
+    """
+    if found.context is None or loaded.manifest.models[model].trained_context is not None:
+        return
+    for name, workload in loaded.manifest.workloads.items():
+        if workload.context > found.context:
+            message = (
+                f"{workload.context} tokens are more than model {model} was trained for: {found.context}, says its file"
+            )
+            yield str(problem_at(loaded, ("workloads", name, "context"), message))
 
 
 def refused(loaded: LoadedManifest, looks: Looks) -> Iterator[tuple[bool, Problem]]:

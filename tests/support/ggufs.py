@@ -88,6 +88,7 @@ def whole(
     kind: int = F32,
     without: Sequence[str] = (),
     tokens: Sequence[str] = ("a", "<|im_end|>", "<|im_start|>", "</s>"),
+    extra: Mapping[str, Value] | None = None,
     **changes: Value,
 ) -> bytes:
     """A file that says all that a release asks of a header; `changes` are values of `tokenizer.ggml`."""
@@ -98,6 +99,7 @@ def whole(
         "tokenizer.ggml.tokens": (ARRAY, (STRING, list(tokens))),
         "tokenizer.ggml.merges": (ARRAY, (STRING, ["a b"])),
         **{f"tokenizer.ggml.{key}": value for key, value in changes.items()},
+        **(extra or {}),
     }
     kept = {key: value for key, value in values.items() if key.rpartition(".")[2] not in without}
     return gguf(kept, [*TIED, ("output.weight", (256, 1), kind, bytes(1024))], architecture=architecture)

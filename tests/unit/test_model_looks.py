@@ -11,7 +11,7 @@ import pytest
 from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError, ModelError, PlanError
 from tests.support.checkpoints import write_llama, write_safetensors
-from tests.support.ggufs import STRING, TIED, U16, gguf, model, whole
+from tests.support.ggufs import STRING, TIED, U16, U32, gguf, model, whole
 
 SPEC = """\
 meltrepro: 1
@@ -265,3 +265,15 @@ def test_a_template_that_does_not_fit_a_checkpoint(run: Main, tmp_path: Path) ->
     write_llama(tmp_path / "c")
     status, _, warned = run("validate", source="{folder: c}", template="gemma")
     assert status == 0 and "ends turns with <end_of_turn>, which is no token" in warned
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_context_that_is_longer_than_its_file_says(run: Main, tmp_path: Path, command: str) -> None:
+    """A warning: what is planned does not hang on which files are here. What the manifest says, is skipped as ever."""
+    (tmp_path / "m.gguf").write_bytes(whole(extra={"llama.context_length": (U32, 32)}))
+    said = "workloads.chat.context: 64 tokens are more than model m was trained for: 32, says its file"
+    status, out, err = run(command)
+    assert status == 0
+    assert (out + err).count(said) == 1, "once, whatever the releases"
+    assert said not in "".join(map(str, run(command, "--set", "models.m.context=2048")))
+    assert said not in "".join(map(str, run(command, "--set", "workloads.chat.context=32")))

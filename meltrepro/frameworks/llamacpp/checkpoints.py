@@ -36,7 +36,9 @@ def look(files: Mapping[str, Path], template: ChatTemplate | None) -> Look:
     refused = _refusal(files)
     if refused is None and any(name.endswith(".safetensors") for name in files):
         refused = _check_weights(files)
-    return Look(refused, () if refused else tuple(_warnings(files, template)))
+    context = _json(_CONFIG, _small(files[_CONFIG])).get("max_position_embeddings")
+    known = context if type(context) is int and context > 0 else None
+    return Look(refused, () if refused else tuple(_warnings(files, template)), known)
 
 
 def _refusal(files: Mapping[str, Path]) -> str | None:

@@ -44,7 +44,8 @@ def describe(path: Path, release: str) -> str:
 def _look(path: Path, state: tuple[int, int, int], release: str, template: ChatTemplate | None) -> Look:
     found, knowledge = gguf.check(path), of_release(release)
     refusal = _refusal(found, release, knowledge) if knowledge is not None else None
-    return Look(refusal, () if refusal else tuple(_warnings(path, found, template)))
+    context = found.number(f"{found.architecture}.context_length")
+    return Look(refusal, () if refusal else tuple(_warnings(path, found, template)), context or None)
 
 
 def _refusal(found: Header, release: str, knowledge: Knowledge) -> str | None:
