@@ -4,6 +4,7 @@
 #include "engine.h"
 #include "events.h"
 #include "failure.h"
+#include "process.h"
 #include "pulse.h"
 #include "request.h"
 #include "session.h"
@@ -33,6 +34,7 @@ void say_hello(const Identity & engine, Events & events) {
                    {"wall", wall},
                    {"pid", getpid()},
                    {"system", engine.system}});
+    events.add("process", process_facts());
     events.flush();
 }
 

@@ -35,7 +35,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.layout import TrialKind, cell_folder
 from meltrepro.record.reader import CampaignFolder, CellFolder, TrialFolder, read_folder, read_trials
 from meltrepro.record.samples import Recording, read_samples
-from meltrepro.record.trace import OperatorPhase
+from meltrepro.record.trace import OperatorPhase, Said
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import Summary, summarize
 
@@ -64,12 +64,29 @@ class TrialRecord(TrialFolder):
         found = (self.recording(), metered.recording if metered else None)
         return tuple(recording for recording in found if recording is not None)
 
-    @cached_property
+    @property
     def metrics(self) -> Metrics:
         """What it measured; raises `RecordError`. A scorer's trial has scores instead."""
+        return self._computed[0]
+
+    @property
+    def ran_as(self) -> Said:
+        """What became of its request: `process.NAME` as the kernel treated the runner, `effective.NAME` as the engine says.
+
+        Empty of a scorer and of runners that did not say so yet. Raises `RecordError`.
+        """
+        return self._computed[1]
+
+    @cached_property
+    def _computed(self) -> tuple[Metrics, Said]:
+        """Both at once, for events are many."""
         if self.scoring is not None:
-            return Metrics({}, {})
-        return compute(self.trace(), self.recording(), self.metered(), self.entry.most_w)
+            return Metrics({}, {}), {}
+        trace = self.trace()
+        process = {f"process.{name}": value for name, value in trace.process.items()}
+        effective = {f"effective.{name}": value for name, value in trace.effective.items()}
+        metrics = compute(trace, self.recording(), self.metered(), self.entry.most_w)
+        return metrics, process | effective
 
     def validity(self, limits: Limits) -> Validity:
         """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
@@ -171,6 +188,19 @@ class CellRecord(CellFolder):
                 if name not in self.summaries:
                     reasons.setdefault(name, reason)
         return reasons
+
+    @cached_property
+    def ran_as(self) -> Said:
+        """What became of its request, of the first repetition; raises `RecordError`."""
+        return next((trial.ran_as for trial in self.repetitions), {})
+
+    @cached_property
+    def ran_unlike(self) -> Mapping[str, str]:
+        """What of that was not alike in all repetitions -> all that it was; raises `RecordError`."""
+        found: dict[str, dict[str, None]] = {}
+        for name, value in (item for trial in self.repetitions for item in trial.ran_as.items()):
+            found.setdefault(name, {})[str(value)] = None
+        return {name: " and ".join(values) for name, values in found.items() if len(values) > 1}
 
     @cached_property
     def steadiness(self) -> tuple[Steadiness, ...]:

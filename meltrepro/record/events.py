@@ -7,6 +7,7 @@ contradict each other, an end without `done`: each is a `RecordError` that names
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -24,6 +25,7 @@ from meltrepro.record.trace import (
     Operator,
     OperatorCall,
     OperatorPhase,
+    Said,
     Span,
     Stop,
     Trace,
@@ -33,6 +35,8 @@ from meltrepro.words import shorten
 
 _CONTRACT = 1
 _MOST = 2**63 - 1
+_LONGEST_NAME, _LONGEST_SAID = 100, 4000
+"""Characters of what a program says of itself."""
 _LONGEST_LINE = 1 << 24
 """Bytes; far above any answer's text, far below what would exhaust memory."""
 
@@ -87,6 +91,18 @@ class _Fields:
             self.fail(f"{key}: the text holds half a character")
         return value
 
+    def said(self) -> Said:
+        """All but kind and time, by names of the program's own; values are text, numbers or truths."""
+        found = {name: value for name, value in self._values.items() if name not in ("e", "t") and value is not None}
+        for name, value in found.items():
+            if not isinstance(value, str | int | float):
+                self.fail(f"{name}: expected a text, a number, true or false, got {shorten(ascii(value))}")
+            if len(name) > _LONGEST_NAME or len(str(value)) > _LONGEST_SAID:
+                self.fail(f"{shorten(ascii(name))}: longer than anything that is said here")
+            if isinstance(value, float) and not math.isfinite(value):
+                self.fail(f"{name}: not finite")
+        return {name: self.string(name) if isinstance(value, str) else value for name, value in found.items()}
+
     def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
         value = self._values.get(key)
         if value not in choices:
@@ -118,6 +134,8 @@ class _Parser:
         self._load_begin_ns: int | None = None
         self._load: Load | None = None
         self._context: ContextUsed | None = None
+        self._process: Said | None = None
+        self._effective: Said | None = None
         self._warmup_begin_ns: int | None = None
         self._warmup: Span | None = None
         self._conversations: list[Conversation] = []
@@ -166,6 +184,8 @@ class _Parser:
             tuple(self._operators.values()),
             tuple(self._nodes),
             self._done_ns,
+            self._process or {},
+            self._effective or {},
         )
 
     @property
@@ -200,6 +220,11 @@ class _Parser:
             system=fields.string("system"),
         )
 
+    def _on_process(self, fields: _Fields) -> None:
+        if self._process is not None or self._load_begin_ns is not None:
+            fields.fail("`process` must come once, before `load_begin`")
+        self._process = fields.said()
+
     def _on_load_begin(self, fields: _Fields) -> None:
         if self._load_begin_ns is not None:
             fields.fail("a second `load_begin`")
@@ -229,9 +254,9 @@ class _Parser:
         )
 
     def _on_effective(self, fields: _Fields) -> None:
-        """What the engine uses; its names are its own."""
-        if self._context is None or self._conversations or self._conversation_begin_ns is not None:
-            fields.fail("an `effective` that does not follow `context`")
+        if self._context is None or self._effective is not None or self._conversations or self._in_conversation:
+            fields.fail("`effective` must come once, after `context`")
+        self._effective = fields.said()
 
     def _on_warmup_begin(self, fields: _Fields) -> None:
         if self._context is None or self._warmup_begin_ns is not None or self._in_conversation or self._conversations:

@@ -5,12 +5,15 @@ Times ending in `_ns` are nanoseconds on the device's monotonic clock, unless a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Stop = Literal["eog", "length", "context"]
 MemoryPhase = Literal["load", "turn", "end"]
 OperatorPhase = Literal["prefill", "generation"]
+Said = Mapping[str, str | int | float | bool]
+"""What a program says of itself, by names of its own."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,10 @@ class Trace:
     operators: tuple[Operator, ...]
     nodes: tuple[OperatorCall, ...]
     done_ns: int
+    process: Said = field(default_factory=dict)
+    """How the kernel treats the runner; empty in records of before it said so."""
+    effective: Said = field(default_factory=dict)
+    """What the engine uses, as far as it says so."""
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -67,6 +67,9 @@ class Trial:
     swap: int | None = 0
     warmup_tokens: int = 16
     start_wall_ns: int = START_WALL_NS
+    process: Mapping[str, Any] | None = None
+    """What the runner says of how the kernel treats it; a runner of before says nothing."""
+    effective: Mapping[str, Any] | None = None
 
 
 def events(trial: Trial) -> list[dict[str, Any]]:
@@ -101,6 +104,8 @@ def events(trial: Trial) -> list[dict[str, Any]]:
         pid=4242,
         system="AVX = 1",
     )
+    if trial.process is not None:
+        add("process", **trial.process)
     add("load_begin", 2 * MS)
     add(
         "load_end",
@@ -112,6 +117,8 @@ def events(trial: Trial) -> list[dict[str, Any]]:
     )
     memory("load")
     add("context", 3 * MS, n_ctx=1024, n_batch=512, threads=2, kv_bytes=trial.kv_bytes)
+    if trial.effective is not None:
+        add("effective", **trial.effective)
     if trial.warmup_tokens:
         add("warmup_begin", n=trial.warmup_tokens)
         add("warmup_end", 80 * MS)

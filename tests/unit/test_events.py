@@ -83,6 +83,35 @@ def test_operators_and_fields_of_later_versions() -> None:
     assert trace.nodes == (OperatorCall("prefill", "MUL_MAT", "ffn_up", Span(begin_ns, begin_ns + 2)),)
 
 
+def test_what_a_runner_says_of_itself() -> None:
+    process = {"nice": 5, "scheduler": "other", "aslr": True}
+    effective = {"flash_attention": "on", "weights": "CPU_REPACK 54.0 MiB", "share": 0.5}
+    trace = parse(events(Trial(process=process, effective=effective)))
+    assert (trace.process, trace.effective) == (process, effective)
+    before = parse(events(Trial()))
+    assert (before.process, before.effective) == ({}, {}), "runners of before say nothing"
+
+
+@pytest.mark.parametrize("said", [{"x": [1]}, {"x": {"y": 1}}, {"x": "y" * 5000}, {"x" * 200: 1}, {"x": "\ud800"}])
+@pytest.mark.parametrize("event", ["process", "effective"])
+def test_what_nobody_could_show_is_refused(event: str, said: dict[str, Any]) -> None:
+    with pytest.raises(RecordError):
+        parse(events(Trial(process=said) if event == "process" else Trial(effective=said)))
+
+
+@pytest.mark.parametrize(("event", "after"), [("process", "load_end"), ("effective", "conversation_begin")])
+def test_it_says_so_once_and_in_time(event: str, after: str) -> None:
+    entries = events(Trial(process={"nice": 0}, effective={"x": 1}))
+    said = entries.pop(find(entries, event))
+    at = find(entries, after)
+    late = [*entries[: at + 1], {**said, "t": entries[at]["t"]}, *entries[at + 1 :]]
+    twice = events(Trial(process={"nice": 0}, effective={"x": 1}))
+    twice.insert(find(twice, event), twice[find(twice, event)])
+    for wrong in (late, twice):
+        with pytest.raises(RecordError, match=event):
+            parse(wrong)
+
+
 def profile(t_ns: int) -> Events:
     """What a runner writes of one phase."""
     what = {"t": t_ns, "phase": "prefill", "name": "MUL_MAT", "module": "ffn_up"}

@@ -40,6 +40,16 @@ X86 = {
     "sys/devices/system/cpu/online": "0-1\n",
     "sys/devices/system/cpu/intel_pstate/no_turbo": "0\n",
     "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+    "sys/devices/system/cpu/vulnerabilities/meltdown": "Not affected\n",
+    "sys/devices/system/cpu/vulnerabilities/mds": "Vulnerable; SMT vulnerable\n",
+    "sys/devices/system/cpu/vulnerabilities/spectre_v1": "Mitigation: usercopy barriers\n",
+    "proc/cmdline": "BOOT_IMAGE=/vmlinuz root=UUID=4f2a mitigations=auto,nosmt isolcpus=1 password=hunter2 quiet\n",
+    "proc/sys/kernel/randomize_va_space": "2\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "3500000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2000000\n",
+    "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": "3500000\n",
+    "sys/devices/system/cpu/cpu1/cpufreq/scaling_max_freq": "3500000\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/energy_performance_preference": "balance_power\n",
     "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp\n",
     "sys/class/thermal/thermal_zone0/temp": "41500\n",
     "sys/class/hwmon/hwmon3/name": "coretemp\n",
@@ -87,6 +97,11 @@ def test_an_x86_laptop(tmp_path: Path) -> None:
     assert facts["virtualization"] == "virtual machine"
     assert facts["no_turbo"] == "0"
     assert "boost" not in facts
+    assert facts["mitigations"] == "mds: Vulnerable; SMT vulnerable; spectre_v1: usercopy barriers"
+    assert facts["boot_options"] == "mitigations=auto,nosmt isolcpus=1", "the rest is nobody's affair"
+    assert (facts["aslr"], facts["energy_preference"]) == ("2", "balance_power")
+    state = linux.state(root, wall_ns=0, monotonic_ns=0)
+    assert state.conditions == {"frequency_cap": "cpu0 2000 of 3500 MHz"}
 
 
 def test_a_board_with_two_kinds_of_cores(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_everything_that_a_laptop_shows(tmp_path: Path) -> None:
         "process.swap": "B",
         "memory.available": "B",
         "memory.swap_free": "B",
-        "cpu.idle": "s",
+        **{f"cpu.{name}": "s" for name in ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")},
         "pressure.cpu": "s",
         "pressure.memory": "s",
         "temperature.thermal_zone0:cpu-thermal": "degC",
@@ -43,6 +43,13 @@ def test_everything_that_a_laptop_shows(tmp_path: Path) -> None:
     assert energy.wraps_at == pytest.approx(262143.328851)
     assert found["battery.charge"].scale * 3_000_000 == pytest.approx(10800), "3 Ah"
     assert all((tmp_path / source.path).is_file() for source in found.values() if "{pid}" not in source.path)
+
+
+def test_an_old_kernel_offers_the_times_that_it_counts(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu  100 0 50 4000\ncpu0 100 0 50 4000\n")
+    names = {source.name for source in linux_sources(tmp_path) if source.name.startswith("cpu.")}
+    assert names == {"cpu.user", "cpu.nice", "cpu.system", "cpu.idle"}
 
 
 def test_the_charge_of_a_phone_is_its_counter(tmp_path: Path) -> None:

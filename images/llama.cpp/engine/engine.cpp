@@ -4,6 +4,7 @@
 
 #include "failure.h"
 #include "gguf.h"
+#include "log.h"
 #include "llama.h"
 #include "operators.h"
 #include "signals.h"
@@ -62,6 +63,14 @@ bool ends_generation(const llama_model * model, Token token) {
 llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
 // One step of ours is one step of the framework's, which by itself tells logical from physical batches.
 void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
+int32_t computed_step(const llama_context * context) { return static_cast<int32_t>(llama_n_ubatch(context)); }
+// Asked for as `auto`, it is decided when the context is made, and told in the log alone.
+std::string flash_attention(const llama_context_params & params, const Log & log) {
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+        return log.flash_attention;
+    }
+    return params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_ENABLED ? "on" : "off";
+}
 void synchronize(llama_context * context) { llama_synchronize(context); }
 const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
 bool continues_line(ggml_log_level level) { return level == GGML_LOG_LEVEL_CONT; }
@@ -129,6 +138,8 @@ bool ends_generation(const llama_model * model, Token token) {
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama_batch_get_one(tokens, count, past, 0); }
 void limit_step(llama_context_params &) {}
+int32_t computed_step(const llama_context * context) { return static_cast<int32_t>(llama_n_batch(context)); }
+std::string flash_attention(const llama_context_params &, const Log &) { return "off"; }  // this release has none
 void synchronize(llama_context *) {}
 const float * last_logits(llama_context * context) { return llama_get_logits(context); }
 bool continues_line(ggml_log_level) { return false; }
@@ -142,10 +153,11 @@ struct Threads {
 #endif
 
 // Two thousand lines about graphs help nobody, and a full pipe would make the framework wait for its reader.
-void say(ggml_log_level level, const char * text, void *) {
+void say(ggml_log_level level, const char * text, void * log) {
     static bool worth_saying = true;
     worth_saying = continues_line(level) ? worth_saying : level != GGML_LOG_LEVEL_DEBUG;
     if (worth_saying) {
+        static_cast<Log *>(log)->read(text);
         std::fputs(text, stderr);
     }
 }
@@ -207,7 +219,7 @@ public:
     void check(const std::string & path) override { bytes = check_gguf(path); }
 
     ModelFacts load(const std::string & path) override {
-        llama_log_set(say, nullptr);
+        llama_log_set(say, &log);
         llama_backend_init();
         // llama.cpp itself would compute on the CPU, and say so among other things.
         if (gpu_layers != 0 && !llama_supports_gpu_offload()) {
@@ -233,6 +245,7 @@ public:
         limit_step(params);
         params.n_threads = static_cast<decltype(params.n_threads)>(setup.threads);
         params.n_threads_batch = params.n_threads;
+        used = params;
         if (setup.profile_operators) {
             params.cb_eval = Operators::callback;
             params.cb_eval_user_data = &operators;
@@ -245,6 +258,18 @@ public:
         threads->attach(context);
         const auto n_ctx = static_cast<int32_t>(llama_n_ctx(context));
         return {n_ctx, static_cast<int32_t>(llama_n_batch(context)), kv_bytes(model, n_ctx)};
+    }
+
+    Json::Object effective() const override {
+        Json::Object found = {{"flash_attention", flash_attention(used, log)},
+                              {"n_ubatch", computed_step(context)},
+                              {"cache_types", std::string(ggml_type_name(used.type_k)) + "/" + ggml_type_name(used.type_v)},
+                              {"mmap", mmap && llama_supports_mmap()}};
+        log.add_to(found);
+        if (const std::string variables = engine_variables(); !variables.empty()) {
+            found.emplace_back("environment", variables);
+        }
+        return found;
     }
 
     std::vector<Token> tokenize(const std::string & text, bool first) const override {
@@ -309,6 +334,8 @@ private:
     llama_model * model = nullptr;
     std::unique_ptr<Threads> threads;
     Operators operators;
+    Log log;
+    llama_context_params used = llama_context_default_params();  // with what it was opened
     llama_context * context = nullptr;
     int32_t past = 0;
 };

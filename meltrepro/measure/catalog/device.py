@@ -59,6 +59,16 @@ def _pressure(name: str) -> Callable[[Facts], float]:
     return compute
 
 
+def _stolen(facts: Facts) -> float:
+    grown = {series.channel.name: _grown(facts, series) for series in facts.sampled("cpu.")}
+    if "cpu.steal" not in grown:
+        raise NoValue("the kernel does not tell what a hypervisor takes")
+    total = sum(grown.values())
+    if total <= 0:
+        raise NoValue("cpu.steal was read only once")
+    return grown["cpu.steal"] / total
+
+
 def _grown(facts: Facts, series: SensorSeries) -> float:
     """By how much a counter has grown over the whole recording."""
     values = facts.unwrapped(series).values
@@ -134,6 +144,15 @@ DEVICE = (
         "samples pressure.cpu",
         _pressure("pressure.cpu"),
         "the kernel has no PSI",
+    ),
+    _metric(
+        "cpu_steal_share",
+        "share",
+        "part of the CPUs' time that a hypervisor gave to others",
+        "last value of the kernel's counter of stolen time minus the first / the same of all its counters of CPU time",
+        "samples cpu.*",
+        _stolen,
+        "the kernel does not show it",
     ),
     _metric(
         "memory_pressure_share",

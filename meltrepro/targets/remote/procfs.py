@@ -16,6 +16,13 @@ from meltrepro.targets.base import Battery, DeviceState
 
 _UNLIMITED = 1 << 60
 """Memory limits of control groups from here on mean none (version 1 writes a huge number)."""
+CPU_TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""Columns of /proc/stat, in hundredths of a second."""
+_BOOT_OPTIONS = re.compile(
+    r"^((amd_pstate|clocksource|default_hugepagesz|hugepages|idle|intel_idle|intel_pstate|isolcpus|maxcpus|mitigations|nohz_full"
+    r"|nosmt|nr_cpus|numa_balancing|preempt|processor|rcu_nocbs|transparent_hugepage|tsc)\b|cpufreq\.)"
+)
+"""What a kernel may have been started with that changes how fast it computes; the rest of its command line is nobody's affair."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +148,7 @@ def frequencies_khz(root: Path) -> Mapping[str, int]:
 
 def governors(root: Path) -> Mapping[str, str]:
     """CPU frequency governor of each CPU."""
-    found = {path.parent.parent.name: read(path) for path in _per_cpu(root, "cpufreq/scaling_governor")}
-    return {name: value for name, value in found.items() if value}
+    return _of_cpus(root, "cpufreq/scaling_governor")
 
 
 def load_1min(root: Path) -> float | None:
@@ -153,8 +159,13 @@ def load_1min(root: Path) -> float | None:
 
 def cpu_idle_s(root: Path) -> float | None:
     """Time that all CPUs together have had nothing to do; the kernel counts it in hundredths of a second."""
-    found = re.match(r"cpu +\d+ \d+ \d+ (\d+)", read(root / "proc/stat") or "")
-    return int(found[1]) / 100 if found else None
+    return cpu_times_s(root).get("idle")
+
+
+def cpu_times_s(root: Path) -> Mapping[str, float]:
+    """What all CPUs together have done since boot, by the names of `CPU_TIMES`, in seconds; old kernels have fewer."""
+    found = re.match(r"cpu ((?: *\d+)+)", read(root / "proc/stat") or "")
+    return {name: int(value) / 100 for name, value in zip(CPU_TIMES, found[1].split() if found else (), strict=False)}
 
 
 def batteries(root: Path) -> list[Path]:
@@ -219,6 +230,7 @@ def state(root: Path, *, wall_ns: int, monotonic_ns: int) -> DeviceState:
     policies = governors(root)
     load = load_1min(root)
     idle = cpu_idle_s(root)
+    capped = _capped(root)
     available = memory(root).get("MemAvailable")
     power = battery(root)
     reasons = {
@@ -241,6 +253,7 @@ def state(root: Path, *, wall_ns: int, monotonic_ns: int) -> DeviceState:
         cpu_idle_s=idle,
         memory_available_bytes=available,
         battery=power,
+        conditions={"frequency_cap": capped} if capped else {},
         unavailable={name: reason for name, reason in reasons.items() if reason},
     )
 
@@ -260,6 +273,8 @@ def facts(root: Path) -> Mapping[str, str]:
         "cpufreq_driver": read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"),
         "boost": read(root / "sys/devices/system/cpu/cpufreq/boost"),
         "no_turbo": read(root / "sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "energy_preference": "/".join(sorted(set(_of_cpus(root, "cpufreq/energy_performance_preference").values()))),
+        "platform_profile": read(root / "sys/firmware/acpi/platform_profile"),
         "smt": {"0": "off", "1": "on"}.get(read(root / "sys/devices/system/cpu/smt/active") or ""),
         "online_cpus": read(root / "sys/devices/system/cpu/online"),
         "numa_nodes": read(root / "sys/devices/system/node/online"),
@@ -267,7 +282,17 @@ def facts(root: Path) -> Mapping[str, str]:
         "swap_total_bytes": str(memory(root).get("SwapTotal", "")),
         "memory_limit_bytes": str(limit) if limit is not None else None,
         "cpu_quota": f"{quota:g}" if quota is not None else None,
+        "cpu_weight": _weight(root),
+        "cpuset": next(filter(None, (read(path / name) for path, name in _cpusets(root))), None),
         "transparent_hugepage": _selected(read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        "transparent_hugepage_defrag": _selected(read(root / "sys/kernel/mm/transparent_hugepage/defrag")),
+        "mitigations": _mitigations(root),
+        "boot_options": " ".join(filter(_BOOT_OPTIONS.match, (read(root / "proc/cmdline") or "").split())),
+        "aslr": read(root / "proc/sys/kernel/randomize_va_space"),
+        "numa_balancing": read(root / "proc/sys/kernel/numa_balancing"),
+        "sched_autogroup": read(root / "proc/sys/kernel/sched_autogroup_enabled"),
+        "swappiness": read(root / "proc/sys/vm/swappiness"),
+        "clocksource": read(root / "sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "vendor": read(root / "sys/class/dmi/id/sys_vendor"),
         "product": read(root / "sys/class/dmi/id/product_name") or read(root / "proc/device-tree/model"),
         "virtualization": _virtualization(root, processor),
@@ -280,6 +305,42 @@ def _fields(block: str) -> Iterator[tuple[str, str]]:
         key, colon, value = line.partition(":")
         if colon:
             yield key.strip(), value.strip()
+
+
+def _of_cpus(root: Path, name: str) -> Mapping[str, str]:
+    """What a file says of each CPU, by the CPU's name."""
+    found = {path.parent.parent.name: read(path) for path in _per_cpu(root, name)}
+    return {name: value for name, value in found.items() if value}
+
+
+def _capped(root: Path) -> str:
+    """CPUs that may not run as fast as they could, which a user, a governor or a cooling device has decided."""
+    most, allowed = (_of_cpus(root, f"cpufreq/{name}_max_freq") for name in ("cpuinfo", "scaling"))
+    found = [
+        f"{name} {int(allowed[name]) // 1000} of {int(most[name]) // 1000} MHz"
+        for name in sorted(most.keys() & allowed.keys(), key=lambda name: int(name.removeprefix("cpu")))
+        if allowed[name].isdigit() and most[name].isdigit() and int(allowed[name]) < int(most[name])
+    ]
+    return ", ".join(found)
+
+
+def _mitigations(root: Path) -> str:
+    """What the kernel does about faults of the processor, each of which costs something."""
+    found = {path.name: read(path) for path in sorted(root.glob("sys/devices/system/cpu/vulnerabilities/*"))}
+    said = {name: text.removeprefix("Mitigation: ") for name, text in found.items() if text and text != "Not affected"}
+    return "; ".join(f"{name}: {text}" for name, text in said.items())
+
+
+def _weight(root: Path) -> str | None:
+    """The share of CPU time of the control group that this process is in, where it is not the usual one."""
+    usual = {"cpu.weight": 100, "cpu.shares": 1024}
+    folder, name = next(iter(_group_files(root, "cpu", "cpu.shares", "cpu.weight")), (root, "none"))
+    weight = integer(folder / name)
+    return None if weight in (None, usual.get(name)) else f"{weight} of usually {usual[name]}"
+
+
+def _cpusets(root: Path) -> Iterator[tuple[Path, str]]:
+    return _group_files(root, "cpuset", "cpuset.effective_cpus", "cpuset.cpus.effective")
 
 
 def _per_cpu(root: Path, name: str) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meltrepro.record.temperature import CHANNELS
 from meltrepro.targets.base import PROCESS, RAW, Source
-from meltrepro.targets.remote.procfs import batteries, integer, of_machine, read, thermometers
+from meltrepro.targets.remote.procfs import batteries, cpu_times_s, integer, of_machine, read, thermometers
 
 _SLOW_S = 1.0
 """Sensors behind a bus are not asked more often: reading them can take milliseconds."""
@@ -43,9 +43,9 @@ def _memory(root: Path) -> Iterator[Source]:
 
 
 def _cpu(root: Path) -> Iterator[Source]:
-    """Time that all CPUs together had nothing to do; the kernel counts it in hundredths of a second."""
-    if (read(root / "proc/stat") or "").startswith("cpu "):
-        yield Source("cpu.idle", "s", "counter", "proc/stat", "cpu ", index=3, scale=0.01)
+    """What all CPUs together did with their time; the kernel counts it in hundredths of a second."""
+    for index, name in enumerate(cpu_times_s(root)):
+        yield Source(f"cpu.{name}", "s", "counter", "proc/stat", "cpu ", index=index, scale=0.01)
 
 
 def _pressure(root: Path) -> Iterator[Source]:

@@ -13,6 +13,13 @@ from meltrepro.targets.remote import procfs
 from meltrepro.targets.remote.shell import Shell
 
 _CPUS, _ZONES = 16, 100
+_CLOCKS = (
+    "scaling_cur_freq",
+    "scaling_governor",
+    "scaling_max_freq",
+    "cpuinfo_max_freq",
+    "energy_performance_preference",
+)
 _LOOK = 'uname -m && nproc && mkdir -p "$1" && stat -f -c "%a %S" "$1"'
 FILES = (
     "/proc/cpuinfo",
@@ -22,11 +29,28 @@ FILES = (
     "/proc/sys/kernel/osrelease",
     "/proc/sys/kernel/version",
     "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/randomize_va_space",
+    "/proc/sys/kernel/numa_balancing",
+    "/proc/sys/kernel/sched_autogroup_enabled",
+    "/proc/sys/vm/swappiness",
+    "/proc/cmdline",
     "/proc/pressure/*",
     "/proc/device-tree/model",
     "/etc/os-release",
     "/etc/machine-id",
     "/sys/devices/system/cpu/online",
+    "/sys/devices/system/cpu/smt/active",
+    "/sys/devices/system/cpu/vulnerabilities/*",
+    "/sys/devices/system/cpu/cpufreq/boost",
+    "/sys/devices/system/cpu/intel_pstate/no_turbo",
+    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver",
+    "/sys/devices/system/node/online",
+    "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/transparent_hugepage/defrag",
+    "/sys/firmware/acpi/platform_profile",
+    "/sys/class/dmi/id/sys_vendor",
+    "/sys/class/dmi/id/product_name",
     "/sys/class/hwmon/hwmon*/name",
     "/sys/class/hwmon/hwmon*/*_label",
     "/sys/class/hwmon/hwmon*/*_input",
@@ -43,8 +67,7 @@ FILES = (
     "/sys/class/power_supply/*/charge_counter",
     "/sys/class/power_supply/*/temp",
     # Phones may forbid to list these folders and yet allow to read the files in them.
-    *(f"/sys/devices/system/cpu/cpu{i}/cpufreq/scaling_cur_freq" for i in range(_CPUS)),
-    *(f"/sys/devices/system/cpu/cpu{i}/cpufreq/scaling_governor" for i in range(_CPUS)),
+    *(f"/sys/devices/system/cpu/cpu{i}/cpufreq/{name}" for i in range(_CPUS) for name in _CLOCKS),
     *(f"/sys/class/thermal/thermal_zone{i}/type" for i in range(_ZONES)),
     *(f"/sys/class/thermal/thermal_zone{i}/temp" for i in range(_ZONES)),
 )
