@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
+from meltrepro.campaign import gates
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
 from meltrepro.campaign.devices import make_ready
 from meltrepro.campaign.lanes import lanes_of, run_lanes
@@ -24,12 +25,13 @@ from meltrepro.manifest.protocol import Order, Protocol
 from meltrepro.manifest.schema import Workload
 from meltrepro.record import layout
 from meltrepro.record.campaign import JOURNAL
+from meltrepro.record.ids import CellId
 from meltrepro.record.journal import Journal
 from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.reader import read_outcome
 from meltrepro.settings import Settings
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
-from meltrepro.targets.base import Adjustable, Target
+from meltrepro.targets.base import Adjustable, DeviceState, Target
 from meltrepro.targets.presence import driving
 
 
@@ -77,6 +79,7 @@ def conduct(
         detail = {"resumed": campaign.resumed, "folder": str(campaign.folder)}
         detail |= {"strays": ready.strays, "restored": ready.restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
+        tell_busy(runs, sink)
         try:
             with _restoring(ready.targets, sink):
                 tally, progress = Tally(0, (), 0), CampaignProgress(len(trials))
@@ -130,6 +133,34 @@ def _run(
     tally = sum(tallies, Tally(0, (), 0))
     order = {trial: number for number, trial in enumerate(trials)}
     return replace(tally, failed=tuple(sorted(tally.failed, key=lambda entry: order[entry[0]])))
+
+
+LOOK_S = 0.3
+"""Time over which a device is looked at before the first trial."""
+
+
+def tell_busy(runs: Mapping[str, CellRun], sink: Sink) -> None:
+    """Say which devices others keep so busy that trials will wait for a CPU; one that cannot be asked tells itself later."""
+    devices: dict[str, tuple[str, CellRun]] = {}
+    for cell, run in sorted(runs.items(), key=lambda item: item[1].request.threads):
+        devices[run.facts.id] = (CellId.parse(cell).target, run)  # that with the most threads
+    before = {id: state for id, (_, run) in devices.items() if (state := _state(run.target)) is not None}
+    if any(state.cpu_idle_s is not None for state in before.values()):
+        time.sleep(LOOK_S)
+    for id, earlier in before.items():
+        name, run = devices[id]
+        now = None if earlier.cpu_idle_s is None else _state(run.target)
+        busy = None if now is None else gates.busy_cores(earlier, now, run.facts.cores)
+        threads, cores = run.request.threads, run.facts.cores
+        if busy is not None and gates.overfull(busy, threads, cores):
+            sink(Step("busy", "note", name, detail={"busy": busy, "cores": cores, "threads": threads}))
+
+
+def _state(target: Target) -> DeviceState | None:
+    try:
+        return target.state()
+    except TargetError:
+        return None
 
 
 def _stop(target: Target) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from meltrepro.errors import MeltreproError, TargetError
 from meltrepro.manifest.protocol import Gates
+from meltrepro.measure.validity import BUSY
 from meltrepro.record import temperature
 from meltrepro.targets.base import DeviceState, Target
 from meltrepro.targets.presence import driving
@@ -177,14 +178,24 @@ def _unsteady(limit_c: float, over_s: float, states: Sequence[DeviceState]) -> l
     return reasons
 
 
+def busy_cores(before: DeviceState, now: DeviceState, cores: int) -> float | None:
+    """CPU time that was used between two looks, in cores; `None` where the device does not tell."""
+    passed = _age_s(before, now)
+    if before.cpu_idle_s is None or now.cpu_idle_s is None or passed <= 0:
+        return None
+    return max(0.0, cores - (now.cpu_idle_s - before.cpu_idle_s) / passed)
+
+
+def overfull(busy: float, threads: int, cores: int) -> bool:
+    """Whether so many cores that others keep busy leave a trial too few, by the share that makes it INVALID."""
+    return busy + min(threads, cores) > cores + BUSY
+
+
 def _busy(limit: float, states: Sequence[DeviceState], cores: int) -> list[str]:
-    now = states[-1]
-    idle = _known(now, "cpu_idle_s", now.cpu_idle_s)
+    _known(states[-1], "cpu_idle_s", states[-1].cpu_idle_s)
     if len(states) < 2:
         return ["how busy the CPUs are is being watched"]
-    before = states[-2]
-    passed = _age_s(before, now)
-    busy = cores - (idle - _known(before, "cpu_idle_s", before.cpu_idle_s)) / passed if passed > 0 else 0.0
+    busy = busy_cores(states[-2], states[-1], cores) or 0.0
     return [f"{busy:.2f} cores are busy, at most {limit:g} wanted"] if busy > limit else []
 
 

@@ -25,14 +25,15 @@ def command(
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
-    from meltrepro.replay.show import html, text
+    from meltrepro.replay.show import text
+    from meltrepro.report.comparison import html
 
     compared = workflow.compare(campaigns, margin=margin, with_invalid=with_invalid)
     comparisons = [each.comparison for each in compared]
     if output_format == "json":
         result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"
     else:
-        result = "\n".join(map(html if output_format == "html" else text, comparisons))
+        result = html(comparisons) if output_format == "html" else "\n".join(map(text, comparisons))
     if output is None:
         typer.echo(result, nl=False)
     else:

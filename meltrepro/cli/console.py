@@ -62,6 +62,12 @@ def _describe(step: Step) -> str | None:
             return f"{detail.get('error')}; goes on with {instead}"
         case "absent", "note":
             return f"{detail.get('error')}; its cells are skipped"
+        case "busy", "note":
+            return (
+                f"{step.subject}: others keep {detail.get('busy', 0):.1f} of {detail.get('cores')} CPUs busy; trials of"
+                f" {counted(detail.get('threads', 0), 'thread')} will wait for a CPU, and are INVALID (cpu-pressure) from a quarter of"
+                " the time on; --set protocol.gates.busy_cores=0.5 waits until it is quiet"
+            )
         case "artifact", "note" if detail.get("reused"):
             return f"reused {step.subject}"
         case _, "note":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -82,9 +82,9 @@ def _show_metrics(cells: Sequence[CellRecord], names: Mapping[str, str], out: Co
     for cell in cells:
         values = [_shown(cell.summaries.get(column.metric), column) for column in columns]
         table.add_row(names[cell.id], _counted(cell), *values)
-    out.print(
-        "median and 95 % interval of the median (of fewer than 5 repetitions: smallest and largest)", soft_wrap=True
-    )
+    from meltrepro.stats.summary import INTERVAL
+
+    out.print(f"median and {INTERVAL}", soft_wrap=True)
     out.print(table)
 
 
@@ -102,12 +102,38 @@ def _remarks(record: CampaignRecord, names: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: {cell.agreement}"
         for excluded in cell.exclusions:
             yield f"{name}: {excluded}"
-        for found in cell.steadiness:
-            yield from (f"{name}: {remark}" for remark in found.remarks())
+    yield from _grouped(record, names, lambda cell: cell.remarks)
+    yield from _grouped(record, names, _used)
     for skip in record.document.skipped:
         yield f"skipped: {skip.id}: {skip.reason}"
     for first, second in record.copied:
         yield f"{first} and {second} were equally fast to the last bit: one is a copy"
+
+
+def _grouped(
+    record: CampaignRecord, names: Mapping[str, str], said_of: Callable[[CellRecord], Sequence[str]]
+) -> Iterator[str]:
+    """What is to be said of cells, each thing once, with the cells that it is true of."""
+    found: dict[str, list[str]] = {}
+    for cell in record.cells:
+        for said in said_of(cell):
+            found.setdefault(said, []).append(names[cell.id])
+    for said, cells in found.items():
+        everywhere = len(cells) == len(record.cells) > 1
+        yield f"{'all cells' if everywhere else ', '.join(cells)}: {said}"
+
+
+def _used(cell: CellRecord) -> list[str]:
+    """What the engine made of the request, where it says so."""
+    from meltrepro.record.trace import text_of
+
+    engine = "effective."
+    said = [
+        f"{name.removeprefix(engine)} {text_of(value)}"
+        for name, value in cell.ran_as.items()
+        if name.startswith(engine)
+    ]
+    return [f"used {', '.join(said)}"] if said else []
 
 
 def tell_logged(logged: Logged, *, quiet: bool) -> None:

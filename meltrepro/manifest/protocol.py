@@ -122,7 +122,7 @@ class Limits(Strict):
         None,
         ge=0,
         le=1,
-        description="Most time in which a task may wait for a CPU; the runner's own threads count too.",
+        description="Most time in which a task may wait for a CPU: 0.25 where absent, 1 switches it off. Not judged where the runner has more threads than CPUs.",
     )
     temperature_c: float | None = Field(None, gt=0, lt=150, description="Hottest that any sensor may get.")
     sample_share: float = Field(0.8, ge=0, le=1, description="Least part of the expected samples that must be there.")

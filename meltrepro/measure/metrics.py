@@ -98,8 +98,10 @@ decoder's time.
 ## From trials to a cell
 
 A cell's figure is the **median over its repetitions** that ended well; warm-up trials, profiled trials and failed ones
-are left out, as are INVALID ones ([protocol.md](protocol.md)). Beside it stand `n` (repetitions with a value), `low` and `high`: the BCa bootstrap interval of the median
-at 95 %, computed exactly, from five values on; smallest and largest value for two to four; of one value, that value.
+are left out, as are INVALID ones ([protocol.md](protocol.md)). Beside it stand `n` (repetitions with a value), `low` and `high`: the narrowest interval from one
+repetition's value to another's that holds the true median at 95 %, whatever the distribution; of five values and fewer the
+smallest and the largest, which hold at 94 % (5), 88 % (4) or 75 % (3). Fewer than three are too few to judge, and said to be
+wherever they are shown ([why this interval](protocol.md#medians-and-their-intervals)).
 
 In MLflow, for a metric `generation_tps`:
 
@@ -112,7 +114,8 @@ In MLflow, for a metric `generation_tps`:
 | `uncertainty/generation_tps.outliers`, `.drift`, `.autocorrelation` | how steady the repetitions are ([protocol.md](protocol.md)) |
 | `uncertainty/inter_token_ms.within_cv`, `.between_cv` | spread of the time between tokens within repetitions and between them |
 | `values/generation_tps` | value of each repetition; step = number of the repetition |
-| `inter_token_ms/r000` | every gap between two tokens of that repetition; step = number of the gap |
+| `inter_token_ms/r000` | every gap between two tokens, of the first repetition alone; step = number of the gap |
+| params `process.*`, `effective.*` | how the kernel treated the runner, and what the engine made of the request ([runner.md](runner.md)) |
 
 A series longer than 10,000 points is thinned: of each stretch of neighbours the smallest and the largest stay, at
 their true place. The run's artifacts hold all events.

@@ -14,6 +14,7 @@ from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import scorer_of
 from meltrepro.manifest.protocol import Limits
+from meltrepro.measure import surroundings
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.metrics import METRICS, Metrics, compute
@@ -24,6 +25,7 @@ from meltrepro.measure.validity import (
     Exclusion,
     Steadiness,
     Validity,
+    crowded,
     excluded,
     judge_cell,
     judge_failure,
@@ -35,9 +37,9 @@ from meltrepro.record import trial as record
 from meltrepro.record.layout import TrialKind, cell_folder
 from meltrepro.record.reader import CampaignFolder, CellFolder, TrialFolder, read_folder, read_trials
 from meltrepro.record.samples import Recording, read_samples
-from meltrepro.record.trace import OperatorPhase, Said
+from meltrepro.record.trace import OperatorPhase, Said, text_of
 from meltrepro.stats.stability import Components, components, copies
-from meltrepro.stats.summary import Summary, summarize
+from meltrepro.stats.summary import TO_JUDGE, Summary, summarize
 
 
 class TrialRecord(TrialFolder):
@@ -77,16 +79,21 @@ class TrialRecord(TrialFolder):
         """
         return self._computed[1]
 
+    @property
+    def threads(self) -> int:
+        """How many threads its runner had, 0 of a scorer; raises `RecordError`."""
+        return self._computed[2]
+
     @cached_property
-    def _computed(self) -> tuple[Metrics, Said]:
-        """Both at once, for events are many."""
+    def _computed(self) -> tuple[Metrics, Said, int]:
+        """All at once, for events are many."""
         if self.scoring is not None:
-            return Metrics({}, {}), {}
+            return Metrics({}, {}), {}, 0
         trace = self.trace()
         process = {f"process.{name}": value for name, value in trace.process.items()}
         effective = {f"effective.{name}": value for name, value in trace.effective.items()}
         metrics = compute(trace, self.recording(), self.metered(), self.entry.most_w)
-        return metrics, process | effective
+        return metrics, process | effective, trace.context.threads
 
     def validity(self, limits: Limits) -> Validity:
         """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
@@ -97,7 +104,14 @@ class TrialRecord(TrialFolder):
             return Validity()
         readings = self.readings()
         jumped_s = jump_s(readings) if readings else 0.0
-        return judge_trial(self.trace(), self.metrics, self.recording(), limits, self.metered(), jumped_s)
+        trace, recording, metered = self.trace(), self.recording(), self.metered()
+        return judge_trial(trace, self.metrics, recording, limits, metered, jumped_s, self.cpus)
+
+    @property
+    def cpus(self) -> int | None:
+        """How many CPUs its runner could use; `None` for unknown. Raises `RecordError`."""
+        facts = self.device.get("facts")
+        return surroundings.cpus_of(self.ran_as, facts.get("cores") if isinstance(facts, dict) else None)
 
 
 @dataclass(frozen=True)
@@ -199,8 +213,25 @@ class CellRecord(CellFolder):
         """What of that was not alike in all repetitions -> all that it was; raises `RecordError`."""
         found: dict[str, dict[str, None]] = {}
         for name, value in (item for trial in self.repetitions for item in trial.ran_as.items()):
-            found.setdefault(name, {})[str(value)] = None
+            found.setdefault(name, {})[text_of(value)] = None
         return {name: " and ".join(values) for name, values in found.items() if len(values) > 1}
+
+    @property
+    def too_few(self) -> bool:
+        """Whether its repetitions are too few to judge; scores do not vary, so that one will do. Raises `RecordError`."""
+        return 0 < len(self.believed) < TO_JUDGE and not self.scores
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of its figures must know, though nothing is left out for it; raises `RecordError`."""
+        measured = [trial for trial in self.believed if trial.scoring is None]
+        crowds = {trial.cpus for trial in measured if crowded(trial.threads, trial.cpus)}
+        return (
+            *(surroundings.too_few(len(self.believed), self.summaries) if measured else ()),
+            *surroundings.remarks(self.ran_as, self.ran_unlike, [trial.metrics for trial in measured]),
+            *(surroundings.crowd(cpus) for cpus in crowds if cpus is not None),
+            *(remark for found in self.steadiness for remark in found.remarks()),
+        )
 
     @cached_property
     def steadiness(self) -> tuple[Steadiness, ...]:

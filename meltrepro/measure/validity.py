@@ -35,6 +35,8 @@ _STUCK_PERIODS = 20
 """Samples in a row, at the source's own rate, from which on an unchanged value is no chance."""
 _STUCK_S = 1.0
 """Nor is it over so long a time: one that reads faster may show its last digit unchanged for a while."""
+BUSY = 0.25
+"""Share of the time in which some task may wait for a CPU where no limit is declared (docs/protocol.md has the figures)."""
 WATCHED = ("prefill_tps", "generation_tps", "ttft_ms", "energy_per_token_j")
 """Metrics whose repetitions are looked at."""
 _LEAST_CHANGE = 0.02
@@ -97,12 +99,14 @@ def judge_trial(
     limits: Limits,
     metered: Metered | None = None,
     jumped_s: float = 0.0,
+    cpus: int | None = None,
 ) -> Validity:
-    """The verdict on one trial that ended well; `jumped_s` is how far clocks moved apart meanwhile."""
+    """The verdict on one trial that ended well; `jumped_s` is how far clocks moved apart meanwhile, `cpus` how many it could use."""
     return Validity(
         (
             *_work(trace, limits),
             *_device(metrics, limits),
+            *_busy(trace, metrics, limits, cpus),
             *_samples(trace, recording, limits),
             *_samples(trace, metered.recording if metered else None, limits),
             *_clocks(metered, jumped_s, limits),
@@ -216,7 +220,6 @@ def _device(metrics: Metrics, limits: Limits) -> list[Flaw]:
     checks = (
         (Reason.throttled, "throttle_events", limits.throttle_events, "{:.0f} times, at most {:g}"),
         (Reason.memory_pressure, "memory_pressure_share", limits.memory_pressure, "{:.1%} of the time, at most {:.1%}"),
-        (Reason.cpu_pressure, "cpu_pressure_share", limits.cpu_pressure, "{:.1%} of the time, at most {:.1%}"),
         (Reason.too_hot, "temperature_max_c", limits.temperature_c, "{:.1f} degC, at most {:g}"),
     )
     return [
@@ -224,6 +227,20 @@ def _device(metrics: Metrics, limits: Limits) -> list[Flaw]:
         for reason, name, limit, text in checks
         if limit is not None and name in metrics.values and metrics.values[name] > limit
     ]
+
+
+def crowded(threads: int, cpus: int | None) -> bool:
+    """Whether a runner has more threads than CPUs, so that they wait for each other whatever else there is."""
+    return cpus is not None and threads > cpus
+
+
+def _busy(trace: Trace, metrics: Metrics, limits: Limits, cpus: int | None) -> list[Flaw]:
+    """Whether something else wanted the CPUs."""
+    found = metrics.values.get("cpu_pressure_share")
+    most = BUSY if limits.cpu_pressure is None else limits.cpu_pressure
+    if found is None or found <= most or crowded(trace.context.threads, cpus):
+        return []
+    return [Flaw(Reason.cpu_pressure, f"tasks waited for a CPU {found:.1%} of the time, at most {most:.1%}")]
 
 
 def _samples(trace: Trace, recording: Recording | None, limits: Limits) -> list[Flaw]:

@@ -16,6 +16,11 @@ Said = Mapping[str, str | int | float | bool]
 """What a program says of itself, by names of its own."""
 
 
+def text_of(value: str | int | float | bool) -> str:
+    """Something that a program says of itself, for people."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True)
 class Hello:
     """Who ran, and one reading of both clocks."""

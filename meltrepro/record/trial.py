@@ -137,6 +137,7 @@ class StateSeen(BaseModel):
     frequencies_khz: dict[str, float] = {}
     load_1min: float | None = None
     governors: dict[str, str] = {}
+    conditions: dict[str, str] = {}
 
 
 def parse_device(content: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from meltrepro.accuracy.scores import Score, metric_name
 from meltrepro.errors import NothingToCompare
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
-from meltrepro.replay.context import DEVICE, Difference, context_differences, differences
+from meltrepro.replay.context import DEVICE, Difference, context_differences, differences, ran_differences
 from meltrepro.stats.equivalence import (
     FEWEST,
     Baseline,
@@ -19,6 +19,7 @@ from meltrepro.stats.equivalence import (
     ReplayDecision,
     ReplayVerdict,
     decide,
+    identical,
     trials_to_show_sameness,
 )
 from meltrepro.stats.ratio import comparable
@@ -72,6 +73,10 @@ class CellComparison:
     tokens: TokenComparison | None
     """Of the first repetitions; `None` where one side has none."""
     scores: tuple[ScoreComparison, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What a reader of its figures must know, side by side."""
+    same: bool = False
+    """Whether both sides are the same trials."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ class Comparison:
     only_second: tuple[str, ...]
     margin: float
     """Ratios from 1 / (1 + margin) to 1 + margin count as the same."""
+
+    @property
+    def same(self) -> bool:
+        """Whether a campaign is compared with itself."""
+        return bool(self.cells) and all(cell.same for cell in self.cells) and not (self.only_first or self.only_second)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; infinities become null."""
@@ -127,14 +137,19 @@ def _compare_cells(
 ) -> CellComparison:
     """One cell; `other` is judged against `one`, or against the control."""
     (_, first), (_, second) = one, other
+    same = bool(first.believed) and [t.outcome for t in first.believed] == [t.outcome for t in second.believed]
     return CellComparison(
         cell=first.id,
-        params=differences(_params(first), _params(second)),
+        params=(*differences(_params(first), _params(second)), *ran_differences("effective.", first, second)),
         identities=differences(_identities(first), _identities(second)),
         context=context_differences(one, other),
-        metrics=tuple(_metrics(first, second, design, control, once=once)),
+        metrics=tuple(_metrics(first, second, design, control, once=once, same=same)),
         tokens=_tokens(first, second),
         scores=tuple(_scores(first, second)),
+        remarks=tuple(
+            f"{side}: {remark}" for side, cell in (("first", first), ("second", second)) for remark in cell.remarks
+        ),
+        same=same,
     )
 
 
@@ -204,12 +219,14 @@ def _pairs(control: CellRecord, replayed: CellRecord, metric: str) -> Iterator[t
 
 
 def _metrics(
-    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None, *, once: bool
+    first: CellRecord, second: CellRecord, design: Design, control: CellRecord | None, *, once: bool, same: bool
 ) -> Iterator[MetricComparison]:
     for name, metric in METRICS.items():
         if name not in first.summaries or name not in second.summaries:
             continue
         decision = judge_metric(name, first, second, design, control, once=once)
+        if same and decision is not None:
+            decision = identical(decision)
         open_ = once and control is None and decision is not None and decision.verdict is ReplayVerdict.inconclusive
         yield MetricComparison(
             metric=name,

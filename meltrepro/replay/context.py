@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.record.temperature import plausible
+from meltrepro.record.trace import text_of
 from meltrepro.record.trial import StateSeen
 
 DEVICE = "device."
@@ -70,7 +71,16 @@ def context_differences(
     """What differs around two cells; raises `RecordError` for a damaged record."""
     states = [[trial.before() for trial in cell.repetitions] for _, cell in (first, second)]
     facts = differences(_facts(*first, states[0]), _facts(*second, states[1]))
-    return (*_validity(first[1], second[1]), *facts, *_readings(*states))
+    process = ran_differences("process.", first[1], second[1])
+    return (*_validity(first[1], second[1]), *facts, *process, *_readings(*states))
+
+
+def ran_differences(kind: str, first: CellRecord, second: CellRecord) -> tuple[Difference, ...]:
+    """What of `ran_as` differs; nothing where a side's runner did not say so yet. Raises `RecordError`."""
+    sides = [{name: text_of(value) for name, value in cell.ran_as.items()} for cell in (first, second)]
+    if not all(sides):
+        return ()
+    return differences(*({name: value for name, value in side.items() if name.startswith(kind)} for side in sides))
 
 
 def _validity(first: CellRecord, second: CellRecord) -> Iterator[Difference]:
@@ -81,11 +91,15 @@ def _validity(first: CellRecord, second: CellRecord) -> Iterator[Difference]:
 
 def _facts(campaign: CampaignRecord, cell: CellRecord, states: list[StateSeen]) -> dict[str, object]:
     governors = {governor for state in states for governor in state.governors.values()}
+    conditions: dict[str, set[str]] = {}
+    for name, value in (item for state in states for item in state.conditions.items()):
+        conditions.setdefault(name, set()).add(value)
     return {
         **{name: value for name, value in cell.entry.params.items() if name.startswith(DEVICE)},
         "engine": campaign.document.engine,
         "meltrepro": campaign.document.meltrepro_version,
         **({"governor": ", ".join(sorted(governors))} if governors else {}),
+        **{name: " and ".join(sorted(values)) for name, values in conditions.items()},
     }
 
 

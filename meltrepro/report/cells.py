@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from meltrepro.report.results import CellResult, Device, DeviceKey, Results
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured, named
+from meltrepro.stats.summary import TOO_FEW
 
-_REMARKS = ("synthetic", "invalid")
+_REMARKS = ("synthetic", "invalid", TOO_FEW)
 """Tags that a row of a figure carries; its panel says whether a device is virtual."""
 _NOBODY = "no cell of this report measured it"
 WHO = (
@@ -78,6 +79,7 @@ def tags(cell: CellResult) -> tuple[str, ...]:
         ("synthetic", cell.synthetic),
         ("GPU", cell.accelerated),
         ("invalid", cell.state == "invalid"),
+        (TOO_FEW, cell.too_few),
     )
     return tuple(name for name, holds in found if holds)
 

@@ -52,7 +52,7 @@ def sections(content: Content) -> tuple[Section, ...]:
         "Provenance",
         "Where every figure comes from, what it means, and how to check it.",
         (),
-        (overview.how_run(campaigns), overview.digests(campaigns), overview.definitions()),
+        (overview.how_run(campaigns), overview.digests(campaigns), overview.ran_as(results), overview.definitions()),
     )
     found = [
         Section(id, title, lead, tuple(draw(results) for draw in figures), (table(results),))

@@ -30,8 +30,17 @@ from meltrepro.report.values import (
     plain,
     quantity,
 )
+from meltrepro.stats.summary import INTERVAL, TO_JUDGE, TOO_FEW
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_VIRTUAL = (
+    "Some devices are virtual. Their figures say nothing of real devices and stand in rows and panels of their own."
+)
+_SYNTHETIC = "Some weights are made up. They are fit for speed, memory and size, and never for accuracy."
+_LEAD = (
+    f"Figures are medians over repetitions; below each stand the {INTERVAL}, and the number n of repetitions; fewer than"
+    f" {TO_JUDGE} are {TOO_FEW}. A dash with a number is a figure that does not exist; its reason stands below the table."
+)
 
 
 @dataclass(frozen=True)
@@ -69,25 +78,56 @@ def _title(content: Content) -> str:
     return ", ".join(names) or "no campaign"
 
 
+@dataclass(frozen=True)
+class Page:
+    """What stands on a page; no text of it is markup, but for drawings."""
+
+    over: str
+    """What kind of page it is."""
+    title: str
+    facts: tuple[tuple[str, int, str], ...]
+    """Class, number and name of what is counted at its head."""
+    lead: str
+    sections: tuple[Section, ...]
+    warnings: tuple[tuple[str, str], ...] = ()
+    """Tags, with what a reader must know of what bears them."""
+    commands: tuple[str, ...] = ()
+    """What to type to check it and to measure again, shown with the section on provenance."""
+
+
 def render(content: Content, parts: tuple[Section, ...]) -> str:
+    """The page of a report."""
     states = [cell.state for cell in content.results.cells]
+    marked = (
+        ("virtual", any(cell.device.virtual for cell in content.results.cells), _VIRTUAL),
+        ("synthetic", any(cell.synthetic for cell in content.results.cells), _SYNTHETIC),
+    )
+    return render_page(
+        Page(
+            over="meltrepro report",
+            title=_title(content),
+            facts=tuple((state, states.count(state), state) for state in STATES),
+            lead=_LEAD,
+            sections=parts,
+            warnings=tuple((tag, text) for tag, holds, text in marked if holds),
+            commands=commands(content.campaigns, content.study),
+        )
+    )
+
+
+def render_page(page: Page) -> str:
     return render_text(
         (_TEMPLATES / "page.html.j2").read_text(encoding="utf-8"),
         {
+            "page": page,
             "style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
-            "title": plain(_title(content)),
             "version": __version__,
-            "sections": parts,
-            "tables": {table.name: _shown(table) for part in parts for table in part.tables if table.rows},
-            "states": [(state, states.count(state)) for state in STATES],
-            "virtual": any(cell.device.virtual for cell in content.results.cells),
-            "synthetic": any(cell.synthetic for cell in content.results.cells),
-            "commands": commands(content.campaigns, content.study),
-            "gaps": {part.id: _gaps(part) for part in parts},
+            "tables": {table.name: _shown(table) for part in page.sections for table in part.tables if table.rows},
+            "gaps": {part.id: _gaps(part) for part in page.sections},
             "interval": _interval,
             "plain": plain,
         },
-        name="report page",
+        name=page.over,
         escape=True,
     )
 

@@ -90,6 +90,9 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         scores=cell.scores,
         asked=cell.asked,
         exclusions=cell.exclusions,
+        too_few=cell.too_few,
+        remarks=cell.remarks,
+        ran_as=cell.ran_as,
         cause=cause,
         source=_source(campaign, entry.model),
     )

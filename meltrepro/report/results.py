@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from meltrepro.accuracy.scores import Score
 from meltrepro.measure.operators import Breakdown
 from meltrepro.measure.validity import Exclusion
-from meltrepro.record.trace import OperatorPhase
+from meltrepro.record.trace import OperatorPhase, Said
 from meltrepro.stats.summary import Summary
 
 __all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]
@@ -114,6 +114,12 @@ class CellResult:
     asked: int | None = None
     """How many repetitions there should be."""
     exclusions: tuple[Exclusion, ...] = ()
+    too_few: bool = False
+    """Whether its repetitions are too few to judge."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of its figures must know."""
+    ran_as: Said = field(default_factory=dict)
+    """How the kernel treated the runner and what the engine made of the request."""
     cause: str | None = None
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
     source: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from meltrepro.report.results import CellResult
-from meltrepro.stats.summary import Interval
+from meltrepro.stats.summary import TO_JUDGE, TOO_FEW
 from meltrepro.words import visible
 
 NOT_MEASURED = "NOT MEASURED"
@@ -24,7 +24,6 @@ class Median:
     low: float
     high: float
     n: int
-    interval: Interval
     of: int | None = None
     """How many repetitions there should be, where that is another number."""
 
@@ -182,7 +181,7 @@ def measured(cell: CellResult, name: str, scale: float = 1.0) -> Median | Absent
     if found is None:
         return Absent(cell.unavailable.get(name, "not measured"))
     of = cell.asked if cell.asked != found.n else None
-    return Median(found.median * scale, found.low * scale, found.high * scale, found.n, found.interval, of)
+    return Median(found.median * scale, found.low * scale, found.high * scale, found.n, of)
 
 
 def number(value: float) -> str:
@@ -206,8 +205,9 @@ def quantity(value: float) -> str:
 
 
 def interval(value: Median) -> str:
-    """`105.9–109.0`; empty where there is a single value."""
-    return f"{number(value.low)}–{number(value.high)}" if value.n > 1 else ""
+    """`105.9–109.0`, none of a single value; and that there are too few, where there are."""
+    around = f"{number(value.low)}–{number(value.high)}" if value.n > 1 else ""
+    return ", ".join(filter(None, (around, TOO_FEW if value.n < TO_JUDGE else "")))
 
 
 def exact(value: float) -> str:

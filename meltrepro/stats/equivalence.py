@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scipy.special import ndtri
@@ -45,9 +45,10 @@ from scipy.special import ndtri
 from meltrepro.errors import UsageError
 from meltrepro.stats.ratio import LogRatio, exp, locate, logarithms, paired, unpaired
 from meltrepro.stats.sequential import nominal_levels
+from meltrepro.stats.summary import TO_JUDGE, TOO_FEW
 from meltrepro.words import counted
 
-FEWEST = 3
+FEWEST = TO_JUDGE
 """Trials per arm below which nothing is decided."""
 MAX_LOOKS = 100
 _POWER = 0.8
@@ -172,6 +173,21 @@ def decide(reference: Sequence[float], replayed: Sequence[float], design: Design
     )
 
 
+def identical(decision: ReplayDecision) -> ReplayDecision:
+    """The answer where both sides are the same trials: there is nothing to be decided."""
+    return replace(
+        decision,
+        verdict=ReplayVerdict.reproduced,
+        ratio=1.0,
+        low=1.0,
+        high=1.0,
+        look=decision.look or 1,
+        final=True,
+        more_needed=0,
+        reason="both sides are the same trials",
+    )
+
+
 def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float], design: Design) -> int | None:
     """Trials on each side after which two results that are the same end REPRODUCED with probability 0.8, in one look.
 
@@ -256,7 +272,8 @@ def _too_early(estimate: LogRatio, n_recorded: int | None, n: int, design: Desig
         looks=len(design.looks),
         final=False,
         more_needed=None,
-        reason=f"{n} of the {counted(design.minimum, 'trial')} that the first look needs",
+        reason=(f"{TOO_FEW}: " if n < TO_JUDGE else "")
+        + f"{n} of the {counted(design.minimum, 'trial')} that the first look needs",
     )
 
 

@@ -15,7 +15,7 @@ from meltrepro.measure.metric import token_gaps_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
-from meltrepro.record.trace import Trace
+from meltrepro.record.trace import Trace, text_of
 from meltrepro.words import counted
 
 LONGEST_VALUE = 500
@@ -115,6 +115,11 @@ def cell_params(cell: CellRecord) -> dict[str, str]:
     return _flat({**{name: getattr(entry, name) for name in names}, **entry.params})
 
 
+def ran_params(cell: CellRecord) -> dict[str, str]:
+    """How the kernel treated the runner and what the engine made of the request; raises `RecordError`."""
+    return _flat({name: text_of(value) for name, value in cell.ran_as.items()})
+
+
 def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
     document = campaign.document
     lines = [document.description] if document.description else []
@@ -160,9 +165,9 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: CellStatus, targe
         tags["meltrepro.reason"] = how.reason
     if not how.damaged:
         tags["meltrepro.validity"] = str(cell.validity)
-        remarks = [remark for found in cell.steadiness for remark in found.remarks()]
-        if remarks:
-            tags["meltrepro.remarks"] = "; ".join(remarks)
+        if cell.remarks:
+            tags["meltrepro.remarks"] = "; ".join(cell.remarks)
+            tags["mlflow.note.content"] = "\n".join(f"- {remark}" for remark in cell.remarks)
         tags |= {f"meltrepro.unavailable.{name}": reason for name, reason in cell.unavailable.items()}
     return {key: _short(value) for key, value in tags.items()}
 

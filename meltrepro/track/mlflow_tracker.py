@@ -202,7 +202,7 @@ class _Sync:
             run = self._find(place.experiment_id, "cell", cell.id)
             run = run or self._create(place.experiment_id, began_ms, tags, _run_name(cell.id, tags))
             note = place.cells[cell.id] = RunNote(run_id=run.info.run_id)
-        self._params(note, content.cell_params(cell))
+        self._params(note, content.cell_params(cell) | ({} if how.damaged else content.ran_params(cell)))
         self._tags(note, tags)
         for name, files in content.trial_files(cell):
             self._files(note, f"files/{name}", files)

@@ -37,6 +37,7 @@ _MIN_DISK = 6 * 10**9
 _MIN_MEMORY = 2 * 10**9
 _ANSWER_S = 3.0
 _PORTS = {"https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+_LOOK_S = 0.5
 _NOT_BEFORE = 1_790_812_800
 """Unix time of 2026-10-01, when the newest framework that is built came out; a clock before that is wrong."""
 
@@ -132,6 +133,7 @@ def check_machine(*, tests: bool = False, settings: Settings | None = None) -> l
         _engine(settings),
         _disk(settings),
         _memory(),
+        _load(),
         _writable("store", settings.cache, "everything that is fetched or built", "set MELTREPRO_CACHE"),
         _writable("records", settings.home, "results", "set MELTREPRO_HOME"),
         _tracking(settings),
@@ -199,6 +201,21 @@ def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     state = CheckState.ok if total >= _MIN_MEMORY else CheckState.missing
     return Check("memory", state, f"{total / 1e9:.1f} GB", "compiling and models", "use a larger machine")
+
+
+def _load() -> Check:
+    """What else keeps its CPUs busy: a trial with as many threads as CPUs would wait for them."""
+    import psutil
+
+    from meltrepro.measure.validity import BUSY
+
+    cpus = os.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=_LOOK_S) / 100 * cpus
+    state = CheckState.ok if busy <= BUSY else CheckState.optional
+    found, purpose = f"{busy:.1f} of {counted(cpus, 'CPU')} busy", "trials that wait for no other program"
+    return Check(
+        "load", state, found, purpose, "end what runs beside; --set protocol.gates.busy_cores=0.5 waits for it"
+    )
 
 
 def _mirrors(settings: Settings) -> Check:

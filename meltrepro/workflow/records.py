@@ -20,7 +20,7 @@ from meltrepro.replay.bundle import Imported
 from meltrepro.replay.claims import Known, artifacts_of, sources_of
 from meltrepro.replay.compare import Comparison, require_common
 from meltrepro.replay.compare import compare as compare_records
-from meltrepro.replay.show import html
+from meltrepro.report.comparison import html
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design
 from meltrepro.steps import Sink, silent
@@ -106,7 +106,7 @@ def log_comparisons(compared: Sequence[Compared], *, settings: Settings | None =
     place = choose(os.environ, None, (settings or settings_module.load()).tracking_uri)
     for each in compared:
         name = f"comparison/{each.comparison.first}--{each.comparison.second}.html"
-        attach(each.folders, {name: html(each.comparison)}, place)
+        attach(each.folders, {name: html([each.comparison])}, place)
 
 
 # -- traces -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from meltrepro.replay.claims import Known, programs_of
 from meltrepro.replay.control import with_controls
 from meltrepro.replay.locate import locate
 from meltrepro.replay.replay import Replayed, recorded_requests, undecidable
-from meltrepro.replay.show import html
+from meltrepro.report.comparison import html
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
@@ -142,7 +142,7 @@ def replay(
             setup = with_controls(setup, recorded, store)
             _require_contained(setup, {each.digest for each in intent.programs if each.own}, store)
             answer = replaying.replay(recorded, setup, declared, settings, sink)
-    page = html(answer.comparison)
+    page = html([answer.comparison])
     write_bytes(answer.folder / COMPARISON, page.encode())
     logged = None
     tracking = session.loaded.manifest.tracking

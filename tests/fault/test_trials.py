@@ -234,6 +234,7 @@ def test_the_folder_holds_everything_and_no_secret(tmp_path: Path) -> None:
 def test_the_journal_tells_what_happened(tmp_path: Path) -> None:
     result = rig.run(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE))
     told = [(entry["name"], entry["phase"]) for entry in journal.read(result.campaign.folder / JOURNAL)]
+    told = [step for step in told if step != ("busy", "note")]  # so may the machine be that runs the tests
     assert told == [("campaign", "begin"), ("trial", "begin"), ("trial", "end"), ("campaign", "end")]
 
 

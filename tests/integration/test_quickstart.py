@@ -18,6 +18,7 @@ pytestmark = pytest.mark.machine
 
 SPEC = ROOT / "specs" / "quickstart.yaml"
 FEWER = (
+    "--set=measure.limits.cpu_pressure=1",  # a machine that runs tests is busy
     *("--set", "protocol.repetitions=3"),
     *("--set", "workloads.chat.max_tokens=24"),
     # Two spinning threads on two busy cores wait for each other; tests need not be fast, but they must end.
@@ -59,6 +60,7 @@ def test_every_trial_has_a_complete_record(campaign: Path) -> None:
             events = [json.loads(line) for line in (trial / "events.jsonl").read_text().splitlines()]
             assert events[0]["e"] == "hello"
             assert events[-1]["e"] == "done"
+            assert {"process", "effective"} <= {event["e"] for event in events}
             assert any(event["e"] == "turn_end" and event["text"].strip() for event in events)
 
 

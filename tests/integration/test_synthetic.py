@@ -40,6 +40,7 @@ MANIFEST = {
         }
     },
     "protocol": {"repetitions": 1, "warmups": 0},
+    "measure": {"limits": {"cpu_pressure": 1}},  # a machine that runs tests is busy
 }
 
 
@@ -71,6 +72,9 @@ def test_the_runners_of_both_releases_read_and_continue_them(spec: Path, tmp_pat
     for cell in campaign.cells:
         (trial,) = cell.repetitions
         assert cell.synthetic and trial.outcome.synthetic
+        attention = {"old": "off", "new": "on"}[cell.entry.framework]
+        assert cell.ran_as["effective.flash_attention"] == attention, "the releases decide it for themselves"
+        assert "CPU" in str(cell.ran_as["effective.weights"]) and cell.ran_as["process.scheduler"] == "other"
         turns = trial.trace().turns
         assert [turn.n_gen for turn in turns] == [12, 12]
         prompts.setdefault(cell.entry.model, set()).add(sum(turn.n_prompt for turn in turns))

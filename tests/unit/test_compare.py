@@ -14,11 +14,12 @@ from meltrepro.errors import NothingToCompare, RecordError
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record import trial as record
 from meltrepro.record.campaign import CAMPAIGN
-from meltrepro.replay.compare import MetricComparison, compare, require_common
+from meltrepro.replay.compare import compare, overall, require_common
 from meltrepro.replay.context import Difference
-from meltrepro.replay.show import html, scaled, text, why
+from meltrepro.replay.show import text, why
+from meltrepro.report.comparison import html
 from meltrepro.stats.equivalence import Design, ReplayVerdict, trials_to_show_sameness
-from tests.support.campaigns import Cell, build_campaign
+from tests.support.campaigns import Cell, Trial, build_campaign
 
 Make = Callable[..., CampaignRecord]
 
@@ -70,7 +71,7 @@ def test_engine_version_governor_and_readings_that_matter(make: Make) -> None:
     }, "a reading that one side lacks is no difference"
     shown = text(compare(first, second, Design()))
     assert "context governor: performance -> powersave" in shown
-    assert "<td>governor</td>" in html(compare(first, second, Design()))
+    assert ">governor</td>" in html([compare(first, second, Design())])
 
 
 def test_a_damaged_state_is_named(make: Make) -> None:
@@ -101,7 +102,7 @@ def test_inconclusive_says_why_and_what_would_decide(tmp_path: Path) -> None:
     shown = text(found)
     assert "the same: second / first from 0.952 to 1.050 (a margin of 5%)" in shown
     assert said in " ".join(shown.split())
-    assert said in html(found)
+    assert said in html([found])
     assert max(map(len, shown.splitlines())) <= 100
 
 
@@ -124,21 +125,41 @@ def test_the_number_of_repetitions_that_show_sameness() -> None:
     assert trials_to_show_sameness([1.0], spread, Design()) is None
 
 
-@pytest.mark.parametrize(
-    ("unit", "values", "shown"),
-    [
-        ("bytes", (317_400_000.0, 250_200_000.0), ("MB", "317.4", "250.2")),
-        ("bytes", (0.0, 0.0), ("B", "0", "0")),
-        ("bytes/s", (4.1e9, 4.3e9), ("GB/s", "4.1", "4.3")),
-        ("ms", (5270.0, 900.0), ("s", "5.27", "0.9")),
-        ("J", (0.0004, 0.0002), ("uJ", "400", "200")),
-        ("J", (1e-9, 0.0), ("uJ", "0.001", "0")),
-        ("tokens/s", (12.0, 24.0), ("tokens/s", "12", "24")),
-        ("1", (3.0, 0.0), ("", "3", "0")),
-    ],
-)
-def test_figures_have_units_that_people_read(unit: str, values: tuple[float, float], shown: tuple[str, ...]) -> None:
-    assert scaled(MetricComparison("m", unit, *values, None)) == shown
+def test_a_campaign_compared_with_itself_is_the_same(tmp_path: Path) -> None:
+    for number, repetitions in ((0, 1), (1, 2), (2, 5)):
+        folder = build_campaign(tmp_path, number=number, repetitions=repetitions)
+        found = compare(read_campaign(folder), read_campaign(folder), Design(), once=True)
+        decisions = [metric.decision for cell in found.cells for metric in cell.metrics if metric.decision is not None]
+        assert decisions and {(each.verdict, each.low, each.high) for each in decisions} == {("REPRODUCED", 1, 1)}
+        assert overall(found) is ReplayVerdict.reproduced
+        for shown in (text(found), html([found])):
+            assert "the same campaign" in shown and "INCONCLUSIVE" not in shown
+
+
+def test_what_was_measured_twice_is_not_the_same_trials(tmp_path: Path) -> None:
+    first, second = (read_campaign(build_campaign(tmp_path, number=number, repetitions=2)) for number in range(2))
+    found = compare(first, second, Design(), once=True)
+    assert not found.same and "the same campaign" not in text(found)
+    assert "first: 2 repetitions: too few to judge" in text(found)
+    assert "too few to judge: 2 of the 3 trials" in text(found)
+
+
+ENGINE = {"flash_attention": "off", "weights": "CPU 93.8 MiB"}
+
+
+def test_what_the_engine_made_of_the_request_is_compared(tmp_path: Path) -> None:
+    def campaign(number: int, trial: Trial) -> CampaignRecord:
+        return read_campaign(build_campaign(tmp_path, [Cell("q4_0", trial=trial)], number=number))
+
+    first = campaign(0, Trial(process={"nice": 0}, effective=ENGINE))
+    second = campaign(1, Trial(process={"nice": 5}, effective={**ENGINE, "flash_attention": "on", "mmap": True}))
+    before = campaign(2, Trial())
+    (cell,) = compare(first, second, Design()).cells
+    assert Difference("effective.flash_attention", "off", "on") in cell.params
+    assert Difference("effective.mmap", "-", "true") in cell.params
+    assert Difference("process.nice", "0", "5") in cell.context
+    (cell,) = compare(before, second, Design()).cells
+    assert not [each for each in (*cell.params, *cell.context) if "effective" in each.name or "process" in each.name]
 
 
 def test_campaigns_without_a_common_cell(

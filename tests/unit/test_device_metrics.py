@@ -93,6 +93,17 @@ def test_clocks_are_averaged_over_cpus_while_turns_are_held() -> None:
     assert measure(slow, fast).values["frequency_mean_mhz"] == pytest.approx(1500, rel=0.05)
 
 
+def test_what_a_hypervisor_takes_is_a_share_of_all_cpu_time() -> None:
+    def grows(share: float) -> Callable[[int], float]:
+        return lambda t: share * t / 1e9
+
+    cpu = {"user": 1.6, "system": 0.1, "idle": 0.2, "steal": 0.1}
+    found = [series(f"cpu.{name}", grows(share), kind="counter") for name, share in cpu.items()]
+    assert measure(*found).values["cpu_steal_share"] == pytest.approx(0.05)
+    assert "hypervisor" in measure(*found[:-1]).unavailable["cpu_steal_share"]
+    assert "cpu_steal_share" in measure(series("temperature.a", lambda _: 50.0)).unavailable
+
+
 def test_counters_count_what_was_added_and_survive_a_wrap() -> None:
     steps = series("throttled.cpu0", lambda t: 5.0 + (t >= FIRST_NS), kind="counter")
     wrapping = series("throttled.cpu1", lambda t: 3.0 if t < FIRST_NS else 1.0, kind="counter", wraps_at=4.0)

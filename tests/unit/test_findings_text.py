@@ -96,6 +96,13 @@ def test_as_text_and_as_json() -> None:
     assert as_json(evaluate(results), results) == as_json(findings, results)
 
 
+def test_cells_that_are_too_few_to_judge_are_counted() -> None:
+    cells = laptop()
+    few = table(replace(cells[0], too_few=True), *cells[1:])
+    assert "1 cell of fewer than 3 repetitions: too few to judge" in as_text(evaluate(few), few)
+    assert "too few" not in as_text(evaluate(table(*cells)), table(*cells))
+
+
 def test_f22_names_causes() -> None:
     finding = found("F22", *CASES["F22"].holds)
     assert finding.numbers["failed_memory"].value == 1

@@ -14,7 +14,7 @@ from meltrepro.report.export import _ESCAPES, as_csv, as_latex, escape
 from meltrepro.report.values import Absent, Column, Median, Table, Tags, exact, narrowed, number, plain, quantity
 from tests.support.reports import HOSTILE
 
-ESTIMATE = Median(108.23, 105.9, 109.04, 5, "bca")
+ESTIMATE = Median(108.23, 105.9, 109.04, 5)
 TABLE = Table(
     "sample",
     "A sample",

@@ -19,7 +19,8 @@ from meltrepro.measure.validity import judge_scores
 from meltrepro.record import trial as record
 from meltrepro.replay.compare import compare, overall
 from meltrepro.replay.replay import judge
-from meltrepro.replay.show import html, text
+from meltrepro.replay.show import text
+from meltrepro.report.comparison import html
 from meltrepro.report.figures import points as figures
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
@@ -137,9 +138,9 @@ def test_a_cell_without_a_score_on_one_side_is_not_reproduced(tmp_path: Path) ->
 def test_a_comparison_shows_counts_and_distance(tmp_path: Path) -> None:
     comparison = compare(scored(tmp_path, [70], asked=100), scored(tmp_path, [60], asked=100, number=1), Design())
     errors = math.hypot(*(math.sqrt(p * (1 - p) / 99) for p in (0.7, 0.6)))
-    words = f"INCONCLUSIVE, 70 of 100 and 60 of 100, {0.1 / errors:.2g} standard errors apart"
-    assert words in text(comparison)
-    assert words in html(comparison)
+    words = f"70 of 100 and 60 of 100, {0.1 / errors:.2g} standard errors apart"
+    assert f"INCONCLUSIVE, {words}" in text(comparison)
+    assert words in html([comparison])
     (plain,) = comparison.as_json()["cells"][0]["scores"]
     assert (plain["name"], plain["first"]["k"], plain["verdict"]) == ("accuracy.piqa", 70, "INCONCLUSIVE")
 

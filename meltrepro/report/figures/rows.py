@@ -12,6 +12,7 @@ from meltrepro.report.figures.svg import drawn
 from meltrepro.report.results import CellResult, Device, Results
 from meltrepro.report.tables import measurements
 from meltrepro.report.values import Figure, number
+from meltrepro.stats.summary import INTERVAL
 
 BOUND = (
     f"{MEMORY_LIMIT} is a bound of this project: {MEMORY_LIMIT - 1:.0%} of room for the program, its tokenizer and the"
@@ -28,10 +29,7 @@ def throughput(results: Results, phase: str) -> Figure:
     """One row a cell, one panel a device."""
     metric, name = f"{phase}_tps", f"throughput-{phase}"
     title = "Speed of writing answers (generation)" if phase == "generation" else "Speed of reading prompts (prefill)"
-    caption = (
-        "Median over repetitions; the line is its 95 % interval, or the smallest and the largest of fewer than five"
-        " repetitions. Every device has its own axis, logarithmic where its figures are far apart."
-    )
+    caption = f"Median over repetitions; the line is the {INTERVAL}. Every device has its own axis, logarithmic where its figures are far apart."
     cells = [cell for cell in results.measured if metric in cell.metrics]
     if not cells:
         return Figure(name, title, caption, reason=why_none(results, metric))

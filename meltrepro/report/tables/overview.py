@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from meltrepro.measure.metrics import METRICS
 from meltrepro.record.campaign import CampaignDocument
 from meltrepro.record.study import StudyDocument
+from meltrepro.record.trace import text_of
 from meltrepro.report.cells import WHO, by_size, ordered, software, who
 from meltrepro.report.results import STATES, CellResult, Device, DeviceKey, Results
 from meltrepro.report.tables.measurements import ENERGIES
@@ -110,7 +111,7 @@ def _state(cell: CellResult) -> Value:
 
 def _why(cell: CellResult) -> str:
     """The reason of a cell that was not measured, and what is to be known of its repetitions."""
-    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *map(str, cell.exclusions)))))
+    return "; ".join(dict.fromkeys(filter(None, (cell.reason, *map(str, cell.exclusions), *cell.remarks))))
 
 
 def cells(results: Results) -> Table:
@@ -153,6 +154,20 @@ def digests(documents: Sequence[CampaignDocument]) -> Table:
     )
     reason = None if rows else _NO_CELLS
     return Table("cell-digests", "What cells ran (sha256)", columns, rows, reason=reason, folded=bool(rows))
+
+
+def ran_as(results: Results) -> Table:
+    """How the kernel treated runners, and what engines made of requests."""
+    cells = [cell for cell in ordered(results.cells) if cell.ran_as]
+    known = dict.fromkeys(name for cell in cells for name in cell.ran_as)
+    columns = (*WHO, *(Column(name, name, "prose") for name in known))
+    rows = tuple((*who(results, cell), *(_told(cell, name) for name in known)) for cell in cells)
+    none = None if rows else "no runner of these campaigns says so"
+    return Table("ran-as", "How runners ran", columns, rows, reason=none, folded=bool(rows))
+
+
+def _told(cell: CellResult, name: str) -> str:
+    return text_of(cell.ran_as[name]) if name in cell.ran_as else ""
 
 
 def definitions() -> Table:

@@ -8,12 +8,13 @@ from textwrap import wrap
 
 from meltrepro.report.results import Results
 from meltrepro.report.values import Section
+from meltrepro.stats.summary import TO_JUDGE, TOO_FEW
 from meltrepro.studies.base import Decided
 from meltrepro.studies.melt import tables
 from meltrepro.studies.melt.checks import Oddity, check_scores, scores_of
 from meltrepro.studies.melt.findings.model import Finding
 from meltrepro.studies.melt.findings.registry import evaluate, tally
-from meltrepro.words import visible
+from meltrepro.words import counted, visible
 
 _WIDTH = 116
 _INDENT = "     "
@@ -47,6 +48,8 @@ def as_text(findings: Sequence[Finding], results: Results, remarks: Sequence[Odd
         lines += _wrapped(
             f"cells of which single repetitions are INVALID or failed: {partly}; meltrepro show says why", ""
         )
+    if few := sum(cell.too_few for cell in results.cells):
+        lines += _wrapped(f"{counted(few, 'cell')} of fewer than {TO_JUDGE} repetitions: {TOO_FEW}", "")
     lines.append("")
     for finding in findings:
         marks = f" ({', '.join(finding.marks)})" if finding.marks and finding.held is not None else ""
