@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from meltrepro.record.outcomes import FailureKind, TrialFailure
 from meltrepro.targets.base import TrialResult
 from meltrepro.untrusted import load_json
 
-EVENTS_UNWRITABLE = 6
-"""Exit status of a runner that cannot write its events (docs/runner.md)."""
+MODEL_UNLOADABLE, EVENTS_UNWRITABLE = 3, 6
+"""Exit statuses of a runner that cannot load its model, and of one that cannot write its events (docs/runner.md)."""
 _MEANINGS = {
     2: "the request cannot be read or is wrong",
-    3: "the model cannot be loaded",
+    MODEL_UNLOADABLE: "the model cannot be loaded",
     4: "the context cannot be created",
     5: "decoding failed",
     EVENTS_UNWRITABLE: "the events cannot be written",
@@ -30,16 +30,32 @@ _FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
 _LONGEST = 300
+_HEAD_BYTES = 16 << 10
+_COMPLAINT = re.compile(r"\b(error|unknown|unsupported|invalid|not found|missing|wrong|mismatch)\b|ASSERT|abort", re.I)
+_NO_REASON = re.compile(r"failed to load model|error loading model\W*$", re.I)
+"""What an engine says in any case, after the line that says why."""
 _UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
 
 
-def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "runner") -> TrialFailure | None:
-    """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer."""
+def _nothing() -> None:
+    return None
+
+
+def of_result(
+    result: TrialResult, folder: Path, timeout_s: float, who: str = "runner", about: Callable[[], str | None] = _nothing
+) -> TrialFailure | None:
+    """What went wrong in a trial that ran; `None` where `who` ended well: the runner, or the scorer.
+
+    `about` says what its model is; it is asked where that may be the reason.
+    """
     event, lines = _error_event(folder / record.EVENTS), _last_lines(folder / record.STDERR)
-    status = result.exit_code
+    status, model = result.exit_code, None
+    on_signal = status > 128 and status - 128 not in _FROM_OUTSIDE
+    if (status == MODEL_UNLOADABLE or (on_signal and not _loaded(folder))) and (what := about()):
+        model = f"the model: {_UNPRINTABLE.sub('?', what)}"
 
     def failed(kind: FailureKind, what: str, telling: str | None = None, *, transient: bool = False) -> TrialFailure:
-        rest = [each for each in (event, *lines) if each is not None and each != telling]
+        rest = [each for each in (model, event, *lines) if each is not None and each != telling]
         first = what if telling is None else f"{what}: {telling}"
         return TrialFailure(kind, "\n  ".join([first, *rest]), transient)
 
@@ -47,7 +63,7 @@ def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "r
         return failed(FailureKind.timeout, f"stopped after {timeout_s:g} s")
     if result.out_of_memory:
         return failed(FailureKind.out_of_memory, f"the kernel killed the {who} for lack of memory")
-    said = lines[-1] if lines else None
+    said = _complaint(lines) or (lines[-1] if lines else None)
     if status in _NOT_STARTED:
         return failed(FailureKind.not_started, f"the {who} cannot be started", said)
     if status > 128:
@@ -58,7 +74,8 @@ def of_result(result: TrialResult, folder: Path, timeout_s: float, who: str = "r
         return failed(FailureKind.crashed, f"the {who} died of {name}", said)
     if status != 0:
         meaning = _MEANINGS.get(status, "unknown reason") if who == "runner" else "the scorer failed"
-        return failed(FailureKind.runner, f"exit status {status}, {meaning}", event or said)
+        telling = _complaint(lines) if status == MODEL_UNLOADABLE else None
+        return failed(FailureKind.runner, f"exit status {status}, {meaning}", telling or event or said)
     return None
 
 
@@ -85,6 +102,20 @@ def _last_lines(path: Path) -> list[str]:
     """The end of a program's standard error, made safe to show."""
     lines = _tail(path).decode("utf-8", "replace").splitlines()
     return [_safe(line) for line in lines if line.strip()][-_TAIL_LINES:]
+
+
+def _complaint(lines: Sequence[str]) -> str | None:
+    """The last line that says what is wrong."""
+    return next((each for each in reversed(lines) if _COMPLAINT.search(each) and not _NO_REASON.search(each)), None)
+
+
+def _loaded(folder: Path) -> bool:
+    """Whether a runner had loaded its model; that stands at the beginning of its events."""
+    try:
+        with untrusted.opened(folder / record.EVENTS) as file:
+            return b'"load_end"' in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def _safe(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,7 +17,7 @@ from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import RecordError
-from meltrepro.frameworks.base import Release, Scorer, scorer_of
+from meltrepro.frameworks.base import Release, Scorer, framework, scorer_of
 from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.measure.calibration import calibrated
@@ -38,7 +38,7 @@ from meltrepro.record.campaign import (
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, ScoringRequest
-from meltrepro.registry import TARGETS
+from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.store.names import redact
 from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target, TargetKind
 from meltrepro.targets.presence import Absence
@@ -111,10 +111,17 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             most_w=_most_w(cell, setup.devices[cell.target_name]),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
+            about=_about(cell, setup.artifacts[cell.model_id], bundles[cell.framework_name].release.name),
             **_scorer(setup, cell, bundles[cell.framework_name]),
         )
         for cell in setup.plan.cells
     }
+
+
+def _about(cell: Cell, model: Artifact, release: str) -> Callable[[], str | None]:
+    """What says of a cell's model what it is; of a folder nobody can tell."""
+    known = FRAMEWORKS.has(cell.kind) and not model.is_folder
+    return lambda: framework(cell.kind).describe(model.path, release) if known else None
 
 
 def _most_w(cell: Cell, facts: DeviceFacts) -> float:

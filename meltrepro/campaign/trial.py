@@ -88,6 +88,8 @@ class CellRun:
     arguments: Sequence[Argument] = RUNNER_ARGUMENTS
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Files that it reads besides the model, by name."""
+    about: Callable[[], str | None] = lambda: None
+    """What the model is, and what the release knows of it, for whoever asks why it cannot be loaded."""
 
     def deploy(self, progress: Progress) -> None:
         """Bring everything to the device; raises as `Target.deploy` does."""
@@ -172,7 +174,7 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
         who = "scorer" if run.scorer else "runner"
-        failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who)
+        failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who, run.about)
         if failed is None and run.scorer and isinstance(request, ScoringRequest):
             failed = failure.of_missing(_missing(run.measure, None, states))
             metrics = Metrics(score_metrics(scores_in(folder, request, run.scorer.read)), {})

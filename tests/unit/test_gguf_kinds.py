@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -16,6 +17,7 @@ import pytest
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.gguf import check, describe, shard
+from meltrepro.frameworks.llamacpp.module import FRAMEWORK
 from tests.support.checkpoints import llama_tensors, write_safetensors
 from tests.support.ggufs import F32, I32, STRING, TIED, U16, U32, Value, gguf, model, numbers
 
@@ -225,3 +227,19 @@ def test_a_file_in_a_line(tmp_path: Path) -> None:
     assert describe(path) == said
     path.write_bytes(json.dumps({"error": "no"}).encode())
     assert "JSON" in describe(path)
+
+
+def test_what_a_file_says_of_itself_cannot_steer_a_terminal_or_forge_a_line(tmp_path: Path) -> None:
+    path, evil = tmp_path / "m.gguf", b"\x1b[2Jqwen\xff\nerror: all is well " + b"x" * 300
+    release = FRAMEWORK.releases()["2024-02-27"]
+    for content in (
+        gguf({"general.architecture": (STRING, evil)}, TIED, architecture=None),
+        gguf({"tokenizer.ggml.model": (STRING, evil), "llama.block_count": (U32, 1)}, TIED),
+        gguf(tensors=[(evil.decode("latin-1"), (8,), F32, numbers(8))] * 2),
+    ):
+        path.write_bytes(content)
+        said = describe(path)
+        with contextlib.suppress(ModelError):
+            said += FRAMEWORK.look(path, release).refusal or ""
+        assert "\x1b" not in said and "\n" not in said and "x" * 80 not in said
+        assert said.encode(), "nothing in it is half a character"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meltrepro.frameworks.base import Look
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, Header
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, Header, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
 from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.words import counted
@@ -36,7 +36,7 @@ def describe(path: Path, release: str) -> str:
         return said
     found = gguf.read_or_none(path)
     why = _refusal(found, release, knowledge) if found is not None else None
-    more = why or f"release {release} knows {counted(len(knowledge.architectures), 'architecture')}, this one too"
+    more = why or f"release {release} knows all that its header names"
     return f"{said}; {more}"
 
 
@@ -54,30 +54,30 @@ def _refusal(found: Header, release: str, knowledge: Knowledge) -> str | None:
     if architecture is None:
         return f"its header does not say its architecture ({ARCHITECTURE})"
     if architecture not in knowledge.architectures:
-        return f"release {release} does not know architecture {architecture} ({known(knowledge.architectures, architecture)})"
+        return f"release {release} does not know architecture {shown(architecture)} ({known(knowledge.architectures, architecture)})"
     unknown = [each for each in found.tensors if each.type not in knowledge.types]
     if unknown:
         return (
             f"release {release} does not know the type {unknown[0].type_name}, which {counted(len(unknown), 'tensor')} "
-            f"of it {'has' if len(unknown) == 1 else 'have'}, the first of them {unknown[0].name}"
+            f"of it {'has' if len(unknown) == 1 else 'have'}, the first of them {shown(unknown[0].name)}"
         )
     if not _is_whole(found):
         return None
     if tokenizer in (None, *_NONE) or not found.holds(_TOKENS):
         return f"it has no tokenizer ({_MODEL}, {_TOKENS})"
     if tokenizer not in knowledge.tokenizers:
-        return f"release {release} does not know tokenizer {tokenizer} ({known(knowledge.tokenizers)})"
+        return f"release {release} does not know tokenizer {shown(tokenizer)} ({known(knowledge.tokenizers)})"
     if tokenizer == _PAIRS and not found.holds(_MERGES):
         return f"its tokenizer has no merges ({_MERGES})"
     pre = found.text(_PRE)
     if tokenizer == _PAIRS and pre and knowledge.pre_tokenizers is not None and pre not in knowledge.pre_tokenizers:
-        return f"release {release} does not know pre-tokenizer {pre} ({known(knowledge.pre_tokenizers, pre)})"
+        return f"release {release} does not know pre-tokenizer {shown(pre)} ({known(knowledge.pre_tokenizers, pre)})"
     return None
 
 
 def _warnings(path: Path, found: Header, template: ChatTemplate | None) -> Iterator[str]:
     if not _is_whole(found):
-        yield f"its header names no layers ({found.architecture}.block_count), so no release loads it"
+        yield f"its header names no layers ({shown(found.architecture or 'llama')}.block_count), so no release loads it"
         return
     tokens = found.values.get(_TOKENS)
     if template is None or tokens is None or tokens.inner != STRING or tokens.end - tokens.begin > _MOST_OF_TOKENS:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import header
-from meltrepro.frameworks.llamacpp.header import Header, called
+from meltrepro.frameworks.llamacpp.header import Header, called, shown
 from meltrepro.store.kinds import kind_of
 from meltrepro.words import counted, readable
 
@@ -59,17 +59,18 @@ def describe(path: Path) -> str:
         found = scan(path)
     except ModelError as error:
         return error.message
+    except OSError as error:
+        return f"its file cannot be read: {error}"
     types = ", ".join(f"{count} {kind}" for kind, count in found.types.most_common(4))
     parts = [
         f"GGUF {found.version}",
-        found.architecture or "no architecture",
+        shown(found.architecture or "no architecture"),
         f"{counted(len(found.tensors), 'tensor')} ({types})",
         readable(found.size),
     ]
-    if (pre := found.text("tokenizer.ggml.pre")) is not None:
-        parts.insert(2, f"tokenizer {found.text('tokenizer.ggml.model')} ({pre})")
-    elif (kind := found.text("tokenizer.ggml.model")) is not None:
-        parts.insert(2, f"tokenizer {kind}")
+    kind, pre = found.text("tokenizer.ggml.model"), found.text("tokenizer.ggml.pre")
+    if kind is not None:
+        parts.insert(2, f"tokenizer {shown(kind)}" + (f" ({shown(pre)})" if pre is not None else ""))
     if found.size > found.end + found.alignment:
         parts.append(f"{found.size - found.end:,} bytes behind its end")
     return ", ".join(parts)
@@ -133,13 +134,13 @@ def _require_whole(path: Path, found: Header) -> None:
     if found.end > found.size:
         last = max(found.tensors, key=lambda each: each.offset)
         raise ModelError(
-            f"{name} is a truncated GGUF file: it has {found.size:,} bytes, and its tensor {last.name} ends at {found.end:,}",
+            f"{name} is a truncated GGUF file: it has {found.size:,} bytes, and its tensor {shown(last.name)} ends at {found.end:,}",
             hint=_AGAIN,
         )
     broken = next((each for each in found.tensors if each.dimensions[0] % each.block), None)
     if broken is not None:
         raise ModelError(
-            f"{name} is a damaged GGUF file: its tensor {broken.name} has rows of {broken.dimensions[0]} numbers, and "
+            f"{name} is a damaged GGUF file: its tensor {shown(broken.name)} has rows of {broken.dimensions[0]} numbers, and "
             f"{broken.type_name} holds them by {broken.block}",
             hint=_AGAIN,
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from meltrepro.errors import ModelError
+from meltrepro.words import shorten, visible
 
 ALIGNMENT = "general.alignment"
 ARCHITECTURE = "general.architecture"
@@ -137,6 +138,11 @@ def aligned(place: int, alignment: int) -> int:
     return -(-place // alignment) * alignment
 
 
+def shown(text: str) -> str:
+    """A text out of a file as messages have it: short, on one line, and such that any terminal and record can hold it."""
+    return shorten(visible(" ".join(text.split())))
+
+
 def called(path: Path) -> str:
     """What a file is called in messages: objects of the store have digests for names, of which the beginning will do."""
     return path.name[:16] if re.fullmatch(r"[0-9a-f]{40,64}", path.name) else path.name
@@ -176,17 +182,19 @@ class _Walk:
             begin = self._at
             key = self._name_of("a key")
             if key in values:
-                raise self._damaged(f"{key} twice")
+                raise self._damaged(f"{shown(key)} twice")
             values[key] = self._value(begin, self._number("I"))
         found = tuple(self._tensor() for _ in range(self._count(tensors, _LEAST_STRING + 16, _MOST_TENSORS)))
         alignment = self._alignment(values.get(ALIGNMENT))
         twice = next((name for name, count in Counter(each.name for each in found).items() if count > 1), None)
         if twice is not None:
-            raise self._damaged(f"the tensor {twice} twice")
+            raise self._damaged(f"the tensor {shown(twice)} twice")
         header = Header(version, values, found, aligned(self._at, alignment), self._size, alignment)
         astray = next((each for each in found if each.offset % alignment), None)
         if astray is not None:
-            raise self._damaged(f"the tensor {astray.name} at {astray.offset}, which is no multiple of {alignment}")
+            raise self._damaged(
+                f"the tensor {shown(astray.name)} at {astray.offset}, which is no multiple of {alignment}"
+            )
         return header
 
     def _value(self, begin: int, kind: int) -> Value:
@@ -218,7 +226,7 @@ class _Walk:
         shape = tuple(self._number("Q") for _ in range(dimensions))
         tensor = Tensor(name, shape, self._number("I"), self._number("Q"))
         if tensor.elements >= 2**63:
-            raise self._damaged(f"the tensor {name} of {' x '.join(map(str, shape))} numbers")
+            raise self._damaged(f"the tensor {shown(name)} of {' x '.join(map(str, shape))} numbers")
         return tensor
 
     def _alignment(self, value: Value | None) -> int:
@@ -227,7 +235,7 @@ class _Walk:
         number = value.content if value.kind == _UNSIGNED_32 and isinstance(value.content, int) else 0
         if number.bit_count() != 1:
             raise self._damaged(
-                f"an alignment of {value.content}; a power of two, as a number of 32 bits, was expected"
+                f"an alignment of {shown(str(value.content))}; a power of two, as a number of 32 bits, was expected"
             )
         return number
 
@@ -295,6 +303,6 @@ class _Walk:
 
     def _damaged(self, what: str) -> ModelError:
         return ModelError(
-            f"{self._name} is a truncated or damaged GGUF file: its header names {what}",
+            f"{self._name} is a truncated or damaged GGUF file: its header names {visible(' '.join(what.split()))}",
             hint="get the file again from where it came from",
         )

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, Header, Tensor, aligned, called
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, Header, Tensor, aligned, called, shown
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _SHARING = frozenset({"gemma"})
@@ -40,7 +40,7 @@ def untie(source: Path, destination: Path) -> bool:
     unknown = next((each for each in found.tensors if each.size is None), None)
     if unknown is not None:
         raise ModelError(
-            f"{called(source)} cannot be copied: how large its tensor {unknown.name} is ({unknown.type_name}) is not known here",
+            f"{called(source)} cannot be copied: how large its tensor {shown(unknown.name)} is ({unknown.type_name}) is not known here",
             hint="convert or quantize the model anew",
         )
     with source.open("rb") as file, destination.open("wb") as out:
@@ -60,19 +60,19 @@ def compare(source: Path, copy: Path) -> None:
     written = {each.name: each for each in new.tensors}
     if new.values.keys() != old.values.keys() or written.keys() != wanted.keys():
         what = next(iter((new.values.keys() ^ old.values.keys()) | (written.keys() ^ wanted.keys())))
-        raise _differs(copy, f"one of them has no {what}")
+        raise _differs(copy, f"one of them has no {shown(what)}")
     with source.open("rb") as before, copy.open("rb") as after:
         for key, value in old.values.items():
             there = new.values[key]
             if not _same(before, value.begin, value.end - value.begin, after, there.begin, there.end - there.begin):
-                raise _differs(copy, f"the value of {key} is another")
+                raise _differs(copy, f"the value of {shown(key)} is another")
         for name, tensor in wanted.items():
             there_ = written[name]
             if (tensor.dimensions, tensor.type) != (there_.dimensions, there_.type):
-                raise _differs(copy, f"the tensor {name} has another shape or type")
+                raise _differs(copy, f"the tensor {shown(name)} has another shape or type")
             size = _size(tensor)
             if not _same(before, old.data + tensor.offset, size, after, new.data + there_.offset, size):
-                raise _differs(copy, f"the tensor {name} has other numbers")
+                raise _differs(copy, f"the tensor {shown(name)} has other numbers")
 
 
 def _write(file: BinaryIO, found: Header, out: BinaryIO) -> None:
