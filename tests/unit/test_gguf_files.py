@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.gguf import check, parameters, scan
+from meltrepro.frameworks.llamacpp.header import TYPES
 from meltrepro.frameworks.llamacpp.untie import untie
 
 VOCABULARY = ["a", "b", "ä" * 20]
@@ -154,3 +155,8 @@ def test_a_file_without_an_architecture(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + tensor + bytes(512))
     with pytest.raises(ModelError, match="general.architecture"):
         untie(path, tmp_path / "out")
+
+
+def test_types_have_the_names_and_sizes_of_the_library() -> None:
+    known = {int(kind): (kind.name, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert {number: TYPES.get(number) for number in known} == known

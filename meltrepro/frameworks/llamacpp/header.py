@@ -36,6 +36,43 @@ _MOST_PAIRS, _MOST_TENSORS, _MOST_STRINGS = 1 << 16, 1 << 20, 1 << 24
 _LONGEST_NAME = 1 << 10
 _LONGEST_VALUE = 64 << 10
 """Of a text that is kept; chat templates may be longer, and are passed over."""
+TYPES: Mapping[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}
+"""Name, numbers in a block and bytes of a block of each type that gguf's own library knows, whose import takes a second."""
 _BLOCK = 1 << 20
 
 
@@ -72,19 +109,19 @@ class Tensor:
     @property
     def type_name(self) -> str:
         """What llama.cpp calls its type; a number where nobody here knows that."""
-        return _sizes().get(self.type, (f"type {self.type}", 1, 0))[0]
+        return TYPES[self.type][0] if self.type in TYPES else f"type {self.type}"
 
     @property
     def block(self) -> int:
         """How many numbers are written together."""
-        return _sizes().get(self.type, ("", 1, 0))[1]
+        return TYPES[self.type][1] if self.type in TYPES else 1
 
     @property
     def size(self) -> int | None:
         """In bytes; `None` of a type that nobody here knows."""
-        if self.type not in _sizes():
+        if self.type not in TYPES:
             return None
-        _, block, size = _sizes()[self.type]
+        _, block, size = TYPES[self.type]
         return self.elements // block * size
 
 
@@ -152,18 +189,6 @@ def read(path: Path) -> Header:
     """The header of a file; raises `ModelError` where it goes on behind the file's end or names what no GGUF file has."""
     with path.open("rb") as file:
         return _Walk(file, path.stat().st_size, called(path)).header()
-
-
-def _sizes() -> Mapping[int, tuple[str, int, int]]:
-    """Name, numbers in a block and bytes of a block of each type that gguf's own library knows."""
-    if not _KNOWN:
-        from gguf.constants import GGML_QUANT_SIZES
-
-        _KNOWN.update({int(kind): (kind.name, block, size) for kind, (block, size) in GGML_QUANT_SIZES.items()})
-    return _KNOWN
-
-
-_KNOWN: dict[int, tuple[str, int, int]] = {}
 
 
 class _Walk:
