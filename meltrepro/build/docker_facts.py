@@ -46,13 +46,17 @@ def facts_of(client: docker.DockerClient) -> DockerFacts:
     """Ask an engine; raises what docker-py does where it does not answer."""
     (kind, version), info = name_of(client), client.info()
     traits = {option.partition("name=")[2].partition(",")[0] for option in info.get("SecurityOptions") or ()}
+    rootless = "rootless" in traits or bool(info.get("Rootless"))
+    governed = not (
+        rootless and info.get("CgroupVersion") == "1"
+    )  # whose groups are root's alone, whatever podman says
     return DockerFacts(
         kind=kind,
         version=version,
         storage=_storage(info),
-        traits=frozenset({*traits, *(("rootless",) if info.get("Rootless") else ())}),
-        memory=bool(info.get("MemoryLimit", True)),
-        pids=bool(info.get("PidsLimit", True)),
+        traits=frozenset({*traits, *(("rootless",) if rootless else ())}),
+        memory=bool(info.get("MemoryLimit", True)) and governed,
+        pids=bool(info.get("PidsLimit", True)) and governed,
     )
 
 

@@ -44,6 +44,7 @@ class EngineServer:
     kind: str = "docker"
     traits: tuple[str, ...] = ()
     limits: bool = True
+    groups: str = "2"
     mangled: bool = False
     """Whether it stores other layers than it is given."""
     images: set[str] = field(default_factory=set)
@@ -129,7 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
                 containerd = self.engine.kind == "containerd"
                 status = [["driver-type", "io.containerd.snapshotter.v1"]] if containerd else [["Backing", "extfs"]]
                 traits = [f"name={trait}" for trait in ("seccomp,profile=builtin", *self.engine.traits)]
-                limits = {"MemoryLimit": self.engine.limits, "PidsLimit": self.engine.limits}
+                limits = {
+                    "MemoryLimit": self.engine.limits,
+                    "PidsLimit": self.engine.limits,
+                    "CgroupVersion": self.engine.groups,
+                }
                 self._json({"Driver": "overlayfs", "DriverStatus": status, "SecurityOptions": traits, **limits})
             case "GET", "images", *name, "json":
                 known = "/".join(name)

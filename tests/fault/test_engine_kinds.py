@@ -152,10 +152,20 @@ def test_a_container_may_use_its_mounts_and_nothing_else(
     assert out.stat().st_uid == owner
 
 
-@pytest.mark.parametrize("limits", [True, False])
-def test_limits_are_asked_of_engines_that_have_them(served: Served, state: EngineServer, limits: bool) -> None:
-    """Podman without root refuses a container for a limit that its cgroups cannot hold."""
-    state.limits = limits
+@pytest.mark.parametrize(
+    ("says", "traits", "groups", "limits"),
+    [
+        (True, (), "1", True),
+        (True, ("rootless",), "2", True),
+        (False, ("rootless",), "2", False),
+        (True, ("rootless",), "1", False),
+    ],
+)
+def test_limits_are_asked_of_engines_that_have_them(
+    served: Served, state: EngineServer, says: bool, traits: tuple[str, ...], groups: str, limits: bool
+) -> None:
+    """Podman without root says that it can limit, and refuses a container for a limit that its control groups cannot hold."""
+    state.limits, state.traits, state.groups = says, traits, groups
     served.engine.execute(execution(served.folder))
     (asked,) = served.asked("create")
     assert bool(asked["HostConfig"].get("Memory")) is bool(asked["HostConfig"].get("PidsLimit")) is limits

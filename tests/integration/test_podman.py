@@ -99,15 +99,18 @@ def client() -> Iterator[Any]:
     if program is None:
         pytest.fail("this test needs podman: meltrepro doctor --fix --tests")
     with tempfile.TemporaryDirectory(prefix="melt-", ignore_cleanup_errors=True) as folder:
-        places = ("--root", f"{folder}/root", "--runroot", f"{folder}/run")
+        # All of them: what is left out is that of the system's own podman.
+        places = ("--root", f"{folder}/root", "--runroot", f"{folder}/run", "--tmpdir", f"{folder}/tmp")
         address = f"unix://{folder}/podman.sock"
         command = [program, *places, "system", "service", "--time=0", address]
         with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as service:
             try:
                 yield _answers(here, address, service)
             finally:
-                subprocess.run([program, *places, "system", "reset", "--force"], capture_output=True, check=False)
+                subprocess.run([program, *places, "rm", "--all", "--force"], capture_output=True, check=False)
                 service.terminate()
+                service.wait()
+                subprocess.run(["umount", f"{folder}/root/overlay"], capture_output=True, check=False)
 
 
 def _answers(here: settings.Settings, address: str, service: subprocess.Popen[bytes]) -> Any:
