@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,18 @@ def export_command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
 ) -> None:
     """Pack a campaign: manifest, lock, sources, artifacts, records, report."""
+
+    def tell(size: int, left_out: Sequence[str]) -> None:
+        typer.echo(f"writes {size / 1e6:.1f} MB", err=True)
+        for line in left_out:
+            typer.echo(f"left out: {line}", err=True)
+
     with console() as sink:
-        exported = workflow.export_bundle(campaign, output, sink=sink)
+        exported = workflow.export_bundle(campaign, output, begins=tell, sink=sink)
     size = exported.path.stat().st_size / 1e6
     typer.echo(f"{exported.path}: {counted(len(exported.index.members), 'file')}, {size:.1f} MB")
     if exported.withheld:
-        typer.echo(
-            f"left out, because their licence does not allow passing them on: {counted(exported.withheld, 'file')} of weights, data or compilers"
-        )
+        typer.echo(f"left out: {counted(exported.withheld, 'file')}, which whoever replays it has to get elsewhere")
 
 
 @app.command("verify")
@@ -61,5 +66,6 @@ def import_command(bundle: BundleArgument) -> None:
     typer.echo(f"{imported.objects} objects were new")
     for campaign in imported.campaigns:
         typer.echo(f"campaign: {campaign}")
-    for digest in imported.withheld:
-        typer.echo(f"not in the bundle (licence): {digest}")
+    for gap in imported.gaps:
+        typer.echo(f"not in the bundle, nor here: {gap.name}: {gap.why}")
+        typer.echo(f"  {gap}")

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -123,12 +123,7 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
                 take(name, pieces)
             for _ in pieces:
                 pass
-            if digest.hexdigest() != member.sha256:
-                raise BundleError(
-                    f"{path.name}: {index.label(name)} is damaged: "
-                    f"sha256 is {digest.hexdigest()}, expected {member.sha256}",
-                    hint=_AGAIN,
-                )
+            _check_digest(path, index, name, digest.hexdigest())
             _expect(file, padding(member.size), index.label(name))
         _expect(file, _tail(raw), SEAL)
         if file.read(1):
@@ -136,7 +131,45 @@ def verify(path: Path, take: Callable[[str, Iterator[bytes]], None] | None = Non
     return index
 
 
+def peek(path: Path, wanted: Collection[str]) -> tuple[Index, dict[str, bytes]]:
+    """The index of a bundle and a few of its small members, verified, without reading the others.
+
+    Raises `TruncatedBundle` where its end is missing, and otherwise what `verify` raises.
+    """
+    with _open(path) as file:
+        raw = _read_index(file)
+        _check_seal(file, raw)
+        index = parse_index(raw)
+        starts, at = {}, file.tell()
+        for name, member in index.members.items():
+            starts[name] = at
+            at += len(member_header(name, member.size)) + member.size + len(padding(member.size))
+        whole, here = at + len(_tail(raw)), file.seek(0, os.SEEK_END)
+        if here < whole:
+            raise TruncatedBundle(
+                f"only {here} of the bundle's {whole} bytes are here: it was not copied to its end", hint=_AGAIN
+            )
+        contents = {}
+        for name in wanted:
+            size = index.members[name].size if name in index.members else _INDEX_LIMIT + 1
+            if size > _INDEX_LIMIT:
+                continue
+            file.seek(starts[name])
+            _expect(file, member_header(name, size), index.label(name))
+            contents[name] = b"".join(_pieces(file, index.label(name), size, lambda _: None))
+            _check_digest(path, index, name, hashlib.sha256(contents[name]).hexdigest())
+    return index, contents
+
+
 # -- reading ------------------------------------------------------------------------------------------------------
+
+
+def _check_digest(path: Path, index: Index, name: str, found: str) -> None:
+    if found != index.members[name].sha256:
+        raise BundleError(
+            f"{path.name}: {index.label(name)} is damaged: sha256 is {found}, expected {index.members[name].sha256}",
+            hint=_AGAIN,
+        )
 
 
 def _open(path: Path) -> BinaryIO:

@@ -20,7 +20,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -28,22 +28,17 @@ from typing import IO
 
 import meltrepro
 from meltrepro import untrusted
-from meltrepro.atomic import make_folder, reason_of, remove, writing
+from meltrepro.atomic import make_folder, reason_of, remove, require_free, writing
 from meltrepro.build import toolchain
-from meltrepro.errors import BundleError, ManifestError, MeltreproError, RecordError, StoreError
-from meltrepro.frameworks.base import framework
-from meltrepro.manifest.accuracy import source_of
-from meltrepro.manifest.loader import parse_manifest
-from meltrepro.manifest.lock import Lock, load_lock
+from meltrepro.errors import BundleError, MeltreproError, RecordError, StoreError
+from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.schema import Manifest
-from meltrepro.manifest.yaml.positions import MAX_BYTES
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, LOCK, MANIFEST, PLAN
-from meltrepro.record.ids import BundleId, artifact_id, model_of
 from meltrepro.record.reader import CampaignFolder, read_folder
 from meltrepro.replay import archive
 from meltrepro.replay.claims import ATTESTATIONS, OBJECTS, check_claims
+from meltrepro.replay.gaps import Gap, gaps, peek, read, require_room, withheld
 from meltrepro.steps import Sink, Step, step
-from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import learn
 from meltrepro.store.source import Pin, is_synthetic, key_of
@@ -63,24 +58,33 @@ class Imported:
     campaigns: tuple[Path, ...]
     objects: int
     """How many objects were new to the store."""
-    withheld: tuple[str, ...]
-    """Digests of weights and programs that the bundle may not hold."""
+    gaps: tuple[Gap, ...]
+    """What the bundle does not hold, and this machine neither."""
 
 
 def export(
-    campaign: Path, store: Store, out: Path, sink: Sink, report: Mapping[str, bytes] | None = None
+    campaign: Path,
+    store: Store,
+    out: Path,
+    sink: Sink,
+    report: Mapping[str, bytes] | None = None,
+    begins: Callable[[int, Sequence[str]], None] = lambda _, __: None,
 ) -> archive.Index:
-    """Pack one campaign with everything that its replay needs, and its report; raises `BundleError`, `RecordError`, `CorruptStore`."""
+    """Pack one campaign with everything that its replay needs, and its report.
+
+    `begins` is told how many bytes it will take, and what is left out and why, before anything is written. Raises
+    `BundleError`, `RecordError`, `CorruptStore`, and `StoreError` where there is no room for it.
+    """
     recorded = read_folder(campaign)
     recorded.verify()
-    manifest, lock = _read(campaign)
+    manifest, lock = read(campaign)
     store = store.scoped(campaign / LOCK)  # statements of one that was imported stand in its scope
-    withheld = _withheld(manifest, lock)
+    kept_back = _withheld(manifest, lock)
     files: dict[str, Path | bytes] = {
         MANIFEST: untrusted.read(campaign / MANIFEST),
         LOCK: untrusted.read(campaign / LOCK),
     }
-    needed = (_needed(lock) | _kept(lock, store)) - withheld
+    needed = (_needed(lock) | _kept(lock, store)) - kept_back
     with step(sink, "bundle.collect", campaign.name):
         for digest in sorted(needed):
             if not store.has(digest):
@@ -104,11 +108,14 @@ def export(
         "description": manifest.description,
         "meltrepro": meltrepro.__version__,
         "campaigns": [campaign.name],
-        "withheld": sorted(withheld),
+        "withheld": sorted(kept_back),
         "labels": {f"{OBJECTS}/{digest}": _name_of(lock, digest) for digest in sorted(needed)},
     }
     measured_at = datetime.fromtimestamp(recorded.document.started_wall_ns / 1e9, UTC)
     files[_CRATE] = _crate(manifest, measured_at.date().isoformat(), list(files))
+    size = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in files.values())
+    begins(size, [f"{_name_of(lock, digest)}: {why}" for digest, why in withheld(manifest, lock).items()])
+    require_free(out.absolute().parent, size)
     with step(sink, "bundle.write", str(out)):
         return archive.write(out, about, files)
 
@@ -144,6 +151,8 @@ def import_bundle(path: Path, store: Store, records: Path, sink: Sink) -> Import
     alone. Raises `BundleError` and its kin, `LockError`, `StoreError`, and `RecordError` where a campaign of the bundle
     is here already and is not the same.
     """
+    index, manifest, lock = peek(path)
+    require_room(index, store)
     with store.scratch() as scratch, step(sink, "bundle.import", str(path)):
 
         def take(name: str, pieces: Iterator[bytes]) -> None:
@@ -161,25 +170,10 @@ def import_bundle(path: Path, store: Store, records: Path, sink: Sink) -> Import
         _learn(lock, scope)
         _take_attestations(scratch, index, lock, scope)
         campaigns = tuple(_take_campaign(folder, records) for folder in folders)
-    return Imported(campaigns, new, index.withheld)
+    return Imported(campaigns, new, tuple(gaps(manifest, lock, store)))
 
 
 # -- exporting ----------------------------------------------------------------------------------------------------
-
-
-def _read(folder: Path) -> tuple[Manifest, Lock]:
-    """Manifest and lock of a campaign or of an unpacked bundle."""
-    lock = load_lock(folder / LOCK)
-    if lock is None:
-        raise BundleError(
-            f"there is no {LOCK} in {folder}", hint="name the folder of a campaign, or a bundle that was made of one"
-        )
-    try:
-        return parse_manifest(read_regular(folder / MANIFEST, MAX_BYTES), MANIFEST), lock
-    except (OSError, ManifestError) as error:
-        raise BundleError(
-            f"{MANIFEST} is no manifest: {error}", hint="meltrepro of another version may have written it"
-        ) from error
 
 
 def _needed(lock: Lock) -> set[str]:
@@ -200,25 +194,8 @@ def _kept(lock: Lock, store: Store) -> set[str]:
 
 
 def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on: what frameworks say of their tools and programs, data of accuracy workloads, and
-    weights (of the source, and of everything made of it)."""
-    made = {artifact_id(name): artifact.digest for name, artifact in lock.artifacts.items()}
-    withheld: set[str] = set()
-    for name, entry in manifest.frameworks.items():
-        engine = framework(entry.kind)
-        withheld |= {each.digest for key, each in lock.sources.items() if engine.withholds(entry.options, key)}
-        bundles = {key: digest for key, digest in made.items() if isinstance(key, BundleId) and key.framework == name}
-        withheld |= {digest for key, digest in bundles.items() if key.variant in engine.withheld_variants()}
-    for workload in manifest.accuracy.values():
-        data = lock.sources.get(key_of(source_of(workload)))
-        if data is not None and not workload.redistributable:
-            withheld.add(data.digest)
-    for name, model in manifest.models.items():
-        if model.redistributable or model.synthetic:
-            continue
-        withheld |= {digest for key, digest in made.items() if model_of(key) == name}
-        withheld |= {source.digest for key, source in lock.sources.items() if checkpoint.is_of(key, model.source)}
-    return withheld
+    """Digests of what may not be passed on."""
+    return set(withheld(manifest, lock))
 
 
 def _name_of(lock: Lock, digest: str) -> str:
@@ -277,7 +254,7 @@ def _check_contents(
     scratch: Path, index: archive.Index, opened: Callable[[str], IO[bytes]]
 ) -> tuple[Lock, tuple[Path, ...]]:
     """Lock and campaigns of an unpacked bundle, once everything in it is found to be what its name promises."""
-    _, lock = _read(scratch)
+    _, lock = read(scratch)
     for name, member in index.members.items():
         place, _, rest = name.partition("/")
         if place == OBJECTS and rest != member.sha256:

@@ -168,6 +168,11 @@ def decide(reference: Sequence[float], replayed: Sequence[float], design: Design
         differences = b[:pairs] - a[:pairs]
         return _walk(lambda n: paired(locate(differences[:n], design.seed, stream=0)), None, pairs, design)
     recorded = locate(a, design.seed, stream=0)
+    if 0 < a.size < FEWEST:
+        n = min(b.size, design.maximum)
+        estimate = unpaired(recorded, locate(b[:n], design.seed, stream=1), design.session_cv)
+        early = _too_early(estimate, a.size, n, design)
+        return replace(early, final=True, reason=too_few(a.size))  # no trial adds to what was recorded
     return _walk(
         lambda n: unpaired(recorded, locate(b[:n], design.seed, stream=1), design.session_cv), a.size, b.size, design
     )
@@ -186,6 +191,12 @@ def identical(decision: ReplayDecision) -> ReplayDecision:
         more_needed=0,
         reason="both sides are the same trials",
     )
+
+
+def too_few(recorded: int) -> str:
+    """Why nothing is decided by so few recorded values."""
+    there = "a single value was recorded" if recorded == 1 else f"{counted(recorded, 'value')} were recorded"
+    return f"too few to judge: {there}, {FEWEST} are needed"
 
 
 def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float], design: Design) -> int | None:

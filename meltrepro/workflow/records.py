@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,14 +162,21 @@ class Exported:
 
     @property
     def withheld(self) -> int:
-        """How many files were left out, because their licence does not allow passing them on."""
+        """How many files were left out, because nobody said that they may be passed on, or their licence forbids it."""
         return len(self.index.withheld)
 
 
 def export_bundle(
-    campaign: Path | str, path: Path | str | None = None, *, sink: Sink = silent, settings: Settings | None = None
+    campaign: Path | str,
+    path: Path | str | None = None,
+    *,
+    begins: Callable[[int, Sequence[str]], None] = lambda _, __: None,
+    sink: Sink = silent,
+    settings: Settings | None = None,
 ) -> Exported:
     """Pack a campaign into one file: manifest, lock, sources, artifacts, records, report.
+
+    `begins` is told how many bytes that takes, and what is left out and why, before anything is written.
 
     Raises `UsageError`, `RecordError` where a record was changed, `BundleError` where the store lacks something.
     """
@@ -181,7 +188,7 @@ def export_bundle(
     recorded.verify()
     out = Path(path or f"{recorded.folder.name}.melt")
     store = Store(settings.store)
-    return Exported(out, bundles.export(recorded.folder, store, out, sink, report_files(assemble([recorded]))))
+    return Exported(out, bundles.export(recorded.folder, store, out, sink, report_files(assemble([recorded])), begins))
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from meltrepro.plan.names import Selection
 from meltrepro.plan.planner import require_cells
 from meltrepro.record.campaign import IMPORTED, LOCK, MANIFEST
 from meltrepro.replay import replay as replaying
+from meltrepro.replay.bundle import verify_bundle
 from meltrepro.replay.claims import Known, programs_of
 from meltrepro.replay.control import with_controls
+from meltrepro.replay.gaps import require_ready
 from meltrepro.replay.locate import locate
 from meltrepro.replay.replay import Replayed, recorded_requests, undecidable
 from meltrepro.report.comparison import html
@@ -106,6 +108,12 @@ def replay(
     """
     settings = settings or settings_module.load()
     with interrupts.raising():
+        if Path(what).is_file():
+            try:
+                require_ready(Path(what), settings, engine, elsewhere=target is not None)
+            except PlanError:
+                verify_bundle(Path(what))  # that it is damaged matters more
+                raise
         located = locate(str(what), settings, sink)
         recorded = read_campaign(located.campaign)
         only = [*only, located.cell] if located.cell is not None else only
