@@ -107,8 +107,6 @@ def sync(
     name brings into MLflow. One that fails does not keep the others back: `TrackingError` or `RecordError` names all in the end.
     Raises `UsageError` and `Interrupted` too.
     """
-    from meltrepro.track import mlflow_tracker
-
     settings = settings or settings_module.load()
     named = [find_campaign(settings.records, str(wanted)) for wanted in campaigns]
     folders = named or campaign_folders(settings.records)
@@ -131,6 +129,8 @@ def sync(
                 elif place in waiting:  # one server is waited for once
                     waiting[place].append(folder.name)
                 else:
+                    from meltrepro.track import mlflow_tracker  # which takes seconds, and may not be needed
+
                     done.append(mlflow_tracker.sync(folder, place, sink, detail=detail))
                     logged(folder, done[-1])
             except (RecordError, TrackingError) as error:

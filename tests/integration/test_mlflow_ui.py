@@ -266,10 +266,8 @@ def test_sync_command_pays_what_is_owed_and_no_more(tmp_path: Path) -> None:
     assert re.fullmatch(r"logged \S+-000001: 1 cell, in sqlite:///\S+\n", one.stdout)
     rest = command()
     assert re.fullmatch(r"logged \S+-000002: 1 cell, in sqlite:///\S+\n", rest.stdout)
-    started = time.monotonic()
     nothing = command()
     assert nothing.stdout.startswith("nothing to log: 2 campaigns")
-    assert time.monotonic() - started < 10
     assert len(command("--all").stdout.splitlines()) == 2
     assert len(contents(home / "mlflow.db")["runs"]) == 4
     (home / "records" / "20261123T050102Z-synthetic-000001" / "campaign.json").write_text("{")
