@@ -10,6 +10,9 @@ PROFILE ?= smoke
 STUDY_FLAGS ?=
 # Tests wait about as much as they compute. A file is one worker's, and begins in the order of pyproject.toml.
 WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Seconds for each kind of input, and which kind (docs/security.md).
+SECONDS ?= 60
+KIND ?= all
 # The interpreter that most users have: of an older version than this one, it may lack what this one knows.
 SYSTEM_PYTHON := /usr/bin/python3
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
@@ -17,7 +20,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup quickstart test test-fast test-debian test-python lint bench ui reproduce-paper ios clean lock-requirements lock-lab
+.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz ui reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -80,6 +83,12 @@ test-debian: setup  ## The same (test-python) with Debian's own Python, where th
 	then $(MAKE) --no-print-directory PYTHON=$(SYSTEM_PYTHON) VENV=$(VENV)-debian test-python; \
 	else echo "== tests with $(SYSTEM_PYTHON): left out, it is missing, older than 3.11 or $$version as well"; fi
 
+# In a folder of its own beside the environment. Where it has no wheel inputs are changed at random, which finds less.
+fuzz: setup  ## Change every input of strangers at random, for SECONDS (60) each; KIND names one.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/fuzz --require-hashes --no-deps --only-binary :all: \
+		-r requirements/fuzz.lock || echo "atheris has no wheel for this interpreter and machine (docs/security.md)"
+	PYTHONPATH=$(VENV)/fuzz nice $(BIN)/python -m tests.fuzz $(KIND) $(SECONDS)
+
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -98,7 +107,7 @@ reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (t
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
-	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock-lab: setup  ## Pin today's packages of the lab's virtual devices (images/*/packages*.json).
@@ -109,3 +118,4 @@ lock-requirements: setup  ## Resolve the requirements anew.
 	echo uv | $(RESOLVE) --output-file requirements/bootstrap.lock -
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ios"])' \
 		| $(RESOLVE) --constraint requirements/dev.lock --output-file requirements/ios.lock -
+	echo atheris | $(RESOLVE) --output-file requirements/fuzz.lock -

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -148,6 +149,19 @@ def shown(path: Path) -> str:
     """A path or name that others chose, without what would act on a terminal."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text says in decimal digits; `None` for what is none, or larger than any file."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether something is at a path; nothing is at one that cannot even be looked at."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def open_regular(path: Path) -> BinaryIO:

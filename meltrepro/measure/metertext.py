@@ -20,7 +20,8 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer one is taken for the end of the file, as one that is still being written."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _PACKED = {b"\x1f\x8b": "it is compressed", b"PK\x03\x04": "it is an archive, as spreadsheets are"}
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,6})?")
+"""One way only to take a digit: a cell of a million of them must not be tried in a million ways."""
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([.,'’ \u00a0\u202f])[0-9]{3}(\1[0-9]{3})*(?!\1)([.,][0-9]+)?")
 _MEASURED = re.compile(r"([-+0-9.,eE]*[0-9.])\s*([^\W\d_]+|[^\x00-\x7f]\w*)")
 _DELIMITERS = {",": "','", ";": "';'", "\t": '"\\t"', " ": "' '", "|": "'|'"}

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from meltrepro.errors import SourceError
 
 _TOKENS = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])")
 _MOST_KNOWN = 4096
 """Steps that are remembered, each of them from one set of places by one character."""
+
+_LONGEST = 1024
+"""Characters of a pattern; no path that one is for is longer."""
 
 _Takes = Callable[[str], object]
 
@@ -29,6 +32,10 @@ class Glob:
         """What is taken at each place, and whether one stays there."""
         self._skips: dict[int, int] = {}
         """Places that are left for another without a character."""
+        if len(pattern) > _LONGEST:
+            raise SourceError(
+                f"a pattern has {len(pattern)} characters, at most {_LONGEST} expected: {pattern[:60]!r}..."
+            )
         for token in filter(None, _TOKENS.split(pattern)):
             self._add(token, pattern)
         self._known: dict[tuple[int, str], int] = {}
@@ -68,18 +75,32 @@ class Glob:
 
     def _after(self, places: int, character: str) -> int:
         after = 0
-        for place, (takes, stays) in enumerate(self._takes):
-            if places >> place & 1 and takes(character):
-                after |= 1 << place if stays else 2 << place
+        for place in _each(places):
+            if place < len(self._takes):
+                takes, stays = self._takes[place]
+                if takes(character):
+                    after |= 1 << place if stays else 2 << place
         return self._reached(after)
 
     def _reached(self, places: int) -> int:
         """These places, and those that lead on from them without a character."""
-        for place, (takes, stays) in enumerate(self._takes):
-            if places >> place & 1 and (stays or takes is _nothing):
-                places |= 2 << place
-                places |= 1 << self._skips.get(place, place)
+        left = places
+        while left:
+            place = (left & -left).bit_length() - 1
+            left ^= 1 << place
+            if place < len(self._takes) and (self._takes[place][1] or self._takes[place][0] is _nothing):
+                more = (2 << place | 1 << self._skips.get(place, place)) & ~places
+                places |= more
+                left |= more
         return places
+
+
+def _each(places: int) -> Iterator[int]:
+    """The places in a set, from the first on."""
+    while places:
+        place = (places & -places).bit_length() - 1
+        yield place
+        places ^= 1 << place
 
 
 def _anything(_: str) -> bool:

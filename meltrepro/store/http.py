@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meltrepro.errors import SourceError
 from meltrepro.store.names import redact, split_url
 from meltrepro.store.proxies import Proxy, ca_bundle, certificates_variable, proxy_for
+from meltrepro.untrusted import whole_number
 
 if TYPE_CHECKING:
     import requests
@@ -159,11 +160,6 @@ def content_range(response: requests.Response) -> tuple[int | None, int | None]:
 def content_length(response: requests.Response) -> int | None:
     """Size of the body in bytes, as far as its header says."""
     return whole_number(response.headers.get("Content-Length", ""))
-
-
-def whole_number(text: str) -> int | None:
-    """The number that a header says; `None` for what is none, or larger than any file."""
-    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
 
 
 def validator(response: requests.Response) -> str | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.store.download import FileRequest
-from meltrepro.store.http import check_status, network_errors, whole_number
+from meltrepro.store.http import check_status, network_errors
 from meltrepro.store.names import redact
 from meltrepro.store.source import Context, Pin, key_of
-from meltrepro.untrusted import load_json
+from meltrepro.untrusted import load_json, whole_number
 
 if TYPE_CHECKING:
     import requests

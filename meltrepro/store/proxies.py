@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from meltrepro.errors import SourceError
 from meltrepro.store.names import masked, redact
+from meltrepro.untrusted import is_there
 
 _SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -116,7 +117,7 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> Path | None:
     """The authorities that the user named in place of the system's; raises `SourceError` where they are not there."""
     for name in BUNDLES:
         if value := environ.get(name):
-            if not Path(value).exists():
+            if not is_there(value):
                 raise SourceError(
                     f"{name}: {value[:200]} does not exist", hint="name a file of certificates, or unset the variable"
                 )
@@ -133,7 +134,7 @@ def for_git(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What git is told: proxies, and the same authorities as all else; raises `SourceError`."""
     told = _any_case(environ, (*_PROXIES, *_CERTIFICATES))
     own = environ.get("SSL_CERT_FILE")
-    bundle = ca_bundle(environ) or (Path(own) if own and Path(own).exists() else None)
+    bundle = ca_bundle(environ) or (Path(own) if own and is_there(own) else None)
     if bundle is not None:
         told.setdefault("GIT_SSL_CAPATH" if bundle.is_dir() else "GIT_SSL_CAINFO", str(bundle))
     return told

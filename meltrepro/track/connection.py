@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -21,6 +20,7 @@ from meltrepro.store.names import masked
 from meltrepro.store.proxies import Proxy, proxy_for, without_logins
 from meltrepro.track import environment, places
 from meltrepro.track.places import Place
+from meltrepro.untrusted import is_there
 
 with environment.importing():
     from mlflow.exceptions import MlflowException
@@ -92,7 +92,7 @@ def _check_variables(place: Place, proxy: Proxy | None) -> None:
         )
     for name in _FILES if place.uri.lower().startswith("https:") else ():
         value = os.environ.get(name)
-        if value and not Path(value).exists():
+        if value and not is_there(value):
             raise TrackingError(f"{name}: {value[:200]} does not exist", hint=f"mend or unset it; {_LATER}")
     try:
         if proxy is not None:

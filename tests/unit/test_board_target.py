@@ -11,12 +11,16 @@ from pydantic import TypeAdapter, ValidationError
 from meltrepro import settings as settings_module
 from meltrepro.errors import TargetLost
 from meltrepro.manifest.targets import Target
+from meltrepro.targets.android.target import Android
 from meltrepro.targets.base import device_id
+from meltrepro.targets.jetson.target import Jetson
 from meltrepro.targets.remote.linux import LinuxPlatform
 from meltrepro.targets.remote.remote import RemoteTarget
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.targets.remote.snapshot import snapshot
 from meltrepro.targets.ssh.options import LinuxOptions
 from meltrepro.targets.ssh.target import lab_boards, link_to
+from tests.fuzz.answers import PART, PIECES, Told
 from tests.support.links import LocalLink
 
 ADAPTER: TypeAdapter[Target] = TypeAdapter(Target)
@@ -83,3 +87,17 @@ def test_a_board_whose_serial_number_is_nobodys_is_known_by_its_system(
     monkeypatch.setattr("meltrepro.targets.remote.linux._IDENTITY", places)
     facts = RemoteTarget(Shell(LocalLink(tmp_path)), LinuxPlatform("linux"), str(tmp_path / "root")).identify()
     assert facts.id == device_id("board", own or machine_id)
+
+
+@pytest.mark.parametrize("platform", [Android(), LinuxPlatform("linux"), Jetson("all")])
+def test_a_serial_number_leaves_a_device_as_a_digest(platform: Android | LinuxPlatform) -> None:
+    serial = "1420921055981"
+    said = "\n%%\n".join(PIECES).replace("0A1B2C", serial)
+    said = said.replace(
+        "@/etc/machine-id", f"@/sys/firmware/devicetree/base/serial-number\n={serial}\n@/etc/machine-id"
+    )
+    shell = Shell(Told(said.encode().split(PART)))
+    with snapshot(shell) as tree:
+        facts = platform.facts(shell, tree, "/data")
+    assert facts.id == device_id("android" if isinstance(platform, Android) else "board", serial)
+    assert serial not in str(facts)

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meltrepro import settings as settings_module
 from meltrepro.cli import app
 from meltrepro.cli.terminal import safe_streams
-from meltrepro.errors import CorruptStore, LockError, ManifestError, MeltreproError, SourceError, TrackingError
+from meltrepro.errors import CorruptStore, LockError, ManifestError, SourceError, TrackingError
 from meltrepro.errors import UsageError as Usage
 from meltrepro.manifest.loader import load_manifest, parse_manifest
 from meltrepro.manifest.lock import load_lock
-from meltrepro.replay import archive
 from meltrepro.store.cas import Store
-from meltrepro.store.http import whole_number
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.names import local_path
 from meltrepro.track.places import choose
-from meltrepro.untrusted import MOST_INT, load_json, open_regular, read_regular
+from meltrepro.untrusted import MOST_INT, load_json, open_regular, read_regular, whole_number
+from tests.fuzz.kinds import REFS
 from tests.support.campaigns import build_campaign
 from tests.support.manifests import GOOD, write
-from tests.support.strange import strange
 
-DIGEST = "0" * 64
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-MOST_INT, MOST_INT) | st.floats(-1e30, 1e30) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-SEEDS = st.integers(0, 2**32)
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 # -- texts and files ----------------------------------------------------------------------------------------------
@@ -133,55 +127,7 @@ def test_manifests_locks_and_mirror_maps_are_regular_files(tmp_path: Path) -> No
             load_mirrors(file)
 
 
-def documents() -> dict[str, Any]:
-    """What is mutated, by what it is."""
-    manifest = parse_manifest(GOOD.encode()).model_dump(mode="json", exclude_unset=True)
-    lock = {
-        "lock": 1,
-        "manifest": DIGEST,
-        "sources": {"pypi:a==1:wheel": {"digest": DIGEST, "size": 5, "filename": "a.whl", "archive": DIGEST}},
-        "prompts": {"p.yaml": DIGEST},
-        "base": {
-            "suite": "s",
-            "layer": DIGEST,
-            "packages": {"a": {"version": "1", "architecture": "x", "digest": DIGEST}},
-        },
-        "toolchain": {"digest": DIGEST, "image": "i", "wheels": {"w": DIGEST}},
-        "recipes": {"r": DIGEST},
-        "artifacts": {"m/q/f": {"key": DIGEST, "digest": DIGEST}},
-    }
-    return {"manifest": manifest, "lock": lock, "mirrors": {"mirrors": {"url:https://h/a": "a", "pypi:a==1": "b/c"}}}
-
-
-DOCUMENTS = documents()
-
-
-@pytest.mark.parametrize("kind", sorted(DOCUMENTS))
-@given(seed=SEEDS)
-@FEW
-def test_a_changed_document_is_read_or_refused(tmp_path: Path, kind: str, seed: int) -> None:
-    rng = random.Random(seed)
-    path = tmp_path / "spec.yaml"
-    path.write_text(strange(DOCUMENTS[kind], rng, rng.choice([1, 1, 2, 4])), encoding="utf-8")
-    readers: dict[str, Callable[[Path], object]]
-    readers = {"manifest": load_manifest, "lock": load_lock, "mirrors": load_mirrors}
-    try:
-        readers[kind](path)
-    except MeltreproError as error:
-        assert str(error)
-
-
 # -- the store ----------------------------------------------------------------------------------------------------
-
-REFS: dict[str, Any] = {
-    "artifacts": {"name": "a", "digest": DIGEST},
-    "base": {"packages": [["a", "1", "amd64", DIGEST]]},
-    "base-layer": {"digest": DIGEST},
-    "executed": {"files": {"Dockerfile": "FROM scratch"}},
-    "files": {"state": [1, 2, 3, 4], "digest": DIGEST, "size": 5},
-    "interpreter": {"packages": [["a", "1", "amd64", DIGEST]]},
-    "toolchain": {"digest": DIGEST},
-}
 
 
 @pytest.mark.parametrize("kind", sorted(REFS))
@@ -197,35 +143,6 @@ def test_a_damaged_ref_is_set_aside(tmp_path: Path, kind: str, content: str) -> 
     with pytest.raises(CorruptStore, match=r"is damaged: .*it was set aside"):
         store.get_ref(kind, "key")
     assert store.get_ref(kind, "key") is None
-
-
-@given(kind=st.sampled_from(sorted(REFS)), seed=SEEDS)
-@FEW
-def test_a_changed_ref_is_right_or_set_aside(tmp_path: Path, kind: str, seed: int) -> None:
-    store = Store(tmp_path)
-    store.put_ref(kind, "key", REFS[kind])
-    next((tmp_path / "refs" / kind).glob("*.json")).write_text(strange(REFS[kind], random.Random(seed)))
-    try:
-        found = store.get_ref(kind, "key")
-    except CorruptStore:
-        return
-    assert found is not None
-    store.has(found.get("digest") or found["packages"][0][3] if found.get("packages") else DIGEST)
-
-
-# -- bundles ------------------------------------------------------------------------------------------------------
-
-
-@given(seed=SEEDS)
-@FEW
-def test_a_changed_index_is_read_or_refused(seed: int) -> None:
-    members = {"a/b": {"size": 1, "sha256": DIGEST}, "manifest.yaml": {"size": 0, "sha256": DIGEST}}
-    about = {"name": "n", "campaigns": ["c"], "withheld": [DIGEST], "labels": {"a/b": "the source"}}
-    index = strange({"format": 1, "about": about, "members": members}, random.Random(seed), 2).encode()
-    try:
-        assert all(found.label(name) for found in [archive.parse_index(index)] for name in found.members)
-    except MeltreproError as error:
-        assert str(error)
 
 
 # -- the environment ----------------------------------------------------------------------------------------------

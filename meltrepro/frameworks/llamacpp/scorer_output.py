@@ -15,20 +15,20 @@ from meltrepro.errors import RecordError
 from meltrepro.record.trial import ScoringRequest
 
 _HINT = "the scorer's whole output is in stdout.log and stderr.log of the record"
-_LINE = re.compile(r"^(\d+)\t\s*(\S+?)%?(?:\t.*)?$", re.MULTILINE)
+_LINE = re.compile(r"^([0-9]{1,9})\t\s*(\S+?)%?(?:\t.*)?$", re.MULTILINE)
 _FINAL = {
     "multiple-choice": re.compile(r"Final result:\s*(\S+) \+/-"),
-    "winogrande": re.compile(r"Final Winogrande score\((\d+) tasks\):\s*(\S+) \+/-"),
+    "winogrande": re.compile(r"Final Winogrande score\(([0-9]{1,9}) tasks\):\s*(\S+) \+/-"),
 }
 _SUMMARY_FROM = 100
 """Fewer questions, or tokens of a text that is compared, have no summary."""
 _ROUNDING = {"multiple-choice": 1e-6, "hellaswag": 1e-6, "winogrande": 1e-4}
 """Most by which the percentage on a line may be off: half of its last digit, and some."""
 _FINAL_ROUNDING = 2e-4
-_CHUNK = re.compile(r"\[(\d+)\]([^,\s]+),")
+_CHUNK = re.compile(r"\[([0-9]{1,9})\]([^,\s]+),")
 _PERPLEXITY = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
 _KL_ROW = re.compile(
-    r"^ *(\d+) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +(\S+) +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE
+    r"^ *([0-9]{1,9}) +(\S+?)(?: ± +(\S+))? +\S+ ± +\S+ +(\S+) ± +(\S+) +.*?([0-9.]+|-?nan) ± +\S+( %)?$", re.MULTILINE
 )
 _KL_MEAN = re.compile(r"^(?:Average:|Mean +KLD:) *(\S+) ± *(\S+)$", re.MULTILINE)
 _KL_ROUNDING = 2e-5

@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from meltrepro.errors import TargetError
 from meltrepro.targets.base import RAW, Reading, Source
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.untrusted import whole_number
 
 _EVERY_S = 1.0
 # By the kernel's files where they can be read; the service is asked for the rest.
@@ -123,7 +124,7 @@ def _busy(shell: Shell) -> Iterator[None]:
     """All CPUs of the device at work."""
     cores = shell.expect(shell.run(["nproc"]), "count its CPUs").text
     with ExitStack() as stack:
-        for _ in range(min(int(cores), 64) if cores.isdigit() else 1):
+        for _ in range(min(whole_number(cores) or 1, 64)):
             stack.enter_context(closing(shell.open(["sh", "-c", _BUSY])))
         yield
 

@@ -18,7 +18,7 @@ from meltrepro.errors import StoreError, TargetError, TargetLost
 from meltrepro.record import trial as record
 from meltrepro.targets.base import Progress, arriving, silent
 from meltrepro.targets.ios.link import Afc
-from meltrepro.untrusted import Tampered
+from meltrepro.untrusted import Tampered, whole_number
 
 T = TypeVar("T")
 PIECE = 1 << 20
@@ -103,8 +103,7 @@ class Files:
     def free_bytes(self) -> int | None:
         """Free space; `None` where the phone does not say."""
         found = self._say(lambda: self._awaited(self._afc.get_device_info()), "ask for free space")
-        text = str(found.get("FSFreeBytes", ""))
-        return int(text) if text.isdigit() else None
+        return whole_number(str(found.get("FSFreeBytes", "")))
 
     # -- small files ----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.remote.deploy import pieces
 from meltrepro.targets.remote.link import Link
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.untrusted import whole_number
 
 _PATH = 'PATH="$PATH:/opt/homebrew/bin:/usr/local/bin"; export PATH'
 """Sessions of SSH read no profile, and Homebrew's programs are not in the usual path."""
@@ -106,7 +107,8 @@ class Mac:
             said = self._shell.expect(self._shell.script(_LOOK, folder, digest), f"use {folder}").text
             if said == "whole":
                 return f"{folder}/{digest}"
-            there = int(said) if said.isdigit() and int(said) <= size else 0
+            there = whole_number(said) or 0
+            there = there if there <= size else 0
             if there == 0:
                 self.remove(f"{folder}/{digest}.part")
             source = pieces(local, there, lambda done: progress(done, size))

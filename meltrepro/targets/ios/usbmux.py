@@ -19,6 +19,7 @@ from typing import Any
 from meltrepro.errors import TargetError
 from meltrepro.targets.ios import errors as ios_errors
 from meltrepro.targets.ios.link import Afc, Instruments, Tunnel
+from meltrepro.untrusted import whole_number
 
 ADDRESS = "USBMUXD_SOCKET_ADDRESS"
 _ASSERTION = "PreventUserIdleSystemSleep"
@@ -294,8 +295,7 @@ def _sever(thing: Any) -> None:
 
 
 def _major(version: str) -> int | None:
-    first = version.partition(".")[0]
-    return int(first) if first.isdigit() else None
+    return whole_number(version.partition(".")[0])
 
 
 @lru_cache

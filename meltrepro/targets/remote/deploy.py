@@ -16,6 +16,7 @@ from pathlib import Path
 from meltrepro.errors import StoreError, TargetError
 from meltrepro.targets.base import Progress, silent
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.untrusted import whole_number
 
 _PIECE = 256 << 10
 _TRIES = 3
@@ -145,14 +146,14 @@ class DeviceCache:
     def clean(self) -> int:
         """Remove every file; returns how many bytes that freed."""
         reply = self._shell.expect(self._shell.script(_CLEAN, self._root), f"clean {self._root}")
-        return sum(int(size) for size in reply.text.split() if size.isdigit())
+        return sum(whole_number(size) or 0 for size in reply.text.split())
 
     def _look(self, digest: str) -> list[str]:
         reply = self._shell.expect(self._shell.script(_LOOK, self._root, digest), f"use {self._root}")
         words = reply.text.split()
         if words in (["present"], ["unverified"]):
             return words
-        if len(words) != 4 or words[0] != "absent" or not all(word.isdigit() for word in words[1:]):
+        if len(words) != 4 or words[0] != "absent" or None in map(whole_number, words[1:]):
             raise TargetError(f"{self._shell.link.name}: a garbled answer about {self._root}: {reply.text[:100]!r}")
         return words
 

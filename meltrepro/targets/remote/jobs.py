@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from meltrepro.interrupts import held
 from meltrepro.record import trial as record
 from meltrepro.targets.base import arriving
 from meltrepro.targets.remote.shell import Reply, Shell
-from meltrepro.untrusted import Tampered
+from meltrepro.untrusted import Tampered, load_json
 
 _HEARTBEAT_S = 35.0
 """The agent is heard every ten seconds while a job runs."""
@@ -193,7 +192,10 @@ class Jobs:
 
 def _parse(text: str, device: str) -> Ended:
     try:
-        known = json.loads(text)
-        return Ended(int(known["exit"]), bool(known["timed_out"]), bool(known["out_of_memory"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetLost(f"{device}: a garbled status: {text[:100]!r}") from error
+        known = load_json(text)
+        exit, timed_out, out_of_memory = (known[name] for name in ("exit", "timed_out", "out_of_memory"))
+    except (ValueError, KeyError, TypeError):
+        exit = None
+    if type(exit) is not int or not 0 <= exit <= 255:
+        raise TargetLost(f"{device}: a garbled status: {text[:100]!r}")
+    return Ended(exit, bool(timed_out), bool(out_of_memory))

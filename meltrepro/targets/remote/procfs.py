@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from meltrepro.record import temperature
 from meltrepro.targets.base import Battery, DeviceState
+from meltrepro.untrusted import whole_number
 
 _UNLIMITED = 1 << 60
 """Memory limits of control groups from here on mean none (version 1 writes a huge number)."""
@@ -94,8 +95,9 @@ def cpu_quota(root: Path) -> float | None:
             words = (read(folder / name) or "").split()
         else:
             words = [read(folder / name) or "", read(folder / "cpu.cfs_period_us") or ""]
-        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) > 0:
-            quotas.append(int(words[0]) / int(words[1]))
+        numbers = [number for word in words if (number := whole_number(word)) is not None]
+        if len(words) == len(numbers) == 2 and numbers[1] > 0:
+            quotas.append(numbers[0] / numbers[1])
     return min(quotas, default=None)
 
 

@@ -43,6 +43,7 @@ _MEMORY = "meltrepro-settings.json"
 """How settings were, beside the root: there is one for a device, whichever roots it has."""
 _LONGEST_SAMPLING_S = 7 * 24 * 3600.0
 _CLOCK_S = 5.0
+_CLOCK_BYTES = 1000
 _FED = """
 for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     for file in "$1"/*; do [ -f "$file" ] && [ "${file%.part}" = "$file" ] && exit; done
@@ -339,7 +340,7 @@ class RemoteTarget:
         try:
             self._clock.send(b"?")
             answer = b""
-            while not answer.endswith(b"\n"):
+            while not answer.endswith(b"\n") and len(answer) < _CLOCK_BYTES:
                 answer += self._clock.receive(_CLOCK_S)
             monotonic_ns, boot_ns, wall_ns = map(int, answer.split())
         except TargetError:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from meltrepro.errors import TargetError
 from meltrepro.targets.remote import procfs
 from meltrepro.targets.remote.shell import Shell
+from meltrepro.untrusted import whole_number
 
 _CPUS, _ZONES = 16, 100
 _CLOCKS = (
@@ -137,6 +138,7 @@ def capacity(shell: Shell, tree: Path, root: str) -> Capacity:
     """Those of the device of a snapshot, with the disk of the folder `root`; raises `TargetError`, `TargetLost`."""
     look = shell.expect(shell.script(_LOOK, root), f"use {root}").text.split()
     memory = procfs.memory(tree).get("MemTotal")
-    if len(look) != 4 or not all(word.isdigit() for word in look[1:]) or memory is None:
+    numbers = [number for word in look[1:] if (number := whole_number(word)) is not None]
+    if len(look) != 4 or len(numbers) != 3 or memory is None:
         raise TargetError(f"{shell.link.name}: does not say what it is: {' '.join(look)[:100]!r}")
-    return Capacity(look[0], int(look[1]), memory, int(look[2]) * int(look[3]))
+    return Capacity(look[0], numbers[0], memory, numbers[1] * numbers[2])
