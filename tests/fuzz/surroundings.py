@@ -1,11 +1,14 @@
-"""What a user's surroundings say: variables, the configuration of ssh, known hosts, files of Docker's."""
+"""What a user's surroundings say: variables, what ssh says, known hosts, files of Docker's."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 from unittest.mock import patch
 
 from meltrepro import settings
@@ -51,7 +54,7 @@ def _environment(data: bytes, folder: Path) -> object:
             try:
                 ask()
             except MeltreproError as error:
-                assert len(error.one_line.encode("utf-8", "surrogateescape")) < 10_000
+                assert len(error.one_line.encode("utf-8", "surrogateescape")) < 100_000
     return None
 
 
@@ -76,25 +79,26 @@ SET = (
 )
 
 
-def _ssh(data: bytes, folder: Path) -> object:
-    """A configuration and, behind `%%`, the keys of hosts."""
-    text, _, known = data.partition(b"\n%%\n")
-    (folder / "config").write_bytes(text)
-    (folder / "known").write_bytes(known)
-    found = []
-    for name in ("board", "user@[::1]:2222", "10.0.0.1"):
-        try:
-            route = route_to(name, folder / "config")
-            found.append((route.known_as, access.prefer(["ssh-ed25519"], route)))
-        except MeltreproError as error:
-            found.append((error.message, ()))
-    return found, [list(access._lines(folder / "known"))]
+def _ssh(data: bytes, _: Path) -> object:
+    """What `ssh -G` says of every host and, behind `%%`, the keys of hosts."""
+    said, known = ([*data.split(b"\n%%\n", 1), b""])[:2]
+
+    def run(command: Sequence[str], *, stdout: BinaryIO, **_: object) -> subprocess.CompletedProcess[bytes]:
+        stdout.write(said)
+        return subprocess.CompletedProcess(command, 0)
+
+    found: list[object] = list(access._lines(known.decode(errors="replace")))
+    for name in ("board", "user@[::1]:2222", "ssh://u@10.0.0.1"):
+        with contextlib.suppress(MeltreproError), patch("meltrepro.targets.ssh.config.subprocess.run", run):
+            found.append(route_to(name).known_as)
+    return found
 
 
 SSH = (
     (
-        "Host board\n  HostName 10.0.0.5\n  Port 2222\n  User u\n  ProxyJump a@b:22,c\n  IdentityFile ~/.ssh/x\n"
-        "Host *.lab !c.lab\n  UserKnownHostsFile /tmp/none\nMatch host b\n  IdentitiesOnly yes\n%%\n"
+        "host board\nuser u\nhostname 10.0.0.5\nport 2222\nidentitiesonly yes\nproxyjump none\nidentityagent SSH_AUTH_SOCK\n"
+        'identityfile ~/.ssh/x_%h\nuserknownhostsfile ~/.ssh/known_hosts "/tmp/a b"\nhostkeyalias board\n'
+        "knownhostscommand /bin/cat %H\nrevokedhostkeys none\nproxycommand nc %h %p\ncertificatefile ${HOME}/x\n%%\n"
         "board ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJvYXJkYm9hcmRib2FyZGJvYXJkYm9hcmRib2FyZDEy\n"
         "|1|JfKTdBh7rNbXkVAQCRp4OQoPfmI=|USECr3SWf1JUPsms5AqfD5QfxkM= ssh-rsa AAAA\n"
     ),

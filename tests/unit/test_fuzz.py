@@ -55,6 +55,9 @@ LONG = b"9" * 5000
         ("meter", b"\0t,P\n1," + b"9" * 500_000 + b"x\n2,1\n3,1\n"),
         ("pattern", b"*a" * 50_000 + b"\n" + b"a" * 4000),
         ("pattern", b"*a" * 500 + b"\n" + b"a" * 4000),
+        ("ssh", b"port \xc2\xb2\n"),
+        ("ssh", b'knownhostscommand /bin/cat "a\n'),
+        ("ssh", b"userknownhostsfile ~nobody-at-all/x " + LONG),
         ("web", b"302\nLocation: http://\xd4\xd4/\n\n"),
     ],
 )

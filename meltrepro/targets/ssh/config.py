@@ -99,6 +99,21 @@ def route_to(name: str, jumps: str | None = None, depth: int = 0) -> Route:
         raise TargetError(f"{host} is more than {_MOST_JUMPS} hosts away; its ProxyJump leads in a circle")
     given = [("-l", user), ("-p", port), ("-J", jumps)]
     said = _ask(host, [part for option, value in given if value is not None for part in (option, value)])
+    try:
+        return _route(host, user, port, said, depth)
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # quotes without an end, names that no disk takes, nobody's home
+        raise TargetError(
+            f"{host}: what ssh says of it cannot be followed: {shown(error)[:200]}",
+            hint=f"see what this says: ssh -G {shlex.quote(host)}",
+        ) from error
+
+
+def _route(host: str, user: str | None, port: str | None, said: dict[str, list[str]], depth: int) -> Route:
+    """The way that ssh's answer describes."""
 
     def one(option: str, otherwise: str) -> str:
         return said.get(option, [otherwise])[0]
