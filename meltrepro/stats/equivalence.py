@@ -196,7 +196,7 @@ def identical(decision: ReplayDecision) -> ReplayDecision:
 def too_few(recorded: int) -> str:
     """Why nothing is decided by so few recorded values."""
     there = "a single value was recorded" if recorded == 1 else f"{counted(recorded, 'value')} were recorded"
-    return f"too few to judge: {there}, {FEWEST} are needed"
+    return f"{TOO_FEW}: {there}, {FEWEST} are needed"
 
 
 def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float], design: Design) -> int | None:

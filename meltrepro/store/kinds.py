@@ -18,7 +18,7 @@ _HTML = re.compile(rb"<(!doctype html|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """What a file is, as the end of a sentence, and what to do."""
 
     what: str
@@ -48,65 +48,69 @@ _FORMATS = {
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def kind_of(path: Path) -> Kind | None:
+def kind_of(path: Path) -> FileKind | None:
     """What a file is by its beginning; `None` where that says nothing. Raises `OSError`."""
     with path.open("rb") as file:
         head, size = file.read(_HEAD), path.stat().st_size
     return _empty(head, size) or _text(head) or _archive(head) or _weights(head, size)
 
 
-def _empty(head: bytes, size: int) -> Kind | None:
+def _empty(head: bytes, size: int) -> FileKind | None:
     if not head:
-        return Kind("an empty file", _AGAIN)
+        return FileKind("an empty file", _AGAIN)
     if head.startswith(b"\0\x05\x16\x07"):
-        return Kind("what macOS keeps beside a file (._ before its name)", "name the file without ._ before its name")
+        return FileKind(
+            "what macOS keeps beside a file (._ before its name)", "name the file without ._ before its name"
+        )
     if not head.strip(b"\0"):
-        return Kind(f"{size:,} bytes that begin with zeros, as an unfinished download does", _AGAIN)
+        return FileKind(f"{size:,} bytes that begin with zeros, as an unfinished download does", _AGAIN)
     return None
 
 
-def _text(head: bytes) -> Kind | None:
+def _text(head: bytes) -> FileKind | None:
     if head.startswith(_LFS):
         found = re.search(rb"^size (\d{1,15})$", head, re.MULTILINE)
         of = f", which stands for a file of {int(found[1]):,} bytes" if found else ""
-        return Kind(f"a pointer of git-lfs{of}", "run git lfs pull where it was cloned, or download the file itself")
+        return FileKind(
+            f"a pointer of git-lfs{of}", "run git lfs pull where it was cloned, or download the file itself"
+        )
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if _HTML.match(start):
-        return Kind("a web page", f"{_DOWNLOAD}, and a gated one needs a login")
+        return FileKind("a web page", f"{_DOWNLOAD}, and a gated one needs a login")
     if start[:1] in (b"{", b"[") and _is_text(start):
         shown = shorten(visible(" ".join(start.decode("utf-8", "replace").split())), 80)
-        return Kind(f"JSON, as servers answer with: {shown}", _DOWNLOAD)
+        return FileKind(f"JSON, as servers answer with: {shown}", _DOWNLOAD)
     if _is_text(head):
         shown = shorten(visible(" ".join(head.decode("utf-8", "replace").split())), 60)
-        return Kind(f"a text: {shown}", _AGAIN)
+        return FileKind(f"a text: {shown}", _AGAIN)
     return None
 
 
-def _archive(head: bytes) -> Kind | None:
+def _archive(head: bytes) -> FileKind | None:
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head:
-            return Kind("a checkpoint of PyTorch", _CONVERT)
-        return Kind("a zip archive", _UNPACK)
+            return FileKind("a checkpoint of PyTorch", _CONVERT)
+        return FileKind("a zip archive", _UNPACK)
     packed = next((what for magic, what in _PACKED.items() if head.startswith(magic)), None)
     if packed is None and head[257:262] == b"ustar":
         packed = "a tar archive"
-    return Kind(packed, _UNPACK) if packed is not None else None
+    return FileKind(packed, _UNPACK) if packed is not None else None
 
 
-def _weights(head: bytes, size: int) -> Kind | None:
+def _weights(head: bytes, size: int) -> FileKind | None:
     known = next((what for magic, what in _FORMATS.items() if head.startswith(magic)), None)
     if known is not None:
-        return Kind(known, _CONVERT)
+        return FileKind(known, _CONVERT)
     if head.startswith(_OLD_TORCH):
-        return Kind("a checkpoint of PyTorch", _CONVERT)
+        return FileKind("a checkpoint of PyTorch", _CONVERT)
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 2:
-        return Kind("a pickle of Python, as old checkpoints of PyTorch are", _CONVERT)
+        return FileKind("a pickle of Python, as old checkpoints of PyTorch are", _CONVERT)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
-        return Kind("weights in safetensors format, one file of a checkpoint", _CONVERT)
+        return FileKind("weights in safetensors format, one file of a checkpoint", _CONVERT)
     if head[4:8] == b"TFL3":
-        return Kind("a model of TensorFlow Lite", _CONVERT)
+        return FileKind("a model of TensorFlow Lite", _CONVERT)
     if head[:1] == b"\x08" and 0 < head[1] < 32 and head[2:3] in (b"\x12", b":", b"B"):
-        return Kind("a model in ONNX format", _CONVERT)
+        return FileKind("a model in ONNX format", _CONVERT)
     return None
 
 

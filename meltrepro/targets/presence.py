@@ -52,7 +52,7 @@ class Absence:
 
 
 @dataclass(frozen=True)
-class Device:
+class Seen:
     """A device of a manifest, as far as it is there or known."""
 
     name: str
@@ -101,12 +101,12 @@ def driving(what: str) -> Iterator[None]:
 
 def look(
     manifest: Manifest, wanted: Collection[str], settings: Settings, engines: Engines | None = None
-) -> dict[str, Device]:
+) -> dict[str, Seen]:
     """The targets that are wanted, by name; each is opened and asked, whatever becomes of the others."""
     return {name: _look(name, entry, settings, engines) for name, entry in manifest.targets.items() if name in wanted}
 
 
-def _look(name: str, entry: TargetOptions, settings: Settings, engines: Engines | None) -> Device:
+def _look(name: str, entry: TargetOptions, settings: Settings, engines: Engines | None) -> Seen:
     try:
         with driving(f"target {name}"):
             target = open_target(entry, settings, engines)
@@ -116,18 +116,18 @@ def _look(name: str, entry: TargetOptions, settings: Settings, engines: Engines 
     except MeltreproError as error:
         return _away(name, entry, settings, Absence.of(name, error))
     remember(entry, facts, settings)
-    return Device(name, target, facts, "asked", remark=_contradiction(name, entry, facts, "the device"))
+    return Seen(name, target, facts, "asked", remark=_contradiction(name, entry, facts, "the device"))
 
 
-def _away(name: str, entry: TargetOptions, settings: Settings, absence: Absence) -> Device:
+def _away(name: str, entry: TargetOptions, settings: Settings, absence: Absence) -> Seen:
     """A device that cannot be asked: what the manifest assumes of it, else what is remembered."""
     known = recall(entry, settings)
     if entry.assume is not None:
         remark = _contradiction(name, entry, known.facts, f"the device of {_day(known)}") if known else None
-        return Device(name, None, _assumed(entry), "assumed", absence=absence, remark=remark)
+        return Seen(name, None, _assumed(entry), "assumed", absence=absence, remark=remark)
     if known is not None:
-        return Device(name, None, known.facts, "remembered", known.found_wall_ns, absence)
-    return Device(name, absence=absence)
+        return Seen(name, None, known.facts, "remembered", known.found_wall_ns, absence)
+    return Seen(name, absence=absence)
 
 
 def _assumed(entry: TargetOptions) -> DeviceFacts:

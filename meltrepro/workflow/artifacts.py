@@ -25,7 +25,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
 from meltrepro.store import checkpoint
 from meltrepro.store.source import key_of
-from meltrepro.targets.presence import Device
+from meltrepro.targets.presence import Seen
 from meltrepro.workflow.session import Session, open_session
 from meltrepro.workflow.sizes import with_downloads
 
@@ -40,7 +40,7 @@ class Planned:
     """What is here already, and how large the rest is."""
     unknown: frozenset[str] = frozenset()
     """Ids of bundles and models of which nobody knows yet whether the store has them."""
-    devices: Mapping[str, Device] = field(default_factory=dict)
+    devices: Mapping[str, Seen] = field(default_factory=dict)
     """The devices that it is for, by target name: those that are there, and what others are taken for."""
 
     @property
@@ -95,7 +95,7 @@ class Planned:
         }
 
 
-def _as_json(device: Device) -> dict[str, Any]:
+def _as_json(device: Seen) -> dict[str, Any]:
     """A device as plain data: whether it is there, what is known of it, and since when."""
     facts, absence = device.facts, device.absence
     known = {"arch": facts.arch, "features": sorted(facts.features), "id": facts.id} if facts is not None else {}

@@ -36,7 +36,7 @@ from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.mirror import load_mirrors
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
-from meltrepro.targets.presence import Absence, Device, look
+from meltrepro.targets.presence import Absence, Seen, look
 from meltrepro.targets.registry import makers
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.models import Looks, at_hand, require_loadable
@@ -52,7 +52,7 @@ class Session:
 
     loaded: LoadedManifest
     settings: Settings
-    devices: Mapping[str, Device]
+    devices: Mapping[str, Seen]
     """Those that the plan has to do with, by target name."""
     survey: Survey
     """What was there when the command began."""
@@ -188,7 +188,7 @@ def _weights(manifest: Manifest) -> dict[str, Weights]:
     return {weights.format: weights for weights in found if weights is not None}
 
 
-def _to_plan_with(seen: Mapping[str, Device], *, measured: bool) -> tuple[dict[str, DeviceFacts], dict[str, Skip]]:
+def _to_plan_with(seen: Mapping[str, Seen], *, measured: bool) -> tuple[dict[str, DeviceFacts], dict[str, Skip]]:
     """Facts of the devices that there is to plan for, by target name, and why there are none of others."""
     facts: dict[str, DeviceFacts] = {}
     unusable: dict[str, Skip] = {}
@@ -203,7 +203,7 @@ def _to_plan_with(seen: Mapping[str, Device], *, measured: bool) -> tuple[dict[s
     return facts, unusable
 
 
-def _tell(device: Device, sink: Sink, *, measured: bool) -> None:
+def _tell(device: Seen, sink: Sink, *, measured: bool) -> None:
     """Name a device that is not there, and say what its cells are planned with; and where an assumption does not hold."""
     if device.absence is not None:
         known = None if measured else device.known_as

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meltrepro.frameworks.base import Look
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, Header, shown
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, GgufHeader, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
 from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.words import counted
@@ -48,7 +48,7 @@ def _look(path: Path, state: tuple[int, int, int], release: str, template: ChatT
     return Look(refusal, () if refusal else tuple(_warnings(path, found, template)), context or None)
 
 
-def _refusal(found: Header, release: str, knowledge: Knowledge) -> str | None:
+def _refusal(found: GgufHeader, release: str, knowledge: Knowledge) -> str | None:
     """Why a release cannot load a model; `None` where nothing is in the way that a header shows."""
     architecture, tokenizer = found.architecture, found.text(_MODEL)
     if architecture is None:
@@ -75,7 +75,7 @@ def _refusal(found: Header, release: str, knowledge: Knowledge) -> str | None:
     return None
 
 
-def _warnings(path: Path, found: Header, template: ChatTemplate | None) -> Iterator[str]:
+def _warnings(path: Path, found: GgufHeader, template: ChatTemplate | None) -> Iterator[str]:
     if not _is_whole(found):
         yield f"its header names no layers ({shown(found.architecture or 'llama')}.block_count), so no release loads it"
         return
@@ -90,6 +90,6 @@ def _warnings(path: Path, found: Header, template: ChatTemplate | None) -> Itera
             yield f"chat template {template.name} ends turns with {marker}, which is no token of it: answers will go on"
 
 
-def _is_whole(found: Header) -> bool:
+def _is_whole(found: GgufHeader) -> bool:
     """Whether a header describes a model with its layers, and not a piece that tests and tools make."""
     return found.number(f"{found.architecture}.block_count") is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import header
-from meltrepro.frameworks.llamacpp.header import Header, called, shown
+from meltrepro.frameworks.llamacpp.header import GgufHeader, called, shown
 from meltrepro.store.kinds import kind_of
 from meltrepro.words import counted, readable
 
@@ -25,7 +25,7 @@ _OTHERS = {
 _OTHER_ARCHITECTURES = {"clip": "mmproj", "imatrix": "imatrix"}
 
 
-def check(path: Path) -> Header:
+def check(path: Path) -> GgufHeader:
     """The header of a file that holds a whole model; raises `ModelError` for anything else, with what it is instead."""
     _require_magic(path)
     found = header.read(path)
@@ -34,7 +34,7 @@ def check(path: Path) -> Header:
     return found
 
 
-def scan(path: Path) -> Header:
+def scan(path: Path) -> GgufHeader:
     """The header of a file, whatever it holds; raises `ModelError` where there is none or it is damaged."""
     _require_magic(path)
     return header.read(path)
@@ -45,7 +45,7 @@ def parameters(path: Path) -> int:
     return sum(tensor.elements for tensor in scan(path).tensors)
 
 
-def read_or_none(path: Path) -> Header | None:
+def read_or_none(path: Path) -> GgufHeader | None:
     """The header of a file; `None` where there is none that can be read."""
     try:
         return scan(path)
@@ -119,7 +119,7 @@ def _require_magic(path: Path) -> None:
         raise ModelError(f"{name} is a GGUF file without tensors, or a truncated one", hint=_AGAIN)
 
 
-def _require_whole(path: Path, found: Header) -> None:
+def _require_whole(path: Path, found: GgufHeader) -> None:
     """Raise `ModelError` for a part of a split model, a file that ends too early, and files that were joined."""
     name, shards = called(path), found.number(_SPLITS) or 0
     joined = _joined(path, found)
@@ -161,7 +161,7 @@ def _merge(path: Path, joined: bool, shards: int) -> str:
     return f"get the other files too ({counted(len(missing), 'file')} not here), then {whole}" if missing else whole
 
 
-def _joined(path: Path, found: Header) -> bool:
+def _joined(path: Path, found: GgufHeader) -> bool:
     """Whether another file begins where this one ends."""
     places = {found.end, header.aligned(found.end, found.alignment)}
     with path.open("rb") as file:
@@ -172,7 +172,7 @@ def _joined(path: Path, found: Header) -> bool:
     return False
 
 
-def _require_model(path: Path, found: Header) -> None:
+def _require_model(path: Path, found: GgufHeader) -> None:
     """Raise `ModelError` for what else is written as GGUF."""
     name = called(path)
     other = found.text("general.type") or _OTHER_ARCHITECTURES.get(found.architecture or "")

@@ -126,7 +126,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Header:
+class GgufHeader:
     """All that a GGUF file says before its numbers begin."""
 
     version: int
@@ -185,7 +185,7 @@ def called(path: Path) -> str:
     return path.name[:16] if re.fullmatch(r"[0-9a-f]{40,64}", path.name) else path.name
 
 
-def read(path: Path) -> Header:
+def read(path: Path) -> GgufHeader:
     """The header of a file; raises `ModelError` where it goes on behind the file's end or names what no GGUF file has."""
     with path.open("rb") as file:
         return _Walk(file, path.stat().st_size, called(path)).header()
@@ -199,7 +199,7 @@ class _Walk:
         self._buffer, self._place, self._read = b"", 0, 0
         """What was read last, how far it is used, and where in the file it ends."""
 
-    def header(self) -> Header:
+    def header(self) -> GgufHeader:
         self._take(4)
         version, tensors, pairs = self._number("I"), self._number("Q"), self._number("Q")
         values: dict[str, Value] = {}
@@ -214,7 +214,7 @@ class _Walk:
         twice = next((name for name, count in Counter(each.name for each in found).items() if count > 1), None)
         if twice is not None:
             raise self._damaged(f"the tensor {shown(twice)} twice")
-        header = Header(version, values, found, aligned(self._at, alignment), self._size, alignment)
+        header = GgufHeader(version, values, found, aligned(self._at, alignment), self._size, alignment)
         astray = next((each for each in found if each.offset % alignment), None)
         if astray is not None:
             raise self._damaged(

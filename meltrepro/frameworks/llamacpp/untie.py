@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, Header, Tensor, aligned, called, shown
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, GgufHeader, Tensor, aligned, called, shown
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _SHARING = frozenset({"gemma"})
@@ -75,7 +75,7 @@ def compare(source: Path, copy: Path) -> None:
                 raise _differs(copy, f"the tensor {shown(name)} has other numbers")
 
 
-def _write(file: BinaryIO, found: Header, out: BinaryIO) -> None:
+def _write(file: BinaryIO, found: GgufHeader, out: BinaryIO) -> None:
     """The copy: architecture first, then the other values and the tensors in the order of the source, then the new one."""
     tensors = {each.name: each for each in found.tensors}
     written = [*tensors.items(), (OUTPUT, tensors[EMBEDDING])]
