@@ -8,6 +8,7 @@ trailing data cannot even be expressed without being noticed, and a flipped byte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -146,6 +147,8 @@ def peek(path: Path, wanted: Collection[str]) -> tuple[Index, dict[str, bytes]]:
             at += len(member_header(name, member.size)) + member.size + len(padding(member.size))
         whole, here = at + len(_tail(raw)), file.seek(0, os.SEEK_END)
         if here < whole:
+            with contextlib.suppress(TruncatedBundle):
+                verify(path)  # what is shorter because it is a link or a device is called that
             raise TruncatedBundle(
                 f"only {here} of the bundle's {whole} bytes are here: it was not copied to its end", hint=_AGAIN
             )
