@@ -36,7 +36,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, LOCK, MANIFEST, PLAN
 from meltrepro.record.reader import CampaignFolder, read_folder
 from meltrepro.replay import archive
-from meltrepro.replay.claims import ATTESTATIONS, OBJECTS, check_claims
+from meltrepro.replay.claims import ATTESTATIONS, OBJECTS, RECORDS, check_claims
 from meltrepro.replay.gaps import Gap, gaps, peek, read, require_room, withheld
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.cas import Store
@@ -45,7 +45,7 @@ from meltrepro.store.source import Pin, is_synthetic, key_of
 from meltrepro.track.ledger import LEDGER
 from meltrepro.untrusted import load_json, read_regular
 
-_RECORDS, _REPORT = "records", "report"
+_REPORT = "report"
 _CRATE = "ro-crate-metadata.json"
 _MOST_OF_STATEMENT = 64 << 20
 _UNTRUE = "meltrepro writes no such bundle: get it again from where it came from"
@@ -101,7 +101,7 @@ def export(
                     files[f"{ATTESTATIONS}/{name}/{kind}.json"] = content
         for name in untrusted.files(campaign):
             if PurePosixPath(name).name not in (LEDGER, IMPORTED):
-                files[f"{_RECORDS}/{campaign.name}/{name}"] = untrusted.require(campaign / name)
+                files[f"{RECORDS}/{campaign.name}/{name}"] = untrusted.require(campaign / name)
     files |= {f"{_REPORT}/{name}": content for name, content in (report or {}).items()}
     about = {
         "name": manifest.name,
@@ -261,9 +261,9 @@ def _check_contents(
             raise BundleError(f"{name} is not what its name says: it has sha256 {member.sha256}", hint=_UNTRUE)
         if place == ATTESTATIONS and _statement(scratch / name) is None:
             raise BundleError(f"{name} is no statement: expected a JSON object", hint=_UNTRUE)
-    folders = sorted((scratch / _RECORDS).glob("*"))
+    folders = sorted((scratch / RECORDS).glob("*"))
     if not folders:
-        raise BundleError(f"there is no campaign under {_RECORDS}/ of the bundle", hint=_UNTRUE)
+        raise BundleError(f"there is no campaign under {RECORDS}/ of the bundle", hint=_UNTRUE)
     campaigns: list[CampaignFolder] = []
     for folder in folders:
         try:
@@ -273,12 +273,12 @@ def _check_contents(
             message = error.message.replace(f"{scratch}/", "")
             raise BundleError(f"{folder.name} is no sound campaign: {message}", hint=_UNTRUE) from error
         if campaign.id != folder.name:
-            raise BundleError(f"{_RECORDS}/{folder.name} calls itself {campaign.id!r}", hint=_UNTRUE)
+            raise BundleError(f"{RECORDS}/{folder.name} calls itself {campaign.id!r}", hint=_UNTRUE)
         for name in (MANIFEST, LOCK):
             first, second = (_digest(place / name) for place in (scratch, folder))
             if first != second:
                 raise BundleError(
-                    f"{name} is not that of {_RECORDS}/{folder.name}: it has sha256 {first}, the record's has {second}",
+                    f"{name} is not that of {RECORDS}/{folder.name}: it has sha256 {first}, the record's has {second}",
                     hint=_UNTRUE,
                 )
         campaigns.append(campaign)

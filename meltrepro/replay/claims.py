@@ -23,7 +23,7 @@ from meltrepro.store.source import is_synthetic
 from meltrepro.targets.base import RUNNERS
 from meltrepro.untrusted import load_json
 
-OBJECTS, ATTESTATIONS = "objects", "attestations"
+OBJECTS, ATTESTATIONS, RECORDS = "objects", "attestations", "records"
 _HINT = "do not trust this bundle: meltrepro writes none such"
 _SUBJECT = {
     "provenance": ("subject", 0, "digest", "sha256"),

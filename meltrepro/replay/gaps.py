@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from meltrepro.atomic import free_bytes
 from meltrepro.build.tools import EngineName
@@ -18,9 +19,12 @@ from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import MAX_BYTES
-from meltrepro.record.campaign import LOCK, MANIFEST
+from meltrepro.plan.names import Selection
+from meltrepro.record.campaign import CAMPAIGN, LOCK, MANIFEST, CampaignDocument, parse_campaign
 from meltrepro.record.ids import RUN, BundleId, artifact_id, model_of
+from meltrepro.record.reader import own_folders
 from meltrepro.replay import archive
+from meltrepro.replay.claims import RECORDS
 from meltrepro.settings import Settings
 from meltrepro.store import checkpoint
 from meltrepro.store.cas import Store
@@ -141,10 +145,19 @@ def _room(index: archive.Index, store: Store) -> str | None:
     return f"unpacked it takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free at {store.root}"
 
 
-def require_ready(bundle: Path, settings: Settings, engine: EngineName, *, elsewhere: bool = False) -> None:
+def require_ready(
+    bundle: Path,
+    settings: Settings,
+    engine: EngineName,
+    *,
+    only: Sequence[str] = (),
+    rebuild: bool = False,
+    elsewhere: bool = False,
+) -> None:
     """Raise `PlanError` with everything at once that keeps this machine from repeating a bundle, before it is unpacked.
 
-    `elsewhere`: another target is named, so that nothing is said of this machine.
+    `only`: patterns of the cells that are repeated. `elsewhere`: another target is named, so that nothing is said of this
+    machine.
     """
     index, manifest, lock = peek(bundle)
     store = Store(settings.store)
@@ -155,14 +168,33 @@ def require_ready(bundle: Path, settings: Settings, engine: EngineName, *, elsew
         for gap in gaps(manifest, lock, store)
         if not gap.fetched and gap.name not in mirrors
     ]
-    if not elsewhere and any(target.here for target in manifest.targets.values()):
+    campaign = _campaign(bundle, index)
+    wanted = Selection(only).wants
+    used = {cell.target for cell in campaign.cells if wanted(cell.id)} if campaign is not None else {*manifest.targets}
+    here = [target for name, target in manifest.targets.items() if target.here and name in used]
+    if here and not elsewhere:
         problems += _machine(lock)
-        problems += _engine(settings, engine)
+        if rebuild or any(target.contained for target in here) or not _is_own(campaign, settings):
+            problems += engine_problems(settings, engine)
     if problems:
         raise PlanError(
             "\n".join([f"{bundle.name} cannot be repeated here yet:", *(f"  {line}" for line in problems)]),
             hint="nothing was unpacked; mend these, and replay again. What was recorded can be read as it is: meltrepro report BUNDLE",
         )
+
+
+def _campaign(bundle: Path, index: archive.Index) -> CampaignDocument | None:
+    """What a bundle's record says it measured; `None` where that cannot be read, which an import says with the reason."""
+    names = [name for name in index.members if PurePosixPath(name).match(f"{RECORDS}/*/{CAMPAIGN}")]
+    for content in archive.peek(bundle, names)[1].values():
+        with suppress(ValueError):
+            return parse_campaign(content)
+    return None
+
+
+def _is_own(campaign: CampaignDocument | None, settings: Settings) -> bool:
+    """Whether this machine measured it: its programs run as they did then, others in a sandbox only."""
+    return campaign is not None and campaign.id in {folder.name for folder in own_folders(settings.records)}
 
 
 def _machine(lock: Lock) -> list[str]:
@@ -177,7 +209,8 @@ def _machine(lock: Lock) -> list[str]:
     ]
 
 
-def _engine(settings: Settings, engine: EngineName) -> list[str]:
+def engine_problems(settings: Settings, engine: EngineName) -> list[str]:
+    """Why an engine would run nothing here."""
     if engine == "process":
         there = shutil.which("bwrap") is not None
         return [] if there else ["the engine process needs bubblewrap: apt-get install bubblewrap"]

@@ -110,7 +110,7 @@ def replay(
     with interrupts.raising():
         if Path(what).is_file():
             try:
-                require_ready(Path(what), settings, engine, elsewhere=target is not None)
+                require_ready(Path(what), settings, engine, only=only, rebuild=rebuild, elsewhere=target is not None)
             except PlanError:
                 verify_bundle(Path(what))  # that it is damaged matters more
                 raise

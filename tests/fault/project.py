@@ -30,6 +30,7 @@ from meltrepro.manifest.lock import Lock, load_lock
 from meltrepro.manifest.sources import PypiSource
 from meltrepro.plan.identity import digest_of
 from meltrepro.record.reader import campaign_folders
+from meltrepro.replay import gaps
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
 from tests.fault.rig import SCRIPT
@@ -245,6 +246,7 @@ def standing_in(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MELTREPRO_CACHE", str(folder / "cache"))
         patch.setenv("MELTREPRO_HOME", str(folder / "home"))
+        patch.setenv("MELTREPRO_LOCKS", str(folder / "locks"))  # a project of a whole session has no other test's
         patch.setenv("MELTREPRO_OFFLINE", "1")
         patch.setenv("MELTREPRO_MIRRORS", str(folder / "mirror" / "mirrors.yaml"))
         source = llamacpp.RELEASES[RELEASE].sources["source.tar.gz"]
@@ -257,6 +259,7 @@ def standing_in(folder: Path) -> Iterator[None]:
         }
         patch.setattr(toolchain, "SOURCES", wheels)
         patch.setattr(Tools, "_make_engine", lambda tools: SmallEngine(tools.layers))
+        patch.setattr(gaps, "engine_problems", lambda *_: [])  # it answers
         yield
 
 

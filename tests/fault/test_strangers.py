@@ -29,7 +29,7 @@ from meltrepro.cli.app import main
 from meltrepro.manifest.lock import Lock, LockedPackage, dump_lock, load_lock
 from meltrepro.manifest.sources import UrlSource
 from meltrepro.record.campaign import campaign_bytes, parse_campaign
-from meltrepro.replay import archive
+from meltrepro.replay import archive, gaps
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from tests.fault.project import MODEL, Project, Refuse, SmallEngine, other, runner_of, sha256
@@ -178,6 +178,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     # The other model is a file of the machine that measured.
     "rebuild": ("replay", "BUNDLE", "--no-track", "--only", "packaged/*", "--rebuild"),
 }
+CODES: dict[str, tuple[int, ...]] = {"replay": (0, 60, 61), "rebuild": (errors.VerifyError.exit_code,)}
 
 
 def call(project: Project, command: tuple[str, ...]) -> int:
@@ -190,8 +191,7 @@ def test_nothing_of_ones_own_is_replaced(
     project: Project, engine: Watched, elsewhere: tuple[str, str], name: str
 ) -> None:
     before, lock = refs(project), project.lock.read_bytes()
-    code = call(project, COMMANDS[name])
-    assert code in {"replay": (0, 60, 61), "rebuild": (errors.VerifyError.exit_code,)}.get(name, (0,))
+    assert call(project, COMMANDS[name]) in CODES.get(name, (0,))
     assert refs(project) == before
     assert project.lock.read_bytes() == lock
     assert set(engine.ran) == ({elsewhere[0]} if name == "replay" else set()), "nothing else runs anything"
@@ -244,7 +244,7 @@ def test_a_machine_that_has_built_nothing_does_not_take_a_strangers_program(
 ) -> None:
     shutil.rmtree(project.store / "refs" / "artifacts")
     project.lock.unlink()
-    call(project, COMMANDS[name])
+    assert call(project, COMMANDS[name]) in CODES.get(name, (0,))
     assert not (project.store / "refs" / "artifacts").exists()
     assert main(["build", str(project.spec)]) == 0
     assert not set(elsewhere) & {each.digest for each in project.read_lock().artifacts.values()}
@@ -332,6 +332,30 @@ def test_a_bare_target_of_the_command_line_is_no_way_around(
 ) -> None:
     call(project, (*COMMANDS["replay"], "--target", "{kind: host, sandbox: bare, threads: 1}"))
     assert set(engine.ran) == {elsewhere[0]}
+
+
+@pytest.mark.parametrize("options", [(), ("--only", "packaged/*"), ("--engine", "process"), ("--rebuild",)])
+def test_where_no_engine_answers_nothing_of_a_stranger_is_unpacked(
+    project: Project, engine: Watched, refuse: Refuse, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    shutil.rmtree(project.folder / "home")
+    monkeypatch.setattr(gaps, "engine_problems", lambda *_: ["no engine answers"])
+    before = project.snapshot()
+    refusal = refuse(errors.PlanError, "replay", project.bundle, "--no-track", *options)
+    assert "no engine answers" in refusal.message
+    assert project.snapshot() == before
+    assert engine.ran == []
+    gaps.require_ready(project.bundle, settings.load(), "docker", only=["*/phone/*"])  # nothing of it runs here
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--rebuild",), errors.PlanError.exit_code)])
+def test_ones_own_bundle_of_a_bare_target_needs_no_engine(
+    project: Project, engine: Watched, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.setattr(gaps, "engine_problems", lambda *_: ["no engine answers"])
+    found = main(["replay", str(project.bundle), "--no-track", "--only", "packaged/*", *options])
+    assert found in ((0, 60, 61) if code == 0 else (code,))
+    assert engine.ran == []
 
 
 # -- what verify says ---------------------------------------------------------------------------------------------
