@@ -157,10 +157,9 @@ def tell_busy(runs: Mapping[str, CellRun], sink: Sink) -> None:
 
 
 def _state(target: Target) -> DeviceState | None:
-    try:
+    with suppress(TargetError), driving("device"):
         return target.state()
-    except TargetError:
-        return None
+    return None
 
 
 def _stop(target: Target) -> None:
