@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from meltrepro.atomic import write_bytes, writing
 from meltrepro.build import toolchain
 from meltrepro.build.base import root_layer
 from meltrepro.build.docker_facts import DockerFacts, facts_of, name_of
+from meltrepro.build.handover import handed_over
 from meltrepro.build.image import Image, Layer, archive
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import PLAIN_ALONE, PROCESSES, Artifact, Execution, Exit, Recipe
@@ -129,7 +129,7 @@ class DockerEngine:
     def execute(self, execution: Execution) -> Exit:
         """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""
         user = os.getuid() if self._facts.rootless else os.getuid() or _NOBODY
-        with _engine_errors(), _handed_over(execution, user), self._container(execution, user) as container:
+        with _engine_errors(), handed_over(execution, user), self._container(execution, user) as container:
             container.start()
             timed_out = False
             try:
@@ -397,46 +397,6 @@ def _bind(inside: str, outside: Path, *, read_only: bool) -> Mount:
     mount = Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
     mount["BindOptions"] = {"NonRecursive": True}  # older engines would leave what is mounted below it writable
     return mount
-
-
-@contextlib.contextmanager
-def _handed_over(execution: Execution, user: int) -> Iterator[None]:
-    """Let a container's user read and write what is meant for it, where that is another user than ours.
-
-    Everything in its folders is ours again afterwards. The group stays, so that a program that runs as us beside it,
-    without the right to do what it likes, can still write there; what that one does meanwhile leads nowhere.
-    """
-    if user == os.getuid():
-        yield
-        return
-    folders = list(execution.writable.values())
-    for path in (*execution.readonly.values(), *(each for folder in folders for each in folder.iterdir())):
-        _let_read(path)
-    modes = [folder.stat().st_mode for folder in folders]
-    try:
-        for folder, mode in zip(folders, modes, strict=True):
-            os.chown(folder, user, -1)
-            folder.chmod(mode | stat.S_IRWXU | stat.S_IRWXG)
-        yield
-    finally:
-        with held():
-            for folder, mode in zip(folders, modes, strict=True):
-                folder.chmod(mode)
-                for each in (folder, *folder.iterdir()):  # what lies deeper is nobody's to keep
-                    with contextlib.suppress(FileNotFoundError):
-                        os.chown(each, os.getuid(), os.getgid(), follow_symlinks=False)
-
-
-def _let_read(path: Path) -> None:
-    """Let everybody read a plain file; its folder lets in whom it may concern."""
-    with contextlib.suppress(untrusted.NotPlain, FileNotFoundError):
-        descriptor = untrusted.opener(str(path), os.O_RDONLY)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not mode & stat.S_IROTH:  # else an object of the store would look touched
-                os.fchmod(descriptor, mode | stat.S_IROTH)
-        finally:
-            os.close(descriptor)
 
 
 def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:
