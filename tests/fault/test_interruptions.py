@@ -62,7 +62,7 @@ def wait_for(campaign: subprocess.Popen[str], text: str) -> None:
 
 
 def owned(folder: Path) -> list[int]:
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
+    return [pid for lock in (folder / "locks").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 def is_finished(folder: Path) -> bool:
@@ -195,7 +195,7 @@ def test_two_campaigns_at_once(tmp_path: Path) -> None:
     wait_for(first, "trial begin")
     with pytest.raises(DeviceBusy) as caught:
         rig.run(tmp_path, SPEC)
-    assert f"rig (process {first.pid})" in caught.value.message
+    assert f"rig (process {first.pid}, user " in caught.value.message
     status, answer = finish(tmp_path)
     assert (status, answer["error"]) == (DeviceBusy.exit_code, "DeviceBusy")
     assert first.poll() is None, "the first one is not disturbed"

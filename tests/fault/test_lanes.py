@@ -31,7 +31,7 @@ ONCE: dict[str, Any] = {"repetitions": 2, "warmups": 0, "timeout_s": 60, "retrie
 
 
 def owned(folder: Path) -> list[int]:
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
+    return [pid for lock in (folder / "locks").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 def spans(campaign: Path) -> dict[str, list[tuple[int, int]]]:

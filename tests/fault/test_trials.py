@@ -27,7 +27,7 @@ ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
 
 def owned(folder: Path) -> list[int]:
     """Processes of the rig's device that are still alive."""
-    return [pid for lock in (folder / "cache/run/devices").glob("*.lock") for pid in processes.owned(str(lock))]
+    return [pid for lock in (folder / "locks").glob("*.lock") for pid in processes.owned(str(lock))]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_the_runner_said_last_is_part_of_the_reason(tmp_path: Path) -> None
     assert str(failure) == f"{said}\n  first line\n  last line"
 
 
-@pytest.mark.parametrize(("metric", "why"), [("energy", "nothing was sampled"), ("temperature", "no thermal zone")])
+@pytest.mark.parametrize(("metric", "why"), [("energy", "nothing was sampled"), ("temperature", "no thermometer")])
 def test_a_required_metric_that_cannot_be_had(tmp_path: Path, metric: str, why: str) -> None:
     setup = rig.make_setup(tmp_path, rig.Spec({"good": "sleep 0"}, ONCE))
     if metric == "temperature" and setup.targets["host"].state().temperatures_c:

@@ -255,7 +255,7 @@ def test_a_server_that_wants_patience_says_how_much(
     server.orders[FILE] = ["status 429"] * 2
     with pytest.raises(DownloadError, match=r"status 429, and wants to be asked again in \d+ s"):
         bench.fetcher().get(source)
-    assert waited == [60]
+    assert [seconds for seconds in waited if seconds >= 1] == [60], "whatever other threads wait for"
 
 
 @pytest.mark.parametrize("wish", ["soon", "", "-5", "9" * 400, "Fri, 31 Dec 2024 23:59:59 GMT"])
