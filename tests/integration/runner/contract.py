@@ -109,10 +109,12 @@ class Runner:
 MakeRunner = Callable[[str, str], Runner]
 FIELDS = {
     "hello": {"v", "runner", "framework", "commit", "isa", "wall", "pid", "system"},
+    "process": {"nice", "scheduler", "cpus", "memlock_bytes", "aslr"},
     "load_begin": set(),
     "load_end": {"model_bytes", "n_params", "n_vocab", "n_ctx_train"},
     "mem": {"phase", "rss_anon", "rss_file", "hwm", "swap"},
     "context": {"n_ctx", "n_batch", "threads", "kv_bytes"},
+    "effective": {"flash_attention", "n_ubatch", "cache_types", "mmap", "weights", "kv_cache", "compute"},
     "warmup_begin": {"n"},
     "warmup_end": set(),
     "conversation_begin": {"c"},
@@ -131,7 +133,7 @@ FIELDS = {
     "done": set(),
 }
 COMPLETE = (
-    "hello load_begin load_end mem context warmup_begin warmup_end "
+    "hello process load_begin load_end mem context effective warmup_begin warmup_end "
     "(conversation_begin (turn_begin (prefill_begin prefill_end (token )+)?turn_end mem )+conversation_end )+"
     "mem done "
 )

@@ -77,7 +77,7 @@ def test_bad_request(runner: Runner, change: Callable[[dict[str, Any]], object],
     run = runner.run(change(runner.request()))
     assert run.status == 2
     assert message in run.error["message"]
-    assert [event["e"] for event in run.events] == ["hello", "error"]
+    assert [event["e"] for event in run.events] == ["hello", "process", "error"]
 
 
 def test_request_that_is_not_there(runner: Runner) -> None:
