@@ -110,7 +110,7 @@ def test_two_campaigns_at_once(rig: Campaigns, tmp_path: Path) -> None:
         wait_for(first, "trial begin")
         with pytest.raises(DeviceBusy) as caught:
             rig.run(tmp_path)
-        assert f"rig (process {first.pid})" in caught.value.message
+        assert f"rig (process {first.pid}" in caught.value.message
         assert first.poll() is None, "the first one is not disturbed"
         first.send_signal(signal.SIGINT)
         out, _ = first.communicate(timeout=30)
