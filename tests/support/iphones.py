@@ -10,6 +10,7 @@ import plistlib
 import re
 import shutil
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
@@ -53,25 +54,21 @@ def go_ios(cache: Path) -> Path:
     lock = (_GO_IOS / "package-lock.json").read_bytes()
     folder = cache / "go-ios" / hashlib.sha256(lock).hexdigest()[:16]
     machine = f"go-ios-linux-{_MACHINES[platform.machine()]}"
-    program = folder / "node_modules/go-ios/dist" / f"{machine}_linux_{_MACHINES[platform.machine()]}" / "ios"
-    if not program.exists():
+    program = Path("node_modules/go-ios/dist", f"{machine}_linux_{_MACHINES[platform.machine()]}", "ios")
+    if not folder.exists():
         npm = shutil.which("npm")
         if npm is None:
             pytest.fail("npm is not here: apt-get install npm, or meltrepro doctor --fix --tests")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(_GO_IOS / name, folder / name)
-        done = subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0 and program.exists(), done.stdout + done.stderr
-        program.chmod(0o755)
-    return program
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name:  # never half of it where it is looked for
+            made = Path(name) / "made"
+            shutil.copytree(_GO_IOS, made)
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=600, check=False)
+            assert done.returncode == 0 and (made / program).exists(), done.stdout + done.stderr
+            (made / program).chmod(0o755)
+            made.rename(folder)
+    return folder / program
 
 
 def require_pymobiledevice3() -> None:
