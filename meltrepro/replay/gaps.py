@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -171,10 +171,10 @@ def require_ready(
     campaign = _campaign(bundle, index)
     wanted = Selection(only).wants
     used = {cell.target for cell in campaign.cells if wanted(cell.id)} if campaign is not None else {*manifest.targets}
-    here = [target for name, target in manifest.targets.items() if target.here and name in used]
+    here = {name: target for name, target in manifest.targets.items() if target.here and name in used}
     if here and not elsewhere:
-        problems += _machine(lock)
-        if rebuild or any(target.contained for target in here) or not _is_own(campaign, settings):
+        problems += _machine(_variants(lock, campaign, here, wanted))
+        if rebuild or any(target.contained for target in here.values()) or not _is_own(campaign, settings):
             problems += engine_problems(settings, engine)
     if problems:
         raise PlanError(
@@ -197,15 +197,23 @@ def _is_own(campaign: CampaignDocument | None, settings: Settings) -> bool:
     return campaign is not None and campaign.id in {folder.name for folder in own_folders(settings.records)}
 
 
-def _machine(lock: Lock) -> list[str]:
-    built = {
-        key.variant for key in map(artifact_id, lock.artifacts) if isinstance(key, BundleId) and key.purpose == RUN
-    }
+def _variants(
+    lock: Lock, campaign: CampaignDocument | None, targets: Collection[str], wanted: Callable[[str], bool]
+) -> set[str]:
+    """Of the programs that cells of these targets ran; of all that were built, where it cannot be read which ones did."""
+    if campaign is None:
+        return {
+            key.variant for key in map(artifact_id, lock.artifacts) if isinstance(key, BundleId) and key.purpose == RUN
+        }
+    return {cell.isa for cell in campaign.cells if cell.target in targets and wanted(cell.id)}
+
+
+def _machine(variants: Set[str]) -> list[str]:
     begins = _MACHINES.get(platform.machine())
-    if begins is None or any(variant.startswith(begins) for variant in built):
+    if begins is None or any(variant.startswith(begins) for variant in variants):
         return []
     return [
-        f"its programs are for {', '.join(sorted(built))}, this machine is {platform.machine()}: name a device with --target"
+        f"its programs are for {', '.join(sorted(variants))}, this machine is {platform.machine()}: name a device with --target"
     ]
 
 

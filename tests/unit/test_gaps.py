@@ -13,6 +13,7 @@ from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.replay import archive, gaps
 from meltrepro.stats.equivalence import Design, ReplayVerdict, decide
 from meltrepro.store.cas import Store
+from tests.support.campaigns import build_campaign
 
 MANIFEST = b"""
 meltrepro: 1
@@ -86,6 +87,26 @@ def test_everything_that_is_in_the_way_is_said_at_once(tmp_path: Path, monkeypat
     with pytest.raises(errors.PlanError) as failure:
         gaps.require_ready(bundle, settings_module.load(), "process", elsewhere=True)
     assert "aarch64" not in failure.value.message
+
+
+def test_programs_of_phones_are_none_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry for a phone and for this machine built programs for both; the cells of this one tell which it ran."""
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    campaign = build_campaign(tmp_path / "home")
+    known = lock(artifacts=False)
+    for variant in ("x86_64_v3", "armv8_2-android29"):
+        known.artifacts[f"llama.cpp/run/{variant}"] = LockedArtifact(key="0" * 64, digest="9" * 64)
+    contents = {
+        "manifest.yaml": (campaign / "manifest.yaml").read_bytes(),
+        "lock.yaml": known.model_dump_json().encode(),
+        f"records/{campaign.name}/campaign.json": (campaign / "campaign.json").read_bytes(),
+    }
+    bundle = tmp_path / "own.melt"
+    archive.write(bundle, {"name": "own"}, contents)
+    with pytest.raises(errors.PlanError) as failure:
+        gaps.require_ready(bundle, settings_module.load(), "process")
+    assert "programs are for x86_64_v3, this machine is aarch64" in failure.value.message
 
 
 @pytest.mark.parametrize("missing", [1, 600, 20_000])
