@@ -1,13 +1,16 @@
-"""Files that travel with the toolkit (recipes), found alike in a checkout and in an installed wheel."""
+"""Files that travel with the toolkit (recipes, documentation, the quickstart), found alike in a checkout and in a wheel."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+_PAGE = re.compile(r"(?<![\w./-])docs/[\w/-]+\.md")
+_QUICKSTART = ("quickstart.yaml", "quickstart.lock.yaml", "prompts/everyday.yaml")
 
 
 def make(target: str) -> str | None:
@@ -21,10 +24,33 @@ def make(target: str) -> str | None:
     return f"make {target}" if Path.cwd() == root else f"make {target}, in the folder of the checkout"
 
 
+def _folder(name: str) -> Path:
+    installed = _PACKAGE / "_data" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
 def images() -> Path:
     """The folder of recipes."""
-    installed = _PACKAGE / "_data" / "images"
-    return installed if installed.is_dir() else _PACKAGE.parent / "images"
+    return _folder("images")
+
+
+def quickstart() -> dict[str, bytes]:
+    """The quickstart's manifest first, then its lock and prompts, by their paths beside each other."""
+    files = {name: (_folder("specs") / name).read_bytes() for name in _QUICKSTART}
+    manifest = files[_QUICKSTART[0]]
+    # The schema that it names for editors lies beside it in a checkout alone.
+    files[_QUICKSTART[0]] = b"".join(line for line in manifest.splitlines(keepends=True) if b"$schema=" not in line)
+    return files
+
+
+def with_pages(text: str) -> str:
+    """A text for people whose pages of documentation can be opened from the current folder."""
+
+    def found(match: re.Match[str]) -> str:
+        page = _folder("docs").parent / match[0]
+        return str(page) if page.is_file() and not Path(match[0]).is_file() else match[0]
+
+    return _PAGE.sub(found, text)
 
 
 def runner() -> Path:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from meltrepro import __version__, settings
+from meltrepro import __version__, resources, settings
 from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import Interrupted, ManifestError, MeltreproError, ModelError, UsageError
 
@@ -29,6 +29,7 @@ PIPE_EXIT = 141
 
 
 COMMANDS = {
+    "init": "Write the quickstart, to run and to change.",
     "validate": "Check manifests and report every problem.",
     "schema": "Print the JSON Schema of manifests.",
     "plan": "Show cells, artifacts, sizes, and what is skipped.",
@@ -205,4 +206,4 @@ def _save_crash(error: Exception) -> str:
 
 def _say(text: str) -> None:
     """A message for people, on stderr."""
-    print(text, file=sys.stderr)
+    print(resources.with_pages(text), file=sys.stderr)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import EngineOption
 from meltrepro.errors import EngineError
 
 
 def command(
     fix: Annotated[bool, typer.Option("--fix", help="Install and start what the default path needs.")] = False,
     tests: Annotated[bool, typer.Option("--tests", help="Count in what only the test suite needs.")] = False,
+    lab: Annotated[bool, typer.Option("--lab", help="Count in what virtual devices need.")] = False,
+    engine: EngineOption = "docker",
     stop: Annotated[bool, typer.Option("--stop", help="Stop the private engine that --fix started.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
@@ -23,9 +26,11 @@ def command(
     if stop:
         typer.echo("private engine stopped" if workflow.stop_engine() else "no private engine was running")
         return
+    wanted = {"tests": tests, "lab": lab, "process": engine == "process"}
+    needs = [need for need in get_args(workflow.Need) if wanted[need]]
     if fix:
-        workflow.repair_machine(tests=tests, say=_say)
-    found = workflow.check_machine(tests=tests)
+        workflow.repair_machine(needs=needs, say=_say)
+    found = workflow.check_machine(needs=needs)
     if json:
         typer.echo(json_module.dumps([asdict(check) for check in found], indent=2))
     else:
@@ -33,7 +38,9 @@ def command(
     missing = [check for check in found if check.state == "missing"]
     if missing:
         remedies = "; ".join(dict.fromkeys(check.remedy for check in missing))
-        first = "" if fix else f"meltrepro doctor --fix{' --tests' if tests else ''} does what it may; by hand: "
+        options = [*(["--tests"] if tests else []), *(["--lab"] if lab else [])]
+        options += ["--engine", engine] if engine == "process" else []
+        first = "" if fix else f"{' '.join(['meltrepro doctor --fix', *options])} does what it may; by hand: "
         raise EngineError(f"missing: {', '.join(check.name for check in missing)}", hint=first + remedies)
 
 

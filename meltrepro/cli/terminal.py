@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -70,6 +72,11 @@ def plain_table(*columns: str, texts: int = 1) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < texts else "right", overflow="fold")
     return table
+
+
+def typed(*arguments: object) -> str:
+    """A command of this program as it can be typed here."""
+    return shlex.join(["meltrepro" if shutil.which("meltrepro") else sys.argv[0], *map(str, arguments)])
 
 
 class _Shown:

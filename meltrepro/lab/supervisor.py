@@ -77,9 +77,12 @@ def status(settings: Settings) -> Status:
 
 def up(settings: Settings) -> Status:
     """Start a lab unless it runs, and wait until its devices can be used; raises `EngineError` where none can."""
+    from meltrepro.lab import system
+
     found = status(settings)
     if found.up:
         return found
+    system.require_emulation()
     folder = _folder(settings)
     _clear(settings)
     make_folder(folder)

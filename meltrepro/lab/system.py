@@ -20,16 +20,9 @@ from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, step
 from meltrepro.store.cas import Store
 from meltrepro.store.locks import exclusive
+from meltrepro.workflow.machine import missing_tools
 
 EMULATOR = "qemu-aarch64-static"
-_NEEDED = {
-    EMULATOR: "qemu-user-static",
-    "ip": "iproute2",
-    "unshare": "util-linux",
-    "setpriv": "util-linux",
-    "ssh-keygen": "openssh-client",
-}
-"""Programs and the packages that have them."""
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 Arch = Literal["arm64", "amd64"]
 
@@ -125,9 +118,10 @@ def require_emulation() -> None:
     """
     if os.geteuid() != 0:
         raise EngineError("virtual devices need root: they live in namespaces of their own")
-    for tool, package in _NEEDED.items():
-        if shutil.which(tool) is None:
-            raise EngineError(f"virtual devices need {tool}, which is not installed", hint=f"apt-get install {package}")
+    if missing := missing_tools("lab"):
+        raise EngineError(
+            f"virtual devices need {', '.join(missing)}, which this machine lacks", hint="meltrepro doctor --fix --lab"
+        )
     if not (_BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], capture_output=True, check=False)
     if (_BINFMT / "qemu-aarch64").exists():

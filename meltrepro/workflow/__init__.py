@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # for the types of what the table names
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
-    "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
-    "manifests": ("Validated", "validate"),
+    "machine": ("Check", "Need", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
+    "manifests": ("Validated", "validate", "write_quickstart"),
     "records": (
         "Checked",
         "Compared",

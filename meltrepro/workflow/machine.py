@@ -12,12 +12,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 from meltrepro import settings as settings_module
@@ -61,6 +61,10 @@ class Check:
     remedy: str = ""
 
 
+Need = Literal["tests", "lab", "process"]
+"""What somebody may want to do besides the usual: run the test suite, the lab, or work without a container engine."""
+
+
 @dataclass(frozen=True)
 class Tool:
     """A program or file, and the Debian package that has it."""
@@ -70,7 +74,8 @@ class Tool:
     package: str
     purpose: str
     required: bool = False
-    for_tests: bool = False
+    needed_by: frozenset[Need] = frozenset()
+    """What else cannot do without it."""
     offered: bool = False
     """Not required, but small, and `--fix` installs it too."""
     probe: Callable[[], str] | None = None
@@ -89,6 +94,7 @@ def _base() -> str:
     return mmdebstrap()
 
 
+_TESTS, _LAB, _PROCESS = (frozenset[Need]({need}) for need in get_args(Need))
 TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", "base image of every build", required=True, probe=_base),
     Tool("dpkg-deb", "dpkg", "base image of every build", required=True),
@@ -102,35 +108,47 @@ TOOLS = (
         "bwrap",
         "bubblewrap",
         "engine process, for machines without containers",
-        for_tests=True,
+        needed_by=_TESTS | _PROCESS,
         offered=True,
         probe=_sandbox,
     ),
-    Tool("git", "git", "sources of kind git", for_tests=True),
-    Tool("qemu-aarch64-static", "qemu-user-static", "running aarch64 bundles here", for_tests=True),
-    Tool("podman", "podman", "tests of podman in Docker's place", for_tests=True),
-    Tool("c++", "g++", "tests of the runner's shared part, and small programs of other tests", for_tests=True),
-    Tool("chromium", "chromium", "tests of the MLflow pages", for_tests=True),
-    Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", for_tests=True),
-    Tool("ip", "iproute2", "virtual devices (meltrepro lab)", for_tests=True),
-    Tool("idevice_id", "libimobiledevice-utils", "tests of the virtual iPhone", for_tests=True),
-    Tool("ideviceinstaller", "ideviceinstaller", "tests of the virtual iPhone", for_tests=True),
-    Tool("npm", "npm", "tests of the virtual iPhone, for go-ios", for_tests=True),
+    Tool("git", "git", "sources of kind git", needed_by=_TESTS),
+    Tool(
+        "qemu-aarch64-static",
+        "qemu-user-static",
+        "running aarch64 bundles here: virtual devices (meltrepro lab)",
+        needed_by=_TESTS | _LAB,
+    ),
+    Tool("podman", "podman", "tests of podman in Docker's place", needed_by=_TESTS),
+    Tool("c++", "g++", "tests of the runner's shared part, and small programs of other tests", needed_by=_TESTS),
+    Tool("chromium", "chromium", "tests of the MLflow pages", needed_by=_TESTS),
+    Tool("diffoscope", "diffoscope-minimal", "explaining differences in verify", needed_by=_TESTS),
+    Tool("ip", "iproute2", "virtual devices (meltrepro lab)", needed_by=_TESTS | _LAB),
+    *(Tool(name, "util-linux", "virtual devices (meltrepro lab)", needed_by=_LAB) for name in ("unshare", "setpriv")),
+    Tool("ssh-keygen", "openssh-client", "virtual devices (meltrepro lab)", needed_by=_LAB),
+    Tool("idevice_id", "libimobiledevice-utils", "tests of the virtual iPhone", needed_by=_TESTS),
+    Tool("ideviceinstaller", "ideviceinstaller", "tests of the virtual iPhone", needed_by=_TESTS),
+    Tool("npm", "npm", "tests of the virtual iPhone, for go-ios", needed_by=_TESTS),
     Tool("adb", "adb", "Android devices; without it that of adbutils is used"),
-    Tool("ssh-keyscan", "openssh-client", "accepting the keys of boards behind SSH", for_tests=True),
-    Tool("sshd", "openssh-server", "tests of boards behind SSH, which start their own", for_tests=True),
-    Tool("/usr/lib*/python3*/ensurepip/__init__.py", "python3-venv", "tests with Debian's own Python", for_tests=True),
+    Tool("ssh-keyscan", "openssh-client", "accepting the keys of boards behind SSH", needed_by=_TESTS),
+    Tool("sshd", "openssh-server", "tests of boards behind SSH, which start their own", needed_by=_TESTS),
+    Tool(
+        "/usr/lib*/python3*/ensurepip/__init__.py", "python3-venv", "tests with Debian's own Python", needed_by=_TESTS
+    ),
 )
 DOCKER = Tool("dockerd", "docker.io", "engine docker, the default")
 
 
-def check_machine(*, tests: bool = False, settings: Settings | None = None) -> list[Check]:
-    """Look at everything; with `tests`, what only the test suite needs counts as required. Changes and raises nothing."""
+def check_machine(*, needs: Collection[Need] = (), settings: Settings | None = None) -> list[Check]:
+    """Look at everything; what only these needs need counts as required. Changes and raises nothing."""
     settings = settings or settings_module.load()
+    engine = _engine(settings)
+    if "process" in needs and engine.state is CheckState.missing:
+        engine = replace(engine, state=CheckState.optional)
     return [
         Check("python", CheckState.ok, platform.python_version(), "everything"),
         _clock(),
-        _engine(settings),
+        engine,
         _disk(settings),
         _memory(),
         _load(),
@@ -138,8 +156,17 @@ def check_machine(*, tests: bool = False, settings: Settings | None = None) -> l
         _writable("records", settings.home, "results", "set MELTREPRO_HOME"),
         _tracking(settings),
         *([] if settings.mirrors is None else [_mirrors(settings)]),
-        *(_tool(replace(tool, required=tool.required or (tests and tool.for_tests))) for tool in TOOLS),
+        *(_tool(replace(tool, required=_needed(tool, needs))) for tool in TOOLS),
     ]
+
+
+def missing_tools(need: Need) -> list[str]:
+    """The programs that a need cannot do without, as far as they are not here."""
+    return [tool.name for tool in TOOLS if need in tool.needed_by and find(tool.name) is None]
+
+
+def _needed(tool: Tool, needs: Collection[Need]) -> bool:
+    return tool.required or not tool.needed_by.isdisjoint(needs)
 
 
 def find(name: str) -> str | None:
@@ -281,23 +308,24 @@ def _tracking(settings: Settings) -> Check:
 
 
 def repair_machine(
-    *, tests: bool = False, say: Callable[[str], None] = lambda _: None, settings: Settings | None = None
+    *, needs: Collection[Need] = (), say: Callable[[str], None] = lambda _: None, settings: Settings | None = None
 ) -> None:
-    """Install what the default path needs (with `tests`, the test suite too) and start an engine, where that is allowed.
+    """Install what the default path and these needs need, and start an engine, where that is allowed.
 
-    `say` is told what is about to be done. Raises `EngineError` with the commands to run by hand.
+    With the need `process` no engine is started. `say` is told what is about to be done. Raises `EngineError` with the commands to run by hand.
     """
     from meltrepro.build import daemon
 
     settings = settings or settings_module.load()
-    wanted = [tool for tool in TOOLS if tool.required or tool.offered or (tests and tool.for_tests)]
+    wanted = [tool for tool in TOOLS if tool.offered or _needed(tool, needs)]
     refused: EngineError | None = None
-    try:
-        daemon.connect(settings).close()
-    except EngineError as error:
-        refused = error
-        if not _is_named():
-            wanted.append(DOCKER)
+    if "process" not in needs:
+        try:
+            daemon.connect(settings).close()
+        except EngineError as error:
+            refused = error
+            if not _is_named():
+                wanted.append(DOCKER)
     packages = sorted({tool.package for tool in wanted if find(tool.name) is None})
     if packages:
         install_packages(packages, say)

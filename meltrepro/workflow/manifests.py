@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meltrepro import resources
 from meltrepro import settings as settings_module
+from meltrepro.atomic import write_bytes
 from meltrepro.errors import ManifestError, ModelError, Problem, UsageError
 from meltrepro.manifest.context import beyond_training, check_contexts
 from meltrepro.manifest.files import missing_files, require_files
@@ -48,6 +50,21 @@ def manifests_of(specs: Sequence[Path]) -> list[Path]:
             )
         found += inside if path.is_dir() else [path]
     return [path for path in found if path.with_name(path.name.replace(".lock.yaml", ".yaml")) not in {*found} - {path}]
+
+
+def write_quickstart(folder: Path | str) -> Path:
+    """Write the quickstart with its lock and prompts into a folder, and return its manifest.
+
+    Raises `UsageError` where one of the files is there already with other content.
+    """
+    files = {Path(folder) / name: content for name, content in resources.quickstart().items()}
+    for path, content in files.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == content):
+            raise UsageError(f"{path} is there already", hint="name another folder: meltrepro init FOLDER")
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return next(iter(files))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meltrepro import resources
+from meltrepro.errors import EngineError
 from tests.integration.conftest import ROOT
 
 
@@ -58,7 +61,7 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
     images = [f"meltrepro/_data/images/{name}" for name in resources.files(resources.images())]
     assert sorted(name for name in names if "/images/" in name) == sorted(images)
-    assert "meltrepro/studies/melt/reference/accuracy.csv" in names
+    assert {"meltrepro/_data/docs/exit-codes.md", "meltrepro/studies/melt/reference/accuracy.csv"} <= set(names)
     assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []
 
 
@@ -81,6 +84,35 @@ def test_its_recipes_give_the_identities_of_the_checkout(environment: Path, spec
         plan["estimate"].pop("free_bytes")  # other programs write to that disk
     assert installed == checkout
     assert installed["cells"]
+
+
+def test_an_ordinary_user_begins_without_a_checkout_or_docker(environment: Path) -> None:
+    """`init`, `validate`, `plan` and `doctor` as a user who owns nothing but a folder; what is missing has a remedy."""
+    user = 65534 if os.geteuid() == 0 else os.geteuid()
+    for folder in (environment, *environment.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, user, user)
+
+        def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+            known = {"HOME": name, "PATH": "/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+            command = [environment / "bin" / "meltrepro", *arguments]
+            who: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if os.geteuid() == 0 else {}
+            return subprocess.run(
+                command, cwd=name, env=known, capture_output=True, text=True, check=False, timeout=120, **who
+            )
+
+        assert call("init", "study").returncode == 0
+        assert call("validate", "study/quickstart.yaml").stdout.startswith("ok")
+        planned = call("plan", "study/quickstart.yaml")
+        assert planned.returncode == 0, planned.stderr
+        assert "smollm2-135m/q4_0" in planned.stdout
+        looked = call("doctor", "--engine", "process", "--json")
+        assert looked.returncode in (0, EngineError.exit_code), looked.stderr
+        found = {check["name"]: check for check in json.loads(looked.stdout)}
+        assert found["docker engine"]["state"] == "optional"
+        assert all(check["remedy"] for check in found.values() if check["state"] != "ok")
 
 
 def test_every_module_of_the_wheel_can_be_imported(environment: Path, tmp_path: Path) -> None:

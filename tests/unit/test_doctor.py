@@ -115,13 +115,24 @@ def test_a_tracking_server_that_listens_answers(monkeypatch: pytest.MonkeyPatch)
         assert state_of("tracking")[0] is CheckState.ok
 
 
-def test_tests_need_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("need", "name"), [("tests", "chromium"), ("lab", "qemu-aarch64-static"), ("lab", "ip"), ("process", "bwrap")]
+)
+def test_who_does_more_needs_more(need: machine.Need, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    names = {tool.name: tool for tool in machine.TOOLS}
-    for tests, expected in ((False, CheckState.optional), (True, CheckState.missing)):
-        found = {check.name: check.state for check in check_machine(tests=tests)}
-        assert names["chromium"].for_tests
-        assert found["chromium"] is expected
+    monkeypatch.setattr(machine, "find", lambda _: None)
+    for needs, expected in (((), CheckState.optional), ((need,), CheckState.missing)):
+        found = {check.name: check.state for check in check_machine(needs=needs)}
+        assert found[name] is expected
+    assert name in machine.missing_tools(need)
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_who_works_without_an_engine_misses_none(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--engine", "process"])
+    out, err = capsys.readouterr()
+    assert "optional  docker engine" in out
+    assert "docker engine" not in err
 
 
 def test_an_engine_is_stopped_where_nothing_unmounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
