@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb"
@@ -37,3 +38,43 @@ def readable(size: float) -> str:
 def shorten(text: str, limit: int = 60) -> str:
     """A text of at most `limit` characters."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def folded(line: str, width: int) -> list[str]:
+    """A line broken between words, what follows indented by two more; a word that is too long, such as a path, stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=f"{indent}  ",
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def pieces(text: str) -> list[str]:
+    """The parts between which a text of a table may be broken: words, and names after their slashes."""
+    return re.findall(r"[^\s/]*/|[^\s/]+", text)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text of a table in lines of at most `width`; only a piece that is longer is broken, after a dash if it has one."""
+    lines = [""]
+    for word in re.findall(r"\s+|[^\s/]*/|[^\s/]+", text):
+        for part in _parts(word, width):
+            if "\n" in part or len(lines[-1]) + len(part) > width:
+                lines[-1] = lines[-1].rstrip()
+                lines.append("" if part.isspace() else part)
+            elif lines[-1] or not part.isspace():
+                lines[-1] += part
+    return [line.rstrip() for line in lines]
+
+
+def _parts(word: str, width: int) -> list[str]:
+    if len(word) <= width:
+        return [word]
+    dashed = re.findall(r"[^-_.]*[-_.]|[^-_.]+", word)
+    return [part[start : start + width] for part in dashed for start in range(0, len(part), width)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ class Pins:
 
     def outdated(self, path: Path, spec: Path) -> LockError:
         """The error that says which entries of the lock on disk are not those of this one."""
-        write = f"write it with: meltrepro lock {spec}"
+        write = f"write it with: meltrepro lock {shlex.quote(str(spec))}"
         written = load_lock(path)
         if written is None:
             return LockError(f"{path} does not exist", hint=write)

@@ -43,6 +43,8 @@ class CampaignResult:
     tally: Tally
     missing: Mapping[str, str] = field(default_factory=dict)
     """Targets that could not be measured, by name, and why."""
+    measured_s: float = 0.0
+    """How long its trials took, and what they waited for."""
 
 
 def conduct(
@@ -80,6 +82,7 @@ def conduct(
         detail |= {"strays": ready.strays, "restored": ready.restored}
         sink(Step("campaign", "begin", campaign.document.id, total=len(trials), unit="trials", detail=detail))
         tell_busy(runs, sink)
+        since = time.monotonic()
         try:
             with _restoring(ready.targets, sink):
                 tally, progress = Tally(0, (), 0), CampaignProgress(len(trials))
@@ -92,6 +95,7 @@ def conduct(
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
             sink(Step("campaign", "fail", campaign.document.id, detail={"error": reason}))
             raise
+        measured_s = time.monotonic() - since
         away = (trial for trial in whole if trial.cell_id not in runs)  # of devices that are not there now
         tally += Tally(0, (), 0, sum(not is_settled(campaign.folder, trial, rules) for trial in away))
         if tally.left == 0 and campaign.document.finished_wall_ns is None:
@@ -100,7 +104,7 @@ def conduct(
         sink(Step("campaign", "end", campaign.document.id, detail=detail))
         journal.check()
         missing = {name: absence.reason for name, absence in setup.missing.items()}
-        return CampaignResult(campaign, tally, missing)
+        return CampaignResult(campaign, tally, missing, measured_s)
 
 
 def _run(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from meltrepro.atomic import writing
 from meltrepro.campaign.trial import CellRun, Watcher, run_trial
+from meltrepro.campaign.watching import watched
 from meltrepro.errors import RecordError
 from meltrepro.interrupts import held
 from meltrepro.measure.metrics import compute
@@ -98,8 +100,17 @@ class _Place:
         )
 
     def watcher(self) -> Watcher:
-        """Tells what a trial does before it begins to measure; raises `Halted` in it where the campaign is to end."""
-        return Watcher(self.deploying, self.waiting, self.rest, self.ending)
+        """Tells what a trial does; raises `Halted` in it where the campaign is to end."""
+        return Watcher(self.deploying, self.waiting, self.rest, self.running, self.ending)
+
+    def running(self, run: CellRun, folder: Path) -> AbstractContextManager[None]:
+        """Tell how far a trial is that runs."""
+
+        def tell(seen: Mapping[str, object]) -> None:
+            done, total = self.progress.done, self.progress.total
+            self.sink(Step("trial", "progress", str(self.trial), done=done, total=total, unit="trials", detail=seen))
+
+        return watched(folder / record.EVENTS, tell, spare=run.request.threads < run.facts.cores)
 
     def rest(self, seconds: float) -> None:
         """Wait, unless what runs is being ended."""

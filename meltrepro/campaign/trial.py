@@ -109,13 +109,15 @@ class CellRun:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Hears how far a trial is that has not begun to measure."""
+    """Hears how far a trial is."""
 
     deploying: Progress = silent
     waiting: gates.Waiting = lambda reasons, first: None
     """Hears which gates are closed, while any is."""
     rest: Callable[[float], None] = time.sleep
     """Lets time pass in which nothing happens."""
+    running: Callable[[CellRun, Path], AbstractContextManager[object]] = lambda run, folder: nullcontext()
+    """Holds while a trial runs whose record is in this folder."""
     ending: Callable[[], object] = lambda: None
     """Called when a trial has ended, before it has an outcome."""
 
@@ -165,7 +167,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             with run.driving(), _logged_sensors(run, folder), gates.watchdog(run.target, run.abort_above_c) as watch:
                 watcher.rest(run.idle_s)
                 states.append(run.target.state())
-                result = run.target.run_trial(job)
+                with watcher.running(run, folder):
+                    result = run.target.run_trial(job)
                 exit_code = result.exit_code
                 states.append(run.target.state())
         finally:

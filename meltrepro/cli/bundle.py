@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.words import counted
 
@@ -24,7 +25,12 @@ def _group() -> None:
 
 @app.command("export")
 def export_command(
-    campaign: Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Id, name or folder; the newest of a name.")],
+    campaign: Annotated[
+        str,
+        typer.Argument(
+            metavar="CAMPAIGN", help="Id, name or folder; the newest of a name.", autocompletion=complete_campaigns
+        ),
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
 ) -> None:
     """Pack a campaign: manifest, lock, sources, artifacts, records, report."""

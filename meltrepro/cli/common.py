@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+
+def complete_campaigns(incomplete: str) -> list[str]:
+    """The ids of campaigns that begin so, newest first, and `last`."""
+    from meltrepro import settings
+    from meltrepro.record.reader import campaign_folders
+
+    ids = [folder.name for folder in reversed(campaign_folders(settings.load().records))]
+    return [name for name in ("last", *ids) if name.startswith(incomplete)]
+
+
+def _cells(context: typer.Context, incomplete: str) -> list[str]:
+    """The ids of cells of the manifest or the campaign that the command line names before; none where it cannot be read."""
+    from meltrepro import workflow
+    from meltrepro.errors import MeltreproError
+    from meltrepro.plan.planner import selected
+    from meltrepro.workflow.manifests import read_manifest
+
+    spec, campaign = context.params.get("spec"), context.params.get("campaign")
+    cells: list[str] = []
+    with suppress(MeltreproError):
+        if spec:
+            cells = [str(cell) for cell in selected(read_manifest(Path(spec), ()).manifest)]
+        else:
+            cells = [cell.id for cell in workflow.load(campaign or "last").cells]
+    return [cell for cell in cells if cell.startswith(incomplete)]
+
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A manifest (YAML).", show_default=False)]
 SetOption = Annotated[
@@ -16,13 +44,22 @@ SetOption = Annotated[
 ]
 OnlyOption = Annotated[
     list[str],
-    typer.Option("--only", metavar="GLOB", help="Cells whose id matches, e.g. '*/q4_0/*'.", show_default=False),
+    typer.Option(
+        "--only",
+        metavar="GLOB",
+        help="Cells whose id matches, e.g. '*/q4_0/*'.",
+        show_default=False,
+        autocompletion=_cells,
+    ),
 ]
 EngineOption = Annotated[
     Literal["docker", "process"], typer.Option("--engine", help="What executes builds and containers.")
 ]
 CampaignArgument = Annotated[
-    str, typer.Argument(metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.")
+    str,
+    typer.Argument(
+        metavar="[CAMPAIGN]", help="A folder, an id, a part of one, or `last`.", autocompletion=complete_campaigns
+    ),
 ]
 WithInvalidOption = Annotated[bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")]

@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import WithInvalidOption
+from meltrepro.cli.common import WithInvalidOption, complete_campaigns
 
 
 def command(
     campaigns: Annotated[
-        list[str], typer.Argument(metavar="A B [...]", help="Campaign ids, names, folders, or `last`.")
+        list[str],
+        typer.Argument(
+            metavar="A B [...]", help="Campaign ids, names, folders, or `last`.", autocompletion=complete_campaigns
+        ),
     ],
     output_format: Annotated[
         Literal["text", "json", "html"], typer.Option("--format", help="How to print it.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from meltrepro.cli.terminal import rich_console
+from meltrepro.cli.terminal import rich_console, say
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.words import counted, plural, readable, visible
 
@@ -29,7 +29,7 @@ def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[S
         yield silent
         return
     out = output or rich_console(stderr=True)
-    if out.is_terminal and not out.is_dumb_terminal:
+    if out.is_interactive:
         with _Live(out) as live:
             yield live
     else:
@@ -108,7 +108,7 @@ def _of_study(step: Step) -> str | None:
     match step.name, step.phase:
         case "manifest", "begin":
             left = detail.get("left_s")
-            rest = "" if left is None else f", about {duration(left)} left"
+            rest = "" if left is None else f", about {duration(left)} of measuring left"
             return f"study {detail.get('study')}: {(step.done or 0) + 1:.0f} of {step.total:.0f}, {step.subject}{rest}"
         case "manifest", "note":
             return f"measured already: {detail.get('campaign')}"
@@ -172,7 +172,7 @@ class _Plain:
             if line and left and step.phase == "end":
                 line += f", {duration(left)} left"
         if line:
-            self._out.print(line, markup=False, soft_wrap=True)
+            say(self._out, line)
 
 
 class _Live:
@@ -251,10 +251,14 @@ class _Live:
         done, total = step.done or 0, step.total or 0
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task("", total=total, info="")
-        if step.phase == "begin":
+        if step.phase in ("begin", "progress"):
             self._pace.begin(done)
             left = self._pace.left_s(done, total)
-            parts = [f"{done + 1:.0f}/{total:.0f}", self._last, f"{duration(left)} left" if left else ""]
+            parts = [
+                f"{done + 1:.0f}/{total:.0f}",
+                within(step) or self._last,
+                f"{duration(left)} left" if left else "",
+            ]
             self._progress.update(
                 self._tasks[key], description=step.subject, completed=done, info="  ".join(filter(None, parts))
             )
@@ -275,7 +279,7 @@ class _Live:
     def _lasting(self, step: Step) -> None:
         line = describe(step)
         if line:
-            self._out.print(line, markup=False, soft_wrap=True)
+            say(self._out, line)
 
 
 def amount(step: Step) -> str:
@@ -291,6 +295,15 @@ def info(step: Step) -> str:
     """What a moving line says beside its bar: how far a step is, or what it waits for."""
     waiting = step.detail.get("waiting")
     return visible(waiting) if isinstance(waiting, str) else amount(step)
+
+
+def within(step: Step) -> str:
+    """How far a trial is: `turn 2, 37 tokens, generating, 12 s`."""
+    detail = step.detail
+    parts = [f"turn {detail['turn']}"] if "turn" in detail else []
+    parts += [counted(detail["tokens"], "token")] if "tokens" in detail else []
+    parts += [detail["phase"]] if "phase" in detail else []
+    return ", ".join([*parts, *([duration(detail["elapsed_s"])] if "elapsed_s" in detail else [])])
 
 
 def duration(seconds: float) -> str:

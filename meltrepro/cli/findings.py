@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import WithInvalidOption
+from meltrepro.cli.common import WithInvalidOption, complete_campaigns
 from meltrepro.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def command(
     campaigns: Annotated[
-        list[str], typer.Argument(metavar="[CAMPAIGN...]", help="Studies, folders, ids, parts of ids, or `last`.")
+        list[str],
+        typer.Argument(
+            metavar="[CAMPAIGN...]",
+            help="Studies, folders, ids, parts of ids, or `last`.",
+            autocompletion=complete_campaigns,
+        ),
     ] = ["last"],
     study: Annotated[
         str | None,

@@ -11,7 +11,7 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
-from meltrepro.cli.terminal import plain_table, result_console
+from meltrepro.cli.terminal import plain_table, result_console, say, typed
 from meltrepro.words import counted, readable
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
     if plan.cells:
         table("to have first", "state", rows=[(name, _STATES[state]) for name, state in planned.needed.items()])
     if planned.unknown:
-        out.print("not locked yet: its source was never looked up, so it may be here already;", soft_wrap=True)
-        out.print(f"to look, and to build what is missing: meltrepro build {spec}", markup=False, soft_wrap=True)
+        say(out, "not locked yet: its source was never looked up, so it may be here already;")
+        say(out, f"to look, and to build what is missing: {typed('build', spec)}")
         out.print()
     data = [(name, source, _size(size)) for name, (source, size) in planned.data.items()]
     table("data of workload", "from", "to download", rows=data, texts=3)
     table("skipped", "because", rows=[(skip.cell_id, skip.reason) for skip in plan.skipped])
     for line in _summary(planned):
-        out.print(line, markup=False, soft_wrap=True)
+        say(out, line)
 
 
 def _summary(planned: workflow.Planned) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, OnlyOption
+from meltrepro.cli.common import EngineOption, OnlyOption, complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.errors import Differs, Inconclusive, MeltreproError
 from meltrepro.words import counted
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def command(
     what: Annotated[
         str,
-        typer.Argument(metavar="RUN|RECORD|BUNDLE", help="An MLflow run id, a campaign or a part of it, or a bundle."),
+        typer.Argument(
+            metavar="RUN|RECORD|BUNDLE",
+            help="An MLflow run id, a campaign or a part of it, or a bundle.",
+            autocompletion=complete_campaigns,
+        ),
     ],
     only: OnlyOption = [],
     target: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.common import complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.words import counted
 
@@ -15,7 +16,11 @@ from meltrepro.words import counted
 def command(
     campaigns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN...]", help="Studies, campaign ids, folders, bundles, MLflow run ids, or `last`."),
+        typer.Argument(
+            metavar="[RUN...]",
+            help="Studies, campaign ids, folders, bundles, MLflow run ids, or `last`.",
+            autocompletion=complete_campaigns,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write into.")] = Path(
         "report"

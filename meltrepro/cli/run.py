@@ -64,13 +64,12 @@ def command(
 
 
 def run_shown(run: Callable[..., workflow.Ran], *, quiet: bool) -> workflow.Ran:
-    """Run one manifest by `workflow.run` and show what came out; trials that failed are in the result."""
+    """Run one manifest by `workflow.run` and show what it measured; trials that failed are in the result."""
     from meltrepro.cli import findings
     from meltrepro.cli.summary import show_results, tell_logged
 
     def show(campaign: Path) -> None:
         show_results(workflow.load(campaign))
-        typer.echo(f"records: {campaign}")
 
     ran = run(measured=show)
     if ran.logged is not None:

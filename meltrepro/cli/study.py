@@ -46,6 +46,12 @@ def command(
     from meltrepro.cli.findings import tell
     from meltrepro.cli.report import tell_report
     from meltrepro.cli.run import run_shown
+    from meltrepro.cli.summary import ended
+
+    def measured(path: Path) -> workflow.Ran:
+        ran = run_shown(partial(run, path), quiet=quiet)
+        typer.echo(ended(workflow.load(ran.folder)))
+        return ran
 
     with console(quiet=quiet) as sink:
         run = partial(workflow.run, overrides=set_, engine=engine, new=new, track=track, sink=sink)
@@ -55,7 +61,7 @@ def command(
             overrides=set_,
             new=new,
             drop_models=drop_models,
-            measure=lambda path: run_shown(partial(run, path), quiet=quiet),
+            measure=measured,
             sink=_trouble if quiet else sink,
         )
     tell_report(workflow.report([studied.path], output or studied.path.parent / "report", track=track))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from meltrepro.cli.terminal import plain_table, result_console
+from meltrepro.cli.terminal import plain_table, result_console, say, typed
 from meltrepro.record.ids import CellId
 from meltrepro.words import counted
 
@@ -60,7 +59,7 @@ def show_results(record: CampaignRecord, out: Console | None = None) -> None:
     out = out or result_console()
     pattern, short = short_names([cell.id for cell in record.cells])
     names = dict(zip((cell.id for cell in record.cells), short, strict=True))
-    out.print(f"{record.id}: {pattern}" if pattern else record.id, markup=False, soft_wrap=True)
+    say(out, f"{record.id}: {pattern}" if pattern else record.id)
     scored = [cell for cell in record.cells if "task" in cell.entry.params]
     measured = [cell for cell in record.cells if cell not in scored]
     if measured:
@@ -68,7 +67,7 @@ def show_results(record: CampaignRecord, out: Console | None = None) -> None:
     if scored:
         _show_scores(scored, names, out)
     for line in _remarks(record, names):
-        out.print(line, markup=False, soft_wrap=True)
+        say(out, line)
     for cell in record.cells:
         for breakdown in cell.profiles.values():
             _show_operators(names[cell.id], breakdown, cell.profile_slowdown, out)
@@ -84,7 +83,7 @@ def _show_metrics(cells: Sequence[CellRecord], names: Mapping[str, str], out: Co
         table.add_row(names[cell.id], _counted(cell), *values)
     from meltrepro.stats.summary import INTERVAL
 
-    out.print(f"median and {INTERVAL}", soft_wrap=True)
+    say(out, f"median and {INTERVAL}")
     out.print(table)
 
 
@@ -140,7 +139,7 @@ def tell_logged(logged: Logged, *, quiet: bool) -> None:
     """Say where a campaign was logged to, or why it was not."""
     if place := logged.without_login:
         typer.echo(f"only the manifest names {place.shown}: your login for MLflow is not sent there", err=True)
-        typer.echo(f"next: to log in there, name it yourself: MLFLOW_TRACKING_URI={place.shown}", err=True)
+        typer.echo(f"next: to log in there, name it yourself: MLFLOW_TRACKING_URI={shlex.quote(place.shown)}", err=True)
     if logged.problem:
         typer.echo(f"not logged to MLflow: {logged.problem.message}", err=True)
         typer.echo(f"next: {logged.problem.hint}", err=True)
@@ -177,7 +176,7 @@ def _show_operators(name: str, found: Breakdown, slowdown: float | None, out: Co
         table.add_row(counted(len(rest), "other"), f"{100 * sum(share.time_share for share in rest):.1f}")
     slower = f"; the profiled trial was {slowdown:.2f} times slower" if slowdown is not None else ""
     head = f"{name}, {found.phase}: {found.coverage:.1%} of {counted(found.calls, 'decoding')} is in operators{slower}"
-    out.print(f"\n{head}", markup=False, soft_wrap=True)
+    say(out, f"\n{head}")
     out.print(table)
 
 
@@ -216,9 +215,29 @@ def _counted(cell: CellRecord) -> str:
 
 
 def tell_next(record: CampaignRecord) -> None:
-    """Say why cells are noisy, where some are, and what comes next; raises `RecordError` where the record is damaged."""
+    """Say why cells are noisy, where some are, what comes next, and last what happened; raises `RecordError`."""
+    out = result_console()
     for line in (*noise(record.cells), *next_steps(tracked=record.document.tracking.enabled)):
-        typer.echo(line)
+        say(out, line)
+    say(out, ended(record))
+
+
+def ended(record: CampaignRecord) -> str:
+    """What became of the cells of a campaign, and where its records are; raises `RecordError` where it is damaged."""
+    verdicts = [_verdict(cell) for cell in record.cells] + ["skipped"] * len(record.document.skipped)
+    found = [f"{count} {verdict}" for verdict in _VERDICTS if (count := verdicts.count(verdict))]
+    return f"{counted(len(verdicts), 'cell')}: {', '.join(found)}; records in {record.folder}; again: {typed('show', record.id)}"
+
+
+_VERDICTS = ("ok", "INVALID", "failed", "unfinished", "skipped")
+
+
+def _verdict(cell: CellRecord) -> str:
+    if cell.failures:
+        return "failed"
+    if len(cell.repetitions) < cell.asked or not cell.repetitions:
+        return "unfinished"
+    return "ok" if cell.validity.valid else "INVALID"
 
 
 def noise(cells: Sequence[CellRecord]) -> list[str]:
@@ -243,7 +262,6 @@ def noise(cells: Sequence[CellRecord]) -> list[str]:
 
 def next_steps(*, tracked: bool) -> list[str]:
     """The commands that go on from here, as they can be typed; MLflow shows only what was logged to it."""
-    program = "meltrepro" if shutil.which("meltrepro") else sys.argv[0]
-    shown = [step for step in _STEPS if tracked or step[0] != "ui"]
-    width = max(len(command) for command, _ in shown)
-    return ["next:", *(f"  {program} {command:{width}}  {what}" for command, what in shown)]
+    shown = {typed(*command.split()): what for command, what in _STEPS if tracked or command != "ui"}
+    width = max(map(len, shown))
+    return ["next:", *(f"  {command:{width}}  {what}" for command, what in shown.items())]

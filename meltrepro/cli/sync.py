@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from meltrepro import settings, workflow
+from meltrepro.cli.common import complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.words import counted
 
@@ -24,6 +25,7 @@ def command(
             help="Folders, ids or parts of ids, or `last`, also of campaigns that were run with --no-track; if none is named, "
             "every campaign that is not logged yet and was to be.",
             show_default=False,
+            autocompletion=complete_campaigns,
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Check campaigns too that are logged already.")] = False,

@@ -14,11 +14,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from meltrepro.words import visible
+from meltrepro.words import folded, pieces, visible, wrapped
+
+_BAD = ("INVALID", "FAIL", "failed", "DIFFERS", "missing")
+"""Words that are coloured, where there is colour."""
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
 
 @contextlib.contextmanager
@@ -53,25 +58,61 @@ def rich_console(*, stderr: bool = False) -> Console:
         for name, value in os.environ.items()
         if name not in ("COLUMNS", "LINES") or re.fullmatch(r"[1-9][0-9]{0,4}", value)
     }
-    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, _environ=sane)
+    stream = sys.stderr if stderr else sys.stdout
+    # FORCE_COLOR asks for colours in a pipe, not for lines that move or have a width.
+    moves = None if stream.isatty() else False
+    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, force_interactive=moves, _environ=sane)
 
 
 def result_console() -> Console:
     """A console for results, whose lines are never shortened in a pipe."""
     out = rich_console()
-    if not out.is_terminal:
+    if not out.is_interactive:
         out.width = 10_000
     return out
+
+
+def say(out: Console, line: str) -> None:
+    """Print a line: broken between words on a terminal, one line elsewhere; what is bad in colour."""
+    from rich.text import Text
+
+    text = Text(line, overflow="ignore")
+    text.highlight_words(_BAD, "bold red")
+    out.print(text, soft_wrap=not out.is_interactive, crop=False)
 
 
 def plain_table(*columns: str, texts: int = 1) -> Table:
     """A table without lines, of so many columns of `texts` and then of numbers."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    class Plain(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*(_Cell(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+    table = Plain(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < texts else "right", overflow="fold")
+        table.add_column(_Cell(column), justify="left" if number < texts else "right")
     return table
+
+
+class _Cell:
+    """A text in a table that breaks between words and after the slashes of names."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        longest = max(map(len, pieces(self._text)), default=0)
+        return Measurement(longest, max(longest, *map(len, self._text.splitlines() or [""])))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        text = Text("\n".join(wrapped(self._text, options.max_width)))
+        text.highlight_words(_BAD, "bold red")
+        yield text
 
 
 def typed(*arguments: object) -> str:
@@ -93,4 +134,9 @@ class _Shown:
         return getattr(self.rich_proxied_file, name)
 
     def write(self, text: str) -> int:
-        return self.rich_proxied_file.write(visible(text))
+        shown = visible(text)
+        if not text.startswith(("{", "[")) and self.rich_proxied_file.isatty():  # JSON is for programs
+            width = shutil.get_terminal_size().columns
+            shown = "\n".join("\n".join(folded(line, width)) for line in shown.split("\n"))
+        self.rich_proxied_file.write(shown)
+        return len(text)

@@ -6,7 +6,8 @@ And the names of cells, of which `--only` chooses some.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from functools import cached_property
@@ -20,6 +21,7 @@ from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.schema import FrameworkEntry, Model
 from meltrepro.manifest.sources import GitSource, Source
+from meltrepro.manifest.yaml.suggest import nearest
 from meltrepro.manifest.yaml.tree import FieldPath
 from meltrepro.record.ids import ModelId
 from meltrepro.registry import FRAMEWORKS
@@ -165,11 +167,23 @@ class Selection:
         self._idle.difference_update(hits)
         return bool(hits)
 
-    def refuse_idle(self, example: str) -> None:
-        """Raise `UsageError` where a pattern matched nothing at all: it is a slip, not a wish."""
-        if self._idle:
-            idle = ", ".join(repr(pattern) for pattern in self._patterns if pattern in self._idle)
-            raise UsageError(
-                f"--only: no cell matches {idle}",
-                hint=f"cells are named model/quantization/framework/target/workload, for example {example}",
-            )
+    def refuse_idle(self, cells: Iterable[str]) -> None:
+        """Raise `UsageError` where a pattern matched none of the cells that there are: it is a slip, not a wish."""
+        cells = list(cells) if self._idle else []
+        idle = [pattern for pattern in self._patterns if pattern in self._idle]
+        if not idle:
+            return
+        example = next(iter(cells), "none")
+        hint = f"cells are named model/quantization/framework/target/workload, for example {example}"
+        meant = [f"*{word}*" for pattern in idle if (word := _near(pattern.strip("*/"), cells))]
+        if meant:
+            hint = f"did you mean {' '.join(f'--only {shlex.quote(glob)}' for glob in meant)}? {hint}"
+        raise UsageError(f"--only: no cell matches {', '.join(map(repr, idle))}", hint=hint)
+
+
+def _near(wanted: str, cells: Collection[str]) -> str | None:
+    """The part of a cell's id that a pattern was meant for; a pattern has to match the whole of one."""
+    if any(wanted in cell for cell in cells):
+        return wanted
+    parts = {part for cell in cells for part in (cell, *cell.split("/"))}
+    return nearest(wanted, sorted(parts))

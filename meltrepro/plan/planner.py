@@ -79,7 +79,7 @@ def make_plan(
         memory[cell.id] = needed
         cells.append(cell)
 
-    selection.refuse_idle(str(next(_points(manifest))))
+    selection.refuse_idle(map(str, _points(manifest)))
     models = _model_nodes(cells, frameworks)
     bundles = _bundle_nodes(cells, models, frameworks)
     by_node: dict[ModelNode, int | None] = {}
@@ -106,7 +106,7 @@ def selected(manifest: Manifest, only: Sequence[str] = ()) -> list[CellId]:
     """The cells that a plan has anything to do with; raises `UsageError` where a pattern matches none."""
     selection = Selection(only)
     keys = [key for key in _points(manifest) if selection.wants(str(key))]
-    selection.refuse_idle(str(next(_points(manifest))))
+    selection.refuse_idle(map(str, _points(manifest)))
     return keys
 
 

@@ -19,6 +19,7 @@ from meltrepro import untrusted
 from meltrepro.errors import ManifestError, RecordError, UsageError
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
 from meltrepro.record.campaign import CampaignDocument, CellEntry
@@ -262,7 +263,9 @@ def find_campaign(records: Path, wanted: str) -> Path:
         return matching[0]
     shown = ", ".join(folder.name for folder in (matching or folders)[-5:])
     problem = f"{len(matching)} campaigns match" if matching else "no campaign matches"
-    raise UsageError(f"{problem} {wanted!r} in {records}", hint=f"name one of them, or `last`: {shown}")
+    near = None if matching else near_miss(wanted, [folder.name for folder in folders])
+    meant = f"{near} " if near else ""
+    raise UsageError(f"{problem} {wanted!r} in {records}", hint=f"{meant}name one of them, or `last`: {shown}")
 
 
 def read_trials(entry: CellEntry, folder: Path, kind: type[TrialT]) -> tuple[TrialT, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -95,7 +96,7 @@ def foreign(place: Place, campaigns: Sequence[str]) -> TrackingError:
     names = " ".join(campaigns)
     return TrackingError(
         f"{names}: not logged to {place.shown}, which only the record names",
-        hint=f"if that is where it shall go: MLFLOW_TRACKING_URI={place.shown} meltrepro sync {names}",
+        hint=f"if that is where it shall go: MLFLOW_TRACKING_URI={shlex.quote(place.shown)} meltrepro sync {names}",
     )
 
 

@@ -45,6 +45,8 @@ class Ran:
     """Targets that could not be measured, by name, and why; the same call goes on with them."""
     logged: Logged | None = None
     """What became of logging it; `None` where that was not wanted."""
+    measured_s: float = 0.0
+    """How long its trials took, and what they waited for."""
 
 
 def run(
@@ -85,7 +87,7 @@ def run(
     logged = None
     if track and session.loaded.manifest.tracking.enabled:  # the wish of now, whatever that of an earlier part was
         logged = log_campaign(folder, session.loaded.manifest.tracking.uri, settings, sink)
-    return Ran(folder, result.tally, result.missing, logged)
+    return Ran(folder, result.tally, result.missing, logged, result.measured_s)
 
 
 def prepare(

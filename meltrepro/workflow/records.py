@@ -128,7 +128,7 @@ def trace(
 
     whole, selection = load(campaign, settings=settings), Selection(only)
     wanted = whole.restricted(selection.wants)
-    selection.refuse_idle(next((cell.id for cell in whole.cells), "none"))
+    selection.refuse_idle(cell.id for cell in whole.cells)
     trials = list(_traced(wanted, everything=everything))
     if not trials:
         raise RecordError(f"{whole.folder}: no trial ended well, so that there is nothing to trace")

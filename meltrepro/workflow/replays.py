@@ -196,7 +196,7 @@ def _repeated(recorded: CampaignRecord, only: Sequence[str], left_out: Mapping[s
     selection = Selection(only)
     names = [cell.id for cell in recorded.cells] + [skip.id for skip in recorded.document.skipped]
     meant = [name for name in names if selection.wants(name)]
-    selection.refuse_idle(next(iter(names), "none"))
+    selection.refuse_idle(names)
     repeated = [name for name in meant if name not in left_out]
     if not repeated:
         shown = [f"  {cell_id}: {reason}" for cell_id, reason in left_out.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,7 +93,8 @@ class Session:
         """The lock; raises `LockError` where none was written yet."""
         if not self.lock_path.exists():
             raise LockError(
-                f"{self.lock_path} does not exist", hint=f"write it with: meltrepro lock {self.loaded.path}"
+                f"{self.lock_path} does not exist",
+                hint=f"write it with: meltrepro lock {shlex.quote(str(self.loaded.path))}",
             )
         return self.tools.pins.lock
 
@@ -242,7 +244,7 @@ def open_session(
     lock = load_lock(path)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:
-        mend = f"write it anew with: meltrepro lock {loaded.path}"
+        mend = f"write it anew with: meltrepro lock {shlex.quote(str(loaded.path))}"
         raise StaleLock(
             f"{path} belongs to another state of {loaded.path.name}: its models or frameworks changed; "
             f"the lock is of {lock.manifest}, the manifest is {digest}",

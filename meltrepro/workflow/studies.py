@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -102,8 +101,8 @@ def study(
     for number, (manifest, before) in enumerate(zip(loaded, done, strict=True)):
         detail = {"study": name, "left_s": clock.left_s()}
         sink(Step("manifest", "begin", manifest.path.name, done=number, total=len(loaded), detail=detail))
-        entry = _entry(manifest, before, measure or run_one, sink)
-        clock.passed(number, ran=before is None and entry.campaign is not None)
+        entry, measured_s = _entry(manifest, before, measure or run_one, sink)
+        clock.passed(number, measured_s)
         entries.append(entry)
         if drop_models and entry.campaign:
             _drop(loaded, number, settings.records / entry.campaign, settings, sink)
@@ -111,21 +110,23 @@ def study(
     return Studied(folder / STUDY, entries, [settings.records / each.campaign for each in entries if each.campaign])
 
 
-def _entry(manifest: LoadedManifest, before: Path | None, measure: Callable[[Path], Ran], sink: Sink) -> StudyEntry:
-    """Run a manifest, unless that was done or cannot be done here."""
+def _entry(
+    manifest: LoadedManifest, before: Path | None, measure: Callable[[Path], Ran], sink: Sink
+) -> tuple[StudyEntry, float]:
+    """Run a manifest, unless that was done or cannot be done here; and how long its trials took."""
     name = manifest.path.name
     if before is not None:
         sink(Step("manifest", "note", name, detail={"campaign": before.name}))
-        return StudyEntry(manifest=name, campaign=before.name)
+        return StudyEntry(manifest=name, campaign=before.name), 0.0
     try:
         ran = measure(manifest.path)
     except DeviceBusy:
         raise  # that passes; the same call goes on when it has
     except NOT_HERE as error:
         sink(Step("manifest", "fail", name, detail={"error": error.one_line}))
-        return StudyEntry(manifest=name, campaign=None, reason=error.message)
+        return StudyEntry(manifest=name, campaign=None, reason=error.message), 0.0
     sink(Step("manifest", "end", name, detail={"failed": len(ran.tally.failed)}))
-    return StudyEntry(manifest=name, campaign=ran.folder.name)
+    return StudyEntry(manifest=name, campaign=ran.folder.name), ran.measured_s
 
 
 def _finished(manifest: LoadedManifest, settings: Settings) -> Path | None:
@@ -148,23 +149,20 @@ def _named(name: str) -> StudyDocument:
 
 @dataclass
 class Clock:
-    """How long the rest will take, by what has been measured."""
+    """How long the rest will take to measure, by how long trials took; builds are not foreseen."""
 
     work: Sequence[float]
     """By manifest; 0 for those that were measured before."""
     measured: float = 0.0
     spent_s: float = 0.0
     passed_by: set[int] = field(default_factory=set)
-    since_s: float = field(default_factory=time.monotonic)
 
-    def passed(self, number: int, *, ran: bool) -> None:
-        """A manifest has been dealt with."""
-        now = time.monotonic()
-        if ran:
+    def passed(self, number: int, measured_s: float) -> None:
+        """A manifest has been dealt with; its trials took so long, 0 where none ran."""
+        if measured_s:
             self.measured += self.work[number]
-            self.spent_s += now - self.since_s
+            self.spent_s += measured_s
         self.passed_by.add(number)
-        self.since_s = now
 
     def left_s(self) -> float | None:
         """Seconds, roughly; `None` before anything was measured."""

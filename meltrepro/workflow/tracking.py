@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) 
     later = (
         "meltrepro sync"
         if places.is_own(place, settings.tracking_uri)
-        else f"MLFLOW_TRACKING_URI={place.shown} meltrepro sync {folder.name}"
+        else f"MLFLOW_TRACKING_URI={shlex.quote(place.shown)} meltrepro sync {folder.name}"
     )
     try:
         with interrupts.raising():

@@ -33,7 +33,8 @@ def test_all_goes_well(equipped: Project, capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", str(spec), "--no-track"]) == 0
     out, err = capsys.readouterr()
     assert "one   2" in out
-    assert "records: " in out
+    last = out.splitlines()[-1]
+    assert last.startswith("2 cells: ") and "; records in " in last, "what became of it all comes last"
     assert "findings" not in out, "the manifest belongs to no study"
     assert "\nnext:\n" in out and "report last -o report" in out
     assert "trial 4/4 m/as-is/llama.cpp/host/two r001" in err

@@ -97,7 +97,7 @@ def test_an_ordinary_user_begins_without_a_checkout_or_docker(environment: Path)
 
         def call(*arguments: str) -> subprocess.CompletedProcess[str]:
             known = {"HOME": name, "PATH": "/usr/bin:/bin", "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
-            command = [environment / "bin" / "meltrepro", *arguments]
+            command: list[str | Path] = [environment / "bin" / "meltrepro", *arguments]
             who: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if os.geteuid() == 0 else {}
             return subprocess.run(
                 command, cwd=name, env=known, capture_output=True, text=True, check=False, timeout=120, **who

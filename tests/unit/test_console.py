@@ -106,6 +106,14 @@ def test_heat_and_power_of_a_trial_and_what_a_gate_waits_for() -> None:
     assert "2/2  9.5 tok/s, 58.2 °C, 4.0 W" in screen
 
 
+def test_progress_within_a_trial_moves_on_a_terminal_and_is_no_line_elsewhere() -> None:
+    begin = Step("trial", "begin", "cell r000", done=0, total=2)
+    detail = {"turn": 2, "tokens": 1, "phase": "generating", "elapsed_s": 3.2}
+    within = Step("trial", "progress", "cell r000", done=0, total=2, detail=detail, monotonic_ns=LATER)
+    assert "1/2  turn 2, 1 token, generating, 3 s" in shown([begin, within], terminal=True, width=160)
+    assert shown([begin, within], terminal=False) == ""
+
+
 def test_a_trial_without_speed_heat_or_power_says_how_long_it_took() -> None:
     step = Step("trial", "end", "cell r000", done=0, total=1, detail={"duration_s": 3.2})
     assert describe(step) == "trial 1/1 cell r000: 3 s"

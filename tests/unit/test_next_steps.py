@@ -44,8 +44,8 @@ def test_commands_are_shown_as_they_can_be_typed(
     program = "meltrepro" if on_the_path else ".venv/bin/meltrepro"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "next:"
-    assert [line.split("  ")[1] for line in lines[1:]] == [
+    assert [line.split("  ")[1] for line in lines[1:-1]] == [
         f"{program} {command}" for command in ("ui", "report last -o report", "compare last OTHER", "replay last")
     ]
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines[:-1])) <= 110
     assert not any(" ui " in line for line in next_steps(tracked=False))

@@ -1,0 +1,137 @@
+"""What people see on a real terminal: whole words and names, colours where they are wanted, and nothing in pipes."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from meltrepro.cli.app import main
+from meltrepro.cli.summary import ended
+from meltrepro.cli.terminal import plain_table
+from meltrepro.measure.records import read_campaign
+from meltrepro.words import folded, pieces, wrapped
+from tests.support.campaigns import Cell, build_campaign
+
+LONG = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat"
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Path:
+    """One whose cells are INVALID, since too few of their repetitions ended well."""
+    return build_campaign(tmp_path / "home", [Cell("q8_0"), Cell("q4_0")], repetitions=3)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    known = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return {**known, "MELTREPRO_HOME": str(home), "TERM": "xterm-256color", **more}
+
+
+def in_terminal(columns: int, *arguments: str, **variables: str) -> str:
+    """What a command shows on a terminal of so many columns."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "meltrepro", *arguments]
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=variables) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # how Linux says that nobody has the other side any more
+                break
+            if not part:
+                break
+            shown += part
+    os.close(leader)
+    assert process.returncode in (0, 2), shown
+    return shown.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_word_is_broken_on_a_terminal(
+    columns: int, campaign: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MELTREPRO_HOME", str(campaign.parents[1]))
+    shown = plain(in_terminal(columns, "show", **environment(campaign.parents[1])))
+    assert main(["show"]) == 0
+    piped = capsys.readouterr().out
+    assert sorted(shown.split()) == sorted(piped.split())
+    assert max(map(len, shown.splitlines())) <= columns or "/" in max(shown.splitlines(), key=len)
+
+
+def test_errors_are_broken_between_words(campaign: Path) -> None:
+    shown = in_terminal(80, "show", "nonsense", **environment(campaign.parents[1]))
+    long = [line for line in shown.splitlines() if len(line) > 80]
+    assert "name one of them" in " ".join(shown.split())
+    assert all(" " not in line.strip() for line in long), "only what is one word is longer"
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_colours_in_a_pipe_are_asked_for(
+    variables: dict[str, str],
+    coloured: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    campaign = build_campaign(tmp_path / "home", [Cell("q8_0", failing={0: "it broke"})], repetitions=2)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"MELTREPRO_HOME": str(campaign.parents[1]), **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert "failed" in shown
+    assert ("\x1b[1;31mfailed" in shown) is coloured
+    assert max(map(len, shown.splitlines())) > 80, "a pipe gets lines as long as they need"
+
+
+def test_the_last_line_says_what_became_of_all_cells(campaign: Path) -> None:
+    said = ended(read_campaign(campaign))
+    assert said.startswith("2 cells: ")
+    assert f"records in {campaign}; again: " in said
+    assert said.endswith(f"show {campaign.name}")
+
+
+@given(st.text("ab/-. ", max_size=60), st.integers(1, 30))
+def test_a_text_in_a_table_loses_nothing_and_is_broken_where_it_may(text: str, width: int) -> None:
+    lines = wrapped(text, width)
+    assert max(map(len, lines)) <= width
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    if all(len(piece) <= width for piece in pieces(text)):
+        assert [piece for line in lines for piece in pieces(line)] == pieces(text)
+
+
+def test_a_long_word_of_a_sentence_stays_whole_to_be_copied() -> None:
+    path = "/a/rather/long/path/of/a/file"
+    assert folded(f"  it is in {path} now", 20) == ["  it is in", f"    {path}", "    now"]
+
+
+def test_names_in_tables_break_after_their_slashes() -> None:
+    out = io.StringIO()
+    table = plain_table("cell", "prefill tok/s", "memory MB")
+    table.add_row(LONG, "108.2 (105.9-109.0)", "319.3")
+    Console(file=out, width=60).print(table)
+    rows = [line.split("  ")[0].strip() for line in out.getvalue().splitlines()[1:]]
+    assert "".join(rows) == LONG
+    assert all(row.endswith("/") for row in rows[:-1])

@@ -1,0 +1,63 @@
+"""How far a trial is: told from its own events, and not at all where looking would disturb it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltrepro.campaign.watching import progress, watched
+from meltrepro.cli.console import within
+from meltrepro.steps import Step
+from tests.support.campaigns import Trial, as_lines, events
+
+LINES = b"".join(as_lines(events(Trial())))
+
+
+@given(st.integers(0, len(LINES)))
+def test_it_does_not_matter_how_often_one_looks(at: int) -> None:
+    cut = LINES.rfind(b"\n", 0, at) + 1
+    whole = progress({}, LINES)
+    assert progress(progress({}, LINES[:cut]), LINES[cut:]) == whole
+    turns = [event for event in events(Trial()) if event["e"] == "turn_begin"]
+    assert whole["turn"] == len(turns)
+
+
+def test_of_a_turn_that_runs_its_tokens_are_counted() -> None:
+    begun = [{"e": kind} for kind in ("hello", "load_begin", "load_end", "turn_begin", "prefill_begin", "prefill_end")]
+    lines = b"".join(json.dumps(event, separators=(",", ":")).encode() + b"\n" for event in begun)
+    assert progress({}, lines[: lines.index(b"turn_begin")]) == {"phase": "loading"}
+    seen = progress(progress({}, lines), b'{"e":"token","t":1}\n' * 3)
+    assert seen == {"turn": 1, "tokens": 3, "phase": "generating"}
+    step = Step("trial", "progress", "cell r000", detail={**seen, "elapsed_s": 12.3})
+    assert within(step) == "turn 1, 3 tokens, generating, 12 s"
+
+
+@pytest.mark.parametrize(
+    ("here", "spare", "told"),
+    [(True, True, {"turn", "phase", "elapsed_s"}), (True, False, None), (False, False, {"elapsed_s"})],
+)
+def test_who_is_looked_at(tmp_path: Path, here: bool, spare: bool, told: set[str] | None) -> None:
+    """A trial of this machine that leaves a CPU free; one elsewhere only has its age told."""
+    path = tmp_path / "events.jsonl"
+    if here:
+        path.write_bytes(b'{"e":"turn_begin","t":1}\n{"e":"prefill_begin"}\n{"e":"tok')
+    heard, said = threading.Event(), list[Mapping[str, object]]()
+
+    def tell(seen: Mapping[str, object]) -> None:
+        said.append(seen)
+        heard.set()
+
+    with watched(path, tell, spare=spare, every_s=0.001):
+        if told:
+            assert heard.wait(60)
+        else:
+            looking = [thread for thread in threading.enumerate() if thread.name == "progress"]
+            for thread in looking:
+                thread.join(60)
+    assert (set(said[0]) if said else None) == told
