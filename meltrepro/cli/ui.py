@@ -61,5 +61,9 @@ def _announce(pages: workflow.Browsable) -> None:
     if (cells := len(pages.runs)) > _MOST_COMPARED:
         typer.echo(f"comparing the first {_MOST_COMPARED} of {cells} cells", err=True)
     typer.echo(f"MLflow:  {pages.url}")
+    if link := pages.described:
+        typer.echo(f"results: {link}")
+    if link := pages.results:
+        typer.echo(f"charts:  {link}")
     if link := pages.link(_MOST_COMPARED):
-        typer.echo(f"{'compare: ' if cells > 1 else 'run:     '}{link}")
+        typer.echo(f"{'compare: ' if cells > 1 else 'cell:    '}{link}")

@@ -20,8 +20,8 @@ from meltrepro.words import counted
 
 LONGEST_VALUE = 500
 """Characters of a param or tag; servers differ, all take this."""
-SERIES_POINTS = 10_000
-"""Most points of one series; a longer one is thinned, and the events keep them all."""
+SERIES_POINTS = 1000
+"""Most points of one series, of which MLflow's pages draw 320; a longer one is thinned, and the table of tokens keeps them all."""
 # MLflow sorts metrics by name and charts them by what stands before the slash: the medians come first and together.
 _UNCERTAINTY, _VALUES = "uncertainty/", "values/"
 _UNSAFE_KEY = re.compile(r"[^A-Za-z0-9_./ -]")
@@ -37,6 +37,8 @@ class RunState(StrEnum):
     """Some repetitions failed."""
     failed = "failed"
     """No repetition ended well."""
+    invalid = "invalid"
+    """No figure of it may be believed."""
     unfinished = "unfinished"
 
 
@@ -72,6 +74,7 @@ def status_of(campaign: CampaignRecord, cell: CellRecord) -> CellStatus:
     try:
         good, bad = len(cell.repetitions), cell.failures
         _ = cell.summaries, cell.unavailable, cell.validity
+        doubt = _doubt(cell)
     except RecordError as error:
         return CellStatus(RunState.failed, error.message, damaged=True)
     ended = good + len(bad)
@@ -82,7 +85,17 @@ def status_of(campaign: CampaignRecord, cell: CellRecord) -> CellStatus:
         return CellStatus(RunState.unfinished, reason)
     if good == 0:
         return CellStatus(RunState.failed, reason or "no repetition has ended")
+    if doubt is not None:
+        return CellStatus(RunState.invalid, doubt)
     return CellStatus(RunState.partial if bad else RunState.ok, reason)
+
+
+def _doubt(cell: CellRecord) -> str | None:
+    """Why no figure of a cell is to be believed; `None` where some are, or there are none. Raises `RecordError`."""
+    if not cell.repetitions:
+        return None
+    findings = cell.agreement.findings if cell.believed else cell.exclusions
+    return str(findings[0]) if findings else None
 
 
 def overall(campaign: CampaignRecord, cells: Sequence[CellStatus]) -> RunState:
@@ -92,7 +105,7 @@ def overall(campaign: CampaignRecord, cells: Sequence[CellStatus]) -> RunState:
         return RunState.unfinished
     if states <= {RunState.ok}:
         return RunState.ok
-    return RunState.failed if states == {RunState.failed} else RunState.partial
+    return states.pop() if len(states) == 1 else RunState.partial
 
 
 def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
@@ -122,8 +135,6 @@ def ran_params(cell: CellRecord) -> dict[str, str]:
 
 def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
     document = campaign.document
-    lines = [document.description] if document.description else []
-    lines += [f"- skipped {skip.id}: {skip.reason}" for skip in document.skipped]
     tags = {
         **_common_tags(campaign, virtual=campaign.document.virtual, synthetic=campaign.document.synthetic),
         "meltrepro.kind": "campaign",
@@ -134,13 +145,11 @@ def campaign_tags(campaign: CampaignRecord, state: RunState) -> dict[str, str]:
         "meltrepro.skipped": str(len(document.skipped)),
         "meltrepro.plan_digest": document.plan_digest,
     }
-    if lines:
-        tags["mlflow.note.content"] = "\n".join(lines)
-    return {key: _short(value, 5000 if key == "mlflow.note.content" else LONGEST_VALUE) for key, value in tags.items()}
+    return {key: _short(value) for key, value in tags.items()}
 
 
 def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: CellStatus, target_kind: str) -> dict[str, str]:
-    """Tags of a cell's run; what could not be measured is among them, with the reason."""
+    """Tags of a cell's run."""
     entry = cell.entry
     tags = {
         **_common_tags(
@@ -167,8 +176,8 @@ def cell_tags(campaign: CampaignRecord, cell: CellRecord, how: CellStatus, targe
         tags["meltrepro.validity"] = str(cell.validity)
         if cell.remarks:
             tags["meltrepro.remarks"] = "; ".join(cell.remarks)
-            tags["mlflow.note.content"] = "\n".join(f"- {remark}" for remark in cell.remarks)
-        tags |= {f"meltrepro.unavailable.{name}": reason for name, reason in cell.unavailable.items()}
+        if cell.unavailable:
+            tags["meltrepro.unavailable"] = str(len(cell.unavailable))
     return {key: _short(value) for key, value in tags.items()}
 
 

@@ -10,9 +10,10 @@ Import this module late: mlflow takes seconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
@@ -22,13 +23,14 @@ from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
 from meltrepro.store.locks import exclusive
-from meltrepro.track import connection, content, environment, places
+from meltrepro.track import connection, content, environment, notes, places, view
 from meltrepro.track.artifacts import Artifacts
 from meltrepro.track.connection import plainly
 from meltrepro.track.content import CellStatus, MetricPoint, RunState
 from meltrepro.track.ledger import Ledger, PlaceNote, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import SpanRecord, TraceRecord, trace_of
+from meltrepro.track.tokens import token_table
 
 with environment.importing():
     from mlflow import MlflowClient
@@ -52,6 +54,7 @@ _STATUS = {
     RunState.ok: "FINISHED",
     RunState.partial: "FINISHED",
     RunState.failed: "FAILED",
+    RunState.invalid: "FAILED",
     RunState.unfinished: "RUNNING",
 }
 
@@ -76,10 +79,11 @@ def sync(
     sink: Sink = silent,
     *,
     detail: Detail = "first",
+    pages: Callable[[CampaignRecord], Mapping[str, bytes]] | None = None,
 ) -> TrackedCampaign:
     """Log whatever of a campaign is not in MLflow yet; the records are only read.
 
-    A bare URI is given no login. Raises `TrackingError` where
+    `pages` makes its report, as files by artifact path, where that is missing. A bare URI is given no login. Raises `TrackingError` where
     MLflow cannot be reached or refuses, or nothing can be written beside it, and `RecordError` where the folder holds no
     campaign.
     """
@@ -97,7 +101,7 @@ def sync(
         _prepare(place)
         ledger = open_ledger(campaign_folder)
         try:
-            return _Sync(campaign, place, ledger, sink, detail).run()
+            return _Sync(campaign, place, ledger, sink, detail, pages).run()
         finally:
             ledger.save()
 
@@ -117,8 +121,18 @@ def _prepare(place: Place) -> None:
 
 
 class _Sync:
-    def __init__(self, campaign: CampaignRecord, place: Place, ledger: Ledger, sink: Sink, detail: Detail) -> None:
+    def __init__(
+        self,
+        campaign: CampaignRecord,
+        place: Place,
+        ledger: Ledger,
+        sink: Sink,
+        detail: Detail,
+        pages: Callable[[CampaignRecord], Mapping[str, bytes]] | None,
+    ) -> None:
         self._campaign = campaign
+        self._pages = pages
+        self._names = notes.cell_names(campaign)
         self._where = place
         self._ledger = ledger
         self._sink = sink
@@ -130,6 +144,7 @@ class _Sync:
     def run(self) -> TrackedCampaign:
         campaign = self._campaign
         experiment_id = self._experiment()
+        self._view(experiment_id)
         statuses = {cell.id: content.status_of(campaign, cell) for cell in campaign.cells}
         readable = [cell for cell in campaign.cells if not statuses[cell.id].damaged]
         state = content.overall(campaign, list(statuses.values()))
@@ -142,10 +157,15 @@ class _Sync:
             self._cell(place, cell, statuses[cell.id])
         note = place.campaign
         self._params(note, content.campaign_params(campaign))
+        drawings = self._report(note, statuses)
+        charts = view.link("", experiment_id).removeprefix("/")
+        report = places.run_link("", experiment_id, note.run_id, "report/index.html").removeprefix("/")
+        links = notes.Links(note.run_id, charts, report if drawings is not None else "", drawings or ())
+        tags[notes.NOTE] = notes.campaign_note(campaign, statuses, links)
         self._tags(note, tags)
         self._points(note, content.campaign_points(campaign, readable))
         self._files(note, "files", content.campaign_files(campaign))
-        self._status(note, state, ended_ms)
+        self._status(note, state, ended_ms, notes.run_name(campaign.id, tags))
         place.complete = campaign.finished
         self._ledger.touch()
         return TrackedCampaign(
@@ -184,11 +204,22 @@ class _Sync:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was faster
                 raise
 
+    def _view(self, experiment_id: str) -> None:
+        """What the experiment's page is to look like, where nobody has said so yet: what the reader changed stays."""
+        there = self._client.get_experiment(experiment_id).tags
+        wanted = {
+            view.TAG: view.value(),
+            notes.NOTE: notes.experiment_note(view.link("", experiment_id).removeprefix("/")),
+        }
+        for key, value in wanted.items():
+            if key not in there:
+                self._client.set_experiment_tag(experiment_id, key, value)
+
     def _place(self, experiment_id: str, tags: Mapping[str, str], start_ms: int) -> PlaceNote:
         known = self._ledger.place(self._where)
         if known is not None and known.experiment_id == experiment_id and self._exists(known.campaign.run_id):
             return known
-        name = _run_name(self._campaign.id, tags)
+        name = notes.run_name(self._campaign.id, tags)
         run = self._find(experiment_id, "campaign") or self._create(experiment_id, start_ms, tags, name)
         return self._ledger.begin(self._where, experiment_id, run.info.run_id)
 
@@ -197,21 +228,24 @@ class _Sync:
         began_ms, ended_ms = content.period_ms(campaign, [] if how.damaged else [cell])
         tags = content.cell_tags(campaign, cell, how, self._target_kind(cell))
         tags["mlflow.parentRunId"] = place.campaign.run_id
+        tags[notes.NOTE] = notes.cell_note(cell, how)
+        name = notes.run_name(self._names[cell.id], tags)
         note = place.cells.get(cell.id)
         if note is None or not self._exists(note.run_id):
             run = self._find(place.experiment_id, "cell", cell.id)
-            run = run or self._create(place.experiment_id, began_ms, tags, _run_name(cell.id, tags))
+            run = run or self._create(place.experiment_id, began_ms, tags, name)
             note = place.cells[cell.id] = RunNote(run_id=run.info.run_id)
         self._params(note, content.cell_params(cell) | ({} if how.damaged else content.ran_params(cell)))
         self._tags(note, tags)
-        for name, files in content.trial_files(cell):
-            self._files(note, f"files/{name}", files)
+        for trial_name, files in content.trial_files(cell):
+            self._files(note, f"files/{trial_name}", files)
         if not how.damaged:
+            self._unavailable(note, cell)
             self._points(note, [*content.summary_points(cell), *content.operator_points(cell)])
             talks = [trial for trial in cell.repetitions if trial.scoring is None]  # a scorer leaves no events
             for trial in talks if self._detail == "all" else talks[:1]:
                 self._trial(place.experiment_id, note, cell, trial)
-        self._status(note, how.state, ended_ms)
+        self._status(note, how.state, ended_ms, name)
 
     def _find(self, experiment_id: str, kind: str, cell_id: str | None = None) -> MlflowRun | None:
         """The run that stands for the campaign or for one of its cells; the oldest, should there be several."""
@@ -247,8 +281,15 @@ class _Sync:
     def _tags(self, note: RunNote, tags: Mapping[str, str]) -> None:
         with self._ledger.piece(note, "tags", tags) as missing:
             if missing:
+                self._forget_old(note, tags)
                 for batch in _batches([RunTag(*pair) for pair in tags.items()], _BATCH_PARAMS):
                     self._client.log_batch(note.run_id, tags=batch)
+
+    def _forget_old(self, note: RunNote, tags: Mapping[str, str]) -> None:
+        """Remove what an earlier sync said and this one does not: a remark that no longer holds, a tag of an earlier version."""
+        for key in self._client.get_run(note.run_id).data.tags:
+            if key not in tags and key.startswith("meltrepro."):
+                self._client.delete_tag(note.run_id, key)
 
     def _points(self, note: RunNote, points: Sequence[MetricPoint]) -> None:
         identity = [[point.key, point.value, point.wall_ms, point.step] for point in points]
@@ -268,14 +309,45 @@ class _Sync:
                 for file in files:
                     self._artifacts(note.run_id).put(file.path, file.folder)
 
+    def _texts(self, run_id: str, texts: Mapping[str, bytes]) -> None:
+        """Log files by their artifact path."""
+        with TemporaryDirectory() as scratch:
+            for name, data in texts.items():
+                path = Path(scratch) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                self._artifacts(run_id).put(path, name.rpartition("/")[0] or None)
+
+    def _unavailable(self, note: RunNote, cell: CellRecord) -> None:
+        """Which metrics have no value, and why."""
+        with self._ledger.piece(note, "unavailable", dict(cell.unavailable)) as missing:
+            if missing and cell.unavailable:
+                text = json.dumps(dict(sorted(cell.unavailable.items())), indent=1, ensure_ascii=False)
+                self._texts(note.run_id, {"unavailable.json": f"{text}\n".encode()})
+
+    def _report(self, note: RunNote, statuses: Mapping[str, CellStatus]) -> Sequence[str] | None:
+        """Log the report; returns the drawings among its files, `None` where there is no report."""
+        if self._pages is None or any(how.damaged for how in statuses.values()):
+            return None
+        files = self._pages(self._campaign)
+        identity = {name: sha256(data).hexdigest() for name, data in files.items()}
+        with self._ledger.piece(note, "report", identity) as missing:
+            if missing:
+                self._texts(note.run_id, files)
+        return [name for name in files if name.endswith(".svg")]
+
     def _trial(self, experiment_id: str, note: RunNote, cell: CellRecord, trial: TrialRecord) -> None:
         identity = [trial.outcome.attempt, trial.outcome.started_wall_ns]
         with self._ledger.piece(note, f"series/{trial.name}", [*identity, content.SERIES_POINTS]) as missing:
             if missing:
                 self._log_points(note, content.token_series(trial, trial.trace()))
-        with self._ledger.piece(note, f"trace/{trial.name}", identity) as missing:
+        with self._ledger.piece(note, f"tokens/{trial.name}", identity) as missing:
             if missing:
-                self._trace(experiment_id, note, trace_of(self._campaign.id, cell.id, trial, trial.trace()), cell)
+                self._texts(note.run_id, {f"tokens/{trial.name}.parquet": token_table(trial.trace())})
+        name = self._names[cell.id]
+        with self._ledger.piece(note, f"trace/{trial.name}", [*identity, name]) as missing:
+            if missing:
+                self._trace(experiment_id, note, trace_of(self._campaign.id, cell.id, name, trial, trial.trace()), cell)
         with self._ledger.piece(note, f"perfetto/{trial.name}", identity) as missing, TemporaryDirectory() as folder:
             if missing:
                 path = Path(folder) / f"{trial.name}{SUFFIX}"
@@ -309,17 +381,14 @@ class _Sync:
             # A file store, or a server of before 3.4. The events are among the artifacts.
             self._sink(Step("track", "note", cell.id, detail={"trace": "this MLflow server keeps no spans"}))
 
-    def _status(self, note: RunNote, state: RunState, end_ms: int) -> None:
-        with self._ledger.piece(note, "status", [state.value, end_ms]) as missing:
+    def _status(self, note: RunNote, state: RunState, end_ms: int, name: str) -> None:
+        with self._ledger.piece(note, "status", [state.value, end_ms, name]) as missing:
+            if missing:
+                self._client.update_run(note.run_id, name=name)
             if missing and state is RunState.unfinished:
                 self._client.update_run(note.run_id, status=_STATUS[state])
             elif missing:
                 self._client.set_terminated(note.run_id, status=_STATUS[state], end_time=end_ms)
-
-
-def _run_name(name: str, tags: Mapping[str, str]) -> str:
-    marks = [mark for mark in ("virtual", "synthetic") if tags[f"meltrepro.{mark}"] == "true"]
-    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def _mlflow_span(trace: TraceRecord, span: SpanRecord) -> MlflowSpan:

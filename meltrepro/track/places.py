@@ -148,5 +148,7 @@ def compare_link(server: str, experiment_id: str, run_ids: list[str]) -> str:
     return f"{server.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
-def run_link(server: str, experiment_id: str, run_id: str) -> str:
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+def run_link(server: str, experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Address of a run's page, or of one of its artifacts; without the type of work MLflow takes the run for one of agents."""
+    page = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{page}{f'/artifacts/{artifact}' if artifact else ''}?workflowType=machine_learning"

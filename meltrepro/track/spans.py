@@ -11,6 +11,7 @@ from meltrepro.errors import RecordError
 from meltrepro.measure.records import TrialRecord
 from meltrepro.record.trace import Trace, Turn
 from meltrepro.record.trial import Request
+from meltrepro.words import counted
 
 _PREVIEW = 200
 """Characters of prompt and answer in a list of traces."""
@@ -49,11 +50,13 @@ class TraceRecord:
         return next((str(span.outputs)[:_PREVIEW] for span in self.spans if span.outputs is not None), None)
 
 
-def trace_of(campaign_id: str, cell_id: str, trial: TrialRecord, trace: Trace) -> TraceRecord:
-    """The spans of a trial, with prompts and answers where the request is at hand."""
+def trace_of(campaign_id: str, cell_id: str, name: str, trial: TrialRecord, trace: Trace) -> TraceRecord:
+    """The spans of a trial of a cell with this name, with prompts and answers where the request is at hand."""
+    turns = trace.turns
+    what = f"turn {turns[0].index}" if len(turns) == 1 else counted(len(turns), "turn")
     identity = f"{campaign_id}/{cell_id}/{trial.name}"
     builder = _Builder(identity, trace, _prompts(trial))
-    return TraceRecord(_hex(identity, 32), tuple(builder.build(f"{cell_id} {trial.name}")))
+    return TraceRecord(_hex(identity, 32), tuple(builder.build(f"{name} · {trial.name} · {what}")))
 
 
 class _Builder:
@@ -91,7 +94,7 @@ class _Builder:
             "total_tokens": turn.n_prompt + turn.n_gen,
         }
         span = self._add(
-            f"turn {turn.index}",
+            f"conversation {conversation}, turn {turn.index}",
             "LLM",
             parent,
             turn.begin_ns,

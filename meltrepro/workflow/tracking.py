@@ -16,11 +16,12 @@ from meltrepro.errors import Interrupted, MeltreproError, RecordError, TrackingE
 from meltrepro.record.reader import campaign_folders, find_campaign, read_folder
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, silent
-from meltrepro.track import places
+from meltrepro.track import places, view
 from meltrepro.track.ledger import open_ledger
 from meltrepro.track.places import Place
 
 if TYPE_CHECKING:
+    from meltrepro.measure.records import CampaignRecord
     from meltrepro.record.reader import CampaignFolder
     from meltrepro.track.mlflow_tracker import TrackedCampaign
     from meltrepro.track.server import MlflowServer
@@ -67,7 +68,7 @@ def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) 
     )
     try:
         with interrupts.raising():
-            sync(folder, place, sink)
+            sync(folder, place, sink, pages=pages)
     except TrackingError as error:
         mend = (error.hint or _WHENEVER).replace("meltrepro sync", later)
         return Logged(place, TrackingError(error.message, hint=mend if later in mend else f"{mend}; then: {later}"))
@@ -76,6 +77,20 @@ def log_campaign(folder: Path, uri: str | None, settings: Settings, sink: Sink) 
             "stopped while logging to MLflow; the records are complete", hint=f"log the rest with: {later}"
         ) from error
     return Logged(place)
+
+
+def pages(campaign: CampaignRecord) -> dict[str, bytes]:
+    """The report of a campaign alone, with each of its figures, by artifact path; raises `RecordError`."""
+    from meltrepro.report.content import assemble, sections
+    from meltrepro.report.figures.alone import alone
+    from meltrepro.report.files import report_files
+
+    content = assemble([campaign])
+    files = {f"report/{name}": data for name, data in report_files(content).items()}
+    for figure in (figure for section in sections(content) for figure in section.figures):
+        if (drawing := alone(figure)) is not None:
+            files[f"report/figures/{figure.name}.svg"] = drawing
+    return files
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ def sync(
                 else:
                     from meltrepro.track import mlflow_tracker  # which takes seconds, and may not be needed
 
-                    done.append(mlflow_tracker.sync(folder, place, sink, detail=detail))
+                    done.append(mlflow_tracker.sync(folder, place, sink, detail=detail, pages=pages))
                     logged(folder, done[-1])
             except (RecordError, TrackingError) as error:
                 problems.append(error)
@@ -190,6 +205,8 @@ class Browsable:
     """`None` where there is no campaign at all yet."""
     experiment_id: str | None
     """`None` where the campaign is not logged."""
+    run: str | None
+    """Id of its run."""
     runs: Sequence[str]
     """Ids of the runs of its cells."""
     server: MlflowServer | None
@@ -202,6 +219,18 @@ class Browsable:
         if len(self.runs) == 1:
             return places.run_link(self.url, self.experiment_id, self.runs[0])
         return places.compare_link(self.url, self.experiment_id, list(self.runs[:most]))
+
+    @property
+    def results(self) -> str | None:
+        """The experiment's page with the columns and charts that were chosen for it."""
+        return view.link(self.url, self.experiment_id) if self.experiment_id is not None else None
+
+    @property
+    def described(self) -> str | None:
+        """The page of the campaign's run, whose description has the results."""
+        if self.experiment_id is None or self.run is None:
+            return None
+        return places.run_link(self.url, self.experiment_id, self.run)
 
 
 @contextmanager
@@ -226,12 +255,12 @@ def browse(
     note = open_ledger(record.folder).place(place) if record else None
     cells = [cell.id for cell in record.document.cells] if record else []
     runs = [note.cells[cell].run_id for cell in cells if cell in note.cells] if note else []
-    experiment = note.experiment_id if note else None
+    experiment, run = (note.experiment_id, note.campaign.run_id) if note else (None, None)
     if places.is_server(place.uri):
-        yield Browsable(place.shown, place, record, experiment, runs, None)
+        yield Browsable(place.shown, place, record, experiment, run, runs, None)
         return
     if record is not None and not places.is_own(place, settings.tracking_uri):
         raise places.foreign(place, [record.document.id])
     starts(place)
     with serve(place.uri, settings.run, port=port) as server:
-        yield Browsable(server.url, place, record, experiment, runs, server)
+        yield Browsable(server.url, place, record, experiment, run, runs, server)

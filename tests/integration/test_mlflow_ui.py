@@ -103,6 +103,8 @@ def answers(url: str) -> bool:
 def test_the_comparison_shows_both_cells_with_their_figures(home: Path, tmp_path: Path) -> None:
     with running_ui(home) as ui:
         url = ui.line("MLflow")
+        ui.line("results")
+        ui.line("charts")
         link = ui.line("compare")
         text = loaded(link)
         picture = tmp_path / "compare.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ def contents(database: Path) -> dict[str, list[Any]]:
     try:
         names = dict(connection.execute("SELECT run_uuid, name FROM runs WHERE lifecycle_stage = 'active'"))
 
+        def named(value: Any) -> Any:
+            return (
+                re.sub(r"\b[0-9a-f]{32}\b", lambda id: names.get(id[0], id[0]), value)
+                if isinstance(value, str)
+                else value
+            )
+
         def rows(query: str) -> list[Any]:
-            found = [[names.get(value, value) for value in row] for row in connection.execute(query)]
+            found = [[named(value) for value in row] for row in connection.execute(query)]
             return sorted(found, key=lambda row: json.dumps(row))
 
         return {

@@ -21,7 +21,7 @@ from meltrepro.record.events import parse_trace
 from meltrepro.report.content import assemble, sections
 from meltrepro.steps import Step
 from meltrepro.targets.base import DeviceState
-from meltrepro.track import content
+from meltrepro.track import content, notes
 from tests.support.campaigns import Cell, Trial, as_lines, build_campaign, events
 from tests.unit.test_results_table import shown
 
@@ -105,8 +105,9 @@ def test_remarks_are_shown_wherever_the_cell_is(tmp_path: Path) -> None:
     assert any("more threads than its 1 CPU" in line for line in lines)
     assert "all cells: used flash_attention on, mmap true" in lines
     cell = campaign.cells[0]
-    tags = content.cell_tags(campaign, cell, content.status_of(campaign, cell), "host")
-    assert "too few to judge" in tags["meltrepro.remarks"] and "- 2 repetitions: too few" in tags["mlflow.note.content"]
+    how = content.status_of(campaign, cell)
+    tags = content.cell_tags(campaign, cell, how, "host")
+    assert "too few to judge" in tags["meltrepro.remarks"] and "- 2 repetitions: too few" in notes.cell_note(cell, how)
     params = content.ran_params(cell)
     assert (params["effective.flash_attention"], params["process.nice"]) == ("on", "7")
     tables = {table.name: table for part in sections(assemble([campaign])) for table in part.tables}

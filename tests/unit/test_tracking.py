@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, read_campaign
-from meltrepro.track import content, places
+from meltrepro.record.campaign import MANIFEST
+from meltrepro.track import content, notes, places, view
 from meltrepro.track.content import RunState
 from meltrepro.track.ledger import LEDGER, RunNote, open_ledger
 from meltrepro.track.places import Place
 from meltrepro.track.spans import trace_of
+from meltrepro.track.tokens import token_table
 from tests.support.campaigns import START_WALL_NS, Cell, Trial, Turn, build_campaign
 
 MS = 1_000_000
@@ -155,7 +162,8 @@ def test_tags_name_identities_and_what_is_missing(tmp_path: Path) -> None:
     assert tags["meltrepro.isa"] == "x86_64_v3"
     assert tags["meltrepro.target_kind"] == "host"
     assert tags["meltrepro.state"] == "ok"
-    assert tags["meltrepro.unavailable.kv_bytes"] == "the framework does not say"
+    assert tags["meltrepro.unavailable"] == str(len(cell.unavailable))
+    assert not any(key.startswith("meltrepro.unavailable.") for key in tags)
 
 
 def test_synthetic_weights_are_a_tag_of_cells_and_campaigns(tmp_path: Path) -> None:
@@ -204,26 +212,26 @@ def test_spans_nest_and_stand_at_their_true_times(tmp_path: Path) -> None:
     trial = Trial(conversations=[[Turn(), Turn(fits=False)], [Turn(gaps_ns=())]])
     campaign = made(tmp_path, Cell(trial=trial), warmups=0)
     cell = campaign.cells[0]
-    trace = trace_of(campaign.id, cell.id, cell.repetitions[0], cell.repetitions[0].trace())
+    trace = trace_of(campaign.id, cell.id, "q8_0", cell.repetitions[0], cell.repetitions[0].trace())
     by_id = {span.id: span for span in trace.spans}
 
     def path(id: str | None) -> str:
         return "" if id is None else f"{path(by_id[id].parent_id)}/{by_id[id].name}"
 
-    root = f"/{cell.id} r000"
+    root = "/q8_0 · r000 · 3 turns"
     assert [path(span.id).removeprefix(root) for span in trace.spans] == [
         "",
         "/load",
         "/warm-up",
         "/conversation 0",
-        "/conversation 0/turn 0",
-        "/conversation 0/turn 0/prefill",
-        "/conversation 0/turn 0/generate",
-        "/conversation 0/turn 1",
+        "/conversation 0/conversation 0, turn 0",
+        "/conversation 0/conversation 0, turn 0/prefill",
+        "/conversation 0/conversation 0, turn 0/generate",
+        "/conversation 0/conversation 0, turn 1",
         "/conversation 1",
-        "/conversation 1/turn 0",
-        "/conversation 1/turn 0/prefill",
-        "/conversation 1/turn 0/generate",
+        "/conversation 1/conversation 1, turn 0",
+        "/conversation 1/conversation 1, turn 0/prefill",
+        "/conversation 1/conversation 1, turn 0/generate",
     ]
     for span in trace.spans[1:]:
         parent = by_id[span.parent_id or ""]
@@ -243,8 +251,8 @@ def test_spans_nest_and_stand_at_their_true_times(tmp_path: Path) -> None:
 def test_identity_of_a_trace_follows_from_what_it_stands_for(tmp_path: Path) -> None:
     campaign = made(tmp_path)
     cell = campaign.cells[0]
-    first, second = (trace_of(campaign.id, cell.id, trial, trial.trace()) for trial in cell.repetitions[:2])
-    assert first == trace_of(campaign.id, cell.id, cell.repetitions[0], cell.repetitions[0].trace())
+    first, second = (trace_of(campaign.id, cell.id, "q8_0", trial, trial.trace()) for trial in cell.repetitions[:2])
+    assert first == trace_of(campaign.id, cell.id, "q8_0", cell.repetitions[0], cell.repetitions[0].trace())
     assert first.id != second.id
     assert re.fullmatch(r"[0-9a-f]{32}", first.id)
 
@@ -254,7 +262,7 @@ def test_a_trace_does_without_a_request_that_cannot_be_read(tmp_path: Path, text
     campaign = made(tmp_path)
     trial = campaign.cells[0].repetitions[0]
     (trial.folder / "request.json").write_text(text)
-    trace = trace_of(campaign.id, campaign.cells[0].id, trial, trial.trace())
+    trace = trace_of(campaign.id, campaign.cells[0].id, "q8_0", trial, trial.trace())
     assert trace.asked is None
     assert trace.answered is not None
 
@@ -338,6 +346,69 @@ def test_local_databases() -> None:
     assert database.artifacts == Path("/home/mlartifacts")
     assert places.local_database("http://host") is None
     assert places.local_database("postgresql://db/x") is None
+
+
+def test_the_view_of_an_experiment_is_one_that_mlflow_reads() -> None:
+    """As its pages do: the envelope of a saved view, its state packed, within what older servers take."""
+    assert len(view.value()) < 5000
+    saved = json.loads(view.value())
+    assert isinstance(saved["name"], str) and isinstance(saved["createdAt"], int)
+    state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} <= sections
+    columns = [column.partition(".") for column in state["selectedColumns"]]
+    assert {name.strip("`") for kind, _, name in columns if kind == "metrics"} <= METRICS.keys()
+    link = view.link("http://127.0.0.1:5000/", "7")
+    assert parse_qs(urlsplit(link).fragment.partition("?")[2])["viewStateShareKey"] == [view.KEY]
+    assert view.TAG.endswith(f".{view.KEY}")
+
+
+def test_names_of_runs_tell_apart_what_differs(tmp_path: Path) -> None:
+    campaign = made(tmp_path, Cell("q8_0"), Cell("q4_0"))
+    release = campaign.cells[0].entry.release
+    assert list(notes.cell_names(campaign).values()) == [f"{q} · llama.cpp {release} · host" for q in ("q8_0", "q4_0")]
+
+
+def test_a_cell_that_nobody_may_believe_is_invalid_in_state_and_name(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path, [Cell("q8_0"), Cell("q4_0", trial=Trial(conversations=[[Turn(gaps_ns=())]]))])
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["measure"]["limits"]["min_tokens"] = 5
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    campaign = read_campaign(folder)
+    statuses = {cell.id: content.status_of(campaign, cell) for cell in campaign.cells}
+    assert [how.state for how in statuses.values()] == [RunState.ok, RunState.invalid]
+    cell = campaign.cells[1]
+    tags = content.cell_tags(campaign, cell, statuses[cell.id], "host")
+    assert notes.run_name("q4_0", tags) == "q4_0 · INVALID"
+    assert "too-few-tokens" in notes.cell_note(cell, statuses[cell.id])
+    note = notes.campaign_note(campaign, statuses, notes.Links("run", "#charts", "#report", ["report/figures/a.svg"]))
+    assert "**INVALID: 1 of 2 cells**" in note
+    assert re.search(r"q4\\_0 .* host \| \*\*INVALID\*\* \|", note)
+    assert f"meltrepro replay {campaign.id}" in note
+    assert "(#report)" in note and "(#charts)" in note
+    assert "![a](get-artifact?path=report/figures/a.svg&run_uuid=run)" in note
+
+
+def test_a_note_shows_results_and_stays_within_what_servers_take(tmp_path: Path) -> None:
+    campaign = made(tmp_path, *(Cell(f"q{i}_0") for i in range(60)))
+    statuses = {cell.id: content.status_of(campaign, cell) for cell in campaign.cells}
+    note = notes.campaign_note(campaign, statuses, notes.Links("run", "#charts"))
+    summary = campaign.cells[0].summaries["generation_tps"]
+    assert f"{summary.median:.4g} ({summary.low:.4g} to {summary.high:.4g}, n = 3)" in note
+    assert len(note) <= 5000
+    assert re.search(r"\.\.\. and \d+ more", note) and "meltrepro replay" in note
+
+
+def test_every_token_is_in_the_table(tmp_path: Path) -> None:
+    turns = [Turn(gaps_ns=(20 * MS, 30 * MS)), Turn(tokens=0, gaps_ns=()), Turn(gaps_ns=(10 * MS,))]
+    campaign = made(tmp_path, Cell(trial=Trial(conversations=[turns])), warmups=0)
+    trace = campaign.cells[0].repetitions[0].trace()
+    rows = parquet.read_table(pa.BufferReader(token_table(trace))).to_pylist()
+    assert [(row["turn"], row["token"], row["gap_ms"]) for row in rows] == [
+        *((0, 0, None), (0, 1, 20.0), (0, 2, 30.0)),
+        *((2, 0, None), (2, 1, 10.0)),
+    ]
+    assert [row["time_ns"] for row in rows] == [trace.wall_ns(t) for turn in trace.turns for t in turn.token_ns]
 
 
 def test_compare_link_is_json_in_the_fragment() -> None:
