@@ -20,7 +20,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz ui reproduce-paper ios clean lock-requirements lock-lab
+.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz ui release reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -100,6 +100,9 @@ bench: setup  ## Every benchmark, one after the other; on an idle machine.
 
 ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 	$(BIN)/meltrepro ui
+
+release: setup  ## Build wheel and source archive of the last commit twice, compare, add SBOM and SHA256SUMS: dist/.
+	$(BIN)/python -m tests.release dist
 
 reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (the default), laptop or full.
 	$(BIN)/meltrepro doctor --fix

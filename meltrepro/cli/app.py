@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from meltrepro import __version__, resources, settings
+from meltrepro import __version__, settings
 from meltrepro.cli.terminal import safe_streams
 from meltrepro.errors import Interrupted, ManifestError, MeltreproError, ModelError, UsageError
 
@@ -206,4 +206,4 @@ def _save_crash(error: Exception) -> str:
 
 def _say(text: str) -> None:
     """A message for people, on stderr."""
-    print(resources.with_pages(text), file=sys.stderr)
+    print(text, file=sys.stderr)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from meltrepro import resources
 from meltrepro.words import folded, pieces, visible, wrapped
 
 _BAD = ("INVALID", "FAIL", "failed", "DIFFERS", "missing")
@@ -135,8 +136,10 @@ class _Shown:
 
     def write(self, text: str) -> int:
         shown = visible(text)
-        if not text.startswith(("{", "[")) and self.rich_proxied_file.isatty():  # JSON is for programs
-            width = shutil.get_terminal_size().columns
-            shown = "\n".join("\n".join(folded(line, width)) for line in shown.split("\n"))
+        if not text.startswith(("{", "[")):  # JSON is for programs
+            shown = resources.with_pages(shown)
+            if self.rich_proxied_file.isatty():
+                width = shutil.get_terminal_size().columns
+                shown = "\n".join("\n".join(folded(line, width)) for line in shown.split("\n"))
         self.rich_proxied_file.write(shown)
         return len(text)
