@@ -127,8 +127,7 @@ def require_cells(plan: Plan, *, now: bool = True) -> None:
         what = "nothing in this manifest can run here; every cell is skipped:"
         raise PlanError("\n".join([what, *listed]), hint=_mend(plan))
     if not others and set(waiting.values()) == {SkipKind.busy}:
-        hint = "wait until it is done, or stop it; two at once would disturb each other"
-        raise DeviceBusy("\n".join(["no device is free:", *listed]), hint=hint)
+        raise DeviceBusy("\n".join(["no device is free:", *listed]), hint="the same command again, when one is")
     what = "nothing is left to run; no device of these cells can be measured now:"
     raise NothingThere("\n".join([what, *listed]), hint="see what is there and what it needs: meltrepro devices")
 
