@@ -44,6 +44,7 @@ COMMANDS = {
     "findings": "Decide the claims of a study from its campaigns.",
     "compare": "Compare campaigns metric by metric.",
     "report": "Make a page with tables and figures from records.",
+    "export": "Write what campaigns measured as a tidy table.",
     "trace": "Write trials as Perfetto traces.",
     "replay": "Repeat a campaign; say whether it reproduces.",
     "bundle": "Pack, verify and import campaigns as one file.",

@@ -31,9 +31,9 @@ def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     header = [name for column in table.columns for name in _names(column)]
-    writer.writerow([*map(_text, header), "absent"])
+    writer.writerow([*map(safe, header), "absent"])
     if table.reason is not None:
-        writer.writerow([*[""] * len(header), _text(f"{table.gap}: {table.reason}")])
+        writer.writerow([*[""] * len(header), safe(f"{table.gap}: {table.reason}")])
     for row in table.rows:
         fields = [field for column, value in zip(table.columns, row, strict=True) for field in _fields(column, value)]
         reasons = [
@@ -41,7 +41,7 @@ def as_csv(table: Table) -> str:
             for column, value in zip(table.columns, row, strict=True)
             if isinstance(value, Absent)
         ]
-        writer.writerow([*fields, _text("; ".join(reasons))])
+        writer.writerow([*fields, safe("; ".join(reasons))])
     return out.getvalue()
 
 
@@ -57,17 +57,17 @@ def _fields(column: Column, value: Value) -> list[str]:
 
 def _field(column: Column, value: Value) -> str:
     if isinstance(value, Absent):
-        return "" if column.kind in NUMERIC else _text(value.shown)
+        return "" if column.kind in NUMERIC else safe(value.shown)
     if isinstance(value, Tags):
-        return _text(";".join(value.names))
+        return safe(";".join(value.names))
     if isinstance(value, Remarks):
-        return _text(str(value))
+        return safe(str(value))
     if isinstance(value, float):
         return exact(value)
-    return "" if value is None else str(value) if isinstance(value, int) else _text(str(value))
+    return "" if value is None else str(value) if isinstance(value, int) else safe(str(value))
 
 
-def _text(value: str) -> str:
+def safe(value: str) -> str:
     """Text that a spreadsheet does not take for a formula."""
     text = plain(value)
     return f"'{text}" if text.startswith(_FORMULA) else text

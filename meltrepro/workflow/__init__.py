@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.replays import *
     from meltrepro.workflow.reports import *
     from meltrepro.workflow.studies import *
+    from meltrepro.workflow.tables import *
     from meltrepro.workflow.tracking import *
 
 _MODULES = {
@@ -35,13 +36,13 @@ _MODULES = {
         "compare",
         "export_bundle",
         "import_bundle",
-        "load",
         "log_comparisons",
         "trace",
     ),
     "replays": ("Intent", "ReplayResult", "replay"),
     "reports": ("Reported", "conclusions", "findings", "log_findings", "report"),
     "studies": ("Studied", "study"),
+    "tables": ("Campaign", "export_table", "load"),
     "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,7 +13,7 @@ from meltrepro.errors import RecordError, UsageError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.plan.names import Selection
 from meltrepro.record.layout import TrialKind
-from meltrepro.record.reader import campaign_folders, find_campaign
+from meltrepro.record.reader import campaign_folders
 from meltrepro.replay import bundle as bundles
 from meltrepro.replay.archive import Index
 from meltrepro.replay.bundle import Imported
@@ -25,18 +25,7 @@ from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
-
-
-def load(
-    campaign: Path | str = "last", *, with_invalid: bool = False, settings: Settings | None = None
-) -> CampaignRecord:
-    """A recorded campaign: its manifest, cells, trials, metrics and verdicts.
-
-    `campaign` is a folder, an id, a part of one, or `last`. Summaries leave INVALID repetitions out unless `with_invalid`.
-    Raises `UsageError` where it means no campaign, `RecordError` where the record is damaged.
-    """
-    settings = settings or settings_module.load()
-    return read_campaign(find_campaign(settings.records, str(campaign)), with_invalid=with_invalid)
+from meltrepro.workflow.tables import load
 
 
 @dataclass(frozen=True)

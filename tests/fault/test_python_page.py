@@ -28,10 +28,11 @@ def test_the_examples_run(
     for example in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(example, session)
         shown.append(capsys.readouterr().out)
-    plan, run, load, replay, errors = shown
+    plan, run, load, tables, replay, errors = shown
     assert plan.startswith("m/as-is/llama.cpp/host/chat ")
     assert "campaign begin " in run and "5 trials went well, 0 failed" in run
     assert "m/as-is/llama.cpp/host/chat " in load and " tok/s (" in load
+    assert "VALID" in tables and " ms" in tables
     assert replay.split()[0] in ("REPRODUCED", "DIFFERS", "INCONCLUSIVE")
     assert "m/as-is/llama.cpp/host/chat generation_tps " in replay
     assert "quickstart.yaml" in errors or "--set" in errors
