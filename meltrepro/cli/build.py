@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
-from typing import Annotated
-
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.common import EngineOption, JsonOption, LockedOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import ArtifactDocument, print_json
 
 
 def command(
@@ -18,7 +16,7 @@ def command(
     only: OnlyOption = [],
     engine: EngineOption = "docker",
     locked: LockedOption = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the artifacts as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Build the runner bundles and quantized models of a manifest, and lock their digests."""
     with console(quiet=json) as sink:
@@ -26,17 +24,17 @@ def command(
     artifacts, reused = made.built.artifacts, made.built.reused
     if json:
         rows = [
-            {
-                "id": name,
-                "kind": artifact.kind,
-                "digest": artifact.digest,
-                "size": artifact.size,
-                "reused": name in reused,
-                "path": str(artifact.path),
-            }
+            ArtifactDocument(
+                id=name,
+                kind=artifact.kind,
+                digest=artifact.digest,
+                size=artifact.size,
+                reused=name in reused,
+                path=artifact.path,
+            )
             for name, artifact in artifacts.items()
         ]
-        typer.echo(json_module.dumps(rows, indent=2))
+        print_json("build", rows)
         return
     for name, artifact in artifacts.items():
         state = "reused" if name in reused else "built"

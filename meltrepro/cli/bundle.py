@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import complete_campaigns
+from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import (
+    BundleDocument,
+    CheckedBundleDocument,
+    ClaimDocument,
+    GapDocument,
+    ImportedBundleDocument,
+    print_json,
+)
 from meltrepro.words import counted
+
+if TYPE_CHECKING:
+    from meltrepro.replay.claims import Known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -32,6 +44,7 @@ def export_command(
         ),
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Pack a campaign: manifest, lock, sources, artifacts, records, report."""
 
@@ -40,18 +53,29 @@ def export_command(
         for line in left_out:
             typer.echo(f"left out: {line}", err=True)
 
-    with console() as sink:
+    with console(quiet=json) as sink:
         exported = workflow.export_bundle(campaign, output, begins=tell, sink=sink)
-    size = exported.path.stat().st_size / 1e6
-    typer.echo(f"{exported.path}: {counted(len(exported.index.members), 'file')}, {size:.1f} MB")
+    size, files = exported.path.stat().st_size, len(exported.index.members)
+    if json:
+        withheld = list(exported.index.withheld)
+        print_json("bundle-export", BundleDocument(path=exported.path, size=size, files=files, withheld=withheld))
+        return
+    typer.echo(f"{exported.path}: {counted(files, 'file')}, {size / 1e6:.1f} MB")
     if exported.withheld:
         typer.echo(f"left out: {counted(exported.withheld, 'file')}, which whoever replays it has to get elsewhere")
 
 
 @app.command("verify")
-def verify_command(bundle: BundleArgument) -> None:
+def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:
     """Check every byte of a bundle, and say which of its programs this machine has built as well."""
     checked = workflow.check_bundle(bundle)
+    if json:
+        artifacts, sources = ([_claim(one) for one in each] for each in (checked.artifacts, checked.sources))
+        files = len(checked.index.members)
+        print_json(
+            "bundle-verify", CheckedBundleDocument(path=bundle, files=files, artifacts=artifacts, sources=sources)
+        )
+        return
     typer.echo(f"{bundle}: whole, {counted(len(checked.index.members), 'file')}, and its parts agree")
     typer.echo("nothing in it is signed: whoever made it can have put anything into it")
     for artifact in checked.artifacts:
@@ -65,13 +89,22 @@ def verify_command(bundle: BundleArgument) -> None:
 
 
 @app.command("import")
-def import_command(bundle: BundleArgument) -> None:
+def import_command(bundle: BundleArgument, json: JsonOption = False) -> None:
     """Check a bundle and take its objects and records over."""
-    with console() as sink:
+    with console(quiet=json) as sink:
         imported = workflow.import_bundle(bundle, sink=sink)
+    if json:
+        gaps = [GapDocument(**asdict(gap)) for gap in imported.gaps]
+        campaigns = list(imported.campaigns)
+        print_json("bundle-import", ImportedBundleDocument(objects=imported.objects, campaigns=campaigns, gaps=gaps))
+        return
     typer.echo(f"{imported.objects} objects were new")
     for campaign in imported.campaigns:
         typer.echo(f"campaign: {campaign}")
     for gap in imported.gaps:
         typer.echo(f"not in the bundle, nor here: {gap.name}: {gap.why}")
         typer.echo(f"  {gap}")
+
+
+def _claim(known: Known) -> ClaimDocument:
+    return ClaimDocument(name=known.name, digest=known.digest, here=known.here)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import WithInvalidOption, complete_campaigns
+from meltrepro.cli.common import JsonOption, WithInvalidOption, complete_campaigns
+from meltrepro.cli.documents import json_text
 
 
 def command(
@@ -25,6 +25,7 @@ def command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
     margin: Annotated[float, typer.Option(help="Largest relative difference that counts as the same.")] = 0.05,
     with_invalid: WithInvalidOption = False,
+    json: JsonOption = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
     """Compare campaigns with the first one, metric by metric, with a verdict each."""
@@ -33,8 +34,8 @@ def command(
 
     compared = workflow.compare(campaigns, margin=margin, with_invalid=with_invalid)
     comparisons = [each.comparison for each in compared]
-    if output_format == "json":
-        result = json_module.dumps([comparison.as_json() for comparison in comparisons], indent=2) + "\n"
+    if json or output_format == "json":
+        result = json_text("compare", comparisons)
     else:
         result = html(comparisons) if output_format == "html" else "\n".join(map(text, comparisons))
     if output is None:

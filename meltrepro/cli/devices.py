@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from meltrepro.cli.common import JsonOption
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import CleanDocument, DeviceRow, RestoreDocument, print_json
 from meltrepro.words import readable
 from meltrepro.workflow import devices
 
@@ -47,7 +47,7 @@ def command(
         devices.pair(pair, say=partial(typer.echo, err=True))
     rows, advice = devices.attached()
     if json:
-        typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
+        print_json("devices", [DeviceRow(**asdict(row)) for row in rows])
         for text in advice:
             typer.echo(text, err=True)
         return
@@ -74,19 +74,22 @@ def probe(
     Each setting is set to another value, read back, and put back. The battery's current is compared with its counter of
     charge while all CPUs are busy: unplug the device for that (wireless adb), else its energy is not published.
     """
-    with console() as sink:
+    with console(quiet=json) as sink:
         found = devices.probe(device, root=root, discharge_s=seconds, sink=sink)
     if json:
-        typer.echo(found.report.model_dump_json(indent=1))
+        print_json("devices-probe", found.report)
     else:
         _show(found.facts, found.report)
         typer.echo(f"report: {found.path}")
 
 
 @app.command()
-def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
+def restore(device: DeviceArgument = None, root: RootOption = None, json: JsonOption = False) -> None:
     """End what a killed campaign left running on a device, and put back the settings that it changed."""
     put_back = devices.restore(device, root=root)
+    if json:
+        print_json("devices-restore", RestoreDocument(strays=put_back.strays, values=dict(put_back.values)))
+        return
     typer.echo(f"{put_back.strays} programs were stopped" if put_back.strays else "nothing was running")
     for name, value in put_back.values.items():
         typer.echo(f"{name} is {value} again")
@@ -95,9 +98,13 @@ def restore(device: DeviceArgument = None, root: RootOption = None) -> None:
 
 
 @app.command()
-def clean(device: DeviceArgument = None, root: RootOption = None) -> None:
+def clean(device: DeviceArgument = None, root: RootOption = None, json: JsonOption = False) -> None:
     """Remove everything that was deployed to a device; the next campaign sends what it needs."""
-    typer.echo(f"{readable(devices.clean(device, root=root))} freed")
+    freed = devices.clean(device, root=root)
+    if json:
+        print_json("devices-clean", CleanDocument(freed_bytes=freed))
+    else:
+        typer.echo(f"{readable(freed)} freed")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, get_args
@@ -10,7 +9,8 @@ from typing import Annotated, get_args
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption
+from meltrepro.cli.common import EngineOption, JsonOption
+from meltrepro.cli.documents import CheckDocument, print_json
 from meltrepro.errors import EngineError
 
 
@@ -20,7 +20,7 @@ def command(
     lab: Annotated[bool, typer.Option("--lab", help="Count in what virtual devices need.")] = False,
     engine: EngineOption = "docker",
     stop: Annotated[bool, typer.Option("--stop", help="Stop the private engine that --fix started.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Say what this machine has, what is missing, and how to get it."""
     if stop:
@@ -32,7 +32,7 @@ def command(
         workflow.repair_machine(needs=needs, say=_say)
     found = workflow.check_machine(needs=needs)
     if json:
-        typer.echo(json_module.dumps([asdict(check) for check in found], indent=2))
+        print_json("doctor", [CheckDocument(**asdict(check)) for check in found])
     else:
         _print(found)
     missing = [check for check in found if check.state == "missing"]

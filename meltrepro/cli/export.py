@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import WithInvalidOption
+from meltrepro.cli.common import JsonOption, WithInvalidOption
 from meltrepro.errors import UsageError
 from meltrepro.report.tidy import TableName
 from meltrepro.workflow.tables import TableFormat
@@ -25,8 +25,10 @@ def command(
     format: Annotated[TableFormat, typer.Option("--format", help="As which kind of file.")] = "csv",
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to this file.")] = None,
     with_invalid: WithInvalidOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Write what campaigns measured as one tidy table: a row a metric of a cell, a metric of a trial, or a token."""
+    format = "json" if json else format
     if output is None and format == "parquet":
         raise UsageError("--format parquet: is no text to print", hint="name a file: -o FILE.parquet")
     data = workflow.export_table(campaigns, table, format, with_invalid=with_invalid)

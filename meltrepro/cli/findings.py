@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import WithInvalidOption, complete_campaigns
+from meltrepro.cli.common import JsonOption, WithInvalidOption, complete_campaigns
+from meltrepro.cli.documents import FindingsDocument, print_json
 from meltrepro.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def command(
             "--study", help="Decide the claims of this study on all of the campaigns, also on those of no study."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    json: JsonOption = False,
     virtual_only: Annotated[bool, typer.Option("--virtual-only", help="Decide by virtual devices alone.")] = False,
     with_invalid: WithInvalidOption = False,
 ) -> None:
@@ -41,13 +42,17 @@ def command(
     have. A claim that fails is a result, not an error.
     """
     decided = workflow.findings(campaigns, study=study, virtual_only=virtual_only, with_invalid=with_invalid)
-    typer.echo(decided.json if json else decided.text, nl=False)
+    if json:
+        print_json("findings", FindingsDocument.model_validate_json(decided.json))
+    else:
+        typer.echo(decided.text, nl=False)
 
 
-def tell(folders: Sequence[Path], named: str, place: Place | None = None) -> None:
+def tell(folders: Sequence[Path], named: str, place: Place | None = None, *, quiet: bool = False) -> None:
     """A line for each study that campaigns belong to, which `named` means; where in MLflow one was logged to, all of it."""
     for study, decided in workflow.conclusions(folders).items():
-        typer.echo(f"findings of {study}: {decided.tally}; see them with: meltrepro findings {named}")
+        if not quiet:
+            typer.echo(f"findings of {study}: {decided.tally}; see them with: meltrepro findings {named}")
         if place is None:
             continue
         try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import settings, workflow
+from meltrepro.cli.common import JsonOption
+from meltrepro.cli.documents import GcDocument, RemovedDocument, print_json
 from meltrepro.errors import UsageError
 from meltrepro.words import readable
+
+if TYPE_CHECKING:
+    from meltrepro.store.gc import Cleanup
 
 _UNITS = {"": 1, "B": 1} | {
     prefix + suffix: factor**power
@@ -30,6 +35,7 @@ def command(
         str | None,
         typer.Option("--max-size", metavar="SIZE", help="Also remove what was used longest ago, down to SIZE (10GB)."),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Remove unfinished downloads, leftovers of stopped commands and objects that nothing refers to."""
     max_bytes = None if max_size is None else parse_size(max_size)
@@ -39,16 +45,32 @@ def command(
         max_bytes=max_bytes,
         dry_run=dry_run,
     )
-    for kind in dict.fromkeys(removal.kind for removal in decision.removals):
-        sizes = [removal.size for removal in decision.removals if removal.kind == kind]
-        typer.echo(f"{kind:17} {len(sizes):6}  {readable(sum(sizes)):>10}")
-    freed = readable(sum(removal.size for removal in decision.removals))
-    locked = f", {readable(decision.locked_bytes)} of it named by lock files" if decision.locked_bytes else ""
+    done = _document(decision, dry_run=dry_run)
+    if json:
+        print_json("gc", done)
+        return
+    for each in done.removed:
+        typer.echo(f"{each.kind:17} {each.count:6}  {readable(each.bytes):>10}")
+    freed = readable(sum(each.bytes for each in done.removed))
+    locked = f", {readable(done.locked_bytes)} of it named by lock files" if done.locked_bytes else ""
     typer.echo(
-        f"{'would free' if dry_run else 'freed'} {freed} in {settings.load().cache / 'store'}; {readable(decision.kept_bytes)} stay{locked}"
+        f"{'would free' if dry_run else 'freed'} {freed} in {done.store}; {readable(done.kept_bytes)} stay{locked}"
     )
-    if max_bytes is not None and decision.kept_bytes > max_bytes:
+    if max_bytes is not None and done.kept_bytes > max_bytes:
         typer.echo(f"more than {max_size} stay: what locks name and build caches are kept (--all removes the caches)")
+
+
+def _document(decision: Cleanup, *, dry_run: bool) -> GcDocument:
+    sizes: dict[str, list[int]] = {}
+    for removal in decision.removals:
+        sizes.setdefault(removal.kind, []).append(removal.size)
+    return GcDocument(
+        store=settings.load().store,
+        dry_run=dry_run,
+        removed=[RemovedDocument(kind=kind, count=len(each), bytes=sum(each)) for kind, each in sizes.items()],
+        kept_bytes=decision.kept_bytes,
+        locked_bytes=decision.locked_bytes,
+    )
 
 
 def parse_size(text: str) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 
 import typer
 
 from meltrepro import settings
 from meltrepro.cli.common import JsonOption
+from meltrepro.cli.documents import LabDocument, LabDownDocument, print_json
 from meltrepro.lab import supervisor
 
 app = typer.Typer(
@@ -19,24 +19,28 @@ app = typer.Typer(
 @app.command()
 def up(json: JsonOption = False) -> None:
     """Start the lab; it runs until `lab down`."""
-    _show(supervisor.up(settings.load()), json)
+    _show("lab-up", supervisor.up(settings.load()), json)
 
 
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Say what runs and how it is reached."""
-    _show(supervisor.status(settings.load()), json)
+    _show("lab-status", supervisor.status(settings.load()), json)
 
 
 @app.command()
-def down() -> None:
+def down(json: JsonOption = False) -> None:
     """End the lab; nothing of it stays."""
-    typer.echo("the lab is down" if supervisor.down(settings.load()) else "no lab was running")
-
-
-def _show(found: supervisor.Status, json: bool) -> None:
+    was_up = supervisor.down(settings.load())
     if json:
-        typer.echo(json_module.dumps({"up": found.up, **asdict(found)}, indent=2))
+        print_json("lab-down", LabDownDocument(was_up=was_up))
+    else:
+        typer.echo("the lab is down" if was_up else "no lab was running")
+
+
+def _show(name: str, found: supervisor.Status, json: bool) -> None:
+    if json:
+        print_json(name, LabDocument(up=found.up, **asdict(found)))
         return
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import SetOption, SpecArgument
+from meltrepro.cli.common import JsonOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import LockDocument, print_json
 
 
 def command(
@@ -21,13 +22,19 @@ def command(
         ),
     ] = [],
     check: Annotated[bool, typer.Option("--check", help="Change nothing; fail where the lock is not current.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write the lock of a manifest beside it."""
-    with console() as sink:
+    with console(quiet=json) as sink:
         change = workflow.lock(spec, overrides=set_, upgrade=upgrade, check=check, sink=sink)
-    if change.before:
+    changed = change.after != change.before
+    if json:
+        difference = change.difference if change.before else []
+        print_json("lock", LockDocument(path=change.path, changed=changed, difference=difference))
+    elif change.before:
         for line in change.difference:
             typer.echo(line)
     if change.stale is not None:
         raise change.stale
-    typer.echo(f"{change.path}: {'written' if change.after != change.before else 'current'}")
+    if not json:
+        typer.echo(f"{change.path}: {'written' if changed else 'current'}")

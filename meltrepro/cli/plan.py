@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from meltrepro import workflow
-from meltrepro.cli.common import OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.common import JsonOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.documents import PlanDocument, print_json
 from meltrepro.cli.terminal import plain_table, result_console, say, typed
 from meltrepro.words import counted, readable
 
@@ -24,14 +22,14 @@ def command(
     spec: SpecArgument,
     set_: SetOption = [],
     only: OnlyOption = [],
-    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show the cells of a manifest, what must be built or fetched for them, and what will be skipped."""
     from meltrepro.plan.planner import require_cells
 
     planned = workflow.plan(spec, overrides=set_, only=only)
     if json:
-        typer.echo(json_module.dumps(planned.as_json(), indent=2, ensure_ascii=False))
+        print_json("plan", PlanDocument.model_validate(planned.as_json()))
     else:
         show(planned, spec)
     require_cells(planned.plan, now=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, OnlyOption, complete_campaigns
+from meltrepro.cli.common import EngineOption, JsonOption, OnlyOption, complete_campaigns
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import ProgramDocument, print_json, types
 from meltrepro.errors import Differs, Inconclusive, MeltreproError
 from meltrepro.words import counted
 
@@ -53,7 +53,7 @@ def command(
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the replay and its comparison to MLflow.")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Verify or rebuild the artifacts, repeat the same trials with the same seeds, compare."""
     from meltrepro.cli.summary import tell_logged
@@ -78,16 +78,16 @@ def command(
         tell_logged(replayed.logged, quiet=json)
     answer, intent = replayed.answer, replayed.intent
     if json:
-        document = {
-            "verdict": answer.verdict,
-            "reasons": answer.reasons,
-            "not_repeated": intent.left_out,
-            "programs": [
-                {"name": each.name, "sha256": each.digest, "built_here": each.own} for each in intent.programs
+        document = types()["replay"](
+            verdict=answer.verdict,
+            reasons=list(answer.reasons),
+            not_repeated=dict(intent.left_out),
+            programs=[
+                ProgramDocument(name=each.name, sha256=each.digest, built_here=each.own) for each in intent.programs
             ],
-            **answer.comparison.as_json(),
-        }
-        typer.echo(json_module.dumps(document, indent=2))
+            **vars(answer.comparison),
+        )
+        print_json("replay", document)
     else:
         typer.echo(text(answer.comparison), nl=False)
         more = f", {len(intent.left_out)} not repeated" if intent.left_out else ""

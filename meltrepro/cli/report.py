@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import complete_campaigns
+from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import ReportDocument, print_json
 from meltrepro.words import counted
 
 
@@ -35,10 +36,27 @@ def command(
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the report to the campaigns' MLflow runs.")
     ] = True,
+    json: JsonOption = False,
 ) -> None:
     """Make one self-contained HTML page, with its tables as CSV and LaTeX, from the records of campaigns."""
-    with console() as sink:
-        tell_report(workflow.report(campaigns or (), output, from_records=from_records, track=track, sink=sink))
+    with console(quiet=json) as sink:
+        made = workflow.report(campaigns or (), output, from_records=from_records, track=track, sink=sink)
+    if json:
+        print_json("report", document(made))
+    else:
+        tell_report(made)
+
+
+def document(made: workflow.Reported) -> ReportDocument:
+    """A report as JSON has it."""
+    return ReportDocument(
+        page=made.page,
+        files=sorted(made.files),
+        campaigns=[folder.name for folder in made.campaigns],
+        compared=made.compared,
+        runs=made.runs,
+        problem=made.problem.message if made.problem else None,
+    )
 
 
 def tell_report(made: workflow.Reported) -> None:

@@ -10,8 +10,17 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, LockedOption, OnlyOption, QuietOption, SetOption, SpecArgument
+from meltrepro.cli.common import (
+    EngineOption,
+    JsonOption,
+    LockedOption,
+    OnlyOption,
+    QuietOption,
+    SetOption,
+    SpecArgument,
+)
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import FailureDocument, LoggedDocument, RunDocument, print_json
 from meltrepro.errors import TrialFailed
 from meltrepro.words import counted, plural
 
@@ -32,6 +41,7 @@ def command(
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     locked: LockedOption = False,
     quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Run a manifest: build what is missing, run its trials, log them to MLflow.
 
@@ -40,13 +50,13 @@ def command(
     if dry_run:
         from meltrepro.cli.plan import command as plan_command
 
-        plan_command(spec, set_, only)
+        plan_command(spec, set_, only, json)
         return
     from meltrepro.cli.summary import tell_next
 
-    with console(quiet=quiet) as sink:
+    with console(quiet=quiet or json) as sink:
         run = partial(workflow.run, spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
-        ran = run_shown(partial(run, new=new, fail_fast=fail_fast, track=track), quiet=quiet)
+        ran = run_shown(partial(run, new=new, fail_fast=fail_fast, track=track), quiet=quiet, json=json)
     if left := ran.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",
@@ -57,25 +67,45 @@ def command(
     if ran.missing:
         what = f"the cells of {plural(len(ran.missing), 'this device', 'these devices')} wait"
         typer.echo(f"next: {what}: the same command goes on with them, --new begins anew", err=True)
-    if not quiet:
+    if json:
+        print_json("run", _document(ran))
+    elif not quiet:
         tell_next(workflow.load(ran.folder))
     if ran.tally.failed:
         raise _failed(ran)
 
 
-def run_shown(run: Callable[..., workflow.Ran], *, quiet: bool) -> workflow.Ran:
-    """Run one manifest by `workflow.run` and show what it measured; trials that failed are in the result."""
+def run_shown(run: Callable[..., workflow.Ran], *, quiet: bool, json: bool = False) -> workflow.Ran:
+    """Run one manifest by `workflow.run` and show what it measured, unless as JSON; trials that failed are in the result."""
     from meltrepro.cli import findings
     from meltrepro.cli.summary import show_results, tell_logged
 
     def show(campaign: Path) -> None:
         show_results(workflow.load(campaign))
 
-    ran = run(measured=show)
+    ran = run() if json else run(measured=show)
     if ran.logged is not None:
-        tell_logged(ran.logged, quiet=quiet)
-    findings.tell([ran.folder], "last", ran.logged.there if ran.logged else None)
+        tell_logged(ran.logged, quiet=quiet or json)
+    findings.tell([ran.folder], "last", ran.logged.there if ran.logged else None, quiet=json)
     return ran
+
+
+def _document(ran: workflow.Ran) -> RunDocument:
+    tally, logged = ran.tally, ran.logged
+    return RunDocument(
+        campaign=ran.folder.name,
+        folder=ran.folder,
+        ok=tally.ok,
+        failed=[FailureDocument(trial=str(trial), kind=each.kind, reason=each.line) for trial, each in tally.failed],
+        earlier=tally.earlier,
+        left=tally.left,
+        missing=dict(ran.missing),
+        logged=LoggedDocument(
+            uri=logged.place.shown if logged.place else None, problem=logged.problem.message if logged.problem else None
+        )
+        if logged
+        else None,
+    )
 
 
 def _failed(ran: workflow.Ran) -> TrialFailed:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from meltrepro import settings, workflow
 from meltrepro.cli.common import CampaignArgument, JsonOption, WithInvalidOption
-from meltrepro.errors import UsageError
+from meltrepro.cli.documents import CellDocument, FigureDocument, RecordedDocument, ShowDocument, print_json
 from meltrepro.words import counted
 
 
@@ -23,28 +22,55 @@ def command(
     from meltrepro.cli.summary import show_results
 
     if list_ and json:
-        typer.echo(json_module.dumps([_as_json(each) for each in workflow.list_campaigns()], indent=2))
-    elif json:
-        raise UsageError("--json goes with --list")
+        print_json("show-list", [_recorded(each) for each in workflow.list_campaigns()])
     elif list_:
         _list()
+    elif json:
+        print_json("show", _document(workflow.load(campaign, with_invalid=with_invalid)))
     else:
         show_results(workflow.load(campaign, with_invalid=with_invalid))
 
 
-def _as_json(found: workflow.Recorded) -> dict[str, Any]:
+def _recorded(found: workflow.Recorded) -> RecordedDocument:
     """A campaign of the list: how many cells and trials it has; of a damaged one, what is wrong with it."""
-    known: dict[str, Any] = {"id": found.folder.name, "folder": str(found.folder)}
     if (record := found.record) is None:
-        return {**known, "damaged": str(found.problem)}
-    return {
-        **known,
-        "finished": record.finished,
-        "cells": len(record.cells),
-        "trials": sum(len(cell.trials) for cell in record.cells),
-        "virtual": record.document.virtual,
-        "synthetic": record.document.synthetic,
-    }
+        return RecordedDocument(id=found.folder.name, folder=found.folder, damaged=str(found.problem))
+    return RecordedDocument(
+        id=found.folder.name,
+        folder=found.folder,
+        finished=record.finished,
+        cells=len(record.cells),
+        trials=sum(len(cell.trials) for cell in record.cells),
+        virtual=record.document.virtual,
+        synthetic=record.document.synthetic,
+    )
+
+
+def _document(record: workflow.Campaign) -> ShowDocument:
+    from meltrepro.report.read import read_results
+    from meltrepro.report.tidy import VERDICTS, metric_rows
+
+    figures: dict[str, list[FigureDocument]] = {}
+    for row in metric_rows(record):
+        if row.metric is not None:
+            keys = FigureDocument.model_fields
+            figures.setdefault(row.cell, []).append(FigureDocument(**{key: getattr(row, key) for key in keys}))
+    cells = [
+        CellDocument(
+            cell=cell.cell,
+            validity=VERDICTS[cell.state],
+            reason=cell.reason,
+            asked=cell.asked,
+            exclusions=list(map(str, cell.exclusions)),
+            remarks=list(cell.remarks),
+            virtual=cell.device.virtual,
+            synthetic=cell.synthetic,
+            metrics=figures.get(cell.cell, []),
+        )
+        for cell in read_results([record]).cells
+    ]
+    name, folder = record.document.name, record.folder
+    return ShowDocument(campaign=record.id, name=name, folder=folder, finished=record.finished, cells=cells)
 
 
 def _list() -> None:

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, QuietOption, SetOption
+from meltrepro.cli.common import EngineOption, JsonOption, QuietOption, SetOption
 from meltrepro.cli.console import console, describe
+from meltrepro.cli.documents import StudyDocument, StudyEntryDocument, print_json
 from meltrepro.steps import Step
 
 
@@ -34,6 +35,7 @@ def command(
     new: Annotated[bool, typer.Option("--new", help="Measure again what has been measured.")] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Run manifests one after the other, and make one report of all of them.
 
@@ -44,16 +46,17 @@ def command(
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
     from meltrepro.cli.findings import tell
-    from meltrepro.cli.report import tell_report
+    from meltrepro.cli.report import document, tell_report
     from meltrepro.cli.run import run_shown
     from meltrepro.cli.summary import ended
 
     def measured(path: Path) -> workflow.Ran:
-        ran = run_shown(partial(run, path), quiet=quiet)
-        typer.echo(ended(workflow.load(ran.folder)))
+        ran = run_shown(partial(run, path), quiet=quiet, json=json)
+        if not json:
+            typer.echo(ended(workflow.load(ran.folder)))
         return ran
 
-    with console(quiet=quiet) as sink:
+    with console(quiet=quiet or json) as sink:
         run = partial(workflow.run, overrides=set_, engine=engine, new=new, track=track, sink=sink)
         studied = workflow.study(
             specs,
@@ -62,9 +65,14 @@ def command(
             new=new,
             drop_models=drop_models,
             measure=measured,
-            sink=_trouble if quiet else sink,
+            sink=_trouble if quiet or json else sink,
         )
-    tell_report(workflow.report([studied.path], output or studied.path.parent / "report", track=track))
+    made = workflow.report([studied.path], output or studied.path.parent / "report", track=track)
+    if json:
+        entries = [StudyEntryDocument(**entry.model_dump()) for entry in studied.entries]
+        print_json("study", StudyDocument(path=studied.path, entries=entries, report=document(made)))
+        return
+    tell_report(made)
     tell(studied.campaigns, studied.path.parent.name)
 
 

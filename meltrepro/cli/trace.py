@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import CampaignArgument
+from meltrepro.cli.common import CampaignArgument, JsonOption
+from meltrepro.cli.documents import print_json
 
 
 def command(
@@ -22,7 +23,12 @@ def command(
         bool,
         typer.Option("--all", help="Every trial, not only the first repetition and the profiled one of each cell."),
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write trials as Perfetto traces, to be opened in ui.perfetto.dev: phases, tokens, operators, sensors."""
-    for path in workflow.trace(campaign, output, only=only or (), everything=everything):
+    written = workflow.trace(campaign, output, only=only or (), everything=everything)
+    if json:
+        print_json("trace", written)
+        return
+    for path in written:
         typer.echo(str(path))

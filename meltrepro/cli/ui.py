@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import interrupts, workflow
+from meltrepro.cli.common import JsonOption
+from meltrepro.cli.documents import UiDocument, print_json
 from meltrepro.errors import Interrupted, TrackingError
 
 if TYPE_CHECKING:
@@ -24,11 +27,16 @@ def command(
         ),
     ] = "last",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; any free one for 0.")] = 0,
+    json: JsonOption = False,
 ) -> None:
     """Start the MLflow UI, print its address and the link to a comparison; Ctrl-C stops it."""
     try:
         with interrupts.raising(), workflow.browse(campaign, port=port, starts=_starting) as pages:
-            _announce(pages)
+            if json:
+                print_json("ui", _document(pages))
+                sys.stdout.flush()  # who reads it waits for this line, and not for the end
+            else:
+                _announce(pages)
             if pages.server is None:
                 return
             typer.echo("Ctrl-C stops it", err=True)
@@ -38,6 +46,15 @@ def command(
             )
     except Interrupted:
         typer.echo("stopped", err=True)
+
+
+def _document(pages: workflow.Browsable) -> UiDocument:
+    return UiDocument(
+        url=pages.url,
+        campaign=pages.campaign.document.id if pages.campaign else None,
+        experiment_id=pages.experiment_id,
+        link=pages.link(_MOST_COMPARED),
+    )
 
 
 def _starting(place: Place) -> None:

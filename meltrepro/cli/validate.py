@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import SetOption
+from meltrepro.cli.common import JsonOption, SetOption
+from meltrepro.cli.documents import ManifestDocument, ValidateDocument, print_json
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
@@ -21,15 +22,37 @@ def command(
         list[Path], typer.Argument(metavar="SPEC", help="Manifests (YAML), and folders of them.", show_default=False)
     ],
     set_: SetOption = [],
+    json: JsonOption = False,
 ) -> None:
     """Check manifests, and that the files they name are there, without touching any device, server or store."""
     found = workflow.validate(specs, overrides=set_)
+    if json:
+        print_json("validate", _document(found))
+        if found.error is not None:
+            raise found.error
+        return
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for path, loaded in found.good:
         typer.echo(f"ok  {path}  {loaded.manifest.name}: {_contents(loaded.manifest)}")
     if found.error is not None:
         raise found.error
+
+
+def _document(found: workflow.Validated) -> ValidateDocument:
+    good = [
+        ManifestDocument(
+            path=path,
+            name=loaded.manifest.name,
+            models=list(loaded.manifest.models),
+            frameworks=list(loaded.manifest.frameworks),
+            targets=list(loaded.manifest.targets),
+            workloads=list(loaded.manifest.workloads),
+        )
+        for path, loaded in found.good
+    ]
+    problems = list(found.error.problems) if found.error else []
+    return ValidateDocument(good=good, warnings=list(found.warnings), problems=problems)
 
 
 def _contents(manifest: Manifest) -> str:

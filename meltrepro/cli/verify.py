@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, OnlyOption, SetOption, SpecArgument
+from meltrepro.cli.common import EngineOption, JsonOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
+from meltrepro.cli.documents import print_json
 
 if TYPE_CHECKING:
     from meltrepro.replay.verify import Verified
@@ -31,7 +31,7 @@ def command(
             help="Rebuild by the engine process as another user, in other folders, with other jobs, locale and umask.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Say whether the lock's artifacts are here unchanged, and whether a rebuild gives the same bytes."""
     with console(quiet=json) as sink:
@@ -46,7 +46,7 @@ def command(
             sink=sink,
         )
     if json:
-        typer.echo(json_module.dumps([vars(finding) for finding in verified.findings], indent=2))
+        print_json("verify", list(verified.findings))
     if verified.error is not None:
         raise verified.error
 

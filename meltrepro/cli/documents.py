@@ -1,0 +1,581 @@
+"""What commands print with `--json`: one model a command, published as JSON Schema in `docs/schema/`.
+
+A command makes its document of what `workflow` returned and hands it to `print_json`, which is the only printer of JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+
+from meltrepro.errors import Problem
+
+
+class Document(BaseModel):
+    """Plain data; a key whose value does not apply may be absent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ManifestDocument(Document):
+    """A manifest that is well."""
+
+    path: Path
+    """Where it is."""
+    name: str
+    """Its name."""
+    models: list[str]
+    """Names of its models."""
+    frameworks: list[str]
+    """Names of its frameworks."""
+    targets: list[str]
+    """Names of its targets."""
+    workloads: list[str]
+    """Names of its workloads."""
+
+
+class ValidateDocument(Document):
+    """What `meltrepro validate` found."""
+
+    good: list[ManifestDocument]
+    """The manifests that are well."""
+    warnings: list[str]
+    """What is allowed and odd."""
+    problems: list[Problem]
+    """What is wrong with the others."""
+
+
+class PlanDocument(Document):
+    """What would run, and what is to be fetched and built for it."""
+
+    format: Literal[1]
+    """Version of this document."""
+    name: str
+    """Name of the manifest."""
+    cells: list[dict[str, JsonValue]]
+    """The cells that run: names, variant, bytes of memory at the peak, options of the framework."""
+    skipped: list[dict[str, JsonValue]]
+    """The cells that do not, each with a kind and a reason."""
+    bundles: list[dict[str, JsonValue]]
+    """Bundles of programs, and whether the store has them."""
+    models: list[dict[str, JsonValue]]
+    """Models, and whether the store has them."""
+    logits: list[dict[str, JsonValue]] = []
+    """Logits that scores are compared with, and whether the store has them."""
+    estimate: dict[str, int | None]
+    """Bytes to download, bytes of disk, bytes free; `null` for what is not known yet."""
+    data: list[dict[str, JsonValue]] = []
+    """Data of workloads that are scored."""
+    devices: list[dict[str, JsonValue]]
+    """The targets, whether each is there, and what it was taken for."""
+    warnings: list[str]
+    """What is allowed and odd."""
+
+
+class LockDocument(Document):
+    """A lock after `meltrepro lock`."""
+
+    path: Path
+    """Where it is."""
+    changed: bool
+    """Whether it is, or with `--check` would be, another than before."""
+    difference: list[str]
+    """Lines that are new and gone, as `diff` shows them."""
+
+
+class ArtifactDocument(Document):
+    """An artifact that was built or reused."""
+
+    id: str
+    """Its name in locks."""
+    kind: str
+    """Bundle, model or logits."""
+    digest: str
+    """sha256 of its bytes."""
+    size: int
+    """In bytes."""
+    reused: bool
+    """Whether it was here before."""
+    path: Path
+    """Where it lies in the store."""
+
+
+class LoggedDocument(Document):
+    """What became of logging a campaign to MLflow."""
+
+    uri: str | None
+    """Where to, without any password."""
+    problem: str | None
+    """Why it is not there; `meltrepro sync` logs it later."""
+
+
+class FailureDocument(Document):
+    """A trial that failed."""
+
+    trial: str
+    """Cell and trial."""
+    kind: str
+    """What it failed of, in a word."""
+    reason: str
+    """What the record says of it, in one line."""
+
+
+class RunDocument(Document):
+    """A campaign after `meltrepro run`; its results are in `meltrepro show CAMPAIGN --json`."""
+
+    campaign: str
+    """Its id."""
+    folder: Path
+    """Where its records are."""
+    ok: int
+    """Trials that ended well."""
+    failed: list[FailureDocument]
+    """Those that did not."""
+    earlier: int
+    """How many of them were done before this run."""
+    left: int
+    """Trials that were not run, because the first failure was to end the campaign."""
+    missing: dict[str, str]
+    """Targets that could not be measured, and why."""
+    logged: LoggedDocument | None
+    """`null` where it was not to be logged."""
+
+
+class ReportDocument(Document):
+    """A report on disk."""
+
+    page: Path
+    """The page."""
+    files: list[str]
+    """Its files, by path below the page's folder."""
+    campaigns: list[str]
+    """Ids of the campaigns that it is of."""
+    compared: bool
+    """Whether it was there before, and holds the same bytes as one that is made today."""
+    runs: int | None
+    """How many MLflow runs took it; `null` where it was not to be logged."""
+    problem: str | None
+    """Why it could not be logged."""
+
+
+class StudyEntryDocument(Document):
+    """A manifest of a study."""
+
+    manifest: str
+    """Name of its file."""
+    campaign: str | None
+    """Id of its campaign; `null` where there is none."""
+    reason: str | None
+    """Why there is none."""
+
+
+class StudyDocument(Document):
+    """A study after its last manifest."""
+
+    path: Path
+    """Its `study.json`."""
+    entries: list[StudyEntryDocument]
+    """Manifest by manifest."""
+    report: ReportDocument
+    """The report of all of them."""
+
+
+class FigureDocument(Document):
+    """A metric or score of a cell."""
+
+    metric: str
+    """Name as in docs/metrics.md, or that of a score."""
+    unit: str | None
+    """Unit; a score has none."""
+    median: float | None
+    """Median over the repetitions that are believed; `null` where it does not exist."""
+    low: float | None
+    """Lower end of its interval."""
+    high: float | None
+    """Upper end of its interval."""
+    n: int
+    """How many repetitions that is of."""
+    reason: str | None
+    """Why there is none."""
+
+
+class CellDocument(Document):
+    """What became of a cell."""
+
+    cell: str
+    """Its id."""
+    validity: Literal["VALID", "INVALID", "FAILED", "SKIPPED"]
+    """Whether its figures may be believed, and what became of it where there are none."""
+    reason: str | None
+    """Why it is not VALID."""
+    asked: int | None
+    """How many repetitions there should be."""
+    exclusions: list[str]
+    """Repetitions that are left out, and why."""
+    remarks: list[str]
+    """What a reader of its figures must know."""
+    virtual: bool
+    """Whether the device is made up."""
+    synthetic: bool
+    """Whether the weights are made up."""
+    metrics: list[FigureDocument]
+    """Metrics and scores."""
+
+
+class ShowDocument(Document):
+    """The results of a campaign."""
+
+    campaign: str
+    """Its id."""
+    name: str
+    """Name of its manifest."""
+    folder: Path
+    """Where its records are."""
+    finished: bool
+    """Whether every trial has ended."""
+    cells: list[CellDocument]
+    """Its cells, those that were skipped too."""
+
+
+class RecordedDocument(Document):
+    """A campaign on this machine; of a damaged one only what is wrong with it."""
+
+    id: str
+    """Its id."""
+    folder: Path
+    """Where its records are."""
+    damaged: str | None = None
+    """What is wrong with it."""
+    finished: bool | None = None
+    """Whether every trial has ended."""
+    cells: int | None = None
+    """How many it has."""
+    trials: int | None = None
+    """How many have ended."""
+    virtual: bool | None = None
+    """Whether a device of it is made up."""
+    synthetic: bool | None = None
+    """Whether weights of it are made up."""
+
+
+class TrackedDocument(Document):
+    """A campaign that was logged."""
+
+    campaign: str
+    """Its id."""
+    uri: str
+    """Where to, without any password."""
+    experiment_id: str
+    """MLflow's id of the experiment."""
+    run_id: str
+    """MLflow's id of the campaign's run."""
+    cells: dict[str, str]
+    """MLflow's ids of the cells' runs."""
+    complete: bool
+    """Whether nothing is left to log."""
+
+
+class SyncDocument(Document):
+    """What `meltrepro sync` came to."""
+
+    campaigns: int
+    """How many were looked at."""
+    logged: list[TrackedDocument]
+    """Those that were logged now."""
+    owed: list[str]
+    """What is not logged because only the record names the place."""
+    unwanted: list[str]
+    """Ids of those whose user did not want it."""
+
+
+class UiDocument(Document):
+    """Where MLflow is; printed when it answers, and the command goes on until it is stopped."""
+
+    url: str
+    """MLflow's address."""
+    campaign: str | None
+    """Id of the campaign; `null` where there is none."""
+    experiment_id: str | None
+    """MLflow's id of its experiment; `null` where it is not logged."""
+    link: str | None
+    """The page that puts its cells side by side."""
+
+
+class FindingsDocument(Document):
+    """What campaigns say of a study's claims; what stands in a finding is the study's."""
+
+    format: Literal[1]
+    """Version of this document."""
+    campaigns: dict[str, str]
+    """Names of the campaigns by their ids."""
+    tally: str
+    """How many claims hold, in a line."""
+    invalid_cells: int
+    """Cells that are left out."""
+    findings: list[dict[str, JsonValue]]
+    """Claim by claim: verdict, reason, numbers."""
+    scores: list[dict[str, str]]
+    """Scores that cannot be right."""
+
+
+class ProgramDocument(Document):
+    """A program that a replay ran."""
+
+    name: str
+    """Its name in locks."""
+    sha256: str
+    """Of its bytes."""
+    built_here: bool
+    """Whether this machine has built the same bytes."""
+
+
+class BundleDocument(Document):
+    """A bundle that was written."""
+
+    path: Path
+    """The file."""
+    size: int
+    """In bytes."""
+    files: int
+    """How many it holds."""
+    withheld: list[str]
+    """Digests of what it leaves out, because it may not be passed on."""
+
+
+class ClaimDocument(Document):
+    """Something that a bundle names by digest."""
+
+    name: str
+    """Its name in locks."""
+    digest: str
+    """sha256 as the bundle says."""
+    here: str | None
+    """sha256 as this machine found out by itself; `null` where it never did."""
+
+
+class CheckedBundleDocument(Document):
+    """A bundle that is whole; nothing in it is signed."""
+
+    path: Path
+    """The file."""
+    files: int
+    """How many it holds."""
+    artifacts: list[ClaimDocument]
+    """What it says that was built."""
+    sources: list[ClaimDocument]
+    """What that was built from."""
+
+
+class GapDocument(Document):
+    """Bytes that a bundle names, that it does not hold, and that are not here either."""
+
+    name: str
+    """As locks call them."""
+    digest: str
+    """Their sha256."""
+    size: int | None
+    """In bytes."""
+    why: str
+    """Why they are not in it."""
+    remedy: str
+    """How to get them."""
+    fetched: bool
+    """Whether a replay can get them by itself."""
+
+
+class ImportedBundleDocument(Document):
+    """What was taken over from a bundle."""
+
+    objects: int
+    """How many objects were new."""
+    campaigns: list[Path]
+    """Folders of its campaigns."""
+    gaps: list[GapDocument]
+    """What is neither in it nor here."""
+
+
+class DeviceRow(Document):
+    """A device that can be seen from here."""
+
+    kind: str
+    """Kind of target."""
+    serial: str
+    """What commands call it."""
+    state: str
+    """Whether it can be used."""
+    device: str
+    """What it is."""
+    todo: str | None
+    """What somebody has to do first."""
+
+
+class RestoreDocument(Document):
+    """What was put in order on a device."""
+
+    strays: int
+    """Programs that were still running."""
+    values: dict[str, str]
+    """Settings that were put back, with their values."""
+
+
+class CleanDocument(Document):
+    """What was removed from a device."""
+
+    freed_bytes: int
+    """In bytes."""
+
+
+class LabDocument(Document):
+    """The virtual lab."""
+
+    up: bool
+    """Whether it runs."""
+    pid: int | None
+    """Its supervisor."""
+    devices: dict[str, dict[str, JsonValue]]
+    """How each device is reached."""
+    missing: dict[str, str]
+    """What could not be had, and why."""
+    remarks: dict[str, str]
+    """What is not quite as it should be, by device."""
+
+
+class LabDownDocument(Document):
+    """What `meltrepro lab down` did."""
+
+    was_up: bool
+    """Whether there was a lab to end."""
+
+
+class RemovedDocument(Document):
+    """What goes of one kind."""
+
+    kind: str
+    """Kind of thing."""
+    count: int
+    """How many."""
+    bytes: int
+    """Their size on the disk."""
+
+
+class GcDocument(Document):
+    """What `meltrepro gc` removed, or would."""
+
+    store: Path
+    """The store."""
+    dry_run: bool
+    """Whether nothing was removed."""
+    removed: list[RemovedDocument]
+    """Kind by kind."""
+    kept_bytes: int
+    """What stays."""
+    locked_bytes: int
+    """Of that, what lock files name."""
+
+
+class CheckDocument(Document):
+    """Something that this machine has or lacks."""
+
+    name: str
+    """What it is."""
+    state: str
+    """`ok`, `missing` or `optional`."""
+    found: str
+    """What is there."""
+    purpose: str
+    """What it is for."""
+    remedy: str
+    """How to get it."""
+
+
+@cache
+def types() -> Mapping[str, Any]:
+    """What each command prints, by the command's words joined with `-`; imports all that the models are made of."""
+    from meltrepro.record.capabilities import Capabilities
+    from meltrepro.replay.compare import Comparison
+    from meltrepro.replay.verify import Verified
+    from meltrepro.report.tidy import MetricRow, TokenRow, TrialRow
+
+    return {
+        "validate": ValidateDocument,
+        "plan": PlanDocument,
+        "lock": LockDocument,
+        "build": list[ArtifactDocument],
+        "verify": list[Verified],
+        "run": RunDocument,
+        "study": StudyDocument,
+        "show": ShowDocument,
+        "show-list": list[RecordedDocument],
+        "sync": SyncDocument,
+        "ui": UiDocument,
+        "findings": FindingsDocument,
+        "compare": list[Comparison],
+        "report": ReportDocument,
+        "export-metrics": list[MetricRow],
+        "export-trials": list[TrialRow],
+        "export-tokens": list[TokenRow],
+        "trace": list[Path],
+        "replay": _replay_document(),
+        "bundle-export": BundleDocument,
+        "bundle-verify": CheckedBundleDocument,
+        "bundle-import": ImportedBundleDocument,
+        "devices": list[DeviceRow],
+        "devices-probe": Capabilities,
+        "devices-restore": RestoreDocument,
+        "devices-clean": CleanDocument,
+        "lab-up": LabDocument,
+        "lab-status": LabDocument,
+        "lab-down": LabDownDocument,
+        "gc": GcDocument,
+        "doctor": list[CheckDocument],
+    }
+
+
+def _replay_document() -> Any:
+    from meltrepro.replay.compare import CellComparison
+
+    class ReplayDocument(Document):
+        """Whether a campaign was reproduced: the verdict, and the comparison that it rests on."""
+
+        verdict: str
+        """REPRODUCED, DIFFERS or INCONCLUSIVE."""
+        reasons: list[str]
+        """Why."""
+        not_repeated: dict[str, str]
+        """Cells that were not repeated, and why."""
+        programs: list[ProgramDocument]
+        """Programs that were run."""
+        first: str
+        """Id of the recorded campaign."""
+        second: str
+        """Id of the replay's own."""
+        cells: list[CellComparison]
+        """Cell by cell."""
+        only_first: list[str]
+        """Cells that the replay lacks."""
+        only_second: list[str]
+        """Cells that the record lacks."""
+        margin: float
+        """Ratios from 1 / (1 + margin) to 1 + margin count as the same."""
+
+    return ReplayDocument
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(types()[name])
+
+
+def json_text(name: str, document: object) -> str:
+    """What a command has to say as JSON, by the model that is published for it; what is not finite is `null`."""
+    return _adapter(name).dump_json(document, indent=2).decode() + "\n"
+
+
+def print_json(name: str, document: object) -> None:
+    """Print it."""
+    typer.echo(json_text(name, document), nl=False)
