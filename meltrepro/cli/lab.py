@@ -19,13 +19,13 @@ app = typer.Typer(
 @app.command()
 def up(json: JsonOption = False) -> None:
     """Start the lab; it runs until `lab down`."""
-    _show("lab-up", supervisor.up(settings.load()), json)
+    _show(supervisor.up(settings.load()), json)
 
 
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Say what runs and how it is reached."""
-    _show("lab-status", supervisor.status(settings.load()), json)
+    _show(supervisor.status(settings.load()), json)
 
 
 @app.command()
@@ -38,9 +38,9 @@ def down(json: JsonOption = False) -> None:
         typer.echo("the lab is down" if was_up else "no lab was running")
 
 
-def _show(name: str, found: supervisor.Status, json: bool) -> None:
+def _show(found: supervisor.Status, json: bool) -> None:
     if json:
-        print_json(name, LabDocument(up=found.up, **asdict(found)))
+        print_json("lab-status", LabDocument(up=found.up, **asdict(found)))
         return
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")

@@ -11,6 +11,7 @@ from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.cli.documents import ReportDocument, print_json
+from meltrepro.errors import UsageError
 from meltrepro.words import counted
 
 
@@ -33,12 +34,24 @@ def command(
             help="Use record folders alone; where FOLDER holds a report, compare with it and change nothing.",
         ),
     ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="The report of every campaign, and a page that leads to them; logs nothing.")
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the report to the campaigns' MLflow runs.")
     ] = True,
     json: JsonOption = False,
 ) -> None:
     """Make one self-contained HTML page, with its tables as CSV and LaTeX, from the records of campaigns."""
+    if all_ and (campaigns or from_records):
+        raise UsageError("--all is of every campaign, and is made anew", hint="leave out RUN and --from-records")
+    if all_:
+        made = workflow.report_all(output)
+        if json:
+            print_json("report", document(made))
+        else:
+            typer.echo(f"{made.page}: written, with the reports of {counted(len(made.campaigns), 'campaign')}")
+        return
     with console(quiet=json) as sink:
         made = workflow.report(campaigns or (), output, from_records=from_records, track=track, sink=sink)
     if json:

@@ -13,6 +13,7 @@ from meltrepro.report.figures import points, rows
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.report.tables import measurements, overview
+from meltrepro.report.tradeoffs import tradeoffs
 from meltrepro.report.values import Figure, Section, Table
 from meltrepro.studies.base import studies_of
 
@@ -35,22 +36,30 @@ def assemble(campaigns: Sequence[CampaignRecord], study: StudyDocument | None = 
 
 
 def sections(content: Content) -> tuple[Section, ...]:
-    """Every section, whatever the results: those without any say why, and stand after those that have some."""
+    """Every section, whatever the results, in the order of a reader's questions: what was measured, is it valid, how fast, at
+    what cost, how good, how does it compare, how to repeat it. Those of results without any say why, and stand after the others."""
     results, campaigns = content.results, content.campaigns
     ran = Section(
         "overview",
-        "What was run",
-        "Campaigns, devices, and what became of every cell. What could not be run is a result too: its reason stands here.",
+        "What was measured",
+        "Campaigns, devices, and what the manifests set.",
         (),
         (
             *(overview.campaigns(results, campaigns), *overview.left_out(content.study)),
-            *(overview.devices(results), overview.coverage(results), overview.cells(results)),
+            *(overview.devices(results), overview.options(results)),
         ),
+    )
+    valid = Section(
+        "validity",
+        "Is it valid?",
+        "What became of every cell. What could not be run is a result too: its reason stands here.",
+        (),
+        (overview.coverage(results), overview.cells(results)),
     )
     origin = Section(
         "provenance",
-        "Provenance",
-        "Where every figure comes from, what it means, and how to check it.",
+        "How to check and repeat it",
+        "Where every figure comes from, what it means, and the commands that make it again.",
         (),
         (overview.how_run(campaigns), overview.digests(campaigns), overview.ran_as(results), overview.definitions()),
     )
@@ -59,7 +68,7 @@ def sections(content: Content) -> tuple[Section, ...]:
         for id, title, lead, figures, table in _RESULTS
     ]
     measured, missing = ([part for part in found if bool(part.tables[0].rows) is having] for having in (True, False))
-    return (ran, *measured, *content.claims, *missing, origin)
+    return (ran, valid, *measured, *content.claims, *missing, origin)
 
 
 _RESULTS: tuple[
@@ -68,57 +77,64 @@ _RESULTS: tuple[
 ] = (
     (
         "throughput",
-        "Throughput",
+        "How fast: throughput",
         "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
         (partial(rows.throughput, phase="generation"), partial(rows.throughput, phase="prefill")),
         measurements.throughput,
     ),
     (
         "phases",
-        "Prefill against generation",
+        "How fast: prefill against generation",
         "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
         (points.phases,),
         measurements.phases,
     ),
     (
-        "memory",
-        "Memory",
-        "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
-        (points.memory, rows.memory_ratio),
-        measurements.memory,
-    ),
-    ("energy", "Energy", "Joules per token, phase by phase.", (rows.energy,), measurements.energy),
-    (
         "sustained",
-        "Sustained load",
+        "How fast: sustained load",
         "Prompt after prompt without pause.",
         (points.sustained_curves,),
         measurements.sustained_speed,
     ),
     (
         "operators",
-        "Operators",
+        "How fast: operators",
         "Which operators the decoder spends its time in.",
         (rows.operators,),
         measurements.operators,
     ),
     (
+        "memory",
+        "How much: memory",
+        "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
+        (points.memory, rows.memory_ratio),
+        measurements.memory,
+    ),
+    ("energy", "How much: energy", "Joules per token, phase by phase.", (rows.energy,), measurements.energy),
+    (
         "accuracy",
-        "Accuracy",
+        "How good: accuracy",
         "What quantization costs in right answers. Synthetic weights are never scored.",
         (points.accuracy,),
         measurements.accuracy,
     ),
     (
+        "tradeoffs",
+        "How they compare: speed against its cost",
+        "Which cells are worth their memory, energy and loss of quality.",
+        (points.tradeoffs,),
+        tradeoffs,
+    ),
+    (
         "power-modes",
-        "Power modes",
+        "How they compare: power modes",
         "The same work within different power budgets.",
         (points.power,),
         measurements.power_modes,
     ),
     (
         "drift",
-        "Drift of the software",
+        "How they compare: drift of the software",
         "What time gave on the same device: the same models with releases of different age.",
         (rows.drift,),
         measurements.drift,

@@ -17,6 +17,7 @@ from meltrepro.report.values import (
     NUMERIC,
     Absent,
     Column,
+    Link,
     Median,
     Remarks,
     Section,
@@ -52,6 +53,7 @@ class _Cell:
     tags: tuple[str, ...] = ()
     notes: tuple[int, ...] = ()
     title: str = ""
+    href: str = ""
     below: tuple[tuple[str, str], ...] = ()
     """Name and text of what stands below it in small print."""
 
@@ -198,6 +200,8 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
         return _Cell(", ".join(one.short for one in value.each), class_, notes=notes)
     if isinstance(value, Tags):
         return _Cell("", class_, tags=tuple(map(plain, value.names)))
+    if isinstance(value, Link):
+        return _Cell(plain(value.text), class_, href=value.to)
     if isinstance(value, float):
         return _Cell(quantity(value) if column.kind == "known" else number(value), class_)
     text = "" if value is None else plain(str(value))

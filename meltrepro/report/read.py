@@ -15,6 +15,8 @@ from meltrepro.report.results import CellResult, Device, Results, State, TurnRes
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
+_NO_OPTIONS = ("device.", "kind", "request_digest", "parameters", "bits_per_weight", "data")
+"""Parameters of a cell that nobody set: they say on what it ran, or of what."""
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
 """Percent of charge from which on a level, which is a whole number, tells a capacity to within 5 %."""
@@ -92,6 +94,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         exclusions=cell.exclusions,
         too_few=cell.too_few,
         remarks=cell.remarks,
+        options={name: value for name, value in params.items() if not name.startswith(_NO_OPTIONS)},
         ran_as=cell.ran_as,
         cause=cause,
         source=_source(campaign, entry.model),

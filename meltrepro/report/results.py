@@ -118,6 +118,8 @@ class CellResult:
     """Whether its repetitions are too few to judge."""
     remarks: tuple[str, ...] = ()
     """What a reader of its figures must know."""
+    options: Mapping[str, str | int | float] = field(default_factory=dict)
+    """What the manifest set, and what followed from it, by name."""
     ran_as: Said = field(default_factory=dict)
     """How the kernel treated the runner and what the engine made of the request."""
     cause: str | None = None

@@ -78,7 +78,19 @@ class Word:
         return self.text
 
 
-Value = str | int | float | Median | Absent | Tags | Remarks | Word | None
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to another page."""
+
+    text: str
+    to: str
+    """Path from the page that it stands on."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Value = str | int | float | Median | Absent | Tags | Remarks | Word | Link | None
 """`None` is what does not apply; what should be there and is not is `Absent`."""
 
 

@@ -40,7 +40,7 @@ _MODULES = {
         "trace",
     ),
     "replays": ("Intent", "ReplayResult", "replay"),
-    "reports": ("Reported", "conclusions", "findings", "log_findings", "report"),
+    "reports": ("Reported", "conclusions", "findings", "log_findings", "report", "report_all"),
     "studies": ("Studied", "study"),
     "tables": ("Campaign", "export_table", "load"),
     "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meltrepro import settings as settings_module
-from meltrepro.errors import TrackingError, UsageError
+from meltrepro.atomic import write_bytes
+from meltrepro.errors import RecordError, TrackingError, UsageError
 from meltrepro.measure.records import read_campaign
-from meltrepro.record.reader import find_campaign
+from meltrepro.record.reader import campaign_folders, find_campaign
 from meltrepro.record.study import campaigns_meant, find_study
 from meltrepro.registry import STUDIES
 from meltrepro.replay.locate import locate
 from meltrepro.report.content import assemble
 from meltrepro.report.files import PAGE, campaigns_of, compare_report, holds_report, report_files, write_report
+from meltrepro.report.index import Entry, index_page
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.settings import Settings
@@ -81,6 +83,30 @@ def report(
         return replace(written, runs=logged.attach(folders, texts, choose(os.environ, None, settings.tracking_uri)))
     except TrackingError as error:
         return replace(written, problem=error)
+
+
+def report_all(folder: Path | str = "reports", *, settings: Settings | None = None) -> Reported:
+    """Write the report of every campaign on this machine, each in a folder of its id, and one page that leads to them.
+
+    A campaign whose records are damaged stands in the index with what is wrong. Raises `StoreError` where nothing can be written.
+    """
+    settings, folder = settings or settings_module.load(), Path(folder)
+    entries: list[Entry] = []
+    folders = campaign_folders(settings.records)
+    files: dict[str, bytes] = {}
+    for each in folders:
+        try:
+            content = assemble([read_campaign(each)])
+            made = report_files(content)
+        except RecordError as error:
+            entries.append(Entry(each.name, None, error.message))
+            continue
+        write_report(folder / each.name, made)
+        files |= {f"{each.name}/{name}": data for name, data in made.items()}
+        entries.append(Entry(each.name, content))
+    files[PAGE] = index_page(entries).encode()
+    write_bytes(folder / PAGE, files[PAGE])
+    return Reported(folder / PAGE, files, [each for each, entry in zip(folders, entries, strict=True) if entry.content])
 
 
 def findings(

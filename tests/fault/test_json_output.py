@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
-from tests.fault.project import Project
+from tests.fault.project import Project, small
 from tests.support.json_output import checked
 
 
 def test_from_the_lock_to_the_replay(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
     said, spec, bundle = checked(capsys), equipped.spec, equipped.folder / "it.melt"
+    spec.write_text(yaml.safe_dump(small("small", {"chat": "pace 5"})))
     assert said("plan", "plan", spec)["cells"]
     assert said("lock", "lock", spec)["changed"] is True
     assert {artifact["reused"] for artifact in said("build", "build", spec)} == {False}
@@ -22,6 +24,6 @@ def test_from_the_lock_to_the_replay(equipped: Project, capsys: pytest.CaptureFi
     assert said("bundle-verify", "bundle", "verify", bundle)["artifacts"]
     assert said("bundle-import", "bundle", "import", bundle)["objects"] == 0
     assert said("study", "study", spec, "--no-track")["entries"][0]["campaign"] == ran["campaign"]
-    replayed = said("replay", "replay", ran["campaign"], "--no-track", "--maximum", "3", code=None)
+    replayed = said("replay", "replay", ran["campaign"], "--no-track", "--maximum", "5", code=None)
     assert replayed["verdict"] in ("REPRODUCED", "DIFFERS", "INCONCLUSIVE")
     assert replayed["first"] == ran["campaign"]

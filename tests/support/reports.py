@@ -180,6 +180,8 @@ def everything() -> Content:
             for made in [cell("smollm2-135m", q, 1.35e8, release=release, speed=speed)]
         ]
     cells[0] = replace(cells[0], ran_as={"process.nice": 0, "effective.flash_attention": "on"})
+    cells[0] = replace(cells[0], options={"threads": 4, "context": 2048, "sampling.greedy": "true"})
+    cells[1] = replace(cells[1], options={"threads": 2, "context": 2048})
     cells[1] = replace(cells[1], operators={phase: _breakdown(phase) for phase in ("prefill", "generation")})
     cells += [_sustained(cell(model, "q4_0", parameters, synthetic=True)) for model, parameters in zoo]
     cells.append(_sustained(cell("smollm2-135m", "q4_0", 1.35e8, device=PHONE, speed=0.02, energy=True)))

@@ -69,6 +69,23 @@ def test_a_report_that_was_changed_is_found_and_left_alone(
     assert app.main(["report", "--from-records", "-o", "r"]) == 0
 
 
+def test_all_campaigns_have_a_report_and_one_page_leads_to_them(
+    campaign: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later, damaged = build_campaign(home, number=2), build_campaign(home, number=3)
+    (damaged / "campaign.json").write_text("{")
+    assert app.main(["report", "--all", "-o", "all"]) == 0
+    assert capsys.readouterr().out == "all/index.html: written, with the reports of 2 campaigns\n"
+    page = (tmp_path / "all/index.html").read_text()
+    links = re.findall(r'<a href="([^#"]+)">synthetic</a>', page)
+    assert links == [f"{later.name}/index.html", f"{campaign.name}/index.html"], "the newest first"
+    assert all((tmp_path / "all" / link).is_file() for link in links)
+    assert "2 VALID, 1 failed" in page
+    assert "all VALID" in page
+    assert f"{damaged.name}" in page and "damaged" in page
+    assert app.main(["report", "--all", "last"]) == 2
+
+
 def test_another_campaign_is_another_report(
     campaign: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

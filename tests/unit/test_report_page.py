@@ -292,6 +292,16 @@ def test_labels_stand_beside_their_rows_or_above_them(width: float) -> None:
         assert 6 < lower < 30
 
 
+def test_every_point_of_a_crowd_has_its_label() -> None:
+    dots = tuple(scatter.Dot(1.0 + i / 1000, 1.0 + i / 1000, label=f"model-{i} q4_0") for i in range(10))
+    panel = scatter.Plot("p", "x", "y", (scatter.Dots(0, dots),))
+    far = scatter.Dot(2.0, 2.0)
+    panel = replace(panel, series=(scatter.Dots(0, (*dots, far)),))
+    root = ElementTree.fromstring(scatter.draw("n", "t", "a", scatter.Scatter((panel,), ("one",))))
+    labels = [one.text or "" for one in root.iter("text") if "point-label" in (one.get("class") or "")]
+    assert sorted(labels) == sorted(dot.label for dot in dots)
+
+
 def test_legends_and_headings_are_wrapped_and_not_cut() -> None:
     name = "stablelm-zephyr-3b q4_0, a workload with a long name, llama.cpp 2024-02-27, synthetic"
     panel = scatter.Plot(name, "x", "y", (scatter.Dots(0, (scatter.Dot(1.0, 2.0),)),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from meltrepro.report.content import sections
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
 from meltrepro.report.results import CellResult, Device, Score
 from meltrepro.report.tables import measurements, overview
+from meltrepro.report.tradeoffs import tradeoffs
 from meltrepro.report.values import Absent, Median, Table, Tags, Word
 from meltrepro.studies.melt import tables
 from meltrepro.studies.melt.paper import AccuracyRow, FigureRow, SizeRow
@@ -77,7 +79,7 @@ def test_nothing_measured_gives_a_reason_everywhere(cells: tuple[CellResult, ...
             if cells:
                 assert str(cells[0].reason) in figure.reason or figure.name == "power-modes"
         for table in part.tables:
-            if part.id not in ("overview", "provenance"):
+            if part.id not in ("overview", "validity", "provenance"):
                 assert table.reason, table.name
 
 
@@ -134,6 +136,40 @@ def test_energy_in_both_units() -> None:
     row = only(measurements.energy(results([cell("a", "q4_0", 1e9, energy=True)])))
     assert row["energy_per_token_mwh"].median == pytest.approx(row["energy_per_token_j"].median / 3.6)
     assert row["energy_per_prompt_token_mwh"].n == 5
+
+
+def test_a_cell_is_beaten_by_one_that_is_faster_and_smaller_unless_it_is_better() -> None:
+    small, large = SMOL, cell("smollm2-135m", "q8_0", 1.35e8)
+    found = rows(tradeoffs(results([small, large])))
+    assert [(row["quantization"], str(row["beaten"])) for row in found] == [("q4_0", "no"), ("q8_0", "yes")]
+    worse, better = (Score("piqa", "acc", k / 100, 0.04, 100, k) for k in (60, 70))
+    scored = [replace(small, scores=(worse,)), replace(large, scores=(better,))]
+    found = rows(tradeoffs(results(scored)))
+    assert [(row["quality"], str(row["beaten"])) for row in found] == [(0.6, "no"), (0.7, "no")]
+    elsewhere = replace(large, device=PHONE)
+    assert {str(row["beaten"]) for row in rows(tradeoffs(results([small, elsewhere])))} == {"no"}
+
+
+def test_scores_belong_to_weights_wherever_they_were_found() -> None:
+    score = Score("piqa", "acc", 0.6, 0.04, 100, 60)
+    scorer = replace(SMOL, workload="piqa", metrics={}, turns=(), scores=(score,))
+    row = only(tradeoffs(results([SMOL, scorer])))
+    assert row["quality"] == 0.6
+
+
+def test_options_are_said_once_for_all_cells_that_share_them() -> None:
+    one = replace(SMOL, options={"threads": 4, "context": 2048})
+    other = replace(cell("smollm2-135m", "q8_0", 1.35e8), options={"threads": 2, "context": 2048})
+    found = [(row["option"], row["value"], row["cells"]) for row in rows(overview.options(results([one, other])))]
+    assert found == [("threads", "4", one.cell), ("threads", "2", other.cell), ("context", "2048", "all")]
+
+
+def test_a_release_without_source_says_so() -> None:
+    (document,) = content([SMOL]).campaigns
+    entry = document.cells[0].model_copy(update={"source_digest": hashlib.sha256(b"{}").hexdigest()})
+    row = only(overview.digests([document.model_copy(update={"cells": [entry]})]))
+    assert isinstance(row["source"], Absent)
+    assert SMOL.release in row["source"].reason
 
 
 def test_phases() -> None:
@@ -344,7 +380,7 @@ def test_a_report_of_no_study_speaks_of_none() -> None:
     ids = [part.id for part in sections(everything())]
     plain = [part.id for part in sections(content([SMOL]))]
     assert sorted(plain) == sorted(id for id in ids if id not in ("findings", "paper"))
-    assert plain[:4] == ["overview", "throughput", "phases", "memory"], "what there is comes first"
+    assert plain[:5] == ["overview", "validity", "throughput", "phases", "memory"], "what there is comes first"
     assert plain[-1] == "provenance"
     assert ids.index("drift") < ids.index("findings") < ids.index("paper") < ids.index("provenance")
     texts = [(part.lead, *(table.notes for table in part.tables)) for part in sections(content([SMOL]))]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from meltrepro.report import tradeoffs as cost
 from meltrepro.report.cells import (
     by_device,
+    labelled,
     line_names,
     none_since,
     ordered,
@@ -27,6 +29,8 @@ from meltrepro.report.values import Figure, number
 _RATIOS = (1, 3, 10, 30)
 MOST_LINES = 6
 """Curves that one panel can hold without becoming a tangle."""
+MOST_TRADEOFFS = 12
+"""Panels of trade-offs that are drawn; the table has all cells."""
 _LOWER = ("perplexity", "kl_divergence")
 
 
@@ -87,6 +91,54 @@ def memory(results: Results) -> Figure:
     plot = _real_and_virtual(results, cells, axes, point, rules, once="panel", height=260)
     alt = f"Peak memory over expected memory of {len(cells)} cells; the figures are in the table Memory."
     return drawn(name, title, caption, alt, plot, scatter.draw)
+
+
+def tradeoffs(results: Results) -> Figure:
+    """Speed over memory, energy and quality, with the cells that nothing beats joined."""
+    name, title = "tradeoffs", "Speed against its cost"
+    caption = (
+        "One panel a device and a cost. Joined are the cells that no other beats in both; all others can be replaced by one that is"
+        " faster at the same cost, or cheaper at the same speed."
+    )
+    known = cost.axes(results)
+    found = [(group, axis) for group in cost.places(results).values() for axis in known]
+    panels = [panel for group, axis in found if (panel := _tradeoff(results, group, axis))]
+    if not panels:
+        reason = none_since("no two cells of a device have a speed and a cost to compare", results)
+        return Figure(name, title, caption, reason=reason)
+    alt = (
+        f"Generation speed over {', '.join(axis.key for axis in known)}; the figures are in the table What each costs."
+    )
+    plot = Scatter(tuple(panels[:MOST_TRADEOFFS]), ("beaten by none", "beaten in both by another"), lines=True)
+    return drawn(name, title, caption + unless_named(results), alt, plot, scatter.draw)
+
+
+def _tradeoff(results: Results, group: Sequence[CellResult], axis: cost.Axis) -> Plot | None:
+    """A device's panel of one cost; `None` where there is nothing to compare."""
+    cells = [cell for cell in group if axis.of(cell) is not None]
+    if len(cells) < 2:
+        return None
+    best = cost.front(cells, [axis])
+    programs = len({software(cell) for cell in cells}) > 1
+    labels = [label for label, _ in labelled(results, cells)]
+    alike = {cell.model for cell in cells}
+    dots: dict[bool, list[Dot]] = {True: [], False: []}
+    for position, (cell, label) in enumerate(zip(cells, labels, strict=True)):
+        x, speed = axis.of(cell), cell.metrics[cost.SPEED]
+        if x is None:
+            continue
+        label = label.removeprefix(f"{cell.model} ") if len(alike) == 1 else label
+        label += f" · {cell.release}" if programs else ""
+        tip = f"{label}, {software(cell)}: {number(speed.median)} tokens/s, {axis.title}: {number(x[0])}"
+        dots[position in best].append(Dot(x[0], speed.median, tip, label, (x[1], x[2]), (speed.low, speed.high)))
+    line = tuple(sorted(dots[True], key=lambda dot: dot.x))
+    series = (Dots(0, line, line=True), Dots(1, tuple(dots[False])))
+    cell = cells[0]
+    head = f"{results.title(cell.device)}, {cell.workload}" + (f", {cell.model}" if len(alike) == 1 else "")
+    names = (f"{axis.title} (better: {'left' if axis.lower else 'right'})", "generation, tokens per second")
+    return Plot(
+        head, *names, series, badge_of(cell.device), x_log=None, y_log=None, height=170 if len(cells) < 5 else 300
+    )
 
 
 def _real_and_virtual(

@@ -17,6 +17,8 @@ _APART = 3.0
 """Least room between two labels, side by side."""
 _TALL = 24.0
 """Height of an interval from which on labels stand above or below it."""
+_FAR, _TURNS = (26.0, 40.0, 56.0, 76.0, 100.0), 16
+"""How far from its point a label may stand that has no place beside it, and in how many directions."""
 _LABEL_ROOM = 30.0
 """Height above and below the points of a panel with labels."""
 Box = tuple[float, float, float, float]
@@ -277,5 +279,21 @@ def _label(area: _Area, point: Dot, series: int) -> bool:
         if area.free(box, cross=cross):
             words(area.group, at_x + dx, at_y + dy, point.label, anchor, f"point-label halo s{series % svg.COLOURS}")
             area.taken.append(box)
+            return True
+    return _apart(area, point, series, (at_x, at_y), width)
+
+
+def _apart(area: _Area, point: Dot, series: int, at: tuple[float, float], width: float) -> bool:
+    """Write a label away from its point, with a line to it."""
+    for far, turn in product(_FAR, range(_TURNS)):
+        angle = 2 * math.pi * turn / _TURNS
+        x, y = at[0] + far * math.cos(angle), at[1] - far * math.sin(angle)
+        left = x if math.cos(angle) >= 0 else x - width
+        box = (left, y - 10, left + width, y + 3)
+        if area.free(box):
+            leader = [(x, y - 3), (at[0] + 6 * math.cos(angle), at[1] - 6 * math.sin(angle))]
+            node(area.group, "path", class_="leader", d=svg.path(leader))
+            words(area.group, left, y, point.label, "start", f"point-label halo s{series % svg.COLOURS}")
+            area.taken += [box, *_between_points(*leader)]
             return True
     return False

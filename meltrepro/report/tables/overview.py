@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Sequence
 
 from meltrepro.measure.metrics import METRICS
-from meltrepro.record.campaign import CampaignDocument
+from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.record.study import StudyDocument
 from meltrepro.record.trace import text_of
 from meltrepro.report.cells import WHO, by_size, ordered, software, who
@@ -14,6 +15,8 @@ from meltrepro.report.results import STATES, CellResult, Device, DeviceKey, Resu
 from meltrepro.report.tables.measurements import ENERGIES
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word, named
 
+_NO_SOURCE = hashlib.sha256(b"{}").hexdigest()
+"""The digest of the sources of a release that has none."""
 _NO_CELLS = "the campaigns of this report have no cells"
 SHOWN = (
     *("prefill_tps", "generation_tps", "ttft_ms", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
@@ -72,6 +75,24 @@ def devices(results: Results) -> Table:
     note = "Figures of virtual devices say nothing of real ones and are never in one row or series with them."
     notes = (note,) if any(device.virtual for device in found.values()) else ()
     return Table("devices", "Devices", columns, rows, notes, None if rows else _NO_CELLS)
+
+
+def options(results: Results) -> Table:
+    """What manifests set: each option once for all cells that share its value."""
+    cells = [cell for cell in ordered(results.cells) if cell.options]
+    known = dict.fromkeys(name for cell in cells for name in cell.options)
+    rows: list[tuple[Value, ...]] = []
+    for name in known:
+        values: dict[str, list[str]] = {}
+        for cell in cells:
+            if name in cell.options:
+                values.setdefault(text_of(cell.options[name]), []).append(cell.cell)
+        for value, ids in values.items():
+            which = list(dict.fromkeys(ids))
+            rows.append((name, value, "all" if len(ids) == len(cells) else ", ".join(which)))
+    columns = (*named("option", "value"), Column("cells", "cells", "prose"))
+    reason = None if rows else "no cell of these campaigns has run"
+    return Table("options", "What the manifests set", columns, tuple(rows), reason=reason, folded=bool(rows))
 
 
 def coverage(results: Results) -> Table:
@@ -139,21 +160,35 @@ def how_run(documents: Sequence[CampaignDocument]) -> Table:
 def digests(documents: Sequence[CampaignDocument]) -> Table:
     """sha256 of everything that cells ran."""
     columns = (
-        *(Column("campaign", "campaign", "number"), Column("cell", "cell"), Column("release", "release")),
+        *(
+            Column("campaign", "campaign", "number"),
+            Column("cell", "cell"),
+            Column("framework", "framework"),
+            Column("release", "release"),
+        ),
         *(Column("commit", "commit", "digest"), Column("isa", "variant"), Column("model", "model", "digest")),
         *(Column("bundle", "runner bundle", "digest"), Column("runner", "runner", "digest")),
         Column("source", "framework's source", "digest"),
     )
     rows = tuple(
         (
-            *(number, cell.id, cell.release, cell.commit, cell.isa),
-            *(cell.model_digest, cell.bundle_digest, cell.runner_digest, cell.source_digest),
+            *(number, cell.id, cell.framework_kind, cell.release, cell.commit, cell.isa),
+            *(cell.model_digest, cell.bundle_digest, cell.runner_digest, _source(cell)),
         )
         for number, one in enumerate(documents, 1)
         for cell in one.cells
     )
     reason = None if rows else _NO_CELLS
     return Table("cell-digests", "What cells ran (sha256)", columns, rows, reason=reason, folded=bool(rows))
+
+
+def _source(cell: CellEntry) -> Value:
+    """The digest of what a framework was built from; the programs of some releases are taken as they were published."""
+    if cell.source_digest != _NO_SOURCE:
+        return cell.source_digest
+    return Absent(
+        f"{cell.framework} {cell.release} (commit {cell.commit[:12]}) is taken as its programs were published"
+    )
 
 
 def ran_as(results: Results) -> Table:
