@@ -140,7 +140,7 @@ def test_schema_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (["validate"], "Missing argument 'SPEC'.", "see meltrepro validate --help"),
         (["validate", "--nope"], "No such option: --nope", "see meltrepro validate --help"),
         (["--nope"], "No such option: --nope", "see meltrepro --help"),
-        (["schema", "extra"], "Got unexpected extra argument(s) (extra)", "see meltrepro schema --help"),
+        (["schema", "manifest", "extra"], "Got unexpected extra argument(s) (extra)", "see meltrepro schema --help"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     ("words", "expected"),
     [
         ("meltrepro va", {"validate"}),
-        ("meltrepro validate --", {"--set", "--help"}),
+        ("meltrepro validate --", {"--set", "--json", "--help"}),
         ("meltrepro ", set(app.COMMANDS)),
     ],
 )
