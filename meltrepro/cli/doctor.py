@@ -12,6 +12,7 @@ from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption
 from meltrepro.cli.documents import CheckDocument, print_json
 from meltrepro.errors import EngineError
+from meltrepro.workflow.machine import Need
 
 
 def command(
@@ -27,7 +28,7 @@ def command(
         typer.echo("private engine stopped" if workflow.stop_engine() else "no private engine was running")
         return
     wanted = {"tests": tests, "lab": lab, "process": engine == "process"}
-    needs = [need for need in get_args(workflow.Need) if wanted[need]]
+    needs = [need for need in get_args(Need) if wanted[need]]
     if fix:
         workflow.repair_machine(needs=needs, say=_say)
     found = workflow.check_machine(needs=needs)

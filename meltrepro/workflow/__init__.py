@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # for the types of what the table names
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "campaigns": ("Ran", "run"),
-    "machine": ("Check", "Need", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
+    "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
     "records": (
         "Checked",
