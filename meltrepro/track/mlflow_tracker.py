@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
-from meltrepro.errors import TrackingError
+from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.perfetto import SUFFIX, perfetto_trace
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.steps import Sink, Step, silent, step
@@ -329,7 +329,11 @@ class _Sync:
         """Log the report; returns the drawings among its files, `None` where there is no report."""
         if self._pages is None or any(how.damaged for how in statuses.values()):
             return None
-        files = self._pages(self._campaign)
+        try:
+            files = self._pages(self._campaign)
+        except RecordError as error:  # the results themselves are logged all the same
+            self._sink(Step("track", "note", self._campaign.id, detail={"report": error.message}))
+            return None
         identity = {name: sha256(data).hexdigest() for name, data in files.items()}
         with self._ledger.piece(note, "report", identity) as missing:
             if missing:

@@ -68,12 +68,14 @@ def experiment_note(charts: str) -> str:
 
 
 def campaign_note(campaign: CampaignRecord, statuses: Mapping[str, CellStatus], links: Links) -> str:
-    """The description of a campaign's run: results, what is wrong with them, where to look on, how to repeat them.
+    """The description of a campaign's run: what is wrong, where to look on, the results, how to repeat them.
 
     Raises `RecordError`.
     """
     document = campaign.document
-    doubts = [line for doubt in _doubts(campaign, statuses) for line in (f"**{doubt}**", "")]
+    # MLflow shows the first 100 px until it is asked for more.
+    doubts = [f"**{doubt}**" for doubt in _doubts(campaign, statuses)]
+    head = [" · ".join([*doubts, _where(links)]), ""]
     legend = f"Medians over repetitions, with the {INTERVAL} and the number of repetitions."
     skipped = [f"- skipped {_text(skip.id)}: {_text(skip.reason)}" for skip in document.skipped]
     drawings = [
@@ -82,8 +84,8 @@ def campaign_note(campaign: CampaignRecord, statuses: Mapping[str, CellStatus], 
     ]
     own = [document.description] if document.description else []
     repeat = ["```console", f"meltrepro replay {document.id}", "```"]
-    parts = ([legend], [_where(links)], repeat, skipped, own, drawings)
-    return _fitting(doubts, _table(campaign, statuses), [line for part in parts if part for line in ("", *part)])
+    parts = ([legend], repeat, skipped, own, drawings)
+    return _fitting(head, _table(campaign, statuses), [line for part in parts if part for line in ("", *part)])
 
 
 def cell_note(cell: CellRecord, how: CellStatus) -> str:
