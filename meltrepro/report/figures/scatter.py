@@ -284,14 +284,14 @@ def _label(area: _Area, point: Dot, series: int) -> bool:
 
 
 def _apart(area: _Area, point: Dot, series: int, at: tuple[float, float], width: float) -> bool:
-    """Write a label away from its point, with a line to it."""
-    for far, turn in product(_FAR, range(_TURNS)):
+    """Write a label away from its point, with a line to it that crosses nothing where that can be."""
+    for cross, far, turn in product((False, True), _FAR, range(_TURNS)):
         angle = 2 * math.pi * turn / _TURNS
         x, y = at[0] + far * math.cos(angle), at[1] - far * math.sin(angle)
         left = x if math.cos(angle) >= 0 else x - width
         box = (left, y - 10, left + width, y + 3)
-        if area.free(box):
-            leader = [(x, y - 3), (at[0] + 6 * math.cos(angle), at[1] - 6 * math.sin(angle))]
+        leader = [(x, y - 3), (at[0] + 11 * math.cos(angle), at[1] - 11 * math.sin(angle))]
+        if area.free(box) and (cross or all(map(area.free, _between_points(*leader)))):
             node(area.group, "path", class_="leader", d=svg.path(leader))
             words(area.group, left, y, point.label, "start", f"point-label halo s{series % svg.COLOURS}")
             area.taken += [box, *_between_points(*leader)]
