@@ -13,8 +13,8 @@ from meltrepro.report.values import Absent, Column, Link, Section, Table, Tags, 
 from meltrepro.words import counted
 
 _COLUMNS = (
-    *(Column("started_utc", "started (UTC)"), Column("name", "campaign"), Column("targets", "targets")),
-    *(Column("cells", "cells", "number"), Column("validity", "validity"), Column("tags", "tags", "tags")),
+    *(Column("started_utc", "started (UTC)"), Column("name", "campaign"), Column("validity", "validity")),
+    *(Column("tags", "tags", "tags"), Column("cells", "cells", "number"), Column("targets", "targets")),
     Column("id", "id"),
 )
 
@@ -47,7 +47,7 @@ def index_page(entries: Sequence[Entry]) -> str:
 
 def _row(entry: Entry) -> tuple[Value, ...]:
     if entry.content is None:
-        return ("", Absent(entry.problem, "damaged"), "", None, None, Tags(()), entry.id)
+        return ("", Absent(entry.problem, "damaged"), None, Tags(()), None, "", entry.id)
     (document,) = entry.content.campaigns
     cells = entry.content.results.cells
     started = datetime.datetime.fromtimestamp(document.started_wall_ns // 10**9, datetime.UTC)
@@ -55,10 +55,10 @@ def _row(entry: Entry) -> tuple[Value, ...]:
     return (
         f"{started:%Y-%m-%d %H:%M}",
         Link(document.name, f"{entry.id}/index.html"),
-        ", ".join(dict.fromkeys(cell.device.name for cell in cells)),
-        len(cells),
         _validity([cell.state for cell in cells]),
         Tags(tuple(name for name, holds in marked if holds)),
+        len(cells),
+        ", ".join(dict.fromkeys(cell.device.name for cell in cells)),
         entry.id,
     )
 

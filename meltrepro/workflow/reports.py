@@ -99,7 +99,8 @@ def report_all(folder: Path | str = "reports", *, settings: Settings | None = No
             content = assemble([read_campaign(each)])
             made = report_files(content)
         except RecordError as error:
-            entries.append(Entry(each.name, None, error.message))
+            # The page may be shown anywhere, and folders of this machine say nothing there.
+            entries.append(Entry(each.name, None, error.message.replace(f"{settings.records}/", "")))
             continue
         write_report(folder / each.name, made)
         files |= {f"{each.name}/{name}": data for name, data in made.items()}

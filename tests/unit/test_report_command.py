@@ -82,7 +82,8 @@ def test_all_campaigns_have_a_report_and_one_page_leads_to_them(
     assert all((tmp_path / "all" / link).is_file() for link in links)
     assert "2 VALID, 1 failed" in page
     assert "all VALID" in page
-    assert f"{damaged.name}" in page and "damaged" in page
+    assert f"{damaged.name}/campaign.json is damaged" in page
+    assert str(tmp_path) not in page
     assert app.main(["report", "--all", "last"]) == 2
 
 
