@@ -13,6 +13,8 @@ WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 # Seconds for each kind of input, and which kind (docs/security.md).
 SECONDS ?= 60
 KIND ?= all
+# Where the documentation goes as a site.
+SITE ?= site
 # The interpreter that most users have: of an older version than this one, it may lack what this one knows.
 SYSTEM_PYTHON := /usr/bin/python3
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
@@ -20,7 +22,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz ui release reproduce-paper ios clean lock-requirements lock-lab
+.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz docs ui release reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -62,7 +64,7 @@ $(VENV)/.ios: requirements/ios.lock $(VENV)/.ready
 
 ios: $(VENV)/.ios  ## Install what iPhones need (GPL-3), from its hash-locked requirements.
 
-test: setup $(VENV)/.ios  ## Everything: lint, unit, contract, fault and integration tests.
+test: setup $(VENV)/.ios $(VENV)/docs/.ready  ## Everything: lint, unit, contract, fault and integration tests.
 	$(call phase,doctor,$(BIN)/meltrepro doctor --fix --tests)
 	$(call phase,lint,$(MAKE) --no-print-directory lint)
 	$(call phase,tests,$(WORKERS) -m "not machine")
@@ -89,6 +91,14 @@ fuzz: setup  ## Change every input of strangers at random, for SECONDS (60) each
 		-r requirements/fuzz.lock || echo "atheris has no wheel for this interpreter and machine (docs/security.md)"
 	PYTHONPATH=$(VENV)/fuzz nice $(BIN)/python -m tests.fuzz $(KIND) $(SECONDS)
 
+# In a folder of its own, as its packages are nobody else's. Material's advertisement is no warning about our pages.
+$(VENV)/docs/.ready: requirements/docs.lock $(VENV)/.ready
+	$(call phase,site generator in $(VENV)/docs,$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/docs \
+		--require-hashes --no-deps -r requirements/docs.lock && touch $@)
+
+docs: $(VENV)/docs/.ready  ## Build the documentation as a site in SITE (site); a broken link or anchor is an error.
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs $(BIN)/python -m mkdocs build --strict --site-dir $(abspath $(SITE))
+
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -110,7 +120,7 @@ reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (t
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
-	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist
+	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist site
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock-lab: setup  ## Pin today's packages of the lab's virtual devices (images/*/packages*.json).
@@ -122,3 +132,4 @@ lock-requirements: setup  ## Resolve the requirements anew.
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ios"])' \
 		| $(RESOLVE) --constraint requirements/dev.lock --output-file requirements/ios.lock -
 	echo atheris | $(RESOLVE) --output-file requirements/fuzz.lock -
+	echo mkdocs-material | $(RESOLVE) --output-file requirements/docs.lock -

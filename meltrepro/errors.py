@@ -269,7 +269,7 @@ class Inconclusive(MeltreproError):
 
 
 class NothingToCompare(MeltreproError):
-    """Campaigns that are to be compared have no cell in common."""
+    """The campaigns that `compare` was given have no cell in common; the message names the cells of both."""
 
     exit_code = 62
 

@@ -422,3 +422,5 @@ class _Parser:
 
 
 _HANDLERS = {name.removeprefix("_on_"): method for name, method in vars(_Parser).items() if name.startswith("_on_")}
+EVENTS = frozenset(_HANDLERS)
+"""Names of the events that the contract has."""
