@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.documents import PlanDocument, print_json
-from meltrepro.cli.terminal import plain_table, result_console, say, typed
+from meltrepro.cli.terminal import plain_table, result_console, say
 from meltrepro.words import counted, readable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> N
         table("to have first", "state", rows=[(name, _STATES[state]) for name, state in planned.needed.items()])
     if planned.unknown:
         say(out, "not locked yet: its source was never looked up, so it may be here already;")
-        say(out, f"to look, and to build what is missing: {typed('build', spec)}")
+        say(out, f"to look, and to build what is missing: meltrepro build {shlex.quote(str(spec))}")
         out.print()
     data = [(name, source, _size(size)) for name, (source, size) in planned.data.items()]
     table("data of workload", "from", "to download", rows=data, texts=3)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment that holds the wheel and what it declares to need, at the locked versions."""
+def environment(wheel: Path) -> Iterator[Path]:
+    """A new environment that holds the wheel and what it declares to need, at the locked versions; for every user."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert uv is not None, "make setup puts uv into .venv"
-    folder = tmp_path_factory.mktemp("clean")
-    check([uv, "venv", "--quiet", "--python", _interpreter(), folder / "venv"], folder)
-    pins: list[str | Path] = ["--constraints", ROOT / "requirements" / "dev.lock"]
-    check([uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", *pins, wheel], folder)
-    return folder / "venv"
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        folder.chmod(0o755)
+        check([uv, "venv", "--quiet", "--python", _interpreter(), folder / "venv"], folder)
+        pins: list[str | Path] = ["--constraints", ROOT / "requirements" / "dev.lock"]
+        check([uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", *pins, wheel], folder)
+        yield folder / "venv"
 
 
 def _interpreter() -> str:
@@ -121,9 +124,6 @@ def test_its_recipes_give_the_identities_of_the_checkout(environment: Path, spec
 def test_an_ordinary_user_begins_without_a_checkout_or_docker(environment: Path) -> None:
     """`init`, `validate`, `plan` and `doctor` as a user who owns nothing but a folder; what is missing has a remedy."""
     user = 65534 if os.geteuid() == 0 else os.geteuid()
-    for folder in (environment, *environment.parents):
-        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
-            folder.chmod(0o755)
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, user, user)
 
