@@ -189,6 +189,8 @@ class _Live:
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._begun: dict[tuple[str, str], int] = {}
         self._pace = Pace()
+        self._left_s: float | None = None
+        """When the trial that runs began."""
         self._last = ""
 
     def __enter__(self) -> Self:
@@ -253,7 +255,9 @@ class _Live:
             self._tasks[key] = self._progress.add_task("", total=total, info="")
         if step.phase in ("begin", "progress"):
             self._pace.begin(done)
-            left = self._pace.left_s(done, total)
+            if step.phase == "begin":
+                self._left_s = self._pace.left_s(done, total)
+            left = max((self._left_s or 0) - step.detail.get("elapsed_s", 0), 0)
             parts = [
                 f"{done + 1:.0f}/{total:.0f}",
                 within(step) or self._last,
