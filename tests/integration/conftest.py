@@ -47,6 +47,14 @@ def engine() -> Iterator[None]:
     yield
 
 
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where pictures of pages go: `PICTURES`, for those who want to look at them."""
+    folder = Path(os.environ.get("PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def meltrepro(*arguments: str | Path, home: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the real program from the checkout's root; `home` is where its records go."""
     environment = {**os.environ, **variables}

@@ -24,7 +24,7 @@ from meltrepro.track import places
 from meltrepro.track.mlflow_tracker import sync
 from meltrepro.track.places import Place
 from meltrepro.track.server import serve
-from tests.support import browser
+from tests.support import browser, devtools
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.database import artifacts, contents, run_names
 
@@ -118,6 +118,39 @@ def test_the_comparison_shows_both_cells_with_their_figures(home: Path, tmp_path
             assert name in text.splitlines()
             assert f"{cell.summaries[name].median:.2f}".rstrip("0").rstrip(".") in text.splitlines()
     assert_not_blank(picture)
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium on this machine")
+def test_links_open_on_results_that_can_be_read(home: Path, pictures: Path) -> None:
+    """In a browser that was never there: the chosen view, and the description with the table."""
+    with running_ui(home) as ui, devtools.page() as tab:
+        ui.line("MLflow")
+        results, charts = ui.line("results"), ui.line("charts")
+        shown = {}
+        for name, link, until in (("charts", charts, "Results (6)"), ("results", results, "writing, tokens/s")):
+            for width, scheme in ((1280, "light"), (1600, "dark")):
+                tab.load("about:blank")
+                tab.load(link, width=width, height=1400, scheme="light" if scheme == "light" else "dark")
+                shown[name, width] = text_with(tab, until)
+                tab.picture(pictures / f"mlflow-{name}-{width}.png")
+    charts_text, results_text = shown["charts", 1280], shown["results", 1280]
+    assert "meltrepro: results" in charts_text and "Model training" in charts_text
+    cells = read_campaign(max((home / "records").iterdir())).cells
+    for cell in cells:
+        assert charts_text.count(cell.entry.quantization) >= 2  # one of each campaign
+        summary = cell.summaries["generation_tps"]
+        assert f"{summary.median:.4g} ({summary.low:.4g} to {summary.high:.4g}, n = {summary.n})" in results_text
+    assert "meltrepro replay " in results_text
+    assert_not_blank(pictures / "mlflow-charts-1280.png")
+
+
+def text_with(tab: devtools.Page, wanted: str) -> str:
+    """The page's text once it holds some other; that is the server's time and ours, for it asks many times."""
+    deadline = time.monotonic() + 120
+    while wanted not in (text := str(tab.evaluate("document.body ? document.body.innerText : ''"))):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.5)
+    return text
 
 
 def loaded(link: str) -> str:
