@@ -7,7 +7,8 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption, LockedOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import ArtifactDocument, print_json
+from meltrepro.cli.documents import ArtifactDocument
+from meltrepro.cli.json_output import print_json
 
 
 def command(

@@ -18,8 +18,8 @@ from meltrepro.cli.documents import (
     ClaimDocument,
     GapDocument,
     ImportedBundleDocument,
-    print_json,
 )
+from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, WithInvalidOption, complete_campaigns
-from meltrepro.cli.documents import json_text
+from meltrepro.cli.json_output import json_text
 
 
 def command(

@@ -10,7 +10,8 @@ import typer
 
 from meltrepro.cli.common import JsonOption
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import CleanDocument, DeviceRow, RestoreDocument, print_json
+from meltrepro.cli.documents import CleanDocument, DeviceRow, RestoreDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.words import readable
 from meltrepro.workflow import devices
 

@@ -10,7 +10,8 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption
-from meltrepro.cli.documents import CheckDocument, print_json
+from meltrepro.cli.documents import CheckDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import EngineError
 from meltrepro.workflow.machine import Need
 

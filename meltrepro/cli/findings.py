@@ -10,7 +10,8 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, WithInvalidOption, complete_campaigns
-from meltrepro.cli.documents import FindingsDocument, print_json
+from meltrepro.cli.documents import FindingsDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import TrackingError
 
 if TYPE_CHECKING:

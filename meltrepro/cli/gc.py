@@ -9,7 +9,8 @@ import typer
 
 from meltrepro import settings, workflow
 from meltrepro.cli.common import JsonOption
-from meltrepro.cli.documents import GcDocument, RemovedDocument, print_json
+from meltrepro.cli.documents import GcDocument, RemovedDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import UsageError
 from meltrepro.words import readable
 

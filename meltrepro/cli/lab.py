@@ -8,7 +8,8 @@ import typer
 
 from meltrepro import settings
 from meltrepro.cli.common import JsonOption
-from meltrepro.cli.documents import LabDocument, LabDownDocument, print_json
+from meltrepro.cli.documents import LabDocument, LabDownDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.lab import supervisor
 
 app = typer.Typer(

@@ -9,7 +9,8 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import LockDocument, print_json
+from meltrepro.cli.documents import LockDocument
+from meltrepro.cli.json_output import print_json
 
 
 def command(

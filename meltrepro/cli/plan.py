@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, OnlyOption, SetOption, SpecArgument
-from meltrepro.cli.documents import PlanDocument, print_json
+from meltrepro.cli.documents import PlanDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.cli.terminal import plain_table, result_console, say
 from meltrepro.words import counted, readable
 

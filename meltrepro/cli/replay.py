@@ -11,7 +11,8 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption, OnlyOption, complete_campaigns
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import ProgramDocument, print_json, types
+from meltrepro.cli.documents import ProgramDocument
+from meltrepro.cli.json_output import print_json, types
 from meltrepro.errors import Differs, Inconclusive, MeltreproError
 from meltrepro.words import counted
 

@@ -10,7 +10,8 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import ReportDocument, print_json
+from meltrepro.cli.documents import ReportDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import UsageError
 from meltrepro.words import counted
 

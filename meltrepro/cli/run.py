@@ -20,7 +20,8 @@ from meltrepro.cli.common import (
     SpecArgument,
 )
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import FailureDocument, LoggedDocument, RunDocument, print_json
+from meltrepro.cli.documents import FailureDocument, LoggedDocument, RunDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import TrialFailed
 from meltrepro.words import counted, plural
 

@@ -10,7 +10,7 @@ import typer
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from meltrepro.cli.documents import types
+from meltrepro.cli.json_output import types
 from meltrepro.errors import UsageError
 from meltrepro.manifest.json_schema import manifest_schema
 

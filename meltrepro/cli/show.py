@@ -8,7 +8,8 @@ import typer
 
 from meltrepro import settings, workflow
 from meltrepro.cli.common import CampaignArgument, JsonOption, WithInvalidOption
-from meltrepro.cli.documents import CellDocument, FigureDocument, RecordedDocument, ShowDocument, print_json
+from meltrepro.cli.documents import CellDocument, FigureDocument, RecordedDocument, ShowDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted
 
 
@@ -46,7 +47,7 @@ def _recorded(found: workflow.Recorded) -> RecordedDocument:
     )
 
 
-def _document(record: workflow.Campaign) -> ShowDocument:
+def _document(record: workflow.LoadedCampaign) -> ShowDocument:
     from meltrepro.report.read import read_results
     from meltrepro.report.tidy import VERDICTS, metric_rows
 

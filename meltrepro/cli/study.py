@@ -11,7 +11,8 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption, QuietOption, SetOption
 from meltrepro.cli.console import console, describe
-from meltrepro.cli.documents import StudyDocument, StudyEntryDocument, print_json
+from meltrepro.cli.documents import StudyEntryDocument, StudyResultDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.steps import Step
 
 
@@ -70,7 +71,7 @@ def command(
     made = workflow.report([studied.path], output or studied.path.parent / "report", track=track)
     if json:
         entries = [StudyEntryDocument(**entry.model_dump()) for entry in studied.entries]
-        print_json("study", StudyDocument(path=studied.path, entries=entries, report=document(made)))
+        print_json("study", StudyResultDocument(path=studied.path, entries=entries, report=document(made)))
         return
     tell_report(made)
     tell(studied.campaigns, studied.path.parent.name)

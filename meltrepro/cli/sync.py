@@ -12,7 +12,8 @@ import typer
 from meltrepro import settings, workflow
 from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import SyncDocument, TrackedDocument, print_json
+from meltrepro.cli.documents import SyncDocument, TrackedDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import CampaignArgument, JsonOption
-from meltrepro.cli.documents import print_json
+from meltrepro.cli.json_output import print_json
 
 
 def command(

@@ -9,7 +9,8 @@ import typer
 
 from meltrepro import interrupts, workflow
 from meltrepro.cli.common import JsonOption
-from meltrepro.cli.documents import UiDocument, print_json
+from meltrepro.cli.documents import UiDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.errors import Interrupted, TrackingError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 
 from meltrepro import workflow
 from meltrepro.cli.common import JsonOption, SetOption
-from meltrepro.cli.documents import ManifestDocument, ValidateDocument, print_json
+from meltrepro.cli.documents import ManifestDocument, ValidateDocument
+from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted
 
 if TYPE_CHECKING:

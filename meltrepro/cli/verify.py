@@ -10,7 +10,7 @@ import typer
 from meltrepro import workflow
 from meltrepro.cli.common import EngineOption, JsonOption, OnlyOption, SetOption, SpecArgument
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import print_json
+from meltrepro.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from meltrepro.replay.verify import Verified

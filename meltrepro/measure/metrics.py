@@ -114,11 +114,13 @@ In MLflow, for a metric `generation_tps`:
 | `uncertainty/generation_tps.outliers`, `.drift`, `.autocorrelation` | how steady the repetitions are ([protocol.md](protocol.md)) |
 | `uncertainty/inter_token_ms.within_cv`, `.between_cv` | spread of the time between tokens within repetitions and between them |
 | `values/generation_tps` | value of each repetition; step = number of the repetition |
-| `inter_token_ms/r000` | every gap between two tokens, of the first repetition alone; step = number of the gap |
+| `inter_token_ms/r000` | gaps between tokens, of the first repetition alone; step = number of the gap |
+| artifact `tokens/r000.parquet` | every token of it: conversation, turn, token, id, time, gap |
+| artifact `unavailable.json` | each metric that has no value, and why |
 | params `process.*`, `effective.*` | how the kernel treated the runner, and what the engine made of the request ([runner.md](runner.md)) |
 
-A series longer than 10,000 points is thinned: of each stretch of neighbours the smallest and the largest stay, at
-their true place. The run's artifacts hold all events.
+A series longer than 1,000 points is thinned (MLflow draws 320): of each stretch of neighbours the smallest and the largest stay, at
+their true place. The table of tokens and the events, both artifacts, hold all of them. How to look at all this: [MLflow](mlflow.md).
 """
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from meltrepro.report.content import Content
 from meltrepro.report.page import Page, render_page
 from meltrepro.report.results import STATES
-from meltrepro.report.values import Absent, Column, Link, Section, Table, Tags, Value, Word
+from meltrepro.report.values import Absent, Column, PageLink, Section, Table, Tags, Value, Word
 from meltrepro.words import counted
 
 _COLUMNS = (
@@ -54,7 +54,7 @@ def _row(entry: Entry) -> tuple[Value, ...]:
     marked = ("virtual", document.virtual), ("synthetic", document.synthetic)
     return (
         f"{started:%Y-%m-%d %H:%M}",
-        Link(document.name, f"{entry.id}/index.html"),
+        PageLink(document.name, f"{entry.id}/index.html"),
         _validity([cell.state for cell in cells]),
         Tags(tuple(name for name, holds in marked if holds)),
         len(cells),

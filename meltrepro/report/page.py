@@ -17,8 +17,8 @@ from meltrepro.report.values import (
     NUMERIC,
     Absent,
     Column,
-    Link,
     Median,
+    PageLink,
     Remarks,
     Section,
     Table,
@@ -200,7 +200,7 @@ def _cell(column: Column, value: Value, reasons: dict[str, int]) -> _Cell:
         return _Cell(", ".join(one.short for one in value.each), class_, notes=notes)
     if isinstance(value, Tags):
         return _Cell("", class_, tags=tuple(map(plain, value.names)))
-    if isinstance(value, Link):
+    if isinstance(value, PageLink):
         return _Cell(plain(value.text), class_, href=value.to)
     if isinstance(value, float):
         return _Cell(quantity(value) if column.kind == "known" else number(value), class_)

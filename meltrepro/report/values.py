@@ -79,7 +79,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Link:
+class PageLink:
     """A text that leads to another page."""
 
     text: str
@@ -90,7 +90,7 @@ class Link:
         return self.text
 
 
-Value = str | int | float | Median | Absent | Tags | Remarks | Word | Link | None
+Value = str | int | float | Median | Absent | Tags | Remarks | Word | PageLink | None
 """`None` is what does not apply; what should be there and is not is `Absent`."""
 
 

@@ -42,7 +42,7 @@ _MODULES = {
     "replays": ("Intent", "ReplayResult", "replay"),
     "reports": ("Reported", "conclusions", "findings", "log_findings", "report", "report_all"),
     "studies": ("Studied", "study"),
-    "tables": ("Campaign", "export_table", "load"),
+    "tables": ("LoadedCampaign", "export_table", "load"),
     "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -32,7 +32,7 @@ _DTYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Campaign(CampaignRecord):
+class LoadedCampaign(CampaignRecord):
     """A recorded campaign, and what it measured as tidy tables (`meltrepro.report.tidy` says what each column holds)."""
 
     @cached_property
@@ -51,7 +51,9 @@ class Campaign(CampaignRecord):
         return _frame([self], "tokens")
 
 
-def load(campaign: Path | str = "last", *, with_invalid: bool = False, settings: Settings | None = None) -> Campaign:
+def load(
+    campaign: Path | str = "last", *, with_invalid: bool = False, settings: Settings | None = None
+) -> LoadedCampaign:
     """A recorded campaign: its manifest, cells, trials, metrics and verdicts, and all of it as tables for pandas.
 
     `campaign` is a folder, an id, a part of one, or `last`. Summaries leave INVALID repetitions out unless `with_invalid`.
@@ -59,7 +61,7 @@ def load(campaign: Path | str = "last", *, with_invalid: bool = False, settings:
     """
     settings = settings or settings_module.load()
     found = read_campaign(find_campaign(settings.records, str(campaign)), with_invalid=with_invalid)
-    return Campaign(found.folder, found.document, found.with_invalid)
+    return LoadedCampaign(found.folder, found.document, found.with_invalid)
 
 
 def export_table(

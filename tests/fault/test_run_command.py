@@ -90,7 +90,7 @@ def test_a_busy_device(equipped: Project, capsys: pytest.CaptureFixture[str]) ->
 def test_a_dead_tracking_server_costs_nothing(
     equipped: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise TrackingError("nobody answers")
 
     spec = write(equipped, good="sleep 0")
@@ -108,7 +108,7 @@ def test_a_server_that_only_the_manifest_names(
     """It is logged to without the user's login, and its debts are paid to it by name."""
     places: list[Place] = []
 
-    def refuse(_: Path, place: Place, __: object) -> None:
+    def refuse(_: Path, place: Place, *_rest: object, **__: object) -> None:
         places.append(place)
         raise TrackingError("nobody answers")
 
@@ -129,7 +129,7 @@ def test_a_server_that_only_the_manifest_names(
 def test_an_interrupt_while_logging_loses_nothing(
     equipped: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     spec = write(equipped, good="sleep 0")

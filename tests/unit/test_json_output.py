@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meltrepro.cli import app
-from meltrepro.cli.documents import types
+from meltrepro.cli.json_output import types
 from meltrepro.cli.schema import MANIFEST, schema_text
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.json_output import SCHEMAS, Said, checked

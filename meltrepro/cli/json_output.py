@@ -1,0 +1,126 @@
+"""The only printer of JSON, and what each command prints as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import TypeAdapter
+
+from meltrepro.cli.documents import (
+    ArtifactDocument,
+    BundleDocument,
+    CheckDocument,
+    CheckedBundleDocument,
+    CleanDocument,
+    DeviceRow,
+    Document,
+    FindingsDocument,
+    GcDocument,
+    ImportedBundleDocument,
+    LabDocument,
+    LabDownDocument,
+    LockDocument,
+    PlanDocument,
+    ProgramDocument,
+    RecordedDocument,
+    ReportDocument,
+    RestoreDocument,
+    RunDocument,
+    ShowDocument,
+    StudyResultDocument,
+    SyncDocument,
+    UiDocument,
+    ValidateDocument,
+)
+
+
+@cache
+def types() -> Mapping[str, Any]:
+    """What each command prints, by the command's words joined with `-`; imports all that the models are made of."""
+    from meltrepro.record.capabilities import Capabilities
+    from meltrepro.replay.compare import Comparison
+    from meltrepro.replay.verify import Verified
+    from meltrepro.report.tidy import MetricRow, TokenRow, TrialRow
+
+    return {
+        "validate": ValidateDocument,
+        "plan": PlanDocument,
+        "lock": LockDocument,
+        "build": list[ArtifactDocument],
+        "verify": list[Verified],
+        "run": RunDocument,
+        "study": StudyResultDocument,
+        "show": ShowDocument,
+        "show-list": list[RecordedDocument],
+        "sync": SyncDocument,
+        "ui": UiDocument,
+        "findings": FindingsDocument,
+        "compare": list[Comparison],
+        "report": ReportDocument,
+        "export-metrics": list[MetricRow],
+        "export-trials": list[TrialRow],
+        "export-tokens": list[TokenRow],
+        "trace": list[Path],
+        "replay": _replay_document(),
+        "bundle-export": BundleDocument,
+        "bundle-verify": CheckedBundleDocument,
+        "bundle-import": ImportedBundleDocument,
+        "devices": list[DeviceRow],
+        "devices-probe": Capabilities,
+        "devices-restore": RestoreDocument,
+        "devices-clean": CleanDocument,
+        "lab-up": LabDocument,
+        "lab-status": LabDocument,
+        "lab-down": LabDownDocument,
+        "gc": GcDocument,
+        "doctor": list[CheckDocument],
+    }
+
+
+def _replay_document() -> Any:
+    from meltrepro.replay.compare import CellComparison
+
+    class ReplayDocument(Document):
+        """Whether a campaign was reproduced: the verdict, and the comparison that it rests on."""
+
+        verdict: str
+        """REPRODUCED, DIFFERS or INCONCLUSIVE."""
+        reasons: list[str]
+        """Why."""
+        not_repeated: dict[str, str]
+        """Cells that were not repeated, and why."""
+        programs: list[ProgramDocument]
+        """Programs that were run."""
+        first: str
+        """Id of the recorded campaign."""
+        second: str
+        """Id of the replay's own."""
+        cells: list[CellComparison]
+        """Cell by cell."""
+        only_first: list[str]
+        """Cells that the replay lacks."""
+        only_second: list[str]
+        """Cells that the record lacks."""
+        margin: float
+        """Ratios from 1 / (1 + margin) to 1 + margin count as the same."""
+
+    return ReplayDocument
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(types()[name])
+
+
+def json_text(name: str, document: object) -> str:
+    """What a command has to say as JSON, by the model that is published for it; what is not finite is `null`."""
+    return _adapter(name).dump_json(document, indent=2).decode() + "\n"
+
+
+def print_json(name: str, document: object) -> None:
+    """Print it."""
+    typer.echo(json_text(name, document), nl=False)
