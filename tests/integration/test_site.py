@@ -58,4 +58,4 @@ def test_links_out_of_the_documentation_lead_nowhere_false(site: Path) -> None:
 @pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium")
 def test_pages_are_readable_and_search_works_without_a_server(site: Path) -> None:
     text = browser.visible_text(f"{(site / 'protocol.html').as_uri()}?q=quarantine")
-    assert "1 matching document" in text
+    assert "matching document" in text and "Exit codes" in text
