@@ -127,7 +127,10 @@ def test_links_open_on_results_that_can_be_read(home: Path, pictures: Path) -> N
         ui.line("MLflow")
         results, charts = ui.line("results"), ui.line("charts")
         shown = {}
-        for name, link, until in (("charts", charts, "(inter_token_ms/r000)"), ("results", results, "writing, tokens/s")):
+        for name, link, until in (
+            ("charts", charts, "(inter_token_ms/r000)"),
+            ("results", results, "writing, tokens/s"),
+        ):
             for width, scheme in ((1280, "light"), (1600, "dark")):
                 tab.load("about:blank")
                 tab.load(link, width=width, height=1400, scheme="light" if scheme == "light" else "dark")
