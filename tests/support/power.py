@@ -6,6 +6,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from meltrepro.record.series import SensorChannel, SensorSeries
@@ -20,9 +21,14 @@ class Power:
 
     corners: tuple[tuple[float, float], ...]
 
+    @cached_property
+    def times(self) -> list[float]:
+        """Seconds of the corners."""
+        return [t for t, _ in self.corners]
+
     def at(self, t: float) -> float:
         """Watts; after a step, those behind it."""
-        i = bisect_right([corner[0] for corner in self.corners], t) - 1
+        i = bisect_right(self.times, t) - 1
         if i < 0:
             return self.corners[0][1]
         if i == len(self.corners) - 1:

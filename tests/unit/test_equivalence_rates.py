@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from meltrepro.stats import ratio
 from meltrepro.stats.equivalence import Baseline, Design, ReplayVerdict
 from meltrepro.stats.sequential import levels, nominal_levels
 
-CAMPAIGNS = 300
+CAMPAIGNS = 120
+"""Were one verdict of ten wrong, more than one of twenty would be seen with probability 0.96."""
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of them: what that adds to the noise of an error is small beside that of so few trials."""
+    monkeypatch.setattr(ratio, "RESAMPLES", 250)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +57,8 @@ def test_at_the_margin_both_errors_keep_alpha(bench: ModuleType, reference: Base
 
 def test_quiet_campaigns_with_a_control_are_decided(bench: ModuleType) -> None:
     design = Design(reference=Baseline.control)
-    same = bench.operate(bench.Noise(0.03), 0.0, design, 100)
-    slower = bench.operate(bench.Noise(0.03), 0.10, design, 100)
+    same = bench.operate(bench.Noise(0.03), 0.0, design, 60)
+    slower = bench.operate(bench.Noise(0.03), 0.10, design, 60)
     assert same.share[ReplayVerdict.reproduced] >= 0.9
     assert slower.share[ReplayVerdict.differs] >= 0.9
     assert max(same.mean_trials, slower.mean_trials) < 45
