@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def _phone(folder: Path, file: Path, digest: str, options: argparse.Namespace) -> int:
-    agent = build_for("2024-02-27", "armv8_2") / AGENT
+    agent = build_for("2024-02-27", "x86_64_v3" if platform.machine() == "x86_64" else "armv8_2") / AGENT
     with attached_phone(folder / "phone") as (phone, adb):
         push = [program(), "-P", str(adb.server.port), "-s", phone.address, "push", str(file), f"{_TMP}/pushed"]
         shell = Shell(AdbLink(adb.server, phone.address))

@@ -318,7 +318,9 @@ def test_storage_that_is_full(small: Rig, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_device_that_lies_about_digests(rig: Rig) -> None:
-    rig.device.machine.program("sha256sum", f'echo "{"0" * 64}  $1"')
+    programs = ("openssl", "sha256sum")
+    for program in programs:
+        rig.device.machine.program(program, f'cat > /dev/null; echo "{"0" * 64} -"')
     try:
         error = bad(rig.attempt(0))
         assert type(error) is TargetError
@@ -326,7 +328,8 @@ def test_a_device_that_lies_about_digests(rig: Rig) -> None:
         assert "expected sha256" in error.message
         assert rig.runs() == 0
     finally:
-        (rig.device.machine.folder / "bin/sha256sum").unlink()
+        for program in programs:
+            (rig.device.machine.folder / "bin" / program).unlink()
 
 
 def test_a_device_that_stores_other_bytes(rig: Rig) -> None:

@@ -94,6 +94,39 @@ def test_a_device_that_stores_other_bytes(file: Path, root: Path) -> None:
     assert list((root / "cas").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [600_000, 17 << 20], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ('cat >> "$2"', None),
+        ("exit 2", None),
+        ('head -c 1000 >> "$2"; cat > /dev/null; echo "no room" >&2; exit 1', "cannot write .*: no room"),
+        ('head -c 1000 >> "$2"; cat > /dev/null; exit 0', "expected sha256 .*, found"),
+        ('LC_ALL=C tr "\\000" "\\001" >> "$2"', "expected sha256 .*, found"),
+        ('cat >> "$2"; rm "$2"', "expected sha256 .*, found"),
+        ("cat > /dev/null; kill -9 $$", "cannot write .*"),
+    ],
+    ids=["good", "of an older bundle", "no room", "takes a part", "stores others", "removes it", "is killed"],
+)
+def test_whatever_an_agent_does_no_other_bytes_are_believed(
+    tmp_path: Path, root: Path, size: int, agent: str, said: str | None
+) -> None:
+    content = os.urandom(size)
+    digest = hashlib.sha256(content).hexdigest()
+    (local := tmp_path / "local").write_bytes(content)
+    (program := tmp_path / "agent").write_text(f"#!/bin/sh\n{agent}\n")
+    program.chmod(0o755)
+    where = cache(root)
+    where.agent = str(program)
+    if said is None:
+        assert Path(where.deploy(local, digest)).read_bytes() == content
+        return
+    with pytest.raises(TargetError, match=said):
+        where.deploy(local, digest)
+    assert where.present([digest]) == set()
+    assert not Path(where.path(digest)).exists()
+
+
 def test_a_device_without_room(file: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meltrepro.targets.remote.deploy._ROOM", 1e12)
     with pytest.raises(TargetError, match=r"has [\d,]+ bytes free; here needs 600,000"):

@@ -1,5 +1,9 @@
 """Files on a device, kept by their digest: what is there is not sent again, and what is sent is verified there.
 
+Verified is the file as the device reads it back, not the stream that it was sent: behind whatever writes the file another
+process reads it, so that its digest is known soon after its last byte has come. Nothing waits for the disk itself, as no
+copying does: what a device that loses its power forgets shows in size, time or inode.
+
 <root>/cas/<sha256>         a verified file
 <root>/cas/<sha256>.ok      its size, time and inode when it was verified: whether it is still the same file
 <root>/cas/<sha256>.part    as much of it as has arrived
@@ -15,16 +19,19 @@ from pathlib import Path
 
 from meltrepro.errors import StoreError, TargetError
 from meltrepro.targets.base import Progress, silent
+from meltrepro.targets.remote.link import PIECE
 from meltrepro.targets.remote.shell import Shell
 from meltrepro.untrusted import whole_number
 
-_PIECE = 256 << 10
+_READ = 4 * PIECE
 _TRIES = 3
 """What was there already may be wrong, and so may a part; what was sent whole may not."""
 _ROOM = 1.05
 """Free space asked for, in sizes of the file: file systems that are nearly full lie, and slow down."""
 _HASH_BYTES_PER_S = 20 << 20
 """A slow phone hashes this much in a second."""
+_LARGE = 16 << 20
+"""Bytes from which on a file is read while it is written; a smaller one is hashed sooner than it is worth to look again."""
 
 _PRESENT = """
 cd "$1/cas" 2>/dev/null || exit 0
@@ -38,9 +45,8 @@ _LOOK = """
 mkdir -p "$1/cas" || exit 1
 cd "$1/cas" || exit 1
 if [ -f "$2" ]; then
-    now=$(stat -c "%s %z %i" "$2")
-    [ "$now" = "$(cat "$2.ok" 2>/dev/null)" ] && echo present || echo unverified
-    exit
+    [ "$(stat -c "%s %z %i" "$2")" = "$(cat "$2.ok" 2>/dev/null)" ] && echo present && exit
+    if [ "$(stat -c %s "$2")" = "$3" ]; then mv "$2" "$2.part"; else rm -f "$2"; fi || exit 1
 fi
 size=$(stat -c %s "$2.part" 2>/dev/null) || size=0
 free=$(stat -f -c "%a %S" .) || exit 1
@@ -48,18 +54,34 @@ echo "absent $size $free"
 """
 _NO_APPEND = (2, 126, 127)
 """Exit statuses of an agent that does not know the command, and of shells that find none."""
-_APPEND = 'cat >> "$1"'
-_VERIFY = """
-cd "$1/cas" || exit 1
-found=$(sha256sum "$2$3") || exit 1
-found=${found%% *}
-if [ "$found" != "$2" ]; then
-    rm -f "$2" "$2.ok" "$2.part"
-    echo "$found"
+# Shells of phones close all but the first three descriptors before a program runs, so each is named where it is used. The
+# status of what writes and of what reads go around the pipe; what ended early, with its link, stays to be gone on with.
+_STORE = """
+part=$1/cas/$2.part
+: >> "$part" && exec 3< "$part" 4<&0 || exit 1
+sum() { if command -v openssl > /dev/null; then openssl dgst -sha256 -r; else sha256sum; fi; }
+said=$({
+    {
+        if [ "$5" ]; then "$5" append "$part"; else cat >> "$part"; fi <&4 >&2 &
+        while [ "$4" ] && kill -0 $!; do dd bs=65536 <&3; sleep 0.05 || sleep 1; done 2> /dev/null
+        wait $!
+        written=$?
+        dd bs=65536 <&3 2> /dev/null
+        echo "$written $?" >&5
+    } | sum
+} 5>&1)
+file=$1/cas/$2 digest=$2 size=$3
+set -- $said
+[ "$1" = 0 ] || exit "${1:-1}"
+[ "$2" = 0 ] && [ "$3" ] || { echo "it cannot be read back" >&2; exit 1; }
+[ "$(stat -c %s "$part")" = "$size" ] || { echo "$3"; exit; }
+if [ "$3" != "$digest" ]; then
+    rm -f "$file.ok" "$part"
+    echo "$3"
     exit
 fi
-chmod 755 "$2$3" && { [ -z "$3" ] || mv "$2$3" "$2"; } || exit 1
-stat -c "%s %z %i" "$2" > "$2.ok.part" && mv "$2.ok.part" "$2.ok" && echo verified
+chmod 755 "$part" && mv "$part" "$file" && stat -c "%s %z %i" "$file" > "$file.ok.part" || exit 1
+mv "$file.ok.part" "$file.ok" && echo verified
 """
 _FOLDER = """
 mkdir -p "$1/folders/$2" && cd "$1/folders/$2" || exit 1
@@ -124,14 +146,10 @@ class DeviceCache:
             raise StoreError(f"cannot read {local}: {error.strerror}") from error
         found: str | None = None
         for _ in range(_TRIES):  # each look may find what a command left that went on after its link was lost
-            state = self._look(digest)
+            state = self._look(digest, size)
             if state[0] == "present":
                 return path
-            found = (
-                self._verify(digest, "", size)
-                if state[0] == "unverified"
-                else self._send(local, digest, size, state, progress)
-            )
+            found = self._send(local, digest, size, state, progress)
             if found is None:
                 return path
         raise TargetError(
@@ -148,10 +166,10 @@ class DeviceCache:
         reply = self._shell.expect(self._shell.script(_CLEAN, self._root), f"clean {self._root}")
         return sum(whole_number(size) or 0 for size in reply.text.split())
 
-    def _look(self, digest: str) -> list[str]:
-        reply = self._shell.expect(self._shell.script(_LOOK, self._root, digest), f"use {self._root}")
+    def _look(self, digest: str, size: int) -> list[str]:
+        reply = self._shell.expect(self._shell.script(_LOOK, self._root, digest, str(size)), f"use {self._root}")
         words = reply.text.split()
-        if words in (["present"], ["unverified"]):
+        if words == ["present"]:
             return words
         if len(words) != 4 or words[0] != "absent" or None in map(whole_number, words[1:]):
             raise TargetError(f"{self._shell.link.name}: a garbled answer about {self._root}: {reply.text[:100]!r}")
@@ -168,22 +186,18 @@ class DeviceCache:
                 f"{self._shell.link.name}: {self._root} has {free:,} bytes free; {local.name} needs {size - there:,}",
                 hint="free space on the device, or see: meltrepro devices clean",
             )
-        part = f"{self.path(digest)}.part"
-        source = pieces(local, there, lambda done: progress(done, size))
-        if self.agent is None:
-            reply = self._shell.script(_APPEND, part, source=source)
-        else:
-            reply = self._shell.run([self.agent, "append", part], source=source)
-            if reply.status in _NO_APPEND:  # that of an older bundle, or one that is gone: it has taken nothing
-                self.agent = None
-                return self._send(local, digest, size, state, progress)
-        self._shell.expect(reply, f"write {part}")
-        return self._verify(digest, ".part", size)
-
-    def _verify(self, digest: str, suffix: str, size: int) -> str | None:
-        silence_s = 30 + size / _HASH_BYTES_PER_S
-        reply = self._shell.script(_VERIFY, self._root, digest, suffix, silence_s=silence_s)
-        found = self._shell.expect(reply, f"verify {digest[:12]}").text
+        reply = self._shell.script(
+            _STORE,
+            *(self._root, digest, str(size), "large" if size - there >= _LARGE else "", self.agent or ""),
+            source=pieces(local, there, lambda done: progress(done, size)),
+            silence_s=30 + size / _HASH_BYTES_PER_S,
+        )
+        if (
+            self.agent and reply.status in _NO_APPEND
+        ):  # that of an older bundle, or one that is gone: it has taken nothing
+            self.agent = None
+            return self._send(local, digest, size, state, progress)
+        found = self._shell.expect(reply, f"write {self.path(digest)}").text
         return None if found == "verified" else found
 
 
@@ -192,7 +206,7 @@ def pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[byt
     try:
         with local.open("rb") as file:
             file.seek(start)
-            while data := file.read(_PIECE):
+            while data := file.read(_READ):
                 yield data
                 start += len(data)
                 sent(start)

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from meltrepro.errors import TargetLost
 
+PIECE = 2 * 32_704
+"""Bytes that are sent at once: two of ssh's packets, whose rest would be a third, and one of adb's."""
 T = TypeVar("T")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from meltrepro.errors import TargetError, TargetLost
 from meltrepro.interrupts import held
-from meltrepro.targets.remote.link import Channel, Chunk, Link
+from meltrepro.targets.remote.link import PIECE, Channel, Chunk, Link
 
 _FRAME = 'n=$1; shift; echo "$n $$" >&2; {body}; s=$?; echo "$n $s" >&2'
 """Around every command; `set --` has put a nonce and the command's arguments into its parameters."""
@@ -28,7 +28,6 @@ _MOST_KEPT = 4 << 20
 _CLEANUP_S = 5.0
 _NAME_S = 1.0
 """A command that is to be killed has so long to say which process it is."""
-_PIECE = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,8 @@ class Shell:
 def _small(source: Iterable[bytes]) -> Iterator[bytes]:
     """In pieces that fit into the buffers of a link, so that a command which answers meanwhile is heard in time."""
     for data in source:
-        for start in range(0, len(data), _PIECE):
-            yield data[start : start + _PIECE]
+        for start in range(0, len(data), PIECE):
+            yield data[start : start + PIECE]
 
 
 class Running:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meltrepro.errors import TargetError, TargetLost
-from meltrepro.targets.remote.link import Chunk
+from meltrepro.targets.remote.link import PIECE, Chunk
 from meltrepro.targets.ssh import dial
 from meltrepro.targets.ssh.access import prefer, verify
 from meltrepro.targets.ssh.config import Route
@@ -274,8 +274,8 @@ class SshChannel:
     def send(self, data: bytes) -> None:
         view = memoryview(data)
         try:
-            for start in range(0, len(view), _PIECE):
-                self._channel.sendall(bytes(view[start : start + _PIECE]))
+            for start in range(0, len(view), PIECE):
+                self._channel.sendall(bytes(view[start : start + PIECE]))
                 self._heard()
         except (EOFError, OSError) as error:
             raise self._lost(f"does not take what it is sent: {error}") from error
@@ -297,7 +297,8 @@ class SshChannel:
             if exited and (ended or self._lingered()):
                 self._require_status()
                 return None
-            self._wait(max(0.0, until - time.monotonic()), ended, exited)
+            if (left_s := until - time.monotonic()) > 0:  # asked between any two pieces that are sent
+                self._wait(left_s, ended, exited)
             if time.monotonic() >= until and not self._anything():
                 raise TimeoutError
 
