@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _TRIAL = "trial"
 _REDRAW_NS = 100_000_000
+_BAR = 10
+"""Cells that the bar of a moving line takes."""
 _WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
 """Steps that took less are not worth a line on a terminal."""
@@ -218,27 +220,30 @@ class _Live:
             self._progress.refresh()
 
     def _anew(self) -> Progress:
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task
+        from rich.text import Text
 
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[info]}", markup=False),
-            console=self._out,
-            transient=True,
-            auto_refresh=False,
-        )
+        out = self._out
+
+        class Words(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                text = row(task.description, task.fields["facts"], out.width - _BAR - 1)
+                return Text(text, no_wrap=True, overflow="ellipsis")
+
+        return Progress(BarColumn(_BAR), Words(), console=out, transient=True, auto_refresh=False)
 
     def _other(self, step: Step) -> None:
         key = (step.name, step.subject)
         match step.phase:
             case "begin":
                 self._begun[key] = step.monotonic_ns
-                self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info=info(step))
+                self._tasks[key] = self._progress.add_task(
+                    f"{step.name} {step.subject}", total=None, facts=[info(step)]
+                )
             case "progress":
                 if key not in self._tasks:
-                    self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, info="")
-                self._progress.update(self._tasks[key], completed=step.done, total=step.total, info=info(step))
+                    self._tasks[key] = self._progress.add_task(f"{step.name} {step.subject}", total=None, facts=[])
+                self._progress.update(self._tasks[key], completed=step.done, total=step.total, facts=[info(step)])
             case "end":
                 self._forget(key)
                 if (step.monotonic_ns - self._begun.pop(key, step.monotonic_ns)) / 1e9 >= _SHORT_S:
@@ -252,20 +257,18 @@ class _Live:
         key = (_TRIAL, "")
         done, total = step.done or 0, step.total or 0
         if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task("", total=total, info="")
+            self._tasks[key] = self._progress.add_task("", total=total, facts=[])
         if step.phase in ("begin", "progress"):
             self._pace.begin(done)
             if step.phase == "begin":
                 self._left_s = self._pace.left_s(done, total)
             left = max((self._left_s or 0) - step.detail.get("elapsed_s", 0), 0)
-            parts = [
+            facts = [
                 f"{done + 1:.0f}/{total:.0f}",
-                within(step) or self._last,
                 f"{duration(left)} left" if left else "",
+                *(within(step) or [self._last]),
             ]
-            self._progress.update(
-                self._tasks[key], description=step.subject, completed=done, info="  ".join(filter(None, parts))
-            )
+            self._progress.update(self._tasks[key], description=step.subject, completed=done, facts=facts)
             return
         if step.phase == "end":
             self._last = _speed(step)
@@ -301,13 +304,42 @@ def info(step: Step) -> str:
     return visible(waiting) if isinstance(waiting, str) else amount(step)
 
 
-def within(step: Step) -> str:
-    """How far a trial is: `turn 2, 37 tokens, generating, 12 s`."""
+def within(step: Step) -> list[str]:
+    """How far a trial is: `turn 2`, `37 tokens`, `generating`, `12 s`."""
     detail = step.detail
     parts = [f"turn {detail['turn']}"] if "turn" in detail else []
     parts += [counted(detail["tokens"], "token")] if "tokens" in detail else []
     parts += [detail["phase"]] if "phase" in detail else []
-    return ", ".join([*parts, *([duration(detail["elapsed_s"])] if "elapsed_s" in detail else [])])
+    return [*parts, *([duration(detail["elapsed_s"])] if "elapsed_s" in detail else [])]
+
+
+def row(name: str, facts: Sequence[str], width: int) -> str:
+    """One line of at most `width` cells: first the name of a cell gets shorter, then the last facts go."""
+    from rich.cells import cell_len
+
+    said = [" ".join(visible(fact).split()) for fact in facts if fact]
+    names = _shorter(" ".join(visible(name).split()))
+    shown = [", ".join(said[:count]) for count in range(len(said), 0, -1)] or [""]
+    lines = [f"{each}  {fact}".rstrip() for fact in shown for each in names] + shown
+    return next((line for line in lines if cell_len(line) <= width), None) or _cut(f"{names[-1]}  {shown[-1]}", width)
+
+
+def _shorter(name: str) -> list[str]:
+    """A name and what is left of it without its last parts: `m/q4_0/engine/host/chat r000`, `m/q4_0/… r000`."""
+    cell, _, rest = name.rpartition(" ")
+    parts = cell.split("/")
+    return [name, *("/".join([*parts[:count], f"… {rest}"]) for count in range(len(parts) - 1, 1, -1))]
+
+
+def _cut(line: str, width: int) -> str:
+    """As many whole words of a line as there is room for; of the first one at least what fits."""
+    from rich.cells import cell_len, set_cell_size
+
+    words = line.split(" ")
+    while len(words) > 1 and cell_len(" ".join(words)) + 1 > width:
+        words.pop()
+    text = " ".join(words).rstrip(" ,:")
+    return f"{text}…" if cell_len(text) < width else set_cell_size(text, max(width, 1))
 
 
 def duration(seconds: float) -> str:

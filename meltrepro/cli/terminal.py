@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from meltrepro import resources
 from meltrepro.words import folded, pieces, visible, wrapped
 
-_BAD = ("INVALID", "FAIL", "failed", "DIFFERS", "missing")
-"""Words that are coloured, where there is colour."""
+_BAD = r"(?<!\b0 )(INVALID|FAIL|failed|DIFFERS|missing)"
+"""Words that are coloured, where there is colour; not where it is nothing that failed."""
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -78,7 +78,7 @@ def say(out: Console, line: str) -> None:
     from rich.text import Text
 
     text = Text(line, overflow="ignore")
-    text.highlight_words(_BAD, "bold red")
+    text.highlight_regex(_BAD, "bold red")
     out.print(text, soft_wrap=not out.is_interactive, crop=False)
 
 
@@ -112,7 +112,7 @@ class _Cell:
         from rich.text import Text
 
         text = Text("\n".join(wrapped(self._text, options.max_width)))
-        text.highlight_words(_BAD, "bold red")
+        text.highlight_regex(_BAD, "bold red")
         yield text
 
 

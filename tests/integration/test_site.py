@@ -25,7 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("broken", ["[nowhere](nowhere.md)", "[nowhere](lock.md#nowhere)"])
 def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path, broken: str) -> None:
-    for name in ("Makefile", "pyproject.toml", "requirements", ".venv"):
+    for name in ("Makefile", "pyproject.toml", "requirements", "theme", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)

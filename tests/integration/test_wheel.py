@@ -74,6 +74,9 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     assert sorted(name for name in names if "/images/" in name) == sorted(images)
     assert {"meltrepro/_data/docs/exit-codes.md", "meltrepro/studies/melt/reference/accuracy.csv"} <= set(names)
     assert [name for name in names if not name.startswith("meltrepro/") or "__pycache__" in name] == []
+    assert [name for name in names if "/docs/" in name and ("/." in name or name.endswith((".css", ".js")))] == [], (
+        "that is the site's"
+    )
 
 
 def test_two_builds_in_other_places_at_other_times_have_the_same_bytes(tmp_path: Path) -> None:

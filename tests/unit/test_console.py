@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from meltrepro.cli.console import Pace, amount, console, describe, duration
+from meltrepro.cli.console import Pace, amount, console, describe, duration, row
 from meltrepro.cli.terminal import plain_table, result_console
 from meltrepro.steps import Step
 
@@ -103,15 +103,61 @@ def test_heat_and_power_of_a_trial_and_what_a_gate_waits_for() -> None:
     screen = shown(HEATED, terminal=True, width=160)
     assert "cpu has 61.2 degC, at most 45 wanted" in screen
     assert "cpu has 47.9 degC, at most 45 wanted" in screen
-    assert "2/2  9.5 tok/s, 58.2 °C, 4.0 W" in screen
+    assert re.search(r"2/2, (\d+ s left, )?9\.5 tok/s, 58\.2 °C, 4\.0 W", screen)
 
 
 def test_progress_within_a_trial_moves_on_a_terminal_and_is_no_line_elsewhere() -> None:
     begin = Step("trial", "begin", "cell r000", done=0, total=2)
     detail = {"turn": 2, "tokens": 1, "phase": "generating", "elapsed_s": 3.2}
     within = Step("trial", "progress", "cell r000", done=0, total=2, detail=detail, monotonic_ns=LATER)
-    assert "1/2  turn 2, 1 token, generating, 3 s" in shown([begin, within], terminal=True, width=160)
+    assert "1/2, turn 2, 1 token, generating, 3 s" in shown([begin, within], terminal=True, width=160)
     assert shown([begin, within], terminal=False) == ""
+
+
+NAME = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat r000"
+WITHIN = {"turn": 12, "tokens": 1234, "phase": "generating", "elapsed_s": 127}
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200])
+def test_what_moves_takes_one_row_of_whole_words(width: int) -> None:
+    steps = [
+        Step("gate", "begin", NAME, detail={"waiting": "cpu has 61.2 degC, at most 45 wanted, and two cores are busy"}),
+        Step("gate", "end", NAME),
+        Step("trial", "begin", NAME, done=0, total=1000),
+        Step("trial", "progress", NAME, done=0, total=1000, detail=WITHIN, monotonic_ns=LATER),
+    ]
+    text = shown(steps, terminal=True, width=width)
+    assert "\x1b[2K\x1b[1A" not in text, "a row that is drawn again is the only one"
+    rows = [
+        one.rstrip() for one in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)) if "1/1000" in one
+    ]
+    assert rows
+    for one in rows:
+        assert len(one) <= width
+        assert set(re.findall(r"[^\s/,]+", one)) <= set(
+            re.findall(r"[^\s/,]+", f"{NAME} 1/1000 turn 12 1234 tokens generating 2:07 min … {'━' * 10}")
+        )
+
+
+def test_a_row_loses_what_matters_least_first() -> None:
+    facts = ["1/30", "3:07 min left", "turn 2", "37 tokens"]
+    assert row(NAME, facts, 120) == f"{NAME}  1/30, 3:07 min left, turn 2, 37 tokens"
+    assert row(NAME, facts, 74) == "a-model-with-a-name/q4_0/… r000  1/30, 3:07 min left, turn 2, 37 tokens"
+    assert row(NAME, facts, 56) == "a-model-with-a-name/q4_0/… r000  1/30, 3:07 min left"
+    assert row(NAME, facts, 40) == "a-model-with-a-name/q4_0/… r000  1/30"
+    assert row(NAME, facts, 20) == "1/30, 3:07 min left"
+    assert row("gate m", ["cpu has 61.2 degC, at most 45 wanted"], 20) == "gate m  cpu has…"
+    assert row(NAME, facts, 10) == "1/30"
+    assert row("averylongword", [], 5) == "avery"
+
+
+@pytest.mark.parametrize(("count", "coloured"), [(0, False), (10, True), (2, True)])
+def test_only_what_failed_is_coloured(count: int, coloured: bool) -> None:
+    out = io.StringIO()
+    with console(output=Console(file=out, force_terminal=True, width=80, highlight=False)) as sink:
+        sink(Step("campaign", "end", "id", detail={"ok": 1, "failed": count}))
+    assert f"{count} " in out.getvalue()
+    assert ("\x1b[1;31mfailed" in out.getvalue()) is coloured
 
 
 def test_a_trial_without_speed_heat_or_power_says_how_long_it_took() -> None:
