@@ -35,7 +35,7 @@ def test_of_a_turn_that_runs_its_tokens_are_counted() -> None:
     seen = progress(progress({}, lines), b'{"e":"token","t":1}\n' * 3)
     assert seen == {"turn": 1, "tokens": 3, "phase": "generating"}
     step = Step("trial", "progress", "cell r000", detail={**seen, "elapsed_s": 12.3})
-    assert within(step) == "turn 1, 3 tokens, generating, 12 s"
+    assert within(step) == ["turn 1", "3 tokens", "generating", "12 s"]
 
 
 @pytest.mark.parametrize(
