@@ -302,6 +302,21 @@ def test_every_point_of_a_crowd_has_its_label() -> None:
     assert sorted(labels) == sorted(dot.label for dot in dots)
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_in_a_crowd_without_room_numbers_tell_points_apart(width: float) -> None:
+    """Each name stands once, beside its point or below with the number that is at the point."""
+    dots = tuple(scatter.Dot(1.0, 1.0 + i / 1000, label=f"a-model-with-a-long-name-{i} q4_0") for i in range(40))
+    panel = scatter.Plot("p", "x", "y", (scatter.Dots(0, dots),), numbered=True)
+    root = ElementTree.fromstring(scatter.draw("n", "t", "a", scatter.Scatter((panel,), ("one",)), width))
+    texts = list(root.iter("text"))
+    at = [one.text or "" for one in texts if "point-label" in (one.get("class") or "")]
+    below = dict(re.findall(r"^(\d+) = (.+)$", "\n".join(one.text or "" for one in texts), re.MULTILINE))
+    assert sorted([one for one in at if one not in below] + list(below.values())) == sorted(dot.label for dot in dots)
+    assert below.keys() <= set(at)
+    assert below
+    assert all(0 <= float(one.get("y") or 0) <= float((root.get("viewBox") or "").split()[3]) for one in texts)
+
+
 def test_legends_and_headings_are_wrapped_and_not_cut() -> None:
     name = "stablelm-zephyr-3b q4_0, a workload with a long name, llama.cpp 2024-02-27, synthetic"
     panel = scatter.Plot(name, "x", "y", (scatter.Dots(0, (scatter.Dot(1.0, 2.0),)),))

@@ -98,7 +98,7 @@ def tradeoffs(results: Results) -> Figure:
     name, title = "tradeoffs", "Speed against its cost"
     caption = (
         "One panel a device and a cost. Joined are the cells that no other beats in both; all others can be replaced by one that is"
-        " faster at the same cost, or cheaper at the same speed."
+        " faster at the same cost, or cheaper at the same speed. Numbers stand where names have no room; the names are below."
     )
     known = cost.axes(results)
     found = [(group, axis) for group in cost.places(results).values() for axis in known]
@@ -137,7 +137,14 @@ def _tradeoff(results: Results, group: Sequence[CellResult], axis: cost.Axis) ->
     head = f"{results.title(cell.device)}, {cell.workload}" + (f", {cell.model}" if len(alike) == 1 else "")
     names = (f"{axis.title} (better: {'left' if axis.lower else 'right'})", "generation, tokens per second")
     return Plot(
-        head, *names, series, badge_of(cell.device), x_log=None, y_log=None, height=170 if len(cells) < 5 else 300
+        head,
+        *names,
+        series,
+        badge_of(cell.device),
+        x_log=None,
+        y_log=None,
+        height=170 if len(cells) < 5 else 300,
+        numbered=True,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from typing import Literal
 
@@ -77,6 +77,8 @@ class Plot:
     height: float = 250.0
     once: Literal["series", "panel"] | None = None
     """Within what a label is written only once: at the first of its points where there is room."""
+    numbered: bool = False
+    """Whether points whose labels have no room get numbers, with the labels below the panel."""
     names: tuple[tuple[float, str], ...] = ()
     """Ticks of the x axis where its values are not numbers but names."""
 
@@ -143,13 +145,35 @@ def _panel(root: Element, panel: Plot, y: float, width: float) -> float:
         _rule_label(area, rule, [box for other in panel.rules if other is not rule for box in _along(area, other)])
     area.ruled = [box for rule in panel.rules for box in _along(area, rule)]
     written: set[str] = set()
+    crowded: list[tuple[Dot, int]] = []
     for series in panel.series:
         if panel.once == "series":
             written = set()
         for point in series.points:
-            if point.label and not (panel.once and point.label in written) and _label(area, point, series.index):
+            if not point.label or (panel.once and point.label in written):
+                continue
+            if _label(area, point, series.index):
                 written.add(point.label)
-    return bottom + 36
+            else:
+                crowded.append((point, series.index))
+    return bottom + 36 + (_numbered(area, crowded, width) if panel.numbered and crowded else 0)
+
+
+def _numbered(area: _Area, points: Iterable[tuple[Dot, int]], width: float) -> float:
+    """Number points and write their labels below the panel; returns the height that these take."""
+    left, top = 4.0, area.bottom + 52
+    for number, (point, series) in enumerate(points, 1):
+        if not _label(
+            area, replace(point, label=str(number)), series
+        ):  # then it stands at its point, whatever is there
+            place = (area.x.at(point.x) + 7, area.y.at(point.y) - 7)
+            words(area.group, *place, str(number), class_=f"point-label halo s{series % svg.COLOURS}")
+        text = svg.shortened(f"{number} = {point.label}", width - 8, 11)
+        if left > 4 and left + svg.width_of(text, 11) > width - 4:
+            left, top = 4.0, top + 15
+        words(area.group, left, top, text, class_="tick")
+        left += svg.width_of(text, 11) + 12
+    return top - area.bottom - 32
 
 
 def _xs(panel: Plot, points: Iterable[Dot]) -> list[float]:
