@@ -10,6 +10,8 @@ _UNSEEN = re.compile(
     "\ufffe\uffff\U000e0000-\U000e007f]"
 )
 """What steers a terminal, what nobody can see, and what turns the direction of writing."""
+_PIECE = r"[^\s/]*/(?:s\b)?|[^\s/]+"
+"""What is never broken: a word, a part of a name with its slash, a unit such as tok/s."""
 
 
 def visible(text: str, instead: str = "?") -> str:
@@ -57,13 +59,13 @@ def folded(line: str, width: int) -> list[str]:
 
 def pieces(text: str) -> list[str]:
     """The parts between which a text of a table may be broken: words, and names after their slashes."""
-    return re.findall(r"[^\s/]*/|[^\s/]+", text)
+    return re.findall(_PIECE, text)
 
 
 def wrapped(text: str, width: int) -> list[str]:
     """A text of a table in lines of at most `width`; only a piece that is longer is broken, after a dash if it has one."""
     lines = [""]
-    for word in re.findall(r"\s+|[^\s/]*/|[^\s/]+", text):
+    for word in re.findall(rf"\s+|{_PIECE}", text):
         for part in _parts(word, width):
             if "\n" in part or len(lines[-1]) + len(part) > width:
                 lines[-1] = lines[-1].rstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
@@ -140,7 +139,7 @@ _LINES: dict[str, Callable[[Step], str | None]] = {
 class Pace:
     """How long the trials that are left will take, by those that this process has run."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
         self._first = 0.0
@@ -163,9 +162,11 @@ class _Plain:
 
     def __init__(self, out: Console) -> None:
         self._out = out
-        self._pace = Pace()
+        self._now_s = 0.0
+        self._pace = Pace(lambda: self._now_s)
 
     def __call__(self, step: Step) -> None:
+        self._now_s = step.monotonic_ns / 1e9
         line = describe(step)
         if step.name == _TRIAL and step.done is not None and step.total is not None:
             if step.phase == "begin":
@@ -190,7 +191,8 @@ class _Live:
         self._drawn_ns = 0
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._begun: dict[tuple[str, str], int] = {}
-        self._pace = Pace()
+        self._now_s = 0.0
+        self._pace = Pace(lambda: self._now_s)
         self._left_s: float | None = None
         """When the trial that runs began."""
         self._last = ""
@@ -202,6 +204,7 @@ class _Live:
         self._progress.stop()
 
     def __call__(self, step: Step) -> None:
+        self._now_s = step.monotonic_ns / 1e9
         if step.name == _TRIAL:
             self._trial(step)
         elif step.name in _LINES:  # they have no moving line
@@ -230,7 +233,9 @@ class _Live:
                 text = row(task.description, task.fields["facts"], out.width - _BAR - 1)
                 return Text(text, no_wrap=True, overflow="ellipsis")
 
-        return Progress(BarColumn(_BAR), Words(), console=out, transient=True, auto_refresh=False)
+        return Progress(
+            BarColumn(_BAR, complete_style="green"), Words(), console=out, transient=True, auto_refresh=False
+        )
 
     def _other(self, step: Step) -> None:
         key = (step.name, step.subject)

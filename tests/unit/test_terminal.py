@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -24,6 +17,8 @@ from meltrepro.cli.terminal import plain_table
 from meltrepro.measure.records import read_campaign
 from meltrepro.words import folded, pieces, wrapped
 from tests.support.campaigns import Cell, build_campaign
+from tests.support.pictures import pictures
+from tests.support.terminal import environment, in_terminal
 
 LONG = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat"
 
@@ -32,32 +27,6 @@ LONG = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat"
 def campaign(tmp_path: Path) -> Path:
     """One whose cells are INVALID, since too few of their repetitions ended well."""
     return build_campaign(tmp_path / "home", [Cell("q8_0"), Cell("q4_0")], repetitions=3)
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    known = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    return {**known, "MELTREPRO_HOME": str(home), "TERM": "xterm-256color", **more}
-
-
-def in_terminal(columns: int, *arguments: str, **variables: str) -> str:
-    """What a command shows on a terminal of so many columns."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    command = [sys.executable, "-m", "meltrepro", *arguments]
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=variables) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            try:
-                part = os.read(leader, 65536)
-            except OSError:  # how Linux says that nobody has the other side any more
-                break
-            if not part:
-                break
-            shown += part
-    os.close(leader)
-    assert process.returncode in (0, 2), shown
-    return shown.decode().replace("\r\n", "\n")
 
 
 def plain(text: str) -> str:
@@ -135,3 +104,16 @@ def test_names_in_tables_break_after_their_slashes() -> None:
     rows = [line.split("  ")[0].strip() for line in out.getvalue().splitlines()[1:]]
     assert "".join(rows) == LONG
     assert all(row.endswith("/") for row in rows[:-1])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "docs" / "pictures").glob("console-*.svg")), ids=lambda path: path.stem
+)
+def test_a_picture_of_the_console_is_what_the_program_shows_today(path: Path, drawn: dict[Path, str]) -> None:
+    assert path.read_text(encoding="utf-8") == drawn[path], "run: python -m tests.support.pictures"
+    assert "url(http" not in drawn[path], "a page loads nothing from another host"
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[Path, str]:
+    return dict(pictures())
