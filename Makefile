@@ -13,6 +13,10 @@ WORKERS = $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 # Seconds for each kind of input, and which kind (docs/security.md).
 SECONDS ?= 60
 KIND ?= all
+# What is mutated, and how many of its mutants, drawn with SEED; 0: all of them (docs/architecture.md).
+PART ?= stats
+SAMPLE ?= 0
+SEED ?= 0
 # Where the documentation goes as a site.
 SITE ?= site
 # The interpreter that most users have: of an older version than this one, it may lack what this one knows.
@@ -22,7 +26,7 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz docs ui release reproduce-paper ios clean lock-requirements lock-lab
+.PHONY: help setup quickstart test test-fast test-debian test-python lint bench fuzz mutants docs ui release reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -99,6 +103,12 @@ $(VENV)/docs/.ready: requirements/docs.lock $(VENV)/.ready
 docs: $(VENV)/docs/.ready  ## Build the documentation as a site in SITE (site); a broken link or anchor is an error.
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs $(BIN)/python -m mkdocs build --strict --site-dir $(abspath $(SITE))
 
+# In a folder of its own, like the site generator. A run goes on where the last one stopped.
+mutants: setup  ## Change the code of PART (stats) bit by bit: which changes does no test notice? SAMPLE draws a few.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/mutants --require-hashes --no-deps \
+		-r requirements/mutants.lock
+	PYTHONPATH=$(abspath $(VENV)/mutants) nice -n 10 $(BIN)/python -m tests.mutants $(PART) --sample $(SAMPLE) --seed $(SEED)
+
 lint: setup  ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -120,7 +130,7 @@ reproduce-paper: setup  ## Repeat the paper on what is at hand: PROFILE=smoke (t
 
 clean:  ## Stop the private engine; remove .venv and the caches of this checkout. Store and records stay.
 	-@if [ -x $(BIN)/meltrepro ]; then $(BIN)/meltrepro doctor --stop; fi
-	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist site
+	rm -rf $(VENV) $(VENV)-debian .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .mutants dist site
 	find meltrepro tests -name __pycache__ -prune -exec rm -rf {} +
 
 lock-lab: setup  ## Pin today's packages of the lab's virtual devices (images/*/packages*.json).
@@ -133,3 +143,4 @@ lock-requirements: setup  ## Resolve the requirements anew.
 		| $(RESOLVE) --constraint requirements/dev.lock --output-file requirements/ios.lock -
 	echo atheris | $(RESOLVE) --output-file requirements/fuzz.lock -
 	echo mkdocs-material | $(RESOLVE) --output-file requirements/docs.lock -
+	echo mutmut | $(RESOLVE) --constraint requirements/dev.lock --output-file requirements/mutants.lock -

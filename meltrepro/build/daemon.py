@@ -81,7 +81,7 @@ def _client(address: Address) -> docker.DockerClient:
 
 
 def _candidates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Address]:
-    if _is_ours(_folder(settings)) and _socket(settings).exists():
+    if _is_ours(folder_of(settings)) and _socket(settings).exists():
         yield _address(settings)
     yield from contexts.sockets(environ)
 
@@ -123,7 +123,7 @@ def start(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def _spawn(settings: Settings, program: str) -> subprocess.Popen[bytes]:
-    folder = _folder(settings)
+    folder = folder_of(settings)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(folder):
         raise EngineError(f"{folder} belongs to somebody else", hint="remove it, or set MELTREPRO_CACHE")
@@ -181,8 +181,8 @@ def _clear(settings: Settings) -> bool:
     for mount in _mounts(settings):
         with contextlib.suppress(FileNotFoundError):  # a Debian made of essential packages alone
             subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
-    if _is_ours(_folder(settings)) and not _mounts(settings):
-        shutil.rmtree(_folder(settings), ignore_errors=True)
+    if _is_ours(folder_of(settings)) and not _mounts(settings):
+        shutil.rmtree(folder_of(settings), ignore_errors=True)
     _pid_file(settings).unlink(missing_ok=True)
     return bool(left)
 
@@ -191,7 +191,7 @@ def _helpers(settings: Settings) -> Iterator[psutil.Process]:
     """containerd, its shims and what runs below those; all of them are told our folder, and each has its own session."""
     import psutil
 
-    folder = _folder(settings) / "exec" / "containerd"
+    folder = folder_of(settings) / "exec" / "containerd"
     told = {str(folder / name) for name in ("containerd.toml", "containerd.sock")}
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
@@ -220,7 +220,7 @@ def _mounts(settings: Settings) -> list[Path]:
         Path(line.split()[4].encode().decode("unicode_escape"))
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     ]
-    folders = (_data(settings), _folder(settings))
+    folders = (_data(settings), folder_of(settings))
     return sorted((point for point in points if any(point.is_relative_to(one) for one in folders)), reverse=True)
 
 
@@ -241,10 +241,10 @@ def _pid_file(settings: Settings) -> Path:
 
 
 def _socket(settings: Settings) -> Path:
-    return _folder(settings) / "docker.sock"
+    return folder_of(settings) / "docker.sock"
 
 
-def _folder(settings: Settings) -> Path:
+def folder_of(settings: Settings) -> Path:
     """The folder of sockets; a short one elsewhere where the cache's path is too long for them."""
     folder = settings.run / "docker"
     if len(os.fsencode(folder / _LONGEST_SOCKET)) <= _SOCKET_LIMIT:

@@ -87,7 +87,7 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
 
     Raises `RecordError` for a bundle without a runner or a scorer.
     """
-    runners = {id: _runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
+    runners = {id: runner_digest(artifact) for id, artifact in setup.artifacts.items() if _runs(artifact)}
     manifest = setup.plan.manifest
     bundles = {node.framework_name: node for node in setup.plan.bundles}
     if sensors is None:
@@ -106,7 +106,7 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             gates=manifest.protocol.gates,
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
-            sensor_plan=sensors.get(cell.target_name) if _has_sampler(setup.artifacts[cell.bundle_id]) else None,
+            sensor_plan=sensors.get(cell.target_name) if has_sampler(setup.artifacts[cell.bundle_id]) else None,
             meter=setup.meters.get(cell.target_name),
             most_w=_most_w(cell, setup.devices[cell.target_name]),
             capabilities=setup.capabilities.get(cell.target_name),
@@ -313,7 +313,7 @@ def _scalar(value: object) -> str | int | float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _has_sampler(bundle: Artifact) -> bool:
+def has_sampler(bundle: Artifact) -> bool:
     """Bundles of before there was one are still replayed."""
     return any((bundle.path / member).is_file() for member in SAMPLERS)
 
@@ -322,7 +322,8 @@ def _runs(artifact: Artifact) -> bool:
     return artifact.kind == "bundle" and BundleId.parse(artifact.id).purpose == RUN
 
 
-def _runner_digest(bundle: Artifact) -> str:
+def runner_digest(bundle: Artifact) -> str:
+    """sha256 of the program of a bundle that runs trials; raises `RecordError` where there is none."""
     paths = [bundle.path / member for member in RUNNERS]
     path = next((path for path in paths if path.exists()), paths[0])
     try:

@@ -79,7 +79,7 @@ def export(
     recorded.verify()
     manifest, lock = read(campaign)
     store = store.scoped(campaign / LOCK)  # statements of one that was imported stand in its scope
-    kept_back = _withheld(manifest, lock)
+    kept_back = set(withheld(manifest, lock))
     files: dict[str, Path | bytes] = {
         MANIFEST: untrusted.read(campaign / MANIFEST),
         LOCK: untrusted.read(campaign / LOCK),
@@ -191,11 +191,6 @@ def _kept(lock: Lock, store: Store) -> set[str]:
     """Packages of the converter that are still here; they are inside the converter too, which is an artifact."""
     packages = lock.interpreter.packages.values() if lock.interpreter is not None else ()
     return {package.digest for package in packages if store.has(package.digest)}
-
-
-def _withheld(manifest: Manifest, lock: Lock) -> set[str]:
-    """Digests of what may not be passed on."""
-    return set(withheld(manifest, lock))
 
 
 def _name_of(lock: Lock, digest: str) -> str:

@@ -61,7 +61,7 @@ def summarize(values: Sequence[float]) -> Summary:
             raise RecordError(f"a value to summarise is not finite: {value}")
     ordered = sorted(map(float, values))
     n, mean = len(ordered), fmean(ordered)
-    sd = stdev(ordered, mean) if n > 1 else None
+    sd = stdev(ordered) if n > 1 else None
     cut, _ = _bounds(n)
     return Summary(
         n=n,

@@ -78,12 +78,12 @@ def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[st
                 hint="name the folder of a checkpoint; a relative path counts from the manifest's folder",
             )
         there = _files(folder)
-    return _chosen(key_of(source), there)
+    return chosen(key_of(source), there)
 
 
 def in_folder(source: FolderSource, folder: Path) -> dict[str, Path]:
     """The files of a checkpoint in a folder on this machine, by name; raises what `names` raises."""
-    return {name: folder / name for name in _chosen(key_of(source), _files(folder))}
+    return {name: folder / name for name in chosen(key_of(source), _files(folder))}
 
 
 def _files(folder: Path) -> list[str]:
@@ -136,7 +136,7 @@ def is_of(key: str, source: Source) -> bool:
     return is_checkpoint(source) and key.startswith(f"{key_of(source)}:")
 
 
-def _chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
+def chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
     """Of all names in a folder those that belong to the checkpoint."""
     present = set(there)
     _refuse_others(key, present)

@@ -47,7 +47,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="melt-") as short:
         cache = Path(short, "cache") if request.param == "short" else tmp_path / ("long" * 20) / "cache"
         settings = replace(settings_module.load(), cache=cache)
-        assert daemon._folder(settings).is_relative_to(cache) == (request.param == "short")
+        assert daemon.folder_of(settings).is_relative_to(cache) == (request.param == "short")
         yield settings
         daemon.stop(settings)
 
@@ -72,7 +72,7 @@ def load_image(client: docker.DockerClient, folder: Path) -> str:
 
 def remains(settings: Settings) -> list[str]:
     """Processes and mounts that belong to the engine of these settings."""
-    marks = [str(settings.cache), str(daemon._folder(settings)), "/program wait"]
+    marks = [str(settings.cache), str(daemon.folder_of(settings)), "/program wait"]
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
@@ -157,7 +157,7 @@ def test_one_that_does_not_come_up_shows_its_log(here: Settings) -> None:
 
 
 def test_a_folder_that_somebody_else_made_is_refused(here: Settings) -> None:
-    folder = daemon._folder(here)
+    folder = daemon.folder_of(here)
     folder.mkdir(parents=True)
     os.chown(folder, 65534, 65534)
     try:

@@ -70,7 +70,7 @@ def test_a_socket_where_nobody_answers_is_passed_over(monkeypatch: pytest.Monkey
         monkeypatch.setattr(contexts, name, tmp_path / "none")
     with tempfile.TemporaryDirectory(prefix="melt-") as short, socket.socket(socket.AF_UNIX) as listener:
         here = settings.load({"MELTREPRO_CACHE": short})
-        folder = daemon._folder(here)
+        folder = daemon.folder_of(here)
         folder.mkdir(parents=True)
         listener.bind(str(folder / "docker.sock"))
         with pytest.raises(EngineError, match=r"tried unix://.*docker\.sock of meltrepro doctor --fix \("):
@@ -139,7 +139,7 @@ def test_an_engine_is_stopped_where_nothing_unmounts(monkeypatch: pytest.MonkeyP
     """And what is still mounted is left alone."""
     monkeypatch.setattr(daemon, "_mounts", lambda _: [tmp_path])
     monkeypatch.setenv("PATH", "/nowhere")
-    kept = daemon._folder(settings.load())
+    kept = daemon.folder_of(settings.load())
     kept.mkdir(mode=0o700, parents=True)
     assert daemon.stop(settings.load()) is False
     assert kept.is_dir()
@@ -218,7 +218,7 @@ def test_only_what_runs_for_the_private_engine_is_ended(
     folder = tmp_path / "containerd"  # and so does a path
     folder.mkdir()
     shutil.copy("/bin/sh", folder / program)
-    told = argument.format(folder=daemon._folder(here))
+    told = argument.format(folder=daemon.folder_of(here))
     with subprocess.Popen([folder / program, "-c", "read line", "sh", told], stdin=subprocess.PIPE) as process:
         try:
             assert daemon.stop(here) is ours

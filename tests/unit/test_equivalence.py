@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from meltrepro.errors import RecordError, UsageError
-from meltrepro.stats.equivalence import Baseline, Design, ReplayVerdict, decide
+from meltrepro.stats.equivalence import (
+    MAX_LOOKS,
+    Baseline,
+    Design,
+    ReplayVerdict,
+    decide,
+    identical,
+    trials_to_show_sameness,
+)
 
 CONTROL = Design(reference=Baseline.control)
 RECORDED = Design(reference=Baseline.recorded)
@@ -171,33 +180,163 @@ def test_an_empty_sample_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "expected"),
     [
-        {"margin": 0},
-        {"margin": 1},
-        {"margin": math.nan},
-        {"alpha": 0},
-        {"alpha": 0.5},
-        {"minimum": 2},
-        {"maximum": 4},
-        {"step": 0},
-        {"rho": 0.5},
-        {"session_cv": -0.1},
-        {"seed": -1},
+        ({"margin": 0}, "margin must be above 0 and below 1, got 0"),
+        ({"margin": 1}, "margin must be above 0 and below 1, got 1"),
+        ({"margin": math.nan}, "margin must be above 0 and below 1, got nan"),
+        ({"alpha": 0}, "alpha must be above 0 and at most 0.25, got 0"),
+        ({"alpha": 0.26}, "alpha must be above 0 and at most 0.25, got 0.26"),
+        ({"minimum": 2}, "minimum must be at least 3 trials, got 2"),
+        ({"maximum": 4}, "maximum must be at least the minimum, 5, got 4"),
+        ({"step": 0}, "step must be at least 1 trial, got 0"),
+        ({"rho": 0.9}, "rho must be from 1 to 5, got 0.9"),
+        ({"rho": 5.1}, "rho must be from 1 to 5, got 5.1"),
+        ({"session_cv": -0.1}, "session_cv must be from 0 to below 1, got -0.1"),
+        ({"session_cv": 1}, "session_cv must be from 0 to below 1, got 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_senseless_designs_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"replay design: {next(iter(fields))} must be"):
+def test_senseless_designs_are_refused(fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError) as caught:
         Design(**fields)
+    assert str(caught.value) == f"replay design: {expected}"
+
+
+def test_designs_at_the_borders_are_allowed() -> None:
+    Design(alpha=0.25, minimum=3, maximum=3, step=1, rho=1, session_cv=0, seed=0)
+    Design(margin=0.99, rho=5, session_cv=0.99)
+    assert len(Design(minimum=3, maximum=2 + MAX_LOOKS, step=1).looks) == MAX_LOOKS
 
 
 def test_too_many_looks_are_refused_with_a_step_that_works() -> None:
     with pytest.raises(UsageError) as caught:
         Design(maximum=1000, step=1)
-    assert caught.value.hint is not None and "at least 11 trials" in caught.value.hint
+    assert str(caught.value).startswith("replay design: 996 looks, at most 100 are supported")
+    assert caught.value.hint == "use a step of at least 11 trials"
     assert len(Design(maximum=1000, step=11).looks) <= 100
 
 
 def test_looks_end_at_the_maximum() -> None:
     assert Design(minimum=5, maximum=22, step=5).looks == (5, 10, 15, 20, 22)
     assert Design(minimum=5, maximum=5).looks == (5,)
+
+
+@pytest.mark.parametrize(
+    ("reference", "replayed", "design", "more", "reason"),
+    [
+        (
+            trials(30, 20, 0.002, 1),
+            trials(30, 20.4, 0.002, 2),
+            CONTROL,
+            0,
+            "interval 1.012 to 1.025 lies within 0.952 to 1.050; a difference is established, but it is smaller than the margin",
+        ),
+        (
+            trials(30, 20.4, 0.002, 1),
+            trials(30, 20, 0.002, 2),
+            CONTROL,
+            0,
+            "interval 0.972 to 0.986 lies within 0.952 to 1.050; a difference is established, but it is smaller than the margin",
+        ),
+        (
+            trials(10, 20, 0.02, 5),
+            trials(30, 20, 0.02, 6),
+            RECORDED,
+            0,
+            "interval 0.974 to 1.044 lies within 0.952 to 1.050",
+        ),
+        (trials(5, 20, seed=1), trials(5, 12, seed=2), CONTROL, 0, "interval 0.553 to 0.633 lies below 0.952"),
+        (
+            trials(30, 20, 0.08, 3),
+            trials(30, 20, 0.08, 4),
+            CONTROL,
+            84,
+            "interval 0.937 to 1.053 crosses 0.952 and 1.050; about 84 more trials per arm would decide",
+        ),
+        (
+            trials(30, 20, 0.01, 1),
+            trials(30, 21, 0.01, 2),
+            CONTROL,
+            None,
+            (
+                "interval 1.045 to 1.054 crosses 1.050; the ratio seems to lie at the margin itself: no sensible number of"
+                " trials decides"
+            ),
+        ),
+        (
+            trials(5, 20, 0.1, 1),
+            trials(30, 20, 0.02, 2),
+            RECORDED,
+            None,
+            (
+                "interval 0.844 to 1.070 crosses 0.952 and 1.050; the 5 recorded values and the change of session alone leave 10.1%"
+                " of uncertainty (two standard errors): more trials hardly help; declare a larger margin or, if the recorded"
+                " artifact is another one and can run here, run it as a control"
+            ),
+        ),
+        ([20.0], trials(30, 20), RECORDED, None, "too few to judge: a single value was recorded, 3 are needed"),
+        ([20.0, 21.0], trials(30, 20), RECORDED, None, "too few to judge: 2 values were recorded, 3 are needed"),
+        (
+            trials(5, 20),
+            trials(2, 20),
+            CONTROL,
+            None,
+            "too few to judge: 2 of the 5 trials that the first look needs",
+        ),
+        (trials(5, 20), trials(3, 20), CONTROL, None, "3 of the 5 trials that the first look needs"),
+        (trials(9, 20), trials(4, 20), RECORDED, None, "4 of the 5 trials that the first look needs"),
+    ],
+)
+def test_what_is_said_of_trials(
+    reference: list[float], replayed: list[float], design: Design, more: int | None, reason: str
+) -> None:
+    """The words and the numbers in them, which are the same for a seed wherever it runs."""
+    decision = decide(reference, replayed, design)
+    assert (decision.more_needed, decision.reason) == (more, reason)
+
+
+def test_what_a_decision_rests_on() -> None:
+    early = decide(trials(9, 20), trials(4, 20), RECORDED)
+    assert (early.n_reference, early.n_replayed, early.look, early.looks) == (9, 4, 0, 6)
+    assert (early.confidence, early.final) == (1, False)
+    assert early.ratio == pytest.approx(1, rel=0.05)
+    look = decide(trials(30, 20, 0.08, 3), trials(12, 20, 0.08, 4), CONTROL)
+    assert (look.n_reference, look.n_replayed, look.look, look.looks, look.final) == (10, 10, 2, 6, False)
+    assert look.confidence == pytest.approx(1 - 2 * CONTROL.levels(None)[1])
+    last = decide(trials(9, 20, 0.08, 3), trials(60, 20, 0.08, 4), RECORDED)
+    assert (last.n_reference, last.n_replayed, last.look, last.final) == (9, 30, 6, True)
+    assert last.confidence == pytest.approx(1 - 2 * RECORDED.levels(9)[5])
+    single = decide([20.0, 20.2], trials(60, 20), RECORDED)
+    assert (single.n_reference, single.n_replayed, single.look, single.final) == (2, 30, 0, True)
+
+
+def test_levels_spend_alpha_where_information_grows() -> None:
+    assert sum(RECORDED.levels(9)) > RECORDED.alpha > RECORDED.levels(9)[0]
+    assert RECORDED.levels(9)[0] == pytest.approx(0.05 * ((1 / (1 / 9 + 1 / 5)) / (1 / (1 / 9 + 1 / 30))) ** 2)
+    assert CONTROL.levels(None)[0] == pytest.approx(0.05 * (5 / 30) ** 2)
+
+
+def test_the_same_trials_on_both_sides_are_reproduced() -> None:
+    a, b = trials(30, 20, 0.2, 1), trials(30, 20, 0.2, 2)
+    same = identical(decide(a, b, CONTROL))
+    assert (same.verdict, same.ratio, same.low, same.high) == (ReplayVerdict.reproduced, 1, 1, 1)
+    assert (same.look, same.final, same.more_needed) == (6, True, 0)
+    assert same.reason == "both sides are the same trials"
+    assert identical(decide(a[:2], b[:2], CONTROL)).look == 1
+
+
+def test_trials_that_would_show_sameness() -> None:
+    """By hand from the formula of Phillips 1990, with s^2 / n for the variance of a mean of four values."""
+    a, b = trials(4, 20, 0.02, 1), trials(4, 20, 0.02, 2)
+    spread = sum(float(np.var(np.log(values), ddof=1)) for values in (a, b))
+    allowed = (math.log(1.05) / (stats.norm.ppf(0.95) + stats.norm.ppf(0.9))) ** 2 - 2 * 0.01**2
+    assert trials_to_show_sameness(a, b, RECORDED) == pytest.approx(spread / allowed, rel=0.15, abs=1)
+    assert trials_to_show_sameness(trials(10, 20, 0.05, 1), trials(10, 20, 0.05, 2), RECORDED) == 54
+    assert trials_to_show_sameness(trials(10, 20, 0.2, 1), trials(10, 20, 0.2, 2), RECORDED) == 853
+    assert trials_to_show_sameness([20.0] * 3, [20.0] * 3, RECORDED) == 3, "fewer are never enough"
+    assert trials_to_show_sameness([20.0, 20.1], [20.0, 20.1], RECORDED) == 3
+    assert trials_to_show_sameness([20.0], [20.0] * 9, RECORDED) is None
+    assert trials_to_show_sameness([20.0] * 9, [20.0], RECORDED) is None
+    assert trials_to_show_sameness(trials(30, 20, 1.0, 1), trials(30, 20, 1.0, 2), RECORDED) is None
+    assert trials_to_show_sameness(a, b, replace(RECORDED, session_cv=0.02)) is None

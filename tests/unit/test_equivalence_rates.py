@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 from scipy import stats
 
 from meltrepro.stats import ratio
 from meltrepro.stats.equivalence import Baseline, Design, ReplayVerdict
-from meltrepro.stats.sequential import levels, nominal_levels
 
 CAMPAIGNS = 120
 """Were one verdict of ten wrong, more than one of twenty would be seen with probability 0.96."""
@@ -62,27 +59,3 @@ def test_quiet_campaigns_with_a_control_are_decided(bench: ModuleType) -> None:
     assert same.share[ReplayVerdict.reproduced] >= 0.9
     assert slower.share[ReplayVerdict.differs] >= 0.9
     assert max(same.mean_trials, slower.mean_trials) < 45
-
-
-def test_levels_match_published_boundaries() -> None:
-    """Five equal looks, one-sided 0.025, both spending functions of Lan and DeMets 1983."""
-    fractions = tuple(k / 5 for k in range(1, 6))
-    tail = stats.norm.isf(0.0125)
-    obrien_fleming = tuple(float(2 * stats.norm.sf(tail / math.sqrt(t))) for t in fractions)
-    pocock = tuple(0.025 * math.log(1 + (math.e - 1) * t) for t in fractions)
-    assert stats.norm.isf(levels(fractions, obrien_fleming)) == pytest.approx(
-        [4.877, 3.357, 2.680, 2.290, 2.031], abs=1e-3
-    )
-    assert stats.norm.isf(levels(fractions, pocock)) == pytest.approx([2.438, 2.427, 2.410, 2.397, 2.386], abs=1e-3)
-
-
-def test_levels_spend_alpha_on_random_walks() -> None:
-    alpha, information = 0.05, (5.0, 10.0, 12.0, 25.0, 30.0)
-    steps = np.sqrt(np.diff(information, prepend=0.0))
-    walk = np.cumsum(np.random.default_rng(3).normal(0, steps, (200_000, 5)), axis=1) / np.sqrt(information)
-    crossed = (walk > stats.norm.isf(nominal_levels(information, alpha, 2.0))).any(axis=1).mean()
-    assert crossed == pytest.approx(alpha, abs=0.002)
-
-
-def test_one_look_spends_everything() -> None:
-    assert nominal_levels((7.0,), 0.05, 2.0) == pytest.approx((0.05,))

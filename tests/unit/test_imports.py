@@ -62,6 +62,32 @@ KNOW_NO_ENGINE = [
     "cli",
     "manifest",
 ]
+PRIVATE = re.compile(r"_[a-z]\w*")
+KNOW_PRIVATE_NAMES: dict[str, set[str]] = {
+    "fault/building.py": {"_make_engine"},
+    "fault/project.py": {"_make_engine"},
+    "fault/sources/test_pypi.py": {"_pip_index_url"},
+    "fault/test_strangers.py": {"_make_engine", "_mmdebstrap"},
+    "fault/test_trials.py": {"_root"},
+    "fuzz/answers.py": {"_find", "_parse"},
+    "fuzz/surroundings.py": {"_lines"},
+    "integration/ios_faults/test_access.py": {"_services"},
+    "integration/ios_faults/test_around_trials.py": {"_awake"},
+    "integration/test_device_faults.py": {"_reconnect_s"},
+    "integration/test_device_state.py": {"_busy", "_server"},
+    "integration/test_jetson_faults.py": {"_reconnect_s"},
+    "integration/test_podman.py": {"_container", "_facts"},
+    "integration/test_ssh.py": {"_connection", "_transport"},
+    "unit/test_adb_place.py": {"_serve"},
+    "unit/test_adb_server.py": {"_server"},
+    "unit/test_android_identity.py": {"_place", "_platform", "_shared", "_shell"},
+    "unit/test_doctor.py": {"_mounts", "_no_services", "_run"},
+    "unit/test_guides.py": {"_protected_args"},
+    "unit/test_ios_services.py": {"_control_class", "_inferred_service_class", "_paired"},
+    "unit/test_iphone_services.py": {"_answer", "_connect"},
+    "unit/test_lab_system.py": {"_root", "_show"},
+}
+"""Tests that reach into a module, mostly to stop something in its middle; this table may only shrink."""
 HEAVY = {"mlflow", "docker", "paramiko", "adbutils", "pymobiledevice3", "numpy", "scipy", "requests", "jinja2", "rich"}
 
 
@@ -194,3 +220,32 @@ def test_no_framework_is_named_outside_of_its_package(part: str) -> None:
         if ENGINES.search(text)
     ]
     assert found == []
+
+
+def _private_names(tree: ast.Module) -> Iterator[str]:
+    """Names beginning with `_` that a test takes from elsewhere: imported, read from an object, patched."""
+    nodes = list(ast.walk(tree))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    held = [node for node in nodes if isinstance(node, ast.Attribute)]
+    mine = {node.attr for node in held if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")}
+    own |= mine | {"_exit", "_replace"}  # of the standard library
+    for node in nodes:
+        found: list[str] = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "meltrepro":
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found = [node.attr]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            texts = [one.value for one in node.args[:2] if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            found = [text.rpartition(".")[2] for text in texts]
+        yield from (name for name in found if PRIVATE.fullmatch(name) and name not in own)
+
+
+def test_no_more_tests_know_private_names() -> None:
+    tests = PACKAGE.parent / "tests"
+    found = {
+        path.relative_to(tests).as_posix(): names
+        for path in sorted(tests.rglob("*.py"))
+        if (names := set(_private_names(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert found == KNOW_PRIVATE_NAMES

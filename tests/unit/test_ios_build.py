@@ -15,7 +15,7 @@ from meltrepro.build.keys import bundle_key
 from meltrepro.build.pipeline import Builder
 from meltrepro.build.render import render_recipe
 from meltrepro.build.tools import Tools
-from meltrepro.campaign.setup import _has_sampler, _runner_digest
+from meltrepro.campaign.setup import has_sampler, runner_digest
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
 from meltrepro.frameworks.base import Skip, SkipKind
 from meltrepro.frameworks.llamacpp.options import IosBuild, Options
@@ -27,7 +27,7 @@ from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, UrlSource
 from meltrepro.plan.model import Costs, Plan
 from meltrepro.plan.planner import make_plan
-from meltrepro.replay.bundle import _withheld
+from meltrepro.replay.gaps import withheld
 from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
@@ -205,8 +205,8 @@ def test_a_package_that_somebody_has_signed(tmp_path: Path) -> None:
     facts = json.loads((artifact.path / "bundle.json").read_text())
     assert (facts["maker"], facts["triple"], facts["proof"]) == ("prebuilt", IOS, UNPROVEN)
     assert two.build(plan_of(tmp_path, ipa="app.ipa")).reused == {NODE}
-    assert _runner_digest(artifact) == hashlib.sha256(package).hexdigest()
-    assert _has_sampler(artifact)
+    assert runner_digest(artifact) == hashlib.sha256(package).hexdigest()
+    assert has_sampler(artifact)
     kept = built.files(one.tools.store)
     assert set(kept[NODE]) == {"parameters.json", "build.log", "provenance.json", "sbom.json"}
     statement = json.loads(kept[NODE]["provenance.json"])
@@ -236,4 +236,4 @@ def test_signed_apps_are_never_passed_on() -> None:
         sources={key_of(FileSource(file="app.ipa")): LockedSource(digest="a" * 64)},
         artifacts={NODE: LockedArtifact(key="b" * 64, digest="c" * 64)},
     )
-    assert {"a" * 64, "c" * 64} <= _withheld(manifest, lock)
+    assert {"a" * 64, "c" * 64} <= set(withheld(manifest, lock))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import TargetError
 from meltrepro.targets.remote import procfs as linux
 from meltrepro.targets.remote.shell import Shell
-from meltrepro.targets.remote.snapshot import _unpack, snapshot
+from meltrepro.targets.remote.snapshot import snapshot, unpack
 from tests.support.links import LocalLink
 
 SLASHES = "C:\\new\\temp \\0101 \\c gone\n-n\n"
@@ -44,7 +44,7 @@ def test_files_keep_what_is_in_them(tmp_path: Path) -> None:
 )
 def test_answers_that_nobody_asked_for(answer: str, tmp_path: Path) -> None:
     with pytest.raises(TargetError):
-        _unpack(answer, tmp_path)
+        unpack(answer, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,5 +54,5 @@ def test_no_answer_writes_outside(tmp_path_factory: pytest.TempPathFactory, answ
     root = outside / "root"
     root.mkdir()
     with contextlib.suppress(TargetError):
-        _unpack(answer, root)
+        unpack(answer, root)
     assert [path.name for path in outside.iterdir()] == ["root"]

@@ -94,7 +94,20 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
     assert (summary.low, summary.median, summary.high, summary.cv) == (7, 7, 7, 0)
 
 
-@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
-def test_what_cannot_be_summarised_is_refused(values: list[float]) -> None:
-    with pytest.raises(RecordError):
+def test_two_values_have_a_spread() -> None:
+    assert summarize([1.0, 3.0]).cv == pytest.approx(math.sqrt(2) / 2)
+    assert summarize([-1.0, -3.0]).cv == pytest.approx(math.sqrt(2) / 2)
+    assert summarize([-1.0, 1.0]).cv is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "there are no values to summarise"),
+        ([1.0, float("nan")], "a value to summarise is not finite: nan"),
+        ([float("inf")], "a value to summarise is not finite: inf"),
+    ],
+)
+def test_what_cannot_be_summarised_is_refused(values: list[float], message: str) -> None:
+    with pytest.raises(RecordError, match=f"^{message}$"):
         summarize(values)

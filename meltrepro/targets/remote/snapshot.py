@@ -98,11 +98,11 @@ def snapshot(shell: Shell, files: Sequence[str] = FILES) -> Iterator[Path]:
     """The root of a temporary tree with the files as they are now; raises `TargetError`, `TargetLost`."""
     with tempfile.TemporaryDirectory(prefix="meltrepro-") as folder:
         root = Path(folder)
-        _unpack(shell.expect(shell.script(_SCRIPT, *files), "read its state").out.decode(errors="replace"), root)
+        unpack(shell.expect(shell.script(_SCRIPT, *files), "read its state").out.decode(errors="replace"), root)
         yield root
 
 
-def _unpack(text: str, root: Path) -> None:
+def unpack(text: str, root: Path) -> None:
     """Write the files below the root; a device that names other places than it was asked for is refused."""
     path: Path | None = None
     contents: dict[Path, list[str]] = {}
