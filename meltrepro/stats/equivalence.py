@@ -301,8 +301,6 @@ def _more_needed(estimate: LogRatio, level: float, n: int, margin: float) -> int
 def _outlook(estimate: LogRatio, more: int | None, n_recorded: int | None) -> str:
     if more is not None:
         return f"about {counted(more, 'more trial')} per arm would decide"
-    if estimate.df == 0:
-        return "the recorded sample has a single value, its spread is unknown: no number of trials decides"
     if n_recorded is not None and estimate.fixed_variance > estimate.shrinking_variance:
         share = math.expm1(2 * math.sqrt(estimate.fixed_variance))
         return (

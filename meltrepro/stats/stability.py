@@ -176,9 +176,7 @@ def copies(rows: Mapping[str, Sequence[float]]) -> tuple[tuple[str, str], ...]:
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     """At most `_MOST_POINTS`, each the mean of as many neighbours."""
-    size = math.ceil(len(points) / _MOST_POINTS)
-    if size <= 1:
-        return points
+    size = max(1, math.ceil(len(points) / _MOST_POINTS))
     blocks = [points[i : i + size] for i in range(0, len(points), size)]
     return [(fmean(t for t, _ in block), fmean(x for _, x in block)) for block in blocks]
 

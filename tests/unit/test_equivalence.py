@@ -275,6 +275,27 @@ def test_looks_end_at_the_maximum() -> None:
                 " artifact is another one and can run here, run it as a control"
             ),
         ),
+        (
+            trials(30, 20, 0.002, 1),
+            trials(5, 21, 0.02, 4),
+            replace(RECORDED, session_cv=0.0),
+            None,
+            "interval 0.982 to 1.120 crosses 1.050; the ratio seems to lie at the margin itself: no sensible number of trials decides",
+        ),
+        (
+            trials(30, 20, 0.002, 1),
+            trials(5, 21, 0.02, 7),
+            replace(RECORDED, session_cv=0.0),
+            34,
+            "interval 1.019 to 1.071 crosses 1.050; about 34 more trials per arm would decide",
+        ),
+        (
+            trials(30, 20, 0.002, 1),
+            trials(5, 21, 0.02, 8),
+            replace(RECORDED, session_cv=0.0),
+            1,
+            "interval 0.984 to 1.055 crosses 1.050; about 1 more trial per arm would decide",
+        ),
         ([20.0], trials(30, 20), RECORDED, None, "too few to judge: a single value was recorded, 3 are needed"),
         ([20.0, 21.0], trials(30, 20), RECORDED, None, "too few to judge: 2 values were recorded, 3 are needed"),
         (

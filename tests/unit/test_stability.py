@@ -48,6 +48,15 @@ def test_components_of_equal_runs_are_those_of_the_textbook() -> None:
     assert (part.runs, part.values, part.mean) == (3, 6, 5)
 
 
+def test_components_of_unequal_runs() -> None:
+    """By hand: means 2 and 8 around 6, and a mean size of (6 - (2^2 + 4^2) / 6) / 1."""
+    part = components([[1.0, 3.0], [5.0, 7.0, 9.0, 11.0]])
+    assert part is not None
+    within, between, size = (2 + 20) / 4, 2 * 16 + 4 * 4, (6 - 20 / 6) / 1
+    assert part.within == pytest.approx(math.sqrt(within))
+    assert part.between == pytest.approx(math.sqrt((between - within) / size))
+
+
 def test_spread_that_cannot_be_told_apart() -> None:
     assert components([[1.0, 2.0]]) is None
     assert components([[1.0], [2.0], []]) is None
@@ -93,6 +102,30 @@ def test_slope_and_interval_against_another_implementation(values: list[float]) 
     assert found.high / 3600 >= theirs.high_slope - scale
 
 
+@pytest.mark.parametrize("n", range(FEWEST, 45))
+def test_the_interval_of_a_slope_is_that_of_kendall(n: int) -> None:
+    """Hollander and Wolfe 1999, section 9.3: slopes of the ranks (N - C) / 2 and (N + C) / 2."""
+    chance = random.Random(n)
+    times, values = [1000.0 + 7 * i for i in range(n)], [chance.gauss(50, 1) for _ in range(n)]
+    slopes = np.sort([(values[j] - values[i]) / (7 * (j - i)) for i in range(n) for j in range(i + 1, n)])
+    reach = stats.norm.ppf(0.975) * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    rank = max(1, math.floor((slopes.size - reach) / 2))
+    found = drift(times, values)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((3600 * slopes[rank - 1], 3600 * slopes[-rank]))
+    assert found.per_hour == pytest.approx(3600 * np.median(slopes))
+    assert found.change == pytest.approx(np.median(slopes) * 7 * (n - 1) / np.median(values))
+
+
+def test_values_of_one_moment_have_no_slope_between_them() -> None:
+    found = drift([0.0, 0.0, 1.0, 2.0, 3.0, 4.0], [-1.0, -1.0, 1.0, 3.0, 5.0, 7.0])
+    assert found is not None
+    assert (found.per_hour, found.low, found.high) == (7200, 7200, 7200)
+    level = drift([0.0, 1.0, 2.0, 3.0, 4.0], [-1.0, -1.0, 0.0, 1.0, 1.0])
+    assert level is not None
+    assert level.change is None, "of nothing there is no share"
+
+
 def test_a_drift_is_established_and_chance_is_none() -> None:
     chance = random.Random(3)
     times = [60.0 * i for i in range(20)]
@@ -114,6 +147,10 @@ def test_a_long_campaign_is_thinned_and_a_short_one_says_nothing() -> None:
     long = drift([float(i) for i in range(n)], [float(np.float64(i) * 2 + i % 7) for i in range(n)])
     assert long is not None
     assert long.per_hour / 3600 == pytest.approx(2, abs=0.001)
+    swing = [k for i in range(400) for k in (float(i % 7), -float(i % 7))]
+    paired = drift([float(i) for i in range(800)], swing)
+    assert paired is not None
+    assert (paired.low, paired.high) == (0, 0), "neighbours were averaged, from the first on"
     assert drift([0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]) is None
     assert drift([0.0] * 10, [float(i) for i in range(10)]) is None
 
@@ -123,6 +160,7 @@ def test_stray_values_are_reported() -> None:
     assert outliers(values) == (4,)
     assert outliers([10.0] * 9 + [10.5]) == (9,), "where most values are the same, the one that differs is found"
     assert outliers([10.0] * 10) == ()
+    assert outliers([10.0, 10.1, 9.9, 10.2, 99.0]) == (4,), "five are enough"
     assert outliers([1.0, 1.0, 1.0, 99.0]) == (), "four values say nothing"
     chance = random.Random(4)
     assert fmean(len(outliers([chance.gauss(0, 1) for _ in range(20)])) / 20 for _ in range(300)) < 0.01
@@ -151,6 +189,7 @@ def test_rows_that_were_copied() -> None:
         "more counts": [34.0, 34.0],
     }
     assert copies(rows) == (("tinyllama", "zephyr"),)
+    assert copies({"a": [1.5, 2.5], "b": [1.5, 2.5], "c": [1.5, 2.5]}) == (("a", "b"), ("a", "c"))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
