@@ -63,14 +63,19 @@ METRICS: Mapping[str, Metric] = {
 
 def document() -> str:
     """The text of docs/metrics.md."""
-    rows = [
-        "| name | unit | phase | better | meaning | formula | source | no value when |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for m in METRICS.values():
-        cells = (f"`{m.name}`", m.unit, m.phase, m.better or "-", m.meaning, m.formula, m.source, m.invalid_when)
-        rows.append(f"| {' | '.join(cells)} |")
-    return _DOCUMENT.format(table="\n".join(rows))
+    parts: list[str] = []
+    for phase in dict.fromkeys(m.phase for m in METRICS.values()):
+        parts += [
+            f"### {phase.capitalize()}",
+            "",
+            "| metric | meaning | formula | from | no value when |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for m in (m for m in METRICS.values() if m.phase == phase):
+            name = f"`{m.name}` {m.unit}" + (f", {m.better} is better" if m.better else "")
+            parts.append(f"| {name} | {m.meaning} | {m.formula} | {m.source} | {m.invalid_when} |")
+        parts.append("")
+    return _DOCUMENT.format(tables="\n".join(parts).rstrip())
 
 
 _DOCUMENT = """\
@@ -79,29 +84,66 @@ _DOCUMENT = """\
 Generated from `meltrepro/measure/catalog`; to change a definition, change it there and run
 `python -m meltrepro.measure.metrics > docs/metrics.md`.
 
-Each value below belongs to one trial and comes from that trial's `events.jsonl` ([runner.md](runner.md)) and
-`samples.jsonl`, and those of an external meter `meter.jsonl` ([sampling.md](sampling.md)): times are the device's monotonic clock, tokens are counted, never estimated. The untimed warm-up inside a trial is part of no
-metric. A metric that cannot be had is absent, with the reason; it is never zero in its place. Figures made of samples have a
-bound: how far the clocks, the rate of the samples and their gaps allow the truth to be from them.
+## What is measured
 
-{table}
+A trial asks the model some prompts, one after the other. Each prompt with its answer is a **turn**:
+
+```text
+turn_begin  prefill_begin   prefill_end  first token     last token  turn_end
+    | tokenize  |     prefill     |  sample  |   generation   |         |
+    |<-------------- ttft_ms --------------->|
+```
+
+- **Reading (prefill).** The model takes in the whole prompt at once: `prefill_tps`, tokens of the prompt a second.
+- **Writing (generation).** It writes one token after the other: `generation_tps`. The first token is part of the wait before it, so n tokens
+  have n - 1 gaps between them. Each gap is one value of `itl_p50_ms`, `itl_p90_ms` and `itl_p99_ms`; `tpot_ms` is the mean gap of a turn.
+- **Waiting.** `ttft_ms` is what a user waits before anything appears. `stall_share`, `stalled_s` and `reading_met_share` say whether somebody
+  who reads at an ordinary pace has to wait within the answer.
+- **Memory.** `peak_memory_bytes` is the most that the program ever held, weights included. A part of it is the model's file, which the system can drop
+  and read again (`rss_file_bytes`); the rest is the program's own (`rss_anon_bytes`).
+- **Energy.** Power is sampled some times a second and summed over the phase. `energy_per_token_j` counts everything that the sensor
+  sees; the `net` figures take off what the device draws at rest. What a sensor leaves out is in the pages on [Jetson](devices/jetson.md#rails),
+  [Android](devices/android.md) and [power meters](meters.md).
+- **The device.** Temperatures, clocks and `throttle_events` show heat. `cpu_pressure_share`, `cpu_steal_share` and `memory_pressure_share`
+  show other work; where that is too much, the trial is [INVALID](protocol.md).
+
+An example: in [this trial](runner.md#one-trial-from-begin-to-end) prompts of 28 and 27 tokens are read in 3.48 and 3.25 ms, and two answers of 8 tokens are
+written in 1.29 and 1.33 ms from first to last token.
+
+| metric | computed as | value |
+| --- | --- | ---: |
+| `prefill_tps` | (28 + 27) tokens / (3.48 + 3.25) ms | 8175 tokens/s |
+| `generation_tps` | (7 + 7) gaps / (1.29 + 1.33) ms | 5349 tokens/s |
+| `ttft_ms` | median of 3.51 and 3.29 ms | 3.40 ms |
+
+Speeds are sums over sums, so long turns count more than short ones. Waits are medians over turns.
+
+## Definitions
+
+Each value belongs to one trial. It comes from that trial's `events.jsonl` ([runner.md](runner.md)), its `samples.jsonl` ([sampling.md](sampling.md))
+and, with an external meter, `meter.jsonl`.
+
+- Times are the device's monotonic clock. Tokens are counted, never estimated.
+- The untimed warm-up inside a trial is part of no metric.
+- A metric that cannot be had is absent, with the reason. It is never zero instead.
+- Figures made of samples have a bound: how far the truth may be from them, given the clocks, the rate of the samples and their gaps.
+
+{tables}
 
 ## Operators
 
-With `measure: {{operators: true}}` each cell gets one profiled trial more. Profiling stops after every operator, so that
-trial is in no summary, and its own slowdown is stated. Of each operator and module two figures are given: its share of
-the decoder's time (calls x mean time of a call / time within the decoder) and the mean time of one call. They are easily
-mistaken for each other: an LM head that runs once per token beside operators that run in each of 32 layers has 45 % of
-the sum of means and 2.5 % of the time (MELT's data). Shares are published where operators explain at least 90 % of the
-decoder's time.
+With `measure: {{operators: true}}` each cell gets one more trial, a profiled one. Profiling stops after every operator, which slows
+the trial: it is in no summary, and its slowdown is stated. Each operator has two figures: its share of the decoder's time (calls x mean
+time of a call / time within the decoder), and the mean time of one call. Do not mistake one for the other. In MELT's data the LM head,
+which runs once a token, has 45 % of the sum of means, but 2.5 % of the time, since the others run in each of 32 layers. Shares are
+shown where operators explain at least 90 % of the decoder's time.
 
 ## From trials to a cell
 
-A cell's figure is the **median over its repetitions** that ended well; warm-up trials, profiled trials and failed ones
-are left out, as are INVALID ones ([protocol.md](protocol.md)). Beside it stand `n` (repetitions with a value), `low` and `high`: the narrowest interval from one
-repetition's value to another's that holds the true median at 95 %, whatever the distribution; of five values and fewer the
-smallest and the largest, which hold at 94 % (5), 88 % (4) or 75 % (3). Fewer than three are too few to judge, and said to be
-wherever they are shown ([why this interval](protocol.md#medians-and-their-intervals)).
+A cell's figure is the **median over its repetitions**. Warm-ups, profiled trials, failed ones and INVALID ones are left out
+([protocol.md](protocol.md)). Beside it stand `n`, the number of repetitions with a value, and `low` and `high`, an interval that holds the true
+median at 95 %, whatever the distribution. Of five repetitions and fewer it goes from the smallest value to the largest, and holds at 94 % (5), 88 % (4) or
+75 % (3). Fewer than three are too few to judge, which is said wherever they are shown ([why this interval](protocol.md#medians-and-their-intervals)).
 
 In MLflow, for a metric `generation_tps`:
 

@@ -7,6 +7,7 @@ one with a score, and six that were skipped.
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 
 DATA = Path(__file__).parents[1] / "data" / "records-0.1"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class FullStore(Store):
@@ -51,6 +53,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _folder(home: Path, name: str) -> Path:
     (folder,) = (home / "records").glob(f"*-{name}-*")
     return folder
+
+
+def test_the_example_of_the_documentation_is_this_trial(home: Path) -> None:
+    """docs/metrics.md works out the figures of a trial whose events docs/runner.md shows."""
+    trial = next(one for one in read_campaign(_folder(home, "plain")).cells[0].trials if one.name == "r000")
+    found = trial.metrics.values
+    page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    assert f"| {found['prefill_tps']:.0f} tokens/s |" in page
+    assert f"| {found['generation_tps']:.0f} tokens/s |" in page
+    assert f"| {found['ttft_ms']:.2f} ms |" in page
+    token = r'{"e":"token","t":%d,"i":0,"id":1784}'
+    first = next(
+        each
+        for line in (trial.folder / "events.jsonl").read_text().splitlines()
+        if (each := json.loads(line))["e"] == "token"
+    )
+    assert token % (first["t"] // 1000 % 10**6) in (DOCS / "runner.md").read_text(encoding="utf-8")
 
 
 def test_a_campaign_is_read(home: Path) -> None:
