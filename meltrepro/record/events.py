@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -39,6 +40,9 @@ _LONGEST_NAME, _LONGEST_SAID = 100, 4000
 """Characters of what a program says of itself."""
 _LONGEST_LINE = 1 << 24
 """Bytes; far above any answer's text, far below what would exhaust memory."""
+_NUMBER = rb"(0|[1-9][0-9]{0,17})"
+_TOKEN = re.compile(rb'\{"e": ?"token", ?"t": ?%b, ?"i": ?%b, ?"id": ?%b\}\n' % (_NUMBER, _NUMBER, _NUMBER))
+"""A token as runners write it: nearly every line of a long trial is one."""
 
 
 def read_trace(path: Path) -> Trace:
@@ -153,6 +157,8 @@ class _Parser:
     def feed(self, line: bytes) -> None:
         """Take the next line."""
         self._number += 1
+        if self._took_token(line):
+            return
         if not line.endswith(b"\n"):
             raise RecordError(f"{self._where}: the line is cut off")
         fields = self._fields(line)
@@ -167,6 +173,19 @@ class _Parser:
         if handler is None:
             fields.fail(f"unknown event `{shorten(ascii(fields.kind))}`")
         handler(self, fields)
+
+    def _took_token(self, line: bytes) -> bool:
+        """Take a token that is in its place, ten times as fast; whatever else a line is, the others say."""
+        turn = self._turn
+        if turn is None or turn.prefill is None or (found := _TOKEN.fullmatch(line)) is None:
+            return False
+        t_ns, index, token_id = map(int, found.groups())
+        if t_ns < self._last_ns or index != len(turn.token_ids):
+            return False
+        self._last_ns = t_ns
+        turn.token_ns.append(t_ns)
+        turn.token_ids.append(token_id)
+        return True
 
     def finish(self) -> Trace:
         """The trace, once all lines are in."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -83,7 +83,8 @@ class TrialFolder:
 
     def trace(self) -> Trace:
         """Its events; raises `RecordError`, as the events of a failed trial often do."""
-        return read_trace(self.file(record.EVENTS))
+        path, digest = self.file(record.EVENTS), self.outcome.files.get(record.EVENTS)
+        return _read_once(path, digest) if digest else read_trace(path)
 
     def recording(self) -> Recording | None:
         """What was sampled meanwhile; `None` where nothing was. Raises `RecordError`."""
@@ -291,6 +292,12 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged: {error}", hint=_RESTORE) from error
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path, digest: str) -> Trace:
+    """The events of this digest: what is computed of a trial asks for them many times in a row, and a long one has a million."""
+    return read_trace(path)
 
 
 def _unchanged(path: Path, expected: str | None) -> Path:

@@ -41,8 +41,8 @@ class Survey:
     """Ids of nodes of which nobody knows yet whether the store has them."""
 
     def again(self, sizes: Sizes) -> Survey:
-        """The same with other sizes."""
-        return replace(self, plan=self.planner(self.devices, sizes), sizes=sizes)
+        """The same with other sizes; planned anew only where they are others."""
+        return self if sizes == self.sizes else replace(self, plan=self.planner(self.devices, sizes), sizes=sizes)
 
 
 def survey(

@@ -66,6 +66,14 @@ def test_what_a_runner_writes_is_read(trial: Trial) -> None:
             assert read.prefill is None
 
 
+@given(trials)
+def test_how_a_line_is_written_does_not_matter(trial: Trial) -> None:
+    entries = events(trial)
+    backwards = [json.dumps(dict(reversed(entry.items()))).encode() + b"\n" for entry in entries]
+    narrow = [json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries]
+    assert parse_trace(backwards) == parse_trace(narrow) == parse(entries)
+
+
 def test_wall_time_follows_from_one_anchor() -> None:
     trace = parse(events(Trial()))
     assert trace.wall_ns(trace.hello.t_ns) == START_WALL_NS
