@@ -114,9 +114,8 @@ lint: setup  ## Format, lint and types.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup  ## Every benchmark, one after the other; on an idle machine.
-	@failed=0; for file in tests/benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); \
-	echo "== $$name"; $(BIN)/python -m "tests.benchmarks.$$name" || failed=1; done; exit $$failed
+bench: setup  ## Every benchmark, one after the other, into docs/benchmarks.md; on an idle machine.
+	$(BIN)/python -m tests.benchmarks
 
 ui: setup  ## Start the MLflow UI and print the link to the last comparison.
 	$(BIN)/meltrepro ui

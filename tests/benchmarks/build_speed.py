@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.manifest.lock import Lock
 from meltrepro.steps import silent
 from tests.benchmarks._llama import ROOT, build
+from tests.benchmarks._table import beside, figure, finish
 from tests.support.frameworks import bundle
 
 
@@ -55,14 +55,13 @@ def main() -> int:
                 way(Path(folder))
                 if repetition:  # the first round warms compiler caches up
                     seconds[name].append(time.monotonic() - began)
-    hand = statistics.median(seconds["by hand"])
-    print(f"llama.cpp {options.release}, {settings.load().jobs} jobs, median of {options.repetitions}")
-    for name, times in seconds.items():
-        print(f"{name:16} {statistics.median(times):6.1f} s   {statistics.median(times) / hand:.2f} of by hand")
-    digests = _verify_s(options.repetitions)
-    print(f"verify --no-rebuild of the quickstart: {digests:.2f} s")
-    slowest = max(statistics.median(times) for times in seconds.values())
-    return 0 if slowest <= 1.1 * hand and digests <= 1 else 1
+    rows = [
+        beside(f"{name}, {options.release}, from scratch", times, "by hand", seconds["by hand"], "s", at_least=1 / 1.1)
+        for name, times in seconds.items()
+        if name != "by hand"
+    ]
+    digests_s = _verify_s(options.repetitions)
+    return finish([*rows, figure("`verify --no-rebuild` of the quickstart", digests_s, "s", at_most=1)])
 
 
 def _tools(engine: EngineName) -> Tools:
@@ -111,8 +110,8 @@ def _by_hand(recipe: Recipe, given: Tools, folder: Path) -> None:
         subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
 
 
-def _verify_s(repetitions: int) -> float:
-    """Wall time of the whole command."""
+def _verify_s(repetitions: int) -> list[float]:
+    """Wall times of the whole command."""
     with tempfile.TemporaryDirectory() as name:
         specs = Path(name) / "specs"
         shutil.copytree(ROOT / "specs", specs)
@@ -124,7 +123,7 @@ def _verify_s(repetitions: int) -> float:
             began = time.monotonic()
             subprocess.run([*command, "verify", "--no-rebuild", spec], check=True, capture_output=True)
             times.append(time.monotonic() - began)
-    return statistics.median(times)
+    return times
 
 
 if __name__ == "__main__":

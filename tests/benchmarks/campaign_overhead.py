@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import JOURNAL
 from tests.benchmarks._llama import ROOT
+from tests.benchmarks._table import figure, finish
 
 GOAL = 0.02
 
@@ -44,13 +44,14 @@ def main() -> int:
         durations_s = [trial.outcome.duration_s for trial in cell.trials]
     wall_s = (times[-1] - times[0]) / 1e9
     own_s = wall_s - sum(lives_s)
-    around_s = statistics.median(d - r for d, r in zip(durations_s, lives_s, strict=True))
-    print(f"quickstart's prompts, q4_0, {options.tokens} tokens a turn, {options.sandbox}, {len(lives_s)} trials")
-    print(f"wall {wall_s:.1f} s, runners {sum(lives_s):.1f} s (median of a trial {statistics.median(lives_s):.2f} s)")
-    print(f"own {own_s:.1f} s: {own_s / len(lives_s):.3f} s a trial, {own_s / wall_s:.1%} of the wall time")
-    print(f"of that around the runner {around_s:.3f} s a trial (median), the rest before and after it")
-    print(f"at most {GOAL:.0%} from trials of {own_s / len(lives_s) * (1 / GOAL - 1):.0f} s on")
-    return 0 if own_s / wall_s <= GOAL else 1
+    what = f"a campaign of {len(lives_s)} trials, {options.tokens} tokens a turn, {options.sandbox}"
+    return finish(
+        [
+            figure(f"{what}: beside its runners", [100 * own_s / wall_s], "%", at_most=100 * GOAL),
+            figure(f"{what}: the same, a trial", [own_s / len(lives_s)], "s"),
+            figure(f"{what}: of that around a runner", [d - r for d, r in zip(durations_s, lives_s, strict=True)], "s"),
+        ]
+    )
 
 
 def _campaign(folder: Path, trials: int, tokens: int, sandbox: str) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Literal
 from meltrepro.build.model import Artifact
 from meltrepro.lab.iphone.device import ARM, VirtualIphone
 from meltrepro.targets.base import RUNNER
+from tests.benchmarks._table import figure, finish
 from tests.support.ios_targets import paired, target
 
 _RUNNER_BYTES = 8_000_000
@@ -48,11 +48,8 @@ def main() -> int:
             again_s = [_seconds(lambda: there.deploy(bundle, model)) for _ in range(options.repetitions)]
         finally:
             device.erase()
-    median_s = statistics.median(again_s)
-    print(f"{options.megabytes} MB to the virtual iPhone, on {os.cpu_count()} cores with load {os.getloadavg()[0]:.1f}")
-    print(f"first      {first_s:6.2f} s   {options.megabytes / first_s:6.0f} MB/s, read back and verified")
-    print(f"unchanged  {median_s:6.2f} s   median of {options.repetitions}, longest {max(again_s):.2f} s")
-    return 0 if median_s <= 1.0 else 1
+    what = f"{options.megabytes} MB to the virtual iPhone"
+    return finish([figure(f"{what}, verified", [first_s], "s"), figure(f"{what}, unchanged", again_s, "s", at_most=1)])
 
 
 def _artifact(kind: Literal["bundle", "model"], path: Path, file: Path, size: int) -> Artifact:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from meltrepro.record.events import read_trace
 from tests.benchmarks._llama import GENERATED, PROMPT, build, llama_bench
+from tests.benchmarks._table import beside, finish
 
 
 def main() -> int:
@@ -46,20 +46,12 @@ def main() -> int:
                 measured = programs[program]()
                 if repetition:  # the first round warms up
                     rows[program].append(measured)
-    print(
-        f"llama.cpp {options.release}, {options.quantization}, {options.threads} threads, "
-        f"{options.repetitions} interleaved pairs"
-    )
-    met = True
+    found = []
     for phase, name in enumerate(("prefill", "generation")):
         theirs, ours = ([row[phase] for row in rows[program]] for program in programs)
-        low, ratio, high = statistics.quantiles((a / b for a, b in zip(ours, theirs, strict=True)), n=4)
-        met &= ratio >= 0.98
-        print(
-            f"{name:12} llama-bench {statistics.median(theirs):8.1f} tok/s   melt-runner {statistics.median(ours):8.1f} tok/s"
-            f"   ratio {ratio:.3f} (half of the pairs: {low:.3f} to {high:.3f})"
-        )
-    return 0 if met else 1
+        what = f"runner, {options.release}, {options.quantization}, {name}"
+        found.append(beside(what, ours, "llama-bench", theirs, "tok/s", at_least=0.98))
+    return finish(found)
 
 
 def _runner(bundle: Path, model: Path, threads: int, folder: Path) -> tuple[float, float]:

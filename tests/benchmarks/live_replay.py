@@ -37,6 +37,7 @@ from meltrepro.store.archive import pack_tree
 from meltrepro.workflow.campaigns import prepare
 from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
+from tests.benchmarks._table import figure, finish
 
 CHOSEN = (
     *("models.smollm2-135m.quantizations=[q4_0]", "workloads.chat.first=1", "workloads.chat.turns=1"),
@@ -77,7 +78,12 @@ def main() -> int:
         for verdict in [ReplayVerdict.differs if row.startswith("as it is") else ReplayVerdict.reproduced]
         if row.endswith("generation_tps")
     ]
-    return 1 if wrong > first.total() / 20 or missed > second.total() / 20 else 0
+    return finish(
+        [
+            figure("live replays of the same that DIFFER", [100 * wrong / first.total()], "%", at_most=5),
+            figure("live replays of a delay REPRODUCED", [100 * missed / second.total()], "%", at_most=5),
+        ]
+    )
 
 
 def _record(folder: Path, here: Settings) -> CampaignRecord:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.remote import procfs as linux
 from tests.benchmarks._llama import build, llama_bench
+from tests.benchmarks._table import beside, finish
 
 SWITCHED_OFF = {
     "2024-02-27": ("LLAMA_CCACHE", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_SERVER"),
@@ -44,8 +44,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     native = _native_build(options.release)
-    print(f"llama.cpp {options.release}, {options.threads} threads, {options.repetitions} interleaved repetitions")
-    met = True
+    found = []
     for quantization in options.quantizations:
         bundle, model = build(options.release, quantization)
         programs = {"gcc": native, "ours": bundle / "bin" / "llama-bench"}
@@ -56,10 +55,10 @@ def main() -> int:
                 if repetition:  # the first round warms up
                     rows[name].append(speeds)
         for index, phase in enumerate(("prefill", "generation")):
-            gcc, ours = (statistics.median(row[index] for row in rows[name]) for name in ("gcc", "ours"))
-            met &= ours / gcc >= 1.0
-            print(f"{quantization:6} {phase:12} gcc {gcc:8.1f} tok/s   ours {ours:8.1f} tok/s   ratio {ours / gcc:.3f}")
-    return 0 if met else 1
+            gcc, ours = ([row[index] for row in rows[name]] for name in ("gcc", "ours"))
+            what = f"our build, {options.release}, {quantization}, {phase}"
+            found.append(beside(what, ours, "gcc", gcc, "tok/s", at_least=1))
+    return finish(found)
 
 
 def _native_build(release: str) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from meltrepro.record.samples import read_samples
 from meltrepro.targets.base import RUNNER, SAMPLER
 from meltrepro.targets.remote.sensors import linux_sources
 from tests.benchmarks._llama import build
+from tests.benchmarks._table import beside, figure, finish
 
 RATES = (0.0, 1.0, 10.0)
 
@@ -46,15 +46,13 @@ def main() -> int:
             if repetition:  # the first round warms up
                 speeds[rate].append(speed)
                 shares[rate].append(share)
-    print(
-        f"llama.cpp {options.release}, q4_0, {options.threads} threads, {options.repetitions} interleaved repetitions"
-    )
-    without = statistics.median(speeds[0.0])
-    for rate in RATES:
-        speed = statistics.median(speeds[rate])
-        cost = f"   sampler {statistics.median(shares[rate]):.3%} of a core" if rate else ""
-        print(f"{rate:5g} Hz   {speed:8.2f} tok/s   ratio {speed / without:.4f}{cost}")
-    return 0 if statistics.median(speeds[1.0]) / without >= 0.99 else 1
+    found = []
+    for rate in RATES[1:]:
+        goal = 0.99 if rate == 1 else None
+        what = f"generation, sampler at {rate:g} Hz"
+        found.append(beside(what, speeds[rate], "without", speeds[0.0], "tok/s", at_least=goal))
+        found.append(figure(f"sampler at {rate:g} Hz, of a core", [100 * share for share in shares[rate]], "%"))
+    return finish(found)
 
 
 def _trial(bundle: Path, model: Path, threads: int, tokens: int, rate_hz: float) -> tuple[float, float]:

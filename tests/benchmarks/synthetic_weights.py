@@ -16,24 +16,27 @@ import yaml
 
 from meltrepro.frameworks.llamacpp.synthetic import pieces
 from meltrepro.manifest.shapes import SHAPES, ShapeName
+from tests.benchmarks._table import figure, finish
 
 ZOO = Path(__file__).parents[2] / "specs" / "paper" / "models"
 
 
-def main() -> None:
-    """Print one line a shape; raises `SystemExit` where a digest is not that of the zoo."""
-    wrong = []
+def main() -> int:
+    """Print two lines a shape; raises `SystemExit` where a digest is not that of the zoo."""
+    wrong, rows = [], []
     context = multiprocessing.get_context("spawn")
     for file in sorted(ZOO.glob("*.yaml")):
         (model,) = yaml.safe_load(file.read_text(encoding="utf-8"))["models"].values()
         source = model["source"]
         with context.Pool(1) as pool:
             digest, size, seconds, peak = pool.apply(make, (source["synthetic"], source["seed"]))
-        print(f"{source['synthetic']:20}{size / 1e9:7.3f} GB {size / seconds / 1e6:6.0f} MB/s {peak / 1e6:6.0f} MB")
+        rows.append(figure(f"weights of {source['synthetic']}", [size / seconds / 1e6], "MB/s", at_least=150))
+        rows.append(figure(f"weights of {source['synthetic']}, memory", [peak / 1e9], "GB", at_most=4))
         if digest != source["digest"]:
             wrong.append(f"{source['synthetic']}: the zoo has {source['digest']}, made was {digest}")
     if wrong:
         raise SystemExit("\n".join(wrong))
+    return finish(rows)
 
 
 def make(name: ShapeName, seed: int) -> tuple[str, int, float, int]:
@@ -47,4 +50,4 @@ def make(name: ShapeName, seed: int) -> tuple[str, int, float, int]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
