@@ -44,7 +44,8 @@ def _to_first_trial_s(spec: str) -> float:
         )
         (folder,) = (Path(home) / "records").iterdir()
         steps = map(json.loads, (folder / JOURNAL).read_text().splitlines())
-        return next((step["monotonic_ns"] - began_ns) / 1e9 for step in steps if step["name"] == "trial")
+        trial_ns: int = next(step["monotonic_ns"] for step in steps if step["name"] == "trial")
+        return (trial_ns - began_ns) / 1e9
 
 
 if __name__ == "__main__":
