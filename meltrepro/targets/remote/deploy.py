@@ -63,10 +63,10 @@ sum() { if command -v openssl > /dev/null; then openssl dgst -sha256 -r; else sh
 said=$({
     {
         if [ "$5" ]; then "$5" append "$part"; else cat >> "$part"; fi <&4 >&2 &
-        while [ "$4" ] && kill -0 $!; do dd bs=65536 <&3; sleep 0.05 || sleep 1; done 2> /dev/null
+        while [ "$4" ] && kill -0 $!; do cat <&3; sleep 0.05 || sleep 1; done 2> /dev/null
         wait $!
         written=$?
-        dd bs=65536 <&3 2> /dev/null
+        cat <&3
         echo "$written $?" >&5
     } | sum
 } 5>&1)
