@@ -41,6 +41,13 @@ def test_troubleshooting_knows_every_error() -> None:
     }
 
 
+def test_code_in_a_list_belongs_to_its_item() -> None:
+    """With less than four spaces the site ends the list there, and counts from 1 again."""
+    for path in DOCS.rglob("*.md"):
+        indents = re.findall(r"^( *)```", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert all(len(indent) % 4 == 0 for indent in indents), path
+
+
 def test_every_page_has_its_place_in_the_site() -> None:
     nav = re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(nav) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
