@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltrepro.measure.integrals import Integral, NoValue, SampleLimits, advance, integrate
+from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits, advance, gaps_in, integrate
 from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Span
 from tests.support.power import Power, S, sampled, span, steps
@@ -156,3 +157,116 @@ def test_a_counter_must_cover_the_phase() -> None:
     for begin, end in ((1, 8), (1, 12)):  # what was counted at 8 s may be shown only after 9 s
         with pytest.raises(NoValue, match="do not cover the phase"):
             advance(series, [span(begin, end)], SampleLimits(gap_s=2.0))
+
+
+def gauge(values: list[float], times: list[float] | None = None, refresh_s: float | None = None) -> SensorSeries:
+    seconds = range(len(values)) if times is None else times
+    channel = SensorChannel("power", "W", "gauge", "virtual", refresh_s)
+    return SensorSeries(channel, tuple(round(t * S) for t in seconds), tuple(values))
+
+
+WIDE = SampleLimits(gap_s=2, gap_share=0.9, clock_share=0.5)
+RAMP, SWING = [float(i) for i in range(11)], [float(i % 2) for i in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("series", "begin", "end", "clock_s", "total", "bound"),
+    [
+        # The edges are interpolated. Three steps: 2, 0 and 4 W, of which half, all and half are covered.
+        (gauge([2, 4, 4, 8]), 0.5, 2.5, 0.0, 8.25, 3 * math.sqrt((4 / 2 + 16 / 2) / 2)),
+        # Edges that are 0.1 s further out add 0.91 J, further in they take 0.89 J.
+        (gauge([2, 4, 4, 8]), 0.5, 2.5, 0.1, 8.25, 0.91 + 3 * math.sqrt((4 / 2 + 16 / 2) / 2)),
+        (gauge([8, 4, 4, 8]), 0.5, 2.5, 0.1, 9.0, 1.24 + 3 * math.sqrt((16 / 2 + 16 / 2) / 2)),
+        # A curve with its highest point within: further in takes more than further out adds.
+        (gauge([0, 4, 4, 0]), 0.5, 2.5, 0.1, 7.0, 0.44 + 3 * math.sqrt((16 / 2 + 16 / 2) / 2)),
+        # Values that are up to half a second old.
+        (gauge([2, 4, 4, 8], refresh_s=0.5), 0.5, 2.5, 0.0, 8.25, 3 * math.sqrt((4 + 16) * (1 / 2 + 0.25) / 2)),
+        # Seven steps cannot tell a curve from noise; of eight that rise, each is off by half a step at most.
+        (gauge(RAMP[:8]), 0.0, 7.0, 0.0, 24.5, 3 * math.sqrt(7 / 2)),
+        (gauge(RAMP[:9]), 0.0, 8.0, 0.0, 32.0, 8 / 2),
+        (gauge(RAMP), 0.0, 10.0, 0.0, 50.0, 10 / 2),
+        (gauge(RAMP, refresh_s=1.0), 0.0, 9.0, 0.0, 40.5, 3 * math.sqrt((9 * 2 + 1) / 2)),
+        (gauge(SWING), 0.0, 10.0, 0.0, 5.0, 3 * math.sqrt(10 / 2)),
+        # Nobody looked from 2 to 5 s, when it may have been anything from 2 to 6 W.
+        (gauge([2, 2, 4, 4, 6], [0, 1, 2, 5, 6]), 0.5, 5.5, 0.0, 18.25, 3 * 4 + 3 * math.sqrt((4 + 4 / 2) / 2)),
+        (gauge([5] * 12), 0.5, 10.5, 0.0, 50.0, 0.0),
+    ],
+)
+def test_integrals_by_hand(
+    series: SensorSeries, begin: float, end: float, clock_s: float, total: float, bound: float
+) -> None:
+    found = integrate(series, [span(begin, end)], WIDE, clock_s * S)
+    assert (found.total.value, found.total.bound) == pytest.approx((total, bound))
+    assert (found.mean.value, found.mean.bound) == pytest.approx((total / (end - begin), bound / (end - begin)))
+    assert found.duration_s == pytest.approx(end - begin)
+
+
+def test_samples_peak_and_gaps_of_a_phase() -> None:
+    found = integrate(gauge([9, 4, 5, 3, 8]), [span(0.5, 1.5), span(2, 3)], WIDE)
+    assert (found.samples, found.peak, found.gap_s, found.duration_s) == (3, 5, 0, 2), "the edges belong to no peak"
+    found = integrate(gauge([2, 2, 4, 4, 6], [0, 1, 2, 5, 6]), [span(0.5, 5.5)], WIDE)
+    assert (found.samples, found.gap_s) == (3, pytest.approx(3))
+    found = integrate(gauge([2, 2, 4, 8, 6]), [span(0, 2), span(2.5, 2.75)], WIDE)
+    assert (found.samples, found.gap_s, found.peak) == (3, pytest.approx(0.25), 7), "a span between two samples"
+
+
+def test_gaps_lie_between_two_samples_and_within_the_span() -> None:
+    times = [0, S, 3 * S, 7 * S, 8 * S]
+    assert gaps_in(times, span(0, 8), 1.5) == [span(1, 3), span(3, 7)]
+    assert gaps_in(times, span(2, 4), 1.5) == [span(2, 3), span(3, 4)]
+    assert gaps_in(times, span(0, 8), 2.0) == [span(3, 7)], "as long as is allowed is none"
+    assert gaps_in(times, span(7, 9), 0.5) == [span(7, 8)]
+
+
+def test_a_counter_by_hand() -> None:
+    """It stood still once, so it counts in steps of 2 J: that much more may have gone by at each of two edges."""
+    series = SensorSeries(
+        SensorChannel("energy", "J", "counter", "x", None), tuple(i * S for i in range(5)), (0.0, 2.0, 4.0, 4.0, 7.0)
+    )
+    found = advance(series, [span(0.5, 3.5)], WIDE)
+    assert (found.total.value, found.total.bound) == pytest.approx((4.5, 2 * 2 + 1 + 1.5))
+    assert (found.mean.value, found.mean.bound) == pytest.approx((1.5, 6.5 / 3))
+    assert (found.peak, found.samples, found.gap_s, found.duration_s) == (3, 3, 0, 3)
+    late = advance(series, [span(1, 3)], WIDE, 0.25 * S)
+    assert (late.total.value, late.total.bound) == pytest.approx((2, 2 * 2 + 2 + 3)), "the clocks may disagree"
+
+
+@pytest.mark.parametrize(
+    ("series", "spans", "limits", "clock_ns", "message"),
+    [
+        (gauge([1, 2, 3]), [], WIDE, 0, "the phase took no time"),
+        (gauge([1, 2, 3]), [span(1, 1)], WIDE, 0, "the phase took no time"),
+        (gauge([1]), [span(0, 1)], WIDE, 0, "power has 1 sample"),
+        (gauge([]), [span(0, 1)], WIDE, 0, "power has 0 samples"),
+        (gauge([1, 2, 3]), [span(1, 2.5)], WIDE, 0, "the samples of power do not cover the phase"),
+        (gauge([1, 2], [1, 3]), [span(0.5, 2.5)], WIDE, 0, "the samples of power do not cover the phase"),
+        (gauge([1, 2, 3]), [span(0.5, 1.5)], WIDE, 0, "1 samples in a phase of 1 s"),
+        (gauge([1, 2, 3, 4], [0, 1, 4, 5]), [span(0, 5)], SampleLimits(2), 0, "3 s of a phase of 5 s have no samples"),
+        (
+            gauge(RAMP),
+            [span(1, 2), span(3, 4)],
+            SampleLimits(2),
+            0.03 * S,
+            "the clocks may disagree by 30 ms at each edge of 2 spans of together 2000 ms",
+        ),
+    ],
+)
+def test_why_there_is_no_figure(
+    series: SensorSeries, spans: list[Span], limits: SampleLimits, clock_ns: float, message: str
+) -> None:
+    with pytest.raises(NoValue) as caught:
+        integrate(series, spans, limits, clock_ns)
+    assert str(caught.value) == message
+
+
+def test_limits_are_reached_before_they_are_passed() -> None:
+    two = SampleLimits(gap_s=2, gap_share=0.5, clock_share=0.1, fewest=2)
+    assert integrate(gauge([1, 2, 3]), [span(0, 1)], two, 0.05 * S).samples == 2
+    assert integrate(gauge([1, 2, 3, 4], [0, 1, 4, 6]), [span(0, 6)], two).gap_s == 3
+    with pytest.raises(NoValue, match="clocks may disagree"):
+        integrate(gauge([1, 2, 3]), [span(0, 1)], two, 0.051 * S)
+
+
+def test_amounts() -> None:
+    assert Amount(3.0, 0.5).scaled(-2) == Amount(-6.0, 1.0)
+    assert Amount(3.0, 0.5).minus(Amount(1.0, 0.25)) == Amount(2.0, 0.75)
