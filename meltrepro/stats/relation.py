@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-FEWEST = 3
-"""Points below which a line says nothing of how well it fits."""
 _ROUNDING = 1e-12
 """Part of a sum of squares that rounding alone may leave."""
 
@@ -41,9 +39,9 @@ def fit_within(groups: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Lin
     intercept is that of the mean level. `None` where there are too few points or x does not vary within any group.
     Raises `ValueError` for groups whose coordinates are not of one length, or not finite.
     """
-    used = [(x, y) for x, y in groups if len(x) > 1 or len(y) > 1]
     if any(len(x) != len(y) for x, y in groups):
         raise ValueError("as many values of y as of x are needed")
+    used = [(x, y) for x, y in groups if len(x) > 1]
     if not all(math.isfinite(value) for x, y in used for value in (*x, *y)):
         raise ValueError("a value is not finite")
     n = sum(len(x) for x, _ in used)
@@ -74,7 +72,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """
     if len(x) != len(y):
         raise ValueError("as many values of y as of x are needed")
-    if len(x) < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
+    if len(set(y)) == 1:
         return None
     from scipy.stats import rankdata
 
@@ -85,7 +83,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def _p_of_slope(slope: float, sxx: float, residual: float, syy: float, df: int) -> float:
-    if syy == 0 or slope == 0:
+    if slope == 0:
         return 1.0
     if residual <= _ROUNDING * syy:
         return 0.0

@@ -215,6 +215,10 @@ def test_too_many_looks_are_refused_with_a_step_that_works() -> None:
     assert str(caught.value).startswith("replay design: 996 looks, at most 100 are supported")
     assert caught.value.hint == "use a step of at least 11 trials"
     assert len(Design(maximum=1000, step=11).looks) <= 100
+    with pytest.raises(UsageError) as caught:
+        Design(minimum=10, maximum=1000, step=9)
+    assert caught.value.hint == "use a step of at least 10 trials"
+    assert len(Design(minimum=10, maximum=1000, step=10).looks) == MAX_LOOKS
 
 
 def test_looks_end_at_the_maximum() -> None:
@@ -344,7 +348,8 @@ def test_the_same_trials_on_both_sides_are_reproduced() -> None:
     assert (same.verdict, same.ratio, same.low, same.high) == (ReplayVerdict.reproduced, 1, 1, 1)
     assert (same.look, same.final, same.more_needed) == (6, True, 0)
     assert same.reason == "both sides are the same trials"
-    assert identical(decide(a[:2], b[:2], CONTROL)).look == 1
+    early = identical(decide(a[:2], b[:2], CONTROL))
+    assert (early.look, early.final) == (1, True)
 
 
 def test_trials_that_would_show_sameness() -> None:

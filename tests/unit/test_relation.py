@@ -23,6 +23,20 @@ def test_a_line_agrees_with_scipy() -> None:
     assert line.intercept == pytest.approx(theirs.intercept)
     assert line.r2 == pytest.approx(theirs.rvalue**2)
     assert line.p == pytest.approx(theirs.pvalue)
+    assert line.n == 6
+
+
+def test_small_units_hide_no_scatter() -> None:
+    small = fit_line(X, [y * 1e-9 for y in Y])
+    assert small is not None
+    assert small.p == pytest.approx(stats.linregress(X, Y).pvalue)
+
+
+def test_no_slope_and_a_slope_of_one() -> None:
+    level, one = fit_line([1, 2, 3], [1, 2, 1]), fit_line([1, 2, 3], [1, 2, 3])
+    assert level is not None and one is not None
+    assert (level.slope, level.p) == (0, 1)
+    assert (one.slope, one.p) == (1, 0)
 
 
 def test_points_on_a_line() -> None:
@@ -44,7 +58,8 @@ def test_what_does_not_vary_has_no_slope() -> None:
 
 @pytest.mark.parametrize(("x", "y"), [([1, 2], [1]), ([1, 2, math.nan], [1, 2, 3]), ([1, 2, 3], [1, 2, math.inf])])
 def test_bad_points_are_refused(x: list[float], y: list[float]) -> None:
-    with pytest.raises(ValueError, match="as many|finite"):
+    said = "as many values of y as of x are needed" if len(x) != len(y) else "a value is not finite"
+    with pytest.raises(ValueError, match=f"^{said}$"):
         fit_line(x, y)
 
 
@@ -63,6 +78,7 @@ def test_groups_keep_their_own_level() -> None:
 def test_groups_of_one_point_say_nothing() -> None:
     groups: list[tuple[list[float], list[float]]] = [([1, 2, 3], [1, 2, 2.5]), ([9], [100])]
     assert fit_within(groups) == fit_within(groups[:1])
+    assert fit_within([*groups[:1], ([1, 2], [5, 9])]) != fit_within(groups[:1]), "two points have a slope"
 
 
 def test_degrees_of_freedom_count_the_levels() -> None:
@@ -92,7 +108,7 @@ def test_no_ranks_can_be_had(x: list[float], y: list[float]) -> None:
 
 
 def test_ranks_need_pairs() -> None:
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(ValueError, match="^as many values of y as of x are needed$"):
         spearman([1, 2, 3], [1, 2])
 
 

@@ -72,6 +72,15 @@ def test_independent_values_pass_nineteen_times_in_twenty(n: int) -> None:
     assert 0.93 <= fmean(result is not None and result.independent for result in results) <= 0.985
 
 
+def test_autocorrelation_by_hand() -> None:
+    """Off the mean of 4 by -3, -2, 0, 4, 1: neighbours 10, squares 30. Values that differ by next to nothing say nothing."""
+    found = autocorrelation([1.0, 2.0, 4.0, 8.0, 5.0])
+    assert found is not None
+    reach = stats.norm.ppf(0.975) * 3 / (5 * 2)
+    assert (found.coefficient, found.low, found.high) == pytest.approx((10 / 30, -0.2 - reach, -0.2 + reach))
+    assert autocorrelation([0.0, 0.0, 0.0, 0.0, 1e-300]) is None
+
+
 def test_values_that_wander_are_found() -> None:
     chance, found = random.Random(2), 0
     for _ in range(200):
