@@ -108,6 +108,7 @@ def test_too_few_trials_is_not_yet_an_answer() -> None:
     decision = decide(trials(5, 20), trials(2, 20), CONTROL)
     assert (decision.verdict, decision.look, decision.final) == (ReplayVerdict.inconclusive, 0, False)
     assert (decision.low, decision.high) == (0, math.inf)
+    assert (decision.n_reference, decision.n_replayed) == (2, 2)
     assert "2 of the 5 trials" in decision.reason
 
 
