@@ -14,6 +14,7 @@ import os
 import re
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -130,20 +131,14 @@ class DockerEngine:
         """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""
         user = os.getuid() if self._facts.rootless else os.getuid() or _NOBODY
         with _engine_errors(), handed_over(execution, user), self._container(execution, user) as container:
-            container.start()
-            timed_out = False
-            try:
-                status = container.wait(timeout=execution.timeout_s)["StatusCode"]
-            except (requests.ReadTimeout, requests.ConnectionError) as error:
-                if "timed out" not in str(error).lower():
-                    raise
-                timed_out, status = True, 124
+            status = _finished(container, execution.timeout_s)
+            if timed_out := status is None:
                 container.kill()
             container.reload()
             same = execution.stderr == execution.stdout
             _save(container, execution.stdout, stdout=True, stderr=same)
             _save(container, None if same else execution.stderr, stdout=False, stderr=True)
-            return Exit(status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
+            return Exit(124 if status is None else status, timed_out, bool(container.attrs["State"]["OOMKilled"]))
 
     @contextlib.contextmanager
     def beside(self, execution: Execution) -> Iterator[str]:
@@ -397,6 +392,30 @@ def _bind(inside: str, outside: Path, *, read_only: bool) -> Mount:
     mount = Mount(inside, str(outside.absolute()), type="bind", read_only=read_only)
     mount["BindOptions"] = {"NonRecursive": True}  # older engines would leave what is mounted below it writable
     return mount
+
+
+def _finished(container: Any, timeout_s: float | None) -> int | None:
+    """Start a container and wait for its status; none where it runs on after that time, if any is given."""
+    # Its end is seen as the end of its output: podman, asked for the status, looks all the time, and takes a core for that.
+    output = threading.Thread(target=_drain, args=[container.attach(stream=True)], daemon=True)
+    container.start()
+    output.start()
+    output.join(timeout_s)
+    if output.is_alive():
+        return None
+    try:
+        return int(container.wait(timeout=timeout_s)["StatusCode"])
+    except (requests.ReadTimeout, requests.ConnectionError) as error:  # a program may close its output and go on
+        if "timed out" not in str(error).lower():
+            raise
+        return None
+
+
+def _drain(output: Iterable[bytes]) -> None:
+    """Read what a container writes, which the engine keeps, until it has ended; errors are those of who waits."""
+    with contextlib.suppress(OSError, DockerException, urllib3.exceptions.HTTPError):
+        for _ in output:
+            pass
 
 
 def _save(container: Any, path: Path | None, *, stdout: bool, stderr: bool) -> None:

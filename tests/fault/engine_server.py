@@ -168,6 +168,12 @@ class _Handler(BaseHTTPRequestHandler):
                 mounts = json.loads(body).get("HostConfig", {}).get("Mounts") or []
                 self.engine.writable = {each["Target"]: each["Source"] for each in mounts if not each["ReadOnly"]}
                 self._json({"Id": "c1"}, 201)
+            case "POST", "containers", _, "attach":  # nothing is written, and the end of that is the program's
+                self.send_response(101)
+                self.send_header("Upgrade", "tcp")
+                self.send_header("Connection", "Upgrade")
+                self.end_headers()
+                self.close_connection = True
             case "POST", "containers", _, "start":
                 if "/out" in self.engine.writable and self.engine.dies != "wait":
                     Path(self.engine.writable["/out"], "model").write_bytes(self.engine.model)

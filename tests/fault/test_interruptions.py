@@ -108,7 +108,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(24))
 def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
     """SIGKILL up to three times, each at a moment of chance; then run it to its end."""
     chance = random.Random(seed)

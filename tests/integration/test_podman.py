@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from meltrepro import settings
@@ -67,6 +68,7 @@ TOOL = r"""
 
 int main(int argc, char** argv) {
     if (argc > 1 && !strcmp(argv[1], "sleep")) for (;;) pause();
+    if (argc > 1 && !strcmp(argv[1], "mute")) { fclose(stdout); fclose(stderr); sleep(2); return 5; }
     if (argc > 1 && !strcmp(argv[1], "eat")) for (;;) memset(malloc(1 << 24), 1, 1 << 24);
     if (argc > 1 && !strcmp(argv[1], "look")) {  /* how many processes it sees: others may need a moment to join */
         DIR* folder = opendir("/proc");
@@ -103,7 +105,10 @@ def client() -> Iterator[Any]:
         places = ("--root", f"{folder}/root", "--runroot", f"{folder}/run", "--tmpdir", f"{folder}/tmp")
         address = f"unix://{folder}/podman.sock"
         command = [program, *places, "system", "service", "--time=0", address]
-        with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as service:
+        with (
+            (Path(folder) / "log").open("wb") as log,
+            subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as service,
+        ):
             try:
                 yield _answers(here, address, service)
             finally:
@@ -195,6 +200,20 @@ def test_mounts_are_what_they_were_asked_to_be(engine: DockerEngine, bundle: Art
 def test_a_hang_is_ended(engine: DockerEngine, bundle: Artifact) -> None:
     ended = engine.execute(Execution(argv=["/bundle/bin/tool", "sleep"], bundle=bundle, timeout_s=2))
     assert ended.timed_out
+
+
+def test_who_closes_its_output_has_not_ended(engine: DockerEngine, bundle: Artifact) -> None:
+    ended = engine.execute(Execution(argv=["/bundle/bin/tool", "mute"], bundle=bundle, timeout_s=60))
+    assert (ended.status, ended.timed_out) == (5, False)
+
+
+def test_an_engine_that_waits_does_not_work(engine: DockerEngine, bundle: Artifact) -> None:
+    """Who waits for the end of a trial must not take a core from it."""
+    services = [process for process in psutil.Process().children() if "service" in process.cmdline()]
+    before = [process.cpu_times() for process in services]
+    engine.execute(Execution(argv=["/bundle/bin/tool", "sleep"], bundle=bundle, timeout_s=8))
+    after = [process.cpu_times() for process in services]
+    assert sum(new.user + new.system - old.user - old.system for old, new in zip(before, after, strict=True)) < 2
 
 
 def test_who_eats_all_memory_is_ended(engine: DockerEngine, bundle: Artifact) -> None:
