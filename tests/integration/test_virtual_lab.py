@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ LONGER = (
     "--set=targets.phone.settings.screen=off",
     "--set=measure.sampling_hz=5",
     "--set=measure.limits.cpu_pressure=1",  # a machine that runs tests is busy
-    "--set=workloads.chat.max_tokens=32",
+    "--set=workloads.chat.max_tokens=16",
 )
 """Enough of a generation for its energy."""
 
@@ -167,7 +169,7 @@ def test_all_devices_are_measured_and_told_apart(campaign: CampaignRecord) -> No
     ("target", "root"), [("phone", "/data/local/tmp/meltrepro"), ("board", "/var/tmp/meltrepro"), ("iphone", "../..")]
 )
 def test_a_device_generates_what_its_runner_generates_by_hand(
-    campaign: CampaignRecord, runner_bundles: Mapping[str, Path], tmp_path: Path, target: str, root: str
+    campaign: CampaignRecord, runner_bundles: Mapping[str, Path], target: str, root: str
 ) -> None:
     (trial,) = cell_of(campaign, target).repetitions
     arm = next(Bundle(path) for path in runner_bundles.values() if Bundle(path).facts["isa"] == "armv8_2")
@@ -175,10 +177,18 @@ def test_a_device_generates_what_its_runner_generates_by_hand(
     model = next(iter(meltrepro_models(campaign)))
     request = Request.model_validate_json((trial.folder / REQUEST).read_bytes())
     assert request.model.startswith(f"{root}/cas/")
-    by_hand = tmp_path / REQUEST
-    by_hand.write_text(request.model_copy(update={"model": str(model)}).model_dump_json(exclude_none=True))
-    subprocess.run([*arm.command("melt-runner"), by_hand, tmp_path / EVENTS], check=True, timeout=500)
-    assert tokens(tmp_path / EVENTS) == tokens(trial.folder / EVENTS)
+    by_hand = generated(arm, request.model_copy(update={"model": str(model)}).model_dump_json(exclude_none=True))
+    assert by_hand == tokens(trial.folder / EVENTS)
+
+
+@lru_cache
+def generated(bundle: Bundle, request: str) -> list[int]:
+    """What a runner generates without any device. One file here: the same request need not be emulated twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, events = Path(folder, REQUEST), Path(folder, EVENTS)
+        asked.write_text(request)
+        subprocess.run([*bundle.command("melt-runner"), asked, events], check=True, timeout=500)
+        return tokens(events)
 
 
 def meltrepro_models(campaign: CampaignRecord) -> list[Path]:
