@@ -192,10 +192,8 @@ class DeviceCache:
             source=pieces(local, there, lambda done: progress(done, size)),
             silence_s=30 + size / _HASH_BYTES_PER_S,
         )
-        if (
-            self.agent and reply.status in _NO_APPEND
-        ):  # that of an older bundle, or one that is gone: it has taken nothing
-            self.agent = None
+        if self.agent and reply.status in _NO_APPEND:
+            self.agent = None  # it is that of an older bundle, or gone: it has taken nothing
             return self._send(local, digest, size, state, progress)
         found = self._shell.expect(reply, f"write {self.path(digest)}").text
         return None if found == "verified" else found
