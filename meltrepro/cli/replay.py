@@ -58,7 +58,7 @@ def command(
 ) -> None:
     """Verify or rebuild the artifacts, repeat the same trials with the same seeds, compare."""
     from meltrepro.cli.summary import tell_logged
-    from meltrepro.replay.show import text
+    from meltrepro.replay.show import doubts, text
 
     with console(quiet=json) as sink:
         replayed = workflow.replay(
@@ -91,6 +91,9 @@ def command(
         print_json("replay", document)
     else:
         typer.echo(text(answer.comparison), nl=False)
+        for cell in answer.comparison.cells:
+            for doubt in doubts(cell):
+                typer.echo(f"\n{cell.cell}: {doubt}")
         more = f", {len(intent.left_out)} not repeated" if intent.left_out else ""
         typer.echo(f"\n{answer.verdict} ({counted(len(answer.comparison.cells), 'cell')} compared{more})")
     if error := error_of(answer, replayed.page):

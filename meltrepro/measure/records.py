@@ -170,6 +170,12 @@ class CellRecord(CellFolder):
         return Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
 
     @property
+    def whole(self) -> Validity:
+        """The verdict on it as a whole: INVALID where its repetitions disagree or none is VALID; raises `RecordError`."""
+        none_valid = bool(self.repetitions) and len(self.invalid) == len(self.repetitions)
+        return self.validity if none_valid else self.agreement
+
+    @property
     def asked(self) -> int:
         """How many repetitions there should be: as the protocol says, else as many as were tried."""
         return self.expected or len(self.repetitions) + len(self.failures)

@@ -77,6 +77,8 @@ class CellComparison:
     """What a reader of its figures must know, side by side."""
     same: bool = False
     """Whether both sides are the same trials."""
+    invalid: tuple[str, ...] = ()
+    """The sides that are INVALID as a whole, and why; where there is one, no verdict is REPRODUCED or DIFFERS."""
 
 
 @dataclass(frozen=True)
@@ -138,19 +140,32 @@ def _compare_cells(
     """One cell; `other` is judged against `one`, or against the control."""
     (_, first), (_, second) = one, other
     same = bool(first.believed) and [t.outcome for t in first.believed] == [t.outcome for t in second.believed]
+    sides = {"first": first, "second": second, **({"control": control} if control is not None else {})}
+    invalid = {side: verdict for side, cell in sides.items() if not (verdict := cell.whole).valid}
+    metrics, scores = _metrics(first, second, design, control, once=once, same=same), _scores(first, second)
     return CellComparison(
         cell=first.id,
         params=(*differences(_params(first), _params(second)), *ran_differences("effective.", first, second)),
         identities=differences(_identities(first), _identities(second)),
         context=context_differences(one, other),
-        metrics=tuple(_metrics(first, second, design, control, once=once, same=same)),
+        metrics=tuple(_undecided(metric, list(invalid)) if invalid else metric for metric in metrics),
         tokens=_tokens(first, second),
-        scores=tuple(_scores(first, second)),
+        scores=tuple(replace(score, verdict=ReplayVerdict.inconclusive) if invalid else score for score in scores),
         remarks=tuple(
             f"{side}: {remark}" for side, cell in (("first", first), ("second", second)) for remark in cell.remarks
         ),
         same=same,
+        invalid=tuple(f"{side}: {verdict}" for side, verdict in invalid.items()),
     )
+
+
+def _undecided(metric: MetricComparison, invalid: Sequence[str]) -> MetricComparison:
+    """The same figures without an answer: they are not believed."""
+    if metric.decision is None:
+        return metric
+    reason = f"INVALID as a whole: {' and '.join(invalid)}"
+    decision = replace(metric.decision, verdict=ReplayVerdict.inconclusive, more_needed=None, reason=reason)
+    return replace(metric, decision=decision, needed=None)
 
 
 def _scores(first: CellRecord, second: CellRecord) -> Iterator[ScoreComparison]:
@@ -268,9 +283,10 @@ def _some(cells: Sequence[str], most: int = 3) -> str:
 
 
 def overall(comparison: Comparison) -> ReplayVerdict:
-    """DIFFERS where any metric does, INCONCLUSIVE where any is undecided, REPRODUCED where all are."""
+    """DIFFERS where any metric does, INCONCLUSIVE where any is undecided or a cell is INVALID, REPRODUCED where all are."""
     verdicts = {m.decision.verdict for cell in comparison.cells for m in cell.metrics if m.decision is not None}
     verdicts |= {score.verdict for cell in comparison.cells for score in cell.scores}
+    verdicts |= {ReplayVerdict.inconclusive for cell in comparison.cells if cell.invalid}
     if ReplayVerdict.differs in verdicts:
         return ReplayVerdict.differs
     return ReplayVerdict.reproduced if verdicts == {ReplayVerdict.reproduced} else ReplayVerdict.inconclusive

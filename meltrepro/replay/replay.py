@@ -13,6 +13,7 @@ from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
 from meltrepro.record.trial import AnyRequest
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
+from meltrepro.replay.show import doubts
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.stats.ratio import comparable
@@ -79,16 +80,19 @@ def _arms(folder: Path) -> tuple[CampaignRecord, Mapping[str, CellRecord]]:
 def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
     """The answer for the whole replay, and what speaks against REPRODUCED."""
     reasons = [f"{cell_id}: not repeated" for cell_id in comparison.only_first]
-    silent = [cell.cell for cell in comparison.cells if not (cell.metrics or cell.scores)]
+    silent = [cell.cell for cell in comparison.cells if not (cell.metrics or cell.scores or cell.invalid)]
     reasons += [f"{cell_id}: nothing to compare: no trial of one side gave a result" for cell_id in silent]
     other_output = False
     for cell in comparison.cells:
+        reasons += [f"{cell.cell}: {doubt}" for doubt in doubts(cell)]
         if cell.tokens is not None and not cell.tokens.exact:
             if _same_binary(cell):
-                other_output = True
+                other_output |= not cell.invalid
                 reasons.append(f"{cell.cell}: the same binary and model generated other tokens")
             else:
                 reasons.append(f"{cell.cell}: another binary generated other tokens (reported, not required)")
+        if cell.invalid:
+            continue  # nothing follows from its figures
         for score in cell.scores:
             if score.verdict is ReplayVerdict.reproduced:
                 continue

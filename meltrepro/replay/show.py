@@ -26,7 +26,7 @@ def _cell(cell: CellComparison) -> Iterator[str]:
     for title, differences in (("parameter", cell.params), ("identity", cell.identities), ("context", cell.context)):
         for difference in differences:
             yield f"  {title} {difference.name}: {difference.first} -> {difference.second}"
-    for remark in cell.remarks:
+    for remark in (*doubts(cell), *cell.remarks):
         yield from wrap(remark, _WIDTH, initial_indent="  ", subsequent_indent=_INDENT)
     if cell.tokens is not None:
         yield f"  output: {tokens_in_words(cell)}"
@@ -38,6 +38,11 @@ def _cell(cell: CellComparison) -> Iterator[str]:
         values = f"{number(metric.first):>13} {number(metric.second):>13}"
         yield f"  {metric.metric:{width}} {values} {unit:8} {verdict_in_words(metric)}".rstrip()
         yield from wrap(why(metric), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+
+
+def doubts(cell: CellComparison) -> tuple[str, ...]:
+    """That a side is INVALID as a whole, and why; empty where none is."""
+    return (f"INCONCLUSIVE, for its figures are not believed: {'; '.join(cell.invalid)}",) if cell.invalid else ()
 
 
 def tokens_in_words(cell: CellComparison) -> str:

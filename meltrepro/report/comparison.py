@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison, ScoreComparison
-from meltrepro.replay.show import sameness, score_in_words, tokens_in_words, why
+from meltrepro.replay.show import doubts, sameness, score_in_words, tokens_in_words, why
 from meltrepro.report.figures import forest
 from meltrepro.report.figures.forest import Forest, Mark, Panel, Row
 from meltrepro.report.figures.svg import drawn
@@ -103,7 +103,8 @@ def _mark(metric: MetricComparison, series: Sequence[str]) -> Mark | None:
 
 
 def _section(cell: CellComparison, id: str) -> Section:
-    said = [f"Output: {tokens_in_words(cell)}.", *(f"{remark[0].upper()}{remark[1:]}." for remark in cell.remarks)]
+    notes = (*doubts(cell), *cell.remarks)
+    said = [f"Output: {tokens_in_words(cell)}.", *(f"{remark[0].upper()}{remark[1:]}." for remark in notes)]
     tables = [
         *([_table(f"scores-{id}", "Scores", _SCORES, map(_score, cell.scores))] if cell.scores else ()),
         *([_table(f"metrics-{id}", "Metrics", _METRICS, map(_metric, cell.metrics))] if cell.metrics else ()),

@@ -11,11 +11,13 @@ import pytest
 
 from meltrepro.cli import app
 from meltrepro.errors import NothingToCompare, RecordError
+from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.record import trial as record
-from meltrepro.record.campaign import CAMPAIGN
+from meltrepro.record.campaign import CAMPAIGN, MANIFEST
 from meltrepro.replay.compare import compare, overall, require_common
 from meltrepro.replay.context import Difference
+from meltrepro.replay.replay import judge
 from meltrepro.replay.show import text, why
 from meltrepro.report.comparison import html
 from meltrepro.stats.equivalence import Design, ReplayVerdict, trials_to_show_sameness
@@ -142,6 +144,58 @@ def test_what_was_measured_twice_is_not_the_same_trials(tmp_path: Path) -> None:
     assert not found.same and "the same campaign" not in text(found)
     assert "first: 2 repetitions: too few to judge" in text(found)
     assert "too few to judge: 2 values were recorded, 3 are needed" in " ".join(text(found).split())
+
+
+def limited(campaign: CampaignRecord, **limits: float) -> CampaignRecord:
+    """The same record where its manifest had declared these limits."""
+    place = campaign.folder / MANIFEST
+    place.write_text(json.dumps({**json.loads(place.read_text()), "measure": {"limits": limits}}))
+    return read_campaign(campaign.folder)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    ("limits", "said"), [({"noise": 1e-6}, "INVALID(noisy: "), ({"min_tokens": 10**6}, "INVALID(too-few-tokens: ")]
+)
+def test_nothing_is_concluded_from_a_cell_that_is_invalid_as_a_whole(
+    tmp_path: Path, side: int, limits: dict[str, float], said: str
+) -> None:
+    both = list(of_speeds(tmp_path, 6, 40, 80))
+    assert judge(compare(both[0], both[1], Design(), once=True))[0] is ReplayVerdict.differs
+    both[side] = limited(both[side], **limits)
+    found = compare(both[0], both[1], Design(), once=True)
+    verdict, reasons = judge(found)
+    assert verdict is overall(found) is ReplayVerdict.inconclusive
+    (cell,) = found.cells
+    assert all(each.decision is None or each.decision.verdict is ReplayVerdict.inconclusive for each in cell.metrics)
+    (reason,) = reasons
+    start = f"{cell.cell}: INCONCLUSIVE, for its figures are not believed: {('first', 'second')[side]}: {said}"
+    assert reason.startswith(start)
+    for shown in (text(found), html([found])):
+        assert "figures are not believed" in shown and "DIFFERS" not in shown and "REPRODUCED" not in shown
+
+
+def test_figures_of_invalid_cells_are_listed_without_a_verdict(tmp_path: Path) -> None:
+    """Also of a campaign and itself, and where INVALID repetitions are counted."""
+    one, other = (limited(each, noise=1e-6) for each in of_speeds(tmp_path, 6, 40, 40))
+    for second in (one, other):
+        found = compare(one, second, Design(), once=True)
+        (reason,) = judge(found)[1]
+        assert "first: INVALID(noisy" in reason and "; second: INVALID(noisy" in reason
+        (speed,) = [each for each in found.cells[0].metrics if each.metric == "generation_tps"]
+        assert speed.first > 30 and speed.decision is not None and speed.decision.ratio > 0.5
+        assert why(speed) == "INVALID as a whole: first and second"
+    counted = [read_campaign(limited(each, min_tokens=10**6).folder, with_invalid=True) for each in (one, other)]
+    found = compare(counted[0], counted[1], Design(), once=True)
+    assert found.cells[0].metrics and overall(found) is ReplayVerdict.inconclusive
+
+
+def test_a_repetition_that_is_invalid_leaves_the_others_to_judge(tmp_path: Path) -> None:
+    first, second = of_speeds(tmp_path, 6, 40, 80)
+    least_s = min(sum(map(generation_ns, trial.trace().turns)) for trial in first.cells[0].repetitions) / 1e9
+    first = limited(first, min_generation_s=least_s + 1e-6, noise=1.0)
+    assert len(first.cells[0].believed) == 5
+    assert judge(compare(first, second, Design(), once=True))[0] is ReplayVerdict.differs
 
 
 ENGINE = {"flash_attention": "off", "weights": "CPU 93.8 MiB"}
