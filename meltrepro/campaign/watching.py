@@ -1,7 +1,8 @@
 """How far a trial is that runs, for people to see; what is measured must not notice.
 
 A trial on this machine writes its events into its own folder. A look reads what is new there, once a second, and only where
-the trial's threads leave a CPU free. A device elsewhere is not asked: its trial is as old as it is.
+the trial's threads leave a CPU free; where they do not, its age is told now and then. A device elsewhere is not asked: its trial is
+as old as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 Tell = Callable[[Mapping[str, object]], None]
 _EVERY_S = 1.0
+_RARER = 10
+"""So many times rarer is told how old a trial is that leaves no CPU free: a line that is drawn takes milliseconds."""
 _KIND = re.compile(rb'^\{"e": ?"([a-z_]+)"', re.MULTILINE)
 _PHASES = {
     b"load_begin": "loading",
@@ -29,7 +32,7 @@ _PHASES = {
 def watched(events: Path, tell: Tell, *, spare: bool, every_s: float = _EVERY_S) -> Iterator[None]:
     """While the block runs, `tell` how old the trial is, and of its events the turn, its tokens and the phase.
 
-    Without a `spare` CPU a trial of this machine is not looked at.
+    Without a `spare` CPU a trial of this machine is not looked at, and its age is told a tenth as often.
     """
     ended = threading.Event()
     thread = threading.Thread(target=_look, args=(events, tell, spare, every_s, ended), name="progress", daemon=True)
@@ -44,10 +47,11 @@ def watched(events: Path, tell: Tell, *, spare: bool, every_s: float = _EVERY_S)
 def _look(events: Path, tell: Tell, spare: bool, every_s: float, ended: threading.Event) -> None:
     since, at = time.monotonic(), 0
     seen: dict[str, object] = {}
-    while not ended.wait(every_s):
-        if events.exists():
-            if not spare:
-                return
+    pause_s = every_s
+    while not ended.wait(pause_s):
+        if not spare:
+            pause_s = every_s * (_RARER if events.exists() else 1)
+        elif events.exists():
             try:
                 with events.open("rb") as file:
                     file.seek(at)

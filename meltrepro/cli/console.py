@@ -18,6 +18,8 @@ _TRIAL = "trial"
 _REDRAW_NS = 100_000_000
 _BAR = 10
 """Cells that the bar of a moving line takes."""
+_FACTS = 56
+"""Cells that are kept for what stands beside a name, as in `12/12, 2:43 min left, turn 1, 32 tokens, generating, 9 s`."""
 _WORTH_A_LINE_BYTES = 1e6
 _SHORT_S = 1.0
 """Steps that took less are not worth a line on a terminal."""
@@ -94,6 +96,8 @@ def _of_campaign(step: Step) -> str | None:
 def _of_trial(step: Step) -> str | None:
     detail, what = step.detail, f"trial {_number(step)} {step.subject}"
     match step.phase:
+        case "begin":
+            return f"{what} begins"
         case "end":
             return f"{what}: {_speed(step)}"
         case "fail" if detail.get("discarded"):
@@ -319,14 +323,18 @@ def within(step: Step) -> list[str]:
 
 
 def row(name: str, facts: Sequence[str], width: int) -> str:
-    """One line of at most `width` cells: first the name of a cell gets shorter, then the last facts go."""
+    """One line of at most `width` cells: where there is no room the last facts go.
+
+    How much of a name is shown depends on the width alone, so that it stays as it is while facts get longer and shorter.
+    """
     from rich.cells import cell_len
 
     said = [" ".join(visible(fact).split()) for fact in facts if fact]
     names = _shorter(" ".join(visible(name).split()))
+    stable = next((each for each in names if cell_len(each) + 2 + _FACTS <= width), names[-1])
     shown = [", ".join(said[:count]) for count in range(len(said), 0, -1)] or [""]
-    lines = [f"{each}  {fact}".rstrip() for fact in shown for each in names] + shown
-    return next((line for line in lines if cell_len(line) <= width), None) or _cut(f"{names[-1]}  {shown[-1]}", width)
+    lines = [f"{stable}  {fact}".rstrip() for fact in shown] + shown
+    return next((line for line in lines if cell_len(line) <= width), None) or _cut(f"{stable}  {shown[-1]}", width)
 
 
 def _shorter(name: str) -> list[str]:

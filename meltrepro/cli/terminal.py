@@ -60,9 +60,12 @@ def rich_console(*, stderr: bool = False) -> Console:
         if name not in ("COLUMNS", "LINES") or re.fullmatch(r"[1-9][0-9]{0,4}", value)
     }
     stream = sys.stderr if stderr else sys.stdout
+    # While lines move, rich puts a stream of its own before ours, and would look behind that one only.
+    while hasattr(stream, "rich_proxied_file"):
+        stream = stream.rich_proxied_file
     # FORCE_COLOR asks for colours in a pipe, not for lines that move or have a width.
     moves = None if stream.isatty() else False
-    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, force_interactive=moves, _environ=sane)
+    return Shown(file=stream, highlight=False, markup=False, emoji=False, force_interactive=moves, _environ=sane)
 
 
 def result_console() -> Console:

@@ -20,9 +20,14 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def in_terminal(columns: int, *arguments: str, **variables: str) -> str:
     """What a command shows on a terminal of so many columns."""
+    return python_in_terminal(columns, "-m", "meltrepro", *arguments, **variables).replace("\r\n", "\n")
+
+
+def python_in_terminal(columns: int, *arguments: str, **variables: str) -> str:
+    """What Python shows on a terminal of so many columns, as it arrives there."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    command = [sys.executable, "-m", "meltrepro", *arguments]
+    command = [sys.executable, *arguments]
     with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=variables) as process:
         os.close(follower)
         shown = b""
@@ -36,4 +41,4 @@ def in_terminal(columns: int, *arguments: str, **variables: str) -> str:
             shown += part
     os.close(leader)
     assert process.returncode in (0, 2), shown
-    return shown.decode().replace("\r\n", "\n")
+    return shown.decode()

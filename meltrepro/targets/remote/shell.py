@@ -199,7 +199,7 @@ class Running:
             return self._channel.receive(silence_s)
         except TimeoutError:
             raise TargetLost(
-                f"{self._shell.link.name}: nothing was heard for {silence_s:g} s",
+                f"{self._shell.link.name}: nothing was heard for {round(silence_s, 1):g} s",
                 hint="see whether the device is awake and connected",
             ) from None
 
