@@ -24,7 +24,7 @@ _PHASES = {
     b"warmup_begin": "warming up",
     b"prefill_begin": "prefill",
     b"prefill_end": "generating",
-    b"turn_end": "between turns",
+    b"turn_end": "done",
 }
 
 

@@ -34,6 +34,7 @@ def test_of_a_turn_that_runs_its_tokens_are_counted() -> None:
     assert progress({}, lines[: lines.index(b"turn_begin")]) == {"phase": "loading"}
     seen = progress(progress({}, lines), b'{"e":"token","t":1}\n' * 3)
     assert seen == {"turn": 1, "tokens": 3, "phase": "generating"}
+    assert progress(seen, b'{"e":"turn_end","t":1}\n') == {"turn": 1, "tokens": 3, "phase": "done"}
     step = Step("trial", "progress", "cell r000", detail={**seen, "elapsed_s": 12.3})
     assert within(step) == ["turn 1", "3 tokens", "generating", "12 s"]
 

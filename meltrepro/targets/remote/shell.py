@@ -200,7 +200,7 @@ class Running:
         except TimeoutError:
             raise TargetLost(
                 f"{self._shell.link.name}: nothing was heard for {round(silence_s, 1):g} s",
-                hint="see whether the device is awake and connected",
+                hint="see whether the device is awake and connected, and by doctor whether this machine is busy",
             ) from None
 
     def _heard(self, chunk: Chunk) -> None:
