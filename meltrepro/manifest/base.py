@@ -74,3 +74,10 @@ class Strict(BaseModel):
     """Base of every model that a user or another machine writes: frozen, no unknown keys, no number that is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True)
+
+
+def changed(section: Strict, path: str) -> dict[str, str | int | float]:
+    """What of a section is not its default, by the whole path of its key; what was taken away is `null`."""
+    usual = type(section)()
+    values = {f"{path}.{name}": value for name, value in section if value != getattr(usual, name)}
+    return {name: "null" if value is None else value for name, value in values.items()}

@@ -110,6 +110,10 @@ class Want(StrEnum):
     off = "off"
 
 
+LIMITS = "measure.limits"
+"""Where a manifest has them."""
+
+
 class Limits(Strict):
     """What makes a trial INVALID, so that summaries leave it out. What a device does not show is not judged."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import scorer_of
-from meltrepro.manifest.protocol import Limits
+from meltrepro.manifest.base import changed
+from meltrepro.manifest.protocol import LIMITS, Limits
 from meltrepro.measure import surroundings
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
@@ -122,6 +123,11 @@ class CellRecord(CellFolder):
     """What the manifest declared to be invalid."""
     with_invalid: bool = False
     """Whether summaries are to include repetitions that are INVALID."""
+
+    @property
+    def limits_changed(self) -> Mapping[str, str | int | float]:
+        """What was declared to be invalid otherwise than by default, by the path of its key in the manifest."""
+        return changed(self.limits, LIMITS)
 
     @cached_property
     def trials(self) -> tuple[TrialRecord, ...]:

@@ -185,7 +185,8 @@ def _scores(first: CellRecord, second: CellRecord) -> Iterator[ScoreComparison]:
 
 def _params(cell: CellRecord) -> dict[str, object]:
     """What ran, without where."""
-    return {name: value for name, value in cell.entry.params.items() if not name.startswith(DEVICE)}
+    said = {name: value for name, value in cell.entry.params.items() if not name.startswith(DEVICE)}
+    return {**said, **cell.limits_changed}
 
 
 def _identities(cell: CellRecord) -> dict[str, object]:

@@ -52,7 +52,7 @@ def sections(content: Content) -> tuple[Section, ...]:
     valid = Section(
         "validity",
         "Is it valid?",
-        "What became of every cell. What could not be run is a result too: its reason stands here.",
+        f"What became of every cell. What could not be run is a result too: its reason stands here. {overview.limits(results)}",
         (),
         (overview.coverage(results), overview.cells(results)),
     )

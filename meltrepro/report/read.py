@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from meltrepro.manifest.base import changed
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
 from meltrepro.record import temperature
@@ -94,7 +95,11 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         exclusions=cell.exclusions,
         too_few=cell.too_few,
         remarks=cell.remarks,
-        options={name: value for name, value in params.items() if not name.startswith(_NO_OPTIONS)},
+        options={
+            **{name: value for name, value in params.items() if not name.startswith(_NO_OPTIONS)},
+            **cell.limits_changed,
+            **changed(campaign.manifest.replay, "replay"),
+        },
         ran_as=cell.ran_as,
         cause=cause,
         source=_source(campaign, entry.model),

@@ -125,7 +125,7 @@ def campaign_params(campaign: CampaignRecord) -> dict[str, str]:
 def cell_params(cell: CellRecord) -> dict[str, str]:
     entry = cell.entry
     names = ("model", "quantization", "framework", "release", "commit", "target", "workload", "isa")
-    return _flat({**{name: getattr(entry, name) for name in names}, **entry.params})
+    return _flat({**{name: getattr(entry, name) for name in names}, **entry.params, **cell.limits_changed})
 
 
 def ran_params(cell: CellRecord) -> dict[str, str]:

@@ -168,6 +168,7 @@ def test_nothing_is_concluded_from_a_cell_that_is_invalid_as_a_whole(
     assert verdict is overall(found) is ReplayVerdict.inconclusive
     (cell,) = found.cells
     assert all(each.decision is None or each.decision.verdict is ReplayVerdict.inconclusive for each in cell.metrics)
+    assert {each.name for each in cell.params} >= {f"measure.limits.{name}" for name in limits}
     (reason,) = reasons
     start = f"{cell.cell}: INCONCLUSIVE, for its figures are not believed: {('first', 'second')[side]}: {said}"
     assert reason.startswith(start)

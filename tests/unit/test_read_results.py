@@ -11,9 +11,11 @@ import pytest
 
 from meltrepro.errors import RecordError
 from meltrepro.measure.records import read_campaign
+from meltrepro.record.campaign import MANIFEST
 from meltrepro.report.read import PENDING, read_results
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt.findings.cells import requantized_from
+from meltrepro.track.content import cell_params
 from tests.support.campaigns import MS, START_NS, Cell, Trial, Turn, build_campaign, score_trial
 
 TRUTH = Trial(
@@ -37,6 +39,22 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     change(document)
     path.write_text(json.dumps(document))
     return folder
+
+
+def test_limits_and_settings_of_replays_that_are_not_the_defaults_are_options(tmp_path: Path) -> None:
+    folder = build_campaign(tmp_path, [Cell("q4_0")])
+    (usual,) = read(folder)
+    assert not [name for name in usual.options if name.startswith(("measure.", "replay."))]
+    declared = {"cpu_pressure": 1, "truncated": True, "throttle_events": None, "noise": 0.1}
+    place = folder / MANIFEST
+    manifest = {**json.loads(place.read_bytes()), "measure": {"limits": declared}, "replay": {"session_cv": 0.2}}
+    place.write_text(json.dumps(manifest))
+    (cell,) = read(folder)
+    more: dict[str, object] = {f"measure.limits.{name}": declared[name] for name in ("cpu_pressure", "truncated")}
+    more |= {"measure.limits.throttle_events": "null", "replay.session_cv": 0.2}
+    assert cell.options == {**usual.options, **more}
+    (record,) = read_campaign(folder).cells
+    assert cell_params(record)["measure.limits.throttle_events"] == "null"
 
 
 def test_what_a_cell_measured(tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def test_options_are_said_once_for_all_cells_that_share_them() -> None:
     assert found == [("threads", "4", one.cell), ("threads", "2", other.cell), ("context", "2048", "all")]
 
 
+def test_limits_that_were_changed_are_said() -> None:
+    """With the default, and where campaigns differ, of which."""
+    assert overview.limits(results([SMOL])) == "No limit of validity was changed from its default."
+    loose = replace(SMOL, options={"threads": 4, "measure.limits.cpu_pressure": 1, "measure.limits.noise": "null"})
+    told = "cpu_pressure 1 (default 0.25); noise is not judged (default 0.1)."
+    assert overview.limits(results([loose, loose])) == f"Limits of validity that were changed: {told}"
+    (valid,) = [part for part in sections(content([loose])) if part.id == "validity"]
+    assert valid.lead.endswith(told)
+    both = results([SMOL, loose])
+    both = replace(
+        both, cells=(both.cells[0], replace(loose, campaign="later")), names={**both.names, "later": "other"}
+    )
+    assert "cpu_pressure 1 (default 0.25) in campaign 2;" in overview.limits(both)
+
+
 def test_a_release_without_source_says_so() -> None:
     (document,) = content([SMOL]).campaigns
     entry = document.cells[0].model_copy(update={"source_digest": hashlib.sha256(b"{}").hexdigest()})

@@ -6,7 +6,9 @@ import datetime
 import hashlib
 from collections.abc import Sequence
 
+from meltrepro.manifest.protocol import LIMITS, Limits
 from meltrepro.measure.metrics import METRICS
+from meltrepro.measure.validity import BUSY
 from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.record.study import StudyDocument
 from meltrepro.record.trace import text_of
@@ -93,6 +95,30 @@ def options(results: Results) -> Table:
     columns = (*named("option", "value"), Column("cells", "cells", "prose"))
     reason = None if rows else "no cell of these campaigns has run"
     return Table("options", "What the manifests set", columns, tuple(rows), reason=reason, folded=bool(rows))
+
+
+def limits(results: Results) -> str:
+    """By which limits cells were judged: which of them are not the defaults."""
+    found: dict[str, dict[int, None]] = {}
+    for cell in results.cells:
+        for path, value in cell.options.items():
+            if path.startswith(f"{LIMITS}."):
+                found.setdefault(_limit(path.removeprefix(f"{LIMITS}."), value), {})[results.number(cell.campaign)] = (
+                    None
+                )
+    if not found:
+        return "No limit of validity was changed from its default."
+    some = len(results.names) > 1
+    told = [
+        f"{limit} in campaign {', '.join(map(str, sorted(where)))}" if some else limit for limit, where in found.items()
+    ]
+    return f"Limits of validity that were changed: {'; '.join(told)}."
+
+
+def _limit(name: str, value: str | int | float) -> str:
+    usual = BUSY if name == "cpu_pressure" else getattr(Limits(), name, None)
+    before = "not judged by default" if usual is None else f"default {text_of(usual)}"
+    return f"{name} {'is not judged' if value == 'null' else text_of(value)} ({before})"
 
 
 def coverage(results: Results) -> Table:
