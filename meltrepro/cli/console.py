@@ -68,8 +68,8 @@ def _describe(step: Step) -> str | None:
         case "busy", "note":
             return (
                 f"{step.subject}: others keep {detail.get('busy', 0):.1f} of {detail.get('cores')} CPUs busy; trials of"
-                f" {counted(detail.get('threads', 0), 'thread')} will wait for a CPU, and are INVALID (cpu-pressure) from a quarter of"
-                " the time on; --set protocol.gates.busy_cores=0.5 waits until it is quiet"
+                f" {counted(detail.get('threads', 0), 'thread')} will wait for a CPU: far slower, and INVALID (cpu-pressure) if that is long;"
+                f" --set targets.{step.subject}.threads=1 needs less, --set protocol.gates.busy_cores=0.5 waits until it is quiet"
             )
         case "artifact", "note" if detail.get("reused"):
             return f"reused {step.subject}"

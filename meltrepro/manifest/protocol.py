@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from meltrepro.manifest.base import Strict
 
@@ -139,6 +139,13 @@ class Limits(Strict):
     noise: float | None = Field(
         0.1, gt=0, description="Largest coefficient of variation of generation speed over a cell's repetitions."
     )
+
+    @model_serializer(mode="wrap")
+    def _switched_off(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What null switches off stays null where records leave out what is absent; read again it would be the default."""
+        fields = type(self).model_fields.items()
+        off = [name for name, field in fields if field.default is not None and getattr(self, name) is None]
+        return {**usual(self), **dict.fromkeys(off)}
 
 
 class Measure(Strict):

@@ -53,9 +53,9 @@ def cell_names(campaign: CampaignRecord) -> Mapping[str, str]:
 
 def run_name(name: str, tags: Mapping[str, str]) -> str:
     """The name with what must not be overlooked: that its figures are not to be believed, and what is not real."""
-    doubt = " · INVALID" if tags["meltrepro.state"] == RunState.invalid else ""
+    doubt = "INVALID · " if tags["meltrepro.state"] == RunState.invalid else ""  # lists and legends cut the end off
     marks = [mark for mark in ("virtual", "synthetic") if tags[f"meltrepro.{mark}"] == "true"]
-    return f"{name}{doubt} ({', '.join(marks)})" if marks else f"{name}{doubt}"
+    return f"{doubt}{name} ({', '.join(marks)})" if marks else f"{doubt}{name}"
 
 
 def experiment_note(charts: str) -> str:

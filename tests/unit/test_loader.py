@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticUndefined
 
 from meltrepro.errors import ManifestError
+from meltrepro.manifest.base import Strict
 from meltrepro.manifest.loader import load_manifest, problem_at
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.schema import Manifest
@@ -320,3 +323,21 @@ def test_a_meter_that_works_is_still_one_as_its_record_shows_it(tmp_path: Path, 
     entry = f"targets={{host: {{meter: {{file: m.csv, time: t, {changes}}}}}}}"
     document = load(tmp_path, GOOD, entry).manifest.model_dump(mode="json", exclude_none=True)
     assert Manifest.model_validate(document).targets["host"].meter is not None
+
+
+def switched_off() -> Iterator[tuple[type[Strict], str]]:
+    """Every key whose null says something else than its absence."""
+    todo: list[type[Strict]] = [Strict]
+    while todo:
+        model = todo.pop()
+        todo += model.__subclasses__()
+        for name, field in model.model_fields.items():
+            if type(None) in get_args(field.annotation) and field.get_default() not in (None, PydanticUndefined):
+                yield model, name
+
+
+@pytest.mark.parametrize(("model", "name"), switched_off(), ids=lambda each: getattr(each, "__name__", each))
+def test_what_null_switches_off_is_off_in_what_a_record_keeps(model: type[Strict], name: str) -> None:
+    written = model.model_validate({name: None})
+    assert model.model_validate(written.model_dump(mode="json", exclude_none=True)) == written
+    assert model.model_validate_json(written.model_dump_json(exclude_none=True)) == written

@@ -379,7 +379,7 @@ def test_a_cell_that_nobody_may_believe_is_invalid_in_state_and_name(tmp_path: P
     assert [how.state for how in statuses.values()] == [RunState.ok, RunState.invalid]
     cell = campaign.cells[1]
     tags = content.cell_tags(campaign, cell, statuses[cell.id], "host")
-    assert notes.run_name("q4_0", tags) == "q4_0 · INVALID"
+    assert notes.run_name("q4_0", tags) == "INVALID · q4_0"
     assert "too-few-tokens" in notes.cell_note(cell, statuses[cell.id])
     note = notes.campaign_note(campaign, statuses, notes.Links("run", "#charts", "#report", ["report/figures/a.svg"]))
     assert "**INVALID: 1 of 2 cells**" in note

@@ -103,7 +103,10 @@ class LlamaCpp:
         return (*variants.LEVELS, variants.APP_LEVEL)
 
     def check_options(self, options: Options, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
-        """Names that nobody knows, and what no target of the manifest has any use for."""
+        """Names that nobody knows, what no target of the manifest has any use for, and sources that no recipe reads."""
+        if release is None:
+            message = f"{self.kind} is built of releases that it knows: {', '.join(self.releases())}"
+            yield OptionProblem((), message, "name one by 'release'; for a commit see docs/how-to/framework-commit.md")
         for i, level in enumerate(options.isas):
             if level == variants.APP_LEVEL:
                 message = "apps for iPhones are built where a target needs them"
