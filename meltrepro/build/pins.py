@@ -23,7 +23,7 @@ from meltrepro.manifest.lock import (
 )
 from meltrepro.manifest.sources import FileSource, FolderSource, Source
 from meltrepro.record.ids import artifact_id
-from meltrepro.steps import Sink
+from meltrepro.steps import Sink, Step
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.source import key_of
@@ -168,7 +168,13 @@ class Pins:
             return
         if self.frozen:
             raise self.outdated(path, spec)
+        before = load_lock(path)
         write_bytes(path, text.encode())
+        if before is not None:  # it is in somebody's hands, and `--set` alone can change it
+            found = differences(before, self.lock).items()
+            changed = [name for name, (old, _) in found if old is not None and name != "manifest"]
+            if changed:
+                self.sink(Step("lock", "note", str(path), detail={"changed": ", ".join(changed[:_SHOWN_ENTRIES])}))
 
     def outdated(self, path: Path, spec: Path) -> LockError:
         """The error that says which entries of the lock on disk are not those of this one."""

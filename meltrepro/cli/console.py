@@ -71,6 +71,8 @@ def _describe(step: Step) -> str | None:
                 f" {counted(detail.get('threads', 0), 'thread')} will wait for a CPU: far slower, and INVALID (cpu-pressure) if that is long;"
                 f" --set targets.{step.subject}.threads=1 needs less, --set protocol.gates.busy_cores=0.5 waits until it is quiet"
             )
+        case "lock", "note":
+            return f"{step.subject}: changed entries: {detail.get('changed')}; --locked changes none"
         case "artifact", "note" if detail.get("reused"):
             return f"reused {step.subject}"
         case _, "note":

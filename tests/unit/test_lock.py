@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltrepro import settings
+from meltrepro.build.pins import Pins
 from meltrepro.errors import LockError, LockFormatError
 from meltrepro.manifest.lock import (
     Lock,
@@ -21,6 +23,9 @@ from meltrepro.manifest.lock import (
     load_lock,
     lock_path,
 )
+from meltrepro.steps import Step, silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
 
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 NAME = st.from_regex(r"[a-z][a-z0-9.:=*/_-]{0,30}", fullmatch=True)
@@ -129,3 +134,21 @@ def test_a_narrowed_lock_lacks_other_artifacts_and_recipes_alone(lock: Lock, oth
 def test_no_lock_is_no_error(tmp_path: Path) -> None:
     assert load_lock(tmp_path / "none.lock.yaml") is None
     assert lock_path(Path("a/spec.yaml")) == Path("a/spec.lock.yaml")
+
+
+def test_a_lock_that_changes_in_somebodys_hands_says_so(tmp_path: Path) -> None:
+    """`--set` is enough to change one."""
+    path, steps = tmp_path / "a.lock.yaml", list[Step]()
+    store = Store(tmp_path / "store")
+    pins = Pins(Lock(lock=1, manifest=A), store, Fetcher(store, settings.load(), silent), steps.append, tmp_path)
+    pins.complete(A, {"everyday.yaml": A, "other.yaml": A})
+    pins.save(path, tmp_path / "a.yaml")
+    assert not steps, "it is new"
+    pins.complete(B, {"everyday.yaml": A, "other.yaml": A})
+    pins.save(path, tmp_path / "a.yaml")
+    assert not steps, "the manifest was edited, by whoever reads this"
+    pins.complete(B, {"everyday.yaml": B})
+    pins.save(path, tmp_path / "a.yaml")
+    (step,) = steps
+    assert step.subject == str(path)
+    assert "everyday.yaml" in step.detail["changed"] and "other.yaml" in step.detail["changed"]
