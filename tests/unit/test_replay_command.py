@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meltrepro import settings
+from meltrepro import settings, workflow
 from meltrepro.cli.app import main
 from meltrepro.cli.replay import announcement, error_of
 from meltrepro.errors import Differs, Inconclusive, MeltreproError, PlanError, UsageError
@@ -18,10 +18,10 @@ from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.measure.records import read_campaign
-from meltrepro.replay.compare import Comparison
-from meltrepro.replay.replay import Replayed
+from meltrepro.replay.compare import CellComparison, Comparison
+from meltrepro.replay.replay import Replayed, judge
 from meltrepro.stats.equivalence import ReplayVerdict
-from meltrepro.workflow.replays import Intent, changes, intend
+from meltrepro.workflow.replays import Intent, ReplayResult, changes, intend
 from tests.fault import rig
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.manifests import GOOD, load
@@ -226,3 +226,17 @@ def test_the_overrides_of_a_replay_fit_its_manifest(tmp_path: Path) -> None:
     assert isinstance(options, Options) and options.ios is not None
     assert options.ios.mac == "mine"
     assert manifest_digest(again.manifest) == manifest_digest(loaded.manifest), "the record's lock still fits"
+
+
+def test_the_verdict_is_preceded_by_what_is_invalid(
+    tmp_path: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubtful = CellComparison("a/cell", (), (), (), (), None, invalid=("first: INVALID(noisy: by 25 %)",))
+    comparison = Comparison("a", "b", (doubtful,), (), (), 0.05)
+    answer = Replayed(*judge(comparison), comparison, tmp_path)
+    result = ReplayResult(answer, intent(stranger), tmp_path / "comparison.html")
+    monkeypatch.setattr(workflow, "replay", lambda *_, **__: result)
+    assert main(["replay", "a"]) == Inconclusive.exit_code
+    *_, doubt, verdict = filter(None, capsys.readouterr().out.splitlines())
+    assert doubt == "a/cell: INCONCLUSIVE, for its figures are not believed: first: INVALID(noisy: by 25 %)"
+    assert verdict == "INCONCLUSIVE (1 cell compared)"
