@@ -39,7 +39,7 @@ def pictures() -> Iterator[tuple[Path, str]]:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         with tarfile.open(_RECORDS) as tar:
-            tar.extractall(home / "records", filter="data")
+            tar.extractall(home / "records")
         (journal,) = home.glob(f"records/*/{JOURNAL}")
         known = {field.name for field in fields(Step)}
         lines = journal.read_text(encoding="utf-8").splitlines()[:_STEPS]
