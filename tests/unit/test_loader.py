@@ -336,7 +336,7 @@ def switched_off() -> Iterator[tuple[type[Strict], str]]:
                 yield model, name
 
 
-@pytest.mark.parametrize(("model", "name"), switched_off(), ids=lambda each: getattr(each, "__name__", each))
+@pytest.mark.parametrize(("model", "name"), list(switched_off()), ids=lambda each: getattr(each, "__name__", each))
 def test_what_null_switches_off_is_off_in_what_a_record_keeps(model: type[Strict], name: str) -> None:
     written = model.model_validate({name: None})
     assert model.model_validate(written.model_dump(mode="json", exclude_none=True)) == written
