@@ -55,16 +55,17 @@ def conduct(
     new: bool = False,
     fail_fast: bool = False,
     enough: Callable[[Path], bool] | None = None,
+    wait_s: float = 0.0,
 ) -> CampaignResult:
     """Start or resume the campaign and run what is left of it, with the devices locked.
 
-    `enough` is asked after each round of repetitions, with the campaign's folder, whether the rest may be left out.
+    Campaigns that measure on them are waited for, at most `wait_s`, first come, first served. `enough` is asked after each round of repetitions, with the campaign's folder, whether the rest may be left out.
 
     Raises `DeviceBusy`, `StoreError`, `RecordError`; after these and after `KeyboardInterrupt` the same call goes on.
     """
     manifest, known = setup.plan.manifest, setup.missing
     with ExitStack() as stack:
-        ready = make_ready(setup, stack)
+        ready = make_ready(setup, stack, console, wait_s)
         setup, runs = ready.setup, cell_runs(ready.setup, ready.sensors)
         document, files = document_of(setup, runs, time.time_ns()), files_of(setup)
         campaign = start_or_resume(settings.records, document, files, new=new, ended=enough is None)

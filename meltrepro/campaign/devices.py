@@ -5,6 +5,7 @@ What cannot be made ready is left out with its reason, and nobody else waits for
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from meltrepro.campaign.setup import Setup, sensor_plan_of
 from meltrepro.errors import EngineError, TargetError
 from meltrepro.plan.model import SkippedCell
 from meltrepro.plan.planner import require_cells
+from meltrepro.steps import Sink, Step
 from meltrepro.targets import device_lock
 from meltrepro.targets.base import Adjustable, Target
 from meltrepro.targets.presence import Absence, driving
@@ -34,8 +36,11 @@ class Ready:
     """Settings that were put back."""
 
 
-def make_ready(setup: Setup, held: ExitStack) -> Ready:
+def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -> Ready:
     """Lock the devices of a setup for as long as `held` lasts, and put them in order.
+
+    Those that others measure on are waited for, all together at most `wait_s`, one after the other by their ids, so that
+    no two campaigns wait for each other.
 
     Where none is left, raises what `require_cells` raises, or the `EngineError` that is in the way.
     """
@@ -45,13 +50,14 @@ def make_ready(setup: Setup, held: ExitStack) -> Ready:
     sensors: dict[str, bytes] = {}
     lost: dict[str, Absence] = {}
     strays = restored = 0
+    until = time.monotonic() + wait_s
     for device, targets in sorted(names.items()):
         with ExitStack() as own:
             for name in targets:
                 target = setup.targets[name]
                 try:
                     if name == targets[0]:
-                        own.enter_context(device_lock.hold(device, setup.plan.manifest.name))
+                        _lock(device, name, setup.plan.manifest.name, own, sink, max(0.0, until - time.monotonic()))
                     with driving(f"target {name}"):
                         strays += target.stop_strays()
                         restored += len(target.restore()) if isinstance(target, Adjustable) else 0
@@ -72,6 +78,19 @@ def make_ready(setup: Setup, held: ExitStack) -> Ready:
     require_cells(setup.plan)
     left = {cell.target_name: setup.targets[cell.target_name] for cell in setup.plan.cells}
     return Ready(setup, left, sensors, strays, restored)
+
+
+def _lock(device: str, name: str, campaign: str, own: ExitStack, sink: Sink, wait_s: float) -> None:
+    """Lock a device; that it is waited for is a step."""
+    told = []
+
+    def waits(who: str) -> None:
+        told.append(who)
+        sink(Step("wait", "begin", name, detail={"for": who}))
+
+    own.enter_context(device_lock.hold(device, campaign, wait_s=wait_s, waits=waits))
+    if told:
+        sink(Step("wait", "end", name))
 
 
 def _without(setup: Setup, lost: Mapping[str, Absence]) -> Setup:

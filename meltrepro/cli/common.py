@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from meltrepro.errors import UsageError
 
 
 def complete_campaigns(incomplete: str) -> list[str]:
@@ -64,4 +68,25 @@ CampaignArgument = Annotated[
 WithInvalidOption = Annotated[bool, typer.Option("--with-invalid", help="Count repetitions that are INVALID too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show results alone, no progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option(
+        "--wait",
+        help="Wait for other campaigns on the devices, first come, first served. (For quiet CPUs: protocol.gates.)",
+    ),
+]
+WaitAtMostOption = Annotated[
+    str | None,
+    typer.Option("--wait-at-most", metavar="DURATION", help="As --wait, but no longer than that: 90s, 30m, 2h."),
+]
 LockedOption = Annotated[bool, typer.Option("--locked", help="Fail rather than change the lock.")]
+
+
+def patience(wait: bool, at_most: str | None) -> float:
+    """Seconds to wait for others by `--wait` and `--wait-at-most`; raises `UsageError` for what is no duration."""
+    if at_most is None:
+        return math.inf if wait else 0.0
+    parts = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", at_most)
+    if parts is None:
+        raise UsageError(f"--wait-at-most: {at_most!r} is no duration", hint="a number and s, m or h: 90s, 30m, 2h")
+    return float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]

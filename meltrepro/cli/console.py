@@ -109,6 +109,12 @@ def _of_trial(step: Step) -> str | None:
     return None
 
 
+def _of_waiting(step: Step) -> str | None:
+    """Whom a campaign waits for, and that it goes on; why it does not is the error's to say."""
+    lines = {"begin": f"{step.subject}: waiting for {step.detail.get('for')}", "end": f"{step.subject} is free"}
+    return lines.get(step.phase)
+
+
 def _of_study(step: Step) -> str | None:
     """What becomes of the manifests of a study, and of the models that they needed."""
     detail = step.detail
@@ -135,6 +141,7 @@ def _of_study(step: Step) -> str | None:
 
 _LINES: dict[str, Callable[[Step], str | None]] = {
     "campaign": _of_campaign,
+    "wait": _of_waiting,
     _TRIAL: _of_trial,
     "manifest": _of_study,
     "drop": _of_study,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, JsonOption, OnlyOption, complete_campaigns
+from meltrepro.cli.common import (
+    EngineOption,
+    JsonOption,
+    OnlyOption,
+    WaitAtMostOption,
+    WaitOption,
+    complete_campaigns,
+    patience,
+)
 from meltrepro.cli.console import console
 from meltrepro.cli.documents import ProgramDocument
 from meltrepro.cli.json_output import print_json, types
@@ -54,12 +62,15 @@ def command(
     track: Annotated[
         bool, typer.Option("--track/--no-track", help="Log the replay and its comparison to MLflow.")
     ] = True,
+    wait: WaitOption = False,
+    wait_at_most: WaitAtMostOption = None,
     json: JsonOption = False,
 ) -> None:
     """Verify or rebuild the artifacts, repeat the same trials with the same seeds, compare."""
     from meltrepro.cli.summary import tell_logged
     from meltrepro.replay.show import doubts, text
 
+    wait_s = patience(wait, wait_at_most)
     with console(quiet=json) as sink:
         replayed = workflow.replay(
             what,
@@ -72,6 +83,7 @@ def command(
             maximum=maximum,
             all_cells=all_cells,
             track=track,
+            wait_s=wait_s,
             begins=lambda intent, plan: typer.echo("\n".join(announcement(intent, plan)), err=True),
             sink=sink,
         )

@@ -18,6 +18,9 @@ from meltrepro.cli.common import (
     QuietOption,
     SetOption,
     SpecArgument,
+    WaitAtMostOption,
+    WaitOption,
+    patience,
 )
 from meltrepro.cli.console import console
 from meltrepro.cli.documents import FailureDocument, LoggedDocument, RunDocument
@@ -40,6 +43,8 @@ def command(
         typer.Option("--fail-fast/--keep-going", help="Stop at the first trial that fails, or go on with the rest."),
     ] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
+    wait: WaitOption = False,
+    wait_at_most: WaitAtMostOption = None,
     locked: LockedOption = False,
     quiet: QuietOption = False,
     json: JsonOption = False,
@@ -55,9 +60,11 @@ def command(
         return
     from meltrepro.cli.summary import tell_next
 
+    wait_s = patience(wait, wait_at_most)
     with console(quiet=quiet or json) as sink:
         run = partial(workflow.run, spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
-        ran = run_shown(partial(run, new=new, fail_fast=fail_fast, track=track), quiet=quiet, json=json)
+        run = partial(run, new=new, fail_fast=fail_fast, track=track, wait_s=wait_s)
+        ran = run_shown(run, quiet=quiet, json=json)
     if left := ran.tally.left:
         typer.echo(
             f"{counted(left, 'trial')} {plural(left, 'was', 'were')} not run; the same command goes on with {plural(left, 'it', 'them')}",

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from meltrepro import workflow
-from meltrepro.cli.common import EngineOption, JsonOption, QuietOption, SetOption
+from meltrepro.cli.common import (
+    EngineOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    WaitAtMostOption,
+    WaitOption,
+    patience,
+)
 from meltrepro.cli.console import console, describe
 from meltrepro.cli.documents import StudyEntryDocument, StudyResultDocument
 from meltrepro.cli.json_output import print_json
@@ -35,6 +43,8 @@ def command(
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Measure again what has been measured.")] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
+    wait: WaitOption = False,
+    wait_at_most: WaitAtMostOption = None,
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -51,6 +61,8 @@ def command(
     from meltrepro.cli.run import run_shown
     from meltrepro.cli.summary import ended
 
+    wait_s = patience(wait, wait_at_most)
+
     def measured(path: Path) -> workflow.Ran:
         ran = run_shown(partial(run, path), quiet=quiet, json=json)
         if not json:
@@ -58,7 +70,7 @@ def command(
         return ran
 
     with console(quiet=quiet or json) as sink:
-        run = partial(workflow.run, overrides=set_, engine=engine, new=new, track=track, sink=sink)
+        run = partial(workflow.run, overrides=set_, engine=engine, new=new, track=track, wait_s=wait_s, sink=sink)
         studied = workflow.study(
             specs,
             name=name,

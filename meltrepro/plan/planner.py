@@ -127,7 +127,7 @@ def require_cells(plan: Plan, *, now: bool = True) -> None:
         what = "nothing in this manifest can run here; every cell is skipped:"
         raise PlanError("\n".join([what, *listed]), hint=_mend(plan))
     if not others and set(waiting.values()) == {SkipKind.busy}:
-        raise DeviceBusy("\n".join(["no device is free:", *listed]), hint="the same command again, when one is")
+        raise DeviceBusy("\n".join(["no device is free:", *listed]), hint="wait in the queue: the same with --wait")
     what = "nothing is left to run; no device of these cells can be measured now:"
     raise NothingThere("\n".join([what, *listed]), hint="see what is there and what it needs: meltrepro devices")
 

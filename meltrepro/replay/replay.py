@@ -48,10 +48,13 @@ def recorded_requests(recorded: CampaignRecord) -> Mapping[str, AnyRequest]:
     return {cell.id: cell.repetitions[0].request for cell in recorded.cells if cell.repetitions}
 
 
-def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: Settings, sink: Sink) -> Replayed:
+def replay(
+    recorded: CampaignRecord, setup: Setup, declared: Replay, settings: Settings, sink: Sink, wait_s: float = 0.0
+) -> Replayed:
     """Repeat the recorded trials until every metric of every cell is decided, or the declared maximum is reached.
 
-    `setup` is made from the campaign's own manifest, lock and requests, with `declared.maximum` repetitions.
+    `setup` is made from the campaign's own manifest, lock and requests, with `declared.maximum` repetitions; `wait_s` is
+    that of `conduct`.
     """
     design = Design(margin=declared.margin, maximum=declared.maximum, session_cv=declared.session_cv)
 
@@ -62,7 +65,7 @@ def replay(recorded: CampaignRecord, setup: Setup, declared: Replay, settings: S
             _final(old, cells[old.id], design, controls.get(old.id)) for old in recorded.cells if old.id in cells
         )
 
-    result = conduct(setup, settings, sink, enough=decided)
+    result = conduct(setup, settings, sink, enough=decided, wait_s=wait_s)
     replayed, controls = _arms(result.campaign.folder)
     comparison = compare(recorded, replayed, design, controls)
     verdict, reasons = judge(comparison)

@@ -1,5 +1,7 @@
 """One campaign per device: a lock between all processes of a machine, which the kernel releases however its holder ends.
 
+Who waits for it has a place in a queue (`turns`), and nobody who comes later gets it before.
+
 It lies where every user may write and no setting leads, so that neither another user nor another cache measures on the
 device meanwhile. The file stays: who removed it could not know that nobody has just opened it.
 """
@@ -11,17 +13,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meltrepro import settings, untrusted
 from meltrepro.atomic import reason_of
 from meltrepro.errors import DeviceBusy, StoreError
+from meltrepro.targets import turns
+from meltrepro.words import counted, plural
 
 _MOST = 4096
 """Bytes of what a holder says of itself, which anybody could have written."""
 _LONGEST = 80
+_LOOK_S = 0.5
+"""Between two looks whether a device is free; they cost the trial that runs there nothing that could be measured."""
 
 
 def lock_path(device_id: str) -> Path:
@@ -32,30 +39,57 @@ def lock_path(device_id: str) -> Path:
 
 
 @contextmanager
-def hold(device_id: str, campaign: str) -> Iterator[None]:
+def hold(
+    device_id: str, campaign: str, *, wait_s: float = 0.0, waits: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Hold a device's lock while the block runs; `campaign` is told to whoever asks meanwhile.
+
+    Others that hold it are waited for, at most `wait_s`, first come, first served; `waits` then hears once who they are.
 
     Raises `DeviceBusy`, which names the holder, and `StoreError` where there can be no lock file.
     """
     path = lock_path(device_id)
     try:
-        descriptor = _lock(path)
-    except BlockingIOError:
-        raise DeviceBusy(
-            f"another campaign is measuring on this device: {_describe(path)}",
-            hint="wait until it is done, or stop it; two at once would disturb each other",
-        ) from None
+        descriptor = _lock_in_turn(path, wait_s, waits)
     except OSError as error:
         raise StoreError(
             f"cannot use the device lock {path}: {reason_of(error)}",
             hint="every user of this machine's devices must be able to write there: remove what is in the way",
         ) from error
     try:
-        _say(descriptor, {"pid": os.getpid(), "user": os.getuid(), "campaign": campaign[:_LONGEST]})
+        holder = {"pid": os.getpid(), "user": os.getuid(), "campaign": campaign[:_LONGEST], "since": int(time.time())}
+        _say(descriptor, holder)
         yield
     finally:
         _say(descriptor, None)
         os.close(descriptor)
+
+
+def _lock_in_turn(path: Path, wait_s: float, waits: Callable[[str], None]) -> int:
+    """The open lock file, locked when it is free and nobody waits who came before; raises `DeviceBusy`."""
+    until = time.monotonic() + wait_s
+    queue = _open(path)
+    try:
+        place = turns.take(queue) if wait_s else None
+        told = False
+        while True:
+            before = turns.ahead(queue, place)
+            if not before:
+                with suppress(BlockingIOError):
+                    return _lock(path)
+            others = f"; {counted(before, 'other')} {plural(before, 'waits', 'wait')} for it" if before else ""
+            who = _describe(path) + others
+            if time.monotonic() >= until:
+                raise DeviceBusy(
+                    f"another campaign is measuring on this device: {who}",
+                    hint="wait until it is done, or stop it; two at once would disturb each other",
+                )
+            if not told:
+                waits(who)
+                told = True
+            time.sleep(_LOOK_S)
+    finally:
+        os.close(queue)  # with it goes the place
 
 
 def _lock(path: Path) -> int:
@@ -98,6 +132,8 @@ def _say(descriptor: int, holder: dict[str, object] | None) -> None:
 def _describe(path: Path) -> str:
     try:
         known = untrusted.load_json(untrusted.read_regular(path, _MOST))
-        return f"{ascii(str(known['campaign']))[1:-1]} (process {int(known['pid'])}, user {int(known['user'])})"
-    except (OSError, ValueError, KeyError, TypeError):
+        who = f"{ascii(str(known['campaign']))[1:-1]} (process {int(known['pid'])}, user {int(known['user'])}"
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(int(known["since"])))
+        return f"{who}, since {since})"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "it has only just begun"

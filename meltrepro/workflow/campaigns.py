@@ -59,13 +59,15 @@ def run(
     fail_fast: bool = False,
     locked: bool = False,
     track: bool = True,
+    wait_s: float = 0.0,
     measured: Callable[[Path], None] = lambda _: None,
     sink: Sink = silent,
     settings: Settings | None = None,
 ) -> Ran:
     """Build what is missing, run every trial that is left, and log them to MLflow.
 
-    An unfinished campaign of the same manifest and artifacts goes on where it stopped, unless `new`. `measured` is called
+    An unfinished campaign of the same manifest and artifacts goes on where it stopped, unless `new`. Other campaigns on its
+    devices are waited for, at most `wait_s` (`math.inf`: however long), first come, first served. `measured` is called
     with the campaign's folder when its records are complete, before anything is logged. Trials that failed are in the
     tally and raise nothing; nor does an MLflow that does not answer.
 
@@ -81,7 +83,7 @@ def run(
     ):
         require_cells(session.plan)
         setup = prepare(session, tuple(only), tracked=track)
-        result = conduct(setup, settings, sink, new=new, fail_fast=fail_fast)
+        result = conduct(setup, settings, sink, new=new, fail_fast=fail_fast, wait_s=wait_s)
     folder = result.campaign.folder
     measured(folder)
     logged = None

@@ -94,6 +94,7 @@ def replay(
     maximum: int | None = None,
     all_cells: bool = False,
     track: bool = True,
+    wait_s: float = 0.0,
     begins: Callable[[Intent, Plan], None] = lambda _, __: None,
     sink: Sink = silent,
     settings: Settings | None = None,
@@ -101,7 +102,7 @@ def replay(
     """Verify or rebuild a campaign's artifacts, repeat its trials with the same requests, and compare.
 
     `what` is a campaign (folder, id, part of one, `last`), a bundle or the id of an MLflow run. `begins` is called before
-    anything is built or run. The verdict is in the answer and raises nothing.
+    anything is built or run; `wait_s` is that of `run`. The verdict is in the answer and raises nothing.
 
     Raises `UsageError` where the replay would log in to a machine that only the record names, `PlanError` where nothing
     can be repeated, `RecordError`, `BundleError`, `TrackingError`, and what `run` raises.
@@ -149,7 +150,7 @@ def replay(
             setup = prepare(session, tuple(cells), tracked=track, requests=requests, anew=rebuild)
             setup = with_controls(setup, recorded, store)
             _require_contained(setup, {each.digest for each in intent.programs if each.own}, store)
-            answer = replaying.replay(recorded, setup, declared, settings, sink)
+            answer = replaying.replay(recorded, setup, declared, settings, sink, wait_s)
     page = html([answer.comparison])
     write_bytes(answer.folder / COMPARISON, page.encode())
     logged = None

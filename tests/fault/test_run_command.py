@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 from meltrepro import workflow
 from meltrepro.build.model import Recipe
 from meltrepro.cli.app import main
-from meltrepro.errors import BuildError, DeviceBusy, TrackingError, TrialFailed
+from meltrepro.errors import BuildError, DeviceBusy, TrackingError, TrialFailed, UsageError
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import DeviceFacts
@@ -83,8 +85,22 @@ def test_a_busy_device(equipped: Project, capsys: pytest.CaptureFixture[str]) ->
     spec = write(equipped, good="sleep 0")
     with hold(host_id(), "another"):
         assert main(["run", str(spec), "--no-track"]) == DeviceBusy.exit_code
-    assert "another (process" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "another (process" in err and "--wait" in err
     assert campaign_folders(equipped.folder / "home/records") == []
+
+
+def test_a_busy_device_is_waited_for(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = write(equipped, good="sleep 0")
+    with ExitStack() as other:
+        other.enter_context(hold(host_id(), "another"))
+        assert main(["run", str(spec), "--no-track", "--wait-at-most", "0.1s"]) == DeviceBusy.exit_code
+        assert "host: waiting for another (process" in capsys.readouterr().err
+        release = threading.Timer(0.1, other.pop_all().close)
+        release.start()
+        assert main(["run", str(spec), "--no-track", "--wait"]) == 0
+        release.join()
+    assert main(["run", str(spec), "--wait-at-most", "soon"]) == UsageError.exit_code
 
 
 def test_a_dead_tracking_server_costs_nothing(

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,20 @@ with hold(sys.argv[1], "theirs"):
     print("held", flush=True)
     sys.stdin.read()
 """
+WAIT = """
+import sys
+from meltrepro.targets.device_lock import hold
+with hold("host-1", sys.argv[1], wait_s=1e6, waits=lambda who: print(who, flush=True)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_the_holder_is_named() -> None:
     with hold("host-1", "quickstart"):
-        with pytest.raises(DeviceBusy, match=rf"quickstart \(process {os.getpid()}, user {os.getuid()}\)"):
+        with pytest.raises(
+            DeviceBusy, match=rf"quickstart \(process {os.getpid()}, user {os.getuid()}, since 20[-0-9]+ [0-9:]+\)"
+        ):
             refused("host-1")
         with hold("host-2", "other"):
             pass
@@ -157,3 +168,61 @@ def test_a_lock_that_was_removed_meanwhile_is_made_anew() -> None:
         lock_path("host-1").unlink()
         with hold("host-1", "second"), pytest.raises(DeviceBusy, match="second"):
             refused("host-1")
+
+
+@contextmanager
+def waiter(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process that waits for the device, and for whom."""
+    with subprocess.Popen([sys.executable, "-c", WAIT, name], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_first_come_first_served() -> None:
+    with ExitStack() as stack:
+        with hold("host-1", "first"):
+            second, said = stack.enter_context(waiter("second"))
+            assert said.startswith(f"first (process {os.getpid()}, ") and "wait" not in said
+            third, said = stack.enter_context(waiter("third"))
+            assert said.endswith("; 1 other waits for it\n")
+        with pytest.raises(DeviceBusy, match="waits? for it"):
+            refused("host-1")
+        assert heard(second) == "held\n"
+        with pytest.raises(DeviceBusy, match=r"second \(.*; 1 other waits for it"):
+            refused("host-1")
+        second.kill()
+        assert heard(third) == "held\n"
+        third.kill()
+    with hold("host-1", "last"):
+        pass
+
+
+def test_a_waiter_that_was_killed_keeps_no_place() -> None:
+    with ExitStack() as stack:
+        with hold("host-1", "first"):
+            second, _ = stack.enter_context(waiter("second"))
+            third, _ = stack.enter_context(waiter("third"))
+            second.kill()
+            second.wait()
+        assert heard(third) == "held\n"
+
+
+def test_waiting_has_an_end() -> None:
+    told: list[str] = []
+    with (
+        hold("host-1", "first"),
+        pytest.raises(DeviceBusy, match="first"),
+        hold("host-1", "x", wait_s=0.01, waits=told.append),
+    ):
+        raise AssertionError("never reached")
+    assert len(told) == 1
+    with hold("host-1", "x", wait_s=0.01, waits=told.append):
+        assert len(told) == 1, "nobody is waited for where it is free"
