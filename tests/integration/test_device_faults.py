@@ -1,4 +1,4 @@
-"""What can happen to a phone while it is measured, done to a virtual one: each ends as docs/devices/faults.md says."""
+"""What can happen to a phone while it is measured, done to a virtual one: each ends as docs/devices/android.md says."""
 
 from __future__ import annotations
 
