@@ -440,6 +440,8 @@ class LabDocument(Document):
     """What could not be had, and why."""
     remarks: dict[str, str]
     """What is not quite as it should be, by device."""
+    dead: list[str]
+    """Devices of which a process has ended; `lab up` starts them anew."""
 
 
 class LabDownDocument(Document):

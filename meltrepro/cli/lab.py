@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def up(json: JsonOption = False) -> None:
-    """Start the lab; it runs until `lab down`."""
+    """Start the lab, or what is dead of it; it runs until `lab down`."""
     _show(supervisor.up(settings.load()), json)
 
 
@@ -46,7 +46,9 @@ def _show(found: supervisor.Status, json: bool) -> None:
     if not found.up:
         typer.echo("no lab is running; start it with: meltrepro lab up")
     for name, place in found.devices.items():
-        typer.echo(f"{name:20}{place['kind']:10}{supervisor.DEVICES[name].command(place)}")
+        command = supervisor.DEVICES[name].command(place)
+        said = "dead; start it anew with: meltrepro lab up" if name in found.dead else command
+        typer.echo(f"{name:20}{place['kind']:10}{said}")
     for name, reason in found.missing.items():
         typer.echo(f"{name:20}missing: {reason}")
     for name, remark in found.remarks.items():

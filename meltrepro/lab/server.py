@@ -51,6 +51,11 @@ class AdbServer:
                 raise EngineError("the lab's adb server did not come up", hint=f"its log is {log}")
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it is started."""
+        return None if self._process is None else self._process.pid
+
     def attach(self, address: str) -> None:
         """Connect it to a device that listens at an address; raises `EngineError` where that fails."""
         said = ""

@@ -5,7 +5,8 @@
     <run>/lab/<device>.json    how a device is reached (targets/lab.py reads it)
     <cache>/lab/               file systems, and what devices store until the lab is down
 
-Devices and servers die with the supervisor, however it ends.
+Devices and servers die with the supervisor, however it ends. One that dies before it is told as dead; SIGUSR1 has the
+supervisor start it anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     from meltrepro.lab.system import System
 
 Place = Mapping[str, Any]
-"""How a device is reached; its `kind` is that of the target."""
+"""How a device is reached; its `kind` is that of the target, without one of its `processes` it is dead."""
 Start = Callable[[str, Settings, contextlib.ExitStack, dict[str, str]], Place]
 """Starts the device of a name, which ends with the stack, and notes what is odd about it."""
 _UP_S = 180.0
 _DOWN_S = 20.0
 _PAIR_S = 20.0
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Status:
     remarks: Mapping[str, str] = field(default_factory=dict)
     """What is not quite as it should be, by device."""
 
+    dead: Sequence[str] = ()
+    """Devices that were started, of which a process has ended."""
+
     @property
     def up(self) -> bool:
         return self.pid is not None
@@ -72,14 +77,25 @@ def status(settings: Settings) -> Status:
         return Status()
     known = _read(folder / "supervisor.json")
     devices = {name: _read(folder / f"{name}.json") for name in known.get("devices", ())}
-    return Status(known.get("pid"), devices, known.get("missing", {}), known.get("remarks", {}))
+    dead = [name for name, place in devices.items() if not all(map(_alive, place.get("processes", ())))]
+    return Status(known.get("pid"), devices, known.get("missing", {}), known.get("remarks", {}), dead)
 
 
 def up(settings: Settings) -> Status:
-    """Start a lab unless it runs, and wait until its devices can be used; raises `EngineError` where none can."""
+    """Start a lab unless it runs, and what is dead of one that does; wait until its devices can be used.
+
+    Raises `EngineError` where none can.
+    """
     from meltrepro.lab import system
 
     found = status(settings)
+    if found.pid is not None:
+        deadline = time.monotonic() + _UP_S
+        if found.dead:
+            os.kill(found.pid, signal.SIGUSR1)
+        while found.dead and time.monotonic() < deadline:
+            time.sleep(0.1)
+            found = status(settings)
     if found.up:
         return found
     system.require_emulation()
@@ -129,13 +145,13 @@ def down(settings: Settings) -> bool:
     return found.up
 
 
-def _stop_asked() -> None:
-    """Wait until somebody says stop."""
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+def _revival_asked() -> bool:
+    """Wait until somebody wants anything; whether it is dead devices that are to be started, not the end."""
+    return signal.sigwait(_SIGNALS) == signal.SIGUSR1
 
 
-def keep(settings: Settings, starts: Mapping[str, Start], wait: Callable[[], None] = _stop_asked) -> None:
-    """Be the supervisor: start the devices, say how they are reached, and stay for as long as `wait` takes."""
+def keep(settings: Settings, starts: Mapping[str, Start], wait: Callable[[], bool] = _revival_asked) -> None:
+    """Be the supervisor: start the devices, and say how they are reached; whenever `wait` says so, start the dead ones anew."""
     from meltrepro.lab import system
 
     folder = _folder(settings)
@@ -144,19 +160,29 @@ def keep(settings: Settings, starts: Mapping[str, Start], wait: Callable[[], Non
         missing: dict[str, str] = {}
         remarks: dict[str, str] = {}
         places: dict[str, Place] = {}
-        for name, start in starts.items():
-            try:
-                places[name] = start(name, settings, stack, remarks)
-            except (EngineError, TargetError) as error:  # the others are of use without
-                missing[name] = error.one_line
-        if not places:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-            raise EngineError(f"no virtual device can run here: {reasons}")
-        for name, place in places.items():
-            write_bytes(folder / f"{name}.json", json.dumps(place).encode())
-        known = {"pid": os.getpid(), "devices": list(places), "missing": missing, "remarks": remarks}
-        write_bytes(folder / "supervisor.json", json.dumps(known).encode())
-        wait()
+        lives = {name: stack.enter_context(contextlib.ExitStack()) for name in starts}
+        wanted = list(starts)
+        while True:
+            for name in wanted:
+                lives[name].close()
+                places.pop(name, None)
+                try:
+                    places[name] = starts[name](name, settings, lives[name], remarks)
+                except (EngineError, TargetError) as error:  # the others are of use without
+                    missing[name] = error.one_line
+            if not places:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+                raise EngineError(f"no virtual device can run here: {reasons}")
+            for name, place in places.items():
+                write_bytes(folder / f"{name}.json", json.dumps(place).encode())
+            devices = [name for name in starts if name in places]
+            known = {"pid": os.getpid(), "devices": devices, "missing": missing, "remarks": remarks}
+            write_bytes(folder / "supervisor.json", json.dumps(known).encode())
+            for name in missing:
+                (folder / f"{name}.json").unlink(missing_ok=True)
+            if not wait():
+                return
+            wanted = list(status(settings).dead)
 
 
 def _root(kind: System, name: str, settings: Settings, remarks: dict[str, str]) -> Path:
@@ -186,7 +212,7 @@ def _start_phone(name: str, settings: Settings, stack: contextlib.ExitStack, rem
     phone.start()
     server.attach(phone.address)
     place = {"adb_port": server.server.port, "serial": phone.address, "truth": str(phone.truth)}
-    return {"kind": "android", **place}
+    return {"kind": "android", **place, "processes": [phone.inside, server.pid]}
 
 
 def _start_board(name: str, settings: Settings, stack: contextlib.ExitStack, remarks: dict[str, str]) -> Place:
@@ -204,6 +230,7 @@ def _start_board(name: str, settings: Settings, stack: contextlib.ExitStack, rem
         "key": str(board.key),
         "known_hosts": str(board.known_hosts),
         "truth": str(board.truth),
+        "processes": [board.inside],
     }
 
 
@@ -223,7 +250,10 @@ def _start_iphone(name: str, settings: Settings, stack: contextlib.ExitStack, re
 
 
 def _adb(place: Place) -> str:
-    return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} adb -s {place['serial']}"
+    """By the adb of the server: one of another version would end it and start its own."""
+    from meltrepro.targets.android.adb_server import program
+
+    return f"ANDROID_ADB_SERVER_PORT={place['adb_port']} {shlex.quote(program())} -s {place['serial']} shell"
 
 
 def _ssh(place: Place) -> str:
@@ -263,6 +293,14 @@ def _kept(folder: Path) -> bool:
         return True
 
 
+def _alive(process: object) -> bool:
+    """Whether a process runs; one that has ended, and for which its parent has not asked yet, does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][:1] not in ("Z", "X")
+    except OSError:
+        return False
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -277,7 +315,7 @@ def _folder(settings: Settings) -> Path:
 
 if __name__ == "__main__":
     # Before any thread is made, so that all of them leave these signals to `sigwait`.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         keep(settings_module.load(), {name: device.start for name, device in DEVICES.items()})
     except MeltreproError as failure:
