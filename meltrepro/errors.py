@@ -256,6 +256,12 @@ class TruncatedBundle(BundleError):
     exit_code = 53
 
 
+class NothingToPack(BundleError):
+    """The campaign that is to be a bundle has no result; the message says what became of its trials."""
+
+    exit_code = 54
+
+
 class Differs(MeltreproError):
     """A replay did not reproduce the recorded result."""
 

@@ -55,12 +55,15 @@ def export_command(
 
     with console(quiet=json) as sink:
         exported = workflow.export_bundle(campaign, output, begins=tell, sink=sink)
-    size, files = exported.path.stat().st_size, len(exported.index.members)
+    files = len(exported.index.members)
     if json:
         withheld = list(exported.index.withheld)
-        print_json("bundle-export", BundleDocument(path=exported.path, size=size, files=files, withheld=withheld))
+        document = BundleDocument(
+            path=exported.path, size=exported.size, sha256=exported.sha256, files=files, withheld=withheld
+        )
+        print_json("bundle-export", document)
         return
-    typer.echo(f"{exported.path}: {counted(files, 'file')}, {size / 1e6:.1f} MB")
+    typer.echo(f"{exported.path}: {counted(files, 'file')}, {_amount(exported)}")
     if exported.withheld:
         typer.echo(f"left out: {counted(exported.withheld, 'file')}, which whoever replays it has to get elsewhere")
 
@@ -72,11 +75,18 @@ def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:
     if json:
         artifacts, sources = ([_claim(one) for one in each] for each in (checked.artifacts, checked.sources))
         files = len(checked.index.members)
-        print_json(
-            "bundle-verify", CheckedBundleDocument(path=bundle, files=files, artifacts=artifacts, sources=sources)
+        document = CheckedBundleDocument(
+            path=bundle,
+            size=checked.size,
+            sha256=checked.sha256,
+            files=files,
+            artifacts=artifacts,
+            sources=sources,
         )
+        print_json("bundle-verify", document)
         return
     typer.echo(f"{bundle}: whole, {counted(len(checked.index.members), 'file')}, and its parts agree")
+    typer.echo(_amount(checked))
     typer.echo("nothing in it is signed: whoever made it can have put anything into it")
     for artifact in checked.artifacts:
         built = "never" if artifact.here is None else "the same bytes" if artifact.own else "OTHER BYTES"
@@ -104,6 +114,10 @@ def import_command(bundle: BundleArgument, json: JsonOption = False) -> None:
     for gap in imported.gaps:
         typer.echo(f"not in the bundle, nor here: {gap.name}: {gap.why}")
         typer.echo(f"  {gap}")
+
+
+def _amount(file: workflow.Exported | workflow.Checked) -> str:
+    return f"{file.size / 1e6:.1f} MB ({file.size} bytes), sha256 {file.sha256}"
 
 
 def _claim(known: Known) -> ClaimDocument:

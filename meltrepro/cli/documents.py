@@ -338,6 +338,8 @@ class BundleDocument(Document):
     """The file."""
     size: int
     """In bytes."""
+    sha256: str
+    """Of the file."""
     files: int
     """How many it holds."""
     withheld: list[str]
@@ -360,6 +362,10 @@ class CheckedBundleDocument(Document):
 
     path: Path
     """The file."""
+    size: int
+    """In bytes."""
+    sha256: str
+    """Of the file."""
     files: int
     """How many it holds."""
     artifacts: list[ClaimDocument]

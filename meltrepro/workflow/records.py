@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from meltrepro import settings as settings_module
+from meltrepro import untrusted
 from meltrepro.atomic import make_folder, write_bytes
-from meltrepro.errors import RecordError, UsageError
+from meltrepro.errors import NothingToPack, RecordError, UsageError
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord, read_campaign
 from meltrepro.plan.names import Selection
 from meltrepro.record.layout import TrialKind
@@ -25,6 +28,7 @@ from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design
 from meltrepro.steps import Sink, silent
 from meltrepro.store.cas import Store
+from meltrepro.words import counted
 from meltrepro.workflow.tables import load
 
 
@@ -148,6 +152,10 @@ class Exported:
 
     path: Path
     index: Index
+    size: int
+    """Bytes of the file."""
+    sha256: str
+    """Of the file, to be told beside it: nothing in it is signed."""
 
     @property
     def withheld(self) -> int:
@@ -167,7 +175,8 @@ def export_bundle(
 
     `begins` is told how many bytes that takes, and what is left out and why, before anything is written.
 
-    Raises `UsageError`, `RecordError` where a record was changed, `BundleError` where the store lacks something.
+    Raises `UsageError`, `RecordError` where a record was changed, `NothingToPack` where it has no result, `BundleError` where
+    the store lacks something.
     """
     from meltrepro.report.content import assemble
     from meltrepro.report.files import report_files
@@ -175,9 +184,16 @@ def export_bundle(
     settings = settings or settings_module.load()
     recorded = load(campaign, settings=settings)
     recorded.verify()
+    if not any(cell.repetitions for cell in recorded.cells):
+        trials = sum(len(cell.trials) for cell in recorded.cells)
+        raise NothingToPack(
+            f"campaign {recorded.id} has no result to pack: of {counted(trials, 'trial')} that ended none ended well",
+            hint=f"why: meltrepro show {shlex.quote(recorded.id)}; the same run goes on with it",
+        )
     out = Path(path or f"{recorded.folder.name}.melt")
-    store = Store(settings.store)
-    return Exported(out, bundles.export(recorded.folder, store, out, sink, report_files(assemble([recorded])), begins))
+    report = report_files(assemble([recorded]))
+    index = bundles.export(recorded.folder, Store(settings.store), out, sink, report, begins)
+    return Exported(out, index, *_size_and_sha256(out))
 
 
 @dataclass(frozen=True)
@@ -188,13 +204,17 @@ class Checked:
     artifacts: Sequence[Known]
     """What it says that was built, and what this machine has built of the same inputs."""
     sources: Sequence[Known]
+    size: int
+    """Bytes of the file."""
+    sha256: str
+    """Of the file: whoever made it may have told it elsewhere."""
 
 
 def check_bundle(path: Path | str, *, settings: Settings | None = None) -> Checked:
     """Check every byte of a bundle, and compare it with what this machine knows; raises `BundleError`, `LockError`."""
     index, lock = bundles.verify_bundle(Path(path))
     store = Store((settings or settings_module.load()).store)
-    return Checked(index, artifacts_of(lock, store), sources_of(lock, store))
+    return Checked(index, artifacts_of(lock, store), sources_of(lock, store), *_size_and_sha256(Path(path)))
 
 
 def import_bundle(path: Path | str, *, sink: Sink = silent, settings: Settings | None = None) -> Imported:
@@ -204,3 +224,8 @@ def import_bundle(path: Path | str, *, sink: Sink = silent, settings: Settings |
     """
     settings = settings or settings_module.load()
     return bundles.import_bundle(Path(path), Store(settings.store), settings.records, sink)
+
+
+def _size_and_sha256(path: Path) -> tuple[int, str]:
+    with untrusted.opened(path, None) as file:
+        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ import yaml
 from meltrepro import workflow
 from meltrepro.build.model import Recipe
 from meltrepro.cli.app import main
-from meltrepro.errors import BuildError, DeviceBusy, TrackingError, TrialFailed, UsageError
+from meltrepro.errors import BuildError, DeviceBusy, NothingToPack, TrackingError, TrialFailed, UsageError
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import DeviceFacts
@@ -79,6 +79,15 @@ def test_fail_fast_then_go_on(equipped: Project, capsys: pytest.CaptureFixture[s
     assert main(["run", str(spec), "--no-track"]) == TrialFailed.exit_code
     assert "going on with" in capsys.readouterr().err
     assert len(campaign_folders(equipped.folder / "home/records")) == 1
+
+
+def test_a_campaign_without_a_result_is_not_packed(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    spec, bundle = write(equipped, bad="exit 3"), equipped.folder / "new.melt"
+    assert main(["run", str(spec), "--no-track", "--quiet"]) == TrialFailed.exit_code
+    capsys.readouterr()
+    assert main(["bundle", "export", "last", "-o", str(bundle)]) == NothingToPack.exit_code
+    assert "of 2 trials that ended none ended well" in capsys.readouterr().err
+    assert not bundle.exists()
 
 
 def test_a_busy_device(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
