@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain
 
@@ -48,6 +49,23 @@ def named(text: str | None, root: str | None, settings: Settings) -> TargetOptio
         return type(options).model_validate({**options.model_dump(exclude_unset=True), "root": root})
     except ValidationError as error:
         raise UsageError(f"{text!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
+
+
+def meant(text: str, attached: Iterable[str], settings: Settings) -> list[str]:
+    """What a name that leads to no device may have been meant for: one that is attached, or one of another kind."""
+    from pydantic import ValidationError
+
+    prefix, colon, rest = text.partition(":")
+    if TARGETS.has(prefix) and colon:
+        return difflib.get_close_matches(text, list(attached), n=3)
+    others = []
+    for kind in kinds():
+        name = f"{kind.kind}:{rest if colon else text}"
+        with suppress(ValidationError):
+            if kind.named(name, settings) not in (None, named(text, None, settings)):
+                others.append(name)
+    near = difflib.get_close_matches(text, [*attached, *(others if colon else ())], n=3)
+    return near if colon else [*near, *others]
 
 
 def open_target(entry: TargetOptions, settings: Settings, engines: Engines | None = None) -> Target:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
-from meltrepro.errors import MeltreproError, TargetError, UsageError
+from meltrepro.errors import MeltreproError, TargetError, TargetLost, UsageError
 from meltrepro.measure.calibration import calibrate
 from meltrepro.record import capabilities
 from meltrepro.record.capabilities import Capabilities, ControlReport
@@ -169,9 +169,16 @@ def _held(
     """A device that nobody else measures on meanwhile."""
     settings = settings or settings_module.load()
     options = registry.named(device, root, settings)
-    with driving(device or options.kind):
-        target = registry.open_target(options, settings)
-        facts = target.identify()
+    try:
+        with driving(device or options.kind):
+            target = registry.open_target(options, settings)
+            facts = target.identify()
+    except TargetLost as error:
+        serials = [row.serial for row in attached(settings=settings)[0]]
+        if device is None or device in serials or not (near := registry.meant(device, serials, settings)):
+            raise
+        hint = f"did you mean {' or '.join(near)}? What is attached: meltrepro devices"
+        raise TargetLost(error.message, hint=hint) from error
     remember(options, facts, settings)
     with device_lock.hold(facts.id, why):
         yield target, facts

@@ -10,15 +10,18 @@ import pytest
 
 from meltrepro import settings as settings_module
 from meltrepro.cli.app import main
-from meltrepro.errors import TargetError, UsageError
+from meltrepro.errors import TargetError, TargetLost, UsageError
 from meltrepro.registry import TARGETS
 from meltrepro.settings import Settings
+from meltrepro.targets import registry
 from meltrepro.targets.android.options import AndroidOptions
+from meltrepro.targets.base import Attached, Target
 from meltrepro.targets.host.options import HostOptions
 from meltrepro.targets.ios.options import IosOptions
 from meltrepro.targets.jetson.options import JetsonOptions
 from meltrepro.targets.registry import makers, named
 from meltrepro.targets.ssh.options import LinuxOptions
+from meltrepro.workflow import devices
 from tests.support.gadgets import gadgets
 from tests.support.manifests import GOOD
 
@@ -56,6 +59,30 @@ def test_each_name_means_one_device(here: Settings) -> None:
 def test_names_that_no_device_has(here: Settings, device: str, root: str | None) -> None:
     with pytest.raises(UsageError, match="names no device"):
         named(device, root, here)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("orin", "did you mean jetson:orin or linux:orin?"),
+        ("jetsn:orin", "did you mean jetson:orin"),
+        ("iphon", "did you mean iphone or jetson:iphon or linux:iphon?"),
+        ("00008110-001A2B3C4D5E6F70", "did you mean ios:00008110-001A2B3C4D5E6F70 or jetson:"),
+        ("192.168.1.7:5555", "see: meltrepro devices"),
+    ],
+)
+def test_a_name_that_leads_nowhere_brings_others_to_mind(
+    here: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    rows = [Attached("ios", "iphone", "device", "", None), Attached("host", "", "device", "", None)]
+    monkeypatch.setattr(devices, "attached", lambda **_: (rows, ()))
+
+    def away(*_: object) -> Target:
+        raise TargetLost(f"{name} is not attached", hint="see: meltrepro devices")
+
+    monkeypatch.setattr(registry, "open_target", away)
+    assert main(["devices", "probe", name]) == TargetLost.exit_code
+    assert said in capsys.readouterr().err
 
 
 def test_what_may_be_run_as_root(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
