@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from meltrepro import __version__, settings
 from meltrepro.cli.terminal import safe_streams
-from meltrepro.errors import Interrupted, ManifestError, MeltreproError, ModelError, UsageError
+from meltrepro.errors import Interrupted, ManifestError, MeltreproError, ModelError, Problem, UsageError
 
 PROGRAM = "meltrepro"
 CRASH_EXIT = 70
@@ -132,57 +132,68 @@ def _run(given: list[str]) -> int:
         code = program().main(given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except MeltreproError as error:
-        return _report(error)
+        return _report(error, given)
     except typer.TyperException as error:
-        return _report_usage(error)
+        return _report_usage(error, given)
     except (typer.Abort, KeyboardInterrupt):
-        return _report(Interrupted("stopped"))
+        return _report(Interrupted("stopped"), given)
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter's own flush at exit must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_EXIT
     except Exception as error:
-        return _report_crash(error)
+        return _report_crash(error, given)
     return code if isinstance(code, int) else 0
 
 
-def _report(error: MeltreproError) -> int:
+def _report(error: MeltreproError, given: Sequence[str]) -> int:
     """An error that a user can mend: what is wrong and what to do next."""
     if settings.debug():
         traceback.print_exception(error)
     problems = error.problems if isinstance(error, ManifestError | ModelError) else ()
-    lines = map(str, problems) if problems else [error.message]
-    for line in lines:
-        _say(f"error: {line}")
-    if error.hint:
-        _say(f"next: {error.hint}")
-    return error.exit_code
+    return _end(given, type(error).__name__, error.message, error.hint, error.exit_code, problems)
 
 
-def _report_usage(error: typer.TyperException) -> int:
+def _report_usage(error: typer.TyperException, given: Sequence[str]) -> int:
     """A command line that Typer refuses."""
     message = error.format_message()
     if message.startswith("Usage:"):  # a group that was given no command shows its help
         typer.echo(message, err=True)
-    else:
-        context = getattr(error, "ctx", None)
-        _say(f"error: {message}")
-        _say(f"next: see {context.command_path if context else PROGRAM} --help")
-    return error.exit_code
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    hint = f"see {context.command_path if context else PROGRAM} --help"
+    return _end(given, UsageError.__name__, message, hint, error.exit_code)
 
 
-def _report_crash(error: Exception) -> int:
+def _report_crash(error: Exception, given: Sequence[str]) -> int:
     """A fault of ours: one line, and everything else in a file."""
     if settings.debug():
         traceback.print_exception(error)
     whose = _plugin_of(error)
     who, to = ("meltrepro itself", "") if whose is None else (f"the plug-in {whose}", " to those who made it")
-    _say(f"error: {who} failed: {type(error).__name__}: {' '.join(str(error).split())}")
     try:
-        _say(f"next: please report this{to}, with the traceback in {_save_crash(error)}")
+        where = f"the traceback in {_save_crash(error)}"
     except Exception as failure:  # whatever is wrong with the place or the settings: the fault itself must be told
-        _say(f"next: please report this{to}, with what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})")
-    return CRASH_EXIT
+        where = f"what MELTREPRO_DEBUG=1 shows (no traceback saved: {failure})"
+    message = f"{who} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+    return _end(given, "Crash", message, f"please report this{to}, with {where}", CRASH_EXIT)
+
+
+def _end(
+    given: Sequence[str], name: str, message: str, hint: str | None, code: int, problems: Sequence[Problem] = ()
+) -> int:
+    """Say why a command ends, on stderr: in lines for people, or as the last line for programs that asked for JSON."""
+    if "--json" in given:
+        from meltrepro.cli.documents import ErrorDocument
+
+        document = ErrorDocument(error=name, exit_code=code, message=message, hint=hint, problems=list(problems))
+        _say(document.model_dump_json())
+        return code
+    for line in map(str, problems) if problems else [message]:
+        _say(f"error: {line}")
+    if hint:
+        _say(f"next: {hint}")
+    return code
 
 
 def _plugin_of(error: Exception) -> str | None:

@@ -19,6 +19,21 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
+class ErrorDocument(Document):
+    """Why a command with `--json` failed: the last line of what it writes to stderr."""
+
+    error: str
+    """Name of the error, as the table of exit codes has it."""
+    exit_code: int
+    """The command's exit code."""
+    message: str
+    """What is wrong."""
+    hint: str | None
+    """What to do next."""
+    problems: list[Problem]
+    """Where in which files, if a file is what is wrong."""
+
+
 class ManifestDocument(Document):
     """A manifest that is well."""
 

@@ -1,4 +1,4 @@
-"""The only printer of JSON, and what each command prints as such."""
+"""The only printer of JSON but for errors, and what each command prints as such."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from meltrepro.cli.documents import (
     CleanDocument,
     DeviceRow,
     Document,
+    ErrorDocument,
     FindingsDocument,
     GcDocument,
     ImportedBundleDocument,
@@ -40,13 +41,17 @@ from meltrepro.cli.documents import (
 
 @cache
 def types() -> Mapping[str, Any]:
-    """What each command prints, by the command's words joined with `-`; imports all that the models are made of."""
+    """What each command prints, by the command's words joined with `-`, and what any says in place of it (`error`).
+
+    Imports all that the models are made of.
+    """
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.replay.compare import Comparison
     from meltrepro.replay.verify import Verified
     from meltrepro.report.tidy import MetricRow, TokenRow, TrialRow
 
     return {
+        "error": ErrorDocument,
         "validate": ValidateDocument,
         "plan": PlanDocument,
         "lock": LockDocument,

@@ -13,7 +13,7 @@ from meltrepro.cli import app
 from meltrepro.cli.json_output import types
 from meltrepro.cli.schema import MANIFEST, schema_text
 from tests.support.campaigns import Cell, build_campaign
-from tests.support.json_output import SCHEMAS, Said, checked
+from tests.support.json_output import SCHEMAS, Said, checked, schema
 
 ROOT = SCHEMAS.parents[1]
 WITHOUT = {"schema", "devices-sudoers", "init"}
@@ -48,7 +48,7 @@ def test_every_command_has_it_and_a_schema() -> None:
     assert {name for name, one in found.items() if any("--json" in each.opts for each in one.params)} == (
         found.keys() - WITHOUT
     )
-    more = {"show-list", *(f"export-{table}" for table in ("metrics", "trials", "tokens"))}
+    more = {"error", "show-list", *(f"export-{table}" for table in ("metrics", "trials", "tokens"))}
     assert types().keys() == found.keys() - WITHOUT - {"export"} | more
 
 
@@ -68,6 +68,39 @@ def test_there_are_no_others() -> None:
 def test_a_schema_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["schema", "validat"]) == 2
     assert "validate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code", "said"),
+    [
+        (["validate", "bad.yaml"], "ManifestError", 3, "unknown key 'nam'"),
+        (["plan", "bad.yaml"], "ManifestError", 3, "unknown key 'nam'"),
+        (["show", "nothing"], "UsageError", 2, "there is no campaign"),
+        (["show", "--nope"], "UsageError", 2, "No such option: --nope"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], error: str, code: int, said: str
+) -> None:
+    Path("bad.yaml").write_text("meltrepro: 1\nnam: x\n")
+    assert app.main([*arguments, "--json"]) == code
+    found = json.loads(capsys.readouterr().err.splitlines()[-1])
+    schema("error").validate(found)
+    assert (found["error"], found["exit_code"]) == (error, code)
+    assert said in found["message"]
+    places = {(each["file"], each["line"]) for each in found["problems"]}
+    assert places <= {("bad.yaml", 1), ("bad.yaml", 2)} and bool(places) == (code == 3)
+
+
+def test_a_fault_of_ours_is_one_too(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "load_command", lambda name: 1 / 0)
+    assert app.main(["show", "--json"]) == app.CRASH_EXIT
+    found = json.loads(capsys.readouterr().err)
+    schema("error").validate(found)
+    assert (found["error"], found["exit_code"]) == ("Crash", app.CRASH_EXIT)
+    assert "division by zero" in found["message"] and str(home) in found["hint"]
 
 
 def test_manifests(said: Said, tmp_path: Path) -> None:
