@@ -59,6 +59,7 @@ def types() -> Mapping[str, Any]:
         "verify": list[Verified],
         "run": RunDocument,
         "study": StudyResultDocument,
+        "study-plans": list[PlanDocument],
         "show": ShowDocument,
         "show-list": list[RecordedDocument],
         "sync": SyncDocument,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,10 @@ from meltrepro.cli.common import (
     patience,
 )
 from meltrepro.cli.console import console, describe
-from meltrepro.cli.documents import StudyEntryDocument, StudyResultDocument
+from meltrepro.cli.documents import PlanDocument, StudyEntryDocument, StudyResultDocument
 from meltrepro.cli.json_output import print_json
 from meltrepro.steps import Step
+from meltrepro.words import counted
 
 
 def command(
@@ -42,6 +44,9 @@ def command(
         ),
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Measure again what has been measured.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan of each manifest; fetch, build and run nothing.")
+    ] = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the results to MLflow.")] = True,
     wait: WaitOption = False,
     wait_at_most: WaitAtMostOption = None,
@@ -56,6 +61,9 @@ def command(
     Models that do not fit the store's disk together can be measured one after the other, where each has a manifest of
     its own: --drop-models. What was fetched stays, and so does what locks of other manifests name.
     """
+    if dry_run:
+        _show_plans(specs, set_, json=json)
+        return
     from meltrepro.cli.findings import tell
     from meltrepro.cli.report import document, tell_report
     from meltrepro.cli.run import run_shown
@@ -87,6 +95,27 @@ def command(
         return
     tell_report(made)
     tell(studied.campaigns, studied.path.parent.name)
+
+
+def _show_plans(specs: Sequence[Path], overrides: Sequence[str], *, json: bool) -> None:
+    """Show what would run of each manifest, or why nothing of it would."""
+    from meltrepro.cli.plan import show
+    from meltrepro.workflow.manifests import manifests_of
+
+    planned = {path: workflow.plan(path, overrides=overrides) for path in manifests_of(specs)}
+    if json:
+        documents = [PlanDocument.model_validate(each.as_json()) for each in planned.values()]
+        print_json("study-plans", documents)
+        return
+    for path, each in planned.items():
+        typer.echo(f"== {path}\n")
+        show(each, path)
+        typer.echo()
+    cells, trials = (
+        sum(len(each.plan.cells) for each in planned.values()),
+        sum(each.trials for each in planned.values()),
+    )
+    typer.echo(f"{counted(len(planned), 'manifest')}: {counted(cells, 'cell')}, {counted(trials, 'trial')}")
 
 
 def _trouble(step: Step) -> None:

@@ -20,6 +20,7 @@ from meltrepro.store.cas import Store
 from meltrepro.targets.device_lock import hold
 from meltrepro.targets.host.target import host_id
 from tests.fault.project import Project, small
+from tests.support.json_output import schema
 
 ELSEWHERE: dict[str, object] = {"targets": {"phone": {"kind": "android", "lab": "phone"}}}
 MODEL: dict[str, object] = {"source": {"file": "local.gguf"}, "chat_template": "plain", "quantizations": ["as-is"]}
@@ -69,6 +70,20 @@ def test_what_cannot_be_run_here_is_left_out_with_its_reason(
     assert "3-large.yaml" in (report / "tables/left-out.csv").read_text()
     assert json.loads((report / "report.json").read_bytes())["study"] == "specs"
     assert "findings of melt: " in out and "meltrepro findings specs" in out
+
+
+def test_what_a_study_would_run(specs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(specs, "--dry-run") == 0
+    out = capsys.readouterr().out
+    names = [line.split("/")[-1] for line in out.splitlines() if line.startswith("== ")]
+    assert names == ["1-here.yaml", "2-phone.yaml", "3-large.yaml"]
+    assert "no virtual device" in out or "skipped" in out
+    assert out.splitlines()[-1] == "3 manifests: 1 cell, 2 trials"
+    assert study(specs, "--dry-run", "--json") == 0
+    plans = json.loads(capsys.readouterr().out)
+    schema("study-plans").validate(plans)
+    assert [len(each["cells"]) for each in plans] == [1, 0, 0]
+    assert not (specs.parent / "home/studies").exists()
 
 
 def test_the_report_of_a_study_can_be_made_again_from_records_alone(

@@ -48,7 +48,7 @@ def test_every_command_has_it_and_a_schema() -> None:
     assert {name for name, one in found.items() if any("--json" in each.opts for each in one.params)} == (
         found.keys() - WITHOUT
     )
-    more = {"error", "show-list", *(f"export-{table}" for table in ("metrics", "trials", "tokens"))}
+    more = {"error", "show-list", "study-plans", *(f"export-{table}" for table in ("metrics", "trials", "tokens"))}
     assert types().keys() == found.keys() - WITHOUT - {"export"} | more
 
 
