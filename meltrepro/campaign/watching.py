@@ -19,9 +19,12 @@ _EVERY_S = 1.0
 _RARER = 10
 """So many times rarer is told how old a trial is that leaves no CPU free: a line that is drawn takes milliseconds."""
 _KIND = re.compile(rb'^\{"e": ?"([a-z_]+)"', re.MULTILINE)
+# Our runner writes what it has to tell when nothing is timed: of a turn only when it is over. So a phase that ends says what follows.
 _PHASES = {
     b"load_begin": "loading",
+    b"context": "ready",
     b"warmup_begin": "warming up",
+    b"warmup_end": "answering",
     b"prefill_begin": "prefill",
     b"prefill_end": "generating",
     b"turn_end": "done",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -29,7 +30,20 @@ def command(
     elif json:
         print_json("show", _document(workflow.load(campaign, with_invalid=with_invalid)))
     else:
-        show_results(workflow.load(campaign, with_invalid=with_invalid))
+        record = workflow.load(campaign, with_invalid=with_invalid)
+        show_results(record)
+        if not record.finished:
+            typer.echo(_unfinished(record))
+
+
+def _unfinished(record: workflow.LoadedCampaign) -> str:
+    """How far a campaign is, and what goes on with it."""
+    ended = sum(len(cell.repetitions) + len(cell.failures) for cell in record.cells)
+    only = "".join(f" --only {shlex.quote(each)}" for each in record.document.only)
+    return (
+        f"unfinished: {ended} of {counted(sum(cell.asked for cell in record.cells), 'repetition')} have ended; unless it runs still, "
+        f"the command that began it goes on with it: meltrepro run SPEC{only}, with the same --set"
+    )
 
 
 def _recorded(found: workflow.Recorded) -> RecordedDocument:

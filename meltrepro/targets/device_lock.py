@@ -82,7 +82,7 @@ def _lock_in_turn(path: Path, wait_s: float, waits: Callable[[str], None]) -> in
             if time.monotonic() >= until:
                 raise DeviceBusy(
                     f"another campaign is measuring on this device: {who}",
-                    hint="wait until it is done, or stop it; two at once would disturb each other",
+                    hint="wait until it is done (run, replay and study do so with --wait), or stop it; two at once would disturb each other",
                 )
             if not told:
                 waits(who)

@@ -33,6 +33,17 @@ def test_campaigns_by_name_also_damaged_ones(home: Path, capsys: pytest.CaptureF
     assert "damaged: " in lines[1]
 
 
+def test_a_campaign_that_was_stopped_says_so_and_what_goes_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_campaign(home, [Cell("q8_0", failing={1: "crashed"}), Cell("q4_0", repetitions=1)], finished=False)
+    assert app.main(["show"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("unfinished: 4 of 6 repetitions have ended; ")
+    assert "meltrepro run SPEC, with the same --set" in last
+    build_campaign(home, [Cell()], number=1)
+    assert app.main(["show"]) == 0
+    assert "unfinished" not in capsys.readouterr().out
+
+
 def test_columns_that_nothing_filled_are_left_out(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_campaign(home, [Cell()], repetitions=2, warmups=0)
     assert app.main(["show"]) == 0

@@ -39,6 +39,13 @@ def test_of_a_turn_that_runs_its_tokens_are_counted() -> None:
     assert within(step) == ["turn 1", "3 tokens", "generating", "12 s"]
 
 
+def test_a_turn_of_which_nothing_is_told_is_no_warm_up() -> None:
+    begun = b'{"e":"load_begin","t":1}\n{"e":"context","t":2}\n'
+    warm = b'{"e":"warmup_begin","t":3}\n{"e":"warmup_end","t":4}\n'
+    assert progress({}, begun) == {"phase": "ready"}
+    assert progress({}, begun + warm) == {"phase": "answering"}
+
+
 @pytest.mark.parametrize(
     ("here", "spare", "told"),
     [(True, True, {"turn", "phase", "elapsed_s"}), (True, False, {"elapsed_s"}), (False, False, {"elapsed_s"})],
