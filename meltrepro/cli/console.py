@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from meltrepro.cli.terminal import rich_console, say
-from meltrepro.steps import Sink, Step, silent
+from meltrepro.steps import Sink, Step
 from meltrepro.words import counted, plural, readable, visible
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ _SHORT_S = 1.0
 
 @contextmanager
 def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[Sink]:
-    """A sink that shows steps until the block ends; `quiet` shows nothing."""
+    """A sink that shows steps until the block ends; `quiet` shows nothing but whom one waits for, which may take hours."""
     if quiet:
-        yield silent
+        yield _waiting
         return
     out = output or rich_console(stderr=True)
     if out.is_interactive:
@@ -37,6 +38,11 @@ def console(*, quiet: bool = False, output: Console | None = None) -> Iterator[S
             yield live
     else:
         yield _Plain(out)
+
+
+def _waiting(step: Step) -> None:
+    if step.name == "wait":
+        print(describe(step), file=sys.stderr)
 
 
 def describe(step: Step) -> str | None:

@@ -55,6 +55,16 @@ def test_plain_lines() -> None:
     assert len(lines) == 9
 
 
+def test_only_that_one_waits_for_another_is_told_to_those_who_want_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    waits = [Step("wait", "begin", "host", detail={"for": "theirs (process 7, user 0)"}), Step("wait", "end", "host")]
+    with console(quiet=True) as sink:
+        for step in (*waits, *CAMPAIGN):
+            sink(step)
+    assert capsys.readouterr() == ("", "host: waiting for theirs (process 7, user 0)\nhost is free\n")
+
+
 def test_between_two_steps_others_may_print(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to standard output then stays there, and nothing that moves is drawn over it."""
     out, results = io.StringIO(), io.StringIO()
