@@ -23,6 +23,9 @@ SITE ?= site
 SYSTEM_PYTHON := /usr/bin/python3
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
+# Tests start a thousand programs: what one of them has compiled is there for the next.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 

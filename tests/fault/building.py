@@ -36,6 +36,7 @@ from meltrepro.plan.identity import digest_of
 from meltrepro.store.cas import Store
 from tests.fault import project, rig
 from tests.support import ggufs
+from tests.support.forks import Fork
 
 ROOT = Path(__file__).parents[2]
 MODEL = "local/q8_0/llama.cpp"
@@ -224,25 +225,23 @@ def standing_in(folder: Path) -> Iterator[None]:
 # -- the command as a process --------------------------------------------------------------------------------------
 
 
+def _program(folder: Path, *arguments: str) -> int:
+    with standing_in(folder):
+        return main(list(arguments))
+
+
 class Command:
     """One command as a process of its own, in a session of its own; what it says on stderr is read as it comes."""
 
     def __init__(self, made: project.Project, *arguments: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, str(made.folder), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MELTREPRO_JOBS": "1", "COLUMNS": "500", **environment},
-        )
+        given = {"MELTREPRO_JOBS": "1", "COLUMNS": "500", **environment}
+        self.process = Fork(_program, made.folder, *arguments, env={**os.environ, **given})
         self.said: list[str] = []
         self._told = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._told:
                 self.said.append(line)
@@ -285,8 +284,3 @@ def complaint(errors: str) -> tuple[str, str]:
     assert errors.count("next: ") == 1, errors
     message, _, hint = errors.partition("error: ")[2].partition("next: ")
     return message.strip(), hint.strip()
-
-
-if __name__ == "__main__":
-    with standing_in(Path(sys.argv[1])):
-        sys.exit(main(sys.argv[2:]))

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from meltrepro.manifest.protocol import Protocol
 from meltrepro.record import layout
 from meltrepro.record.reader import campaign_folders, read_outcome
 from tests.fault import rig
+from tests.support.forks import Fork
 
 SPEC = rig.Spec(
     {"a": "sleep 0.02", "b": "sleep 0.05", "c": "leave-children"}, {"repetitions": 2, "warmups": 1, "timeout_s": 60}
@@ -31,30 +31,22 @@ TRIALS = 9
 ROOT = Path(rig.__file__).parents[2]
 
 
-def start(folder: Path, spec: rig.Spec = SPEC, *flags: str) -> subprocess.Popen[str]:
+def start(folder: Path, spec: rig.Spec = SPEC) -> Fork:
     """The campaign as a process of its own, in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, rig.__file__, str(folder), spec.text(), *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-    )
+    return Fork(rig.main, folder, spec.text())
 
 
-def finish(folder: Path, spec: rig.Spec = SPEC, *flags: str) -> tuple[int, dict[str, Any]]:
+def finish(folder: Path, spec: rig.Spec = SPEC) -> tuple[int, dict[str, Any]]:
     """Run it to its end: exit status and what it printed last."""
-    campaign = start(folder, spec, *flags)
+    campaign = start(folder, spec)
     out, err = campaign.communicate(timeout=120)
     assert out.strip(), err
     answer: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-    return campaign.returncode, answer
+    return campaign.wait(), answer
 
 
-def wait_for(campaign: subprocess.Popen[str], text: str) -> None:
+def wait_for(campaign: Fork, text: str) -> None:
     """Read what the campaign tells until a line begins with `text`."""
-    assert campaign.stdout is not None
     for line in campaign.stdout:
         if line.startswith(text):
             return

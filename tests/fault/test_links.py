@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from meltrepro.record import trial as record
 from meltrepro.record.reader import read_outcome
 from tests.fault import rig
 from tests.fault.project import TRIAL, Project, Refuse
+from tests.support.forks import Fork
 
 pytestmark = pytest.mark.timeout(60)
 ONCE = {"repetitions": 1, "warmups": 0, "timeout_s": 20, "retries": 2}
@@ -117,11 +116,7 @@ def test_litter_of_honest_programs_is_no_reason_to_fail(tmp_path: Path, name: st
 
 def test_a_killed_campaign_believes_no_outcome_that_a_runner_wrote(tmp_path: Path) -> None:
     spec = rig.Spec({"bad": "plant-once file outcome.json"}, {**ONCE, "timeout_s": 60})
-    campaign = subprocess.Popen(
-        [sys.executable, rig.__file__, str(tmp_path), spec.text()],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    campaign = Fork(rig.main, tmp_path, spec.text())
     while not any("outcome.json" in names for _, _, names in os.walk(tmp_path)):
         time.sleep(0.05)
         assert campaign.poll() is None

@@ -1,15 +1,10 @@
-"""A campaign on a fault-injecting device: the rig of the fault tests with a device in the place of this machine.
-
-As a program (`python adbd_campaign.py FOLDER SPEC ADB_PORT SERIAL ROOT AGENT`) it conducts the campaign as `meltrepro run`
-does.
-"""
+"""A campaign on a fault-injecting device: the rig of the fault tests with a device in the place of this machine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,10 +52,6 @@ def run(
 
 
 def main(folder: str, spec: str, port: str, serial: str, root: str, agent: str) -> int:
-    """The program."""
+    """As a program: it conducts the campaign as `meltrepro run` does."""
     orders = rig.Spec(**json.loads(spec))
     return rig.report(lambda sink: run(Path(folder), orders, Server(int(port)), serial, root, Path(agent), sink))
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +22,7 @@ from tests.fault import rig as host_rig
 from tests.fault.test_interruptions import check_complete, is_finished, wait_for
 from tests.integration import adbd_campaign
 from tests.integration.adbd_rig import Rig, attached_adbd, native_bundle
+from tests.support.forks import Fork
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 SPEC = host_rig.Spec({"a": "leave-children"}, {"repetitions": 1, "warmups": 1, "timeout_s": 60})
@@ -42,17 +40,10 @@ class Campaigns(Rig):
     def _arguments(self) -> tuple[str, str, Path]:
         return self.device.address, self.device.root, self.bundle / AGENT
 
-    def start(self, folder: Path, spec: host_rig.Spec = SPEC) -> subprocess.Popen[str]:
+    def start(self, folder: Path, spec: host_rig.Spec = SPEC) -> Fork:
         """The campaign as a process of its own."""
         port = str(self.adb.server.port)
-        return subprocess.Popen(
-            [sys.executable, adbd_campaign.__file__, str(folder), spec.text(), port, *map(str, self._arguments())],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        return Fork(adbd_campaign.main, folder, spec.text(), port, *self._arguments())
 
     def run(self, folder: Path, spec: host_rig.Spec = SPEC) -> CampaignResult:
         """The campaign in this process."""
