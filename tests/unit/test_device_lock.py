@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -213,6 +214,16 @@ def test_a_waiter_that_was_killed_keeps_no_place() -> None:
             second.kill()
             second.wait()
         assert heard(third) == "held\n"
+
+
+def test_without_locks_of_bytes_nobody_waits_and_devices_are_held_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on kernels that are made up; who wants to wait there is told."""
+    for name in ("F_OFD_GETLK", "F_OFD_SETLK"):
+        monkeypatch.setattr(fcntl, name, 9999)
+    with hold("host-1", "first"), pytest.raises(DeviceBusy, match="first"):
+        refused("host-1")
+    with pytest.raises(StoreError, match="device lock"), hold("host-1", "second", wait_s=1):
+        raise AssertionError("never reached")
 
 
 def test_waiting_has_an_end() -> None:
