@@ -313,6 +313,14 @@ def test_devices_die_with_a_keeper_that_is_killed(tmp_path: Path) -> None:
         assert json.loads(meltrepro("lab", "up", "--json", MELTREPRO_CACHE=own).stdout)["pid"] == again["pid"], (
             "one lab at a time"
         )
+        os.kill(again["devices"]["phone"]["processes"][0], signal.SIGKILL)
+        while not (seen := json.loads(meltrepro("lab", "status", "--json", MELTREPRO_CACHE=own).stdout))["dead"]:
+            assert time.monotonic() < deadline + 600
+        assert (seen["up"], seen["dead"]) == (True, ["phone"])
+        mended = json.loads(meltrepro("lab", "up", "--json", MELTREPRO_CACHE=own).stdout)
+        assert (mended["pid"], mended["dead"]) == (again["pid"], [])
+        assert mended["devices"]["jetson"] == again["devices"]["jetson"]
+        assert Server(mended["devices"]["phone"]["adb_port"]).answers()
     finally:
         assert meltrepro("lab", "down", MELTREPRO_CACHE=own).stdout == "the lab is down\n"
     assert meltrepro("lab", "down", MELTREPRO_CACHE=own).stdout == "no lab was running\n"
