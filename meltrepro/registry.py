@@ -66,7 +66,12 @@ class Registry:
 
 
 FRAMEWORKS = Registry(
-    "meltrepro.frameworks", "framework", {"llama.cpp": "meltrepro.frameworks.llamacpp.module:FRAMEWORK"}
+    "meltrepro.frameworks",
+    "framework",
+    {
+        "llama.cpp": "meltrepro.frameworks.llamacpp.module:FRAMEWORK",
+        "onnxruntime": "meltrepro.frameworks.onnxruntime.module:FRAMEWORK",
+    },
 )
 """Objects of `meltrepro.frameworks.base.Framework`."""
 TARGETS = Registry(

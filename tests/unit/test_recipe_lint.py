@@ -18,6 +18,8 @@ from meltrepro.build.render import render_recipe, render_text
 from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
+from meltrepro.frameworks.onnxruntime.module import FRAMEWORK as ONNXRUNTIME
+from meltrepro.frameworks.onnxruntime.module import VARIANTS
 from tests.support.frameworks import bundle
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -73,6 +75,14 @@ def test_a_dockerfile_is_of_known_instructions(release: str, ndk: Ndk | None) ->
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_rendered_script_is_clean(release: str, ndk: Ndk | None, tmp_path: Path) -> None:
     (tmp_path / "build.sh").write_bytes(recipe_of(release, "armv8_2", ndk).files["build.sh"])
+    check(tmp_path / "build.sh")
+
+
+@pytest.mark.parametrize("machine", VARIANTS)
+def test_the_script_around_a_wheel_is_clean(machine: str, tmp_path: Path) -> None:
+    release = ONNXRUNTIME.releases()["1.29.0"]
+    source = ONNXRUNTIME.recipe(ONNXRUNTIME.options(), release, VARIANTS[machine], "run")
+    (tmp_path / "build.sh").write_bytes(render_recipe(source, {}, {}).files["build.sh"])
     check(tmp_path / "build.sh")
 
 

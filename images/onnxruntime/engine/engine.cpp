@@ -1,0 +1,241 @@
+// ONNX Runtime as an engine of the runner: a graph of one model, whose keys and values stay in one buffer that grows in place.
+
+#include "engine.h"
+
+#include "failure.h"
+#include "operators.h"
+#include "ort.h"
+#include "signals.h"
+#include "vocabulary.h"
+
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <sstream>
+
+namespace melt {
+namespace {
+
+constexpr int errors_alone = 3, arena = 1, main_memory = 0;  // what is said on stderr; an allocator's kind, and its place
+constexpr const char * files[] = {"model.onnx", "weights.bin", "vocabulary.gguf", "model.json"};
+
+const std::map<std::string, int> optimizations = {{"off", 0}, {"basic", 1}, {"extended", 2}, {"all", 99}};
+
+// What model.json says.
+struct Shape {
+    int64_t layers, kv_heads, head, vocabulary, context, parameters;
+};
+
+Shape read_shape(const std::string & path) {
+    std::stringstream content;
+    content << std::ifstream(path, std::ios::binary).rdbuf();
+    try {
+        const Json document = Json::parse(content.str());
+        const auto number = [&](const char * name, int64_t most) {
+            const auto found = document.at(name).get<int64_t>();
+            if (found < 1 || found > most) {
+                throw JsonError(std::string(name) + " is " + std::to_string(found));
+            }
+            return found;
+        };
+        constexpr int64_t many = 1 << 20, most = std::numeric_limits<int32_t>::max();
+        return {number("layers", many),          number("kv_heads", many), number("head", many),
+                number("vocabulary", many << 6), number("context", most),  number("parameters", int64_t{1} << 60)};
+    } catch (const JsonError & error) {
+        throw Failure(ExitCode::model, path + " is damaged: " + error.what());
+    }
+}
+
+// A tensor over memory of ours, released with it.
+class Tensor {
+public:
+    Tensor(const Ort & ort, const OrtMemoryInfo * memory, void * data, size_t size, const std::vector<int64_t> & shape,
+           ElementType type, ExitCode code)
+        : ort(&ort) {
+        ort.check(ort.create_tensor_of(memory, data, size, shape.data(), shape.size(), type, &value), code);
+    }
+    ~Tensor() {
+        if (value != nullptr) {
+            ort->release_value(value);
+        }
+    }
+    Tensor(Tensor && other) noexcept : ort(other.ort), value(other.value) { other.value = nullptr; }
+    Tensor(const Tensor &) = delete;
+    Tensor & operator=(const Tensor &) = delete;
+
+    OrtValue * get() const { return value; }
+
+private:
+    const Ort * ort;
+    OrtValue * value = nullptr;
+};
+
+class OnnxRuntime : public Engine {
+public:
+    ~OnnxRuntime() override {
+        cache.clear();
+        if (memory != nullptr) {
+            ort.release_memory_info(memory);
+        }
+        if (session != nullptr) {
+            ort.release_session(session);
+        }
+        if (env != nullptr) {
+            ort.release_env(env);
+        }
+    }
+
+    Identity identity() const override { return {"onnxruntime", MELT_COMMIT, MELT_ISA, ort.build_info()}; }
+
+    bool profiles_operators() const override { return true; }
+
+    // Threads belong to a session, which is made when the weights are loaded: they are read here before others read them.
+    void read_options(Fields & fields) override {
+        threads = static_cast<int>(fields.integer("threads", 1, std::numeric_limits<int16_t>::max()));
+        spinning = fields.boolean_or("spinning", true);
+        const Json * level = fields.optional("graph_optimization");
+        const std::string name = level == nullptr ? "all" : fields.to_text("graph_optimization", *level);
+        optimization = optimizations.find(name);
+        if (optimization == optimizations.end()) {
+            fields.wrong("graph_optimization", "expected off, basic, extended or all, got " + shown(*level));
+        }
+    }
+
+    void check(const std::string & model) override {
+        for (const char * name : files) {
+            std::error_code error;
+            bytes += std::filesystem::file_size(std::filesystem::path(model) / name, error);
+            if (error) {
+                throw Failure(ExitCode::model, "model " + model + " has no readable " + name + ": " + error.message());
+            }
+        }
+        shape = read_shape(model + "/" + files[3]);
+    }
+
+    ModelFacts load(const std::string & model) override {
+        vocabulary = std::make_unique<Vocabulary>(model + "/" + files[2]);
+        constexpr auto step = ExitCode::model;
+        if (vocabulary->size() != shape.vocabulary) {
+            throw Failure(step, "the model has logits for " + std::to_string(shape.vocabulary) + " tokens, and its vocabulary " +
+                                    std::to_string(vocabulary->size()));
+        }
+        throw_if_stopped();
+        ort.check(ort.create_env(errors_alone, "melt-runner", &env), step);
+        OrtSessionOptions * options = nullptr;
+        ort.check(ort.create_session_options(&options), step);
+        const std::unique_ptr<OrtSessionOptions, void (*)(OrtSessionOptions *)> owner(options, ort.release_session_options);
+        ort.check(ort.set_intra_op_threads(options, threads), step);
+        ort.check(ort.set_inter_op_threads(options, 1), step);
+        ort.check(ort.set_graph_optimization(options, optimization->second), step);
+        ort.check(ort.add_config(options, "session.intra_op.allow_spinning", spinning ? "1" : "0"), step);
+        ort.check(ort.create_session(env, (model + "/" + files[0]).c_str(), options, &session), step);
+        throw_if_stopped();
+        return {bytes, static_cast<uint64_t>(shape.parameters), vocabulary->size(), static_cast<int32_t>(shape.context)};
+    }
+
+    ContextFacts open(const Setup & setup) override {
+        constexpr auto step = ExitCode::context;
+        if (setup.context > shape.context) {
+            throw Failure(step, "a context of " + std::to_string(setup.context) + " tokens is longer than the " +
+                                    std::to_string(shape.context) + " that the model has rotations for");
+        }
+        n_ctx = setup.context;
+        const std::vector<int64_t> sizes = {1, shape.kv_heads, n_ctx, shape.head};
+        const size_t size = static_cast<size_t>(shape.kv_heads * n_ctx * shape.head) * sizeof(float);
+        const uint64_t all = size * 2 * static_cast<uint64_t>(shape.layers);
+        keys_and_values.reset(std::calloc(1, all));
+        if (keys_and_values == nullptr) {
+            throw Failure(step, "no memory for a context of " + std::to_string(n_ctx) + " tokens: " + std::to_string(all) + " bytes");
+        }
+        ort.check(ort.create_memory_info(arena, main_memory, &memory), step);
+        for (int64_t i = 0; i < 2 * shape.layers; ++i) {
+            const std::string name = std::to_string(i / 2) + (i % 2 == 0 ? ".key" : ".value");
+            inputs.push_back(names.emplace_back("past." + name).c_str());
+            outputs.push_back(names.emplace_back("present." + name).c_str());
+            void * place = static_cast<char *>(keys_and_values.get()) + size * static_cast<size_t>(i);
+            cache.emplace_back(ort, memory, place, size, sizes, ElementType::floats, step);
+        }
+        result.resize(static_cast<size_t>(shape.vocabulary));
+        if (setup.profile_operators) {
+            operators.start();
+        }
+        return {n_ctx, std::min(setup.batch, setup.context), all};
+    }
+
+    Json::Object effective() const override {
+        return {{"version", ort.version},
+                {"graph_optimization", optimization->first},
+                {"spinning", spinning},
+                {"cache_types", "f32/f32"},
+                {"tokenizer", "llama.cpp " MELT_VOCABULARY}};
+    }
+
+    std::vector<Token> tokenize(const std::string & text, bool first) const override { return vocabulary->tokenize(text, first); }
+    std::string piece(Token token) const override { return vocabulary->piece(token); }
+    std::vector<Token> end_of_generation() const override { return vocabulary->end_of_generation(); }
+
+    void decode(const Token * tokens, size_t size) override {
+        constexpr auto step = ExitCode::decode;
+        std::vector<int64_t> ids(tokens, tokens + size);
+        const auto count = static_cast<int64_t>(size);
+        if (count > n_ctx - past) {
+            throw Failure(step, "no room for " + std::to_string(count) + " tokens after " + std::to_string(past));
+        }
+        int32_t length = past + static_cast<int32_t>(count), last = length - 1;
+        const Tensor given[] = {
+            Tensor(ort, memory, ids.data(), size * sizeof(int64_t), {1, count}, ElementType::int64, step),
+            Tensor(ort, memory, &last, sizeof last, {1}, ElementType::int32, step),
+            Tensor(ort, memory, &length, sizeof length, {}, ElementType::int32, step),
+        };
+        const Tensor logits(ort, memory, result.data(), result.size() * sizeof(float), {1, 1, shape.vocabulary},
+                            ElementType::floats, step);
+        std::vector<const OrtValue *> input_values;
+        std::vector<OrtValue *> output_values = {logits.get()};
+        for (const Tensor & tensor : given) {
+            input_values.push_back(tensor.get());
+        }
+        // Past and present are the same memory: the operator for attention then writes what is new behind what is there.
+        for (const Tensor & tensor : cache) {
+            input_values.push_back(tensor.get());
+            output_values.push_back(tensor.get());
+        }
+        ort.check(ort.run(session, operators.next(), inputs.data(), input_values.data(), input_values.size(), outputs.data(),
+                          output_values.size(), output_values.data()),
+                  step);
+        past = length;
+    }
+
+    const float * logits() override { return result.data(); }
+    std::vector<Operation> operations() override { return operators.take(); }
+
+    void clear() override { past = 0; }
+
+private:
+    const Ort ort{"libonnxruntime.so"};
+    Operators operators{ort};
+    int threads = 1;
+    bool spinning = true;  // threads without work wait busily for a while
+    std::map<std::string, int>::const_iterator optimization;
+    uint64_t bytes = 0;
+    Shape shape{};
+    std::unique_ptr<Vocabulary> vocabulary;
+    OrtEnv * env = nullptr;
+    OrtSession * session = nullptr;
+    OrtMemoryInfo * memory = nullptr;
+    int32_t n_ctx = 0;
+    std::unique_ptr<void, void (*)(void *)> keys_and_values{nullptr, std::free};
+    std::vector<Tensor> cache;  // of each layer keys, then values
+    std::deque<std::string> names;
+    std::vector<const char *> inputs = {"tokens", "last", "length"}, outputs = {"logits"};
+    std::vector<float> result;
+    int32_t past = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_engine() { return std::make_unique<OnnxRuntime>(); }
+
+}  // namespace melt

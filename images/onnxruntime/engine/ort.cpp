@@ -1,0 +1,74 @@
+#include "ort.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+namespace melt {
+namespace {
+
+constexpr uint32_t api_version = 29;  // of release 1.29
+
+// What the library exports: the table of a version of the API, and what version it is itself.
+struct Base {
+    const void * const * (*api)(uint32_t version);
+    const char * (*version)();
+};
+
+const Base & base_of(const char * library) {
+    // It would send what it does to its makers, keep a data base in the user's folder, and die where /etc/machine-id is missing.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+    // Not linked: the runner has a C++ library of its own, whose exceptions must not get into this one's.
+    void * handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    if (handle == nullptr) {
+        throw Failure(ExitCode::model, std::string("ONNX Runtime cannot be loaded: ") + dlerror());
+    }
+    const auto base = reinterpret_cast<const Base * (*)()>(dlsym(handle, "OrtGetApiBase"));
+    if (base == nullptr || base() == nullptr || base()->api(api_version) == nullptr) {
+        throw Failure(ExitCode::model, std::string(library) + " does not have version " + std::to_string(api_version) +
+                                           " of ONNX Runtime's API");
+    }
+    return *base();
+}
+
+}  // namespace
+
+Ort::Ort(const char * library) {
+    const Base & base = base_of(library);
+    version = base.version();
+    const void * const * table = base.api(api_version);
+    const auto take = [table](auto & function, size_t place) {
+        function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(const_cast<void *>(table[place]));
+    };
+    take(error_message, 2);
+    take(create_env, 3);
+    take(create_session, 7);
+    take(run, 9);
+    take(create_session_options, 10);
+    take(set_graph_optimization, 23);
+    take(set_intra_op_threads, 24);
+    take(set_inter_op_threads, 25);
+    take(create_run_options, 39);
+    take(create_tensor_of, 49);
+    take(create_memory_info, 69);
+    take(release_env, 92);
+    take(release_status, 93);
+    take(release_memory_info, 94);
+    take(release_session, 95);
+    take(release_value, 96);
+    take(release_run_options, 97);
+    take(release_session_options, 100);
+    take(add_config, 130);
+    take(build_info, 254);
+    take(enable_run_profiling, 415);
+}
+
+void Ort::check(OrtStatus * status, ExitCode code) const {
+    if (status != nullptr) {
+        const std::string message = error_message(status);
+        release_status(status);
+        throw Failure(code, "ONNX Runtime: " + message);
+    }
+}
+
+}  // namespace melt

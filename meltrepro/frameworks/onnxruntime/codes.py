@@ -1,0 +1,135 @@
+"""Numbers of a GGUF file as ONNX Runtime has them: codes are taken over one by one, and rounded by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meltrepro.errors import ModelError
+from meltrepro.frameworks.llamacpp.header import GgufHeader, Tensor, called
+from meltrepro.frameworks.onnxruntime.onnx import Array
+
+BLOCK = 32
+"""Numbers that share a scale in the schemes of its own."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A matrix of quantized numbers: (code - middle) * scale, where the middle is 8 or 128."""
+
+    codes: Array
+    """Bytes, [rows, blocks, bytes of a block]; of 4 bits two to a byte, the lower half first."""
+    scales: Array
+    """[rows, blocks]"""
+    bits: int
+    block: int
+
+    @property
+    def rows(self) -> int:
+        return int(self.codes.shape[0])
+
+    @property
+    def columns(self) -> int:
+        return int(self.scales.shape[1]) * self.block
+
+
+def _scale(blocks: Array) -> Array:
+    """The 16-bit float in these bytes, one a block."""
+    found: Array = np.ascontiguousarray(blocks).view("<f2")[..., 0].astype(np.float32)
+    return found
+
+
+def _paired(codes: Array) -> Array:
+    """Two codes to a byte: neighbours, the lower half first."""
+    found: Array = codes[..., 0::2] | codes[..., 1::2] << 4
+    return found
+
+
+def _q4_0(blocks: Array) -> Codes:
+    packed = blocks[:, :, 2:]
+    codes = np.concatenate([packed & 15, packed >> 4], axis=2)
+    return Codes(_paired(codes), _scale(blocks[:, :, :2]), 4, 32)
+
+
+def _q8_0(blocks: Array) -> Codes:
+    return Codes(blocks[:, :, 2:] ^ 0x80, _scale(blocks[:, :, :2]), 8, 32)
+
+
+def _q6_k(blocks: Array) -> Codes:
+    """Codes of 6 bits, 16 to a scale, as codes of 8: a 16-bit scale times one of 8 bits is a 32-bit float, exactly."""
+    rows, count, _ = blocks.shape
+    low = blocks[:, :, :128].reshape(rows, count, 2, 2, 32)
+    high = blocks[:, :, 128:192].reshape(rows, count, 2, 1, 32)
+    halves = np.concatenate([low & 15, low >> 4], axis=3)
+    upper = np.concatenate([high >> shift & 3 for shift in (0, 2, 4, 6)], axis=3)
+    codes = (halves | upper << 4) + np.uint8(128 - 32)
+    scales = blocks[:, :, 192:208].view(np.int8).astype(np.float32) * _scale(blocks[:, :, 208:])[..., None]
+    return Codes(codes.reshape(rows, count * 16, 16), scales.reshape(rows, count * 16), 8, 16)
+
+
+_CODES: Mapping[str, tuple[int, int, Callable[[Array], Codes]]] = {
+    "Q4_0": (32, 18, _q4_0),
+    "Q8_0": (32, 34, _q8_0),
+    "Q6_K": (256, 210, _q6_k),
+}
+"""Numbers and bytes of a block of each type whose codes can be kept, and how."""
+_FLOATS = {"F32": "<f4", "F16": "<f2"}
+TYPES = frozenset((*_CODES, *_FLOATS))
+"""What can be taken over."""
+
+
+class GgufNumbers:
+    """The tensors of a GGUF file, read one by one."""
+
+    def __init__(self, path: Path, header: GgufHeader) -> None:
+        self._path, self._header = path, header
+        self.tensors: Mapping[str, Tensor] = {each.name: each for each in header.tensors}
+
+    def numbers(self, name: str) -> Array:
+        """A tensor of floats, the row last; raises `ModelError` where it has codes."""
+        tensor = self.tensors[name]
+        if tensor.type_name not in _FLOATS:
+            raise ModelError(f"{called(self._path)}: {name} is {tensor.type_name}, expected floats")
+        found: Array = self._bytes(tensor).view(_FLOATS[tensor.type_name]).reshape(tensor.dimensions[::-1])
+        return found
+
+    def read(self, name: str) -> Codes | Array:
+        """A matrix as it is: its codes, or its floats; raises `ModelError` for a type that cannot be taken over."""
+        tensor = self.tensors[name]
+        if tensor.type_name in _FLOATS:
+            return self.numbers(name)
+        if tensor.type_name not in _CODES:
+            raise ModelError(refused_type(tensor), hint="name a quantization: it is then quantized anew")
+        block, size, take = _CODES[tensor.type_name]
+        columns, rows = tensor.dimensions
+        return take(self._bytes(tensor).reshape(rows, columns // block, size))
+
+    def _bytes(self, tensor: Tensor) -> Array:
+        assert tensor.size is not None, "of a known type"
+        place = self._header.data + tensor.offset
+        found: Array = np.memmap(self._path, np.uint8, "r", place, (tensor.size,))
+        return found
+
+
+def refused_type(tensor: Tensor) -> str:
+    """Why a tensor's codes cannot be kept."""
+    return f"its tensor {tensor.name} is {tensor.type_name}, whose codes ONNX Runtime cannot keep; it can those of {', '.join(sorted(TYPES))}"
+
+
+def quantized(numbers: Array, bits: int) -> Codes:
+    """ONNX Runtime's own scheme: 32 numbers share a scale, by which the largest of them is the lowest code.
+
+    Without zero points, with which 1.29 computes wrong products of 4 bits on CPUs with AVX2 alone. Only quotients and roundings of
+    32-bit floats, so that every machine gets the same codes.
+    """
+    middle = 1 << bits - 1
+    rows, columns = numbers.shape
+    blocks = numbers.astype(np.float32).reshape(rows, columns // BLOCK, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], axis=2)
+    scales = largest / np.float32(-middle)
+    steps = np.where(scales == 0, np.float32(1), scales)
+    codes = np.clip(np.rint(blocks / steps) + middle, 0, 2 * middle - 1).astype(np.uint8)
+    return Codes(_paired(codes) if bits == 4 else codes, scales[..., 0], bits, BLOCK)

@@ -1,0 +1,24 @@
+"""What a manifest says of ONNX Runtime besides its release: `frameworks.NAME.options`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from meltrepro.manifest.base import Name, Strict
+
+
+class OnnxOptions(Strict):
+    """Options of ONNX Runtime: how it runs a model."""
+
+    isas: list[Name] = Field(
+        default_factory=list, description="CPU levels to build besides those the targets need, for example armv8."
+    )
+    graph_optimization: Literal["off", "basic", "extended", "all"] = Field(
+        "all", description="How far ONNX Runtime rewrites the graph when it loads a model."
+    )
+    spinning: bool = Field(
+        True,
+        description="Whether threads without work wait busily for a while, as ONNX Runtime has it by itself; `false` lets them sleep.",
+    )
