@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gguf as library
@@ -174,6 +175,14 @@ def test_schemes_that_differ_have_steps_of_other_names() -> None:
     assert {chain(name)[-1].name for name in ("int4", "int8", "q4_0")} == {"onnx-int4-1", "onnx-int8-1", "onnx-1"}
     assert [step.name for step in chain("int4", checkpoint=True)] == ["convert", "quantize", "onnx-int4-1"]
     assert [step.name for step in chain("as-is")] == ["onnx-1"]
+
+
+def test_devices_that_get_no_libraries_are_skipped() -> None:
+    board = DEVICES[1]
+    skip = FRAMEWORK.variant(OnnxOptions(), RELEASE, board)
+    assert isinstance(skip, Skip) and "libraries" in skip.reason
+    host = FRAMEWORK.variant(OnnxOptions(), RELEASE, replace(board, kind="host"))
+    assert isinstance(host, Variant) and host.name == "armv8"
 
 
 def test_options_are_in_the_request_and_pin_nothing() -> None:

@@ -98,28 +98,22 @@ VARIANTS: Mapping[str, Variant] = {
     )
 }
 """By machine: the library itself looks which instructions a CPU has."""
-_ALIASES = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
-class Scheme:
-    """How a quantization is made."""
-
-    def __init__(self, step: str, source: str, bits_per_weight: float, bits: int | None = None) -> None:
-        """`source` is what of llama.cpp the conversion begins with, `bits` those of codes that it makes of floats."""
-        self.source, self.bits_per_weight = source, bits_per_weight
-        self.step = ModelStep(step, output="folder", run=convert.converter(bits))
+def _conversion(name: str, bits: int | None = None) -> ModelStep:
+    return ModelStep(name, output="folder", run=convert.converter(bits))
 
 
-SCHEMES: Mapping[str, Scheme] = {
-    "f32": Scheme("onnx-1", "f32", 32.0),
-    "f16": Scheme("onnx-1", "f16", 16.0),
-    "q8_0": Scheme("onnx-1", "q8_0", 9.0),
-    "int8": Scheme("onnx-int8-1", "f16", 9.5, 8),
-    "q4_0": Scheme("onnx-1", "q4_0", 5.2),
-    "int4": Scheme("onnx-int4-1", "f16", 5.5, 4),
-    AS_IS: Scheme("onnx-1", AS_IS, 16.0),
+SCHEMES: Mapping[str, tuple[str, float, ModelStep]] = {
+    "f32": ("f32", 32.0, _conversion("onnx-1")),
+    "f16": ("f16", 16.0, _conversion("onnx-1")),
+    "q8_0": ("q8_0", 9.0, _conversion("onnx-1")),
+    "int8": ("f16", 9.5, _conversion("onnx-int8-1", 8)),
+    "q4_0": ("q4_0", 5.2, _conversion("onnx-1")),
+    "int4": ("f16", 5.5, _conversion("onnx-int4-1", 4)),
+    AS_IS: (AS_IS, 16.0, _conversion("onnx-1")),
 }
-"""q8_0 and q4_0 are llama.cpp's codes, taken over; int8 and int4 are made for ONNX Runtime, and leave the embedding in 16 bits."""
+"""What of llama.cpp a conversion begins with, bits per weight, the conversion; int8 and int4 leave the embedding in 16 bits."""
 
 
 class OnnxRuntime(Framework):
@@ -133,7 +127,7 @@ class OnnxRuntime(Framework):
         return RELEASES
 
     def quantizations(self) -> Mapping[str, float]:
-        return {name: scheme.bits_per_weight for name, scheme in SCHEMES.items()}
+        return {name: bits for name, (_, bits, _) in SCHEMES.items()}
 
     # -- what is built --------------------------------------------------------------------------------------------
 
@@ -151,8 +145,10 @@ class OnnxRuntime(Framework):
                 yield OptionProblem(("isas", i), message, value=level, known=self.levels())
 
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
+        if device.kind != "host":  # of a bundle, devices behind a link get single programs, and these need libraries
+            return Skip(SkipKind.variant, "its programs bring libraries along, which only hosts are given")
         arch = device.arch.lower()
-        found = VARIANTS.get(_ALIASES.get(arch, arch))
+        found = VARIANTS.get({"arm64": "aarch64", "amd64": "x86_64"}.get(arch, arch))
         if found is None:
             return Skip(SkipKind.variant, f"it has no build for {device.arch}")
         if level not in (AUTO, found.level):
@@ -212,9 +208,9 @@ class OnnxRuntime(Framework):
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
         """What llama.cpp makes of the source, converted."""
-        scheme = SCHEMES[quantization]
-        steps = LLAMA.model_steps(source, scheme.source, _LLAMA, variant)
-        return steps if isinstance(steps, Skip) else [*steps, scheme.step]
+        begin, _, conversion = SCHEMES[quantization]
+        steps = LLAMA.model_steps(source, begin, _LLAMA, variant)
+        return steps if isinstance(steps, Skip) else [*steps, conversion]
 
     def parameter_count(self, path: Path) -> int | None:
         return _facts(path)["parameters"] if path.is_dir() else gguf.parameters(path)
@@ -241,8 +237,6 @@ class OnnxRuntime(Framework):
 
     def describe(self, model: Path, release: str) -> str | None:
         return None if model.is_dir() else gguf.describe(model)
-
-    # -- what others keep of it -----------------------------------------------------------------------------------
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         return {"graph_optimization": options.graph_optimization, "spinning": options.spinning}
