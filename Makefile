@@ -77,8 +77,8 @@ test: setup $(VENV)/.ios $(VENV)/docs/.ready  ## Everything: lint, unit, contrac
 	$(call phase,tests,$(WORKERS) -m "not machine")
 	$(call phase,tests that need the machine,$(BIN)/python -m pytest -m machine)
 
-test-fast: setup  ## Unit and contract tests alone.
-	$(WORKERS) tests/unit tests/contract
+test-fast: setup  ## Unit and contract tests alone, in a minute: with few examples, without the slow ones.
+	QUICK=1 $(WORKERS) -m "not slow" tests/unit tests/contract
 
 # Of what needs the machine, the tests that build and measure with both engines; the others differ by device and metric.
 test-python: setup  ## What depends on the interpreter: unit tests, faults of builds, builds and trials.

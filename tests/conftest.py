@@ -10,13 +10,16 @@ import pytest
 from hypothesis import settings
 
 from meltrepro.track import environment
+from tests.support.examples import examples
 from tests.support.prebuild import PREBUILD
 
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 120, "contract": 300, "fault": 300, "integration": 1800}
 """Seconds that one test may take; integration tests compile and measure, on two cores where it must be."""
 # No test is timed. On CI examples are the same every time: its verdict must not hang on chance. Elsewhere they are new.
-settings.register_profile("meltrepro", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile(
+    "meltrepro", deadline=None, max_examples=examples(100), derandomize=bool(os.environ.get("CI"))
+)
 settings.load_profile("meltrepro")
 REAL_CACHE = os.environ.get("MELTREPRO_CACHE")
 

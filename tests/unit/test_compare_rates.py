@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from meltrepro.stats.equivalence import ReplayVerdict
 from tests.benchmarks.false_alarms import operate
 
 
+@pytest.mark.slow
 def test_campaigns_that_are_alike_do_not_differ() -> None:
     """Were one of five a false alarm, it would be seen with probability 0.93; one in twenty is what is promised."""
     for name, counts in operate(0.02, 0.0, 12, 10).items():

@@ -74,6 +74,7 @@ def test_the_first_value_is_the_one_to_put_back(device: Path) -> None:
     assert controls(device).restore() == {"one": "1"}
 
 
+@pytest.mark.slow
 def test_a_link_that_breaks_at_any_step(device: Path) -> None:
     """Whenever it breaks, a later restore brings the first value back."""
     for breaks_at in itertools.count():

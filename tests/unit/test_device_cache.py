@@ -143,6 +143,7 @@ def test_a_file_that_is_not_here(root: Path) -> None:
         cache(root).deploy(root / "nonesuch", DIGEST)
 
 
+@pytest.mark.slow
 def test_a_link_that_breaks_at_any_step(file: Path, root: Path) -> None:
     """The next call always goes on, and never leaves anything but the right file or a part of it."""
     for breaks_at in itertools.count():

@@ -16,6 +16,7 @@ from meltrepro.measure.energy import Supply, above_idle, charge, energy, supply_
 from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits
 from meltrepro.record.samples import Header, Recording
 from meltrepro.record.series import SensorChannel, SensorSeries
+from tests.support.examples import examples
 from tests.support.power import Power, S, sampled, span, steps
 
 LIMITS = SampleLimits(gap_s=1.0)
@@ -45,7 +46,7 @@ how = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(levels, st.sampled_from([10.0, 50.0, 200.0]), how, st.data())
 def test_steps(held: list[tuple[float, float]], rate_hz: float, how: dict[str, float], data: st.DataObject) -> None:
     power, seconds = steps(held), sum(duration for duration, _ in held)
@@ -57,7 +58,7 @@ def test_steps(held: list[tuple[float, float]], rate_hz: float, how: dict[str, f
     assert found.peak <= max(watts for _, watts in held) * (1 + 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(st.floats(0.5, 5), st.floats(0.02, 20)), min_size=2, max_size=8), how)
 def test_ramps(corners: list[tuple[float, float]], how: dict[str, float]) -> None:
     t, placed = 0.0, []
@@ -70,7 +71,7 @@ def test_ramps(corners: list[tuple[float, float]], how: dict[str, float]) -> Non
     check(found.total, power.energy(0.1 * end, 0.9 * end))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 999), st.sampled_from([25.0, 100.0, 500.0]))
 def test_bursts_of_100_ms(seed: int, rate_hz: float) -> None:
     """As tokens are: 100 ms at 8 W, then a pause of chance at 1 W."""
@@ -81,7 +82,7 @@ def test_bursts_of_100_ms(seed: int, rate_hz: float) -> None:
     check(found.total, power.energy(1, seconds - 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(levels, st.integers(0, 999), st.floats(-5, 5), st.floats(-100e-6, 100e-6))
 def test_a_meter_on_a_clock_of_its_own(
     held: list[tuple[float, float]], seed: int, offset_s: float, drift: float
@@ -112,7 +113,7 @@ def test_a_meter_on_a_clock_of_its_own(
     assert bound_ns < 5e6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(levels, how, st.sampled_from([None, 10_000.0]))
 def test_a_counter_that_may_wrap(
     held: list[tuple[float, float]], how: dict[str, float], wraps_at: float | None

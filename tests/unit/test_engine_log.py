@@ -25,6 +25,9 @@ int main() {
 """
 
 
+pytestmark = pytest.mark.slow  # what it tests is compiled first
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("c++")

@@ -34,6 +34,7 @@ def bench() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", list(Baseline))
 @pytest.mark.parametrize("cv", [0.02, 0.10])
 def test_wrong_verdicts_are_at_most_one_in_twenty(bench: ModuleType, reference: Baseline, cv: float) -> None:

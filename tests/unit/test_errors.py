@@ -6,6 +6,8 @@ import ast
 import inspect
 from pathlib import Path
 
+import pytest
+
 import meltrepro
 from meltrepro import errors
 
@@ -13,6 +15,7 @@ PACKAGE = Path(meltrepro.__file__).parent
 BASES = {"MeltreproError"}
 
 
+@pytest.mark.slow
 def test_every_kind_is_raised_somewhere() -> None:
     """One that is not is a promise of the documentation that nothing keeps."""
     kinds = {name for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt.findings.model import Ruling
 from meltrepro.studies.melt.findings.registry import DEFINITIONS, document
+from tests.support.examples import examples
 from tests.support.findings import (
     CASES,
     CHARGE,
@@ -108,7 +109,7 @@ def scaled(one: CellResult, speed: float, size: float, energy: float) -> CellRes
     return replace(one, metrics=summaries, turns=tuple(held), model_bytes=bytes_)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(*(st.floats(0.01, 100) for _ in range(3)))
 def test_units_do_not_matter(speed: float, size: float, energy: float) -> None:
     size = max(1.0, size)  # bytes are whole numbers

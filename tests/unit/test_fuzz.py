@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.kinds import attempt, kinds
 from tests.fuzz.mutate import mutate
+from tests.support.examples import examples
 
-EXAMPLES = 25
+EXAMPLES = examples(25)
 
 
 @pytest.mark.parametrize("name", sorted(kinds()))

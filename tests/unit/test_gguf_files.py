@@ -16,6 +16,7 @@ from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.gguf import check, parameters, scan
 from meltrepro.frameworks.llamacpp.header import TYPES
 from meltrepro.frameworks.llamacpp.untie import untie
+from tests.support.examples import examples
 
 VOCABULARY = ["a", "b", "ä" * 20]
 
@@ -140,7 +141,7 @@ def test_every_truncation_is_noticed(good: bytes, tmp_path: Path) -> None:
         assert not attempt(good[:length], tmp_path), length
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 @given(st.lists(st.tuples(st.integers(4, 700), st.integers(0, 255)), min_size=1, max_size=3))
 def test_any_bytes_end_in_a_model_or_in_words(good: bytes, tmp_path: Path, changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(good)

@@ -241,6 +241,7 @@ def _private_names(tree: ast.Module) -> Iterator[str]:
         yield from (name for name in found if PRIVATE.fullmatch(name) and name not in own)
 
 
+@pytest.mark.slow
 def test_no_more_tests_know_private_names() -> None:
     tests = PACKAGE.parent / "tests"
     found = {

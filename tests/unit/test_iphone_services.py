@@ -23,6 +23,7 @@ from meltrepro.lab.iphone.mux import Mux, Result
 from meltrepro.lab.iphone.state import Host, State
 from meltrepro.lab.iphone.stream import Mishaps, Stream, StreamEnded
 from meltrepro.lab.power import Power
+from tests.support.examples import examples
 
 ATOMS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=9) | st.binary(max_size=9)
 ANYTHING = st.recursive(
@@ -107,7 +108,7 @@ def _named(key: str, names: tuple[str, ...]) -> st.SearchStrategy[dict[str, Any]
     return _request(st.fixed_dictionaries({key: st.sampled_from(names) | ANYTHING}))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50))
 @given(st.lists(_named("Request", REQUESTS), max_size=4))
 def test_lockdownd_answers_anything(state: State, requests: list[dict[str, Any]]) -> None:
     answers = _serve(_lockdown, state, *requests)
@@ -129,7 +130,7 @@ def test_lockdownd_answers_anything(state: State, requests: list[dict[str, Any]]
     ],
 )
 def test_services_answer_anything(state: State, serve: Service) -> None:
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50))
     @given(st.lists(st.one_of(_named("Command", COMMANDS), _named("Request", COMMANDS)), max_size=4))
     def check(requests: list[dict[str, Any]]) -> None:
         assert all(isinstance(answer, dict) for answer in _serve(serve, state, *requests))

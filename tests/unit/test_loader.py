@@ -17,6 +17,7 @@ from meltrepro.manifest.base import Strict
 from meltrepro.manifest.loader import load_manifest, problem_at
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.schema import Manifest
+from tests.support.examples import examples
 from tests.support.manifests import FAULTS, GOOD, load, problems, write
 
 
@@ -164,6 +165,7 @@ def test_messages_stay_on_one_line_and_steer_no_terminal(tmp_path: Path) -> None
     assert all(line.isprintable() for line in found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_thousands_of_problems_do_not_take_forever(tmp_path: Path) -> None:
     prompts = ", ".join(["[5, {}]"] * 5000)
@@ -191,7 +193,7 @@ def test_a_later_stage_can_point_at_a_field(tmp_path: Path) -> None:
 # -- whatever is written ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text() | st.text(st.sampled_from("ab:-[]{},&*!#|>'\"% \n01.~<"), max_size=80))
 def test_any_text_is_a_manifest_or_a_manifest_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -237,7 +239,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.dictionaries(st.sampled_from(sorted(Manifest.model_fields)), VALUES, max_size=4), st.integers(0, 3))
 def test_any_shape_is_a_manifest_or_a_manifest_error(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], deep: int

@@ -21,6 +21,7 @@ from meltrepro.record.samples import FaultKind, Header, Recording, SensorFault
 from meltrepro.record.series import SensorChannel, SensorSeries
 from meltrepro.record.trace import Span, Trace
 from meltrepro.record.trial import ClockReadings
+from tests.support.examples import examples
 from tests.support.meters import (
     GENERATION_W,
     IDLE_W,
@@ -63,7 +64,7 @@ def right(metrics: Metrics, within: float = 0.01) -> None:
         assert off <= metrics.bounds[name] + 1e-3 * truth, f"{name} is outside of its bound"
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(
     st.integers(0, 10**13),
     st.floats(-100e-6, 100e-6),
@@ -112,6 +113,7 @@ def readings(wall: Clock, device: Clock, *, jump_ns: int = 0, suspended_ns: int 
     )
 
 
+@pytest.mark.slow
 @given(st.integers(10**18, 2 * 10**18), st.floats(-100e-6, 100e-6))
 def test_the_hosts_wall_clock(offset_ns: int, drift: float) -> None:
     wall = Clock(offset_ns, drift)

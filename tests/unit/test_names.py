@@ -6,11 +6,14 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 import meltrepro
 
 PACKAGE = Path(meltrepro.__file__).parent
 
 
+@pytest.mark.slow
 def test_no_two_packages_share_a_class_name() -> None:
     owners: dict[str, set[str]] = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):

@@ -26,6 +26,7 @@ def run(session: dict[str, Any], code: str) -> Any:
     return eval(compile(ast.Expression(last.value), "cell", "eval"), session) if isinstance(last, ast.Expr) else None
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "agg")

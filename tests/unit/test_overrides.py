@@ -12,6 +12,7 @@ from meltrepro.errors import ManifestError
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import FileSource, PypiSource
+from tests.support.examples import examples
 from tests.support.manifests import GOOD, load, problems, write
 
 TWO = GOOD.replace(
@@ -171,7 +172,7 @@ def test_a_long_override_is_shortened_in_messages(tmp_path: Path) -> None:
     assert len(found) < 250
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.lists(
         st.text()

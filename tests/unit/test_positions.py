@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import Problem
 from meltrepro.manifest.yaml import positions
 from meltrepro.manifest.yaml.tree import FieldPath, Node, Position, field_path
+from tests.support.examples import examples
 
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 
@@ -178,7 +179,7 @@ TREES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.dictionaries(NAMES, TREES, min_size=1, max_size=4), st.booleans())
 def test_every_place_is_where_the_value_was_written(data: dict[str, Any], flow: bool) -> None:
     text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=True, width=40, sort_keys=False)
@@ -196,7 +197,7 @@ def test_every_place_is_where_the_value_was_written(data: dict[str, Any], flow: 
             assert lines[inner.at.line - 1][inner.at.column - 1 :].startswith(str(inner.value))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.dictionaries(NAMES, TREES, min_size=1, max_size=4))
 def test_paths_are_unique_and_lead_back(data: dict[str, Any]) -> None:
     node = good(yaml.safe_dump(data, allow_unicode=True))

@@ -51,6 +51,7 @@ def newer(code: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{function}({name}): {version}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["meltrepro", "images", "tests"])
 def test_nothing_needs_more_than_we_say(folder: str) -> None:
     files = list((ROOT / folder).rglob("*.py"))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError, UsageError
 from meltrepro.stats.ratio import Location, LogRatio, comparable, exp, locate, paired, ratio_interval, unpaired
+from tests.support.examples import examples
 
 positive = st.floats(1e-6, 1e6)
 samples = st.lists(positive, min_size=2, max_size=12)
@@ -26,6 +27,7 @@ def test_location_ignores_strays_on_both_ends() -> None:
     assert ratio_interval([1.0], [2, 8]).ratio == pytest.approx(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 10, 30])
 def test_interval_covers_the_truth_as_often_as_it_says(n: int) -> None:
     held = sum(
@@ -63,7 +65,7 @@ def test_constant_samples_have_a_point() -> None:
     assert interval.low == interval.ratio == interval.high == pytest.approx(1.25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(samples, samples, st.floats(0.1, 10))
 def test_ratio_follows_a_factor_and_lies_in_its_interval(a: list[float], b: list[float], factor: float) -> None:
     plain, scaled = ratio_interval(a, b), ratio_interval(a, [factor * x for x in b])

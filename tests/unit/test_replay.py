@@ -74,6 +74,7 @@ def test_names_of_twins() -> None:
     assert not is_twin(CELL)
 
 
+@pytest.mark.slow
 def test_the_same_artifacts_need_no_control(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
     setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
     assert with_controls(setup, recorded, store) == setup
@@ -85,6 +86,7 @@ def test_the_same_artifacts_need_no_control(recorded: CampaignRecord, store: Sto
     assert generation.decision is not None and generation.decision.verdict is ReplayVerdict.reproduced
 
 
+@pytest.mark.slow
 def test_a_slower_rebuild_is_judged_beside_the_recorded_one(
     recorded: CampaignRecord, store: Store, tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_cells_without_a_figure_to_compare_with_are_left_out_with_the_reason(
     assert "INVALID(too-few-tokens" in undecidable(invalid, lambda cell: cell == CELL)[CELL]
 
 
+@pytest.mark.slow
 def test_the_trials_of_all_rounds_are_counted(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
     setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
     setup = replace(setup, requests=recorded_requests(recorded))

@@ -59,6 +59,7 @@ def files() -> dict[str, bytes]:
     return report_files(everything())
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_and_runs_nothing(files: dict[str, bytes]) -> None:
     page = _Tags(files[PAGE].decode())
     assert not {"script", "img", "link", "iframe", "object", "embed", "image", "use"} & {tag for tag, _ in page.tags}
@@ -96,6 +97,7 @@ def test_every_section_is_there_with_its_figures(files: dict[str, bytes]) -> Non
             assert counts != {0}, figure.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["empty", "full"])
 def test_the_same_content_gives_the_same_bytes_in_another_process(
     name: str, files: dict[str, bytes], tmp_path: Path
@@ -264,6 +266,7 @@ def test_a_damaged_index_is_named(text: str, tmp_path: Path) -> None:
         campaigns_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_same_cell_of_two_campaigns_is_two_lines() -> None:
     made = everything()
     again = [replace(one, campaign="x-second") for one in made.results.cells]

@@ -19,6 +19,8 @@ from meltrepro.record.events import read_trace
 from meltrepro.record.trace import Trace
 from meltrepro.record.trial import Request, RequestSampling
 
+pytestmark = pytest.mark.slow  # the runner is compiled first
+
 RECIPE = Path(__file__).parents[1] / "plugins" / "toy_framework" / "meltrepro_toy" / "recipe"
 GREEDY = RequestSampling(greedy=True, temperature=1, top_k=0, top_p=1, repeat_penalty=1, repeat_last_n=0, seed=1)
 ENGINE_NEEDS = {"clock.h", "engine.h", "failure.h", "fields.h", "json.h", "signals.h"}

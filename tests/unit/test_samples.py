@@ -159,6 +159,7 @@ def test_a_write_of_which_the_kernel_takes_a_part_goes_on(tmp_path: Path, monkey
     assert (recording.header, recording.end_ns) == (HEADER, 25)
 
 
+@pytest.mark.slow
 def test_many_samples_are_written_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, write, lengths = tmp_path / "samples.jsonl", os.write, []
 

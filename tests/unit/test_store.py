@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import CorruptStore, DigestMismatch, SourceError, StoreError
 from meltrepro.store.archive import EPOCH
 from meltrepro.store.cas import Store
+from tests.support.examples import examples
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 NOTHING_LEFT = {"objects", "verified", "locks", "tmp"}
@@ -50,7 +51,7 @@ def test_a_new_store_touches_nothing_until_it_is_written_to(tmp_path: Path) -> N
 
 
 @given(content=st.binary(max_size=5000))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bytes_come_out_as_they_went_in(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path / "store")
     digest = store.put_bytes(content)
@@ -212,7 +213,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60
     values=st.dictionaries(KEYS, st.dictionaries(st.text(max_size=5), st.integers(-(2**63), 2**63)), max_size=5),
     kind=KEYS,
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_refs_under_any_key(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, dict[str, int]], kind: str
 ) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from meltrepro.errors import SourceError, StoreError
 from meltrepro.store.archive import EPOCH, open_member, pack_tree, unpack_below, unpack_root, unpack_tree
 from meltrepro.store.globs import Glob
+from tests.support.examples import examples
 
 NAMES = st.sampled_from(["a", "a-b", "b", "B", "ä", "long" * 30, "with space", ".hidden", "\udcff"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -47,7 +48,7 @@ def write_tree(folder: Path, tree: dict[str, tuple[bytes, bool]], seed: int) -> 
 
 
 @given(tree=TREES.map(consistent), seed=st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_equal_trees_give_equal_tars(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, tuple[bytes, bool]], seed: int
 ) -> None:
@@ -67,7 +68,7 @@ def test_equal_trees_give_equal_tars(
 
 
 @given(tree=TREES.map(consistent).filter(bool), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_other_trees_give_other_tars(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, tuple[bytes, bool]], data: st.DataObject
 ) -> None:

@@ -38,7 +38,7 @@ def test_an_interval_holds_at_the_level_that_is_said(n: int, distribution: str) 
     assert summaries[0].level >= CONFIDENCE or n < FEWEST
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 20, 21, 1000, 9999])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 20, 21, 1000, pytest.param(9999, marks=pytest.mark.slow)])
 def test_the_level_is_that_of_the_sign_test(n: int) -> None:
     summary = summarize(list(range(n)))
     outside = int(summary.low)

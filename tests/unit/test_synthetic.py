@@ -29,6 +29,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.store.gc import Policy, collect
 from meltrepro.store.source import key_of
+from tests.support.examples import examples
 
 TINY: tuple[ShapeName, ...] = ("tiny-llama", "tiny-gemma", "tiny-stablelm")
 DIGESTS = {  # of seed 1; another value means another generator, which needs another version
@@ -94,7 +95,7 @@ def test_how_much_is_made_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     assert hashlib.sha256(content(SHAPES["tiny-llama"])).hexdigest() == DIGESTS["tiny-llama"]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_a_seed_decides_everything_but_the_layout(one: int, other: int) -> None:
     shape = SHAPES["tiny-llama"]
@@ -144,6 +145,7 @@ def test_gemma_needs_no_untying(files: Callable[[ShapeName], Path], tmp_path: Pa
 # -- the tokenizer ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", get_args(ShapeName))
 def test_every_piece_is_made_of_two_others_and_no_marker_is(name: ShapeName) -> None:
     """The release of 2024 takes every token for special that it cannot split into two others."""
