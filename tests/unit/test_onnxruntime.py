@@ -16,7 +16,8 @@ from meltrepro.frameworks.base import RUN, ModelStep, Skip, Variant
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.onnxruntime.codes import Codes, GgufNumbers, quantized
-from meltrepro.frameworks.onnxruntime.convert import FILES, WEIGHTS, converter
+from meltrepro.frameworks.onnxruntime.convert import convert
+from meltrepro.frameworks.onnxruntime.llama import FILES, WEIGHTS
 from meltrepro.frameworks.onnxruntime.module import FRAMEWORK, RELEASES
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.manifest.sources import FileSource, FolderSource
@@ -73,7 +74,7 @@ def test_a_model_is_converted_to_the_same_bytes(source: Path, kind: str, bits: i
     source.write_bytes(llama(kind, tied=tied))
     folders = [source.parent / name for name in ("one", "two")]
     for folder in folders:
-        assert converter(bits)(source, folder)
+        convert(source, folder, bits)
         assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
         FRAMEWORK.check_model(folder)
     assert digests(folders[0]) == digests(folders[1])
@@ -87,7 +88,7 @@ def test_an_embedding_that_is_the_output_too_is_written_once(source: Path) -> No
     for tied in (True, False):
         source.write_bytes(llama("Q8_0", tied=tied))
         folder = source.parent / str(tied)
-        converter(None)(source, folder)
+        convert(source, folder)
         sizes.append((folder / WEIGHTS).stat().st_size)
     assert sizes[1] - sizes[0] >= TOKENS * 256
 
@@ -97,7 +98,7 @@ def test_rotations_are_slower_by_the_factors_of_a_model(source: Path) -> None:
     for factors in (None, 1.0, 2.0):
         source.write_bytes(llama(factors=factors))
         folder = source.parent / str(factors)
-        converter(None)(source, folder)
+        convert(source, folder)
         weights.append((folder / WEIGHTS).read_bytes())
     assert weights[0] == weights[1] != weights[2]
     half = 64 // 2 * 4
@@ -107,7 +108,7 @@ def test_rotations_are_slower_by_the_factors_of_a_model(source: Path) -> None:
 
 def test_the_vocabulary_is_the_sources(source: Path) -> None:
     source.write_bytes(llama("Q4_0"))
-    converter(None)(source, source.parent / "model")
+    convert(source, source.parent / "model")
     theirs, ours = (library.GGUFReader(each) for each in (source, source.parent / "model" / "vocabulary.gguf"))
     assert not ours.tensors
     for key, field in theirs.fields.items():
@@ -130,26 +131,26 @@ def test_what_cannot_be_converted_is_known_by_its_header(source: Path, content: 
     refusal = FRAMEWORK.look(source, RELEASE).refusal
     assert refusal is not None and why in refusal
     with pytest.raises(ModelError, match=why):
-        converter(None)(source, source.parent / "model")
+        convert(source, source.parent / "model")
 
 
 def test_codes_that_cannot_be_kept_are_refused_where_they_should_be(source: Path) -> None:
     source.write_bytes(llama("Q4_1"))
     assert FRAMEWORK.look(source, RELEASE).refusal is None, "they may be quantized anew"
     with pytest.raises(ModelError, match="Q4_1, whose codes"):
-        converter(None)(source, source.parent / "model")
+        convert(source, source.parent / "model")
 
 
 def test_heads_that_do_not_fit_are_refused(source: Path) -> None:
     source.write_bytes(llama(extra={"llama.attention.head_count": (U32, 3)}))
     with pytest.raises(ModelError, match="3 heads"):
-        converter(None)(source, source.parent / "model")
+        convert(source, source.parent / "model")
 
 
 @pytest.mark.parametrize("missing", FILES)
 def test_a_folder_that_lacks_a_file_is_no_model(source: Path, missing: str) -> None:
     source.write_bytes(llama("Q4_0"))
-    converter(None)(source, source.parent / "model")
+    convert(source, source.parent / "model")
     (source.parent / "model" / missing).unlink()
     with pytest.raises(ModelError, match=missing):
         FRAMEWORK.check_model(source.parent / "model")

@@ -10,10 +10,8 @@ import numpy as np
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.header import GgufHeader, Tensor, called
+from meltrepro.frameworks.onnxruntime.llama import BLOCK, TYPES, refused_type
 from meltrepro.frameworks.onnxruntime.onnx import Array
-
-BLOCK = 32
-"""Numbers that share a scale in the schemes of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ _CODES: Mapping[str, tuple[int, int, Callable[[Array], Codes]]] = {
 }
 """Numbers and bytes of a block of each type whose codes can be kept, and how."""
 _FLOATS = {"F32": "<f4", "F16": "<f2"}
-TYPES = frozenset((*_CODES, *_FLOATS))
-"""What can be taken over."""
+assert {*_CODES, *_FLOATS} == TYPES
 
 
 class GgufNumbers:
@@ -112,11 +109,6 @@ class GgufNumbers:
         place = self._header.data + tensor.offset
         found: Array = np.memmap(self._path, np.uint8, "r", place, (tensor.size,))
         return found
-
-
-def refused_type(tensor: Tensor) -> str:
-    """Why a tensor's codes cannot be kept."""
-    return f"its tensor {tensor.name} is {tensor.type_name}, whose codes ONNX Runtime cannot keep; it can those of {', '.join(sorted(TYPES))}"
 
 
 def quantized(numbers: Array, bits: int) -> Codes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,98 +17,36 @@ import numpy as np
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, GgufHeader, called
-from meltrepro.frameworks.onnxruntime.codes import BLOCK, TYPES, Codes, GgufNumbers, quantized, refused_type
+from meltrepro.frameworks.onnxruntime.codes import Codes, GgufNumbers, quantized
+from meltrepro.frameworks.onnxruntime.llama import (
+    EMBEDDING,
+    FACTORS,
+    FACTS,
+    GRAPH,
+    OUTPUT,
+    VOCABULARY,
+    WEIGHTS,
+    LlamaShape,
+    refusal,
+    shape_of,
+)
 from meltrepro.frameworks.onnxruntime.onnx import MICROSOFT, Array, Graph
 
-GRAPH, WEIGHTS, VOCABULARY, FACTS = "model.onnx", "weights.bin", "vocabulary.gguf", "model.json"
-FILES = (GRAPH, WEIGHTS, VOCABULARY, FACTS)
-ARCHITECTURES = ("llama",)
-_EMBEDDING, _OUTPUT, _NORM, _FACTORS = "token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"
-_LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 _ACCURACY = 4
 """Of products with codes: activations as codes of 8 bits, as llama.cpp has them."""
 
 
-@dataclass(frozen=True)
-class LlamaShape:
-    """What a header says of a model's size."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head: int
-    """Numbers of a head."""
-    vocabulary: int
-    context: int
-    base: float
-    """Of the rotations' frequencies."""
-    epsilon: float
-
-
-def refusal(header: GgufHeader, *, as_is: bool = False) -> str | None:
-    """Why a model cannot be converted, by its header; with `as_is` its codes are to be kept."""
-    kind = header.architecture
-    if kind not in ARCHITECTURES:
-        return f"models of architecture {kind or 'that they do not name'} are not converted for ONNX Runtime, those of {', '.join(ARCHITECTURES)} are"
-    for key in ("expert_count", "rope.scaling.type"):
-        value = header.values.get(f"{kind}.{key}")
-        if value is not None and value.content not in (0, "none"):
-            return f"its {kind}.{key} is {value.content}, which is not converted for ONNX Runtime"
-    names = {each.name: each for each in header.tensors}
-    layers = header.number(f"{kind}.block_count") or 0
-    wanted = {_EMBEDDING, _NORM, *(f"blk.{i}.{part}.weight" for i in range(layers) for part in _LAYER)}
-    if layers and not wanted <= names.keys():
-        return f"it has no tensor {min(wanted - names.keys())}"
-    odd = names.keys() - wanted - {_OUTPUT, _FACTORS}
-    if layers and odd:
-        return f"its tensor {min(odd)} is not converted for ONNX Runtime"
-    unknown = next((each for each in header.tensors if each.type_name not in TYPES), None)
-    return refused_type(unknown) if as_is and unknown is not None else None
-
-
-def shape_of(header: GgufHeader) -> LlamaShape:
-    """Raises `ModelError` for sizes that are missing or do not fit together."""
-    kind = header.architecture
-
-    def number(key: str, absent: float | None = None) -> float:
-        value = header.values.get(f"{kind}.{key}")
-        if value is None and absent is not None:
-            return absent
-        if value is None or isinstance(value.content, str | None) or not value.content > 0:
-            raise ModelError(f"the header has no {kind}.{key}", hint="get the file again from where it came from")
-        return value.content
-
-    embedding = next(each for each in header.tensors if each.name == _EMBEDDING)
-    width, heads = embedding.dimensions[0], int(number("attention.head_count"))
-    kv_heads, head = int(number("attention.head_count_kv", heads)), int(number("attention.key_length", width // heads))
-    rotated = int(number("rope.dimension_count", head))
-    columns = {each.dimensions[0] for each in header.tensors if len(each.dimensions) == 2}
-    if head * heads != width or heads % kv_heads or rotated != head or any(each % BLOCK for each in columns):
-        raise ModelError(
-            f"a width of {width} with {heads} heads of {head} ({kv_heads} for keys, {rotated} rotated) is not converted for ONNX Runtime"
-        )
-    return LlamaShape(
-        *(int(number("block_count")), heads, kv_heads, head, embedding.dimensions[1], int(number("context_length"))),
-        *(float(number("rope.freq_base", 10000.0)), float(number("attention.layer_norm_rms_epsilon"))),
-    )
-
-
-def converter(bits: int | None) -> Callable[[Path, Path], bool]:
-    """What converts a file: with its own codes or floats, or, of floats, with codes of so many bits."""
-
-    def run(source: Path, destination: Path) -> bool:
-        header = gguf.check(source)
-        if (why := refusal(header, as_is=True)) is not None:
-            raise ModelError(f"{called(source)}: {why}")
-        destination.mkdir()
-        with (destination / WEIGHTS).open("wb") as file:
-            model = _Model(Graph(file, WEIGHTS), GgufNumbers(source, header), shape_of(header), bits)
-            model.build(destination / GRAPH)
-        _write_vocabulary(source, header, destination / VOCABULARY)
-        _write_facts(header, model.shape, destination / FACTS)
-        return True
-
-    return run
+def convert(source: Path, folder: Path, bits: int | None = None) -> None:
+    """Convert a file with its own codes or floats, or, of floats, with codes of so many bits; raises `ModelError`."""
+    header = gguf.check(source)
+    if (why := refusal(header, as_is=True)) is not None:
+        raise ModelError(f"{called(source)}: {why}")
+    folder.mkdir()
+    with (folder / WEIGHTS).open("wb") as file:
+        model = _Model(Graph(file, WEIGHTS), GgufNumbers(source, header), shape_of(header), bits)
+        model.build(folder / GRAPH)
+    _write_vocabulary(source, header, folder / VOCABULARY)
+    _write_facts(header, model.shape, folder / FACTS)
 
 
 class _Model:
@@ -135,7 +72,7 @@ class _Model:
         final, _ = self._normalized("output_norm", stream, added)
         graph.constant("end", np.array([-1], np.int64))
         last = graph.node("Gather", "last_position", (final, "end"), attributes={"axis": 1})
-        tied = _OUTPUT not in self.source.tensors
+        tied = OUTPUT not in self.source.tensors
         self._product("output", last, of="token_embd" if tied else "output", to="logits")
         graph.output("logits", "float32", ("batch", 1, shape.vocabulary))
         graph.write(path, "llama")
@@ -184,9 +121,9 @@ class _Model:
         return outputs[0], outputs[3]
 
     def _embed(self) -> str:
-        found = self.source.read(_EMBEDDING)
+        found = self.source.read(EMBEDDING)
         if not isinstance(found, Codes):
-            numbers = self.graph.weights(_EMBEDDING, found)
+            numbers = self.graph.weights(EMBEDDING, found)
             rows = self.graph.node("Gather", "token_embd", (numbers, "tokens"), ("embedded",))
             return self._widened(rows, found)
         codes = self.graph.weights("token_embd.codes", found.codes.reshape(found.rows, -1))
@@ -227,8 +164,8 @@ class _Model:
         """Cosines and sines of every position, by the C library: numpy's own differ from one CPU to the next."""
         half = self.shape.head // 2
         steps = [self.shape.base ** (-2 * i / self.shape.head) for i in range(half)]
-        if _FACTORS in self.source.tensors:
-            steps = [step / float(factor) for step, factor in zip(steps, self.source.numbers(_FACTORS), strict=True)]
+        if FACTORS in self.source.tensors:
+            steps = [step / float(factor) for step, factor in zip(steps, self.source.numbers(FACTORS), strict=True)]
         angles = [position * step for position in range(self.shape.context) for step in steps]
         for name, function in (("cosines", math.cos), ("sines", math.sin)):
             numbers = np.fromiter(map(function, angles), np.float32, len(angles))
@@ -255,6 +192,6 @@ def _write_facts(header: GgufHeader, shape: LlamaShape, path: Path) -> None:
         "head": shape.head,
         "vocabulary": shape.vocabulary,
         "context": shape.context,
-        "parameters": sum(each.elements for each in header.tensors if each.name != _FACTORS),
+        "parameters": sum(each.elements for each in header.tensors if each.name != FACTORS),
     }
     path.write_text(json.dumps(facts) + "\n", encoding="utf-8")

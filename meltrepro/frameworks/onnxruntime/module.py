@@ -34,7 +34,7 @@ from meltrepro.frameworks.base import (
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.llamacpp.options import Options as LlamaOptions
-from meltrepro.frameworks.onnxruntime import convert
+from meltrepro.frameworks.onnxruntime import llama
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.sources import DebianPackage, PypiSource, Source
@@ -101,7 +101,13 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def _conversion(name: str, bits: int | None = None) -> ModelStep:
-    return ModelStep(name, output="folder", run=convert.converter(bits))
+    def run(source: Path, destination: Path) -> bool:
+        from meltrepro.frameworks.onnxruntime import convert  # with numpy, which takes a while to load
+
+        convert.convert(source, destination, bits)
+        return True
+
+    return ModelStep(name, output="folder", run=run)
 
 
 SCHEMES: Mapping[str, tuple[str, float, ModelStep]] = {
@@ -232,7 +238,7 @@ class OnnxRuntime(Framework):
         found = LLAMA.look(model, _LLAMA, template)
         if found.refusal is not None or not isinstance(model, Path):
             return found
-        why = convert.refusal(gguf.check(model))
+        why = llama.refusal(gguf.check(model))
         return found if why is None else Look(why, context=found.context)
 
     def describe(self, model: Path, release: str) -> str | None:
@@ -248,10 +254,10 @@ class OnnxRuntime(Framework):
 
 def _facts(folder: Path) -> Mapping[str, int]:
     """What the conversion wrote beside a graph; raises `ModelError` where the folder is not all of a converted model."""
-    missing = [name for name in convert.FILES if not (folder / name).is_file()]
+    missing = [name for name in llama.FILES if not (folder / name).is_file()]
     if missing:
         raise ModelError(f"the folder has no {missing[0]}, so it is no model that was converted for ONNX Runtime")
-    found: Mapping[str, int] = json.loads((folder / convert.FACTS).read_text(encoding="utf-8"))
+    found: Mapping[str, int] = json.loads((folder / llama.FACTS).read_text(encoding="utf-8"))
     return found
 
 

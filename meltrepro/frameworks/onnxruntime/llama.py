@@ -1,0 +1,87 @@
+"""Which models of the Llama family can be converted, told by a GGUF header alone, and what a converted model consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meltrepro.errors import ModelError
+from meltrepro.frameworks.llamacpp.header import GgufHeader, Tensor
+
+GRAPH, WEIGHTS, VOCABULARY, FACTS = "model.onnx", "weights.bin", "vocabulary.gguf", "model.json"
+FILES = (GRAPH, WEIGHTS, VOCABULARY, FACTS)
+ARCHITECTURES = ("llama",)
+EMBEDDING, OUTPUT, _NORM, FACTORS = "token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"
+_LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+BLOCK = 32
+"""Numbers that share a scale in the schemes of its own."""
+TYPES = frozenset(("Q4_0", "Q8_0", "Q6_K", "F32", "F16"))
+"""What can be taken over."""
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """What a header says of a model's size."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    """Numbers of a head."""
+    vocabulary: int
+    context: int
+    base: float
+    """Of the rotations' frequencies."""
+    epsilon: float
+
+
+def refusal(header: GgufHeader, *, as_is: bool = False) -> str | None:
+    """Why a model cannot be converted, by its header; with `as_is` its codes are to be kept."""
+    kind = header.architecture
+    if kind not in ARCHITECTURES:
+        return f"models of architecture {kind or 'that they do not name'} are not converted for ONNX Runtime, those of {', '.join(ARCHITECTURES)} are"
+    for key in ("expert_count", "rope.scaling.type"):
+        value = header.values.get(f"{kind}.{key}")
+        if value is not None and value.content not in (0, "none"):
+            return f"its {kind}.{key} is {value.content}, which is not converted for ONNX Runtime"
+    names = {each.name: each for each in header.tensors}
+    layers = header.number(f"{kind}.block_count") or 0
+    wanted = {EMBEDDING, _NORM, *(f"blk.{i}.{part}.weight" for i in range(layers) for part in _LAYER)}
+    if layers and not wanted <= names.keys():
+        return f"it has no tensor {min(wanted - names.keys())}"
+    odd = names.keys() - wanted - {OUTPUT, FACTORS}
+    if layers and odd:
+        return f"its tensor {min(odd)} is not converted for ONNX Runtime"
+    unknown = next((each for each in header.tensors if each.type_name not in TYPES), None)
+    return refused_type(unknown) if as_is and unknown is not None else None
+
+
+def shape_of(header: GgufHeader) -> LlamaShape:
+    """Raises `ModelError` for sizes that are missing or do not fit together."""
+    kind = header.architecture
+
+    def number(key: str, absent: float | None = None) -> float:
+        value = header.values.get(f"{kind}.{key}")
+        if value is None and absent is not None:
+            return absent
+        if value is None or isinstance(value.content, str | None) or not value.content > 0:
+            raise ModelError(f"the header has no {kind}.{key}", hint="get the file again from where it came from")
+        return value.content
+
+    embedding = next(each for each in header.tensors if each.name == EMBEDDING)
+    width, heads = embedding.dimensions[0], int(number("attention.head_count"))
+    kv_heads, head = int(number("attention.head_count_kv", heads)), int(number("attention.key_length", width // heads))
+    rotated = int(number("rope.dimension_count", head))
+    columns = {each.dimensions[0] for each in header.tensors if len(each.dimensions) == 2}
+    if head * heads != width or heads % kv_heads or rotated != head or any(each % BLOCK for each in columns):
+        raise ModelError(
+            f"a width of {width} with {heads} heads of {head} ({kv_heads} for keys, {rotated} rotated) is not converted for ONNX Runtime"
+        )
+    return LlamaShape(
+        *(int(number("block_count")), heads, kv_heads, head, embedding.dimensions[1], int(number("context_length"))),
+        *(float(number("rope.freq_base", 10000.0)), float(number("attention.layer_norm_rms_epsilon"))),
+    )
+
+
+def refused_type(tensor: Tensor) -> str:
+    """Why a tensor's codes cannot be kept."""
+    return f"its tensor {tensor.name} is {tensor.type_name}, whose codes ONNX Runtime cannot keep; it can those of {', '.join(sorted(TYPES))}"
