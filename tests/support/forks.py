@@ -5,6 +5,7 @@ Each is a process of its own in a session of its own, with pipes, signals and an
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -66,7 +67,8 @@ class Fork:
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and nobody has told it yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self._process.kill()

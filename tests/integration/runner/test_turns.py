@@ -57,11 +57,11 @@ def test_an_answer_that_was_cut_off_stays_in_the_conversation(runner: Runner) ->
 
 
 def test_answer_with_broken_characters_is_still_valid_json(runner: Runner) -> None:
-    # So hot that every token is about as likely, whatever the logits: with this seed a piece of a character comes early.
+    # So hot that every token is about as likely: a piece of a character comes in one of many answers, on any CPU.
     wild = DRAWN.model_copy(update={"temperature": 1000.0, "top_k": 0, "top_p": 1.0, "seed": 22})
-    turn = runner(sampling=wild, conversations=[["a"]], max_tokens=32, ignore_eos=True).turn
-    assert turn.n_gen == 32
-    assert "\N{REPLACEMENT CHARACTER}" in turn.text
+    turns = runner(sampling=wild, conversations=[["a"]] * 12, max_tokens=32, ignore_eos=True).trace.turns
+    assert [turn.n_gen for turn in turns] == [32] * 12
+    assert any("\N{REPLACEMENT CHARACTER}" in turn.text for turn in turns)
 
 
 def test_drawn_tokens_follow_the_seed(runner: Runner) -> None:
