@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from meltrepro.errors import Interrupted
+from meltrepro.errors import Interrupted, MeltreproError
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 PATIENCE_S = 10.0
@@ -47,7 +47,11 @@ def raising() -> Iterator[None]:
         for number in _SIGNALS:
             signal.signal(number, _handle)
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        # A library may swallow the interrupt (pydantic does while it matches a pattern) and raise what follows from that.
+        swallowed = _dealing_with_it() and not isinstance(error, MeltreproError)
+        if not isinstance(error, KeyboardInterrupt) and not swallowed:
+            raise
         after = {number: _patient(handler) for number, handler in before.items()}
         raise Interrupted(
             "stopped; everything that was finished is kept",

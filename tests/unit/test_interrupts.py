@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from meltrepro import interrupts
-from meltrepro.errors import Interrupted
+from meltrepro.errors import Interrupted, StoreError
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +105,25 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_an_interrupt_that_a_library_swallowed_is_one_all_the_same() -> None:
+    with pytest.raises(Interrupted), interrupts.raising():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("no match") from None
+
+
+@pytest.mark.parametrize("error", [ValueError("of its own"), StoreError("disk full")])
+def test_other_errors_are_no_interrupts(error: Exception) -> None:
+    with pytest.raises(type(error)), interrupts.raising():
+        raise error
+
+
+def test_what_breaks_while_things_are_put_in_order_is_told() -> None:
+    with pytest.raises(StoreError), interrupts.raising():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            raise StoreError("disk full")
