@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meltrepro import workflow
+from meltrepro.cli.bundle_documents import BundleDocument, CheckedBundleDocument, ClaimDocument, ImportedBundleDocument
 from meltrepro.cli.common import JsonOption, complete_campaigns
 from meltrepro.cli.console import console
 from meltrepro.cli.documents import (
-    BundleDocument,
-    CheckedBundleDocument,
-    ClaimDocument,
     GapDocument,
-    ImportedBundleDocument,
 )
 from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted

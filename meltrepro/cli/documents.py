@@ -346,49 +346,6 @@ class ProgramDocument(Document):
     """Whether this machine has built the same bytes."""
 
 
-class BundleDocument(Document):
-    """A bundle that was written."""
-
-    path: Path
-    """The file."""
-    size: int
-    """In bytes."""
-    sha256: str
-    """Of the file."""
-    files: int
-    """How many it holds."""
-    withheld: list[str]
-    """Digests of what it leaves out, because it may not be passed on."""
-
-
-class ClaimDocument(Document):
-    """Something that a bundle names by digest."""
-
-    name: str
-    """Its name in locks."""
-    digest: str
-    """sha256 as the bundle says."""
-    here: str | None
-    """sha256 as this machine found out by itself; `null` where it never did."""
-
-
-class CheckedBundleDocument(Document):
-    """A bundle that is whole; nothing in it is signed."""
-
-    path: Path
-    """The file."""
-    size: int
-    """In bytes."""
-    sha256: str
-    """Of the file."""
-    files: int
-    """How many it holds."""
-    artifacts: list[ClaimDocument]
-    """What it says that was built."""
-    sources: list[ClaimDocument]
-    """What that was built from."""
-
-
 class GapDocument(Document):
     """Bytes that a bundle names, that it does not hold, and that are not here either."""
 
@@ -404,17 +361,6 @@ class GapDocument(Document):
     """How to get them."""
     fetched: bool
     """Whether a replay can get them by itself."""
-
-
-class ImportedBundleDocument(Document):
-    """What was taken over from a bundle."""
-
-    objects: int
-    """How many objects were new."""
-    campaigns: list[Path]
-    """Folders of its campaigns."""
-    gaps: list[GapDocument]
-    """What is neither in it nor here."""
 
 
 class DeviceRow(Document):

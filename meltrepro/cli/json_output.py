@@ -10,18 +10,16 @@ from typing import Any
 import typer
 from pydantic import TypeAdapter
 
+from meltrepro.cli.bundle_documents import BundleDocument, CheckedBundleDocument, ImportedBundleDocument
 from meltrepro.cli.documents import (
     ArtifactDocument,
-    BundleDocument,
     CheckDocument,
-    CheckedBundleDocument,
     CleanDocument,
     DeviceRow,
     Document,
     ErrorDocument,
     FindingsDocument,
     GcDocument,
-    ImportedBundleDocument,
     LabDocument,
     LabDownDocument,
     LockDocument,
