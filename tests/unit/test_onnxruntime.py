@@ -15,17 +15,18 @@ from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import RUN, ModelStep, Skip, Variant
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
-from meltrepro.frameworks.onnxruntime.codes import Codes, GgufNumbers, quantized
-from meltrepro.frameworks.onnxruntime.convert import convert
-from meltrepro.frameworks.onnxruntime.llama import FILES, WEIGHTS
-from meltrepro.frameworks.onnxruntime.module import FRAMEWORK, RELEASES
+from meltrepro.frameworks.onnxruntime.convert import GRAPH, WEIGHTS, convert, quantized
+from meltrepro.frameworks.onnxruntime.module import FRAMEWORK
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
+from meltrepro.frameworks.prebuilt.codes import Codes, GgufNumbers
+from meltrepro.frameworks.prebuilt.folder import FACTS, VOCABULARY
 from meltrepro.manifest.sources import FileSource, FolderSource
 from meltrepro.testing.frameworks import DEVICES
 from tests.support.ggufs import STRING, U32
 from tests.support.llamas import CONTEXT, TOKENS, llama
 
-RELEASE = RELEASES["1.29.0"]
+RELEASE = FRAMEWORK.releases()["1.29.0"]
+FILES = (GRAPH, WEIGHTS, VOCABULARY, FACTS)
 MATRICES = ("blk.0.attn_q.weight", "blk.1.ffn_down.weight")
 
 

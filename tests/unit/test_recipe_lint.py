@@ -15,15 +15,17 @@ from meltrepro import resources
 from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe, render_text
+from meltrepro.frameworks.base import RUN, Variant, framework
 from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
-from meltrepro.frameworks.onnxruntime.module import FRAMEWORK as ONNXRUNTIME
-from meltrepro.frameworks.onnxruntime.module import VARIANTS
+from meltrepro.frameworks.prebuilt.module import WheelFramework
+from meltrepro.registry import FRAMEWORKS
 from tests.support.frameworks import bundle
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 NDK = Ndk(ndk="ndk.zip")
+PREBUILT = [each for each in map(framework, FRAMEWORKS.kinds()) if isinstance(each, WheelFramework)]
 INSTRUCTIONS = {"FROM", "LABEL", "ENV", "COPY", "ARG", "RUN"}
 SCRIPTS = [
     name
@@ -78,10 +80,12 @@ def test_a_rendered_script_is_clean(release: str, ndk: Ndk | None, tmp_path: Pat
     check(tmp_path / "build.sh")
 
 
-@pytest.mark.parametrize("machine", VARIANTS)
-def test_the_script_around_a_wheel_is_clean(machine: str, tmp_path: Path) -> None:
-    release = ONNXRUNTIME.releases()["1.29.0"]
-    source = ONNXRUNTIME.recipe(ONNXRUNTIME.options(), release, VARIANTS[machine], "run")
+@pytest.mark.parametrize(
+    ("prebuilt", "variant"), [(each, variant) for each in PREBUILT for variant in each.engine.variants]
+)
+def test_scripts_around_wheels_are_clean(prebuilt: WheelFramework, variant: Variant, tmp_path: Path) -> None:
+    release = next(iter(prebuilt.releases().values()))
+    source = prebuilt.recipe(prebuilt.options(), release, variant, RUN)
     (tmp_path / "build.sh").write_bytes(render_recipe(source, {}, {}).files["build.sh"])
     check(tmp_path / "build.sh")
 

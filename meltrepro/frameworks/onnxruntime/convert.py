@@ -1,36 +1,25 @@
 """A GGUF file of the Llama family as a folder that ONNX Runtime and the runner load.
 
-`model.onnx` is the graph, `weights.bin` its weights, `vocabulary.gguf` the metadata of the source with its tokens, and `model.json` what
-the runner wants to know. llama.cpp orders the rows of queries and keys for rotations of neighbours, and so they stay: the
+`model.onnx` is the graph and `weights.bin` its weights. llama.cpp orders the rows of queries and keys for rotations of neighbours, and so they stay: the
 operator for attention knows that order.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, GgufHeader, called
-from meltrepro.frameworks.onnxruntime.codes import Codes, GgufNumbers, quantized
-from meltrepro.frameworks.onnxruntime.llama import (
-    EMBEDDING,
-    FACTORS,
-    FACTS,
-    GRAPH,
-    OUTPUT,
-    VOCABULARY,
-    WEIGHTS,
-    LlamaShape,
-    refusal,
-    shape_of,
-)
-from meltrepro.frameworks.onnxruntime.onnx import MICROSOFT, Array, Graph
+from meltrepro.frameworks.llamacpp.header import called
+from meltrepro.frameworks.onnxruntime.onnx import MICROSOFT, Graph
+from meltrepro.frameworks.prebuilt.codes import Array, Codes, GgufNumbers, paired
+from meltrepro.frameworks.prebuilt.folder import write_facts, write_vocabulary
+from meltrepro.frameworks.prebuilt.llama import BLOCK, EMBEDDING, FACTORS, OUTPUT, LlamaShape, refusal, shape_of
+
+GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 
 _ACCURACY = 4
 """Of products with codes: activations as codes of 8 bits, as llama.cpp has them."""
@@ -45,8 +34,8 @@ def convert(source: Path, folder: Path, bits: int | None = None) -> None:
     with (folder / WEIGHTS).open("wb") as file:
         model = _Model(Graph(file, WEIGHTS), GgufNumbers(source, header), shape_of(header), bits)
         model.build(folder / GRAPH)
-    _write_vocabulary(source, header, folder / VOCABULARY)
-    _write_facts(header, model.shape, folder / FACTS)
+    write_vocabulary(source, header, folder)
+    write_facts(header, model.shape, folder)
 
 
 class _Model:
@@ -172,26 +161,17 @@ class _Model:
             self.graph.weights(name, numbers.reshape(self.shape.context, half))
 
 
-def _write_vocabulary(source: Path, header: GgufHeader, path: Path) -> None:
-    """The metadata byte by byte, without a tensor: what llama.cpp's tokenizer reads."""
-    first = header.values[ARCHITECTURE]
-    others = [each for each in header.values.values() if each is not first]
-    with source.open("rb") as file, path.open("wb") as out:
-        head: Sequence[int] = (VERSION, 0, len(header.values))
-        out.write(b"GGUF" + head[0].to_bytes(4, "little") + b"".join(each.to_bytes(8, "little") for each in head[1:]))
-        for value in (first, *others):
-            file.seek(value.begin)
-            out.write(file.read(value.end - value.begin))
-        out.write(bytes(-out.tell() % header.alignment))
+def quantized(numbers: Array, bits: int) -> Codes:
+    """ONNX Runtime's own scheme: 32 numbers share a scale, by which the largest of them is the lowest code.
 
-
-def _write_facts(header: GgufHeader, shape: LlamaShape, path: Path) -> None:
-    facts = {
-        "layers": shape.layers,
-        "kv_heads": shape.kv_heads,
-        "head": shape.head,
-        "vocabulary": shape.vocabulary,
-        "context": shape.context,
-        "parameters": sum(each.elements for each in header.tensors if each.name != FACTORS),
-    }
-    path.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    Without zero points, with which 1.29 computes wrong products of 4 bits on CPUs with AVX2 alone. Only quotients and roundings of
+    32-bit floats, so that every machine gets the same codes.
+    """
+    middle = 1 << bits - 1
+    rows, columns = numbers.shape
+    blocks = numbers.astype(np.float32).reshape(rows, columns // BLOCK, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], axis=2)
+    scales = largest / np.float32(-middle)
+    steps = np.where(scales == 0, np.float32(1), scales)
+    codes = np.clip(np.rint(blocks / steps) + middle, 0, 2 * middle - 1).astype(np.uint8)
+    return Codes(paired(codes) if bits == 4 else codes, scales[..., 0], bits, BLOCK)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+
+from meltrepro.frameworks.prebuilt.codes import Array
 
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
@@ -19,8 +21,6 @@ _TYPES = {"float32": 1, "uint8": 2, "int32": 6, "int64": 7, "float16": 10}
 _ALIGNMENT = 4096
 """Of weights in their file: a page, so that they can be mapped."""
 _FLOAT, _INT = 1, 2
-
-Array = np.ndarray[Any, Any]
 
 
 def _number(value: int) -> bytes:

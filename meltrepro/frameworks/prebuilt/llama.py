@@ -1,4 +1,4 @@
-"""Which models of the Llama family can be converted, told by a GGUF header alone, and what a converted model consists of."""
+"""Which models of the Llama family can be converted, told by a GGUF header alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.header import GgufHeader, Tensor
 
-GRAPH, WEIGHTS, VOCABULARY, FACTS = "model.onnx", "weights.bin", "vocabulary.gguf", "model.json"
-FILES = (GRAPH, WEIGHTS, VOCABULARY, FACTS)
 ARCHITECTURES = ("llama",)
 EMBEDDING, OUTPUT, _NORM, FACTORS = "token_embd.weight", "output.weight", "output_norm.weight", "rope_freqs.weight"
 _LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 BLOCK = 32
-"""Numbers that share a scale in the schemes of its own."""
+"""Numbers that share a scale."""
 TYPES = frozenset(("Q4_0", "Q8_0", "Q6_K", "F32", "F16"))
 """What can be taken over."""
 
@@ -38,11 +36,11 @@ def refusal(header: GgufHeader, *, as_is: bool = False) -> str | None:
     """Why a model cannot be converted, by its header; with `as_is` its codes are to be kept."""
     kind = header.architecture
     if kind not in ARCHITECTURES:
-        return f"models of architecture {kind or 'that they do not name'} are not converted for ONNX Runtime, those of {', '.join(ARCHITECTURES)} are"
+        return f"models of architecture {kind or 'that they do not name'} are not converted, those of {', '.join(ARCHITECTURES)} are"
     for key in ("expert_count", "rope.scaling.type"):
         value = header.values.get(f"{kind}.{key}")
         if value is not None and value.content not in (0, "none"):
-            return f"its {kind}.{key} is {value.content}, which is not converted for ONNX Runtime"
+            return f"its {kind}.{key} is {value.content}, which is not converted"
     names = {each.name: each for each in header.tensors}
     layers = header.number(f"{kind}.block_count") or 0
     wanted = {EMBEDDING, _NORM, *(f"blk.{i}.{part}.weight" for i in range(layers) for part in _LAYER)}
@@ -50,7 +48,7 @@ def refusal(header: GgufHeader, *, as_is: bool = False) -> str | None:
         return f"it has no tensor {min(wanted - names.keys())}"
     odd = names.keys() - wanted - {OUTPUT, FACTORS}
     if layers and odd:
-        return f"its tensor {min(odd)} is not converted for ONNX Runtime"
+        return f"its tensor {min(odd)} is not converted"
     unknown = next((each for each in header.tensors if each.type_name not in TYPES), None)
     return refused_type(unknown) if as_is and unknown is not None else None
 
@@ -74,7 +72,7 @@ def shape_of(header: GgufHeader) -> LlamaShape:
     columns = {each.dimensions[0] for each in header.tensors if len(each.dimensions) == 2}
     if head * heads != width or heads % kv_heads or rotated != head or any(each % BLOCK for each in columns):
         raise ModelError(
-            f"a width of {width} with {heads} heads of {head} ({kv_heads} for keys, {rotated} rotated) is not converted for ONNX Runtime"
+            f"a width of {width} with {heads} heads of {head} ({kv_heads} for keys, {rotated} rotated) is not converted"
         )
     return LlamaShape(
         *(int(number("block_count")), heads, kv_heads, head, embedding.dimensions[1], int(number("context_length"))),
@@ -84,4 +82,4 @@ def shape_of(header: GgufHeader) -> LlamaShape:
 
 def refused_type(tensor: Tensor) -> str:
     """Why a tensor's codes cannot be kept."""
-    return f"its tensor {tensor.name} is {tensor.type_name}, whose codes ONNX Runtime cannot keep; it can those of {', '.join(sorted(TYPES))}"
+    return f"its tensor {tensor.name} is {tensor.type_name}, whose codes cannot be kept; those of {', '.join(sorted(TYPES))} can"

@@ -1,17 +1,19 @@
-"""Numbers of a GGUF file as ONNX Runtime has them: codes are taken over one by one, and rounded by nobody."""
+"""Numbers of a GGUF file as engines take them: codes one by one, and rounded by nobody."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.header import GgufHeader, Tensor, called
-from meltrepro.frameworks.onnxruntime.llama import BLOCK, TYPES, refused_type
-from meltrepro.frameworks.onnxruntime.onnx import Array
+from meltrepro.frameworks.prebuilt.llama import TYPES, refused_type
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def _scale(blocks: Array) -> Array:
     return found
 
 
-def _paired(codes: Array) -> Array:
+def paired(codes: Array) -> Array:
     """Two codes to a byte: neighbours, the lower half first."""
     found: Array = codes[..., 0::2] | codes[..., 1::2] << 4
     return found
@@ -49,7 +51,7 @@ def _paired(codes: Array) -> Array:
 def _q4_0(blocks: Array) -> Codes:
     packed = blocks[:, :, 2:]
     codes = np.concatenate([packed & 15, packed >> 4], axis=2)
-    return Codes(_paired(codes), _scale(blocks[:, :, :2]), 4, 32)
+    return Codes(paired(codes), _scale(blocks[:, :, :2]), 4, 32)
 
 
 def _q8_0(blocks: Array) -> Codes:
@@ -109,19 +111,3 @@ class GgufNumbers:
         place = self._header.data + tensor.offset
         found: Array = np.memmap(self._path, np.uint8, "r", place, (tensor.size,))
         return found
-
-
-def quantized(numbers: Array, bits: int) -> Codes:
-    """ONNX Runtime's own scheme: 32 numbers share a scale, by which the largest of them is the lowest code.
-
-    Without zero points, with which 1.29 computes wrong products of 4 bits on CPUs with AVX2 alone. Only quotients and roundings of
-    32-bit floats, so that every machine gets the same codes.
-    """
-    middle = 1 << bits - 1
-    rows, columns = numbers.shape
-    blocks = numbers.astype(np.float32).reshape(rows, columns // BLOCK, BLOCK)
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], axis=2)
-    scales = largest / np.float32(-middle)
-    steps = np.where(scales == 0, np.float32(1), scales)
-    codes = np.clip(np.rint(blocks / steps) + middle, 0, 2 * middle - 1).astype(np.uint8)
-    return Codes(_paired(codes) if bits == 4 else codes, scales[..., 0], bits, BLOCK)
