@@ -1,5 +1,8 @@
 // bin/melt-runner: starts the runner by the loader and with the C library of the bundle, so that it needs neither of a device. Linked
 // statically, for it must run everywhere; what it starts takes its place, and so its process number.
+//
+// Libraries lie in `lib` beside bin/ in a bundle, and beside the program itself in a job's folder on a device behind a link, where
+// programs are links to files that lie elsewhere: so it goes by the name under which it was started.
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,23 +10,22 @@
 enum { most_arguments = 64, longest_path = 4096 };
 
 int main(int argc, char ** argv) {
-    static char folder[longest_path], loader[longest_path + 64], libraries[longest_path + 64], runner[longest_path + 64];
-    const ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
-    if (length < 0 || argc > most_arguments) {
-        perror("melt-runner: /proc/self/exe");
+    static char folder[longest_path], libraries[longest_path + 8], loader[longest_path + 72], runner[longest_path + 72];
+    const char * slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    if (slash == NULL || slash - argv[0] >= longest_path || argc > most_arguments) {
+        fprintf(stderr, "melt-runner: start it by its path, with at most %d arguments\n", most_arguments);
         return 127;
     }
-    for (int levels = 0; levels < 2; ++levels) {  // without bin/melt-runner
-        char * slash = strrchr(folder, '/');
-        if (slash == NULL) {
-            fprintf(stderr, "melt-runner: %s lies in no bundle\n", folder);
-            return 127;
+    memcpy(folder, argv[0], (size_t)(slash - argv[0]));
+    const char * const places[] = {"lib", "../lib"};
+    for (int place = 0; place < 2; ++place) {
+        snprintf(libraries, sizeof libraries, "%s/%s", folder, places[place]);
+        snprintf(loader, sizeof loader, "%s/" MELT_LOADER, libraries);
+        if (access(loader, X_OK) == 0) {
+            break;
         }
-        *slash = '\0';
     }
-    snprintf(loader, sizeof loader, "%s/lib/" MELT_LOADER, folder);
-    snprintf(libraries, sizeof libraries, "%s/lib", folder);
-    snprintf(runner, sizeof runner, "%s/lib/melt-runner", folder);
+    snprintf(runner, sizeof runner, "%s/melt-runner", libraries);
     char * command[most_arguments + 8] = {loader, "--inhibit-cache", "--library-path", libraries, runner};
     for (int i = 1; i < argc; ++i) {
         command[4 + i] = argv[i];

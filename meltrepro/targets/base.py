@@ -28,6 +28,8 @@ from meltrepro.settings import Settings
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
 """Paths of runner, sampler and agent in every bundle."""
+LIBRARIES = "lib"
+"""Folder of a bundle with the libraries of its runner, where it has some; a runner looks for it beside itself too."""
 PACKAGE = "app/melt-runner.ipa"
 """Path of the signed runner app in bundles of apps, which hold nothing else that runs, and which samples itself."""
 RUNNERS, SAMPLERS = (RUNNER, PACKAGE), (SAMPLER, PACKAGE)

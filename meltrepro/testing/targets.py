@@ -18,7 +18,7 @@ from meltrepro.manifest.targets import TargetOptions
 from meltrepro.plan.identity import canonical
 from meltrepro.record.trial import Request, RequestSampling, ScoringRequest, parse_request
 from meltrepro.settings import Settings
-from meltrepro.targets.base import AGENT, RUNNER, Target, TargetKind, TrialJob
+from meltrepro.targets.base import AGENT, LIBRARIES, RUNNER, Target, TargetKind, TrialJob
 
 SCRIPT = """#!/bin/sh
 # Stands in for a runner: the request and the events file are its only arguments.
@@ -243,6 +243,15 @@ class AnyProgramContract(TargetContract):
         assert isinstance(written, ScoringRequest)
         assert written.model
         assert written.model_copy(update={"model": ""}) == job.request
+
+    def test_a_runner_finds_the_libraries_of_its_bundle(self, bench: Bench) -> None:
+        order = "for lib in ${0%/*}/lib ${0%/*}/../lib; do test -f $lib/deep/note && exit 7; done"
+        job = bench.job(order)
+        assert bench.target.run_trial(job).exit_code != 7
+        note = job.bundle.path / LIBRARIES / "deep" / "note"
+        note.parent.mkdir(parents=True)
+        note.write_text("a library")
+        assert bench.target.run_trial(bench.job(order)).exit_code == 7
 
     def test_another_program_that_is_killed(self, bench: Bench) -> None:
         job = scoring(bench)

@@ -179,12 +179,12 @@ def test_schemes_that_differ_have_steps_of_other_names() -> None:
     assert [step.name for step in chain("as-is")] == ["onnx-1"]
 
 
-def test_devices_that_get_no_libraries_are_skipped() -> None:
+def test_a_phone_with_linux_has_a_build_and_an_iphone_has_none() -> None:
     board = DEVICES[1]
-    skip = FRAMEWORK.variant(OnnxOptions(), RELEASE, board)
-    assert isinstance(skip, Skip) and "libraries" in skip.reason
-    host = FRAMEWORK.variant(OnnxOptions(), RELEASE, replace(board, kind="host"))
-    assert isinstance(host, Variant) and host.name == "armv8"
+    phone = FRAMEWORK.variant(OnnxOptions(), RELEASE, replace(board, kind="android"))
+    assert isinstance(phone, Variant) and phone.name == "armv8"
+    skip = FRAMEWORK.variant(OnnxOptions(), RELEASE, replace(board, kind="ios", arch="arm64-apple-ios"))
+    assert isinstance(skip, Skip) and "no build" in skip.reason
 
 
 def test_options_are_in_the_request_and_pin_nothing() -> None:

@@ -132,8 +132,6 @@ class WheelFramework(Framework):
                 yield OptionProblem(("isas", i), message, value=level, known=self.levels())
 
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
-        if device.kind != "host":  # of a bundle, devices behind a link get single programs, and these need libraries
-            return Skip(SkipKind.variant, "its programs bring libraries along, which only hosts are given")
         arch = device.arch.lower()
         offered = [each for each in self.engine.variants if each.machine == _ALIASES.get(arch, arch)]
         if not offered:

@@ -15,7 +15,7 @@ from pathlib import Path
 from meltrepro.build.image import Image, archive
 from meltrepro.build.model import Artifact
 from meltrepro.errors import TargetError
-from meltrepro.targets.base import Progress
+from meltrepro.targets.base import LIBRARIES, Progress
 from meltrepro.targets.remote.deploy import DeviceCache
 from meltrepro.targets.remote.shell import Reply, Shell
 
@@ -112,7 +112,7 @@ def _image_of(bundle: Artifact) -> Image:
         libc = json.loads((bundle.path / "bundle.json").read_text(encoding="utf-8")).get("libc", "musl")
     except (OSError, ValueError):
         libc = "musl"  # bundles of before there was more than one
-    if libc != "musl":
+    if libc != "musl" and not (bundle.path / LIBRARIES).is_dir():
         raise TargetError(
             f"{bundle.id}: its programs need the device's own C library, which the image of a bundle does not have",
             hint="name an image that the device has, by digest: container: NAME@sha256:...",

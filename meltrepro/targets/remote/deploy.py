@@ -7,7 +7,7 @@ copying does: what a device that loses its power forgets shows in size, time or 
 <root>/cas/<sha256>         a verified file
 <root>/cas/<sha256>.ok      its size, time and inode when it was verified: whether it is still the same file
 <root>/cas/<sha256>.part    as much of it as has arrived
-<root>/folders/<sha256>/    a model that is a folder: links to its files, each in its place
+<root>/folders/<sha256>/    a model that is a folder, or a bundle's libraries: links to files, each in its place
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class DeviceCache:
         return f"{self._root}/cas/{digest}"
 
     def folder(self, digest: str) -> str:
-        """Where a model that is a folder is, once it was made."""
+        """Where the folder of an artifact is, once it was made."""
         return f"{self._root}/folders/{digest}"
 
     def make_folder(self, digest: str, files: Mapping[str, str]) -> None:
@@ -213,7 +213,7 @@ def pieces(local: Path, start: int, sent: Callable[[int], None]) -> Iterator[byt
 
 
 def members(folder: Path) -> dict[str, Path]:
-    """The files of a model that is a folder, by their names in it."""
+    """The files of a folder, by their names in it."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

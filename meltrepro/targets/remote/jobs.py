@@ -35,7 +35,7 @@ _CREATE = """
 mkdir -p "$1" && cd "$1" || exit 1
 shift
 while [ $# -gt 0 ]; do
-    ln -sf "$2" "$1" || exit 1
+    ln -sfn "$2" "$1" || exit 1
     shift 2
 done
 """
@@ -70,7 +70,7 @@ class Job:
         self.path = path
 
     def create(self, programs: Mapping[str, str]) -> None:
-        """Make its folder, in which programs of the cache go by their names; one of them is `agent`.
+        """Make its folder, in which programs and folders of the cache go by their names; one of them is `agent`.
 
         Where a link broke in the middle of this call, the same call is right again.
         """

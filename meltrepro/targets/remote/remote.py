@@ -17,6 +17,7 @@ from meltrepro.interrupts import held
 from meltrepro.record import trial as record
 from meltrepro.targets.base import (
     AGENT,
+    LIBRARIES,
     RUNNER,
     SAMPLER,
     DeviceFacts,
@@ -162,8 +163,11 @@ class RemoteTarget:
     ) -> None:
         programs = [bundle.path / member for member in dict.fromkeys((AGENT, RUNNER, SAMPLER, program))]
         wanted = {digest_of(local): local for local in programs if local.exists()}
-        parts = {name: digest_of(path) for name, path in members(model.path).items()} if model.is_folder else {}
-        wanted |= {digest: model.path / name for name, digest in parts.items()} or {model.digest: model.path}
+        folders = {model.digest: members(model.path)} if model.is_folder else {}
+        if (bundle.path / LIBRARIES).is_dir():
+            folders[bundle.digest] = members(bundle.path / LIBRARIES)
+        wanted |= {digest_of(path): path for files in folders.values() for path in files.values()}
+        wanted |= {} if model.is_folder else {model.digest: model.path}
         wanted |= {each.digest: each.path for each in inputs}
         present = self._retried(partial(self._cache.present, list(wanted)))
         if programs[0].exists() and digest_of(programs[0]) not in present:
@@ -173,8 +177,9 @@ class RemoteTarget:
                 self._retried(partial(self._cache.deploy, local, digest, progress))
             if local == programs[0]:
                 self._agent = self._cache.agent = self._cache.path(digest)
-        if parts:
-            self._retried(partial(self._cache.make_folder, model.digest, parts))
+        for digest, files in folders.items():
+            parts = {name: digest_of(path) for name, path in files.items()}
+            self._retried(partial(self._cache.make_folder, digest, parts))
         if self._containers is not None:
             self._retried(partial(self._containers.load, bundle, self._cache, progress))
 
@@ -204,7 +209,8 @@ class RemoteTarget:
         model = (self._cache.folder if job.model.is_folder else self._cache.path)(job.model.digest)
         files = {MODEL: model, **{name: self._cache.path(each.digest) for name, each in job.inputs.items()}}
         started = time.monotonic()
-        with self._job("trial", job.bundle, {name: program}) as there:
+        libraries = {LIBRARIES: self._cache.folder(job.bundle.digest)} if (job.bundle.path / LIBRARIES).is_dir() else {}
+        with self._job("trial", job.bundle, {name: program, **libraries}) as there:
             text = job.written(model)
             with writing(job.folder):
                 (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
