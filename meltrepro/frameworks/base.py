@@ -143,6 +143,15 @@ class Scorer(Protocol):
         """Its path in a bundle."""
         ...
 
+    @property
+    def has_options(self) -> bool:
+        """Whether it takes the framework's own part of a request; its request then has it."""
+        ...
+
+    def refusal(self, task: str) -> str | None:
+        """Why it cannot work on a task, as the end of a sentence; `None` where it can."""
+        ...
+
     def mode(self, task: str) -> Mode:
         """The way in which it works on a task."""
         ...

@@ -215,6 +215,8 @@ class _Judge:
             reason = f"target {cell.target_name} runs the runner app alone, which is no scorer"
         elif known.framework.scorer is None:
             reason = f"framework {known.name} has no scorer"
+        elif (refusal := known.framework.scorer.refusal(workload.task)) is not None:
+            reason = f"framework {known.name} has no scorer for {workload.task}, {refusal}"
         elif cell.logits_key is not None and cell.logits_key.quantization not in known.quantizations:
             other = cell.logits_key.quantization
             reason = f"framework {known.name} does not offer quantization {other} to compare with"

@@ -102,6 +102,9 @@ class ScoringRequest(Strict):
         default_factory=list, description="Numbers of questions that the scorer's format cannot hold."
     )
     chunks: Count | None = Field(None, description="Windows of the text; all of them where absent.")
+    options: dict[str, JsonValue] | None = Field(
+        None, description="The framework's own part of a request, where it has one."
+    )
 
 
 AnyRequest = Request | ScoringRequest

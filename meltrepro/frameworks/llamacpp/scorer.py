@@ -45,6 +45,10 @@ class PerplexityScorer:
     """The `Scorer` of llama.cpp's bundles."""
 
     program = "bin/perplexity"
+    has_options = False
+
+    def refusal(self, task: str) -> str | None:
+        return None
 
     def mode(self, task: str) -> Mode:
         return _MODES.get(task, "multiple-choice")

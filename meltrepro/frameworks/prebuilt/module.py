@@ -22,6 +22,7 @@ from meltrepro.frameworks.base import (
     OptionProblem,
     Purpose,
     Release,
+    Scorer,
     Skip,
     SkipKind,
     Variant,
@@ -32,6 +33,7 @@ from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.llamacpp.options import Options as LlamaOptions
 from meltrepro.frameworks.prebuilt import glibc, llama
 from meltrepro.frameworks.prebuilt.folder import facts_of
+from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
 from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.sources import PypiSource, Source
 from meltrepro.targets.base import DeviceFacts
@@ -104,6 +106,7 @@ class WheelFramework(Framework):
     """Such an engine behind the seam of frameworks."""
 
     weights: Weights | None = LLAMA.weights
+    scorer: Scorer | None = LogitsScorer()
 
     def __init__(self, engine: WheelEngine) -> None:
         self.engine, self.kind = engine, engine.kind

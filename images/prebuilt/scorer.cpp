@@ -1,0 +1,228 @@
+// melt-scorer request.json data: how probable an engine finds answers, or the tokens of a text; docs/accuracy.md says what is printed.
+//
+// The request is that of a scoring trial. Data are a text, or questions as JSON: of every question the texts of which one is to be
+// chosen, the number of the right one and, where not all tokens after a common beginning count, what comes before those that do.
+
+#include "engine.h"
+#include "failure.h"
+#include "fields.h"
+#include "json.h"
+#include "signals.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <new>
+#include <sstream>
+#include <string>
+#include <unistd.h>
+
+namespace melt {
+namespace {
+
+using Tokens = std::vector<Token>;
+
+std::string content_of(const std::string & path) {
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream content;
+    if (!(content << file.rdbuf())) {
+        throw Failure(ExitCode::bad_request, "cannot read " + path + ", or it is empty");
+    }
+    return content.str();
+}
+
+void say(const Json::Object & line) {
+    std::printf("%s\n", Json(line).dump().c_str());
+    if (std::fflush(stdout) != 0) {
+        throw Failure(ExitCode::events, "cannot write a score");
+    }
+}
+
+class Scorer {
+public:
+    Scorer(Engine & engine, const Json & request) : engine(engine) {
+        const auto number = [&](const char * name) { return static_cast<int32_t>(request.at(name).get<int64_t>()); };
+        Json::Object options = {{"threads", number("threads")}};
+        if (const Json * given = request.find("options"); given != nullptr) {
+            const auto & members = given->get<Json::Object>();
+            options.insert(options.end(), members.begin(), members.end());
+        }
+        const Json all(options);
+        Fields fields(all, "options");
+        const int64_t threads = fields.integer("threads", 1, 512);
+        engine.read_options(fields);
+        fields.finish();
+        const std::string & model = request.at("model").get<std::string>();
+        enter_step(ExitCode::model);
+        engine.check(model);
+        vocabulary = static_cast<size_t>(engine.load(model).n_vocab);
+        enter_step(ExitCode::context);
+        context = static_cast<size_t>(number("context"));
+        const ContextFacts facts = engine.open({number("context"), static_cast<int32_t>(threads), number("batch"), false});
+        batch = static_cast<size_t>(facts.n_batch);
+        enter_step(ExitCode::decode);
+    }
+
+    // A line for each question: the mean log-probability of each answer's tokens, and which is the highest.
+    void ask(const Json::Array & questions) {
+        for (size_t i = 0; i < questions.size(); ++i) {
+            const Json & question = questions[i];
+            std::vector<Tokens> texts;
+            for (const Json & text : question.at("texts").get<Json::Array>()) {
+                const size_t count = texts.emplace_back(engine.tokenize(text.get<std::string>(), true)).size();
+                if (count < 2 || count > context) {
+                    throw Failure(ExitCode::decode, "question " + std::to_string(i + 1) + " has " + std::to_string(count) +
+                                                        " tokens, and 2 to " + std::to_string(context) + " are expected");
+                }
+            }
+            const size_t common = common_beginning(texts);
+            Json::Array scores, counts;
+            double best = -HUGE_VAL;
+            size_t chosen = 0;
+            for (size_t answer = 0; answer < texts.size(); ++answer) {
+                const Tokens & tokens = texts[answer];
+                size_t begin = common, end = tokens.size();
+                if (const Json * given = question.find("given"); given != nullptr) {
+                    begin = engine.tokenize(given->get<Json::Array>().at(answer).get<std::string>(), true).size();
+                    end -= end - std::min(begin, end) > 1 ? 1 : 0;  // without the full stop, which every sentence has
+                }
+                begin = std::clamp<size_t>(begin, 1, tokens.size() - 1);
+                end = std::max(end, begin + 1);
+                const double score = log_probability(tokens, begin, end) / static_cast<double>(end - begin);
+                if (score > best) {
+                    best = score;
+                    chosen = answer;
+                }
+                scores.emplace_back(score);
+                counts.emplace_back(end - begin);
+            }
+            const bool right = static_cast<int64_t>(chosen) == question.at("gold").get<int64_t>();
+            say({{"question", i + 1}, {"chosen", chosen}, {"right", right}, {"scores", scores}, {"tokens", counts}});
+        }
+    }
+
+    // A line for each window of a text: the sum, and that of the squares, of the negative log-probabilities of its second half.
+    void read(const std::string & text, int64_t windows) {
+        Tokens tokens = engine.tokenize(text, true);
+        const Tokens beginning = engine.tokenize("", true);  // what stands before every text, where anything does
+        const auto whole = static_cast<int64_t>(tokens.size() / context);
+        if (whole < std::max<int64_t>(windows, 1)) {
+            throw Failure(ExitCode::decode, "the text has " + std::to_string(tokens.size()) + " tokens, which are " +
+                                                std::to_string(whole) + " windows of " + std::to_string(context));
+        }
+        for (int64_t window = 0; window < (windows > 0 ? windows : whole); ++window) {
+            const auto first = tokens.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(window) * context);
+            Tokens part(first, first + static_cast<std::ptrdiff_t>(context));
+            std::copy(beginning.begin(), beginning.end(), part.begin());
+            double sum = 0, squares = 0;
+            walk(part, context / 2 + 1, context, [&](double log_probability) {
+                sum -= log_probability;
+                squares += log_probability * log_probability;
+            });
+            say({{"window", window + 1}, {"tokens", context - 1 - context / 2}, {"sum", sum}, {"squares", squares}});
+        }
+    }
+
+private:
+    static size_t common_beginning(const std::vector<Tokens> & texts) {
+        const auto differ = [&](size_t place) {
+            return std::any_of(texts.begin(), texts.end(), [&](const Tokens & tokens) {
+                return place >= tokens.size() || tokens[place] != texts.front()[place];
+            });
+        };
+        size_t place = 0;
+        while (!differ(place)) {
+            ++place;
+        }
+        return place;
+    }
+
+    double log_probability(const Tokens & tokens, size_t begin, size_t end) {
+        double sum = 0;
+        walk(tokens, begin, end, [&](double log_probability) { sum += log_probability; });
+        return sum;
+    }
+
+    // The log-probability of each token from `begin` to `end`, given all that stand before it.
+    template <typename Take>
+    void walk(const Tokens & tokens, size_t begin, size_t end, Take take) {
+        engine.clear();
+        for (size_t place = 0; place < begin;) {
+            throw_if_stopped();
+            const size_t count = std::min(batch, begin - place);
+            engine.decode(tokens.data() + place, count);
+            place += count;
+        }
+        for (size_t place = begin; place < end; ++place) {
+            throw_if_stopped();
+            take(log_probability_of(tokens[place]));
+            if (place + 1 < end) {
+                engine.decode(&tokens[place], 1);
+            }
+        }
+    }
+
+    double log_probability_of(Token token) {
+        const float * logits = engine.logits();
+        const float most = *std::max_element(logits, logits + vocabulary);
+        double sum = 0;
+        for (size_t i = 0; i < vocabulary; ++i) {
+            sum += std::exp(static_cast<double>(logits[i]) - most);
+        }
+        return static_cast<double>(logits[token]) - most - std::log(sum);
+    }
+
+    Engine & engine;
+    size_t vocabulary = 0, context = 0, batch = 1;
+};
+
+void score(const std::string & request_path, const std::string & data_path) {
+    const std::unique_ptr<Engine> engine = make_engine();
+    Json request, data;
+    const std::string content = content_of(data_path);
+    try {
+        request = Json::parse(content_of(request_path));
+        Scorer scorer(*engine, request);
+        if (request.at("mode").get<std::string>() == "perplexity") {
+            const Json * chunks = request.find("chunks");
+            scorer.read(content, chunks == nullptr ? 0 : chunks->get<int64_t>());
+        } else {
+            data = Json::parse(content);
+            scorer.ask(data.at("questions").get<Json::Array>());
+        }
+    } catch (const JsonError & error) {
+        throw Failure(ExitCode::bad_request, std::string("request or questions: ") + error.what());
+    }
+    say({{"done", true}});
+}
+
+int give_up(int code, const std::string & message) {
+    std::fprintf(stderr, "melt-scorer: %s\n", message.c_str());
+    return code;
+}
+
+}  // namespace
+}  // namespace melt
+
+int main(int argc, char ** argv) {
+    using namespace melt;
+    if (argc != 3) {
+        return give_up(static_cast<int>(ExitCode::bad_request), "usage: melt-scorer request.json data");
+    }
+    install_signal_handlers(STDERR_FILENO);
+    try {
+        score(argv[1], argv[2]);
+    } catch (const Stopped & stopped) {
+        return give_up(128 + stopped.signal, "stopped by signal " + std::to_string(stopped.signal));
+    } catch (const Failure & failure) {
+        return give_up(static_cast<int>(failure.code), failure.what());
+    } catch (const std::bad_alloc &) {
+        return give_up(static_cast<int>(current_step()), "out of memory");
+    } catch (const std::exception & error) {
+        return give_up(static_cast<int>(current_step()), std::string("the framework threw: ") + error.what());
+    }
+    return static_cast<int>(ExitCode::ok);
+}

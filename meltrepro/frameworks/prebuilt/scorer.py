@@ -1,0 +1,112 @@
+"""The scorer of engines from wheels (`melt-scorer`): log-probabilities from logits, by the rules of llama.cpp's own scorer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meltrepro.accuracy.questions import Question, Sheet
+from meltrepro.accuracy.scores import Score, counted
+from meltrepro.build.model import Argument, PathOf
+from meltrepro.errors import DataError, RecordError
+from meltrepro.frameworks.base import DATA
+from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.record.trial import REQUEST, Mode, ScoringRequest
+
+_GAP = "_"
+_DAMAGED = "the scorer's output does not add up: "
+_HINT = "the scorer's whole output is in stdout.log and stderr.log of the record"
+
+
+class LogitsScorer:
+    """The `Scorer` of every engine that gives logits."""
+
+    program = "bin/melt-scorer"
+    has_options = True
+
+    def refusal(self, task: str) -> str | None:
+        """What the unquantized model expects would have to be the same on every machine, and wheels choose code by the CPU."""
+        return "whose expectations differ from CPU to CPU" if task == "kl-divergence" else None
+
+    def mode(self, task: str) -> Mode:
+        return "perplexity" if task == "perplexity" else "gap" if task == "winogrande" else "answers"
+
+    def holds(self, mode: Mode, question: Question) -> bool:
+        """Sentences with one gap; else anything."""
+        return mode != "gap" or question.text.count(_GAP) == 1
+
+    def sheet(self, mode: Mode, questions: Sequence[Question], release: str) -> Sheet:
+        """JSON of whole texts: of a sentence with a gap, what follows the gap counts, else what answers do not have in common."""
+        asked = [_gap(each) if mode == "gap" else _answers(each) for each in questions]
+        content = json.dumps({"questions": asked}, ensure_ascii=False).encode()
+        return Sheet(content, len(questions), 0, max(len(question.answers) for question in questions))
+
+    def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
+        return PathOf(REQUEST), PathOf(DATA)
+
+    def read(self, request: ScoringRequest, stdout: str, stderr: str) -> tuple[Score, ...]:
+        """The scores, recomputed from the log-probabilities; raises `RecordError` where lines are missing or contradict each other."""
+        try:
+            lines = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
+            if not lines or lines.pop() != {"done": True}:
+                raise _damaged("its end is missing")
+            return (_perplexity(request, lines) if request.mode == "perplexity" else _chosen(request, lines),)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise _damaged(f"{type(error).__name__}: {error}") from error
+
+    def logits_command(self, workload: TextWorkload, release: str) -> tuple[str, ...]:
+        raise LookupError("it compares with no other model")
+
+    def check_logits(self, workload: TextWorkload, path: Path, printed: str) -> None:
+        raise LookupError("it compares with no other model")
+
+
+def _answers(question: Question) -> Mapping[str, Any]:
+    return {"texts": [f"{question.text} {answer}" for answer in question.answers], "gold": question.gold}
+
+
+def _gap(question: Question) -> Mapping[str, Any]:
+    before, gap, behind = question.text.partition(_GAP)
+    if not gap:
+        raise DataError(f"question {question.number} has no gap, which is written {_GAP}")
+    given = [before + answer for answer in question.answers]
+    return {"texts": [each + behind for each in given], "given": given, "gold": question.gold}
+
+
+def _chosen(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
+    asked, right = request.questions or 0, 0
+    if [line["question"] for line in lines] != list(range(1, asked + 1)):
+        raise _damaged(f"it was asked {asked} questions and answered {len(lines)}")
+    for line in lines:
+        scores = [_log_probability(score) for score in line["scores"]]
+        if line["chosen"] != scores.index(max(scores)):
+            raise _damaged(
+                f"of question {line['question']} it chose {line['chosen']}, which is not the most probable answer"
+            )
+        right += line["right"] is True
+    return counted(request.task, "mc1" if request.task == "truthfulqa" else "acc", asked, right)
+
+
+def _perplexity(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
+    """exp(m) of the mean m of negative log-probabilities, and the standard error exp(m) s / sqrt(n - 1), as llama.cpp has it."""
+    if [line["window"] for line in lines] != list(range(1, (request.chunks or len(lines)) + 1)):
+        raise _damaged("windows of the text are missing")
+    n = sum(int(line["tokens"]) for line in lines)
+    mean = -_log_probability(-sum(line["sum"] for line in lines) / n)
+    deviation = math.sqrt(max(sum(line["squares"] for line in lines) / n - mean * mean, 0.0))
+    value = math.exp(mean)
+    error = value * deviation / math.sqrt(n - 1) if n > 1 else None
+    return Score(request.task, "perplexity", value, error, n, None)
+
+
+def _log_probability(number: Any) -> float:
+    if not isinstance(number, float | int) or not math.isfinite(number) or number > 0:
+        raise _damaged(f"{str(number)[:40]} is no log-probability")
+    return float(number)
+
+
+def _damaged(why: str) -> RecordError:
+    return RecordError(_DAMAGED + why, hint=_HINT)
