@@ -9,10 +9,11 @@ from functools import partial
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.record.campaign import CampaignDocument
 from meltrepro.record.study import StudyDocument
+from meltrepro.report.figures import engines as engine_figures
 from meltrepro.report.figures import points, rows
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
-from meltrepro.report.tables import measurements, overview
+from meltrepro.report.tables import engines, measurements, overview
 from meltrepro.report.tradeoffs import tradeoffs
 from meltrepro.report.values import Figure, Section, Table
 from meltrepro.studies.base import studies_of
@@ -64,15 +65,15 @@ def sections(content: Content) -> tuple[Section, ...]:
         (overview.how_run(campaigns), overview.digests(campaigns), overview.ran_as(results), overview.definitions()),
     )
     found = [
-        Section(id, title, lead, tuple(draw(results) for draw in figures), (table(results),))
-        for id, title, lead, figures, table in _RESULTS
+        Section(id, title, lead, tuple(draw(results) for draw in figures), tuple(make(results) for make in tables))
+        for id, title, lead, figures, tables in _RESULTS
     ]
     measured, missing = ([part for part in found if bool(part.tables[0].rows) is having] for having in (True, False))
     return (ran, valid, *measured, *content.claims, *missing, origin)
 
 
 _RESULTS: tuple[
-    tuple[str, str, str, tuple[Callable[[Results], Figure], ...], Callable[[Results], Table]],
+    tuple[str, str, str, tuple[Callable[[Results], Figure], ...], tuple[Callable[[Results], Table], ...]],
     ...,
 ] = (
     (
@@ -80,64 +81,71 @@ _RESULTS: tuple[
         "How fast: throughput",
         "Tokens per second of reading prompts (prefill) and of writing answers (generation).",
         (partial(rows.throughput, phase="generation"), partial(rows.throughput, phase="prefill")),
-        measurements.throughput,
+        (measurements.throughput,),
     ),
     (
         "phases",
         "How fast: prefill against generation",
         "Reading works on many tokens at once and is bound by arithmetic; writing reads all weights for each token and is bound by memory.",
         (points.phases,),
-        measurements.phases,
+        (measurements.phases,),
     ),
     (
         "sustained",
         "How fast: sustained load",
         "Prompt after prompt without pause.",
         (points.sustained_curves,),
-        measurements.sustained_speed,
+        (measurements.sustained_speed,),
     ),
     (
         "operators",
         "How fast: operators",
         "Which operators the decoder spends its time in.",
         (rows.operators,),
-        measurements.operators,
+        (measurements.operators,),
     ),
     (
         "memory",
         "How much: memory",
         "The most memory that a run held, beside the model file and the KV cache that it cannot do without.",
         (points.memory, rows.memory_ratio),
-        measurements.memory,
+        (measurements.memory,),
     ),
-    ("energy", "How much: energy", "Joules per token, phase by phase.", (rows.energy,), measurements.energy),
+    ("energy", "How much: energy", "Joules per token, phase by phase.", (rows.energy,), (measurements.energy,)),
     (
         "accuracy",
         "How good: accuracy",
         "What quantization costs in right answers. Synthetic weights are never scored.",
         (points.accuracy,),
-        measurements.accuracy,
+        (measurements.accuracy,),
     ),
     (
         "tradeoffs",
         "Compared: trade-offs",
         "Which cells are worth their memory, energy and loss of quality.",
         (points.tradeoffs,),
-        tradeoffs,
+        (tradeoffs,),
+    ),
+    (
+        "engines",
+        "Compared: engines",
+        "The same model under several engines. Weights named as f16 or q4_0 are the same numbers in each; other schemes are its own.",
+        (engine_figures.speeds,),
+        (engines.engines, engines.warnings, engines.tokens),
     ),
     (
         "power-modes",
         "Compared: power modes",
         "The same work within different power budgets.",
         (points.power,),
-        measurements.power_modes,
+        (measurements.power_modes,),
     ),
     (
         "drift",
         "Compared: drift of the software",
         "What time gave on the same device: the same models with releases of different age.",
         (rows.drift,),
-        measurements.drift,
+        (measurements.drift,),
     ),
 )
-"""Id, title and lead of each section of results, with its figures and its table."""
+"""Id, title and lead of each section of results, with its figures and its tables; whether it has any result is told by the first of these."""

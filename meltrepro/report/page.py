@@ -148,7 +148,7 @@ def _shown(full: Table) -> _Shown:
     )
 
 
-_SIZE, _SMALL, _PADDING = 13.5, 12.2, 20.0
+_SIZE, _SMALL, _TAG, _PADDING, _AROUND_TAG = 13.5, 12.2, 11.5, 20.0, 16.0
 """Of texts in tables, as the style sheet has them."""
 _PROSE, _LEAST, _HEAD = 180.0, 62.0, 100.0
 _SCREENS = ((1080.0, "over-wide"), (690.0, "over-middle"), (330.0, "over-narrow"))
@@ -158,10 +158,16 @@ def _wider_than(heads: Sequence[_Cell], rows: Sequence[Sequence[_Cell]]) -> str:
     """The widest screen on which a table must be scrolled sideways, by the widths that its texts may have at most."""
     width = 0.0
     for position, head in enumerate(heads):
-        texts = [max(width_of(row[position].text, _SIZE), width_of(_interval(row[position]), _SMALL)) for row in rows]
+        texts = [max(_widths(row[position])) for row in rows]
         found = min(max(width_of(head.text, _SIZE), _LEAST), _HEAD)
         width += _PADDING + (_PROSE if head.class_ == "wide" else max([found, *texts]))
     return next((name for screen, name in _SCREENS if width > screen), "")
+
+
+def _widths(cell: _Cell) -> tuple[float, ...]:
+    """Of a field's text, of its interval and of its tags."""
+    tags = sum(width_of(tag, _TAG) + _AROUND_TAG for tag in cell.tags)
+    return width_of(cell.text, _SIZE), width_of(_interval(cell), _SMALL), tags
 
 
 def _interval(cell: _Cell) -> str:

@@ -12,12 +12,13 @@ from meltrepro.record import temperature
 from meltrepro.record.campaign import SkipEntry
 from meltrepro.record.samples import Recording
 from meltrepro.record.trace import Conversation, Trace, Turn
-from meltrepro.report.results import CellResult, Device, Results, State, TurnResult
+from meltrepro.report.results import Answer, CellResult, Device, Results, State, TurnResult
 
 PENDING = "pending"
 """Cause of a cell whose turn has not come yet."""
 _NO_OPTIONS = ("device.", "kind", "request_digest", "parameters", "bits_per_weight", "data")
 """Parameters of a cell that nobody set: they say on what it ran, or of what."""
+_GREEDY = "sampling.greedy"
 _MAH_PER_C = 1 / 3.6
 _LEAST_LEVEL = 10.0
 """Percent of charge from which on a level, which is a whole number, tells a capacity to within 5 %."""
@@ -103,6 +104,10 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         ran_as=cell.ran_as,
         cause=cause,
         source=_source(campaign, entry.model),
+        rank=_rank(campaign, entry.framework),
+        threads=seen.context.threads if seen else None,
+        vocabulary=seen.load.n_vocab if seen else None,
+        answers=tuple(_answers(next(iter(traces.values())))) if traces and params.get(_GREEDY) == "true" else (),
     )
 
 
@@ -159,6 +164,12 @@ def _turn(repetition: int, conversation: Conversation, turn: Turn, begin_ns: int
     )
 
 
+def _answers(trace: Trace) -> Iterator[Answer]:
+    for conversation in trace.conversations:
+        for turn in conversation.turns:
+            yield Answer(conversation.index, turn.index, turn.token_ids, turn.text)
+
+
 def _temperatures(trial: TrialRecord) -> tuple[tuple[float, float], ...]:
     """The hottest sensor over time: at each sweep of the sampler, the largest of all sensors' latest readings."""
     recording, turns = trial.recording(), trial.trace().turns
@@ -194,6 +205,11 @@ def _source(campaign: CampaignRecord, model: str) -> tuple[str, ...]:
     known = campaign.manifest.models.get(model)
     names = (getattr(known.source, key, None) for key in ("member", "file", "url", "filename")) if known else ()
     return tuple(str(name) for name in names if name)
+
+
+def _rank(campaign: CampaignRecord, framework: str) -> int:
+    names = list(campaign.manifest.frameworks)
+    return names.index(framework) if framework in names else len(names)
 
 
 def _positive(value: object) -> bool:

@@ -20,7 +20,7 @@ from meltrepro.measure.validity import Exclusion
 from meltrepro.record.trace import OperatorPhase, Said
 from meltrepro.stats.summary import Summary
 
-__all__ = ["CellResult", "Device", "Results", "Score", "State", "TurnResult"]
+__all__ = ["Answer", "CellResult", "Device", "Results", "Score", "State", "TurnResult"]
 
 State = Literal["measured", "invalid", "failed", "skipped"]
 STATES: tuple[State, ...] = get_args(State)
@@ -76,6 +76,16 @@ class TurnResult:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What came of one prompt, with greedy sampling."""
+
+    conversation: int
+    turn: int
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class CellResult:
     campaign: str
     cell: str
@@ -126,6 +136,14 @@ class CellResult:
     """The reason in one word: `out-of-memory`, `noisy`, `memory`; `None` where it is simply measured."""
     source: tuple[str, ...] = ()
     """Names of the file that the weights were made from, as the manifest has them."""
+    rank: int = 0
+    """Place of its framework in the manifest."""
+    threads: int | None = None
+    """Of the runner, as it reported them."""
+    vocabulary: int | None = None
+    """Tokens that the engine has logits for."""
+    answers: tuple[Answer, ...] = ()
+    """Of the first repetition that is believed; none where tokens were drawn at random."""
 
     @property
     def bits_per_weight(self) -> float | None:

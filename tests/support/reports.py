@@ -12,7 +12,7 @@ from meltrepro.record.campaign import CampaignDocument, CellEntry, TrackingEntry
 from meltrepro.record.study import StudyDocument, StudyEntry
 from meltrepro.record.trace import OperatorPhase
 from meltrepro.report.content import Content
-from meltrepro.report.results import CellResult, Device, Results, Score, TurnResult
+from meltrepro.report.results import Answer, CellResult, Device, Results, Score, TurnResult
 from meltrepro.stats.summary import Summary, summarize
 from meltrepro.studies.melt.study import STUDY
 
@@ -202,11 +202,53 @@ def everything() -> Content:
             turns=(),
         ),
     ]
+    cells += engines(HOST) + engines(PHONE, speed=0.02)
     left_out = StudyEntry(manifest="7b.yaml", campaign=None, reason="no cell fits into 3.9 GB of memory")
     made = content(cells)
     run = [StudyEntry(manifest="paper.yaml", campaign=one.id) for one in made.campaigns]
     study = StudyDocument(name="paper", entries=[*run, left_out])
     return replace(made, claims=STUDY.sections(made.results), study=study)
+
+
+def engines(device: Device, speed: float = 1.0) -> list[CellResult]:
+    """A model under two engines, which have two schemes in common and part in a token of one."""
+    first, second = (("llama.cpp", NEW, 0), ("onnxruntime", "1.29.0", 1))
+    made = [engine(q, *first, device=device, speed=speed) for q in ("q4_0", "q8_0")]
+    made += [engine(q, *second, device=device, speed=speed * 0.8) for q in ("q4_0", "q8_0", "int4")]
+    made[2] = replace(made[2], answers=answers([[7, 8, 9], [7, 8]], [[1, 3]]))
+    return made
+
+
+def engine(
+    quantization: str, framework: str, release: str, rank: int, *, device: Device = HOST, speed: float = 1.0
+) -> CellResult:
+    """A cell of an engine, with its greedy answers and what it says of itself."""
+    codes = {"int4": "q4_0"}.get(quantization, quantization)
+    base = cell("smollm2-135m", codes, 1.35e8, device=device, release=release, workload="chat", speed=speed)
+    spins, cache = {"effective.spinning": True} if rank else {}, "f32/f32" if rank else "f16/f16"
+    return replace(
+        base,
+        framework=framework,
+        quantization=quantization,
+        cell=f"smollm2-135m/{quantization}/{framework}/{device.name}/chat",
+        rank=rank,
+        model_bytes=int((base.model_bytes or 0) * (1.14 if rank else 1)),
+        metrics={**base.metrics, "load_s": spread(0.1 + 0.4 * rank)},
+        threads=2,
+        vocabulary=49_152,
+        options={"sampling.greedy": "true", "context": 512},
+        ran_as={"effective.cache_types": cache, **spins},
+        answers=answers([[7, 8, 9], [7, 8]], [[1, 2]]),
+    )
+
+
+def answers(*conversations: Sequence[Sequence[int]]) -> tuple[Answer, ...]:
+    """Answers of these tokens, by conversation and turn; each token is a word."""
+    return tuple(
+        Answer(c, i, tuple(ids), " ".join(f"word-{id}" for id in ids))
+        for c, turns in enumerate(conversations)
+        for i, ids in enumerate(turns)
+    )
 
 
 def lost(model: str, quantization: str, state: str, reason: str) -> CellResult:

@@ -21,7 +21,7 @@ _NO_SOURCE = hashlib.sha256(b"{}").hexdigest()
 """The digest of the sources of a release that has none."""
 _NO_CELLS = "the campaigns of this report have no cells"
 SHOWN = (
-    *("prefill_tps", "generation_tps", "ttft_ms", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
+    *("prefill_tps", "generation_tps", "ttft_ms", "load_s", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
     *("idle_power_w", "prefill_power_w", "generation_power_w", "temperature_start_c", "temperature_max_c"),
 )
 """Metrics whose values stand in the report."""
