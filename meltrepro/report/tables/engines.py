@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meltrepro.report.cells import Field, metric, none_since, software, table, tags
 from meltrepro.report.engines import Pair, Parting, TokenCheck, groups, pairs, prompts, token_checks
-from meltrepro.report.fairness import unfair
+from meltrepro.report.fairness import RULES, unfair
 from meltrepro.report.results import CellResult, Results
 from meltrepro.report.tradeoffs import axes
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word, named
@@ -50,12 +50,18 @@ def warnings(results: Results) -> Table:
         *(Column("warning", "not alike"), Column("meaning", "what", "prose")),
         Column("quantizations", "quantizations"),
     )
-    said: dict[tuple[Value, ...], list[str]] = {}
     found = list(pairs(results))
+    said: dict[tuple[Value, ...], dict[str, dict[str, list[str]]]] = {}
     for pair in found:
+        rules = said.setdefault(_who(results, pair), {name: {} for name in RULES})
         for name, meaning in unfair(pair.cell, pair.reference):
-            said.setdefault((*_who(results, pair), name, meaning), []).append(pair.cell.quantization)
-    rows = tuple((*key, ", ".join(dict.fromkeys(schemes))) for key, schemes in said.items())
+            rules[name].setdefault(meaning, []).append(pair.cell.quantization)
+    rows = tuple(
+        (*who, name, meaning, ", ".join(dict.fromkeys(schemes)))
+        for who, rules in said.items()
+        for name, meanings in rules.items()
+        for meaning, schemes in meanings.items()
+    )
     name, title = "engine-warnings", "Where the comparison is unfair"
     if found:
         why = None if rows else "of all that records tell, nothing differs but the engine"
