@@ -249,6 +249,18 @@ def test_a_warning_stands_once_for_all_schemes_that_it_concerns() -> None:
     assert {row["reference"] for row in found} == {f"llama.cpp {NEW}"}
 
 
+def test_what_speeds_are_worth_is_no_matter_of_how_engines_work() -> None:
+    """Repetitions that disagree are marked where their speeds are, and a warning is not told twice for them."""
+    cells = [replace(one, state="invalid" if one.quantization == "q8_0" else one.state) for one in side_by_side(HOST)]
+    made = results(cells)
+    assert [row["quantizations"] for row in rows(tables.warnings(made)) if row["warning"] == "KV cache"] == [
+        "q4_0, q8_0"
+    ]
+    assert {row["tags"] for row in rows(tables.tokens(made))} == {Tags(())}
+    assert {row["quantization"] for row in rows(tables.engines(made)) if row["tags"] == Tags(("invalid",))} == {"q8_0"}
+    assert ">q8_0 (invalid)<" in str(speeds(made).svg)
+
+
 def test_a_fair_comparison_is_called_one() -> None:
     table = tables.warnings(results([REFERENCE, OURS]))
     assert (table.gap, table.reason) == ("NOTHING", "of all that records tell, nothing differs but the engine")

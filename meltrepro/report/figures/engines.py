@@ -65,5 +65,6 @@ def _panel(results: Results, group: Sequence[CellResult], phase: str, series: Se
 
 def _dot(cell: CellResult, metric: str) -> Dot:
     speed, bits = cell.metrics[metric], cell.bits_per_weight or 0.0
-    tip = f"{software(cell)}, {cell.quantization}: {number(speed.median)} tokens/s, {number(bits)} bits a weight"
-    return Dot(bits, speed.median, tip, cell.quantization, y_range=(speed.low, speed.high))
+    label = cell.quantization + (" (invalid)" if cell.state == "invalid" else "")
+    tip = f"{software(cell)}, {label}: {number(speed.median)} tokens/s, {number(bits)} bits a weight"
+    return Dot(bits, speed.median, tip, label, y_range=(speed.low, speed.high))

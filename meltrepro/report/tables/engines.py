@@ -8,9 +8,12 @@ from meltrepro.report.fairness import RULES, unfair
 from meltrepro.report.results import CellResult, Results
 from meltrepro.report.tradeoffs import axes
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, Word, named
+from meltrepro.stats.summary import TOO_FEW
 
 _ALONE = "no model was measured with two engines on one device"
 _WHO = (*named("device", "model", "workload"), Column("tags", "tags", "tags"))
+_OF_FIGURES = ("invalid", TOO_FEW)
+"""Tags that say nothing of how engines work or what they answer."""
 _PAIR = (Column("engine", "engine"), Column("reference", "against", below="engine"))
 
 
@@ -104,7 +107,8 @@ def _why_no_pair(results: Results) -> str:
 
 def _who(results: Results, pair: Pair) -> tuple[Value, ...]:
     cell = pair.cell
-    where = (results.title(cell.device), cell.model, cell.workload, Tags(tags(cell)))
+    told = tuple(tag for tag in tags(cell) if tag not in _OF_FIGURES)
+    where = (results.title(cell.device), cell.model, cell.workload, Tags(told))
     return (*where, software(cell), software(pair.reference))
 
 
