@@ -150,7 +150,7 @@ def _shown(full: Table) -> _Shown:
 
 _SIZE, _SMALL, _TAG, _PADDING, _AROUND_TAG = 13.5, 12.2, 11.5, 20.0, 16.0
 """Of texts in tables, as the style sheet has them."""
-_PROSE, _LEAST, _HEAD = 180.0, 62.0, 100.0
+_PROSE, _LEAST, _HEAD = 220.0, 62.0, 100.0
 _SCREENS = ((1080.0, "over-wide"), (690.0, "over-middle"), (330.0, "over-narrow"))
 
 
