@@ -100,6 +100,29 @@ def _waiting(cell: CellResult) -> str:
     return "wait busily between operators" if said else "sleep between operators"
 
 
+def pinning(cell: CellResult, reference: CellResult) -> str | None:
+    """Threads that stay on their CPUs keep what is cached there, and wait where another program is on one."""
+    ours, theirs = (one.ran_as.get("effective.enable_cpu_pinning") is True for one in (cell, reference))
+    if ours == theirs:
+        return None
+    one, other = (cell, reference) if ours else (reference, cell)
+    return f"{software(one)} binds each thread to a CPU, {software(other)} does not or does not tell"
+
+
+def precision(cell: CellResult, reference: CellResult) -> str | None:
+    """Sums of narrower numbers are faster where a CPU has instructions for them, and round more."""
+    ours, theirs = (_computed_in(one) for one in (cell, reference))
+    if ours == theirs or {ours, theirs} <= {None, "f32"}:
+        return None
+    told = (f"in {one}" if one else "in what it does not tell" for one in (ours, theirs))
+    return f"it computes {next(told)}, {software(reference)} {next(told)}"
+
+
+def _computed_in(cell: CellResult) -> str | None:
+    said = cell.ran_as.get("effective.computed_in", cell.ran_as.get("effective.inference_precision"))
+    return None if said is None else text_of(said)
+
+
 def kv_cache(cell: CellResult, reference: CellResult) -> str | None:
     """Wider keys and values take more memory and time in a long context, and round less."""
     ours, theirs = (one.ran_as.get("effective.cache_types") for one in (cell, reference))
@@ -154,6 +177,8 @@ RULES: dict[str, Rule] = {
     "bits a weight": bits,
     "threads": threads,
     "waiting threads": spinning,
+    "bound threads": pinning,
+    "precision": precision,
     "KV cache": kv_cache,
     "sampling": sampling,
     "request": request,

@@ -61,6 +61,14 @@ ONE_OFF: Mapping[str, tuple[dict[str, Any], str]] = {
         {"ran_as": {**OURS.ran_as, "effective.spinning": False}},
         f"its threads sleep between operators, those of llama.cpp {NEW} wait busily between operators",
     ),
+    "bound threads": (
+        {"ran_as": {**OURS.ran_as, "effective.enable_cpu_pinning": True}},
+        f"onnxruntime 1.29.0 binds each thread to a CPU, llama.cpp {NEW} does not or does not tell",
+    ),
+    "precision": (
+        {"ran_as": {**OURS.ran_as, "effective.inference_precision": "bf16"}},
+        f"it computes in bf16, llama.cpp {NEW} in what it does not tell",
+    ),
     "KV cache": (
         {"ran_as": {**OURS.ran_as, "effective.cache_types": "f16/f16"}},
         f"it keeps keys and values as f16/f16, llama.cpp {NEW} as f32/f32",
@@ -97,6 +105,13 @@ def test_an_engine_that_does_not_tell_how_its_threads_wait() -> None:
     silent = replace(REFERENCE, ran_as={"effective.cache_types": "f32/f32"})
     assert said(OURS, silent)["waiting threads"].endswith("wait in a way that it does not tell")
     assert said(replace(OURS, ran_as={}), replace(REFERENCE, ran_as={})) == {}
+
+
+def test_floats_of_32_bits_are_what_is_expected_of_an_engine_that_says_nothing() -> None:
+    floats, halves = ({**OURS.ran_as, "effective.computed_in": name} for name in ("f32", "f16"))
+    assert said(replace(OURS, ran_as=floats), REFERENCE) == {}
+    ours, theirs = replace(OURS, ran_as=floats), replace(REFERENCE, ran_as=halves)
+    assert said(ours, theirs) == {"precision": f"it computes in f32, llama.cpp {NEW} in f16"}
 
 
 def test_other_tokenizers_are_told_by_name_or_by_their_prompts() -> None:
