@@ -1,0 +1,165 @@
+"""A model of the Llama family of these operators, with MLC's names of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import kernels
+from kernels import Form
+from tvm import relax, tirx
+from tvm.relax.frontend import nn
+
+FLOAT = "float32"
+
+
+def _tensor(*shape: Any) -> nn.Tensor:
+    return nn.Tensor.placeholder(shape, FLOAT)
+
+
+class Matrix(nn.Module):
+    """Codes with their scales, or floats."""
+
+    def __init__(self, form: Form, lanes: int) -> None:
+        self.form, self.lanes = form, lanes
+        if form.bits:
+            self.q_weight = nn.Parameter((form.rows, form.words), form.stored)
+            self.q_scale = nn.Parameter((form.rows, form.groups), form.number)
+        else:
+            self.weight = nn.Parameter((form.rows, form.columns), form.number)
+
+    def stored(self) -> list[nn.Tensor]:
+        """What every operator takes: where there are no scales, floats stand in for them and are not read."""
+        return [self.q_weight, self.q_scale] if self.form.bits else [self.weight, self.weight]
+
+    def times(self, x: nn.Tensor, module: str) -> nn.Tensor:
+        one = isinstance(x.shape[1], int)
+        kernel = (kernels.vector_product if one else kernels.matrix_product)(self.form, self.lanes, module)
+        name = f"{'vector' if one else 'matrix'}_product_{self.form.name}__{module}"
+        return nn.op.tensor_ir_op(kernel, name, [x, *self.stored()], _tensor(1, x.shape[1], self.form.rows))
+
+    def rows(self, tokens: nn.Tensor) -> nn.Tensor:
+        out = _tensor(1, tokens.shape[1], self.form.columns)
+        return nn.op.tensor_ir_op(kernels.embedding(self.form), "rows__token_embd", [tokens, *self.stored()], out)
+
+
+class Norm(nn.Module):
+    def __init__(self, model: Mapping[str, Any], lanes: int) -> None:
+        self.width, self.epsilon, self.lanes, self.number = model["width"], model["epsilon"], lanes, model["number"]
+        self.weight = nn.Parameter((self.width,), self.number)
+
+    def of_sum(self, a: nn.Tensor, b: nn.Tensor | None, module: str) -> list[nn.Tensor]:
+        """The sum normalized, and the sum."""
+        kernel = kernels.norm(self.width, self.epsilon, self.lanes, module, self.number, b is not None)
+        args = [a, a if b is None else b, self.weight]
+        return nn.op.tensor_ir_op(kernel, f"norm__{module}", args, [_tensor(*a.shape), _tensor(*a.shape)])
+
+
+class Attention(nn.Module):
+    def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], name: str, lanes: int) -> None:
+        self.model, self.lanes = model, lanes
+        self.qkv_proj = Matrix(forms[f"{name}.qkv_proj"], lanes)
+        self.o_proj = Matrix(forms[f"{name}.o_proj"], lanes)
+
+    def forward(self, x: nn.Tensor, turns: list[nn.Tensor], kv: nn.Tensor, layer: int, position: Any) -> Any:
+        sizes = [self.model[each] for each in ("heads", "kv_heads", "head", "layers")]
+        count, number = x.shape[1], tirx.IntImm("int64", layer)
+        inner = _tensor(1, count, sizes[0] * sizes[2])
+        q, kv = nn.op.tensor_ir_inplace_op(
+            kernels.rotation(*sizes),
+            "rotate__attn_qk",
+            [self.qkv_proj.times(x, "attn_qkv"), *turns, kv, number, position],
+            [-1, 3],
+            [inner, _tensor(*kv.shape)],
+        )
+        queries = 1 if isinstance(count, int) else 4
+        kernel = kernels.attention(*sizes, self.lanes, queries)
+        attended = nn.op.tensor_ir_op(kernel, "attend__attention", [q, kv, number, position], inner)
+        return self.o_proj.times(attended, "attn_output"), kv
+
+
+class FeedForward(nn.Module):
+    def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], name: str, lanes: int) -> None:
+        self.inner, self.lanes = model["inner"], lanes
+        self.gate_up_proj = Matrix(forms[f"{name}.gate_up_proj"], lanes)
+        self.down_proj = Matrix(forms[f"{name}.down_proj"], lanes)
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        both, out = self.gate_up_proj.times(x, "ffn_gate_up"), _tensor(1, x.shape[1], self.inner)
+        gated = nn.op.tensor_ir_op(kernels.gated(self.inner, self.lanes), "silu__ffn_gated", [both], out)
+        return self.down_proj.times(gated, "ffn_down")
+
+
+class Layer(nn.Module):
+    def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], name: str, lanes: int) -> None:
+        self.self_attn = Attention(model, forms, f"{name}.self_attn", lanes)
+        self.mlp = FeedForward(model, forms, f"{name}.mlp", lanes)
+        self.input_layernorm = Norm(model, lanes)
+        self.post_attention_layernorm = Norm(model, lanes)
+
+    def forward(self, stream: Any, added: Any, turns: Any, kv: Any, layer: int, position: Any) -> Any:
+        """The stream, what is to be added to it, and the cache."""
+        normal, stream = self.input_layernorm.of_sum(stream, added, "attn_norm")
+        attended, kv = self.self_attn(normal, turns, kv, layer, position)
+        normal, stream = self.post_attention_layernorm.of_sum(stream, attended, "ffn_norm")
+        return stream, self.mlp(normal), kv
+
+
+class Body(nn.Module):
+    def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], lanes: int) -> None:
+        self.embed_tokens = Matrix(forms["model.embed_tokens"], lanes)
+        self.layers = nn.ModuleList(
+            [Layer(model, forms, f"model.layers.{i}", lanes) for i in range(model["layers"])]
+        )
+        self.norm = Norm(model, lanes)
+        self.inv_freq = nn.Parameter((model["head"] // 2,), FLOAT)
+
+
+class Llama(nn.Module):
+    """`decode` takes one token, `prefill` any number; both put them behind `position` of the cache and give the logits of the last."""
+
+    def __init__(self, model: Mapping[str, Any], lanes: int) -> None:
+        forms = {name: Form(**form) for name, form in model["matrices"].items()}
+        self.sizes = model
+        self.model = Body(model, forms, lanes)
+        self.lm_head = Matrix(forms["lm_head"], lanes) if "lm_head" in forms else None
+
+    def decode(self, tokens: nn.Tensor, kv: nn.Tensor, position: Any) -> tuple[nn.Tensor, nn.Tensor]:
+        half, count = self.sizes["head"] // 2, tokens.shape[1]
+        turns = nn.op.tensor_ir_op(
+            kernels.angles(half),
+            "angles__rotations",
+            [tokens, self.model.inv_freq, position],
+            [_tensor(count, half), _tensor(count, half)],
+        )
+        stream, added = self.model.embed_tokens.rows(tokens), None
+        for i, layer in enumerate(self.model.layers):
+            stream, added, kv = layer(stream, added, turns, kv, i, position)
+        width = self.sizes["width"]
+        final = nn.op.tensor_ir_op(kernels.last(width), "last__last_position", [stream, added], _tensor(1, 1, width))
+        normal, _ = self.model.norm.of_sum(final, None, "output_norm")
+        head = self.lm_head or self.model.embed_tokens
+        return head.times(normal, "output"), kv
+
+    prefill = decode
+
+    def module(self) -> tuple[Any, list[str]]:
+        """As functions of Relax, and the names of the weights in the order in which these take them."""
+        cache = nn.spec.Tensor((self.sizes["layers"], 2, self.sizes["kv_heads"], "size"), FLOAT)
+        modes = {"param_mode": "packed", "effect_mode": "none"}
+        functions = {
+            name: {"tokens": nn.spec.Tensor((1, count), "int32"), "kv": cache, "position": int, "$": modes}
+            for name, count in (("prefill", "count"), ("decode", 1))
+        }
+        module, parameters = self.export_tvm(spec=functions)[:2]
+        return module, [name for name, _ in parameters]
+
+
+def passes() -> list[Any]:
+    """From operators to calls of the virtual machine; memory is planned, and used again."""
+    t = relax.transform
+    return [
+        *(t.LegalizeOps(), t.DeadCodeElimination(), t.ToNonDataflow(), t.RemovePurityChecking(), t.CallTIRRewrite()),
+        *(t.StaticPlanBlockMemory(), t.LowerAllocTensor(), t.KillAfterLastUse(), t.LowerRuntimeBuiltin()),
+        *(t.ComputePrimValue(), t.VMShapeLower(), t.AttachGlobalSymbol()),
+    ]
