@@ -70,6 +70,7 @@ FRAMEWORKS = Registry(
     "framework",
     {
         "llama.cpp": "meltrepro.frameworks.llamacpp.module:FRAMEWORK",
+        "mlc": "meltrepro.frameworks.mlc.module:FRAMEWORK",
         "onnxruntime": "meltrepro.frameworks.onnxruntime.module:FRAMEWORK",
     },
 )

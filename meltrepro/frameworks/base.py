@@ -86,7 +86,7 @@ class Variant:
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     accelerator: str = ""
     """What else than the CPU its trials compute on; empty for nothing."""
-    data: Mapping[str, JsonValue] = field(default_factory=dict)
+    data: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)
     """What the framework's own recipes want to know of it."""
 
     @property

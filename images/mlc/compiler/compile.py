@@ -12,11 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "packages")]  # started with -I and -S: nothing of this machine is imported
+
 import llama
 import tvm
 from tvm import relax
 
-LINKER = Path(sys.prefix) / "bin" / "zig"
+LINKER = HERE / "bin" / "zig"
 
 
 def main(triple: str, cpu: str, features: str, lanes: str, source: str, destination: str) -> None:

@@ -15,7 +15,7 @@ from meltrepro.manifest.sources import PypiSource, Source
 
 VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
-_PYTHON = "python3.13"
+PYTHON = "python3.13"
 """That of `build.interpreter`, for which the wheels are."""
 ARCHITECTURES = (
     "LlamaForCausalLM",
@@ -76,7 +76,7 @@ def recipe(release: Release, variant: Variant, labels: Mapping[str, str]) -> Rec
         variables={
             "release": release.name,
             "commit": release.commit,
-            "python": _PYTHON,
+            "python": PYTHON,
             "scripts": list(_SCRIPTS[release.name]),
         },
         inputs={**release.sources, **SOURCES},

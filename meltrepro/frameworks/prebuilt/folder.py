@@ -37,7 +37,8 @@ def write_vocabulary(source: Path, header: GgufHeader, folder: Path) -> None:
         out.write(bytes(-out.tell() % header.alignment))
 
 
-def write_facts(header: GgufHeader, shape: LlamaShape, folder: Path) -> None:
+def write_facts(header: GgufHeader, shape: LlamaShape, folder: Path, **more: object) -> None:
+    """What every runner reads, and what else an engine wants to know."""
     facts = {
         "layers": shape.layers,
         "kv_heads": shape.kv_heads,
@@ -45,6 +46,7 @@ def write_facts(header: GgufHeader, shape: LlamaShape, folder: Path) -> None:
         "vocabulary": shape.vocabulary,
         "context": shape.context,
         "parameters": sum(each.elements for each in header.tensors if each.name != FACTORS),
+        **more,
     }
     (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 

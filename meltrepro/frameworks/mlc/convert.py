@@ -1,0 +1,171 @@
+"""A GGUF file of the Llama family as MLC has its weights: its names, its files, and codes in its layout.
+
+A matrix of codes is words of 32 bits, `q_weight`, each with the codes of neighbours, the lowest first, and the scales of groups,
+`q_scale`. Codes of llama.cpp have that very order within their bytes. Its order of the rows of queries and keys is undone, for the
+rotations of MLC's models are those of Hugging Face's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meltrepro.errors import ModelError
+from meltrepro.frameworks.llamacpp import gguf
+from meltrepro.frameworks.llamacpp.header import called
+from meltrepro.frameworks.mlc.shards import Shards
+from meltrepro.frameworks.prebuilt.codes import Array, Codes, GgufNumbers
+from meltrepro.frameworks.prebuilt.folder import write_facts, write_vocabulary
+from meltrepro.frameworks.prebuilt.llama import EMBEDDING, FACTORS, OUTPUT, LlamaShape, refusal, shape_of
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """One of MLC's own schemes: a group's largest number is its largest code, and 0 is in the middle."""
+
+    bits: int
+    group: int
+    number: str
+    """Type of the scales, and of all else."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a matrix is stored; the compiler asks for it (images/mlc/compiler/kernels.py)."""
+
+    rows: int
+    columns: int
+    number: str
+    bits: int = 0
+    group: int = 0
+    middle: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix as it is written."""
+
+    form: Form
+    tensors: dict[str, Array]
+    """By what its name ends with."""
+
+
+def convert(source: Path, folder: Path, own: Grouped | None = None) -> None:
+    """Convert a file with its own codes or floats, or, of floats, with codes of MLC's; raises `ModelError`."""
+    header = gguf.check(source)
+    if (why := refusal(header, as_is=True)) is not None:
+        raise ModelError(f"{called(source)}: {why}")
+    folder.mkdir()
+    model = _Model(GgufNumbers(source, header), shape_of(header), Shards(folder), own)
+    model.write()
+    shape = model.shape
+    write_vocabulary(source, header, folder)
+    write_facts(
+        header,
+        shape,
+        folder,
+        heads=shape.heads,
+        width=shape.heads * shape.head,
+        inner=model.forms["model.layers.0.mlp.down_proj"].columns,
+        epsilon=shape.epsilon,
+        number=model.number,
+        matrices={name: asdict(form) for name, form in model.forms.items()},
+    )
+
+
+class _Model:
+    """Writes one model, in the order in which MLC's modules have their weights."""
+
+    def __init__(self, source: GgufNumbers, shape: LlamaShape, shards: Shards, own: Grouped | None) -> None:
+        self.source, self.shape, self.shards, self.own = source, shape, shards, own
+        self.number = own.number if own is not None else "float32"
+        self.forms: dict[str, Form] = {}
+
+    def write(self) -> None:
+        shape = self.shape
+        self._matrix("model.embed_tokens", (EMBEDDING,))
+        for i in range(shape.layers):
+            theirs, ours = f"blk.{i}", f"model.layers.{i}"
+            parts = [f"{theirs}.attn_{part}.weight" for part in "qkv"]
+            self._matrix(f"{ours}.self_attn.qkv_proj", parts, heads=(shape.heads, shape.kv_heads, 0))
+            self._matrix(f"{ours}.self_attn.o_proj", (f"{theirs}.attn_output.weight",))
+            self._matrix(f"{ours}.mlp.gate_up_proj", [f"{theirs}.ffn_{part}.weight" for part in ("gate", "up")])
+            self._matrix(f"{ours}.mlp.down_proj", (f"{theirs}.ffn_down.weight",))
+            self._vector(f"{ours}.input_layernorm.weight", f"{theirs}.attn_norm.weight")
+            self._vector(f"{ours}.post_attention_layernorm.weight", f"{theirs}.ffn_norm.weight")
+        self._vector("model.norm.weight", "output_norm.weight")
+        self.shards.add("model.inv_freq", self._steps())
+        if OUTPUT in self.source.tensors:
+            self._matrix("lm_head", (OUTPUT,))
+        self.shards.finish()
+
+    def _vector(self, name: str, theirs: str) -> None:
+        self.shards.add(name, self.source.numbers(theirs).astype(self.number))
+
+    def _matrix(self, name: str, parts: Sequence[str], heads: Sequence[int] = ()) -> None:
+        """One matrix of several, whose rows follow each other."""
+        counts = heads or [0] * len(parts)
+        found = [self._stored(part, count) for part, count in zip(parts, counts, strict=True)]
+        first = found[0].form
+        form = Form(sum(each.form.rows for each in found), *(getattr(first, key) for key in _ALIKE))
+        if any(getattr(each.form, key) != getattr(first, key) for each in found for key in _ALIKE):
+            raise ModelError(f"{', '.join(parts)} are of different types, and {name} has them all", hint=_ANEW)
+        self.forms[name] = form
+        for ending in found[0].tensors:
+            self.shards.add(f"{name}.{ending}", np.concatenate([each.tensors[ending] for each in found]))
+
+    def _stored(self, name: str, heads: int) -> Stored:
+        found = self.source.read(name)
+        if isinstance(found, Codes):
+            words = found.codes.reshape(found.rows, -1).view("<u4")
+            # What Q6_K makes of two scales has more digits than 16 bits hold.
+            number = "float16" if found.block == 32 else "float32"
+            tensors = {"q_weight": words, "q_scale": found.scales.astype(number)}
+            form = Form(found.rows, found.columns, number, found.bits, found.block, 1 << found.bits - 1)
+        elif self.own is not None and self.own.bits:
+            tensors = grouped(found, self.own)
+            own = self.own
+            form = Form(*found.shape, own.number, own.bits, own.group, (1 << own.bits - 1) - 1)
+        else:
+            tensors = {"weight": found.astype(self.own.number) if self.own is not None else found}
+            form = Form(*found.shape, tensors["weight"].dtype.name)
+        return Stored(form, {key: _in_halves(rows, heads) for key, rows in tensors.items()} if heads else tensors)
+
+    def _steps(self) -> Array:
+        """By how much each pair of numbers is turned from one position to the next."""
+        half = self.shape.head // 2
+        steps = np.array([self.shape.base ** (-i / half) for i in range(half)])
+        if FACTORS in self.source.tensors:
+            steps = steps / self.source.numbers(FACTORS)
+        found: Array = steps.astype(np.float32)
+        return found
+
+
+_ALIKE = ("columns", "number", "bits", "group", "middle")
+_ANEW = "name a quantization: it is then quantized anew"
+
+
+def _in_halves(rows: Array, heads: int) -> Array:
+    """Rows of neighbours that turn together, as two halves of a head."""
+    found: Array = rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows.shape)
+    return found
+
+
+def grouped(numbers: Array, scheme: Grouped) -> dict[str, Array]:
+    """MLC's codes of floats: quotients and roundings of the scheme's own type, so that every machine gets the same."""
+    per, top = 32 // scheme.bits, (1 << scheme.bits - 1) - 1
+    rows, columns = numbers.shape
+    groups = -(-columns // scheme.group)
+    kind: Callable[[float], Array] = np.dtype(scheme.number).type
+    whole = np.zeros((rows, groups * scheme.group), scheme.number)
+    whole[:, :columns] = numbers
+    blocks = whole.reshape(rows, groups, scheme.group)
+    scales = np.abs(blocks).max(axis=2) / kind(top)
+    steps = np.where(scales == 0, kind(1), scales)
+    codes = np.clip(np.rint(blocks / steps[..., None] + kind(top)), 0, 2 * top).astype(np.uint32)
+    shifts = np.arange(per, dtype=np.uint32) * np.uint32(scheme.bits)
+    words = np.bitwise_or.reduce(codes.reshape(rows, -1, per) << shifts, axis=2)
+    return {"q_weight": words, "q_scale": scales}
