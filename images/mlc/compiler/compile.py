@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,6 +24,7 @@ LINKER = HERE / "bin" / "zig"
 
 
 def main(triple: str, cpu: str, features: str, lanes: str, source: str, destination: str) -> None:
+    tempfile.tempdir = str(Path(destination).parent)  # there may be no other folder that can be written
     shutil.copytree(source, destination, copy_function=shutil.copyfile)
     facts = json.loads(Path(source, "model.json").read_text(encoding="utf-8"))
     module, names = llama.Llama(facts, int(lanes)).module()

@@ -188,21 +188,29 @@ def vector_product(form: Form, lanes: int, module: str, rows: int = 4) -> Any:
                                 form, w[t * R + r if whole else T.min(t * R + r, N - 1), b * L + l], 0
                             )
             for r in T.unroll(R):
+                if L == 16:
+                    for l in T.vectorized(8):
+                        total[r * L + l] = total[r * L + l] + total[r * L + 8 + l]
+                if L >= 8:
+                    for l in T.vectorized(4):
+                        total[r * L + l] = total[r * L + l] + total[r * L + 4 + l]
                 if whole:
-                    y[0, 0, t * R + r] = _sum(total, r * L, L)
+                    y[0, 0, t * R + r] = _sum(total, r * L, min(L, 4))
                 else:
                     if t * R + r < N:
-                        y[0, 0, t * R + r] = _sum(total, r * L, L)
+                        y[0, 0, t * R + r] = _sum(total, r * L, min(L, 4))
 
     return gemv
 
 
 @lru_cache(None)
-def matrix_product(form: Form, lanes: int, module: str, panel: int = 16) -> Any:
-    """A matrix times the numbers of many tokens: a panel of its rows becomes floats, with which tiles are computed."""
-    L, V = fitting(form.words, lanes), fitting(form.words * form.per, lanes)
-    MT, NT = (3, 4) if lanes == 8 else (4, 4)
-    N, K, P, W, G, Q = form.rows, form.columns, form.per, form.words, form.groups, panel
+def matrix_product(form: Form, lanes: int, module: str) -> Any:
+    """A matrix times the numbers of many tokens, of which a vector holds one number each.
+
+    Some rows of the matrix become floats, with which all tokens are multiplied: so no vector is summed up.
+    """
+    L, M, R = fitting(form.words, lanes), lanes, 12
+    N, K, P, W, G = form.rows, form.columns, form.per, form.words, form.groups
     C = W * P
     coded, blocks, share = form.bits > 0, W // L, form.share if form.bits else 1
 
@@ -213,57 +221,59 @@ def matrix_product(form: Form, lanes: int, module: str, panel: int = 16) -> Any:
         x = T.match_buffer(vx, (1, m, K), "float32")
         y = T.match_buffer(vy, (1, m, N), "float32")
         s = T.match_buffer(vs, (N, G if coded else W), form.number)
-        arranged = T.alloc_buffer((m, C), "float32", scope="global")
-        for i in T.parallel(m):
+        arranged = T.alloc_buffer(((m + (M - 1)) // M, C, M), "float32", scope="global")
+        for i in T.parallel((m + (M - 1)) // M):
             for b in T.serial(blocks):
                 for j in T.unroll(P):
-                    for l in T.serial(L):
-                        if C == K:
-                            arranged[i, (b * P + j) * L + l] = x[0, i, (b * L + l) * P + j] * _factor(form, j)
-                        else:
-                            arranged[i, (b * P + j) * L + l] = T.if_then_else(
-                                (b * L + l) * P + j < K, x[0, i, (b * L + l) * P + j] * _factor(form, j), T.float32(0)
-                            )
-        for t in T.parallel((N + Q - 1) // Q):
-            numbers = T.alloc_buffer((Q * C,), "float32", scope="global")
+                    for k in T.serial(L):
+                        for l in T.serial(M):
+                            if C == K:
+                                arranged[i, (b * P + j) * L + k, l] = (
+                                    x[0, T.min(i * M + l, m - 1), (b * L + k) * P + j] * _factor(form, j)
+                                )
+                            else:
+                                arranged[i, (b * P + j) * L + k, l] = T.if_then_else(
+                                    (b * L + k) * P + j < K,
+                                    x[0, T.min(i * M + l, m - 1), (b * L + k) * P + j] * _factor(form, j),
+                                    T.float32(0),
+                                )
+        for t in T.parallel((N + (R - 1)) // R):
+            numbers = T.alloc_buffer((R * C,), "float32", scope="global")
             scales = T.alloc_buffer((WIDE,), "float32", scope="local")
-            for r in T.serial(Q):
+            for r in T.serial(R):
                 for b in T.serial(blocks):
                     if coded:
                         for g in T.unroll((L + share - 1) // share):
-                            scales[g] = T.Cast("float32", s[T.min(t * Q + r, N - 1), b * L // share + g])
+                            scales[g] = T.Cast("float32", s[T.min(t * R + r, N - 1), b * L // share + g])
                     for j in T.unroll(P):
                         for l in T.vectorized(L):
                             if coded:
                                 numbers[r * C + (b * P + j) * L + l] = (
-                                    _code(form, w[T.min(t * Q + r, N - 1), b * L + l], j)
+                                    _code(form, w[T.min(t * R + r, N - 1), b * L + l], j)
                                     - T.float32(form.middle) / _factor(form, j)
                                 ) * _scale(form, scales, 0, l, L)
                             else:
-                                numbers[r * C + b * L + l] = _code(form, w[T.min(t * Q + r, N - 1), b * L + l], 0)
-            for mo in T.serial((m + (MT - 1)) // MT):
-                for no in T.serial(Q // NT):
-                    total = T.alloc_buffer((MT * NT * V,), "float32", scope="local")
-                    for i in T.unroll(MT * NT):
-                        for l in T.vectorized(V):
-                            total[i * V + l] = T.float32(0)
-                    for k in T.serial(C // V):
-                        for i in T.unroll(MT):
-                            for j in T.unroll(NT):
-                                for l in T.vectorized(V):
-                                    total[(i * NT + j) * V + l] = (
-                                        total[(i * NT + j) * V + l]
-                                        + arranged[T.min(mo * MT + i, m - 1), k * V + l]
-                                        * numbers[(no * NT + j) * C + k * V + l]
-                                    )
-                    for i in T.unroll(MT):
-                        for j in T.unroll(NT):
-                            if N % Q == 0:
-                                if mo * MT + i < m:
-                                    y[0, mo * MT + i, t * Q + no * NT + j] = _sum(total, (i * NT + j) * V, V)
-                            else:
-                                if mo * MT + i < m and t * Q + no * NT + j < N:
-                                    y[0, mo * MT + i, t * Q + no * NT + j] = _sum(total, (i * NT + j) * V, V)
+                                numbers[r * C + b * L + l] = _code(form, w[T.min(t * R + r, N - 1), b * L + l], 0)
+            for i in T.serial((m + (M - 1)) // M):
+                total = T.alloc_buffer((R * M,), "float32", scope="local")
+                tile = T.alloc_buffer((R * M,), "float32", scope="local")
+                for r in T.unroll(R):
+                    for l in T.vectorized(M):
+                        total[r * M + l] = T.float32(0)
+                for k in T.serial(C):
+                    for r in T.unroll(R):
+                        for l in T.vectorized(M):
+                            total[r * M + l] = total[r * M + l] + arranged[i, k, l] * numbers[r * C + k]
+                for r in T.unroll(R):
+                    for l in T.vectorized(M):
+                        tile[r * M + l] = total[r * M + l]
+                for l in T.serial(T.min(M, m - i * M)):
+                    for r in T.unroll(R):
+                        if N % R == 0:
+                            y[0, i * M + l, t * R + r] = tile[r * M + l]
+                        else:
+                            if t * R + r < N:
+                                y[0, i * M + l, t * R + r] = tile[r * M + l]
 
     return gemm
 
