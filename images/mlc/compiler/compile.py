@@ -14,18 +14,19 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "packages")]  # started with -I and -S: nothing of this machine is imported
-
-import llama
-import tvm
-from tvm import relax
-
 LINKER = HERE / "bin" / "zig"
 
 
 def main(triple: str, cpu: str, features: str, lanes: str, source: str, destination: str) -> None:
+    sys.path[:0] = [str(HERE), str(HERE / "packages")]  # started with -I and -S: nothing of this machine is imported
+    import llama
+    import tvm
+    from tvm import relax
+
     tempfile.tempdir = str(Path(destination).parent)  # there may be no other folder that can be written
-    shutil.copytree(source, destination, copy_function=shutil.copyfile)
+    Path(destination).mkdir()
+    for file in Path(source).iterdir():
+        shutil.copyfile(file, Path(destination, file.name))
     facts = json.loads(Path(source, "model.json").read_text(encoding="utf-8"))
     module, names = llama.Llama(facts, int(lanes)).module()
     index = json.loads(Path(source, "tensor-cache.json").read_text(encoding="utf-8"))

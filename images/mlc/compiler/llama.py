@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import kernels
-from kernels import Form
+import products
+from products import Form
 from tvm import relax, tirx
 from tvm.relax.frontend import nn
 
@@ -34,13 +35,13 @@ class Matrix(nn.Module):
 
     def times(self, x: nn.Tensor, module: str) -> nn.Tensor:
         one = isinstance(x.shape[1], int)
-        kernel = (kernels.vector_product if one else kernels.matrix_product)(self.form, self.lanes, module)
+        kernel = (products.vector_product if one else products.matrix_product)(self.form, self.lanes, module)
         name = f"{'vector' if one else 'matrix'}_product_{self.form.name}__{module}"
         return nn.op.tensor_ir_op(kernel, name, [x, *self.stored()], _tensor(1, x.shape[1], self.form.rows))
 
     def rows(self, tokens: nn.Tensor) -> nn.Tensor:
         out = _tensor(1, tokens.shape[1], self.form.columns)
-        return nn.op.tensor_ir_op(kernels.embedding(self.form), "rows__token_embd", [tokens, *self.stored()], out)
+        return nn.op.tensor_ir_op(products.embedding(self.form), "rows__token_embd", [tokens, *self.stored()], out)
 
 
 class Norm(nn.Module):
@@ -108,9 +109,7 @@ class Layer(nn.Module):
 class Body(nn.Module):
     def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], lanes: int) -> None:
         self.embed_tokens = Matrix(forms["model.embed_tokens"], lanes)
-        self.layers = nn.ModuleList(
-            [Layer(model, forms, f"model.layers.{i}", lanes) for i in range(model["layers"])]
-        )
+        self.layers = nn.ModuleList([Layer(model, forms, f"model.layers.{i}", lanes) for i in range(model["layers"])])
         self.norm = Norm(model, lanes)
         self.inv_freq = nn.Parameter((model["head"] // 2,), FLOAT)
 

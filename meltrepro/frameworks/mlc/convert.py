@@ -8,7 +8,7 @@ rotations of MLC's models are those of Hugging Face's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +110,10 @@ class _Model:
         counts = heads or [0] * len(parts)
         found = [self._stored(part, count) for part, count in zip(parts, counts, strict=True)]
         first = found[0].form
-        form = Form(sum(each.form.rows for each in found), *(getattr(first, key) for key in _ALIKE))
-        if any(getattr(each.form, key) != getattr(first, key) for each in found for key in _ALIKE):
-            raise ModelError(f"{', '.join(parts)} are of different types, and {name} has them all", hint=_ANEW)
+        form = replace(first, rows=sum(each.form.rows for each in found))
+        if any(replace(each.form, rows=form.rows) != form for each in found):
+            what = f"{', '.join(parts)} are of different types, and {name} has them all"
+            raise ModelError(what, hint="name a quantization: it is then quantized anew")
         self.forms[name] = form
         for ending in found[0].tensors:
             self.shards.add(f"{name}.{ending}", np.concatenate([each.tensors[ending] for each in found]))
@@ -127,11 +128,12 @@ class _Model:
             form = Form(found.rows, found.columns, number, found.bits, found.block, 1 << found.bits - 1)
         elif self.own is not None and self.own.bits:
             tensors = grouped(found, self.own)
-            own = self.own
-            form = Form(*found.shape, own.number, own.bits, own.group, (1 << own.bits - 1) - 1)
+            own, (rows, columns) = self.own, found.shape
+            form = Form(rows, columns, own.number, own.bits, own.group, (1 << own.bits - 1) - 1)
         else:
             tensors = {"weight": found.astype(self.own.number) if self.own is not None else found}
-            form = Form(*found.shape, tensors["weight"].dtype.name)
+            rows, columns = found.shape
+            form = Form(rows, columns, tensors["weight"].dtype.name)
         return Stored(form, {key: _in_halves(rows, heads) for key, rows in tensors.items()} if heads else tensors)
 
     def _steps(self) -> Array:
@@ -142,10 +144,6 @@ class _Model:
             steps = steps / self.source.numbers(FACTORS)
         found: Array = steps.astype(np.float32)
         return found
-
-
-_ALIKE = ("columns", "number", "bits", "group", "middle")
-_ANEW = "name a quantization: it is then quantized anew"
 
 
 def _in_halves(rows: Array, heads: int) -> Array:
