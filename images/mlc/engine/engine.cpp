@@ -27,7 +27,7 @@ public:
 
     // TVM reads these once, before its threads start; where those may run is the target's affair.
     void read_options(Fields & fields) override {
-        const int64_t threads = fields.integer("threads", 1, std::numeric_limits<int16_t>::max());
+        threads = fields.integer("threads", 1, std::numeric_limits<int16_t>::max());
         spinning = fields.boolean_or("spinning", true);
         setenv("TVM_NUM_THREADS", std::to_string(threads).c_str(), 1);
         setenv("TVM_BIND_THREADS", "0", 1);
@@ -90,6 +90,7 @@ public:
 
     Json::Object effective() const override {
         return {{"version", MELT_RELEASE},
+                {"threads", threads},
                 {"spinning", spinning},
                 {"cache_types", "f32/f32"},
                 {"computed_in", "f32"},
@@ -128,6 +129,7 @@ public:
     void clear() override { past = 0; }
 
 private:
+    int64_t threads = 1;
     bool spinning = true;  // threads without work wait busily for a while
     std::unique_ptr<ModelFolder> folder;
     std::unique_ptr<Vocabulary> vocabulary;

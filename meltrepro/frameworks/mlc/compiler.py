@@ -19,7 +19,7 @@ VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 
 
 @dataclass(frozen=True)
-class Target:
+class CpuLevel:
     """A CPU level as LLVM knows it."""
 
     level: str
@@ -36,9 +36,9 @@ class Target:
 
 
 TARGETS = (
-    Target("x86_64_v4", "x86_64", "x86-64-v4", 16),
-    Target("x86_64_v3", "x86_64", "x86-64-v3", 8),
-    Target("armv8_a", "aarch64", "generic", 4, "+neon"),
+    CpuLevel("x86_64_v4", "x86_64", "x86-64-v4", 16),
+    CpuLevel("x86_64_v3", "x86_64", "x86-64-v3", 8),
+    CpuLevel("armv8_a", "aarch64", "generic", 4, "+neon"),
 )
 """Those of a machine from the best on. Older x86_64 CPUs cannot widen floats of 16 bits."""
 _SOURCES: Mapping[str, Source] = {
