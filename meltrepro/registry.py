@@ -72,6 +72,7 @@ FRAMEWORKS = Registry(
         "llama.cpp": "meltrepro.frameworks.llamacpp.module:FRAMEWORK",
         "mlc": "meltrepro.frameworks.mlc.module:FRAMEWORK",
         "onnxruntime": "meltrepro.frameworks.onnxruntime.module:FRAMEWORK",
+        "openvino": "meltrepro.frameworks.openvino.module:FRAMEWORK",
     },
 )
 """Objects of `meltrepro.frameworks.base.Framework`."""

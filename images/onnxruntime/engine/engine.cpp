@@ -3,6 +3,7 @@
 #include "engine.h"
 
 #include "failure.h"
+#include "folder.h"
 #include "operators.h"
 #include "ort.h"
 #include "signals.h"
@@ -10,44 +11,17 @@
 
 #include <cstdlib>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
-#include <sstream>
+#include <optional>
 
 namespace melt {
 namespace {
 
 constexpr int errors_alone = 3, arena = 1, main_memory = 0;  // what is said on stderr; an allocator's kind, and its place
-constexpr const char * files[] = {"model.onnx", "weights.bin", "vocabulary.gguf", "model.json"};
+constexpr const char * graph = "model.onnx";
 
 const std::map<std::string, int> optimizations = {{"off", 0}, {"basic", 1}, {"extended", 2}, {"all", 99}};
-
-// What model.json says.
-struct Shape {
-    int64_t layers, kv_heads, head, vocabulary, context, parameters;
-};
-
-Shape read_shape(const std::string & path) {
-    std::stringstream content;
-    content << std::ifstream(path, std::ios::binary).rdbuf();
-    try {
-        const Json document = Json::parse(content.str());
-        const auto number = [&](const char * name, int64_t most) {
-            const auto found = document.at(name).get<int64_t>();
-            if (found < 1 || found > most) {
-                throw JsonError(std::string(name) + " is " + std::to_string(found));
-            }
-            return found;
-        };
-        constexpr int64_t many = 1 << 20, most = std::numeric_limits<int32_t>::max();
-        return {number("layers", many),          number("kv_heads", many), number("head", many),
-                number("vocabulary", many << 6), number("context", most),  number("parameters", int64_t{1} << 60)};
-    } catch (const JsonError & error) {
-        throw Failure(ExitCode::model, path + " is damaged: " + error.what());
-    }
-}
 
 // A tensor over memory of ours, released with it.
 class Tensor {
@@ -104,22 +78,13 @@ public:
         }
     }
 
-    void check(const std::string & model) override {
-        for (const char * name : files) {
-            std::error_code error;
-            bytes += std::filesystem::file_size(std::filesystem::path(model) / name, error);
-            if (error) {
-                throw Failure(ExitCode::model, "model " + model + " has no readable " + name + ": " + error.message());
-            }
-        }
-        shape = read_shape(model + "/" + files[3]);
-    }
+    void check(const std::string & model) override { folder.emplace(model, std::initializer_list<const char *>{graph, "weights.bin"}); }
 
     ModelFacts load(const std::string & model) override {
-        vocabulary = std::make_unique<Vocabulary>(model + "/" + files[2]);
+        vocabulary = std::make_unique<Vocabulary>(folder->vocabulary_file);
         constexpr auto step = ExitCode::model;
-        if (vocabulary->size() != shape.vocabulary) {
-            throw Failure(step, "the model has logits for " + std::to_string(shape.vocabulary) + " tokens, and its vocabulary " +
+        if (vocabulary->size() != folder->vocabulary) {
+            throw Failure(step, "the model has logits for " + std::to_string(folder->vocabulary) + " tokens, and its vocabulary " +
                                     std::to_string(vocabulary->size()));
         }
         throw_if_stopped();
@@ -131,34 +96,35 @@ public:
         ort.check(ort.set_inter_op_threads(options, 1), step);
         ort.check(ort.set_graph_optimization(options, optimization->second), step);
         ort.check(ort.add_config(options, "session.intra_op.allow_spinning", spinning ? "1" : "0"), step);
-        ort.check(ort.create_session(env, (model + "/" + files[0]).c_str(), options, &session), step);
+        ort.check(ort.create_session(env, (model + "/" + graph).c_str(), options, &session), step);
         throw_if_stopped();
-        return {bytes, static_cast<uint64_t>(shape.parameters), vocabulary->size(), static_cast<int32_t>(shape.context)};
+        return {folder->bytes, static_cast<uint64_t>(folder->parameters), vocabulary->size(),
+                static_cast<int32_t>(folder->context)};
     }
 
     ContextFacts open(const Setup & setup) override {
         constexpr auto step = ExitCode::context;
-        if (setup.context > shape.context) {
+        if (setup.context > folder->context) {
             throw Failure(step, "a context of " + std::to_string(setup.context) + " tokens is longer than the " +
-                                    std::to_string(shape.context) + " that the model has rotations for");
+                                    std::to_string(folder->context) + " that the model has rotations for");
         }
         n_ctx = setup.context;
-        const std::vector<int64_t> sizes = {1, shape.kv_heads, n_ctx, shape.head};
-        const size_t size = static_cast<size_t>(shape.kv_heads * n_ctx * shape.head) * sizeof(float);
-        const uint64_t all = size * 2 * static_cast<uint64_t>(shape.layers);
+        const std::vector<int64_t> sizes = {1, folder->kv_heads, n_ctx, folder->head};
+        const size_t size = static_cast<size_t>(folder->kv_heads * n_ctx * folder->head) * sizeof(float);
+        const uint64_t all = size * 2 * static_cast<uint64_t>(folder->layers);
         keys_and_values.reset(std::calloc(1, all));
         if (keys_and_values == nullptr) {
             throw Failure(step, "no memory for a context of " + std::to_string(n_ctx) + " tokens: " + std::to_string(all) + " bytes");
         }
         ort.check(ort.create_memory_info(arena, main_memory, &memory), step);
-        for (int64_t i = 0; i < 2 * shape.layers; ++i) {
+        for (int64_t i = 0; i < 2 * folder->layers; ++i) {
             const std::string name = std::to_string(i / 2) + (i % 2 == 0 ? ".key" : ".value");
             inputs.push_back(names.emplace_back("past." + name).c_str());
             outputs.push_back(names.emplace_back("present." + name).c_str());
             void * place = static_cast<char *>(keys_and_values.get()) + size * static_cast<size_t>(i);
             cache.emplace_back(ort, memory, place, size, sizes, ElementType::floats, step);
         }
-        result.resize(static_cast<size_t>(shape.vocabulary));
+        result.resize(static_cast<size_t>(folder->vocabulary));
         if (setup.profile_operators) {
             operators.start();
         }
@@ -190,7 +156,7 @@ public:
             Tensor(ort, memory, &last, sizeof last, {1}, ElementType::int32, step),
             Tensor(ort, memory, &length, sizeof length, {}, ElementType::int32, step),
         };
-        const Tensor logits(ort, memory, result.data(), result.size() * sizeof(float), {1, 1, shape.vocabulary},
+        const Tensor logits(ort, memory, result.data(), result.size() * sizeof(float), {1, 1, folder->vocabulary},
                             ElementType::floats, step);
         std::vector<const OrtValue *> input_values;
         std::vector<OrtValue *> output_values = {logits.get()};
@@ -219,8 +185,7 @@ private:
     int threads = 1;
     bool spinning = true;  // threads without work wait busily for a while
     std::map<std::string, int>::const_iterator optimization;
-    uint64_t bytes = 0;
-    Shape shape{};
+    std::optional<Folder> folder;
     std::unique_ptr<Vocabulary> vocabulary;
     OrtEnv * env = nullptr;
     OrtSession * session = nullptr;

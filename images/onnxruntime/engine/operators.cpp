@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "failure.h"
+#include "folder.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -15,15 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr int64_t ns_per_us = 1000;
-const std::string suffix = "_kernel_time", layer = "blk.";
-
-// What a node belongs to, the same in every layer: its name without the number of that, and without how it was fused.
-std::string module_of(const std::string & event) {
-    const std::string name = event.substr(0, std::min(event.find('/'), event.size() - suffix.size()));
-    const size_t end = name.find_first_not_of("0123456789", layer.size());
-    const bool numbered = name.compare(0, layer.size(), layer) == 0 && end != std::string::npos && name[end] == '.';
-    return numbered ? name.substr(end + 1) : name;
-}
+const std::string suffix = "_kernel_time";
 
 // What a run from `begin` to `end` left: each operator, and what lies between them: the time of executor and profiler.
 void read(const fs::path & path, int64_t begin, int64_t end, std::vector<Operation> & found) {
@@ -40,9 +33,11 @@ void read(const fs::path & path, int64_t begin, int64_t end, std::vector<Operati
         const std::string & name = event.at("name").get<std::string>();
         if (name.size() > suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) {
             const int64_t from = begin + (event.at("ts").get<int64_t>() - earliest) * ns_per_us;
+            // Its name, without how it was fused.
+            const std::string node = name.substr(0, std::min(name.find('/'), name.size() - suffix.size()));
             const int64_t took = event.at("dur").get<int64_t>() * ns_per_us;
             found.push_back({"between operators", "", place, std::max<int64_t>(from - place, 0)});
-            found.push_back({event.at("args").at("op_name").get<std::string>(), module_of(name), from, took});
+            found.push_back({event.at("args").at("op_name").get<std::string>(), module_of(node), from, took});
             place = from + took;
         }
     }

@@ -6,7 +6,6 @@ operator for attention knows that order.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from meltrepro.frameworks.llamacpp.header import called
 from meltrepro.frameworks.onnxruntime.onnx import MICROSOFT, Graph
 from meltrepro.frameworks.prebuilt.codes import Array, Codes, GgufNumbers, paired
 from meltrepro.frameworks.prebuilt.folder import write_facts, write_vocabulary
-from meltrepro.frameworks.prebuilt.llama import BLOCK, EMBEDDING, FACTORS, OUTPUT, LlamaShape, refusal, shape_of
+from meltrepro.frameworks.prebuilt.llama import BLOCK, EMBEDDING, OUTPUT, LlamaShape, refusal, shape_of
+from meltrepro.frameworks.prebuilt.rotations import rotations
 
 GRAPH, WEIGHTS = "model.onnx", "weights.bin"
 
@@ -54,7 +54,8 @@ class _Model:
             for part in ("key", "value"):
                 graph.input(f"past.{i}.{part}", "float32", cache)
                 graph.output(f"present.{i}.{part}", "float32", cache)
-        self._rotations()
+        for name, numbers in zip(("cosines", "sines"), rotations(shape, self.source), strict=True):
+            graph.weights(name, numbers)
         stream, added = self._embed(), ""
         for i in range(shape.layers):
             stream, added = self._layer(i, stream, added)
@@ -148,17 +149,6 @@ class _Model:
         if numbers.dtype == np.float32:
             return name
         return self.graph.node("Cast", f"{name}.wide", (name,), attributes={"to": 1})
-
-    def _rotations(self) -> None:
-        """Cosines and sines of every position, by the C library: numpy's own differ from one CPU to the next."""
-        half = self.shape.head // 2
-        steps = [self.shape.base ** (-2 * i / self.shape.head) for i in range(half)]
-        if FACTORS in self.source.tensors:
-            steps = [step / float(factor) for step, factor in zip(steps, self.source.numbers(FACTORS), strict=True)]
-        angles = [position * step for position in range(self.shape.context) for step in steps]
-        for name, function in (("cosines", math.cos), ("sines", math.sin)):
-            numbers = np.fromiter(map(function, angles), np.float32, len(angles))
-            self.graph.weights(name, numbers.reshape(self.shape.context, half))
 
 
 def quantized(numbers: Array, bits: int) -> Codes:

@@ -7,7 +7,7 @@ are llama.cpp's, and so are its converter and its quantizer: models of all engin
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ class Wheel:
     """Name below `lib` -> place in the wheel."""
     licenses: Mapping[str, str]
     """Name below `licenses` -> place in the wheel."""
+    own_libraries: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By machine, those that no other has."""
+
+    def contents(self, machine: str) -> Mapping[str, str]:
+        """What a bundle gets -> place in the wheel."""
+        libraries = {**self.libraries, **self.own_libraries.get(machine, {})}
+        parts = (("lib", libraries), ("licenses", self.licenses))
+        return {f"{folder}/{name}": place for folder, files in parts for name, place in files.items()}
 
     def source(self, machine: str) -> PypiSource:
         name, digest = self.filenames[machine], self.digests[machine]
@@ -181,13 +189,7 @@ class WheelFramework(Framework):
                 "oldest_libc": glibc.OLDEST,
                 "libc_libraries": glibc.LIBRARIES,
                 "vocabulary": TOKENIZER.name,
-                "wheels": {
-                    f"{wheel.pypi}.whl": {
-                        **{f"lib/{name}": place for name, place in wheel.libraries.items()},
-                        **{f"licenses/{name}": place for name, place in wheel.licenses.items()},
-                    }
-                    for wheel in engine.wheels
-                },
+                "wheels": {f"{wheel.pypi}.whl": wheel.contents(machine) for wheel in engine.wheels},
             },
             inputs={
                 **{f"{wheel.pypi}.whl": release.sources[f"{wheel.pypi}-{machine}.whl"] for wheel in engine.wheels},
