@@ -136,12 +136,12 @@ class _Model:
     def _cached(self, name: str, part: str, new: str) -> str:
         """What was there with what is new, kept for the next call; as many as there are queries."""
         graph, shape = self.graph, self.shape
-        variable = {"variable_id": f"{name}{part}"}
-        sizes = {"variable_type": "f32", "variable_shape": (-1, shape.kv_heads, -1, shape.head)}
-        past = graph.node("ReadValue", f"{name}past_{part}", ("empty",), {**variable, **sizes})
+        variable, sizes = f"{name}{part}", (-1, shape.kv_heads, -1, shape.head)
+        kept = {"variable_id": variable, "variable_type": "f32", "variable_shape": sizes}
+        past = graph.node("ReadValue", f"{name}past_{part}", ("empty",), kept)
         past = self._gathered(f"{name}past_{part}.sequence", past, "sequence")
         present = graph.node("Concat", f"{name}present_{part}", (past, new), {"axis": 2})
-        graph.node("Assign", f"{name}kept_{part}", (present,), variable)
+        graph.node("Assign", f"{name}kept_{part}", (present,), {"variable_id": variable})
         each = shape.heads // shape.kv_heads
         if each == 1:
             return present
