@@ -14,7 +14,7 @@ import numpy as np
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.header import called
-from meltrepro.frameworks.openvino.ir import Graph
+from meltrepro.frameworks.openvino.ir import Attribute, Graph
 from meltrepro.frameworks.prebuilt.codes import Array, Codes, GgufNumbers
 from meltrepro.frameworks.prebuilt.folder import write_facts, write_vocabulary
 from meltrepro.frameworks.prebuilt.llama import OUTPUT, LlamaShape, refusal, shape_of
@@ -137,7 +137,7 @@ class _Model:
         """What was there with what is new, kept for the next call; as many as there are queries."""
         graph, shape = self.graph, self.shape
         variable, sizes = f"{name}{part}", (-1, shape.kv_heads, -1, shape.head)
-        kept = {"variable_id": variable, "variable_type": "f32", "variable_shape": sizes}
+        kept: dict[str, Attribute] = {"variable_id": variable, "variable_type": "f32", "variable_shape": sizes}
         past = graph.node("ReadValue", f"{name}past_{part}", ("empty",), kept)
         past = self._gathered(f"{name}past_{part}.sequence", past, "sequence")
         present = graph.node("Concat", f"{name}present_{part}", (past, new), {"axis": 2})
