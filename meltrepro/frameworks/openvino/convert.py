@@ -97,8 +97,8 @@ class _Model:
         """What is added of positions to each other: nothing, or where the second comes later the lowest number."""
         graph = self.graph
         last = self._gathered("position.last", "positions", self._integers(-1), _POSITIONS)
-        behind = self._two("Add", "position.behind", last, self._integers(1))
-        count = graph.node("Squeeze", "position.count", (behind, self._integers(0, 1)))
+        alone = graph.node("Squeeze", "position.alone", (last, self._integers(0, 1)))
+        count = self._two("Add", "position.count", alone, self._constant(np.int32(1)))
         bounds = (self._constant(np.int32(0)), count, self._constant(np.int32(1)))
         keys = graph.node("Range", "mask.keys", bounds, {"output_type": "i32"})
         queries = graph.node("Unsqueeze", "mask.queries", ("positions", self._integers(2)))
