@@ -3,7 +3,7 @@
 #include "engine.h"
 
 #include "failure.h"
-#include "folder.h"
+#include "converted.h"
 #include "operators.h"
 #include "ort.h"
 #include "signals.h"
@@ -185,7 +185,7 @@ private:
     int threads = 1;
     bool spinning = true;  // threads without work wait busily for a while
     std::map<std::string, int>::const_iterator optimization;
-    std::optional<Folder> folder;
+    std::optional<Converted> folder;
     std::unique_ptr<Vocabulary> vocabulary;
     OrtEnv * env = nullptr;
     OrtSession * session = nullptr;

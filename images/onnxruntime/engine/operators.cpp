@@ -2,7 +2,7 @@
 
 #include "clock.h"
 #include "failure.h"
-#include "folder.h"
+#include "converted.h"
 
 #include <algorithm>
 #include <cstdlib>

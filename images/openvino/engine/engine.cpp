@@ -4,7 +4,7 @@
 
 #include "clock.h"
 #include "failure.h"
-#include "folder.h"
+#include "converted.h"
 #include "openvino.h"
 #include "operators.h"
 #include "signals.h"
@@ -206,7 +206,7 @@ private:
     int64_t threads = 1, group = 0;
     std::string precision, cache_precision;
     bool profiled = false;
-    std::optional<Folder> folder;
+    std::optional<Converted> folder;
     std::unique_ptr<Vocabulary> vocabulary;
     Owned<ov_core> core{nullptr, nullptr};
     Owned<ov_compiled_model> compiled{nullptr, nullptr};

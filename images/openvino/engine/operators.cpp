@@ -1,7 +1,7 @@
 #include "operators.h"
 
 #include "clock.h"
-#include "folder.h"
+#include "converted.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "folder.h"
+#include "converted.h"
 
 #include "failure.h"
 #include "json.h"
@@ -17,7 +17,7 @@ const std::string layer = "blk.";
 
 }  // namespace
 
-Folder::Folder(const std::string & path, std::initializer_list<const char *> files) : vocabulary_file(path + "/" + tokens) {
+Converted::Converted(const std::string & path, std::initializer_list<const char *> files) : vocabulary_file(path + "/" + tokens) {
     std::vector<const char *> all(files);
     all.insert(all.end(), {tokens, facts});
     for (const char * name : all) {

@@ -8,9 +8,9 @@
 
 namespace melt {
 
-struct Folder {
+struct Converted {
     // Failure(model) where the folder does not hold all of a model: the engine's files and the two below.
-    Folder(const std::string & path, std::initializer_list<const char *> files);
+    Converted(const std::string & path, std::initializer_list<const char *> files);
 
     std::string vocabulary_file;
     uint64_t bytes = 0;  // of all files
