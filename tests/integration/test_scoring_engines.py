@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,17 @@ from tests.integration.conftest import ROOT, meltrepro
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("engine")]
 ENGINES = [kind for kind in FRAMEWORKS.kinds() if isinstance(framework(kind), WheelFramework)]
-THINGS = ("kettle", "spoon", "window", "letter", "boat", "garden", "clock", "road", "lamp", "bread")
-PLACES = ("kitchen", "drawer", "wall", "envelope", "harbour", "yard", "tower", "valley", "desk", "oven")
+THINGS = ("kettle", "spoon", "window", "letter", "boat", "garden")
+PLACES = ("kitchen", "drawer", "wall", "envelope", "harbour", "yard")
+FLOATS = ("f16", "q0f16")
+"""Names of the scheme of 16-bit floats."""
 
 
 def questions(folder: Path) -> None:
     """Of our own, in the forms of ARC, HellaSwag and WinoGrande."""
     arc, hellaswag, winogrande = [], [], []
     for i, (thing, place) in enumerate(zip(THINGS, PLACES, strict=True)):
-        others = [PLACES[(i + step) % len(PLACES)] for step in (0, 3, 5, 7)]
+        others = [PLACES[(i + step) % len(PLACES)] for step in (0, 2, 3, 5)]
         choices = [{"label": "ABCD"[n], "text": f"In the {other}"} for n, other in enumerate(others)]
         arc.append({"question": {"stem": f"Where is the {thing}?", "choices": choices}, "answerKey": "A"})
         endings = [f"finds the {thing} in the {other}." for other in others]
@@ -49,28 +50,20 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cel
     document = {
         "meltrepro": 1,
         "name": "scoring",
-        "models": {"m": {**model, "quantizations": ["f16"], "redistributable": False}},
+        "models": {"m": {**model, "quantizations": [*FLOATS], "redistributable": False}},
         "frameworks": {"llama.cpp": {"release": "2026-10-01"}, **{kind: latest(kind) for kind in ENGINES}},
+        "targets": {"host": {"threads": 1}},
         "workloads": {
             "arc": {"task": "arc-easy", "data": {"file": "arc.jsonl"}, "context": 128},
             "hellaswag": {"task": "hellaswag", "data": {"file": "hellaswag.jsonl"}, "context": 128},
             "winogrande": {"task": "winogrande", "data": {"file": "winogrande.jsonl"}, "context": 128},
             "text": {"task": "perplexity", "text": text, "context": 64, "chunks": 2},
-            "divergence": {
-                "task": "kl-divergence",
-                "text": text,
-                "context": 64,
-                "chunks": 2,
-                "against": "f16",
-            },
         },
         "protocol": {"order": "as-written"},
     }
     (folder / "spec.yaml").write_text(yaml.safe_dump(document))
     done = meltrepro("run", folder / "spec.yaml", "--no-track", home=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    for kind in ENGINES:
-        assert re.search(rf"framework {kind} has no scorer for kl-divergence", done.stdout + done.stderr)
     (record,) = (folder / "records").iterdir()
     return {(cell.entry.framework, cell.entry.workload): cell for cell in read_campaign(record).cells}
 

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
+from meltrepro.frameworks.base import SkipKind
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
+from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
@@ -81,6 +83,13 @@ def test_what_cannot_be_scored_is_skipped(
     made = scored(tmp_path, workload, changes)
     assert expected in made.skipped[0].reason
     assert (made.cells, made.logits) == ((), ())
+
+
+def test_a_task_that_a_scorer_does_not_know_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FRAMEWORKS.loaded, ALPHA.kind, replace(ALPHA, scorer=LogitsScorer()))
+    skips = [(skip.kind, skip.reason) for skip in scored(tmp_path, DIVERGENCE).skipped]
+    reason = "framework alpha has no scorer for kl-divergence, whose expectations differ from CPU to CPU"
+    assert (SkipKind.accuracy, reason) in skips
 
 
 def test_a_slip_in_what_to_compare_with_is_told(tmp_path: Path) -> None:
