@@ -49,7 +49,7 @@ def test_every_engine_that_offers_the_scheme_is_in_the_table(table: Callable[[st
 def test_the_same_codes_are_about_as_good_under_every_engine(table: Callable[[str], Rows]) -> None:
     """Perplexity of the same text by the same rules; engines round differently where they multiply by codes."""
     scores = [float(row["quality"]) for row in table("engines")]
-    assert max(scores) < 1.02 * min(scores)
+    assert max(scores) < 1.05 * min(scores)
 
 
 def test_tokenizers_agree_and_answers_begin_alike(table: Callable[[str], Rows]) -> None:
