@@ -2,8 +2,8 @@
 
 #include "engine.h"
 
-#include "failure.h"
 #include "converted.h"
+#include "failure.h"
 #include "operators.h"
 #include "ort.h"
 #include "signals.h"

@@ -1,8 +1,8 @@
 #include "operators.h"
 
 #include "clock.h"
-#include "failure.h"
 #include "converted.h"
+#include "failure.h"
 
 #include <algorithm>
 #include <cstdlib>

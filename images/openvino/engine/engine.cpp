@@ -3,8 +3,8 @@
 #include "engine.h"
 
 #include "clock.h"
-#include "failure.h"
 #include "converted.h"
+#include "failure.h"
 #include "openvino.h"
 #include "operators.h"
 #include "signals.h"
@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char * graph = "model.xml";
 constexpr const char * weights = "model.bin";
-enum Input : size_t { tokens_given, positions_given, sequence_given };
+enum Input : size_t { tokens_given, positions_given, length_given, sequence_given };
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T *)>;
@@ -179,15 +179,16 @@ private:
         for (size_t i = 0; i < count; ++i) {
             positions[i] = past + static_cast<int32_t>(i);
         }
-        int32_t sequence = 0;
+        int32_t length = past + static_cast<int32_t>(count), sequence = 0;
         set_input(tokens_given, ids.data(), {1, static_cast<int64_t>(count)}, code);
         set_input(positions_given, positions.data(), {1, static_cast<int64_t>(count)}, code);
+        set_input(length_given, &length, {1}, code);
         set_input(sequence_given, &sequence, {1}, code);
         api.check(api.infer(request.get()), code);
         output = made<ov_tensor>(api.release_tensor, code, [&](ov_tensor ** place) {
             return api.get_output(request.get(), 0, place);
         });
-        past += static_cast<int32_t>(count);
+        past = length;
         if (profiled) {
             operators.add(request.get(), begin);
         }

@@ -52,6 +52,7 @@ class _Model:
         graph, shape = self.graph, self.shape
         graph.input("tokens", "i32", (1, -1))
         graph.input("positions", "i32", (1, -1))
+        graph.input("length", "i32", (1,))  # with those that were computed before
         graph.input("sequence", "i32", (1,))  # which of several is gone on with: a part of the pattern of a cache
         self._rotations()
         self._mask()
@@ -96,10 +97,11 @@ class _Model:
     def _mask(self) -> None:
         """What is added of positions to each other: nothing, or where the second comes later the lowest number."""
         graph = self.graph
-        last = self._gathered("position.last", "positions", self._integers(-1), _POSITIONS)
-        alone = graph.node("Squeeze", "position.alone", (last, self._integers(0, 1)))
-        count = self._two("Add", "position.count", alone, self._constant(np.int32(1)))
-        bounds = (self._constant(np.int32(0)), count, self._constant(np.int32(1)))
+        bounds = (
+            self._constant(np.int32(0)),
+            graph.node("Squeeze", "mask.end", ("length",)),
+            self._constant(np.int32(1)),
+        )
         keys = graph.node("Range", "mask.keys", bounds, {"output_type": "i32"})
         queries = graph.node("Unsqueeze", "mask.queries", ("positions", self._integers(2)))
         seen = self._two("LessEqual", "mask.seen", keys, queries)
