@@ -59,7 +59,7 @@ def _convert(source: Path, folder: Path) -> None:
     convert.convert(source, folder)
 
 
-_KEPT = conversion("openvino-1", _convert)
+_KEPT = conversion("openvino-2", _convert)
 ENGINE = WheelEngine(
     "openvino",
     "OpenVINO",
