@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from meltrepro.measure.operators import Share
 from meltrepro.report.results import TurnResult
 from meltrepro.studies.melt.findings.model import Ruling
+from meltrepro.studies.melt.findings.operators import is_attention, is_weight_matmul
 from meltrepro.studies.melt.findings.registry import evaluate
 from tests.support.findings import (
     CASES,
@@ -80,3 +83,26 @@ def test_a_profile_that_is_mostly_the_profiler_decides_nothing(id: str) -> None:
     assert "slowed generation 6.3 times" in finding.reason
     swift = [replace(one, profile_slowdown=1.4) for one in CASES[id].holds]
     assert next(one for one in evaluate(table(*swift)) if one.definition.id == id).verdict is Ruling.holds
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "kind"),
+    [
+        ("MUL_MAT", "ffn_up", is_weight_matmul),
+        ("MUL_MAT", "kqv", is_attention),
+        ("FLASH_ATTN_EXT", "", is_attention),
+        ("MatMulNBits", "attn_q", is_weight_matmul),
+        ("GroupQueryAttention", "attention", is_attention),
+        ("FullyConnectedCompressed", "attn_output", is_weight_matmul),
+        ("ScaledDotProductAttentionWithKVCache", "attention", is_attention),
+        ("vector_product_q4_0", "attn_qkv", is_weight_matmul),
+        ("matrix_product_q4_0", "ffn_down", is_weight_matmul),
+        ("attend", "attention", is_attention),
+        ("RMS_NORM", "attn_norm", None),
+    ],
+)
+def test_operators_are_known_by_the_names_of_each_engine(
+    name: str, module: str, kind: Callable[[Share], bool] | None
+) -> None:
+    share = Share(name, module, 1, 1, 1.0, 1.0)
+    assert [rule for rule in (is_weight_matmul, is_attention) if rule(share)] == ([kind] if kind else [])

@@ -24,19 +24,17 @@ from tests.support.frameworks import bundle
 from tests.support.frameworks import model as model_node
 
 SPECS = Path(__file__).parents[2] / "specs"
-BUILT = sorted(
-    path
-    for pattern in ("*.yaml", "paper/accuracy.yaml", "paper/smoke/*.yaml")
-    for path in SPECS.glob(pattern)
-    if not path.name.endswith(".lock.yaml") and not path.name.startswith("engines")
-)
-"""The manifests whose artifacts are in their locks: all but those of several engines, which are built of whatever engines there are."""
-LARGE = sorted(
-    path
-    for profile in ("laptop", "full")
-    for path in (SPECS / "paper" / profile).glob("*.yaml")
-    if not path.name.endswith(".lock.yaml")
-)
+
+
+def _locked(*patterns: str) -> list[Path]:
+    """Those whose locks are here: of manifests of several engines, which are built of whatever engines there are, they are not."""
+    found = {path for pattern in patterns for path in SPECS.glob(pattern)}
+    return sorted(p for p in found if not p.name.endswith(".lock.yaml") and not p.name.startswith("engines"))
+
+
+BUILT = _locked("*.yaml", "paper/accuracy.yaml", "paper/smoke/*.yaml")
+"""The manifests whose artifacts are in their locks."""
+LARGE = _locked("paper/laptop/*.yaml", "paper/full/*.yaml")
 """Those whose artifacts take hours: their locks pin what these are made of."""
 LEVELS = {"x86_64_v3", "x86_64_v4_vnni", "armv8_2"}
 """Every framework's bundle for these is in its lock, whatever CPU wrote it."""

@@ -18,19 +18,21 @@ _APART = 1.5
 _MOST_SLOWDOWN = 2.0
 """A profiler that stops after every operator adds some time to each: beyond this it is most of what is timed."""
 _ATTENTION_OPERATORS = ("SOFT_MAX", "FLASH_ATTN_EXT")
+_PRODUCTS = ("mul_mat", "matmul", "fullyconnected", "vector_product", "matrix_product")
+"""Of llama.cpp; of the paper's MLC and ONNX Runtime; of OpenVINO; of our MLC."""
 
 
 def is_attention(share: Share) -> bool:
-    """Whether an operator is attention over the KV cache, as llama.cpp (`kq`, `kqv`, flash attention) or MLC names it."""
+    """Whether an operator is attention over the KV cache: as llama.cpp names it (`kq`, `kqv`, flash attention), or by that word."""
     module = share.module.lower()
-    named = module.startswith("kq") or "fattn" in module
+    named = module.startswith("kq") or "fattn" in module or "attention" in module
     return share.name in _ATTENTION_OPERATORS or named or "attention" in share.name.lower()
 
 
 def is_weight_matmul(share: Share) -> bool:
     """Whether an operator multiplies by weights, dequantizing them on the way."""
     name = share.name.lower()
-    return not is_attention(share) and ("mul_mat" in name or "matmul" in name)
+    return not is_attention(share) and any(each in name for each in _PRODUCTS)
 
 
 def matmul_dominates(cells: Sequence[CellResult]) -> Judgement:
