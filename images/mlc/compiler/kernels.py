@@ -26,8 +26,8 @@ def norm(width: int, epsilon: float, lanes: int, module: str, number: str, added
         y = tir.match_buffer(vy, (1, n, width), "float32")
         z = tir.match_buffer(vz, (1, n, width), "float32")
         for i in tir.serial(n):
-            total = tir.alloc_buffer((vec,), "float32", scope="local")
-            factor = tir.alloc_buffer((1,), "float32", scope="local")
+            total = tir.alloc_buffer((vec,), "float32", scope="global")
+            factor = tir.alloc_buffer((1,), "float32", scope="global")
             for lane in tir.vectorized(vec):
                 total[lane] = tir.float32(0)
             for k in tir.serial(width // vec):
@@ -180,9 +180,9 @@ def attention(heads: int, kv_heads: int, head: int, layers: int, lanes: int, que
         for h in tir.parallel(heads):
             scores = tir.alloc_buffer((queries, (position + n + (WIDE - 1)) // WIDE * WIDE), "float32", scope="global")
             for block in tir.serial((n + (queries - 1)) // queries):
-                total = tir.alloc_buffer((queries,), "float32", scope="local")
+                total = tir.alloc_buffer((queries,), "float32", scope="global")
                 for b in tir.serial((position + tir.min(block * queries + queries, n) + (WIDE - 1)) // WIDE):
-                    dot = tir.alloc_buffer((queries * WIDE,), "float32", scope="local")
+                    dot = tir.alloc_buffer((queries * WIDE,), "float32", scope="global")
                     for u in tir.unroll(queries * halves):
                         for lane in tir.vectorized(lanes):
                             dot[u * lanes + lane] = tir.float32(0)
@@ -200,8 +200,8 @@ def attention(heads: int, kv_heads: int, head: int, layers: int, lanes: int, que
                             for lane in tir.vectorized(lanes):
                                 scores[i, b * WIDE + u * lanes + lane] = dot[i * WIDE + u * lanes + lane]
                 for i in tir.unroll(queries):
-                    vector = tir.alloc_buffer((lanes,), "float32", scope="local")
-                    most = tir.alloc_buffer((1,), "float32", scope="local")
+                    vector = tir.alloc_buffer((lanes,), "float32", scope="global")
+                    most = tir.alloc_buffer((1,), "float32", scope="global")
                     for lane in tir.vectorized(lanes):
                         vector[lane] = tir.float32(-3e38)
                     for b in tir.serial((position + tir.min(block * queries + queries, n) + (lanes - 1)) // lanes):
@@ -228,7 +228,7 @@ def attention(heads: int, kv_heads: int, head: int, layers: int, lanes: int, que
                             vector[lane] = vector[lane] + scores[i, b * lanes + lane]
                     total[i] = tir.float32(1) / sum_of(vector, 0, lanes)
                 for p in tir.serial(head // vec // parts):
-                    sums = tir.alloc_buffer((queries * parts * vec,), "float32", scope="local")
+                    sums = tir.alloc_buffer((queries * parts * vec,), "float32", scope="global")
                     for u in tir.unroll(queries * parts):
                         for lane in tir.vectorized(vec):
                             sums[u * vec + lane] = tir.float32(0)

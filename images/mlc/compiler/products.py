@@ -79,6 +79,12 @@ def _code(form: Form, word: Any, j: Any) -> Any:
     return tir.Cast("float32", tir.Cast("int32", tir.shift_right(tir.bitwise_and(word, mask), down)))
 
 
+def _prefetch(word: Any) -> Any:
+    """Into every cache, to be read."""
+    how = (tir.int32(0), tir.int32(3), tir.int32(1))
+    return tir.call_llvm_intrin("void", "llvm.prefetch.p0", tir.address_of(word), *how)
+
+
 def _scale(form: Form, scales: Any, begin: Any, lane: Any, lanes: int) -> Any:
     """The scale of a lane, of those that lie at `begin`; a select between broadcasts, for nothing is gathered."""
     found = scales[begin + (lanes - 1) // form.share] if lanes > form.share else scales[begin]
@@ -88,8 +94,9 @@ def _scale(form: Form, scales: Any, begin: Any, lane: Any, lanes: int) -> Any:
 
 
 @lru_cache(None)
-def vector_product(form: Form, lanes: int, module: str, some: int = 4) -> Any:
-    """A matrix times the numbers of one token, some rows at a time."""
+def vector_product(form: Form, lanes: int, module: str) -> Any:
+    """A matrix times the numbers of one token, some rows at a time; what comes next is fetched ahead, for nothing is read twice."""
+    some, ahead = 2, 8
     vec = fitting(form.words, lanes)
     rows, columns, per, words, groups = form.rows, form.columns, form.per, form.words, form.groups
     coded, blocks, share = form.bits > 0, words // vec, form.share if form.bits else 1
@@ -126,8 +133,8 @@ def vector_product(form: Form, lanes: int, module: str, some: int = 4) -> Any:
                             tir.float32(form.middle) / _factor(form, j)
                         )
         for t in tir.parallel((rows + some - 1) // some):
-            total = tir.alloc_buffer((some * vec,), "float32", scope="local")
-            scales = tir.alloc_buffer((max(some * groups, 1),), "float32", scope="local")
+            total = tir.alloc_buffer((some * vec,), "float32", scope="global")
+            scales = tir.alloc_buffer((max(some * groups, 1),), "float32", scope="global")
             for r in tir.unroll(some):
                 for lane in tir.vectorized(vec):
                     total[r * vec + lane] = tir.float32(0)
@@ -143,7 +150,9 @@ def vector_product(form: Form, lanes: int, module: str, some: int = 4) -> Any:
                                 "float32", s[tir.min(t * some + r, rows - 1), groups // 8 * 8 + lane]
                             )
             for b in tir.serial(blocks):
-                part = tir.alloc_buffer((some * vec,), "float32", scope="local")
+                part = tir.alloc_buffer((some * vec,), "float32", scope="global")
+                for r in tir.unroll(some):
+                    tir.evaluate(_prefetch(w[tir.min(t * some + r + ahead, rows - 1), b * vec]))
                 if coded:
                     for r in tir.unroll(some):
                         for lane in tir.vectorized(vec):
@@ -221,7 +230,7 @@ def matrix_product(form: Form, lanes: int, module: str) -> Any:
                                 )
         for t in tir.parallel((rows + (some - 1)) // some):
             numbers = tir.alloc_buffer((some * padded,), "float32", scope="global")
-            scales = tir.alloc_buffer((vec,), "float32", scope="local")
+            scales = tir.alloc_buffer((vec,), "float32", scope="global")
             for r in tir.serial(some):
                 for b in tir.serial(blocks):
                     if coded:
@@ -239,8 +248,8 @@ def matrix_product(form: Form, lanes: int, module: str) -> Any:
                                     form, w[tir.min(t * some + r, rows - 1), b * vec + lane], 0
                                 )
             for i in tir.serial((m + (many - 1)) // many):
-                total = tir.alloc_buffer((some * many,), "float32", scope="local")
-                tile = tir.alloc_buffer((some * many,), "float32", scope="local")
+                total = tir.alloc_buffer((some * many,), "float32", scope="global")
+                tile = tir.alloc_buffer((some * many,), "float32", scope="global")
                 for r in tir.unroll(some):
                     for lane in tir.vectorized(many):
                         total[r * many + lane] = tir.float32(0)
