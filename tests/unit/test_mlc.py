@@ -210,7 +210,7 @@ def test_weights_are_shared_and_code_is_not() -> None:
 def test_schemes_that_differ_have_steps_of_other_names() -> None:
     variant = compiler.TARGETS[0].variant
     names = [chain(scheme, variant)[-2].name for scheme in FRAMEWORK.quantizations()]
-    kept = {"q8_0", "q4_0", "as-is"}
+    kept = {"f32", "f16", "q8_0", "q4_0", "as-is"}
     assert len({*names}) == len(names) - len(kept) + 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import kernels
 import products
 from products import Form
-from tvm import relax, tirx
+from tvm import relax, tirx, transform
 from tvm.relax.frontend import nn
 
 FLOAT = "float32"
@@ -154,11 +154,24 @@ class Llama(nn.Module):
         return module, [name for name, _ in parameters]
 
 
+def _sizes_in_order() -> Any:
+    """What a function computes of sizes stands in the order of their places: TVM goes by where its objects happen to lie."""
+
+    def sort(module: Any, _: Any) -> Any:
+        for name, function in module.functions_items():
+            if name.name_hint.startswith("shape_func") and isinstance(function.body, tirx.SeqStmt):
+                stores = sorted(function.body.seq, key=lambda store: int(store.indices[0]))
+                module.update_func(name, function.with_body(tirx.SeqStmt(stores)))
+        return module
+
+    return transform.module_pass(sort, opt_level=0)
+
+
 def passes() -> list[Any]:
     """From operators to calls of the virtual machine; memory is planned, and used again."""
     t = relax.transform
     return [
         *(t.LegalizeOps(), t.DeadCodeElimination(), t.ToNonDataflow(), t.RemovePurityChecking(), t.CallTIRRewrite()),
         *(t.StaticPlanBlockMemory(), t.LowerAllocTensor(), t.KillAfterLastUse(), t.LowerRuntimeBuiltin()),
-        *(t.ComputePrimValue(), t.VMShapeLower(), t.AttachGlobalSymbol()),
+        *(t.ComputePrimValue(), t.VMShapeLower(), _sizes_in_order(), t.AttachGlobalSymbol()),
     ]

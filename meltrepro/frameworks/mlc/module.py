@@ -77,7 +77,9 @@ ENGINE = WheelEngine(
     variants=[target.variant for target in compiler.TARGETS],
     schemes={
         "q0f32": _scheme("f32", 32.0, number="float32"),
+        "f32": _scheme("f32", 32.0),
         "q0f16": _scheme("f16", 16.0, number="float16"),
+        "f16": _scheme("f16", 16.0),
         "q8_0": _scheme("q8_0", 8.5),
         "q4f32_1": _scheme("f32", 5.0, 4, 32, "float32"),
         "q4f16_1": _scheme("f16", 4.5, 4, 32, "float16"),
