@@ -80,8 +80,8 @@ def test_fields_that_are_wrong_are_refused(runner: Runner, field: str, value: ob
     assert why in made.error["message"]
 
 
-def test_it_writes_nothing_and_calls_nobody(runner: Runner, tmp_path: Path) -> None:
-    """Neither a cache nor what it does: the only files that it opens to write are the runner's."""
+def test_it_leaves_no_file(runner: Runner, tmp_path: Path) -> None:
+    """Neither a cache nor what it did: all that is new are the runner's events."""
     request = tmp_path / "request.json"
     made = runner(max_tokens=2)
     assert made.status == 0 and request.is_file()
