@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -235,6 +236,25 @@ def test_energy_is_what_a_device_drew(
         uncertainty += len(columns) * step_w / 2 * (span.end_ns - span.begin_ns) / 1e9
         print(f"{phase}: {measured:.3f} J measured, {true:.3f} J drawn, bound {uncertainty:.3f} J")
         assert measured == pytest.approx(true, rel=0.01, abs=uncertainty), phase
+
+
+def test_an_engine_that_brings_libraries_runs_there_too(lab: Mapping[str, Any], tmp_path: Path) -> None:
+    """MLC's models are compiled for each CPU, and its floats are not rounded: the same tokens everywhere."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    less = (
+        *("protocol.repetitions=1", "protocol.warmups=0", "workloads.chat.first=1", "workloads.chat.max_tokens=4"),
+        *("workloads.chat.conversations=[[Hello]]", "measure.limits.cpu_pressure=1"),
+    )
+    overrides = [part for one in less for part in ("--set", one)]
+    only = [part for target in ("host", "phone") for part in ("--only", f"*/q4_0/mlc/{target}/chat")]
+    spec = tmp_path / "specs" / "engines.yaml"
+    done = meltrepro("run", spec, *only, "--no-track", *overrides, home=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "records").iterdir()
+    cells = {cell.entry.target: cell for cell in read_campaign(folder).cells}
+    assert set(cells) == {"host", "phone"}
+    said = {target: tokens(cell.repetitions[0].folder / EVENTS) for target, cell in cells.items()}
+    assert said["phone"] == said["host"] != []
 
 
 def test_an_iphone_is_asked_what_it_tells(campaign: CampaignRecord) -> None:
