@@ -225,8 +225,8 @@ class Builder:
         path = fetcher.get(node.source, base)
         if not is_checkpoint(node.source):
             engine.check_model(path)
-            refusal = engine.look(path, self._releases[node.framework_name]).refusal
-            if refusal is not None:
+            seen = engine.look(path, self._releases[node.framework_name])
+            if (refusal := seen.refusal or seen.unmade.get(node.quantization)) is not None:
                 raise ModelError(refusal, hint="name another model, or another release of the framework")
             return _Input({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})

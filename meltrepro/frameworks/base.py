@@ -57,6 +57,8 @@ class Look:
     """What may go wrong all the same."""
     context: int | None = None
     """Longest context that the model was trained for, in tokens, where its files say so."""
+    unmade: Mapping[str, str] = field(default_factory=dict)
+    """Why single quantizations cannot be made of them, by name."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,11 @@ from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
 
+EVERY = ""
+"""Stands for every quantization."""
+Refusals = Mapping[tuple[str, str, str], str]
+"""Why a framework cannot load a model, or make a quantization of it, by the names of model, framework and quantization."""
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -16,7 +16,7 @@ from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes, StoreSpace
-from meltrepro.plan.model import BundleNode, Cell, Costs, LogitsNode, ModelNode, Plan, SkippedCell
+from meltrepro.plan.model import EVERY, BundleNode, Cell, Costs, LogitsNode, ModelNode, Plan, Refusals, SkippedCell
 from meltrepro.plan.names import KnownFramework, Selection, resolve
 from meltrepro.record.ids import RUN, BundleId, CellId, ModelId
 from meltrepro.targets.base import DeviceFacts
@@ -29,10 +29,10 @@ def make_plan(
     sizes: Sizes | None = None,
     only: Sequence[str] = (),
     unusable: Mapping[str, Skip] | None = None,
-    refusals: Mapping[tuple[str, str], str] | None = None,
+    refusals: Refusals | None = None,
 ) -> Plan:
     """Expand a manifest over what there is. `devices` is by target name; a target that is missing there is skipped, for the
-    reason that `unusable` has. `refusals` say why a framework cannot load a model, by the names of model and framework.
+    reason that `unusable` has. `refusals` say what a framework cannot load or make.
 
     `only` are glob patterns over cell ids; `*` also matches `/`. Raises `ManifestError` for names that are unknown,
     `UsageError` where a pattern matches no cell.
@@ -169,7 +169,7 @@ class _Judge:
         manifest: Manifest,
         devices: Mapping[str, DeviceFacts],
         unusable: Mapping[str, Skip],
-        refusals: Mapping[tuple[str, str], str],
+        refusals: Refusals,
     ) -> None:
         self._manifest = manifest
         self._refusals = refusals
@@ -181,8 +181,11 @@ class _Judge:
         """What of its framework a cell runs, or why it cannot have that, or its model."""
         if key.quantization not in known.quantizations:
             return Skip(SkipKind.model, f"framework {known.name} does not offer quantization {key.quantization}")
-        if (refusal := self._refusals.get((key.model, known.name))) is not None:
+        if (refusal := self._refusals.get((key.model, known.name, EVERY))) is not None:
             return Skip(SkipKind.model, f"framework {known.name} cannot load model {key.model}: {refusal}")
+        if (refusal := self._refusals.get((key.model, known.name, key.quantization))) is not None:
+            made = f"{key.quantization} of model {key.model}"
+            return Skip(SkipKind.model, f"framework {known.name} cannot make {made}: {refusal}")
         if (known.name, key.target) not in self._variants:
             self._variants[known.name, key.target] = self._choose(known, key.target)
         variant = self._variants[known.name, key.target]

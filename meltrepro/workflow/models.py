@@ -22,7 +22,7 @@ from meltrepro.manifest.sources import (
     source_kind,
 )
 from meltrepro.manifest.yaml.tree import FieldPath
-from meltrepro.plan.model import Plan
+from meltrepro.plan.model import EVERY, Plan, Refusals
 from meltrepro.plan.names import KnownFramework
 from meltrepro.store import checkpoint
 from meltrepro.store.names import local_path, redact
@@ -41,8 +41,7 @@ class Looks:
 
     broken: Sequence[Problem] = ()
     """Of models that are none, or damaged."""
-    refusals: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """By model and framework, both by the manifest's names: why it cannot be loaded there."""
+    refusals: Refusals = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
     def require_whole(self, matters: Callable[[Problem], bool] = lambda _: True) -> None:
@@ -57,7 +56,7 @@ class Looks:
 def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find: Find) -> Looks:
     """Look at every model as each framework of the manifest sees it."""
     broken: dict[str, Problem] = {}
-    refusals: dict[tuple[str, str], str] = {}
+    refusals: dict[tuple[str, str, str], str] = {}
     warnings: dict[str, None] = {}
     for name, model in loaded.manifest.models.items():
         template = TEMPLATES[model.chat_template]
@@ -79,7 +78,8 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 broken.setdefault(name, problem_at(loaded, where, f"a file of it cannot be read: {error}"))
                 continue
             if found.refusal is not None:
-                refusals[name, known.name] = found.refusal
+                refusals[name, known.name, EVERY] = found.refusal
+            refusals |= {(name, known.name, quantization): why for quantization, why in found.unmade.items()}
             for warning in found.warnings:
                 warnings[str(problem_at(loaded, where, warning))] = None
             warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
@@ -103,8 +103,10 @@ def _beyond_training(loaded: LoadedManifest, model: str, found: Look) -> Iterato
 
 def refused(loaded: LoadedManifest, looks: Looks) -> Iterator[tuple[bool, Problem]]:
     """The refusals as problems, each with whether no framework of the manifest loads that model."""
-    for (name, kind), reason in looks.refusals.items():
-        alone = all((name, other) in looks.refusals for other in loaded.manifest.frameworks)
+    for (name, kind, quantization), reason in looks.refusals.items():
+        if quantization != EVERY:  # said by the plan, of the cells that want it
+            continue
+        alone = all((name, other, EVERY) in looks.refusals for other in loaded.manifest.frameworks)
         yield alone, problem_at(loaded, ("models", name, "source"), f"framework {kind} cannot load it: {reason}")
 
 
@@ -124,8 +126,8 @@ def require_loadable(plan: Plan, pins: Pins) -> None:
             found = framework(node.kind).look(files, releases[node.framework_name], template)
         except ModelError as error:
             raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
-        if found.refusal is not None:
-            raise ModelError(f"{name}: framework {node.framework_name} cannot load it: {found.refusal}", hint=_HINT)
+        if (refusal := found.refusal or found.unmade.get(node.quantization)) is not None:
+            raise ModelError(f"{name}: framework {node.framework_name} cannot load it: {refusal}", hint=_HINT)
 
 
 def on_disk(base: Path) -> Find:

@@ -13,6 +13,7 @@ from meltrepro.errors import DigestMismatch, ModelError, OfflineError, SourceErr
 from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FolderSource, HuggingFaceSource, Source
+from meltrepro.plan.model import EVERY
 from meltrepro.plan.names import resolve
 from meltrepro.plan.planner import make_plan
 from meltrepro.settings import Settings
@@ -196,7 +197,7 @@ def test_what_cannot_be_converted_is_known_before_weights_are_fetched(hub: Hub, 
         require_loadable(plan, pins)
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".safetensors")]
     asked = len(hub.asked)
-    assert "Qwen3ForCausalLM" in look(loaded, resolve(loaded), at_hand(pins)).refusals["m", "llama.cpp"]
+    assert "Qwen3ForCausalLM" in look(loaded, resolve(loaded), at_hand(pins)).refusals["m", "llama.cpp", EVERY]
     assert len(hub.asked) == asked
 
 

@@ -12,6 +12,7 @@ from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError, ModelError, PlanError
 from tests.support.checkpoints import write_llama, write_safetensors
 from tests.support.ggufs import STRING, TIED, U16, U32, gguf, model, whole
+from tests.support.llamas import llama
 
 SPEC = """\
 meltrepro: 1
@@ -81,6 +82,16 @@ def test_one_that_another_release_knows_is_left_out_alone(run: Main, tmp_path: P
     assert skipped["kind"] == "model"
     assert skipped["reason"].startswith(f"framework old cannot load model m: {KNOWN}")
     assert [node["id"] for node in plan["models"]] == ["m/as-is/new"]
+
+
+def test_codes_that_an_engine_cannot_keep_are_skipped_where_they_are_to_be_kept(run: Main, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(llama("Q4_1"))
+    status, said, wrong = run("plan", frameworks=f"{NEW}\n  ort: {{kind: onnxruntime, release: 1.29.0}}")
+    assert status == 0, wrong
+    why = "framework ort cannot make as-is of model m: its tensor token_embd.weight is Q4_1, whose codes cannot be kept"
+    assert why in " ".join(said.split())
+    status, said, _ = run("plan", frameworks="  ort: {kind: onnxruntime, release: 1.29.0}", quantization="q4_0")
+    assert status == 0 and "m/q4_0/ort/host/chat" in said and "cannot" not in said
 
 
 def test_the_nearest_of_many(run: Main, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from meltrepro.errors import ModelError
-from meltrepro.frameworks.base import RUN, ModelStep, Release, Skip, Variant, framework
+from meltrepro.frameworks.base import AS_IS, RUN, ModelStep, Release, Skip, Variant, framework
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.prebuilt.codes import Codes, GgufNumbers
@@ -143,7 +143,9 @@ def test_what_cannot_be_converted_is_known_by_its_header(
 
 def test_codes_that_cannot_be_kept_are_refused_where_they_should_be(engine: WheelFramework, source: Path) -> None:
     source.write_bytes(llama("Q4_1"))
-    assert engine.look(source, release(engine)).refusal is None, "they may be quantized anew"
+    seen = engine.look(source, release(engine))
+    assert seen.refusal is None, "they may be quantized anew"
+    assert "Q4_1, whose codes" in seen.unmade[AS_IS]
     with pytest.raises(ModelError, match="Q4_1, whose codes"):
         convert(engine, source, source.parent / "model")
 

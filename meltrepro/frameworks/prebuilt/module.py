@@ -7,13 +7,14 @@ are llama.cpp's, and so are its converter and its quantizer: models of all engin
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import (
+    AS_IS,
     AUTO,
     RUN,
     Framework,
@@ -236,8 +237,11 @@ class WheelFramework(Framework):
         found = LLAMA.look(model, TOKENIZER, template)
         if found.refusal is not None or not isinstance(model, Path):
             return found
-        why = llama.refusal(gguf.check(model))
-        return found if why is None else Look(why, context=found.context)
+        header = gguf.check(model)
+        if (why := llama.refusal(header)) is not None:
+            return Look(why, context=found.context)
+        kept = llama.refusal(header, as_is=True)
+        return found if kept is None else replace(found, unmade={AS_IS: kept})
 
     def describe(self, model: Path, release: str) -> str | None:
         return None if model.is_dir() else gguf.describe(model)
