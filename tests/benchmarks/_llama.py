@@ -1,4 +1,4 @@
-"""What the benchmarks of llama.cpp share: artifacts of the quickstart, and llama-bench."""
+"""What the benchmarks of engines share: artifacts of the quickstart, llama-bench, and the runner doing the same work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from meltrepro.record.events import read_trace
 
 ROOT = Path(__file__).parents[2]
 PROMPT, GENERATED = 256, 64
@@ -46,3 +48,39 @@ def llama_bench(program: Path, model: Path, threads: int) -> tuple[float, float]
     done = subprocess.run([*command, "-p", str(PROMPT), "-n", str(GENERATED)], capture_output=True, check=True)
     speeds = {("p" if row["n_prompt"] else "g"): row["avg_ts"] for row in json.loads(done.stdout)}
     return speeds["p"], speeds["g"]
+
+
+def runner(bundle: Path, model: Path, threads: int, folder: Path) -> tuple[float, float]:
+    """The same of a runner: prefill from one long prompt, generation from a second conversation with a prompt of one token."""
+    request = {
+        "v": 1,
+        "model": str(model),
+        "context": PROMPT + GENERATED,
+        "threads": threads,
+        "batch": 512,
+        "max_tokens": GENERATED + 1,
+        "ignore_eos": True,
+        "sampling": {
+            "greedy": True,
+            "temperature": 1.0,
+            "top_k": 1,
+            "top_p": 1.0,
+            "repeat_penalty": 1.0,
+            "repeat_last_n": 0,
+            "seed": 1,
+        },
+        "conversations": [[" word" * PROMPT], [" word"]],
+        "warmup_tokens": 16,
+    }
+    (folder / "request.json").write_text(json.dumps(request))
+    (folder / "events.jsonl").unlink(missing_ok=True)
+    subprocess.run(
+        [bundle / "bin" / "melt-runner", folder / "request.json", folder / "events.jsonl"],
+        check=True,
+        capture_output=True,
+    )
+    long, short = (conversation.turns[0] for conversation in read_trace(folder / "events.jsonl").conversations)
+    assert long.prefill is not None
+    prefill_s = (long.prefill.end_ns - long.prefill.begin_ns) / 1e9
+    generation_s = (short.token_ns[-1] - short.token_ns[0]) / 1e9
+    return long.n_prompt / prefill_s, (short.n_gen - 1) / generation_s

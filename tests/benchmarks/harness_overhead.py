@@ -11,16 +11,13 @@ ratio of the pairs of at least 0.98. Run it on an idle machine.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from meltrepro.record.events import read_trace
-from tests.benchmarks._llama import GENERATED, PROMPT, build, llama_bench
+from tests.benchmarks._llama import build, llama_bench, runner
 from tests.benchmarks._table import beside, finish
 
 
@@ -37,7 +34,7 @@ def main() -> int:
         bundle, model = build(options.release, options.quantization)
         programs = {
             "llama-bench": lambda: llama_bench(bundle / "bin" / "llama-bench", model, options.threads),
-            "melt-runner": lambda: _runner(bundle, model, options.threads, folder),
+            "melt-runner": lambda: runner(bundle, model, options.threads, folder),
         }
         rows: dict[str, list[tuple[float, float]]] = {program: [] for program in programs}
         order = random.Random(1)
@@ -52,42 +49,6 @@ def main() -> int:
         what = f"runner, {options.release}, {options.quantization}, {name}"
         found.append(beside(what, ours, "llama-bench", theirs, "tok/s", at_least=0.98))
     return finish(found)
-
-
-def _runner(bundle: Path, model: Path, threads: int, folder: Path) -> tuple[float, float]:
-    """Prefill from one long prompt, generation from a second conversation with a prompt of one token."""
-    request = {
-        "v": 1,
-        "model": str(model),
-        "context": PROMPT + GENERATED,
-        "threads": threads,
-        "batch": 512,
-        "max_tokens": GENERATED + 1,
-        "ignore_eos": True,
-        "sampling": {
-            "greedy": True,
-            "temperature": 1.0,
-            "top_k": 1,
-            "top_p": 1.0,
-            "repeat_penalty": 1.0,
-            "repeat_last_n": 0,
-            "seed": 1,
-        },
-        "conversations": [[" word" * PROMPT], [" word"]],
-        "warmup_tokens": 16,
-    }
-    (folder / "request.json").write_text(json.dumps(request))
-    (folder / "events.jsonl").unlink(missing_ok=True)
-    subprocess.run(
-        [bundle / "bin" / "melt-runner", folder / "request.json", folder / "events.jsonl"],
-        check=True,
-        capture_output=True,
-    )
-    long, short = (conversation.turns[0] for conversation in read_trace(folder / "events.jsonl").conversations)
-    assert long.prefill is not None
-    prefill_s = (long.prefill.end_ns - long.prefill.begin_ns) / 1e9
-    generation_s = (short.token_ns[-1] - short.token_ns[0]) / 1e9
-    return long.n_prompt / prefill_s, (short.n_gen - 1) / generation_s
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ frameworks:
   llama.cpp: {release: "2026-10-01"}
   onnxruntime: {release: "1.29.0", options: {spinning: false}}
   openvino: {release: "2026.4.1"}
+  mlc: {release: "0.27.0.post1", options: {spinning: false}}
 targets:
   host: {kind: host, threads: 1}
 workloads:
@@ -49,7 +50,7 @@ class Engines:
     def runner(self, kind: str, folder: Path) -> Runner:
         """An engine's runner with its model of 4-bit codes."""
         bundle = next(path for name, path in self.artifacts.items() if name.startswith(f"{kind}/run/"))
-        model = next(path for name, path in self.artifacts.items() if name.endswith(f"q4_0/{kind}"))
+        model = next(path for name, path in self.artifacts.items() if name.split("/")[1:3] == ["q4_0", kind])
         return Runner(Bundle(bundle), model, folder)
 
 

@@ -21,21 +21,39 @@ pytestmark = pytest.mark.integration
 
 @dataclass(frozen=True)
 class Names:
-    """What an engine calls its operators and its files."""
+    """What an engine calls its operators, their modules and its files."""
 
-    product: str
+    prefill: str
+    generation: str
+    """Products with codes."""
+    output: str
     attention: str
     embedding: str
-    files: tuple[str, str]
+    files: tuple[str, ...]
+    modules: tuple[str, ...] = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
+_ORT, _OPENVINO = "MatMulNBits", "FullyConnectedCompressed"
 ENGINES = {
-    "onnxruntime": Names("MatMulNBits", "GroupQueryAttention", "GatherBlockQuantized", ("model.onnx", "weights.bin")),
+    "onnxruntime": Names(
+        _ORT, _ORT, _ORT, "GroupQueryAttention", "GatherBlockQuantized", ("model.onnx", "weights.bin")
+    ),
     "openvino": Names(
-        "FullyConnectedCompressed",
+        _OPENVINO,
+        _OPENVINO,
+        _OPENVINO,
         "ScaledDotProductAttentionWithKVCache",
         "GatherCompressed",
         ("model.xml", "model.bin"),
+    ),
+    "mlc": Names(
+        "matrix_product_codes4x32",
+        "vector_product_codes4x32",
+        "vector_product_codes8x32",
+        "attend",
+        "rows",
+        ("tensor-cache.json", "params_shard_1.bin", "model.so"),
+        ("attn_qkv", "attn_output", "ffn_gate_up", "ffn_down"),
     ),
 }
 FILES = [(kind, name) for kind, names in ENGINES.items() for name in (*names.files, "vocabulary.gguf", "model.json")]
@@ -79,10 +97,10 @@ def test_operators_are_told_by_module(campaign: Campaign, kind: str) -> None:
         found = breakdown(trace, phase)
         assert found.calls == calls
         calls_of = {(share.name, share.module): share.calls for share in found.shares}
-        for module in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
-            assert calls_of[names.product, module] == 30 * found.calls
+        for module in names.modules:
+            assert calls_of[getattr(names, phase), module] == 30 * found.calls
         assert calls_of[names.attention, "attention"] == 30 * found.calls
-        assert calls_of[names.product, "output"] == calls_of[names.embedding, "token_embd"] == found.calls
+        assert calls_of[names.output, "output"] == calls_of[names.embedding, "token_embd"] == found.calls
         assert sum(share.ns for share in found.shares) <= found.ns
 
 
