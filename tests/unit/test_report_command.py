@@ -33,7 +33,7 @@ def campaign(home: Path) -> Path:
 def test_the_last_campaign_becomes_a_report(campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["report"]) == 0
     said = capsys.readouterr()
-    assert re.fullmatch(r"report/index.html: written, and 1\d tables beside it as CSV and LaTeX\n", said.out)
+    assert re.fullmatch(r"report/index.html: written, and \d\d tables beside it as CSV and LaTeX\n", said.out)
     assert "meltrepro sync" in said.err
     page = (tmp_path / "report/index.html").read_text()
     assert "crashed: &lt;b&gt;signal 11&lt;/b&gt;" in page
