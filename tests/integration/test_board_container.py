@@ -57,7 +57,7 @@ class Rig:
 
     def containers(self) -> list[Any]:
         label = f"meltrepro.root={self.folder / 'there'}"
-        return list(self.client.containers.list(all=True, filters={"label": label}))
+        return list(self.client.containers.list(all=True, ignore_removed=True, filters={"label": label}))
 
     def await_container(self) -> Any:
         deadline = time.monotonic() + 30

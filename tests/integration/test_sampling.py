@@ -156,7 +156,8 @@ def test_files_that_vanish_and_turn_into_text(start: Start, tmp_path: Path) -> N
     sampling = start([gauge("a"), gauge("b"), gauge("c"), gauge("never")], 50.0, root)
     time.sleep(0.3)
     (root / "a").unlink()
-    (root / "b").write_text("error: busy\n")
+    (root / "new").write_text("error: busy\n")
+    (root / "new").rename(root / "b")  # at once: nobody sees it empty
     time.sleep(0.3)
     (root / "a").write_text("5\n")
     time.sleep(0.3)
