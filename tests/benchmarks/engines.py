@@ -48,7 +48,7 @@ def main() -> int:
         for phase, what in enumerate(("prefill", "generation")):
             for other, goal in ((OLD, GOALS.get(name, (None, None))[phase]), *([(NEW, None)] if name != NEW else [])):
                 ours, theirs = ([speed[phase] for speed in speeds[each]] for each in (name, other))
-                title = f"{name}, {options.quantization}, {options.threads} threads, {what}"
+                title = f"{name}, {options.quantization}, threads {options.threads}, {what}"
                 rows.append(beside(title, ours, other, theirs, "tok/s", at_least=goal))
     return finish(rows)
 
