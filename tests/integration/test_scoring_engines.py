@@ -98,6 +98,6 @@ def test_the_same_text_is_as_probable(cells: dict[tuple[str, str], CellRecord], 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_an_engine_was_told_stands_in_the_request(cells: dict[tuple[str, str], CellRecord], engine: str) -> None:
-    asked = cells[engine, "arc"].repetitions[0].scoring
-    assert asked is not None and asked.options
-    assert cells["llama.cpp", "arc"].repetitions[0].scoring.options is None  # type: ignore[union-attr]
+    ours, theirs = (cells[name, "arc"].repetitions[0].scoring for name in (engine, "llama.cpp"))
+    assert ours is not None and ours.options
+    assert theirs is not None and theirs.options is None, "its scorer takes none"
