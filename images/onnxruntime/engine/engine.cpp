@@ -6,20 +6,17 @@
 #include "failure.h"
 #include "operators.h"
 #include "ort.h"
-#include "signals.h"
-#include "vocabulary.h"
 
-#include <cstdlib>
 #include <deque>
 #include <limits>
 #include <map>
-#include <optional>
 
 namespace melt {
 namespace {
 
 constexpr int errors_alone = 3, arena = 1, main_memory = 0;  // what is said on stderr; an allocator's kind, and its place
 constexpr const char * graph = "model.onnx";
+constexpr std::initializer_list<const char *> own_files = {graph, "weights.bin"};
 
 const std::map<std::string, int> optimizations = {{"off", 0}, {"basic", 1}, {"extended", 2}, {"all", 99}};
 
@@ -47,7 +44,7 @@ private:
     OrtValue * value = nullptr;
 };
 
-class OnnxRuntime : public Engine {
+class OnnxRuntime : public ConvertedEngine {
 public:
     ~OnnxRuntime() override {
         cache.clear();
@@ -64,8 +61,6 @@ public:
 
     Identity identity() const override { return {"onnxruntime", MELT_COMMIT, MELT_ISA, ort.build_info()}; }
 
-    bool profiles_operators() const override { return true; }
-
     // Threads belong to a session, which is made when the weights are loaded: they are read here before others read them.
     void read_options(Fields & fields) override {
         threads = static_cast<int>(fields.integer("threads", 1, std::numeric_limits<int16_t>::max()));
@@ -78,16 +73,22 @@ public:
         }
     }
 
-    void check(const std::string & model) override { folder.emplace(model, std::initializer_list<const char *>{graph, "weights.bin"}); }
+    Json::Object effective() const override {
+        return {{"version", ort.version},
+                {"graph_optimization", optimization->first},
+                {"spinning", spinning},
+                {"cache_types", "f32/f32"},
+                {"tokenizer", "llama.cpp " MELT_VOCABULARY}};
+    }
 
-    ModelFacts load(const std::string & model) override {
-        vocabulary = std::make_unique<Vocabulary>(folder->vocabulary_file);
+    const float * logits() override { return result.data(); }
+    std::vector<Operation> operations() override { return operators.take(); }
+
+protected:
+    std::initializer_list<const char *> files() const override { return own_files; }
+
+    void load_code(const std::string & model) override {
         constexpr auto step = ExitCode::model;
-        if (vocabulary->size() != folder->vocabulary) {
-            throw Failure(step, "the model has logits for " + std::to_string(folder->vocabulary) + " tokens, and its vocabulary " +
-                                    std::to_string(vocabulary->size()));
-        }
-        throw_if_stopped();
         ort.check(ort.create_env(errors_alone, "melt-runner", &env), step);
         OrtSessionOptions * options = nullptr;
         ort.check(ort.create_session_options(&options), step);
@@ -97,59 +98,32 @@ public:
         ort.check(ort.set_graph_optimization(options, optimization->second), step);
         ort.check(ort.add_config(options, "session.intra_op.allow_spinning", spinning ? "1" : "0"), step);
         ort.check(ort.create_session(env, (model + "/" + graph).c_str(), options, &session), step);
-        throw_if_stopped();
-        return {folder->bytes, static_cast<uint64_t>(folder->parameters), vocabulary->size(),
-                static_cast<int32_t>(folder->context)};
     }
 
-    ContextFacts open(const Setup & setup) override {
+    std::optional<uint64_t> open_cache(const Setup & setup) override {
         constexpr auto step = ExitCode::context;
-        if (setup.context > folder->context) {
-            throw Failure(step, "a context of " + std::to_string(setup.context) + " tokens is longer than the " +
-                                    std::to_string(folder->context) + " that the model has rotations for");
-        }
-        n_ctx = setup.context;
         const std::vector<int64_t> sizes = {1, folder->kv_heads, n_ctx, folder->head};
         const size_t size = static_cast<size_t>(folder->kv_heads * n_ctx * folder->head) * sizeof(float);
         const uint64_t all = size * 2 * static_cast<uint64_t>(folder->layers);
-        keys_and_values.reset(std::calloc(1, all));
-        if (keys_and_values == nullptr) {
-            throw Failure(step, "no memory for a context of " + std::to_string(n_ctx) + " tokens: " + std::to_string(all) + " bytes");
-        }
+        char * place = reserve(all);
         ort.check(ort.create_memory_info(arena, main_memory, &memory), step);
-        for (int64_t i = 0; i < 2 * folder->layers; ++i) {
+        for (int64_t i = 0; i < 2 * folder->layers; ++i, place += size) {
             const std::string name = std::to_string(i / 2) + (i % 2 == 0 ? ".key" : ".value");
             inputs.push_back(names.emplace_back("past." + name).c_str());
             outputs.push_back(names.emplace_back("present." + name).c_str());
-            void * place = static_cast<char *>(keys_and_values.get()) + size * static_cast<size_t>(i);
             cache.emplace_back(ort, memory, place, size, sizes, ElementType::floats, step);
         }
         result.resize(static_cast<size_t>(folder->vocabulary));
         if (setup.profile_operators) {
             operators.start();
         }
-        return {n_ctx, std::min(setup.batch, setup.context), all};
+        return all;
     }
 
-    Json::Object effective() const override {
-        return {{"version", ort.version},
-                {"graph_optimization", optimization->first},
-                {"spinning", spinning},
-                {"cache_types", "f32/f32"},
-                {"tokenizer", "llama.cpp " MELT_VOCABULARY}};
-    }
-
-    std::vector<Token> tokenize(const std::string & text, bool first) const override { return vocabulary->tokenize(text, first); }
-    std::string piece(Token token) const override { return vocabulary->piece(token); }
-    std::vector<Token> end_of_generation() const override { return vocabulary->end_of_generation(); }
-
-    void decode(const Token * tokens, size_t size) override {
+    void compute(const Token * tokens, size_t size) override {
         constexpr auto step = ExitCode::decode;
         std::vector<int64_t> ids(tokens, tokens + size);
         const auto count = static_cast<int64_t>(size);
-        if (count > n_ctx - past) {
-            throw Failure(step, "no room for " + std::to_string(count) + " tokens after " + std::to_string(past));
-        }
         int32_t length = past + static_cast<int32_t>(count), last = length - 1;
         const Tensor given[] = {
             Tensor(ort, memory, ids.data(), size * sizeof(int64_t), {1, count}, ElementType::int64, step),
@@ -171,13 +145,7 @@ public:
         ort.check(ort.run(session, operators.next(), inputs.data(), input_values.data(), input_values.size(), outputs.data(),
                           output_values.size(), output_values.data()),
                   step);
-        past = length;
     }
-
-    const float * logits() override { return result.data(); }
-    std::vector<Operation> operations() override { return operators.take(); }
-
-    void clear() override { past = 0; }
 
 private:
     const Ort ort{"libonnxruntime.so"};
@@ -185,18 +153,13 @@ private:
     int threads = 1;
     bool spinning = true;  // threads without work wait busily for a while
     std::map<std::string, int>::const_iterator optimization;
-    std::optional<Converted> folder;
-    std::unique_ptr<Vocabulary> vocabulary;
     OrtEnv * env = nullptr;
     OrtSession * session = nullptr;
     OrtMemoryInfo * memory = nullptr;
-    int32_t n_ctx = 0;
-    std::unique_ptr<void, void (*)(void *)> keys_and_values{nullptr, std::free};
     std::vector<Tensor> cache;  // of each layer keys, then values
     std::deque<std::string> names;
     std::vector<const char *> inputs = {"tokens", "last", "length"}, outputs = {"logits"};
     std::vector<float> result;
-    int32_t past = 0;
 };
 
 }  // namespace

@@ -8,28 +8,25 @@
 #include "openvino.h"
 #include "operators.h"
 #include "signals.h"
-#include "vocabulary.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <optional>
 
 namespace melt {
 namespace {
 
 constexpr const char * graph = "model.xml";
 constexpr const char * weights = "model.bin";
+constexpr std::initializer_list<const char *> own_files = {graph, weights};
 enum Input : size_t { tokens_given, positions_given, length_given, sequence_given };
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T *)>;
 
-class OpenVinoEngine : public Engine {
+class OpenVinoEngine : public ConvertedEngine {
 public:
     Identity identity() const override { return {"openvino", MELT_COMMIT, MELT_ISA, api.version}; }
-
-    bool profiles_operators() const override { return true; }
 
     // All this belongs to a compiled model, which is made when the weights are loaded: fields of others are read here before they do.
     void read_options(Fields & fields) override {
@@ -40,50 +37,6 @@ public:
         const Json * profile = fields.optional("profile");
         const std::string * name = profile == nullptr ? nullptr : profile->as<std::string>();
         profiled = name != nullptr && *name == "operators";
-    }
-
-    void check(const std::string & model) override { folder.emplace(model, std::initializer_list<const char *>{graph, weights}); }
-
-    ModelFacts load(const std::string & model) override {
-        constexpr auto step = ExitCode::model;
-        vocabulary = std::make_unique<Vocabulary>(folder->vocabulary_file);
-        if (vocabulary->size() != folder->vocabulary) {
-            throw Failure(step, "the model has logits for " + std::to_string(folder->vocabulary) + " tokens, and its vocabulary " +
-                                    std::to_string(vocabulary->size()));
-        }
-        throw_if_stopped();
-        core = made<ov_core>(api.release_core, step, api.create_core);
-        const auto source = made<ov_model>(api.release_model, step, [&](ov_model ** place) {
-            return api.read_model(core.get(), (model + "/" + graph).c_str(), (model + "/" + weights).c_str(), place);
-        });
-        throw_if_stopped();
-        compile(source.get());
-        throw_if_stopped();
-        // Matrices are packed for the CPU when a call needs them first: that is part of loading them.
-        const Token first = 0;
-        clear();
-        compute(&first, 1, step);
-        size_t size = 0;
-        api.check(api.get_byte_size(output.get(), &size), step);
-        if (size != static_cast<size_t>(folder->vocabulary) * sizeof(float)) {
-            throw Failure(step, "the graph gives " + std::to_string(size) + " bytes of logits for " +
-                                    std::to_string(folder->vocabulary) + " tokens");
-        }
-        operators.take();
-        clear();
-        throw_if_stopped();
-        return {folder->bytes, static_cast<uint64_t>(folder->parameters), vocabulary->size(),
-                static_cast<int32_t>(folder->context)};
-    }
-
-    // Keys and values grow with what is in them: no size of theirs is known before.
-    ContextFacts open(const Setup & setup) override {
-        if (setup.context > folder->context) {
-            throw Failure(ExitCode::context, "a context of " + std::to_string(setup.context) + " tokens is longer than the " +
-                                                 std::to_string(folder->context) + " that the model has rotations for");
-        }
-        n_ctx = setup.context;
-        return {n_ctx, std::min(setup.batch, setup.context), std::nullopt};
     }
 
     Json::Object effective() const override {
@@ -97,18 +50,6 @@ public:
                 {"enable_cpu_pinning", said("ENABLE_CPU_PINNING") == "YES"},
                 {"runtime_requirements", said("RUNTIME_REQUIREMENTS")},
                 {"tokenizer", "llama.cpp " MELT_VOCABULARY}};
-    }
-
-    std::vector<Token> tokenize(const std::string & text, bool first) const override { return vocabulary->tokenize(text, first); }
-    std::string piece(Token token) const override { return vocabulary->piece(token); }
-    std::vector<Token> end_of_generation() const override { return vocabulary->end_of_generation(); }
-
-    void decode(const Token * tokens, size_t count) override {
-        constexpr auto step = ExitCode::decode;
-        if (count > static_cast<size_t>(n_ctx - past)) {
-            throw Failure(step, "no room for " + std::to_string(count) + " tokens after " + std::to_string(past));
-        }
-        compute(tokens, count, step);
     }
 
     const float * logits() override {
@@ -128,6 +69,37 @@ public:
         });
         past = 0;
     }
+
+protected:
+    std::initializer_list<const char *> files() const override { return own_files; }
+
+    void load_code(const std::string & model) override {
+        constexpr auto step = ExitCode::model;
+        core = made<ov_core>(api.release_core, step, api.create_core);
+        const auto source = made<ov_model>(api.release_model, step, [&](ov_model ** place) {
+            return api.read_model(core.get(), (model + "/" + graph).c_str(), (model + "/" + weights).c_str(), place);
+        });
+        throw_if_stopped();
+        compile(source.get());
+        throw_if_stopped();
+        // Matrices are packed for the CPU when a call needs them first: that is part of loading them.
+        const Token first = 0;
+        clear();
+        compute(&first, 1, step);
+        size_t size = 0;
+        api.check(api.get_byte_size(output.get(), &size), step);
+        if (size != static_cast<size_t>(folder->vocabulary) * sizeof(float)) {
+            throw Failure(step, "the graph gives " + std::to_string(size) + " bytes of logits for " +
+                                    std::to_string(folder->vocabulary) + " tokens");
+        }
+        operators.take();
+        clear();
+    }
+
+    // Keys and values grow with what is in them: no size of theirs is known before.
+    std::optional<uint64_t> open_cache(const Setup &) override { return std::nullopt; }
+
+    void compute(const Token * tokens, size_t count) override { compute(tokens, count, ExitCode::decode); }
 
 private:
     static std::string choice(Fields & fields, const std::string & name, const char * usual, std::vector<std::string> known) {
@@ -188,7 +160,6 @@ private:
         output = made<ov_tensor>(api.release_tensor, code, [&](ov_tensor ** place) {
             return api.get_output(request.get(), 0, place);
         });
-        past = length;
         if (profiled) {
             operators.add(request.get(), begin);
         }
@@ -207,13 +178,10 @@ private:
     int64_t threads = 1, group = 0;
     std::string precision, cache_precision;
     bool profiled = false;
-    std::optional<Converted> folder;
-    std::unique_ptr<Vocabulary> vocabulary;
     Owned<ov_core> core{nullptr, nullptr};
     Owned<ov_compiled_model> compiled{nullptr, nullptr};
     Owned<ov_infer_request> request{nullptr, nullptr};
     Owned<ov_tensor> output{nullptr, nullptr};
-    int32_t n_ctx = 0, past = 0;
 };
 
 }  // namespace
