@@ -45,11 +45,16 @@ void Events::add_memory(const char * phase) {
                 {"swap", memory.swap}});
 }
 
-void Events::add_token(int64_t t, int64_t index, int32_t id) {
-    char line[96];
-    const int length = std::snprintf(line, sizeof line, "{\"e\":\"token\",\"t\":%lld,\"i\":%lld,\"id\":%d}\n",
-                                     static_cast<long long>(t), static_cast<long long>(index), id);
+void Events::add_token(int64_t t, int64_t index, int32_t id, std::optional<float> margin) {
+    char line[128];
+    int length = std::snprintf(line, sizeof line, "{\"e\":\"token\",\"t\":%lld,\"i\":%lld,\"id\":%d",
+                               static_cast<long long>(t), static_cast<long long>(index), id);
     lines.append(line, static_cast<size_t>(length));
+    if (margin) {
+        length = std::snprintf(line, sizeof line, ",\"margin\":%.4g", static_cast<double>(*margin));
+        lines.append(line, static_cast<size_t>(length));
+    }
+    lines += "}\n";
 }
 
 void Events::flush() {

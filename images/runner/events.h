@@ -4,6 +4,7 @@
 #include "json.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace melt {
@@ -22,7 +23,7 @@ public:
     // A `mem` event of now.
     void add_memory(const char * phase);
     // The one event that is added while a turn is timed.
-    void add_token(int64_t t, int64_t index, int32_t id);
+    void add_token(int64_t t, int64_t index, int32_t id, std::optional<float> margin);
 
     // Write what was gathered; throws Failure(events), for example when the disk is full.
     void flush();

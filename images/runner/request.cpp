@@ -72,6 +72,19 @@ SyncMark read_sync_mark(const Json * node) {
     return mark;
 }
 
+std::optional<ThinkingMarkers> read_thinking(const Json * node) {
+    if (node == nullptr) {
+        return std::nullopt;
+    }
+    Fields fields(*node, "thinking");
+    ThinkingMarkers markers{fields.text("begin"), fields.text("end"), {}};
+    if (const Json * most = fields.optional("max_tokens"); most != nullptr) {
+        markers.max_tokens = fields.to_integer("max_tokens", *most, 1, max_int32);
+    }
+    fields.finish();
+    return markers;
+}
+
 Json parse(const std::string & path) {
     const auto unreadable = [&](const std::string & problem) {
         return Failure(ExitCode::bad_request, "request: " + problem);
@@ -111,6 +124,7 @@ Request read_request(const std::string & path, Engine & engine) {
     request.turn_pause_ms = static_cast<int32_t>(fields.integer_or("turn_pause_ms", 0, max_int32, 0));
     request.conversation_pause_ms = static_cast<int32_t>(fields.integer_or("conversation_pause_ms", 0, max_int32, 0));
     request.sync_mark = read_sync_mark(fields.optional("sync_mark"));
+    request.thinking = read_thinking(fields.optional("thinking"));
     fields.finish();
     return request;
 }

@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,13 @@ struct SyncMark {
     int32_t rest_ms;
 };
 
+// Texts around the thinking of a reasoning model, and how much it may think in a turn.
+struct ThinkingMarkers {
+    std::string begin;
+    std::string end;
+    std::optional<int64_t> max_tokens;
+};
+
 struct Request {
     std::string model;
     Setup setup;
@@ -36,6 +44,7 @@ struct Request {
     int32_t turn_pause_ms;  // after each turn that another one follows
     int32_t conversation_pause_ms;
     SyncMark sync_mark;
+    std::optional<ThinkingMarkers> thinking;
 };
 
 // Throws Failure(bad_request), naming the field, where the file cannot be read or anything in it is wrong. The engine takes the

@@ -21,7 +21,8 @@ std::vector<Token> sorted(std::vector<Token> tokens) {
 Session::Session(const Request & request, Engine & engine, const ModelFacts & model, const ContextFacts & context,
                  Events & events)
     : request(request), engine(engine), n_vocab(model.n_vocab), n_batch(static_cast<size_t>(context.n_batch)), events(events),
-      ends(sorted(engine.end_of_generation())), sampler(request.sampling, request.ignore_eos ? ends : std::vector<Token>{}) {}
+      ends(sorted(engine.end_of_generation())), sampler(request.sampling, request.ignore_eos ? ends : std::vector<Token>{}),
+      thinking(request.thinking, engine) {}
 
 // Half of the tokens as a prompt, the others one by one, so that both ways of decoding have been walked.
 void Session::warm_up() {
@@ -94,6 +95,7 @@ Session::Stop Session::take_turn(size_t conversation, size_t turn) {
         decode(prompt);
         events.add("prefill_end");
         profile.enter(OperatorProfile::Phase::generation);
+        thinking.begin_turn(request.conversations[conversation][turn], events);
         stop = generate(n_generated, text);
         profile.enter(OperatorProfile::Phase::none);
     }
@@ -104,14 +106,17 @@ Session::Stop Session::take_turn(size_t conversation, size_t turn) {
 Session::Stop Session::generate(size_t & n_generated, std::string & text) {
     std::vector<Token> last(1);
     for (;;) {
-        last[0] = sampler.sample(logits, n_vocab, history);
-        events.add_token(monotonic_ns(), static_cast<int64_t>(n_generated), last[0]);
-        n_generated += 1;
-        if (is_end(last[0])) {
+        const std::optional<Token> forced = thinking.forced();
+        last[0] = forced ? *forced : sampler.sample(logits, n_vocab, history);
+        const size_t index = n_generated++;
+        events.add_token(monotonic_ns(), static_cast<int64_t>(index), last[0], forced ? std::nullopt : sampler.margin());
+        if (!forced && is_end(last[0])) {
             return Stop::eog;
         }
         history.push_back(last[0]);
-        text += engine.piece(last[0]);
+        const std::string piece = engine.piece(last[0]);
+        text += piece;
+        thinking.add(index, last[0], piece, events);
         if (n_generated == static_cast<size_t>(request.max_tokens)) {
             return Stop::length;
         }
@@ -150,13 +155,17 @@ bool Session::is_end(Token token) const { return std::binary_search(ends.begin()
 void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t n_generated, Stop stop,
                        const std::string & text) {
     static const char * const names[] = {"eog", "length", "context"};
-    events.add("turn_end", {{"c", conversation},
-                            {"i", turn},
-                            {"n_prompt", n_prompt},
-                            {"n_gen", n_generated},
-                            {"n_past", n_past},
-                            {"stop", names[static_cast<int>(stop)]},
-                            {"text", text}});
+    Json::Object fields{{"c", conversation},
+                        {"i", turn},
+                        {"n_prompt", n_prompt},
+                        {"n_gen", n_generated},
+                        {"n_past", n_past},
+                        {"stop", names[static_cast<int>(stop)]},
+                        {"text", text}};
+    if (request.thinking) {
+        fields.emplace_back("answer", n_generated > 0 ? thinking.answer() : "");
+    }
+    events.add("turn_end", fields);
     events.add_memory("turn");
     events.flush();
 }

@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "profile.h"
 #include "request.h"
+#include "thinking.h"
 #include "token_sampler.h"
 
 #include <string>
@@ -43,6 +44,7 @@ private:
     OperatorProfile profile;
     const std::vector<Token> ends;  // of an answer, sorted
     TokenSampler sampler;
+    Thinking thinking;
     int32_t n_past = 0;
     const float * logits = nullptr;
     std::vector<Token> history;  // of the conversation: prompts and answers

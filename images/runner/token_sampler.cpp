@@ -60,17 +60,27 @@ Token TokenSampler::sample(const float * logits, int32_t n_vocab, const std::vec
 
 bool TokenSampler::is_banned(Token id) const { return std::binary_search(banned.begin(), banned.end(), id); }
 
-Token TokenSampler::greedy(const float * logits, int32_t n_vocab) const {
+Token TokenSampler::greedy(const float * logits, int32_t n_vocab) {
     Token best = -1;
-    float largest = -std::numeric_limits<float>::infinity();
+    float largest = -std::numeric_limits<float>::infinity(), next = largest;
     for (Token id = 0; id < n_vocab; ++id) {
-        if (logits[id] > largest && !is_banned(id)) {
-            largest = logits[id];
-            best = id;
+        if (logits[id] > next && !is_banned(id)) {
+            if (logits[id] > largest) {
+                next = largest;
+                largest = logits[id];
+                best = id;
+            } else {
+                next = logits[id];
+            }
         }
     }
     if (best < 0) {
         not_numbers();
+    }
+    if (const float gap = largest - next; std::isfinite(gap)) {
+        last_margin = gap;
+    } else {
+        last_margin.reset();
     }
     return best;
 }

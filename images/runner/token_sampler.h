@@ -4,6 +4,7 @@
 #include "request.h"
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace melt {
@@ -29,6 +30,8 @@ public:
 
     // The next token after `history`; throws Failure(decode) where logits are not numbers.
     Token sample(const float * logits, int32_t n_vocab, const std::vector<Token> & history);
+    // By how much the logit of the last token exceeds the next one's, where it was taken greedily.
+    std::optional<float> margin() const { return last_margin; }
 
 private:
     struct Candidate {
@@ -37,7 +40,7 @@ private:
     };
 
     bool is_banned(Token id) const;
-    Token greedy(const float * logits, int32_t n_vocab) const;
+    Token greedy(const float * logits, int32_t n_vocab);
     void penalize(const std::vector<Token> & history);
     void keep_largest(size_t count);
     Token draw();
@@ -46,6 +49,7 @@ private:
     const std::vector<Token> banned;  // sorted
     Pcg32 random;
     std::vector<Candidate> candidates;
+    std::optional<float> last_margin;
 };
 
 }  // namespace melt

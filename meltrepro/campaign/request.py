@@ -12,7 +12,7 @@ from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Workload
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
-from meltrepro.record.trial import AnyRequest, Request, RequestSampling
+from meltrepro.record.trial import AnyRequest, Request, RequestSampling, RequestThinking
 from meltrepro.targets.base import DeviceFacts
 
 Conversations = Sequence[Sequence[str]]
@@ -75,7 +75,7 @@ def _request(
     protocol: Protocol,
     cores: int,
 ) -> Request:
-    meter = cell.target.meter
+    meter, thinking = cell.target.meter, cell.model.thinking
     return Request(
         model="",
         context=workload.context,
@@ -89,4 +89,7 @@ def _request(
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
+        thinking=RequestThinking(**thinking.model_dump(), max_tokens=workload.max_thinking_tokens)
+        if thinking
+        else None,
     )

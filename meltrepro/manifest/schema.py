@@ -45,6 +45,13 @@ Conversation = Annotated[list[Prompt], Field(min_length=1)]
 # -- what is measured ---------------------------------------------------------------------------------------------
 
 
+class Thinking(Strict):
+    """Marks around what a reasoning model thinks before it answers: texts or control tokens of the model."""
+
+    begin: str = Field("<think>", min_length=1, description="What opens the thinking.")
+    end: str = Field("</think>", min_length=1, description="What closes it.")
+
+
 class Model(Strict):
     """A model: where its weights come from and the quantizations to measure."""
 
@@ -52,6 +59,10 @@ class Model(Strict):
     chat_template: Name = Field(description="Name of a built-in chat template, for example chatml.")
     quantizations: list[Name] = Field(
         min_length=1, description="Quantizations to make from the source; `as-is` for none."
+    )
+    thinking: Thinking | None = Field(
+        None,
+        description="Marks of a reasoning model, whose thinking is told apart from its answers; `{}` for the usual ones.",
     )
     context: int | None = Field(
         None,
@@ -171,6 +182,11 @@ class Workload(Strict):
     system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
     context: int = Field(2048, ge=16, description="Context window in tokens.")
     max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
+    max_thinking_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens of an answer's thinking after which it is ended; no limit where absent. Models without `thinking` do not know it.",
+    )
     ignore_eos: bool = Field(False, description="Generate exactly max_tokens, whatever the model says.")
     batch: int = Field(512, ge=1, description="Most tokens in one prefill step.")
     sampling: Sampling = Sampling(greedy=True)

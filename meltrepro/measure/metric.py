@@ -17,7 +17,7 @@ from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
-Phase = Literal["load", "prefill", "generation", "turn", "memory", "device", "energy", "work"]
+Phase = Literal["load", "prefill", "generation", "turn", "thinking", "memory", "device", "energy", "work"]
 
 
 class Facts:

@@ -14,6 +14,7 @@ from meltrepro.measure.catalog.energy import ENERGY, doubt_of
 from meltrepro.measure.catalog.experience import EXPERIENCE
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED, WORK
+from meltrepro.measure.catalog.thinking import THINKING
 from meltrepro.measure.integrals import Amount, NoValue
 from meltrepro.measure.metering import Metered
 from meltrepro.measure.metric import Facts, Metric
@@ -56,7 +57,7 @@ def compute(
 
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SPEED, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *WORK)
+    metric.name: metric for metric in (*SPEED, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *WORK)
 }
 """Every metric by name, in the order in which tables show them."""
 

@@ -70,6 +70,7 @@ def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     if len(known) == len(found):  # else what is unknown may belong to the framework that is
         names.check_values([each.framework for each in known.values()])
     names.check_templates()
+    names.check_thinking()
     names.check_assumed()
     if names.problems:
         raise ManifestError(names.problems)
@@ -114,6 +115,17 @@ class _Names:
     def check_templates(self) -> None:
         for name, model in self.loaded.manifest.models.items():
             self.check(("models", name, "chat_template"), "chat template", model.chat_template, TEMPLATES)
+
+    def check_thinking(self) -> None:
+        """A limit of thinking needs a model whose thinking is told from its answers."""
+        manifest = self.loaded.manifest
+        if any(model.thinking is not None for model in manifest.models.values()):
+            return
+        for name, workload in manifest.conversations.items():
+            if workload.max_thinking_tokens is not None:
+                at: FieldPath = ("workloads", name, "max_thinking_tokens")
+                message = "no model of this manifest has marks of thinking, so that this limits nothing"
+                self.problems.append(problem_at(self.loaded, at, message, "name them: models.NAME.thinking"))
 
     def check_assumed(self) -> None:
         """What devices are taken for while they are not there: machines of their kind, and features of those."""

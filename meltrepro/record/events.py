@@ -7,14 +7,14 @@ contradict each other, an end without `done`: each is a `RecordError` that names
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import get_args
 
 from meltrepro import untrusted
 from meltrepro.errors import RecordError
+from meltrepro.record.event_fields import EventFields
 from meltrepro.record.trace import (
     ContextUsed,
     Conversation,
@@ -29,19 +29,21 @@ from meltrepro.record.trace import (
     Said,
     Span,
     Stop,
+    Thought,
     Trace,
     Turn,
 )
 from meltrepro.words import shorten
 
 _CONTRACT = 1
-_MOST = 2**63 - 1
-_LONGEST_NAME, _LONGEST_SAID = 100, 4000
-"""Characters of what a program says of itself."""
 _LONGEST_LINE = 1 << 24
 """Bytes; far above any answer's text, far below what would exhaust memory."""
 _NUMBER = rb"(0|[1-9][0-9]{0,17})"
-_TOKEN = re.compile(rb'\{"e": ?"token", ?"t": ?%b, ?"i": ?%b, ?"id": ?%b\}\n' % (_NUMBER, _NUMBER, _NUMBER))
+_DECIMAL = rb"((?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?(?:e[+-]?[0-9]{1,2})?)"
+_TOKEN = re.compile(
+    rb'\{"e": ?"token", ?"t": ?%b, ?"i": ?%b, ?"id": ?%b(?:, ?"margin": ?%b)?\}\n'
+    % (_NUMBER, _NUMBER, _NUMBER, _DECIMAL)
+)
 """A token as runners write it: nearly every line of a long trial is one."""
 
 
@@ -62,58 +64,6 @@ def parse_trace(lines: Iterable[bytes], name: str = "events") -> Trace:
     return parser.finish()
 
 
-class _Fields:
-    """The fields of one event, checked when they are taken."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values = values
-        self._where = where
-        self.kind = self.string("e")
-        self.t = self.whole("t")
-
-    def fail(self, message: str) -> NoReturn:
-        raise RecordError(
-            f"{self._where}: {message}", hint="the record is damaged or its runner breaks the contract: docs/runner.md"
-        )
-
-    def whole(self, key: str) -> int:
-        value = self._values.get(key)
-        if type(value) is not int or not 0 <= value <= _MOST:
-            self.fail(f"{key}: expected a whole number from 0, got {shorten(ascii(value))}")
-        return value
-
-    def whole_or_none(self, key: str) -> int | None:
-        return None if self._values.get(key) is None else self.whole(key)
-
-    def string(self, key: str) -> str:
-        value = self._values.get(key)
-        if not isinstance(value, str):
-            self.fail(f"{key}: expected a text, got {shorten(ascii(value))}")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self.fail(f"{key}: the text holds half a character")
-        return value
-
-    def said(self) -> Said:
-        """All but kind and time, by names of the program's own; values are text, numbers or truths."""
-        found = {name: value for name, value in self._values.items() if name not in ("e", "t") and value is not None}
-        for name, value in found.items():
-            if not isinstance(value, str | int | float):
-                self.fail(f"{name}: expected a text, a number, true or false, got {shorten(ascii(value))}")
-            if len(name) > _LONGEST_NAME or len(str(value)) > _LONGEST_SAID:
-                self.fail(f"{shorten(ascii(name))}: longer than anything that is said here")
-            if isinstance(value, float) and not math.isfinite(value):
-                self.fail(f"{name}: not finite")
-        return {name: self.string(name) if isinstance(value, str) else value for name, value in found.items()}
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
-        value = self._values.get(key)
-        if value not in choices:
-            self.fail(f"{key}: expected one of {', '.join(choices)}, got {shorten(ascii(value))}")
-        return value
-
-
 class _Open:
     """A turn whose end is still to come."""
 
@@ -125,6 +75,10 @@ class _Open:
         self.prefill: Span | None = None
         self.token_ns: list[int] = []
         self.token_ids: list[int] = []
+        self.margins: list[float | None] = []
+        self.thinking: list[Thought] = []
+        self.thinking_begin: int | None = None
+        self.answer_at: int | None = None
 
 
 class _Parser:
@@ -179,12 +133,13 @@ class _Parser:
         turn = self._turn
         if turn is None or turn.prefill is None or (found := _TOKEN.fullmatch(line)) is None:
             return False
-        t_ns, index, token_id = map(int, found.groups())
+        t_ns, index, token_id = map(int, found.groups()[:3])
         if t_ns < self._last_ns or index != len(turn.token_ids):
             return False
         self._last_ns = t_ns
         turn.token_ns.append(t_ns)
         turn.token_ids.append(token_id)
+        turn.margins.append(None if found[4] is None else float(found[4]))
         return True
 
     def finish(self) -> Trace:
@@ -211,18 +166,18 @@ class _Parser:
     def _where(self) -> str:
         return f"{self._name}:{self._number}"
 
-    def _fields(self, line: bytes) -> _Fields:
+    def _fields(self, line: bytes) -> EventFields:
         try:
             values = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{self._where}: no event: {error}") from error
         if not isinstance(values, dict):
             raise RecordError(f"{self._where}: expected an object, got {shorten(ascii(values))}")
-        return _Fields(values, self._where)
+        return EventFields(values, self._where)
 
     # -- one method an event ------------------------------------------------------------------------------------
 
-    def _on_hello(self, fields: _Fields) -> None:
+    def _on_hello(self, fields: EventFields) -> None:
         if self._hello is not None:
             fields.fail("a second `hello`")
         version = fields.whole("v")
@@ -239,17 +194,17 @@ class _Parser:
             system=fields.string("system"),
         )
 
-    def _on_process(self, fields: _Fields) -> None:
+    def _on_process(self, fields: EventFields) -> None:
         if self._process is not None or self._load_begin_ns is not None:
             fields.fail("`process` must come once, before `load_begin`")
         self._process = fields.said()
 
-    def _on_load_begin(self, fields: _Fields) -> None:
+    def _on_load_begin(self, fields: EventFields) -> None:
         if self._load_begin_ns is not None:
             fields.fail("a second `load_begin`")
         self._load_begin_ns = fields.t
 
-    def _on_load_end(self, fields: _Fields) -> None:
+    def _on_load_end(self, fields: EventFields) -> None:
         if self._load_begin_ns is None or self._load is not None:
             fields.fail("`load_end` without `load_begin`")
         self._load = Load(
@@ -261,7 +216,7 @@ class _Parser:
             n_ctx_train=fields.whole("n_ctx_train"),
         )
 
-    def _on_context(self, fields: _Fields) -> None:
+    def _on_context(self, fields: EventFields) -> None:
         if self._load is None or self._context is not None:
             fields.fail("`context` must come once, after `load_end`")
         self._context = ContextUsed(
@@ -272,29 +227,29 @@ class _Parser:
             kv_bytes=fields.whole_or_none("kv_bytes"),
         )
 
-    def _on_effective(self, fields: _Fields) -> None:
+    def _on_effective(self, fields: EventFields) -> None:
         if self._context is None or self._effective is not None or self._conversations or self._in_conversation:
             fields.fail("`effective` must come once, after `context`")
         self._effective = fields.said()
 
-    def _on_warmup_begin(self, fields: _Fields) -> None:
+    def _on_warmup_begin(self, fields: EventFields) -> None:
         if self._context is None or self._warmup_begin_ns is not None or self._in_conversation or self._conversations:
             fields.fail("`warmup_begin` must come once, between `context` and the first conversation")
         self._warmup_begin_ns = fields.t
 
-    def _on_warmup_end(self, fields: _Fields) -> None:
+    def _on_warmup_end(self, fields: EventFields) -> None:
         if self._warmup_begin_ns is None or self._warmup is not None:
             fields.fail("`warmup_end` without `warmup_begin`")
         self._warmup = Span(self._warmup_begin_ns, fields.t)
 
-    def _on_conversation_begin(self, fields: _Fields) -> None:
+    def _on_conversation_begin(self, fields: EventFields) -> None:
         if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
             fields.fail("`conversation_begin` before `context`, in a warm-up, in a pulse or in another conversation")
         self._expect(fields, "c", len(self._conversations))
         self._conversation_begin_ns = fields.t
         self._turns = []
 
-    def _on_conversation_end(self, fields: _Fields) -> None:
+    def _on_conversation_end(self, fields: EventFields) -> None:
         if self._conversation_begin_ns is None or self._turn is not None:
             fields.fail("`conversation_end` without a conversation, or in a turn")
         self._expect(fields, "c", len(self._conversations))
@@ -303,35 +258,56 @@ class _Parser:
         )
         self._conversation_begin_ns = None
 
-    def _on_turn_begin(self, fields: _Fields) -> None:
+    def _on_turn_begin(self, fields: EventFields) -> None:
         if not self._in_conversation or self._turn is not None:
             fields.fail("`turn_begin` outside a conversation, or in another turn")
         self._expect(fields, "c", len(self._conversations))
         self._expect(fields, "i", len(self._turns))
         self._turn = _Open(len(self._turns), fields.t)
 
-    def _on_prefill_begin(self, fields: _Fields) -> None:
+    def _on_prefill_begin(self, fields: EventFields) -> None:
         turn = self._open_turn(fields)
         if turn.n_prompt is not None:
             fields.fail("a second `prefill_begin` in a turn")
         turn.n_prompt = fields.whole("n")
         turn.prefill_begin_ns = fields.t
 
-    def _on_prefill_end(self, fields: _Fields) -> None:
+    def _on_prefill_end(self, fields: EventFields) -> None:
         turn = self._open_turn(fields)
         if turn.n_prompt is None or turn.prefill is not None:
             fields.fail("`prefill_end` without `prefill_begin`")
         turn.prefill = Span(turn.prefill_begin_ns, fields.t)
 
-    def _on_token(self, fields: _Fields) -> None:
-        turn = self._open_turn(fields)
-        if turn.prefill is None:
-            fields.fail("`token` before `prefill_end`")
+    def _on_token(self, fields: EventFields) -> None:
+        turn = self._answering(fields)
         self._expect(fields, "i", len(turn.token_ids))
         turn.token_ns.append(fields.t)
         turn.token_ids.append(fields.whole("id"))
+        turn.margins.append(fields.amount_or_none("margin"))
 
-    def _on_turn_end(self, fields: _Fields) -> None:
+    def _on_thinking_begin(self, fields: EventFields) -> None:
+        turn = self._answering(fields)
+        if turn.thinking_begin is not None or turn.answer_at is not None:
+            fields.fail("`thinking_begin` in thinking, or in an answer")
+        self._expect(fields, "i", len(turn.token_ids))
+        turn.thinking_begin = len(turn.token_ids)
+
+    def _on_thinking_end(self, fields: EventFields) -> None:
+        turn = self._answering(fields)
+        if turn.thinking_begin is None:
+            fields.fail("`thinking_end` without `thinking_begin`")
+        self._expect(fields, "i", len(turn.token_ids))
+        turn.thinking.append(Thought(turn.thinking_begin, len(turn.token_ids), fields.truth("cut")))
+        turn.thinking_begin = None
+
+    def _on_answer_begin(self, fields: EventFields) -> None:
+        turn = self._answering(fields)
+        if turn.thinking_begin is not None or turn.answer_at is not None or not turn.token_ids:
+            fields.fail("`answer_begin` in thinking, in an answer, or before any token")
+        self._expect(fields, "i", len(turn.token_ids) - 1)
+        turn.answer_at = len(turn.token_ids) - 1
+
+    def _on_turn_end(self, fields: EventFields) -> None:
         turn = self._open_turn(fields)
         if turn.n_prompt is not None and turn.prefill is None:
             fields.fail("`turn_end` before `prefill_end`")
@@ -340,6 +316,8 @@ class _Parser:
         self._expect(fields, "n_gen", len(turn.token_ids))
         if turn.n_prompt is not None:
             self._expect(fields, "n_prompt", turn.n_prompt)
+        if turn.thinking_begin is not None:  # cut off by a limit, or ended by the model
+            turn.thinking.append(Thought(turn.thinking_begin, len(turn.token_ids)))
         stop = fields.one_of("stop", get_args(Stop))
         if not turn.token_ids and stop != "context":
             fields.fail(f"the turn stopped for `{stop}` without a token")
@@ -355,11 +333,15 @@ class _Parser:
                 n_past=fields.whole("n_past"),
                 stop=stop,
                 text=fields.string("text"),
+                margins=() if set(turn.margins) <= {None} else tuple(turn.margins),
+                thinking=tuple(turn.thinking),
+                answer_at=turn.answer_at,
+                answer=fields.string_or_none("answer"),
             )
         )
         self._turn = None
 
-    def _on_mem(self, fields: _Fields) -> None:
+    def _on_mem(self, fields: EventFields) -> None:
         if self._turn is not None:
             fields.fail("`mem` in a turn, where it would disturb the timing")
         self._memory.append(
@@ -373,24 +355,24 @@ class _Parser:
             )
         )
 
-    def _on_pulse_begin(self, fields: _Fields) -> None:
+    def _on_pulse_begin(self, fields: EventFields) -> None:
         if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
             fields.fail("`pulse_begin` before `context`, in a warm-up, in a conversation or in another pulse")
         self._pulse_begin_ns = fields.t
 
-    def _on_pulse_end(self, fields: _Fields) -> None:
+    def _on_pulse_end(self, fields: EventFields) -> None:
         if self._pulse_begin_ns is None:
             fields.fail("`pulse_end` without `pulse_begin`")
         self._pulses.append(Span(self._pulse_begin_ns, fields.t))
         self._pulse_begin_ns = None
 
-    def _on_decoding(self, fields: _Fields) -> None:
+    def _on_decoding(self, fields: EventFields) -> None:
         phase = fields.one_of("phase", get_args(OperatorPhase))
         if phase in self._decoding:
             fields.fail(f"a second `decoding` for {phase}")
         self._decoding[phase] = Decoding(phase, fields.whole("count"), fields.whole("ns"))
 
-    def _on_op(self, fields: _Fields) -> None:
+    def _on_op(self, fields: EventFields) -> None:
         operator = Operator(
             phase=fields.one_of("phase", get_args(OperatorPhase)),
             name=fields.string("name"),
@@ -405,7 +387,7 @@ class _Parser:
             fields.fail(f"operator {operator.name} of {operator.module or 'no module'} is there twice")
         self._operators[key] = operator
 
-    def _on_node(self, fields: _Fields) -> None:
+    def _on_node(self, fields: EventFields) -> None:
         begin_ns = fields.whole("begin")
         span = Span(begin_ns, begin_ns + fields.whole("ns"))
         if span.end_ns > fields.t:
@@ -413,10 +395,10 @@ class _Parser:
         phase = fields.one_of("phase", get_args(OperatorPhase))
         self._nodes.append(OperatorCall(phase, fields.string("name"), fields.string("module"), span))
 
-    def _on_error(self, fields: _Fields) -> None:
+    def _on_error(self, fields: EventFields) -> None:
         fields.fail(f"the runner reported an error: {shorten(ascii(fields.string('message')))}")
 
-    def _on_done(self, fields: _Fields) -> None:
+    def _on_done(self, fields: EventFields) -> None:
         if self._context is None or self._in_warmup or self._in_conversation or self._pulse_begin_ns is not None:
             fields.fail("`done` before `context`, in a warm-up, in a pulse or in a conversation")
         self._done_ns = fields.t
@@ -429,12 +411,19 @@ class _Parser:
     def _in_conversation(self) -> bool:
         return self._conversation_begin_ns is not None
 
-    def _open_turn(self, fields: _Fields) -> _Open:
+    def _open_turn(self, fields: EventFields) -> _Open:
         if self._turn is None:
             fields.fail(f"`{fields.kind}` outside a turn")
         return self._turn
 
-    def _expect(self, fields: _Fields, key: str, expected: int) -> None:
+    def _answering(self, fields: EventFields) -> _Open:
+        """The open turn, once its prompt was read."""
+        turn = self._open_turn(fields)
+        if turn.prefill is None:
+            fields.fail(f"`{fields.kind}` before `prefill_end`")
+        return turn
+
+    def _expect(self, fields: EventFields, key: str, expected: int) -> None:
         value = fields.whole(key)
         if value != expected:
             fields.fail(f"`{fields.kind}`: {key} is {value}, expected {expected}")

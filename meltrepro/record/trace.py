@@ -69,6 +69,18 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Thought:
+    """A stretch of thinking in an answer, by numbers of tokens from 0."""
+
+    begin: int
+    """Its first token."""
+    end: int
+    """The token after it and the marker that closes it; that after the last of the turn where it was never closed."""
+    cut: bool = False
+    """Whether its budget ended it, not the model."""
+
+
+@dataclass(frozen=True)
 class Turn:
     """One prompt and its answer."""
 
@@ -83,6 +95,13 @@ class Turn:
     n_past: int
     stop: Stop
     text: str
+    margins: tuple[float | None, ...] = ()
+    """By how much the logit of each token exceeds the next largest, where it was taken greedily; empty of older runners."""
+    thinking: tuple[Thought, ...] = ()
+    answer_at: int | None = None
+    """Number of the first token of the answer proper; `None` where there is none, or thinking was not looked for."""
+    answer: str | None = None
+    """The text without the thinking; `None` where thinking was not looked for."""
 
     @property
     def n_gen(self) -> int:

@@ -51,6 +51,16 @@ class RequestSampling(Strict):
     seed: Seed
 
 
+class RequestThinking(Strict):
+    """Marks around a reasoning model's thinking."""
+
+    begin: str = Field(min_length=1)
+    end: str = Field(min_length=1)
+    max_tokens: int | None = Field(
+        None, ge=1, description="Tokens of a turn's thinking after which the runner ends it."
+    )
+
+
 class Request(Strict):
     """`request.json`, version 1 of the runner contract (docs/runner.md). Other keys are the framework's own."""
 
@@ -70,6 +80,7 @@ class Request(Strict):
     turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")
     conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
+    thinking: RequestThinking | None = None
 
     __pydantic_extra__: dict[str, JsonValue]
 

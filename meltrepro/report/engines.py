@@ -80,6 +80,8 @@ class Parting:
     token: int
     ids: tuple[int | None, int | None]
     """Of the cell and of its reference; `None` where an answer has ended."""
+    margins: tuple[float | None, ...]
+    """By how much the logit of each exceeds the next largest of its engine; `None` where a record does not say."""
     texts: tuple[str, str]
     """What both wrote there, and a little of what is before."""
 
@@ -136,10 +138,11 @@ def _check(pair: Pair) -> TokenCheck:
 
 def _parting(one: Answer, other: Answer, at: int) -> Parting:
     ids = tuple(each.token_ids[at] if at < len(each.token_ids) else None for each in (one, other))
+    margins = tuple(each.margins[at] if at < len(each.margins) else None for each in (one, other))
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.text, other.text, strict=False)))
     begin = max(one.text.rfind(" ", 0, same) + 1, same - _BEFORE, 0)
     ours, theirs = (_part(each.text, begin) for each in (one, other))
-    return Parting(one.conversation + 1, one.turn + 1, at + 1, (ids[0], ids[1]), (ours, theirs))
+    return Parting(one.conversation + 1, one.turn + 1, at + 1, (ids[0], ids[1]), margins, (ours, theirs))
 
 
 def _part(text: str, begin: int) -> str:

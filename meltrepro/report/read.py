@@ -167,7 +167,7 @@ def _turn(repetition: int, conversation: Conversation, turn: Turn, begin_ns: int
 def _answers(trace: Trace) -> Iterator[Answer]:
     for conversation in trace.conversations:
         for turn in conversation.turns:
-            yield Answer(conversation.index, turn.index, turn.token_ids, turn.text)
+            yield Answer(conversation.index, turn.index, turn.token_ids, turn.text, turn.margins)
 
 
 def _temperatures(trial: TrialRecord) -> tuple[tuple[float, float], ...]:

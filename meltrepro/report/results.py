@@ -83,6 +83,8 @@ class Answer:
     turn: int
     token_ids: tuple[int, ...]
     text: str
+    margins: tuple[float | None, ...] = ()
+    """By how much the logit of each token exceeds the next largest; empty of older runners."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class Turn:
     """Of its first token; the others follow in order."""
     fits: bool = True
     """False for a prompt that does not fit into the context."""
+    thinking: tuple[int, int] | None = None
+    """Numbers of the first token of its thinking and of the first after it, where the answer begins; without it nothing is told."""
+    cut: bool = False
+    """Whether a budget ended the thinking."""
+    margins: Sequence[float] = ()
 
     @property
     def count(self) -> int:
@@ -134,7 +139,15 @@ def events(trial: Trial) -> list[dict[str, Any]]:
                 add("prefill_end", turn.prefill_ns)
                 past += turn.prompt_tokens + max(turn.count - 1, 0)
             for n in range(turn.count):
-                add("token", turn.gaps_ns[n - 1] if n else turn.first_ns, i=n, id=turn.first_id + n)
+                if turn.thinking is not None and n == turn.thinking[0]:
+                    add("thinking_begin", i=n)
+                if turn.thinking is not None and n == turn.thinking[1]:
+                    add("thinking_end", i=n, cut=turn.cut)
+                said = {"margin": turn.margins[n]} if turn.margins else {}
+                add("token", turn.gaps_ns[n - 1] if n else turn.first_ns, i=n, id=turn.first_id + n, **said)
+                if turn.thinking is not None and n == turn.thinking[1]:
+                    add("answer_begin", i=n)
+            answer = {} if turn.thinking is None else {"answer": "word " * (turn.count - turn.thinking[1])}
             add(
                 "turn_end",
                 turn.tail_ns,
@@ -145,6 +158,7 @@ def events(trial: Trial) -> list[dict[str, Any]]:
                 n_past=past,
                 stop="length" if turn.count else "context",
                 text="word " * turn.count,
+                **answer,
             )
             memory("turn")
         add("conversation_end", 1000, c=c)

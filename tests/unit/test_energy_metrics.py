@@ -12,7 +12,7 @@ from meltrepro.record.trace import Trace
 from tests.support.campaigns import MS, Trial, Turn, as_lines, events
 
 IDLE_W, PREFILL_W, GENERATION_W = 1.0, 6.0, 4.0
-TURN = Turn(prompt_tokens=50, prefill_ns=2000 * MS, gaps_ns=(100 * MS,) * 30)
+TURN = Turn(prompt_tokens=50, prefill_ns=2000 * MS, gaps_ns=(100 * MS,) * 30, thinking=(0, 10))
 TRACE: Trace = parse_trace(as_lines(events(Trial(conversations=[[TURN, TURN]]))))
 STEP_NS = 5 * MS
 
@@ -50,6 +50,8 @@ def test_energy_of_each_phase_raw_and_beyond_rest() -> None:
         "prefill_power_w": PREFILL_W,
         "generation_power_w": GENERATION_W,
         "generation_peak_power_w": GENERATION_W,
+        "thinking_energy_j": 2 * 0.9 * GENERATION_W,
+        "answer_energy_j": 2 * 2.1 * GENERATION_W,
     }
     for name, truth in expected.items():
         assert metrics.values[name] == pytest.approx(truth, rel=0.01), name

@@ -209,7 +209,16 @@ def test_equal_answers() -> None:
 def test_what_follows_a_difference_is_not_compared() -> None:
     found = check(replace(OURS, answers=answers([[7, 5, 9], [1, 1]], [[1, 2]])))
     assert (found.answers, found.equal_answers, found.tokens, found.equal_tokens) == (2, 1, 5, 3)
-    assert found.parting == engines.Parting(1, 1, 2, (5, 8), ("…word-5 word-9", "…word-8 word-9"))
+    assert found.parting == engines.Parting(1, 1, 2, (5, 8), (None, None), ("…word-5 word-9", "…word-8 word-9"))
+
+
+def test_how_near_two_tokens_were_where_answers_part() -> None:
+    ours = tuple(replace(each, margins=(1.5, 0.25, 2.0)) for each in answers([[7, 5, 9]]))
+    theirs = tuple(replace(each, margins=(1.25,)) for each in answers([[7, 8, 9]]))
+    found = check(replace(OURS, answers=ours), replace(REFERENCE, answers=theirs))
+    assert found.parting is not None and found.parting.margins == (0.25, None)
+    row = rows(tables.tokens(results([found.pair.reference, found.pair.cell])))[0]
+    assert (row["margin"], row["reference_margin"]) == (0.25, None)
 
 
 def test_an_answer_that_ends_earlier() -> None:

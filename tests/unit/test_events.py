@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.record.events import parse_trace, read_trace
-from meltrepro.record.trace import Decoding, Operator, OperatorCall, Span, Trace
+from meltrepro.record.trace import Decoding, Operator, OperatorCall, Span, Thought, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]
@@ -293,6 +293,71 @@ def test_a_node_of_the_future_is_refused() -> None:
     *_, node = profile(entries[-1]["t"])
     entries.insert(-1, {**node, "ns": 6})
     with pytest.raises(RecordError, match="ends after it was written down"):
+        parse(entries)
+
+
+# -- thinking and margins --------------------------------------------------------------------------------------------
+
+THINKS = Turn(thinking=(0, 4), margins=tuple(n / 8 for n in range(10)))
+
+
+def test_thinking_is_told_from_the_answer() -> None:
+    cut = Turn(thinking=(2, 5), cut=True)
+    first, second, plain = parse(events(Trial(conversations=[[THINKS, cut, Turn()]]))).turns
+    assert (first.thinking, first.answer_at, first.answer) == ((Thought(0, 4),), 4, "word " * 6)
+    assert (second.thinking, second.answer_at) == ((Thought(2, 5, cut=True),), 5)
+    assert (plain.thinking, plain.answer_at, plain.answer) == ((), None, None)
+
+
+def test_thinking_that_nothing_ended_goes_to_the_last_token() -> None:
+    entries = events(Trial(conversations=[[THINKS]]))
+    for kind in ("thinking_end", "answer_begin"):
+        del entries[find(entries, kind)]
+    (turn,) = parse(entries).turns
+    assert (turn.thinking, turn.answer_at) == ((Thought(0, 10),), None)
+
+
+@pytest.mark.parametrize("margin", ["0", "0.125", "1e-05", "2.5e+01", "12.50"])
+def test_margins_are_read_however_they_are_written(margin: str) -> None:
+    for written in (f'"margin":{margin}', f'"margin" : {margin}'):  # the second is not as runners write it
+        lines = as_lines(events(Trial(conversations=[[Turn(gaps_ns=(), margins=(0.5,))]])))
+        (turn,) = parse_trace([line.replace(b'"margin": 0.5', written.encode()) for line in lines]).turns
+        assert turn.margins == (float(margin),)
+
+
+def test_runs_of_older_runners_have_no_margins() -> None:
+    assert parse(events(Trial())).turns[0].margins == ()
+
+
+def twice(kind: str) -> Callable[[Events], None]:
+    def apply(entries: Events) -> None:
+        at = find(entries, kind)
+        entries.insert(at, dict(entries[at]))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (twice("thinking_begin"), "`thinking_begin` in thinking"),
+        (twice("thinking_end"), "`thinking_end` without `thinking_begin`"),
+        (twice("answer_begin"), "`answer_begin` in thinking, in an answer"),
+        (change("thinking_begin", i=1), "i is 1, expected 0"),
+        (change("thinking_end", i=3), "i is 3, expected 4"),
+        (change("thinking_end", cut="no"), "cut: expected true or false, got 'no'"),
+        (change("answer_begin", i=9), "i is 9, expected 4"),
+        (change("thinking_end", e="answer_begin", i=3), "`answer_begin` in thinking"),
+        (change("turn_end", answer=7), "answer: expected a text, got 7"),
+        (change("token", margin=-1), "margin: expected a number from 0, got -1"),
+        (change("token", margin=float("inf")), "margin: expected a number from 0, got inf"),
+        (change("token", margin=True), "margin: expected a number from 0, got True"),
+    ],
+)
+def test_thinking_that_cannot_be(spoil: Callable[[Events], None], message: str) -> None:
+    entries = events(Trial(conversations=[[THINKS]]))
+    spoil(entries)
+    with pytest.raises(RecordError, match=message):
         parse(entries)
 
 

@@ -43,6 +43,19 @@ def one(turn: Turn) -> Metrics:
     return measure(Trial(conversations=[[turn]]))
 
 
+def test_thinking_and_answer_have_their_own_tokens_and_times() -> None:
+    thinks = Turn(thinking=(0, 4), gaps_ns=(20 * MS,) * 9)
+    values = measure(Trial(conversations=[[thinks, replace(thinks, thinking=(1, 7))]])).values
+    # 1 ms to tokenize, 100 of prefill, 1 to the first token; then 4 and 7 times 20.
+    assert values["ttfat_ms"] == pytest.approx(statistics.median([102 + 4 * 20, 102 + 7 * 20]))
+    assert values["ttft_ms"] == pytest.approx(102)
+    assert values["thinking_tokens"] == 5
+    assert values["answer_tokens"] == 4.5
+    untold = measure(Trial())
+    for name in ("ttfat_ms", "thinking_tokens", "answer_tokens"):
+        assert "models.NAME.thinking" in untold.unavailable[name]
+
+
 def test_two_plain_turns() -> None:
     values = measure(Trial()).values
     assert values["load_s"] == pytest.approx(0.4)
@@ -61,7 +74,9 @@ def test_two_plain_turns() -> None:
     assert values["kv_bytes"] == 23_000_000
     assert values["swap_bytes"] == 0
     assert (values["reading_met_share"], values["stall_share"], values["stalled_s"]) == (1, 0, 0)
-    assert set(values) == {name for name, metric in METRICS.items() if metric.phase not in ("device", "energy")}
+    assert set(values) == {
+        name for name, metric in METRICS.items() if metric.phase not in ("thinking", "device", "energy")
+    }
 
 
 @given(conversations)

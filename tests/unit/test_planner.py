@@ -183,6 +183,16 @@ def test_an_unknown_name(tmp_path: Path, changes: dict[str, Any], field: str, me
     assert field.rsplit(".", 1)[-1].split("[")[0] in line or line.strip().startswith("- ")
 
 
+def test_a_limit_of_thinking_needs_a_model_that_thinks(tmp_path: Path) -> None:
+    limit = {"workloads": {"chat": {"max_thinking_tokens": 64}}}
+    with pytest.raises(ManifestError) as caught:
+        plan(tmp_path, limit)
+    (problem,) = caught.value.problems
+    assert problem.field == "workloads.chat.max_thinking_tokens"
+    assert "limits nothing" in problem.message and "models.NAME.thinking" in str(problem.suggestion)
+    assert plan(tmp_path, {**limit, "models": {"m": {"thinking": {}}}}).cells
+
+
 def test_all_unknown_names_at_once(tmp_path: Path) -> None:
     changes = {
         "models": {"m": {"chat_template": "x", "quantizations": ["q1", "q2"]}},

@@ -74,6 +74,21 @@ def test_a_request_is_complete(tmp_path: Path) -> None:
     assert "<start_of_turn>" in made["gemma/as-is/alpha/host/chat"].conversations[0][0]
 
 
+def test_a_model_that_thinks_is_asked_with_its_marks(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    requests(tmp_path, {"conversations": [["Hi"]], "max_tokens": 9})
+    document = yaml.safe_load(path.read_text())
+    document["models"]["chatml"]["thinking"] = {"end": "</thoughts>"}
+    document["workloads"]["chat"]["max_thinking_tokens"] = 5
+    path.write_text(yaml.safe_dump(document))
+    loaded = load_manifest(path)
+    made = make_requests(loaded, make_plan(loaded, {"host": HOST}), {"chat": [["Hi"]]}, {"host": HOST})
+    thinks, plain = (made[f"{name}/as-is/alpha/host/chat"] for name in ("chatml", "gemma"))
+    assert thinks.model_dump(mode="json")["thinking"] == {"begin": "<think>", "end": "</thoughts>", "max_tokens": 5}
+    assert "thinking" not in plain.model_dump(mode="json", exclude_none=True)
+    assert request_digest(thinks) != request_digest(thinks.model_copy(update={"thinking": None}))
+
+
 def test_threads_of_the_target_win(tmp_path: Path) -> None:
     made = requests(tmp_path, {"conversations": [["Hi"]]}, {"threads": 2})
     assert {request.threads for request in made.values()} == {2}

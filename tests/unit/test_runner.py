@@ -16,7 +16,7 @@ import pytest
 
 from meltrepro import resources
 from meltrepro.record.events import read_trace
-from meltrepro.record.trace import Trace
+from meltrepro.record.trace import Thought, Trace
 from meltrepro.record.trial import Request, RequestSampling
 
 pytestmark = pytest.mark.slow  # the runner is compiled first
@@ -140,6 +140,76 @@ def test_a_model_that_cannot_be_loaded(programs: Path, tmp_path: Path) -> None:
     toy = Toy(programs / "melt-runner", tmp_path, b"")
     status, events = toy.run(toy.request())
     assert status == 3 and "is no text" in events[-1]["message"]
+
+
+# -- thinking ---------------------------------------------------------------------------------------------------------
+
+THINKING = {"begin": "<t>", "end": "</t>"}
+
+
+@pytest.fixture
+def thinker(programs: Path, tmp_path: Path) -> Toy:
+    """Goes on as its text does, where each byte has one that follows it: <t> a b c / ends at no place by itself."""
+    return Toy(programs / "melt-runner", tmp_path, b"Q<t>abcQ")
+
+
+def events_of(events: list[dict[str, Any]], *kinds: str) -> list[tuple[Any, ...]]:
+    return [tuple(v for k, v in event.items() if k not in ("t", "c")) for event in events if event["e"] in kinds]
+
+
+def test_thinking_is_told_by_its_marks(programs: Path, tmp_path: Path) -> None:
+    toy = Toy(programs / "melt-runner", tmp_path, b"Q[a]xyz\n")
+    request = toy.request("Q", thinking={"begin": "[", "end": "]"})
+    status, events = toy.run(request)
+    assert status == 0
+    told = [(event["e"], event["i"]) for event in events if "begin" in event["e"] and event["e"][0] in "ta"][1:]
+    assert told == [("thinking_begin", 1), ("answer_begin", 3)]
+    (turn,) = toy.trace(request).turns
+    assert (turn.text, turn.answer, turn.answer_at) == ("[a]xyz", "xyz", 3)
+    assert turn.thinking == (Thought(1, 3),)
+
+
+def test_an_answer_without_thinking_begins_at_once(toy: Toy) -> None:
+    (turn,) = toy.trace(toy.request("ab", thinking=THINKING)).turns
+    assert (turn.thinking, turn.answer_at, turn.answer) == ((), 0, "cd")
+    (turn,) = toy.trace(toy.request("ab")).turns
+    assert (turn.thinking, turn.answer_at, turn.answer) == ((), None, None)
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_thinking_that_a_prompt_opens_is_ended_by_its_budget(thinker: Toy, most: int) -> None:
+    (turn,) = thinker.trace(thinker.request("Q<t>", thinking={**THINKING, "max_tokens": most})).turns
+    assert turn.thinking == (Thought(0, most + 4, cut=True),)
+    assert turn.text[most : most + 4] == "</t>" and turn.answer_at == most + 4
+    assert turn.n_gen == 20
+    # Tokens that the budget put there were not chosen.
+    assert turn.margins[most : most + 4] == (None,) * 4 and None not in turn.margins[:most]
+
+
+def test_thinking_may_take_all_tokens(thinker: Toy) -> None:
+    (turn,) = thinker.trace(thinker.request("Q<t>", thinking=THINKING)).turns
+    assert (turn.thinking, turn.answer_at, turn.answer) == ((Thought(0, 20),), None, "")
+
+
+@pytest.mark.parametrize(
+    ("thinking", "message"),
+    [
+        ({"begin": "<t>"}, "thinking.end: missing"),
+        ({"begin": "", "end": "x"}, "thinking.begin: expected a text that is not empty"),
+        ({**THINKING, "max_tokens": 0}, "thinking.max_tokens: expected a whole number from 1"),
+        ({**THINKING, "most": 1}, "thinking.most: unknown field"),
+    ],
+)
+def test_thinking_that_is_asked_for_wrongly(toy: Toy, thinking: dict[str, Any], message: str) -> None:
+    assert message in toy.refused(toy.request(thinking=thinking))
+
+
+def test_margins_of_greedy_tokens(toy: Toy) -> None:
+    (turn,) = toy.trace(toy.request("ab")).turns
+    # It counted each pair once, and all others not at all: log(2) - log(1), by four digits.
+    assert turn.margins == (0.6931, 0.6931, 0.6931)
+    drawn = GREEDY.model_copy(update={"greedy": False}).model_dump()
+    assert toy.trace(toy.request("ab", sampling=drawn)).turns[0].margins == ()
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from meltrepro.measure import energy
+from meltrepro.measure.catalog.thinking import answer_spans, thinking_spans
 from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits
 from meltrepro.measure.metric import Facts, Metric
 from meltrepro.measure.sensor_plan import period_s
@@ -124,7 +125,8 @@ def _metric(name: str, unit: str, meaning: str, formula: str, compute: Callable[
         formula=formula,
         source="samples in W, J or A and V; token, prefill_begin, prefill_end, hello",
         invalid_when="the device shows no power, its unit is implausible, samples are missing in the phase"
-        + (", or it was not sampled at rest" if "net" in name or "idle" in name else ""),
+        + (", or it was not sampled at rest" if "net" in name or "idle" in name else "")
+        + (", or thinking is not told from answers" if name in ("thinking_energy_j", "answer_energy_j") else ""),
         compute=compute,
     )
 
@@ -158,6 +160,20 @@ ENERGY = (
         "energy of writing all answers",
         f"integral of power from first to last token of each turn; {_INTEGRAL}",
         _of(_generation, lambda integral, _: integral.total),
+    ),
+    _metric(
+        "thinking_energy_j",
+        "J",
+        "energy of a reasoning model's thinking",
+        f"integral of power from the token before each thinking_begin, or the first, to the last before its end; {_INTEGRAL}",
+        _of(thinking_spans, lambda integral, _: integral.total),
+    ),
+    _metric(
+        "answer_energy_j",
+        "J",
+        "energy of its answers, thinking left out",
+        f"integral of power from the token before each answer_begin, or the first, to the last of its turn; {_INTEGRAL}",
+        _of(answer_spans, lambda integral, _: integral.total),
     ),
     _metric(
         "prefill_net_energy_j",

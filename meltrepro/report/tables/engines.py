@@ -83,13 +83,15 @@ def tokens(results: Results) -> Table:
         *(
             Column("text", "here", below="first_difference"),
             Column("reference_text", "there", below="first_difference"),
+            Column("margin", "margin here", "number"),
+            Column("reference_margin", "there", "number", below="margin"),
         ),
     )
     checks = token_checks(results)
     note = (
         "Answers are those of the first repetition; what follows a first difference in a conversation follows another text and is not"
         " compared. Engines round differently where they multiply by codes, so that answers part where two tokens are nearly as"
-        " likely; how near they were is not recorded."
+        " likely: a margin is by how much the logit of the token exceeds the next largest of the same engine."
     )
     if checks:
         return Table(
@@ -116,10 +118,11 @@ def _check(results: Results, check: TokenCheck) -> tuple[Value, ...]:
     device, model, *rest = _who(results, check.pair)
     alike: Value = Word("the same", "good") if check.same_prompts else Word(_prompts(check.pair), "bad")
     texts: tuple[Value, Value] = check.parting.texts if check.parting else (None, None)
+    margins: tuple[Value, ...] = check.parting.margins if check.parting else (None, None)
     return (
         *(device, model, check.pair.cell.quantization, *rest, alike),
         *(check.equal_answers, check.answers, check.equal_tokens, check.tokens),
-        *(_where(check.parting) if check.parting else Word("none", "good"), *texts),
+        *(_where(check.parting) if check.parting else Word("none", "good"), *texts, *margins),
     )
 
 

@@ -17,6 +17,7 @@ from meltrepro.record.trial import Request, RequestSampling
 from tests.integration.bundles import Bundle
 
 END_OF_TURN, BOS = 2, 1  # SmolLM2: <|im_end|>, <|im_start|>
+END_OF_TURN_MARK = "<|im_end|>"
 N_VOCAB = 49152
 FIRST = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 SECOND = "<|im_end|>\n<|im_start|>user\nTell me three facts about it.<|im_end|>\n<|im_start|>assistant\n"
@@ -122,7 +123,7 @@ FIELDS = {
     "turn_begin": {"c", "i"},
     "prefill_begin": {"n"},
     "prefill_end": set(),
-    "token": {"i", "id"},
+    "token": {"i", "id", "margin"},
     "turn_end": {"c", "i", "n_prompt", "n_gen", "n_past", "stop", "text"},
     "pulse_begin": {"i"},
     "pulse_end": {"i"},

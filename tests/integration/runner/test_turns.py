@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from tests.integration.runner.contract import DRAWN, END_OF_TURN, FIRST, SECOND, STORY, Runner
+from meltrepro.record.trial import RequestThinking
+from tests.integration.runner.contract import DRAWN, END_OF_TURN, END_OF_TURN_MARK, FIRST, SECOND, STORY, Runner
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +63,19 @@ def test_answer_with_broken_characters_is_still_valid_json(runner: Runner) -> No
     turns = runner(sampling=wild, conversations=[["a"]] * 12, max_tokens=32, ignore_eos=True).trace.turns
     assert [turn.n_gen for turn in turns] == [32] * 12
     assert any("\N{REPLACEMENT CHARACTER}" in turn.text for turn in turns)
+
+
+def test_thinking_is_ended_by_its_budget(runner: Runner) -> None:
+    """The mark is a text of several tokens for this model; and as a control token it has no text at all."""
+    thinking = RequestThinking(begin="<think>", end="</think>", max_tokens=5)
+    turn = runner(conversations=[[STORY + "<think>"]], thinking=thinking, ignore_eos=True, max_tokens=24).turn
+    (thought,) = turn.thinking
+    assert (thought.begin, thought.cut, turn.n_gen) == (0, True, 24)
+    assert "</think>" in turn.text and turn.answer is not None and turn.text.endswith(turn.answer)
+    assert [margin is None for margin in turn.margins] == [5 <= i < thought.end for i in range(24)]
+    control = RequestThinking(begin="<think>", end=END_OF_TURN_MARK, max_tokens=5)
+    turn = runner(conversations=[[STORY + "<think>"]], thinking=control, ignore_eos=True, max_tokens=24).turn
+    assert (turn.thinking[0].end, turn.token_ids[5], turn.stop) == (6, END_OF_TURN, "length")
 
 
 def test_drawn_tokens_follow_the_seed(runner: Runner) -> None:
