@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import RecordError, UsageError
+from meltrepro.measure.catalog.thinking import UNTOLD
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.campaign import CAMPAIGN
@@ -62,10 +63,9 @@ def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None
     cell = read_campaign(build_campaign(tmp_path, [Cell(trial=Trial(kv_bytes=None))])).cells[0]
     assert "kv_bytes" not in cell.summaries
     reason = "the framework does not say"
-    unsampled = {
-        name: "nothing was sampled" for name, metric in METRICS.items() if metric.phase in ("device", "energy")
-    }
-    assert cell.unavailable == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason, **unsampled}
+    others = {"device": "nothing was sampled", "energy": "nothing was sampled", "thinking": UNTOLD}
+    absent = {name: others[metric.phase] for name, metric in METRICS.items() if metric.phase in others}
+    assert cell.unavailable == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason, **absent}
 
 
 def test_operators_of_a_profiled_trial(tmp_path: Path) -> None:

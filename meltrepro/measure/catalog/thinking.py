@@ -9,14 +9,14 @@ from meltrepro.measure.integrals import NoValue
 from meltrepro.measure.metric import Facts, Metric
 from meltrepro.record.trace import Span, Turn
 
-_UNTOLD = "the manifest names no marks of thinking for the model: models.NAME.thinking"
+UNTOLD = "the manifest names no marks of thinking for the model: models.NAME.thinking"
 
 
 def _told(facts: Facts) -> Sequence[Turn]:
     """Turns in which thinking was told from the answer."""
     turns = [turn for turn in facts.answered if turn.answer is not None]
     if not turns:
-        raise NoValue(_UNTOLD)
+        raise NoValue(UNTOLD)
     return turns
 
 
@@ -67,7 +67,7 @@ THINKING = (
         meaning="time to first token of the answer, thinking left out",
         formula="median over turns of t(token of answer_begin) - t(turn_begin)",
         source="turn_begin, token, answer_begin",
-        invalid_when=f"{_UNTOLD}; or no turn came to an answer",
+        invalid_when=f"{UNTOLD}; or no turn came to an answer",
         compute=_first_answer_ms,
     ),
     Metric(
@@ -78,7 +78,7 @@ THINKING = (
         meaning="tokens of thinking in an answer, the mark that ends it included",
         formula="mean over turns of the sum of i(thinking_end) - i(thinking_begin); thinking that nothing ended counts to its last token",
         source="thinking_begin, thinking_end, token",
-        invalid_when=_UNTOLD,
+        invalid_when=UNTOLD,
         compute=_thinking_tokens,
     ),
     Metric(
@@ -89,7 +89,7 @@ THINKING = (
         meaning="tokens of an answer, thinking left out",
         formula="mean over turns of n_gen - i(answer_begin); 0 where the answer never began",
         source="answer_begin, turn_end",
-        invalid_when=_UNTOLD,
+        invalid_when=UNTOLD,
         compute=_answer_tokens,
     ),
 )
