@@ -160,7 +160,7 @@ def test_rotations_are_slower_by_the_factors_of_a_model(source: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (llama(architecture="gemma"), "architecture gemma"),
+        (llama(architecture="gemma2"), "architecture gemma2"),
         (llama(extra={"llama.expert_count": (U32, 8)}), "llama.expert_count is 8"),
         (llama("Q4_1"), "Q4_1, whose codes"),
         (llama("Q4_0", kinds={"blk.1.attn_v.weight": "Q8_0"}), "of different types"),
@@ -197,10 +197,10 @@ def chain(quantization: str, variant: Variant, *, checkpoint: bool = False) -> l
 def test_weights_are_shared_and_code_is_not() -> None:
     old, new = (compiler.TARGETS[place].variant for place in (1, 0))
     assert [step.name for step in chain("q4f16_1", old, checkpoint=True)] == [
-        *("convert", "quantize", "mlc-q4-float16-1", "compile")
+        *("convert", "quantize", "mlc-q4-float16-2", "compile")
     ]
-    assert [step.name for step in chain("q4_0", old)] == ["quantize", "mlc-1", "compile"]
-    assert [step.name for step in chain("as-is", old)] == ["mlc-1", "compile"]
+    assert [step.name for step in chain("q4_0", old)] == ["quantize", "mlc-2", "compile"]
+    assert [step.name for step in chain("as-is", old)] == ["mlc-2", "compile"]
     assert chain("q4_0", old)[:-1] == chain("q4_0", new)[:-1]
     weights, code = chain("q4_0", old)[-2:]
     assert weights.shared and not weights.per_variant and code.per_variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +14,19 @@ WIDE = 16
 
 
 @lru_cache(None)
-def norm(width: int, epsilon: float, lanes: int, module: str, number: str, added: bool) -> Any:
-    """The root mean square made 1; with `added` of a sum, which goes on as well."""
+def norm(width: int, epsilon: float, lanes: int, module: str, number: str, added: bool, centred: bool) -> Any:
+    """The root mean square made 1; with `added` of a sum, which goes on as well, and `centred` around the mean, with a bias."""
     vec = fitting(width, lanes)
 
     @tir.prim_func(s_tir=True, private=True)
-    def rms(va: tir.handle, vb: tir.handle, w: tir.Buffer((width,), number), vy: tir.handle, vz: tir.handle):
+    def norms(
+        va: tir.handle,
+        vb: tir.handle,
+        w: tir.Buffer((width,), number),
+        bias: tir.Buffer((width,), number),
+        vy: tir.handle,
+        vz: tir.handle,
+    ):
         tir.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True, "module": module})
         n = tir.int64()
         a = tir.match_buffer(va, (1, n, width), "float32")
@@ -27,7 +35,7 @@ def norm(width: int, epsilon: float, lanes: int, module: str, number: str, added
         z = tir.match_buffer(vz, (1, n, width), "float32")
         for i in tir.serial(n):
             total = tir.alloc_buffer((vec,), "float32", scope="global")
-            factor = tir.alloc_buffer((1,), "float32", scope="global")
+            factor = tir.alloc_buffer((2,), "float32", scope="global")  # and the mean
             for lane in tir.vectorized(vec):
                 total[lane] = tir.float32(0)
             for k in tir.serial(width // vec):
@@ -36,15 +44,100 @@ def norm(width: int, epsilon: float, lanes: int, module: str, number: str, added
                         a[0, i, k * vec + lane] + b[0, i, k * vec + lane] if added else a[0, i, k * vec + lane]
                     )
                 for lane in tir.vectorized(vec):
-                    total[lane] = total[lane] + z[0, i, k * vec + lane] * z[0, i, k * vec + lane]
+                    total[lane] = total[lane] + (
+                        z[0, i, k * vec + lane] if centred else z[0, i, k * vec + lane] * z[0, i, k * vec + lane]
+                    )
+            if centred:
+                factor[1] = sum_of(total, 0, vec) * tir.float32(1 / width)
+                for lane in tir.vectorized(vec):
+                    total[lane] = tir.float32(0)
+                for k in tir.serial(width // vec):
+                    for lane in tir.vectorized(vec):
+                        total[lane] = total[lane] + (z[0, i, k * vec + lane] - factor[1]) * (
+                            z[0, i, k * vec + lane] - factor[1]
+                        )
             factor[0] = tir.float32(1) / tir.sqrt(sum_of(total, 0, vec) * tir.float32(1 / width) + tir.float32(epsilon))
             for k in tir.serial(width // vec):
                 for lane in tir.vectorized(vec):
-                    y[0, i, k * vec + lane] = (
-                        z[0, i, k * vec + lane] * factor[0] * tir.Cast("float32", w[k * vec + lane])
-                    )
+                    if centred:
+                        y[0, i, k * vec + lane] = (z[0, i, k * vec + lane] - factor[1]) * factor[0] * tir.Cast(
+                            "float32", w[k * vec + lane]
+                        ) + tir.Cast("float32", bias[k * vec + lane])
+                    else:
+                        y[0, i, k * vec + lane] = (
+                            z[0, i, k * vec + lane] * factor[0] * tir.Cast("float32", w[k * vec + lane])
+                        )
 
-    return rms
+    return norms
+
+
+@lru_cache(None)
+def heads_norm(heads: int, kv_heads: int, head: int, epsilon: float, lanes: int, number: str, centred: bool) -> Any:
+    """The heads of queries and keys normalized one by one, with factors of each; values as they are."""
+    vec = fitting(head, lanes)
+
+    @tir.prim_func(s_tir=True, private=True)
+    def norms(vx: tir.handle, w: tir.Buffer((heads + kv_heads, head), number), vy: tir.handle):
+        tir.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+        n = tir.int64()
+        x = tir.match_buffer(vx, (1, n, (heads + 2 * kv_heads) * head), "float32")
+        y = tir.match_buffer(vy, (1, n, (heads + 2 * kv_heads) * head), "float32")
+        for i in tir.serial(n):
+            for h in tir.serial(heads + kv_heads):
+                total = tir.alloc_buffer((1,), "float32", scope="global")
+                factor = tir.alloc_buffer((2,), "float32", scope="global")  # and the mean
+                factor[1] = tir.float32(0)
+                total[0] = tir.float32(0)
+                if centred:
+                    for d in tir.serial(head):
+                        factor[1] = factor[1] + x[0, i, h * head + d] * tir.float32(1 / head)
+                for d in tir.serial(head):
+                    total[0] = total[0] + (x[0, i, h * head + d] - factor[1]) * (x[0, i, h * head + d] - factor[1])
+                factor[0] = tir.float32(1) / tir.sqrt(total[0] * tir.float32(1 / head) + tir.float32(epsilon))
+                for k in tir.serial(head // vec):
+                    for lane in tir.vectorized(vec):
+                        y[0, i, h * head + k * vec + lane] = (
+                            (x[0, i, h * head + k * vec + lane] - factor[1])
+                            * factor[0]
+                            * tir.Cast("float32", w[h, k * vec + lane])
+                        )
+            for d in tir.serial(kv_heads * head):
+                y[0, i, (heads + kv_heads) * head + d] = x[0, i, (heads + kv_heads) * head + d]
+
+    return norms
+
+
+@lru_cache(None)
+def biased(width: int, number: str) -> Any:
+    """With what is added to every token's."""
+
+    @tir.prim_func(s_tir=True, private=True)
+    def add(vx: tir.handle, bias: tir.Buffer((width,), number), vy: tir.handle):
+        tir.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+        n = tir.int64()
+        x = tir.match_buffer(vx, (1, n, width), "float32")
+        y = tir.match_buffer(vy, (1, n, width), "float32")
+        for i, k in tir.grid(n, width):
+            y[0, i, k] = x[0, i, k] + tir.Cast("float32", bias[k])
+
+    return add
+
+
+@lru_cache(None)
+def both(width: int) -> Any:
+    """The sum of two."""
+
+    @tir.prim_func(s_tir=True, private=True)
+    def add(va: tir.handle, vb: tir.handle, vy: tir.handle):
+        tir.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+        n = tir.int64()
+        a = tir.match_buffer(va, (1, n, width), "float32")
+        b = tir.match_buffer(vb, (1, n, width), "float32")
+        y = tir.match_buffer(vy, (1, n, width), "float32")
+        for i, k in tir.grid(n, width):
+            y[0, i, k] = a[0, i, k] + b[0, i, k]
+
+    return add
 
 
 @lru_cache(None)
@@ -64,12 +157,15 @@ def last(width: int) -> Any:
 
 
 @lru_cache(None)
-def gated(width: int, lanes: int) -> Any:
-    """SiLU of the first half times the second."""
-    vec = fitting(width, lanes)
+def gated(width: int, lanes: int, gelu: bool) -> Any:
+    """SiLU, or GELU by the hyperbolic tangent, of the first half times the second: x over 1 + e to the -x, or to the -2 z.
+
+    z is the tangent's argument, the root of 2 / pi times x + 0.044715 x^3 (Hendrycks and Gimpel, arXiv 1606.08415).
+    """
+    vec, root = fitting(width, lanes), math.sqrt(8 / math.pi)
 
     @tir.prim_func(s_tir=True, private=True)
-    def silu(vx: tir.handle, vy: tir.handle):
+    def gate(vx: tir.handle, vy: tir.handle):
         tir.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = tir.int64()
         x = tir.match_buffer(vx, (1, n, 2 * width), "float32")
@@ -79,11 +175,23 @@ def gated(width: int, lanes: int) -> Any:
                 for lane in tir.vectorized(vec):
                     y[0, i, k * vec + lane] = (
                         x[0, i, k * vec + lane]
-                        / (tir.float32(1) + exponential(tir.float32(0) - x[0, i, k * vec + lane]))
+                        / (
+                            tir.float32(1)
+                            + exponential(
+                                tir.float32(0)
+                                - x[0, i, k * vec + lane]
+                                * (
+                                    tir.float32(root)
+                                    + tir.float32(root * 0.044715) * x[0, i, k * vec + lane] * x[0, i, k * vec + lane]
+                                    if gelu
+                                    else tir.float32(1)
+                                )
+                            )
+                        )
                         * x[0, i, width + k * vec + lane]
                     )
 
-    return silu
+    return gate
 
 
 @lru_cache(None)
@@ -112,12 +220,12 @@ def angles(half: int) -> Any:
 
 
 @lru_cache(None)
-def rotation(heads: int, kv_heads: int, head: int, layers: int) -> Any:
-    """Queries rotated and scaled; keys, rotated, and values put into their cache.
+def rotation(heads: int, kv_heads: int, head: int, layers: int, rotated: int) -> Any:
+    """Queries rotated, as far as heads are, and scaled; keys, rotated, and values put into their cache.
 
     Keys lie in blocks of `WIDE` positions, a number of all of them side by side, so that scores of neighbours are one vector.
     """
-    half, scale = head // 2, head**-0.5
+    half, scale = rotated // 2, head**-0.5
 
     @tir.prim_func(s_tir=True, private=True)
     def rotate(
@@ -147,6 +255,9 @@ def rotation(heads: int, kv_heads: int, head: int, layers: int) -> Any:
                     q[0, i, h * head + half + d] = (
                         x[0, i, h * head + half + d] * c[i, d] + x[0, i, h * head + d] * s[i, d]
                     ) * tir.float32(scale)
+                if rotated < head:
+                    for d in tir.serial(head - rotated):
+                        q[0, i, h * head + rotated + d] = x[0, i, h * head + rotated + d] * tir.float32(scale)
             for h in tir.serial(kv_heads):
                 for d in tir.serial(half):
                     kv[layer, 0, h, ((position + i) // WIDE * head + d) * WIDE + (position + i) % WIDE] = (
@@ -155,6 +266,11 @@ def rotation(heads: int, kv_heads: int, head: int, layers: int) -> Any:
                     kv[layer, 0, h, ((position + i) // WIDE * head + half + d) * WIDE + (position + i) % WIDE] = (
                         x[0, i, (heads + h) * head + half + d] * c[i, d] + x[0, i, (heads + h) * head + d] * s[i, d]
                     )
+                if rotated < head:
+                    for d in tir.serial(head - rotated):
+                        kv[
+                            layer, 0, h, ((position + i) // WIDE * head + rotated + d) * WIDE + (position + i) % WIDE
+                        ] = x[0, i, (heads + h) * head + rotated + d]
                 for d in tir.vectorized(head):
                     kv[layer, 1, h, (position + i) * head + d] = x[0, i, (heads + kv_heads + h) * head + d]
 

@@ -1,4 +1,4 @@
-"""A model of the Llama family of these operators, with MLC's names of its weights."""
+"""A model of the Llama family or a relative of these operators, with MLC's names of its weights."""
 
 from __future__ import annotations
 
@@ -39,20 +39,25 @@ class Matrix(nn.Module):
         name = f"{'vector' if one else 'matrix'}_product_{self.form.name}__{module}"
         return nn.op.tensor_ir_op(kernel, name, [x, *self.stored()], _tensor(1, x.shape[1], self.form.rows))
 
-    def rows(self, tokens: nn.Tensor) -> nn.Tensor:
+    def rows(self, tokens: nn.Tensor, scale: float) -> nn.Tensor:
         out = _tensor(1, tokens.shape[1], self.form.columns)
-        return nn.op.tensor_ir_op(products.embedding(self.form), "rows__token_embd", [tokens, *self.stored()], out)
+        return nn.op.tensor_ir_op(
+            products.embedding(self.form, scale), "rows__token_embd", [tokens, *self.stored()], out
+        )
 
 
 class Norm(nn.Module):
     def __init__(self, model: Mapping[str, Any], lanes: int) -> None:
         self.width, self.epsilon, self.lanes, self.number = model["width"], model["epsilon"], lanes, model["number"]
+        self.centred = model["centred"]
         self.weight = nn.Parameter((self.width,), self.number)
+        if self.centred:
+            self.bias = nn.Parameter((self.width,), self.number)
 
     def of_sum(self, a: nn.Tensor, b: nn.Tensor | None, module: str) -> list[nn.Tensor]:
         """The sum normalized, and the sum."""
-        kernel = kernels.norm(self.width, self.epsilon, self.lanes, module, self.number, b is not None)
-        args = [a, a if b is None else b, self.weight]
+        kernel = kernels.norm(self.width, self.epsilon, self.lanes, module, self.number, b is not None, self.centred)
+        args = [a, a if b is None else b, self.weight, self.bias if self.centred else self.weight]
         return nn.op.tensor_ir_op(kernel, f"norm__{module}", args, [_tensor(*a.shape), _tensor(*a.shape)])
 
 
@@ -60,16 +65,32 @@ class Attention(nn.Module):
     def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], name: str, lanes: int) -> None:
         self.model, self.lanes = model, lanes
         self.qkv_proj = Matrix(forms[f"{name}.qkv_proj"], lanes)
+        if model["qkv_bias"]:
+            self.qkv_proj.bias = nn.Parameter((self.qkv_proj.form.rows,), model["number"])
         self.o_proj = Matrix(forms[f"{name}.o_proj"], lanes)
+        if model["qk_norm"]:
+            self.qk_norm = nn.Parameter((model["heads"] + model["kv_heads"], model["head"]), model["number"])
+
+    def projected(self, x: nn.Tensor) -> nn.Tensor:
+        """Queries, keys and values before they are rotated."""
+        qkv, model = self.qkv_proj.times(x, "attn_qkv"), self.model
+        if model["qkv_bias"]:
+            kernel = kernels.biased(qkv.shape[2], model["number"])
+            qkv = nn.op.tensor_ir_op(kernel, "add__attn_qkv", [qkv, self.qkv_proj.bias], _tensor(*qkv.shape))
+        if model["qk_norm"]:
+            sizes = [model[each] for each in ("heads", "kv_heads", "head", "epsilon")]
+            kernel = kernels.heads_norm(*sizes, self.lanes, model["number"], model["centred"])
+            qkv = nn.op.tensor_ir_op(kernel, "norm__attn_qk_norm", [qkv, self.qk_norm], _tensor(*qkv.shape))
+        return qkv
 
     def forward(self, x: nn.Tensor, turns: list[nn.Tensor], kv: nn.Tensor, layer: int, position: Any) -> Any:
         sizes = [self.model[each] for each in ("heads", "kv_heads", "head", "layers")]
         count, number = x.shape[1], tirx.IntImm("int64", layer)
         inner = _tensor(1, count, sizes[0] * sizes[2])
         q, kv = nn.op.tensor_ir_inplace_op(
-            kernels.rotation(*sizes),
+            kernels.rotation(*sizes, self.model["rotated"]),
             "rotate__attn_qk",
-            [self.qkv_proj.times(x, "attn_qkv"), *turns, kv, number, position],
+            [self.projected(x), *turns, kv, number, position],
             [-1, 3],
             [inner, _tensor(*kv.shape)],
         )
@@ -81,13 +102,14 @@ class Attention(nn.Module):
 
 class FeedForward(nn.Module):
     def __init__(self, model: Mapping[str, Any], forms: Mapping[str, Form], name: str, lanes: int) -> None:
-        self.inner, self.lanes = model["inner"], lanes
+        self.inner, self.gelu, self.lanes = model["inner"], model["gelu"], lanes
         self.gate_up_proj = Matrix(forms[f"{name}.gate_up_proj"], lanes)
         self.down_proj = Matrix(forms[f"{name}.down_proj"], lanes)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         both, out = self.gate_up_proj.times(x, "ffn_gate_up"), _tensor(1, x.shape[1], self.inner)
-        gated = nn.op.tensor_ir_op(kernels.gated(self.inner, self.lanes), "silu__ffn_gated", [both], out)
+        kernel, name = kernels.gated(self.inner, self.lanes, self.gelu), "gelu" if self.gelu else "silu"
+        gated = nn.op.tensor_ir_op(kernel, f"{name}__ffn_gated", [both], out)
         return self.down_proj.times(gated, "ffn_down")
 
 
@@ -96,12 +118,15 @@ class Layer(nn.Module):
         self.self_attn = Attention(model, forms, f"{name}.self_attn", lanes)
         self.mlp = FeedForward(model, forms, f"{name}.mlp", lanes)
         self.input_layernorm = Norm(model, lanes)
-        self.post_attention_layernorm = Norm(model, lanes)
+        self.post_attention_layernorm = None if model["parallel"] else Norm(model, lanes)
 
     def forward(self, stream: Any, added: Any, turns: Any, kv: Any, layer: int, position: Any) -> Any:
         """The stream, what is to be added to it, and the cache."""
         normal, stream = self.input_layernorm.of_sum(stream, added, "attn_norm")
         attended, kv = self.self_attn(normal, turns, kv, layer, position)
+        if self.post_attention_layernorm is None:
+            beside, kernel = self.mlp(normal), kernels.both(normal.shape[2])
+            return stream, nn.op.tensor_ir_op(kernel, "add__layer", [attended, beside], _tensor(*normal.shape)), kv
         normal, stream = self.post_attention_layernorm.of_sum(stream, attended, "ffn_norm")
         return stream, self.mlp(normal), kv
 
@@ -111,7 +136,7 @@ class Body(nn.Module):
         self.embed_tokens = Matrix(forms["model.embed_tokens"], lanes)
         self.layers = nn.ModuleList([Layer(model, forms, f"model.layers.{i}", lanes) for i in range(model["layers"])])
         self.norm = Norm(model, lanes)
-        self.inv_freq = nn.Parameter((model["head"] // 2,), FLOAT)
+        self.inv_freq = nn.Parameter((model["rotated"] // 2,), FLOAT)
 
 
 class Llama(nn.Module):
@@ -124,14 +149,14 @@ class Llama(nn.Module):
         self.lm_head = Matrix(forms["lm_head"], lanes) if "lm_head" in forms else None
 
     def decode(self, tokens: nn.Tensor, kv: nn.Tensor, position: Any) -> tuple[nn.Tensor, nn.Tensor]:
-        half, count = self.sizes["head"] // 2, tokens.shape[1]
+        half, count = self.sizes["rotated"] // 2, tokens.shape[1]
         turns = nn.op.tensor_ir_op(
             kernels.angles(half),
             "angles__rotations",
             [tokens, self.model.inv_freq, position],
             [_tensor(count, half), _tensor(count, half)],
         )
-        stream, added = self.model.embed_tokens.rows(tokens), None
+        stream, added = self.model.embed_tokens.rows(tokens, self.sizes["embedding_scale"]), None
         for i, layer in enumerate(self.model.layers):
             stream, added, kv = layer(stream, added, turns, kv, i, position)
         width = self.sizes["width"]

@@ -274,8 +274,8 @@ def matrix_product(form: Form, lanes: int, module: str) -> Any:
 
 
 @lru_cache(None)
-def embedding(form: Form) -> Any:
-    """The rows of tokens."""
+def embedding(form: Form, scale: float) -> Any:
+    """The rows of tokens, scaled."""
     rows, columns, per, words, groups, coded, group = (
         form.rows,
         form.columns,
@@ -311,5 +311,7 @@ def embedding(form: Form) -> Any:
                     ) * tir.Cast("float32", s[token[0, i], k // group])
                 else:
                     y[0, i, k] = tir.Cast("float32", w[token[0, i], k])
+                if scale != 1:
+                    y[0, i, k] = y[0, i, k] * tir.float32(scale)
 
     return embed

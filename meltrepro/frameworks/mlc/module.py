@@ -16,6 +16,7 @@ from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import AS_IS, ModelStep, Purpose, Release, Skip, Variant
 from meltrepro.frameworks.mlc import compiler
 from meltrepro.frameworks.mlc.options import MlcOptions
+from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
 from meltrepro.manifest.sources import Source
 
@@ -63,7 +64,7 @@ def _scheme(begin: str, stored: float, bits: int = 0, group: int = 0, number: st
         convert.convert(source, folder, convert.Grouped(bits, group, number) if number else None)
 
     own = f"-q{bits}-{number}" if number else ""
-    return Scheme(begin, stored, [replace(conversion(f"mlc{own}-1", convert), shared=True)])
+    return Scheme(begin, stored, [replace(conversion(f"mlc{own}-2", convert), shared=True)])
 
 
 ENGINE = WheelEngine(
@@ -88,6 +89,7 @@ ENGINE = WheelEngine(
         AS_IS: _scheme(AS_IS, 16.0),
     },
     files=["tensor-cache.json"],
+    architectures=tuple(FAMILIES),
 )
 
 

@@ -101,6 +101,8 @@ class WheelEngine:
     schemes: Mapping[str, Scheme]
     files: Sequence[str]
     """What a converted model consists of besides what every one has (folder.py)."""
+    architectures: Collection[str] = llama.LLAMA
+    """Of models that it converts, as llama.cpp names them."""
 
     def release(self) -> Release:
         wheels = {
@@ -238,9 +240,9 @@ class WheelFramework(Framework):
         if found.refusal is not None or not isinstance(model, Path):
             return found
         header = gguf.check(model)
-        if (why := llama.refusal(header)) is not None:
+        if (why := llama.refusal(header, self.engine.architectures)) is not None:
             return Look(why, context=found.context)
-        kept = llama.refusal(header, as_is=True)
+        kept = llama.refusal(header, self.engine.architectures, as_is=True)
         return found if kept is None else replace(found, unmade={AS_IS: kept})
 
     def describe(self, model: Path, release: str) -> str | None:
