@@ -52,12 +52,12 @@ _SOURCES: Mapping[str, Source] = {
 }
 
 
-def step(level: str) -> ModelStep:
-    """The step that adds a level's code to a folder of weights."""
+def step(level: str, device: str = "cpu") -> ModelStep:
+    """The step that adds code for a level's CPU, or for a device with that host, to a folder of weights."""
     target = next(each for each in TARGETS if each.level == level)
     loader = ("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib")
     python = (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/compile.py")
-    what = (f"{target.machine}-unknown-linux-gnu", target.cpu, target.features, str(target.lanes))
+    what = (f"{target.machine}-unknown-linux-gnu", target.cpu, target.features, str(target.lanes), device)
     command = (*python, *what, "/source", "/out/model")
     return ModelStep("compile", PURPOSE, command, output="folder", per_variant=True)
 

@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
-from meltrepro.frameworks.base import AS_IS, ModelStep, Purpose, Release, Skip, Variant
-from meltrepro.frameworks.mlc import compiler
+from meltrepro.frameworks.base import AS_IS, AUTO, RUN, ModelStep, Purpose, Release, Skip, SkipKind, Variant
+from meltrepro.frameworks.mlc import compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
 from meltrepro.manifest.sources import Source
+from meltrepro.targets.base import DeviceFacts
 
 _VERSION, _FFI = "0.27.0.post1", "0.1.15.post2"
 _TVM = Wheel(
@@ -98,12 +99,23 @@ class Mlc(WheelFramework):
 
     options: type[BaseModel] = MlcOptions
 
+    def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
+        found = super().variant(options, release, device, level)
+        return found if isinstance(found, Skip) or options.device == "cpu" else opencl.variant(found)
+
+    def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
+        found = super().extra_variants(options, release)
+        if options.device == "cpu":
+            return found
+        return [each for each in map(opencl.variant, found) if isinstance(each, Variant)]
+
     def tool_variant(self, purpose: Purpose) -> Variant:
         return compiler.VARIANT if purpose == compiler.PURPOSE else super().tool_variant(purpose)
 
     def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
         if purpose != compiler.PURPOSE:
-            return super().recipe(options, release, variant, purpose)
+            found = super().recipe(options, release, variant, purpose)
+            return opencl.added(found) if variant.data and purpose == RUN else found
         labels = {
             "org.opencontainers.image.version": release.name,
             "org.opencontainers.image.source": ENGINE.homepage,
@@ -115,8 +127,11 @@ class Mlc(WheelFramework):
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
         """The weights of every variant, and the code of one."""
+        if variant.data and quantization in opencl.HALVES:
+            return Skip(SkipKind.model, f"{quantization} has floats of 16 bits, which PoCL does not know")
         steps = super().model_steps(source, quantization, release, variant)
-        return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant.level)]
+        device = str(variant.data.get("device", "cpu"))
+        return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant.level, device)]
 
     def check_model(self, path: Path) -> None:
         super().check_model(path)
@@ -126,7 +141,7 @@ class Mlc(WheelFramework):
             shards.check(path)
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
-        return {"spinning": options.spinning}
+        return {"spinning": options.spinning, **({"opencl": True} if variant.data else {})}
 
 
 FRAMEWORK = Mlc(ENGINE)

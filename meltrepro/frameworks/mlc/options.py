@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from meltrepro.manifest.base import Name, Strict
@@ -16,4 +18,8 @@ class MlcOptions(Strict):
     spinning: bool = Field(
         True,
         description="Whether threads without work wait busily for a while, as TVM has it by itself; `false` lets them sleep.",
+    )
+    device: Literal["cpu", "opencl"] = Field(
+        "cpu",
+        description="What computes: the CPU, or OpenCL; on x86_64 that is PoCL, which computes on the CPU as well.",
     )
