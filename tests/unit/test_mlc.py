@@ -236,3 +236,28 @@ def test_options_are_in_the_request_and_pin_nothing() -> None:
     variant = compiler.TARGETS[0].variant
     assert FRAMEWORK.request(options, variant) == {"spinning": False}
     assert FRAMEWORK.pinned(options) == {}
+
+
+def test_opencl_is_a_variant_of_its_own_for_what_pocl_can_compute() -> None:
+    options = MlcOptions(device="opencl", isas=["armv8_a", "x86_64_v3"])
+    found = FRAMEWORK.variant(options, RELEASE, NEW)
+    assert isinstance(found, Variant) and (found.name, found.level) == ("x86_64_v4-opencl", "x86_64_v4")
+    assert not found.accelerator and found.requires == NEW.features
+    refused = FRAMEWORK.variant(options, RELEASE, BOARD)
+    assert isinstance(refused, Skip) and "x86_64 alone" in refused.reason
+    assert [each.name for each in FRAMEWORK.extra_variants(options, RELEASE)] == ["x86_64_v3-opencl"]
+    assert "opencl" in chain("q4f32_1", found)[-1].command
+    halves = FRAMEWORK.model_steps(FileSource(file="model.gguf"), "q4f16_1", RELEASE, found)
+    assert isinstance(halves, Skip) and "16 bits" in halves.reason
+    assert FRAMEWORK.request(options, found) == {"spinning": True, "opencl": True}
+
+
+def test_the_driver_is_pinned_and_in_no_other_bundle() -> None:
+    options, cpu = MlcOptions(device="opencl"), compiler.TARGETS[1].variant
+    found = FRAMEWORK.variant(options, RELEASE, NEW, "x86_64_v3")
+    assert isinstance(found, Variant)
+    plain, ours = (FRAMEWORK.recipe(options, RELEASE, each, "run") for each in (cpu, found))
+    added = {name: source for name, source in ours.inputs.items() if name not in plain.inputs}
+    assert "opencl-libpocl2.deb" in added and all(each.digest for each in added.values())
+    assert all(name.startswith("opencl-") for name in added) and "opencl" not in plain.folders
+    assert plain.name != ours.name

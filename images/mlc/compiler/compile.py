@@ -22,7 +22,9 @@ SOURCES = {"cuda": "cu", "metal": "metal"}
 
 def main(triple: str, cpu: str, features: str, lanes: str, device: str, source: str, destination: str) -> None:
     sys.path[:0] = [str(HERE), str(HERE / "packages")]  # started with -I and -S: nothing of this machine is imported
-    tempfile.tempdir = os.environ["HOME"] = str(Path(destination).parent)  # there may be no other folder that can be written
+    tempfile.tempdir = os.environ["HOME"] = str(
+        Path(destination).parent
+    )  # there may be no other folder that can be written
     import gpu
     import llama
     import tvm
@@ -30,7 +32,8 @@ def main(triple: str, cpu: str, features: str, lanes: str, device: str, source: 
 
     Path(destination).mkdir()
     for file in Path(source).iterdir():
-        shutil.copyfile(file, Path(destination, file.name))
+        if file.name != "model.so":  # of another device
+            shutil.copyfile(file, Path(destination, file.name))
     facts = json.loads(Path(source, "model.json").read_text(encoding="utf-8"))
     host = {"kind": "llvm", "mtriple": triple, "mcpu": cpu, "mattr": features.split(",") if features else []}
     target = tvm.target.Target(host if device == "cpu" else {**gpu.DEVICES[device], "host": host})

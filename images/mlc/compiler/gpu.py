@@ -245,7 +245,9 @@ def _merged(head: int) -> Any:
                     both[2] = tir.max(sums[i, h], other_sums[i, h])
                     both[0] = tir.exp2(sums[i, h] - both[2])
                     both[1] = tir.exp2(other_sums[i, h] - both[2])
-                    values[i, h, d] = (values[i, h, d] * both[0] + other_values[i, h, d] * both[1]) / (both[0] + both[1])
+                    values[i, h, d] = (values[i, h, d] * both[0] + other_values[i, h, d] * both[1]) / (
+                        both[0] + both[1]
+                    )
                     tir.tvm_storage_sync("shared")
                     if d == 0:
                         sums[i, h] = tir.log2(both[0] + both[1]) + both[2]

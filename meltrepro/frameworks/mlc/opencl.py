@@ -78,4 +78,3 @@ def _packages() -> Mapping[str, Source]:
         )
         for name, digest in _PACKAGES.items()
     }
-
