@@ -5,6 +5,7 @@ Arithmetic is of 32 bits, as on CPUs, and weights are the very same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,15 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
     "metal": {"kind": "metal", "max_threads_per_block": 256, "thread_warp_size": 32},
 }
 """As TVM knows them: what any OpenCL device has, and three others."""
+_USUAL = {
+    "centred": False,
+    "gelu": False,
+    "embedding_scale": 1.0,
+    "qkv_bias": False,
+    "qk_norm": False,
+    "parallel": False,
+}
+"""What a model of the Llama family is."""
 
 
 class Matrix(nn.Module):
@@ -127,6 +137,9 @@ class Llama(nn.Module):
     """`decode` takes one token, `prefill` any number, of those that the cache was told of; both give the logits of the last."""
 
     def __init__(self, model: Mapping[str, Any], target: Target) -> None:
+        usual = {**_USUAL, "rotated": model["head"]}
+        if odd := [name for name in usual if model[name] != usual[name]]:
+            sys.exit(f"there is code for GPUs of models of the Llama family alone, and this one differs: {odd}")
         forms = {name: Form(**form) for name, form in model["matrices"].items()}
         self.sizes, self.target = model, target
         self.model = Body(model, forms)
