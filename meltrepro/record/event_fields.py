@@ -29,9 +29,9 @@ class EventFields:
             f"{self._where}: {message}", hint="the record is damaged or its runner breaks the contract: docs/runner.md"
         )
 
-    def whole(self, key: str) -> int:
+    def whole(self, key: str, most: int = _MOST) -> int:
         value = self._values.get(key)
-        if type(value) is not int or not 0 <= value <= _MOST:
+        if type(value) is not int or not 0 <= value <= most:
             self.fail(f"{key}: expected a whole number from 0, got {shorten(ascii(value))}")
         return value
 

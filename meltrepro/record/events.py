@@ -190,7 +190,7 @@ class _Parser:
             framework=fields.string("framework"),
             commit=fields.string("commit"),
             isa=fields.string("isa"),
-            pid=fields.whole("pid"),
+            pid=fields.whole("pid", most=2**31 - 1),
             system=fields.string("system"),
         )
 

@@ -247,6 +247,7 @@ def runner_error(entries: Events) -> None:
     [
         (change("hello", v=2), "version 2 of the contract"),
         (change("hello", wall=-1), "wall: expected a whole number"),
+        (change("hello", pid=2**31), "pid: expected a whole number"),
         (change("hello", commit=None), "commit: expected a text"),
         (change("load_end", model_bytes=1.5), "model_bytes: expected a whole number"),
         (change("load_end", n_vocab=True), "n_vocab: expected a whole number"),
