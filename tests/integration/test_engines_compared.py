@@ -26,7 +26,16 @@ def table(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     home = folder / "home"
     overrides = [part for one in SET for part in ("--set", one)]
     spec = folder / "specs" / SPEC.name
-    done = meltrepro("run", spec, "--only", "*/q8_0/*/host/*", "--no-track", *overrides, home=home)
+    done = meltrepro(
+        "run",
+        spec,
+        "--only",
+        "*/q8_0/*/host/*",
+        "--no-track",
+        *overrides,
+        home=home,
+        MELTREPRO_LOCKS=str(home / "locks"),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     done = meltrepro("report", "last", "--no-track", "-o", folder / "report", home=home)
     assert done.returncode == 0, done.stdout + done.stderr

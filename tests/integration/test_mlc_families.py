@@ -38,11 +38,11 @@ class Both:
     folder: Path
 
     def ours(
-        self, name: str, *, family: dict[str, Any] | None = None, facts: dict[str, Any] | None = None
+        self, name: str, kind: str = "F32", *, family: dict[str, Any] | None = None, facts: dict[str, Any] | None = None
     ) -> list[int]:
         """Tokens of a model that is converted and compiled here, maybe wrongly."""
         source, weights, model = (self.folder / each for each in ("source.gguf", "weights", "model"))
-        source.write_bytes(families.model(families.MODELS[name]))
+        source.write_bytes(families.model(families.MODELS[name], kind))
         architecture = families.MODELS[name].architecture
         with pytest.MonkeyPatch.context() as patch:
             wrong = {**FAMILIES, architecture: replace(FAMILIES[architecture], **(family or {}))}
@@ -58,9 +58,10 @@ class Both:
         assert done.returncode == 0, done.stderr
         return self._tokens(self.engines.artifacts[found], model)
 
-    def theirs(self, name: str) -> list[int]:
+    def theirs(self, name: str, kind: str = "F32") -> list[int]:
+        """Tokens of floats that have the values of codes: llama.cpp would round what it multiplies codes with."""
         source = self.folder / "theirs.gguf"
-        source.write_bytes(families.model(families.MODELS[name]))
+        source.write_bytes(families.model(families.MODELS[name], kind, widened=True))
         bundle = next(path for name, path in self.engines.artifacts.items() if name.startswith("llama.cpp/run/"))
         return self._tokens(bundle, source)
 
@@ -97,7 +98,14 @@ def test_the_same_floats_give_the_same_tokens(both: Both, name: str) -> None:
     assert both.ours(name) == tokens
 
 
+@pytest.mark.parametrize(("name", "kind"), [("qwen3", "Q8_0"), ("gemma", "Q4_0"), ("stablelm", "Q4_0")])
+def test_codes_give_the_tokens_of_their_values(both: Both, name: str, kind: str) -> None:
+    tokens = both.theirs(name, kind)
+    assert varied(tokens)
+    assert both.ours(name, kind) == tokens
+
+
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=[f"{name}-{next(iter(wrong))}" for name, wrong in WRONG])
 def test_a_wrong_switch_is_noticed(both: Both, name: str, wrong: dict[str, Any]) -> None:
-    where = "family" if "neighbours" in wrong else "facts"
-    assert both.ours(name, **{where: wrong}) != both.theirs(name)
+    family, facts = (wrong, None) if "neighbours" in wrong else (None, wrong)
+    assert both.ours(name, family=family, facts=facts) != both.theirs(name)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.bundles import Bundle
-from tests.integration.conftest import ROOT, meltrepro
-from tests.integration.prebuilt import Campaign, Engines
+from tests.integration.prebuilt import Campaign, Engines, build
 from tests.integration.prebuilt import run as run_all
 from tests.integration.runner.contract import Runner
 
@@ -43,12 +42,7 @@ SOURCES = {"cuda": ("model.cu", "__global__"), "metal": ("model.metal", "kernel 
 
 @pytest.fixture(scope="module")
 def engines(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Engines:
-    folder = tmp_path_factory.mktemp("specs")
-    shutil.copytree(ROOT / "specs" / "common", folder / "common")
-    (folder / "engines.yaml").write_text(SPEC)
-    done = meltrepro("build", folder / "engines.yaml", "--json", home=folder / "home")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Engines(folder / "engines.yaml", {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)})
+    return build(tmp_path_factory.mktemp("specs"), SPEC)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import gguf as library
 import numpy as np
 
 from meltrepro.frameworks.llamacpp.vocabulary import vocabulary
@@ -48,15 +49,19 @@ MODELS: Mapping[str, Tiny] = {
 }
 
 
-def model(tiny: Tiny) -> bytes:
-    """A file of 32-bit floats."""
+def model(tiny: Tiny, kind: str = "F32", *, widened: bool = False) -> bytes:
+    """A file whose matrices are of this type, and all else of 32-bit floats; `widened` they are too, with the values of the codes."""
     random, values = np.random.default_rng(11), _metadata(tiny)
     queries, keys = tiny.heads * tiny.head, tiny.kv_heads * tiny.head
     tensors: list[tuple[str, tuple[int, ...], int, bytes]] = []
 
     def add(name: str, *shape: int, around: float = 0.0, spread: float = 1.0) -> None:
-        numbers = around + spread * random.standard_normal(shape[::-1])
-        tensors.append((name, shape, 0, numbers.astype("<f4").tobytes()))
+        numbers = (around + spread * random.standard_normal(shape[::-1])).astype("<f4")
+        stored = library.GGMLQuantizationType[kind if len(shape) == 2 and "norm" not in name else "F32"]
+        content = library.quants.quantize(numbers, stored)
+        if widened:
+            content, stored = library.quants.dequantize(content, stored), library.GGMLQuantizationType.F32
+        tensors.append((name, shape, int(stored), content.tobytes()))
 
     def matrix(name: str, columns: int, rows: int) -> None:
         add(f"{name}.weight", columns, rows, spread=2 * columns**-0.5)
