@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
@@ -75,6 +77,7 @@ class Builder:
     _made: dict[str, Maker] = field(default_factory=dict)
     _used: Engine | None = None
     _releases: dict[str, Release] = field(default_factory=dict)
+    _options: dict[str, BaseModel] = field(default_factory=dict)
     _artifacts: dict[str, Artifact] = field(default_factory=dict)
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _logs: dict[str, Path] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Builder:
 
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
+        self._options = {name: entry.options for name, entry in plan.manifest.frameworks.items()}
         for bundle in plan.bundles:
             self._releases[bundle.framework_name] = bundle.release
             self._bundle(bundle)
@@ -225,9 +229,10 @@ class Builder:
         path = fetcher.get(node.source, base)
         if not is_checkpoint(node.source):
             engine.check_model(path)
-            seen = engine.look(path, self._releases[node.framework_name])
+            seen = engine.look(self._options[node.framework_name], path, self._releases[node.framework_name])
             if (refusal := seen.refusal or seen.unmade.get(node.quantization)) is not None:
-                raise ModelError(refusal, hint="name another model, or another release of the framework")
+                hint = "name another model, or run it again: the file is here now, and the plan leaves its cells out"
+                raise ModelError(refusal, hint=hint)
             return _Input({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
         files = {name: fetcher.get(part, base) for name, part in fetcher.parts(pinned).items()}

@@ -276,7 +276,9 @@ class Framework(Protocol):
         """Why a file that is not here is no model by its name, such as a part of one; `None` where it may be."""
         return None
 
-    def look(self, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None) -> Look:
+    def look(
+        self, options: Any, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
+    ) -> Look:
         """What a release makes of a model's file, or of the files of a checkpoint by name, of which some may not be here.
 
         Without a template nothing is said of whether it fits. Reads no more than headers and lists of tokens. Raises

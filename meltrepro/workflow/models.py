@@ -70,7 +70,7 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                     found = Look(refused)
                     where = (*where[:-1], "file") if isinstance(source, HuggingFaceSource) else where
                 else:
-                    found = known.framework.look(files, known.release, template)
+                    found = known.framework.look(known.options, files, known.release, template)
             except (SourceError, ModelError) as error:
                 broken.setdefault(name, problem_at(loaded, where, error.message, error.hint))
                 continue
@@ -123,7 +123,8 @@ def require_loadable(plan: Plan, pins: Pins) -> None:
         template = TEMPLATES[plan.manifest.models[node.model_name].chat_template]
         name = f"models.{node.model_name}, from {key_of(node.source)}"
         try:
-            found = framework(node.kind).look(files, releases[node.framework_name], template)
+            options = plan.manifest.frameworks[node.framework_name].options
+            found = framework(node.kind).look(options, files, releases[node.framework_name], template)
         except ModelError as error:
             raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
         if (refusal := found.refusal or found.unmade.get(node.quantization)) is not None:

@@ -18,6 +18,7 @@ import pytest
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp.gguf import check, describe, shard
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK
+from meltrepro.frameworks.llamacpp.options import Options
 from tests.support.checkpoints import llama_tensors, write_safetensors
 from tests.support.ggufs import F32, I32, STRING, TIED, U16, U32, Value, gguf, model, numbers
 
@@ -240,6 +241,6 @@ def test_what_a_file_says_of_itself_cannot_steer_a_terminal_or_forge_a_line(tmp_
         path.write_bytes(content)
         said = describe(path)
         with contextlib.suppress(ModelError):
-            said += FRAMEWORK.look(path, release).refusal or ""
+            said += FRAMEWORK.look(Options(), path, release).refusal or ""
         assert "\x1b" not in said and "\n" not in said and "x" * 80 not in said
         assert said.encode(), "nothing in it is half a character"

@@ -16,6 +16,7 @@ from meltrepro.frameworks.base import framework
 from meltrepro.frameworks.mlc import shards
 from meltrepro.frameworks.mlc.convert import Grouped, convert
 from meltrepro.frameworks.mlc.module import FRAMEWORK
+from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.codes import Array
 from tests.support import families
 from tests.support.families import MODELS, Tiny
@@ -29,7 +30,7 @@ def converted(
     """Facts, what was written and what was there."""
     source = folder / "source.gguf"
     source.write_bytes(families.model(tiny))
-    assert FRAMEWORK.look(source, RELEASE).refusal is None
+    assert FRAMEWORK.look(MlcOptions(), source, RELEASE).refusal is None
     convert(source, folder / "model", own)
     found = {}
     for shard in json.loads((folder / "model" / shards.INDEX).read_text())["records"]:
@@ -109,7 +110,7 @@ def test_rotations_follow_base_and_factors(tmp_path: Path) -> None:
 def test_what_a_family_does_not_have_is_refused(tmp_path: Path, tiny: Tiny, why: str) -> None:
     source = tmp_path / "source.gguf"
     source.write_bytes(families.model(tiny))
-    refusal = FRAMEWORK.look(source, RELEASE).refusal
+    refusal = FRAMEWORK.look(MlcOptions(), source, RELEASE).refusal
     assert refusal is not None and why in refusal
     with pytest.raises(ModelError, match=why):
         convert(source, tmp_path / "model")
@@ -118,7 +119,7 @@ def test_what_a_family_does_not_have_is_refused(tmp_path: Path, tiny: Tiny, why:
 def test_biases_of_some_layers_alone_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     source.write_bytes(families.model(replace(MODELS["stablelm"], unbiased_layer=1)))
-    refusal = FRAMEWORK.look(source, RELEASE).refusal
+    refusal = FRAMEWORK.look(MlcOptions(), source, RELEASE).refusal
     assert refusal is not None and "no tensor blk.1.attn_k.bias" in refusal
 
 
@@ -128,5 +129,5 @@ def test_engines_that_know_llama_alone_refuse_its_relatives(tmp_path: Path, kind
     (release,) = engine.releases().values()
     for name in set(MODELS) - {"llama-3"}:
         source.write_bytes(families.model(MODELS[name]))
-        refusal = engine.look(source, release).refusal
+        refusal = engine.look(engine.options(), source, release).refusal
         assert refusal is not None and MODELS[name].architecture in refusal

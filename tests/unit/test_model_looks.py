@@ -10,6 +10,7 @@ import pytest
 
 from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError, ModelError, PlanError
+from tests.support import families
 from tests.support.checkpoints import write_llama, write_safetensors
 from tests.support.ggufs import STRING, TIED, U16, U32, gguf, model, whole
 from tests.support.llamas import llama
@@ -92,6 +93,40 @@ def test_codes_that_an_engine_cannot_keep_are_skipped_where_they_are_to_be_kept(
     assert why in " ".join(said.split())
     status, said, _ = run("plan", frameworks="  ort: {kind: onnxruntime, release: 1.29.0}", quantization="q4_0")
     assert status == 0 and "m/q4_0/ort/host/chat" in said and "cannot" not in said
+
+
+MLC = '  mlc: {kind: mlc, release: "0.27.0.post1"}'
+GPU = '  gpu: {kind: mlc, release: "0.27.0.post1", options: {device: opencl}}'
+
+
+@pytest.mark.parametrize(
+    ("tiny", "why"),
+    [
+        (families.MODELS["qwen2"], "code for GPUs is of architecture llama alone, and this is a qwen2"),
+        (families.Tiny("llama", rotated=8), "(2 for keys, 8 rotated) is not converted"),
+    ],
+    ids=["family", "rotations"],
+)
+def test_models_without_code_for_gpus_are_skipped_on_them_alone(
+    run: Main, tmp_path: Path, tiny: families.Tiny, why: str
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(families.model(tiny))
+    status, _, said = run("validate", frameworks=f"{MLC}\n{GPU}")
+    assert status == 0 and "framework gpu cannot load it" in said and "framework mlc" not in said
+    status, said, _ = run("plan", frameworks=f"{NEW}\n{GPU}")
+    said = " ".join(said.split())
+    assert status == 0 and "framework gpu cannot load model m: " in said and why in said
+
+
+@pytest.mark.parametrize("engine", ["  onnxruntime: {release: 1.29.0}", "  openvino: {release: 2026.4.1}", GPU])
+def test_checkpoints_of_families_that_an_engine_lacks_are_skipped(run: Main, tmp_path: Path, engine: str) -> None:
+    """By their configuration: converters of llama.cpp take them, and what follows would not."""
+    config = {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}
+    (write_llama(tmp_path / "c") / "config.json").write_text(json.dumps(config))
+    status, said, wrong = run("plan", source="{folder: c}", frameworks=f"{NEW}\n{engine}", quantization="f32")
+    assert status == 0, wrong
+    said = " ".join(said.split())
+    assert "cannot load model m: " in said and "gemma" in said and "m/f32/new" in said
 
 
 def test_the_nearest_of_many(run: Main, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_what_cannot_be_converted_is_known_by_its_header(
     engine: WheelFramework, source: Path, content: bytes, why: str
 ) -> None:
     source.write_bytes(content)
-    refusal = engine.look(source, release(engine)).refusal
+    refusal = engine.look(engine.options(), source, release(engine)).refusal
     assert refusal is not None and why in refusal
     with pytest.raises(ModelError, match=why):
         convert(engine, source, source.parent / "model")
@@ -143,7 +143,7 @@ def test_what_cannot_be_converted_is_known_by_its_header(
 
 def test_codes_that_cannot_be_kept_are_refused_where_they_should_be(engine: WheelFramework, source: Path) -> None:
     source.write_bytes(llama("Q4_1"))
-    seen = engine.look(source, release(engine))
+    seen = engine.look(engine.options(), source, release(engine))
     assert seen.refusal is None, "they may be quantized anew"
     assert "Q4_1, whose codes" in seen.unmade[AS_IS]
     with pytest.raises(ModelError, match="Q4_1, whose codes"):
@@ -152,6 +152,7 @@ def test_codes_that_cannot_be_kept_are_refused_where_they_should_be(engine: Whee
 
 def test_heads_that_do_not_fit_are_refused(engine: WheelFramework, source: Path) -> None:
     source.write_bytes(llama(extra={"llama.attention.head_count": (U32, 3)}))
+    assert "3 heads" in (engine.look(engine.options(), source, release(engine)).refusal or "")
     with pytest.raises(ModelError, match="3 heads"):
         convert(engine, source, source.parent / "model")
 

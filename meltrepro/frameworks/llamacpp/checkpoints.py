@@ -41,12 +41,22 @@ def look(files: Mapping[str, Path], template: ChatTemplate | None) -> Look:
     return Look(refused, () if refused else tuple(_warnings(files, template)), known)
 
 
+def architecture(files: Mapping[str, Path]) -> str | None:
+    """As the GGUF file of it will name its architecture; `None` for one that is not converted."""
+    kind = _named(_json(_CONFIG, _small(files[_CONFIG])))
+    return ARCHITECTURES.get(kind) if isinstance(kind, str) else None
+
+
+def _named(config: Mapping[str, Any]) -> object:
+    kinds = config.get("architectures")
+    return kinds[0] if isinstance(kinds, list) and kinds else None
+
+
 def _refusal(files: Mapping[str, Path]) -> str | None:
     """Why a checkpoint is not converted, by its configuration; raises `ModelError` where that is damaged."""
     config = _json(_CONFIG, _small(files[_CONFIG]))
-    kinds = config.get("architectures")
-    kind = kinds[0] if isinstance(kinds, list) and kinds else None
-    if kind not in ARCHITECTURES:
+    kind = _named(config)
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         other = f"; it is a {config['model_type']}" if isinstance(config.get("model_type"), str) else ""
         return f"models of the architecture {kind or 'that it does not name'} are not converted{other}"
     quantized = config.get("quantization_config")

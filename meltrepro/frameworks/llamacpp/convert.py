@@ -17,14 +17,14 @@ VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
 PYTHON = "python3.13"
 """That of `build.interpreter`, for which the wheels are."""
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "StableLmForCausalLM",
-    "StableLMEpochForCausalLM",
-    "GemmaForCausalLM",
-)
-"""What both releases convert with the stand-in for torch: the paper's models (Epoch is the older name of StableLM's)."""
+ARCHITECTURES: Mapping[str, str] = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "StableLmForCausalLM": "stablelm",
+    "StableLMEpochForCausalLM": "stablelm",
+    "GemmaForCausalLM": "gemma",
+}
+"""By the names of checkpoints those of GGUF files. What both releases convert with the stand-in for torch: the paper's models (Epoch is the older name of StableLM's)."""
 _PACKAGES: Mapping[str, tuple[str, str]] = {
     "certifi": ("2025.11.12", "97de8790030bbd5c2d96b7ec782fc2f7820ef8dba6db909ccf95449f2d062d4b"),
     "charset-normalizer": ("3.4.4", "a8a8b89589086a25749f471e6a900d3f662d1d3b6e2e59dcecf787b1cc3a1894"),

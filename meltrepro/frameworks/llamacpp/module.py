@@ -232,7 +232,9 @@ class LlamaCpp:
     def name_refusal(self, name: str) -> str | None:
         return gguf.name_refusal(name)
 
-    def look(self, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None) -> Look:
+    def look(
+        self, options: Options, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
+    ) -> Look:
         return fit.look(model, release.name, template) if isinstance(model, Path) else checkpoints.look(model, template)
 
     def describe(self, model: Path, release: str) -> str | None:

@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
-from meltrepro.frameworks.base import AS_IS, AUTO, RUN, ModelStep, Purpose, Release, Skip, SkipKind, Variant
+from meltrepro.frameworks.base import AS_IS, AUTO, RUN, Look, ModelStep, Purpose, Release, Skip, SkipKind, Variant
 from meltrepro.frameworks.mlc import compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
+from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.sources import Source
 from meltrepro.targets.base import DeviceFacts
 
@@ -91,6 +92,7 @@ ENGINE = WheelEngine(
     },
     files=["tensor-cache.json"],
     architectures=tuple(FAMILIES),
+    whole=False,
 )
 
 
@@ -132,6 +134,14 @@ class Mlc(WheelFramework):
         steps = super().model_steps(source, quantization, release, variant)
         device = str(variant.data.get("device", "cpu"))
         return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant.level, device)]
+
+    def look(
+        self, options: Any, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
+    ) -> Look:
+        found = super().look(options, model, release, template)
+        if found.refusal is not None or options.device == "cpu":
+            return found
+        return replace(found, refusal=opencl.refusal(model))
 
     def check_model(self, path: Path) -> None:
         super().check_model(path)

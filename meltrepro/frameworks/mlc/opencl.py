@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import Skip, SkipKind, Variant
+from meltrepro.frameworks.llamacpp import checkpoints, gguf
+from meltrepro.frameworks.prebuilt.llama import LLAMA, misfit
 from meltrepro.manifest.sources import DebianPackage, Source
 
 HALVES = frozenset({"f16", "q0f16", "q8_0", "q4_0", "q4f16_1", "q3f16_1"})
@@ -54,6 +57,16 @@ def variant(cpu: Variant) -> Variant | Skip:
     if cpu.machine != "x86_64":
         return Skip(SkipKind.variant, f"its OpenCL is built for x86_64 alone, not for {cpu.machine}")
     return replace(cpu, name=f"{cpu.name}-opencl", data={"device": "opencl"})
+
+
+def refusal(model: Path | Mapping[str, Path]) -> str | None:
+    """Why there is no code for GPUs of a model that there is code for CPUs of."""
+    if isinstance(model, Path):
+        header = gguf.check(model)
+        kind, odd = header.architecture, misfit(header, whole=True)
+    else:
+        kind, odd = checkpoints.architecture(model), None
+    return odd if kind in LLAMA else f"code for GPUs is of architecture {', '.join(LLAMA)} alone, and this is a {kind}"
 
 
 def added(recipe: RecipeSource) -> RecipeSource:

@@ -43,7 +43,7 @@ def refusal(header: GgufHeader, architectures: Collection[str] = LLAMA, *, as_is
     """Why a model cannot be converted, by its header; with `as_is` its codes are to be kept."""
     kind = header.architecture
     if kind is None or kind not in architectures:
-        return f"models of architecture {kind or 'that they do not name'} are not converted, those of {', '.join(architectures)} are"
+        return unknown(kind, architectures)
     for key in ("expert_count", "rope.scaling.type"):
         value = header.values.get(f"{kind}.{key}")
         if value is not None and value.content not in (0, "none"):
@@ -65,8 +65,24 @@ def refusal(header: GgufHeader, architectures: Collection[str] = LLAMA, *, as_is
     for group in groups:
         if names.keys() & group and not group <= names.keys():
             return f"it has no tensor {min(group - names.keys())}, and others of the kind"
-    unknown = next((each for each in header.tensors if each.type_name not in TYPES), None)
-    return refused_type(unknown) if as_is and unknown is not None else None
+    odd_type = next((each for each in header.tensors if each.type_name not in TYPES), None)
+    return refused_type(odd_type) if as_is and odd_type is not None else None
+
+
+def unknown(kind: str | None, architectures: Collection[str]) -> str:
+    """Why models of an architecture are not converted."""
+    return f"models of architecture {kind or 'that they do not name'} are not converted, those of {', '.join(architectures)} are"
+
+
+def misfit(header: GgufHeader, *, whole: bool) -> str | None:
+    """Why a model that has all tensors has no size that can be converted."""
+    if not header.number(f"{header.architecture}.block_count"):  # a piece of one, which llama.cpp's tools speak of
+        return None
+    try:
+        shape_of(header, whole=whole)
+    except ModelError as error:
+        return error.message
+    return None
 
 
 def shape_of(header: GgufHeader, *, whole: bool = True) -> LlamaShape:

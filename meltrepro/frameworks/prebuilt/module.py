@@ -29,7 +29,7 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import gguf
+from meltrepro.frameworks.llamacpp import checkpoints, gguf
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.llamacpp.options import Options as LlamaOptions
 from meltrepro.frameworks.prebuilt import glibc, llama
@@ -103,6 +103,8 @@ class WheelEngine:
     """What a converted model consists of besides what every one has (folder.py)."""
     architectures: Collection[str] = llama.LLAMA
     """Of models that it converts, as llama.cpp names them."""
+    whole: bool = True
+    """Whether heads must fill a model's width and turn whole."""
 
     def release(self) -> Release:
         wheels = {
@@ -234,15 +236,22 @@ class WheelFramework(Framework):
     def name_refusal(self, name: str) -> str | None:
         return LLAMA.name_refusal(name)
 
-    def look(self, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None) -> Look:
+    def look(
+        self, options: Any, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
+    ) -> Look:
         """What llama.cpp's tools make of it, and whether the result can be converted."""
-        found = LLAMA.look(model, TOKENIZER, template)
-        if found.refusal is not None or not isinstance(model, Path):
+        found = LLAMA.look(LlamaOptions(), model, TOKENIZER, template)
+        if found.refusal is not None:
             return found
+        known = self.engine.architectures
+        if not isinstance(model, Path):
+            kind = checkpoints.architecture(model)
+            return found if kind in known else Look(llama.unknown(kind, known), context=found.context)
         header = gguf.check(model)
-        if (why := llama.refusal(header, self.engine.architectures)) is not None:
+        why = llama.refusal(header, known) or llama.misfit(header, whole=self.engine.whole)
+        if why is not None:
             return Look(why, context=found.context)
-        kept = llama.refusal(header, self.engine.architectures, as_is=True)
+        kept = llama.refusal(header, known, as_is=True)
         return found if kept is None else replace(found, unmade={AS_IS: kept})
 
     def describe(self, model: Path, release: str) -> str | None:
