@@ -120,7 +120,8 @@ def model(
 
 
 def plan_of(folder: Path, models: Sequence[ModelNode], bundles: Sequence[BundleNode] = TOOLS) -> Plan:
-    return Plan(load(folder, GOOD).manifest, (), (), tuple(bundles), tuple(models), Costs(None, None, {}))
+    manifest = load(folder, GOOD.replace("llama.cpp: {", "f: {kind: llama.cpp, ")).manifest
+    return Plan(manifest, (), (), tuple(bundles), tuple(models), Costs(None, None, {}))
 
 
 def test_a_source_that_needs_nothing_is_the_model(builder: Builder, tmp_path: Path) -> None:
