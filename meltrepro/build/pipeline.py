@@ -28,7 +28,7 @@ from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.frameworks.base import Framework, Release, framework
 from meltrepro.manifest.lock import LockedArtifact
-from meltrepro.manifest.sources import Source, is_checkpoint
+from meltrepro.manifest.sources import Source, has_parts
 from meltrepro.plan.model import BundleNode, LogitsNode, ModelNode, Plan
 from meltrepro.record.ids import RUN
 from meltrepro.steps import Step
@@ -216,7 +216,7 @@ class Builder:
             current = _stored(store, digest, step.output)
         if current.digest is not None:
             return current.digest
-        whole = current.mounts.get("/source")  # else it is a checkpoint that is loaded as it is
+        whole = current.mounts.get("/source")  # else it is several files that are loaded as they are
         return self._put(whole if whole is not None else current.copied(scratch / "whole"), scratch)
 
     def _kept(self, node: ModelNode, number: int, keys: Sequence[str]) -> str | None:
@@ -227,7 +227,7 @@ class Builder:
         """What the first step begins with, fetched and looked at."""
         fetcher, base = self.tools.fetcher, self.tools.pins.base_dir
         path = fetcher.get(node.source, base)
-        if not is_checkpoint(node.source):
+        if not has_parts(node.source):
             engine.check_model(path)
             seen = engine.look(self._options[node.framework_name], path, self._releases[node.framework_name])
             if (refusal := seen.refusal or seen.unmade.get(node.quantization)) is not None:
@@ -384,9 +384,9 @@ class _Input:
     """What a step begins with."""
 
     mounts: Mapping[str, Path]
-    """As the step sees it: `/source`, or the files of a checkpoint below it."""
+    """As the step sees it: `/source`, or below it the files of a model that has several."""
     digest: str | None = None
-    """Of what the store has; `None` of a checkpoint, which is several files."""
+    """Of what the store has; `None` of several files."""
 
     def on_disk(self, scratch: Path) -> Path:
         """One path of it, for a step that this process takes."""

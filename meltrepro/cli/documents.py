@@ -98,6 +98,8 @@ class LockDocument(Document):
     """Whether it is, or with `--check` would be, another than before."""
     difference: list[str]
     """Lines that are new and gone, as `diff` shows them."""
+    names: dict[str, dict[str, str | None]] = {}
+    """Repositories of the hub of which the manifest names no commit: commit and licence of each."""
 
 
 class ArtifactDocument(Document):

@@ -30,12 +30,22 @@ def command(
         change = workflow.lock(spec, overrides=set_, upgrade=upgrade, check=check, sink=sink)
     changed = change.after != change.before
     if json:
-        difference = change.difference if change.before else []
-        print_json("lock", LockDocument(path=change.path, changed=changed, difference=difference))
+        print_json("lock", _document(change))
     elif change.before:
         for line in change.difference:
             typer.echo(line)
     if change.stale is not None:
         raise change.stale
     if not json:
+        for name, each in change.names.items():
+            typer.echo(f"{name} is at {each.revision}, licence {each.licence or 'not named'}")
         typer.echo(f"{change.path}: {'written' if changed else 'current'}")
+
+
+def _document(change: workflow.LockChange) -> LockDocument:
+    return LockDocument(
+        path=change.path,
+        changed=change.after != change.before,
+        difference=change.difference if change.before else [],
+        names={name: each.model_dump(mode="json") for name, each in change.names.items()},
+    )

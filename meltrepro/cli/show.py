@@ -32,6 +32,9 @@ def command(
     else:
         record = workflow.load(campaign, with_invalid=with_invalid)
         show_results(record)
+        for name, model in record.manifest.models.items():
+            if model.licence:
+                typer.echo(f"model {name}: licence {model.licence}")
         if not record.finished:
             typer.echo(_unfinished(record))
 

@@ -47,6 +47,38 @@ def repository_id(text: str) -> str:
     raise ValueError(f"expected OWNER/NAME, got {_what_instead(text)}")
 
 
+HUB = "hf:"
+"""What the short form of a source on the hub begins with."""
+
+
+def hub_name(text: str) -> dict[str, str]:
+    """The keys of `hf:OWNER/NAME`, `hf:OWNER/NAME@COMMIT`, and either with `/FILE` behind it; each is checked as itself."""
+    rest = text.removeprefix(HUB)
+    if "://" in rest or rest.startswith("/"):  # an address, of which the key says what to write
+        return {"huggingface": text}
+    owner, _, path = rest.partition("/")
+    name, _, file = path.partition("/")
+    name, at, revision = name.partition("@")
+    if at and not _SHA.fullmatch(revision):
+        raise ValueError(
+            f"expected a full commit id behind '@', got {shorten(revision)!r}; leave it out for the newest, which the lock then holds"
+        )
+    return {
+        "huggingface": f"{owner}/{name}",
+        **({"revision": revision} if at else {}),
+        **({"file": file} if file else {}),
+    }
+
+
+def as_source(text: str) -> str | None:
+    """How a text that is no source is written as one; `None` where nobody can tell."""
+    page = _taken_apart(text, _HUBS)
+    file = re.search(r"\.[A-Za-z]{3,}$", text) is not None
+    if page is not None and (page.host or not file) and _REPOSITORY.fullmatch(f"{page.owner}/{page.name}"):
+        return f"write {HUB}{page.owner}/{page.name}" + (f"/{page.file}" if page.file else "")
+    return f"write {{file: {shorten(text)}}}" if file else None
+
+
 def file_in_repository(path: str) -> str:
     """The path of one file in a repository, as the hub's listing of files has it."""
     page = _taken_apart(path, _HUBS)
@@ -56,7 +88,7 @@ def file_in_repository(path: str) -> str:
     plain = path.partition("?")[0].strip().strip("/").removeprefix("./")
     found = re.fullmatch(r"(?:resolve|blob|raw|tree)/[^/]+/(.+)", plain)
     plain = found[1] if found else plain
-    if "*" in plain:
+    if "*" in plain and not re.fullmatch(r"[^*]+-\*-of-[0-9]{5}\.[a-z]+", plain):
         raise ValueError(f"expected the path of one file in the repository, got the pattern {shorten(path)!r}")
     if plain != path or "\\" in plain or {"", ".", ".."} & set(plain.split("/")):
         good = plain and "\\" not in plain and not {"", ".", ".."} & set(plain.split("/"))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.sources import FileSource, FolderSource, Source, TreeSource
+from meltrepro.manifest.sources import FileSource, FolderSource, Source, TreeSource, files_of, is_split
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.manifest.yaml.tree import FieldPath
 
@@ -25,7 +25,7 @@ def missing_files(loaded: LoadedManifest, elsewhere: Callable[[Source], bool]) -
     problems = []
     for path, source in _local(loaded.manifest, ()):
         key = "folder" if isinstance(source, FolderSource) else "file"
-        message = None if elsewhere(source) else _wrong(source, loaded.path.parent)
+        message = None if elsewhere(source) else _first_wrong(source, loaded.path.parent)
         if message is not None:
             problems.append(problem_at(loaded, (*path, key), message[0], message[1]))
     return problems
@@ -50,6 +50,15 @@ def _local(value: object, path: FieldPath) -> Iterator[tuple[FieldPath, FileSour
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
             yield from _local(each, (*path, index))
+
+
+def _first_wrong(source: FileSource | FolderSource, base: Path) -> tuple[str, str | None] | None:
+    """What is wrong with the place of a source, or with the first of several files that it stands for."""
+    if not is_split(source):
+        return _wrong(source, base)
+    files = [FileSource(file=name, digest=source.digest) for name in files_of(source)]
+    message = next((wrong for each in files if (wrong := _wrong(each, base)) is not None), None)
+    return (f"{message[0]}: it is one of {len(files)} files of a split model", None) if message is not None else None
 
 
 def _wrong(source: FileSource | FolderSource, base: Path) -> tuple[str, str | None] | None:

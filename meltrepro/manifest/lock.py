@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from meltrepro.errors import LockError, LockFormatError, Problem
-from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
+from meltrepro.manifest.base import Bytes, Commit, Label, Sha256, Strict
 from meltrepro.manifest.yaml.positions import read_file
 from meltrepro.manifest.yaml.tree import Position
 from meltrepro.untrusted import as_model
@@ -33,6 +33,13 @@ class LockedSource(Strict):
     size: Bytes | None = None
     filename: Label | None = Field(None, description="Distribution file that the bytes come from or out of.")
     archive: Sha256 | None = Field(None, description="sha256 of that distribution file, where it is not used whole.")
+
+
+class LockedName(Strict):
+    """What a repository of the hub that is named without a commit stands for."""
+
+    revision: Commit
+    licence: Label | None = Field(None, description="Of the weights, as the repository's page says.")
 
 
 class LockedPackage(Strict):
@@ -83,6 +90,7 @@ class Lock(Strict):
 
     lock: Literal[1] = 1
     manifest: Sha256 = Field(description="Digest of what the pins follow from; a lock of another manifest is refused.")
+    names: dict[str, LockedName] = Field(default_factory=dict)
     sources: dict[str, LockedSource] = Field(default_factory=dict)
     prompts: dict[str, Sha256] = Field(default_factory=dict)
     base: LockedBase | None = None
@@ -151,6 +159,8 @@ def dump_lock(lock: Lock) -> str:
         lines.append(f"{indent}{name}:" + ("" if entries else " {}"))
         lines.extend(f"{indent}  {flow(key)}: {flow(value)}" for key, value in sorted(entries.items()))
 
+    if lock.names:
+        section("names", document["names"])
     section("sources", document["sources"])
     section("prompts", document["prompts"])
     for name, inner in (("base", "packages"), ("toolchain", "wheels"), ("interpreter", "packages")):

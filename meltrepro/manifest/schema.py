@@ -33,7 +33,7 @@ from meltrepro.manifest.base import Address, Name, Place, Strict, is_name
 from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import SHAPES, ModelShape
-from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint
+from meltrepro.manifest.sources import Source, SyntheticSource, as_whole, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.registry import FRAMEWORKS, TARGETS
 
@@ -100,6 +100,11 @@ class Model(Strict):
     def parameter_count(self) -> float | None:
         """Number of weights, as far as it is known."""
         return self.parameters or (self.shape.parameters if self.shape else None)
+
+    @field_validator("source")
+    @classmethod
+    def _all_parts(cls, source: Source) -> Source:
+        return as_whole(source)
 
     @field_validator("quantizations")
     @classmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from meltrepro.manifest import addresses
@@ -44,7 +45,11 @@ class HuggingFaceSource(Strict):
     huggingface: Annotated[Label, _by_hand(addresses.repository_id)] = Field(
         description="Repository id, for example HuggingFaceTB/SmolLM2-135M-Instruct."
     )
-    revision: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    revision: Commit | None = Field(
+        None,
+        description="Full commit id; where absent, the newest one, which the lock then holds. Branches and tags move and "
+        "are refused.",
+    )
     file: Annotated[Label, _by_hand(addresses.file_in_repository)] | None = Field(
         None,
         min_length=1,
@@ -115,7 +120,7 @@ def source_kind(value: Any) -> str | None:
     return next((kind for kind in SOURCE_KINDS if kind in keys), None)
 
 
-Source = Annotated[
+_Written = Annotated[
     Annotated[PypiSource, Tag("pypi")]
     | Annotated[HuggingFaceSource, Tag("huggingface")]
     | Annotated[GitSource, Tag("git")]
@@ -129,6 +134,63 @@ Source = Annotated[
         custom_error_message=f"expected a source: one of the keys {', '.join(SOURCE_KINDS)}",
     ),
 ]
+
+
+def _spelled_out(value: Any) -> Any:
+    """The mapping that a short form stands for."""
+    short = isinstance(value, str) and value.startswith(addresses.HUB)
+    return addresses.hub_name(value) if short else value
+
+
+Source = Annotated[
+    _Written,
+    BeforeValidator(
+        _spelled_out,
+        json_schema_input_type=Annotated[
+            str,
+            Field(
+                pattern=f"^{addresses.HUB}[^/]+/[^/]+",
+                description="Short form of a source of kind huggingface: hf:OWNER/NAME or hf:OWNER/NAME/FILE, with "
+                "@COMMIT behind the name for another commit than the newest.",
+            ),
+        ]
+        | _Written,
+    ),
+]
+
+
+_PART = re.compile(r"-(?:[0-9]{5}|\*)(-of-([0-9]{5})\.(?!safetensors)[A-Za-z]+)$")
+"""How the files of a model that is split end; `*` stands for all of them. Parts of checkpoints have an index of their own."""
+
+
+def as_whole(source: Source) -> Source:
+    """The source of all files of a split model, where it names one of them; any other as it is."""
+    if not isinstance(source, FileSource | HuggingFaceSource) or source.file is None:
+        return source
+    found = _PART.search(source.file)
+    if found is None or int(found[2]) < 2:
+        return source
+    return source.model_copy(update={"file": f"{source.file[: found.start()]}-*{found[1]}"})
+
+
+def is_split(source: Source) -> TypeGuard[FileSource | HuggingFaceSource]:
+    """Whether a source is all files of a split model, which are joined before anything is made of them."""
+    return isinstance(source, FileSource | HuggingFaceSource) and len(files_of(source)) > 1
+
+
+def files_of(source: FileSource | HuggingFaceSource) -> list[str]:
+    """The paths of the files that a source names: one, all of a split model, or none where a checkpoint is meant."""
+    if source.file is None:
+        return []
+    found = _PART.search(source.file)
+    if found is None or "*" not in found[0]:
+        return [source.file]
+    return [f"{source.file[: found.start()]}-{number:05}{found[1]}" for number in range(1, int(found[2]) + 1)]
+
+
+def has_parts(source: Source) -> TypeGuard[FileSource | FolderSource | HuggingFaceSource]:
+    """Whether a source is several files, each pinned by itself."""
+    return is_checkpoint(source) or is_split(source)
 
 
 def is_checkpoint(source: Source) -> TypeGuard[HuggingFaceSource | FolderSource]:

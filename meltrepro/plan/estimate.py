@@ -13,7 +13,7 @@ from meltrepro.frameworks.base import AS_IS, Skip, SkipKind
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.shapes import KV_ELEMENT_BYTES
-from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
+from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource, has_parts
 from meltrepro.plan.model import BundleNode, Cell, ModelNode
 from meltrepro.words import readable
 
@@ -151,8 +151,10 @@ class StoreSpace:
         free = self.sizes.free_bytes
         if free is None or cell.model_id in self.sizes.stored:
             return None
-        whole = 0 if source in self._made else self.sizes.made.get(source, 0)
-        is_source = cell.quantization == AS_IS and cell.model.synthetic  # which the store then holds once
+        whole = self.sizes.made.get(source, 0) or self.sizes.downloads.get(source, 0)
+        alone = cell.model.synthetic or (source in self.sizes.downloads and not has_parts(source))
+        is_source = cell.quantization == AS_IS and alone  # which the store then holds once
+        whole = 0 if source in self._made else whole
         needed = whole if is_source else whole + (weights or 0)
         if self._taken + needed > free:
             taken = f", {readable(self._taken)} of it for the models before it" if self._taken else ""

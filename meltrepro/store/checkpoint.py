@@ -1,4 +1,4 @@
-"""Checkpoints: folders of weights in safetensors format, of which each file that is needed is a source of its own.
+"""Models of several files, each a source of its own: checkpoints, folders of weights in safetensors format; split GGUF files.
 
 Their identity is the sha256 of a listing, a small JSON document with the digest of every file. So nothing is packed or
 copied twice, a lock names every file, and what a repository holds besides (other formats, pictures) does not count.
@@ -17,7 +17,15 @@ from pydantic import StringConstraints
 from meltrepro.atomic import reading
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.base import Bytes, Sha256, Strict
-from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source, is_checkpoint
+from meltrepro.manifest.sources import (
+    FileSource,
+    FolderSource,
+    HuggingFaceSource,
+    Source,
+    files_of,
+    is_checkpoint,
+    is_split,
+)
 from meltrepro.store.names import local_path
 from meltrepro.store.source import Context, Pin, key_of
 from meltrepro.untrusted import parse, read_regular
@@ -39,7 +47,8 @@ _TEXTS = ("", ".jinja", ".json", ".md", ".model", ".py", ".txt")
 _MOST_OF_LISTING = 16 << 20
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
-Checkpoint = HuggingFaceSource | FolderSource
+Parted = HuggingFaceSource | FolderSource | FileSource
+"""A checkpoint, or all files of a split model."""
 
 
 class Listed(Strict):
@@ -59,11 +68,13 @@ class Pinner(Protocol):
         ...
 
 
-def names(source: Checkpoint, context: Context, mirror: Path | None) -> tuple[str, ...]:
-    """The files that a checkpoint consists of, sorted; `mirror` is a local copy of a repository.
+def names(source: Parted, context: Context, mirror: Path | None) -> tuple[str, ...]:
+    """The files that a checkpoint or split model consists of, sorted; `mirror` is a local copy of a repository.
 
     Raises `SourceError` where it cannot be listed, or where its names alone say that it is none or incomplete.
     """
+    if not isinstance(source, FolderSource) and (files := files_of(source)):
+        return tuple(name.rpartition("/")[2] for name in files)
     if isinstance(source, HuggingFaceSource) and mirror is None:
         from meltrepro.store.huggingface import list_files
 
@@ -91,7 +102,7 @@ def _files(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir() if path.is_file()]
 
 
-def pin(source: Checkpoint, found: Iterable[str], pinner: Pinner, context: Context) -> Pin:
+def pin(source: Parted, found: Iterable[str], pinner: Pinner, context: Context) -> Pin:
     """Pin every file and store the listing; raises `DigestMismatch` where the source's own digest is another."""
     pins = {name: pinner.pin(part(source, name), context.base) for name in found}
     listing = _Listing(files={name: Listed(digest=each.digest, size=each.size) for name, each in pins.items()})
@@ -116,15 +127,16 @@ def read(listing: Path) -> Mapping[str, Listed]:
         ) from error
 
 
-def parts(source: Checkpoint, listing: Path) -> dict[str, Source]:
+def parts(source: Parted, listing: Path) -> dict[str, Source]:
     """The files of a stored listing as sources, each with its digest."""
     return {name: part(source, name, listed.digest) for name, listed in read(listing).items()}
 
 
-def part(source: Checkpoint, name: str, digest: str | None = None) -> Source:
+def part(source: Parted, name: str, digest: str | None = None) -> Source:
     if isinstance(source, FolderSource):
         return FileSource(file=f"{source.folder.rstrip('/')}/{name}", digest=digest)
-    return source.model_copy(update={"file": name, "digest": digest})
+    folder, slash, _ = (source.file or "").rpartition("/")
+    return source.model_copy(update={"file": f"{folder}{slash}{name}", "digest": digest})
 
 
 def is_of(key: str, source: Source) -> bool:
@@ -133,13 +145,16 @@ def is_of(key: str, source: Source) -> bool:
         return True
     if isinstance(source, FolderSource):
         return key.rpartition("/")[0] == f"file:{source.folder.rstrip('/')}"
+    if is_split(source):
+        return key in {key_of(source.model_copy(update={"file": name})) for name in files_of(source)}
     return is_checkpoint(source) and key.startswith(f"{key_of(source)}:")
 
 
 def chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
-    """Of all names in a folder those that belong to the checkpoint."""
-    present = set(there)
-    _refuse_others(key, present)
+    """Of all names in a folder, and below it, those that belong to the checkpoint."""
+    everywhere = set(there)
+    present = {name for name in everywhere if "/" not in name}
+    _refuse_others(key, present, sorted(name for name in everywhere if name.lower().endswith(".gguf")))
     if CONFIG not in present:
         shown = ", ".join(sorted(present)[:5]) or "nothing"
         raise SourceError(
@@ -173,10 +188,9 @@ def chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
 _ADAPTER, _PIPELINE = "adapter_config.json", "model_index.json"
 
 
-def _refuse_others(key: str, present: set[str]) -> None:
+def _refuse_others(key: str, present: set[str], files: list[str]) -> None:
     """Raise `SourceError` for what else folders of the hub hold."""
     whole = CONFIG in present and any(name == WHOLE or _SHARD.fullmatch(name) for name in present)
-    files = sorted(name for name in present if name.lower().endswith(".gguf"))
     if _ADAPTER in present and not whole:
         raise SourceError(
             f"{key}: it is an adapter (LoRA), which changes a model and is none",
@@ -185,13 +199,15 @@ def _refuse_others(key: str, present: set[str]) -> None:
     if _PIPELINE in present and not whole:
         raise SourceError(f"{key}: it is a pipeline of several models ({_PIPELINE})", hint="name a language model")
     if files and not whole:
+        repository = key.removeprefix("huggingface:").partition("@")[0]
+        example = f", or as hf:{repository}/{files[0]}" if repository != key else ""
         raise SourceError(
             f"{key}: there is no checkpoint in it, but GGUF files: {', '.join(files[:3])}",
-            hint="name one of them with the key 'file'",
+            hint=f"name one of them with the key 'file'{example}",
         )
 
 
-def _difference(source: Checkpoint, now: _Listing, context: Context) -> str:
+def _difference(source: Parted, now: _Listing, context: Context) -> str:
     """Which files are not as the pinned listing has them, where that is known."""
     if source.digest is None or not context.store.has(source.digest):
         return ""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.frameworks.base import Weights
+from meltrepro.manifest.lock import LockedName
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import (
     DebianPackage,
@@ -23,7 +24,7 @@ from meltrepro.manifest.sources import (
     Source,
     SyntheticSource,
     UrlSource,
-    is_checkpoint,
+    has_parts,
 )
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink
@@ -67,7 +68,7 @@ class Fetcher:
         if known is not None:
             return known
         context = self._context(base_dir)
-        if is_checkpoint(source):
+        if has_parts(source):
             return self._pin_checkpoint(source, context)
         claimed = source.digest is not None and self._store.has(source.digest)
         try:
@@ -97,7 +98,7 @@ class Fetcher:
         Raises `SourceError` and its kin, `OfflineError`, `StoreError`, and `CorruptStore` for an object that was
         changed.
         """
-        if is_checkpoint(source):
+        if has_parts(source):
             return self._get_checkpoint(source, base_dir)
         if source.digest is not None and self._store.has(source.digest):
             return self._store.verify(source.digest)
@@ -109,10 +110,10 @@ class Fetcher:
         return self._store.verify(pin.digest)
 
     def parts(self, source: Source) -> dict[str, Source]:
-        """The files of a checkpoint that was pinned here, by name, each with its digest; nothing for other sources."""
+        """The files of a checkpoint or split model that was pinned here, by name, each with its digest; nothing for other sources."""
         pin = self.known(source) if source.digest is None else None
         digest = pin.digest if pin is not None else source.digest
-        if not is_checkpoint(source) or digest is None or not self._store.has(digest):
+        if not has_parts(source) or digest is None or not self._store.has(digest):
             return {}
         return checkpoint.parts(source, self._store.verify(digest))
 
@@ -120,8 +121,10 @@ class Fetcher:
         """Bytes that `get` would still transfer: 0 for what is here; `None` where that cannot be known quickly."""
         if isinstance(source, SyntheticSource):
             return 0
+        if isinstance(source, HuggingFaceSource) and source.revision is None:
+            return None
         known = self.known(source)
-        if is_checkpoint(source):
+        if has_parts(source):
             return self._estimate_parts(source, base_dir)
         digests = {source.digest, known.digest if known else None}
         if any(digest is not None and self._store.has(digest) for digest in digests) or self._mirrors.has(source):
@@ -168,11 +171,17 @@ class Fetcher:
         pin = self.known(source)
         return pin.digest if pin is not None else None
 
+    def newest(self, source: HuggingFaceSource) -> LockedName:
+        """What a source on the hub that names no commit stands for now; raises `SourceError` and its kin."""
+        from meltrepro.store import huggingface
+
+        return huggingface.newest(source, self._context(_HERE))
+
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""
         self._store.drop_ref("pins", text_digest(key))
 
-    def _pin_checkpoint(self, source: HuggingFaceSource | FolderSource, context: Context) -> Pin:
+    def _pin_checkpoint(self, source: checkpoint.Parted, context: Context) -> Pin:
         """List a checkpoint's files and pin each; what was pinned before is not asked for again."""
         if isinstance(source, HuggingFaceSource) and source.digest is not None and self._store.has(source.digest):
             listed = checkpoint.read(self._store.verify(source.digest))
@@ -184,8 +193,8 @@ class Fetcher:
             learn(pin, self._store)
         return pin
 
-    def _estimate_parts(self, source: HuggingFaceSource | FolderSource, base: Path) -> int | None:
-        if isinstance(source, FolderSource):
+    def _estimate_parts(self, source: checkpoint.Parted, base: Path) -> int | None:
+        if not isinstance(source, HuggingFaceSource):
             return 0
         parts = self.parts(source)
         try:
@@ -197,7 +206,7 @@ class Fetcher:
         sizes = [self.estimate(part, base) for part in parts.values()]
         return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
 
-    def _get_checkpoint(self, source: HuggingFaceSource | FolderSource, base: Path) -> Path:
+    def _get_checkpoint(self, source: checkpoint.Parted, base: Path) -> Path:
         """The listing of a checkpoint whose files are all in the store."""
         pin = self.pin(source, base)
         pinned = source.model_copy(update={"digest": pin.digest})

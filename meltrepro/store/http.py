@@ -127,7 +127,7 @@ def check_status(response: requests.Response, name: str, url: str, explain: Mapp
     if status in _TRANSIENT or 520 <= status <= 527:
         after = _retry_after_s(response)
         wish = f", and wants to be asked again in {after:.0f} s" if after else ""
-        raise Transient(f"the server answered with status {status}{wish}", after)
+        raise Transient(f"the server answered with status {status}{wish}", after, explain.get(status))
     if status == 407 and (proxy := proxy_for(response.url)) is not None:
         asked = proxy.refusal("407")
         assert asked is not None

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
 
 from meltrepro.errors import DigestMismatch, SourceError
-from meltrepro.manifest.sources import HuggingFaceSource
+from meltrepro.manifest.base import Commit
+from meltrepro.manifest.lock import LockedName
+from meltrepro.manifest.sources import HuggingFaceSource, files_of
 from meltrepro.store.download import FileRequest
 from meltrepro.store.http import check_status, network_errors
 from meltrepro.store.names import redact
 from meltrepro.store.source import Context, Pin, key_of
-from meltrepro.untrusted import load_json, whole_number
+from meltrepro.untrusted import parse, whole_number
+from meltrepro.words import visible
 
 if TYPE_CHECKING:
     import requests
+
+_NEWEST = "main"
+_LONGEST = 200
+"""Of a licence's name."""
 
 
 class HuggingFace:
@@ -55,18 +65,68 @@ class HuggingFace:
 
 
 def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
-    """Names of the files in the top folder of a repository at a commit.
+    """Paths of the files in a repository at a commit.
 
     Raises `SourceError` where the hub refuses or knows no such repository, `DownloadError` and `OfflineError`.
     """
+    return _ask(source, context).names
+
+
+def newest(source: HuggingFaceSource, context: Context) -> LockedName:
+    """What a source without a commit stands for now.
+
+    Raises `SourceError` where the hub knows no such repository or that has no such file, and what `list_files` raises.
+    """
+    found = _ask(source, context)
+    missing = [name for name in files_of(source) if name not in found.names]
+    if missing:
+        near = difflib.get_close_matches(missing[0], found.names, n=3) or [
+            n for n in found.names if n.endswith(".gguf")
+        ]
+        raise SourceError(
+            f"{key_of(source)}: the repository has no file {missing[0]}",
+            hint=f"did you mean {', '.join(near[:5])}?"
+            if near
+            else f"it has {', '.join(found.names[:5]) or 'no files'}",
+        )
+    return LockedName(revision=found.sha, licence=found.licence)
+
+
+class _File(BaseModel):
+    rfilename: str
+
+
+class _Repository(BaseModel):
+    """What the hub says of a repository, as far as it matters here."""
+
+    sha: Commit
+    siblings: list[_File]
+    card: Any = Field(None, alias="cardData")
+    """What its authors wrote at the top of its page; anything."""
+
+    @property
+    def names(self) -> list[str]:
+        return [each.rfilename for each in self.siblings]
+
+    @property
+    def licence(self) -> str | None:
+        """By its name on the hub, or that of its own where the hub has none for it."""
+        card = self.card if isinstance(self.card, dict) else {}
+        said = [card.get("license"), card.get("license_name")]
+        found = [visible(each)[:_LONGEST] for each in said if isinstance(each, str) and each]
+        return found[-1] if found else None
+
+
+def _ask(source: HuggingFaceSource, context: Context) -> _Repository:
     key = key_of(source)
     context.downloader.require_network(key)
-    request = _request(source.model_copy(update={"file": "config.json"}), None)
+    revision = source.revision or _NEWEST
+    request = _request(source.model_copy(update={"file": "config.json", "revision": revision}), None)
     page, _, _ = request.url.partition(f"/{source.huggingface}/resolve/")
-    url = f"{page}/api/models/{source.huggingface}/revision/{source.revision}"
+    url = f"{page}/api/models/{source.huggingface}/revision/{revision}"
     retry = context.downloader.retry
 
-    def ask() -> list[str]:
+    def ask() -> _Repository:
         with (
             network_errors(key, url),
             context.downloader.session.get(
@@ -75,13 +135,13 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
         ):
             check_status(response, key, url, request.explain)
             try:
-                return [str(entry["rfilename"]) for entry in load_json(response.content)["siblings"]]
-            except (ValueError, KeyError, TypeError):
+                return parse(_Repository, response.content)
+            except ValueError:
                 raise SourceError(
                     f"{key}: {redact(page)} does not answer like a hub", hint="check HF_ENDPOINT, which names the hub"
                 ) from None
 
-    return [name for name in context.downloader.insist(key, url, ask) if "/" not in name]
+    return context.downloader.insist(key, url, ask)
 
 
 def _file(source: HuggingFaceSource) -> str:
@@ -102,12 +162,13 @@ def _request(source: HuggingFaceSource, digest: str | None) -> FileRequest:
         "then see that the token in use belongs to that account" if token else "then set HF_TOKEN to a token of yours"
     )
     missing = f"check repository, revision and file at {page}" + ("" if token else "; a private one needs HF_TOKEN")
+    rate = "wait some minutes, then run the command again" + ("" if token else "; with HF_TOKEN the hub allows more")
     return FileRequest(
         url,
         key_of(source),
         digest,
         auth=_Bearer(token) if token else own_login(url) if endpoint else None,
-        explain={401: access, 403: access, 404: missing},
+        explain={401: access, 403: access, 404: missing, 429: rate},
     )
 
 

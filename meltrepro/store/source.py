@@ -87,7 +87,8 @@ def key_of(source: Source) -> str:
             return f"pypi:{project_name(source.pypi)}=={source.version}:{source.filename or source.kind}{member}"
         case HuggingFaceSource():
             file = f":{source.file}" if source.file else ""
-            return f"huggingface:{source.huggingface}@{source.revision}{file}"
+            commit = f"@{source.revision}" if source.revision else ""
+            return f"huggingface:{source.huggingface}{commit}{file}"
         case GitSource():
             return f"git:{redact(source.git)}@{source.commit}"
         case UrlSource():

@@ -14,8 +14,9 @@ from meltrepro.build.toolchain import USUAL, VARIED
 from meltrepro.build.tools import EngineName
 from meltrepro.errors import LockError, MeltreproError, UsageError
 from meltrepro.frameworks.base import SkipKind
-from meltrepro.manifest.lock import dump_lock
+from meltrepro.manifest.lock import LockedName, dump_lock
 from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.plan.estimate import Sizes, data_of
 from meltrepro.plan.identity import plan_document
@@ -26,6 +27,7 @@ from meltrepro.steps import Sink, silent
 from meltrepro.store import checkpoint
 from meltrepro.store.source import key_of
 from meltrepro.targets.presence import Seen
+from meltrepro.workflow.names import repository
 from meltrepro.workflow.session import Session, open_session
 from meltrepro.workflow.sizes import with_downloads
 
@@ -117,7 +119,7 @@ def plan(
     A plan of which no cell can run is returned as it is; `require_cells` of `meltrepro.plan.planner` refuses it. Raises
     `ManifestError`, `UsageError` for an `only` that means nothing, `LockError` for a damaged lock.
     """
-    with open_session(Path(manifest), overrides, only, settings=settings) as session:
+    with open_session(Path(manifest), overrides, only, settings=settings, pinned=False) as session:
         sizes = with_downloads(session.survey.sizes, session.plan, session.tools.fetcher, session.loaded.path.parent)
         found = session.survey.again(sizes)
     return Planned(found.plan, sizes, found.unknown, session.devices)
@@ -164,6 +166,8 @@ class LockChange:
     after: str
     stale: LockError | None
     """What says that the lock is not current; `None` where it is, or was written."""
+    names: Mapping[str, LockedName] = field(default_factory=dict)
+    """Repositories of the hub of which the manifest names no commit: what each stands for."""
 
     @property
     def difference(self) -> list[str]:
@@ -187,7 +191,7 @@ def lock(
     Raises `UsageError` for overrides that the lock would not be of, `LockError` for a pin that is not there, and what
     `build` raises of fetching.
     """
-    with open_session(Path(manifest), overrides, sink=sink, settings=settings) as session:
+    with open_session(Path(manifest), overrides, sink=sink, settings=settings, upgrade=upgrade) as session:
         if session.altered and not check:
             raise UsageError(
                 "--set changes what is pinned, and the lock belongs to the manifest as it is written",
@@ -204,7 +208,7 @@ def lock(
         if after != before and not check:
             session.save_lock()
     stale = pins.outdated(path, session.loaded.path) if check and after != before else None
-    return LockChange(path, before, after, stale)
+    return LockChange(path, before, after, stale, pins.lock.names)
 
 
 def _drop(session: Session, name: str) -> None:
@@ -227,8 +231,13 @@ def _sources(session: Session, name: str) -> set[str]:
     """The keys of the sources in the lock that belong to a model or framework, or are named so themselves."""
     pins, manifest = session.tools.pins, session.loaded.manifest
     wanted = {source for source in pins.lock.sources if name in (source, source.split(":")[1].split("==")[0])}
+    moved = name
     if name in manifest.models:
-        wanted |= {key for key in pins.lock.sources if checkpoint.is_of(key, manifest.models[name].source)}
+        source = manifest.models[name].source
+        wanted |= {key for key in pins.lock.sources if checkpoint.is_of(key, source)}
+        moved = repository(source) if isinstance(source, HuggingFaceSource) else name
+    if moved in pins.lock.names:  # its pins are those of the commit that it had
+        wanted |= {key for key in pins.lock.sources if key.startswith(f"{moved}@")}
     for bundle in session.plan.bundles:
         if bundle.framework_name == name:
             wanted |= {key_of(source) for source in bundle.sources.values()}

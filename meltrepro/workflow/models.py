@@ -18,7 +18,10 @@ from meltrepro.manifest.sources import (
     PypiSource,
     Source,
     UrlSource,
+    files_of,
+    has_parts,
     is_checkpoint,
+    is_split,
     source_kind,
 )
 from meltrepro.manifest.yaml.tree import FieldPath
@@ -30,7 +33,7 @@ from meltrepro.store.source import key_of
 
 _HINT = "name other models, or other releases of the framework"
 Files = Path | Mapping[str, Path]
-"""The file of a model, or the files of a checkpoint by name, of which some may not be here."""
+"""The file of a model, or the files of a checkpoint by name, of which some may not be here, or all of a split model."""
 Find = Callable[[Source], Files | None]
 """Where the files of a source are; `None` where they are not here. Raises `SourceError` where they cannot be a model's."""
 
@@ -143,6 +146,9 @@ def on_disk(base: Path) -> Find:
             return None
         if isinstance(source, FolderSource):
             return checkpoint.in_folder(source, path) if path.is_dir() else None
+        if is_split(source):
+            files = [local_path(base, name) for name in files_of(source)]
+            return {each.name: each for each in files} if all(each.is_file() for each in files) else None
         return path if path.is_file() and path.stat().st_size else None
 
     return find
@@ -157,11 +163,12 @@ def at_hand(pins: Pins) -> Find:
         digest = pins.known(source) if found is None else None
         if digest is None or not pins.store.has(digest):
             return found
-        if not is_checkpoint(source):
+        if not has_parts(source):
             return pins.store.path(digest)
         parts = checkpoint.parts(source, pins.store.path(digest))
         there = {name: each.digest for name, each in parts.items() if each.digest and pins.store.has(each.digest)}
-        return {name: pins.store.path(each) for name, each in there.items()} if checkpoint.CONFIG in there else None
+        enough = {checkpoint.CONFIG} if is_checkpoint(source) else parts.keys()
+        return {name: pins.store.path(each) for name, each in there.items()} if enough <= there.keys() else None
 
     return find
 
@@ -169,7 +176,7 @@ def at_hand(pins: Pins) -> Find:
 def _file_name(source: Source) -> str:
     match source:
         case HuggingFaceSource():
-            return source.file or ""
+            return "" if is_split(source) else source.file or ""
         case PypiSource():
             return source.member or ""
         case UrlSource():

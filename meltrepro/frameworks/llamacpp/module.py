@@ -27,13 +27,13 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, untie, variants
+from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
 from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import ModelShape
-from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint
+from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint, is_split
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
 
@@ -199,7 +199,7 @@ class LlamaCpp:
     def model_steps(
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
-        """Converted where it must be, untied where the release needs it, quantized.
+        """Converted or joined where it must be, untied where the release needs it, quantized.
 
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
@@ -209,6 +209,8 @@ class LlamaCpp:
                 return Skip(SkipKind.model, f"release {release.name} has no converter for checkpoints")
             command = convert.command("f32" if quantization == "f32" else "f16")
             steps.append(ModelStep("convert", "convert", command, shared=True))
+        if is_split(source):
+            steps.append(split.STEP)
         if release.name in _NEED_UNTYING:
             steps.append(ModelStep(UNTIE, run=untie.untie))
         if quantization != AS_IS:
@@ -227,7 +229,10 @@ class LlamaCpp:
         gguf.check(path)
 
     def check_checkpoint(self, files: Mapping[str, Path]) -> None:
-        checkpoints.check(files)
+        if split.is_split(files):
+            split.header(files)
+        else:
+            checkpoints.check(files)
 
     def name_refusal(self, name: str) -> str | None:
         return gguf.name_refusal(name)
@@ -235,7 +240,9 @@ class LlamaCpp:
     def look(
         self, options: Options, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
     ) -> Look:
-        return fit.look(model, release.name, template) if isinstance(model, Path) else checkpoints.look(model, template)
+        if isinstance(model, Path) or split.is_split(model):
+            return fit.look(model, release.name, template)
+        return checkpoints.look(model, template)
 
     def describe(self, model: Path, release: str) -> str | None:
         return fit.describe(model, release)

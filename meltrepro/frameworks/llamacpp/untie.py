@@ -1,25 +1,21 @@
 """The one rewrite that old releases need: a copy whose output matrix stands in the file, held against its source.
 
-All metadata are taken over byte by byte, so that nothing about them can be lost: not their types, nor what is empty, nor
-texts in no encoding. What is new is the list of tensors, which has one more. The bytes of a copy are part of a model's
-identity: another order or padding would be another model.
+What is new is the list of tensors, which has one more.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.llamacpp import gguf
-from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, VERSION, GgufHeader, Tensor, aligned, called, shown
+from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, called, shown
+from meltrepro.frameworks.llamacpp.rewrite import Piece, pieces, size_of, write
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _SHARING = frozenset({"gemma"})
 """Architectures whose output matrix is the embedding's by definition: no release looks for another."""
-_PIECE = 4 << 20
 
 
 def untie(source: Path, destination: Path) -> bool:
@@ -44,7 +40,8 @@ def untie(source: Path, destination: Path) -> bool:
             hint="convert or quantize the model anew",
         )
     with source.open("rb") as file, destination.open("wb") as out:
-        _write(file, found, out)
+        tensors = {each.name: Piece(each, file, found.data) for each in found.tensors}
+        write(out, found.values, file, [*tensors.items(), (OUTPUT, tensors[EMBEDDING])], found.alignment)
     compare(source, destination)
     return True
 
@@ -70,63 +67,15 @@ def compare(source: Path, copy: Path) -> None:
             there_ = written[name]
             if (tensor.dimensions, tensor.type) != (there_.dimensions, there_.type):
                 raise _differs(copy, f"the tensor {shown(name)} has another shape or type")
-            size = _size(tensor)
+            size = size_of(tensor)
             if not _same(before, old.data + tensor.offset, size, after, new.data + there_.offset, size):
                 raise _differs(copy, f"the tensor {shown(name)} has other numbers")
-
-
-def _write(file: BinaryIO, found: GgufHeader, out: BinaryIO) -> None:
-    """The copy: architecture first, then the other values and the tensors in the order of the source, then the new one."""
-    tensors = {each.name: each for each in found.tensors}
-    written = [*tensors.items(), (OUTPUT, tensors[EMBEDDING])]
-    out.write(b"GGUF" + struct.pack("<IQQ", VERSION, len(written), len(found.values)))
-    first = found.values[ARCHITECTURE]
-    for value in (first, *(each for each in found.values.values() if each is not first)):
-        _copy(file, value.begin, value.end - value.begin, out.write)
-    offset = 0
-    for name, tensor in written:
-        text, shape = name.encode("utf-8", "surrogateescape"), tensor.dimensions
-        out.write(struct.pack("<Q", len(text)) + text + struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
-        out.write(struct.pack("<IQ", tensor.type, offset))
-        offset = aligned(offset + _size(tensor), found.alignment)
-    _pad(out, found.alignment)
-    for _, tensor in written:
-        _copy(file, found.data + tensor.offset, _size(tensor), out.write)
-        _pad(out, found.alignment)
-
-
-def _size(tensor: Tensor) -> int:
-    assert tensor.size is not None, "refused before anything is written"
-    return tensor.size
-
-
-def _pad(out: BinaryIO, alignment: int) -> None:
-    place = out.tell()
-    out.write(bytes(aligned(place, alignment) - place))
-
-
-def _copy(file: BinaryIO, begin: int, size: int, write: Callable[[bytes], object]) -> None:
-    for piece in _pieces(file, begin, size):
-        write(piece)
 
 
 def _same(one: BinaryIO, at: int, size: int, other: BinaryIO, there: int, length: int) -> bool:
     if size != length:
         return False
-    return all(a == b for a, b in zip(_pieces(one, at, size), _pieces(other, there, size), strict=True))
-
-
-def _pieces(file: BinaryIO, begin: int, size: int) -> Iterator[bytes]:
-    """A part of a file; raises `ModelError` where the file has become shorter."""
-    file.seek(begin)
-    while size:
-        piece = file.read(min(size, _PIECE))
-        if not piece:
-            raise ModelError(
-                "a GGUF file ends before its last tensor", hint="get the file again from where it came from"
-            )
-        size -= len(piece)
-        yield piece
+    return all(a == b for a, b in zip(pieces(one, at, size), pieces(other, there, size), strict=True))
 
 
 def _differs(copy: Path, what: str) -> ModelError:

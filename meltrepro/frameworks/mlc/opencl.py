@@ -12,7 +12,7 @@ from pathlib import Path
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import Skip, SkipKind, Variant
-from meltrepro.frameworks.llamacpp import checkpoints, gguf
+from meltrepro.frameworks.llamacpp import checkpoints, split
 from meltrepro.frameworks.prebuilt.llama import LLAMA, misfit
 from meltrepro.manifest.sources import DebianPackage, Source
 
@@ -61,8 +61,8 @@ def variant(cpu: Variant) -> Variant | Skip:
 
 def refusal(model: Path | Mapping[str, Path]) -> str | None:
     """Why there is no code for GPUs of a model that there is code for CPUs of."""
-    if isinstance(model, Path):
-        header = gguf.check(model)
+    if isinstance(model, Path) or split.is_split(model):
+        header = split.header(model)
         kind, odd = header.architecture, misfit(header, whole=True)
     else:
         kind, odd = checkpoints.architecture(model), None

@@ -29,7 +29,7 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import checkpoints, gguf
+from meltrepro.frameworks.llamacpp import checkpoints, gguf, split
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.llamacpp.options import Options as LlamaOptions
 from meltrepro.frameworks.prebuilt import glibc, llama
@@ -244,10 +244,10 @@ class WheelFramework(Framework):
         if found.refusal is not None:
             return found
         known = self.engine.architectures
-        if not isinstance(model, Path):
+        if not isinstance(model, Path) and not split.is_split(model):
             kind = checkpoints.architecture(model)
             return found if kind in known else Look(llama.unknown(kind, known), context=found.context)
-        header = gguf.check(model)
+        header = split.header(model)
         why = llama.refusal(header, known) or llama.misfit(header, whole=self.engine.whole)
         if why is not None:
             return Look(why, context=found.context)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from meltrepro.manifest.addresses import as_source
 from meltrepro.manifest.base import Commit, Name, Place, Sha256
 from meltrepro.manifest.meters import Delimiter, Heading, Zone
 from meltrepro.manifest.schema import Prompt
@@ -94,7 +95,8 @@ def explain(
     if kind == "source_kind":
         keys = found.value if found is not None and isinstance(found.value, dict) else ()
         hints = [hint for name in keys if (hint := near_miss(name, SOURCE_KINDS))]
-        return f"expected a source: a mapping with one of the keys {', '.join(SOURCE_KINDS)}", next(iter(hints), None)
+        hint = next(iter(hints), None) or as_source(_text(found))
+        return f"expected a source: a mapping with one of the keys {', '.join(SOURCE_KINDS)}", hint
     if kind == "target_kind":
         given = found.value.get("kind") if found is not None and isinstance(found.value, dict) else None
         kinds = " or ".join(context["kinds"])

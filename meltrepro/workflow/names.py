@@ -1,0 +1,103 @@
+"""Repositories of the hub that a manifest names without a commit: which commit each stands for, by the lock or by the hub.
+
+All that comes later sees the commit alone: plans, artifacts, records and bundles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from meltrepro.build.pins import Pins
+from meltrepro.errors import DownloadError, LockError, OfflineError
+from meltrepro.manifest.loader import LoadedManifest
+from meltrepro.manifest.lock import Lock, LockedName
+from meltrepro.manifest.sources import HuggingFaceSource
+from meltrepro.store.source import key_of
+
+T = TypeVar("T")
+
+
+def known(loaded: LoadedManifest, names: Mapping[str, LockedName]) -> LoadedManifest:
+    """The manifest with the commits that a lock has, and the licences of their models; others are still to be found out."""
+
+    def commit(source: HuggingFaceSource) -> HuggingFaceSource:
+        found = names.get(repository(source)) if source.revision is None else None
+        return source.model_copy(update={"revision": found.revision}) if found is not None else source
+
+    manifest = _changed(loaded.manifest, commit)
+    licences = {
+        name: names[key].licence
+        for name, model in loaded.manifest.models.items()
+        for source in _open(model.source)
+        if model.licence is None and (key := repository(source)) in names
+    }
+    models = {
+        name: model.model_copy(update={"licence": licences[name]}) if name in licences else model
+        for name, model in manifest.models.items()
+    }
+    return replace(loaded, manifest=manifest.model_copy(update={"models": models}))
+
+
+def found(loaded: LoadedManifest, pins: Pins, *, needed: bool) -> LoadedManifest:
+    """The manifest with all commits: what the lock does not have is asked of the hub, and put into the lock.
+
+    Raises `SourceError` and its kin, and `LockError` where the lock may not change. Unless they are `needed`, what cannot
+    be asked for now stays open.
+    """
+    for source in _open(loaded.manifest):
+        name = repository(source)
+        if pins.frozen:
+            raise LockError(f"the lock has no entry for {name}", hint="write it with: meltrepro lock SPEC")
+        try:
+            newest = pins.fetcher.newest(source)
+        except (OfflineError, DownloadError):
+            if needed:
+                raise
+            continue
+        pins.set(names={**pins.lock.names, name: pins.lock.names.get(name) or newest})
+    return known(loaded, pins.lock.names)
+
+
+def without(lock: Lock, loaded: LoadedManifest, upgraded: Collection[str]) -> Lock:
+    """The lock without the commits of these models or repositories, which are to be found out anew."""
+    models = loaded.manifest.models
+    moved = {repository(source) for each in upgraded if each in models for source in _open(models[each])}.union(
+        upgraded
+    )
+    return lock.model_copy(update={"names": {name: each for name, each in lock.names.items() if name not in moved}})
+
+
+def repository(source: HuggingFaceSource) -> str:
+    """What a lock calls a repository."""
+    return key_of(source.model_copy(update={"revision": None, "file": None}))
+
+
+def _open(value: object) -> Iterator[HuggingFaceSource]:
+    """Every source in a part of a manifest that names no commit."""
+    seen: list[HuggingFaceSource] = []
+
+    def note(source: HuggingFaceSource) -> HuggingFaceSource:
+        seen.append(source)
+        return source
+
+    _changed(value, note)
+    return (source for source in seen if source.revision is None)
+
+
+def _changed(value: T, change: Callable[[HuggingFaceSource], HuggingFaceSource]) -> T:
+    """A part of a manifest with its sources on the hub changed; the same value where none of them is another."""
+    new: object = value
+    if isinstance(value, HuggingFaceSource):
+        new = change(value)
+    elif isinstance(value, BaseModel):
+        fields = {name: (each, _changed(each, change)) for name, each in value}
+        moved = {name: after for name, (before, after) in fields.items() if after is not before}
+        new = value.model_copy(update=moved) if moved else value
+    elif isinstance(value, dict):
+        entries = {name: _changed(each, change) for name, each in value.items()}
+        new = entries if any(entries[name] is not each for name, each in value.items()) else value
+    return new  # type: ignore[return-value]
