@@ -112,6 +112,12 @@ match order:
         if not os.path.exists(flag):
             open(flag, "w").close()
             os.kill(os.getpid(), int(number))
+    case ["scratch", number]:
+        os.makedirs("scratch/kernels/closed")
+        os.symlink("/bin/sh", "scratch/kernels/link")
+        os.chmod("scratch/kernels/closed", 0)
+        if number != "0":
+            os.kill(os.getpid(), int(number))
     case ["truncate"]:
         events.write('{{"t": 1, "e": "do')
         sys.exit(0)

@@ -114,6 +114,22 @@ def test_litter_of_honest_programs_is_no_reason_to_fail(tmp_path: Path, name: st
     assert not list(result.campaign.folder.rglob(name))
 
 
+@pytest.mark.parametrize(("number", "kinds"), [(0, []), (9, ["killed"]), (11, ["crashed"])])
+def test_a_programs_scratch_folder_is_removed_and_damages_no_record(
+    tmp_path: Path, number: int, kinds: list[str]
+) -> None:
+    result = rig.run(tmp_path, rig.Spec({"any": f"scratch {number}"}, {**ONCE, "retries": 0}))
+    assert [str(failure).partition(":")[0] for _, failure in result.tally.failed] == kinds
+    assert not list(result.campaign.folder.rglob("scratch"))
+    read_campaign(result.campaign.folder).verify()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_what_is_called_scratch_and_is_no_folder_is_tampering(tmp_path: Path, what: str) -> None:
+    _, reason = tampered(tmp_path, f"plant {what} scratch")
+    assert f"scratch is {_KINDS[what]}" in reason
+
+
 def test_a_killed_campaign_believes_no_outcome_that_a_runner_wrote(tmp_path: Path) -> None:
     spec = rig.Spec({"bad": "plant-once file outcome.json"}, {**ONCE, "timeout_s": 60})
     campaign = Fork(rig.main, tmp_path, spec.text())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from meltrepro.record.writer import clear_strangers
 from tests.integration.bundles import Bundle
 from tests.integration.prebuilt import Campaign, Engines, build
 from tests.integration.prebuilt import run as run_all
@@ -45,6 +48,12 @@ def engines(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Engines:
     return build(tmp_path_factory.mktemp("specs"), SPEC)
 
 
+def opencl(engines: Engines, folder: Path) -> Runner:
+    bundle = next(path for name, path in engines.artifacts.items() if name.endswith("-opencl") and "/run/" in name)
+    model = next(path for name, path in engines.artifacts.items() if name.endswith("-opencl") and "/q4f32_1/" in name)
+    return Runner(Bundle(bundle), model, folder)
+
+
 @pytest.fixture(scope="module")
 def campaign(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     return run_all(engines, tmp_path_factory.mktemp("home"))
@@ -66,12 +75,25 @@ def test_the_record_says_what_computed(campaign: Campaign) -> None:
     assert not [path for path in place.iterdir() if path.is_dir()]
 
 
+def test_a_killed_runner_leaves_nothing_that_damages_a_record(engines: Engines, tmp_path: Path) -> None:
+    """PoCL is in the middle of its kernels, which are in the runner's scratch folder."""
+    runner = opencl(engines, tmp_path)
+    process, _ = runner.start({**runner.request(), "opencl": True})
+    while process.poll() is None and not [*tmp_path.glob("scratch/**/*.so")]:
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert [*(tmp_path / "scratch").iterdir()]
+    runner.stderr.unlink()  # the test's own
+    assert clear_strangers(tmp_path) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"request.json", "events.jsonl"}
+
+
 def test_without_a_device_the_runner_says_so(engines: Engines, tmp_path: Path) -> None:
-    bundle = next(path for name, path in engines.artifacts.items() if name.endswith("-opencl") and "/run/" in name)
-    model = next(path for name, path in engines.artifacts.items() if name.endswith("-opencl") and "/q4f32_1/" in name)
-    without = Path(shutil.copytree(bundle, tmp_path / "bundle", symlinks=True, copy_function=os.symlink))
+    runner = opencl(engines, tmp_path)
+    without = Path(shutil.copytree(runner.bundle.folder, tmp_path / "bundle", symlinks=True, copy_function=os.symlink))
     (without / "lib" / "opencl" / "libpocl.so.2").unlink()
-    runner = Runner(Bundle(without), model, tmp_path)
+    runner = Runner(Bundle(without), runner.model, tmp_path)
     run = runner.run({**runner.request(max_tokens=1), "opencl": True})
     assert (run.status, run.error["code"], run.error["message"]) == (3, 3, "OpenCL: there is no device")
 
