@@ -1,5 +1,5 @@
 """The log of a build (everything on disk, progress to the sink, the last lines in memory for the error message), and why a
-step failed where it is not to blame itself: its disk is full, or something killed it."""
+step failed where it is not to blame itself: its disk or memory is full, or something killed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from meltrepro.atomic import free_bytes, make_folder, store_error, writing
-from meltrepro.errors import EngineError
+from meltrepro.errors import BuildError, EngineError
 from meltrepro.steps import Sink, Step
 
 _FULL = os.strerror(errno.ENOSPC)
@@ -83,6 +83,20 @@ def check_space(folder: Path, said: str) -> None:
     free = free_bytes(folder)
     if free < _NO_SPACE_BYTES or (_FULL in said and free < _PLENTY_BYTES):
         raise store_error(OSError(errno.ENOSPC, _FULL), folder)
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Turn a lack of memory in the body into a `BuildError` that says `what` it was that could not go on."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:  # that of a file that is mapped
+            raise
+        raise BuildError(
+            f"{what} needs more memory than this process may have",
+            hint="close other programs, or raise its limit (ulimit -v), and run the same command again",
+        ) from error
 
 
 def check_killed(status: int, what: str, log: Path) -> None:

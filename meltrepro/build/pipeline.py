@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
-from meltrepro.build.log import check_killed, check_space, writing_below
+from meltrepro.build.log import check_killed, check_space, within_memory, writing_below
 from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
@@ -196,12 +196,12 @@ class Builder:
                 with progress(self.tools.sink, step.name, node.id):
                     made = run_tool(self._engine(), bundle, step.command, current.mounts, here, log, what, step.output)
             else:
-                made = here / "model"
-                with progress(self.tools.sink, step.name, node.id), writing_below(scratch):
+                made, what = here / "model", f"step {step.name} of {node.id}"
+                with progress(self.tools.sink, step.name, node.id), writing_below(scratch), within_memory(what):
                     done = step.run(current.on_disk(here), made) if step.run is not None else False
                 if done is not made.exists():
                     raise BuildError(
-                        f"step {step.name} of {node.id} returned {done!r} and left {'a' if made.exists() else 'no'} result",
+                        f"{what} returned {done!r} and left {'a' if made.exists() else 'no'} result",
                         hint=f"a function of framework {node.kind} returns True where it wrote one, and False where not",
                     )
                 if not done:

@@ -213,3 +213,5 @@ def test_a_bundle_gets_libraries_and_licences_of_its_machine(engine: WheelFramew
         files = wheel.contents(machine)
         assert {name.partition("/")[0] for name in files} == {"lib", "licenses"}
         assert wheel.source(machine).filename == wheel.filenames[machine]
+        libc, found = wheel.filenames[machine].removesuffix(".whl").rsplit("-", 1)[1].split("_", 1)
+        assert libc.startswith("manylinux") and found.endswith(machine), "no other is glibc's"
