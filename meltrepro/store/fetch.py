@@ -257,7 +257,7 @@ class Fetcher:
                     raise SourceError(
                         f"{key_of(source)}: no framework here writes weights", hint="name a file with weights as source"
                     )
-                return Synthetic(self._weights[source.format])
+                return Synthetic(self._weights[source.format], self.get)
             case FolderSource():
                 raise SourceError(
                     f"{key_of(source)}: a checkpoint is no single file", hint="name a file with the key 'file'"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pydantic import Field
 
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
+from meltrepro.manifest.shapes import SHAPES, TOKENIZERS
 from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
@@ -101,7 +102,9 @@ def key_of(source: Source) -> str:
             return f"folder:{source.folder}"
         case SyntheticSource():
             tail = f":{source.format}" if source.format else ""
-            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}{tail}"
+            tokenizer = SHAPES[source.synthetic].tokenizer
+            words = f":{TOKENIZERS[tokenizer].digest[:12]}" if tokenizer else ""
+            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}{words}{tail}"
 
 
 def is_synthetic(key: str) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 from meltrepro.atomic import require_free
 from meltrepro.errors import DigestMismatch
 from meltrepro.frameworks.base import Weights
 from meltrepro.manifest.shapes import SHAPES
-from meltrepro.manifest.sources import SyntheticSource
+from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.steps import Step, step
+from meltrepro.store.cas import Store
 from meltrepro.store.names import text_digest
+from meltrepro.store.pypi import extract
 from meltrepro.store.source import Context, Pin, Provider, key_of
 
 _PROGRESS_BYTES = 64 << 20
@@ -17,8 +23,9 @@ _PROGRESS_BYTES = 64 << 20
 class Synthetic(Provider[SyntheticSource]):
     """The provider, by what a framework writes."""
 
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
+    def __init__(self, weights: Weights, get: Callable[[Source], Path]) -> None:
+        """`get` brings other sources, of which a file may be made."""
+        self._weights, self._get = weights, get
 
     def resolve(self, source: SyntheticSource, context: Context) -> Pin:
         """The pin; the file is made where its digest is not declared."""
@@ -42,9 +49,10 @@ class Synthetic(Provider[SyntheticSource]):
             with step(context.sink, "synthesize", key):
                 require_free(store.root, size)
                 try:
+                    bring = partial(self._bring, store)
                     with store.writer(expected=expected, needed=size, subject=key) as writer:
                         shown = 0
-                        for piece in self._weights.pieces(shape, source.seed):
+                        for piece in self._weights.pieces(shape, source.seed, bring):
                             writer.write(piece)
                             if writer.size - shown >= _PROGRESS_BYTES:
                                 shown = writer.size
@@ -57,3 +65,11 @@ class Synthetic(Provider[SyntheticSource]):
             # Whoever named the digest: made here, it is what it is called, and `gc` may believe so.
             store.own.put_ref("pins", text_digest(key), Pin(source=key, digest=writer.digest, size=size).to_json())
         return writer.digest
+
+    def _bring(self, store: Store, part: PypiSource, archive: PypiSource) -> Path:
+        """A member of an archive by its digest; the index is asked for nothing that the store has."""
+        assert part.digest is not None and archive.digest is not None, "what a file is made of is pinned"
+        if not store.has(part.digest):
+            self._get(archive)
+            extract(part, store, archive.digest, None)
+        return store.verify(part.digest)

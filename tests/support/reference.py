@@ -14,8 +14,11 @@ from typing import Any
 
 from meltrepro import errors
 from meltrepro.cli.app import COMMANDS, PROGRAM, load_command
+from meltrepro.frameworks.llamacpp import tokenizers
+from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.manifest.protocol import PROFILES, Protocol
 from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.shapes import SHAPES
 
 DOCS = Path(__file__).parents[2] / "docs"
 _UNITS = {"s": "s", "ms": "ms", "mb": "MB", "c": "°C", "w": "W", "hz": "Hz", "percent": "%"}
@@ -67,11 +70,26 @@ def profiles() -> str:
     return _table(("key", *(f"`{name}`" for name in PROFILES)), rows)
 
 
+def shapes() -> str:
+    """The shapes that have a real tokenizer, their sizes in GB by the newest release."""
+    rows = []
+    for name, shape in SHAPES.items():
+        if (real := tokenizers.of(shape)) is None:
+            continue
+        sizes = [model_bytes(shape, kind, "2026-10-01") or 0 for kind in ("as-is", "q4_K", "q4_0")]
+        words = f"{real.vocabulary}, {real.template or 'no template'}{f' ({real.remark})' if real.remark else ''}"
+        cells = (shape.arch, f"{shape.parameters:,}", f"{shape.context}", *(f"{size / 1e9:.3f}" for size in sizes))
+        rows.append((f"`{name}`", shape.origin, *cells, f"{shape.kv_bytes(1024) / 1e9:.3f}", words))
+    head = ("shape", "numbers of", "architecture", "weights", "trained context", "as-is", "q4_K", "q4_0")
+    return _table((*head, "KV cache, 1024 tokens", "vocabulary and template"), rows)
+
+
 MADE: Mapping[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "manifest-keys": manifest_keys,
     "commands": commands,
     "profiles": profiles,
+    "shapes": shapes,
 }
 """What makes each part, by the name that stands in its page."""
 

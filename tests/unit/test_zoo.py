@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -75,6 +76,21 @@ KV_BYTES_PER_TOKEN = {  # layers x key-value heads x width of a head x keys and 
     "llama-2-13b": 40 * 40 * 128 * 4,
 }
 
+TODAY = {  # published with each model, to the last weight
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "gemma-3-1b": 999_885_952,
+    "gemma-3-4b": 3_880_263_168 - 64 * 2560,  # rows of tokens for pictures, which the converter leaves out
+    "phi-4-mini": 3_836_021_760,
+    "smollm3-3b": 3_075_098_624,
+    "olmoe-1b-7b": 6_919_161_856,
+}
+CACHES = (("qwen3-0.6b", 4 * 28 * 8 * 128), ("llama-3.2-1b", 4 * 16 * 8 * 64), ("gemma-3-1b", 4 * 26 * 1 * 256))
+
 
 def test_every_name_has_its_shape() -> None:
     assert set(get_args(ShapeName)) == set(SHAPES)
@@ -90,7 +106,20 @@ def test_parameters_and_cache(name: ShapeName) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 def test_the_tensors_of_a_file_are_all_weights(shape: ModelShape) -> None:
-    assert sum(tensor.elements for tensor in tensors_of(shape)) == shape.parameters
+    weights = (tensor for tensor in tensors_of(shape) if not tensor.name.startswith("rope_"))
+    assert sum(tensor.elements for tensor in weights) == shape.parameters
+
+
+@pytest.mark.parametrize("name", TODAY)
+def test_shapes_of_today_have_as_many_weights_as_their_models(name: ShapeName) -> None:
+    assert SHAPES[name].parameters == TODAY[name]
+    assert SHAPES[name].origin and SHAPES[name].tokenizer
+
+
+@pytest.mark.parametrize(("name", "published"), CACHES)
+def test_a_cache_holds_what_heads_keep(name: ShapeName, published: int) -> None:
+    """Bytes a token, of 16-bit keys and values: 4 x layers x heads of keys x numbers of a head."""
+    assert SHAPES[name].kv_bytes(1) == published
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -133,7 +162,9 @@ def test_real_weights_take_the_place_of_synthetic_ones(tmp_path: Path) -> None:
 
 def test_more_bits_are_larger_files() -> None:
     order = ("q2_K", "q3_K", "q4_0", "q4_K", "q5_0", "q5_K", "q6_K", "q8_0", "f16", "f32")
-    for shape in SHAPES.values():
+    for shape in (
+        each for each in SHAPES.values() if each.width % 256 == 0
+    ):  # else blocks of 32 take the place of larger ones
         sizes = [model_bytes(shape, quantization, "2026-10-01") or 0 for quantization in order]
         assert all(small < large for small, large in pairwise(sizes)), shape.name
 
@@ -148,7 +179,20 @@ def test_the_old_release_quantizes_one_matrix_of_float_files() -> None:
 def test_nothing_is_predicted_without_a_rule() -> None:
     assert model_bytes(SHAPES["tiny-llama"], "iq2_xs", "2026-10-01") is None
     narrow = ModelShape("tiny-llama", "llama", 320, 2, 512, 5, 5, 2048, 2048)
-    assert model_bytes(narrow, "q4_K", "2026-10-01") is None
+    assert model_bytes(narrow, "q4_K", "2024-02-27") is None
+    assert model_bytes(replace(narrow, width=310), "q4_0", "2026-10-01") is None
+    experts = replace(SHAPES["tiny-olmoe"], experts=8)
+    assert model_bytes(experts, "q4_K", "2026-10-01") is None
+
+
+def test_rows_that_no_block_fills_get_another_type() -> None:
+    """A width of 1152 is 4.5 blocks of 256 and 36 of 32: q4_K becomes q5_0, the matrix of both ends q8_0."""
+    shape = SHAPES["gemma-3-1b"]
+    four, five = (model_bytes(shape, kind, "2026-10-01") for kind in ("q4_0", "q4_K"))
+    assert four is not None and five is not None
+    narrow = sum(t.elements for t in tensors_of(shape) if t.is_matrix and t.dims[0] == 1152 and "blk" in t.name)
+    assert five - four >= narrow // 32 * 4
+    assert four > shape.width * shape.vocabulary // 32 * 34
 
 
 def test_gemma_has_one_matrix_for_both_ends_and_stablelm_has_biases() -> None:

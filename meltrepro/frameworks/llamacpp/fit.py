@@ -11,7 +11,9 @@ from meltrepro.frameworks.base import Look
 from meltrepro.frameworks.llamacpp import gguf, split
 from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, GgufHeader, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
+from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.manifest.chat_templates import ChatTemplate
+from meltrepro.manifest.shapes import ModelShape
 from meltrepro.words import counted
 
 _MODEL, _TOKENS, _MERGES = "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
@@ -28,6 +30,21 @@ def look(model: Path | Mapping[str, Path], release: str, template: ChatTemplate 
         return _seen(model[min(model)], split.header(model), release, template)
     path, info = model, model.stat()
     return _look(path, (info.st_size, info.st_mtime_ns, info.st_ino), release, template)
+
+
+def shape_refusal(shape: ModelShape, release: str) -> str | None:
+    """Why a release cannot load a model of a shape, which nobody has written yet; `None` where it can, or nobody can tell."""
+    knowledge = of_release(release)
+    if knowledge is None:
+        return None
+    found = header_of(shape)
+    if (why := _refusal(found, release, knowledge)) is not None:
+        return why
+    if shape.tokenizer is not None and knowledge.pre_tokenizers is None:
+        return (
+            f"release {release} does not look at pre-tokenizers, so that it would count other tokens than the model has"
+        )
+    return None
 
 
 def describe(path: Path, release: str) -> str:

@@ -1,7 +1,7 @@
 """How large llama.cpp's quantizer makes a model of a known shape: its mixtures of types, as rules over tensors.
 
-The rules are those of the pinned releases for models without experts whose rows are multiples of 256, which all known
-shapes are; what they say is compared with files that the real quantizer made, and with MELT's table of sizes.
+The rules are those of the pinned releases; what they say is compared with files that the real quantizer made, and with MELT's
+table of sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ _BLOCKS: Mapping[str, tuple[int, int]] = {
     "q2_K": (256, 84),
 }
 """Type -> weights in a block, and bytes that it takes."""
-_ROW = 256
+_FALLBACK = {"q2_K": "q4_0", "q3_K": "q4_0", "q4_K": "q5_0", "q5_K": "q5_1", "q6_K": "q8_0"}
+"""What a matrix gets whose rows are no multiples of a type's block; a block of it is an eighth."""
+_KNOWN_FALLBACK = frozenset({"2026-10-01"})
+_BUMPED_EXPERTS, _BUMPED_LAYERS = 8, 80
+"""Numbers by which the quantizer knows models, of which it spends more on some matrices: no rule here says so."""
 _FLOATS = frozenset({"f32", "f16"})
 _QUANTIZES_FLOATS = frozenset({"2024-02-27"})
 """Releases that make the output matrix q6_K even in files of type f16 and f32."""
@@ -38,12 +42,16 @@ def model_bytes(shape: ModelShape, quantization: str, release: str) -> int | Non
     """Size of the model file that a release makes of a shape's unquantized file, in bytes; `None` where no rule says."""
     if quantization == "as-is":
         return file_bytes(shape)
-    if quantization not in _BLOCKS or any(t.is_matrix and t.dims[0] % _ROW for t in tensors_of(shape)):
+    if quantization not in _BLOCKS or shape.experts == _BUMPED_EXPERTS or shape.layers == _BUMPED_LAYERS:
         return None
     size = header_bytes(shape)
     for tensor in tensors_of(shape):
         kind = _kind(shape, tensor, quantization, release) if tensor.is_matrix else "f32"
+        if tensor.dims[0] % _BLOCKS[kind][0]:
+            kind = _FALLBACK.get(kind, kind) if release in _KNOWN_FALLBACK else kind
         weights, taken = _BLOCKS[kind]
+        if tensor.dims[0] % weights:
+            return None
         size += padded(tensor.elements // weights * taken)
     return size
 
@@ -54,10 +62,12 @@ def _kind(shape: ModelShape, tensor: TensorShape, quantization: str, release: st
     if quantization in _FLOATS and not (release in _QUANTIZES_FLOATS and tensor.name == output):
         return quantization
     if tensor.name == output:
-        return "q8_0" if quantization == "q8_0" else "q6_K"
+        odd = tensor.dims[0] % _BLOCKS[quantization][0] != 0
+        return "q8_0" if quantization == "q8_0" or odd else "q6_K"
     if not tensor.name.startswith("blk."):
         return quantization
     _, layer, part, _ = tensor.name.split(".")
+    part = "attn_v" if part == "attn_qkv" else part.removesuffix("_exps")
     return _mixture(shape, quantization, int(layer), part) or quantization
 
 

@@ -1,7 +1,4 @@
-"""llama.cpp: two pinned releases, CPU levels, quantizations, and how its quantizer is called.
-
-The source comes from the sdists of llama-cpp-python, which carry llama.cpp whole, at a known commit.
-"""
+"""llama.cpp: CPU levels, quantizations, and how its quantizer is called."""
 
 from __future__ import annotations
 
@@ -29,38 +26,15 @@ from meltrepro.frameworks.base import (
 )
 from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
 from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
+from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.chat_templates import ChatTemplate
-from meltrepro.manifest.shapes import ModelShape
-from meltrepro.manifest.sources import PypiSource, Source, is_checkpoint, is_split
+from meltrepro.manifest.shapes import SHAPES, ModelShape
+from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint, is_split
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
 
-
-def _release(date: str, commit: str, version: str, digest: str) -> Release:
-    """A release by its day, with the sdist that carries it."""
-    sdist = PypiSource(pypi="llama-cpp-python", version=version, kind="sdist", digest=digest)
-    return Release(date, commit, date, {"source.tar.gz": sdist})
-
-
-RELEASES: Mapping[str, Release] = {
-    release.name: release
-    for release in (
-        _release(
-            "2024-02-27",
-            "cb49e0f8c906e5da49e9f6d64a57742a9a241c6a",
-            "0.2.53",
-            "f7ff8eda538ca6c80521a8bbf80d3ef4527ecb28f6d08fa9b3bb1f0cfc3b684e",
-        ),
-        _release(
-            "2026-10-01",
-            "0c1e57098bba43ac29e6e3b677cdceebdd22334f",
-            "0.3.36",
-            "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
-        ),
-    )
-}
 _TYPES: Mapping[str, tuple[str, float]] = {
     "f32": ("F32", 32.0),
     "f16": ("F16", 16.0),
@@ -204,6 +178,8 @@ class LlamaCpp:
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         steps: list[ModelStep] = []
+        if isinstance(source, SyntheticSource) and (why := fit.shape_refusal(SHAPES[source.synthetic], release.name)):
+            return Skip(SkipKind.model, why)
         if is_checkpoint(source):
             if not convert.converts(release.name):
                 return Skip(SkipKind.model, f"release {release.name} has no converter for checkpoints")

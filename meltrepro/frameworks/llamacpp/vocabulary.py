@@ -23,6 +23,9 @@ _PRINTABLE = tuple(chr(code) for code in range(33, 127))
 _LETTERS_RANK = 1000
 """Pieces of letters alone come after all that begin with a space, so that words are taken from their beginning."""
 
+_OF_PIECES = ("llama", "gemma", "gemma3")
+"""Architectures whose tokenizers are of SentencePiece's kind."""
+
 _COMMON = """
 the of and to a in is that for it as was with be by on not he this are or his from at which but have an had they you were
 there one all we can her has their what said if will each about how up out them then she many some so these would other
@@ -64,11 +67,11 @@ class Vocabulary:
 @lru_cache(maxsize=4)
 def vocabulary(shape: ModelShape) -> Vocabulary:
     """The tokenizer of a shape; always the same one."""
-    return _pairs(shape) if shape.arch == "stablelm" else _pieces(shape)
+    return _pieces(shape) if shape.arch in _OF_PIECES else _pairs(shape)
 
 
 def _pieces(shape: ModelShape) -> Vocabulary:
-    gemma = shape.arch == "gemma"
+    gemma = shape.arch != "llama"
     begin = ("<pad>", "<eos>", "<bos>", "<unk>") if gemma else ("<unk>", "<s>", "</s>")
     bytes_ = tuple(f"<0x{value:02X}>" for value in range(256))
     room = shape.vocabulary - len(begin) - len(bytes_) - len(shape.markers)

@@ -14,12 +14,14 @@ from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import AS_IS, AUTO, RUN, Look, ModelStep, Purpose, Release, Skip, SkipKind, Variant
+from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.frameworks.mlc import compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
 from meltrepro.manifest.chat_templates import ChatTemplate
-from meltrepro.manifest.sources import Source
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.sources import Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts
 
 _VERSION, _FFI = "0.27.0.post1", "0.1.15.post2"
@@ -131,6 +133,11 @@ class Mlc(WheelFramework):
         """The weights of every variant, and the code of one."""
         if variant.data and quantization in opencl.HALVES:
             return Skip(SkipKind.model, f"{quantization} has floats of 16 bits, which PoCL does not know")
+        why = None
+        if variant.data and isinstance(source, SyntheticSource):
+            why = opencl.refusal(header_of(SHAPES[source.synthetic]))
+        if why is not None:
+            return Skip(SkipKind.model, why)
         steps = super().model_steps(source, quantization, release, variant)
         device = str(variant.data.get("device", "cpu"))
         return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant.level, device)]

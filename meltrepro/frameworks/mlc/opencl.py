@@ -13,6 +13,7 @@ from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import Skip, SkipKind, Variant
 from meltrepro.frameworks.llamacpp import checkpoints, split
+from meltrepro.frameworks.llamacpp.header import GgufHeader
 from meltrepro.frameworks.prebuilt.llama import LLAMA, misfit
 from meltrepro.manifest.sources import DebianPackage, Source
 
@@ -59,10 +60,10 @@ def variant(cpu: Variant) -> Variant | Skip:
     return replace(cpu, name=f"{cpu.name}-opencl", data={"device": "opencl"})
 
 
-def refusal(model: Path | Mapping[str, Path]) -> str | None:
-    """Why there is no code for GPUs of a model that there is code for CPUs of."""
-    if isinstance(model, Path) or split.is_split(model):
-        header = split.header(model)
+def refusal(model: Path | Mapping[str, Path] | GgufHeader) -> str | None:
+    """Why there is no code for GPUs of a model, or of one with such a header, that there is code for CPUs of."""
+    if isinstance(model, GgufHeader) or isinstance(model, Path) or split.is_split(model):
+        header = model if isinstance(model, GgufHeader) else split.header(model)
         kind, odd = header.architecture, misfit(header, whole=True)
     else:
         kind, odd = checkpoints.architecture(model), None

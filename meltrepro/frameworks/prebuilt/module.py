@@ -32,11 +32,13 @@ from meltrepro.frameworks.base import (
 from meltrepro.frameworks.llamacpp import checkpoints, gguf, split
 from meltrepro.frameworks.llamacpp.module import FRAMEWORK as LLAMA
 from meltrepro.frameworks.llamacpp.options import Options as LlamaOptions
+from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.frameworks.prebuilt import glibc, llama
 from meltrepro.frameworks.prebuilt.folder import facts_of
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
 from meltrepro.manifest.chat_templates import ChatTemplate
-from meltrepro.manifest.sources import PypiSource, Source
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts
 
 TOKENIZER = LLAMA.releases()["2026-10-01"]
@@ -217,6 +219,12 @@ class WheelFramework(Framework):
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
         """What llama.cpp makes of the source, converted."""
+        if isinstance(source, SyntheticSource):
+            header, known = header_of(SHAPES[source.synthetic]), self.engine.architectures
+            why = llama.refusal(header, known, as_is=quantization == AS_IS)
+            why = why or llama.misfit(header, whole=self.engine.whole)
+            if why is not None:
+                return Skip(SkipKind.model, why)
         scheme = self.engine.schemes[quantization]
         steps = LLAMA.model_steps(source, scheme.begin, TOKENIZER, variant)
         return steps if isinstance(steps, Skip) else [*steps, *scheme.steps]
