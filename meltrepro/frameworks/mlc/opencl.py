@@ -62,7 +62,7 @@ def variant(cpu: Variant) -> Variant | Skip:
 
 def refusal(model: Path | Mapping[str, Path] | GgufHeader) -> str | None:
     """Why there is no code for GPUs of a model, or of one with such a header, that there is code for CPUs of."""
-    if isinstance(model, GgufHeader) or isinstance(model, Path) or split.is_split(model):
+    if isinstance(model, Path | GgufHeader) or split.is_split(model):
         header = model if isinstance(model, GgufHeader) else split.header(model)
         kind, odd = header.architecture, misfit(header, whole=True)
     else:
