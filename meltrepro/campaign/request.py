@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from meltrepro.chat.contexts import lay_out
+from meltrepro.chat.render import render
+from meltrepro.chat.template import DATE, ChatTemplate, Rendered, TemplateError
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.manifest.chat_templates import TEMPLATES, TemplateError, render_turns
-from meltrepro.manifest.context import lay_out
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.protocol import Protocol
-from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.schema import Model, Workload
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import AnyRequest, Request, RequestSampling, RequestThinking
@@ -19,48 +20,65 @@ Conversations = Sequence[Sequence[str]]
 
 
 def make_requests(
-    loaded: LoadedManifest, plan: Plan, conversations: Mapping[str, Conversations], devices: Mapping[str, DeviceFacts]
+    loaded: LoadedManifest,
+    plan: Plan,
+    conversations: Mapping[str, Conversations],
+    devices: Mapping[str, DeviceFacts],
+    templates: Mapping[str, ChatTemplate],
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Request]:
     """The request of every cell with conversations, by cell id; these are by workload name, cut to what the workload uses.
 
-    Raises `ManifestError` where a prompt would break out of its turn in a model's chat template, and where a continuous
-    workload has one that its context might not hold.
+    `templates` are by model. `note` is told what a template does with texts that nobody would expect. Raises `ManifestError`
+    where a template is wrong, where a prompt would break out of its turn in it, and where a continuous workload has one that
+    its context might not hold.
     """
-    rendered: dict[tuple[str, str], list[list[str]]] = {}
-    problems: list[Problem] = []
+    rendered: dict[tuple[str, str], Rendered] = {}
+    problems: dict[Problem, None] = {}
     cells = [(cell, cell.workload) for cell in plan.cells if isinstance(cell.workload, Workload)]
-    for cell, workload in cells:
-        key = (cell.model.chat_template, cell.workload_name)
-        if key in rendered:
+    for (model, name), workload in {(cell.model_name, cell.workload_name): each for cell, each in cells}.items():
+        template, wanted, day = templates[model], conversations[name], workload.date or DATE
+        try:
+            found = render(template, workload.system, wanted, day)
+            if workload.continuous:
+                pieces = lay_out(loaded, name, wanted, list(templates.values()))
+                found = render(template, workload.system, pieces, day)
+        except TemplateError as error:
+            problems |= dict.fromkeys(_problems(loaded, model, name, error))
             continue
-        rendered[key] = []
-        template = TEMPLATES[cell.model.chat_template]
-        for number, prompts in enumerate(conversations[cell.workload_name]):
-            try:
-                rendered[key].append(render_turns(template, workload.system, prompts))
-            except TemplateError as error:
-                at: tuple[str | int, ...] = ("workloads", cell.workload_name)
-                if error.turn is None:
-                    problems.append(problem_at(loaded, (*at, "system"), str(error)))
-                    break
-                # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
-                at = (*at, "conversations", number, error.turn)
-                problems.append(problem_at(loaded, at, f"conversation {number + 1}, {error}"))
-        if workload.continuous and not problems:
-            pieces = lay_out(loaded, cell.workload_name, conversations[cell.workload_name])
-            rendered[key] = [render_turns(template, workload.system, prompts) for prompts in pieces]
+        rendered[model, name] = found
+        for each in found.notes:
+            note(f"{template.label}: {each}")
     if problems:
-        raise ManifestError(problems, hint="a prompt with such a marker would speak for the model; take it out")
+        spoken = any(problem.field.startswith("workloads.") for problem in problems)
+        raise ManifestError(list(problems), hint=_SPEAKS if spoken else None)
     return {
         cell.id: _request(
             workload,
             cell,
-            rendered[cell.model.chat_template, cell.workload_name],
+            rendered[cell.model_name, cell.workload_name],
             plan.manifest.protocol,
             devices[cell.target_name].cores,
         )
         for cell, workload in cells
     }
+
+
+_SPEAKS = "a prompt with such a marker would speak for the model; take it out"
+
+
+def _problems(loaded: LoadedManifest, model: str, workload: str, error: TemplateError) -> Iterator[Problem]:
+    """What is wrong with a template, or with each text that contains a marker of it."""
+    if not error.marked:
+        yield problem_at(loaded, ("models", model, "chat_template"), str(error))
+    for each in error.marked:
+        at: tuple[str | int, ...] = ("workloads", workload)
+        if each.conversation is None or each.turn is None:
+            yield problem_at(loaded, (*at, "system"), each.message)
+        else:
+            # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
+            at = (*at, "conversations", each.conversation, each.turn)
+            yield problem_at(loaded, at, f"conversation {each.conversation + 1}, {each.message}")
 
 
 def request_digest(request: AnyRequest) -> str:
@@ -71,11 +89,11 @@ def request_digest(request: AnyRequest) -> str:
 def _request(
     workload: Workload,
     cell: Cell,
-    conversations: list[list[str]],
+    rendered: Rendered,
     protocol: Protocol,
     cores: int,
 ) -> Request:
-    meter, thinking = cell.target.meter, cell.model.thinking
+    meter, thinking = cell.target.meter, _marks(cell.model, rendered)
     return Request(
         model="",
         context=workload.context,
@@ -85,11 +103,16 @@ def _request(
         max_tokens=workload.max_tokens,
         ignore_eos=workload.ignore_eos,
         sampling=RequestSampling(**workload.sampling.model_dump(), seed=protocol.seed),
-        conversations=conversations,
+        conversations=[list(texts) for texts in rendered.texts],
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
-        thinking=RequestThinking(**thinking.model_dump(), max_tokens=workload.max_thinking_tokens)
+        thinking=RequestThinking(begin=thinking[0], end=thinking[1], max_tokens=workload.max_thinking_tokens)
         if thinking
         else None,
     )
+
+
+def _marks(model: Model, rendered: Rendered) -> tuple[str, str] | None:
+    """What is around a model's thinking: as the manifest says, else as its chat template has it."""
+    return (model.thinking.begin, model.thinking.end) if model.thinking else rendered.thinking

@@ -16,6 +16,7 @@ from meltrepro.campaign.campaign import manifest_identity, new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
 from meltrepro.campaign.trial import CellRun
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import Release, Scorer, framework, scorer_of
 from meltrepro.manifest.pins import with_data
@@ -66,6 +67,8 @@ class Setup:
     """By node id: the files to keep of its build (Dockerfile, build.sh, build.log), by name."""
     conversations: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     """By workload: its prompts, so that the recorded manifest needs no other file."""
+    templates: Mapping[str, ChatTemplate] = field(default_factory=dict)
+    """By model: how its prompts became text; of none where requests were taken from a record."""
     meters: Mapping[str, FileMeter] = field(default_factory=dict)
     """External meters by target name."""
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
@@ -223,6 +226,12 @@ def files_of(setup: Setup) -> dict[str, bytes]:
         workload["conversations"] = [list(turns) for turns in conversations]
         for cut in ("first", "turns", "prompts"):
             workload.pop(cut, None)
+    for name, template in setup.templates.items():
+        if (
+            isinstance(manifest["models"][name]["chat_template"], dict)
+            and "file" in manifest["models"][name]["chat_template"]
+        ):
+            manifest["models"][name]["chat_template"] = {"jinja": template.text}
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120)
     return {
         MANIFEST: text.encode(),
@@ -253,12 +262,14 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         bundle_digest=run.bundle.digest,
         runner_digest=run.runner_digest,
         source_digest=_source_digest(release),
-        params=_params(cell, run, manifest, setup.parameters.get(cell.model_id)),
+        params=_params(cell, run, manifest, setup.parameters.get(cell.model_id), setup.templates.get(cell.model_name)),
         synthetic=cell.model.synthetic,
     )
 
 
-def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None) -> dict[str, str | int | float]:
+def _params(
+    cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None, template: ChatTemplate | None
+) -> dict[str, str | int | float]:
     """What varies between cells or explains them, flat."""
     protocol = {
         name: getattr(manifest.protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")
@@ -269,7 +280,7 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
         "kind": cell.kind,
         "libc": cell.variant.libc,
         **({"accelerator": cell.variant.accelerator} if cell.variant.accelerator else {}),
-        "chat_template": cell.model.chat_template,
+        **_template(cell, template),
         "threads": run.request.threads,
         "context": run.request.context,
         "batch": run.request.batch,
@@ -287,6 +298,16 @@ def _params(cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None
         **{f"device.{name}": value for name, value in sorted(run.facts.facts.items())},
     }
     return {name: _scalar(value) for name, value in params.items()}
+
+
+def _template(cell: Cell, template: ChatTemplate | None) -> dict[str, object]:
+    """The name of a chat template, and which one that is where the name alone does not say it."""
+    choice = cell.model.chat_template
+    if isinstance(choice, str) and (template is None or template.trusted):
+        return {"chat_template": choice}
+    name = choice if isinstance(choice, str) else choice.file or choice.named or "of the manifest"
+    known = {"chat_template_digest": digest_of([template.text, template.variables, template.begin])} if template else {}
+    return {"chat_template": name, **known}
 
 
 def _asked(request: AnyRequest) -> dict[str, object]:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from meltrepro.accuracy.questions import Question, Sheet
     from meltrepro.accuracy.scores import Score
     from meltrepro.build.model import Argument, Output, RecipeSource
+    from meltrepro.chat.own import OwnTemplates
+    from meltrepro.chat.template import ChatTemplate
     from meltrepro.manifest.accuracy import TextWorkload
-    from meltrepro.manifest.chat_templates import ChatTemplate
     from meltrepro.manifest.shapes import ModelShape
     from meltrepro.manifest.sources import PypiSource, Source
     from meltrepro.record.trial import Mode, ScoringRequest
@@ -61,6 +62,8 @@ class Look:
     """Longest context that the model was trained for, in tokens, where its files say so."""
     unmade: Mapping[str, str] = field(default_factory=dict)
     """Why single quantizations cannot be made of them, by name."""
+    chat: OwnTemplates | None = None
+    """The chat templates that they bring; `None` where nobody can tell."""
 
 
 @dataclass(frozen=True)

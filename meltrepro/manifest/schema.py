@@ -6,6 +6,7 @@ network: `loader` reads YAML into these models, later stages only read them.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    JsonValue,
     SerializeAsAny,
     StringConstraints,
     Tag,
@@ -29,7 +31,7 @@ from meltrepro.manifest.accuracy import (
     TextWorkload,
     workload_kind,
 )
-from meltrepro.manifest.base import Address, Name, Place, Strict, is_name
+from meltrepro.manifest.base import Address, Name, Place, Strict, added, is_name
 from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import SHAPES, ModelShape
@@ -52,17 +54,45 @@ class Thinking(Strict):
     end: str = Field("</think>", min_length=1, description="What closes it.")
 
 
+OWN_TEMPLATE = "auto"
+"""The chat template that a model brings with it."""
+
+
+class OtherTemplate(Strict):
+    """A chat template that is neither built in nor the model's usual one: exactly one of the keys."""
+
+    file: Place | None = Field(None, description="A file in Jinja, relative to the manifest.")
+    jinja: str | None = Field(None, min_length=1, description="The template itself.")
+    named: Name | None = Field(
+        None, description="Name of another template that the model brings, for example tool_use."
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("expected exactly one of the keys file, jinja, named")
+        return self
+
+
 class Model(Strict):
     """A model: where its weights come from and the quantizations to measure."""
 
     source: Source = Field(description="Where the weights come from.")
-    chat_template: Name = Field(description="Name of a built-in chat template, for example chatml.")
+    chat_template: Name | OtherTemplate = Field(
+        OWN_TEMPLATE,
+        description="How prompts become text: `auto` is the template that the model brings; or the name of a built-in one, "
+        "for example chatml; or `{file: mine.jinja}`, `{named: tool_use}`.",
+    )
+    chat_template_args: dict[Name, JsonValue] = added(
+        {}, description="Variables for the chat template, for example `{enable_thinking: false}`."
+    )
     quantizations: list[Name] = Field(
         min_length=1, description="Quantizations to make from the source; `as-is` for none."
     )
     thinking: Thinking | None = Field(
         None,
-        description="Marks of a reasoning model, whose thinking is told apart from its answers; `{}` for the usual ones.",
+        description="Marks of a reasoning model, whose thinking is told apart from its answers; `{}` for the usual ones. "
+        "Where absent, those that the model's own chat template has.",
     )
     context: int | None = Field(
         None,
@@ -185,6 +215,9 @@ class Workload(Strict):
         description="Ask all prompts one after the other without pauses; an empty context begins where a turn may not fit.",
     )
     system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
+    date: datetime.date | None = added(
+        None, description="The day that chat templates are told which ask for it; 2026-01-01 where absent."
+    )
     context: int = Field(2048, ge=16, description="Context window in tokens.")
     max_tokens: int = Field(256, ge=1, description="Longest answer in tokens.")
     max_thinking_tokens: int | None = Field(

@@ -14,10 +14,12 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
+from meltrepro.chat.choice import is_built_in, written
+from meltrepro.chat.render import ends
+from meltrepro.chat.template import BUILT_IN, TemplateError
 from meltrepro.errors import ManifestError, Problem, UsageError
 from meltrepro.frameworks.base import AS_IS, AUTO, Framework, ModelStep, Release, Skip, Variant, framework
 from meltrepro.manifest.accuracy import TextWorkload
-from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.schema import FrameworkEntry, Model
 from meltrepro.manifest.sources import GitSource, Source
@@ -114,12 +116,25 @@ class _Names:
 
     def check_templates(self) -> None:
         for name, model in self.loaded.manifest.models.items():
-            self.check(("models", name, "chat_template"), "chat template", model.chat_template, TEMPLATES)
+            at: FieldPath = ("models", name, "chat_template")
+            try:
+                template = written(model, self.loaded.path.parent)
+                if template is not None:
+                    ends(template)  # which renders it
+            except TemplateError as error:
+                hint = f"leave the key out for the one that the model brings; built in: {', '.join(BUILT_IN)}"
+                self.problems.append(problem_at(self.loaded, at, str(error), hint))
+                continue
+            if model.chat_template_args and template is not None and template.trusted:
+                at = ("models", name, "chat_template_args")
+                self.problems.append(
+                    problem_at(self.loaded, at, f"{template.label} is built in and takes no variables")
+                )
 
     def check_thinking(self) -> None:
         """A limit of thinking needs a model whose thinking is told from its answers."""
         manifest = self.loaded.manifest
-        if any(model.thinking is not None for model in manifest.models.values()):
+        if any(model.thinking is not None or not is_built_in(model) for model in manifest.models.values()):
             return
         for name, workload in manifest.conversations.items():
             if workload.max_thinking_tokens is not None:

@@ -17,6 +17,7 @@ from meltrepro.campaign.meter import FileMeter, require_meters
 from meltrepro.campaign.request import make_requests
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import framework
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest
@@ -31,6 +32,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.workflow.session import Session, open_session
+from meltrepro.workflow.templates import templates_of
 from meltrepro.workflow.tracking import Logged, log_campaign
 
 
@@ -114,7 +116,10 @@ def prepare(
     devices = session.survey.devices
     data = session.data()
     scoring, inputs = score_requests(plan, data, devices, session.keep)
-    requests = requests or {**make_requests(loaded, plan, conversations, devices), **scoring}
+    templates: dict[str, ChatTemplate] = {}
+    if requests is None:
+        templates = templates_of(session)
+        requests = {**make_requests(loaded, plan, conversations, devices, templates, session.warn), **scoring}
     built = session.build(anew=anew)
     requests, logits = with_logits(requests, plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
@@ -140,6 +145,7 @@ def prepare(
         },
         capabilities={name: report for name, report in known.items() if report is not None},
         conversations=conversations,
+        templates=templates,
         inputs={**inputs, **logits},
         parameters=_parameters(plan, built),
         data=digests,

@@ -9,8 +9,8 @@ from pathlib import Path
 from meltrepro import resources
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
+from meltrepro.chat.contexts import beyond_training, check_contexts
 from meltrepro.errors import ManifestError, ModelError, Problem, UsageError
-from meltrepro.manifest.context import beyond_training, check_contexts
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.plan.names import resolve

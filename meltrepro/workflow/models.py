@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meltrepro.build.pins import Pins
+from meltrepro.chat.choice import written
 from meltrepro.errors import ModelError, Problem, SourceError
 from meltrepro.frameworks.base import Look, framework
-from meltrepro.manifest.chat_templates import TEMPLATES
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.sources import (
     FileSource,
@@ -62,7 +62,7 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
     refusals: dict[tuple[str, str, str], str] = {}
     warnings: dict[str, None] = {}
     for name, model in loaded.manifest.models.items():
-        template = TEMPLATES[model.chat_template]
+        template = written(model, loaded.path.parent)
         for known in frameworks.values():
             source = known.source(model)
             where: FieldPath = ("models", name, "source", source_kind(source) or "")
@@ -123,7 +123,7 @@ def require_loadable(plan: Plan, pins: Pins) -> None:
         files = find(node.source)
         if files is None:
             continue
-        template = TEMPLATES[plan.manifest.models[node.model_name].chat_template]
+        template = written(plan.manifest.models[node.model_name], pins.base_dir)
         name = f"models.{node.model_name}, from {key_of(node.source)}"
         try:
             options = plan.manifest.frameworks[node.framework_name].options

@@ -17,10 +17,10 @@ from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
+from meltrepro.chat.contexts import check_contexts
 from meltrepro.errors import DataError, LockError, ManifestError, Problem, StaleLock
 from meltrepro.frameworks.base import Skip, SkipKind, Weights, framework
 from meltrepro.manifest.accuracy import source_of
-from meltrepro.manifest.context import check_contexts
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import Lock, load_lock, lock_path
@@ -90,6 +90,10 @@ class Session:
         return replace(
             self, plan=replace(self.plan, manifest=self.plan.manifest.model_copy(update={"protocol": protocol}))
         )
+
+    def warn(self, message: str) -> None:
+        """Say what somebody should know before anything is measured."""
+        self.tools.sink(Step("warning", "note", message))
 
     def require_lock(self) -> Lock:
         """The lock; raises `LockError` where none was written yet."""

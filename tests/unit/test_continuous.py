@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from meltrepro.chat.contexts import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
+from meltrepro.chat.render import render
+from meltrepro.chat.template import BUILT_IN, ChatTemplate
 from meltrepro.errors import ManifestError
-from meltrepro.manifest.chat_templates import TEMPLATES, render_turns
-from meltrepro.manifest.context import FIRST_TURN_TOKENS, TURN_TOKENS, lay_out
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.record.trial import Request
 from tests.support.manifests import write
@@ -29,13 +30,26 @@ def loaded(folder: Path, **workload: Any) -> LoadedManifest:
     return load_manifest(write(folder, text))
 
 
+def texts(template: ChatTemplate, system: str | None, prompts: list[str]) -> tuple[str, ...]:
+    return render(template, system, [prompts]).texts[0]
+
+
+def test_a_longer_template_gets_more_room(tmp_path: Path) -> None:
+    manifest = loaded(tmp_path, context=1024, max_tokens=64)
+    long = ChatTemplate("long", "{{ 'x' * 300 }}{% for m in messages %}[{{ m.content }}]{% endfor %}", trusted=True)
+    conversations = [["a" * 100] * 6]
+    plain, roomy = (lay_out(manifest, "long", conversations, each) for each in ((), [long]))
+    assert len(roomy) > len(plain)
+    assert [prompt for piece in roomy for prompt in piece] == conversations[0]
+
+
 def test_what_templates_add_is_within_the_allowance() -> None:
     beside = 2  # the beginning of a text, and a space that some tokenizers put before each piece
-    for template in TEMPLATES.values():
-        first, second, _ = (len(text.encode()) + beside for text in render_turns(template, None, ["", "", ""]))
+    for template in BUILT_IN.values():
+        first, second, _ = (len(text.encode()) + beside for text in texts(template, None, ["", "", ""]))
         assert second <= TURN_TOKENS, template.name
         assert first <= TURN_TOKENS + FIRST_TURN_TOKENS, template.name
-        own = len(render_turns(template, "S" * 50, [""])[0].encode()) + beside
+        own = len(texts(template, "S" * 50, [""])[0].encode()) + beside
         assert own <= TURN_TOKENS + FIRST_TURN_TOKENS + 50, template.name
 
 
@@ -48,9 +62,9 @@ def test_no_conversation_can_overflow_and_no_prompt_is_lost(tmp_path: Path, seed
     context, max_tokens = 2048, draw.choice([16, 128, 512])
     pieces = lay_out(loaded(tmp_path, context=context, max_tokens=max_tokens), "long", conversations)
     assert [prompt for piece in pieces for prompt in piece] == prompts
-    for template in TEMPLATES.values():
+    for template in BUILT_IN.values():
         for piece in pieces:
-            used = [len(text.encode()) + 2 + max_tokens for text in render_turns(template, None, piece)]
+            used = [len(text.encode()) + 2 + max_tokens for text in texts(template, None, piece)]
             assert sum(used) <= context
     sizes = [sum(len(prompt.encode()) + TURN_TOKENS + max_tokens for prompt in piece) for piece in pieces]
     for size, following in zip(sizes, pieces[1:], strict=False):

@@ -20,6 +20,7 @@ from meltrepro.build.keys import bundle_key
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe
 from meltrepro.campaign.request import make_requests
+from meltrepro.chat.template import BUILT_IN
 from meltrepro.errors import DownloadError, ManifestError
 from meltrepro.frameworks.base import SkipKind
 from meltrepro.frameworks.llamacpp.cuda import BUILDS
@@ -98,7 +99,7 @@ def test_boards_get_cuda_and_all_layers_and_this_machine_neither(tmp_path: Path)
     bundles = {bundle["id"]: bundle.get("accelerator") for bundle in document["bundles"] if bundle["purpose"] == "run"}
     assert bundles == {"llama.cpp/run/armv8_2-jetpack7.2": "CUDA 13.2 sm_87", "llama.cpp/run/x86_64_v2": None}
     conversations = {name: [["Hello"]] for name in loaded.manifest.workloads}
-    requests = make_requests(loaded, plan, conversations, {"orin": ORIN, "host": HERE})
+    requests = make_requests(loaded, plan, conversations, {"orin": ORIN, "host": HERE}, {"m": BUILT_IN["plain"]})
     assert {(name.split("/")[3], request.options["gpu_layers"]) for name, request in requests.items()} == {
         ("orin", 999),
         ("host", 0),

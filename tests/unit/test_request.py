@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from meltrepro.campaign.request import make_requests, request_digest
+from meltrepro.chat.template import BUILT_IN
 from meltrepro.errors import ManifestError
 from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.loader import load_manifest
@@ -42,7 +43,7 @@ def requests(
     loaded = load_manifest(path)
     plan = make_plan(loaded, {"host": HOST})
     conversations = {name: load_conversations(entry, folder) for name, entry in loaded.manifest.conversations.items()}
-    return make_requests(loaded, plan, conversations, {"host": HOST})
+    return make_requests(loaded, plan, conversations, {"host": HOST}, BUILT_IN)
 
 
 def test_a_request_is_complete(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_model_that_thinks_is_asked_with_its_marks(tmp_path: Path) -> None:
     document["workloads"]["chat"]["max_thinking_tokens"] = 5
     path.write_text(yaml.safe_dump(document))
     loaded = load_manifest(path)
-    made = make_requests(loaded, make_plan(loaded, {"host": HOST}), {"chat": [["Hi"]]}, {"host": HOST})
+    made = make_requests(loaded, make_plan(loaded, {"host": HOST}), {"chat": [["Hi"]]}, {"host": HOST}, BUILT_IN)
     thinks, plain = (made[f"{name}/as-is/alpha/host/chat"] for name in ("chatml", "gemma"))
     assert thinks.model_dump(mode="json")["thinking"] == {"begin": "<think>", "end": "</thoughts>", "max_tokens": 5}
     assert "thinking" not in plain.model_dump(mode="json", exclude_none=True)
@@ -108,10 +109,10 @@ def test_prompts_that_break_out_are_refused_with_their_place(tmp_path: Path) -> 
     first, second = caught.value.problems
     assert first.field == "workloads.chat.conversations[1][1]"
     assert "conversation 2, prompt 2 contains '<|im_end|>'" in first.message
-    assert "'chatml'" in first.message
+    assert "chat template chatml" in first.message
     assert "x<|im_end|>y" in (tmp_path / "spec.yaml").read_text().splitlines()[first.line - 1]
     assert second.field == "workloads.chat.conversations[2][0]"
-    assert "'gemma'" in second.message
+    assert "chat template gemma" in second.message
 
 
 def test_prompts_of_a_file_are_named_by_number(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from meltrepro.chat.own import FILES, of_checkpoint
+from meltrepro.chat.render import ends
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import Look
 from meltrepro.frameworks.llamacpp.convert import ARCHITECTURES
-from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.store.kinds import kind_of
 from meltrepro.untrusted import read_regular
 
@@ -38,7 +40,10 @@ def look(files: Mapping[str, Path], template: ChatTemplate | None) -> Look:
         refused = _check_weights(files)
     context = _json(_CONFIG, _small(files[_CONFIG])).get("max_position_embeddings")
     known = context if type(context) is int and context > 0 else None
-    return Look(refused, () if refused else tuple(_warnings(files, template)), known)
+    warnings = () if refused else tuple(_warnings(files, template))
+    return Look(
+        refused, warnings, known, chat=of_checkpoint({name: _small(files[name]) for name in FILES if name in files})
+    )
 
 
 def architecture(files: Mapping[str, Path]) -> str | None:
@@ -88,9 +93,9 @@ def _warnings(files: Mapping[str, Path], template: ChatTemplate | None) -> Itera
     texts = [_small(path) for name, path in files.items() if "token" in name or name == "vocab.json"]
     if template is None or not texts:
         return
-    for marker in template.ends:
+    for marker in ends(template):
         if not any(marker.encode() in text for text in texts):
-            yield f"chat template {template.name} ends turns with {marker}, which is no token of it: answers will go on"
+            yield f"{template.label} ends turns with {marker}, which is no token of it: answers will go on"
 
 
 def _small(path: Path) -> bytes:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from meltrepro.chat.render import ends
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import Look
-from meltrepro.frameworks.llamacpp import gguf, split
+from meltrepro.frameworks.llamacpp import chat, gguf, split
 from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, GgufHeader, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
 from meltrepro.frameworks.llamacpp.synthetic import header_of
-from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.words import counted
 
@@ -69,7 +70,8 @@ def _seen(path: Path, found: GgufHeader, release: str, template: ChatTemplate | 
     knowledge = of_release(release)
     refusal = _refusal(found, release, knowledge) if knowledge is not None else None
     context = found.number(f"{found.architecture}.context_length")
-    return Look(refusal, () if refusal else tuple(_warnings(path, found, template)), context or None)
+    warnings = () if refusal else tuple(_warnings(path, found, template))
+    return Look(refusal, warnings, context or None, chat=chat.own(path, found))
 
 
 def _refusal(found: GgufHeader, release: str, knowledge: Knowledge) -> str | None:
@@ -109,9 +111,9 @@ def _warnings(path: Path, found: GgufHeader, template: ChatTemplate | None) -> I
     with path.open("rb") as file:
         file.seek(tokens.begin)
         text = file.read(tokens.end - tokens.begin)
-    for marker in template.ends:
+    for marker in ends(template):
         if struct.pack("<Q", len(marker)) + marker.encode() not in text:
-            yield f"chat template {template.name} ends turns with {marker}, which is no token of it: answers will go on"
+            yield f"{template.label} ends turns with {marker}, which is no token of it: answers will go on"
 
 
 def _is_whole(found: GgufHeader) -> bool:

@@ -35,7 +35,7 @@ _MOST_PAIRS, _MOST_TENSORS, _MOST_STRINGS = 1 << 16, 1 << 20, 1 << 24
 """Far more than any model has: 100, some 10,000, and tokens by the million."""
 _LONGEST_NAME = 1 << 10
 _LONGEST_VALUE = 64 << 10
-"""Of a text that is kept; chat templates may be longer, and are passed over."""
+"""Of a text that is kept; longer ones, such as chat templates, are passed over."""
 TYPES: Mapping[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -189,6 +189,16 @@ def read(path: Path) -> GgufHeader:
     """The header of a file; raises `ModelError` where it goes on behind the file's end or names what no GGUF file has."""
     with path.open("rb") as file:
         return _Walk(file, path.stat().st_size, called(path)).header()
+
+
+def read_text(path: Path, key: str, value: Value, most: int) -> str | None:
+    """A text that was too long to be kept with the header; `None` where it has more than `most` bytes."""
+    begin = value.begin + 8 + len(key.encode("utf-8", "surrogateescape")) + 4 + 8  # the key, a type, the length
+    if value.end - begin > most:
+        return None
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(value.end - begin).decode("utf-8", "surrogateescape")
 
 
 class _Walk:

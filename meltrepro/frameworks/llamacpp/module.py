@@ -9,6 +9,7 @@ from pydantic import BaseModel, JsonValue
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
@@ -29,7 +30,6 @@ from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
-from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import SHAPES, ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint, is_split
 from meltrepro.store.source import key_of

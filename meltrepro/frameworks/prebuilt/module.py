@@ -13,6 +13,7 @@ from typing import Any
 
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
@@ -36,7 +37,6 @@ from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.frameworks.prebuilt import glibc, llama
 from meltrepro.frameworks.prebuilt.folder import facts_of
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
-from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts

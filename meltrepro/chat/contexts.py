@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from meltrepro.chat.render import render
+from meltrepro.chat.template import BUILT_IN, ChatTemplate, TemplateError
 from meltrepro.errors import ManifestError, Problem
-from meltrepro.manifest.chat_templates import TEMPLATES, ChatTemplate, TemplateError, render_turns
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.prompts import MELT, Conversations, load_conversations
 from meltrepro.manifest.schema import Workload
@@ -19,9 +20,11 @@ from meltrepro.words import counted, shorten
 USUAL_BYTES = 4
 """Of a token, in English and most programs' texts."""
 TURN_TOKENS = 80
-"""Most that a chat template puts around a prompt, in bytes, with what tokenizers add of their own."""
+"""Most that a built-in chat template puts around a prompt, in bytes, with what tokenizers add of their own."""
 FIRST_TURN_TOKENS = 128
 """Most that it puts before the first prompt, with a model's own system prompt."""
+_ADDED = 16
+"""What tokenizers add of their own."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,21 @@ class Need:
 
 def needs(workload: Workload, conversations: Sequence[Sequence[str]], template: ChatTemplate) -> Iterator[Need]:
     """What each conversation takes with a chat template's markup; one that does not render is left to those who say why."""
-    for number, turns in enumerate(conversations, 1):
-        try:
-            texts = render_turns(template, workload.system, turns)
-        except TemplateError:
-            continue
+    numbers = list(range(len(conversations)))
+    try:
+        rendered = render(template, workload.system, conversations)
+    except TemplateError as error:
+        bad = {each.conversation for each in error.marked}
+        if not bad or None in bad:
+            return
+        numbers = [number for number in numbers if number not in bad]
+        rendered = render(template, workload.system, [conversations[number] for number in numbers])
+    for number, texts in zip(numbers, rendered.texts, strict=True):
         # The last token of the last answer is never put into the context.
-        answers = workload.max_tokens * len(turns) - 1
+        answers = workload.max_tokens * len(texts) - 1
         words = sum(len(text.split()) or 1 for text in texts)
         usual = sum(max(len(text.split()), len(text.encode()) // USUAL_BYTES, 1) for text in texts)
-        yield Need(number, len(turns), words + (answers if workload.ignore_eos else 0), usual, answers)
+        yield Need(number + 1, len(texts), words + (answers if workload.ignore_eos else 0), usual, answers)
 
 
 def check_contexts(loaded: LoadedManifest, wanted: Collection[str]) -> tuple[list[Problem], list[Problem]]:
@@ -85,8 +93,10 @@ def _check(
     warnings: list[Problem],
 ) -> None:
     field = ("workloads", name, "context")
-    templates = {model.chat_template for model in loaded.manifest.models.values()} & TEMPLATES.keys()
-    found = [list(needs(workload, conversations, TEMPLATES[each])) for each in sorted(templates)]
+    named = {str(model.chat_template) for model in loaded.manifest.models.values()}
+    # What a model brings, or a file has, comes on top of the plain texts.
+    templates = {name if name in BUILT_IN else "plain" for name in named}
+    found = [list(needs(workload, conversations, BUILT_IN[each])) for each in sorted(templates)]
     worst = [max(each, key=lambda need: need.least) for each in found if each]
     usual = max((need for each in found for need in each), key=lambda need: need.usual, default=None)
     if worst and (need := min(worst, key=lambda each: each.least)).least > workload.context:
@@ -127,21 +137,26 @@ def _may_be_too_small(need: Need, workload: Workload) -> str:
     )
 
 
-def lay_out(loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[str]]) -> list[list[str]]:
-    """All prompts of a workload in order, in as few conversations as are sure to fit its context.
+def lay_out(
+    loaded: LoadedManifest, name: str, conversations: Sequence[Sequence[str]], templates: Collection[ChatTemplate] = ()
+) -> list[list[str]]:
+    """All prompts of a workload in order, in as few conversations as are sure to fit its context, whichever template they get.
 
     Only a model knows how many tokens a prompt has, and all models of a campaign shall get the same layout: so it counts as
     many as it has bytes, which no tokenizer exceeds, and an answer as many as it may have. Raises `ManifestError` where a
     single prompt with its answer might not fit.
     """
     workload = loaded.manifest.conversations[name]
+    around = [render(template, None, ()) for template in templates]
+    each = max([TURN_TOKENS, *(found.later + _ADDED for found in around)])
+    first = max([FIRST_TURN_TOKENS, *(found.first + _ADDED for found in around)])
     pieces: list[list[str]] = []
     free = 0
     for prompt in (prompt for turns in conversations for prompt in turns):
-        needed = len(prompt.encode()) + TURN_TOKENS + workload.max_tokens
+        needed = len(prompt.encode()) + each + workload.max_tokens
         if not pieces or needed > free:
             pieces.append([])
-            free = workload.context - FIRST_TURN_TOKENS - len((workload.system or "").encode())
+            free = workload.context - first - len((workload.system or "").encode())
         if needed > free:
             message = (
                 f"the prompt {shorten(prompt)} and an answer of {workload.max_tokens} tokens may need "

@@ -1,0 +1,55 @@
+"""The chat templates of a plan's models: those that models bring are read from their files, which are fetched for it."""
+
+from __future__ import annotations
+
+from meltrepro.chat.choice import chosen, is_built_in
+from meltrepro.chat.own import FILES, OwnTemplates
+from meltrepro.chat.template import BUILT_IN, ChatTemplate, TemplateError
+from meltrepro.errors import ManifestError, Problem
+from meltrepro.frameworks.base import framework
+from meltrepro.manifest.loader import problem_at
+from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.sources import FolderSource, Source, is_checkpoint
+from meltrepro.workflow.models import Files, at_hand
+from meltrepro.workflow.session import Session
+
+
+def templates_of(session: Session) -> dict[str, ChatTemplate]:
+    """The templates of the models that hold conversations, by name; raises `ManifestError`, and what fetching raises."""
+    loaded, found, problems = session.loaded, dict[str, ChatTemplate](), list[Problem]()
+    for name in dict.fromkeys(cell.model_name for cell in session.plan.cells if isinstance(cell.workload, Workload)):
+        model = loaded.manifest.models[name]
+        try:
+            own = OwnTemplates() if is_built_in(model) else _own(session, name)
+            found[name] = chosen(name, model, loaded.path.parent, own)
+        except TemplateError as error:
+            hint = f"name a built-in one ({', '.join(BUILT_IN)}), or a file of yours: {{file: mine.jinja}}"
+            problems.append(problem_at(loaded, ("models", name, "chat_template"), str(error), hint))
+    if problems:
+        raise ManifestError(problems)
+    return found
+
+
+def _own(session: Session, model: str) -> OwnTemplates:
+    """What a model's files say of its templates."""
+    releases = {bundle.framework_name: bundle.release for bundle in session.plan.bundles}
+    for node in session.plan.models:
+        if node.model_name == model:
+            look = framework(node.kind).look(_files(session, node.source), releases[node.framework_name])
+            if look.chat is not None:
+                return look.chat
+    return OwnTemplates()
+
+
+def _files(session: Session, source: Source) -> Files:
+    """The file of a model, or those of a checkpoint that say something of templates: here, or brought here."""
+    pins, fetcher = session.tools.pins, session.tools.fetcher
+    if not is_checkpoint(source) or isinstance(source, FolderSource):
+        return at_hand(pins)(source) or fetcher.get(pins.pinned(source), pins.base_dir)
+    pins.pin_model(source)
+    for name, part in fetcher.parts(pins.pinned(source)).items():
+        if name in FILES:
+            fetcher.get(part, pins.base_dir)
+    files = at_hand(pins)(source)
+    assert files is not None  # it was pinned, so that its configuration is here
+    return files
