@@ -112,7 +112,7 @@ def render(template: ChatTemplate, system: str | None, conversations: Sequence[S
     texts = [tuple(_turns(template, write, system, prompts, notes)) for prompts in conversations]
     closing = _MARKER.match(probe[1].lstrip())
     thinking = next((pair for pair in _THINKING if all(mark in template.text for mark in pair)), None)
-    if thinking is not None and _forgets(write, *thinking):
+    if thinking is not None and any(len(prompts) > 1 for prompts in conversations) and _forgets(write, *thinking):
         notes["it leaves the thinking of earlier turns out; here that stays in the context"] = None
     first, later = (len(text.encode()) - len(_PROMPT.format(1)) for text in probe)
     return Rendered(tuple(texts), first, later, (closing[0],) if closing else (), thinking, tuple(notes))

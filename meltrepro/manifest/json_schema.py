@@ -16,12 +16,14 @@ _NAMED = {
     "workloads": ("Workload", "QuestionWorkload", "TextWorkload"),
 }
 """Sections of named entries, of which a manifest with includes may hold parts, and what an entry may be."""
-_RELEASE_OR_SOURCE = {
-    "oneOf": [
-        {"required": ["release"], "properties": {"release": {"not": {"type": "null"}}}},
-        {"required": ["source"], "properties": {"source": {"not": {"type": "null"}}}},
-    ]
-}
+
+
+def _one_of(*names: str) -> dict[str, Any]:
+    """That exactly one of these keys is there."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]}
+
+
+_RELEASE_OR_SOURCE = _one_of("release", "source")
 
 
 class _Generator(GenerateJsonSchema):
@@ -39,6 +41,7 @@ def manifest_schema() -> str:
     schema = Manifest.model_json_schema(schema_generator=_Generator)
     definitions: dict[str, Any] = schema.pop("$defs")
     definitions["Model"]["properties"]["quantizations"]["uniqueItems"] = True
+    definitions["OtherTemplate"] |= _one_of("file", "jinja", "named")
     for node in _nodes([schema, definitions]):
         if "patternProperties" in node:
             node["additionalProperties"] = False

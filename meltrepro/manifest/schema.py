@@ -69,7 +69,7 @@ class OtherTemplate(Strict):
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if [self.file, self.jinja, self.named].count(None) != 2:
             raise ValueError("expected exactly one of the keys file, jinja, named")
         return self
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meltrepro.build.pins import Pins
-from meltrepro.chat.choice import written
+from meltrepro.chat.choice import chosen, is_built_in, written
+from meltrepro.chat.render import ends
+from meltrepro.chat.template import BUILT_IN, TemplateError
 from meltrepro.errors import ModelError, Problem, SourceError
 from meltrepro.frameworks.base import Look, framework
 from meltrepro.manifest.loader import LoadedManifest, problem_at
@@ -32,6 +34,8 @@ from meltrepro.store.names import local_path, redact
 from meltrepro.store.source import key_of
 
 _HINT = "name other models, or other releases of the framework"
+OTHER_TEMPLATES = f"name a built-in one ({', '.join(BUILT_IN)}), or a file of yours: {{file: mine.jinja}}"
+"""What to do where a model brings no chat template that can be used."""
 Files = Path | Mapping[str, Path]
 """The file of a model, or the files of a checkpoint by name, of which some may not be here, or all of a split model."""
 Find = Callable[[Source], Files | None]
@@ -80,6 +84,8 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
             except OSError as error:
                 broken.setdefault(name, problem_at(loaded, where, f"a file of it cannot be read: {error}"))
                 continue
+            if (problem := _template_problem(loaded, name, found)) is not None:
+                broken.setdefault(name, problem)
             if found.refusal is not None:
                 refusals[name, known.name, EVERY] = found.refusal
             refusals |= {(name, known.name, quantization): why for quantization, why in found.unmade.items()}
@@ -87,6 +93,18 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 warnings[str(problem_at(loaded, where, warning))] = None
             warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
     return Looks(tuple(broken.values()), refusals, tuple(warnings))
+
+
+def _template_problem(loaded: LoadedManifest, model: str, found: Look) -> Problem | None:
+    """What is wrong with the chat template that a model is to bring."""
+    entry = loaded.manifest.models[model]
+    if found.chat is None or is_built_in(entry) or not loaded.manifest.conversations:
+        return None
+    try:
+        ends(chosen(model, entry, loaded.path.parent, found.chat))  # which renders it
+    except TemplateError as error:
+        return problem_at(loaded, ("models", model, "chat_template"), str(error), OTHER_TEMPLATES)
+    return None
 
 
 def _beyond_training(loaded: LoadedManifest, model: str, found: Look) -> Iterator[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from meltrepro.chat.choice import chosen, is_built_in
 from meltrepro.chat.own import FILES, OwnTemplates
-from meltrepro.chat.template import BUILT_IN, ChatTemplate, TemplateError
+from meltrepro.chat.template import ChatTemplate, TemplateError
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.base import framework
 from meltrepro.manifest.loader import problem_at
 from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.sources import FolderSource, Source, is_checkpoint
-from meltrepro.workflow.models import Files, at_hand
+from meltrepro.workflow.models import OTHER_TEMPLATES, Files, at_hand
 from meltrepro.workflow.session import Session
 
 
@@ -23,8 +23,7 @@ def templates_of(session: Session) -> dict[str, ChatTemplate]:
             own = OwnTemplates() if is_built_in(model) else _own(session, name)
             found[name] = chosen(name, model, loaded.path.parent, own)
         except TemplateError as error:
-            hint = f"name a built-in one ({', '.join(BUILT_IN)}), or a file of yours: {{file: mine.jinja}}"
-            problems.append(problem_at(loaded, ("models", name, "chat_template"), str(error), hint))
+            problems.append(problem_at(loaded, ("models", name, "chat_template"), str(error), OTHER_TEMPLATES))
     if problems:
         raise ManifestError(problems)
     return found

@@ -76,9 +76,10 @@ def test_every_command_exists() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["validate", str(SPEC)], ["schema"], ["run", "--help"]])
 def test_the_start_imports_nothing_heavy(arguments: list[str]) -> None:
+    allowed = {"jinja2"} if "validate" in arguments else set[str]()  # chat templates say how long prompts are
     code = (
         "import sys; from meltrepro.cli.app import main; code = main(sys.argv[1:]); "
-        f"print(code, sorted(set(sys.modules) & set({HEAVY!r})))"
+        f"print(code, sorted(set(sys.modules) & {set(HEAVY) - allowed!r}))"
     )
     assert python("-c", code, *arguments).stdout.splitlines()[-1] == "0 []"
 

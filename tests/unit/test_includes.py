@@ -9,6 +9,7 @@ import yaml
 
 from meltrepro.errors import ManifestError
 from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.schema import OtherTemplate
 from meltrepro.manifest.sources import FileSource, PypiSource
 from tests.support.manifests import GOOD, write
 
@@ -31,6 +32,16 @@ def test_mappings_merge_key_by_key_and_lists_are_replaced(tmp_path: Path) -> Non
     assert manifest.models["m"].quantizations == ["f16"]
     assert manifest.models["m"].chat_template == "chatml"
     assert manifest.include == []
+
+
+def test_a_template_in_a_file_counts_from_its_manifest_and_replaces_another(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "mine.jinja").write_text("{{ messages[0].content }}")
+    write(tmp_path, GOOD.replace("chat_template: chatml", "chat_template: {file: mine.jinja}"), "base/base.yaml")
+    found = load_manifest(write(tmp_path, REST + "include: [base/base.yaml]\n")).manifest.models["m"].chat_template
+    assert found == OtherTemplate(file="base/mine.jinja")
+    over = REST + "include: [base/base.yaml]\nmodels: {m: {chat_template: {named: tool_use}}}\n"
+    assert load_manifest(write(tmp_path, over)).manifest.models["m"].chat_template == OtherTemplate(named="tool_use")
 
 
 def test_later_includes_win_over_earlier_ones(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def own(path: Path, found: GgufHeader) -> OwnTemplates:
     if adds is None:
         pre = found.text("tokenizer.ggml.pre")
         begins = found.text("tokenizer.ggml.model") == "llama" or pre in _BEGINNING
-    return OwnTemplates(texts, _special(path, found) if texts else {}, begins)
+    return OwnTemplates(texts, _special(path, found), begins)
 
 
 def _special(path: Path, found: GgufHeader) -> dict[str, str]:

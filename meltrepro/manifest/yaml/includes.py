@@ -87,13 +87,14 @@ class _Reader:
 
 
 def _merge(low: Node, high: Node) -> Node:
-    """Two manifests as one. A source of another kind replaces the one below as a whole, it does not mix with it."""
+    """Two manifests as one. A source of another kind replaces the one below as a whole, as any chat template does."""
     replaced: dict[FieldPath, Node] = {}
     for path, node in _sources(high):
         other = low.find(path)
         kinds = {source_kind(source.value) for source in (node, other) if source is not None} - {None}
         if len(kinds) == 2:
             replaced[path] = node
+    replaced |= dict(_templates(high))
     return merge(low.put(replaced), high)
 
 
@@ -125,6 +126,10 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         folder = source.child("folder")
         if folder is not None and not isinstance(folder.value, dict | list):
             found.append(((*path, "folder"), folder))
+    for path, template in _templates(manifest):
+        file = template.child("file")
+        if file is not None and not isinstance(file.value, dict | list):
+            found.append(((*path, "file"), file))
     for name, framework in _entries(manifest, "frameworks"):
         kind = framework.child("kind")
         kind_name = kind.value if kind is not None and isinstance(kind.value, str) else name
@@ -152,6 +157,14 @@ def _sources(manifest: Node) -> list[tuple[FieldPath, Node]]:
         )
         for name, entry in _entries(manifest, section)
         if (source := entry.child(key)) is not None
+    ]
+
+
+def _templates(manifest: Node) -> list[tuple[FieldPath, Node]]:
+    return [
+        (("models", name, "chat_template"), template)
+        for name, model in _entries(manifest, "models")
+        if (template := model.child("chat_template")) is not None
     ]
 
 

@@ -1,0 +1,73 @@
+"""Seventy real templates are rendered as `transformers` renders them, and the page that lists them says what is true."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from meltrepro.chat.jinja import writer
+from meltrepro.chat.template import ChatTemplate, TemplateError
+from tests.support.known_templates import PAGE, TOKENS, known_templates, made, table
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+CONVERSATIONS = (
+    [user("Hi")],
+    [SYSTEM, user(" Hi\n")],
+    [user("Hi"), assistant("Yes."), user("Why?")],
+    [SYSTEM, user("Hi"), assistant("<think>\nHm.\n</think>\n\nYes."), user("Why?"), assistant("So."), user("End?")],
+    [user("1"), assistant("2"), user("3"), assistant("4"), user("5")],
+)
+REFUSE = {
+    "CohereForAI-c4ai-command-r-plus-tool_use",
+    "fireworks-ai-llama-3-firefunction-v2",
+    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
+}
+"""Templates for tools, which render nothing without any; `transformers` refuses them with the same words."""
+
+
+@pytest.fixture(scope="module")
+def templates() -> Mapping[str, str]:
+    return known_templates()
+
+
+def test_all_templates_render_as_transformers_does(templates: Mapping[str, str]) -> None:
+    today = datetime.datetime.now().date()  # which is what transformers tells them
+    assert len(templates) >= 70
+    for name, text in templates.items():
+        rendered = 0
+        for thinks in (True, False):
+            variables: dict[str, Any] = {**TOKENS, "enable_thinking": thinks}
+            write = writer(ChatTemplate(name, text, variables), today)
+            for messages in CONVERSATIONS:
+                try:
+                    truth = render_jinja_template(
+                        [messages], chat_template=text, add_generation_prompt=True, **variables
+                    )[0][0]
+                except Exception as error:
+                    with pytest.raises(TemplateError) as caught:
+                        write(messages)
+                    assert str(error)[:60] in str(caught.value), name
+                    continue
+                assert write(messages) == truth, name
+                rendered += 1
+        assert (rendered == 0) is (name in REFUSE), name
+
+
+def test_the_page_lists_them_as_they_are(templates: Mapping[str, str]) -> None:
+    assert made(PAGE.read_text(encoding="utf-8")) == table(templates), (
+        "write it anew with: python -m tests.support.known_templates"
+    )
