@@ -34,7 +34,9 @@ def _own(session: Session, model: str) -> OwnTemplates:
     releases = {bundle.framework_name: bundle.release for bundle in session.plan.bundles}
     for node in session.plan.models:
         if node.model_name == model:
-            look = framework(node.kind).look(_files(session, node.source), releases[node.framework_name])
+            options = session.loaded.manifest.frameworks[node.framework_name].options
+            release = releases[node.framework_name]
+            look = framework(node.kind).look(options, _files(session, node.source), release)
             if look.chat is not None:
                 return look.chat
     return OwnTemplates()

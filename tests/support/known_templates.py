@@ -21,7 +21,7 @@ from meltrepro.store.fetch import Fetcher
 PAGE = Path(__file__).parents[2] / "docs" / "chat-templates.md"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 _PLACE = re.compile(r"/models/templates/(.+)\.jinja$")
-_BEGIN, _END = "<!-- made: templates -->\n", "<!-- end -->"
+_BEGIN, _END = "<!-- table of templates -->\n", "<!-- end -->"
 
 
 def known_templates() -> Mapping[str, str]:

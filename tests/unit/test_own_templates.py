@@ -40,7 +40,7 @@ def own(folder: Path, content: bytes) -> OwnTemplates:
     path = folder / "m.gguf"
     path.write_bytes(content)
     found = framework("llama.cpp")
-    look = found.look(path, list(found.releases().values())[-1])
+    look = found.look(found.options(), path, list(found.releases().values())[-1])
     assert look.chat is not None
     return look.chat
 

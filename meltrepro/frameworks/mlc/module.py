@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
+from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import AS_IS, AUTO, RUN, Look, ModelStep, Purpose, Release, Skip, SkipKind, Variant
 from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.frameworks.mlc import compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
-from meltrepro.manifest.chat_templates import ChatTemplate
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts
