@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from meltrepro.atomic import reason_of
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.manifest.configs import MOST_BYTES, STAND_IN, read_config
 from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.manifest.sources import WRITTEN
@@ -19,6 +22,7 @@ from meltrepro.manifest.yaml.suggest import suggest
 from meltrepro.manifest.yaml.tree import FieldPath, Node, Position
 from meltrepro.manifest.yaml.validation import validate
 from meltrepro.registry import STUDIES
+from meltrepro.untrusted import open_regular
 from meltrepro.words import shorten
 
 _OTHER_FILES = {"lock": "a lock", "conversations": "a prompt file"}
@@ -63,6 +67,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     _refuse_others(tree)
     tree, moved = upgraded(tree)
     tree = overrides_module.apply(tree, overrides, problems)
+    tree = _with_shapes(tree, path, problems)
     manifest = validate(Manifest, tree, problems, {WRITTEN: True})
     _check_prompts(tree, manifest, path, problems)
     _check_study(tree, problems)
@@ -95,6 +100,48 @@ def _refuse_others(tree: Node) -> None:
     for key, what in _OTHER_FILES.items():
         if key in keys and "meltrepro" not in keys:
             raise ManifestError([tree.at.problem((), f"this is {what}, not a manifest", "give the manifest itself")])
+
+
+def _with_shapes(tree: Node, path: Path, problems: list[Problem]) -> Node:
+    """The same with what each `config.json` says of the shape of synthetic weights, so that records need no file."""
+    models = tree.child("models")
+    found: dict[FieldPath, Node] = {}
+    for name in models.value if models is not None and isinstance(models.value, dict) else ():
+        field: FieldPath = ("models", name, "source", "synthetic")
+        whole = tree.find(field)
+        node = whole.child("config") if whole is not None else None
+        if whole is None or node is None or whole.child("shape") is not None:  # as records have it
+            continue
+        if not isinstance(node.text or node.value, str):  # said by the validation
+            continue
+        written = str(node.text or node.value)
+        try:
+            with open_regular(path.parent / Path(written).expanduser()) as file:
+                shape = read_config(file.read(MOST_BYTES + 1))
+        except OSError as error:
+            message = f"expected a config.json: {written}: {reason_of(error)}"
+            problems.append(node.at.problem((*field, "config"), message))
+            shape = STAND_IN
+        except (ValueError, RuntimeError) as error:
+            problems.append(node.at.problem((*field, "config"), f"{written}: {error}"))
+            shape = STAND_IN
+        values = {key: value for key, value in asdict(shape).items() if value is not None}
+        found[field] = _grown(whole, "shape", values)
+    return tree.put(found) if found else tree
+
+
+def _grown(mapping: Node, key: str, value: object) -> Node:
+    assert isinstance(mapping.value, dict)
+    return replace(mapping, value={**mapping.value, key: _node(value, mapping.at)})
+
+
+def _node(value: Any, at: Position) -> Node:
+    match value:
+        case dict():
+            return Node({key: _node(each, at) for key, each in value.items()}, at)
+        case list() | tuple():
+            return Node([_node(each, at) for each in value], at)
+    return Node(value, at)
 
 
 def _check_study(tree: Node, problems: list[Problem]) -> None:

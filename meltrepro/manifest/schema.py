@@ -34,7 +34,7 @@ from meltrepro.manifest.accuracy import (
 from meltrepro.manifest.base import Address, Name, Place, Strict, added, is_name
 from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.protocol import Measure, Protocol
-from meltrepro.manifest.shapes import SHAPES, ModelShape
+from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, as_whole, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.registry import FRAMEWORKS, TARGETS
@@ -114,7 +114,7 @@ class Model(Strict):
     @property
     def shape(self) -> ModelShape | None:
         """Every size of a synthetic model; `None` where the weights come from somewhere."""
-        return SHAPES[self.source.synthetic] if isinstance(self.source, SyntheticSource) else None
+        return self.source.shape if isinstance(self.source, SyntheticSource) else None
 
     @property
     def synthetic(self) -> bool:

@@ -179,8 +179,8 @@ class ModelShape:
         return 2 * KV_ELEMENT_BYTES * self.layers * self.kv_heads * self.head_width * context
 
 
-_CHATML = ("<|im_start|>", "<|im_end|>", "[PAD]")
-_TURNS = ("<start_of_turn>", "<end_of_turn>")
+CHATML = ("<|im_start|>", "<|im_end|>", "[PAD]")
+TURNS = ("<start_of_turn>", "<end_of_turn>")
 
 
 # The tiny ones of today's architectures; the others are as they are but for what is written.
@@ -256,16 +256,16 @@ def _as(tiny: ModelShape, name: ShapeName, origin: str, *sizes: int, **more: Any
 SHAPES: Mapping[ShapeName, ModelShape] = {
     cast("ShapeName", shape.name): shape
     for shape in (
-        ModelShape("tinyllama-1.1b", "llama", 2048, 22, 5632, 32, 4, 2048, 32003, "f32", _CHATML),  # Chat-v0.5
+        ModelShape("tinyllama-1.1b", "llama", 2048, 22, 5632, 32, 4, 2048, 32003, "f32", CHATML),  # Chat-v0.5
         ModelShape("stablelm-zephyr-3b", "stablelm", 2560, 32, 6912, 32, 32, 4096, 50304),
-        ModelShape("gemma-2b", "gemma", 2048, 18, 16384, 8, 1, 8192, 256000, markers=_TURNS),
-        ModelShape("gemma-7b", "gemma", 3072, 28, 24576, 16, 16, 8192, 256000, markers=_TURNS),
+        ModelShape("gemma-2b", "gemma", 2048, 18, 16384, 8, 1, 8192, 256000, markers=TURNS),
+        ModelShape("gemma-7b", "gemma", 3072, 28, 24576, 16, 16, 8192, 256000, markers=TURNS),
         ModelShape("mistral-7b", "llama", 4096, 32, 14336, 32, 8, 32768, 32000),  # Instruct-v0.1
         ModelShape("llama-2-7b", "llama", 4096, 32, 11008, 32, 32, 4096, 32000),
         ModelShape("llama-2-13b", "llama", 5120, 40, 13824, 40, 40, 4096, 32000),
         # Rows of 256 and more, so that K quantizations need no other type.
-        ModelShape("tiny-llama", "llama", 256, 4, 512, 4, 2, 2048, 2048, markers=_CHATML),
-        ModelShape("tiny-gemma", "gemma", 256, 4, 512, 2, 1, 8192, 4096, markers=_TURNS),
+        ModelShape("tiny-llama", "llama", 256, 4, 512, 4, 2, 2048, 2048, markers=CHATML),
+        ModelShape("tiny-gemma", "gemma", 256, 4, 512, 2, 1, 8192, 4096, markers=TURNS),
         ModelShape("tiny-stablelm", "stablelm", 256, 4, 512, 4, 4, 4096, 4096),
         _as(_QWEN3, "qwen3-0.6b", "Qwen/Qwen3-0.6B", 1024, 28, 3072, 16, 8),
         _as(_QWEN3, "qwen3-1.7b", "Qwen/Qwen3-1.7B", 2048, 28, 6144, 16, 8),

@@ -11,7 +11,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from meltrepro.manifest import addresses
 from meltrepro.manifest.base import Commit, Label, Place, Sha256, Strict
-from meltrepro.manifest.shapes import ShapeName
+from meltrepro.manifest.configs import checked
+from meltrepro.manifest.shapes import SHAPES, ModelShape, ShapeName
 
 WRITTEN = "written"
 """In the context of a validation: the manifest is somebody's who can mend it, and no record's, whose names did work once."""
@@ -99,16 +100,43 @@ class DebianPackage(FileSource):
     brought_by: str = Field(description="Package whose dependencies bring it along.")
 
 
+def _with_tuple(value: Any) -> Any:
+    """What JSON has as a list."""
+    is_list = isinstance(value, dict) and isinstance(value.get("markers"), list)
+    return {**value, "markers": tuple(value["markers"])} if is_list else value
+
+
+class ConfiguredShape(Strict):
+    """A shape that no name stands for, from a model's configuration."""
+
+    config: Place = Field(
+        description="Path of the model's config.json; a relative one counts from the manifest's folder."
+    )
+    shape: SkipJsonSchema[Annotated[ModelShape, BeforeValidator(_with_tuple), AfterValidator(checked)]] = Field(
+        description="What it says, read with the manifest."
+    )
+
+
 class SyntheticSource(Strict):
     """Made-up weights in the exact shape of a known model: fit for speed, memory and size, never for accuracy."""
 
-    synthetic: ShapeName = Field(description="Name of the shape, for example tinyllama-1.1b; docs/models.md has them.")
+    synthetic: Annotated[
+        Annotated[ShapeName, Tag("name")] | Annotated[ConfiguredShape, Tag("config")],
+        Discriminator(lambda value: "config" if isinstance(value, dict | ConfiguredShape) else "name"),
+    ] = Field(
+        description="Name of the shape, for example tinyllama-1.1b; docs/models.md has them, and what a config.json may say."
+    )
     seed: int = Field(1, ge=0, lt=2**32, description="The same seed gives the same file everywhere.")
     digest: Sha256 | None = Field(
         None, description="sha256 of the file; where it is given, the file is made when it is needed and not before."
     )
     format: SkipJsonSchema[str] = Field("", exclude=True)
     """Of the file: that of the framework which it is for. No manifest says it."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """Every size of the model."""
+        return self.synthetic.shape if isinstance(self.synthetic, ConfiguredShape) else SHAPES[self.synthetic]
 
 
 SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "folder", "synthetic")

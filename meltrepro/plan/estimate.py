@@ -21,6 +21,7 @@ WORKING_BYTES = 64 << 20
 """Program, tokenizer tables and graph buffers of a runner, whatever the model."""
 BATCH_TOKEN_BYTES = 128 << 10
 """Activations and logits per token of a batch, for a vocabulary of some 32,000 tokens."""
+_LOGIT_BYTES = 4
 BUNDLE_BYTES = 32 << 20
 """A bundle in the store."""
 _KV_HEAD_SHARING = 4
@@ -60,7 +61,8 @@ def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
     # 5 bits a weight: an unknown model is small rather than big.
     parameters = cell.model.parameter_count or weights * 8 / 5
     cache = shape.kv_bytes(context) if shape else kv_cache_bytes(parameters, context)
-    return weights + cache + WORKING_BYTES + BATCH_TOKEN_BYTES * min(cell.workload.batch, context)
+    token = max(BATCH_TOKEN_BYTES, _LOGIT_BYTES * shape.vocabulary if shape else 0)
+    return weights + cache + WORKING_BYTES + token * min(cell.workload.batch, context)
 
 
 def download_bytes(sources: Iterable[Source], sizes: Sizes) -> int | None:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from meltrepro.errors import DigestMismatch, DownloadError, MeltreproError, OfflineError, SourceError
 from meltrepro.frameworks.base import Weights
 from meltrepro.manifest.lock import LockedName
-from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
@@ -144,7 +143,7 @@ class Fetcher:
         digest = source.digest or (pin.digest if pin is not None else None)
         if source.format not in self._weights or (digest is not None and self._store.has(digest)):
             return 0
-        return self._weights[source.format].size(SHAPES[source.synthetic])
+        return self._weights[source.format].size(source.shape)
 
     def known(self, source: Source) -> Pin | None:
         """What is remembered of a source, without asking anybody; nothing of local files, which change.

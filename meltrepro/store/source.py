@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pydantic import Field
 
 from meltrepro.manifest.base import Bytes, Label, Sha256, Strict
-from meltrepro.manifest.shapes import SHAPES, TOKENIZERS
+from meltrepro.manifest.shapes import TOKENIZERS
 from meltrepro.manifest.sources import (
     DebianPackage,
     FileSource,
@@ -102,9 +102,9 @@ def key_of(source: Source) -> str:
             return f"folder:{source.folder}"
         case SyntheticSource():
             tail = f":{source.format}" if source.format else ""
-            tokenizer = SHAPES[source.synthetic].tokenizer
-            words = f":{TOKENIZERS[tokenizer].digest[:12]}" if tokenizer else ""
-            return f"synthetic:{source.synthetic}:{source.seed}:{GENERATOR}{words}{tail}"
+            shape = source.shape
+            words = f":{TOKENIZERS[shape.tokenizer].digest[:12]}" if shape.tokenizer else ""
+            return f"synthetic:{shape.name}:{source.seed}:{GENERATOR}{words}{tail}"
 
 
 def is_synthetic(key: str) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from meltrepro.atomic import require_free
 from meltrepro.errors import DigestMismatch
 from meltrepro.frameworks.base import Weights
-from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.steps import Step, step
 from meltrepro.store.cas import Store
@@ -30,14 +29,14 @@ class Synthetic(Provider[SyntheticSource]):
     def resolve(self, source: SyntheticSource, context: Context) -> Pin:
         """The pin; the file is made where its digest is not declared."""
         digest = source.digest or self._make(source, context, None)
-        return Pin(source=key_of(source), digest=digest, size=self._weights.size(SHAPES[source.synthetic]))
+        return Pin(source=key_of(source), digest=digest, size=self._weights.size(source.shape))
 
     def fetch(self, source: SyntheticSource, pin: Pin, context: Context) -> None:
         self._make(source, context, pin.digest)
 
     def _make(self, source: SyntheticSource, context: Context, expected: str | None) -> str:
         """Write the file into the store, whole or not at all; returns its sha256."""
-        key, shape, store = key_of(source), SHAPES[source.synthetic], context.store
+        key, shape, store = key_of(source), source.shape, context.store
         size = self._weights.size(shape)
 
         def wait(message: str) -> None:

@@ -17,6 +17,7 @@ from meltrepro.accuracy.datasets import read_questions
 from meltrepro.errors import CorruptStore, MeltreproError
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.fit import look
+from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.frameworks.llamacpp.scorer_output import read_scores
 from meltrepro.frameworks.llamacpp.untie import untie
 from meltrepro.manifest.loader import load_manifest, parse_manifest
@@ -76,6 +77,26 @@ def _manifest(data: bytes, folder: Path) -> object:
 
 def _manifests() -> list[bytes]:
     return [GOOD.encode(), _json(parse_manifest(GOOD.encode()).model_dump(mode="json", exclude_unset=True))]
+
+
+def _config(data: bytes, folder: Path) -> object:
+    """What a manifest makes weights for; sizes are counted as a plan does."""
+    _file(folder, "config.json", data)
+    source = {"synthetic": {"config": "config.json"}}
+    model = {"source": source, "chat_template": "plain", "quantizations": ["q4_0"]}
+    rest = {"frameworks": {"llama.cpp": {"release": "2026-10-01"}}, "workloads": {"chat": {"conversations": [["Hi"]]}}}
+    spec = {"meltrepro": 1, "name": "x", "models": {"m": model}, **rest}
+    shape = load_manifest(_file(folder, "spec.yaml", _json(spec))).manifest.models["m"].shape
+    assert shape is not None
+    return shape.kv_bytes(512), shape.parameters, model_bytes(shape, "q4_0", "2026-10-01")
+
+
+def _configs() -> list[bytes]:
+    sizes = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "num_attention_heads": 4}
+    more = {"vocab_size": 2048, "max_position_embeddings": 512, "rope_scaling": {"rope_type": "llama3"}}
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    dense = {"architectures": ["LlamaForCausalLM"], **sizes, **more}
+    return [_json(dense), _json({**dense, "architectures": ["Qwen3MoeForCausalLM"], **experts})]
 
 
 def _locks() -> list[bytes]:
@@ -261,6 +282,7 @@ def kinds() -> Mapping[str, Kind]:
     """The table, by name."""
     return {
         "manifest": Kind(_manifest, _manifests),
+        "config": Kind(_config, _configs, "json"),
         "set": Kind(_set, _texts(SETTINGS)),
         "lock": Kind(lambda data, folder: load_lock(_file(folder, "spec.lock.yaml", data)), _locks, "json"),
         "mirrors": Kind(

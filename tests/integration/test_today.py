@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from meltrepro.frameworks.llamacpp import tokenizers
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
 from meltrepro.frameworks.llamacpp.releases import SDIST
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights, file_bytes
+from meltrepro.manifest.configs import read_config
 from meltrepro.manifest.shapes import SHAPES, ShapeName
 from meltrepro.manifest.sources import SyntheticSource
 from meltrepro.measure.records import read_campaign
@@ -30,7 +32,7 @@ TINY: tuple[ShapeName, ...] = (
 )
 MIXED = ("tiny-qwen3-moe", "tiny-phi-4")
 """What has matrices that the others have not; quantized in two ways."""
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "meltrepro": 1,
     "name": "today",
     "models": {
@@ -72,6 +74,18 @@ def expected(archive: Path, vocabulary: str) -> dict[str, int]:
     return {text: len(line.split()) for text, line in zip(texts, numbers, strict=False) if text.strip()}
 
 
+CONFIG = {
+    "architectures": ["OlmoeForCausalLM"],
+    "hidden_size": 288,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "num_attention_heads": 3,
+    "num_experts": 12,
+    "num_experts_per_tok": 3,
+    "vocab_size": 2048,
+    "max_position_embeddings": 1024,
+}
+"""A model that no name stands for: rows that no block of 256 fills, and a made-up tokenizer."""
 JOINED = {"Cửa Việt": 5}
 """Tokens of a text where words that are tokens are put together from pairs all the same, as SmolLM3 does and Llama 3 does not."""
 OUTPUTS = {"qwen2": "qwen2", "llama-bpe": "llama-bpe", "gemma-4": "gemma-4", "gpt-neox": "mpt"}
@@ -83,7 +97,10 @@ def spec(engine: None, source: Path, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("today") / "spec.yaml"
     conversations = [[text] for text in expected(source, "qwen2")]
     chat = {"conversations": conversations, "context": 512, "max_tokens": 1, "ignore_eos": True}
-    path.write_text(json.dumps({**MANIFEST, "workloads": {"chat": chat}}, ensure_ascii=False))
+    own = {"source": {"synthetic": {"config": "config.json"}}, "chat_template": "plain", "quantizations": ["q4_0"]}
+    models = {**MANIFEST["models"], "own": own}
+    path.write_text(json.dumps({**MANIFEST, "models": models, "workloads": {"chat": chat}}, ensure_ascii=False))
+    path.with_name("config.json").write_text(json.dumps(CONFIG))
     return path
 
 
@@ -113,7 +130,10 @@ def test_the_quantizer_makes_what_was_predicted_and_the_runner_counts_real_token
     assert done.returncode == 0, done.stderr
     (folder,) = campaign_folders(tmp_path / "records")
     cells = {cell.entry.model: cell for cell in read_campaign(folder).cells}
-    assert set(cells) == set(TINY)
+    assert set(cells) == {*TINY, "own"}
+    shape = read_config(json.dumps(CONFIG).encode())
+    assert made["own/q4_0/new"].stat().st_size == model_bytes(shape, "q4_0", "2026-10-01")
+    assert cells["own"].summaries["kv_bytes"].median == shape.kv_bytes(512)
     for name in TINY:
         shape, cell = SHAPES[name], cells[name]
         real = tokenizers.of(shape)

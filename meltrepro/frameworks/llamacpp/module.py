@@ -30,7 +30,7 @@ from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
-from meltrepro.manifest.shapes import SHAPES, ModelShape
+from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint, is_split
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
@@ -178,7 +178,7 @@ class LlamaCpp:
         The quantizer uses every core. Rows are quantized one by one, so their number changes no byte.
         """
         steps: list[ModelStep] = []
-        if isinstance(source, SyntheticSource) and (why := fit.shape_refusal(SHAPES[source.synthetic], release.name)):
+        if isinstance(source, SyntheticSource) and (why := fit.shape_refusal(source.shape, release.name)):
             return Skip(SkipKind.model, why)
         if is_checkpoint(source):
             if not convert.converts(release.name):

@@ -20,7 +20,6 @@ from meltrepro.frameworks.mlc import compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
-from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts
 
@@ -135,7 +134,7 @@ class Mlc(WheelFramework):
             return Skip(SkipKind.model, f"{quantization} has floats of 16 bits, which PoCL does not know")
         why = None
         if variant.data and isinstance(source, SyntheticSource):
-            why = opencl.refusal(header_of(SHAPES[source.synthetic]))
+            why = opencl.refusal(header_of(source.shape))
         if why is not None:
             return Skip(SkipKind.model, why)
         steps = super().model_steps(source, quantization, release, variant)

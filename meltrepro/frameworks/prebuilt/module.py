@@ -37,7 +37,6 @@ from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.frameworks.prebuilt import glibc, llama
 from meltrepro.frameworks.prebuilt.folder import facts_of
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
-from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import PypiSource, Source, SyntheticSource
 from meltrepro.targets.base import DeviceFacts
 
@@ -220,7 +219,7 @@ class WheelFramework(Framework):
     ) -> Sequence[ModelStep] | Skip:
         """What llama.cpp makes of the source, converted."""
         if isinstance(source, SyntheticSource):
-            header, known = header_of(SHAPES[source.synthetic]), self.engine.architectures
+            header, known = header_of(source.shape), self.engine.architectures
             why = llama.refusal(header, known, as_is=quantization == AS_IS)
             why = why or llama.misfit(header, whole=self.engine.whole)
             if why is not None:

@@ -126,6 +126,9 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         folder = source.child("folder")
         if folder is not None and not isinstance(folder.value, dict | list):
             found.append(((*path, "folder"), folder))
+        config = source.find(("synthetic", "config"))
+        if config is not None and not isinstance(config.value, dict | list):
+            found.append(((*path, "synthetic", "config"), config))
     for path, template in _templates(manifest):
         file = template.child("file")
         if file is not None and not isinstance(file.value, dict | list):
