@@ -165,3 +165,20 @@ def test_the_bytes_are_fixed_and_as_many_as_were_told(name: ShapeName, source: P
     pin = fetcher.pin(SyntheticSource(synthetic=name), tmp_path)
     assert (pin.digest, pin.size) == (DIGESTS[name], file_bytes(SHAPES[name]))
     assert store.size(pin.digest) == pin.size
+
+
+def test_a_shape_brings_its_chat_template(spec: Path, tmp_path: Path) -> None:
+    """The real one, whose marks are tokens of their own: `<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n` are nine."""
+    models = {name: {"source": {"synthetic": name}, "quantizations": ["q4_0"]} for name in ("tiny-qwen3", "tiny-phi-4")}
+    chat = {"conversations": [["Hi"]], "context": 64, "max_tokens": 1, "ignore_eos": True}
+    frameworks = {"new": MANIFEST["frameworks"]["new"]}
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps({**MANIFEST, "models": models, "frameworks": frameworks, "workloads": {"chat": chat}}))
+    done = meltrepro("run", path, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = campaign_folders(tmp_path / "records")
+    turns = {cell.entry.model: cell.repetitions[0].trace().turns for cell in read_campaign(folder).cells}
+    assert {name: [turn.n_prompt for turn in each] for name, each in turns.items()} == {
+        "tiny-qwen3": [9],
+        "tiny-phi-4": [7],
+    }
