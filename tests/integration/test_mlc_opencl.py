@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from meltrepro import settings
+from meltrepro.frameworks.llamacpp import cuda
 from meltrepro.record.writer import clear_strangers
+from meltrepro.steps import silent
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
 from tests.integration.bundles import Bundle
 from tests.integration.prebuilt import Campaign, Engines, build
 from tests.integration.prebuilt import run as run_all
@@ -40,7 +47,7 @@ workloads:
 protocol: {profile: smoke, repetitions: 1, warmups: 0}
 measure: {limits: {cpu_pressure: 1}}
 """
-SOURCES = {"cuda": ("model.cu", "__global__"), "metal": ("model.metal", "kernel void")}
+_EM_CUDA = 190
 
 
 @pytest.fixture(scope="module")
@@ -98,22 +105,50 @@ def test_without_a_device_the_runner_says_so(engines: Engines, tmp_path: Path) -
     assert (run.status, run.error["code"], run.error["message"]) == (3, 3, "OpenCL: there is no device")
 
 
-@pytest.mark.parametrize("device", ["cuda", "metal", "adreno"])
-def test_code_for_other_devices_is_made(engines: Engines, tmp_path: Path, device: str) -> None:
-    """Source where TVM's wheels have no compiler; for Adreno kernels and a phone's host code, in one library."""
+def compiled(engines: Engines, folder: Path, device: str) -> Path:
+    """The code of a model for a device that no target has, by the command of docs/frameworks/mlc.md."""
     compiler = next(path for name, path in engines.artifacts.items() if "/compile/" in name)
     model = next(path for name, path in engines.artifacts.items() if "/q4f32_1/mlc/" in name)
     python = [str(compiler / "lib" / "ld-linux-x86-64.so.2"), "--library-path", str(compiler / "lib")]
     python += [str(compiler / "bin" / "python3"), "-I", "-S", "-B", str(compiler / "compile.py")]
     host = ["aarch64-linux-android", "generic", "+neon", "4"]
     done = subprocess.run(
-        [*python, *host, device, model, tmp_path / "model"], capture_output=True, text=True, timeout=300
+        [*python, *host, device, model, folder / "model"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    if device in SOURCES:
-        name, kernel = SOURCES[device]
-        assert (tmp_path / "model" / name).read_text().count(kernel) >= 30
-        assert not (tmp_path / "model" / "model.so").exists()
+    return folder / "model"
+
+
+@pytest.mark.parametrize("device", ["metal", "adreno"])
+def test_code_for_other_devices_is_made(engines: Engines, tmp_path: Path, device: str) -> None:
+    """Source where TVM's wheels have no compiler; for Adreno kernels and a phone's host code, in one library."""
+    model = compiled(engines, tmp_path, device)
+    if device == "metal":
+        assert (model / "model.metal").read_text().count("kernel void") >= 30
+        assert not (model / "model.so").exists()
     else:
-        code = (tmp_path / "model" / "model.so").read_bytes()
+        code = (model / "model.so").read_bytes()
         assert code[:5] == b"\x7fELF\x02" and code[18] == 183 and b"__kernel void" in code
+
+
+@pytest.mark.slow
+def test_nvcc_makes_a_boards_machine_code_of_the_cuda_source(engines: Engines, tmp_path: Path) -> None:
+    """By the wheels that llama.cpp's recipe for JetPack 7 takes: every kernel, for the GPU of Orin boards."""
+    model, here = compiled(engines, tmp_path, "cuda"), settings.load()
+    kernels = {*re.findall(r"__launch_bounds__\(\d+\) (\w+)\(", (model / "model.cu").read_text())}
+    assert len(kernels) >= 30 and not (model / "model.so").exists()
+    for name in ("host-nvcc", "host-nvvm", "device-crt", "device-runtime", "device-cccl"):
+        wheel = cuda.BUILDS["7.2"].sources[f"{name}.whl"]
+        with zipfile.ZipFile(Fetcher(Store(here.store), here, silent).get(wheel, tmp_path)) as archive:
+            archive.extractall(tmp_path / "cuda")
+    (toolkit,) = (tmp_path / "cuda" / "nvidia").iterdir()
+    for program in (*(toolkit / "bin").iterdir(), *(toolkit / "nvvm" / "bin").iterdir()):
+        program.chmod(0o755)  # zip files do not say what is a program
+    nvcc = [toolkit / "bin" / "nvcc", "-cubin", "-arch=sm_87", "-w"]
+    command = [*map(str, nvcc), "-o", str(tmp_path / "cubin"), str(model / "model.cu")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    cubin = (tmp_path / "cubin").read_bytes()
+    assert cubin[:4] == b"\x7fELF" and int.from_bytes(cubin[18:20], "little") == _EM_CUDA
+    assert cubin[49] == 87, "of this GPU, in the header's flags"
+    assert all(b".text." + name.encode() + b"\0" in cubin for name in kernels)
