@@ -11,9 +11,10 @@ from meltrepro.record.campaign import CampaignDocument
 from meltrepro.record.study import StudyDocument
 from meltrepro.report.figures import engines as engine_figures
 from meltrepro.report.figures import points, rows
+from meltrepro.report.figures import sizes as size_figures
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
-from meltrepro.report.tables import engines, measurements, overview
+from meltrepro.report.tables import engines, measurements, overview, sizes
 from meltrepro.report.tradeoffs import tradeoffs
 from meltrepro.report.values import Figure, Section, Table
 from meltrepro.studies.base import studies_of
@@ -125,6 +126,13 @@ _RESULTS: tuple[
         "Which cells are worth their memory, energy and loss of quality.",
         (points.tradeoffs,),
         (tradeoffs,),
+    ),
+    (
+        "sizes",
+        "Compared: sizes",
+        "What a larger model costs in speed, energy, memory and attention.",
+        (size_figures.sizes,),
+        (sizes.sizes,),
     ),
     (
         "engines",

@@ -9,12 +9,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from meltrepro.measure.operators import Share
 from meltrepro.report.results import CellResult, Results, TurnResult
 
 _SUSTAINED_FROM = 12
 """Turns of a single conversation from which on a workload counts as sustained."""
 MEMORY_LIMIT = 1.15
 """How many times model file and KV cache a run may take at most."""
+
+
+_ATTENTION = ("SOFT_MAX", "FLASH_ATTN_EXT")
+
+
+def is_attention(share: Share) -> bool:
+    """Whether an operator is attention over the KV cache: by the names of its products (`kq`, `kqv`), or by that word."""
+    module = share.module.lower()
+    named = module.startswith("kq") or "fattn" in module or "attention" in module
+    return share.name in _ATTENTION or named or "attention" in share.name.lower()
+
+
+def attention_share(cell: CellResult) -> float | None:
+    """Attention's part of the decoder's time in generation; `None` where no trial was profiled."""
+    found = cell.operators.get("generation")
+    return None if found is None else sum(share.time_share for share in found.shares if is_attention(share))
 
 
 def repetition_speeds(cell: CellResult, phase: str) -> list[float]:

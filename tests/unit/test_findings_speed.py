@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from meltrepro.measure.operators import Share
+from meltrepro.report.derive import is_attention
 from meltrepro.report.results import TurnResult
 from meltrepro.studies.melt.findings.model import Ruling
-from meltrepro.studies.melt.findings.operators import is_attention, is_weight_matmul
+from meltrepro.studies.melt.findings.operators import is_weight_matmul
 from meltrepro.studies.melt.findings.registry import evaluate
 from tests.support.findings import (
     CASES,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from meltrepro.measure.operators import Breakdown, Share
+from meltrepro.report.derive import is_attention
 from meltrepro.report.results import CellResult
 from meltrepro.studies.melt import paper
 from meltrepro.studies.melt.findings import cells as of_cells
@@ -17,16 +18,8 @@ _APART = 1.5
 """How many times longer the longer of two contexts must be to be called longer."""
 _MOST_SLOWDOWN = 2.0
 """A profiler that stops after every operator adds some time to each: beyond this it is most of what is timed."""
-_ATTENTION_OPERATORS = ("SOFT_MAX", "FLASH_ATTN_EXT")
 _PRODUCTS = ("mul_mat", "matmul", "fullyconnected", "vector_product", "matrix_product")
 """Of llama.cpp; of the paper's MLC and ONNX Runtime; of OpenVINO; of our MLC."""
-
-
-def is_attention(share: Share) -> bool:
-    """Whether an operator is attention over the KV cache: as llama.cpp names it (`kq`, `kqv`, flash attention), or by that word."""
-    module = share.module.lower()
-    named = module.startswith("kq") or "fattn" in module or "attention" in module
-    return share.name in _ATTENTION_OPERATORS or named or "attention" in share.name.lower()
 
 
 def is_weight_matmul(share: Share) -> bool:
