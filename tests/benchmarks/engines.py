@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("--quantization", default="q4_0")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    engines = {OLD: build("2024-02-27", options.quantization), **_engines(options.quantization)}
+    bundles, models, _ = artifacts(options.quantization)
+    engines = {OLD: build("2024-02-27", options.quantization)}
+    engines |= {name: (bundle, models[name]) for name, bundle in bundles.items()}
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     order = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,8 +55,8 @@ def main() -> int:
     return finish(rows)
 
 
-def _engines(quantization: str) -> Mapping[str, tuple[Path, Path]]:
-    """Bundle and model of every engine that offers the scheme, by framework."""
+def artifacts(quantization: str) -> tuple[Mapping[str, Path], Mapping[str, Path], Path]:
+    """Bundle and model of every engine that offers the scheme, by framework, and the compiler of MLC's models."""
     with tempfile.TemporaryDirectory() as name:
         spec = shutil.copytree(ROOT / "specs", Path(name) / "specs") / "engines.yaml"
         command = [
@@ -71,7 +73,7 @@ def _engines(quantization: str) -> Mapping[str, tuple[Path, Path]]:
     paths = {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
     bundles = {id.partition("/")[0]: path for id, path in paths.items() if "/run/" in id}
     models = {id.split("/")[2]: path for id, path in paths.items() if id.split("/")[1] == quantization}
-    return {name: (bundle, models[name]) for name, bundle in bundles.items()}
+    return bundles, models, next(path for id, path in paths.items() if id.startswith("mlc/compile/"))
 
 
 if __name__ == "__main__":
