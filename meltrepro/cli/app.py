@@ -29,7 +29,8 @@ PIPE_EXIT = 141
 
 
 COMMANDS = {
-    "init": "Write the quickstart, to run and to change.",
+    "init": "Write a manifest to run and to change.",
+    "model": "Write a model into a manifest by its name.",
     "validate": "Check manifests and report every problem.",
     "schema": "Print the JSON Schema of manifests.",
     "plan": "Show cells, artifacts, sizes, and what is skipped.",

@@ -51,8 +51,14 @@ def command(
 ) -> None:
     """Run a manifest: build what is missing, run its trials, log them to MLflow.
 
-    An unfinished campaign of the same manifest and the same artifacts goes on where it stopped.
+    An unfinished campaign of the same manifest and the same artifacts goes on where it stopped. Of a model's file, or the folder
+    of a checkpoint, a manifest is made beside it, kept, and run.
     """
+    from meltrepro.workflow import beginnings
+
+    if beginnings.is_model(spec):
+        spec = beginnings.beside(spec)
+        typer.echo(f"manifest: {spec}", err=True)
     if dry_run:
         from meltrepro.cli.plan import command as plan_command
 

@@ -75,9 +75,14 @@ def list_files(source: HuggingFaceSource, context: Context) -> list[str]:
 def newest(source: HuggingFaceSource, context: Context) -> LockedName:
     """What a source without a commit stands for now.
 
-    Raises `SourceError` where the hub knows no such repository or that has no such file, and what `list_files` raises.
+    Raises `SourceError` where the hub knows no such repository, or that has no such file or no checkpoint, and what
+    `list_files` raises.
     """
+    from meltrepro.store import checkpoint
+
     found = _ask(source, context)
+    if source.file is None:
+        checkpoint.chosen(key_of(source), found.names)
     missing = [name for name in files_of(source) if name not in found.names]
     if missing:
         near = difflib.get_close_matches(missing[0], found.names, n=3) or [

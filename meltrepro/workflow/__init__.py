@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.artifacts import *
+    from meltrepro.workflow.beginnings import *
     from meltrepro.workflow.campaigns import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # for the types of what the table names
 
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
+    "beginnings": ("Added", "Compared", "add_model", "begin"),
     "campaigns": ("Ran", "run"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),

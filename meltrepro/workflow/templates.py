@@ -46,7 +46,10 @@ def _files(session: Session, source: Source) -> Files:
     """The file of a model, or those of a checkpoint that say something of templates: here, or brought here."""
     pins, fetcher = session.tools.pins, session.tools.fetcher
     if not is_checkpoint(source) or isinstance(source, FolderSource):
-        return at_hand(pins)(source) or fetcher.get(pins.pinned(source), pins.base_dir)
+        if (found := at_hand(pins)(source)) is not None:
+            return found
+        brought = fetcher.get(pins.pinned(source), pins.base_dir)
+        return at_hand(pins)(source) or brought  # of a split model the files, of which a listing was brought
     pins.pin_model(source)
     for name, part in fetcher.parts(pins.pinned(source)).items():
         if name in FILES:

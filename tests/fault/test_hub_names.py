@@ -15,7 +15,7 @@ from meltrepro.manifest.lock import LockedName, load_lock
 from meltrepro.record.reader import campaign_folders
 from meltrepro.workflow import sizes
 from tests.fault.project import Project, Refuse, gguf, small
-from tests.support.ggufs import TIED, part
+from tests.support.ggufs import STRING, TIED, part
 from tests.support.ggufs import gguf as file_of
 from tests.support.hub import MEMBER, STRANGER, Hub, serve
 
@@ -252,6 +252,22 @@ def test_a_split_model_on_disk(equipped: Project, hub: Hub, name: str) -> None:
     assert run(spec, "--locked", "--new") == errors.LockMismatch.exit_code
     assert main(["lock", str(spec), "--upgrade", "m"]) == run(spec) == 0
     assert equipped.read_lock().artifacts["m/as-is/llama.cpp"] != lock.artifacts["m/as-is/llama.cpp"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_split_models_own_template_is_taken(equipped: Project, hub: Hub, here: bool) -> None:
+    text = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    first = part(0, 2, TIED[:2], extra={"tokenizer.chat_template": (STRING, text)})
+    for i, each in enumerate((first, PARTS[1])):
+        name = f"t-0000{i + 1}-of-00002.gguf"
+        hub.files[name] = each
+        (equipped.spec.parent / name).write_bytes(each)
+    name = "t-00001-of-00002.gguf"
+    spec = manifest(equipped, {"file": name} if here else f"hf:org/tiny/{name}")
+    spec.write_text(spec.read_text().replace("chat_template: plain", "chat_template: auto"))
+    assert run(spec) == 0
+    (request,) = campaigns(equipped)[0].glob("cells/m/as-is/llama.cpp/host/chat/r000/request.json")
+    assert "sleep 0" in request.read_text()
 
 
 PARTS = (part(0, 2, TIED[:2]), part(1, 2, TIED[2:]))

@@ -111,11 +111,18 @@ def model(text: str = "") -> bytes:
     return gguf(name, [*TIED, ("output.weight", (8, 3), F32, numbers(24, 300))])
 
 
-def part(number: int, count: int, tensors: Sequence[tuple[str, tuple[int, ...], int, bytes]], of: int = 3) -> bytes:
+def part(
+    number: int,
+    count: int,
+    tensors: Sequence[tuple[str, tuple[int, ...], int, bytes]],
+    of: int = 3,
+    extra: Mapping[str, Value] | None = None,
+) -> bytes:
     """A file of a split model, numbered from 0, as llama-gguf-split writes it: the first has the metadata."""
     said: dict[str, Value] = {
         "split.no": (U16, number),
         "split.count": (U16, count),
         "split.tensors.count": (I32, of),
+        **(extra or {}),
     }
     return gguf(said, tensors, architecture=None if number else "llama")

@@ -1,0 +1,332 @@
+"""Manifests to begin with: the quickstart, one made of a model's name, and a model added to somebody's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from meltrepro import resources
+from meltrepro import settings as settings_module
+from meltrepro.atomic import remove, write_bytes
+from meltrepro.errors import ModelError, UsageError
+from meltrepro.frameworks.base import AS_IS
+from meltrepro.manifest import addresses
+from meltrepro.manifest.lock import LockedName
+from meltrepro.manifest.shapes import SHAPES
+from meltrepro.manifest.sources import WRITTEN, FileSource, FolderSource, HuggingFaceSource, as_whole, files_of
+from meltrepro.manifest.yaml.insert import with_entry
+from meltrepro.manifest.yaml.suggest import suggest
+from meltrepro.registry import FRAMEWORKS
+from meltrepro.settings import Settings
+from meltrepro.steps import Sink, silent
+from meltrepro.store import checkpoint
+from meltrepro.store.cas import Store
+from meltrepro.store.fetch import Fetcher
+from meltrepro.targets import registry
+from meltrepro.targets.base import Attached
+from meltrepro.workflow.devices import attached
+from meltrepro.workflow.manifests import Validated, validate
+
+Compared = Literal["quantizations", "frameworks", "devices"]
+HOST, USABLE = "host", "device"
+"""This machine, as targets and their kind are called, and the state of a device that can be measured on."""
+_PLAIN = "plain"
+"""The chat template of models that bring none: prompts as they are."""
+_SYNTHETIC = "synthetic:"
+_USUAL = ("q8_0", "q4_0")
+"""Quantizations that every framework here makes."""
+_UNQUANTIZED = re.compile(r"(?<![a-z0-9])(bf16|f16|fp16|f32|fp32)(?![a-z0-9])", re.IGNORECASE)
+_NO_MODELS = ("", ".json", ".md", ".txt", ".yaml", ".yml")
+"""Endings of what is no model, whatever its name."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model as a manifest has it."""
+
+    name: str
+    """That it gets where the user gives it none."""
+    source: str | Mapping[str, Any]
+    quantized: bool
+    """Whether it is one file with quantized weights."""
+    found: LockedName | None = None
+    """Of one on the hub: the newest commit, and its licence."""
+
+    def quantizations(self, compared: Compared | None) -> list[str]:
+        """Those to measure where these are to be compared."""
+        if compared == "frameworks" or (compared == "devices" and not self.quantized):
+            return [_USUAL[-1]]
+        if not self.quantized:
+            return list(_USUAL)
+        return [AS_IS, _USUAL[-1]] if compared == "quantizations" else [AS_IS]
+
+    template: str | None = None
+    """Name of the chat template of a model that brings none; `None` where its own is taken."""
+
+    def lines(self, compared: Compared | None = None) -> list[str]:
+        """What stands below its name."""
+        licence = self.found.licence if self.found is not None else None
+        return [
+            f"source: {_flow(self.source)}",
+            f"quantizations: {_flow(self.quantizations(compared))}",
+            *([f"chat_template: {self.template}"] if self.template else []),
+            *([f"licence: {_flow(licence)}"] if licence else []),
+        ]
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is that of a model, where a manifest is asked for: the folder of a checkpoint, or a file that is no text."""
+    if path.is_dir():
+        return (path / checkpoint.CONFIG).is_file()
+    return path.suffix.lower() not in _NO_MODELS and path.is_file()
+
+
+def beside(model: Path) -> Path:
+    """The manifest of a model's file or folder, beside it; made where there is none.
+
+    Raises `UsageError` where it cannot be written, and what `begin` raises.
+    """
+    whole = _named(model)
+    path = model.parent / f"{whole}.yaml"
+    if path.is_file():
+        return path
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"{path.parent}: the manifest of {model.name} belongs beside it, and nothing can be written there",
+            hint=f"keep it elsewhere: meltrepro init FOLDER --model {model}",
+        )
+    return begin(path.parent, model=str(model), compare=None)[0]
+
+
+def begin(
+    folder: Path | str,
+    *,
+    model: str | None = None,
+    device: str | None = None,
+    compare: Compared | None = "quantizations",
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> tuple[Path, Validated]:
+    """Write a manifest of a model into a folder, as `NAME.yaml`, and look at it.
+
+    `model` is hf:OWNER/NAME, hf:OWNER/NAME/FILE, a file, the folder of a checkpoint, synthetic:NAME, or else the quickstart's;
+    `device` is named as `meltrepro devices` shows it, this machine where absent. Raises `UsageError`, `SourceError` and its
+    kin, and `ManifestError` or `ModelError` where nothing can come of the model; nothing is written then.
+    """
+    settings = settings or settings_module.load()
+    if compare is not None and compare not in get_args(Compared):
+        raise UsageError(f"{compare!r} cannot be compared", hint=suggest(compare, get_args(Compared)))
+    base = Path(folder).absolute()
+    entry = entry_of(model, base, settings, sink) if model else _quickstart()
+    path = Path(folder) / f"{entry.name}.yaml"
+    targets = _targets(device, compare, settings)
+    texts = [_text(each, targets, compare).encode() for each in (entry, replace(entry, template=_PLAIN))]
+    was = path.read_bytes() if path.is_file() else None
+    if path.exists() and was not in texts:
+        raise UsageError(f"{path} is there already", hint="name another folder: meltrepro init FOLDER")
+    base.mkdir(parents=True, exist_ok=True)
+    for text in texts:
+        write_bytes(path, text)
+        found = validate([path], settings=settings)
+        if not _lacks_template(found):
+            break
+    if found.error is not None:
+        remove(path) if was is None else write_bytes(path, was)
+        raise found.error
+    return path, found
+
+
+def _lacks_template(found: Validated) -> bool:
+    """Whether all that is wrong is that a model brings no chat template, as models do that no conversation was trained into."""
+    error = found.error
+    return isinstance(error, ModelError) and all(each.field.endswith(".chat_template") for each in error.problems)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A model that was written into a manifest."""
+
+    path: Path
+    entry: ModelEntry
+    lines: Sequence[str]
+
+
+def add_model(
+    spec: Path | str,
+    name: str,
+    source: str,
+    *,
+    quantizations: Sequence[str] = (),
+    sink: Sink = silent,
+    settings: Settings | None = None,
+) -> Added:
+    """Write a model into a manifest, whose other lines stay as they are; one on the hub is looked up first.
+
+    Raises `UsageError` for a name that is taken and a file that is laid out otherwise, `SourceError` and its kin, and
+    `ManifestError` or `ModelError` where the manifest would not be well then; it stays as it was.
+    """
+    path = Path(spec)
+    settings = settings or settings_module.load()
+    entry = entry_of(source, path.absolute().parent, settings, sink)
+    try:
+        before = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a manifest") from error
+    for each in (entry, replace(entry, template=_PLAIN)):
+        lines = each.lines()
+        if quantizations:
+            lines[1] = f"quantizations: {_flow(list(quantizations))}"
+        write_bytes(path, with_entry(before, str(path), "models", name, lines))
+        found = validate([path], settings=settings)
+        if not _lacks_template(found):
+            break
+    if found.error is not None:
+        write_bytes(path, before)
+        raise found.error
+    return Added(path, entry, lines)
+
+
+def entry_of(text: str, base: Path, settings: Settings, sink: Sink = silent) -> ModelEntry:
+    """The model that a text names, for a manifest in a folder.
+
+    Raises `UsageError` for what names none, `SourceError` and its kin where the hub has none of that name.
+    """
+    if text.startswith(_SYNTHETIC):
+        shape = text.removeprefix(_SYNTHETIC)
+        if shape not in SHAPES:
+            raise UsageError(f"there is no shape {shape!r}", hint=suggest(shape, SHAPES))
+        return ModelEntry(_name(shape), {"synthetic": shape}, quantized=False)
+    if text.startswith(addresses.HUB):
+        return _of_hub(text, settings, sink)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        checkpoint.in_folder(FolderSource(folder=text), path)  # what is none is told now
+        return ModelEntry(_name(path.resolve().name), {"folder": _relative(path, base)}, quantized=False)
+    if not path.is_file():
+        hint = addresses.as_source(text)
+        known = f"{addresses.HUB}OWNER/NAME, a file, a folder, {_SYNTHETIC}NAME"
+        raise UsageError(
+            f"there is no model {text!r}: no such file or folder",
+            hint=hint if hint and "{" not in hint else f"name {known}",
+        )
+    return ModelEntry(_named(path), {"file": _relative(path, base)}, quantized=_UNQUANTIZED.search(path.stem) is None)
+
+
+def measurable(settings: Settings | None = None) -> list[Attached]:
+    """What can be measured on now, this machine first."""
+    rows = [row for row in attached(settings=settings)[0] if row.state == USABLE and not row.todo]
+    return sorted(rows, key=lambda row: row.kind != HOST)
+
+
+def _of_hub(text: str, settings: Settings, sink: Sink) -> ModelEntry:
+    try:
+        source = HuggingFaceSource.model_validate(addresses.hub_name(text), context={WRITTEN: True})
+    except ValidationError as error:
+        raise UsageError(f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise UsageError(f"{text}: {error}") from error
+    whole = as_whole(source)
+    assert isinstance(whole, HuggingFaceSource)
+    found = Fetcher(Store(settings.store), settings, sink).newest(whole)
+    file = whole.file
+    name = _named(Path(files_of(whole)[0])) if file else _name(source.huggingface.rpartition("/")[2])
+    return ModelEntry(name, text, quantized=file is not None and _UNQUANTIZED.search(file) is None, found=found)
+
+
+def _quickstart() -> ModelEntry:
+    (name, model), *_ = yaml.safe_load(next(iter(resources.quickstart().values())))["models"].items()
+    found = LockedName(revision="0" * 40, licence=model["licence"])
+    return ModelEntry(name, model["source"], quantized=False, found=found)
+
+
+def _targets(device: str | None, compare: Compared | None, settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """Those of a manifest, by name."""
+    if compare == "devices":
+        rows = measurable(settings)
+        if device is not None:
+            raise UsageError("--compare devices takes every device that is there", hint="leave --device out")
+        if len(rows) < 2:
+            raise UsageError(
+                "there is only this machine to measure on, and nothing to compare it with",
+                hint="attach a device; what is there, and what to do about it: meltrepro devices",
+            )
+        return {_name(row.serial or HOST): _target(row.serial, settings) for row in rows}
+    return {_name(device or HOST): _target(device or "", settings)}
+
+
+def _target(serial: str, settings: Settings) -> Mapping[str, Any]:
+    if serial in ("", HOST):
+        return {"kind": HOST}
+    options = registry.named(serial, None, settings)
+    return {"kind": options.kind, **options.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
+
+
+def _text(entry: ModelEntry, targets: Mapping[str, Mapping[str, Any]], compare: Compared | None) -> str:
+    kinds = FRAMEWORKS.kinds() if compare == "frameworks" else FRAMEWORKS.kinds()[:1]
+    newest = {kind: max(FRAMEWORKS.get(kind).releases().values(), key=lambda each: each.date).name for kind in kinds}
+    prompts = yaml.safe_load(resources.quickstart()["prompts/everyday.yaml"])["conversations"][:2]
+    what = f", {compare} compared" if compare else ""
+    return "\n".join(
+        [
+            "# Made by meltrepro for you to change: docs/manifest.md says what else can stand here.",
+            "meltrepro: 1",
+            f"name: {entry.name}",
+            f"description: {entry.name} on {', '.join(targets)}{what}",
+            "",
+            "models:",
+            f"  {entry.name}:",
+            *(f"    {line}" for line in entry.lines(compare)),
+            "",
+            "frameworks:",
+            *(f"  {kind}: {_flow({'release': release})}" for kind, release in newest.items()),
+            "",
+            "targets:",
+            *(f"  {name}: {_flow(dict(options))}" for name, options in targets.items()),
+            "",
+            "workloads:",
+            "  chat:",
+            "    conversations:",
+            *(
+                f"      {'- ' if number == 0 else '  '}- {_flow(turn)}"
+                for prompt in prompts
+                for number, turn in enumerate(prompt["turns"][:2])
+            ),
+            "    context: 1024",
+            "    max_tokens: 48",
+            "    sampling: {greedy: true}",
+            "",
+            "protocol: {profile: smoke, repetitions: 5, warmups: 1, order: interleaved, seed: 1}",
+            "measure: {memory: required, energy: if-available, temperature: if-available}",
+            "",
+        ]
+    )
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _named(path: Path) -> str:
+    """The name of a model by its file, of a split one by what its files have in common."""
+    whole = as_whole(FileSource(file=path.name))
+    assert isinstance(whole, FileSource)
+    split = whole.file.partition("-*-of-")
+    return _name(split[0] if split[1] else path.stem if path.is_file() or path.suffix else path.name)
+
+
+def _name(text: str) -> str:
+    """A text as the name of an entry."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64].lower() or "model"
+
+
+def _relative(path: Path, base: Path) -> str:
+    return os.path.relpath(path.absolute(), base)

@@ -1,0 +1,395 @@
+"""Manifests to begin with: `init` by options and by questions, `run` of a model alone, `model add` into somebody's file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meltrepro import errors, workflow
+from meltrepro.cli.app import main
+from meltrepro.manifest.loader import load_manifest
+from meltrepro.manifest.yaml.insert import with_entry
+from meltrepro.targets.base import Attached
+from tests.support.checkpoints import write_llama
+from tests.support.ggufs import STRING, TIED, part, whole
+from tests.support.hub import Hub, serve
+from tests.support.manifests import GOOD
+from tests.support.terminal import environment
+
+COMMIT = "c0ffee0000" * 4
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's with a model in it, and a program that has nothing yet."""
+    monkeypatch.setenv("MELTREPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "Tiny Model-Q4_K_M.gguf").write_bytes(whole())
+    return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    made = write_llama(tmp_path / "checkpoint")
+    files = {path.name: path.read_bytes() for path in made.iterdir()} | {"q/tiny-f16.gguf": whole()}
+    with serve(Hub("Org/Tiny-Chat", COMMIT, files)) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def made(folder: Path) -> dict[str, object]:
+    """The only manifest of a folder, which is well and can be planned."""
+    (path,) = folder.glob("*.yaml")
+    assert main(["validate", str(path)]) == 0
+    document: dict[str, object] = yaml.safe_load(path.read_text())
+    return document
+
+
+def planned(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The cells that would run."""
+    (path,) = folder.glob("*.yaml")
+    capsys.readouterr()
+    assert main(["plan", str(path), "--json"]) == 0
+    return [cell["id"] for cell in json.loads(capsys.readouterr().out)["cells"]]
+
+
+def test_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "study", "--model", "Tiny Model-Q4_K_M.gguf"]) == 0
+    said = capsys.readouterr().out
+    assert "study/tiny-model-q4_k_m.yaml: written" in said and "run study/tiny-model-q4_k_m.yaml" in said
+    entry = {
+        "source": {"file": "../Tiny Model-Q4_K_M.gguf"},
+        "quantizations": ["as-is", "q4_0"],
+        "chat_template": "plain",  # it brings none
+    }
+    assert made(here / "study")["models"] == {"tiny-model-q4_k_m": entry}
+    cell = "tiny-model-q4_k_m/{}/llama.cpp/host/chat"
+    assert planned(here / "study", capsys) == [cell.format("as-is"), cell.format("q4_0")]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "source", "quantizations"),
+    [
+        ("hf:Org/Tiny-Chat", "tiny-chat", "hf:Org/Tiny-Chat", ["q8_0", "q4_0"]),
+        ("hf:Org/Tiny-Chat/q/tiny-f16.gguf", "tiny-f16", "hf:Org/Tiny-Chat/q/tiny-f16.gguf", ["q8_0", "q4_0"]),
+        ("../checkpoint", "checkpoint", {"folder": "../../checkpoint"}, ["q8_0", "q4_0"]),
+        ("synthetic:tiny-llama", "tiny-llama", {"synthetic": "tiny-llama"}, ["q8_0", "q4_0"]),
+    ],
+)
+def test_every_kind_of_model(
+    here: Path, hub: Hub, model: str, name: str, source: object, quantizations: list[str]
+) -> None:
+    assert main(["init", "study", "--model", model]) == 0
+    (entry,) = made(here / "study")["models"].items()  # type: ignore[attr-defined]
+    licence = {"licence": "apache-2.0"} if model.startswith("hf:") else {}
+    template = {"chat_template": "plain"} if model == "../checkpoint" else {}
+    assert entry == (name, {"source": source, "quantizations": quantizations, **template, **licence})
+
+
+def test_a_template_that_a_model_brings_is_taken(here: Path) -> None:
+    text = "{% for message in messages %}<s>{{ message.content }}</s>{% endfor %}"
+    (here / "chatty.gguf").write_bytes(whole(extra={"tokenizer.chat_template": (STRING, text)}))
+    for _ in range(2):
+        assert main(["init", "study", "--model", "chatty.gguf"]) == 0
+    (entry,) = made(here / "study")["models"].values()  # type: ignore[attr-defined]
+    assert "chat_template" not in entry
+
+
+def test_engines_are_compared_on_what_all_of_them_make(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "study", "--model", "synthetic:tiny-llama", "--compare", "frameworks"]) == 0
+    cells = planned(here / "study", capsys)
+    assert cells == [f"tiny-llama/q4_0/{kind}/host/chat" for kind in ("llama.cpp", "mlc", "onnxruntime", "openvino")]
+
+
+def test_the_quickstarts_model_with_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "study", "--device", "host"]) == 0
+    assert planned(here / "study", capsys) == [
+        f"smollm2-135m/{quantization}/llama.cpp/host/chat" for quantization in ("q8_0", "q4_0")
+    ]
+
+
+PHONE = Attached("android", "3A021JEHN02756", "device", "Pixel 6", None)
+LOCKED = Attached("android", "X", "unauthorized", "", "tap Allow")
+
+
+@pytest.fixture
+def phone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [LOCKED, PHONE, Attached("host", "", "device", "this machine", None)]
+    monkeypatch.setattr("meltrepro.workflow.beginnings.attached", lambda settings: (rows, []))
+
+
+@pytest.mark.usefixtures("phone")
+def test_devices(here: Path) -> None:
+    assert main(["init", "one", "--model", "synthetic:tiny-llama", "--device", "3A021JEHN02756"]) == 0
+    phone = {"3a021jehn02756": {"kind": "android", "serial": "3A021JEHN02756"}}
+    assert made(here / "one")["targets"] == phone
+    assert main(["init", "all", "--model", "synthetic:tiny-llama", "--compare", "devices"]) == 0
+    assert made(here / "all")["targets"] == {"host": {"kind": "host"}} | phone
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "none.gguf"], "there is no model 'none.gguf': no such file or folder"),
+        (["--model", "Org/Tiny-Chat"], "write hf:Org/Tiny-Chat"),
+        (["--model", "hf:Tiny"], "expected OWNER/NAME, got 'Tiny/'"),
+        (["--model", "hf:a/b@main"], "expected a full commit id behind '@'"),
+        (["--model", "synthetic:tiny-lama"], "did you mean 'tiny-llama'?"),
+        (["--model", "synthetic:tiny-llama", "--compare", "phones"], "'phones' cannot be compared"),
+        (
+            ["--model", "synthetic:tiny-llama", "--compare", "devices", "--device", "x"],
+            "takes every device that is there",
+        ),
+        (["--model", "synthetic:tiny-llama", "--compare", "devices"], "there is only this machine to measure on"),
+    ],
+)
+def test_what_means_nothing(here: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert main(["init", "study", *options]) == errors.UsageError.exit_code
+    assert said in capsys.readouterr().err
+    assert not list((here / "study").glob("*"))
+
+
+def test_what_is_no_model_leaves_no_manifest(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "page.gguf").write_text("<html>Sign in</html>")
+    assert main(["init", "study", "--model", "page.gguf"]) == errors.ModelError.exit_code
+    assert "it is a web page" in capsys.readouterr().err
+    (here / "empty").mkdir()
+    assert main(["init", "study", "--model", "empty"]) == errors.SourceError.exit_code
+    assert not list((here / "study").glob("*"))
+
+
+def test_the_hub_is_asked_before_anything_is_written(here: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "study", "--model", "hf:Org/Tiny-Chat/tiny.gguf"]) == errors.SourceError.exit_code
+    assert "did you mean q/tiny-f16.gguf?" in capsys.readouterr().err
+    assert not (here / "study").exists()
+
+
+def test_a_manifest_of_the_users_own_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["init", ".", "--model", "synthetic:tiny-llama"]) == 0
+    (here / "tiny-llama.yaml").write_text("mine")
+    assert main(["init", ".", "--model", "synthetic:tiny-llama"]) == errors.UsageError.exit_code
+    assert "is there already" in capsys.readouterr().err
+    assert (here / "tiny-llama.yaml").read_text() == "mine"
+
+
+# -- on a terminal ----------------------------------------------------------------------------------------------------
+
+
+def answered(here: Path, answers: Sequence[str], *options: str) -> str:
+    """What `init` shows on a terminal where each question gets the next answer."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "meltrepro", "init", "study", *options]
+    shown, left = "", list(answers)
+    with subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, cwd=here, env=environment(here.parent / "home")
+    ) as process:
+        os.close(follower)
+        while True:
+            if left and shown.endswith("): ") and not select.select([leader], [], [], 0.2)[0]:
+                os.write(leader, f"{left.pop(0)}\n".encode())
+                shown += "\0"
+            try:
+                piece = os.read(leader, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            shown += piece.decode()
+    os.close(leader)
+    assert process.returncode == 0, shown
+    assert not left, shown
+    return shown
+
+
+def test_two_questions_where_there_is_one_device(here: Path) -> None:
+    shown = answered(here, ["none.gguf", "Tiny Model-Q4_K_M.gguf", "phones", "f"])
+    assert shown.count("model (hf:OWNER/NAME") == 2 and "there is no model 'none.gguf'" in shown
+    assert shown.count("compare (quantizations, frameworks; Enter for quantizations)") == 2
+    assert "device (" not in shown
+    assert set(made(here / "study")["frameworks"]) == {"llama.cpp", "mlc", "onnxruntime", "openvino"}  # type: ignore[call-overload]
+
+
+@pytest.mark.usefixtures("phone")
+@pytest.mark.parametrize(
+    ("answers", "targets"),
+    [
+        (["synthetic:tiny-llama", "", "3", "2"], ["3a021jehn02756"]),
+        (["synthetic:tiny-llama", "", "3A021JEHN02756"], ["3a021jehn02756"]),
+        (["synthetic:tiny-llama", "", ""], ["host"]),
+        (["synthetic:tiny-llama", "devices"], ["host", "3a021jehn02756"]),
+    ],
+)
+def test_the_third_question_is_for_the_device(
+    here: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str], targets: list[str]
+) -> None:
+    asked: list[str] = []
+
+    def prompt(question: str, **_: object) -> str:
+        asked.append(question)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr("typer.prompt", prompt)
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(f"sys.{stream}", Terminal())
+    assert main(["init", "study"]) == 0
+    assert len(asked) == len(answers)
+    assert list(made(here / "study")["targets"]) == targets  # type: ignore[call-overload]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_answers_make_the_quickstart(here: Path) -> None:
+    assert "with its lock and prompts" in answered(here, ["", ""])
+    assert (here / "study" / "quickstart.lock.yaml").is_file()
+
+
+def test_what_options_say_is_not_asked(here: Path) -> None:
+    shown = answered(here, [], "--model", "synthetic:tiny-llama", "--compare", "quantizations", "--device", "host")
+    assert "): " not in shown and "tiny-llama.yaml: written" in shown
+
+
+# -- a model alone ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_alone_is_run_by_a_manifest_beside_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "sub").mkdir()
+    for i in range(2):
+        (here / "sub" / f"Big-0000{i + 1}-of-00002.gguf").write_bytes(part(i, 2, TIED[:2] if i == 0 else TIED[2:]))
+    write_llama(here / "Checkpoint")
+    seen: list[Path] = []
+
+    def run(spec: Path, **_: object) -> None:
+        seen.append(spec)
+        raise errors.Interrupted("far enough")
+
+    monkeypatch.setattr(workflow, "run", run)
+    for model in ("Tiny Model-Q4_K_M.gguf", "sub/Big-00002-of-00002.gguf", "Checkpoint"):
+        for _ in range(2):  # the manifest that was made is kept, and taken again
+            assert main(["run", model, "--quiet"]) == errors.Interrupted.exit_code
+        assert f"manifest: {seen[-1]}" in capsys.readouterr().err
+    names = ["tiny-model-q4_k_m.yaml", "sub/big.yaml", "checkpoint.yaml"]
+    assert list(map(str, seen)) == [name for name in names for _ in range(2)]
+    models = [next(iter(load_manifest(path).manifest.models.values())) for path in seen[::2]]
+    assert [model.quantizations for model in models] == [["as-is"], ["as-is"], ["q8_0", "q4_0"]]
+    (here / "tiny-model-q4_k_m.yaml").write_text(GOOD)
+    assert main(["run", "Tiny Model-Q4_K_M.gguf", "--quiet"]) == errors.Interrupted.exit_code
+    assert (here / "tiny-model-q4_k_m.yaml").read_text() == GOOD
+
+
+def test_what_is_no_model_is_said_as_ever(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "page.gguf").write_text("<html>Sign in</html>")
+    assert main(["run", "page.gguf"]) == errors.ModelError.exit_code
+    assert main(["run", "none.gguf"]) == errors.ManifestError.exit_code
+    assert main(["run", "."]) == errors.UsageError.exit_code
+    assert not list(here.glob("*.yaml"))
+
+
+# -- model add --------------------------------------------------------------------------------------------------------
+
+MINE = """\
+# My study. Do not touch.
+meltrepro: 1
+name:   mine      # spaces of my own
+
+models:
+    # The first one.
+    first:
+        source: {synthetic: tiny-llama}   # made up
+        chat_template: chatml
+        quantizations:
+          - q8_0
+
+# What runs them.
+frameworks: {llama.cpp: {release: "2026-10-01"}}
+workloads:
+  chat: {conversations: [[Hello]], context: 64, max_tokens: 4}
+"""
+
+
+def test_a_model_is_added_and_every_other_line_stays(here: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = here / "mine.yaml"
+    spec.write_text(MINE)
+    assert main(["model", "add", "qwen", "hf:Org/Tiny-Chat", "mine.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "mine.yaml: models.qwen added" in said and COMMIT in said and "licence: apache-2.0" in said
+    added = [
+        "    qwen:",
+        "      source: hf:Org/Tiny-Chat",
+        "      quantizations: [q8_0, q4_0]",
+        "      licence: apache-2.0",
+    ]
+    lines = MINE.splitlines()
+    place = lines.index("          - q8_0") + 1
+    assert spec.read_text().splitlines() == [*lines[:place], *added, *lines[place:]]
+    options = ["--quantizations", "q4_0,q2_K"]
+    assert main(["model", "add", "file", "Tiny Model-Q4_K_M.gguf", "mine.yaml", *options]) == 0
+    models = load_manifest(spec).manifest.models
+    assert list(models) == ["first", "qwen", "file"] and models["file"].quantizations == ["q4_0", "q2_K"]
+
+
+Change = Callable[[str], str]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "said"),
+    [
+        (lambda text: text, "first", "mine.yaml:7: there is a models.first already"),
+        (lambda text: text, "a b", "models: expected a name"),
+        (lambda text: text.replace("q8_0", "q99"), "second", "q99"),
+        (lambda text: "models: {a: {source: {synthetic: tiny-llama}}}\n", "second", "models is written on one line"),
+        (lambda text: "models:\n\tx: 1\n", "second", "tab"),
+        (lambda text: "- a\n", "second", "expected a mapping"),
+    ],
+)
+def test_a_model_that_cannot_be_added_changes_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], change: Change, name: str, said: str
+) -> None:
+    text = change(MINE)
+    (here / "mine.yaml").write_text(text)
+    status = main(["model", "add", name, "synthetic:tiny-llama", "mine.yaml"])
+    assert status in (errors.UsageError.exit_code, errors.ManifestError.exit_code)
+    assert said in capsys.readouterr().err
+    assert (here / "mine.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a: 1", "a: 1\nm:\n  x:\n    k: v\n"),
+        ("m:\na: 1\n", "m:\n  x:\n    k: v\na: 1\n"),
+        ("m: # none yet\na: 1\n", "m: # none yet\n  x:\n    k: v\na: 1\n"),
+        ("m:\n  y: 1\n\n\n# of a\na: 1\n", "m:\n  y: 1\n  x:\n    k: v\n\n\n# of a\na: 1\n"),
+        ("m:\n  y: 1\n  # the last word\n", "m:\n  y: 1\n  x:\n    k: v\n  # the last word\n"),
+        (
+            "m:\n  y:\n    z: |\n      text\n\n      more\na: 1\n",
+            "m:\n  y:\n    z: |\n      text\n\n      more\n  x:\n    k: v\na: 1\n",
+        ),
+        ("a: 1\r\nm:\r\n  y: 1\r\n", "a: 1\r\nm:\r\n  y: 1\r\n  x:\r\n    k: v\r\n"),
+        ("\ufeffm:\n y: 1\n", "\ufeffm:\n y: 1\n x:\n   k: v\n"),
+    ],
+)
+def test_an_entry_goes_behind_the_others(before: str, after: str) -> None:
+    assert with_entry(before.encode(), "f.yaml", "m", "x", ["k: v"]).decode() == after
