@@ -91,7 +91,7 @@ def _loaded(tab: Page, path: Path, width: int, scheme: Scheme) -> None:
 def test_the_page_is_whole_and_can_be_read(tab: Page, folder: Path, width: int, scheme: Scheme) -> None:
     _loaded(tab, folder / "full" / PAGE, width, scheme)
     figures = tab.evaluate(FIGURES)
-    assert len(figures) == 13
+    assert len(figures) == 14
     for figure in figures:
         assert figure["marks"] > 0, figure
         assert figure["drawings"] == 1, figure["name"]

@@ -15,7 +15,7 @@ from meltrepro.report.values import Figure, number
 
 MOST = 12
 """Panels that are drawn; the table has all cells."""
-_COSTS = (("generation_tps", "generation, tokens per second"), ("energy_per_token_j", "generation, joules per token"))
+_COSTS = (("generation_tps", "tokens per second"), ("energy_per_token_j", "joules per token"))
 
 
 def sizes(results: Results) -> Figure:
@@ -56,7 +56,7 @@ def _panel(results: Results, cells: Sequence[CellResult], metric: str, axis: str
     )
     first = cells[0]
     badge = ", ".join(filter(None, [badge_of(first.device), "synthetic" if first.synthetic else ""]))
-    title = f"{results.title(first.device)}, {first.quantization}, {first.workload}"
+    title = f"{results.title(first.device)}, {first.quantization}, {first.workload}: generation"
     return Plot(
         *(title, "weights, 1e9", axis, dots, badge),
         x_log=True,
