@@ -46,7 +46,9 @@ class Raised(Exception):
 class _Generation(Extension):
     """`{% generation %}`, by which training tells answers from the rest, and which changes no text."""
 
-    tags = {"generation"}  # noqa: RUF012 - as Jinja has it
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 import meltrepro
 from meltrepro.chat.template import DATE, ChatTemplate, Marked, Rendered, TemplateError
+from meltrepro.words import shorten, visible
 
 _CPU_S, _WALL_S, _MEMORY = 10, 300, 2 << 30
 """Far more than any template takes for a study's conversations; a machine may be busy."""
@@ -83,8 +84,11 @@ def _bounded(label: str, asked: bytes) -> Rendered | _Refusal:
         )
     except subprocess.TimeoutExpired:
         return _Refusal(f"{label} does not end within {_WALL_S} s", ())
-    if ended.returncode:
+    if ended.returncode < 0:
         return _Refusal(f"{label} takes more than {_CPU_S} s of computing or {_MEMORY >> 30} GiB of memory", ())
+    if ended.returncode:
+        said = ended.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return _Refusal(f"{label} cannot be rendered: {shorten(visible(said), 120)}", ())
     return _ANSWER.validate_json(ended.stdout)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -100,4 +100,4 @@ def _changed(value: T, change: Callable[[HuggingFaceSource], HuggingFaceSource])
     elif isinstance(value, dict):
         entries = {name: _changed(each, change) for name, each in value.items()}
         new = entries if any(entries[name] is not each for name, each in value.items()) else value
-    return new  # type: ignore[return-value]
+    return cast("T", new)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -54,11 +55,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def made(folder: Path) -> dict[str, object]:
+def made(folder: Path) -> dict[str, Any]:
     """The only manifest of a folder, which is well and can be planned."""
     (path,) = folder.glob("*.yaml")
     assert main(["validate", str(path)]) == 0
-    document: dict[str, object] = yaml.safe_load(path.read_text())
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
     return document
 
 
@@ -97,7 +98,7 @@ def test_every_kind_of_model(
     here: Path, hub: Hub, model: str, name: str, source: object, quantizations: list[str]
 ) -> None:
     assert main(["init", "study", "--model", model]) == 0
-    (entry,) = made(here / "study")["models"].items()  # type: ignore[attr-defined]
+    (entry,) = made(here / "study")["models"].items()
     licence = {"licence": "apache-2.0"} if model.startswith("hf:") else {}
     template = {"chat_template": "plain"} if model == "../checkpoint" else {}
     assert entry == (name, {"source": source, "quantizations": quantizations, **template, **licence})
@@ -108,7 +109,7 @@ def test_a_template_that_a_model_brings_is_taken(here: Path) -> None:
     (here / "chatty.gguf").write_bytes(whole(extra={"tokenizer.chat_template": (STRING, text)}))
     for _ in range(2):
         assert main(["init", "study", "--model", "chatty.gguf"]) == 0
-    (entry,) = made(here / "study")["models"].values()  # type: ignore[attr-defined]
+    (entry,) = made(here / "study")["models"].values()
     assert "chat_template" not in entry
 
 
@@ -224,7 +225,7 @@ def test_two_questions_where_there_is_one_device(here: Path) -> None:
     assert shown.count("model (hf:OWNER/NAME") == 2 and "there is no model 'none.gguf'" in shown
     assert shown.count("compare (quantizations, frameworks; Enter for quantizations)") == 2
     assert "device (" not in shown
-    assert set(made(here / "study")["frameworks"]) == {"llama.cpp", "mlc", "onnxruntime", "openvino"}  # type: ignore[call-overload]
+    assert set(made(here / "study")["frameworks"]) == {"llama.cpp", "mlc", "onnxruntime", "openvino"}
 
 
 @pytest.mark.usefixtures("phone")
@@ -251,7 +252,7 @@ def test_the_third_question_is_for_the_device(
         monkeypatch.setattr(f"sys.{stream}", Terminal())
     assert main(["init", "study"]) == 0
     assert len(asked) == len(answers)
-    assert list(made(here / "study")["targets"]) == targets  # type: ignore[call-overload]
+    assert list(made(here / "study")["targets"]) == targets
 
 
 class Terminal(io.StringIO):

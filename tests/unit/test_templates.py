@@ -75,8 +75,8 @@ MARKERS = {
 }
 
 
-def stranger(text: str, **more: str) -> ChatTemplate:
-    return ChatTemplate("of a stranger", text, **more)  # type: ignore[arg-type]
+def stranger(text: str) -> ChatTemplate:
+    return ChatTemplate("of a stranger", text)
 
 
 CHATML = (
