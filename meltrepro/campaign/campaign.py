@@ -29,9 +29,10 @@ class Campaign:
 
 
 def new_id(name: str, wall_ns: int) -> str:
-    """An id that sorts by time: `20261123T040102Z-quickstart-1a2b3c`."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall_ns // 10**9))
-    return f"{stamp}-{name}-{token_hex(3)}"
+    """An id that sorts by time, to the millisecond as short campaigns follow each other within a second: `20261123T040102.345Z-quickstart-1a2b3c`."""
+    second, rest = divmod(wall_ns, 10**9)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second))
+    return f"{stamp}.{rest // 10**6:03}Z-{name}-{token_hex(3)}"
 
 
 def manifest_identity(manifest: Manifest) -> str:
