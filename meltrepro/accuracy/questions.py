@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from meltrepro.errors import DataError
 
@@ -48,7 +49,15 @@ class Sheet:
     """Most answers that a question has."""
 
 
-def choose(questions: Sequence[Question], count: int | None, seed: int | None) -> tuple[Question, ...]:
+class _Numbered(Protocol):
+    @property
+    def number(self) -> int: ...
+
+
+NumberedT = TypeVar("NumberedT", bound=_Numbered)
+
+
+def choose(questions: Sequence[NumberedT], count: int | None, seed: int | None) -> tuple[NumberedT, ...]:
     """The questions that are asked, in the order of the data set: the first `count`, or with a seed a sample.
 
     The sample is ordered by a digest, so that no random generator decides it. Raises `DataError` where there are fewer.

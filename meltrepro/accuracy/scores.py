@@ -21,7 +21,7 @@ class Score:
 
     task: str
     metric: str
-    """`acc`, `mc1`, `mc2`, `perplexity`, `kl_divergence`, `same_top`."""
+    """`acc`, `strict`, `mc1`, `mc2`, `perplexity`, `kl_divergence`, `same_top`."""
     value: float
     stderr: float | None
     n: int
@@ -53,8 +53,11 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def metric_name(score: Score) -> str:
-    """`accuracy.TASK` for a share of right answers, `quality.METRIC` for what is measured on a text."""
-    return f"quality.{score.metric}" if score.task in TEXT_TASKS else f"accuracy.{score.task}"
+    """`accuracy.TASK` for a share of right answers, `accuracy.TASK.strict` by the strict rule of a task that has two, and
+    `quality.METRIC` for what is measured on a text."""
+    if score.task in TEXT_TASKS:
+        return f"quality.{score.metric}"
+    return f"accuracy.{score.task}" + (f".{score.metric}" if score.metric == "strict" else "")
 
 
 def counted(task: str, metric: str, n: int, k: int) -> Score:

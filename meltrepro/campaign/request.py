@@ -8,6 +8,7 @@ from meltrepro.chat.contexts import lay_out
 from meltrepro.chat.render import render
 from meltrepro.chat.template import DATE, ChatTemplate, Rendered, TemplateError
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Model, Workload
@@ -27,7 +28,7 @@ def make_requests(
     templates: Mapping[str, ChatTemplate],
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Request]:
-    """The request of every cell with conversations, by cell id; these are by workload name, cut to what the workload uses.
+    """The request of every cell that the runner serves, by cell id; conversations are by workload name, cut to what it uses.
 
     `templates` are by model. `note` is told what a template does with texts that nobody would expect. Raises `ManifestError`
     where a template is wrong, where a prompt would break out of its turn in it, and where a continuous workload has one that
@@ -35,7 +36,7 @@ def make_requests(
     """
     rendered: dict[tuple[str, str], Rendered] = {}
     problems: dict[Problem, None] = {}
-    cells = [(cell, cell.workload) for cell in plan.cells if isinstance(cell.workload, Workload)]
+    cells = [(cell, talk) for cell in plan.cells if (talk := _talk(cell)) is not None]
     for (model, name), workload in {(cell.model_name, cell.workload_name): each for cell, each in cells}.items():
         template, wanted, day = templates[model], conversations[name], workload.date or DATE
         try:
@@ -64,6 +65,14 @@ def make_requests(
     }
 
 
+def _talk(cell: Cell) -> Workload | None:
+    """How a cell's conversations are held; a question that is answered freely is one of a single turn, answered greedily."""
+    if isinstance(cell.workload, AnswerWorkload):
+        alike = ("system", "date", "context", "max_tokens", "max_thinking_tokens", "batch")
+        return Workload(conversations=[["-"]], **{name: getattr(cell.workload, name) for name in alike})
+    return cell.workload if isinstance(cell.workload, Workload) else None
+
+
 _SPEAKS = "a prompt with such a marker would speak for the model; take it out"
 
 
@@ -77,7 +86,8 @@ def _problems(loaded: LoadedManifest, model: str, workload: str, error: Template
             yield problem_at(loaded, (*at, "system"), each.message)
         else:
             # A prompt in a file of its own has no place in the manifest; the nearest is the file's name.
-            at = (*at, "conversations", each.conversation, each.turn)
+            answers = isinstance(loaded.manifest.workloads[workload], AnswerWorkload)
+            at = (*at, "data") if answers else (*at, "conversations", each.conversation, each.turn)
             yield problem_at(loaded, at, f"conversation {each.conversation + 1}, {each.message}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import meltrepro
+from meltrepro.accuracy.answers import Checks
 from meltrepro.accuracy.requests import inputs_of
 from meltrepro.build.model import Argument, Artifact, Input
 from meltrepro.campaign.campaign import manifest_identity, new_id
@@ -79,6 +80,8 @@ class Setup:
     """Number of weights by id of a model's node, where scores stand beside it."""
     data: Mapping[str, str] = field(default_factory=dict)
     """By accuracy workload: sha256 of its data."""
+    checks: Mapping[str, Checks] = field(default_factory=dict)
+    """By workload whose answers are checked: what they are held against."""
     missing: Mapping[str, Absence] = field(default_factory=dict)
     """Why targets whose cells are skipped cannot be measured now, by name."""
     only: tuple[str, ...] = ()
@@ -114,6 +117,7 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             most_w=_most_w(cell, setup.devices[cell.target_name]),
             capabilities=setup.capabilities.get(cell.target_name),
             synthetic=cell.model.synthetic,
+            checks=setup.checks.get(cell.workload_name),
             about=_about(cell, setup.artifacts[cell.model_id], bundles[cell.framework_name].release.name),
             **_scorer(setup, cell, bundles[cell.framework_name]),
         )
@@ -183,6 +187,7 @@ def document_of(setup: Setup, runs: Mapping[str, CellRun], wall_ns: int) -> Camp
                 "plan": plan_digest(plan),
                 "requests": {cell_id: request_digest(request) for cell_id, request in setup.requests.items()},
                 "devices": {name: facts.id for name, facts in setup.devices.items()},
+                **({"checks": setup.checks} if setup.checks else {}),
             }
         ),
         meltrepro_version=meltrepro.__version__,
@@ -284,7 +289,7 @@ def _params(
         "threads": run.request.threads,
         "context": run.request.context,
         "batch": run.request.batch,
-        **_asked(run.request),
+        **_asked(run),
         "request_digest": request_digest(run.request),
         **{f"protocol.{name}": value for name, value in protocol.items()},
         **({"parameters": parameters, "bits_per_weight": 8 * run.model.size / parameters} if parameters else {}),
@@ -310,15 +315,18 @@ def _template(cell: Cell, template: ChatTemplate | None) -> dict[str, object]:
     return {"chat_template": name, **known}
 
 
-def _asked(request: AnyRequest) -> dict[str, object]:
+def _asked(run: CellRun) -> dict[str, object]:
     """What only conversations or only accuracy tasks have."""
+    request, checks = run.request, run.checks
     if isinstance(request, ScoringRequest):
         found = {"task": request.task, "questions": request.questions, "chunks": request.chunks, "data": request.data}
         return {name: value for name, value in found.items() if value is not None}
     sampling = request.sampling.model_dump(exclude={"seed"})
     if request.sampling.greedy:
         sampling = {"greedy": True}  # the rest has no effect
+    task = {"task": checks.task, "questions": len(checks.questions), "data": checks.data} if checks else {}
     return {
+        **task,
         **request.options,
         "max_tokens": request.max_tokens,
         "ignore_eos": request.ignore_eos,

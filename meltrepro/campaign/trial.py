@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro import untrusted
+from meltrepro.accuracy.answers import Checks, marks
 from meltrepro.accuracy.scores import score_metrics, scores_in
 from meltrepro.atomic import require_free, write_bytes
 from meltrepro.build.model import Argument, Artifact, Input
@@ -88,6 +89,8 @@ class CellRun:
     arguments: Sequence[Argument] = RUNNER_ARGUMENTS
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Files that it reads besides the model, by name."""
+    checks: Checks | None = None
+    """What the answers are held against, where they are."""
     about: Callable[[], str | None] = lambda: None
     """What the model is, and what the release knows of it, for whoever asks why it cannot be loaded."""
 
@@ -176,6 +179,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         with run.driving():
             readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
+        if run.checks is not None:
+            write_bytes(folder / record.CHECKS, canonical(run.checks) + b"\n")
         who = "scorer" if run.scorer else "runner"
         failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who, run.about)
         if failed is None and run.scorer and isinstance(request, ScoringRequest):
@@ -187,6 +192,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             metered = metering.end(folder / record.METER, trace, readings) if metering else None
             metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered, run.most_w)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
+            if run.checks is not None:
+                marks(run.checks, trace.turns)  # of every question, or it has no score
     except StoreError as error:
         if tampered is None:
             raise

@@ -61,7 +61,7 @@ def show_results(record: CampaignRecord, out: Console | None = None) -> None:
     names = dict(zip((cell.id for cell in record.cells), short, strict=True))
     say(out, f"{record.id}: {pattern}" if pattern else record.id)
     scored = [cell for cell in record.cells if "task" in cell.entry.params]
-    measured = [cell for cell in record.cells if cell not in scored]
+    measured = [cell for cell in record.cells if cell.summaries or cell not in scored]
     if measured:
         _show_metrics(measured, names, out)
     if scored:

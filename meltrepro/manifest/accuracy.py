@@ -1,7 +1,9 @@
-"""Accuracy workloads: questions with answers to choose from, or a text, put to a model by the framework's own scorer."""
+"""Accuracy workloads: questions with answers to choose from, or a text, put to a model by the framework's own scorer; or
+questions that the model answers in its own words, by the runner."""
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
@@ -14,9 +16,11 @@ QuestionTask = Literal[
     "arc-challenge", "arc-easy", "hellaswag", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande"
 ]
 TextTask = Literal["kl-divergence", "perplexity"]
+AnswerTask = Literal["gsm8k", "instructions"]
 QUESTION_TASKS: tuple[str, ...] = get_args(QuestionTask)
 TEXT_TASKS: tuple[str, ...] = get_args(TextTask)
-TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS)))
+ANSWER_TASKS: tuple[str, ...] = get_args(AnswerTask)
+TASKS = tuple(sorted((*QUESTION_TASKS, *TEXT_TASKS, *ANSWER_TASKS)))
 
 
 def _one_file(source: Source) -> Source:
@@ -75,8 +79,34 @@ class TextWorkload(_Scored):
     )
 
 
-AccuracyWorkload = QuestionWorkload | TextWorkload
+class AnswerWorkload(_Scored):
+    """Questions that the model answers in its own words; what it wrote is checked exactly. Each is a conversation of one turn."""
+
+    task: AnswerTask = Field(description="Which task; it decides how questions are put and how answers are checked.")
+    data: Data = Field(description="The questions: JSON Lines as docs/accuracy.md shows them.")
+    questions: int | None = Field(None, ge=1, description="How many to ask; all where absent.")
+    sample: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of a random choice of questions; the first ones where absent."
+    )
+    prompt: str | None = Field(
+        None,
+        pattern=r"\{question\}",
+        description="How a question is put, with `{question}` in its place; as the task does it where absent.",
+    )
+    system: str | None = Field(None, description="System prompt; the chat template's own where absent.")
+    date: datetime.date | None = Field(
+        None, description="The day that chat templates are told which ask for it; 2026-01-01 where absent."
+    )
+    context: int = Field(2048, ge=16, description="Context window in tokens; a question with its answer must fit.")
+    max_tokens: int = Field(512, ge=1, description="Longest answer in tokens, thinking included.")
+    max_thinking_tokens: int | None = Field(
+        None, ge=1, description="Tokens of an answer's thinking after which it is ended; no limit where absent."
+    )
+
+
+AccuracyWorkload = QuestionWorkload | TextWorkload | AnswerWorkload
 CONVERSATIONS, QUESTIONS, TEXT = "workload of conversations", "workload of questions", "workload of a text"
+ANSWERS = "workload of answers"
 """Tags of the branches of a workload; no key of one may be called so."""
 
 
@@ -100,15 +130,17 @@ def workload_kind(value: Any) -> str:
 def _of_task(task: Any, *, text: bool) -> str:
     """The branch of a task; of one that nobody knows that of the nearest, or what else was written decides."""
     known = nearest(task, TASKS) if isinstance(task, str) else None
+    if known in ANSWER_TASKS:
+        return ANSWERS
     return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
 
 
 def source_of(workload: AccuracyWorkload) -> Source:
     """Where the data of an accuracy workload come from."""
-    return workload.data if isinstance(workload, QuestionWorkload) else workload.text
+    return workload.text if isinstance(workload, TextWorkload) else workload.data
 
 
 def with_digest(workload: AccuracyWorkload, digest: str) -> AccuracyWorkload:
     """The same workload with its data pinned."""
     source = source_of(workload).model_copy(update={"digest": digest})
-    return workload.model_copy(update={"data" if isinstance(workload, QuestionWorkload) else "text": source})
+    return workload.model_copy(update={"text" if isinstance(workload, TextWorkload) else "data": source})

@@ -13,7 +13,7 @@ from meltrepro.manifest.yaml.includes import KEY as INCLUDE
 _NAMED = {
     "models": ("Model",),
     "frameworks": ("FrameworkEntry",),
-    "workloads": ("Workload", "QuestionWorkload", "TextWorkload"),
+    "workloads": ("Workload", "QuestionWorkload", "TextWorkload", "AnswerWorkload"),
 }
 """Sections of named entries, of which a manifest with includes may hold parts, and what an entry may be."""
 

@@ -23,10 +23,12 @@ from pydantic import (
 )
 
 from meltrepro.manifest.accuracy import (
+    ANSWERS,
     CONVERSATIONS,
     QUESTIONS,
     TEXT,
     AccuracyWorkload,
+    AnswerWorkload,
     QuestionWorkload,
     TextWorkload,
     workload_kind,
@@ -233,7 +235,8 @@ class Workload(Strict):
 AnyWorkload = Annotated[
     Annotated[Workload, Tag(CONVERSATIONS)]
     | Annotated[QuestionWorkload, Tag(QUESTIONS)]
-    | Annotated[TextWorkload, Tag(TEXT)],
+    | Annotated[TextWorkload, Tag(TEXT)]
+    | Annotated[AnswerWorkload, Tag(ANSWERS)],
     Discriminator(workload_kind),
 ]
 
@@ -294,6 +297,12 @@ class Manifest(Strict):
     def conversations(self) -> dict[str, Workload]:
         """The workloads that are conversations, by name."""
         return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+
+    @property
+    def talks(self) -> dict[str, Workload | AnswerWorkload]:
+        """The workloads that a model answers in its own words, by name."""
+        kinds = Workload | AnswerWorkload
+        return {name: each for name, each in self.workloads.items() if isinstance(each, kinds)}
 
     @property
     def accuracy(self) -> dict[str, AccuracyWorkload]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from meltrepro.accuracy.answers import AnswerMark, Checks, marks, scores_of
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import scorer_of
@@ -41,6 +42,7 @@ from meltrepro.record.samples import Recording, read_samples
 from meltrepro.record.trace import OperatorPhase, Said, text_of
 from meltrepro.stats.stability import Components, components, copies
 from meltrepro.stats.summary import TO_JUDGE, Summary, summarize
+from meltrepro.untrusted import parse
 
 
 class TrialRecord(TrialFolder):
@@ -48,12 +50,26 @@ class TrialRecord(TrialFolder):
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
-        """What its scorer came to, taken from its logs; none of a trial with a runner. Raises `RecordError`."""
+        """What its scorer came to, taken from its logs, or what its answers are worth; else none. Raises `RecordError`."""
+        if self.checks is not None:
+            return scores_of(self.checks.task, self.marks)
         if self.scoring is None:
             return ()
         for name in (record.STDOUT, record.STDERR):
             self.file(name)
         return scores_in(self.folder, self.scoring, scorer_of(self.entry.framework_kind).read)
+
+    @cached_property
+    def checks(self) -> Checks | None:
+        """What its answers are held against; `None` where they are not checked. Raises `RecordError`."""
+        if record.CHECKS not in self.outcome.files:
+            return None
+        return self._parsed(record.CHECKS, lambda content: parse(Checks, content))
+
+    @cached_property
+    def marks(self) -> tuple[AnswerMark, ...]:
+        """Whether each of its answers is right; none where they are not checked. Raises `RecordError`."""
+        return () if self.checks is None else marks(self.checks, self.trace().turns)
 
     def metered(self) -> Metered | None:
         """What a meter showed meanwhile, on the device's clock; `None` without a meter. Raises `RecordError`."""
@@ -135,8 +151,12 @@ class CellRecord(CellFolder):
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
-        """The scores of its first repetition that is believed; they do not vary. Raises `RecordError`."""
-        return self.believed[0].scores if self.believed else ()
+        """The scores of its first repetition that is believed; they do not vary. Raises `RecordError`.
+
+        Answers count where its speed is not believed, too.
+        """
+        answered = [trial for trial in self.repetitions if trial.checks is not None]
+        return next((trial.scores for trial in answered or self.believed), ())
 
     @property
     def repetitions(self) -> tuple[TrialRecord, ...]:

@@ -136,7 +136,7 @@ class _Names:
         manifest = self.loaded.manifest
         if any(model.thinking is not None or not is_built_in(model) for model in manifest.models.values()):
             return
-        for name, workload in manifest.conversations.items():
+        for name, workload in manifest.talks.items():
             if workload.max_thinking_tokens is not None:
                 at: FieldPath = ("workloads", name, "max_thinking_tokens")
                 message = "no model of this manifest has marks of thinking, so that this limits nothing"

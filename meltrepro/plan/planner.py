@@ -11,7 +11,7 @@ from itertools import product
 
 from meltrepro.errors import DeviceBusy, NothingThere, PlanError
 from meltrepro.frameworks.base import ModelStep, Skip, SkipKind, Variant
-from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.accuracy import AnswerWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.plan import estimate
@@ -214,6 +214,8 @@ class _Judge:
         reason = None
         if cell.model.synthetic:
             reason = f"model {cell.model_name} is synthetic: its weights were made up, and have no accuracy"
+        elif isinstance(workload, AnswerWorkload):
+            return None  # the runner asks them
         elif not cell.target.runs_programs:
             reason = f"target {cell.target_name} runs the runner app alone, which is no scorer"
         elif known.framework.scorer is None:

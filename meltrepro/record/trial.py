@@ -30,11 +30,13 @@ REQUEST, EVENTS, OUTCOME, DEVICE, SAMPLES = (
 STDOUT, STDERR = "stdout.log", "stderr.log"
 SENSOR_PLAN, SAMPLER_LOG = "sampling.json", "sampler.log"
 METER, CLOCKS = "meter.jsonl", "clocks.json"
+CHECKS = "checks.json"
+"""What the answers of a trial are held against (docs/accuracy.md)."""
 SCRATCH = "scratch"
 """A folder that a program may have for itself; it is gone when the trial has ended, however it ended."""
 CRASH = "report.ips"
 """What a phone of Apple's reports of a program that crashed; beside the record, not a part of it."""
-SEALED = (REQUEST, EVENTS, DEVICE, SAMPLES, SENSOR_PLAN, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
+SEALED = (REQUEST, CHECKS, EVENTS, DEVICE, SAMPLES, SENSOR_PLAN, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
 """The files whose digests an outcome holds, as far as they are there."""
 
 

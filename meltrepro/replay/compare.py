@@ -208,14 +208,15 @@ def judge_metric(
     *,
     once: bool = False,
 ) -> ReplayDecision | None:
-    """The verdict on one metric; `None` where it gets none, or the reference has no value that could be compared."""
+    """The verdict on one metric; `None` where it gets none, the reference has no value that could be compared, or answers are
+    checked, of which a trial or two say all."""
     if control is None:
         old, new = values_of(first, metric), values_of(second, metric)
     else:
         design = replace(design, reference=Baseline.control)
         pairs = list(_pairs(control, second, metric))
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if metric not in JUDGED or not old or not comparable(old):
+    if metric not in JUDGED or first.scores or not old or not comparable(old):
         return None
     trials = min(len(old), len(new))
     if once:
@@ -256,7 +257,7 @@ def _metrics(
 
 
 def _tokens(first: CellRecord, second: CellRecord) -> TokenComparison | None:
-    if not first.repetitions or not second.repetitions or first.scores or second.scores:
+    if any(not cell.repetitions or cell.repetitions[0].scoring for cell in (first, second)):
         return None
     return compare_tokens(_token_ids(first), _token_ids(second))
 

@@ -124,6 +124,8 @@ def _same_binary(cell: CellComparison) -> bool:
 
 def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord | None) -> bool:
     """Whether no further trial of a cell can change an answer."""
+    if old.scores:
+        return True  # they do not vary
     usable = [metric for metric in JUDGED if comparable(values_of(old, metric))]
     decisions = (judge_metric(metric, old, new, design, control) for metric in usable)
     return all(decision is not None and decision.final for decision in decisions)

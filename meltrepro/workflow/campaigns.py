@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
+from meltrepro.accuracy.answers import ask
 from meltrepro.accuracy.requests import score_requests, with_logits
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Built
@@ -19,6 +20,7 @@ from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import framework
+from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.lock import dump_lock
 from meltrepro.manifest.pins import manifest_digest
 from meltrepro.manifest.prompts import load_conversations
@@ -116,10 +118,16 @@ def prepare(
     devices = session.survey.devices
     data = session.data()
     scoring, inputs = score_requests(plan, data, devices, session.keep)
+    asked = {
+        name: ask(workload, data[name].content, data[name].digest, data[name].label)
+        for name, workload in loaded.manifest.accuracy.items()
+        if isinstance(workload, AnswerWorkload) and name in data
+    }
     templates: dict[str, ChatTemplate] = {}
     if requests is None:
         templates = templates_of(session)
-        requests = {**make_requests(loaded, plan, conversations, devices, templates, session.warn), **scoring}
+        talks = {**conversations, **{name: [[prompt] for prompt in prompts] for name, (prompts, _) in asked.items()}}
+        requests = {**make_requests(loaded, plan, talks, devices, templates, session.warn), **scoring}
     built = session.build(anew=anew)
     requests, logits = with_logits(requests, plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
@@ -149,6 +157,7 @@ def prepare(
         inputs={**inputs, **logits},
         parameters=_parameters(plan, built),
         data=digests,
+        checks={name: checks for name, (_, checks) in asked.items()},
         missing=session.missing,
         only=only,
         tracking=tracked,

@@ -98,7 +98,7 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
 def _template_problem(loaded: LoadedManifest, model: str, found: Look) -> Problem | None:
     """What is wrong with the chat template that a model is to bring."""
     entry = loaded.manifest.models[model]
-    if found.chat is None or is_built_in(entry) or not loaded.manifest.conversations:
+    if found.chat is None or is_built_in(entry) or not loaded.manifest.talks:
         return None
     try:
         ends(chosen(model, entry, loaded.path.parent, found.chat))  # which renders it

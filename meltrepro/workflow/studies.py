@@ -21,7 +21,7 @@ from meltrepro.errors import (
     UsageError,
 )
 from meltrepro.frameworks.base import ModelStep, Skip
-from meltrepro.manifest.accuracy import AccuracyWorkload, QuestionWorkload, TextWorkload
+from meltrepro.manifest.accuracy import AccuracyWorkload, AnswerWorkload, QuestionWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.lock import load_lock, lock_path
 from meltrepro.manifest.pins import prompt_digests
@@ -203,6 +203,8 @@ def _scored(workload: AccuracyWorkload) -> int:
     """Tokens that are read."""
     if isinstance(workload, QuestionWorkload):
         return QUESTION_TOKENS * (workload.questions or QUESTIONS)
+    if isinstance(workload, AnswerWorkload):  # a token that is written takes as long as several that are read
+        return round((workload.max_tokens / PREFILL_SHARE + PROMPT_TOKENS) * (workload.questions or QUESTIONS))
     return workload.context * (workload.chunks or CHUNKS)
 
 

@@ -7,6 +7,7 @@ from meltrepro.chat.own import FILES, OwnTemplates
 from meltrepro.chat.template import ChatTemplate, TemplateError
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.base import framework
+from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.loader import problem_at
 from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.sources import FolderSource, Source, is_checkpoint
@@ -15,9 +16,10 @@ from meltrepro.workflow.session import Session
 
 
 def templates_of(session: Session) -> dict[str, ChatTemplate]:
-    """The templates of the models that hold conversations, by name; raises `ManifestError`, and what fetching raises."""
+    """The templates of the models that are talked to, by name; raises `ManifestError`, and what fetching raises."""
     loaded, found, problems = session.loaded, dict[str, ChatTemplate](), list[Problem]()
-    for name in dict.fromkeys(cell.model_name for cell in session.plan.cells if isinstance(cell.workload, Workload)):
+    talked = (c.model_name for c in session.plan.cells if isinstance(c.workload, Workload | AnswerWorkload))
+    for name in dict.fromkeys(talked):
         model = loaded.manifest.models[name]
         try:
             own = OwnTemplates() if is_built_in(model) else _own(session, name)

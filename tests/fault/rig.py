@@ -141,16 +141,20 @@ match order:
                 events.flush()
         except OSError:
             os._exit(6)
-event("conversation_begin", c=0)
-event("turn_begin", c=0, i=0)
-event("prefill_begin", n=2)
-event("prefill_end")
-for i in range(3):
-    event("token", i=i, id=i)
-    time.sleep(pace_s)
-    paced_ns += pace_ns
-event("turn_end", c=0, i=0, n_prompt=2, n_gen=3, n_past=5, stop="length", text="x")
-event("conversation_end", c=0)
+said = ["x"]
+if order[:1] == ["say"]:  # what the first line of each question says, | being a new line
+    said = [talk[0].partition("say ")[2].splitlines()[0].replace("|", "\\n") for talk in request["conversations"]]
+for c, text in enumerate(said):
+    event("conversation_begin", c=c)
+    event("turn_begin", c=c, i=0)
+    event("prefill_begin", n=2)
+    event("prefill_end")
+    for i in range(3):
+        event("token", i=i, id=i)
+        time.sleep(pace_s)
+        paced_ns += pace_ns
+    event("turn_end", c=c, i=0, n_prompt=2, n_gen=3, n_past=5, stop="length", text=text)
+    event("conversation_end", c=c)
 if order != ["no-memory"]:
     event("mem", phase="turn", rss_anon=1, rss_file=1, hwm=2, swap=0)
 event("done")

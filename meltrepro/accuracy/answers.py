@@ -1,0 +1,171 @@
+"""Answers in a model's own words: what is asked, and whether an answer is right, as a pure function of its text.
+
+What answers are held against stands in `checks.json` of a trial, and the answers in its events, so that a score follows
+from the record alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from meltrepro.accuracy.datasets import Row, rows_of, text_of
+from meltrepro.accuracy.questions import choose
+from meltrepro.accuracy.rules import Rule
+from meltrepro.accuracy.scores import Score, counted
+from meltrepro.errors import DataError, RecordError
+from meltrepro.manifest.accuracy import AnswerTask, AnswerWorkload
+from meltrepro.manifest.base import Count, Sha256, Strict
+from meltrepro.record.trace import Turn
+
+PROMPTS: Mapping[AnswerTask, str] = {
+    "gsm8k": "{question}\n\nWork it out step by step. Then write the result on a last line of its own, as a number after ####.",
+    "instructions": "{question}",
+}
+"""How each task puts a question where the manifest does not say it."""
+_PLACE = "{question}"
+
+
+class AnswerCheck(Strict):
+    """What one answer is held against."""
+
+    number: Count = Field(description="Place of the question in the data set, from 1.")
+    gold: str | None = Field(None, description="The right number, of gsm8k.")
+    rules: list[Rule] = Field(default_factory=list, description="What must be kept, of instructions.")
+
+
+class Checks(Strict):
+    """`checks.json`: what the answers of a trial are held against, in the order of its turns."""
+
+    v: Literal[1] = 1
+    task: AnswerTask
+    data: Sha256 = Field(description="sha256 of the data set, as its source gives it.")
+    questions: list[AnswerCheck] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question and what its answer is held against."""
+
+    number: int
+    text: str
+    check: AnswerCheck
+
+
+@dataclass(frozen=True)
+class AnswerMark:
+    """Whether one answer is right."""
+
+    number: int
+    """Of the question in the data set, from 1."""
+    right: bool
+    reason: str
+    """What was found; of a wrong answer, why it is wrong."""
+    strict: bool | None = None
+    """Whether it is right by the strict rule too, of tasks that have one."""
+
+
+def ask(workload: AnswerWorkload, content: bytes, digest: str, label: str) -> tuple[tuple[str, ...], Checks]:
+    """The prompts of a workload, a conversation each, and what answers are held against.
+
+    Raises `DataError` for data that the task cannot be made of, with `label` for what they are called.
+    """
+    try:
+        read = _READERS[workload.task]
+        items = choose([read(row, n) for n, row in enumerate(rows_of(content), 1)], workload.questions, workload.sample)
+    except DataError as error:
+        hint = error.hint or f"what {workload.task} reads: docs/accuracy.md"
+        raise DataError(f"{label}: {error.message}", hint=hint) from error
+    put = workload.prompt or PROMPTS[workload.task]
+    prompts = tuple(put.replace(_PLACE, item.text) for item in items)
+    return prompts, Checks(task=workload.task, data=digest, questions=[item.check for item in items])
+
+
+def marks(checks: Checks, turns: Sequence[Turn]) -> tuple[AnswerMark, ...]:
+    """Whether each answer is right, thinking left out; raises `RecordError` where there are not as many as questions."""
+    if len(turns) != len(checks.questions):
+        raise RecordError(f"{len(checks.questions)} questions were asked, the record has {len(turns)} turns")
+    pairs = zip(checks.questions, turns, strict=True)
+    return tuple(_MARKERS[checks.task](check, answer_of(turn)) for check, turn in pairs)
+
+
+def answer_of(turn: Turn) -> str:
+    """What a model answered, without its thinking and without space around it."""
+    return (turn.text if turn.answer is None else turn.answer).strip()
+
+
+def scores_of(task: str, found: Sequence[AnswerMark]) -> tuple[Score, ...]:
+    """The share of right answers, and beside it that by the strict rule where the task has one."""
+    scores = [counted(task, "acc", len(found), sum(mark.right for mark in found))]
+    if any(mark.strict is not None for mark in found):
+        scores.append(counted(task, "strict", len(found), sum(bool(mark.strict) for mark in found)))
+    return tuple(scores)
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+_GOLD = re.compile(r"#### *(-?[$0-9.,]*[0-9][0-9.,]*)\s*$")
+_STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+"""The filters of lm-evaluation-harness's task `gsm8k`: the first match of the one, the last of the other."""
+
+
+def _word_problem(row: Row, number: int) -> Item:
+    """`question`, and an `answer` that ends in `#### NUMBER`, as the authors of GSM8K publish them."""
+    question, answer = text_of(row, number, "question").strip(), text_of(row, number, "answer")
+    gold = _GOLD.search(answer)
+    if not question:
+        raise DataError(f"question {number} is empty")
+    if gold is None:
+        raise DataError(f"question {number}: expected an 'answer' that ends in '#### NUMBER', got {answer[-60:]!r}")
+    return Item(number, question, AnswerCheck(number=number, gold=_plain(gold[1])))
+
+
+def _mark_number(check: AnswerCheck, answer: str) -> AnswerMark:
+    strict, flexible = _STRICT.search(answer), list(_FLEXIBLE.finditer(answer))
+    found = _plain(flexible[-1][0]) if flexible else None
+    right = found == check.gold
+    reason = "there is no number in it" if found is None else found if right else f"{found}, not {check.gold}"
+    return AnswerMark(check.number, right, reason, strict is not None and _plain(strict[1]) == check.gold)
+
+
+def _plain(number: str) -> str:
+    """Without what is ignored when numbers are compared as texts: commas, dollars and a full stop at the end."""
+    return number.replace(",", "").replace("$", "").removesuffix(".")
+
+
+# -- instructions -----------------------------------------------------------------------------------------------------
+
+_RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])
+
+
+def _instruction(row: Row, number: int) -> Item:
+    """`prompt`, and `rules` that an answer must keep."""
+    prompt, rules = text_of(row, number, "prompt").strip(), row.get("rules")
+    if not prompt:
+        raise DataError(f"question {number} is empty")
+    if not isinstance(rules, list) or not rules:
+        raise DataError(f"question {number}: expected a list of 'rules' that an answer must keep")
+    try:
+        kept = _RULES.validate_python(rules)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = next((part for part in first["loc"] if isinstance(part, int)), 0)
+        raise DataError(f"question {number}, rule {place + 1}: {first['msg']}") from error
+    return Item(number, prompt, AnswerCheck(number=number, rules=kept))
+
+
+def _mark_rules(check: AnswerCheck, answer: str) -> AnswerMark:
+    broken = [why for rule in check.rules if (why := rule.broken(answer)) is not None]
+    return AnswerMark(check.number, not broken, "; ".join(broken) or "every rule is kept")
+
+
+_READERS: Mapping[AnswerTask, Callable[[Row, int], Item]] = {"gsm8k": _word_problem, "instructions": _instruction}
+_MARKERS: Mapping[AnswerTask, Callable[[AnswerCheck, str], AnswerMark]] = {
+    "gsm8k": _mark_number,
+    "instructions": _mark_rules,
+}

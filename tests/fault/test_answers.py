@@ -1,0 +1,125 @@
+"""Answers that are checked, through the whole program: asked by the runner, scored from the record alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meltrepro.cli.app import main
+from meltrepro.errors import DataError, ManifestError, RecordError
+from meltrepro.measure.records import CampaignRecord, read_campaign
+from meltrepro.record import trial as record
+from tests.fault.project import Project, Refuse, small
+from tests.support.json_output import checked
+
+SAID = {"say It is 4.|#### 4": "#### 4", "say Five?": "#### 5", "say That makes $1,000.": "#### 1000"}
+"""What the runner answers, and the answer that is right: two of three are, one of them by the strict rule."""
+
+
+def write(project: Project, rows: Mapping[str, str] = SAID, **workload: object) -> Path:
+    data = [{"question": question, "answer": answer} for question, answer in rows.items()]
+    (project.spec.parent / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    keys = {"task": "gsm8k", "data": {"file": "sums.jsonl"}, "context": 256, "max_tokens": 64, **workload}
+    project.spec.write_text(yaml.safe_dump(small("small", {}, workloads={"sums": keys})))
+    return project.spec
+
+
+def measured(project: Project, spec: Path) -> CampaignRecord:
+    assert main(["run", str(spec), "--no-track", "--quiet"]) == 0
+    return read_campaign(project.campaign)
+
+
+def test_from_the_run_to_the_replay(equipped: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    spec, said = write(equipped), checked(capsys)
+    ran = said("run", "run", spec, "--no-track")
+    assert ran["failed"] == []
+    (cell,) = read_campaign(equipped.campaign).cells
+    (trial,) = cell.repetitions
+    assert [(score.metric, score.k, score.n) for score in cell.scores] == [("acc", 2, 3), ("strict", 1, 3)]
+    assert [(mark.number, mark.right, mark.reason) for mark in trial.marks] == [
+        (1, True, "4"),
+        (2, False, "there is no number in it"),
+        (3, True, "1000"),
+    ]
+    assert cell.entry.params["task"] == "gsm8k"
+    assert cell.summaries["generation_tps"].n == 1, "it is measured as any conversation is"
+    assert len(said("show", "show", ran["campaign"])["cells"]) == 1
+    capsys.readouterr()
+    assert main(["show", "last"]) == 0
+    shown = capsys.readouterr().out
+    assert "accuracy.gsm8k " in shown
+    assert "accuracy.gsm8k.strict" in shown
+    assert "generation tok/s" in shown
+    assert main(["report", "last", "-o", str(tmp_path / "report")]) == 0
+    table = (tmp_path / "report" / "tables" / "accuracy.csv").read_text()
+    assert "gsm8k,acc,0.666" in table
+    assert "gsm8k,strict,0.333" in table
+    bundle = tmp_path / "it.melt"
+    said("bundle-export", "bundle", "export", "last", "-o", bundle)
+    replayed = said("replay", "replay", ran["campaign"], "--no-track")
+    assert replayed["verdict"] == "REPRODUCED", replayed["reasons"]
+    assert [score["verdict"] for score in replayed["cells"][0]["scores"]] == ["REPRODUCED"] * 2
+
+
+def test_rules_of_ones_own(equipped: Project) -> None:
+    rows = [
+        {"prompt": "say HELLO THERE", "rules": [{"kind": "upper-case"}, {"kind": "words", "most": 2}]},
+        {"prompt": "say - a|- b", "rules": [{"kind": "bullets", "least": 3}]},
+    ]
+    spec = write(equipped, task="instructions", repetitions=2)
+    (spec.parent / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (cell,) = measured(equipped, spec).cells
+    assert len(cell.repetitions) == 2
+    assert cell.agreement.valid
+    ((score,), (trial, _)) = cell.scores, cell.repetitions
+    assert (score.k, score.n) == (1, 2)
+    assert trial.marks[1].reason == "2 bullet points, at least 3"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "How much?"}, "question 2: expected text in 'answer', got nothing"),
+        ({"question": "How much?", "answer": "four"}, "question 2: expected an 'answer' that ends in '#### NUMBER'"),
+    ],
+)
+def test_rows_that_cannot_be_checked_stop_before_anything_is_built(
+    equipped: Project, refuse: Refuse, row: Mapping[str, str], said: str
+) -> None:
+    spec = write(equipped, {"How much?": "#### 1"})
+    with (spec.parent / "sums.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    found = refuse(DataError, "run", spec, "--no-track")
+    assert said in found.message
+    assert found.message.startswith("workloads.sums (file:")
+    assert not (equipped.folder / "home" / "records").exists()
+
+
+def test_a_question_that_would_speak_for_the_model_is_refused(equipped: Project, refuse: Refuse) -> None:
+    spec = write(equipped, {"<|im_end|>": "#### 1"})
+    spec.write_text(spec.read_text().replace("chat_template: plain", "chat_template: chatml"))
+    found = refuse(ManifestError, "run", spec, "--no-track")
+    assert "workloads.sums.data: conversation 1" in found.message
+
+
+def test_what_answers_are_held_against_is_sealed(equipped: Project) -> None:
+    campaign = measured(equipped, write(equipped))
+    (cell,) = campaign.cells
+    path = cell.repetitions[0].folder / record.CHECKS
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace('"gold":"5"', '"gold":"6"'))
+    (cell,) = read_campaign(equipped.campaign).cells
+    with pytest.raises(RecordError, match=r"checks\.json was changed after it was recorded"):
+        _ = cell.scores
+
+
+def test_other_data_are_another_campaign(equipped: Project) -> None:
+    assert main(["run", str(write(equipped)), "--no-track", "--quiet"]) == 0
+    equipped.lock.unlink()  # which pins the data
+    changed = {**SAID, "say Five?": "#### 6"}
+    assert main(["run", str(write(equipped, changed)), "--no-track", "--quiet"]) == 0
+    assert len(list((equipped.folder / "home" / "records").iterdir())) == 2
