@@ -1,9 +1,13 @@
-// melt-scorer request.json data: how probable an engine finds answers, or the tokens of a text; docs/accuracy.md says what is printed.
+// melt-scorer request.json data [expected]: how probable an engine finds answers, or the tokens of a text; docs/accuracy.md says what is
+// printed.
 //
 // The request is that of a scoring trial. Data are a text, or questions as JSON: of every question the texts of which one is to be
-// chosen, the number of the right one and, where not all tokens after a common beginning count, what comes before those that do.
+// chosen, the number of the right one and, where not all tokens after a common beginning count, what comes before those that do; or the
+// question, behind which all of them count for other rules.
+// `expected` is what an unquantized model expects of the text (expectations.h).
 
 #include "engine.h"
+#include "expectations.h"
 #include "failure.h"
 #include "fields.h"
 #include "json.h"
@@ -66,7 +70,8 @@ public:
         enter_step(ExitCode::decode);
     }
 
-    // A line for each question: the mean log-probability of each answer's tokens, and which is the highest.
+    // A line for each question: the mean log-probability of each answer's tokens that count, and which is the highest; where all that
+    // follows the question counts for somebody, the sum of that too, and how many characters it has.
     void ask(const Json::Array & questions) {
         for (size_t i = 0; i < questions.size(); ++i) {
             const Json & question = questions[i];
@@ -79,7 +84,10 @@ public:
                 }
             }
             const size_t common = common_beginning(texts);
-            Json::Array scores, counts;
+            const Json * asked = question.find("question");
+            const std::string stem = asked == nullptr ? "" : asked->get<std::string>();
+            const size_t stem_tokens = asked == nullptr ? 0 : engine.tokenize(stem, true).size();
+            Json::Array scores, counts, sums, characters;
             double best = -HUGE_VAL;
             size_t chosen = 0;
             for (size_t answer = 0; answer < texts.size(); ++answer) {
@@ -91,42 +99,92 @@ public:
                 }
                 begin = std::clamp<size_t>(begin, 1, tokens.size() - 1);
                 end = std::max(end, begin + 1);
-                const double score = log_probability(tokens, begin, end) / static_cast<double>(end - begin);
+                const size_t behind = asked == nullptr ? begin : std::clamp<size_t>(stem_tokens, 1, tokens.size() - 1);
+                double counted = 0, whole = 0;
+                size_t place = std::min(begin, behind);
+                walk(tokens, place, end, [&](Token token) {
+                    const double found = log_probability_of(token);
+                    counted += place >= begin ? found : 0;
+                    whole += place >= behind ? found : 0;
+                    ++place;
+                });
+                const double score = counted / static_cast<double>(end - begin);
                 if (score > best) {
                     best = score;
                     chosen = answer;
                 }
                 scores.emplace_back(score);
                 counts.emplace_back(end - begin);
+                sums.emplace_back(whole);
+                characters.emplace_back(characters_of(question.at("texts").get<Json::Array>()[answer].get<std::string>(), stem));
             }
             const bool right = static_cast<int64_t>(chosen) == question.at("gold").get<int64_t>();
-            say({{"question", i + 1}, {"chosen", chosen}, {"right", right}, {"scores", scores}, {"tokens", counts}});
+            Json::Object line{{"question", i + 1}, {"chosen", chosen}, {"right", right}, {"scores", scores}, {"tokens", counts}};
+            if (asked != nullptr) {
+                line.insert(line.end(), {{"sums", sums}, {"characters", characters}, {"gold", question.at("gold").get<int64_t>()}});
+            }
+            say(line);
         }
     }
 
     // A line for each window of a text: the sum, and that of the squares, of the negative log-probabilities of its second half.
     void read(const std::string & text, int64_t windows) {
-        Tokens tokens = engine.tokenize(text, true);
-        const Tokens beginning = engine.tokenize("", true);  // what stands before every text, where anything does
+        const Tokens tokens = engine.tokenize(text, true);
         const auto whole = static_cast<int64_t>(tokens.size() / context);
         if (whole < std::max<int64_t>(windows, 1)) {
             throw Failure(ExitCode::decode, "the text has " + std::to_string(tokens.size()) + " tokens, which are " +
                                                 std::to_string(whole) + " windows of " + std::to_string(context));
         }
         for (int64_t window = 0; window < (windows > 0 ? windows : whole); ++window) {
-            const auto first = tokens.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(window) * context);
-            Tokens part(first, first + static_cast<std::ptrdiff_t>(context));
-            std::copy(beginning.begin(), beginning.end(), part.begin());
-            double sum = 0, squares = 0;
-            walk(part, context / 2 + 1, context, [&](double log_probability) {
-                sum -= log_probability;
-                squares += log_probability * log_probability;
+            Sum surprise;
+            walk(window_of(tokens, window), context / 2 + 1, context, [&](Token token) { surprise.add(-log_probability_of(token)); });
+            say({{"window", window + 1},
+                 {"tokens", context - 1 - context / 2},
+                 {"sum", surprise.sum},
+                 {"squares", surprise.squares}});
+        }
+    }
+
+    // The same beside what an unquantized model expects of the same tokens: the divergence from it, and where both have one top token.
+    void compare(const std::string & text, Expectations & expected) {
+        expected.require(engine.tokenize(text, true), context, vocabulary);
+        for (int64_t window = 0; window < expected.windows; ++window) {
+            Sum surprise, divergence;
+            int64_t same_top = 0;
+            walk(window_of(expected.tokens, window), context / 2 + 1, context, [&](Token token) {
+                const Compared found = expected.compare(engine.logits(), log_total());
+                surprise.add(-log_probability_of(token));
+                divergence.add(found.divergence);
+                same_top += found.same_top ? 1 : 0;
             });
-            say({{"window", window + 1}, {"tokens", context - 1 - context / 2}, {"sum", sum}, {"squares", squares}});
+            say({{"window", window + 1},
+                 {"tokens", context - 1 - context / 2},
+                 {"sum", surprise.sum},
+                 {"squares", surprise.squares},
+                 {"divergence", divergence.sum},
+                 {"divergence_squares", divergence.squares},
+                 {"same_top", same_top}});
         }
     }
 
 private:
+    struct Sum {
+        void add(double value) {
+            sum += value;
+            squares += value * value;
+        }
+        double sum = 0, squares = 0;
+    };
+
+    // With what stands before every text, where anything does.
+    Tokens window_of(const Tokens & tokens, int64_t window) const {
+        const auto first = tokens.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(window) * context);
+        Tokens part(first, first + static_cast<std::ptrdiff_t>(context));
+        const Tokens beginning = engine.tokenize("", true);
+        std::copy(beginning.begin(), beginning.end(), part.begin());
+        return part;
+    }
+
     static size_t common_beginning(const std::vector<Tokens> & texts) {
         const auto differ = [&](size_t place) {
             return std::any_of(texts.begin(), texts.end(), [&](const Tokens & tokens) {
@@ -140,13 +198,13 @@ private:
         return place;
     }
 
-    double log_probability(const Tokens & tokens, size_t begin, size_t end) {
-        double sum = 0;
-        walk(tokens, begin, end, [&](double log_probability) { sum += log_probability; });
-        return sum;
+    // Of an answer in UTF-8, without the question and the space before it.
+    static int64_t characters_of(const std::string & text, const std::string & stem) {
+        const auto first = text.begin() + static_cast<std::ptrdiff_t>(std::min(text.size(), stem.size() + 1));
+        return std::count_if(first, text.end(), [](char byte) { return (byte & 0xC0) != 0x80; });
     }
 
-    // The log-probability of each token from `begin` to `end`, given all that stand before it.
+    // Takes each token from `begin` to `end`, with the engine's logits given all that stand before it.
     template <typename Take>
     void walk(const Tokens & tokens, size_t begin, size_t end, Take take) {
         engine.clear();
@@ -158,35 +216,41 @@ private:
         }
         for (size_t place = begin; place < end; ++place) {
             throw_if_stopped();
-            take(log_probability_of(tokens[place]));
+            take(tokens[place]);
             if (place + 1 < end) {
                 engine.decode(&tokens[place], 1);
             }
         }
     }
 
-    double log_probability_of(Token token) {
+    double log_probability_of(Token token) { return static_cast<double>(engine.logits()[token]) - log_total(); }
+
+    // Less this, a logit is a log-probability.
+    double log_total() {
         const float * logits = engine.logits();
         const float most = *std::max_element(logits, logits + vocabulary);
         double sum = 0;
         for (size_t i = 0; i < vocabulary; ++i) {
             sum += std::exp(static_cast<double>(logits[i]) - most);
         }
-        return static_cast<double>(logits[token]) - most - std::log(sum);
+        return most + std::log(sum);
     }
 
     Engine & engine;
     size_t vocabulary = 0, context = 0, batch = 1;
 };
 
-void score(const std::string & request_path, const std::string & data_path) {
+void score(const std::string & request_path, const std::string & data_path, const char * expected_path) {
     const std::unique_ptr<Engine> engine = make_engine();
     Json request, data;
     const std::string content = content_of(data_path);
     try {
         request = Json::parse(content_of(request_path));
         Scorer scorer(*engine, request);
-        if (request.at("mode").get<std::string>() == "perplexity") {
+        if (expected_path != nullptr) {
+            Expectations expected(expected_path);
+            scorer.compare(content, expected);
+        } else if (request.at("mode").get<std::string>() == "perplexity") {
             const Json * chunks = request.find("chunks");
             scorer.read(content, chunks == nullptr ? 0 : chunks->get<int64_t>());
         } else {
@@ -195,6 +259,9 @@ void score(const std::string & request_path, const std::string & data_path) {
         }
     } catch (const JsonError & error) {
         throw Failure(ExitCode::bad_request, std::string("request or questions: ") + error.what());
+    } catch (const Incomparable & reason) {
+        say({{"refused", reason.what()}});
+        return;
     }
     say({{"done", true}});
 }
@@ -209,12 +276,12 @@ int give_up(int code, const std::string & message) {
 
 int main(int argc, char ** argv) {
     using namespace melt;
-    if (argc != 3) {
-        return give_up(static_cast<int>(ExitCode::bad_request), "usage: melt-scorer request.json data");
+    if (argc != 3 && argc != 4) {
+        return give_up(static_cast<int>(ExitCode::bad_request), "usage: melt-scorer request.json data [expected]");
     }
     install_signal_handlers(STDERR_FILENO);
     try {
-        score(argv[1], argv[2]);
+        score(argv[1], argv[2], argc == 4 ? argv[3] : nullptr);
     } catch (const Stopped & stopped) {
         return give_up(128 + stopped.signal, "stopped by signal " + std::to_string(stopped.signal));
     } catch (const Failure & failure) {

@@ -139,7 +139,7 @@ def _request(
         threads=cell.target.threads or cell.target.usable_cores or devices[cell.target_name].cores,
         batch=workload.batch,
         data=data.digest,
-        inputs={} if cell.logits_id is not None else {DATA: asked.file.digest},
+        inputs={DATA: asked.file.digest} if DATA in scorer.inputs(scorer.mode(workload.task)) else {},
         questions=asked.sheet.questions or None,
         padding=asked.sheet.padding,
         sequences=asked.sheet.sequences,

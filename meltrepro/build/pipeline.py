@@ -85,7 +85,8 @@ class Builder:
 
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
-        self._options = {name: entry.options for name, entry in plan.manifest.frameworks.items()}
+        nodes: tuple[BundleNode | ModelNode, ...] = (*plan.bundles, *plan.models)
+        self._options = {node.framework_name: plan.options(node) for node in nodes}
         for bundle in plan.bundles:
             self._releases[bundle.framework_name] = bundle.release
             self._bundle(bundle)

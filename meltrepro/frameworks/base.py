@@ -171,6 +171,10 @@ class Scorer(Protocol):
         """The questions as the file that it reads; raises `DataError` for what is no question of this mode."""
         ...
 
+    def inputs(self, mode: Mode) -> Collection[str]:
+        """Names of the files that it reads besides the model: `DATA`, `LOGITS` or both."""
+        ...
+
     def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
         """What follows the program's name."""
         ...
@@ -243,6 +247,10 @@ class Framework(Protocol):
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         """What this device runs: of that CPU level, or the best that it can."""
         ...
+
+    def reference(self, release: Release) -> tuple[Framework, Release]:
+        """Whose scorer writes down what an unquantized model expects of a text; another's where its own differs from CPU to CPU."""
+        return self, release
 
     def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
         """What the options want built besides what the targets need."""

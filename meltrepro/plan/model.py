@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
-from meltrepro.frameworks.base import ModelStep, Purpose, Release, SkipKind, Variant
+from meltrepro.frameworks.base import ModelStep, Purpose, Release, SkipKind, Variant, framework
 from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
 from meltrepro.manifest.schema import Manifest, Model, Workload
 from meltrepro.manifest.sources import Source, is_checkpoint
@@ -41,6 +41,8 @@ class Cell:
     """The framework's own part of its request."""
     model_key: ModelId
     """The model that it runs."""
+    logits_key: LogitsId | None = None
+    """What it is compared with; `None` for a cell that is compared with nothing."""
 
     @cached_property
     def key(self) -> CellId:
@@ -59,14 +61,6 @@ class Cell:
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
         return str(BundleId(self.framework_name, RUN, self.variant.name))
-
-    @property
-    def logits_key(self) -> LogitsId | None:
-        """What it is compared with; `None` for a cell that is compared with nothing."""
-        workload = self.workload
-        if not isinstance(workload, TextWorkload) or workload.task != "kl-divergence":
-            return None
-        return LogitsId(self.model_name, workload.against, self.framework_name, self.workload_name)
 
     @property
     def logits_id(self) -> str | None:
@@ -166,3 +160,8 @@ class Plan:
     """What cells are compared with; of models and bundles above."""
     warnings: tuple[str, ...] = ()
     """What may go wrong although every cell by itself can run, for people."""
+
+    def options(self, node: BundleNode | ModelNode) -> BaseModel:
+        """The options of a node's framework: the usual ones where the manifest does not name it, and others compare with it."""
+        entry = self.manifest.frameworks.get(node.framework_name)
+        return entry.options if entry is not None else framework(node.kind).options()

@@ -64,13 +64,35 @@ class KnownFramework:
         return ModelId(model, quantization, self.name, variant.name if alone else "")
 
 
+def references(frameworks: Mapping[str, KnownFramework]) -> Mapping[str, KnownFramework]:
+    """By the name of each framework, what writes down what its unquantized models expect: it or another of them, or one more."""
+    found = {}
+    for name, known in frameworks.items():
+        other, release = known.framework.reference(known.release)
+        found[name] = known if other is known.framework else _referred(frameworks, other, release)
+    return found
+
+
+def _referred(frameworks: Mapping[str, KnownFramework], other: Framework, release: Release) -> KnownFramework:
+    """The entry of a manifest for a framework as it usually is, or one of a name that no entry has."""
+    options = other.options()
+    wanted = (other.kind, release, other.pinned(options))
+    for each in frameworks.values():
+        if (each.framework.kind, each.release, each.framework.pinned(each.options)) == wanted:
+            return each
+    name = f"{other.kind}-{release.name}"
+    while name in frameworks:
+        name += "-reference"
+    return KnownFramework(name, other, options, release)
+
+
 def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     """The manifest's frameworks by name; raises `ManifestError` with every name that is unknown."""
     names = _Names(loaded)
     found = {name: names.framework(name, entry) for name, entry in loaded.manifest.frameworks.items()}
     known = {name: each for name, each in found.items() if each is not None}
     if len(known) == len(found):  # else what is unknown may belong to the framework that is
-        names.check_values([each.framework for each in known.values()])
+        names.check_values(known)
     names.check_templates()
     names.check_thinking()
     names.check_assumed()
@@ -153,17 +175,18 @@ class _Names:
                     features = target.machines[assumed.arch]
                     self.check((*at, "features", i), f"CPU feature of {assumed.arch}", feature, features)
 
-    def check_values(self, frameworks: Collection[Framework]) -> None:
+    def check_values(self, frameworks: Mapping[str, KnownFramework]) -> None:
         """Quantizations and CPU levels, which some framework must know."""
         manifest = self.loaded.manifest
-        quantizations = {AS_IS}.union(*(each.quantizations() for each in frameworks))
-        levels = {AUTO}.union(*(each.levels() for each in frameworks))
+        quantizations = {AS_IS}.union(*(each.quantizations for each in frameworks.values()))
+        compared = {AS_IS}.union(*(each.quantizations for each in references(frameworks).values()))
+        levels = {AUTO}.union(*(each.framework.levels() for each in frameworks.values()))
         for name, model in manifest.models.items():
             for i, quantization in enumerate(model.quantizations):
                 self.check(("models", name, "quantizations", i), "quantization", quantization, quantizations)
         for name, scored in manifest.accuracy.items():
             if isinstance(scored, TextWorkload) and "against" in scored.model_fields_set:
-                self.check(("workloads", name, "against"), "quantization", scored.against, quantizations)
+                self.check(("workloads", name, "against"), "quantization", scored.against, compared)
         for name, target in manifest.targets.items():
             self.check(("targets", name, "isa"), "CPU level", target.isa, levels)
 

@@ -13,12 +13,12 @@ from meltrepro.errors import DeviceBusy, NothingThere, PlanError
 from meltrepro.frameworks.base import ModelStep, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import AnswerWorkload, TextWorkload
 from meltrepro.manifest.loader import LoadedManifest
-from meltrepro.manifest.schema import Manifest, Model, Workload
+from meltrepro.manifest.schema import AnyWorkload, Manifest, Model, Workload
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes, StoreSpace
 from meltrepro.plan.model import EVERY, BundleNode, Cell, Costs, LogitsNode, ModelNode, Plan, Refusals, SkippedCell
-from meltrepro.plan.names import KnownFramework, Selection, resolve
-from meltrepro.record.ids import RUN, BundleId, CellId, ModelId
+from meltrepro.plan.names import KnownFramework, Selection, references, resolve
+from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.words import readable
 
@@ -38,7 +38,9 @@ def make_plan(
     `UsageError` where a pattern matches no cell.
     """
     manifest, sizes, selection = loaded.manifest, sizes or Sizes(), Selection(only)
-    frameworks = resolve(loaded)
+    named = resolve(loaded)
+    others = references(named)
+    frameworks = {**named, **{each.name: each for each in others.values()}}
     cells: list[Cell] = []
     skipped: list[SkippedCell] = []
     memory: dict[str, int | None] = {}
@@ -63,13 +65,14 @@ def make_plan(
             variant,
             known.framework.request(known.options, variant),
             known.model_id(key.model, source, key.quantization, variant),
+            _logits(key, manifest.workloads[key.workload], others[key.framework]),
         )
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
         size = weights[cell.model_id]
         needed = estimate.peak_memory_bytes(cell, size)
         skip = (
-            judge.accuracy(cell, known)
+            judge.accuracy(cell, known, others[key.framework])
             or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
             or space.take(cell, source, size)
         )
@@ -153,6 +156,13 @@ def _weights(model: Model, node: ModelId, known: KnownFramework, sizes: Sizes) -
     return size
 
 
+def _logits(cell: CellId, workload: AnyWorkload, other: KnownFramework) -> LogitsId | None:
+    """What a cell is compared with, which the `other` framework makes; `None` where it is compared with nothing."""
+    if not isinstance(workload, TextWorkload) or workload.task != "kl-divergence":
+        return None
+    return LogitsId(cell.model, workload.against, other.name, cell.workload)
+
+
 def _points(manifest: Manifest) -> Iterator[CellId]:
     rest = [*product(manifest.frameworks, manifest.targets, manifest.workloads)]
     for name, model in manifest.models.items():
@@ -206,7 +216,7 @@ class _Judge:
             return Skip(found.kind, f"framework {known.name} on target {target}: {found.reason}")
         return found
 
-    def accuracy(self, cell: Cell, known: KnownFramework) -> Skip | None:
+    def accuracy(self, cell: Cell, known: KnownFramework, other: KnownFramework) -> Skip | None:
         """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
         workload = cell.workload
         if isinstance(workload, Workload):
@@ -222,9 +232,9 @@ class _Judge:
             reason = f"framework {known.name} has no scorer"
         elif (refusal := known.framework.scorer.refusal(workload.task)) is not None:
             reason = f"framework {known.name} has no scorer for {workload.task}, {refusal}"
-        elif cell.logits_key is not None and cell.logits_key.quantization not in known.quantizations:
-            other = cell.logits_key.quantization
-            reason = f"framework {known.name} does not offer quantization {other} to compare with"
+        elif cell.logits_key is not None and cell.logits_key.quantization not in other.quantizations:
+            against = cell.logits_key.quantization
+            reason = f"framework {other.name} does not offer quantization {against} to compare with"
         return None if reason is None else Skip(SkipKind.accuracy, reason)
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> Skip | None:
@@ -248,11 +258,12 @@ class _Judge:
 def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[ModelNode, ...]:
     wanted = {cell.model_key: (cell, cell.variant) for cell in cells}
     for cell in cells:
-        if (key := _compared_with(cell, frameworks[cell.framework_name])) is not None:
-            wanted.setdefault(key, (cell, frameworks[cell.framework_name].framework.tool_variant(RUN)))
+        if (key := _compared_with(cell, frameworks)) is not None:
+            wanted.setdefault(key, (cell, frameworks[key.framework].framework.tool_variant(RUN)))
     return tuple(
         ModelNode(
-            *(key.model, key.quantization, key.framework, frameworks[key.framework].source(cell.model), cell.kind),
+            *(key.model, key.quantization, key.framework, frameworks[key.framework].source(cell.model)),
+            frameworks[key.framework].framework.kind,
             _steps(frameworks[key.framework], cell, key, variant),
             variant if key.variant else None,
         )
@@ -260,11 +271,12 @@ def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]
     )
 
 
-def _compared_with(cell: Cell, known: KnownFramework) -> ModelId | None:
+def _compared_with(cell: Cell, frameworks: Mapping[str, KnownFramework]) -> ModelId | None:
     """The model that a cell is compared with, as this machine's tools load it."""
     key = cell.logits_key
     if key is None:
         return None
+    known = frameworks[key.framework]
     return known.model_id(key.model, known.source(cell.model), key.quantization, known.framework.tool_variant(RUN))
 
 
@@ -285,10 +297,10 @@ def _logits_nodes(
     models_by_id, bundles_by_id = {node.id: node for node in models}, {node.id: node for node in bundles}
     nodes: dict[str, LogitsNode] = {}
     for cell in cells:
-        model_key = _compared_with(cell, frameworks[cell.framework_name])
+        model_key = _compared_with(cell, frameworks)
         if isinstance(cell.workload, TextWorkload) and cell.logits_key is not None and model_key is not None:
-            key, name = cell.logits_key, cell.framework_name
-            scorer = BundleId(name, RUN, frameworks[name].framework.tool_variant(RUN).name)
+            key = cell.logits_key
+            scorer = BundleId(key.framework, RUN, frameworks[key.framework].framework.tool_variant(RUN).name)
             model, bundle = models_by_id[str(model_key)], bundles_by_id[str(scorer)]
             nodes[str(key)] = LogitsNode(str(key), model, bundle, cell.workload)
     return tuple(nodes.values())
@@ -299,11 +311,13 @@ def _bundle_nodes(
 ) -> tuple[BundleNode, ...]:
     """What cells run, what the options want besides, and what makes the models."""
     nodes: list[BundleNode] = []
-    for name in dict.fromkeys(cell.framework_name for cell in cells):
+    compared = dict.fromkeys(cell.logits_key.framework for cell in cells if cell.logits_key is not None)
+    for name in dict.fromkeys([*(cell.framework_name for cell in cells), *compared]):
         known, own = frameworks[name], [cell for cell in cells if cell.framework_name == name]
         run = {cell.variant.name: cell.variant for cell in own}
-        run |= {each.name: each for each in known.framework.extra_variants(known.options, known.release)}
-        if any(cell.logits_key is not None for cell in own):
+        if own:
+            run |= {each.name: each for each in known.framework.extra_variants(known.options, known.release)}
+        if name in compared:
             scorer = known.framework.tool_variant(RUN)
             run.setdefault(scorer.name, scorer)
         steps = (step for model in models if model.framework_name == name for step in model.steps)

@@ -144,8 +144,7 @@ def require_loadable(plan: Plan, pins: Pins) -> None:
         template = written(plan.manifest.models[node.model_name], pins.base_dir)
         name = f"models.{node.model_name}, from {key_of(node.source)}"
         try:
-            options = plan.manifest.frameworks[node.framework_name].options
-            found = framework(node.kind).look(options, files, releases[node.framework_name], template)
+            found = framework(node.kind).look(plan.options(node), files, releases[node.framework_name], template)
         except ModelError as error:
             raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
         if (refusal := found.refusal or found.unmade.get(node.quantization)) is not None:

@@ -28,7 +28,7 @@ from meltrepro.manifest.pins import prompt_digests
 from meltrepro.manifest.prompts import load_conversations
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.sources import Source, SyntheticSource
-from meltrepro.plan.names import resolve
+from meltrepro.plan.names import references, resolve
 from meltrepro.record.campaign import LOCK
 from meltrepro.record.ids import RUN, ModelId, artifact_id
 from meltrepro.record.study import STUDY, StudyDocument, StudyEntry, study_bytes
@@ -285,7 +285,8 @@ def _uses(loaded: LoadedManifest) -> dict[ModelId, _Use]:
     texts = [each for each in loaded.manifest.accuracy.values() if isinstance(each, TextWorkload)]
     compared = {each.against for each in texts if each.task == "kl-divergence"}
     found = {}
-    for known in resolve(loaded).values():
+    named = resolve(loaded)
+    for known in {each.name: each for each in (*named.values(), *references(named).values())}.values():
         variant = known.framework.tool_variant(RUN)
         for name, model in loaded.manifest.models.items():
             for quantization in {*model.quantizations, *compared}:

@@ -36,9 +36,8 @@ def _own(session: Session, model: str) -> OwnTemplates:
     releases = {bundle.framework_name: bundle.release for bundle in session.plan.bundles}
     for node in session.plan.models:
         if node.model_name == model:
-            options = session.loaded.manifest.frameworks[node.framework_name].options
             release = releases[node.framework_name]
-            look = framework(node.kind).look(options, _files(session, node.source), release)
+            look = framework(node.kind).look(session.plan.options(node), _files(session, node.source), release)
             if look.chat is not None:
                 return look.chat
     return OwnTemplates()

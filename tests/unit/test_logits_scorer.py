@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from meltrepro.accuracy.questions import Question
+from meltrepro.build.model import PathOf
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
 from meltrepro.record.trial import ScoringRequest
@@ -105,6 +106,37 @@ def test_windows_that_are_missing_are_missed() -> None:
         SCORER.read(request("perplexity", chunks=2), lines, "")
 
 
-def test_no_divergence_is_measured_from_what_differs_by_cpu() -> None:
-    assert "differ from CPU to CPU" in str(SCORER.refusal("kl-divergence"))
-    assert SCORER.refusal("piqa") is None
+COMPARED = {"window": 1, "tokens": 31, "sum": 62.0, "squares": 150.0, "divergence": 3.1, "divergence_squares": 0.62}
+
+
+def test_a_divergence_is_the_mean_over_all_tokens() -> None:
+    windows = [{**COMPARED, "same_top": 30}, {**COMPARED, "window": 2, "divergence": 0.0, "same_top": 27}]
+    asked = request("kl-divergence", chunks=2)
+    divergence, perplexity, same = SCORER.read(asked, said(*windows, DONE), "")
+    assert (divergence.metric, divergence.n) == ("kl_divergence", 62)
+    assert divergence.value == pytest.approx(0.05)
+    assert divergence.stderr == pytest.approx(math.sqrt((1.24 / 62 - 0.05**2) / 61))
+    assert perplexity.metric == "perplexity"
+    assert perplexity.value == pytest.approx(math.exp(2))
+    assert (same.metric, same.k, same.n) == ("same_top", 57, 62)
+
+
+def test_a_comparison_takes_the_text_and_what_is_expected_of_it() -> None:
+    names = [each.name for each in SCORER.arguments(request("kl-divergence"), "1") if isinstance(each, PathOf)]
+    assert names == ["request.json", "data", "logits"]
+    assert SCORER.inputs("perplexity") == ("data",)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"refused": "the unquantized model has another vocabulary"}, "gave up: the unquantized model has another voc"),
+        ({**COMPARED, "same_top": 32}, "32 of 31 tokens"),
+        ({**COMPARED, "same_top": 3, "divergence": float("inf")}, "no number"),
+        (COMPARED, "KeyError"),
+    ],
+)
+def test_what_cannot_be_compared_is_no_score(line: dict[str, Any], why: str) -> None:
+    lines = (line,) if "refused" in line else (line, DONE)
+    with pytest.raises(RecordError, match=why):
+        SCORER.read(request("kl-divergence", chunks=1), said(*lines), "")

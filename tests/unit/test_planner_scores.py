@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
-from meltrepro.frameworks.base import SkipKind
+from meltrepro.frameworks.base import Framework, Release, SkipKind
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.registry import FRAMEWORKS
+from tests.support.frameworks import Fake
 from tests.unit.test_planner import ALPHA, BASE, BETA, HOST, merged
 
 QUESTIONS = {"task": "piqa", "data": {"file": "x"}}
@@ -85,11 +86,75 @@ def test_what_cannot_be_scored_is_skipped(
     assert (made.cells, made.logits) == ((), ())
 
 
+class Choosy(PerplexityScorer):
+    def refusal(self, task: str) -> str | None:
+        return "which it never learned" if task == "kl-divergence" else None
+
+
 def test_a_task_that_a_scorer_does_not_know_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FRAMEWORKS.loaded, ALPHA.kind, replace(ALPHA, scorer=LogitsScorer()))
+    monkeypatch.setitem(FRAMEWORKS.loaded, ALPHA.kind, replace(ALPHA, scorer=Choosy()))
     skips = [(skip.kind, skip.reason) for skip in scored(tmp_path, DIVERGENCE).skipped]
-    reason = "framework alpha has no scorer for kl-divergence, whose expectations differ from CPU to CPU"
-    assert (SkipKind.accuracy, reason) in skips
+    assert (SkipKind.accuracy, "framework alpha has no scorer for kl-divergence, which it never learned") in skips
+
+
+class Referring(Fake):
+    """Of which another writes down what its unquantized models expect."""
+
+    def reference(self, release: Release) -> tuple[Framework, Release]:
+        other: Framework = FRAMEWORKS.get(ALPHA.kind)
+        return other, other.releases()["2024-02-27"]
+
+
+GAMMA = {"gamma": {"release": "2024-02-27"}}
+
+
+@pytest.fixture
+def referring(monkeypatch: pytest.MonkeyPatch) -> None:
+    gamma = Referring("gamma", ALPHA.variants, {"q4_0": 4.5}, scorer=LogitsScorer())
+    monkeypatch.setitem(FRAMEWORKS.loaded, "gamma", gamma)
+
+
+def compared(folder: Path, frameworks: Mapping[str, Any], against: str = "f16") -> Plan:
+    models = {"m": {"quantizations": ["q4_0"]}}
+    document = merged(BASE, {"models": models, "workloads": None})
+    document |= {"frameworks": dict(frameworks), "workloads": {"w": DIVERGENCE | {"against": against}}}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(document))
+    return make_plan(load_manifest(folder / "spec.yaml"), {"host": HOST})
+
+
+@pytest.mark.usefixtures("referring")
+def test_another_framework_may_write_down_what_is_expected(tmp_path: Path) -> None:
+    """Its programs and its model, with quantizations that it alone has."""
+    made = compared(tmp_path, {**GAMMA, "alpha": {"release": "2024-02-27"}})
+    (node,) = made.logits
+    assert node.id == "m/f16/alpha/logits/w", "the manifest's own, where it is as it usually is"
+    assert {cell.logits_id for cell in made.cells} == {node.id}
+
+    made = compared(tmp_path, GAMMA)
+    (node,) = made.logits
+    assert node.id == "m/f16/alpha-2024-02-27/logits/w"
+    assert [(model.id, model.kind) for model in made.models] == [
+        ("m/q4_0/gamma", "gamma"),
+        ("m/f16/alpha-2024-02-27", "alpha"),
+    ]
+    others = ["alpha-2024-02-27/run/new", "alpha-2024-02-27/quantize/new"]
+    assert [bundle.id for bundle in made.bundles] == ["gamma/run/new", "gamma/quantize/new", *others]
+    assert made.options(node.model) == ALPHA.options()
+    assert made.options(made.models[0]) == made.manifest.frameworks["gamma"].options
+
+
+@pytest.mark.usefixtures("referring")
+def test_a_framework_of_that_name_stays_what_it_is(tmp_path: Path) -> None:
+    taken = {"alpha-2024-02-27": {"kind": "beta", "release": "2024-02-27"}}
+    made = compared(tmp_path, {**GAMMA, **taken})
+    assert [node.id for node in made.logits] == ["m/f16/alpha-2024-02-27-reference/logits/w"]
+
+
+@pytest.mark.usefixtures("referring")
+def test_only_what_the_other_framework_has_can_be_compared_with(tmp_path: Path) -> None:
+    made = compared(tmp_path, {**GAMMA, "beta": {"release": "2024-02-27"}}, "int4")
+    reason = "framework alpha-2024-02-27 does not offer quantization int4 to compare with"
+    assert reason in [skip.reason for skip in made.skipped]
 
 
 def test_a_slip_in_what_to_compare_with_is_told(tmp_path: Path) -> None:

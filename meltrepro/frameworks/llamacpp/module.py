@@ -14,6 +14,7 @@ from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
     RUN,
+    Framework,
     Look,
     ModelStep,
     OptionProblem,
@@ -114,6 +115,9 @@ class LlamaCpp:
 
     def variant(self, options: Options, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         return variants.choose(options, release.name, device, level)
+
+    def reference(self, release: Release) -> tuple[Framework, Release]:
+        return self, release
 
     def extra_variants(self, options: Options, release: Release) -> Sequence[Variant]:
         return variants.extra(options)

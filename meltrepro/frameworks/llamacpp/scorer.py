@@ -6,7 +6,7 @@ Its two releases count windows and sequences differently.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from meltrepro.accuracy.questions import Question, Sheet
@@ -64,6 +64,10 @@ class PerplexityScorer:
         if mode == "hellaswag":
             return files.hellaswag(questions)
         return files.multiple_choice(questions, 100 if release in _OLD else 1)
+
+    def inputs(self, mode: Mode) -> Collection[str]:
+        """The text's tokens stand in the file of expectations."""
+        return (LOGITS,) if mode == "kl-divergence" else (DATA,)
 
     def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
         """What follows its name. Data are given as a binary file: of others the last line break is cut off."""

@@ -163,6 +163,10 @@ class WheelFramework(Framework):
         missing = ", ".join(least.missing(device.features))
         return Skip(SkipKind.variant, f"the CPU lacks {missing}, which {least.level} needs")
 
+    def reference(self, release: Release) -> tuple[Framework, Release]:
+        """llama.cpp's, whose programs are of one CPU level; libraries in wheels choose their code by the CPU."""
+        return LLAMA, TOKENIZER
+
     def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
         return tuple(variant for variant in self.engine.variants if variant.level in options.isas)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score, counted
 from meltrepro.build.model import Argument, PathOf
 from meltrepro.errors import DataError, RecordError
-from meltrepro.frameworks.base import DATA
+from meltrepro.frameworks.base import DATA, LOGITS
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.record.trial import REQUEST, Mode, ScoringRequest
 
 _GAP = "_"
+_MODES: dict[str, Mode] = {"winogrande": "gap", "perplexity": "perplexity", "kl-divergence": "kl-divergence"}
+"""Of tasks that do not put questions with answers behind them."""
 _DAMAGED = "the scorer's output does not add up: "
 _HINT = "the scorer's whole output is in stdout.log and stderr.log of the record"
 
@@ -28,11 +30,10 @@ class LogitsScorer:
     has_options = True
 
     def refusal(self, task: str) -> str | None:
-        """What the unquantized model expects would have to be the same on every machine, and wheels choose code by the CPU."""
-        return "whose expectations differ from CPU to CPU" if task == "kl-divergence" else None
+        return None
 
     def mode(self, task: str) -> Mode:
-        return "perplexity" if task == "perplexity" else "gap" if task == "winogrande" else "answers"
+        return _MODES.get(task, "answers")
 
     def holds(self, mode: Mode, question: Question) -> bool:
         """Sentences with one gap; else anything."""
@@ -44,24 +45,32 @@ class LogitsScorer:
         content = json.dumps({"questions": asked}, ensure_ascii=False).encode()
         return Sheet(content, len(questions), 0, max(len(question.answers) for question in questions))
 
+    def inputs(self, mode: Mode) -> Collection[str]:
+        """The text too where a model is compared, so that other tokens are noticed."""
+        return (DATA, LOGITS) if mode == "kl-divergence" else (DATA,)
+
     def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
-        return PathOf(REQUEST), PathOf(DATA)
+        return PathOf(REQUEST), *map(PathOf, self.inputs(request.mode))
 
     def read(self, request: ScoringRequest, stdout: str, stderr: str) -> tuple[Score, ...]:
         """The scores, recomputed from the log-probabilities; raises `RecordError` where lines are missing or contradict each other."""
         try:
             lines = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
+            if lines and "refused" in lines[-1]:
+                raise RecordError(f"the scorer gave up: {lines[-1]['refused']}", hint=_HINT)
             if not lines or lines.pop() != {"done": True}:
                 raise _damaged("its end is missing")
+            if request.mode == "kl-divergence":
+                return _divergence(request, lines)
             return (_perplexity(request, lines) if request.mode == "perplexity" else _chosen(request, lines),)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise _damaged(f"{type(error).__name__}: {error}") from error
 
     def logits_command(self, workload: TextWorkload, release: str) -> tuple[str, ...]:
-        raise LookupError("it compares with no other model")
+        raise LookupError("another framework makes what it compares with")
 
     def check_logits(self, workload: TextWorkload, path: Path, printed: str) -> None:
-        raise LookupError("it compares with no other model")
+        raise LookupError("another framework makes what it compares with")
 
 
 def _answers(question: Question) -> Mapping[str, Any]:
@@ -92,14 +101,36 @@ def _chosen(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Scor
 
 def _perplexity(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
     """exp(m) of the mean m of negative log-probabilities, and the standard error exp(m) s / sqrt(n - 1), as llama.cpp has it."""
+    n, mean, error = _mean(request, lines, "sum", "squares")
+    value = math.exp(-_log_probability(-mean))
+    return Score(request.task, "perplexity", value, None if error is None else value * error, n, None)
+
+
+def _divergence(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:
+    """The mean divergence, in nats a token; as llama.cpp's scorer has them, perplexity and the share of the same top tokens."""
+    n, mean, error = _mean(request, lines, "divergence", "divergence_squares")
+    if not math.isfinite(mean):
+        raise _damaged(f"a divergence of {mean} is no number")
+    same = sum(int(line["same_top"]) for line in lines)
+    if any(not 0 <= line["same_top"] <= line["tokens"] for line in lines):
+        raise _damaged(f"{same} of {n} tokens have the same top token")
+    return (
+        Score(request.task, "kl_divergence", mean, error, n, None),
+        _perplexity(request, lines),
+        counted(request.task, "same_top", n, same),
+    )
+
+
+def _mean(
+    request: ScoringRequest, lines: Sequence[Mapping[str, Any]], sums: str, squares: str
+) -> tuple[int, float, float | None]:
+    """Tokens of all windows, the mean of what was summed, and its standard error s / sqrt(n - 1)."""
     if [line["window"] for line in lines] != list(range(1, (request.chunks or len(lines)) + 1)):
         raise _damaged("windows of the text are missing")
     n = sum(int(line["tokens"]) for line in lines)
-    mean = -_log_probability(-sum(line["sum"] for line in lines) / n)
-    deviation = math.sqrt(max(sum(line["squares"] for line in lines) / n - mean * mean, 0.0))
-    value = math.exp(mean)
-    error = value * deviation / math.sqrt(n - 1) if n > 1 else None
-    return Score(request.task, "perplexity", value, error, n, None)
+    mean = sum(line[sums] for line in lines) / n
+    variance = max(sum(line[squares] for line in lines) / n - mean * mean, 0.0)
+    return n, mean, math.sqrt(variance / (n - 1)) if n > 1 else None
 
 
 def _log_probability(number: Any) -> float:
