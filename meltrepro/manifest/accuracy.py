@@ -66,6 +66,12 @@ class QuestionWorkload(_Scored):
     )
 
 
+def _or_list(schema: dict[str, Any]) -> None:
+    """Let the schema of a number that may be a list say so; `windows` makes workloads of such a list."""
+    one = {key: schema.pop(key) for key in ("type", "minimum")}
+    schema["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}]
+
+
 class TextWorkload(_Scored):
     """How well a model predicts a text, by itself (perplexity) or beside the unquantized model (KL divergence)."""
 
@@ -73,6 +79,12 @@ class TextWorkload(_Scored):
     text: Data = Field(description="The text, UTF-8; at least two windows long.")
     chunks: int | None = Field(
         None, ge=1, description="How many windows to score; all that the text fills where absent."
+    )
+    context: int = Field(
+        512,
+        ge=16,
+        description="Window in tokens. A list makes a workload of each, which has the number in its name: `text-256`.",
+        json_schema_extra=_or_list,
     )
     against: Name = Field(
         "f16", description="Of kl-divergence: the quantization that stands for the unquantized model."

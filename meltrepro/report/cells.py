@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from meltrepro.report.results import CellResult, Device, DeviceKey, Results
+from meltrepro.manifest.accuracy import TEXT_TASKS
+from meltrepro.report.results import CellResult, Device, DeviceKey, Results, Score
 from meltrepro.report.values import Absent, Column, Table, Tags, Value, measured, named
 from meltrepro.stats.summary import TOO_FEW
 
@@ -41,6 +42,21 @@ Field = tuple[Column, Callable[[CellResult], Value]]
 def metric(name: str, title: str, *, key: str | None = None, scale: float = 1.0) -> Field:
     """The column of a metric, in a unit of its own where it has a scale."""
     return Column(key or name, title, "estimate"), lambda cell: measured(cell, name, scale)
+
+
+ScoreKind = tuple[str, str, int]
+"""What two scores must share to be compared: task, metric, and of a text how many tokens a window has, else 0."""
+
+
+def score_kind(cell: CellResult, score: Score) -> ScoreKind:
+    return score.task, score.metric, (cell.context or 0) if score.task in TEXT_TASKS else 0
+
+
+def score_title(kind: ScoreKind) -> str:
+    task, metric, context = kind
+    said = metric.replace("_", " ")
+    title = task if metric in task else f"{task} ({said})"
+    return f"{title}, context {context}" if context else title
 
 
 def gigabytes(key: str, title: str, size: Callable[[CellResult], int | None], unknown: str) -> Field:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from meltrepro.report.cells import Field, metric, ordered, table, why_none
+from meltrepro.report.cells import Field, ScoreKind, metric, ordered, score_kind, score_title, table, why_none
 from meltrepro.report.results import CellResult, Results, Score
 from meltrepro.report.values import Absent, Column, Table, Value, Word
 
@@ -43,11 +43,9 @@ def axes(results: Results) -> list[Axis]:
         Axis("memory", "peak memory, GB", True, _metric("peak_memory_bytes", 1e-9)),
         Axis("energy", "energy, joules per token", True, _metric("energy_per_token_j")),
     ]
-    scores = _scores(results)
-    for score in list(scores.values())[:1]:  # all are of one task
-        said = score.metric.replace("_", " ")
-        title = f"quality, {score.task if score.metric in score.task else f'{score.task} ({said})'}"
-        lower = score.metric in _LOWER
+    if (usual := _usual(results)) is not None:
+        scores = _scores(results, usual)
+        title, lower = f"quality, {score_title(usual)}", usual[1] in _LOWER
         known.append(Axis("quality", title, lower, lambda cell: _around(scores.get(_weights(cell)))))
     return [axis for axis in known if any(axis.of(cell) for cell in compared(results))]
 
@@ -57,14 +55,18 @@ def _weights(cell: CellResult) -> tuple[str, ...]:
     return (cell.model, cell.quantization, cell.framework, cell.release)
 
 
-def _scores(results: Results) -> Mapping[tuple[str, ...], Score]:
-    """Scores of the task on which most weights were scored, the first by name where several were."""
-    scored = [(cell, score) for cell in results.cells if not cell.synthetic for score in cell.scores]
-    tasks = Counter((score.task, score.metric) for _, score in scored)
-    if not tasks:
-        return {}
-    usual = min(tasks, key=lambda task: (-tasks[task], task))
-    return {_weights(cell): score for cell, score in scored if (score.task, score.metric) == usual}
+def _usual(results: Results) -> ScoreKind | None:
+    """In what most weights were scored, the first by name where several were."""
+    kinds = Counter(score_kind(cell, score) for cell, score in _scored(results))
+    return min(kinds, key=lambda kind: (-kinds[kind], kind)) if kinds else None
+
+
+def _scores(results: Results, kind: ScoreKind) -> Mapping[tuple[str, ...], Score]:
+    return {_weights(cell): score for cell, score in _scored(results) if score_kind(cell, score) == kind}
+
+
+def _scored(results: Results) -> list[tuple[CellResult, Score]]:
+    return [(cell, score) for cell in results.cells if not cell.synthetic for score in cell.scores]
 
 
 def _around(score: Score | None) -> Around | None:

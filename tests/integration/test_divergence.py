@@ -39,17 +39,20 @@ targets:
   host: {{kind: host, threads: 1}}
 workloads:
   text: {{task: kl-divergence, text: {{file: {ROOT}/specs/texts/harbour.txt}}, context: {CONTEXT}, chunks: {WINDOWS}}}
+  windows: {{task: perplexity, text: {{file: {ROOT}/specs/texts/harbour.txt}}, context: [32, 128], chunks: 2}}
 """
+SEVERAL = ("llama.cpp", "onnxruntime")
+"""Engines that score windows of several lengths."""
 
 
 @dataclass(frozen=True)
 class Measured:
     artifacts: Mapping[str, Path]
-    cells: Mapping[tuple[str, str], CellRecord]
-    """By quantization and framework."""
+    cells: Mapping[tuple[str, str, str], CellRecord]
+    """By quantization, framework and workload."""
 
-    def scores(self, quantization: str, kind: str) -> dict[str, Score]:
-        (repetition,) = self.cells[quantization, kind].repetitions
+    def scores(self, quantization: str, kind: str, workload: str = "text") -> dict[str, Score]:
+        (repetition,) = self.cells[quantization, kind, workload].repetitions
         return {score.metric: score for score in repetition.scores}
 
     def expected(self) -> Path:
@@ -62,15 +65,20 @@ def measured(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Measured
     folder = tmp_path_factory.mktemp("specs")
     engines = prebuilt.build(folder, SPEC)
     # Others of these tests measure at the same time: scores are looked at, not speed.
-    done = meltrepro("run", engines.spec, "--no-track", home=folder, MELTREPRO_LOCKS=str(folder / "locks"))
+    wanted = ["*/text", *(f"*/f16/{kind}/host/windows-*" for kind in SEVERAL)]
+    only = [f"--only={each}" for each in wanted]
+    done = meltrepro("run", engines.spec, "--no-track", *only, home=folder, MELTREPRO_LOCKS=str(folder / "locks"))
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = (folder / "records").iterdir()
-    cells = read_campaign(record).cells
-    return Measured(engines.artifacts, {(cell.entry.quantization, cell.entry.framework): cell for cell in cells})
+    cells = {
+        (cell.entry.quantization, cell.entry.framework, cell.entry.workload): cell
+        for cell in read_campaign(record).cells
+    }
+    return Measured(engines.artifacts, cells)
 
 
 def test_all_are_held_against_one_file(measured: Measured) -> None:
-    asked = [cell.repetitions[0].scoring for cell in measured.cells.values()]
+    asked = [cell.repetitions[0].scoring for (_, _, name), cell in measured.cells.items() if name == "text"]
     assert len(asked) == 2 * (1 + len(ENGINES))
     assert len({request.inputs["logits"] for request in asked if request is not None}) == 1
 
@@ -91,6 +99,17 @@ def test_the_same_codes_diverge_as_far_as_llama_cpp_says(measured: Measured, kin
     assert ours["kl_divergence"].stderr == pytest.approx(theirs["kl_divergence"].stderr, rel=0.1)
     assert ours["perplexity"].value == pytest.approx(theirs["perplexity"].value, rel=0.03)
     assert ours["same_top"].value == pytest.approx(theirs["same_top"].value, abs=0.05)
+
+
+def test_windows_of_several_lengths_are_scored_side_by_side(measured: Measured) -> None:
+    """By every engine alike; a longer window tells more of what comes."""
+    found = {}
+    for kind in SEVERAL:
+        short, long = (measured.scores("f16", kind, f"windows-{n}")["perplexity"] for n in (32, 128))
+        assert (short.n, long.n) == (2 * 15, 2 * 63)
+        found[kind] = (short.value, long.value)
+    assert found["onnxruntime"] == pytest.approx(found["llama.cpp"], rel=0.01)
+    assert found["llama.cpp"][1] < found["llama.cpp"][0]
 
 
 HEAD = struct.Struct("<8s3i")
@@ -145,7 +164,7 @@ def score(measured: Measured, folder: Path, content: bytes, **changes: Any) -> s
 
 
 def request_of(measured: Measured) -> Any:
-    asked = measured.cells["q4_0", "onnxruntime"].repetitions[0].scoring
+    asked = measured.cells["q4_0", "onnxruntime", "text"].repetitions[0].scoring
     assert asked is not None
     return parse_request(asked.model_dump_json().encode())
 

@@ -11,6 +11,7 @@ import pytest
 from meltrepro.cli.app import main
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
 from meltrepro.manifest.files import missing_files
+from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.pins import manifest_digest, with_data
 from meltrepro.manifest.sources import FileSource, PypiSource, Source, UrlSource
 from meltrepro.plan.estimate import Sizes, data_of, download_bytes
@@ -180,3 +181,53 @@ def test_a_record_pins_data_in_its_manifest_and_lock_alike(tmp_path: Path) -> No
     assert pinned.conversations == manifest.conversations
     assert with_data(pinned, {"chat": DIGEST}) == pinned
     assert manifest_digest(pinned) != manifest_digest(manifest), "so the lock of a record must be of what it holds"
+
+
+def texts(context: str, *, task: str = "perplexity", more: str = "") -> str:
+    return GOOD.replace(CONVERSATIONS, f"    task: {task}\n    text: {{file: x}}\n    context: {context}\n{more}")
+
+
+def test_a_list_of_contexts_is_a_workload_of_each(tmp_path: Path) -> None:
+    loaded = load(tmp_path, texts("[256, 1024]", more="    chunks: 3\n"))
+    found = loaded.manifest.workloads
+    assert list(found) == ["chat-256", "chat-1024"]
+    assert all(isinstance(each, TextWorkload) and each.chunks == 3 for each in found.values())
+    assert [each.context for each in found.values()] == [256, 1024]
+    assert loaded.keys["workloads", "chat-1024", "context"].line == 14
+
+
+def test_one_context_leaves_a_manifest_as_it_was(tmp_path: Path) -> None:
+    """Names of cells too."""
+    written = load(tmp_path, texts("256")).manifest
+    assert list(written.workloads) == ["chat"]
+    alone = load(tmp_path, texts("[256]")).manifest.workloads
+    assert alone == {"chat-256": written.workloads["chat"]}
+
+
+def test_a_list_may_come_from_the_command_line(tmp_path: Path) -> None:
+    path = write(tmp_path, texts("256"))
+    found = load_manifest(path, ["workloads.chat.context=[64, 128]"]).manifest.workloads
+    assert list(found) == ["chat-64", "chat-128"]
+
+
+OTHER = "  chat-256:\n    task: perplexity\n    text: {file: x}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (texts("[]"), "14:5: workloads.chat.context: expected a whole number or a list of them; the list is empty"),
+        (texts("[256, 256]"), "14:20: workloads.chat.context[1]: 256 is named twice"),
+        (texts("[256, long]"), "14:20: workloads.chat.context[1]: expected a whole number"),
+        (texts("[true]"), "14:15: workloads.chat.context[0]: expected a whole number"),
+        (texts("[256, 8]"), "14:20: workloads.chat-8.context: expected at least 16"),
+        (texts("[256]", more=OTHER), "workloads.chat.context: a workload is called 'chat-256' already"),
+        (
+            texts("[256]", task="piqa").replace("text: {", "data: {"),
+            "14:5: workloads.chat.context: expected a whole num",
+        ),
+    ],
+)
+def test_slips_in_lists_of_contexts(tmp_path: Path, text: str, expected: str) -> None:
+    (found,) = problems(tmp_path, text)
+    assert expected in str(found)

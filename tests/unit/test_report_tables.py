@@ -13,9 +13,10 @@ import pytest
 from meltrepro.report.cells import usual_workload
 from meltrepro.report.content import sections
 from meltrepro.report.derive import drifts, memory_use, repetition_speeds, sustained
+from meltrepro.report.figures import points
 from meltrepro.report.results import CellResult, Device, Score
 from meltrepro.report.tables import measurements, overview
-from meltrepro.report.tradeoffs import tradeoffs
+from meltrepro.report.tradeoffs import axes, tradeoffs
 from meltrepro.report.values import Absent, Median, Table, Tags, Word
 from meltrepro.studies.melt import tables
 from meltrepro.studies.melt.paper import AccuracyRow, FigureRow, SizeRow
@@ -278,6 +279,22 @@ def test_accuracy_has_errors_counts_and_real_bits() -> None:
     row = only(measurements.accuracy(results([scored])))
     assert (row["value"], row["n"], row["k"]) == (0.5325, 400, 213)
     assert row["bits_per_weight"] == pytest.approx(4.55, abs=0.01)
+
+
+def perplexity(context: int, value: float) -> CellResult:
+    scores = (Score("perplexity", "perplexity", value, 0.1, 500, None),)
+    return replace(SMOL, workload=f"text-{context}", context=context, metrics={}, scores=scores)
+
+
+def test_texts_in_windows_of_several_lengths_stand_side_by_side() -> None:
+    """A shorter window is no worse model: panels and the scores beside speeds are of one length each."""
+    cells = [perplexity(1024, 15.0), perplexity(256, 20.0)]
+    found = rows(measurements.accuracy(results(cells)))
+    assert [(row["context_tokens"], row["value"]) for row in found] == [(1024, 15.0), (256, 20.0)]
+    drawn = str(points.accuracy(results(cells)).svg)
+    assert 0 < drawn.index("perplexity, context 1024") < drawn.index("perplexity, context 256")
+    (axis,) = [axis for axis in axes(results([SMOL, *cells])) if axis.key == "quality"]
+    assert (axis.title, axis.of(SMOL)) == ("quality, perplexity, context 256", (20.0, 19.9, 20.1))
 
 
 def test_the_usual_workload_is_one_with_speeds() -> None:

@@ -7,11 +7,14 @@ from typing import Any
 
 from meltrepro.report import tradeoffs as cost
 from meltrepro.report.cells import (
+    ScoreKind,
     by_device,
     labelled,
     line_names,
     none_since,
     ordered,
+    score_kind,
+    score_title,
     software,
     unless_named,
     weights,
@@ -273,7 +276,7 @@ def _by_mode(
 
 
 def accuracy(results: Results) -> Figure:
-    """Scores over the size of the file, one panel a task."""
+    """Scores over the size of the file, one panel a task; of a text one a context."""
     name, title = "accuracy", "Accuracy against size"
     caption = (
         "Points are quantizations of a model, joined in order of size; in brackets the bits that the file really spends on a"
@@ -285,22 +288,22 @@ def accuracy(results: Results) -> Figure:
         return Figure(name, title, caption, reason=reason)
     names = _score_names(results, cells)
     series = tuple(dict.fromkeys(names))
-    tasks = list(dict.fromkeys((score.task, score.metric) for cell in cells for score in cell.scores))
+    kinds = list(dict.fromkeys(score_kind(cell, score) for cell in cells for score in cell.scores))
     panels = []
     for virtual in (False, True):
         group = [(one, cell) for one, cell in zip(names, cells, strict=True) if cell.device.virtual is virtual]
-        for task, metric in tasks:
+        for kind in kinds:
             lines = tuple(
-                _scored([cell for name, cell in group if name == one], index, task, metric)
-                for index, one in enumerate(series)
+                _scored([cell for name, cell in group if name == one], index, kind) for index, one in enumerate(series)
             )
             if any(one.points for one in lines):
-                said = metric.replace("_", " ")
-                head = task if metric in task else f"{task} ({said})"
-                axis = said + (", lower is better" if metric in _LOWER else "")
+                metric = kind[1]
+                axis = metric.replace("_", " ") + (", lower is better" if metric in _LOWER else "")
                 badge = badge_of(group[0][1].device)
-                panels.append(Plot(head, "size of the model file, GB", axis, lines, badge, x_log=True, height=260))
-    alt = f"Scores of {len(cells)} cells on {len(tasks)} tasks over the size of the model; the figures are in the table Accuracy."
+                panels.append(
+                    Plot(score_title(kind), "size of the model file, GB", axis, lines, badge, x_log=True, height=260)
+                )
+    alt = f"Scores of {len(cells)} cells on {len(kinds)} tasks over the size of the model; the figures are in the table Accuracy."
     return drawn(name, title, caption, alt, Scatter(tuple(panels), series, lines=True), scatter.draw)
 
 
@@ -314,8 +317,8 @@ def _score_names(results: Results, cells: Sequence[CellResult]) -> list[str]:
     ]
 
 
-def _scored(cells: Sequence[CellResult], index: int, task: str, metric: str) -> Dots:
-    pairs = [(cell, s) for cell in cells for s in cell.scores if (s.task, s.metric) == (task, metric)]
+def _scored(cells: Sequence[CellResult], index: int, kind: ScoreKind) -> Dots:
+    pairs = [(cell, score) for cell in cells for score in cell.scores if score_kind(cell, score) == kind]
     points = (_score(cell, score) for cell, score in sorted(pairs, key=lambda pair: pair[0].model_bytes or 0))
     return Dots(index, tuple(points), line=True)
 

@@ -211,7 +211,12 @@ def operators(results: Results) -> Table:
 def accuracy(results: Results) -> Table:
     """Scores with their standard errors, and the real size of the weights."""
     columns = (
-        *(*WHO, Column("bits_per_weight", "bits a weight", "known"), FILE[0]),
+        *(
+            *WHO,
+            Column("context_tokens", "context", "number"),
+            Column("bits_per_weight", "bits a weight", "known"),
+            FILE[0],
+        ),
         *(*named("task", "metric"), Column("value", "value", "number")),
         *(Column("stderr", "standard error", "number"), Column("n", "n", "number"), Column("k", "right", "number")),
     )
@@ -219,7 +224,7 @@ def accuracy(results: Results) -> Table:
     rows: list[tuple[Value, ...]] = []
     for cell in ordered(cell for cell in results.cells if cell.scores):
         bits = cell.bits_per_weight
-        head = (*who(results, cell), uncounted if bits is None else bits, FILE[1](cell))
+        head = (*who(results, cell), cell.context, uncounted if bits is None else bits, FILE[1](cell))
         for score in cell.scores:
             error = Absent("the scorer gave none") if score.stderr is None else score.stderr
             rows.append((*head, score.task, score.metric, score.value, error, score.n, score.k))
