@@ -54,6 +54,10 @@ _COLUMNS = (
 )
 
 
+_COSTS = (_Column("time_per_right_answer_s", "s/right"), _Column("energy_per_right_answer_j", "J/right"))
+"""What a right answer costs, where any cell knows it."""
+
+
 def show_results(record: CampaignRecord, out: Console | None = None) -> None:
     """Print the results of a campaign; raises `RecordError` where it is damaged."""
     out = out or result_console()
@@ -151,7 +155,9 @@ def _show_scores(cells: Sequence[CellRecord], names: Mapping[str, str], out: Con
     """Scores with what they rest on: right answers, standard error, and what the file really spends on a weight."""
     from meltrepro.accuracy.scores import metric_name
 
-    table = plain_table("cell", "score", "value", "std. error", "right", "of", "bits/weight", "file MB", texts=2)
+    costs = [each for each in _COSTS if any(each.metric in cell.summaries for cell in cells)]
+    titles = ("value", "std. error", "right", "of", "bits/weight", "file MB", *(each.title for each in costs))
+    table = plain_table("cell", "score", *titles, texts=2)
     for cell in cells:
         name = names[cell.id]
         bits = "-" if cell.bits_per_weight is None else f"{cell.bits_per_weight:.2f}"
@@ -160,7 +166,8 @@ def _show_scores(cells: Sequence[CellRecord], names: Mapping[str, str], out: Con
             error = "-" if score.stderr is None else f"{score.stderr:.4f}"
             right = "-" if score.k is None else str(score.k)
             texts = (name, metric_name(score), f"{score.value:.4f}", error, right, str(score.n), bits, size)
-            table.add_row(*texts)
+            whole = score is cell.scores[0]  # right by the rule that counts
+            table.add_row(*texts, *(_shown(cell.summaries.get(each.metric), each) if whole else "" for each in costs))
         if not cell.scores:
             table.add_row(name, "no score", "-", "-", "-", "-", bits, size)
     out.print(table)

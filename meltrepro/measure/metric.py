@@ -17,7 +17,7 @@ from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
-Phase = Literal["load", "prefill", "generation", "turn", "thinking", "memory", "device", "energy", "work"]
+Phase = Literal["load", "prefill", "generation", "turn", "thinking", "memory", "device", "energy", "answers", "work"]
 
 
 class Facts:
@@ -29,11 +29,13 @@ class Facts:
         recording: Recording | None = None,
         metered: Metered | None = None,
         most_w: float | None = None,
+        right: int | None = None,
     ) -> None:
         self.trace = trace
         self.recording = recording
         self.metered = metered
         self.most_w = most_w
+        self.right = right
         self.turns = trace.turns
 
     @cached_property
@@ -141,6 +143,8 @@ class Metric:
     """When there is no value."""
     compute: Callable[[Facts], float | Amount]
     """Raises `NoValue`."""
+    quotient: tuple[str, str] | None = None
+    """Of a figure of a cell that is no median: the metrics whose sums over the repetitions are divided."""
 
 
 def token_gaps_ns(turn: Turn) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from meltrepro.measure.catalog.answers import ANSWERS
 from meltrepro.measure.catalog.device import DEVICE
 from meltrepro.measure.catalog.energy import ENERGY, doubt_of
 from meltrepro.measure.catalog.experience import EXPERIENCE
@@ -34,13 +35,18 @@ class Metrics:
 
 
 def compute(
-    trace: Trace, recording: Recording | None = None, metered: Metered | None = None, most_w: float | None = None
+    trace: Trace,
+    recording: Recording | None = None,
+    metered: Metered | None = None,
+    most_w: float | None = None,
+    right: int | None = None,
 ) -> Metrics:
     """Every metric of a trial, from its events, the device's samples and those of a meter; the device draws `most_w` at most.
+    `right` of its answers are right, where they are checked.
 
     Each name is either in `values` or in `unavailable`.
     """
-    facts = Facts(trace, recording, metered, most_w)
+    facts = Facts(trace, recording, metered, most_w, right)
     values: dict[str, float] = {}
     unavailable: dict[str, str] = {}
     bounds: dict[str, float] = {}
@@ -57,9 +63,11 @@ def compute(
 
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SPEED, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *WORK)
+    metric.name: metric for metric in (*SPEED, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *ANSWERS, *WORK)
 }
 """Every metric by name, in the order in which tables show them."""
+QUOTIENTS = {name: metric.quotient for name, metric in METRICS.items() if metric.quotient is not None}
+"""The metrics of which a cell's figure is a quotient of sums, with what is divided by what."""
 
 
 def document() -> str:
@@ -145,6 +153,9 @@ A cell's figure is the **median over its repetitions**. Warm-ups, profiled trial
 ([protocol.md](protocol.md)). Beside it stand `n`, the number of repetitions with a value, and `low` and `high`, an interval that holds the true
 median at 95 %, whatever the distribution. Of five repetitions and fewer it goes from the smallest value to the largest, and holds at 94 % (5), 88 % (4) or
 75 % (3). Fewer than three are too few to judge, which is said wherever they are shown ([why this interval](protocol.md#medians-and-their-intervals)).
+
+What a right answer costs, `time_per_right_answer_s` and `energy_per_right_answer_j`, is one figure for all repetitions: the sum of what they took by the number of
+their right answers. So it has no interval, and repetitions without a right answer count.
 
 In MLflow, for a metric `generation_tps`:
 

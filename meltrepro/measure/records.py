@@ -19,7 +19,7 @@ from meltrepro.manifest.protocol import LIMITS, Limits
 from meltrepro.measure import surroundings
 from meltrepro.measure.metering import Metered, jump_s, on_device_clock
 from meltrepro.measure.metric import token_gaps_ns
-from meltrepro.measure.metrics import METRICS, Metrics, compute
+from meltrepro.measure.metrics import METRICS, QUOTIENTS, Metrics, compute
 from meltrepro.measure.operators import Breakdown, breakdown
 from meltrepro.measure.validity import (
     SPEED,
@@ -109,7 +109,8 @@ class TrialRecord(TrialFolder):
         trace = self.trace()
         process = {f"process.{name}": value for name, value in trace.process.items()}
         effective = {f"effective.{name}": value for name, value in trace.effective.items()}
-        metrics = compute(trace, self.recording(), self.metered(), self.entry.most_w)
+        right = None if self.checks is None else sum(mark.right for mark in self.marks)
+        metrics = compute(trace, self.recording(), self.metered(), self.entry.most_w, right)
         return metrics, process | effective, trace.context.threads
 
     def validity(self, limits: Limits) -> Validity:
@@ -223,7 +224,11 @@ class CellRecord(CellFolder):
         """Metric name -> summary over the repetitions that have a value; raises `RecordError`."""
         measured = [trial.metrics.values for trial in self.believed]
         values = {name: [each[name] for each in measured if name in each] for name in METRICS}
-        return {name: summarize(found) for name, found in values.items() if found}
+        summaries = {name: summarize(found) for name, found in values.items() if found}
+        for name, (above, below) in QUOTIENTS.items():
+            if name in summaries and len(values[above]) == len(values[below]):
+                summaries[name] = summarize([sum(values[above]) / sum(values[below])])
+        return summaries
 
     @cached_property
     def unavailable(self) -> Mapping[str, str]:

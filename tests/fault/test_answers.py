@@ -47,6 +47,10 @@ def test_from_the_run_to_the_replay(equipped: Project, capsys: pytest.CaptureFix
     ]
     assert cell.entry.params["task"] == "gsm8k"
     assert cell.summaries["generation_tps"].n == 1, "it is measured as any conversation is"
+    values = trial.metrics.values
+    assert values["right_answers"] == 2
+    assert cell.summaries["time_per_right_answer_s"].median == values["answering_s"] / 2
+    assert "energy_per_right_answer_j" in cell.unavailable
     assert len(said("show", "show", ran["campaign"])["cells"]) == 1
     capsys.readouterr()
     assert main(["show", "last"]) == 0
@@ -54,10 +58,13 @@ def test_from_the_run_to_the_replay(equipped: Project, capsys: pytest.CaptureFix
     assert "accuracy.gsm8k " in shown
     assert "accuracy.gsm8k.strict" in shown
     assert "generation tok/s" in shown
+    assert "s/right" in shown
+    assert "J/right" not in shown
     assert main(["report", "last", "-o", str(tmp_path / "report")]) == 0
     table = (tmp_path / "report" / "tables" / "accuracy.csv").read_text()
     assert "gsm8k,acc,0.666" in table
     assert "gsm8k,strict,0.333" in table
+    assert "time_per_right_answer_s" in table.splitlines()[0]
     bundle = tmp_path / "it.melt"
     said("bundle-export", "bundle", "export", "last", "-o", bundle)
     replayed = said("replay", "replay", ran["campaign"], "--no-track")
@@ -78,6 +85,15 @@ def test_rules_of_ones_own(equipped: Project) -> None:
     ((score,), (trial, _)) = cell.scores, cell.repetitions
     assert (score.k, score.n) == (1, 2)
     assert trial.marks[1].reason == "2 bullet points, at least 3"
+    taken = [each.metrics.values["answering_s"] for each in cell.repetitions]
+    assert cell.summaries["time_per_right_answer_s"].median == pytest.approx(sum(taken) / 2), "sums over repetitions"
+
+
+def test_where_no_answer_is_right_none_has_a_cost(equipped: Project) -> None:
+    (cell,) = measured(equipped, write(equipped, {"say No.": "#### 1"})).cells
+    assert cell.summaries["right_answers"].median == 0
+    assert "time_per_right_answer_s" not in cell.summaries
+    assert cell.unavailable["time_per_right_answer_s"] == "no answer is right"
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,16 @@ def watts(t_ns: int) -> float:
     return IDLE_W
 
 
-def measured(idle_s: float = 3.0, channel: SensorChannel | None = None, *, dead: bool = False) -> Metrics:
+def measured(
+    idle_s: float = 3.0, channel: SensorChannel | None = None, *, dead: bool = False, right: int | None = None
+) -> Metrics:
     """What comes out with a meter of 200 Hz that was there from some time before the runner."""
     channel = channel or SensorChannel("meter.power", "W", "gauge", "virtual", None)
     end_ns = TRACE.turns[0].end_ns if dead else TRACE.done_ns + 1000 * MS
     times = tuple(range(TRACE.hello.t_ns - round(idle_s * 1e9), end_ns, STEP_NS))
     series = SensorSeries(channel, times, tuple(map(watts, times)))
-    return compute(TRACE, Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False))
+    recording = Recording(Header("virtual", 200.0, (channel,), None), (series,), (), None, None, torn=False)
+    return compute(TRACE, recording, right=right)
 
 
 def test_energy_of_each_phase_raw_and_beyond_rest() -> None:
@@ -57,6 +60,30 @@ def test_energy_of_each_phase_raw_and_beyond_rest() -> None:
         assert metrics.values[name] == pytest.approx(truth, rel=0.01), name
         assert abs(metrics.values[name] - truth) <= metrics.bounds[name] + 0.001 * truth, name
     assert metrics.unavailable["generation_charge_mah"] == "the device shows no current"
+
+
+def test_what_a_right_answer_costs() -> None:
+    """All of what turns took, from their begin to their end, by the answers that are right."""
+    taken_s = sum((turn.end_ns - turn.begin_ns) / 1e9 for turn in TRACE.turns)
+    rest_s = taken_s - 2 * 2 - 2 * 3
+    taken_j = 2 * 2 * PREFILL_W + 2 * 3 * GENERATION_W + rest_s * IDLE_W
+    metrics = measured(right=1)
+    assert metrics.values["right_answers"] == 1
+    assert metrics.values["answering_s"] == metrics.values["time_per_right_answer_s"] == pytest.approx(taken_s)
+    assert metrics.values["answering_energy_j"] == pytest.approx(taken_j, rel=0.01)
+    both = measured(right=2)
+    for name in ("time_per_right_answer_s", "energy_per_right_answer_j"):
+        assert both.values[name] == pytest.approx(metrics.values[name] / 2)
+    assert both.bounds["energy_per_right_answer_j"] == pytest.approx(both.bounds["answering_energy_j"] / 2)
+
+
+@pytest.mark.parametrize(("right", "reason"), [(0, "no answer is right"), (None, "its answers are not checked")])
+def test_without_a_right_answer_none_has_a_cost(right: int | None, reason: str) -> None:
+    metrics = measured(right=right)
+    for name in ("time_per_right_answer_s", "energy_per_right_answer_j"):
+        assert metrics.unavailable[name] == reason
+    assert ("answering_energy_j" in metrics.values) is (right == 0)
+    assert "energy_per_right_answer_j" in compute(TRACE, right=2).unavailable, "nor where energy is not measured"
 
 
 def test_without_rest_there_is_no_baseline_and_the_raw_figures_stay() -> None:

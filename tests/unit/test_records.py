@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.errors import RecordError, UsageError
+from meltrepro.measure.catalog.answers import UNCHECKED
 from meltrepro.measure.catalog.thinking import UNTOLD
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import read_campaign
@@ -63,7 +64,7 @@ def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None
     cell = read_campaign(build_campaign(tmp_path, [Cell(trial=Trial(kv_bytes=None))])).cells[0]
     assert "kv_bytes" not in cell.summaries
     reason = "the framework does not say"
-    others = {"device": "nothing was sampled", "energy": "nothing was sampled", "thinking": UNTOLD}
+    others = dict.fromkeys(("device", "energy"), "nothing was sampled") | {"thinking": UNTOLD, "answers": UNCHECKED}
     absent = {name: others[metric.phase] for name, metric in METRICS.items() if metric.phase in others}
     assert cell.unavailable == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason, **absent}
 

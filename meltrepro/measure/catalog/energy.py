@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from meltrepro.measure import energy
+from meltrepro.measure.catalog.answers import NONE_RIGHT, UNCHECKED, questions, right_ones
 from meltrepro.measure.catalog.thinking import answer_spans, thinking_spans
 from meltrepro.measure.integrals import Amount, Integral, NoValue, SampleLimits
 from meltrepro.measure.metric import Facts, Metric
@@ -103,6 +104,10 @@ def _net_per_token(integral: Integral, facts: Facts) -> Amount:
     return _net(integral, facts).scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
 
 
+def _per_right_answer(integral: Integral, facts: Facts) -> Amount:
+    return integral.total.scaled(1 / right_ones(facts))
+
+
 def _net(integral: Integral, facts: Facts) -> Amount:
     return energy.above_idle(integral, _integral(facts, _idle))
 
@@ -115,7 +120,14 @@ def _mah_per_token(integral: Integral, facts: Facts) -> Amount:
     return _per_token(integral, facts).scaled(1 / 3.6)
 
 
-def _metric(name: str, unit: str, meaning: str, formula: str, compute: Callable[[Facts], Amount]) -> Metric:
+def _metric(
+    name: str,
+    unit: str,
+    meaning: str,
+    formula: str,
+    compute: Callable[[Facts], Amount],
+    quotient: tuple[str, str] | None = None,
+) -> Metric:
     return Metric(
         name=name,
         unit=unit,
@@ -126,8 +138,11 @@ def _metric(name: str, unit: str, meaning: str, formula: str, compute: Callable[
         source="samples in W, J or A and V; token, prefill_begin, prefill_end, hello",
         invalid_when="the device shows no power, its unit is implausible, samples are missing in the phase"
         + (", or it was not sampled at rest" if "net" in name or "idle" in name else "")
-        + (", or thinking is not told from answers" if name in ("thinking_energy_j", "answer_energy_j") else ""),
+        + (", or thinking is not told from answers" if name in ("thinking_energy_j", "answer_energy_j") else "")
+        + (f", {UNCHECKED}" if name == "answering_energy_j" or quotient else "")
+        + (f", or {NONE_RIGHT}" if quotient else ""),
         compute=compute,
+        quotient=quotient,
     )
 
 
@@ -251,5 +266,20 @@ ENERGY = (
         "highest power seen while answers were written",
         "largest sample; of a counter the steepest growth between two samples",
         _of(_generation, lambda integral, _: Amount(integral.peak, 0.0)),
+    ),
+    _metric(
+        "answering_energy_j",
+        "J",
+        "energy of all questions that are checked: reading, thinking and answering",
+        f"integral of power from turn_begin to turn_end of each turn; {_INTEGRAL}",
+        _of(questions, lambda integral, _: integral.total),
+    ),
+    _metric(
+        "energy_per_right_answer_j",
+        "J",
+        "energy for each right answer, that of wrong ones included",
+        "answering_energy_j / right_answers; of a cell the sums over its repetitions",
+        _of(questions, _per_right_answer),
+        quotient=("answering_energy_j", "right_answers"),
     ),
 )

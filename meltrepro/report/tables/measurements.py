@@ -32,6 +32,10 @@ _ENERGY = (
     metric("energy_per_token_j", "generation (mWh/token)", key="energy_per_token_mwh", scale=1 / J_PER_MWH),
     *(metric(f"{phase}_power_w", f"{phase} (W)") for phase in ("idle", "prefill", "generation")),
 )
+_COSTS = (
+    metric("time_per_right_answer_s", "time (s/right answer)"),
+    metric("energy_per_right_answer_j", "energy (J/right answer)"),
+)
 _NO_CACHE = "the framework does not say how large the KV cache is"
 
 
@@ -220,6 +224,9 @@ def accuracy(results: Results) -> Table:
         *(*named("task", "metric"), Column("value", "value", "number")),
         *(Column("stderr", "standard error", "number"), Column("n", "n", "number"), Column("k", "right", "number")),
     )
+    answered = any("right_answers" in cell.metrics for cell in results.cells)
+    costs = _COSTS if answered else ()
+    columns = (*columns, *(column for column, _ in costs))
     uncounted = Absent("the record does not say how many weights there are")
     rows: list[tuple[Value, ...]] = []
     for cell in ordered(cell for cell in results.cells if cell.scores):
@@ -227,13 +234,17 @@ def accuracy(results: Results) -> Table:
         head = (*who(results, cell), cell.context, uncounted if bits is None else bits, FILE[1](cell))
         for score in cell.scores:
             error = Absent("the scorer gave none") if score.stderr is None else score.stderr
-            rows.append((*head, score.task, score.metric, score.value, error, score.n, score.k))
+            whole = score is cell.scores[0]  # right by the rule that counts
+            paid = (value(cell) if whole else Absent("counted for the other rule") for _, value in costs)
+            rows.append((*head, score.task, score.metric, score.value, error, score.n, score.k, *paid))
     note = (
         "Bits a weight: 8 x size of the file / number of weights, which a quantization's name hides where tensors fall back to"
         " another type."
     )
+    paid_for = "Time and energy for each right answer: of all questions, those with wrong answers included."
+    notes = (note, *((paid_for,) if answered else ()))
     reason = None if rows else _no_scores(results)
-    return Table("accuracy", "Accuracy", columns, tuple(rows), (note,) if rows else (), reason)
+    return Table("accuracy", "Accuracy", columns, tuple(rows), notes if rows else (), reason)
 
 
 def _no_scores(results: Results) -> str:

@@ -23,6 +23,7 @@ _NO_CELLS = "the campaigns of this report have no cells"
 SHOWN = (
     *("prefill_tps", "generation_tps", "ttft_ms", "load_s", "peak_memory_bytes", *ENERGIES, "charge_per_token_mah"),
     *("idle_power_w", "prefill_power_w", "generation_power_w", "temperature_start_c", "temperature_max_c"),
+    *("time_per_right_answer_s", "energy_per_right_answer_j"),
 )
 """Metrics whose values stand in the report."""
 
