@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from meltrepro.accuracy.datasets import Row, rows_of, text_of
 from meltrepro.accuracy.questions import choose
 from meltrepro.accuracy.rules import Rule
-from meltrepro.accuracy.scores import Score, counted
+from meltrepro.accuracy.scores import Score, of_each
 from meltrepro.errors import DataError, RecordError
 from meltrepro.manifest.accuracy import AnswerTask, AnswerWorkload
 from meltrepro.manifest.base import Count, Sha256, Strict
@@ -100,9 +100,9 @@ def answer_of(turn: Turn) -> str:
 
 def scores_of(task: str, found: Sequence[AnswerMark]) -> tuple[Score, ...]:
     """The share of right answers, and beside it that by the strict rule where the task has one."""
-    scores = [counted(task, "acc", len(found), sum(mark.right for mark in found))]
+    scores = [of_each(task, "acc", [mark.right for mark in found])]
     if any(mark.strict is not None for mark in found):
-        scores.append(counted(task, "strict", len(found), sum(bool(mark.strict) for mark in found)))
+        scores.append(of_each(task, "strict", [bool(mark.strict) for mark in found]))
     return tuple(scores)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meltrepro import untrusted
@@ -27,6 +27,8 @@ class Score:
     n: int
     k: int | None
     """Right answers; `None` where the metric counts none. Otherwise `value` is `k / n`."""
+    right: tuple[bool, ...] = field(default=(), compare=False, repr=False)
+    """Whether each answer is right, in the order in which they were asked; empty where that is not known."""
 
 
 Read = Callable[[ScoringRequest, str, str], tuple[Score, ...]]
@@ -60,7 +62,12 @@ def metric_name(score: Score) -> str:
     return f"accuracy.{score.task}" + (f".{score.metric}" if score.metric == "strict" else "")
 
 
-def counted(task: str, metric: str, n: int, k: int) -> Score:
-    """The score of `k` right answers of `n`, with the standard error of a share."""
+def counted(task: str, metric: str, n: int, k: int, right: Sequence[bool] = ()) -> Score:
+    """The score of `k` right answers of `n`, with the standard error of a share; `right` is each of them, where that is known."""
     p = k / n
-    return Score(task, metric, p, math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None, n, k)
+    return Score(task, metric, p, math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None, n, k, tuple(right))
+
+
+def of_each(task: str, metric: str, right: Sequence[bool]) -> Score:
+    """The score of answers of which each is known to be right or wrong."""
+    return counted(task, metric, len(right), sum(right), right)

@@ -71,6 +71,22 @@ class TrialRecord(TrialFolder):
         """Whether each of its answers is right; none where they are not checked. Raises `RecordError`."""
         return () if self.checks is None else marks(self.checks, self.trace().turns)
 
+    @property
+    def right(self) -> Mapping[str, bool]:
+        """Whether each of its answers is right, by a name that is the same wherever the same question is asked alike.
+
+        Empty where its task counts none. Raises `RecordError`.
+        """
+        if not self.scores or not self.scores[0].right:
+            return {}
+        if self.checks is not None:
+            names = [f"{self.checks.data}/{mark.number}" for mark in self.marks]
+        else:
+            assert self.scoring is not None
+            sheet = ",".join(sorted(self.scoring.inputs.values()))
+            names = [f"{sheet}/{place}" for place in range(len(self.scores[0].right))]
+        return dict(zip(names, self.scores[0].right, strict=True))
+
     def metered(self) -> Metered | None:
         """What a meter showed meanwhile, on the device's clock; `None` without a meter. Raises `RecordError`."""
         if record.METER not in self.outcome.files:
@@ -156,8 +172,17 @@ class CellRecord(CellFolder):
 
         Answers count where its speed is not believed, too.
         """
-        answered = [trial for trial in self.repetitions if trial.checks is not None]
-        return next((trial.scores for trial in answered or self.believed), ())
+        return next((trial.scores for trial in self._scored), ())
+
+    @property
+    def right(self) -> Mapping[str, bool]:
+        """Whether each of its answers is right, by question as of a trial; raises `RecordError`."""
+        return next((trial.right for trial in self._scored), {})
+
+    @property
+    def _scored(self) -> tuple[TrialRecord, ...]:
+        """The repetitions whose scores count."""
+        return tuple(trial for trial in self.repetitions if trial.checks is not None) or self.believed
 
     @property
     def repetitions(self) -> tuple[TrialRecord, ...]:

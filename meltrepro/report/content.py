@@ -14,7 +14,7 @@ from meltrepro.report.figures import points, rows
 from meltrepro.report.figures import sizes as size_figures
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
-from meltrepro.report.tables import engines, measurements, overview, sizes
+from meltrepro.report.tables import engines, measurements, overview, paired, sizes
 from meltrepro.report.tradeoffs import tradeoffs
 from meltrepro.report.values import Figure, Section, Table
 from meltrepro.studies.base import studies_of
@@ -118,7 +118,7 @@ _RESULTS: tuple[
         "How good: accuracy",
         "What quantization costs in right answers. Synthetic weights are never scored.",
         (points.accuracy,),
-        (measurements.accuracy,),
+        (measurements.accuracy, paired.quantizations),
     ),
     (
         "tradeoffs",

@@ -92,6 +92,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         profile_slowdown=cell.profile_slowdown,
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
+        right=cell.right,
         asked=cell.asked,
         exclusions=cell.exclusions,
         too_few=cell.too_few,

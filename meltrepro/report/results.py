@@ -123,6 +123,8 @@ class CellResult:
     temperatures: tuple[tuple[float, float], ...] = ()
     """Of the first repetition: seconds since its first turn, hottest sensor in degrees Celsius."""
     scores: tuple[Score, ...] = ()
+    right: Mapping[str, bool] = field(default_factory=dict)
+    """Question -> whether its answer is right; the same question has the same name in every cell."""
     asked: int | None = None
     """How many repetitions there should be."""
     exclusions: tuple[Exclusion, ...] = ()

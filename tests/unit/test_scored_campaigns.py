@@ -25,6 +25,7 @@ from meltrepro.report.figures import points as figures
 from meltrepro.report.read import read_results
 from meltrepro.report.results import Results
 from meltrepro.report.tables import measurements as tables
+from meltrepro.report.tables.paired import quantizations
 from meltrepro.report.values import Table
 from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.studies.melt import paper
@@ -221,6 +222,10 @@ def test_the_report_reads_scores_sizes_and_the_papers_row(tmp_path: Path) -> Non
         ("arc-easy", 0.55, 100, 55, 0.6),
         ("arc-easy", 0.6, 100, 60, 1.0),
     ]
+    (pair,) = rows(quantizations(made))
+    assert (pair["quantization"], pair["against"], pair["questions"]) == ("q4_0", "q8_0", 100)
+    assert (pair["lost"], pair["won"], pair["points"], pair["p"]) == (5, 0, -5, 0.0625)
+    assert [pair["low"], pair["high"]] == pytest.approx([-9.9, 0.1], abs=0.05)
     beside = [row for row in rows(paper_tables.scores(made, paper.accuracy())) if row["ours"] is not None]
     assert {(row["task"], row["ours"], row["ours_n"]) for row in beside} == {("arc_easy", 0.55, 100)}
     figure = figures.accuracy(made)

@@ -34,6 +34,7 @@ SUFFIXES = {
     "mhz": "MHz",
     "share": "share",
     "tokens": "tokens",
+    "answers": "answers",
     "events": "1",
     "turns": "turns",
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-from meltrepro.accuracy.scores import Score, counted
+from meltrepro.accuracy.scores import Score, counted, of_each
 from meltrepro.errors import RecordError
 from meltrepro.record.trial import ScoringRequest
 
@@ -84,7 +85,8 @@ def _questions(request: ScoringRequest, stdout: str, stderr: str) -> Score:
         raise _damaged(
             f"its summary says {final:g} %, and {right[-1]} of {total} right are {100 * right[-1] / total:.4f} %"
         )
-    return counted(request.task, "mc1" if request.task == "truthfulqa" else "acc", asked, right[asked - 1])
+    each = [k > before for before, k in pairwise([0, *right[:asked]])]
+    return of_each(request.task, "mc1" if request.task == "truthfulqa" else "acc", each)
 
 
 def _right(lines: Sequence[tuple[str, str]], rounding: float) -> list[int]:

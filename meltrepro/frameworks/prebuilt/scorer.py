@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.accuracy.questions import Question, Sheet
-from meltrepro.accuracy.scores import Score, counted
+from meltrepro.accuracy.scores import Score, counted, of_each
 from meltrepro.build.model import Argument, PathOf
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks.base import DATA, LOGITS
@@ -86,7 +86,7 @@ def _gap(question: Question) -> Mapping[str, Any]:
 
 
 def _chosen(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
-    asked, right = request.questions or 0, 0
+    asked = request.questions or 0
     if [line["question"] for line in lines] != list(range(1, asked + 1)):
         raise _damaged(f"it was asked {asked} questions and answered {len(lines)}")
     for line in lines:
@@ -95,8 +95,8 @@ def _chosen(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Scor
             raise _damaged(
                 f"of question {line['question']} it chose {line['chosen']}, which is not the most probable answer"
             )
-        right += line["right"] is True
-    return counted(request.task, "mc1" if request.task == "truthfulqa" else "acc", asked, right)
+    right = [line["right"] is True for line in lines]
+    return of_each(request.task, "mc1" if request.task == "truthfulqa" else "acc", right)
 
 
 def _perplexity(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
