@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -229,8 +229,10 @@ def remembered(store: Store, kind: str, key: str) -> tuple[Package, ...] | None:
 # -- making it --------------------------------------------------------------------------------------------------------
 
 
-def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package, ...]:
-    """Fetch the packages of today into the store and pin them, ordered by name.
+def resolve(
+    store: Store, sink: Sink, flavour: Flavour = BASE, used: Collection[str] | None = None
+) -> tuple[Package, ...]:
+    """Fetch the packages of today into the store and pin them, or those of them that are used, ordered by name.
 
     Raises `EngineError` where `mmdebstrap` is missing or its archive cannot be reached.
     """
@@ -245,7 +247,8 @@ def resolve(store: Store, sink: Sink, flavour: Flavour = BASE) -> tuple[Package,
             SUITE,
             "/dev/null",
         )
-        return tuple(sorted(_pin(store, deb) for deb in debs.glob("*.deb")))
+        wanted = (deb for deb in debs.glob("*.deb") if used is None or deb.name.partition("_")[0] in used)
+        return tuple(sorted(_pin(store, deb) for deb in wanted))
 
 
 def is_own(layer: str, store: Store) -> bool:

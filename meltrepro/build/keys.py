@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from meltrepro.build import toolchain
-from meltrepro.build.model import Package, Recipe
+from meltrepro.build.model import Interpreter, Package, Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.build.render import render_recipe
 from meltrepro.frameworks.base import ModelStep, framework
@@ -80,14 +80,14 @@ class Keys:
 
     store: Store
     digest: Callable[[Source], str | None]
-    packages: Callable[[], Sequence[Package] | None]
-    """Those of the interpreter that converters run on."""
+    packages: Callable[[Interpreter], Sequence[Package] | None]
+    """Those of an interpreter that tools run on, by its kind."""
 
     def recipe(self, node: BundleNode) -> Recipe | None:
         """The rendered recipe of a bundle, with the places of inputs that the store already has."""
         source = node.recipe
         digests = {name: self.digest(item) for name, item in source.inputs.items()}
-        packages = tuple(self.packages() or ()) if source.interpreter else ()
+        packages = tuple(self.packages(source.interpreter) or ()) if source.interpreter else ()
         if source.interpreter and not packages:
             return None
         digests |= {f"{package.name}.deb": package.digest for package in packages}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -64,6 +65,13 @@ class Recipe:
         return self.maker == "engine"
 
 
+class Interpreter(StrEnum):
+    """Interpreters of Python that tools run on (`build.interpreter`), by the parts of a lock that pin them."""
+
+    python = "interpreter"
+    torch = "torch"
+
+
 @dataclass(frozen=True)
 class RecipeSource:
     """What a framework says about a recipe before it is rendered; its folders lie below `images/`, or in its own package."""
@@ -77,8 +85,8 @@ class RecipeSource:
     triple: str
     phases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    interpreter: bool = False
-    """Whether the packages of the Python interpreter are inputs too, as `<package>.deb`."""
+    interpreter: Interpreter | None = None
+    """What its tools run on, whose packages are inputs too, as `<package>.deb`."""
     maker: str = "engine"
     place: Mapping[str, str] = field(default_factory=dict)
     signed: bool = False

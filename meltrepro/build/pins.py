@@ -10,7 +10,7 @@ from typing import Any
 
 from meltrepro.atomic import write_bytes
 from meltrepro.build import base, interpreter
-from meltrepro.build.model import Package
+from meltrepro.build.model import Interpreter, Package
 from meltrepro.errors import LockError, LockMismatch, OfflineError
 from meltrepro.manifest.lock import (
     Lock,
@@ -113,26 +113,26 @@ class Pins:
 
     # -- what is not a source -------------------------------------------------------------------------------------
 
-    def interpreter(self) -> tuple[Package, ...]:
-        """The packages of the interpreter that converters run on, pinned where that may be; they need not be here."""
-        known = self.lock.interpreter
+    def interpreter(self, kind: Interpreter) -> tuple[Package, ...]:
+        """The packages of an interpreter that tools run on, pinned where that may be; they need not be here."""
+        known: LockedInterpreter | None = getattr(self.lock, kind)
         if known is not None:
             return base.of_lock(known.packages)
         if self.frozen:
             raise LockError("the lock does not pin the converter's packages", hint="write it with: meltrepro lock SPEC")
-        if self.fetcher.offline and interpreter.remembered(self.store) is None:
+        if self.fetcher.offline and interpreter.remembered(self.store, kind) is None:
             raise OfflineError(
                 "offline, and the packages of the converter's interpreter were never looked up here",
                 hint="write the lock once without MELTREPRO_OFFLINE, or import a bundle that holds the converter",
             )
-        packages = interpreter.known(self.store, self.sink)
-        self.set(interpreter=LockedInterpreter(suite=base.SUITE, packages=base.as_locked(packages)))
+        packages = interpreter.known(self.store, self.sink, kind)
+        self.set(**{kind: LockedInterpreter(suite=base.SUITE, packages=base.as_locked(packages))})
         return packages
 
-    def known_interpreter(self) -> tuple[Package, ...] | None:
+    def known_interpreter(self, kind: Interpreter) -> tuple[Package, ...] | None:
         """The same as far as they are known without asking anybody."""
-        locked = self.lock.interpreter
-        return base.of_lock(locked.packages) if locked is not None else interpreter.remembered(self.store)
+        locked: LockedInterpreter | None = getattr(self.lock, kind)
+        return base.of_lock(locked.packages) if locked is not None else interpreter.remembered(self.store, kind)
 
     def set(self, **parts: Any) -> None:
         """Pin parts of the lock by their names in it: base, toolchain."""

@@ -132,7 +132,9 @@ class Builder:
             maker = self._made[node.id] = self.tools.maker(recipe)  # before anything that takes long
             for item in node.sources.values():
                 self.tools.fetcher.get(self._locked(item), self.tools.pins.base_dir)
-            interpreter.bring(recipe.packages, self.tools.store, self.tools.sink, offline=self.tools.settings.offline)
+            if (kind := node.recipe.interpreter) is not None:
+                offline = self.tools.settings.offline
+                interpreter.bring(recipe.packages, self.tools.store, self.tools.sink, kind, offline=offline)
             out, log = scratch / "bundle", self._log(node.id, key)
             with writing_below(scratch):
                 out.mkdir()

@@ -64,7 +64,7 @@ class LockedBase(Strict):
 
 
 class LockedInterpreter(Strict):
-    """What converters of checkpoints run on: Python and its C library."""
+    """What tools of frameworks run on, such as converters of checkpoints: Python and its C library, perhaps with torch."""
 
     suite: Label
     packages: dict[str, LockedPackage]
@@ -96,6 +96,7 @@ class Lock(Strict):
     base: LockedBase | None = None
     toolchain: LockedToolchain | None = None
     interpreter: LockedInterpreter | None = None
+    torch: LockedInterpreter | None = Field(default=None, description="An interpreter that has torch.")
     recipes: dict[str, Sha256] = Field(default_factory=dict)
     artifacts: dict[ArtifactName, LockedArtifact] = Field(default_factory=dict)
 
@@ -163,7 +164,12 @@ def dump_lock(lock: Lock) -> str:
         section("names", document["names"])
     section("sources", document["sources"])
     section("prompts", document["prompts"])
-    for name, inner in (("base", "packages"), ("toolchain", "wheels"), ("interpreter", "packages")):
+    for name, inner in (
+        ("base", "packages"),
+        ("toolchain", "wheels"),
+        ("interpreter", "packages"),
+        ("torch", "packages"),
+    ):
         if name in document:
             lines.append(f"{name}:")
             lines.extend(f"  {key}: {flow(value)}" for key, value in document[name].items() if key != inner)

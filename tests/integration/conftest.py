@@ -27,6 +27,7 @@ from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
 from meltrepro.targets.ssh.config import Route
 from meltrepro.targets.ssh.link import SshLink
+from tests.integration import converting
 from tests.integration.bundles import Bundle, bundles_from_environment, model_from_environment
 from tests.support.prebuild import PREBUILD
 
@@ -84,6 +85,11 @@ def runner_bundles(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 def native_bundle(runner_bundles: Mapping[str, Path]) -> Path:
     """A bundle for this machine's CPU, which is that of virtual devices in tests of protocols."""
     return next(path for path in runner_bundles.values() if Bundle(path).machine == platform.machine())
+
+
+@pytest.fixture(scope="session")
+def converters(tmp_path_factory: pytest.TempPathFactory) -> converting.Converters:
+    return converting.build(tmp_path_factory.mktemp("converters"))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from meltrepro.chat.jinja import writer
 from meltrepro.chat.template import ChatTemplate, TemplateError
-from tests.support.known_templates import PAGE, TOKENS, known_templates, made, table
+from tests.support import pages
+from tests.support.known_templates import PLACE, TOKENS, known_templates, table
 
 
 def user(text: str) -> dict[str, str]:
@@ -68,6 +69,4 @@ def test_all_templates_render_as_transformers_does(templates: Mapping[str, str])
 
 
 def test_the_page_lists_them_as_they_are(templates: Mapping[str, str]) -> None:
-    assert made(PAGE.read_text(encoding="utf-8")) == table(templates), (
-        "write it anew with: python -m tests.support.known_templates"
-    )
+    assert pages.made(*PLACE) == table(templates), "write it anew with: python -m tests.support.known_templates"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,46 +11,15 @@ import gguf
 import numpy as np
 import pytest
 
-from meltrepro import settings
-from meltrepro.build.model import Artifact, Recipe
-from meltrepro.build.pipeline import Builder, run_tool
-from meltrepro.build.toolchain import USUAL, VARIED, Conditions
-from meltrepro.build.tools import EngineName, Tools
+from meltrepro.build.toolchain import VARIED
 from meltrepro.errors import BuildError
-from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
-from meltrepro.manifest.lock import Lock
-from meltrepro.plan.model import BundleNode, Costs, Plan
 from meltrepro.steps import silent
 from meltrepro.store.archive import pack_tree
 from tests.integration.conftest import meltrepro
+from tests.integration.converting import NEW, OLD, Converters, convert, digest, tools
 from tests.support.checkpoints import bfloat16, llama_tensors, write_gemma, write_llama, write_stablelm
-from tests.support.frameworks import bundle
-from tests.support.manifests import GOOD, load
 
 pytestmark = pytest.mark.machine
-
-OLD, NEW = "2024-02-27", "2026-10-01"
-
-
-def tools(engine: EngineName, conditions: Conditions = USUAL) -> Tools:
-    return Tools(settings.load(), silent, Lock(lock=1, manifest="0" * 64), engine, conditions=conditions)
-
-
-def node(release: str) -> BundleNode:
-    return bundle(llamacpp_convert.VARIANT, release, "convert", name="llama.cpp")
-
-
-@pytest.fixture(scope="module")
-def converters(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Artifact, Recipe]]:
-    """The converter of each release and its recipe, built without Docker where the store has none."""
-    folder = tmp_path_factory.mktemp("converters")
-    manifest = load(folder, GOOD).manifest
-    made = {}
-    for release in (OLD, NEW):
-        builder = Builder(tools("process"))
-        built = builder.build(Plan(manifest, (), (), (node(release),), (), Costs(None, None, {})))
-        made[release] = built.artifacts[node(release).id], built.recipes[node(release).id]
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +34,8 @@ def checkpoints(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapp
     }
 
 
-def convert(made: Tools, converter: Artifact, checkpoint: Path, folder: Path, kind: str = "f16") -> Path:
-    """Convert as a build does; the files are seen one by one, as they are in the store."""
-    folder.mkdir()
-    files = {f"/source/{path.name}": path for path in checkpoint.iterdir()}
-    command = llamacpp_convert.command(kind)
-    return run_tool(made.engine(), converter, command, files, folder, folder / "log", "converting it")
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def test_both_engines_make_the_same_converter_and_the_same_model(
-    converters: Mapping[str, tuple[Artifact, Recipe]], engine: None, tmp_path: Path
+    converters: Converters, engine: None, tmp_path: Path
 ) -> None:
     converter, recipe = converters[OLD]
     made = tools("docker")
@@ -103,7 +58,7 @@ def test_both_engines_make_the_same_converter_and_the_same_model(
 @pytest.mark.parametrize("release", [OLD, NEW])
 @pytest.mark.parametrize("kind", ["llama", "llama, tokenizer.json", "stablelm", "gemma"])
 def test_every_architecture_keeps_its_weights(
-    converters: Mapping[str, tuple[Artifact, Recipe]],
+    converters: Converters,
     checkpoints: Mapping[str, Path],
     tmp_path: Path,
     release: str,
@@ -128,9 +83,7 @@ def _bfloat16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (np.frombuffer(bfloat16(values), "<u2").astype("<u4") << 16).view("<f4").reshape(values.shape)
 
 
-def test_what_the_converter_says_last_is_in_the_error(
-    converters: Mapping[str, tuple[Artifact, Recipe]], tmp_path: Path
-) -> None:
+def test_what_the_converter_says_last_is_in_the_error(converters: Converters, tmp_path: Path) -> None:
     checkpoint = write_llama(tmp_path / "checkpoint")
     (checkpoint / "tokenizer.model").write_bytes(b"no tokenizer")
     with pytest.raises(BuildError, match=r"converting it ended with status 1:(.|\n)*sentencepiece"):
@@ -138,7 +91,7 @@ def test_what_the_converter_says_last_is_in_the_error(
 
 
 def test_a_folder_becomes_a_measured_model(
-    converters: Mapping[str, tuple[Artifact, Recipe]], runner_bundles: Mapping[str, Path], tmp_path: Path
+    converters: Converters, runner_bundles: Mapping[str, Path], tmp_path: Path
 ) -> None:
     write_llama(tmp_path / "weights")
     (tmp_path / "spec.yaml").write_text(SPEC)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from meltrepro import settings
 from meltrepro.chat.render import render
@@ -17,11 +16,11 @@ from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
+from tests.support import pages
 
-PAGE = Path(__file__).parents[2] / "docs" / "chat-templates.md"
+PLACE = ("chat-templates.md", "templates")
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 _PLACE = re.compile(r"/models/templates/(.+)\.jinja$")
-_BEGIN, _END = "<!-- table of templates -->\n", "<!-- end -->"
 
 
 def known_templates() -> Mapping[str, str]:
@@ -51,11 +50,6 @@ def table(templates: Mapping[str, str]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def made(page: str) -> str:
-    """The made part of the page."""
-    return page.partition(_BEGIN)[2].partition(_END)[0]
-
-
 def _safe(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -69,6 +63,4 @@ def _short(note: str) -> str:
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
-    head, _, rest = page.partition(_BEGIN)
-    PAGE.write_text(head + _BEGIN + table(known_templates()) + _END + rest.partition(_END)[2], encoding="utf-8")
+    pages.write(*PLACE, table(known_templates()))

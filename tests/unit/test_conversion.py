@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from meltrepro.build.keys import model_key
-from meltrepro.build.model import Artifact, Package
+from meltrepro.build.model import Artifact, Interpreter, Package
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.build.statements import Making, provenance
 from meltrepro.errors import ManifestError, ModelError
 from meltrepro.frameworks.base import AS_IS, ModelStep
+from meltrepro.frameworks.llamacpp import checkpoints
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.frameworks.llamacpp.module import RELEASES, UNTIE, LlamaCpp
 from meltrepro.frameworks.llamacpp.variants import LEVELS
@@ -88,6 +90,37 @@ def test_a_defect_is_named_with_a_next_step(folder: Path, defect: Callable[[Path
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("config", "release", "said"),
+    [
+        (
+            {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
+            "2024-02-27",
+            "not converted by release 2024-02-27; it is a qwen3",
+        ),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "2026-10-01", None),
+        ({"quantization_config": {"quant_method": "fp8"}}, "2026-10-01", None),
+        (
+            {"quantization_config": {"quant_method": "fp8"}},
+            "2024-02-27",
+            r"\(fp8\), and release 2024-02-27 converts only plain ones",
+        ),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            "2026-10-01",
+            r"\(awq\), and release 2026-10-01 converts plain ones and bitnet",
+        ),
+    ],
+)
+def test_each_release_says_what_it_converts(
+    folder: Path, config: dict[str, object], release: str, said: str | None
+) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(document | config))
+    found = checkpoints.look(files(folder), release, None).refusal
+    assert (found is None) is (said is None) and (said is None or re.search(said, str(found))), found
+
+
 # -- identities ---------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +171,7 @@ def test_the_recipe_lays_out_scripts_packages_and_interpreter(release: str, tmp_
     assert source.interpreter and {"source.tar.gz", "numpy.whl", "transformers.whl"} <= set(source.inputs)
     assert all(each.digest for each in source.inputs.values())
     recipe = render_recipe(source, {}, {})
-    assert set(recipe.files) == {"build.sh", "convert.py", "torch/__init__.py"}
+    assert set(recipe.files) == {"build.sh", "convert.py"}
     (tmp_path / "build.sh").write_bytes(recipe.files["build.sh"])
     check(tmp_path / "build.sh")
     script = recipe.files["build.sh"].decode()
@@ -194,11 +227,12 @@ def test_an_included_folder_counts_from_the_file_that_names_it(tmp_path: Path) -
     assert loaded.manifest.models["m"].source == FolderSource(folder="weights")
 
 
-def test_a_lock_holds_the_interpreter_and_old_locks_do_not_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", Interpreter)
+def test_a_lock_holds_the_interpreter_and_old_locks_do_not_change(tmp_path: Path, kind: Interpreter) -> None:
     plain = Lock(lock=1, manifest="0" * 64)
-    assert "interpreter" not in dump_lock(plain)
+    assert kind not in dump_lock(plain)
     package = LockedPackage(version="2.41-12", architecture="amd64", digest="1" * 64)
-    lock = plain.model_copy(update={"interpreter": LockedInterpreter(suite="trixie", packages={"libc6": package})})
+    lock = plain.model_copy(update={kind: LockedInterpreter(suite="trixie", packages={"libc6": package})})
     (tmp_path / "x.lock.yaml").write_text(dump_lock(lock))
     assert load_lock(tmp_path / "x.lock.yaml") == lock
 

@@ -307,8 +307,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
 @pytest.mark.parametrize(
     ("defect", "said"),
     [
-        (rewrite("config.json", b"LlamaForCausalLM", b"Qwen3ForCausalLM"), "models of the architecture Qwen3ForCausalLM are not converted; it is a llama"),
-        (rewrite("config.json", b'"model_type"', b'"quantization_config": {"quant_method": "gptq", "bits": 4}, "model_type"'), "quantized already (gptq)"),
+        (rewrite("config.json", b"LlamaForCausalLM", b"BananaForCausalLM"), "models of the architecture BananaForCausalLM are not converted by release"),
         (rewrite("config.json", b'"model_type"', b'"quantization_config": {"quant_method": "awq"}, "model_type"'), "quantized already (awq)"),
         (replace("config.json", b"{"), "config.json is no JSON"),
         (remove("config.json"), "there is no config.json"),
@@ -318,7 +317,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
         (replace(FIRST, LFS), "a pointer of git-lfs, which stands for a file of 5,000,000,000 bytes"),
         (replace(FIRST, b"<html>no</html>"), "it is a web page"),
         (replace(FIRST, b""), "it is an empty file"),
-        (eights, "holds numbers of type F8_E, and the converter reads BF16, F16"),
+        (eights, "holds numbers of type F8_E, and the converter reads BF16, BOOL, F16"),
         (adapter, "it is an adapter (LoRA)"),
         (only_ggufs, "no checkpoint in it, but GGUF files: x-Q4_K_M.gguf"),
     ],

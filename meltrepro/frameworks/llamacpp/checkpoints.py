@@ -12,7 +12,7 @@ from meltrepro.chat.render import ends
 from meltrepro.chat.template import ChatTemplate
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import Look
-from meltrepro.frameworks.llamacpp.convert import ARCHITECTURES
+from meltrepro.frameworks.llamacpp.knowledge import known, of_release
 from meltrepro.store.kinds import kind_of
 from meltrepro.untrusted import read_regular
 
@@ -20,22 +20,24 @@ _CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
 _AGAIN = "download the checkpoint again"
 _HEADER_BYTES = 100 << 20
 """No header of a safetensors file is longer; its length is the file's own claim."""
-_TYPES = frozenset({"F64", "F32", "F16", "BF16", "I64", "U8"})
-"""Of the numbers that the converter reads."""
-_BY_HAND = "for others, convert by hand and give the GGUF file as source"
+_TYPES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"})
+"""Of the numbers that converters read."""
+_BY_HAND = "convert it by hand, and give the GGUF file as source"
+_NEWEST = "2026-10-01"
+"""The release that converts most; engines from wheels take its converter."""
 
 
 def check(files: Mapping[str, Path]) -> None:
     """Raise `ModelError` where a checkpoint's files, by name, are damaged or of a kind that is not converted."""
-    if (refused := _refusal(files)) is not None:
-        raise ModelError(f"{_CONFIG}: {refused}", hint=f"what is converted: {', '.join(ARCHITECTURES)}; {_BY_HAND}")
+    if (refused := _refusal(files, _NEWEST)) is not None:
+        raise ModelError(f"{_CONFIG}: {refused}", hint=_BY_HAND)
     if (refused := _check_weights(files)) is not None:
         raise ModelError(refused, hint="choose the unquantized repository of the model")
 
 
-def look(files: Mapping[str, Path], template: ChatTemplate | None) -> Look:
+def look(files: Mapping[str, Path], release: str, template: ChatTemplate | None) -> Look:
     """What is to be said of a checkpoint's files, of which the weights may not be here; raises `ModelError` for damage."""
-    refused = _refusal(files)
+    refused = _refusal(files, release)
     if refused is None and any(name.endswith(".safetensors") for name in files):
         refused = _check_weights(files)
     context = _json(_CONFIG, _small(files[_CONFIG])).get("max_position_embeddings")
@@ -48,8 +50,8 @@ def look(files: Mapping[str, Path], template: ChatTemplate | None) -> Look:
 
 def architecture(files: Mapping[str, Path]) -> str | None:
     """As the GGUF file of it will name its architecture; `None` for one that is not converted."""
-    kind = _named(_json(_CONFIG, _small(files[_CONFIG])))
-    return ARCHITECTURES.get(kind) if isinstance(kind, str) else None
+    kind, newest = _named(_json(_CONFIG, _small(files[_CONFIG]))), of_release(_NEWEST)
+    return newest.checkpoints.get(kind) if isinstance(kind, str) and newest is not None else None
 
 
 def _named(config: Mapping[str, Any]) -> object:
@@ -57,16 +59,20 @@ def _named(config: Mapping[str, Any]) -> object:
     return kinds[0] if isinstance(kinds, list) and kinds else None
 
 
-def _refusal(files: Mapping[str, Path]) -> str | None:
-    """Why a checkpoint is not converted, by its configuration; raises `ModelError` where that is damaged."""
-    config = _json(_CONFIG, _small(files[_CONFIG]))
+def _refusal(files: Mapping[str, Path], release: str) -> str | None:
+    """Why a release does not convert a checkpoint, by its configuration; raises `ModelError` where that is damaged."""
+    config, knowledge = _json(_CONFIG, _small(files[_CONFIG])), of_release(release)
+    if knowledge is None:
+        return None
     kind = _named(config)
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in knowledge.checkpoints:
         other = f"; it is a {config['model_type']}" if isinstance(config.get("model_type"), str) else ""
-        return f"models of the architecture {kind or 'that it does not name'} are not converted{other}"
+        near = known(knowledge.checkpoints, kind if isinstance(kind, str) else "")
+        return f"models of the architecture {kind or 'that it does not name'} are not converted by release {release}{other} ({near})"
     quantized = config.get("quantization_config")
-    if isinstance(quantized, dict):
-        return f"its weights are quantized already ({quantized.get('quant_method') or 'quantization_config'}), and only plain ones are converted"
+    if isinstance(quantized, dict) and (method := str(quantized.get("quant_method"))) not in knowledge.unpacks:
+        others = f"plain ones and {', '.join(knowledge.unpacks)}" if knowledge.unpacks else "only plain ones"
+        return f"its weights are quantized already ({method}), and release {release} converts {others}"
     return None
 
 

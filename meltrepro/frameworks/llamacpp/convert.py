@@ -1,7 +1,7 @@
 """What converts checkpoints for llama.cpp: its own scripts, their packages, and how they are called.
 
 The scripts come from the same source as the release. The packages are those that the release of 2026 asks for (numpy
-2.2.6, transformers 4.57.6), and serve both releases; torch is a stand-in of ours (`images/converter/torch`).
+2.2.6, transformers 4.57.6), and serve both releases; torch is Debian's (`build.interpreter`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meltrepro import resources
-from meltrepro.build.model import RecipeSource
+from meltrepro.build.model import Interpreter, RecipeSource
 from meltrepro.frameworks.base import Release, Variant
 from meltrepro.manifest.sources import PypiSource, Source
 
@@ -17,14 +17,11 @@ VARIANT = Variant("x86_64", "x86_64", "x86_64-linux-gnu", "glibc")
 """Of the bundle: wheels choose at run time what the CPU has, and only move and widen numbers."""
 PYTHON = "python3.13"
 """That of `build.interpreter`, for which the wheels are."""
-ARCHITECTURES: Mapping[str, str] = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "StableLmForCausalLM": "stablelm",
-    "StableLMEpochForCausalLM": "stablelm",
-    "GemmaForCausalLM": "gemma",
-}
-"""By the names of checkpoints those of GGUF files. What both releases convert with the stand-in for torch: the paper's models (Epoch is the older name of StableLM's)."""
+INTERPRETER = (
+    *("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib"),
+    *("/bundle/bin/python3", "-I", "-S", "-B"),
+)
+"""How a bundle's own is started, with its own loader."""
 _PACKAGES: Mapping[str, tuple[str, str]] = {
     "certifi": ("2025.11.12", "97de8790030bbd5c2d96b7ec782fc2f7820ef8dba6db909ccf95449f2d062d4b"),
     "charset-normalizer": ("3.4.4", "a8a8b89589086a25749f471e6a900d3f662d1d3b6e2e59dcecf787b1cc3a1894"),
@@ -32,6 +29,7 @@ _PACKAGES: Mapping[str, tuple[str, str]] = {
     "fsspec": ("2025.10.0", "7c7712353ae7d875407f97715f0e1ffcc21e33d5b24556cb1e090ae9409ec61d"),
     "huggingface-hub": ("0.36.0", "7bcc9ad17d5b3f07b57c78e79d527102d08313caa278a641993acddcb894548d"),
     "idna": ("3.11", "771a87f49d9defaf64091e6e6fe9c18d4833f140bd19464795bc32d966ca37ea"),
+    "mpmath": ("1.3.0", "a0b2b9fe80bbcd81a6647ff13108738cfb482d481d826cc0e02f5b35e5c88d2c"),
     "numpy": ("2.2.6", "1bc23a79bfabc5d056d106f9befb8d50c31ced2fbc70eedb8155aec74a45798f"),
     "packaging": ("25.0", "29572ef2b1f17581046b3a2227d5c611fb25ec70ca1ba8554b24b0e69331a484"),
     "protobuf": ("6.33.1", "8fd7d5e0eb08cd5b87fd3df49bc193f5cfd778701f47e11d127d0afc6c39f1d1"),
@@ -40,6 +38,7 @@ _PACKAGES: Mapping[str, tuple[str, str]] = {
     "requests": ("2.32.5", "2462f94637a34fd532264295e186976db0f5d453d1cdd31473c85a6a161affb6"),
     "safetensors": ("0.7.0", "dac7252938f0696ddea46f5e855dd3138444e82236e3be475f54929f0c510d48"),
     "sentencepiece": ("0.2.1", "c7f0fd2f2693309e6628aeeb2e2faf6edd221134dfccac3308ca0de01f8dab47"),
+    "sympy": ("1.13.3", "54612cf55a62755ee71824ce692986f23c88ffa77207b30c1368eda4a7060f73"),
     "tokenizers": ("0.22.2", "369cc9fc8cc10cb24143873a0d95438bb8ee257bb80c71989e3ee290e8d72c67"),
     "tqdm": ("4.67.1", "26445eca388f82e72884e0d580d5464cd801a3ea01e63e5601bdff9ba6a48de2"),
     "transformers": ("4.57.6", "4c9e9de11333ddfe5114bc872c9f370509198acf0b87a832a0ab9458e2bd0550"),
@@ -58,9 +57,8 @@ SOURCES: Mapping[str, Source] = {
 
 
 def command(kind: str) -> tuple[str, ...]:
-    """The converter's command line for weights of one type, f16 or f32. The bundle brings its own loader."""
-    loader = ("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib")
-    return (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/convert.py", kind)
+    """The converter's command line for weights of one type, f16 or f32."""
+    return (*INTERPRETER, "/bundle/convert.py", kind)
 
 
 def converts(release: str) -> bool:
@@ -82,5 +80,5 @@ def recipe(release: Release, variant: Variant, labels: Mapping[str, str]) -> Rec
         inputs={**release.sources, **SOURCES},
         triple=variant.triple,
         labels=labels,
-        interpreter=True,
+        interpreter=Interpreter.torch,
     )

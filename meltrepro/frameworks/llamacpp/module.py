@@ -222,7 +222,7 @@ class LlamaCpp:
     ) -> Look:
         if isinstance(model, Path) or split.is_split(model):
             return fit.look(model, release.name, template)
-        return checkpoints.look(model, template)
+        return checkpoints.look(model, release.name, template)
 
     def describe(self, model: Path, release: str) -> str | None:
         return fit.describe(model, release)

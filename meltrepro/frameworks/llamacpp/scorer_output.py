@@ -141,7 +141,7 @@ def _kl_divergence(request: ScoringRequest, stdout: str) -> tuple[Score, ...]:
         raise _damaged(f"its summary says {value:g}, its last window {divergence}")
     share = _number(same) / (100 if percent else 1)
     k = round(share * n)
-    if abs(share - k / n) > 2e-5:
+    if not 0 <= k <= n or abs(share - k / n) > 2e-5:
         raise _damaged(f"{share:.3%} of {n} tokens are no whole number of tokens")
     return (
         Score(request.task, "kl_divergence", value, error, n, None),

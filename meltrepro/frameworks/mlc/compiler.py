@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meltrepro import resources
-from meltrepro.build.model import RecipeSource
+from meltrepro.build.model import Interpreter, RecipeSource
 from meltrepro.frameworks.base import ModelStep, Release, Variant
 from meltrepro.frameworks.llamacpp import convert
 from meltrepro.frameworks.llamacpp.variants import LEVELS
@@ -72,5 +72,5 @@ def recipe(kind: str, release: Release, labels: Mapping[str, str]) -> RecipeSour
         inputs={**wheels, **_SOURCES},
         triple="x86_64-linux-musl",  # for which the toolchain has zig, whose linker goes along
         labels=labels,
-        interpreter=True,
+        interpreter=Interpreter.python,
     )
