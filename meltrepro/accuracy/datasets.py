@@ -127,8 +127,14 @@ def _arc(row: Row, number: int, stem: str) -> Question:
 
 
 def _hellaswag(row: Row, number: int, stem: str) -> Question:
-    """`activity_label`, `ctx`, `endings`, `label`; the marks that WikiHow leaves, such as `[title]`, are taken out."""
-    context = f"{text_of(row, number, 'activity_label')}: {text_of(row, number, 'ctx')}"
+    """`activity_label`, `ctx`, `endings`, `label`; the marks that WikiHow leaves, such as `[title]`, are taken out.
+
+    Where `ctx` stands in its two parts too, the second begins with a capital, as lm-evaluation-harness has it.
+    """
+    context = text_of(row, number, "ctx")
+    if "ctx_a" in row and "ctx_b" in row:
+        context = f"{text_of(row, number, 'ctx_a')} {text_of(row, number, 'ctx_b').capitalize()}"
+    context = f"{text_of(row, number, 'activity_label')}: {context}"
     endings = tuple(map(_plain, _texts(row["endings"], number, "endings")))
     return Question(number, stem.format(_plain(context)), endings, _index(row["label"], number, "label"))
 

@@ -21,7 +21,7 @@ class Score:
 
     task: str
     metric: str
-    """`acc`, `strict`, `mc1`, `mc2`, `perplexity`, `kl_divergence`, `same_top`."""
+    """`acc`, `acc_sum`, `acc_norm`, `strict`, `mc1`, `mc2`, `perplexity`, `kl_divergence`, `same_top`."""
     value: float
     stderr: float | None
     n: int
@@ -31,6 +31,7 @@ class Score:
     """Whether each answer is right, in the order in which they were asked; empty where that is not known."""
 
 
+_OTHER_RULES = ("strict", "acc_sum", "acc_norm")
 Read = Callable[[ScoringRequest, str, str], tuple[Score, ...]]
 """What was asked, standard output, standard error -> the scores; raises `RecordError`."""
 
@@ -55,11 +56,11 @@ def score_metrics(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def metric_name(score: Score) -> str:
-    """`accuracy.TASK` for a share of right answers, `accuracy.TASK.strict` by the strict rule of a task that has two, and
+    """`accuracy.TASK` for a share of right answers, `accuracy.TASK.METRIC` by another rule than the task's first, and
     `quality.METRIC` for what is measured on a text."""
     if score.task in TEXT_TASKS:
         return f"quality.{score.metric}"
-    return f"accuracy.{score.task}" + (f".{score.metric}" if score.metric == "strict" else "")
+    return f"accuracy.{score.task}" + (f".{score.metric}" if score.metric in _OTHER_RULES else "")
 
 
 def counted(task: str, metric: str, n: int, k: int, right: Sequence[bool] = ()) -> Score:

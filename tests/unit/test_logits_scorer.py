@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from meltrepro.accuracy.questions import Question
+from meltrepro.accuracy.scores import metric_name
 from meltrepro.build.model import PathOf
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks.prebuilt.scorer import LogitsScorer
@@ -40,7 +41,8 @@ def test_answers_stand_behind_their_question() -> None:
     for task in ("piqa", "hellaswag"):
         sheet = SCORER.sheet(SCORER.mode(task), [question], "1")
         (asked,) = json.loads(sheet.content)["questions"]
-        assert asked == {"texts": ["A kettle heats water.", "A kettle cools milk."], "gold": 0}
+        texts = ["A kettle heats water.", "A kettle cools milk."]
+        assert asked == {"question": "A kettle", "texts": texts, "gold": 0}
         assert (sheet.questions, sheet.padding, sheet.sequences) == (1, 0, 2)
 
 
@@ -63,6 +65,38 @@ def test_right_answers_are_counted() -> None:
     assert (score.metric, score.n, score.k, score.value) == ("acc", 3, 2, 2 / 3)
     (score,) = SCORER.read(request("truthfulqa", questions=3), said(*lines, DONE), "")
     assert score.metric == "mc1"
+
+
+def summed(number: int, gold: int) -> dict[str, Any]:
+    """The mean chooses the second answer, the sum and the sum over its characters the first."""
+    more = {"sums": [-8.0, -9.0], "characters": [10, 10], "gold": gold}
+    return {**answer(number, 1, right=gold == 1), **more}
+
+
+def test_sums_count_by_the_rules_of_others() -> None:
+    long = {**summed(3, 1), "characters": [10, 20]}
+    scores = SCORER.read(request("piqa", questions=3), said(summed(1, 0), summed(2, 1), long, DONE), "")
+    assert [(score.metric, score.k, score.n) for score in scores] == [
+        ("acc", 2, 3),
+        ("acc_sum", 1, 3),
+        ("acc_norm", 2, 3),
+    ]
+    names = ["accuracy.piqa", "accuracy.piqa.acc_sum", "accuracy.piqa.acc_norm"]
+    assert [metric_name(score) for score in scores] == names
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"sums": [-1.0]}, "ValueError"),
+        ({"sums": [1.0, -1.0]}, "no log-probability"),
+        ({"characters": [0, 1]}, "ZeroDivisionError"),
+        ({"gold": 0}, "of question 1 number 0 is right, and it chose 1"),
+    ],
+)
+def test_sums_that_do_not_add_up_are_no_score(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(RecordError, match=why):
+        SCORER.read(request("piqa", questions=1), said({**summed(1, 1), **change}, DONE), "")
 
 
 def test_perplexity_is_the_mean_over_all_windows() -> None:

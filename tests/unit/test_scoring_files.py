@@ -74,6 +74,12 @@ def test_arc_in_its_authors_form() -> None:
     assert read_questions("openbookqa", lines(ARC), "data")[0].text == "Which is a colour?"
 
 
+def test_the_second_part_of_a_context_begins_with_a_capital() -> None:
+    parts = {"ctx": "A man opens a tin. he", "ctx_a": "A man opens a tin.", "ctx_b": "he"}
+    (found,) = read_questions("hellaswag", lines({**HELLASWAG, **parts}), "data")
+    assert found.text == "Painting: A man opens a tin. He"
+
+
 def test_hellaswag_loses_its_marks() -> None:
     (found,) = read_questions("hellaswag", lines(HELLASWAG), "data")
     assert found.text == "Painting: A man opens a tin. He"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,10 @@ class LogitsScorer:
                 raise _damaged("its end is missing")
             if request.mode == "kl-divergence":
                 return _divergence(request, lines)
-            return (_perplexity(request, lines) if request.mode == "perplexity" else _chosen(request, lines),)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            if request.mode == "perplexity":
+                return (_perplexity(request, lines),)
+            return (_chosen(request, lines), *_by_sums(request, lines))
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             raise _damaged(f"{type(error).__name__}: {error}") from error
 
     def logits_command(self, workload: TextWorkload, release: str) -> tuple[str, ...]:
@@ -74,7 +76,8 @@ class LogitsScorer:
 
 
 def _answers(question: Question) -> Mapping[str, Any]:
-    return {"texts": [f"{question.text} {answer}" for answer in question.answers], "gold": question.gold}
+    texts = [f"{question.text} {answer}" for answer in question.answers]
+    return {"question": question.text, "texts": texts, "gold": question.gold}
 
 
 def _gap(question: Question) -> Mapping[str, Any]:
@@ -97,6 +100,25 @@ def _chosen(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Scor
             )
     right = [line["right"] is True for line in lines]
     return of_each(request.task, "mc1" if request.task == "truthfulqa" else "acc", right)
+
+
+def _by_sums(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Iterator[Score]:
+    """By the rules of lm-evaluation-harness: the answer with the highest sum over all of its tokens (its `acc`), or over the number of
+    its characters (its `acc_norm`). None of a scorer that printed no sums, as that of sentences with a gap."""
+    if not any("sums" in line for line in lines):
+        return
+    right = {"acc_sum": 0, "acc_norm": 0}
+    for line in lines:
+        sums = [_log_probability(each) for each in line["sums"]]
+        norms = [each / length for each, length in zip(sums, line["characters"], strict=True)]
+        if line["right"] is not (line["chosen"] == line["gold"]):
+            raise _damaged(
+                f"of question {line['question']} number {line['gold']} is right, and it chose {line['chosen']}"
+            )
+        for metric, values in (("acc_sum", sums), ("acc_norm", norms)):
+            right[metric] += values.index(max(values)) == line["gold"]
+    for metric, k in right.items():
+        yield counted(request.task, metric, len(lines), k)
 
 
 def _perplexity(request: ScoringRequest, lines: Sequence[Mapping[str, Any]]) -> Score:
