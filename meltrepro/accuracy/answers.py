@@ -9,18 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from meltrepro import untrusted
 from meltrepro.accuracy.datasets import Row, rows_of, text_of
-from meltrepro.accuracy.questions import choose
+from meltrepro.accuracy.questions import choose, shuffled
 from meltrepro.accuracy.rules import Rule
 from meltrepro.accuracy.scores import Score, of_each
 from meltrepro.errors import DataError, RecordError
 from meltrepro.manifest.accuracy import AnswerTask, AnswerWorkload
 from meltrepro.manifest.base import Count, Sha256, Strict
 from meltrepro.record.trace import Turn
+from meltrepro.stats.anytime import known_within, share_interval
+from meltrepro.untrusted import parse
 
 PROMPTS: Mapping[AnswerTask, str] = {
     "gsm8k": "{question}\n\nWork it out step by step. Then write the result on a last line of its own, as a number after ####.",
@@ -38,6 +42,47 @@ class AnswerCheck(Strict):
     rules: list[Rule] = Field(default_factory=list, description="What must be kept, of instructions.")
 
 
+class Stop(Strict):
+    """When asking may end before all questions were asked."""
+
+    within: float = Field(gt=0, lt=100, description="Points within which the score of all must be known.")
+    every: int = Field(ge=1, description="Questions of one trial.")
+    total: int = Field(ge=1, description="All questions.")
+
+    def known(self, asked: int, right: int) -> bool:
+        """Whether so many answers tell the score of all as nearly as is wished."""
+        return known_within(asked, right, self.total, self.within / 100)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How far questions were asked that end early."""
+
+    stop: Stop
+    asked: int
+    right: int
+
+    @property
+    def known(self) -> bool:
+        """Whether they are enough."""
+        return self.stop.known(self.asked, self.right)
+
+    @property
+    def saved(self) -> int:
+        """Questions that need not be asked."""
+        return self.stop.total - self.asked if self.known else 0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The share of right answers to all questions lies between these with 95 %, however often one looked."""
+        return share_interval(self.asked, self.right, self.stop.total)
+
+    def __str__(self) -> str:
+        low, high = (f"{100 * end:.1f}" for end in self.interval)
+        known = f"that of all lies from {low} to {high} %, valid at every look (95 %)"
+        return f"asked {self.asked} of {self.stop.total} questions, {self.saved} saved: the score is known within {self.stop.within:g} points; {known}"
+
+
 class Checks(Strict):
     """`checks.json`: what the answers of a trial are held against, in the order of its turns."""
 
@@ -45,6 +90,11 @@ class Checks(Strict):
     task: AnswerTask
     data: Sha256 = Field(description="sha256 of the data set, as its source gives it.")
     questions: list[AnswerCheck] = Field(min_length=1)
+    stop: Stop | None = Field(None, description="Of questions that are asked in parts: when they are enough.")
+
+    def part(self, index: int) -> slice:
+        """Which of all questions a trial asks."""
+        return slice(None) if self.stop is None else slice(self.stop.every * index, self.stop.every * (index + 1))
 
 
 @dataclass(frozen=True)
@@ -80,9 +130,21 @@ def ask(workload: AnswerWorkload, content: bytes, digest: str, label: str) -> tu
     except DataError as error:
         hint = error.hint or f"what {workload.task} reads: docs/accuracy.md"
         raise DataError(f"{label}: {error.message}", hint=hint) from error
+    if workload.ordered_by is not None:
+        items = shuffled(items, workload.ordered_by)
     put = workload.prompt or PROMPTS[workload.task]
     prompts = tuple(put.replace(_PLACE, item.text) for item in items)
-    return prompts, Checks(task=workload.task, data=digest, questions=[item.check for item in items])
+    within, checks = workload.stop_within, [item.check for item in items]
+    stop = None if within is None else Stop(within=within, every=workload.stop_every, total=len(items))
+    return prompts, Checks(task=workload.task, data=digest, questions=checks, stop=stop)
+
+
+def read_checks(path: Path) -> Checks:
+    """What is in a file of a record; raises `RecordError` for one that is damaged."""
+    try:
+        return parse(Checks, untrusted.read(path))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged: {error}") from error
 
 
 def marks(checks: Checks, turns: Sequence[Turn]) -> tuple[AnswerMark, ...]:

@@ -71,3 +71,12 @@ def choose(questions: Sequence[NumberedT], count: int | None, seed: int | None) 
         return tuple(questions[:count])
     drawn = sorted(questions, key=lambda question: hashlib.sha256(f"{seed}/{question.number}".encode()).digest())
     return tuple(sorted(drawn[:count], key=lambda question: question.number))
+
+
+def shuffled(questions: Sequence[NumberedT], seed: int) -> tuple[NumberedT, ...]:
+    """The same in an order drawn at random, by a digest as well; another one than that of a sample with this seed."""
+
+    def drawn(question: NumberedT) -> bytes:
+        return hashlib.sha256(f"order {seed}/{question.number}".encode()).digest()
+
+    return tuple(sorted(questions, key=drawn))

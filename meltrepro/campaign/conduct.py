@@ -74,8 +74,12 @@ def conduct(
         for name, absence in setup.missing.items():
             step = Step("absent", "note", name, detail={"error": absence.reason, "kind": absence.kind.value})
             (journal if name in known else sink)(step)  # the console has heard of those that were known before
-        cells = {cell.id: manifest.workloads[cell.workload] for cell in campaign.document.cells}
-        own = {name: each.repetitions for name, each in cells.items() if not isinstance(each, Workload)}
+        cells = {cell.id: cell for cell in campaign.document.cells}
+        own = {
+            name: cell.expected or each.repetitions
+            for name, cell in cells.items()
+            if not isinstance(each := manifest.workloads[cell.workload], Workload)
+        }
         whole = schedule(list(cells), manifest.protocol, profile=manifest.measure.operators, own=own)
         trials = [trial for trial in whole if trial.cell_id in runs]
         rules = Rules(manifest.protocol.retries, manifest.protocol.steady_within, fail_fast)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from meltrepro.accuracy.answers import marks, read_checks
 from meltrepro.atomic import writing
 from meltrepro.campaign.trial import CellRun, Watcher, run_trial
 from meltrepro.campaign.watching import watched
@@ -195,10 +196,15 @@ def run_trials(
 
 
 def is_settled(campaign: Path, trial: Trial, rules: Rules) -> bool:
-    """Whether a trial has an outcome, or is a warm-up that is left out; raises `RecordError` for a damaged outcome."""
+    """Whether a trial has an outcome, or is left out: a warm-up of a steady cell, or questions of one whose score is known.
+
+    Raises `RecordError` for a damaged record.
+    """
     folder = layout.trial_folder(campaign, trial)
     if read_outcome(folder) is not None:
         return True
+    if trial.kind is TrialKind.repetition:
+        return is_known(folder.parent, trial.index)
     return trial.kind is TrialKind.warmup and is_steady(folder.parent, trial.index, rules.steady_within)
 
 
@@ -212,6 +218,25 @@ def is_steady(cell: Path, index: int, within: float | None) -> bool:
     speeds = [_warmup_speed(cell / f"w{number:03d}") for number in range(index)]
     pairs = pairwise(speeds)
     return any(a is not None and b is not None and abs(b - a) <= within * max(a, b) for a, b in pairs)
+
+
+def is_known(cell: Path, index: int) -> bool:
+    """Whether the answers before repetition number `index` tell the score of all questions as nearly as is wished.
+
+    `cell` is the cell's folder. Raises `RecordError` for a damaged record.
+    """
+    found, stop = list[bool](), None
+    for folder in (cell / f"r{number:03d}" for number in range(index)):
+        outcome = read_outcome(folder)
+        if outcome is None or outcome.state is not TrialState.ok:
+            continue  # it was left out itself, or failed
+        if record.CHECKS not in outcome.files:
+            return False
+        checks = read_checks(folder / record.CHECKS)
+        if (stop := checks.stop) is None:
+            return False
+        found += [mark.right for mark in marks(checks, read_trace(folder / record.EVENTS).turns)]
+    return stop is not None and stop.known(len(found), sum(found))
 
 
 def _warmup_speed(folder: Path) -> float | None:

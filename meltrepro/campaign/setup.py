@@ -280,7 +280,7 @@ def _params(
         name: getattr(manifest.protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")
     }
     if not isinstance(cell.workload, Workload):
-        protocol |= {"repetitions": cell.workload.repetitions, "warmups": 0}
+        protocol |= {"repetitions": run.parts or cell.workload.repetitions, "warmups": 0}
     params: dict[str, object] = {
         "kind": cell.kind,
         "libc": cell.variant.libc,
@@ -324,7 +324,11 @@ def _asked(run: CellRun) -> dict[str, object]:
     sampling = request.sampling.model_dump(exclude={"seed"})
     if request.sampling.greedy:
         sampling = {"greedy": True}  # the rest has no effect
-    task = {"task": checks.task, "questions": len(checks.questions), "data": checks.data} if checks else {}
+    task: dict[str, object] = {}
+    if checks is not None:
+        task = {"task": checks.task, "questions": len(checks.questions), "data": checks.data}
+    if checks is not None and checks.stop is not None:
+        task |= {"stop_within": checks.stop.within, "stop_every": checks.stop.every}
     return {
         **task,
         **request.options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -94,6 +95,24 @@ class CellRun:
     about: Callable[[], str | None] = lambda: None
     """What the model is, and what the release knows of it, for whoever asks why it cannot be loaded."""
 
+    @property
+    def parts(self) -> int | None:
+        """How many trials ask all of its questions, each a part; `None` where each trial asks all."""
+        if self.checks is None or self.checks.stop is None or not isinstance(self.request, Request):
+            return None
+        return math.ceil(len(self.request.conversations) / self.checks.stop.every)
+
+    def asked(self, trial: Trial) -> tuple[AnyRequest, Checks | None]:
+        """What one trial asks, and what its answers are held against."""
+        request, checks = self.request, self.checks
+        if trial.kind is TrialKind.profile:
+            request = request.model_copy(update={"profile": "operators"})
+        if self.parts is not None and checks is not None and isinstance(request, Request):
+            part = checks.part(trial.index)
+            request = request.model_copy(update={"conversations": request.conversations[part]})
+            checks = checks.model_copy(update={"questions": checks.questions[part][: len(request.conversations)]})
+        return request, checks
+
     def deploy(self, progress: Progress) -> None:
         """Bring everything to the device; raises as `Target.deploy` does."""
         inputs = tuple(self.inputs.values())
@@ -148,9 +167,7 @@ def run_trial(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: W
 
 
 def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Watcher) -> Attempt:
-    request = (
-        run.request.model_copy(update={"profile": "operators"}) if trial.kind is TrialKind.profile else run.request
-    )
+    request, checks = run.asked(trial)
     job = run.job(request, folder)
     started_wall_ns, started = time.time_ns(), time.monotonic()
     exit_code: int | None = None
@@ -179,8 +196,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
         with run.driving():
             readings = clock_readings(before, compare_clocks(run.target))
         write_bytes(folder / record.CLOCKS, canonical(readings) + b"\n")
-        if run.checks is not None:
-            write_bytes(folder / record.CHECKS, canonical(run.checks) + b"\n")
+        if checks is not None:
+            write_bytes(folder / record.CHECKS, canonical(checks) + b"\n")
         who = "scorer" if run.scorer else "runner"
         failed = _stopped(watch) or failure.of_result(result, folder, run.timeout_s, who, run.about)
         if failed is None and run.scorer and isinstance(request, ScoringRequest):
@@ -192,8 +209,8 @@ def _attempt(run: CellRun, trial: Trial, attempt: int, folder: Path, watcher: Wa
             metered = metering.end(folder / record.METER, trace, readings) if metering else None
             metrics = compute(trace, read_samples(samples) if samples.exists() else None, metered, run.most_w)
             failed = failure.of_missing(_missing(run.measure, metrics, states))
-            if run.checks is not None:
-                marks(run.checks, trace.turns)  # of every question, or it has no score
+            if checks is not None:
+                marks(checks, trace.turns)  # of every question, or it has no score
     except StoreError as error:
         if tampered is None:
             raise

@@ -4,9 +4,10 @@ questions that the model answers in its own words, by the runner."""
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal, get_args
+import math
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from meltrepro.manifest.base import Name, Strict
 from meltrepro.manifest.sources import FolderSource, GitSource, PypiSource, Source, SyntheticSource, is_checkpoint
@@ -114,6 +115,31 @@ class AnswerWorkload(_Scored):
     max_thinking_tokens: int | None = Field(
         None, ge=1, description="Tokens of an answer's thinking after which it is ended; no limit where absent."
     )
+    stop_within: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="Points: asking ends once the score is for sure (95 %) within so many of that of all questions; all are "
+        "asked where absent.",
+    )
+    stop_every: int = Field(
+        50,
+        ge=1,
+        description="Of stop_within: questions of one trial, after each of which it is looked whether they do.",
+    )
+
+    @model_validator(mode="after")
+    def _asked_once(self) -> Self:
+        if self.stop_within is None and "stop_every" in self.model_fields_set and self.stop_every != 50:
+            raise ValueError("'stop_every' does nothing without 'stop_within'")
+        if self.stop_within is not None and self.repetitions > 1:
+            raise ValueError("with 'stop_within' each trial asks other questions, so that 'repetitions' must be 1")
+        return self
+
+    @property
+    def ordered_by(self) -> int | None:
+        """Seed of the order in which questions are asked; `None` where it is that of the data."""
+        return None if self.stop_within is None else self.sample or 0
 
 
 AccuracyWorkload = QuestionWorkload | TextWorkload | AnswerWorkload
@@ -145,6 +171,13 @@ def _of_task(task: Any, *, text: bool) -> str:
     if known in ANSWER_TASKS:
         return ANSWERS
     return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
+
+
+def trials_of(workload: AccuracyWorkload) -> int:
+    """How many trials a cell has, at most; one where that follows from data that are not here yet."""
+    if isinstance(workload, AnswerWorkload) and workload.stop_within is not None:
+        return math.ceil((workload.questions or 1) / workload.stop_every)
+    return workload.repetitions
 
 
 def source_of(workload: AccuracyWorkload) -> Source:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from meltrepro.accuracy.answers import AnswerMark, Checks, marks, scores_of
+from meltrepro.accuracy.answers import AnswerMark, Asking, Checks, marks, scores_of
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import scorer_of
@@ -172,12 +172,26 @@ class CellRecord(CellFolder):
 
         Answers count where its speed is not believed, too.
         """
+        if self.asking is not None:
+            parts = [mark for trial in self._scored for mark in trial.marks]
+            return scores_of(str(self.entry.params["task"]), parts)
         return next((trial.scores for trial in self._scored), ())
 
     @property
     def right(self) -> Mapping[str, bool]:
         """Whether each of its answers is right, by question as of a trial; raises `RecordError`."""
+        if self.asking is not None:
+            return {name: right for trial in self._scored for name, right in trial.right.items()}
         return next((trial.right for trial in self._scored), {})
+
+    @cached_property
+    def asking(self) -> Asking | None:
+        """How far its questions were asked, where that ends early; `None` where each trial asks all. Raises `RecordError`."""
+        parts = [trial for trial in self._scored if trial.checks is not None and trial.checks.stop is not None]
+        if not parts or parts[0].checks is None or parts[0].checks.stop is None:
+            return None
+        found = [mark.right for trial in parts for mark in trial.marks]
+        return Asking(parts[0].checks.stop, len(found), sum(found))
 
     @property
     def _scored(self) -> tuple[TrialRecord, ...]:
@@ -218,6 +232,8 @@ class CellRecord(CellFolder):
     @property
     def agreement(self) -> Validity:
         """The verdict on its repetitions together: whether those that are believed agree; raises `RecordError`."""
+        if self.asking is not None:
+            return Validity()  # each asks other questions
         own = judge_cell(self.summaries.get(SPEED), self.limits)
         return Validity((*own.findings, *judge_scores([trial.scores for trial in self.believed]).findings))
 
@@ -229,8 +245,10 @@ class CellRecord(CellFolder):
 
     @property
     def asked(self) -> int:
-        """How many repetitions there should be: as the protocol says, else as many as were tried."""
-        return self.expected or len(self.repetitions) + len(self.failures)
+        """How many repetitions there should be: as the protocol says, else as many as were tried, or were enough."""
+        tried = len(self.repetitions) + len(self.failures)
+        enough = self.asking is not None and self.asking.known
+        return tried if enough else self.expected or tried
 
     @property
     def failed(self) -> Mapping[str, Validity]:
@@ -252,7 +270,8 @@ class CellRecord(CellFolder):
         summaries = {name: summarize(found) for name, found in values.items() if found}
         for name, (above, below) in QUOTIENTS.items():
             if name in summaries and len(values[above]) == len(values[below]):
-                summaries[name] = summarize([sum(values[above]) / sum(values[below])])
+                quotient = summarize([sum(values[above]) / sum(values[below])])
+                summaries[name] = replace(quotient, n=len(values[below]))
         return summaries
 
     @cached_property
@@ -292,7 +311,8 @@ class CellRecord(CellFolder):
             *(surroundings.too_few(len(self.believed), self.summaries) if measured else ()),
             *surroundings.remarks(self.ran_as, self.ran_unlike, [trial.metrics for trial in measured]),
             *(surroundings.crowd(cpus) for cpus in crowds if cpus is not None),
-            *(remark for found in self.steadiness for remark in found.remarks()),
+            *(remark for found in self.steadiness for remark in found.remarks() if self.asking is None),
+            *([str(self.asking)] if self.asking is not None and self.asking.known else ()),
         )
 
     @cached_property

@@ -61,6 +61,12 @@ class CellEntry(Strict):
         return value if isinstance(value, float) else None
 
     @property
+    def expected(self) -> int | None:
+        """How many repetitions there are to be, at most; `None` where the campaign does not say."""
+        value = self.params.get("protocol.repetitions")
+        return value if isinstance(value, int) else None
+
+    @property
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
         return str(BundleId(self.framework, RUN, self.isa))

@@ -152,8 +152,7 @@ class CellFolder:
     @property
     def expected(self) -> int | None:
         """How many repetitions the protocol asks for; `None` where the campaign does not say."""
-        value = self.entry.params.get("protocol.repetitions")
-        return value if isinstance(value, int) else None
+        return self.entry.expected
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
-from meltrepro.record.trial import AnyRequest
+from meltrepro.record.trial import AnyRequest, Request
 from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.replay.show import doubts
@@ -45,7 +45,17 @@ def undecidable(recorded: CampaignRecord, wanted: Callable[[str], bool]) -> Mapp
 def recorded_requests(recorded: CampaignRecord) -> Mapping[str, AnyRequest]:
     """The exact requests of a campaign by cell, from its own records, which are checked; raises `RecordError`."""
     recorded.verify()
-    return {cell.id: cell.repetitions[0].request for cell in recorded.cells if cell.repetitions}
+    return {cell.id: _request(cell) for cell in recorded.cells if cell.repetitions}
+
+
+def _request(cell: CellRecord) -> AnyRequest:
+    """What a cell was asked: by each repetition, or by all of them in parts."""
+    request = cell.repetitions[0].request
+    if cell.asking is None or not isinstance(request, Request):
+        return request
+    parts = [trial.request for number, trial in enumerate(cell.repetitions) if trial.index == number]
+    talks = [talk for part in parts if isinstance(part, Request) for talk in part.conversations]
+    return request.model_copy(update={"conversations": talks})
 
 
 def replay(
@@ -124,6 +134,8 @@ def _same_binary(cell: CellComparison) -> bool:
 
 def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord | None) -> bool:
     """Whether no further trial of a cell can change an answer."""
+    if old.asking is not None:
+        return new.asking is not None and new.asking.asked >= old.asking.asked
     if old.scores:
         return True  # they do not vary
     usable = [metric for metric in JUDGED if comparable(values_of(old, metric))]

@@ -93,6 +93,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         temperatures=_temperatures(cell.believed[0]) if traces else (),
         scores=cell.scores,
         right=cell.right,
+        asking=cell.asking,
         asked=cell.asked,
         exclusions=cell.exclusions,
         too_few=cell.too_few,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
+from meltrepro.accuracy.answers import Asking
 from meltrepro.accuracy.scores import Score
 from meltrepro.measure.operators import Breakdown
 from meltrepro.measure.validity import Exclusion
@@ -125,6 +126,8 @@ class CellResult:
     scores: tuple[Score, ...] = ()
     right: Mapping[str, bool] = field(default_factory=dict)
     """Question -> whether its answer is right; the same question has the same name in every cell."""
+    asking: Asking | None = None
+    """How far questions were asked, where that ended early."""
     asked: int | None = None
     """How many repetitions there should be."""
     exclusions: tuple[Exclusion, ...] = ()

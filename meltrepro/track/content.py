@@ -81,7 +81,7 @@ def status_of(campaign: CampaignRecord, cell: CellRecord) -> CellStatus:
     reason = (
         f"{len(bad)} of {counted(ended, 'repetition')} failed; {bad[0].name}: {bad[0].outcome.failure}" if bad else None
     )
-    if not campaign.finished and (cell.expected is None or ended < cell.expected):
+    if not campaign.finished and (cell.expected is None or ended < cell.asked):
         return CellStatus(RunState.unfinished, reason)
     if good == 0:
         return CellStatus(RunState.failed, reason or "no repetition has ended")
@@ -214,6 +214,9 @@ def _score_points(cell: CellRecord, wall_ms: int) -> list[MetricPoint]:
         name = metric_name(score)
         beside = {"stderr": score.stderr, "n": float(score.n), "k": None if score.k is None else float(score.k)}
         points.append(MetricPoint(name, score.value, wall_ms, 0))
+        if cell.asking is not None and score is cell.scores[0]:
+            low, high = cell.asking.interval
+            beside |= {"low": low, "high": high, "saved": float(cell.asking.saved)}
         points += [
             MetricPoint(f"{_UNCERTAINTY}{name}.{what}", value, wall_ms, 0)
             for what, value in beside.items()

@@ -14,6 +14,7 @@ from meltrepro.build.toolchain import USUAL, VARIED
 from meltrepro.build.tools import EngineName
 from meltrepro.errors import LockError, MeltreproError, UsageError
 from meltrepro.frameworks.base import SkipKind
+from meltrepro.manifest.accuracy import trials_of
 from meltrepro.manifest.lock import LockedName, dump_lock
 from meltrepro.manifest.schema import Workload
 from meltrepro.manifest.sources import HuggingFaceSource
@@ -50,7 +51,7 @@ class Planned:
         """How many trials there are, warm-ups too."""
         protocol = self.plan.manifest.protocol
         of_runner, cells = protocol.repetitions + protocol.warmups, self.plan.cells
-        return sum(of_runner if isinstance(c.workload, Workload) else c.workload.repetitions for c in cells)
+        return sum(of_runner if isinstance(c.workload, Workload) else trials_of(c.workload) for c in cells)
 
     @property
     def needed(self) -> Mapping[str, Literal["here", "unknown", "missing"]]:

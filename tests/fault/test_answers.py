@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meltrepro.campaign import runner
 from meltrepro.cli.app import main
 from meltrepro.errors import DataError, ManifestError, RecordError
 from meltrepro.measure.records import CampaignRecord, read_campaign
@@ -139,3 +140,72 @@ def test_other_data_are_another_campaign(equipped: Project) -> None:
     changed = {**SAID, "say Five?": "#### 6"}
     assert main(["run", str(write(equipped, changed)), "--no-track", "--quiet"]) == 0
     assert len(list((equipped.folder / "home" / "records").iterdir())) == 2
+
+
+# -- asking that ends early -------------------------------------------------------------------------------------------
+
+
+def many(right: int, wrong: int) -> dict[str, str]:
+    """Questions with so many right answers."""
+    known = {f"say {n}": f"#### {n}" for n in range(100, 100 + right)}
+    return known | {f"say {n}": "#### 1" for n in range(500, 500 + wrong)}
+
+
+def test_asking_ends_once_the_score_is_known(
+    equipped: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec, said = write(equipped, many(60, 20), stop_within=20, stop_every=10, max_tokens=8), checked(capsys)
+    ran = said("run", "run", spec, "--no-track")
+    assert ran["failed"] == []
+    (cell,) = read_campaign(equipped.campaign).cells
+    assert cell.asking is not None
+    assert (cell.asking.known, cell.asking.asked, cell.asking.saved) == (True, 40, 40)
+    assert [trial.name for trial in cell.repetitions] == ["r000", "r001", "r002", "r003"]
+    assert cell.agreement.valid, "though each asks other questions"
+    numbers = [mark.number for trial in cell.repetitions for mark in trial.marks]
+    assert len(set(numbers)) == 40
+    assert numbers != sorted(numbers), "in an order that is drawn"
+    score, strict = cell.scores
+    assert (score.n, score.k, strict.k) == (40, sum(cell.right.values()), 0)
+    low, high = cell.asking.interval
+    assert low <= 0.75 <= high
+    assert max(score.value - low, high - score.value) <= 0.2
+    assert cell.summaries["time_per_right_answer_s"].n == 4
+    said_of_it = f"asked 40 of 80 questions, 40 saved: the score is known within 20 points; that of all lies from {100 * low:.1f}"
+    capsys.readouterr()
+    assert main(["show", "last"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert said_of_it in shown
+    assert main(["report", "last", "-o", str(tmp_path / "report")]) == 0
+    head, row = (tmp_path / "report" / "tables" / "accuracy.csv").read_text().splitlines()[:2]
+    assert dict(zip(head.split(","), row.split(","), strict=True))["saved"] == "40"
+    assert "40 of 80 questions, 40 saved" in (tmp_path / "report" / "index.html").read_text()
+    assert said("run", "run", spec, "--no-track", "--new")["failed"] == []
+    replayed = said("replay", "replay", ran["campaign"], "--no-track")
+    assert (replayed["verdict"], replayed["reasons"]) == ("REPRODUCED", [])
+
+
+def test_where_it_cannot_be_known_of_fewer_all_are_asked(equipped: Project) -> None:
+    (cell,) = measured(equipped, write(equipped, many(6, 6), stop_within=1, stop_every=5)).cells
+    assert cell.asking is not None
+    assert (cell.asking.asked, cell.asking.saved, cell.asking.interval) == (12, 0, (0.5, 0.5))
+    assert [len(trial.marks) for trial in cell.repetitions] == [5, 5, 2]
+
+
+def test_a_campaign_that_was_stopped_goes_on_asking(equipped: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write(equipped, many(60, 20), stop_within=20, stop_every=10, max_tokens=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "is_known", lambda cell, index: stop_at(index, 2))
+        assert main(["run", str(spec), "--no-track", "--quiet"]) == 130
+    (cell,) = read_campaign(equipped.campaign).cells
+    assert cell.asking is not None
+    assert (cell.asking.asked, cell.asking.known, cell.asked) == (20, False, 8)
+    (cell,) = measured(equipped, spec).cells
+    assert cell.asking is not None
+    assert (cell.asking.asked, cell.asked) == (40, 4)
+
+
+def stop_at(index: int, last: int) -> bool:
+    if index == last:
+        raise KeyboardInterrupt
+    return False

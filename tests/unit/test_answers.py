@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meltrepro.accuracy.answers import PROMPTS, AnswerCheck, AnswerMark, Checks, ask, marks, scores_of
+from meltrepro.accuracy.answers import PROMPTS, AnswerCheck, AnswerMark, Checks, Stop, ask, marks, scores_of
 from meltrepro.accuracy.scores import metric_name, score_metrics
 from meltrepro.errors import DataError, RecordError
 from meltrepro.manifest.accuracy import AnswerTask, AnswerWorkload
@@ -225,3 +225,32 @@ def test_a_workload_of_answers_is_talked_to_and_scored(tmp_path: Path) -> None:
     assert list(manifest.accuracy) == list(manifest.talks) == ["chat"]
     assert not manifest.conversations
     assert manifest.workloads["chat"].context == 2048
+
+
+def test_questions_that_are_asked_in_parts_come_in_an_order_that_is_drawn() -> None:
+    rows = [word_problem(str(n)) for n in range(30)]
+    prompts, checks = asked("gsm8k", *rows, stop_within=5, stop_every=20, prompt="{question}")
+    assert checks.stop == Stop(within=5, every=20, total=30)
+    numbers = [check.number for check in checks.questions]
+    assert sorted(numbers) == list(range(1, 31))
+    assert numbers != sorted(numbers)
+    assert prompts == tuple(f"How much is {check.gold}?" for check in checks.questions), "each with its own answer"
+    assert (checks.part(0), checks.part(1)) == (slice(0, 20), slice(20, 40))
+    other = asked("gsm8k", *rows, stop_within=5, sample=1)[1]
+    assert [check.number for check in other.questions] != numbers
+    assert asked("gsm8k", *rows)[1].part(3) == slice(None)
+    assert parse(Checks, checks.model_dump_json()) == checks
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("stop_every: 20", "'stop_every' does nothing without 'stop_within'"),
+        ("stop_within: 5\n    repetitions: 2", "with 'stop_within' each trial asks other questions"),
+        ("stop_within: 0", "workloads.chat.stop_within"),
+    ],
+)
+def test_slips_of_an_early_stop(tmp_path: Path, keys: str, said: str) -> None:
+    lines = f"    task: gsm8k\n    data: {{file: x}}\n    {keys}\n"
+    text = GOOD.replace("    conversations: [[Hello, Again], [Bye]]\n", lines)
+    assert said in "\n".join(map(str, problems(tmp_path, text)))
