@@ -210,7 +210,7 @@ def entry_of(text: str, base: Path, settings: Settings, sink: Sink = silent) -> 
         checkpoint.in_folder(FolderSource(folder=text), path)  # what is none is told now
         return ModelEntry(_name(path.resolve().name), {"folder": _relative(path, base)}, quantized=False)
     if not path.is_file():
-        hint = addresses.as_source(text)
+        hint = addresses.as_source(text) if not path.is_absolute() else None
         known = f"{addresses.HUB}OWNER/NAME, a file, a folder, {_SYNTHETIC}NAME"
         raise UsageError(
             f"there is no model {text!r}: no such file or folder",
