@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,13 @@ from pydantic import ValidationError
 from meltrepro import resources
 from meltrepro import settings as settings_module
 from meltrepro.atomic import remove, write_bytes
-from meltrepro.errors import ModelError, UsageError
-from meltrepro.frameworks.base import AS_IS
+from meltrepro.chat.contexts import needs
+from meltrepro.chat.template import BUILT_IN
+from meltrepro.errors import ModelError, SourceError, UsageError
+from meltrepro.frameworks.base import AS_IS, Release, framework
 from meltrepro.manifest import addresses
 from meltrepro.manifest.lock import LockedName
+from meltrepro.manifest.schema import Model, Workload
 from meltrepro.manifest.shapes import SHAPES
 from meltrepro.manifest.sources import WRITTEN, FileSource, FolderSource, HuggingFaceSource, as_whole, files_of
 from meltrepro.manifest.yaml.insert import with_entry
@@ -33,6 +37,7 @@ from meltrepro.targets import registry
 from meltrepro.targets.base import Attached
 from meltrepro.workflow.devices import attached
 from meltrepro.workflow.manifests import Validated, validate
+from meltrepro.workflow.models import on_disk
 
 Compared = Literal["quantizations", "frameworks", "devices"]
 HOST, USABLE = "host", "device"
@@ -40,6 +45,8 @@ HOST, USABLE = "host", "device"
 _PLAIN = "plain"
 """The chat template of models that bring none: prompts as they are."""
 _SYNTHETIC = "synthetic:"
+_TURNS, _CONTEXT, _ANSWER = 2, 1024, 48
+"""Turns of a conversation, its context and its longest answer, as far as a model was trained for as much."""
 _USUAL = ("q8_0", "q4_0")
 """Quantizations that every framework here makes."""
 _UNQUANTIZED = re.compile(r"(?<![a-z0-9])(bf16|f16|fp16|f32|fp32)(?![a-z0-9])", re.IGNORECASE)
@@ -127,7 +134,11 @@ def begin(
     entry = entry_of(model, base, settings, sink) if model else _quickstart()
     path = Path(folder) / f"{entry.name}.yaml"
     targets = _targets(device, compare, settings)
-    texts = [_text(each, targets, compare).encode() for each in (entry, replace(entry, template=_PLAIN))]
+    kinds = FRAMEWORKS.kinds() if compare == "frameworks" else FRAMEWORKS.kinds()[:1]
+    newest = {kind: max(FRAMEWORKS.get(kind).releases().values(), key=lambda each: each.date) for kind in kinds}
+    chat = _chat(_trained(entry, base, newest))
+    entries = (entry, replace(entry, template=_PLAIN))
+    texts = [_text(each, newest, targets, chat, compare).encode() for each in entries]
     was = path.read_bytes() if path.is_file() else None
     if path.exists() and was not in texts:
         raise UsageError(f"{path} is there already", hint="name another folder: meltrepro init FOLDER")
@@ -268,10 +279,38 @@ def _target(serial: str, settings: Settings) -> Mapping[str, Any]:
     return {"kind": options.kind, **options.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
 
 
-def _text(entry: ModelEntry, targets: Mapping[str, Mapping[str, Any]], compare: Compared | None) -> str:
-    kinds = FRAMEWORKS.kinds() if compare == "frameworks" else FRAMEWORKS.kinds()[:1]
-    newest = {kind: max(FRAMEWORKS.get(kind).releases().values(), key=lambda each: each.date).name for kind in kinds}
+def _trained(entry: ModelEntry, base: Path, releases: Mapping[str, Release]) -> int | None:
+    """Longest context that a model was trained for, where its shape or its files say so."""
+    model = Model.model_validate({"source": entry.source, "quantizations": [AS_IS]}, context={WRITTEN: True})
+    found = [model.trained_context]
+    for kind, release in releases.items():
+        engine = framework(kind)
+        with contextlib.suppress(ModelError, SourceError, OSError, ValidationError):  # said of the manifest
+            if (files := on_disk(base)(model.source)) is not None:
+                found.append(engine.look(engine.options(), files, release).context)
+    return min(filter(None, found), default=None)
+
+
+def _chat(trained: int | None) -> Workload:
+    """Conversations that fit what a model was trained for."""
     prompts = yaml.safe_load(resources.quickstart()["prompts/everyday.yaml"])["conversations"][:2]
+    context = min(_CONTEXT, trained or _CONTEXT)
+    for turns in range(_TURNS, 0, -1):
+        chat = Workload(conversations=[each["turns"][:turns] for each in prompts], context=max(context, 16))
+        assert isinstance(chat.conversations, list)
+        taken = max(need.prompts for need in needs(chat, chat.conversations, BUILT_IN[_PLAIN]))
+        if (room := (chat.context - taken) // turns) >= _ANSWER:
+            break
+    return chat.model_copy(update={"max_tokens": max(1, min(_ANSWER, room))})
+
+
+def _text(
+    entry: ModelEntry,
+    releases: Mapping[str, Release],
+    targets: Mapping[str, Mapping[str, Any]],
+    chat: Workload,
+    compare: Compared | None,
+) -> str:
     what = f", {compare} compared" if compare else ""
     return "\n".join(
         [
@@ -285,7 +324,7 @@ def _text(entry: ModelEntry, targets: Mapping[str, Mapping[str, Any]], compare: 
             *(f"    {line}" for line in entry.lines(compare)),
             "",
             "frameworks:",
-            *(f"  {kind}: {_flow({'release': release})}" for kind, release in newest.items()),
+            *(f"  {kind}: {_flow({'release': release.name})}" for kind, release in releases.items()),
             "",
             "targets:",
             *(f"  {name}: {_flow(dict(options))}" for name, options in targets.items()),
@@ -295,11 +334,11 @@ def _text(entry: ModelEntry, targets: Mapping[str, Mapping[str, Any]], compare: 
             "    conversations:",
             *(
                 f"      {'- ' if number == 0 else '  '}- {_flow(turn)}"
-                for prompt in prompts
-                for number, turn in enumerate(prompt["turns"][:2])
+                for turns in chat.conversations
+                for number, turn in enumerate(turns)
             ),
-            "    context: 1024",
-            "    max_tokens: 48",
+            f"    context: {chat.context}",
+            f"    max_tokens: {chat.max_tokens}",
             "    sampling: {greedy: true}",
             "",
             "protocol: {profile: smoke, repetitions: 5, warmups: 1, order: interleaved, seed: 1}",

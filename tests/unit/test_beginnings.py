@@ -22,7 +22,7 @@ from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.yaml.insert import with_entry
 from meltrepro.targets.base import Attached
 from tests.support.checkpoints import write_llama
-from tests.support.ggufs import STRING, TIED, part, whole
+from tests.support.ggufs import STRING, TIED, U32, part, whole
 from tests.support.hub import Hub, serve
 from tests.support.manifests import GOOD
 from tests.support.terminal import environment
@@ -111,6 +111,23 @@ def test_a_template_that_a_model_brings_is_taken(here: Path) -> None:
         assert main(["init", "study", "--model", "chatty.gguf"]) == 0
     (entry,) = made(here / "study")["models"].values()
     assert "chat_template" not in entry
+
+
+@pytest.mark.parametrize(
+    ("trained", "context", "turns", "most"),
+    [(4096, 1024, 2, 48), (256, 256, 2, 48), (100, 100, 1, 48), (32, 32, 1, 13)],
+)
+def test_conversations_fit_what_a_model_was_trained_for(
+    here: Path, capsys: pytest.CaptureFixture[str], trained: int, context: int, turns: int, most: int
+) -> None:
+    (here / "small.gguf").write_bytes(whole(extra={"llama.context_length": (U32, trained)}))
+    assert main(["init", "study", "--model", "small.gguf", "--compare", "frameworks"]) == 0
+    chat = made(here / "study")["workloads"]["chat"]
+    assert (chat["context"], chat["max_tokens"]) == (context, most)
+    assert [len(each) for each in chat["conversations"]] == [turns, turns]
+    capsys.readouterr()
+    assert main(["validate", "study"]) == 0
+    assert "context" not in capsys.readouterr().err
 
 
 def test_engines_are_compared_on_what_all_of_them_make(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
