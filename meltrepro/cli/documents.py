@@ -102,6 +102,19 @@ class LockDocument(Document):
     """Repositories of the hub of which the manifest names no commit: commit and licence of each."""
 
 
+class ModelDocument(Document):
+    """A model that was written into a manifest."""
+
+    path: Path
+    """The manifest."""
+    name: str
+    """What the manifest calls it."""
+    model: dict[str, JsonValue]
+    """Its keys, as they were written."""
+    revision: str | None
+    """The newest commit of one on the hub, which `lock` pins."""
+
+
 class ArtifactDocument(Document):
     """An artifact that was built or reused."""
 

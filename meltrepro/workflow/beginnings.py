@@ -77,15 +77,15 @@ class ModelEntry:
     template: str | None = None
     """Name of the chat template of a model that brings none; `None` where its own is taken."""
 
-    def lines(self, compared: Compared | None = None) -> list[str]:
+    def keys(self, compare: Compared | None = None) -> dict[str, Any]:
         """What stands below its name."""
         licence = self.found.licence if self.found is not None else None
-        return [
-            f"source: {_flow(self.source)}",
-            f"quantizations: {_flow(self.quantizations(compared))}",
-            *([f"chat_template: {self.template}"] if self.template else []),
-            *([f"licence: {_flow(licence)}"] if licence else []),
-        ]
+        return {
+            "source": self.source,
+            "quantizations": self.quantizations(compare),
+            **({"chat_template": self.template} if self.template else {}),
+            **({"licence": licence} if licence else {}),
+        }
 
 
 def is_model(path: Path) -> bool:
@@ -166,7 +166,13 @@ class Added:
 
     path: Path
     entry: ModelEntry
-    lines: Sequence[str]
+    keys: Mapping[str, Any]
+    """What stands below its name."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The same as it is written."""
+        return _lines(self.keys)
 
 
 def add_model(
@@ -191,17 +197,15 @@ def add_model(
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint="name a manifest") from error
     for each in (entry, replace(entry, template=_PLAIN)):
-        lines = each.lines()
-        if quantizations:
-            lines[1] = f"quantizations: {_flow(list(quantizations))}"
-        write_bytes(path, with_entry(before, str(path), "models", name, lines))
+        added = Added(path, each, each.keys() | ({"quantizations": list(quantizations)} if quantizations else {}))
+        write_bytes(path, with_entry(before, str(path), "models", name, added.lines))
         found = validate([path], settings=settings)
         if not _lacks_template(found):
             break
     if found.error is not None:
         write_bytes(path, before)
         raise found.error
-    return Added(path, entry, lines)
+    return added
 
 
 def entry_of(text: str, base: Path, settings: Settings, sink: Sink = silent) -> ModelEntry:
@@ -321,7 +325,7 @@ def _text(
             "",
             "models:",
             f"  {entry.name}:",
-            *(f"    {line}" for line in entry.lines(compare)),
+            *(f"    {line}" for line in _lines(entry.keys(compare))),
             "",
             "frameworks:",
             *(f"  {kind}: {_flow({'release': release.name})}" for kind, release in releases.items()),
@@ -346,6 +350,10 @@ def _text(
             "",
         ]
     )
+
+
+def _lines(keys: Mapping[str, Any]) -> list[str]:
+    return [f"{key}: {_flow(value)}" for key, value in keys.items()]
 
 
 def _flow(value: Any) -> str:

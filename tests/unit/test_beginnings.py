@@ -24,6 +24,7 @@ from meltrepro.targets.base import Attached
 from tests.support.checkpoints import write_llama
 from tests.support.ggufs import STRING, TIED, U32, part, whole
 from tests.support.hub import Hub, serve
+from tests.support.json_output import checked
 from tests.support.manifests import GOOD
 from tests.support.terminal import environment
 
@@ -366,6 +367,19 @@ def test_a_model_is_added_and_every_other_line_stays(here: Path, hub: Hub, capsy
     assert main(["model", "add", "file", "Tiny Model-Q4_K_M.gguf", "mine.yaml", *options]) == 0
     models = load_manifest(spec).manifest.models
     assert list(models) == ["first", "qwen", "file"] and models["file"].quantizations == ["q4_0", "q2_K"]
+
+
+def test_what_was_added_as_json(here: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine.yaml").write_text(MINE)
+    said = checked(capsys)
+    model = {"source": "hf:Org/Tiny-Chat", "quantizations": ["q8_0", "q4_0"], "licence": "apache-2.0"}
+    expected = {"path": "mine.yaml", "name": "qwen", "model": model, "revision": COMMIT}
+    assert said("model-add", "model", "add", "qwen", "hf:Org/Tiny-Chat", "mine.yaml") == expected
+    options = ["--quantizations", "q4_0"]
+    file = said("model-add", "model", "add", "file", "Tiny Model-Q4_K_M.gguf", "mine.yaml", *options)
+    template = {"chat_template": "plain"}  # it brings none
+    assert file["model"] == {"source": {"file": "Tiny Model-Q4_K_M.gguf"}, "quantizations": ["q4_0"]} | template
+    assert file["revision"] is None
 
 
 Change = Callable[[str], str]

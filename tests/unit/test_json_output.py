@@ -16,7 +16,7 @@ from tests.support.campaigns import Cell, build_campaign
 from tests.support.json_output import SCHEMAS, Said, checked, schema
 
 ROOT = SCHEMAS.parents[1]
-WITHOUT = {"model-add", "schema", "devices-sudoers", "init"}
+WITHOUT = {"schema", "devices-sudoers", "init"}
 """Commands that print or write a file as it stands; of `init` there may be none."""
 
 
