@@ -395,9 +395,10 @@ class _Input:
         """One path of it, for a step that this process takes."""
         if "/source" in self.mounts:
             return self.mounts["/source"]
-        (scratch / "source").mkdir()
         for inside, path in self.mounts.items():
-            (scratch / "source" / inside.removeprefix("/source/")).symlink_to(path)
+            link = scratch / "source" / inside.removeprefix("/source/")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
         return scratch / "source"
 
     def copied(self, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from pydantic import JsonValue
 
 from meltrepro.chat.template import ChatTemplate, TemplateError
+from meltrepro.manifest.base import is_name
 
 USUAL = "default"
 """What the one is called that is meant where nobody names another."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.json")
-"""Of a checkpoint: those that say something of chat templates."""
-_CONFIG, _MAP, _TEMPLATE, _TOKENIZER = FILES
+_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.json")
+_CONFIG, _MAP, _TEMPLATE, _TOKENIZER = _FILES
+FOLDER = "additional_chat_templates"
+"""Below a checkpoint's: templates by name, each a file in Jinja."""
+_NAMED = re.compile(rf"{FOLDER}/(.+)\.jinja")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,19 @@ class OwnTemplates:
         return ChatTemplate(label, text, {**self.tokens, **(arguments or {})}, begin)
 
 
+def in_own_file(name: str) -> str | None:
+    """Which chat template a file of a checkpoint is, by the file's name; `None` for none that a manifest can name."""
+    if name == _TEMPLATE:
+        return USUAL
+    found = _NAMED.fullmatch(name)
+    return found[1] if found is not None and is_name(found[1]) else None
+
+
+def says(name: str) -> bool:
+    """Whether a file of a checkpoint says something of chat templates, by its name."""
+    return name in _FILES or in_own_file(name) is not None
+
+
 def of_checkpoint(documents: Mapping[str, bytes]) -> OwnTemplates:
     """What the small files of a checkpoint say, by name; what is no JSON is left to those who say so."""
     config, tokens = _json(documents.get(_CONFIG)), _json(documents.get(_MAP))
@@ -56,8 +73,9 @@ def of_checkpoint(documents: Mapping[str, bytes]) -> OwnTemplates:
     if isinstance(written, list):  # several, each with a name
         pairs = [(each.get("name"), each.get("template")) for each in written if isinstance(each, dict)]
         texts = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
-    if _TEMPLATE in documents:  # which is the later way, and wins
-        texts[USUAL] = documents[_TEMPLATE].decode("utf-8", "replace")
+    # Files of their own are the later way: where there is one, what the configuration has does not count.
+    later = {which: name for name in sorted(documents, reverse=True) if (which := in_own_file(name)) is not None}
+    texts = {which: documents[name].decode("utf-8", "replace") for which, name in later.items()} or texts
     special = {name: _token(config.get(name) or tokens.get(name)) for name in SPECIAL}
     known = {name: text for name, text in special.items() if text is not None}
     adds = config.get("add_bos_token")

@@ -15,6 +15,7 @@ from typing import Annotated, Protocol
 from pydantic import StringConstraints
 
 from meltrepro.atomic import reading
+from meltrepro.chat.own import FOLDER, in_own_file
 from meltrepro.errors import DigestMismatch, SourceError
 from meltrepro.manifest.base import Bytes, Sha256, Strict
 from meltrepro.manifest.sources import (
@@ -35,7 +36,6 @@ TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 """A checkpoint needs one of these."""
 _BESIDES = (
     "added_tokens.json",
-    "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
@@ -57,7 +57,7 @@ class Listed(Strict):
 
 
 class _Listing(Strict):
-    files: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Listed]
+    files: dict[Annotated[str, StringConstraints(pattern=rf"^({FOLDER}/)?[A-Za-z0-9][A-Za-z0-9._-]*$")], Listed]
 
 
 class Pinner(Protocol):
@@ -99,7 +99,8 @@ def in_folder(source: FolderSource, folder: Path) -> dict[str, Path]:
 
 def _files(folder: Path) -> list[str]:
     with reading(folder):
-        return [path.name for path in folder.iterdir() if path.is_file()]
+        below = [*folder.iterdir(), *(folder / FOLDER).glob("*")]
+        return [path.relative_to(folder).as_posix() for path in below if path.is_file()]
 
 
 def pin(source: Parted, found: Iterable[str], pinner: Pinner, context: Context) -> Pin:
@@ -144,7 +145,8 @@ def is_of(key: str, source: Source) -> bool:
     if key == key_of(source):
         return True
     if isinstance(source, FolderSource):
-        return key.rpartition("/")[0] == f"file:{source.folder.rstrip('/')}"
+        here = f"file:{source.folder.rstrip('/')}"
+        return key.rpartition("/")[0] in (here, f"{here}/{FOLDER}")
     if is_split(source):
         return key in {key_of(source.model_copy(update={"file": name})) for name in files_of(source)}
     return is_checkpoint(source) and key.startswith(f"{key_of(source)}:")
@@ -182,7 +184,8 @@ def chosen(key: str, there: Iterable[str]) -> tuple[str, ...]:
             f"{key}: there is no tokenizer: neither {' nor '.join(TOKENIZERS)}",
             hint="put the tokenizer's files beside the weights",
         )
-    return tuple(sorted({CONFIG, *weights, *(present & {*TOKENIZERS, *_BESIDES})}))
+    templates = {name for name in everywhere if in_own_file(name) is not None}
+    return tuple(sorted({CONFIG, *weights, *templates, *(present & {*TOKENIZERS, *_BESIDES})}))
 
 
 _ADAPTER, _PIPELINE = "adapter_config.json", "model_index.json"

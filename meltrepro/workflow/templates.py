@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meltrepro.chat.choice import chosen, is_built_in
-from meltrepro.chat.own import FILES, OwnTemplates
+from meltrepro.chat.own import OwnTemplates, says
 from meltrepro.chat.template import ChatTemplate, TemplateError
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.frameworks.base import framework
@@ -53,7 +53,7 @@ def _files(session: Session, source: Source) -> Files:
         return at_hand(pins)(source) or brought  # of a split model the files, of which a listing was brought
     pins.pin_model(source)
     for name, part in fetcher.parts(pins.pinned(source)).items():
-        if name in FILES:
+        if says(name):
             fetcher.get(part, pins.base_dir)
     files = at_hand(pins)(source)
     assert files is not None  # it was pinned, so that its configuration is here

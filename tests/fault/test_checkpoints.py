@@ -33,7 +33,11 @@ COMMIT = "c0ffee0000" * 4
 REPOSITORY = "org/tiny"
 SOURCE = HuggingFaceSource(huggingface=REPOSITORY, revision=COMMIT)
 SHARD = "model-00002-of-00002.safetensors"
-NEEDED = {"config.json", "model-00001-of-00002.safetensors", SHARD, "model.safetensors.index.json", "tokenizer.model"}
+RAG = "additional_chat_templates/rag.jinja"
+NEEDED = {
+    *("config.json", "model-00001-of-00002.safetensors", SHARD, "model.safetensors.index.json", "tokenizer.model"),
+    RAG,
+}
 
 
 @pytest.fixture
@@ -42,6 +46,9 @@ def folder(tmp_path: Path) -> Path:
     made = write_llama(tmp_path / "checkpoint")
     for name in ("README.md", "pytorch_model-00001-of-00001.bin", "consolidated.safetensors"):
         (made / name).write_bytes(b"not needed")
+    (made / RAG).parent.mkdir()
+    (made / RAG).write_bytes(b"{{ messages[0].content }}")
+    (made / RAG).with_name("notes.txt").write_bytes(b"not needed")
     return made
 
 
@@ -51,7 +58,8 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    files = {path.name: path.read_bytes() for path in folder.iterdir()} | {"original/params.json": b"{}"}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files = {name: path.read_bytes() for name, path in there.items()} | {"original/params.json": b"{}"}
     with serve(Hub(REPOSITORY, COMMIT, files)) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
@@ -122,7 +130,7 @@ def test_a_gate_is_explained(
     hub.gated = True
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(SourceError, match=rf"config\.json: .*status {status}") as caught:
+    with pytest.raises(SourceError, match=rf"rag\.jinja: .*status {status}") as caught:
         fetcher(store).get(SOURCE)
     hint = caught.value.hint or ""
     assert f"accept its terms at {hub.url}/{REPOSITORY}" in hint

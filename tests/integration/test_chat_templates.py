@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from meltrepro.chat.jinja import writer
+from meltrepro.chat.own import of_checkpoint
 from meltrepro.chat.template import ChatTemplate, TemplateError
 from tests.support import pages
 from tests.support.known_templates import PLACE, TOKENS, known_templates, table
@@ -66,6 +72,34 @@ def test_all_templates_render_as_transformers_does(templates: Mapping[str, str])
                 assert write(messages) == truth, name
                 rendered += 1
         assert (rendered == 0) is (name in REFUSE), name
+
+
+IN_CONFIG = [{"name": "default", "template": "c"}, {"name": "rag", "template": "r"}]
+
+
+@pytest.mark.parametrize("written", [None, "c", IN_CONFIG])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"chat_template.jinja": "usual"},
+        {"additional_chat_templates/tool_use.jinja": "t"},
+        {"additional_chat_templates/tool_use.jinja": "t", "chat_template.jinja": "usual"},
+        {"additional_chat_templates/default.jinja": "d", "chat_template.jinja": "usual"},
+    ],
+)
+def test_of_a_checkpoints_templates_those_are_taken_that_transformers_takes(
+    tmp_path: Path, written: object, files: dict[str, str]
+) -> None:
+    config = {} if written is None else {"chat_template": written}
+    texts = {"tokenizer_config.json": json.dumps(config), **files}
+    (tmp_path / "additional_chat_templates").mkdir()
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    Tokenizer(WordLevel({"a": 0})).save(str(tmp_path / "tokenizer.json"))
+    taken: Any = PreTrainedTokenizerFast.from_pretrained(tmp_path).chat_template
+    truth = taken if isinstance(taken, dict) else {"default": taken} if taken is not None else {}
+    assert of_checkpoint({name: text.encode() for name, text in texts.items()}).texts == truth
 
 
 def test_the_page_lists_them_as_they_are(templates: Mapping[str, str]) -> None:

@@ -187,6 +187,8 @@ def test_names_of_checkpoints_and_of_their_files() -> None:
     assert checkpoint.part(here, "config.json") == FileSource(file="weights/config.json")
     assert checkpoint.is_of("file:weights/config.json", here) and checkpoint.is_of("folder:weights/", here)
     assert not checkpoint.is_of("file:weights2/config.json", here)
+    assert checkpoint.is_of("file:weights/additional_chat_templates/rag.jinja", here)
+    assert not checkpoint.is_of("file:weights/other/config.json", here)
     assert checkpoint.is_of(f"huggingface:org/model@{COMMIT}:config.json", HUB)
     assert not checkpoint.is_of(f"huggingface:org/model2@{COMMIT}:config.json", HUB)
     single = HUB.model_copy(update={"file": "a.gguf"})

@@ -118,6 +118,16 @@ def test_a_list_of_templates() -> None:
     assert of_checkpoint(documents(chat_template=several)).texts == {"default": TURNS, "rag": "x"}
 
 
+def test_files_by_name_in_place_of_the_list() -> None:
+    several = [{"name": "default", "template": TURNS}, {"name": "rag", "template": "x"}]
+    files = documents(chat_template=several)
+    folder = "additional_chat_templates"
+    files |= {f"{folder}/tool_use.jinja": b"t", f"{folder}/a/b.jinja": b"no", f"{folder}/a b.jinja": b"no"}
+    assert of_checkpoint(files).texts == {"tool_use": "t"}
+    files["chat_template.jinja"] = b"usual"
+    assert of_checkpoint(files).texts == {"default": "usual", "tool_use": "t"}
+
+
 def test_tokens_of_the_map_where_the_configuration_has_none() -> None:
     config = {key: value for key, value in CONFIG.items() if "token" not in key}
     found = of_checkpoint(

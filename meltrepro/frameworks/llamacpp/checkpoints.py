@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from meltrepro.chat.own import FILES, of_checkpoint
+from meltrepro.chat.own import of_checkpoint, says
 from meltrepro.chat.render import ends
 from meltrepro.chat.template import ChatTemplate
 from meltrepro.errors import ModelError
@@ -43,9 +43,8 @@ def look(files: Mapping[str, Path], release: str, template: ChatTemplate | None)
     context = _json(_CONFIG, _small(files[_CONFIG])).get("max_position_embeddings")
     known = context if type(context) is int and context > 0 else None
     warnings = () if refused else tuple(_warnings(files, template))
-    return Look(
-        refused, warnings, known, chat=of_checkpoint({name: _small(files[name]) for name in FILES if name in files})
-    )
+    chat = of_checkpoint({name: _small(path) for name, path in files.items() if says(name)})
+    return Look(refused, warnings, known, chat=chat)
 
 
 def architecture(files: Mapping[str, Path]) -> str | None:
