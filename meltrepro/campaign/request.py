@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from meltrepro.chat.contexts import lay_out
 from meltrepro.chat.render import render
 from meltrepro.chat.template import DATE, ChatTemplate, Rendered, TemplateError
+from meltrepro.chat.thinking import speaks_of_thinking
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.loader import LoadedManifest, problem_at
@@ -48,7 +49,8 @@ def make_requests(
             problems |= dict.fromkeys(_problems(loaded, model, name, error))
             continue
         rendered[model, name] = found
-        for each in found.notes:
+        unmarked = _marks(loaded.manifest.models[model], found) is None and speaks_of_thinking(template.text)
+        for each in (*found.notes, *((_UNMARKED.format(model),) if unmarked else ())):
             note(f"{template.label}: {each}")
     if problems:
         spoken = any(problem.field.startswith("workloads.") for problem in problems)
@@ -73,6 +75,7 @@ def _talk(cell: Cell) -> Workload | None:
     return cell.workload if isinstance(cell.workload, Workload) else None
 
 
+_UNMARKED = "no marks of thinking are found in it, so that thinking counts as answer; name them: models.{}.thinking"
 _SPEAKS = "a prompt with such a marker would speak for the model; take it out"
 
 

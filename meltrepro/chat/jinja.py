@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -20,23 +20,16 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from meltrepro.chat.template import ChatTemplate, Marked, Rendered, TemplateError
+from meltrepro.chat.thinking import MARKER, Message, Write, marks_of_thinking
 from meltrepro.words import shorten, visible
 
 MOST_TEXT = 4 << 20
 """Longest text of one conversation, in characters: no context holds as much."""
-Write = Callable[[list[dict[str, str]]], str]
-"""Renders messages up to where the next answer begins."""
 _ANSWER, _PROMPT = "answer-{}-of-5f2d81c0e7", "prompt-{}-of-5f2d81c0e7"
 """What stands in the place of answers, and of prompts where only what is around them is of interest."""
-_MARKER = re.compile(r"<+/?[^<>\s]+>+|\[/?[A-Z_]+\]")
-"""What templates write around turns: `<|im_end|>`, `<end_of_turn>`, `</s>`, `[/INST]`, `<<SYS>>`."""
-_THINKING = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|channel|>analysis<|message|>", "<|end|>"),
-)
-"""Marks of thinking that models of today have; the last pair is that of gpt-oss."""
+_MARKER = re.compile(MARKER)
+_THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""Marks of thinking in templates that write none of an answer's own."""
 
 
 class Raised(Exception):
@@ -64,8 +57,8 @@ def writer(template: ChatTemplate, day: date) -> Write:
     except (ValueError, RecursionError, MemoryError) as error:
         raise TemplateError(f"{template.label} is no Jinja: {_short(error)}") from error
 
-    def write(messages: list[dict[str, str]]) -> str:
-        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+    def write(messages: list[Message], begins: bool = True) -> str:
+        given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": begins}
         text = ""
         try:
             for piece in compiled.generate(**{**given, **template.variables}):
@@ -113,7 +106,9 @@ def render(template: ChatTemplate, system: str | None, conversations: Sequence[S
         raise TemplateError(marked[0].message, marked)
     texts = [tuple(_turns(template, write, system, prompts, notes)) for prompts in conversations]
     closing = _MARKER.match(probe[1].lstrip())
-    thinking = next((pair for pair in _THINKING if all(mark in template.text for mark in pair)), None)
+    thinking = marks_of_thinking(write) or next(
+        (pair for pair in _THINKING if all(mark in template.text for mark in pair)), None
+    )
     if thinking is not None and any(len(prompts) > 1 for prompts in conversations) and _forgets(write, *thinking):
         notes["it leaves the thinking of earlier turns out; here that stays in the context"] = None
     first, later = (len(text.encode()) - len(_PROMPT.format(1)) for text in probe)
@@ -124,7 +119,7 @@ def _turns(
     template: ChatTemplate, write: Write, system: str | None, prompts: Sequence[str], notes: dict[str, None]
 ) -> list[str]:
     """The texts of one conversation; what is to be said of them is added to `notes`."""
-    messages: list[dict[str, str]] = []
+    messages: list[Message] = []
     prompts = list(prompts)
     if system is not None and _has_place(write, system):
         messages.append({"role": "system", "content": system})
@@ -164,7 +159,7 @@ def _has_place(write: Write, system: str) -> bool:
 def _forgets(write: Write, begin: str, end: str) -> bool:
     """Whether a template leaves the thinking of an earlier turn out."""
     turns = (_PROMPT.format(1), f"{begin}\n{_ANSWER.format(0)}\n{end}\n\n{_ANSWER.format(1)}", _PROMPT.format(2))
-    messages = [
+    messages: list[Message] = [
         {"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), turns, strict=True)
     ]
     try:

@@ -16,7 +16,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from meltrepro.chat.jinja import writer
 from meltrepro.chat.own import of_checkpoint
+from meltrepro.chat.render import render
 from meltrepro.chat.template import ChatTemplate, TemplateError
+from meltrepro.chat.thinking import speaks_of_thinking
 from tests.support import pages
 from tests.support.known_templates import PLACE, TOKENS, known_templates, table
 
@@ -100,6 +102,29 @@ def test_of_a_checkpoints_templates_those_are_taken_that_transformers_takes(
     taken: Any = PreTrainedTokenizerFast.from_pretrained(tmp_path).chat_template
     truth = taken if isinstance(taken, dict) else {"default": taken} if taken is not None else {}
     assert of_checkpoint({name: text.encode() for name, text in texts.items()}).texts == truth
+
+
+MARKED = {
+    "Apriel-1.6-15b-Thinker-fixed": ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    "google-gemma-4-31B-it": ("<|channel>thought", "<channel|>"),
+    "google-gemma-4-31B-it-interleaved": ("<|channel>thought", "<channel|>"),
+    "Kimi-K3": ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    "openai-gpt-oss-120b": ("<|channel|>analysis<|message|>", "<|end|>"),
+    "Qwen-Qwen3-0.6B": ("<think>", "</think>"),
+    "upstage-Solar-Open-100B": ("<|think|>", "<|end|>"),
+}
+UNMARKED = {"Apertus-8B-Instruct", "LFM2.5-Instruct", "unsloth-Apriel-1.5"}
+"""They speak of thinking, and write none before an answer: who measures them is told to name the marks."""
+
+
+def test_marks_of_thinking_are_found(templates: Mapping[str, str]) -> None:
+    marks = {
+        name: render(ChatTemplate(name, text, TOKENS), None, ()).thinking
+        for name, text in templates.items()
+        if name not in REFUSE
+    }
+    assert {name: marks[name] for name in MARKED} == MARKED
+    assert {name for name, found in marks.items() if found is None and speaks_of_thinking(templates[name])} == UNMARKED
 
 
 def test_the_page_lists_them_as_they_are(templates: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from meltrepro.campaign.request import make_requests, request_digest
-from meltrepro.chat.template import BUILT_IN
+from meltrepro.chat.template import BUILT_IN, ChatTemplate
 from meltrepro.errors import ManifestError
 from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.loader import load_manifest
@@ -18,6 +18,7 @@ from meltrepro.plan.planner import make_plan
 from meltrepro.record.trial import Request
 from meltrepro.targets.base import DeviceFacts
 
+TURNS = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
 HOST = DeviceFacts("host-1", "host", "CPU", "x86_64", LEVELS["x86_64_v2"].requires, 6, 10**10, 10**10)
 
 
@@ -88,6 +89,29 @@ def test_a_model_that_thinks_is_asked_with_its_marks(tmp_path: Path) -> None:
     assert thinks.model_dump(mode="json")["thinking"] == {"begin": "<think>", "end": "</thoughts>", "max_tokens": 5}
     assert "thinking" not in plain.model_dump(mode="json", exclude_none=True)
     assert request_digest(thinks) != request_digest(thinks.model_copy(update={"thinking": None}))
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "said"),
+    [
+        (TURNS, {}, 0),
+        ("{# thinking #}" + TURNS, {}, 1),
+        ("{# <think> thinking </think> #}" + TURNS, {}, 0),
+        ("{# thinking #}" + TURNS, {"thinking": {}}, 0),
+    ],
+)
+def test_thinking_without_marks_is_said(tmp_path: Path, text: str, thinking: dict[str, Any], said: int) -> None:
+    path = tmp_path / "spec.yaml"
+    requests(tmp_path, {"conversations": [["Hi"]]})
+    document = yaml.safe_load(path.read_text())
+    document["models"] = {"chatml": document["models"]["chatml"] | thinking}
+    path.write_text(yaml.safe_dump(document))
+    loaded, notes = load_manifest(path), list[str]()
+    templates = {"chatml": ChatTemplate("of model chatml", text)}
+    make_requests(
+        loaded, make_plan(loaded, {"host": HOST}), {"chat": [["Hi"]]}, {"host": HOST}, templates, notes.append
+    )
+    assert ["name them: models.chatml.thinking" in note for note in notes] == [True] * said
 
 
 def test_threads_of_the_target_win(tmp_path: Path) -> None:

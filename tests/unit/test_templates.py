@@ -203,6 +203,35 @@ def test_a_template_that_writes_earlier_turns_anew() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "marks"),
+    [
+        ("<think>\\n", "\\n</think>\\n\\n", ("<think>", "</think>")),
+        ("<|START_THINKING|>", "<|END_THINKING|>", ("<|START_THINKING|>", "<|END_THINKING|>")),
+        ("<|channel>thought\\n", "\\n<channel|>", ("<|channel>thought", "<channel|>")),
+        ("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>answer<|sep|>", ("<|open|>think<|sep|>", "<|close|>think<|sep|>")),
+        ("I wonder:\\n", "\\nSo be it.\\n", ("I wonder:", "So be it.")),
+        ("<|im_start|>", "<|im_end|>", ("<|im_start|>", "<|im_end|>")),
+        ("", "\\n\\n", None),
+        ("", "</think>", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("opens", [False, True])
+def test_marks_of_thinking_are_what_is_written_around_it(
+    begin: str, end: str, marks: tuple[str, str] | None, opens: bool
+) -> None:
+    """Whether the model begins to think by itself, or the template puts the first mark into its mouth."""
+    text = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n"
+        f"{{{{ ('{begin}' ~ m.reasoning_content ~ '{end}' if m.reasoning_content) ~ m.content }}}}<|im_end|>\n"
+        "{% else %}{{ '<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        + (f"{{{{ '{begin}' }}}}" if opens else "")
+        + "{% endif %}"
+    )
+    assert render(stranger(text), None, [["Hi"]]).thinking == marks
+
+
 def test_variables_and_the_day() -> None:
     text = CHATML + "{{ strftime_now('%d %b %Y') }}{{ ' thinks' if enable_thinking else '' }}"
     thinking = ChatTemplate("t", text, {"enable_thinking": True})
