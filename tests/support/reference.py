@@ -16,6 +16,7 @@ from meltrepro import errors
 from meltrepro.cli.app import COMMANDS, PROGRAM, load_command
 from meltrepro.frameworks.llamacpp import tokenizers
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
+from meltrepro.frameworks.llamacpp.options import KNOBS, RunOptions
 from meltrepro.manifest.protocol import PROFILES, Protocol
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.shapes import SHAPES
@@ -84,12 +85,28 @@ def shapes() -> str:
     return _table((*head, "KV cache, 1024 tokens", "vocabulary and template"), rows)
 
 
+def knobs() -> str:
+    """The options of a run of llama.cpp."""
+    rows = []
+    for name, knob in KNOBS.items():
+        meaning = RunOptions.model_fields[name].description or ""
+        lacks = f"not {', '.join(knob.lacks)}" if knob.lacks else "yes"
+        parameters = ", ".join(f"`{each}`" for each in knob.sets.split()) or "`llama_numa_init`"
+        where = "yes" if knob.gpu else "no"
+        rows.append(
+            (f"`{name}`", meaning, parameters, f"`{knob.told or name}`", "no" if knob.new else lacks, "yes", where)
+        )
+    head = ("option", "meaning", "sets", "told as", "2024-02-27", "2026-10-01", "needs a GPU")
+    return _table(head, rows)
+
+
 MADE: Mapping[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "manifest-keys": manifest_keys,
     "commands": commands,
     "profiles": profiles,
     "shapes": shapes,
+    "knobs": knobs,
 }
 """What makes each part, by the name that stands in its page."""
 

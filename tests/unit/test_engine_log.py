@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ int main() {
     melt::Log log;
     for (std::string line; std::getline(std::cin, line);) log.read(line + "\\n");
     melt::Json::Object found = {{"flash_attention", log.flash_attention}, {"environment", melt::engine_variables()}};
+    for (const char * option : {"load", "mmap", "rope_freq_base", "rope_freq_scale"})
+        if (const auto value = log.value(option)) found.emplace_back(option, *value);
     log.add_to(found);
     std::cout << melt::Json(found).dump();
 }
@@ -43,7 +46,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "log"
 
 
-def said(program: Path, *lines: str, **variables: str) -> dict[str, str]:
+def said(program: Path, *lines: str, **variables: str) -> dict[str, Any]:
     text = "\n".join(lines)
     env = {"PATH": os.defpath, **variables}
     out = subprocess.run([program], input=text, capture_output=True, text=True, check=True, env=env).stdout
@@ -75,6 +78,7 @@ def test_the_release_of_2024(program: Path) -> None:
         ("sched_reserve: Flash Attention not supported, set to disabled", "off"),
         ("llama_init_from_model: flash_attn is not compatible with Grok - forcing off", "off"),
         ("llama_context: flash_attn            = auto", "unknown"),
+        ("llama_init_from_model: enabling flash_attn since it is required for quantized V cache", "on"),
     ],
 )
 def test_the_release_of_2026(program: Path, line: str, attention: str) -> None:
@@ -91,6 +95,32 @@ def test_the_release_of_2026(program: Path, line: str, attention: str) -> None:
     assert found["weights"] == "AMX 1.0 MiB, CPU_Mapped 93.8 MiB, CPU_REPACK 54.0 MiB"
     assert found["compute"] == "CPU 14.1 MiB", "the last one counts"
     assert found["flash_attention"] == attention
+
+
+@pytest.mark.parametrize(
+    ("lines", "load", "mapped"),
+    [
+        (("load_tensors: loading model tensors, this can take a while... (load_mode = mmap+mlock)",), "mmap", True),
+        (("load_tensors: loading model tensors, this can take a while... (load_mode = none)",), "read", False),
+        (("load_tensors: loading model tensors, this can take a while... (load_mode = dio)",), "direct", False),
+        (
+            (
+                "Failed to open file 'm' with error: Invalid argument. Falling back to buffered I/O",
+                "load_tensors: loading model tensors, this can take a while... (load_mode = dio)",
+            ),
+            *("read", False),
+        ),
+    ],
+)
+def test_how_the_file_was_loaded(program: Path, lines: tuple[str, ...], load: str, mapped: bool) -> None:
+    found = said(program, *lines)
+    assert (found["load"], found["mmap"]) == (load, mapped)
+
+
+def test_how_positions_are_turned(program: Path) -> None:
+    found = said(program, "llama_context: freq_base             = 500000.0", "llama_context: freq_scale = 0.25")
+    assert (found["rope_freq_base"], found["rope_freq_scale"]) == (500000, 0.25)
+    assert "rope_freq_base" not in said(program, "llm_load_print_meta: freq_base_train  = 10000.0", ": freq_base = x")
 
 
 @pytest.mark.parametrize(

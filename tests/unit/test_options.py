@@ -79,7 +79,7 @@ def test_a_broken_package_is_named(points: Points) -> None:
     ("options", "expected"),
     [
         ("{mmpa: false}", "frameworks.llama.cpp.options: unknown key 'mmpa' (did you mean 'mmap'?)"),
-        ("{mmap: 7}", "frameworks.llama.cpp.options.mmap: expected true or false, got 7"),
+        ("{mmap: 7}", "frameworks.llama.cpp.options.mmap: expected true or false or a list, got 7"),
         ("{cuda: {jetpack: 7.2, jet: 1}}", "frameworks.llama.cpp.options.cuda: unknown key 'jet'"),
         ("[]", "frameworks.llama.cpp.options: expected a mapping, got an empty list"),
     ],

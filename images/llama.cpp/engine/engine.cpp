@@ -1,4 +1,4 @@
-// llama.cpp as an engine of the runner. Everything in which its releases differ is in this file and nowhere else.
+// llama.cpp as an engine of the runner. Everything in which its releases differ is in this file and in options.h.
 
 #include "engine.h"
 
@@ -7,18 +7,17 @@
 #include "log.h"
 #include "llama.h"
 #include "operators.h"
+#include "options.h"
 #include "signals.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cstdio>
-#include <limits>
 #include <memory>
 #include <sstream>
 
 // The release's file under releases/ says which C API it has, by the month in which that API was current.
-#if MELT_LLAMA_API >= 202610
-#include "ggml-cpu.h"
-#elif MELT_LLAMA_API != 202402
+#if MELT_LLAMA_API != 202402 && MELT_LLAMA_API != 202610
 #error "engine.cpp does not know this release's API"
 #endif
 
@@ -33,8 +32,19 @@ llama_model * load(const std::string & path, llama_model_params params) {
     return llama_model_load_from_file(path.c_str(), params);
 }
 
-void map_file(llama_model_params & params, bool mmap) {
-    params.load_mode = mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+void choose_loading(const Fields & fields, Parameters & p) {
+    if (p.mlock && (p.load == load_direct || p.load == load_auto)) {
+        fields.wrong("mlock", "this release keeps in memory only what it maps or reads");
+    }
+    switch (p.load) {
+        case load_mmap: p.model.load_mode = p.mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP; break;
+        case load_read: p.model.load_mode = p.mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE; break;
+        case load_direct: p.model.load_mode = LLAMA_LOAD_MODE_DIRECT_IO; break;
+        case load_auto: p.model.load_mode = LLAMA_LOAD_MODE_AUTO; break;
+    }
+    if (p.cpu_moe > 0) {
+        place_experts(p);
+    }
 }
 
 llama_context * create(llama_model * model, const llama_context_params & params) {
@@ -62,36 +72,38 @@ bool ends_generation(const llama_model * model, Token token) {
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
 // One step of ours is one step of the framework's, which by itself tells logical from physical batches.
-void limit_step(llama_context_params & params) { params.n_ubatch = params.n_batch; }
+void limit_step(llama_context_params & params) {
+    params.n_ubatch = params.n_ubatch == 0 ? params.n_batch : std::min(params.n_ubatch, params.n_batch);
+}
 int32_t computed_step(const llama_context * context) { return static_cast<int32_t>(llama_n_ubatch(context)); }
 // Asked for as `auto`, it is decided when the context is made, and told in the log alone.
 std::string flash_attention(const llama_context_params & params, const Log & log) {
-    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO || log.flash_attention == "off") {
         return log.flash_attention;
     }
     return params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_ENABLED ? "on" : "off";
+}
+int32_t threads_of(llama_context * context, const Parameters &) { return llama_n_threads(context); }
+int32_t batch_threads_of(llama_context * context, const Parameters &) { return llama_n_threads_batch(context); }
+bool keeps_all(const llama_model * model, const Parameters & p) { return p.context.swa_full || llama_model_n_swa(model) == 0; }
+
+std::unique_ptr<Threads> start_threads(const Parameters & p) {
+    return std::make_unique<Threads>(p.context.n_threads, p.context.n_threads_batch, p.pool);
+}
+
+std::string devices() {
+    std::string list;
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        list += std::string(list.empty() ? "" : ", ") + ggml_backend_dev_name(device) + " (" +
+                ggml_backend_dev_description(device) + ")";
+    }
+    return list;
 }
 void synchronize(llama_context * context) { llama_synchronize(context); }
 const float * last_logits(llama_context * context) { return llama_get_logits_ith(context, -1); }
 bool continues_line(ggml_log_level level) { return level == GGML_LOG_LEVEL_CONT; }
 void empty(llama_context * context) { llama_memory_clear(llama_get_memory(context), false); }
-
-// Without a pool of its own, every graph would start and join threads anew.
-class Threads {
-public:
-    explicit Threads(int32_t count) {
-        ggml_threadpool_params params = ggml_threadpool_params_default(count);
-        pool = ggml_threadpool_new(&params);
-    }
-    ~Threads() { ggml_threadpool_free(pool); }
-    Threads(const Threads &) = delete;
-    Threads & operator=(const Threads &) = delete;
-
-    void attach(llama_context * context) const { llama_attach_threadpool(context, pool, nullptr); }
-
-private:
-    ggml_threadpool * pool;
-};
 
 #else
 
@@ -99,7 +111,10 @@ llama_model * load(const std::string & path, llama_model_params params) {
     return llama_load_model_from_file(path.c_str(), params);
 }
 
-void map_file(llama_model_params & params, bool mmap) { params.use_mmap = mmap; }
+void choose_loading(const Fields &, Parameters & p) {
+    p.model.use_mmap = p.load == load_mmap;
+    p.model.use_mlock = p.mlock;
+}
 
 llama_context * create(llama_model * model, const llama_context_params & params) {
     return llama_new_context_with_model(model, params);
@@ -140,15 +155,22 @@ llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama
 void limit_step(llama_context_params &) {}
 int32_t computed_step(const llama_context * context) { return static_cast<int32_t>(llama_n_batch(context)); }
 std::string flash_attention(const llama_context_params &, const Log &) { return "off"; }  // this release has none
+int32_t threads_of(llama_context *, const Parameters & p) { return static_cast<int32_t>(p.context.n_threads); }
+int32_t batch_threads_of(llama_context *, const Parameters & p) { return static_cast<int32_t>(p.context.n_threads_batch); }
+bool keeps_all(const llama_model *, const Parameters &) { return true; }
+std::unique_ptr<Threads> start_threads(const Parameters &) { return std::make_unique<Threads>(); }
+
+std::string devices() {
+    std::string list;
+    for (size_t i = 0; i < ggml_backend_reg_get_count(); ++i) {
+        list += (list.empty() ? "" : ", ") + std::string(ggml_backend_reg_get_name(i));
+    }
+    return list;
+}
 void synchronize(llama_context *) {}
 const float * last_logits(llama_context * context) { return llama_get_logits(context); }
 bool continues_line(ggml_log_level) { return false; }
 void empty(llama_context * context) { llama_kv_cache_clear(context); }
-
-struct Threads {
-    explicit Threads(int32_t) {}
-    void attach(llama_context *) const {}
-};
 
 #endif
 
@@ -172,9 +194,20 @@ std::optional<std::string> metadata(const llama_model * model, const std::string
     return value;
 }
 
+// Features of the CPU that the framework was built for and uses, as it calls them.
+std::string features() {
+    std::istringstream words(llama_print_system_info());
+    std::string list, before, word;
+    for (std::string last; words >> word; before = last, last = word) {
+        if (word == "1" && last == "=") {
+            list += (list.empty() ? "" : " ") + before;
+        }
+    }
+    return list;
+}
+
 // Bytes of keys and values for `n_ctx` positions in every layer; nothing where the model has no such cache.
-std::optional<uint64_t> kv_bytes(const llama_model * model, int32_t n_ctx) {
-    constexpr uint64_t bytes_per_value = 2;  // keys and values are kept as f16
+std::optional<uint64_t> kv_bytes(const llama_model * model, int32_t n_ctx, ggml_type of_keys, ggml_type of_values) {
     const std::string arch = metadata(model, "general.architecture").value_or("");
     const auto number = [&](const std::string & key) { return metadata(model, arch + "." + key); };
     const auto layers = number("block_count"), heads = number("attention.head_count"), width = number("embedding_length");
@@ -192,8 +225,11 @@ std::optional<uint64_t> kv_bytes(const llama_model * model, int32_t n_ctx) {
         const auto said = number(key);
         return said ? std::stoull(*said) : std::stoull(*width) / std::stoull(*heads);
     };
-    const uint64_t values = size_of_head("attention.key_length") + size_of_head("attention.value_length");
-    return kv_heads * values * static_cast<uint64_t>(n_ctx) * bytes_per_value;
+    const auto bytes = [&](const std::string & key, ggml_type type) {
+        return size_of_head(key) * ggml_type_size(type) / static_cast<uint64_t>(ggml_blck_size(type));
+    };
+    const uint64_t of_head = bytes("attention.key_length", of_keys) + bytes("attention.value_length", of_values);
+    return kv_heads * of_head * static_cast<uint64_t>(n_ctx);
 }
 
 class LlamaCpp : public Engine {
@@ -210,8 +246,10 @@ public:
     Identity identity() const override { return {"llama.cpp", MELT_COMMIT, MELT_ISA, llama_print_system_info()}; }
 
     void read_options(Fields & fields) override {
-        gpu_layers = static_cast<int32_t>(fields.integer_or("gpu_layers", 0, std::numeric_limits<int32_t>::max(), 0));
-        mmap = fields.boolean_or("mmap", true);
+        for (const Option & option : all_options()) {
+            option.take(fields, parameters);
+        }
+        choose_loading(fields, parameters);
     }
 
     bool profiles_operators() const override { return true; }
@@ -222,14 +260,14 @@ public:
         llama_log_set(say, &log);
         llama_backend_init();
         // llama.cpp itself would compute on the CPU, and say so among other things.
-        if (gpu_layers != 0 && !llama_supports_gpu_offload()) {
+        if (parameters.model.n_gpu_layers != 0 && !llama_supports_gpu_offload()) {
             throw Failure(ExitCode::model, "no GPU can be used for gpu_layers; stderr says why, if there is a driver");
         }
-        llama_model_params params = llama_model_default_params();
-        params.n_gpu_layers = gpu_layers;
-        map_file(params, mmap);
-        params.progress_callback = keep_loading;
-        model = melt::load(path, params);
+        if (parameters.numa != GGML_NUMA_STRATEGY_DISABLED) {
+            llama_numa_init(parameters.numa);
+        }
+        parameters.model.progress_callback = keep_loading;
+        model = melt::load(path, parameters.model);
         throw_if_stopped();
         if (model == nullptr) {
             throw Failure(ExitCode::model, "model " + path + " cannot be loaded; stderr says why");
@@ -238,18 +276,17 @@ public:
     }
 
     ContextFacts open(const Setup & setup) override {
-        threads = std::make_unique<Threads>(setup.threads);
-        llama_context_params params = llama_context_default_params();
+        llama_context_params & params = parameters.context;
         params.n_ctx = static_cast<uint32_t>(setup.context);
         params.n_batch = static_cast<uint32_t>(std::min(setup.batch, setup.context));
         limit_step(params);
         params.n_threads = static_cast<decltype(params.n_threads)>(setup.threads);
-        params.n_threads_batch = params.n_threads;
-        used = params;
+        params.n_threads_batch = params.n_threads_batch == 0 ? params.n_threads : params.n_threads_batch;
         if (setup.profile_operators) {
             params.cb_eval = Operators::callback;
             params.cb_eval_user_data = &operators;
         }
+        threads = start_threads(parameters);
         context = create(model, params);
         if (context == nullptr) {
             throw Failure(ExitCode::context,
@@ -257,14 +294,35 @@ public:
         }
         threads->attach(context);
         const auto n_ctx = static_cast<int32_t>(llama_n_ctx(context));
-        return {n_ctx, static_cast<int32_t>(llama_n_batch(context)), kv_bytes(model, n_ctx)};
+        const auto cache = keeps_all(model, parameters) ? kv_bytes(model, n_ctx, params.type_k, params.type_v) : std::nullopt;
+        return {n_ctx, static_cast<int32_t>(llama_n_batch(context)), cache};
     }
 
+    // By the names of the options, where they are not older: what the API, the log or the kernel says, else what was passed.
     Json::Object effective() const override {
-        Json::Object found = {{"flash_attention", flash_attention(used, log)},
+        const llama_context_params & params = parameters.context;
+        const bool gpu = llama_supports_gpu_offload();
+        Json::Object found = {{"flash_attention", flash_attention(params, log)},
                               {"n_ubatch", computed_step(context)},
-                              {"cache_types", std::string(ggml_type_name(used.type_k)) + "/" + ggml_type_name(used.type_v)},
-                              {"mmap", mmap && llama_supports_mmap()}};
+                              {"cache_types", std::string(ggml_type_name(params.type_k)) + "/" + ggml_type_name(params.type_v)},
+                              {"threads", threads_of(context, parameters)},
+                              {"threads_batch", batch_threads_of(context, parameters)}};
+        for (const Option & option : all_options()) {
+            if (option.tell == nullptr || (option.of_gpu && !gpu)) {
+                continue;
+            }
+            Json value = option.tell(parameters);
+            if (const std::optional<Json> said = log.value(option.name)) {
+                value = *said;
+            } else if (value.as<std::nullptr_t>() != nullptr) {
+                value = "model";
+            }
+            found.emplace_back(option.name, value);
+        }
+        threads->add_to(found);
+        found.emplace_back("locked_bytes", locked_bytes());
+        found.emplace_back("devices", devices());
+        found.emplace_back("cpu_features", features());
         log.add_to(found);
         if (const std::string variables = engine_variables(); !variables.empty()) {
             found.emplace_back("environment", variables);
@@ -328,14 +386,12 @@ public:
     }
 
 private:
-    int32_t gpu_layers = 0;
-    bool mmap = true;  // the model file is mapped, not read
     uint64_t bytes = 0;
     llama_model * model = nullptr;
+    Parameters parameters;
     std::unique_ptr<Threads> threads;
     Operators operators;
     Log log;
-    llama_context_params used = llama_context_default_params();  // with what it was opened
     llama_context * context = nullptr;
     int32_t past = 0;
 };

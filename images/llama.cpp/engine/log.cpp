@@ -1,5 +1,6 @@
 #include "log.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <set>
 #include <sstream>
@@ -13,7 +14,12 @@ namespace {
 // Texts of both releases; each stands after the name of a function and a colon.
 constexpr const char * buffer_size = " buffer size = ";
 constexpr const char * fused = "Flash Attention ";
+constexpr const char * forced = "enabling flash_attn";
 constexpr const char * offloaded = "offloaded ";
+constexpr const char * loading = "(load_mode = ";
+constexpr const char * no_direct_io = "Falling back to buffered I/O";
+// With what positions are turned, by the option that changes it.
+const std::map<std::string, std::string> numbers = {{": freq_base ", "rope_freq_base"}, {": freq_scale ", "rope_freq_scale"}};
 
 // What a buffer holds, by what stands between its name and its size; llama.cpp of 2024 says nothing there of weights.
 const std::map<std::string, std::string> uses = {
@@ -52,11 +58,39 @@ void Log::read(const std::string & text) {
         } else if (after.rfind("not supported", 0) == 0) {
             flash_attention = "off";
         }
+    } else if (text.find(forced) != std::string::npos) {
+        flash_attention = "on";
     } else if (text.find("forcing off") != std::string::npos) {
         flash_attention = "off";
     } else if (split(text, offloaded, before, after) && after.find(" layers to GPU") != std::string::npos) {
         on_gpu = after.substr(0, after.find(' '));
+    } else if (text.find(no_direct_io) != std::string::npos) {
+        buffered = true;
+    } else if (split(text, loading, before, after)) {
+        const bool mapped = after.rfind("mmap", 0) == 0;
+        values["mmap"] = mapped;
+        values["load"] = mapped ? "mmap" : after.rfind("dio", 0) == 0 && !buffered ? "direct" : "read";
+    } else {
+        read_number(text);
     }
+}
+
+void Log::read_number(const std::string & text) {
+    std::string before, after;
+    for (const auto & [name, option] : numbers) {
+        if (split(text, name.c_str(), before, after) && after.find("= ") != std::string::npos) {
+            const std::string number = after.substr(after.find("= ") + 2);
+            char * end = nullptr;
+            if (const double value = std::strtod(number.c_str(), &end); end != number.c_str()) {
+                values[option] = value;
+            }
+        }
+    }
+}
+
+std::optional<Json> Log::value(const std::string & option) const {
+    const auto found = values.find(option);
+    return found == values.end() ? std::nullopt : std::optional<Json>(found->second);
 }
 
 void Log::add_to(Json::Object & fields) const {

@@ -5,6 +5,7 @@
 #include "json.h"
 
 #include <map>
+#include <optional>
 #include <string>
 
 namespace melt {
@@ -14,11 +15,17 @@ struct Log {
 
     // Take one message, as the log has it.
     void read(const std::string & text);
+    // What became of an option; nothing where the log does not say.
+    std::optional<Json> value(const std::string & option) const;
     // Fields of the `effective` event: per use the buffers with their sizes, `CPU_Mapped 93.8 MiB, CPU_REPACK 54.0 MiB`.
     void add_to(Json::Object & fields) const;
 
 private:
+    void read_number(const std::string & text);
+
     std::map<std::string, std::map<std::string, std::string>> buffers;  // use -> name -> size
+    std::map<std::string, Json> values;                                 // of options
+    bool buffered = false;                                              // although the file was to be read directly
     std::string on_gpu;                                                 // layers, of how many
 };
 

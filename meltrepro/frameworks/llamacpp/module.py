@@ -27,7 +27,7 @@ from meltrepro.frameworks.base import (
     Weights,
 )
 from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
-from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, IosBuild, Options
+from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, KNOBS, IosBuild, Options, given, problems
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
@@ -97,6 +97,7 @@ class LlamaCpp:
             yield OptionProblem(("ios",), message, "leave it out")
         if options.cuda is not None:
             yield from self._check_cuda(options.cuda.jetpack, release, targets)
+        yield from problems(options, release, cuda=options.cuda is not None)
 
     def _check_cuda(self, jetpack: str, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
         build = cuda.BUILDS.get(jetpack)
@@ -230,9 +231,15 @@ class LlamaCpp:
     # -- what others keep of it -----------------------------------------------------------------------------------
 
     def request(self, options: Options, variant: Variant) -> Mapping[str, JsonValue]:
-        """Layers on the GPU, of which a bundle for CPUs has none, and how the model file is read."""
-        layers = ALL_LAYERS if options.gpu_layers in (None, "all") else int(options.gpu_layers)
-        return {"gpu_layers": layers if variant.accelerator else 0, "mmap": options.mmap}
+        """Layers on the GPU, of which a bundle for CPUs has none, how the model file is read, and what is given besides."""
+        asked = {name: value for name, value in given(options).items() if variant.accelerator or not KNOBS[name].gpu}
+        layers = ALL_LAYERS if options.gpu_layers in (None, "all") else options.gpu_layers
+        usual = {"gpu_layers": layers if variant.accelerator else 0, "mmap": options.mmap}
+        if options.load is not None:  # which says the same
+            del usual["mmap"]
+        if asked.get("cpu_moe") == "all":
+            asked["cpu_moe"] = ALL_LAYERS
+        return asked | usual
 
     def pinned(self, options: Options) -> Mapping[str, JsonValue]:
         """Not which Mac it is, and who signs: that decides no bytes that a lock could pin."""
