@@ -145,5 +145,5 @@ def _request(
         sequences=asked.sheet.sequences,
         left_out=list(asked.left_out),
         chunks=workload.chunks if isinstance(workload, TextWorkload) else None,
-        options=dict(cell.options) if scorer.has_options else None,
+        options=scorer.takes(cell.options),
     )

@@ -94,6 +94,7 @@ def _plan(old: bytes, new: bytes) -> bytes:
 
 def _in_order(names: Iterable[str], manifest: Manifest) -> list[str]:
     """Ids of cells as the manifest has them."""
+    points = manifest.points
 
     def place(name: str) -> tuple[int, ...]:
         key = CellId.parse(name)
@@ -101,7 +102,7 @@ def _in_order(names: Iterable[str], manifest: Manifest) -> list[str]:
         known: tuple[tuple[Any, str], ...] = (
             (manifest.models, key.model),
             (model.quantizations if model is not None else (), key.quantization),
-            (manifest.frameworks, key.framework),
+            (points, key.framework),
             (manifest.targets, key.target),
             (manifest.workloads, key.workload),
         )

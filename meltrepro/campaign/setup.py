@@ -256,7 +256,7 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         id=cell.id,
         model=cell.model_name,
         quantization=cell.quantization,
-        framework=cell.framework_name,
+        framework=cell.key.framework,
         release=release.name,
         commit=release.commit,
         target=cell.target_name,
@@ -319,8 +319,13 @@ def _asked(run: CellRun) -> dict[str, object]:
     """What only conversations or only accuracy tasks have."""
     request, checks = run.request, run.checks
     if isinstance(request, ScoringRequest):
-        found = {"task": request.task, "questions": request.questions, "chunks": request.chunks, "data": request.data}
-        return {name: value for name, value in found.items() if value is not None}
+        found: dict[str, object] = {
+            "task": request.task,
+            "questions": request.questions,
+            "chunks": request.chunks,
+            "data": request.data,
+        }
+        return {name: value for name, value in {**(request.options or {}), **found}.items() if value is not None}
     sampling = request.sampling.model_dump(exclude={"seed"})
     if request.sampling.greedy:
         sampling = {"greedy": True}  # the rest has no effect

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from meltrepro.manifest.accuracy import TextWorkload
     from meltrepro.manifest.shapes import ModelShape
     from meltrepro.manifest.sources import PypiSource, Source
+    from meltrepro.manifest.targets import TargetOptions
     from meltrepro.record.trial import Mode, ScoringRequest
     from meltrepro.targets.base import DeviceFacts
 
@@ -126,6 +127,20 @@ class ModelStep:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The options of a cell, and what they have to fit."""
+
+    options: Any
+    """Of the framework, with one value each."""
+    axes: Collection[str]
+    """The options that other cells have otherwise."""
+    variant: Variant
+    batch: int
+    """Most tokens of a step of its workload."""
+    target: TargetOptions
+
+
+@dataclass(frozen=True)
 class OptionProblem:
     """Something wrong with a framework's options that no single value shows."""
 
@@ -150,9 +165,8 @@ class Scorer(Protocol):
         """Its path in a bundle."""
         ...
 
-    @property
-    def has_options(self) -> bool:
-        """Whether it takes the framework's own part of a request; its request then has it."""
+    def takes(self, options: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+        """What its request has of the framework's own part of a request; `None` for nothing."""
         ...
 
     def refusal(self, task: str) -> str | None:
@@ -241,8 +255,15 @@ class Framework(Protocol):
         ...
 
     def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterable[OptionProblem]:
-        """What is wrong with options beside a release (`None` for a source of one's own) and these kinds of targets."""
+        """What is wrong with options beside a release (`None` for a source of one's own) and these kinds of targets.
+
+        Options of a run have one value each. What is wrong with some values of an axis alone leaves out their cells.
+        """
         return ()
+
+    def option_refusal(self, asked: Asked, device: DeviceFacts) -> str | None:
+        """Why a cell cannot have its options on a device; `None` where it can."""
+        return None
 
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         """What this device runs: of that CPU level, or the best that it can."""

@@ -33,6 +33,7 @@ from meltrepro.manifest.accuracy import (
     TextWorkload,
     workload_kind,
 )
+from meltrepro.manifest.axes import Point, points
 from meltrepro.manifest.base import Address, Name, Place, Strict, added, is_name
 from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.protocol import Measure, Protocol
@@ -173,6 +174,7 @@ class FrameworkEntry(Strict):
             raise ValueError("expected exactly one of the keys release, source")
         if self.source is not None and is_checkpoint(self.source):
             raise ValueError("weights are no source tree: expected one file, or a repository of git")
+        points(self.options)  # which have names of a length that there may be
         return self
 
 
@@ -292,6 +294,15 @@ class Manifest(Strict):
     measure: Measure = Measure()
     tracking: Tracking = Tracking()
     replay: Replay = Replay()
+
+    @property
+    def points(self) -> dict[str, tuple[str, Point]]:
+        """The frameworks with one value for each option, by what ids call them: the name of the entry, and the options."""
+        return {
+            name + point.name: (name, point)
+            for name, entry in self.frameworks.items()
+            for point in points(entry.options)
+        }
 
     @property
     def conversations(self) -> dict[str, Workload]:

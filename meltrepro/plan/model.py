@@ -43,10 +43,13 @@ class Cell:
     """The model that it runs."""
     logits_key: LogitsId | None = None
     """What it is compared with; `None` for a cell that is compared with nothing."""
+    point: str = ""
+    """What the framework's name has behind it where options are axes."""
 
     @cached_property
     def key(self) -> CellId:
-        return CellId(self.model_name, self.quantization, self.framework_name, self.target_name, self.workload_name)
+        framework = self.framework_name + self.point
+        return CellId(self.model_name, self.quantization, framework, self.target_name, self.workload_name)
 
     @cached_property
     def id(self) -> str:

@@ -20,6 +20,7 @@ from meltrepro.chat.template import BUILT_IN, TemplateError
 from meltrepro.errors import ManifestError, Problem, UsageError
 from meltrepro.frameworks.base import AS_IS, AUTO, Framework, ModelStep, Release, Skip, Variant, framework
 from meltrepro.manifest.accuracy import TextWorkload
+from meltrepro.manifest.axes import points
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.schema import FrameworkEntry, Model
 from meltrepro.manifest.sources import GitSource, Source
@@ -36,7 +37,10 @@ class KnownFramework:
     name: str
     framework: Framework
     options: BaseModel
+    """With lists of values, where they are axes: those decide nothing that is built."""
     release: Release
+    unfit: Mapping[str, str] = field(default_factory=dict)
+    """Why points cannot be had, by their names."""
     _steps: dict[tuple[str, str, str], Sequence[ModelStep] | Skip] = field(default_factory=dict)
     """What many cells share, by model, quantization and variant."""
 
@@ -118,12 +122,20 @@ class _Names:
         if entry.release is not None:
             self.check((*at, "release"), f"release of {kind}", entry.release, releases)
         targets = {target.kind for target in self.loaded.manifest.targets.values()}
-        for each in found.check_options(entry.options, entry.release, targets):
-            path: FieldPath = (*at, "options", *each.path)
-            self.problems.append(
-                problem_at(self.loaded, path, each.message, each.suggestion, value=each.value, known=each.known)
-            )
-        return KnownFramework(name, found, entry.options, _release(entry, releases))
+        wrong = {
+            point.name: list(found.check_options(point.options, entry.release, targets))
+            for point in points(entry.options)
+        }
+        unfit = {point: each[0].message for point, each in wrong.items() if each}
+        if len(unfit) == len(wrong):  # nothing is left
+            every = [each for listed in wrong.values() for each in listed]
+            for each in [each for each in every if all(each in listed for listed in wrong.values())] or every:
+                path: FieldPath = (*at, "options", *each.path)
+                problem = problem_at(
+                    self.loaded, path, each.message, each.suggestion, value=each.value, known=each.known
+                )
+                self.problems += [problem] if problem not in self.problems else []
+        return KnownFramework(name, found, entry.options, _release(entry, releases), unfit)
 
     def check(self, path: FieldPath, what: str, name: str, known: Collection[str]) -> bool:
         """Whether a name is known; where it is not, that is a problem."""

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from meltrepro.errors import DeviceBusy, NothingThere, PlanError
-from meltrepro.frameworks.base import ModelStep, Skip, SkipKind, Variant
+from meltrepro.frameworks.base import Asked, ModelStep, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import AnswerWorkload, TextWorkload
+from meltrepro.manifest.axes import Point
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.schema import AnyWorkload, Manifest, Model, Workload
 from meltrepro.plan import estimate
@@ -47,32 +48,36 @@ def make_plan(
     weights: dict[str, int | None] = {}
     judge, space = _Judge(manifest, devices, unusable or {}, refusals or {}), StoreSpace(sizes)
 
+    points = manifest.points
     for key in _points(manifest):
         if only and not selection.wants(str(key)):
             continue
-        known = frameworks[key.framework]
-        variant = judge.variant(known, key)
+        name, point = points[key.framework]
+        known = frameworks[name]
+        variant = judge.variant(known, key, point)
         if isinstance(variant, Skip):
             skipped.append(SkippedCell(str(key), variant.kind, variant.reason))
             continue
         source = known.source(manifest.models[key.model])
         cell = Cell(
-            *(key.model, key.quantization, key.framework, key.target, key.workload),
+            *(key.model, key.quantization, name, key.target, key.workload),
             manifest.models[key.model],
             manifest.targets[key.target],
             manifest.workloads[key.workload],
             known.framework.kind,
             variant,
-            known.framework.request(known.options, variant),
+            known.framework.request(point.options, variant),
             known.model_id(key.model, source, key.quantization, variant),
-            _logits(key, manifest.workloads[key.workload], others[key.framework]),
+            _logits(key, manifest.workloads[key.workload], others[name]),
+            point.name,
         )
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
         size = weights[cell.model_id]
         needed = estimate.peak_memory_bytes(cell, size)
         skip = (
-            judge.accuracy(cell, known, others[key.framework])
+            judge.accuracy(cell, known, others[name])
+            or judge.options(cell, known, point)
             or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
             or space.take(cell, source, size)
         )
@@ -164,7 +169,7 @@ def _logits(cell: CellId, workload: AnyWorkload, other: KnownFramework) -> Logit
 
 
 def _points(manifest: Manifest) -> Iterator[CellId]:
-    rest = [*product(manifest.frameworks, manifest.targets, manifest.workloads)]
+    rest = [*product(manifest.points, manifest.targets, manifest.workloads)]
     for name, model in manifest.models.items():
         for quantization in model.quantizations:
             for framework, target, workload in rest:
@@ -187,18 +192,20 @@ class _Judge:
         self._devices = devices
         self._variants: dict[tuple[str, str], Variant | Skip] = {}
 
-    def variant(self, known: KnownFramework, key: CellId) -> Variant | Skip:
+    def variant(self, known: KnownFramework, key: CellId, point: Point) -> Variant | Skip:
         """What of its framework a cell runs, or why it cannot have that, or its model."""
+        if point.name in known.unfit:
+            return Skip(SkipKind.options, f"framework {key.framework}: {known.unfit[point.name]}")
         if key.quantization not in known.quantizations:
             return Skip(SkipKind.model, f"framework {known.name} does not offer quantization {key.quantization}")
-        if (refusal := self._refusals.get((key.model, known.name, EVERY))) is not None:
-            return Skip(SkipKind.model, f"framework {known.name} cannot load model {key.model}: {refusal}")
-        if (refusal := self._refusals.get((key.model, known.name, key.quantization))) is not None:
+        if (refusal := self._refusals.get((key.model, key.framework, EVERY))) is not None:
+            return Skip(SkipKind.model, f"framework {key.framework} cannot load model {key.model}: {refusal}")
+        if (refusal := self._refusals.get((key.model, key.framework, key.quantization))) is not None:
             made = f"{key.quantization} of model {key.model}"
             return Skip(SkipKind.model, f"framework {known.name} cannot make {made}: {refusal}")
-        if (known.name, key.target) not in self._variants:
-            self._variants[known.name, key.target] = self._choose(known, key.target)
-        variant = self._variants[known.name, key.target]
+        if (key.framework, key.target) not in self._variants:
+            self._variants[key.framework, key.target] = self._choose(known, point, key.target)
+        variant = self._variants[key.framework, key.target]
         if isinstance(variant, Skip):
             return variant
         steps = known.steps(key.model, known.source(self._manifest.models[key.model]), key.quantization, variant)
@@ -206,12 +213,12 @@ class _Judge:
             return Skip(steps.kind, f"framework {known.name} cannot make model {key.model}: {steps.reason}")
         return variant
 
-    def _choose(self, known: KnownFramework, target: str) -> Variant | Skip:
+    def _choose(self, known: KnownFramework, point: Point, target: str) -> Variant | Skip:
         device = self._devices.get(target)
         if device is None:
             return self._unusable.get(target, Skip(SkipKind.absent, f"target {target} could not be reached"))
         level = self._manifest.targets[target].isa
-        found = known.framework.variant(known.options, known.release, device, level)
+        found = known.framework.variant(point.options, known.release, device, level)
         if isinstance(found, Skip):
             return Skip(found.kind, f"framework {known.name} on target {target}: {found.reason}")
         return found
@@ -236,6 +243,14 @@ class _Judge:
             against = cell.logits_key.quantization
             reason = f"framework {other.name} does not offer quantization {against} to compare with"
         return None if reason is None else Skip(SkipKind.accuracy, reason)
+
+    def options(self, cell: Cell, known: KnownFramework, point: Point) -> Skip | None:
+        """Why a cell cannot have its options where it is to run; `None` where it can."""
+        asked = Asked(point.options, point.values.keys(), cell.variant, cell.workload.batch, cell.target)
+        refusal = known.framework.option_refusal(asked, self._devices[cell.target_name])
+        if refusal is None:
+            return None
+        return Skip(SkipKind.options, f"framework {cell.key.framework} on target {cell.target_name}: {refusal}")
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> Skip | None:
         """Why a cell cannot run for lack of context, memory or disk on its device; `None` where it can."""

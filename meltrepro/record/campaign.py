@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from meltrepro.manifest.axes import base
 from meltrepro.manifest.base import Address, Bytes, Label, Nanoseconds, Sha256, Strict, WithinFolder
 from meltrepro.manifest.protocol import Order
 from meltrepro.record import seal
@@ -52,7 +53,7 @@ class CellEntry(Strict):
 
     @property
     def framework_kind(self) -> str:
-        return str(self.params.get("kind", self.framework))
+        return str(self.params.get("kind", base(self.framework)))
 
     @property
     def most_w(self) -> float | None:
@@ -69,7 +70,7 @@ class CellEntry(Strict):
     @property
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
-        return str(BundleId(self.framework, RUN, self.isa))
+        return str(BundleId(base(self.framework), RUN, self.isa))
 
     @property
     def work(self) -> tuple[object, ...]:

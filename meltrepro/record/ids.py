@@ -6,8 +6,10 @@ import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Self
 
-PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-"""What a part may consist of: an id is a path below a campaign's folder."""
+from meltrepro.manifest.axes import base
+
+PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,199}")
+"""What a part may consist of: an id is a path below a campaign's folder. `+` and `=` are those of options (`manifest.axes`)."""
 RUN = "run"
 PURPOSES = (RUN, "quantize", "convert", "rewrite", "compile")
 """What a bundle is for; no quantization is called so, which keeps the ids of bundles and models apart."""
@@ -53,12 +55,13 @@ class CellId(_Id):
     model: str
     quantization: str
     framework: str
+    """With the options that other points have otherwise: `llama.cpp+kv_type=q8_0`."""
     target: str
     workload: str
 
     @property
     def model_id(self) -> ModelId:
-        return ModelId(self.model, self.quantization, self.framework)
+        return ModelId(self.model, self.quantization, base(self.framework))
 
 
 @dataclass(frozen=True, order=True)

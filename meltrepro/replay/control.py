@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
+from meltrepro.manifest.axes import base
 from meltrepro.manifest.schema import Workload
 from meltrepro.plan.model import Cell
 from meltrepro.record.campaign import CellEntry
@@ -26,12 +27,13 @@ SUFFIX = ".recorded"
 def twin_of(cell_id: str) -> str:
     """The id of a cell's twin."""
     key = CellId.parse(cell_id)
-    return str(replace(key, framework=key.framework + SUFFIX))
+    name = base(key.framework)
+    return str(replace(key, framework=name + SUFFIX + key.framework.removeprefix(name)))
 
 
 def is_twin(cell_id: str) -> bool:
     """Whether a cell runs recorded artifacts as a control."""
-    return CellId.parse(cell_id).framework.endswith(SUFFIX)
+    return base(CellId.parse(cell_id).framework).endswith(SUFFIX)
 
 
 def with_controls(setup: Setup, recorded: CampaignFolder, store: Store) -> Setup:

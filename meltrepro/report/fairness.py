@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from meltrepro.manifest.axes import MARK
 from meltrepro.record.trace import text_of
 from meltrepro.report.cells import software
 from meltrepro.report.engines import Prompts, prompts
@@ -131,6 +132,25 @@ def kv_cache(cell: CellResult, reference: CellResult) -> str | None:
     return f"it keeps keys and values as {text_of(ours)}, {software(reference)} as {text_of(theirs)}"
 
 
+def attention(cell: CellResult, reference: CellResult) -> str | None:
+    """One fused step reads and writes less memory, and rounds otherwise."""
+    ours, theirs = (one.ran_as.get("effective.flash_attention") for one in (cell, reference))
+    if ours is None or theirs is None or ours == theirs:
+        return None
+    return f"its flash attention is {text_of(ours)}, that of {software(reference)} {text_of(theirs)}"
+
+
+def options(cell: CellResult, reference: CellResult) -> str | None:
+    """One engine with other options, as its cells are called."""
+    (engine, *ours), (other, *theirs) = (one.framework.split(MARK) for one in (cell, reference))
+    if engine != other or ours == theirs:
+        return None
+    apart = [
+        " and ".join(one for one in mine if one not in others) for mine, others in ((ours, theirs), (theirs, ours))
+    ]
+    return f"it is asked for {apart[0] or 'nothing more'}, the other for {apart[1] or 'nothing more'}"
+
+
 def sampling(cell: CellResult, reference: CellResult) -> str | None:
     """Other tokens are drawn, at another cost."""
     names = {name for one in (cell, reference) for name in one.options if name.startswith("sampling.")}
@@ -180,6 +200,8 @@ RULES: dict[str, Rule] = {
     "bound threads": pinning,
     "precision": precision,
     "KV cache": kv_cache,
+    "flash attention": attention,
+    "options": options,
     "sampling": sampling,
     "request": request,
     "padded head": head,

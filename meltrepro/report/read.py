@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from meltrepro.manifest.axes import base
 from meltrepro.manifest.base import changed
 from meltrepro.measure.metric import generation_ns
 from meltrepro.measure.records import CampaignRecord, CellRecord, TrialRecord
@@ -74,7 +75,7 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
         state=state,
         reason=reason,
         device=_device(campaign, cell),
-        framework=str(params.get("kind", entry.framework)),
+        framework=entry.framework_kind + entry.framework.removeprefix(base(entry.framework)),
         release=entry.release,
         model=entry.model,
         quantization=entry.quantization,
@@ -115,14 +116,15 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
 
 def _skipped(campaign: CampaignRecord, skip: SkipEntry, devices: Mapping[str, Device]) -> CellResult:
     key = skip.key
-    known = campaign.manifest.frameworks.get(key.framework)
+    name = base(key.framework)
+    known = campaign.manifest.frameworks.get(name)
     return CellResult(
         campaign=campaign.id,
         cell=skip.id,
         state="skipped",
         reason=skip.reason,
         device=devices.get(key.target) or _unseen(campaign, key.target),
-        framework=(known.kind if known else None) or key.framework,
+        framework=((known.kind if known else None) or name) + key.framework.removeprefix(name),
         release=(known.release if known else None) or "",
         model=key.model,
         quantization=key.quantization,
@@ -210,7 +212,7 @@ def _source(campaign: CampaignRecord, model: str) -> tuple[str, ...]:
 
 
 def _rank(campaign: CampaignRecord, framework: str) -> int:
-    names = list(campaign.manifest.frameworks)
+    names = list(campaign.manifest.points)
     return names.index(framework) if framework in names else len(names)
 
 

@@ -67,7 +67,8 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
     warnings: dict[str, None] = {}
     for name, model in loaded.manifest.models.items():
         template = written(model, loaded.path.parent)
-        for known in frameworks.values():
+        for framework_name, (entry_name, point) in loaded.manifest.points.items():
+            known = frameworks[entry_name]
             source = known.source(model)
             where: FieldPath = ("models", name, "source", source_kind(source) or "")
             try:
@@ -77,7 +78,7 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                     found = Look(refused)
                     where = (*where[:-1], "file") if isinstance(source, HuggingFaceSource) else where
                 else:
-                    found = known.framework.look(known.options, files, known.release, template)
+                    found = known.framework.look(point.options, files, known.release, template)
             except (SourceError, ModelError) as error:
                 broken.setdefault(name, problem_at(loaded, where, error.message, error.hint))
                 continue
@@ -87,8 +88,8 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
             if (problem := _template_problem(loaded, name, found)) is not None:
                 broken.setdefault(name, problem)
             if found.refusal is not None:
-                refusals[name, known.name, EVERY] = found.refusal
-            refusals |= {(name, known.name, quantization): why for quantization, why in found.unmade.items()}
+                refusals[name, framework_name, EVERY] = found.refusal
+            refusals |= {(name, framework_name, quantization): why for quantization, why in found.unmade.items()}
             for warning in found.warnings:
                 warnings[str(problem_at(loaded, where, warning))] = None
             warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
@@ -127,7 +128,7 @@ def refused(loaded: LoadedManifest, looks: Looks) -> Iterator[tuple[bool, Proble
     for (name, kind, quantization), reason in looks.refusals.items():
         if quantization != EVERY:  # said by the plan, of the cells that want it
             continue
-        alone = all((name, other, EVERY) in looks.refusals for other in loaded.manifest.frameworks)
+        alone = all((name, other, EVERY) in looks.refusals for other in loaded.manifest.points)
         yield alone, problem_at(loaded, ("models", name, "source"), f"framework {kind} cannot load it: {reason}")
 
 

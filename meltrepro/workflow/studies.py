@@ -196,7 +196,7 @@ def work_in(manifest: Manifest, turns: Mapping[str, int]) -> float:
     weights = sum(
         len(model.quantizations) * (model.parameter_count or UNKNOWN_PARAMETERS) for model in manifest.models.values()
     )
-    return len(manifest.frameworks) * len(manifest.targets) * tokens * weights
+    return len(manifest.points) * len(manifest.targets) * tokens * weights
 
 
 def _scored(workload: AccuracyWorkload) -> int:

@@ -22,7 +22,10 @@ from tests.support.reports import engines as side_by_side
 
 OURS = engine("q4_0", "onnxruntime", "1.29.0", 1)
 REFERENCE = replace(
-    engine("q4_0", "llama.cpp", NEW, 0), ran_as=OURS.ran_as, model_bytes=OURS.model_bytes, turns=OURS.turns
+    engine("q4_0", "llama.cpp", NEW, 0),
+    ran_as={**OURS.ran_as, "effective.flash_attention": "on"},
+    model_bytes=OURS.model_bytes,
+    turns=OURS.turns,
 )
 """Alike in everything but the engine."""
 
@@ -72,6 +75,14 @@ ONE_OFF: Mapping[str, tuple[dict[str, Any], str]] = {
     "KV cache": (
         {"ran_as": {**OURS.ran_as, "effective.cache_types": "f16/f16"}},
         f"it keeps keys and values as f16/f16, llama.cpp {NEW} as f32/f32",
+    ),
+    "flash attention": (
+        {"ran_as": {**OURS.ran_as, "effective.flash_attention": "off"}},
+        f"its flash attention is off, that of llama.cpp {NEW} on",
+    ),
+    "options": (
+        {"framework": "llama.cpp+kv_type=q8_0+ubatch=64"},
+        "it is asked for kv_type=q8_0 and ubatch=64, the other for nothing more",
     ),
     "sampling": (
         {"options": {**OURS.options, "sampling.greedy": "false", "sampling.top_k": 40}},

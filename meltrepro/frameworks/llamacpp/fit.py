@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from meltrepro.frameworks.base import Look
 from meltrepro.frameworks.llamacpp import chat, gguf, split
 from meltrepro.frameworks.llamacpp.header import ARCHITECTURE, STRING, GgufHeader, shown
 from meltrepro.frameworks.llamacpp.knowledge import Knowledge, known, of_release
+from meltrepro.frameworks.llamacpp.options import WIDTHS
 from meltrepro.frameworks.llamacpp.synthetic import header_of
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.words import counted
@@ -25,12 +27,30 @@ _PAIRS = "gpt2"
 _MOST_OF_TOKENS = 256 << 20
 
 
-def look(model: Path | Mapping[str, Path], release: str, template: ChatTemplate | None) -> Look:
+def look(model: Path | Mapping[str, Path], release: str, template: ChatTemplate | None, kv_type: object = None) -> Look:
     """What a release makes of a file, or of those of a split model; raises `ModelError` where it holds no model."""
     if not isinstance(model, Path):
-        return _seen(model[min(model)], split.header(model), release, template)
-    path, info = model, model.stat()
-    return _look(path, (info.st_size, info.st_mtime_ns, info.st_ino), release, template)
+        found, header = _seen(model[min(model)], split.header(model), release, template), split.header(model)
+    else:
+        path, info = model, model.stat()
+        found, header = _look(path, (info.st_size, info.st_mtime_ns, info.st_ino), release, template)
+    if found.refusal is None and isinstance(kv_type, str) and (why := _cache_refusal(header, kv_type)) is not None:
+        return replace(found, refusal=why)
+    return found
+
+
+def _cache_refusal(found: GgufHeader, kv_type: str) -> str | None:
+    """Why keys and values of a model cannot be kept as a type, of which many stand together."""
+    keys, _, values = kv_type.partition("-")
+    architecture = found.architecture
+    heads, width = (found.number(f"{architecture}.{key}") for key in ("attention.head_count", "embedding_length"))
+    for what, key, kind in (("keys", "key_length", keys), ("values", "value_length", values or keys)):
+        size = found.number(f"{architecture}.attention.{key}") or (width // heads if width and heads else None)
+        if size is not None and size % WIDTHS[kind]:
+            return (
+                f"its {what} have {size} numbers, which is no multiple of the {WIDTHS[kind]} that {kind} keeps together"
+            )
+    return None
 
 
 def shape_refusal(shape: ModelShape, release: str) -> str | None:
@@ -61,8 +81,11 @@ def describe(path: Path, release: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _look(path: Path, state: tuple[int, int, int], release: str, template: ChatTemplate | None) -> Look:
-    return _seen(path, gguf.check(path), release, template)
+def _look(
+    path: Path, state: tuple[int, int, int], release: str, template: ChatTemplate | None
+) -> tuple[Look, GgufHeader]:
+    header = gguf.check(path)
+    return _seen(path, header, release, template), header
 
 
 def _seen(path: Path, found: GgufHeader, release: str, template: ChatTemplate | None) -> Look:

@@ -14,6 +14,7 @@ from meltrepro.frameworks.base import (
     AS_IS,
     AUTO,
     RUN,
+    Asked,
     Framework,
     Look,
     ModelStep,
@@ -27,7 +28,7 @@ from meltrepro.frameworks.base import (
     Weights,
 )
 from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
-from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, KNOBS, IosBuild, Options, given, problems
+from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, KNOBS, IosBuild, Options, given, problems, refusal
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
@@ -113,6 +114,9 @@ class LlamaCpp:
         if "jetson" not in targets:
             message = "CUDA is built for Jetson boards, and no target is one"
             yield OptionProblem(("cuda",), message, "leave it out: all else runs on CPUs")
+
+    def option_refusal(self, asked: Asked, device: DeviceFacts) -> str | None:
+        return refusal(asked, device)
 
     def variant(self, options: Options, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         return variants.choose(options, release.name, device, level)
@@ -222,7 +226,7 @@ class LlamaCpp:
         self, options: Options, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
     ) -> Look:
         if isinstance(model, Path) or split.is_split(model):
-            return fit.look(model, release.name, template)
+            return fit.look(model, release.name, template, options.kv_type)
         return checkpoints.look(model, release.name, template)
 
     def describe(self, model: Path, release: str) -> str | None:

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from meltrepro.frameworks.base import OptionProblem
+from meltrepro.frameworks.base import Asked, OptionProblem
 from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Place, Sha256, Strict, added
 from meltrepro.manifest.sources import FileSource, TreeSource, UrlSource
+from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.ios.options import APP
 from meltrepro.targets.remote.options import cpus
 
@@ -386,6 +387,27 @@ def _clashes(options: RunOptions, asked: Collection[str]) -> Iterator[OptionProb
         yield OptionProblem(("split_mode",), "tensors are split with flash attention alone, and it is off")
     if options.main_gpu is not None and options.split_mode not in ("none", "row"):
         yield OptionProblem(("main_gpu",), "it means something with split_mode none or row alone")
+
+
+def refusal(asked: Asked, device: DeviceFacts) -> str | None:
+    """Why one point's options do not fit a device or a workload; `None` where they do."""
+    options: RunOptions = asked.options
+    for name in given(options):
+        if KNOBS[name].gpu and not asked.variant.accelerator and (name != "gpu_layers" or name in asked.axes):
+            return f"no GPU is used there, and {name} means nothing without"
+    if options.ubatch is not None and options.ubatch > asked.batch:  # type: ignore[operator]
+        return f"ubatch is {options.ubatch}, more than the {asked.batch} tokens of the workload's batch"
+    if not isinstance(options.affinity, str):
+        return None
+    wanted, cores = cpus(options.affinity), getattr(asked.target, "cores", None)
+    if cores is not None and not wanted <= cpus(cores):
+        return f"affinity is {options.affinity}, and the target's cores are {cores}"
+    if max(wanted) >= device.cores and cores is None:
+        return f"affinity is {options.affinity}, and the device has {device.cores} CPUs, from 0 on"
+    threads = asked.target.threads or asked.target.usable_cores or device.cores
+    if options.affinity_strict and threads > len(wanted):
+        return f"affinity is {options.affinity}, which is not a CPU for each of {threads} threads"
+    return None
 
 
 class Options(RunOptions):

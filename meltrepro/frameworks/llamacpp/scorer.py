@@ -6,8 +6,10 @@ Its two releases count windows and sequences differently.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score
@@ -15,6 +17,7 @@ from meltrepro.build.model import MODEL, Argument, PathOf
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.base import DATA, LOGITS
 from meltrepro.frameworks.llamacpp import scorer_files as files
+from meltrepro.frameworks.llamacpp.options import KNOBS, arguments
 from meltrepro.frameworks.llamacpp.scorer_output import read_scores, scored
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.record.trial import Mode, ScoringRequest
@@ -45,10 +48,14 @@ class PerplexityScorer:
     """The `Scorer` of llama.cpp's bundles."""
 
     program = "bin/perplexity"
-    has_options = False
 
     def refusal(self, task: str) -> str | None:
         return None
+
+    def takes(self, options: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+        """What is given for the CPU, which is what it computes on."""
+        own = {name: value for name, value in options.items() if name in KNOBS and not KNOBS[name].gpu}
+        return own if own.keys() - {"mmap"} else None
 
     def mode(self, task: str) -> Mode:
         return _MODES.get(task, "multiple-choice")
@@ -71,7 +78,8 @@ class PerplexityScorer:
 
     def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
         """What follows its name. Data are given as a binary file: of others the last line break is cut off."""
-        common: tuple[Argument, ...] = ("-m", PathOf(MODEL), *_common(request.threads, release))
+        options = arguments(request.options or {}, release)
+        common: tuple[Argument, ...] = ("-m", PathOf(MODEL), *_common(request.threads, release), *options)
         if request.mode in _OPTIONS:
             mode, tasks = _OPTIONS[request.mode]
             count = (request.questions or 0) + request.padding

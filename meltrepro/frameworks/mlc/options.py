@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict
 
 
@@ -15,7 +16,7 @@ class MlcOptions(Strict):
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_a."
     )
-    spinning: bool = Field(
+    spinning: Swept[bool] = Field(
         True,
         description="Whether threads without work wait busily for a while, as TVM has it by itself; `false` lets them sleep.",
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict
 
 
@@ -15,10 +16,10 @@ class OnnxOptions(Strict):
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8."
     )
-    graph_optimization: Literal["off", "basic", "extended", "all"] = Field(
+    graph_optimization: Swept[Literal["off", "basic", "extended", "all"]] = Field(
         "all", description="How far ONNX Runtime rewrites the graph when it loads a model."
     )
-    spinning: bool = Field(
+    spinning: Swept[bool] = Field(
         True,
         description="Whether threads without work wait busily for a while, as ONNX Runtime has it by itself; `false` lets them sleep.",
     )

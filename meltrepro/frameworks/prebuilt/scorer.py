@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score, counted, of_each
 from meltrepro.build.model import Argument, PathOf
@@ -27,10 +29,12 @@ class LogitsScorer:
     """The `Scorer` of every engine that gives logits."""
 
     program = "bin/melt-scorer"
-    has_options = True
 
     def refusal(self, task: str) -> str | None:
         return None
+
+    def takes(self, options: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+        return dict(options)
 
     def mode(self, task: str) -> Mode:
         return _MODES.get(task, "answers")
