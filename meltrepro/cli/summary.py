@@ -106,7 +106,10 @@ def _remarks(record: CampaignRecord, names: Mapping[str, str]) -> Iterator[str]:
         for excluded in cell.exclusions:
             yield f"{name}: {excluded}"
     yield from _grouped(record, names, lambda cell: cell.remarks)
-    yield from _grouped(record, names, _used)
+    used = {cell.id: _used(cell) for cell in record.cells}
+    alike = [said for said in next(iter(used.values()), []) if all(said in each for each in used.values())]
+    yield from _grouped(record, names, lambda _: _listed(alike))
+    yield from _grouped(record, names, lambda cell: _listed([one for one in used[cell.id] if one not in alike]))
     for skip in record.document.skipped:
         yield f"skipped: {skip.id}: {skip.reason}"
     for first, second in record.copied:
@@ -127,16 +130,19 @@ def _grouped(
 
 
 def _used(cell: CellRecord) -> list[str]:
-    """What the engine made of the request, where it says so."""
+    """What the engine made of the request, as far as it says so."""
     from meltrepro.record.trace import text_of
 
     engine = "effective."
-    said = [
+    return [
         f"{name.removeprefix(engine)} {text_of(value)}"
         for name, value in cell.ran_as.items()
         if name.startswith(engine)
     ]
-    return [f"used {', '.join(said)}"] if said else []
+
+
+def _listed(used: Sequence[str]) -> list[str]:
+    return [f"used {', '.join(used)}"] if used else []
 
 
 def tell_logged(logged: Logged, *, quiet: bool) -> None:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from meltrepro.record.events import read_trace
 
@@ -42,17 +44,20 @@ def _build(*changes: str) -> dict[str, Path]:
     return {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
 
 
-def llama_bench(program: Path, model: Path, threads: int) -> tuple[float, float]:
-    """Tokens per second of prefill and of generation, from one repetition of a llama-bench."""
-    command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
+def llama_bench(program: Path, model: Path, threads: int, options: Sequence[str] = ()) -> tuple[float, float]:
+    """Tokens per second of prefill and of generation, from one repetition of a llama-bench with these words."""
+    command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json", *options]
     done = subprocess.run([*command, "-p", str(PROMPT), "-n", str(GENERATED)], capture_output=True, check=True)
     speeds = {("p" if row["n_prompt"] else "g"): row["avg_ts"] for row in json.loads(done.stdout)}
     return speeds["p"], speeds["g"]
 
 
-def runner(bundle: Path, model: Path, threads: int, folder: Path) -> tuple[float, float]:
+def runner(
+    bundle: Path, model: Path, threads: int, folder: Path, options: Mapping[str, object] = MappingProxyType({})
+) -> tuple[float, float]:
     """The same of a runner: prefill from one long prompt, generation from a second conversation with a prompt of one token."""
     request = {
+        **options,
         "v": 1,
         "model": str(model),
         "context": PROMPT + GENERATED,

@@ -14,7 +14,7 @@ import yaml
 from meltrepro import workflow
 from meltrepro.build.model import Recipe
 from meltrepro.cli.app import main
-from meltrepro.errors import BuildError, DeviceBusy, NothingToPack, TrackingError, TrialFailed, UsageError
+from meltrepro.errors import BuildError, DeviceBusy, Inconclusive, NothingToPack, TrackingError, TrialFailed, UsageError
 from meltrepro.measure.records import read_campaign
 from meltrepro.record.reader import campaign_folders
 from meltrepro.targets.base import DeviceFacts
@@ -208,3 +208,35 @@ def test_a_plan_says_build_where_todays_recipe_is_another(
         assert states() == {"build"}
         assert not any("/run/" in name for name in workflow.build(spec).built.reused)
         assert states() == {"reuse"}
+
+
+def test_options_are_an_axis(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cells of one build with other options: in records, resumed campaigns, comparisons, reports and replays."""
+    options = {"kv_type": ["f16", "q8_0"], "flash_attention": "on"}
+    entries = {"llama.cpp": {"release": "2026-10-01", "options": options}}
+    equipped.spec.write_text(yaml.safe_dump(small("axes", {"one": "sleep 0"}, frameworks=entries)))
+    assert main(["run", str(equipped.spec), "--no-track", "--quiet", "--only", "*kv_type=q8_0*"]) == 0
+    assert main(["run", str(equipped.spec), "--no-track", "--quiet"]) == 0
+    (whole,) = [
+        found for found in campaign_folders(equipped.folder / "home/records") if len(read_campaign(found).cells) == 2
+    ]
+    record = read_campaign(whole)
+    names = [f"m/as-is/llama.cpp+kv_type={kv}/host/one" for kv in ("f16", "q8_0")]
+    assert [cell.id for cell in record.cells] == names
+    for cell, kv in zip(record.cells, ("f16", "q8_0"), strict=True):
+        assert (cell.entry.params["kv_type"], cell.entry.params["flash_attention"]) == (kv, "on")
+        assert len(cell.believed) == 2 and (whole / "cells" / cell.id / "r000/outcome.json").is_file()
+    assert len({cell.entry.bundle_digest for cell in record.cells}) == 1
+    assert len([name for name in equipped.read_lock().artifacts if "/run/" in name]) == 1
+    capsys.readouterr()
+    assert main(["show", record.id]) == 0
+    assert "llama.cpp+kv_type=q8_0" in capsys.readouterr().out
+    assert main(["report", record.id, "-o", str(equipped.folder / "report")]) == 0
+    assert "llama.cpp+kv_type=q8_0" in (equipped.folder / "report/index.html").read_text()
+    assert (
+        main(["replay", record.id, "--no-track", "--maximum", "5", "--only", "*kv_type=q8_0*"])
+        == Inconclusive.exit_code
+    )
+    (again,) = [found for found in campaign_folders(equipped.folder / "home/records") if found.name > record.id]
+    assert [cell.id for cell in read_campaign(again).cells] == names[1:]
+    assert read_campaign(again).cells[0].entry.params["kv_type"] == "q8_0"
