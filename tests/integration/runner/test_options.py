@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 from typing import Any
 
 import pytest
 
-from meltrepro.frameworks.llamacpp.options import KNOBS, OLD
-from tests.integration.runner.contract import Runner
+from meltrepro.frameworks.llamacpp.options import KNOBS, OLD, arguments
+from tests.integration.runner.contract import STORY, MakeRunner, Runner
 
 pytestmark = pytest.mark.integration
 
 MINE = sorted(os.sched_getaffinity(0))
 LAST = str(MINE[-1])
+GREEDILY = ("--temp", "0", "--repeat-penalty", "1.0")
 BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "q5_1": 24 / 32, "iq4_nl": 18 / 32}
 """Of a value in a cache of keys or values."""
 BOTH: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -74,7 +76,7 @@ def test_every_option_that_a_release_has_is_told(runner: Runner) -> None:
 
 @pytest.mark.parametrize(("release", "asked", "expected"), CASES)
 def test_what_is_asked_is_in_effect(
-    make_runner: Any, release: str, asked: dict[str, Any], expected: dict[str, Any]
+    make_runner: MakeRunner, release: str, asked: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     runner = make_runner(release, "x86_64")
     run = runner.run({**runner.request(max_tokens=4, warmup_tokens=0), **asked})
@@ -89,7 +91,7 @@ def test_what_is_asked_is_in_effect(
 
 
 @pytest.mark.skipif(len(MINE) < 2, reason="this machine has one CPU")
-def test_every_thread_is_placed(make_runner: Any) -> None:
+def test_every_thread_is_placed(make_runner: MakeRunner) -> None:
     """Each has a CPU of its own, the first thread the last of the list; more may prefill than generate."""
     runner = make_runner("2026-10-01", "x86_64")
     asked = {"affinity": f"{MINE[0]},{LAST}", "affinity_strict": True}
@@ -99,13 +101,42 @@ def test_every_thread_is_placed(make_runner: Any) -> None:
     assert (said["threads"], said["threads_batch"]) == (1, 2)
 
 
-def test_answers_are_those_of_other_options_where_these_change_no_numbers(make_runner: Any) -> None:
+def test_answers_are_those_of_other_options_where_these_change_no_numbers(make_runner: MakeRunner) -> None:
     runner = make_runner("2026-10-01", "x86_64")
     usual = runner().turn
     for asked in ({"load": "read"}, {"poll": 0}, {"threads_batch": 2}, {"affinity": LAST}):
         assert runner.run({**runner.request(), **asked}).turn.text == usual.text
     turned = runner.run({**runner.request(), "rope_freq_base": 100}).turn
     assert turned.text != usual.text and math.isfinite(turned.n_gen)
+
+
+@pytest.mark.parametrize(
+    ("release", "asked"),
+    [
+        ("2024-02-27", {"kv_type": "q8_0-f16"}),
+        ("2024-02-27", {"rope_scaling": "linear", "rope_freq_scale": 0.8}),
+        ("2026-10-01", {"kv_type": "q8_0", "flash_attention": "on", "ubatch": 64}),
+        ("2026-10-01", {"kv_type": "q4_0-f16", "flash_attention": "off", "load": "direct"}),
+        ("2026-10-01", {"rope_scaling": "yarn", "rope_freq_scale": 0.5, "yarn_orig_ctx": 4096, "yarn_beta_fast": 16}),
+        ("2026-10-01", {"repack": False, "affinity": LAST, "affinity_strict": True, "threads_batch": 1, "lazy": "off"}),
+    ],
+)
+def test_an_option_means_what_it_means_to_llama_cpps_own_programs(
+    make_runner: MakeRunner, release: str, asked: dict[str, Any]
+) -> None:
+    """They answer alike, and the scorer takes the same words."""
+    runner = make_runner(release, "x86_64")
+    answer = runner.run({**runner.request(conversations=[[STORY]], batch=512), **asked}).turn
+    words = [*arguments(asked, release), "-m", str(runner.model), "-c", "512", "-t", "1", "-b", "512"]
+    more = ["--log-disable"] if release == OLD else ["-no-cnv", "--no-display-prompt", "--no-warmup"]
+    command = [*runner.bundle.command("main"), *words, "-p", STORY, "-n", "24", *GREEDILY, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=runner.folder)
+    said = done.stdout.rpartition("assistant\n")[2].removesuffix("[end of text]").strip()
+    assert answer.text.strip() == said
+    (runner.folder / "text").write_text("The keeper climbed the stairs to light the lamp. " * 120)
+    command = [*runner.bundle.command("perplexity"), *words, "-f", str(runner.folder / "text"), "--chunks", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=runner.folder)
+    assert "Final estimate: PPL" in done.stdout + done.stderr
 
 
 REFUSED = [
@@ -132,14 +163,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("release", "asked", "message"), REFUSED)
-def test_refused(make_runner: Any, release: str, asked: dict[str, Any], message: str) -> None:
+def test_refused(make_runner: MakeRunner, release: str, asked: dict[str, Any], message: str) -> None:
     runner = make_runner(release, "x86_64")
     run = runner.run({**runner.request(), **asked})
     assert run.status == 2
     assert message in run.error["message"]
 
 
-def test_quantized_values_without_flash_attention(make_runner: Any) -> None:
+def test_quantized_values_without_flash_attention(make_runner: MakeRunner) -> None:
     runner = make_runner("2026-10-01", "x86_64")
     run = runner.run({**runner.request(), "kv_type": "q8_0", "flash_attention": "off"})
     assert run.status == 4
