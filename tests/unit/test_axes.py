@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from meltrepro.errors import ManifestError
-from meltrepro.frameworks.base import SkipKind
+from meltrepro.frameworks.base import Asked, SkipKind
 from meltrepro.frameworks.llamacpp.options import KNOBS, Options, arguments, given
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
-from meltrepro.frameworks.llamacpp.variants import LEVELS
+from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu
 from meltrepro.manifest import axes
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.manifest.pins import manifest_digest
@@ -20,7 +20,7 @@ from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.record.ids import CellId
 from meltrepro.record.trial import ScoringRequest
-from meltrepro.registry import FRAMEWORKS
+from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.targets.base import DeviceFacts
 from tests.support.ggufs import F32, U32, gguf
 
@@ -228,3 +228,20 @@ def test_a_cache_that_a_models_heads_do_not_fill(tmp_path: Path) -> None:
     assert found.look(Options(), model, release).refusal is None
     for kv_type, what in (("q8_0", "keys"), ("f16-q8_0", "values")):
         assert f"its {what} have 40 numbers" in str(found.look(Options(kv_type=kv_type), model, release).refusal)
+
+
+@pytest.mark.parametrize(
+    ("options", "swept", "reason"),
+    [
+        ({"affinity": "0-1"}, (), "affinity is 0-1, and the target's cores are 2-3"),
+        ({"affinity": "2-3"}, (), None),
+        ({"kv_offload": False}, (), "no GPU is used there, and kv_offload means nothing without"),
+        ({"gpu_layers": 12}, ("gpu_layers",), "no GPU is used there, and gpu_layers means nothing without"),
+        ({"gpu_layers": 12}, (), None),
+    ],
+)
+def test_what_a_device_has_not(options: dict[str, Any], swept: tuple[str, ...], reason: str | None) -> None:
+    """`gpu_layers` alone may stand in a manifest of boards and hosts, and means nothing on those."""
+    board = TARGETS.get("linux").options(kind="linux", host="board", cores="2-3")
+    asked = Asked(Options(**options), swept, on_cpu(LEVELS["x86_64_v3"]), 512, board)
+    assert FRAMEWORKS.get("llama.cpp").option_refusal(asked, HOST) == reason
