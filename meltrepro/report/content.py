@@ -130,9 +130,9 @@ _RESULTS: tuple[
     (
         "sizes",
         "Compared: sizes",
-        "What a larger model costs in speed, energy, memory and attention.",
+        "What a larger model costs in speed, energy, memory and attention, and what models of today have changed.",
         (size_figures.sizes,),
-        (sizes.sizes,),
+        (sizes.sizes, sizes.then_and_now),
     ),
     (
         "engines",

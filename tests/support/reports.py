@@ -185,6 +185,7 @@ def everything() -> Content:
             for found in [_scores(q, 0.56)]
             for made in [cell("smollm2-135m", q, 1.35e8, release=release, speed=speed)]
         ]
+    cells.append(cell("llama-3.2-1b", "q4_0", 1.24e9, release=NEW, speed=1.3, synthetic=True))
     cells[0] = replace(cells[0], ran_as={"process.nice": 0, "effective.flash_attention": "on"})
     cells[0] = replace(cells[0], options={"threads": 4, "context": 2048, "sampling.greedy": "true"})
     cells[1] = replace(cells[1], options={"threads": 2, "context": 2048})

@@ -8,7 +8,7 @@ import pytest
 
 from meltrepro.report.figures import sizes as figures
 from meltrepro.report.results import CellResult
-from meltrepro.report.tables.sizes import sizes
+from meltrepro.report.tables.sizes import sizes, then_and_now
 from meltrepro.report.values import Absent, Table
 from tests.support.results import HOST, OTHER, cell, operators
 from tests.support.results import table as results
@@ -71,3 +71,30 @@ def test_sizes_of_different_quantizations_alone_are_only_in_the_table() -> None:
     found = results(sized("small", 1e9, 10), sized("large", 2e9, 10, quantization="q8_0"))
     assert len(sizes(found).rows) == 2
     assert figures.sizes(found).reason == "no quantization was measured in two sizes"
+
+
+def test_a_model_of_today_stands_beside_the_nearest_of_then() -> None:
+    old, new = "2024-02-27", "2026-10-01"
+    energy = {"energy_per_token_j": 2.0}
+    then = sized("then", 1.1e9, 10, release=old, metrics=energy, context=1000, kv_bytes=4 * 10**7)
+    found = results(
+        then,
+        sized("bigger", 3e9, 4, release=old),
+        sized("then", 1.1e9, 15, release=new),  # the same model: that is drift
+        sized("now", 1.2e9, 20, release=new, metrics={"energy_per_token_j": 1.0}, context=500, kv_bytes=10**7),
+        sized("huge", 9e9, 1, release=new),  # nothing of then is of its size
+        sized("elsewhere", 1.2e9, 5, release=new, device=OTHER),
+    )
+    table = then_and_now(found)
+    assert column(table, "then") == [f"then ({old})"]
+    assert column(table, "now") == [f"now ({new})"]
+    assert column(table, "generation_tps_ratio") == [2.0]
+    assert column(table, "energy_per_token_j_ratio") == [0.5]
+    assert column(table, "kv_per_1000_ratio") == [0.5]
+    assert isinstance(column(table, "attention_share_ratio")[0], Absent)
+
+
+def test_one_release_has_no_then() -> None:
+    table = then_and_now(results(sized("small", 1e9, 10), sized("large", 2e9, 10)))
+    assert table.rows == ()
+    assert table.reason is not None and "older release" in table.reason
