@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from meltrepro.build.pipeline import run_tool
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
@@ -21,18 +20,18 @@ from tests.support import known_architectures, pages, random_models
 from tests.support.checkpoints import write_tokenizer
 
 pytestmark = pytest.mark.integration
-WHOLE = ("qwen3", "gemma-3", "olmoe")
-SPEC = """
-meltrepro: 1
-name: checkpoints
-frameworks:
-  new: {kind: llama.cpp, release: "2026-10-01"}
-targets: {host: {kind: host, threads: 1}}
-workloads:
-  w: {conversations: [["the old house"]], context: 256, max_tokens: 8, ignore_eos: true}
-protocol: {profile: smoke, repetitions: 1}
-tracking: {enabled: false}
-"""
+WHOLE = {
+    "qwen3": "tiny-qwen3",
+    "llama-3": "tiny-llama-3",
+    "gemma-3": "tiny-gemma-3",
+    "phi-4-mini": "tiny-phi-4",
+    "smollm3": "tiny-smollm3",
+}
+"""Families that are measured from a name to a report: the checkpoint of each, and its shape with a real tokenizer and template."""
+QUICKLY = (
+    *("protocol.repetitions=1", "protocol.warmups=0", "workloads.chat.max_tokens=8", "targets.host.threads=1"),
+    "measure.limits.cpu_pressure=1",  # a machine that runs tests is busy
+)
 TEXT, COUNT = "the old house by the water was large and white", 24
 
 
@@ -72,17 +71,35 @@ def run(bundles: Mapping[str, Path], release: str, model: Path) -> Turn:
 
 
 @pytest.mark.machine
-def test_from_a_checkpoint_to_a_record(made: Path, tmp_path: Path) -> None:
-    entry = {"chat_template": "chatml", "quantizations": ["q8_0"]}
-    models = {name: {"source": {"folder": str(made / name)}, **entry} for name in WHOLE}
-    manifest = yaml.safe_load(SPEC) | {"models": models}
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(yaml.safe_dump(manifest))
-    done = meltrepro("run", spec, "--engine", "process", home=tmp_path / "home")
-    assert done.returncode == 0, done.stdout + done.stderr
-    outcomes = [json.loads(path.read_bytes()) for path in (tmp_path / "home").rglob("outcome.json")]
-    assert {outcome["cell"] for outcome in outcomes} == {f"{name}/q8_0/new/host/w" for name in WHOLE}
+def test_from_a_name_to_mlflow_and_a_report(made: Path, tmp_path: Path) -> None:
+    first, *others = [*(str(made / name) for name in WHOLE), *(f"synthetic:{shape}" for shape in WHOLE.values())]
+    home, tracking = tmp_path / "home", {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+
+    def tool(*arguments: str | Path) -> str:
+        done = meltrepro(*arguments, home=home, **tracking)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    tool("init", tmp_path, "--model", first)
+    spec = tmp_path / f"{Path(first).name}.yaml"
+    for source in others:
+        name = source.rpartition("/")[2].removeprefix("synthetic:")
+        tool("model", "add", name, source, spec, "--quantizations", "q8_0")
+    tool("run", spec, "--engine", "process", *(word for each in QUICKLY for word in ("--set", each)))
+    outcomes = [json.loads(path.read_bytes()) for path in home.rglob("outcome.json")]
+    assert {outcome["cell"].partition("/")[0] for outcome in outcomes} == {*WHOLE, *WHOLE.values()}
     assert all(outcome["state"] == "ok" for outcome in outcomes), outcomes
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking["MLFLOW_TRACKING_URI"])
+    (experiment,) = [each.experiment_id for each in client.search_experiments() if each.name != "Default"]
+    speeds = {
+        run.data.params.get("model"): run.data.metrics.get("generation_tps") for run in client.search_runs([experiment])
+    }
+    assert {model for model, speed in speeds.items() if model and speed} == {*WHOLE, *WHOLE.values()}
+    tool("report", "last", "-o", tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert all(model in page for model in (*WHOLE, *WHOLE.values()))
 
 
 def test_the_page_lists_what_the_releases_know() -> None:
