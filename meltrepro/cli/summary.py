@@ -257,20 +257,25 @@ def noise(cells: Sequence[CellRecord]) -> list[str]:
     """What to do where cells are INVALID because something else kept the machine busy."""
     from meltrepro.measure.validity import Reason
 
-    busy = {Reason.noisy, Reason.unsteady, Reason.cpu_pressure}
-    noisy = [cell.id for cell in cells if busy & {finding.reason for finding in cell.validity.findings}]
-    if not noisy:
-        return []
-    return [
-        (
-            f"{len(noisy)} of {len(cells)} cells {'is' if len(noisy) == 1 else 'are'} INVALID because the repetitions differ too "
-            "much: something else kept the machine busy, or its clocks changed"
-        ),
-        (
-            "  let it rest and run the same with --new; --set protocol.gates.busy_cores=0.5 waits until it is idle, and "
-            "--set measure.limits.noise=0.2 allows more"
-        ),
-    ]
+    causes = {
+        Reason.noisy: ("the repetitions differ too much", "noise=0.2"),
+        Reason.cpu_pressure: ("they waited for a CPU too long", "cpu_pressure=1"),
+    }
+    lines = []
+    for reason, (why, limit) in causes.items():
+        busy = sum(reason in {finding.reason for finding in cell.validity.findings} for cell in cells)
+        if busy:
+            lines += [
+                (
+                    f"{busy} of {len(cells)} cells {'is' if busy == 1 else 'are'} INVALID because {why}: something else kept the "
+                    "machine busy, or its clocks changed"
+                ),
+                (
+                    "  let it rest and run the same with --new; --set protocol.gates.busy_cores=0.5 waits until it is idle, and "
+                    f"--set measure.limits.{limit} allows more"
+                ),
+            ]
+    return lines
 
 
 def next_steps(*, tracked: bool) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 
 from meltrepro.cli.summary import next_steps, noise, tell_next
 from meltrepro.manifest.protocol import Limits
-from meltrepro.measure.records import read_campaign
+from meltrepro.measure.records import CellRecord, read_campaign
+from meltrepro.measure.validity import Flaw, Reason, Validity
 from tests.support.campaigns import build_campaign
 
 
@@ -24,6 +25,16 @@ def test_noisy_cells_are_counted_with_what_helps(tmp_path: Path) -> None:
     said = noise([calm, noisy])
     assert said[0].startswith("1 of 2 cells is INVALID because the repetitions differ too much")
     assert "protocol.gates.busy_cores=0.5" in said[1] and "measure.limits.noise=0.2" in said[1]
+
+
+def test_cells_that_waited_for_a_cpu_are_not_told_of_repetitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = read_campaign(build_campaign(tmp_path)).cells
+    monkeypatch.setattr(CellRecord, "validity", Validity((Flaw(Reason.cpu_pressure, "for half of the time"),)))
+    what, helps = noise(cells)
+    assert what.startswith("2 of 2 cells are INVALID because they waited for a CPU too long")
+    assert "measure.limits.cpu_pressure=1" in helps
 
 
 def test_what_is_invalid_for_another_reason_is_no_noise(tmp_path: Path) -> None:
