@@ -57,7 +57,7 @@ def writer(template: ChatTemplate, day: date) -> Write:
     except (ValueError, RecursionError, MemoryError) as error:
         raise TemplateError(f"{template.label} is no Jinja: {_short(error)}") from error
 
-    def write(messages: list[Message], begins: bool = True) -> str:
+    def write(messages: Sequence[Message], begins: bool = True) -> str:
         given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": begins}
         text = ""
         try:

@@ -28,7 +28,7 @@ def speaks_of_thinking(text: str) -> bool:
 class Write(Protocol):
     """Renders messages, up to where the next answer begins or no further; raises `TemplateError`."""
 
-    def __call__(self, messages: list[Message], begins: bool = True) -> str: ...
+    def __call__(self, messages: Sequence[Message], begins: bool = True) -> str: ...
 
 
 def marks_of_thinking(write: Write) -> tuple[str, str] | None:

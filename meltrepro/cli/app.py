@@ -139,12 +139,20 @@ def _run(given: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _report(Interrupted("stopped"), given)
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter's own flush at exit must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_EXIT
+        return _unread()
+    except SystemExit as end:  # of Typer, which takes a closed pipe for an error of its own
+        if isinstance(end.__context__, BrokenPipeError):
+            return _unread()
+        raise
     except Exception as error:
         return _report_crash(error, given)
     return code if isinstance(code, int) else 0
+
+
+def _unread() -> int:
+    """Whoever read our output has gone; the interpreter's own flush at exit must not complain about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_EXIT
 
 
 def _report(error: MeltreproError, given: Sequence[str]) -> int:

@@ -145,6 +145,11 @@ class ModelShape:
         return 1e-6 if self.arch == "gemma" or self.small_epsilon else 1e-5
 
     @property
+    def has_template(self) -> bool:
+        """Whether a chat template stands in its file: made-up tokenizers have none, and not every real one."""
+        return self.tokenizer is not None and bool(TOKENIZERS[self.tokenizer].template)
+
+    @property
     def shares_output(self) -> bool:
         """Whether the embedding is the output matrix too."""
         return self.arch == "gemma" or self.tied

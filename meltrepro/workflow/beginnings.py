@@ -18,9 +18,10 @@ from meltrepro import settings as settings_module
 from meltrepro.atomic import remove, write_bytes
 from meltrepro.chat.contexts import needs
 from meltrepro.chat.template import BUILT_IN
-from meltrepro.errors import ModelError, SourceError, UsageError
+from meltrepro.errors import ManifestError, ModelError, SourceError, UsageError
 from meltrepro.frameworks.base import AS_IS, Release, framework
 from meltrepro.manifest import addresses
+from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import LockedName
 from meltrepro.manifest.schema import Model, Workload
 from meltrepro.manifest.shapes import SHAPES
@@ -36,7 +37,7 @@ from meltrepro.store.fetch import Fetcher
 from meltrepro.targets import registry
 from meltrepro.targets.base import Attached
 from meltrepro.workflow.devices import attached
-from meltrepro.workflow.manifests import Validated, validate
+from meltrepro.workflow.manifests import Validated, folder_of, validate
 from meltrepro.workflow.models import on_disk
 
 Compared = Literal["quantizations", "frameworks", "devices"]
@@ -103,6 +104,11 @@ def beside(model: Path) -> Path:
     whole = _named(model)
     path = model.parent / f"{whole}.yaml"
     if path.is_file():
+        if not _is_of(path, model):
+            raise UsageError(
+                f"{path} is there already, and of another model than {model.name}",
+                hint=f"run a manifest of its own, made by: meltrepro init FOLDER --model {model}",
+            )
         return path
     if not os.access(path.parent, os.W_OK):
         raise UsageError(
@@ -110,6 +116,21 @@ def beside(model: Path) -> Path:
             hint=f"keep it elsewhere: meltrepro init FOLDER --model {model}",
         )
     return begin(path.parent, model=str(model), compare=None)[0]
+
+
+def _is_of(manifest: Path, model: Path) -> bool:
+    """Whether a manifest has a model of this file or folder; also where it cannot be read, which whoever runs it is told."""
+    try:
+        loaded = load_manifest(manifest).manifest
+    except ManifestError:
+        return True
+    named: list[str] = []
+    for each in loaded.models.values():
+        if isinstance(each.source, FileSource):
+            named += files_of(each.source)
+        elif isinstance(each.source, FolderSource):
+            named.append(each.source.folder)
+    return model.resolve() in {(manifest.parent / name).expanduser().resolve() for name in named}
 
 
 def begin(
@@ -130,7 +151,7 @@ def begin(
     settings = settings or settings_module.load()
     if compare is not None and compare not in get_args(Compared):
         raise UsageError(f"{compare!r} cannot be compared", hint=suggest(compare, get_args(Compared)))
-    base = Path(folder).absolute()
+    base = folder_of(folder).absolute()
     entry = entry_of(model, base, settings, sink) if model else _quickstart()
     path = Path(folder) / f"{entry.name}.yaml"
     targets = _targets(device, compare, settings)

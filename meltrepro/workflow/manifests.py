@@ -57,7 +57,7 @@ def write_quickstart(folder: Path | str) -> Path:
 
     Raises `UsageError` where one of the files is there already with other content.
     """
-    files = {Path(folder) / name: content for name, content in resources.quickstart().items()}
+    files = {folder_of(folder) / name: content for name, content in resources.quickstart().items()}
     for path, content in files.items():
         if path.exists() and not (path.is_file() and path.read_bytes() == content):
             raise UsageError(f"{path} is there already", hint="name another folder: meltrepro init FOLDER")
@@ -65,6 +65,13 @@ def write_quickstart(folder: Path | str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
     return next(iter(files))
+
+
+def folder_of(path: Path | str) -> Path:
+    """Where a manifest is to be written; raises `UsageError` where that is a file."""
+    if Path(path).is_file():
+        raise UsageError(f"{path} is a file", hint="name the folder to write into: meltrepro init FOLDER")
+    return Path(path)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meltrepro.build.pins import Pins
 from meltrepro.chat.choice import chosen, is_built_in, written
+from meltrepro.chat.own import OwnTemplates
 from meltrepro.chat.render import ends
 from meltrepro.chat.template import BUILT_IN, TemplateError
 from meltrepro.errors import ModelError, Problem, SourceError
@@ -19,6 +20,7 @@ from meltrepro.manifest.sources import (
     HuggingFaceSource,
     PypiSource,
     Source,
+    SyntheticSource,
     UrlSource,
     files_of,
     has_parts,
@@ -75,7 +77,7 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 files = find(source)
                 if files is None:
                     refused = known.framework.name_refusal(_file_name(source))
-                    found = Look(refused)
+                    found = Look(refused, chat=_none_made(source))
                     where = (*where[:-1], "file") if isinstance(source, HuggingFaceSource) else where
                 else:
                     found = known.framework.look(point.options, files, known.release, template)
@@ -94,6 +96,11 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 warnings[str(problem_at(loaded, where, warning))] = None
             warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
     return Looks(tuple(broken.values()), refusals, tuple(warnings))
+
+
+def _none_made(source: Source) -> OwnTemplates | None:
+    """The templates of a model that is not here, where it is known that it brings none: its weights are made up without one."""
+    return OwnTemplates() if isinstance(source, SyntheticSource) and not source.shape.has_template else None
 
 
 def _template_problem(loaded: LoadedManifest, model: str, found: Look) -> Problem | None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,6 @@ from tests.support.checkpoints import write_llama
 from tests.support.ggufs import STRING, TIED, U32, part, whole
 from tests.support.hub import Hub, serve
 from tests.support.json_output import checked
-from tests.support.manifests import GOOD
 from tests.support.terminal import environment
 
 COMMIT = "c0ffee0000" * 4
@@ -101,7 +101,7 @@ def test_every_kind_of_model(
     assert main(["init", "study", "--model", model]) == 0
     (entry,) = made(here / "study")["models"].items()
     licence = {"licence": "apache-2.0"} if model.startswith("hf:") else {}
-    template = {"chat_template": "plain"} if model == "../checkpoint" else {}
+    template = {"chat_template": "plain"} if model in ("../checkpoint", "synthetic:tiny-llama") else {}
     assert entry == (name, {"source": source, "quantizations": quantizations, **template, **licence})
 
 
@@ -313,9 +313,43 @@ def test_a_model_alone_is_run_by_a_manifest_beside_it(
     assert list(map(str, seen)) == [name for name in names for _ in range(2)]
     models = [next(iter(load_manifest(path).manifest.models.values())) for path in seen[::2]]
     assert [model.quantizations for model in models] == [["as-is"], ["as-is"], ["q8_0", "q4_0"]]
-    (here / "tiny-model-q4_k_m.yaml").write_text(GOOD)
+    changed = (here / "tiny-model-q4_k_m.yaml").read_text().replace("max_tokens: 48", "max_tokens: 8")
+    (here / "tiny-model-q4_k_m.yaml").write_text(changed)
     assert main(["run", "Tiny Model-Q4_K_M.gguf", "--quiet"]) == errors.Interrupted.exit_code
-    assert (here / "tiny-model-q4_k_m.yaml").read_text() == GOOD
+    assert (here / "tiny-model-q4_k_m.yaml").read_text() == changed
+
+
+def test_a_manifest_of_another_model_is_not_run_for_one_of_nearly_its_name(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(here / "Tiny Model-Q4_K_M.gguf", here / "tiny-model-Q4_K_M.gguf")
+    assert main(["run", "Tiny Model-Q4_K_M.gguf", "--dry-run"]) == 0
+    capsys.readouterr()
+    assert main(["run", "tiny-model-Q4_K_M.gguf", "--dry-run"]) == errors.UsageError.exit_code
+    said = capsys.readouterr().err
+    assert (
+        "of another model than tiny-model-Q4_K_M.gguf" in said and "init FOLDER --model tiny-model-Q4_K_M.gguf" in said
+    )
+
+
+def test_a_file_is_no_folder_to_write_into(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "notes.txt").write_text("mine")
+    for options in ([], ["--model", "synthetic:tiny-qwen3"]):
+        assert main(["init", "notes.txt", *options]) == errors.UsageError.exit_code
+        assert "notes.txt is a file" in capsys.readouterr().err
+
+
+def test_made_up_weights_without_a_template_are_told_before_they_are_made(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shape, template in (("olmoe-1b-7b", "plain"), ("tiny-llama", "plain"), ("tiny-qwen3", None)):
+        assert main(["init", shape, "--model", f"synthetic:{shape}"]) == 0
+        (entry,) = made(here / shape)["models"].values()
+        assert entry.get("chat_template") == template
+    spec = here / "olmoe-1b-7b" / "olmoe-1b-7b.yaml"
+    spec.write_text(spec.read_text().replace("chat_template: plain", "chat_template: auto"))
+    assert main(["validate", str(spec)]) == errors.ModelError.exit_code
+    assert "brings no chat template" in capsys.readouterr().err
 
 
 def test_what_is_no_model_is_said_as_ever(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,14 +251,14 @@ def test_ctrl_c_in_a_real_process() -> None:
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", '"$0" -m meltrepro schema | head -n 1', sys.executable],
+        ["/bin/bash", "-c", '"$0" -m meltrepro schema | (exec <&-; sleep 3); echo ${PIPESTATUS[0]}', sys.executable],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("{\n", "")
+    assert (done.stdout, done.stderr) == (f"{app.PIPE_EXIT}\n", "")
 
 
 # -- completion ---------------------------------------------------------------------------------------------------
