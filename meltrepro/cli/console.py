@@ -72,10 +72,11 @@ def _describe(step: Step) -> str | None:
         case "absent", "note":
             return f"{detail.get('error')}; its cells are skipped"
         case "busy", "note":
+            fewer = f"--set targets.{step.subject}.threads=1 needs less, " if detail.get("threads", 0) > 1 else ""
             return (
                 f"{step.subject}: others keep {detail.get('busy', 0):.1f} of {detail.get('cores')} CPUs busy; trials of"
                 f" {counted(detail.get('threads', 0), 'thread')} will wait for a CPU: far slower, and INVALID (cpu-pressure) if that is long;"
-                f" --set targets.{step.subject}.threads=1 needs less, --set protocol.gates.busy_cores=0.5 waits until it is quiet"
+                f" {fewer}--set protocol.gates.busy_cores=0.5 waits until it is quiet"
             )
         case "lock", "note":
             return f"{step.subject}: changed entries: {detail.get('changed')}; --locked changes none"

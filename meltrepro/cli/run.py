@@ -52,7 +52,7 @@ def command(
     """Run a manifest: build what is missing, run its trials, log them to MLflow.
 
     An unfinished campaign of the same manifest and the same artifacts goes on where it stopped. Of a model's file, or the folder
-    of a checkpoint, a manifest is made beside it, kept, and run.
+    of a checkpoint, a manifest is made beside it, kept, and run; one of that name which is of another model is not.
     """
     from meltrepro.workflow import beginnings
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from meltrepro.manifest.base import Name, Strict
 from meltrepro.manifest.sources import FolderSource, GitSource, PypiSource, Source, SyntheticSource, is_checkpoint
@@ -49,6 +50,14 @@ class _Scored(Strict):
     )
     licence: str | None = Field(None, description="SPDX expression or name of the licence of the data.")
     redistributable: bool = Field(False, description="Whether a bundle may contain the data itself.")
+
+    @field_validator("task", mode="before", check_fields=False)
+    @classmethod
+    def _any_task(cls, value: Any) -> Any:
+        """One that is like none is told all of them, whatever its other keys are of."""
+        if isinstance(value, str) and nearest(value, TASKS) is None:
+            raise ValueError(f"expected one of {', '.join(TASKS)}, got {value!r}")
+        return value
 
 
 class QuestionWorkload(_Scored):
@@ -156,21 +165,25 @@ def workload_kind(value: Any) -> str:
     """
     if not isinstance(value, dict):
         task = getattr(value, "task", None)
-        return CONVERSATIONS if task is None else _of_task(task, text=False)
+        return CONVERSATIONS if task is None else _of_task(task, ())
     if "task" in value:
-        return _of_task(value["task"], text="text" in value)
+        return _of_task(value["task"], value)
     slips = [key for key in value if isinstance(key, str) and nearest(key, ("task",))]
     if "conversations" in value or not (slips or "data" in value or "text" in value):
         return CONVERSATIONS
-    return _of_task(value[slips[0]] if slips else "", text="text" in value)
+    return _of_task(value[slips[0]] if slips else "", value)
 
 
-def _of_task(task: Any, *, text: bool) -> str:
-    """The branch of a task; of one that nobody knows that of the nearest, or what else was written decides."""
+def _of_task(task: Any, keys: Iterable[object]) -> str:
+    """The branch of a task, or of the nearest to one that nobody knows; of one like none, the branch with the most of the other keys."""
     known = nearest(task, TASKS) if isinstance(task, str) else None
-    if known in ANSWER_TASKS:
-        return ANSWERS
-    return TEXT if known in TEXT_TASKS or (known is None and text) else QUESTIONS
+    tasks = {QUESTIONS: QUESTION_TASKS, TEXT: TEXT_TASKS, ANSWERS: ANSWER_TASKS}
+    models: dict[str, type[Strict]] = {QUESTIONS: QuestionWorkload, TEXT: TextWorkload, ANSWERS: AnswerWorkload}
+    written = set(keys)
+    return next(
+        (branch for branch, names in tasks.items() if known in names),
+        max(models, key=lambda branch: len(written & models[branch].model_fields.keys())),
+    )
 
 
 def trials_of(workload: AccuracyWorkload) -> int:

@@ -90,7 +90,14 @@ class ModelEntry:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path is that of a model, where a manifest is asked for: the folder of a checkpoint, or a file that is no text."""
+    """Whether a path is that of a model, where a manifest is asked for: the folder of a checkpoint, or a file that is no text.
+
+    Raises `UsageError` for the name of one, which no manifest can stand beside.
+    """
+    if str(path).startswith((addresses.HUB, _SYNTHETIC)):
+        raise UsageError(
+            f"{path} is a model's name, no file", hint=f"make a manifest of it: meltrepro init --model {path}"
+        )
     if path.is_dir():
         return (path / checkpoint.CONFIG).is_file()
     return path.suffix.lower() not in _NO_MODELS and path.is_file()
@@ -99,7 +106,7 @@ def is_model(path: Path) -> bool:
 def beside(model: Path) -> Path:
     """The manifest of a model's file or folder, beside it; made where there is none.
 
-    Raises `UsageError` where it cannot be written, and what `begin` raises.
+    Raises `UsageError` where it cannot be written or is of another model, and what `begin` raises.
     """
     whole = _named(model)
     path = model.parent / f"{whole}.yaml"

@@ -48,8 +48,19 @@ ONE_FILE = "expected one file of data: "
             ["task: perplexty", "text: {file: x}"],
             ["expected one of kl-divergence, perplexity, got 'perplexty' (did you"],
         ),
-        (["task: boolq", "data: {file: x}"], ["workloads.chat.task: expected one of arc-challenge, arc-easy, hella"]),
-        (["task: bits", "text: {file: x}"], ["workloads.chat.task: expected one of kl-divergence, perplexity, got"]),
+        (
+            ["task: boolq", "data: {file: x}"],
+            ["workloads.chat.task: expected one of arc-challenge, arc-easy, gsm8k, hella"],
+        ),
+        (["task: bits", "text: {file: x}"], ["workloads.chat.task: expected one of arc-challenge, arc-easy, gsm8k, "]),
+        (
+            ["task: ifeval", "data: {file: x}", "max_tokens: 8"],
+            ["workloads.chat.task: expected one of arc-challenge, arc-easy, gsm8k, hellaswag, instructions"],
+        ),
+        (
+            ["task: piqa", "data: {file: x}", "max_tokens: 8"],
+            ["'max_tokens' belongs to workloads.NAME of another kind"],
+        ),
         (["task:", "data: {file: x}"], ["12:10: workloads.chat.task: expected one of ", "got nothing"]),
         (["task: piqa", "data: {file: x}", "question: 3"], ["14:5: workloads.chat: unknown key 'question' (did you"]),
         (["task: piqa", "data: {fiel: x}"], ["13:5: workloads.chat.data: expected a source", "did you mean 'file'?"]),

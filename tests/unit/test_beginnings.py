@@ -357,6 +357,11 @@ def test_what_is_no_model_is_said_as_ever(here: Path, capsys: pytest.CaptureFixt
     assert main(["run", "page.gguf"]) == errors.ModelError.exit_code
     assert main(["run", "none.gguf"]) == errors.ManifestError.exit_code
     assert main(["run", "."]) == errors.UsageError.exit_code
+    capsys.readouterr()
+    assert main(["run", "hf:Qwen/Qwen3-0.6B"]) == errors.UsageError.exit_code
+    assert "meltrepro init --model hf:Qwen/Qwen3-0.6B" in capsys.readouterr().err
+    assert main(["plan", "Tiny Model-Q4_K_M.gguf"]) == errors.ManifestError.exit_code
+    assert "of a model's file or folder `meltrepro run` makes one" in capsys.readouterr().err
     assert not list(here.glob("*.yaml"))
 
 

@@ -35,6 +35,7 @@ _NOT_TEXT = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U001
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _OCTAL_LOOK = re.compile(r"[-+]?0[0-9]")
+_NO_TEXT = "name a text in YAML; of a model's file or folder `meltrepro run` makes one"
 _YAML = (".yaml", ".yml")
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -57,14 +58,18 @@ def read_file(path: Path, label: str, named_at: Position, field: FieldPath, prob
 def read_content(raw: bytes, label: str, problems: list[Problem]) -> Node | None:
     """Read the content of a file that `label` stands for; `None` where nothing can be made of it."""
     if len(raw) > MAX_BYTES:
-        problems.append(Position(label).problem((), f"the file is larger than {MAX_BYTES >> 20} MiB"))
+        problems.append(Position(label).problem((), f"the file is larger than {MAX_BYTES >> 20} MiB", _NO_TEXT))
         return None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         good = raw[: error.start].decode("utf-8", "replace")
         message = f"the byte 0x{raw[error.start]:02x} is not UTF-8 text"
-        problems.append(_position(Position(label), good).problem((), message, "save the file as UTF-8"))
+        problems.append(
+            _position(Position(label), good).problem(
+                (), message, _NO_TEXT if b"\0" in raw else "save the file as UTF-8"
+            )
+        )
         return None
     before = len(problems)
     node = read_text(text, Position(label), problems)

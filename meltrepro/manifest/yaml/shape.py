@@ -16,6 +16,7 @@ from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
 from meltrepro.manifest.kinds import Models
+from meltrepro.manifest.yaml.tree import FieldPath
 
 _MOST_PLACES = 2
 """Places that a hint names; a key that may stand in more of them says nothing of what was meant."""
@@ -125,12 +126,22 @@ def _branches(annotation: Any, tag: str | None, discriminator: Any) -> Iterator[
         yield Branch(annotation, tag)
 
 
-def place_of(key: str, model: type[BaseModel]) -> str | None:
-    """`'gpu_layers' belongs to frameworks.NAME`, for a key that a file of this model has somewhere; `None` for others."""
+def place_of(key: str, model: type[BaseModel], at: FieldPath = ()) -> str | None:
+    """`'gpu_layers' belongs to frameworks.NAME`, for a key that a file of this model has somewhere; `None` for others.
+
+    `at` is where it was found: what may stand there may do so beside other keys alone, such as those of another task.
+    """
     places = _places(model).get(key, ())
     if not 0 < len(places) <= _MOST_PLACES:
         return None
-    return f"{key!r} belongs to {' or '.join(places)}"
+    found = next((place for place in places if _is_of(place, at)), None)
+    return f"{key!r} belongs to " + (f"{found} of another kind" if found else " or ".join(places))
+
+
+def _is_of(place: str, at: FieldPath) -> bool:
+    """Whether a path is one of a place, in which `NAME` stands for any name."""
+    parts = place.split(".")
+    return len(parts) == len(at) and all(part in ("NAME", str(own)) for part, own in zip(parts, at, strict=True))
 
 
 @cache

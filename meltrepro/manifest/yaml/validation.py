@@ -78,7 +78,7 @@ class _Finding:
             at, field = self.root.nearest(self.path).where, self.path
         message, suggestion = explain(self.kind, self.context, node, key, self.shape)
         if self.kind == "extra_forbidden":
-            suggestion = place_of(key, self.model) or suggestion
+            suggestion = place_of(key, self.model, self.path[:-1]) or suggestion
         return at.problem(field, message, suggestion)
 
 
