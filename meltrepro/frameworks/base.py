@@ -333,6 +333,10 @@ class Framework(Protocol):
         """The framework's own part of `request.json`."""
         return {}
 
+    def cache_bits(self, options: Any) -> float:
+        """Bits of a number in the cache of keys and values, the mean of both: plans estimate memory by it."""
+        return 16.0
+
     def pinned(self, options: Any) -> Mapping[str, JsonValue]:
         """What of the options decides which bytes are used; a lock follows from it."""
         return cast("BaseModel", options).model_dump(mode="json")

@@ -47,14 +47,14 @@ class Sizes:
 
 
 def kv_cache_bytes(parameters: float, context: int) -> int:
-    """Keys and values of a full context, for a decoder of the usual shape with 16-bit cache entries."""
+    """Keys and values of a full context, for a decoder of the usual shape, where each is kept in 16 bits."""
     layers = (parameters / _DEPTH_CONSTANT) ** (1 / 3)
     per_token = 2 * KV_ELEMENT_BYTES * layers * (128 * layers) / _KV_HEAD_SHARING
     return int(per_token * context)
 
 
-def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
-    """Weights, KV cache and working memory of a cell; `None` where the size of the model is not known."""
+def peak_memory_bytes(cell: Cell, weights: int | None, cache_bits: float) -> int | None:
+    """Weights, KV cache of numbers of so many bits and working memory of a cell; `None` where the size of the model is not known."""
     if weights is None:
         return None
     shape, context = cell.model.shape, cell.workload.context
@@ -62,6 +62,7 @@ def peak_memory_bytes(cell: Cell, weights: int | None) -> int | None:
     parameters = cell.model.parameter_count or weights * 8 / 5
     cache = shape.kv_bytes(context) if shape else kv_cache_bytes(parameters, context)
     token = max(BATCH_TOKEN_BYTES, _LOGIT_BYTES * shape.vocabulary if shape else 0)
+    cache = int(cache * cache_bits / (8 * KV_ELEMENT_BYTES))
     return weights + cache + WORKING_BYTES + token * min(cell.workload.batch, context)
 
 

@@ -74,7 +74,7 @@ def make_plan(
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
         size = weights[cell.model_id]
-        needed = estimate.peak_memory_bytes(cell, size)
+        needed = estimate.peak_memory_bytes(cell, size, known.framework.cache_bits(point.options))
         skip = (
             judge.accuracy(cell, known, others[name])
             or judge.options(cell, known, point)

@@ -16,6 +16,7 @@ from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu
 from meltrepro.manifest import axes
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.manifest.pins import manifest_digest
+from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import make_plan
 from meltrepro.record.ids import CellId
@@ -76,6 +77,16 @@ def test_points_share_what_is_built(tmp_path: Path) -> None:
     assert many.models == one.models
     assert {cell.bundle_id for cell in many.cells} == {one.cells[0].bundle_id}
     assert frameworks(many)[0] == "f+mmap=true+ubatch=default"
+
+
+def test_a_smaller_cache_is_planned_with_less_memory(tmp_path: Path) -> None:
+    kinds = ("f32", "f16", "q8_0-f16", "q8_0")
+    manifest, sizes = loaded(tmp_path, {"kv_type": list(kinds)}), Sizes(weights={"m/q8_0/f": 10**9})
+    made = make_plan(manifest, {"t": HOST}, sizes=sizes).estimate.peak_memory_bytes
+    needs = [next(size or 0 for cell, size in made.items() if f"kv_type={kind}/" in cell) for kind in kinds]
+    assert needs == sorted(needs, reverse=True) and len({*needs}) == len(kinds)
+    cache = needs[0] - needs[1]  # 16 of 32 bits
+    assert needs[1] - needs[3] == pytest.approx(cache * (16 - 8.5) / 16, rel=1e-6)
 
 
 def test_one_value_changes_no_name(tmp_path: Path) -> None:

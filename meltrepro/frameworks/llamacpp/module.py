@@ -28,7 +28,16 @@ from meltrepro.frameworks.base import (
     Weights,
 )
 from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
-from meltrepro.frameworks.llamacpp.options import ALL_LAYERS, KNOBS, IosBuild, Options, given, problems, refusal
+from meltrepro.frameworks.llamacpp.options import (
+    ALL_LAYERS,
+    KNOBS,
+    IosBuild,
+    Options,
+    cache_bits,
+    given,
+    problems,
+    refusal,
+)
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
@@ -231,6 +240,9 @@ class LlamaCpp:
 
     def describe(self, model: Path, release: str) -> str | None:
         return fit.describe(model, release)
+
+    def cache_bits(self, options: Options) -> float:
+        return cache_bits(options.kv_type if isinstance(options.kv_type, str) else "f16")
 
     # -- what others keep of it -----------------------------------------------------------------------------------
 

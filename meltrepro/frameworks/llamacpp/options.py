@@ -139,6 +139,7 @@ OLD = "2024-02-27"
 """The release that lacks most."""
 _TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 WIDTHS = {name: 1 if name in ("f32", "f16", "bf16") else 32 for name in _TYPES}
+_BITS = dict(zip(_TYPES, (32.0, 16.0, 16.0, 8.5, 6.0, 5.5, 5.0, 4.5, 4.5), strict=True))
 """How many values of a cache stand together, by their type."""
 
 
@@ -185,6 +186,14 @@ Whole = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Threads = Annotated[int, Field(ge=1, le=512)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Affinity = Annotated[str, AfterValidator(_affinity)]
+
+
+def cache_bits(kv_type: str) -> float:
+    """Bits of a number in the cache, of keys and values alike many."""
+    keys, _, values = kv_type.partition("-")
+    return (_BITS[keys] + _BITS[values or keys]) / 2
+
+
 KvType = Annotated[str, AfterValidator(_kv_type)]
 Shares = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(-[0-9]+(\.[0-9]+)?){1,15}$")]
 

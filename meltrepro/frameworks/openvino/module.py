@@ -88,6 +88,9 @@ class OpenVino(WheelFramework):
 
     options: type[BaseModel] = OpenVinoOptions
 
+    def cache_bits(self, options: Any) -> float:
+        return {"f32": 32.0, "f16": 16.0, "u8": 8.0}[options.kv_cache_precision]
+
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         return {
             "inference_precision": options.inference_precision,
