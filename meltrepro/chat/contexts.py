@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from meltrepro.chat.render import render
 from meltrepro.chat.template import BUILT_IN, ChatTemplate, TemplateError
 from meltrepro.errors import ManifestError, Problem
+from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.prompts import MELT, Conversations, load_conversations
+from meltrepro.manifest.prompts import MELT, load_conversations
 from meltrepro.manifest.schema import Workload
 from meltrepro.words import counted, shorten
 
+Talk = Workload | AnswerWorkload
+"""What is put to a model as conversations."""
 USUAL_BYTES = 4
 """Of a token, in English and most programs' texts."""
 TURN_TOKENS = 80
@@ -46,7 +49,7 @@ class Need:
         return self.prompts + self.answers
 
 
-def needs(workload: Workload, conversations: Sequence[Sequence[str]], template: ChatTemplate) -> Iterator[Need]:
+def needs(workload: Talk, conversations: Sequence[Sequence[str]], template: ChatTemplate) -> Iterator[Need]:
     """What each conversation takes with a chat template's markup; one that does not render is left to those who say why."""
     numbers = list(range(len(conversations)))
     try:
@@ -62,7 +65,12 @@ def needs(workload: Workload, conversations: Sequence[Sequence[str]], template: 
         answers = workload.max_tokens * len(texts) - 1
         words = sum(len(text.split()) or 1 for text in texts)
         usual = sum(max(len(text.split()), len(text.encode()) // USUAL_BYTES, 1) for text in texts)
-        yield Need(number + 1, len(texts), words + (answers if workload.ignore_eos else 0), usual, answers)
+        yield Need(number + 1, len(texts), words + (answers if _to_the_end(workload) else 0), usual, answers)
+
+
+def _to_the_end(workload: Talk) -> bool:
+    """Whether every answer is as long as it may be."""
+    return isinstance(workload, Workload) and workload.ignore_eos
 
 
 def check_contexts(loaded: LoadedManifest, wanted: Collection[str]) -> tuple[list[Problem], list[Problem]]:
@@ -80,18 +88,19 @@ def check_contexts(loaded: LoadedManifest, wanted: Collection[str]) -> tuple[lis
             problems += error.problems
             continue
         if not workload.continuous:
-            _check(loaded, name, workload, conversations, problems, warnings)
+            check_texts(loaded, name, workload, conversations, problems, warnings)
     return problems, warnings
 
 
-def _check(
+def check_texts(
     loaded: LoadedManifest,
     name: str,
-    workload: Workload,
-    conversations: Conversations,
+    workload: Talk,
+    conversations: Sequence[Sequence[str]],
     problems: list[Problem],
     warnings: list[Problem],
 ) -> None:
+    """Add what of a workload's conversations cannot fit its context, or else may not."""
     field = ("workloads", name, "context")
     named = {str(model.chat_template) for model in loaded.manifest.models.values()}
     # What a model brings, or a file has, comes on top of the plain texts.
@@ -122,19 +131,24 @@ def beyond_training(loaded: LoadedManifest) -> list[Problem]:
 _MEND = "a larger context, fewer turns, or a smaller max_tokens"
 
 
-def _too_small(need: Need, workload: Workload) -> str:
-    answers = f" with answers of {workload.max_tokens} tokens" if workload.ignore_eos else ""
+def _too_small(need: Need, workload: Talk) -> str:
+    answers = f" with answers of {workload.max_tokens} tokens" if _to_the_end(workload) else ""
     return (
-        f"conversation {need.number} ({counted(need.turns, 'turn')}{answers}) takes at least {need.least} tokens, "
-        f"and the context has {workload.context}"
+        f"{_what(need, workload, answers)} takes at least {need.least} tokens, and the context has {workload.context}"
     )
 
 
-def _may_be_too_small(need: Need, workload: Workload) -> str:
+def _may_be_too_small(need: Need, workload: Talk) -> str:
     return (
-        f"conversation {need.number} ({counted(need.turns, 'turn')}) takes about {need.prompts} tokens for its prompts and up to "
-        f"{need.answers} for its answers, and the context has {workload.context}: where it is full the conversation ends"
+        f"{_what(need, workload)} takes about {need.prompts} tokens for its prompts and up to {need.answers} for its answers, and "
+        f"the context has {workload.context}: where it is full the conversation ends"
     )
+
+
+def _what(need: Need, workload: Talk, answers: str = "") -> str:
+    if isinstance(workload, AnswerWorkload):
+        return f"question {need.number}"
+    return f"conversation {need.number} ({counted(need.turns, 'turn')}{answers})"
 
 
 def lay_out(

@@ -9,13 +9,14 @@ from pathlib import Path
 from meltrepro import resources
 from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
-from meltrepro.chat.contexts import beyond_training, check_contexts
+from meltrepro.chat.contexts import beyond_training
 from meltrepro.errors import ManifestError, ModelError, Problem, UsageError
 from meltrepro.manifest.files import missing_files, require_files
 from meltrepro.manifest.loader import LoadedManifest, load_manifest
 from meltrepro.plan.names import resolve
 from meltrepro.settings import Settings
 from meltrepro.store.mirror import load_mirrors
+from meltrepro.workflow.fits import check_fits
 from meltrepro.workflow.models import Looks, look, on_disk, refused
 
 
@@ -101,7 +102,7 @@ def validate(
         try:
             loaded = read_manifest(path, overrides)
             frameworks = resolve(loaded)
-            too_small, tight = check_contexts(loaded, loaded.manifest.workloads)
+            too_small, tight = check_fits(loaded, loaded.manifest.workloads)
             if too_small:
                 raise ManifestError(too_small)
             missing = missing_files(loaded, mirrors.has)

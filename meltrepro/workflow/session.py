@@ -17,7 +17,6 @@ from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
-from meltrepro.chat.contexts import check_contexts
 from meltrepro.errors import DataError, LockError, ManifestError, Problem, StaleLock
 from meltrepro.frameworks.base import Skip, SkipKind, Weights, framework
 from meltrepro.manifest.accuracy import source_of
@@ -41,6 +40,7 @@ from meltrepro.targets.base import DeviceFacts, Target
 from meltrepro.targets.presence import Absence, Seen, look
 from meltrepro.targets.registry import makers
 from meltrepro.workflow import names
+from meltrepro.workflow.fits import check_fits
 from meltrepro.workflow.manifests import read_manifest
 from meltrepro.workflow.models import Looks, at_hand, require_loadable
 from meltrepro.workflow.models import look as look_at_models
@@ -270,7 +270,7 @@ def open_session(
     cells = selected(loaded.manifest, only)
     warnings: tuple[str, ...] = ()
     if lock_file is None:  # a record is what it is
-        too_small, tight = check_contexts(loaded, {key.workload for key in cells})
+        too_small, tight = check_fits(loaded, {key.workload for key in cells})
         if too_small:
             raise ManifestError(too_small)
         warnings = (*loaded.warnings, *map(str, tight))

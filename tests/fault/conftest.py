@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(made: Project, tmp_path: Path) -> Iterator[Project]:
+def project(made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A copy of it to tamper with, which the commands work on."""
     copy = projects.copied(made, tmp_path / "project")
-    with projects.standing_in(copy.folder):
-        yield copy
+    projects.stand_in(monkeypatch, copy.folder)
+    return copy
 
 
 @pytest.fixture
-def equipped(tmp_path: Path) -> Iterator[Project]:
+def equipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project of which nothing was built or measured, which the commands work on."""
-    with projects.standing_in(tmp_path):
-        yield projects.equip(tmp_path)
+    projects.stand_in(monkeypatch, tmp_path)
+    return projects.equip(tmp_path)
 
 
 @pytest.fixture

@@ -244,23 +244,26 @@ Refuse = Callable[..., Refusal]
 def standing_in(folder: Path) -> Iterator[None]:
     """Point the program at a project's folders, with what takes minutes replaced."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MELTREPRO_CACHE", str(folder / "cache"))
-        patch.setenv("MELTREPRO_HOME", str(folder / "home"))
-        patch.setenv("MELTREPRO_LOCKS", str(folder / "locks"))  # a project of a whole session has no other test's
-        patch.setenv("MELTREPRO_OFFLINE", "1")
-        patch.setenv("MELTREPRO_MIRRORS", str(folder / "mirror" / "mirrors.yaml"))
-        source = llamacpp.RELEASES[RELEASE].sources["source.tar.gz"]
-        assert isinstance(source, PypiSource)
-        pinned = source.model_copy(update={"digest": sha256(FILES["llama_cpp_python-0.3.36.tar.gz"])})
-        release = replace(llamacpp.RELEASES[RELEASE], sources={"source.tar.gz": pinned})
-        patch.setattr(llamacpp, "RELEASES", {**llamacpp.RELEASES, RELEASE: release})
-        wheels = {
-            name: tool.model_copy(update={"digest": sha256(TOOLS[name])}) for name, tool in toolchain.SOURCES.items()
-        }
-        patch.setattr(toolchain, "SOURCES", wheels)
-        patch.setattr(Tools, "_make_engine", lambda tools: SmallEngine(tools.layers))
-        patch.setattr(gaps, "engine_problems", lambda *_: [])  # it answers
+        stand_in(patch, folder)
         yield
+
+
+def stand_in(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As `standing_in`, until these patches are undone: by those of a test, so that what it patches itself is undone before."""
+    patch.setenv("MELTREPRO_CACHE", str(folder / "cache"))
+    patch.setenv("MELTREPRO_HOME", str(folder / "home"))
+    patch.setenv("MELTREPRO_LOCKS", str(folder / "locks"))  # a project of a whole session has no other test's
+    patch.setenv("MELTREPRO_OFFLINE", "1")
+    patch.setenv("MELTREPRO_MIRRORS", str(folder / "mirror" / "mirrors.yaml"))
+    source = llamacpp.RELEASES[RELEASE].sources["source.tar.gz"]
+    assert isinstance(source, PypiSource)
+    pinned = source.model_copy(update={"digest": sha256(FILES["llama_cpp_python-0.3.36.tar.gz"])})
+    release = replace(llamacpp.RELEASES[RELEASE], sources={"source.tar.gz": pinned})
+    patch.setattr(llamacpp, "RELEASES", {**llamacpp.RELEASES, RELEASE: release})
+    wheels = {name: tool.model_copy(update={"digest": sha256(TOOLS[name])}) for name, tool in toolchain.SOURCES.items()}
+    patch.setattr(toolchain, "SOURCES", wheels)
+    patch.setattr(Tools, "_make_engine", lambda tools: SmallEngine(tools.layers))
+    patch.setattr(gaps, "engine_problems", lambda *_: [])  # it answers
 
 
 def equip(folder: Path) -> Project:

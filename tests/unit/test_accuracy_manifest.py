@@ -125,6 +125,34 @@ def test_validate_looks_for_data_files(
     assert expected in line.replace(f"{folder}/", "")
 
 
+@pytest.mark.parametrize(
+    ("row", "lines", "status", "expected"),
+    [
+        ({"prompt": "Hi", "rules": [{"kind": "words", "most": 3}]}, ["max_tokens: 8", "context: 64"], 0, ""),
+        (
+            {"prompt": "Hi", "rules": [{"kind": "words", "most": 3}]},
+            ["context: 64"],
+            0,
+            "tokens for its prompts and up to 511 for its answers, and the context has 64",
+        ),
+        (
+            {"prompt": "word " * 99, "rules": [{"kind": "words", "most": 3}]},
+            ["context: 64"],
+            3,
+            "workloads.chat.context: question 1 takes at least 101 tokens, and the context has 64",
+        ),
+    ],
+)
+def test_validate_looks_into_questions_that_are_here(
+    folder: Path, row: object, lines: list[str], status: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "asked.jsonl").write_text(json.dumps(row) + "\n")
+    spec = write(folder, accuracy("task: instructions", "data: {file: asked.jsonl}", *lines))
+    assert main(["validate", str(spec)]) == status
+    said = capsys.readouterr().err
+    assert expected in said and bool(said) is bool(expected)
+
+
 def test_files_of_an_included_manifest_count_from_there(folder: Path) -> None:
     write(folder, accuracy("task: piqa", "data: {file: days.jsonl}"), "below/base.yaml")
     loaded = load(folder, "include: [below/base.yaml]\n")
