@@ -54,7 +54,7 @@ class Breakdown:
     """Sum of the operators' times over the decoder's; the rest is preparing graphs, and the profiler's own."""
 
 
-def breakdown(trace: Trace, phase: OperatorPhase) -> Breakdown:
+def breakdown(trace: Trace, phase: OperatorPhase, *, least_coverage: float = LEAST_COVERAGE) -> Breakdown:
     """The operators of one phase; raises `RecordError` where they cannot be had or do not explain the phase."""
     decoding = next((each for each in trace.decoding if each.phase == phase), None)
     operators = [each for each in trace.operators if each.phase == phase and each.count]
@@ -66,9 +66,9 @@ def breakdown(trace: Trace, phase: OperatorPhase) -> Breakdown:
             f"operators of {phase} take {total_ns} ns, more than the {decoding.ns} ns of the decoder that runs them"
         )
     coverage = total_ns / decoding.ns
-    if coverage < LEAST_COVERAGE:
+    if coverage < least_coverage:
         raise RecordError(
-            f"operators explain {coverage:.1%} of the decoder's time in {phase}, needed {LEAST_COVERAGE:.0%}"
+            f"operators explain {coverage:.1%} of the decoder's time in {phase}, needed {least_coverage:.0%}"
         )
     return Breakdown(phase, decoding.count, decoding.ns, _shares(operators, decoding.ns), coverage)
 

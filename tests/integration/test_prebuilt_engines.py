@@ -111,7 +111,8 @@ def test_operators_are_told_by_module(campaign: Campaign, kind: str) -> None:
     trace, names = campaign.trace("q4_0", kind, "p000"), ENGINES[kind]
     phases: tuple[tuple[OperatorPhase, int], ...] = (("prefill", 2), ("generation", 30))
     for phase, calls in phases:
-        found = breakdown(trace, phase)
+        # Names and calls are held here, not times: beside other tests, an engine waits between operators too.
+        found = breakdown(trace, phase, least_coverage=0.5)
         assert found.calls == calls
         calls_of = {(share.name, share.module): share.calls for share in found.shares}
         for module in names.modules:

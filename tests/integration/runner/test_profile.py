@@ -14,6 +14,9 @@ from tests.integration.runner.contract import FIRST, SECOND, STORY, Runner
 
 pytestmark = pytest.mark.integration
 
+BUSY = 0.5
+"""Least part of the time that is asked for here: beside other tests, the process waits between operators too."""
+
 
 def test_operator_profile(runner: Runner) -> None:
     trace = runner(profile="operators", ignore_eos=True, max_tokens=9, conversations=[[STORY], [FIRST]]).trace
@@ -22,9 +25,9 @@ def test_operator_profile(runner: Runner) -> None:
         ("generation", 16, sum(turn.end_ns - turn.prefill.end_ns for turn in trace.turns if turn.prefill)),
     )
     for phase, calls, spent in measured:
-        found = breakdown(trace, phase)
+        found = breakdown(trace, phase, least_coverage=BUSY)
         assert found.calls == calls
-        assert 0.9 * spent < found.ns <= spent
+        assert BUSY * spent < found.ns <= spent
         calls_of = {(share.name, share.module): share.calls for share in found.shares}
         # Thirty layers, once a layer, for each time that the model was walked: 2 prompts, 8 + 8 tokens.
         for module in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
