@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,14 @@ import pytest
 
 from meltrepro import settings
 from meltrepro.build import toolchain
+from meltrepro.build.model import RecipeSource
 from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.base import RUN
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
+from meltrepro.frameworks.mlc import android, compiler
+from meltrepro.frameworks.mlc.module import FRAMEWORK as MLC
+from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -99,34 +104,56 @@ def test_the_recipe_builds_with_a_stand_in(release: str, packed: bool, tools: Pa
                 archive.write(path, path.relative_to(tmp_path))
     entry = Ndk(ndk="ndk.zip" if packed else ndk.name)
     source = bundle(with_ndk(LEVELS["armv8_2"], entry.api), release, toolchain=entry).recipe
-    recipe = render_recipe(replace(source, variables={**source.variables, "tools": list(TOOLS)}), {}, {})
+    source = replace(source, variables={**source.variables, "tools": list(TOOLS)})
+    with proof("ndk-stand-in", RESTS_ON, release, platform.uname()) as needed:
+        if needed:
+            facts = check(build(source, tools, tmp_path), TOOLS)
+            assert facts["march"] == "armv8.2-a+dotprod+fp16"
 
+
+@pytest.mark.slow
+def test_tvms_runtime_is_compiled_of_the_sources_in_its_wheels(tools: Path, tmp_path: Path) -> None:
+    """All of it, with OpenCL, linked into the runner; ten minutes of CPU time."""
+    entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)
+    options = MlcOptions(toolchain=entry, device="opencl")
+    (release,) = MLC.releases().values()
+    variant = android.variant(compiler.TARGETS[-1].variant, entry, options.device)
+    with proof("ndk-stand-in-mlc", RESTS_ON, platform.uname()) as needed:
+        if needed:
+            out = build(MLC.recipe(options, release, variant, RUN), tools, tmp_path)
+            programs = ("melt-runner", "melt-scorer", *TOOLS)
+            assert check(out, programs)["march"] == "armv8-a"
+            # What a model's code calls is found in the program, and so is OpenCL's part.
+            for name in (b"\0TVMFFIFunctionCall\0", b"\0TVMBackendParallelLaunch\0", b"device_api.opencl"):
+                assert name in (out / "bin" / "melt-runner").read_bytes()
+
+
+def build(source: RecipeSource, tools: Path, folder: Path) -> Path:
+    """What the recipe leaves."""
     here = settings.load()
     fetcher = Fetcher(Store(here.cache / "store"), here, silent)
-    folders = {name: tmp_path / name.lower() for name in ("SRC", "BUILD", "OUT", "RECIPE", "INPUTS")}
-    for folder in folders.values():
-        folder.mkdir()
-    for name, content in recipe.files.items():
+    folders = {name: folder / name.lower() for name in ("SRC", "BUILD", "OUT", "RECIPE", "INPUTS")}
+    for place in folders.values():
+        place.mkdir()
+    for name, content in render_recipe(source, {}, {}).files.items():
         path = folders["RECIPE"] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     for name, item in source.inputs.items():
-        (folders["INPUTS"] / name).symlink_to(fetcher.get(item, tmp_path))
-
-    with proof("ndk-stand-in", RESTS_ON, release, platform.uname()) as needed:
-        if needed:
-            run(folders, tools)
-            check(folders["OUT"])
+        (folders["INPUTS"] / name).symlink_to(fetcher.get(item, folder))
+    run(folders, tools)
+    return folders["OUT"]
 
 
-def check(out: Path) -> None:
-    facts = json.loads((out / "bundle.json").read_text())
+def check(out: Path, programs: Collection[str]) -> Mapping[str, object]:
+    facts: Mapping[str, object] = json.loads((out / "bundle.json").read_text())
     assert (facts["triple"], facts["libc"], facts["api"]) == ("aarch64-linux-android29", "bionic", 29)
-    assert (facts["march"], facts["ndk"]) == ("armv8.2-a+dotprod+fp16", "0.0.0-standin")
-    assert sorted(path.name for path in (out / "bin").iterdir()) == sorted(TOOLS)
+    assert facts["ndk"] == "0.0.0-standin"
+    assert sorted(path.name for path in (out / "bin").iterdir()) == sorted(programs)
     assert (out / "licenses" / "android-ndk").read_text() == "The notices of a stand-in.\n"
-    for tool in TOOLS:
-        assert b"/system/bin/linker64\0" in (out / "bin" / tool).read_bytes()
+    for program in programs:
+        assert b"/system/bin/linker64\0" in (out / "bin" / program).read_bytes()
+    return facts
 
 
 def run(folders: Mapping[str, Path], tools: Path) -> None:

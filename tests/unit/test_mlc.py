@@ -13,6 +13,7 @@ import gguf as library
 import numpy as np
 import pytest
 
+from meltrepro.build.render import render_recipe
 from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import ModelStep, Skip, Variant
 from meltrepro.frameworks.mlc import compiler, shards
@@ -244,12 +245,42 @@ def test_opencl_is_a_variant_of_its_own_for_what_pocl_can_compute() -> None:
     assert isinstance(found, Variant) and (found.name, found.level) == ("x86_64_v4-opencl", "x86_64_v4")
     assert not found.accelerator and found.requires == NEW.features
     refused = FRAMEWORK.variant(options, RELEASE, BOARD)
-    assert isinstance(refused, Skip) and "x86_64 alone" in refused.reason
+    assert isinstance(refused, Skip) and "for other aarch64" in refused.reason
     assert [each.name for each in FRAMEWORK.extra_variants(options, RELEASE)] == ["x86_64_v3-opencl"]
     assert "opencl" in chain("q4f32_1", found)[-1].command
     halves = FRAMEWORK.model_steps(FileSource(file="model.gguf"), "q4f16_1", RELEASE, found)
     assert isinstance(halves, Skip) and "16 bits" in halves.reason
     assert FRAMEWORK.request(options, found) == {"spinning": True, "opencl": True}
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "accelerator", "request_of"),
+    [
+        ("cpu", "armv8_a-android29", "", {"spinning": True}),
+        ("opencl", "armv8_a-android29-opencl", "OpenCL", {"spinning": True, "opencl": True}),
+    ],
+)
+def test_a_phone_gets_what_the_ndk_links(device: str, name: str, accelerator: str, request_of: dict[str, bool]) -> None:
+    options = MlcOptions.model_validate({"device": device, "isas": ["armv8_a"], "toolchain": {"ndk": "ndk.zip"}})
+    phone = replace(BOARD, kind="android", virtual=False, facts={"sdk": "34"})
+    found = FRAMEWORK.variant(options, RELEASE, phone)
+    assert isinstance(found, Variant) and (found.name, found.accelerator) == (name, accelerator)
+    assert (found.triple, found.libc) == ("aarch64-linux-android29", "bionic")
+    assert FRAMEWORK.extra_variants(options, RELEASE) == [found]
+    assert FRAMEWORK.request(options, found) == request_of
+    command = chain("q4f16_1", found)[-1].command
+    assert "aarch64-linux-android" in command and ("adreno" if device == "opencl" else "cpu") in command
+    recipe = FRAMEWORK.recipe(options, RELEASE, found, "run")
+    assert sorted(recipe.inputs) == ["apache-tvm-ffi.whl", "apache-tvm.whl", "llama.cpp.tar.gz", "ndk"]
+    assert "-march=armv8-a" in render_recipe(recipe, {}, {}).files["build.sh"].decode()
+    assert FRAMEWORK.pinned(options) and FRAMEWORK.withholds(options, "file:ndk.zip")
+
+    old = FRAMEWORK.variant(options, RELEASE, replace(phone, facts={"sdk": "28"}))
+    assert isinstance(old, Skip) and "API level 29" in old.reason
+    virtual = FRAMEWORK.variant(options, RELEASE, replace(phone, virtual=True))
+    assert isinstance(virtual, Skip) if device == "opencl" else virtual == compiler.TARGETS[-1].variant
+    (problem,) = FRAMEWORK.check_options(options, RELEASE.name, ["host"])
+    assert "no target is one" in problem.message
 
 
 def test_the_driver_is_pinned_and_in_no_other_bundle() -> None:

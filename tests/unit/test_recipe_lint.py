@@ -19,6 +19,8 @@ from meltrepro.frameworks.base import RUN, Variant, framework
 from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
+from meltrepro.frameworks.mlc.module import FRAMEWORK as MLC
+from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.module import WheelFramework
 from meltrepro.registry import FRAMEWORKS
 from tests.support.frameworks import bundle
@@ -88,6 +90,16 @@ def test_scripts_around_wheels_are_clean(prebuilt: WheelFramework, variant: Vari
     source = prebuilt.recipe(prebuilt.options(), release, variant, RUN)
     (tmp_path / "build.sh").write_bytes(render_recipe(source, {}, {}).files["build.sh"])
     check(tmp_path / "build.sh")
+
+
+def test_the_ndks_script_around_wheels_is_clean(tmp_path: Path) -> None:
+    options = MlcOptions(toolchain=NDK, isas=["armv8_a"])
+    (release,) = MLC.releases().values()
+    (variant,) = MLC.extra_variants(options, release)
+    script = render_recipe(MLC.recipe(options, release, variant, RUN), {}, {}).files["build.sh"]
+    (tmp_path / "build.sh").write_bytes(script)
+    check(tmp_path / "build.sh")
+    assert b"$TOOLCHAIN/bin/" not in script and b"zig" not in script
 
 
 def test_no_recipe_holds_what_python_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr int64_t cpu = 1, sequence = 0, page = 16;
 
+#ifndef MELT_LINKED
 // The folder of the trial's files, the only one that can be written in a sandbox: that of the last argument.
 fs::path writable() {
     std::ifstream arguments("/proc/self/cmdline", std::ios::binary);
@@ -22,10 +23,12 @@ fs::path writable() {
     }
     return fs::absolute(fs::path(last)).parent_path();
 }
+#endif
 
 }  // namespace
 
-Gpu::Gpu(const Tvm & tvm, int64_t threads) : tvm(tvm) {
+Gpu::Gpu(const Tvm & tvm, [[maybe_unused]] int64_t threads) : tvm(tvm) {
+#ifndef MELT_LINKED  // else it is a part of the program, and the driver the device's
     void * library = dlopen("libmelt-opencl.so", RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
         throw Failure(ExitCode::model, std::string("the bundle's OpenCL cannot be loaded: ") + dlerror());
@@ -50,6 +53,7 @@ Gpu::Gpu(const Tvm & tvm, int64_t threads) : tvm(tvm) {
         setenv("POCL_MAX_PTHREAD_COUNT", std::to_string(threads).c_str(), 1);
         setenv("PATH", (std::string(lib) + "/../bin").c_str(), 1);
     }
+#endif
     check(ExitCode::model);
 }
 

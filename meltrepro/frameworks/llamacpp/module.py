@@ -35,6 +35,7 @@ from meltrepro.frameworks.llamacpp.options import (
     Options,
     cache_bits,
     given,
+    idle_toolchain,
     problems,
     refusal,
 )
@@ -99,9 +100,7 @@ class LlamaCpp:
             elif level not in variants.LEVELS:
                 message = f"unknown CPU level of {self.kind} {level!r}"
                 yield OptionProblem(("isas", i), message, value=level, known=self.levels())
-        if options.toolchain is not None and "android" not in targets:
-            message = "the NDK builds for Android devices, and no target is one"
-            yield OptionProblem(("toolchain",), message, "leave it out: zig builds the rest")
+        yield from idle_toolchain(options.toolchain, targets)
         if options.ios is not None and "ios" not in targets:
             message = "it says where the app for iPhones comes from, and no target is one"
             yield OptionProblem(("ios",), message, "leave it out")

@@ -54,6 +54,20 @@ class Ndk(Strict):
             return UrlSource(url=self.ndk, digest=self.digest)
         return TreeSource(file=self.ndk, digest=self.digest)
 
+    def misfit(self, device: DeviceFacts) -> str | None:
+        """Why a device cannot run what this links."""
+        there = device.facts.get("sdk", "")
+        if there.isdecimal() and int(there) < self.api:
+            return f"it is built for Android API level {self.api}, and the device has {there}"
+        return None
+
+
+def idle_toolchain(toolchain: Ndk | None, targets: Collection[str]) -> Iterator[OptionProblem]:
+    """That no target of these kinds has any use for an NDK."""
+    if toolchain is not None and "android" not in targets:
+        message = "the NDK builds for Android devices, and no target is one"
+        yield OptionProblem(("toolchain",), message, "leave it out: zig builds the rest")
+
 
 class Cuda(Strict):
     """CUDA for Jetson boards: their bundles run layers on the GPU (docs/devices/jetson.md)."""

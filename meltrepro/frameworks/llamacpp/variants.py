@@ -117,10 +117,8 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
     if device.virtual:  # the lab's devices have neither bionic nor a GPU
         return on_cpu(found)
     if options.toolchain is not None and device.kind == "android":
-        api, there = options.toolchain.api, device.facts.get("sdk", "")
-        if there.isdecimal() and int(there) < api:
-            return Skip(SkipKind.options, f"it is built for Android API level {api}, and the device has {there}")
-        return with_ndk(found, api)
+        why = options.toolchain.misfit(device)
+        return with_ndk(found, options.toolchain.api) if why is None else Skip(SkipKind.options, why)
     if options.cuda is not None and device.kind == "jetson":
         build, there = cuda.BUILDS[options.cuda.jetpack], device.facts.get("l4t", "")
         if there and there.partition(".")[0] != build.l4t:

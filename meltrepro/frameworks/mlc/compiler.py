@@ -10,6 +10,7 @@ from meltrepro.build.model import Interpreter, RecipeSource
 from meltrepro.frameworks.base import ModelStep, Release, Variant
 from meltrepro.frameworks.llamacpp import convert
 from meltrepro.frameworks.llamacpp.variants import LEVELS
+from meltrepro.frameworks.mlc import android
 from meltrepro.frameworks.prebuilt import glibc
 from meltrepro.manifest.sources import PypiSource, Source
 
@@ -52,12 +53,14 @@ _SOURCES: Mapping[str, Source] = {
 }
 
 
-def step(level: str, device: str = "cpu") -> ModelStep:
-    """The step that adds code for a level's CPU, or for a device with that host, to a folder of weights."""
-    target = next(each for each in TARGETS if each.level == level)
+def step(variant: Variant) -> ModelStep:
+    """The step that adds code for a variant's CPU, or for a device with that host, to a folder of weights."""
+    target = next(each for each in TARGETS if each.level == variant.level)
+    system = "linux-android" if android.API in variant.data else "unknown-linux-gnu"
+    device = str(variant.data.get("device", "cpu"))
     loader = ("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib")
     python = (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/compile.py")
-    what = (f"{target.machine}-unknown-linux-gnu", target.cpu, target.features, str(target.lanes), device)
+    what = (f"{target.machine}-{system}", target.cpu, target.features, str(target.lanes), device)
     command = (*python, *what, "/source", "/out/model")
     return ModelStep("compile", PURPOSE, command, output="folder", per_variant=True)
 

@@ -5,7 +5,7 @@ Weights are converted once; code is compiled for each CPU level, so that a model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,27 @@ from pydantic import BaseModel, JsonValue
 
 from meltrepro.build.model import RecipeSource
 from meltrepro.chat.template import ChatTemplate
-from meltrepro.frameworks.base import AS_IS, AUTO, RUN, Look, ModelStep, Purpose, Release, Skip, SkipKind, Variant
+from meltrepro.frameworks.base import (
+    AS_IS,
+    AUTO,
+    RUN,
+    Look,
+    ModelStep,
+    OptionProblem,
+    Purpose,
+    Release,
+    Skip,
+    SkipKind,
+    Variant,
+)
+from meltrepro.frameworks.llamacpp.options import idle_toolchain
 from meltrepro.frameworks.llamacpp.synthetic import header_of
-from meltrepro.frameworks.mlc import compiler, opencl
+from meltrepro.frameworks.mlc import android, compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.prebuilt.families import FAMILIES
 from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
 from meltrepro.manifest.sources import Source, SyntheticSource
+from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
 
 _VERSION, _FFI = "0.27.0.post1", "0.1.15.post2"
@@ -101,16 +115,27 @@ class Mlc(WheelFramework):
     """MLC's compiler and TVM behind the seam of frameworks."""
 
     options: type[BaseModel] = MlcOptions
+    files: Collection[tuple[str, ...]] = (("toolchain", "ndk"),)
+
+    def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
+        yield from super().check_options(options, release, targets)
+        yield from idle_toolchain(options.toolchain, targets)
 
     def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
         found = super().variant(options, release, device, level)
-        return found if isinstance(found, Skip) or options.device == "cpu" else opencl.variant(found)
+        if isinstance(found, Skip) or device.kind != "android" or device.virtual or options.toolchain is None:
+            return found if isinstance(found, Skip) or options.device == "cpu" else opencl.variant(found)
+        why = options.toolchain.misfit(device)
+        return android.variant(found, options.toolchain, options.device) if why is None else Skip(SkipKind.options, why)
 
     def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
-        found = super().extra_variants(options, release)
-        if options.device == "cpu":
-            return found
-        return [each for each in map(opencl.variant, found) if isinstance(each, Variant)]
+        found: list[Variant | Skip] = []
+        for each in super().extra_variants(options, release):
+            if each.machine == "aarch64" and options.toolchain is not None:
+                found.append(android.variant(each, options.toolchain, options.device))
+            else:
+                found.append(each if options.device == "cpu" else opencl.variant(each))
+        return [each for each in found if isinstance(each, Variant)]
 
     def tool_variant(self, purpose: Purpose) -> Variant:
         return compiler.VARIANT if purpose == compiler.PURPOSE else super().tool_variant(purpose)
@@ -118,6 +143,8 @@ class Mlc(WheelFramework):
     def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
         if purpose != compiler.PURPOSE:
             found = super().recipe(options, release, variant, purpose)
+            if android.API in variant.data and purpose == RUN:
+                return android.linked(found, variant, options.toolchain)
             return opencl.added(found) if variant.data and purpose == RUN else found
         labels = {
             "org.opencontainers.image.version": release.name,
@@ -130,16 +157,16 @@ class Mlc(WheelFramework):
         self, source: Source, quantization: str, release: Release, variant: Variant
     ) -> Sequence[ModelStep] | Skip:
         """The weights of every variant, and the code of one."""
-        if variant.data and quantization in opencl.HALVES:
+        device = variant.data.get("device", "cpu")
+        if device == opencl.POCL and quantization in opencl.HALVES:
             return Skip(SkipKind.model, f"{quantization} has floats of 16 bits, which PoCL does not know")
         why = None
-        if variant.data and isinstance(source, SyntheticSource):
+        if device != "cpu" and isinstance(source, SyntheticSource):
             why = opencl.refusal(header_of(source.shape))
         if why is not None:
             return Skip(SkipKind.model, why)
         steps = super().model_steps(source, quantization, release, variant)
-        device = str(variant.data.get("device", "cpu"))
-        return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant.level, device)]
+        return steps if isinstance(steps, Skip) else [*steps, compiler.step(variant)]
 
     def look(
         self, options: Any, model: Path | Mapping[str, Path], release: Release, template: ChatTemplate | None = None
@@ -157,7 +184,14 @@ class Mlc(WheelFramework):
             shards.check(path)
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
-        return {"spinning": options.spinning, **({"opencl": True} if variant.data else {})}
+        on_cpu = variant.data.get("device", "cpu") == "cpu"
+        return {"spinning": options.spinning, **({} if on_cpu else {"opencl": True})}
+
+    def pinned(self, options: Any) -> Mapping[str, JsonValue]:
+        return {} if options.toolchain is None else {"toolchain": options.toolchain.model_dump(mode="json")}
+
+    def withholds(self, options: Any, source: str) -> bool:
+        return options.toolchain is not None and source == key_of(options.toolchain.source)
 
 
 FRAMEWORK = Mlc(ENGINE)

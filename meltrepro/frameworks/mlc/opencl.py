@@ -17,6 +17,8 @@ from meltrepro.frameworks.llamacpp.header import GgufHeader
 from meltrepro.frameworks.prebuilt.llama import LLAMA, misfit
 from meltrepro.manifest.sources import DebianPackage, Source
 
+POCL = "opencl"
+"""The device for which the compiler makes code that any OpenCL runs."""
 HALVES = frozenset({"f16", "q0f16", "q8_0", "q4_0", "q4f16_1", "q3f16_1"})
 """Quantizations with floats of 16 bits."""
 _PACKAGES = {
@@ -56,8 +58,9 @@ _LIBRARIES = (
 def variant(cpu: Variant) -> Variant | Skip:
     """What runs where an engine for a CPU would; PoCL is no accelerator."""
     if cpu.machine != "x86_64":
-        return Skip(SkipKind.variant, f"its OpenCL is built for x86_64 alone, not for {cpu.machine}")
-    return replace(cpu, name=f"{cpu.name}-opencl", data={"device": "opencl"})
+        what = f"its OpenCL is built for x86_64 and, by an NDK (toolchain), for Android, not for other {cpu.machine}"
+        return Skip(SkipKind.variant, what)
+    return replace(cpu, name=f"{cpu.name}-opencl", data={"device": POCL})
 
 
 def refusal(model: Path | Mapping[str, Path] | GgufHeader) -> str | None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict
 
@@ -22,5 +23,9 @@ class MlcOptions(Strict):
     )
     device: Literal["cpu", "opencl"] = Field(
         "cpu",
-        description="What computes: the CPU, or OpenCL; on x86_64 that is PoCL, which computes on the CPU as well.",
+        description="What computes: the CPU, or OpenCL: on x86_64 that is PoCL, which computes on the CPU as well, on Android the device's.",
+    )
+    toolchain: Ndk | None = Field(
+        None,
+        description="Compiler of bundles for aarch64 Android devices; without it they get the wheels' libraries, and no OpenCL.",
     )
