@@ -51,7 +51,8 @@ class Both:
         described = json.loads((weights / "model.json").read_text())
         (weights / "model.json").write_text(json.dumps({**described, **(facts or {})}))
         found = next(name for name in self.engines.artifacts if name.startswith("mlc/run/"))
-        command = compiler.step(found.rpartition("/")[2]).command
+        level = found.rpartition("/")[2]
+        command = compiler.step(next(each.variant for each in compiler.TARGETS if each.level == level)).command
         bundle = next(path for name, path in self.engines.artifacts.items() if name.startswith("mlc/compile/"))
         places = {"/bundle": str(bundle), "/source": str(weights), "/out/model": str(model)}
         done = subprocess.run([_placed(str(each), places) for each in command], capture_output=True, text=True)

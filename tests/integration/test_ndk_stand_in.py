@@ -51,6 +51,7 @@ for argument; do
     shift
     case "$argument" in
         -march=armv8.2-a+dotprod+fp16) set -- "$@" -mcpu=baseline+dotprod+fullfp16 ;;
+        -march=armv8-a) set -- "$@" -mcpu=baseline ;;
         *) set -- "$@" "$argument" ;;
     esac
 done

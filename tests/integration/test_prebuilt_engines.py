@@ -211,9 +211,10 @@ def test_a_disk_that_fills_up_while_a_model_is_compiled(engines: Engines, tmp_pa
     file = Store(settings.load().store).path(digest)
     bundle = Artifact("mlc/compile/x86_64", "bundle", digest, digest, file, place, 1, "x86_64")
     docker, what = sandbox_rig.engine("docker", tmp_path), "step compile of m"
+    (variant,) = (each.variant for each in compiler.TARGETS if each.level == level)
 
     def compile_in(folder: Path) -> Path:
-        command, seen = compiler.step(level).command, {"/source": weights}
+        command, seen = compiler.step(variant).command, {"/source": weights}
         return run_tool(docker, bundle, command, seen, folder, tmp_path / "log", what, "folder")
 
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs") as small:
