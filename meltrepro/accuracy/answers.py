@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from meltrepro import untrusted
-from meltrepro.accuracy.datasets import Row, rows_of, text_of
+from meltrepro.accuracy.datasets import Row, read_each, rows_of, text_of
 from meltrepro.accuracy.questions import choose, shuffled
-from meltrepro.accuracy.rules import Rule
+from meltrepro.accuracy.rules import Instruction, Rule
 from meltrepro.accuracy.scores import Score, of_each
-from meltrepro.errors import DataError, RecordError
+from meltrepro.errors import DataError, Problem, RecordError
 from meltrepro.manifest.accuracy import AnswerTask, AnswerWorkload
 from meltrepro.manifest.base import Count, Sha256, Strict
+from meltrepro.manifest.yaml.tree import Position, grown
+from meltrepro.manifest.yaml.validation import validate
 from meltrepro.record.trace import Turn
 from meltrepro.stats.anytime import known_within, share_interval
 from meltrepro.untrusted import parse
@@ -113,8 +115,12 @@ class AnswerMark:
     number: int
     """Of the question in the data set, from 1."""
     right: bool
-    reason: str
-    """What was found; of a wrong answer, why it is wrong."""
+    expected: str
+    """The right number, or the rules that are to be kept."""
+    found: str | None
+    """The number in the answer, or why rules are broken; `None` where there is no number, or no such rule."""
+    answer: str
+    """The whole answer, without its thinking."""
     strict: bool | None = None
     """Whether it is right by the strict rule too, of tasks that have one."""
 
@@ -126,7 +132,7 @@ def ask(workload: AnswerWorkload, content: bytes, digest: str, label: str) -> tu
     """
     try:
         read = _READERS[workload.task]
-        items = choose([read(row, n) for n, row in enumerate(rows_of(content), 1)], workload.questions, workload.sample)
+        items = choose(list(read_each(rows_of(content), read)), workload.questions, workload.sample)
     except DataError as error:
         hint = error.hint or f"what {workload.task} reads: docs/accuracy.md"
         raise DataError(f"{label}: {error.message}", hint=hint) from error
@@ -190,9 +196,8 @@ def _word_problem(row: Row, number: int) -> Item:
 def _mark_number(check: AnswerCheck, answer: str) -> AnswerMark:
     strict, flexible = _STRICT.search(answer), list(_FLEXIBLE.finditer(answer))
     found = _plain(flexible[-1][0]) if flexible else None
-    right = found == check.gold
-    reason = "there is no number in it" if found is None else found if right else f"{found}, not {check.gold}"
-    return AnswerMark(check.number, right, reason, strict is not None and _plain(strict[1]) == check.gold)
+    kept = strict is not None and _plain(strict[1]) == check.gold
+    return AnswerMark(check.number, found == check.gold, check.gold or "", found, answer, kept)
 
 
 def _plain(number: str) -> str:
@@ -202,8 +207,6 @@ def _plain(number: str) -> str:
 
 # -- instructions -----------------------------------------------------------------------------------------------------
 
-_RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])
-
 
 def _instruction(row: Row, number: int) -> Item:
     """`prompt`, and `rules` that an answer must keep."""
@@ -212,18 +215,18 @@ def _instruction(row: Row, number: int) -> Item:
         raise DataError(f"question {number} is empty")
     if not isinstance(rules, list) or not rules:
         raise DataError(f"question {number}: expected a list of 'rules' that an answer must keep")
-    try:
-        kept = _RULES.validate_python(rules)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = next((part for part in first["loc"] if isinstance(part, int)), 0)
-        raise DataError(f"question {number}, rule {place + 1}: {first['msg']}") from error
-    return Item(number, prompt, AnswerCheck(number=number, rules=kept))
+    problems = list[Problem]()
+    kept = validate(Instruction, grown({"rules": rules}, Position("")), problems)
+    if kept is None:
+        first, hint = problems[0], f" ({problems[0].suggestion})" if problems[0].suggestion else ""
+        raise DataError(f"question {number}: {first.field}: {first.message}{hint}")
+    return Item(number, prompt, AnswerCheck(number=number, rules=kept.rules))
 
 
 def _mark_rules(check: AnswerCheck, answer: str) -> AnswerMark:
     broken = [why for rule in check.rules if (why := rule.broken(answer)) is not None]
-    return AnswerMark(check.number, not broken, "; ".join(broken) or "every rule is kept")
+    expected = "; ".join(map(str, check.rules))
+    return AnswerMark(check.number, not broken, expected, "; ".join(broken) or None, answer)
 
 
 _READERS: Mapping[AnswerTask, Callable[[Row, int], Item]] = {"gsm8k": _word_problem, "instructions": _instruction}

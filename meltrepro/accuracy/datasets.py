@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from meltrepro.accuracy.questions import Question
 from meltrepro.errors import DataError
@@ -14,6 +14,9 @@ from meltrepro.untrusted import load_json
 from meltrepro.words import shorten
 
 Row = Mapping[str, Any]
+Placed = tuple[str, Row]
+"""A row after where it stands: `line 3: `; empty in a list of JSON, which may be written anyhow."""
+T = TypeVar("T")
 Reader = Callable[[Row, int, str], Question]
 """Row, its number from 1, and how the task puts a question -> the question; raises `DataError`."""
 
@@ -39,8 +42,8 @@ def read_questions(task: str, content: bytes, label: str) -> tuple[Question, ...
     """The questions of a data set that `label` names; raises `DataError` for one that is not of this task."""
     try:
         rows = rows_of(content)
-        reader = _reader(task, rows)
-        return tuple(reader(row, number, STEMS[task]) for number, row in enumerate(rows, 1))
+        reader = _reader(task, [row for _, row in rows])
+        return tuple(read_each(rows, lambda row, number: reader(row, number, STEMS[task])))
     except DataError as error:
         raise DataError(
             f"{label}: {error.message}", hint=error.hint or f"what {task} reads: docs/accuracy.md"
@@ -61,7 +64,16 @@ def _reader(task: str, rows: Sequence[Row]) -> Reader:
     raise DataError(f"no data of {task}: expected the fields {expected}, found {', '.join(map(str, keys))[:200]}")
 
 
-def rows_of(content: bytes) -> Sequence[Row]:
+def read_each(rows: Sequence[Placed], read: Callable[[Row, int], T]) -> Iterator[T]:
+    """Every row read, with its number from 1; what is wrong with one is told with its place. Raises `DataError`."""
+    for number, (place, row) in enumerate(rows, 1):
+        try:
+            yield read(row, number)
+        except DataError as error:
+            raise DataError(f"{place}{error.message}", hint=error.hint) from error
+
+
+def rows_of(content: bytes) -> Sequence[Placed]:
     """The rows of a file, in order; raises `DataError` for a file that is none of the three formats."""
     try:
         text = content.decode("utf-8-sig")
@@ -73,18 +85,18 @@ def rows_of(content: bytes) -> Sequence[Row]:
     return _lines(text) if start == "{" else _table(text)
 
 
-def _list(text: str) -> Sequence[Row]:
+def _list(text: str) -> Sequence[Placed]:
     try:
         found = load_json(text, repeated=True)
     except ValueError as error:
         raise DataError(f"the data set begins like JSON and is none: {error}") from error
     if not all(isinstance(row, dict) for row in found):
         raise DataError("the data set is a JSON list of something else than mappings")
-    return [dict(row) for row in found]
+    return [("", dict(row)) for row in found]
 
 
-def _lines(text: str) -> Sequence[Row]:
-    found: list[Row] = []
+def _lines(text: str) -> Sequence[Placed]:
+    found: list[Placed] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -94,17 +106,17 @@ def _lines(text: str) -> Sequence[Row]:
             raise DataError(f"line {number} of the data set is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"line {number} of the data set is no JSON mapping")
-        found.append(row)
+        found.append((f"line {number}: ", row))
     return found
 
 
-def _table(text: str) -> Sequence[Row]:
+def _table(text: str) -> Sequence[Placed]:
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        found = list(reader)
+        found = [(f"line {reader.line_num}: ", row) for row in reader]
     except csv.Error as error:
         raise DataError(f"the data set is neither JSON nor CSV: {error}") from error
-    for number, row in enumerate(found, 1):
+    for number, (_, row) in enumerate(found, 1):
         if None in row or None in row.values():
             raise DataError(f"row {number} of the data set has not as many fields as its heading")
     return found

@@ -16,6 +16,11 @@ _FENCE = "```"
 
 
 class _Rule(Strict):
+    def __str__(self) -> str:
+        """As its question has it: `words least 2 most 9`."""
+        said = self.model_dump(exclude_unset=True)
+        return " ".join([said.pop("kind"), *(f"{key} {value!r}" for key, value in said.items())])
+
     @abstractmethod
     def broken(self, answer: str) -> str | None:
         """Why an answer, without space around it, does not keep the rule; `None` where it does."""
@@ -147,3 +152,9 @@ Rule = Annotated[
     Words | Bullets | UpperCase | LowerCase | Contains | Lacks | BeginsWith | EndsWith | Json,
     Field(discriminator="kind"),
 ]
+
+
+class Instruction(Strict):
+    """What a question asks for."""
+
+    rules: list[Rule] = Field(min_length=1)

@@ -231,6 +231,23 @@ class FigureDocument(Document):
     """Why there is none."""
 
 
+class AnswerDocument(Document):
+    """An answer in a model's own words."""
+
+    question: int
+    """Number of the question in the data set, from 1."""
+    right: bool
+    """Whether it is right."""
+    strict: bool | None
+    """Whether it is by the strict rule too; `null` of tasks that have none."""
+    expected: str
+    """The right number, or the rules that are to be kept."""
+    found: str | None
+    """The number in it, or why rules are broken; `null` where there is no number, or no such rule."""
+    answer: str
+    """The whole answer, without its thinking."""
+
+
 class CellDocument(Document):
     """What became of a cell."""
 
@@ -252,6 +269,8 @@ class CellDocument(Document):
     """Whether the weights are made up."""
     metrics: list[FigureDocument]
     """Metrics and scores."""
+    answers: list[AnswerDocument] = []
+    """With `--answers`: what the model answered in its own words, where that is checked."""
 
 
 class ShowDocument(Document):

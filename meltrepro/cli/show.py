@@ -9,7 +9,7 @@ import typer
 
 from meltrepro import settings, workflow
 from meltrepro.cli.common import CampaignArgument, JsonOption, WithInvalidOption
-from meltrepro.cli.documents import CellDocument, FigureDocument, RecordedDocument, ShowDocument
+from meltrepro.cli.documents import AnswerDocument, CellDocument, FigureDocument, RecordedDocument, ShowDocument
 from meltrepro.cli.json_output import print_json
 from meltrepro.words import counted
 
@@ -17,18 +17,23 @@ from meltrepro.words import counted
 def command(
     campaign: CampaignArgument = "last",
     with_invalid: WithInvalidOption = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Show which answers are right, and what is wrong with others.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Name every campaign, oldest first.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Show the results of a campaign: medians, intervals, what is INVALID and why, what is odd, operators."""
-    from meltrepro.cli.summary import show_results
+    from meltrepro.cli.summary import show_answers, show_results
 
     if list_ and json:
         print_json("show-list", [_recorded(each) for each in workflow.list_campaigns()])
     elif list_:
         _list()
     elif json:
-        print_json("show", _document(workflow.load(campaign, with_invalid=with_invalid)))
+        print_json("show", _document(workflow.load(campaign, with_invalid=with_invalid), answers=answers))
+    elif answers:
+        show_answers(workflow.load(campaign, with_invalid=with_invalid))
     else:
         record = workflow.load(campaign, with_invalid=with_invalid)
         show_results(record)
@@ -64,7 +69,7 @@ def _recorded(found: workflow.Recorded) -> RecordedDocument:
     )
 
 
-def _document(record: workflow.LoadedCampaign) -> ShowDocument:
+def _document(record: workflow.LoadedCampaign, *, answers: bool) -> ShowDocument:
     from meltrepro.report.read import read_results
     from meltrepro.report.tidy import VERDICTS, metric_rows
 
@@ -73,6 +78,7 @@ def _document(record: workflow.LoadedCampaign) -> ShowDocument:
         if row.metric is not None:
             keys = FigureDocument.model_fields
             figures.setdefault(row.cell, []).append(FigureDocument(**{key: getattr(row, key) for key in keys}))
+    marks = {cell.id: cell.marks for cell in record.cells} if answers else {}
     cells = [
         CellDocument(
             cell=cell.cell,
@@ -84,6 +90,17 @@ def _document(record: workflow.LoadedCampaign) -> ShowDocument:
             virtual=cell.device.virtual,
             synthetic=cell.synthetic,
             metrics=figures.get(cell.cell, []),
+            answers=[
+                AnswerDocument(
+                    question=each.number,
+                    right=each.right,
+                    strict=each.strict,
+                    expected=each.expected,
+                    found=each.found,
+                    answer=each.answer,
+                )
+                for each in marks.get(cell.cell, ())
+            ],
         )
         for cell in read_results([record]).cells
     ]

@@ -77,6 +77,21 @@ def show_results(record: CampaignRecord, out: Console | None = None) -> None:
             _show_operators(names[cell.id], breakdown, cell.profile_slowdown, out)
 
 
+def show_answers(record: CampaignRecord, out: Console | None = None) -> None:
+    """Print which answers are right, the wrong ones first; raises `RecordError` where the campaign is damaged."""
+    out = out or result_console()
+    checked = {cell.id: marks for cell in record.cells if (marks := cell.marks)}
+    for cell_id, marks in checked.items():
+        say(out, f"\n{cell_id}: {sum(mark.right for mark in marks)} of {len(marks)} are right")
+        table = plain_table("question", "", "expected", "found", texts=4)
+        for mark in sorted(marks, key=lambda mark: (mark.right, mark.number)):
+            verdict = "right" if mark.right else "wrong"
+            table.add_row(str(mark.number), verdict, mark.expected, mark.found or "-")
+        out.print(table)
+    if not checked:
+        say(out, f"{record.id}: no answer of it is checked, as those to tasks such as gsm8k are (docs/accuracy.md)")
+
+
 def _show_metrics(cells: Sequence[CellRecord], names: Mapping[str, str], out: Console) -> None:
     columns = [
         column for column in _COLUMNS if not column.optional or any(column.metric in cell.summaries for cell in cells)

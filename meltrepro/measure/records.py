@@ -173,16 +173,18 @@ class CellRecord(CellFolder):
         Answers count where its speed is not believed, too.
         """
         if self.asking is not None:
-            parts = [mark for trial in self._scored for mark in trial.marks]
-            return scores_of(str(self.entry.params["task"]), parts)
+            return scores_of(str(self.entry.params["task"]), self.marks)
         return next((trial.scores for trial in self._scored), ())
 
     @property
     def right(self) -> Mapping[str, bool]:
         """Whether each of its answers is right, by question as of a trial; raises `RecordError`."""
-        if self.asking is not None:
-            return {name: right for trial in self._scored for name, right in trial.right.items()}
-        return next((trial.right for trial in self._scored), {})
+        return {name: right for trial in self._asked_once for name, right in trial.right.items()}
+
+    @property
+    def marks(self) -> tuple[AnswerMark, ...]:
+        """Whether each of the answers that its scores are made of is right; none where they are not checked. Raises `RecordError`."""
+        return tuple(mark for trial in self._asked_once for mark in trial.marks)
 
     @cached_property
     def asking(self) -> Asking | None:
@@ -197,6 +199,11 @@ class CellRecord(CellFolder):
     def _scored(self) -> tuple[TrialRecord, ...]:
         """The repetitions whose scores count."""
         return tuple(trial for trial in self.repetitions if trial.checks is not None) or self.believed
+
+    @property
+    def _asked_once(self) -> tuple[TrialRecord, ...]:
+        """Those of them in which every question was asked once."""
+        return self._scored if self.asking is not None else self._scored[:1]
 
     @property
     def repetitions(self) -> tuple[TrialRecord, ...]:

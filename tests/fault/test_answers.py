@@ -41,9 +41,9 @@ def test_from_the_run_to_the_replay(equipped: Project, capsys: pytest.CaptureFix
     (cell,) = read_campaign(equipped.campaign).cells
     (trial,) = cell.repetitions
     assert [(score.metric, score.k, score.n) for score in cell.scores] == [("acc", 2, 3), ("strict", 1, 3)]
-    assert [(mark.number, mark.right, mark.reason) for mark in trial.marks] == [
+    assert [(mark.number, mark.right, mark.found) for mark in trial.marks] == [
         (1, True, "4"),
-        (2, False, "there is no number in it"),
+        (2, False, None),
         (3, True, "1000"),
     ]
     assert cell.entry.params["task"] == "gsm8k"
@@ -61,6 +61,24 @@ def test_from_the_run_to_the_replay(equipped: Project, capsys: pytest.CaptureFix
     assert "generation tok/s" in shown
     assert "s/right" in shown
     assert "J/right" not in shown
+    (found,) = said("show", "show", "last", "--answers")["cells"]
+    assert found["answers"][1] == {
+        "question": 2,
+        "right": False,
+        "strict": False,
+        "expected": "5",
+        "found": None,
+        "answer": "Five?",
+    }
+    capsys.readouterr()
+    assert main(["show", "last", "--answers"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert f"{cell.id}: 2 of 3 are right" in rows
+    assert [row.split() for row in rows[-3:]] == [
+        ["2", "wrong", "5", "-"],  # what is wrong comes first
+        ["1", "right", "4", "4"],
+        ["3", "right", "1000", "1000"],
+    ]
     assert main(["report", "last", "-o", str(tmp_path / "report")]) == 0
     table = (tmp_path / "report" / "tables" / "accuracy.csv").read_text()
     assert "gsm8k,acc,0.666" in table
@@ -85,7 +103,7 @@ def test_rules_of_ones_own(equipped: Project) -> None:
     assert cell.agreement.valid
     ((score,), (trial, _)) = cell.scores, cell.repetitions
     assert (score.k, score.n) == (1, 2)
-    assert trial.marks[1].reason == "2 bullet points, at least 3"
+    assert trial.marks[1].found == "2 bullet points, at least 3"
     taken = [each.metrics.values["answering_s"] for each in cell.repetitions]
     assert cell.summaries["time_per_right_answer_s"].median == pytest.approx(sum(taken) / 2), "sums over repetitions"
 
@@ -176,6 +194,8 @@ def test_asking_ends_once_the_score_is_known(
     assert main(["show", "last"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert said_of_it in shown
+    (found,) = said("show", "show", "last", "--answers")["cells"]
+    assert sorted(each["question"] for each in found["answers"]) == sorted(numbers), "those of all its trials"
     assert main(["report", "last", "-o", str(tmp_path / "report")]) == 0
     head, row = (tmp_path / "report" / "tables" / "accuracy.csv").read_text().splitlines()[:2]
     assert dict(zip(head.split(","), row.split(","), strict=True))["saved"] == "40"

@@ -51,25 +51,25 @@ def mark_rule(answer: str, **rule: object) -> AnswerMark:
 
 
 @pytest.mark.parametrize(
-    ("gold", "answer", "right", "strict", "reason"),
+    ("gold", "answer", "right", "strict", "found"),
     [
         ("72", "48 + 24 = 72\n#### 72", True, True, "72"),
         ("72", "The answer is 72.", True, False, "72"),
         ("1,450", "That makes $1,450.", True, False, "1450"),
         ("1450", "#### 1,450", True, True, "1450"),
         ("-3", "#### -3", True, True, "-3"),
-        ("72", "#### 72\nThat took me 2 minutes.", False, True, "2, not 72"),
+        ("72", "#### 72\nThat took me 2 minutes.", False, True, "2"),
         ("72", "#### 71\n#### 72", True, False, "72"),
-        ("18", "It is 18.0", False, False, "18.0, not 18"),
-        ("72", "Seventy-two.", False, False, "there is no number in it"),
-        ("72", "", False, False, "there is no number in it"),
+        ("18", "It is 18.0", False, False, "18.0"),
+        ("72", "Seventy-two.", False, False, None),
+        ("72", "", False, False, None),
         ("72", "####72", True, False, "72"),
     ],
 )
 def test_numbers_are_found_as_by_lm_evaluation_harness(
-    gold: str, answer: str, right: bool, strict: bool, reason: str
+    gold: str, answer: str, right: bool, strict: bool, found: str | None
 ) -> None:
-    assert mark_number(gold, answer) == AnswerMark(1, right, reason, strict)
+    assert mark_number(gold, answer) == AnswerMark(1, right, gold.replace(",", ""), found, answer, strict)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,9 @@ def test_numbers_are_found_as_by_lm_evaluation_harness(
     ],
 )
 def test_rules_are_checked_to_the_letter(rule: dict[str, object], kept: str, broken: str, reason: str) -> None:
-    assert mark_rule(kept, **rule) == AnswerMark(1, True, "every rule is kept")
-    assert mark_rule(broken, **rule) == AnswerMark(1, False, reason)
+    right, wrong = mark_rule(kept, **rule), mark_rule(broken, **rule)
+    assert (right.right, right.found) == (True, None)
+    assert (wrong.right, wrong.found, wrong.answer) == (False, reason, broken.strip())
 
 
 def test_all_rules_must_be_kept() -> None:
@@ -101,7 +102,8 @@ def test_all_rules_must_be_kept() -> None:
     _, checks = asked("instructions", {"prompt": "Shout.", "rules": rules})
     found = [marks(checks, [turn(text)])[0] for text in ("HEY", "Hey", "hey there")]
     assert [mark.right for mark in found] == [True, False, False]
-    assert found[2].reason == "not all letters are capital; 2 words, at most 1"
+    assert found[2].expected == "upper-case; words most 1"
+    assert found[2].found == "not all letters are capital; 2 words, at most 1"
 
 
 def test_thinking_is_no_part_of_an_answer() -> None:
@@ -133,10 +135,10 @@ def test_checks_are_read_back_from_a_record() -> None:
 
 def test_scores_are_shares_of_right_answers() -> None:
     found = [
-        AnswerMark(1, True, "", True),
-        AnswerMark(2, True, "", False),
-        AnswerMark(3, False, "", False),
-        AnswerMark(4, True, "", True),
+        AnswerMark(1, True, "4", "4", "4", True),
+        AnswerMark(2, True, "4", "4", "4", False),
+        AnswerMark(3, False, "4", "4", "4", False),
+        AnswerMark(4, True, "4", "4", "4", True),
     ]
     scores = scores_of("gsm8k", found)
     assert [(metric_name(score), score.k, score.n) for score in scores] == [
@@ -144,7 +146,7 @@ def test_scores_are_shares_of_right_answers() -> None:
         ("accuracy.gsm8k.strict", 2, 4),
     ]
     assert score_metrics(scores) == {"accuracy.gsm8k": 0.75, "accuracy.gsm8k.strict": 0.5}
-    assert [score.metric for score in scores_of("instructions", [AnswerMark(1, True, "")])] == ["acc"]
+    assert [score.metric for score in scores_of("instructions", [AnswerMark(1, True, "json", None, "{}")])] == ["acc"]
 
 
 def test_a_turn_too_few_is_no_score() -> None:
@@ -171,16 +173,28 @@ RULE = {"kind": "json"}
         (
             "instructions",
             [{"prompt": "x", "rules": [RULE, {"kind": "rhyme"}]}],
-            "question 1, rule 2: .*'rhyme'.*'words'",
+            "line 1: question 1: rules.1.: expected the key 'kind' to be one of words, bullets, .*, got 'rhyme'",
         ),
-        ("instructions", [{"prompt": "x", "rules": [{"kind": "words"}]}], "rule 1: .*expected 'least', 'most' or both"),
+        (
+            "instructions",
+            [{"prompt": "x", "rules": [{"kind": "words"}]}],
+            r"rules\[0\]: expected 'least', 'most' or both",
+        ),
         (
             "instructions",
             [{"prompt": "x", "rules": [{"kind": "words", "least": 3, "most": 1}]}],
             "least 3 is more than",
         ),
-        ("instructions", [{"prompt": "x", "rules": [{"kind": "words", "at_least": 3}]}], "rule 1: Extra inputs"),
-        ("instructions", [{"prompt": "x", "rules": ["json"]}], "question 1, rule 1: "),
+        (
+            "instructions",
+            [{"prompt": "x", "rules": [{"kind": "words", "at_least": 3}]}],
+            r"question 1: rules\[0\]: unknown key 'at_least' \(did you mean 'least'\?\)",
+        ),
+        ("instructions", [{"prompt": "x", "rules": ["json"]}], r"rules\[0\]: expected a mapping, got 'json'"),
+        ("instructions", [{"prompt": "x", "rules": [{"text": "y"}]}], "expected the key 'kind' .*, got nothing"),
+        ("instructions", [{"prompt": "x", "rules": [{"kind": "jsn"}]}], "got 'jsn' .did you mean 'json'"),
+        ("instructions", [{"prompt": "x", "rules": [{"kind": "words", "most": "3"}]}], "most: expected a whole number"),
+        ("instructions", [{"prompt": "x", "rules": [RULE]}, {"prompt": ""}], "line 2: question 2 is empty"),
     ],
 )
 def test_data_that_cannot_be_asked_are_one_clear_line(task: AnswerTask, rows: list[object], message: str) -> None:

@@ -53,6 +53,12 @@ def test_columns_that_nothing_filled_are_left_out(home: Path, capsys: pytest.Cap
     assert "virtual" not in shown
 
 
+def test_a_campaign_without_answers_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_campaign(home, [Cell()], repetitions=1, warmups=0)
+    assert app.main(["show", "--answers"]) == 0
+    assert "no answer of it is checked" in capsys.readouterr().out
+
+
 def test_a_virtual_device_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_campaign(home, [Cell()], repetitions=1, warmups=0, virtual=True)
     assert app.main(["show"]) == 0

@@ -103,6 +103,11 @@ def explain(
         if given is None:
             return f"expected a target: a mapping with the key 'kind': {kinds}, got {describe(found)}", None
         return f"expected the kind {kinds}, got {describe(given)}", near_miss(_text(given), context["kinds"])
+    if kind.startswith("union_tag"):
+        name, tags = str(context["discriminator"]).strip("'"), [each.tag for each in shape.branches if each.tag]
+        given = found and found.child(name)
+        message = f"expected the key {name!r} to be one of {', '.join(tags)}, got {describe(given)}"
+        return message, near_miss(_text(given), tags)
     if kind == "value_error":
         return str(context["error"]), None
     return f"{kind.replace('_', ' ')}: got {describe(found)}", None
