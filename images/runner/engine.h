@@ -37,6 +37,7 @@ struct Setup {
     int32_t threads;
     int32_t batch;           // tokens of a prompt that are computed at once, at most
     bool profile_operators;  // report them in operations()
+    int32_t sequences;       // that go on abreast, each with a context of its own
 };
 
 // For the `context` event: what the framework made of that.
@@ -91,6 +92,29 @@ public:
     virtual std::vector<Operation> operations() { return {}; }
     // Empty the context.
     virtual void clear() = 0;
+
+    // Whether what is in the context can be taken out of it again: speculative decoding needs these three.
+    virtual bool rewinds() const { return false; }
+    // decode(), with logits after each of the tokens.
+    virtual void decode_each(const Token * /*tokens*/, size_t /*count*/) {}
+    // After the i-th of them.
+    virtual const float * logits_after(size_t /*i*/) { return nullptr; }
+    // Keep the first `count` tokens of the context.
+    virtual void rewind(int32_t /*count*/) {}
+
+    // Whether several sequences can go on abreast.
+    virtual bool holds_sequences() const { return false; }
+    // Have so many sequences, each with what the first one holds.
+    virtual void fork(int32_t /*count*/) {}
+    // Append one token to each sequence; logits_after(i) are those of the i-th: Failure(decode).
+    virtual void decode_abreast(const std::vector<Token> & /*tokens*/) {}
+
+    // Whether a filled context can be written to a file and read from it.
+    virtual bool saves_context() const { return false; }
+    // Write all that the context holds; the file's bytes: Failure(context).
+    virtual uint64_t save(const std::string & /*path*/) { return 0; }
+    // Put that in the place of what the context holds, as save() of the same process found it: Failure(context).
+    virtual void restore(const std::string & /*path*/) {}
 };
 
 // Defined by the framework.

@@ -1,6 +1,8 @@
 // melt-runner request.json events.jsonl: see docs/runner.md.
 
+#include "caching.h"
 #include "clock.h"
+#include "drafter.h"
 #include "engine.h"
 #include "events.h"
 #include "failure.h"
@@ -38,14 +40,21 @@ void say_hello(const Identity & engine, Events & events) {
     events.flush();
 }
 
-void hold_conversations(const std::string & request_path, Events & events) {
+// A file that is gone when this is.
+struct Scratch {
+    const std::string path;
+    ~Scratch() { std::remove(path.c_str()); }
+};
+
+void hold_conversations(const std::string & request_path, const Scratch & saved, Events & events) {
     const std::unique_ptr<Engine> engine = make_engine();
     say_hello(engine->identity(), events);
-    const Request request = read_request(request_path, *engine);
+    Request request = read_request(request_path, *engine);
 
     enter_step(ExitCode::model);
     engine->check(request.model);
-    events.add("load_begin");
+    const std::optional<double> cached_share = prepare_cache(request.model, request.caching);
+    events.add("load_begin", {{"cached_share", cached_share}, {"asked", caching_name(request.caching)}});
     const ModelFacts model = engine->load(request.model);
     events.add("load_end", {{"model_bytes", model.bytes},
                             {"n_params", model.n_params},
@@ -62,10 +71,11 @@ void hold_conversations(const std::string & request_path, Events & events) {
     if (const Json::Object effective = engine->effective(); !effective.empty()) {
         events.add("effective", effective);
     }
+    const std::unique_ptr<Drafter> drafter = make_drafter(request, model, events);
     events.flush();
 
     enter_step(ExitCode::decode);
-    Session session(request, *engine, model, context, events);
+    Session session(request, *engine, model, context, events, drafter.get(), saved.path);
     give_sync_mark(request.sync_mark, request.setup.threads, events);
     session.warm_up();
     session.run();
@@ -92,7 +102,7 @@ int run(const std::string & request_path, const std::string & events_path) {
     Events events(events_path);
     install_signal_handlers(events.descriptor());
     try {
-        hold_conversations(request_path, events);
+        hold_conversations(request_path, Scratch{events_path + ".context"}, events);
     } catch (const Stopped & stopped) {
         return give_up(events, 128 + stopped.signal, "stopped by signal " + std::to_string(stopped.signal));
     } catch (const Failure & failure) {

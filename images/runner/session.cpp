@@ -19,10 +19,15 @@ std::vector<Token> sorted(std::vector<Token> tokens) {
 }  // namespace
 
 Session::Session(const Request & request, Engine & engine, const ModelFacts & model, const ContextFacts & context,
-                 Events & events)
+                 Events & events, Drafter * drafter, std::string saved)
     : request(request), engine(engine), n_vocab(model.n_vocab), n_batch(static_cast<size_t>(context.n_batch)), events(events),
-      ends(sorted(engine.end_of_generation())), sampler(request.sampling, request.ignore_eos ? ends : std::vector<Token>{}),
+      drafter(drafter), saved(std::move(saved)),
+      ends(sorted(engine.end_of_generation())), sampler(make_sampler()),
       thinking(request.thinking, engine) {}
+
+TokenSampler Session::make_sampler() const {
+    return {request.sampling, request.ignore_eos ? ends : std::vector<Token>{}};
+}
 
 // Half of the tokens as a prompt, the others one by one, so that both ways of decoding have been walked.
 void Session::warm_up() {
@@ -31,7 +36,7 @@ void Session::warm_up() {
         return;
     }
     events.add("warmup_begin", {{"n", count}});
-    const std::vector<Token> source = engine.tokenize(request.conversations.front().front(), true);
+    const std::vector<Token> source = tokens_of(request.conversations.front().front(), true);
     std::vector<Token> tokens;
     for (size_t i = 0; i < static_cast<size_t>(count) && !source.empty(); ++i) {
         tokens.push_back(source[i % source.size()]);
@@ -60,6 +65,7 @@ void Session::converse(size_t conversation) {
     clear();
     history.clear();
     sampler.seed(request.sampling.seed + conversation);
+    fill();
     const size_t turns = request.conversations[conversation].size();
     for (size_t turn = 0; turn < turns; ++turn) {
         if (turn > 0) {
@@ -78,9 +84,61 @@ void Session::converse(size_t conversation) {
     events.flush();
 }
 
+// Before the first turn, which is not to be charged for it.
+void Session::fill() {
+    if (request.depth == 0) {
+        return;
+    }
+    if (request.depth > request.setup.context) {
+        throw Failure(ExitCode::decode, "a context of " + std::to_string(request.setup.context) + " tokens does not hold the " +
+                                            std::to_string(request.depth) + " that are to be in it");
+    }
+    const std::vector<Token> tokens = tokens_of({"", request.depth, 0}, true);
+    history = tokens;
+    events.add("fill_begin", {{"n", tokens.size()}});
+    decode(tokens);
+    events.add("fill_end");
+    if (request.restore) {
+        events.add("save_begin");
+        const uint64_t bytes = engine.save(saved);
+        events.add("save_end", {{"bytes", bytes}});
+    }
+    events.flush();
+}
+
+void Session::restore() {
+    const int32_t filled = n_past;
+    clear();
+    events.add("restore_begin");
+    engine.restore(saved);
+    events.add("restore_end");
+    n_past = filled;
+}
+
+// Made-up tokens are the same for every conversation and engine of one vocabulary: any but those that end an answer.
+std::vector<Token> Session::tokens_of(const Prompt & prompt, bool first) const {
+    if (!prompt.text.empty()) {
+        return engine.tokenize(prompt.text, first);
+    }
+    std::vector<Token> tokens = first ? engine.tokenize("", true) : std::vector<Token>{};
+    tokens.resize(std::min(tokens.size(), static_cast<size_t>(prompt.tokens)));
+    for (uint64_t state = request.sampling.seed; tokens.size() < static_cast<size_t>(prompt.tokens);) {
+        state = state * 6364136223846793005U + 1442695040888963407U;  // Knuth's MMIX
+        const auto token = static_cast<Token>((state >> 33) % static_cast<uint64_t>(n_vocab));
+        if (!is_end(token)) {
+            tokens.push_back(token);
+        }
+    }
+    return tokens;
+}
+
 Session::Stop Session::take_turn(size_t conversation, size_t turn) {
+    const Prompt & asked = request.conversations[conversation][turn];
     events.add("turn_begin", {{"c", conversation}, {"i", turn}});
-    const std::vector<Token> prompt = engine.tokenize(request.conversations[conversation][turn], turn == 0);
+    if (request.restore && request.depth > 0 && turn == 0) {
+        restore();
+    }
+    const std::vector<Token> prompt = tokens_of(asked, turn == 0 && request.depth == 0);
     if (prompt.empty()) {
         throw Failure(ExitCode::decode, "turn " + std::to_string(turn) + " of conversation " +
                                             std::to_string(conversation) + " has no tokens");
@@ -95,15 +153,17 @@ Session::Stop Session::take_turn(size_t conversation, size_t turn) {
         decode(prompt);
         events.add("prefill_end");
         profile.enter(OperatorProfile::Phase::generation);
-        thinking.begin_turn(request.conversations[conversation][turn], events);
-        stop = generate(n_generated, text);
+        thinking.begin_turn(asked.text, events);
+        stop = request.setup.sequences > 1 ? generate_abreast(asked.max_tokens, n_generated, text)
+                                           : generate(asked.max_tokens, n_generated, text);
         profile.enter(OperatorProfile::Phase::none);
+        forget_draft();
     }
     end_turn(conversation, turn, prompt.size(), n_generated, stop, text);
     return stop;
 }
 
-Session::Stop Session::generate(size_t & n_generated, std::string & text) {
+Session::Stop Session::generate(int32_t max_tokens, size_t & n_generated, std::string & text) {
     std::vector<Token> last(1);
     for (;;) {
         const std::optional<Token> forced = thinking.forced();
@@ -117,14 +177,86 @@ Session::Stop Session::generate(size_t & n_generated, std::string & text) {
         const std::string piece = engine.piece(last[0]);
         text += piece;
         thinking.add(index, last[0], piece, events);
-        if (n_generated == static_cast<size_t>(request.max_tokens)) {
+        if (n_generated == static_cast<size_t>(max_tokens)) {
             return Stop::length;
         }
         if (left() == 0) {
             return Stop::context;
         }
-        decode(last);
+        advance(last[0], static_cast<size_t>(max_tokens) - n_generated);
     }
+}
+
+Session::Stop Session::generate_abreast(int32_t max_tokens, size_t & n_generated, std::string & text) {
+    const auto count = static_cast<size_t>(request.setup.sequences);
+    std::vector<TokenSampler> samplers(count, make_sampler());
+    std::vector<std::vector<Token>> histories(count, history);
+    std::vector<Token> last(count);
+    for (size_t i = 0; i < count; ++i) {
+        samplers[i].seed(request.sampling.seed + i);
+    }
+    engine.fork(request.setup.sequences);
+    for (;;) {
+        for (size_t i = 0; i < count; ++i) {
+            last[i] = samplers[i].sample(n_generated == 0 ? logits : engine.logits_after(i), n_vocab, histories[i]);
+            histories[i].push_back(last[i]);
+        }
+        events.add_token(monotonic_ns(), static_cast<int64_t>(n_generated++), last[0], samplers[0].margin());
+        text += engine.piece(last[0]);
+        const bool full = left() == 0;
+        if (full || n_generated == static_cast<size_t>(max_tokens)) {
+            engine.fork(1);
+            history = histories[0];
+            return full ? Stop::context : Stop::length;
+        }
+        throw_if_stopped();
+        const int64_t begin = monotonic_ns();
+        engine.decode_abreast(last);
+        ++n_past;
+        if (request.setup.profile_operators) {
+            engine.logits_after(0);
+            profile.add(monotonic_ns() - begin, engine.operations());
+        }
+    }
+}
+
+void Session::advance(Token token, size_t wanted) {
+    if (n_right < draft.size() && draft[n_right] == token) {
+        ++n_past;
+        ++speculated.accepted;
+        logits = engine.logits_after(++n_right);
+        return;
+    }
+    forget_draft();
+    if (drafter != nullptr && wanted > 1 && left() > 1) {
+        const size_t most = std::min({static_cast<size_t>(request.speculation->tokens), wanted - 1,
+                                      static_cast<size_t>(left()) - 1, n_batch - 1});
+        const int64_t begin = monotonic_ns();
+        draft = most == 0 ? std::vector<Token>{} : drafter->draft(history, most);
+        speculated.ns += monotonic_ns() - begin;
+        speculated.drafted += static_cast<int64_t>(draft.size());
+    }
+    if (draft.empty()) {
+        return decode({token});
+    }
+    throw_if_stopped();
+    std::vector<Token> step{token};
+    step.insert(step.end(), draft.begin(), draft.end());
+    const int64_t begin = monotonic_ns();
+    engine.decode_each(step.data(), step.size());
+    logits = engine.logits_after(0);
+    ++n_past;
+    if (request.setup.profile_operators) {
+        profile.add(monotonic_ns() - begin, engine.operations());
+    }
+}
+
+void Session::forget_draft() {
+    if (n_right < draft.size()) {
+        engine.rewind(n_past);
+    }
+    draft.clear();
+    n_right = 0;
 }
 
 void Session::decode(const std::vector<Token> & tokens) {
@@ -162,6 +294,15 @@ void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t
                         {"n_past", n_past},
                         {"stop", names[static_cast<int>(stop)]},
                         {"text", text}};
+    if (request.setup.sequences > 1) {
+        fields.emplace_back("sequences", request.setup.sequences);
+    }
+    if (drafter != nullptr) {
+        fields.emplace_back("drafted", speculated.drafted);
+        fields.emplace_back("accepted", speculated.accepted);
+        fields.emplace_back("draft_ns", speculated.ns);
+        speculated = {};
+    }
     if (request.thinking) {
         fields.emplace_back("answer", n_generated > 0 ? thinking.answer() : "");
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "events.h"
+#include "drafter.h"
 #include "engine.h"
 #include "profile.h"
 #include "request.h"
@@ -15,7 +16,9 @@ namespace melt {
 
 class Session {
 public:
-    Session(const Request & request, Engine & engine, const ModelFacts & model, const ContextFacts & context, Events & events);
+    // `drafter` may be null; `saved` is where a file for a context may be written.
+    Session(const Request & request, Engine & engine, const ModelFacts & model, const ContextFacts & context, Events & events,
+            Drafter * drafter, std::string saved);
 
     void warm_up();
     // Throws Failure(decode) or, when a signal asks for it, Stopped.
@@ -27,10 +30,20 @@ private:
     enum class Stop { eog, length, context };
 
     void converse(size_t conversation);
+    TokenSampler make_sampler() const;
+    void fill();
+    void restore();
+    std::vector<Token> tokens_of(const Prompt & prompt, bool first) const;
     Stop take_turn(size_t conversation, size_t turn);
-    Stop generate(size_t & n_generated, std::string & text);
+    Stop generate(int32_t max_tokens, size_t & n_generated, std::string & text);
     // Append tokens to the context and wait for the logits after the last one.
     void decode(const std::vector<Token> & tokens);
+    // The same for several sequences, of which the first one's tokens are told.
+    Stop generate_abreast(int32_t max_tokens, size_t & n_generated, std::string & text);
+    // Have the logits after a token of the answer, of which `wanted` more are to come: those of a draft that foresaw it, or new ones.
+    void advance(Token token, size_t wanted);
+    // Take out of the context what was foreseen in vain.
+    void forget_draft();
     void clear();
     int32_t left() const { return request.setup.context - n_past; }  // positions
     bool is_end(Token token) const;
@@ -41,12 +54,19 @@ private:
     const int32_t n_vocab;
     const size_t n_batch;
     Events & events;
+    Drafter * const drafter;
+    const std::string saved;
     OperatorProfile profile;
     const std::vector<Token> ends;  // of an answer, sorted
     TokenSampler sampler;
     Thinking thinking;
     int32_t n_past = 0;
     const float * logits = nullptr;
+    std::vector<Token> draft;  // in the engine's context, beyond n_past
+    size_t n_right = 0;        // of the draft
+    struct {
+        int64_t drafted, accepted, ns;
+    } speculated{};  // in this turn
     std::vector<Token> history;  // of the conversation: prompts and answers
 };
 

@@ -126,6 +126,7 @@ class PathOf:
 
 
 MODEL = "model"
+DRAFT = "draft"
 PLAIN_ALONE = "a build may leave plain files and folders in /out"
 PROCESSES = 4096
 """How many processes and threads an execution may have in a container."""

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from meltrepro.build.model import Artifact
 from meltrepro.chat.contexts import lay_out
 from meltrepro.chat.render import render
 from meltrepro.chat.template import DATE, ChatTemplate, Rendered, TemplateError
 from meltrepro.chat.thinking import speaks_of_thinking
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.accuracy import AnswerWorkload
+from meltrepro.manifest.lengths import Lengths
 from meltrepro.manifest.loader import LoadedManifest, problem_at
 from meltrepro.manifest.protocol import Protocol
 from meltrepro.manifest.schema import Model, Workload
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.model import Cell, Plan
-from meltrepro.record.trial import AnyRequest, Request, RequestSampling, RequestThinking
+from meltrepro.record.trial import (
+    AnyRequest,
+    Request,
+    RequestSampling,
+    RequestSpeculation,
+    RequestThinking,
+    RequestTokens,
+)
 from meltrepro.targets.base import DeviceFacts
 
 Conversations = Sequence[Sequence[str]]
@@ -38,7 +47,8 @@ def make_requests(
     rendered: dict[tuple[str, str], Rendered] = {}
     problems: dict[Problem, None] = {}
     cells = [(cell, talk) for cell in plan.cells if (talk := _talk(cell)) is not None]
-    for (model, name), workload in {(cell.model_name, cell.workload_name): each for cell, each in cells}.items():
+    spoken = {(cell.model_name, cell.workload_name): each for cell, each in cells if each.lengths is None}
+    for (model, name), workload in spoken.items():
         template, wanted, day = templates[model], conversations[name], workload.date or DATE
         try:
             found = render(template, workload.system, wanted, day)
@@ -53,13 +63,13 @@ def make_requests(
         for each in (*found.notes, *((_UNMARKED.format(model),) if unmarked else ())):
             note(f"{template.label}: {each}")
     if problems:
-        spoken = any(problem.field.startswith("workloads.") for problem in problems)
-        raise ManifestError(list(problems), hint=_SPEAKS if spoken else None)
+        breaks_out = any(problem.field.startswith("workloads.") for problem in problems)
+        raise ManifestError(list(problems), hint=_SPEAKS if breaks_out else None)
     return {
         cell.id: _request(
             workload,
             cell,
-            rendered[cell.model_name, cell.workload_name],
+            rendered.get((cell.model_name, cell.workload_name)),
             plan.manifest.protocol,
             devices[cell.target_name].cores,
         )
@@ -102,21 +112,28 @@ def request_digest(request: AnyRequest) -> str:
 def _request(
     workload: Workload,
     cell: Cell,
-    rendered: Rendered,
+    rendered: Rendered | None,
     protocol: Protocol,
     cores: int,
 ) -> Request:
-    meter, thinking = cell.target.meter, _marks(cell.model, rendered)
+    meter, lengths = cell.target.meter, workload.lengths
+    thinking = _marks(cell.model, rendered) if rendered is not None else None
+    depth, conversations = _lengths(workload, lengths) if lengths is not None else (0, _texts(rendered))
     return Request(
         model="",
         context=workload.context,
         threads=cell.target.threads or cell.target.usable_cores or cores,
         batch=workload.batch,
         **cell.options,
-        max_tokens=workload.max_tokens,
-        ignore_eos=workload.ignore_eos,
+        max_tokens=(lengths.answer or 1) if lengths is not None else workload.max_tokens,
+        ignore_eos=lengths is not None or workload.ignore_eos,
         sampling=RequestSampling(**workload.sampling.model_dump(), seed=protocol.seed),
-        conversations=[list(texts) for texts in rendered.texts],
+        conversations=conversations,
+        depth=depth or None,
+        restore=workload.restore or None,
+        sequences=workload.sequences if workload.sequences > 1 else None,
+        speculate=_speculation(workload),
+        load=workload.load,
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,
@@ -124,6 +141,43 @@ def _request(
         if thinking
         else None,
     )
+
+
+def _texts(rendered: Rendered | None) -> list[list[str | RequestTokens]]:
+    return [list(texts) for texts in rendered.texts] if rendered is not None else []
+
+
+def _lengths(workload: Workload, lengths: Lengths) -> tuple[int, list[list[str | RequestTokens]]]:
+    """How much the context holds before, and a conversation that reads a prompt, and one that writes an answer.
+
+    A prefix that was kept lies in the context, as what came before does.
+    """
+    kept = round((lengths.prompt or 0) * workload.hit_rate)
+    conversations: list[list[str | RequestTokens]] = []
+    if lengths.prompt is not None:
+        conversations.append([RequestTokens(tokens=max(lengths.prompt - kept, 1), max_tokens=1)])
+    if lengths.answer is not None:
+        conversations.append([RequestTokens(tokens=1, max_tokens=lengths.answer + 1)])
+    return workload.depth + kept, conversations
+
+
+def _speculation(workload: Workload) -> RequestSpeculation | None:
+    wanted = workload.speculate
+    return RequestSpeculation(tokens=wanted.tokens, ngram=wanted.ngram) if wanted is not None else None
+
+
+def with_drafts(
+    requests: Mapping[str, AnyRequest], plan: Plan, artifacts: Mapping[str, Artifact]
+) -> dict[str, AnyRequest]:
+    """The requests with the models that foresee what theirs say, once they were made."""
+    done = dict(requests)
+    for cell in plan.cells:
+        request = requests[cell.id]
+        if cell.draft_id is not None and isinstance(request, Request) and request.speculate is not None:
+            digest = artifacts[cell.draft_id].digest
+            drafts = request.speculate.model_copy(update={"model": "", "digest": digest})
+            done[cell.id] = request.model_copy(update={"speculate": drafts})
+    return done
 
 
 def _marks(model: Model, rendered: Rendered) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import meltrepro
 from meltrepro.accuracy.answers import Checks
 from meltrepro.accuracy.requests import inputs_of
-from meltrepro.build.model import Argument, Artifact, Input
+from meltrepro.build.model import DRAFT, Argument, Artifact, Input
 from meltrepro.campaign.campaign import manifest_identity, new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
@@ -39,7 +39,7 @@ from meltrepro.record.campaign import (
 )
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.ids import RUN, BundleId
-from meltrepro.record.trial import AnyRequest, ScoringRequest
+from meltrepro.record.trial import AnyRequest, Request, ScoringRequest
 from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.store.names import redact
 from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target, TargetKind
@@ -119,7 +119,7 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             synthetic=cell.model.synthetic,
             checks=setup.checks.get(cell.workload_name),
             about=_about(cell, setup.artifacts[cell.model_id], bundles[cell.framework_name].release.name),
-            **_scorer(setup, cell, bundles[cell.framework_name]),
+            **(_scorer(setup, cell, bundles[cell.framework_name]) or _draft(setup, cell)),
         )
         for cell in setup.plan.cells
     }
@@ -160,6 +160,14 @@ def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
         "arguments": scorer.arguments(request, node.release.name),
         "inputs": inputs_of(request, setup.inputs),
     }
+
+
+def _draft(setup: Setup, cell: Cell) -> _Scored:
+    """The model that foresees what a cell's says, where one does."""
+    if cell.draft_id is None:
+        return {}
+    draft = setup.artifacts[cell.draft_id]
+    return {"inputs": {DRAFT: Input(draft.path, draft.digest)}}
 
 
 def sensor_plan_of(setup: Setup, target: str) -> bytes | None:
@@ -337,12 +345,22 @@ def _asked(run: CellRun) -> dict[str, object]:
     return {
         **task,
         **request.options,
+        **_context_use(request),
         "max_tokens": request.max_tokens,
         "ignore_eos": request.ignore_eos,
         "conversations": len(request.conversations),
         "turns": sum(map(len, request.conversations)),
         **{f"sampling.{name}": value for name, value in sampling.items()},
     }
+
+
+def _context_use(request: Request) -> dict[str, object]:
+    """What is asked of the context and the page cache besides conversations."""
+    asked = {name: getattr(request, name) for name in ("depth", "restore", "sequences", "load")}
+    if request.speculate is not None:
+        said = request.speculate.model_dump(exclude={"model"})
+        asked |= {f"speculate.{name}": value for name, value in said.items()}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _scalar(value: object) -> str | int | float:

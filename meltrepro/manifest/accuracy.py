@@ -76,9 +76,10 @@ class QuestionWorkload(_Scored):
     )
 
 
-def _or_list(schema: dict[str, Any]) -> None:
+def or_list(schema: dict[str, Any]) -> None:
     """Let the schema of a number that may be a list say so; `windows` makes workloads of such a list."""
-    one = {key: schema.pop(key) for key in ("type", "minimum")}
+    limits = ("type", "minimum", "maximum", "exclusiveMaximum")
+    one = {key: schema.pop(key) for key in limits if key in schema}
     schema["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}]
 
 
@@ -94,7 +95,7 @@ class TextWorkload(_Scored):
         512,
         ge=16,
         description="Window in tokens. A list makes a workload of each, which has the number in its name: `text-256`.",
-        json_schema_extra=_or_list,
+        json_schema_extra=or_list,
     )
     against: Name = Field(
         "f16", description="Of kl-divergence: the quantization that stands for the unquantized model."

@@ -11,11 +11,12 @@ from typing import Any
 from meltrepro.atomic import reason_of
 from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.configs import MOST_BYTES, STAND_IN, read_config
+from meltrepro.manifest.lengths import lengths_in
 from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, shortage
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.manifest.sources import WRITTEN
 from meltrepro.manifest.upgrade import upgraded, warning
-from meltrepro.manifest.windows import by_context
+from meltrepro.manifest.windows import by_length
 from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
 from meltrepro.manifest.yaml.positions import read_content
@@ -68,7 +69,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     _refuse_others(tree)
     tree, moved = upgraded(tree)
     tree = overrides_module.apply(tree, overrides, problems)
-    tree = by_context(_with_shapes(tree, path, problems), problems)
+    tree = by_length(_with_shapes(tree, path, problems), problems)
     manifest = validate(Manifest, tree, problems, {WRITTEN: True})
     _check_prompts(tree, manifest, path, problems)
     _check_study(tree, problems)
@@ -171,7 +172,7 @@ def _conversations(
 ) -> Conversations | None:
     node = workload.child("conversations")
     written = None if node is None else node.text or node.value
-    if node is None or written == MELT or not isinstance(written, str | list):
+    if node is None or written == MELT or lengths_in(written) or not isinstance(written, str | list):
         return None
     if isinstance(written, list):
         whole = all(isinstance(item.value, list) and item.value for item in written)

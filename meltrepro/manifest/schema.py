@@ -31,11 +31,13 @@ from meltrepro.manifest.accuracy import (
     AnswerWorkload,
     QuestionWorkload,
     TextWorkload,
+    or_list,
     workload_kind,
 )
 from meltrepro.manifest.axes import Point, points
 from meltrepro.manifest.base import Address, Name, Place, Strict, added, is_name
 from meltrepro.manifest.kinds import OptionsOf
+from meltrepro.manifest.lengths import Lengths, lengths_in
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, as_whole, is_checkpoint
@@ -203,11 +205,32 @@ class Sampling(Strict):
     repeat_last_n: int = Field(64, ge=0, description="How many tokens back the repeat penalty looks.")
 
 
+class Speculation(Strict):
+    """Tokens that are foreseen cheaply. The model checks several in one step, so that its answer stays what it is."""
+
+    tokens: int = Field(8, ge=1, le=64, description="Most tokens that are foreseen at once.")
+    ngram: int | None = Field(
+        None, ge=1, le=64, description="By what followed so many of the last tokens where they stood before."
+    )
+    model: Name | None = Field(
+        None, description="By another model of the manifest, or the same one; it needs the same vocabulary."
+    )
+    quantization: Name | None = Field(None, description="Of that model; the cell's own where absent.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.ngram is None) == (self.model is None):
+            raise ValueError("expected exactly one of the keys ngram, model")
+        if self.model is None and self.quantization is not None:
+            raise ValueError("'quantization' does nothing without 'model'")
+        return self
+
+
 class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
     conversations: Place | Annotated[list[Conversation], Field(min_length=1)] = Field(
-        description="A YAML file of conversations, relative to the manifest; `melt` for MELT's own set, which is fetched; or the conversations (lists of prompts)."
+        description="A YAML file of conversations, relative to the manifest; `melt` for MELT's own set, which is fetched; the conversations (lists of prompts); or lengths in tokens as llama-bench names them, `pp512/tg128`."
     )
     first: int | None = Field(None, ge=1, description="Use only the first N conversations.")
     turns: int | None = Field(None, ge=1, description="Use only the first N prompts of each conversation.")
@@ -232,6 +255,73 @@ class Workload(Strict):
     ignore_eos: bool = Field(False, description="Generate exactly max_tokens, whatever the model says.")
     batch: int = Field(512, ge=1, description="Most tokens in one prefill step.")
     sampling: Sampling = Sampling(greedy=True)
+    depth: int = added(
+        0,
+        ge=0,
+        description="Of lengths: tokens that the context holds before. A list makes a workload of each: `NAME-depth1024`.",
+        json_schema_extra=or_list,
+    )
+    hit_rate: float = added(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Of lengths: part of the prompt that the context holds already, as after a prefix that was kept. A list makes a workload of each.",
+        json_schema_extra=or_list,
+    )
+    restore: bool = added(
+        False, description="Of lengths: write what the context holds before to a file, and read it within the turn."
+    )
+    sequences: int = added(
+        1,
+        ge=1,
+        le=64,
+        description="Answers that are written abreast; they need ignore_eos or lengths. A list makes a workload of each.",
+        json_schema_extra=or_list,
+    )
+    speculate: Speculation | None = added(None, description="Foresee tokens; absent: decode each by itself.")
+    load: Literal["cold", "warm"] | None = added(
+        None,
+        description="What the page cache holds of the model's files when it is loaded: nothing, or all; as it comes where absent.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _roomy(cls, values: Any) -> Any:
+        """Lengths have the context that they need."""
+        lengths = lengths_in(values.get("conversations")) if isinstance(values, dict) else None
+        if lengths is None or "context" in values or not isinstance(values.get("depth", 0), int):
+            return values
+        return {**values, "context": lengths.context(values.get("depth", 0))}
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Self:
+        lengths = self.lengths
+        if lengths is None:
+            if keys := [key for key in ("depth", "hit_rate", "restore") if getattr(self, key)]:
+                raise ValueError(f"{keys[0]!r} needs lengths: conversations: pp512/tg128")
+            if self.sequences > 1 and not self.ignore_eos:
+                raise ValueError("several 'sequences' need 'ignore_eos', so that none ends before the others")
+            return self._alone()
+        texts = ("first", "turns", "prompts", "continuous", "system", "date", "max_tokens", "max_thinking_tokens")
+        if keys := [key for key in texts if getattr(self, key) != type(self).model_fields[key].default]:
+            raise ValueError(f"{keys[0]!r} does nothing with lengths, which have no texts and say how many tokens")
+        if self.hit_rate and lengths.prompt is None:
+            raise ValueError("'hit_rate' is of a prompt: conversations: pp512")
+        if self.restore and not (self.depth or self.hit_rate):
+            raise ValueError("'restore' needs 'depth' or 'hit_rate': a file of an empty context is none")
+        if (needed := lengths.context(self.depth)) > self.context:
+            raise ValueError(f"a context of {self.context} tokens does not hold the {needed} of these lengths")
+        return self._alone()
+
+    def _alone(self) -> Self:
+        if self.speculate is not None and self.sequences > 1:
+            raise ValueError("'speculate' is of one sequence")
+        return self
+
+    @property
+    def lengths(self) -> Lengths | None:
+        """What is read and written, where texts do not matter."""
+        return lengths_in(self.conversations)
 
 
 AnyWorkload = Annotated[
@@ -306,14 +396,15 @@ class Manifest(Strict):
 
     @property
     def conversations(self) -> dict[str, Workload]:
-        """The workloads that are conversations, by name."""
-        return {name: each for name, each in self.workloads.items() if isinstance(each, Workload)}
+        """The workloads that are conversations in words, by name."""
+        workloads = self.workloads.items()
+        return {name: each for name, each in workloads if isinstance(each, Workload) and each.lengths is None}
 
     @property
     def talks(self) -> dict[str, Workload | AnswerWorkload]:
         """The workloads that a model answers in its own words, by name."""
-        kinds = Workload | AnswerWorkload
-        return {name: each for name, each in self.workloads.items() if isinstance(each, kinds)}
+        answers = {name: each for name, each in self.workloads.items() if isinstance(each, AnswerWorkload)}
+        return {**self.conversations, **answers}
 
     @property
     def accuracy(self) -> dict[str, AccuracyWorkload]:

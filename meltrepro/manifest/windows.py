@@ -1,43 +1,64 @@
-"""Texts that are scored in windows of several lengths: a list of contexts becomes a workload for each, before anything else looks."""
+"""Workloads of several lengths: a list of numbers becomes a workload for each of them, before anything else looks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from meltrepro.errors import Problem
-from meltrepro.manifest.accuracy import TEXT, workload_kind
+from meltrepro.manifest.accuracy import CONVERSATIONS, TEXT, workload_kind
 from meltrepro.manifest.yaml.tree import FieldPath, Node, branch
 
+_AXES: Mapping[str, Mapping[str, str]] = {
+    TEXT: {"context": ""},
+    CONVERSATIONS: {"depth": "depth", "hit_rate": "hit", "sequences": "seq"},
+}
+"""By kind of workload the keys that may be lists, with what names have before the number."""
 
-def by_context(tree: Node, problems: list[Problem]) -> Node:
+
+def by_length(tree: Node, problems: list[Problem]) -> Node:
     """The same tree, in which `text` with `context: [256, 1024]` is `text-256` and `text-1024`, in its place."""
     section = tree.child("workloads")
     if section is None or not isinstance(section.value, dict):
         return tree
     found: dict[str, Node] = {}
     for name, node in section.value.items():
-        for each, one in _each(name, node, problems).items():
+        for each, one in _every(name, node, problems).items():
             if each in found or (each != name and each in section.value):
-                message = f"a workload is called {each!r} already, as the one with this context is to be"
-                problems.append(one.nearest(("context",)).where.problem(("workloads", name, "context"), message))
+                message = f"a workload is called {each!r} already, as one of this list is to be"
+                problems.append(node.where.problem(("workloads", name), message))
             else:
                 found[each] = one
     return tree if found == section.value else tree.put({("workloads",): branch(found, section)})
 
 
-def _each(name: str, node: Node, problems: list[Problem]) -> dict[str, Node]:
-    contexts, at = node.child("context"), ("workloads", name, "context")
-    if contexts is None or not isinstance(contexts.value, list) or workload_kind(node.plain()) != TEXT:
+def _every(name: str, node: Node, problems: list[Problem]) -> dict[str, Node]:
+    found = {name: node}
+    for key, prefix in _AXES.get(workload_kind(node.plain()), {}).items():
+        found = {
+            each: one
+            for before, whole in found.items()
+            for each, one in _each(before, whole, ("workloads", name, key), prefix, problems).items()
+        }
+    return found
+
+
+def _each(name: str, node: Node, at: FieldPath, prefix: str, problems: list[Problem]) -> dict[str, Node]:
+    key = str(at[-1])
+    values = node.child(key)
+    if values is None or not isinstance(values.value, list):
         return {name: node}
-    if not contexts.value:
-        problems.append(contexts.where.problem(at, "expected a whole number or a list of them; the list is empty"))
+    expected = "a number" if key == "hit_rate" else "a whole number"
+    if not values.value:
+        problems.append(values.where.problem(at, f"expected {expected} or a list of them; the list is empty"))
     found: dict[str, Node] = {}
-    for i, one in enumerate(contexts.value):
+    for i, one in enumerate(values.value):
         path: FieldPath = (*at, i)
-        if not isinstance(one.value, int) or isinstance(one.value, bool):
-            problems.append(one.where.problem(path, "expected a whole number"))
-        elif f"{name}-{one.value}" in found:
+        kinds = (int, float) if key == "hit_rate" else int
+        if not isinstance(one.value, kinds) or isinstance(one.value, bool):
+            problems.append(one.where.problem(path, f"expected {expected}"))
+        elif (named := f"{name}-{prefix}{one.value}") in found:
             problems.append(one.where.problem(path, f"{one.value} is named twice"))
         else:
-            found[f"{name}-{one.value}"] = node.put({("context",): replace(one, key_at=contexts.key_at)})
-    return found or {name: node.without("context")}
+            found[named] = node.put({(key,): replace(one, key_at=values.key_at)})
+    return found or {name: node.without(key)}

@@ -17,7 +17,9 @@ from meltrepro.record.series import SensorSeries
 from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
-Phase = Literal["load", "prefill", "generation", "turn", "thinking", "memory", "device", "energy", "answers", "work"]
+Phase = Literal[
+    "load", "prefill", "generation", "turn", "context", "thinking", "memory", "device", "energy", "answers", "work"
+]
 
 
 class Facts:
@@ -61,11 +63,21 @@ class Facts:
         return sorted(gap / 1e6 for turn in self.flowing for gap in token_gaps_ns(turn))
 
     @cached_property
+    def prompted(self) -> Sequence[Turn]:
+        """Turns that were answered and whose prompt has two tokens: to read a single one is a step of writing."""
+        turns = [turn for turn in self.answered if turn.n_prompt > 1]
+        if not turns:
+            raise NoValue("no prompt has a second token")
+        return turns
+
+    @cached_property
     def prefills(self) -> Sequence[tuple[int, Span]]:
-        """Prompt length and prefill of every turn that has one."""
+        """Prompt length and prefill of every turn that has one, of two tokens at least."""
         found = [(turn.n_prompt, turn.prefill) for turn in self.turns if turn.prefill is not None]
         if not found:
             raise NoValue("no turn has a prefill")
+        if not (found := [each for each in found if each[0] > 1]):
+            raise NoValue("no prompt has a second token")
         return found
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meltrepro.measure.catalog.answers import ANSWERS
+from meltrepro.measure.catalog.contexts import CONTEXTS
 from meltrepro.measure.catalog.device import DEVICE
 from meltrepro.measure.catalog.energy import ENERGY, doubt_of
 from meltrepro.measure.catalog.experience import EXPERIENCE
@@ -63,7 +64,8 @@ def compute(
 
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*SPEED, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *ANSWERS, *WORK)
+    metric.name: metric
+    for metric in (*SPEED, *CONTEXTS, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *ANSWERS, *WORK)
 }
 """Every metric by name, in the order in which tables show them."""
 QUOTIENTS = {name: metric.quotient for name, metric in METRICS.items() if metric.quotient is not None}

@@ -42,6 +42,8 @@ WATCHED = ("prefill_tps", "generation_tps", "ttft_ms", "energy_per_token_j")
 _LEAST_CHANGE = 0.02
 """A drift over the campaign that is smaller is not worth a remark, established or not; nor is a value that lies nearer to
 the median an outlier, though the others be the same to the last digit."""
+_CACHED_WITHIN = 0.01
+"""How much of a file may be in the page cache when none is to be, and may lack when all is."""
 _MOST_LISTED = 3
 """Repetitions whose reasons are listed."""
 
@@ -55,6 +57,7 @@ class Reason(StrEnum):
     throttled = "throttled"
     memory_pressure = "memory-pressure"
     cpu_pressure = "cpu-pressure"
+    page_cache = "page-cache"
     too_hot = "too-hot"
     missing_samples = "missing-samples"
     sampler_died = "sampler-died"
@@ -105,6 +108,7 @@ def judge_trial(
     return Validity(
         (
             *_work(trace, limits),
+            *_caching(trace),
             *_device(metrics, limits),
             *_busy(trace, metrics, limits, cpus),
             *_samples(trace, recording, limits),
@@ -213,6 +217,20 @@ def _work(trace: Trace, limits: Limits) -> list[Flaw]:
             Flaw(Reason.truncated, f"{cut} of {counted(len(trace.turns), 'turn')} did not fit into the context")
         )
     return found
+
+
+def _caching(trace: Trace) -> list[Flaw]:
+    load = trace.load
+    if load.asked is None:
+        return []
+    if load.cached_share is None:
+        return [
+            Flaw(Reason.page_cache, f"a {load.asked} load is asked for, the system does not say what it had cached")
+        ]
+    if abs(load.cached_share - (load.asked == "warm")) <= _CACHED_WITHIN:
+        return []
+    found = f"{load.cached_share:.1%} of the model's files lay in the page cache"
+    return [Flaw(Reason.page_cache, f"a {load.asked} load is asked for, {found}")]
 
 
 def _device(metrics: Metrics, limits: Limits) -> list[Flaw]:

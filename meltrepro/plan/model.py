@@ -43,6 +43,8 @@ class Cell:
     """The model that it runs."""
     logits_key: LogitsId | None = None
     """What it is compared with; `None` for a cell that is compared with nothing."""
+    draft_key: ModelId | None = None
+    """The model that foresees what that one says; `None` where none does."""
     point: str = ""
     """What the framework's name has behind it where options are axes."""
 
@@ -64,6 +66,10 @@ class Cell:
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
         return str(BundleId(self.framework_name, RUN, self.variant.name))
+
+    @property
+    def draft_id(self) -> str | None:
+        return str(self.draft_key) if self.draft_key is not None else None
 
     @property
     def logits_id(self) -> str | None:

@@ -22,7 +22,7 @@ from meltrepro.frameworks.base import AS_IS, AUTO, Framework, ModelStep, Release
 from meltrepro.manifest.accuracy import TextWorkload
 from meltrepro.manifest.axes import points
 from meltrepro.manifest.loader import LoadedManifest, problem_at
-from meltrepro.manifest.schema import FrameworkEntry, Model
+from meltrepro.manifest.schema import FrameworkEntry, Model, Workload
 from meltrepro.manifest.sources import GitSource, Source
 from meltrepro.manifest.yaml.suggest import nearest
 from meltrepro.manifest.yaml.tree import FieldPath
@@ -97,6 +97,7 @@ def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     known = {name: each for name, each in found.items() if each is not None}
     if len(known) == len(found):  # else what is unknown may belong to the framework that is
         names.check_values(known)
+    names.check_drafts()
     names.check_templates()
     names.check_thinking()
     names.check_assumed()
@@ -147,6 +148,17 @@ class _Names:
             problem = replace(problem, file=at.file, line=at.line, column=at.column)
         self.problems.append(problem)
         return False
+
+    def check_drafts(self) -> None:
+        """Models that are to foresee what others say."""
+        models = self.loaded.manifest.models
+        for name, workload in self.loaded.manifest.workloads.items():
+            if (
+                isinstance(workload, Workload)
+                and workload.speculate is not None
+                and workload.speculate.model is not None
+            ):
+                self.check(("workloads", name, "speculate", "model"), "model", workload.speculate.model, models)
 
     def check_templates(self) -> None:
         for name, model in self.loaded.manifest.models.items():
@@ -199,6 +211,10 @@ class _Names:
         for name, scored in manifest.accuracy.items():
             if isinstance(scored, TextWorkload) and "against" in scored.model_fields_set:
                 self.check(("workloads", name, "against"), "quantization", scored.against, compared)
+        for name, workload in manifest.workloads.items():
+            if isinstance(workload, Workload) and workload.speculate is not None and workload.speculate.quantization:
+                at: FieldPath = ("workloads", name, "speculate", "quantization")
+                self.check(at, "quantization", workload.speculate.quantization, quantizations)
         for name, target in manifest.targets.items():
             self.check(("targets", name, "isa"), "CPU level", target.isa, levels)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from meltrepro.errors import DeviceBusy, NothingThere, PlanError
-from meltrepro.frameworks.base import Asked, ModelStep, Skip, SkipKind, Variant
+from meltrepro.frameworks.base import Asked, ContextUse, ModelStep, Skip, SkipKind, Variant
 from meltrepro.manifest.accuracy import AnswerWorkload, TextWorkload
 from meltrepro.manifest.axes import Point
 from meltrepro.manifest.loader import LoadedManifest
@@ -69,14 +69,24 @@ def make_plan(
             known.framework.request(point.options, variant),
             known.model_id(key.model, source, key.quantization, variant),
             _logits(key, manifest.workloads[key.workload], others[name]),
+            _draft(key, manifest, known, variant),
             point.name,
         )
         if cell.model_id not in weights:
             weights[cell.model_id] = _weights(cell.model, cell.model_key, known, sizes)
         size = weights[cell.model_id]
+        if (
+            cell.draft_key is not None
+            and cell.draft_key.model in manifest.models
+            and str(cell.draft_key) not in weights
+        ):
+            weights[str(cell.draft_key)] = _weights(manifest.models[cell.draft_key.model], cell.draft_key, known, sizes)
         needed = estimate.peak_memory_bytes(cell, size, known.framework.cache_bits(point.options))
+        if needed is not None and cell.draft_key is not None:
+            needed += weights[str(cell.draft_key)] or 0
         skip = (
             judge.accuracy(cell, known, others[name])
+            or judge.workload(cell, known)
             or judge.options(cell, known, point)
             or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
             or space.take(cell, source, size)
@@ -88,7 +98,7 @@ def make_plan(
         cells.append(cell)
 
     selection.refuse_idle(map(str, _points(manifest)))
-    models = _model_nodes(cells, frameworks)
+    models = _model_nodes(cells, frameworks, manifest.models)
     bundles = _bundle_nodes(cells, models, frameworks)
     by_node: dict[ModelNode, int | None] = {}
     for node in models:
@@ -168,6 +178,15 @@ def _logits(cell: CellId, workload: AnyWorkload, other: KnownFramework) -> Logit
     return LogitsId(cell.model, workload.against, other.name, cell.workload)
 
 
+def _draft(key: CellId, manifest: Manifest, known: KnownFramework, variant: Variant) -> ModelId | None:
+    """The model that foresees what a cell's says; `None` where none does."""
+    workload = manifest.workloads[key.workload]
+    if not isinstance(workload, Workload) or workload.speculate is None or workload.speculate.model is None:
+        return None
+    name, quantization = workload.speculate.model, workload.speculate.quantization or key.quantization
+    return known.model_id(name, known.source(manifest.models[name]), quantization, variant)
+
+
 def _points(manifest: Manifest) -> Iterator[CellId]:
     rest = [*product(manifest.points, manifest.targets, manifest.workloads)]
     for name, model in manifest.models.items():
@@ -244,6 +263,27 @@ class _Judge:
             reason = f"framework {other.name} does not offer quantization {against} to compare with"
         return None if reason is None else Skip(SkipKind.accuracy, reason)
 
+    def workload(self, cell: Cell, known: KnownFramework) -> Skip | None:
+        """Why a framework cannot hold a cell's conversations as they are asked for; `None` where it can."""
+        workload, kind = cell.workload, known.framework.kind
+        if not isinstance(workload, Workload):
+            return None
+        asked = [each for each in ContextUse if getattr(workload, each) != Workload.model_fields[each].default]
+        if lacking := [each for each in asked if each not in known.framework.context_uses]:
+            return Skip(SkipKind.options, f"framework {kind} has no {lacking[0]}")
+        if cell.draft_key is None:
+            return None
+        if not cell.target.runs_programs:
+            return Skip(SkipKind.options, f"target {cell.target_name} runs the runner app alone, with one model")
+        quantization = cell.draft_key.quantization
+        if quantization not in known.quantizations:
+            return Skip(
+                SkipKind.model, f"framework {known.name} does not offer quantization {quantization} to draft with"
+            )
+        source = known.source(self._manifest.models[cell.draft_key.model])
+        steps = known.steps(cell.draft_key.model, source, quantization, cell.variant)
+        return steps if isinstance(steps, Skip) else None
+
     def options(self, cell: Cell, known: KnownFramework, point: Point) -> Skip | None:
         """Why a cell cannot have its options where it is to run; `None` where it can."""
         asked = Asked(point.options, point.values.keys(), cell.variant, cell.workload.batch, cell.target)
@@ -270,19 +310,23 @@ class _Judge:
 # -- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def _model_nodes(cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework]) -> tuple[ModelNode, ...]:
-    wanted = {cell.model_key: (cell, cell.variant) for cell in cells}
+def _model_nodes(
+    cells: Sequence[Cell], frameworks: Mapping[str, KnownFramework], models: Mapping[str, Model]
+) -> tuple[ModelNode, ...]:
+    wanted = {cell.model_key: cell.variant for cell in cells}
     for cell in cells:
+        if cell.draft_key is not None:
+            wanted.setdefault(cell.draft_key, cell.variant)
         if (key := _compared_with(cell, frameworks)) is not None:
-            wanted.setdefault(key, (cell, frameworks[key.framework].framework.tool_variant(RUN)))
+            wanted.setdefault(key, frameworks[key.framework].framework.tool_variant(RUN))
     return tuple(
         ModelNode(
-            *(key.model, key.quantization, key.framework, frameworks[key.framework].source(cell.model)),
+            *(key.model, key.quantization, key.framework, frameworks[key.framework].source(models[key.model])),
             frameworks[key.framework].framework.kind,
-            _steps(frameworks[key.framework], cell, key, variant),
+            _steps(frameworks[key.framework], models[key.model], key, variant),
             variant if key.variant else None,
         )
-        for key, (cell, variant) in wanted.items()
+        for key, variant in wanted.items()
     )
 
 
@@ -295,9 +339,9 @@ def _compared_with(cell: Cell, frameworks: Mapping[str, KnownFramework]) -> Mode
     return known.model_id(key.model, known.source(cell.model), key.quantization, known.framework.tool_variant(RUN))
 
 
-def _steps(known: KnownFramework, cell: Cell, model: ModelId, variant: Variant) -> tuple[ModelStep, ...]:
+def _steps(known: KnownFramework, entry: Model, model: ModelId, variant: Variant) -> tuple[ModelStep, ...]:
     """How a model of a cell is made; its cell would have been skipped where that were not known."""
-    steps = known.steps(model.model, known.source(cell.model), model.quantization, variant)
+    steps = known.steps(model.model, known.source(entry), model.quantization, variant)
     assert not isinstance(steps, Skip), steps.reason
     return tuple(steps)
 

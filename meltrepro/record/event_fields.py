@@ -75,6 +75,9 @@ class EventFields:
                 self.fail(f"{name}: not finite")
         return {name: self.string(name) if isinstance(value, str) else value for name, value in found.items()}
 
+    def one_of_or_none(self, key: str, choices: tuple[str, ...]) -> Any:
+        return None if self._values.get(key) is None else self.one_of(key, choices)
+
     def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
         value = self._values.get(key)
         if value not in choices:

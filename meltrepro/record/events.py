@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.event_fields import EventFields
+from meltrepro.record.open_turn import OpenTurn
 from meltrepro.record.trace import (
+    Cached,
     ContextUsed,
     Conversation,
     Decoding,
+    DraftModel,
+    Fill,
     Hello,
     Load,
     Memory,
@@ -28,7 +33,6 @@ from meltrepro.record.trace import (
     OperatorPhase,
     Said,
     Span,
-    Stop,
     Thought,
     Trace,
     Turn,
@@ -64,23 +68,6 @@ def parse_trace(lines: Iterable[bytes], name: str = "events") -> Trace:
     return parser.finish()
 
 
-class _Open:
-    """A turn whose end is still to come."""
-
-    def __init__(self, index: int, begin_ns: int) -> None:
-        self.index = index
-        self.begin_ns = begin_ns
-        self.n_prompt: int | None = None
-        self.prefill_begin_ns = 0
-        self.prefill: Span | None = None
-        self.token_ns: list[int] = []
-        self.token_ids: list[int] = []
-        self.margins: list[float | None] = []
-        self.thinking: list[Thought] = []
-        self.thinking_begin: int | None = None
-        self.answer_at: int | None = None
-
-
 class _Parser:
     """Where the events are in the order that the contract lays down."""
 
@@ -90,7 +77,9 @@ class _Parser:
         self._last_ns = 0
         self._hello: Hello | None = None
         self._load_begin_ns: int | None = None
+        self._cached: tuple[float | None, Cached | None] = None, None
         self._load: Load | None = None
+        self._draft: DraftModel | None = None
         self._context: ContextUsed | None = None
         self._process: Said | None = None
         self._effective: Said | None = None
@@ -98,8 +87,11 @@ class _Parser:
         self._warmup: Span | None = None
         self._conversations: list[Conversation] = []
         self._conversation_begin_ns: int | None = None
+        self._fill_begin: tuple[int, int] | None = None
+        self._fill: Fill | None = None
+        self._save_begin_ns: int | None = None
         self._turns: list[Turn] = []
-        self._turn: _Open | None = None
+        self._turn: OpenTurn | None = None
         self._memory: list[Memory] = []
         self._pulse_begin_ns: int | None = None
         self._pulses: list[Span] = []
@@ -160,6 +152,7 @@ class _Parser:
             self._done_ns,
             self._process or {},
             self._effective or {},
+            self._draft,
         )
 
     @property
@@ -203,6 +196,7 @@ class _Parser:
         if self._load_begin_ns is not None:
             fields.fail("a second `load_begin`")
         self._load_begin_ns = fields.t
+        self._cached = fields.amount_or_none("cached_share"), fields.one_of_or_none("asked", get_args(Cached))
 
     def _on_load_end(self, fields: EventFields) -> None:
         if self._load_begin_ns is None or self._load is not None:
@@ -214,6 +208,8 @@ class _Parser:
             n_params=fields.whole("n_params"),
             n_vocab=fields.whole("n_vocab"),
             n_ctx_train=fields.whole("n_ctx_train"),
+            cached_share=self._cached[0],
+            asked=self._cached[1],
         )
 
     def _on_context(self, fields: EventFields) -> None:
@@ -232,6 +228,15 @@ class _Parser:
             fields.fail("`effective` must come once, after `context`")
         self._effective = fields.said()
 
+    def _on_draft(self, fields: EventFields) -> None:
+        if self._context is None or self._draft is not None or self._conversations or self._in_conversation:
+            fields.fail("`draft` must come once, after `context`")
+        self._draft = DraftModel(
+            model_bytes=fields.whole("model_bytes"),
+            n_params=fields.whole("n_params"),
+            kv_bytes=fields.whole_or_none("kv_bytes"),
+        )
+
     def _on_warmup_begin(self, fields: EventFields) -> None:
         if self._context is None or self._warmup_begin_ns is not None or self._in_conversation or self._conversations:
             fields.fail("`warmup_begin` must come once, between `context` and the first conversation")
@@ -248,22 +253,60 @@ class _Parser:
         self._expect(fields, "c", len(self._conversations))
         self._conversation_begin_ns = fields.t
         self._turns = []
+        self._fill_begin = self._fill = self._save_begin_ns = None
+
+    def _on_fill_begin(self, fields: EventFields) -> None:
+        if not self._in_conversation or self._turns or self._turn is not None or self._fill_begin is not None:
+            fields.fail("`fill_begin` must come once in a conversation, before its first turn")
+        self._fill_begin = fields.t, fields.whole("n")
+
+    def _on_fill_end(self, fields: EventFields) -> None:
+        if self._fill_begin is None or self._fill is not None:
+            fields.fail("`fill_end` without `fill_begin`")
+        self._fill = Fill(self._fill_begin[1], Span(self._fill_begin[0], fields.t))
+
+    def _on_save_begin(self, fields: EventFields) -> None:
+        if self._fill is None or self._save_begin_ns is not None or self._turns or self._turn is not None:
+            fields.fail("`save_begin` must come once in a conversation, between `fill_end` and the first turn")
+        self._save_begin_ns = fields.t
+
+    def _on_save_end(self, fields: EventFields) -> None:
+        if self._fill is None or self._save_begin_ns is None or self._fill.saved is not None:
+            fields.fail("`save_end` without `save_begin`")
+        span = Span(self._save_begin_ns, fields.t)
+        self._fill = replace(self._fill, saved=span, saved_bytes=fields.whole("bytes"))
+
+    def _on_restore_begin(self, fields: EventFields) -> None:
+        turn = self._open_turn(fields)
+        if self._fill is None or self._fill.saved is None or turn.n_prompt is not None or turn.restore_begin_ns:
+            fields.fail("`restore_begin` must come once in a turn, before `prefill_begin`, of what was saved")
+        turn.restore_begin_ns = fields.t
+
+    def _on_restore_end(self, fields: EventFields) -> None:
+        turn = self._open_turn(fields)
+        if turn.restore_begin_ns is None or turn.restored is not None:
+            fields.fail("`restore_end` without `restore_begin`")
+        turn.restored = Span(turn.restore_begin_ns, fields.t)
 
     def _on_conversation_end(self, fields: EventFields) -> None:
         if self._conversation_begin_ns is None or self._turn is not None:
             fields.fail("`conversation_end` without a conversation, or in a turn")
         self._expect(fields, "c", len(self._conversations))
         self._conversations.append(
-            Conversation(len(self._conversations), self._conversation_begin_ns, fields.t, tuple(self._turns))
+            Conversation(
+                len(self._conversations), self._conversation_begin_ns, fields.t, tuple(self._turns), self._fill
+            )
         )
         self._conversation_begin_ns = None
 
     def _on_turn_begin(self, fields: EventFields) -> None:
         if not self._in_conversation or self._turn is not None:
             fields.fail("`turn_begin` outside a conversation, or in another turn")
+        if (self._fill_begin is None) != (self._fill is None):
+            fields.fail("`turn_begin` before `fill_end`")
         self._expect(fields, "c", len(self._conversations))
         self._expect(fields, "i", len(self._turns))
-        self._turn = _Open(len(self._turns), fields.t)
+        self._turn = OpenTurn(len(self._turns), fields.t)
 
     def _on_prefill_begin(self, fields: EventFields) -> None:
         turn = self._open_turn(fields)
@@ -316,29 +359,7 @@ class _Parser:
         self._expect(fields, "n_gen", len(turn.token_ids))
         if turn.n_prompt is not None:
             self._expect(fields, "n_prompt", turn.n_prompt)
-        if turn.thinking_begin is not None:  # cut off by a limit, or ended by the model
-            turn.thinking.append(Thought(turn.thinking_begin, len(turn.token_ids)))
-        stop = fields.one_of("stop", get_args(Stop))
-        if not turn.token_ids and stop != "context":
-            fields.fail(f"the turn stopped for `{stop}` without a token")
-        self._turns.append(
-            Turn(
-                index=turn.index,
-                begin_ns=turn.begin_ns,
-                end_ns=fields.t,
-                prefill=turn.prefill,
-                token_ns=tuple(turn.token_ns),
-                token_ids=tuple(turn.token_ids),
-                n_prompt=fields.whole("n_prompt"),
-                n_past=fields.whole("n_past"),
-                stop=stop,
-                text=fields.string("text"),
-                margins=() if set(turn.margins) <= {None} else tuple(turn.margins),
-                thinking=tuple(turn.thinking),
-                answer_at=turn.answer_at,
-                answer=fields.string_or_none("answer"),
-            )
-        )
+        self._turns.append(turn.ended(fields))
         self._turn = None
 
     def _on_mem(self, fields: EventFields) -> None:
@@ -411,12 +432,12 @@ class _Parser:
     def _in_conversation(self) -> bool:
         return self._conversation_begin_ns is not None
 
-    def _open_turn(self, fields: EventFields) -> _Open:
+    def _open_turn(self, fields: EventFields) -> OpenTurn:
         if self._turn is None:
             fields.fail(f"`{fields.kind}` outside a turn")
         return self._turn
 
-    def _answering(self, fields: EventFields) -> _Open:
+    def _answering(self, fields: EventFields) -> OpenTurn:
         """The open turn, once its prompt was read."""
         turn = self._open_turn(fields)
         if turn.prefill is None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Cached = Literal["cold", "warm"]
 Stop = Literal["eog", "length", "context"]
 MemoryPhase = Literal["load", "turn", "end"]
 OperatorPhase = Literal["prefill", "generation"]
@@ -46,6 +47,10 @@ class Load:
     n_params: int
     n_vocab: int
     n_ctx_train: int
+    cached_share: float | None = None
+    """Part of the model's files that was in the page cache when loading began; `None` where the system does not say."""
+    asked: Cached | None = None
+    """What was asked of the page cache."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,27 @@ class Thought:
 
 
 @dataclass(frozen=True)
+class Drafted:
+    """Speculative decoding in one turn."""
+
+    tokens: int
+    """That were foreseen."""
+    accepted: int
+    """Those of them that the model had chosen too."""
+    ns: int
+    """Time that foreseeing took."""
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """The model that foresees what another one says."""
+
+    model_bytes: int
+    n_params: int
+    kv_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Turn:
     """One prompt and its answer."""
 
@@ -102,11 +128,38 @@ class Turn:
     """Number of the first token of the answer proper; `None` where there is none, or thinking was not looked for."""
     answer: str | None = None
     """The text without the thinking; `None` where thinking was not looked for."""
+    restored: Span | None = None
+    """Reading a filled context from a file."""
+    drafted: Drafted | None = None
+    """`None` where every token was decoded by itself."""
+    sequences: int = 1
+    """That were written abreast; tokens and text are those of the first."""
 
     @property
     def n_gen(self) -> int:
         """Sampled tokens, the one that ends the answer included."""
         return len(self.token_ids)
+
+    @property
+    def n_written(self) -> int:
+        """Tokens of all sequences that came after their first."""
+        return (self.n_gen - 1) * self.sequences
+
+    @property
+    def steps(self) -> int:
+        """Calls of the decoder that wrote them."""
+        return self.n_gen - 1 - (self.drafted.accepted if self.drafted else 0)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Tokens that a context held before its first turn."""
+
+    n: int
+    span: Span
+    saved: Span | None = None
+    """Writing them to a file."""
+    saved_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +170,7 @@ class Conversation:
     begin_ns: int
     end_ns: int
     turns: tuple[Turn, ...]
+    fill: Fill | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +237,7 @@ class Trace:
     """How the kernel treats the runner; empty in records of before it said so."""
     effective: Said = field(default_factory=dict)
     """What the engine uses, as far as it says so."""
+    draft: DraftModel | None = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:

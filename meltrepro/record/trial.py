@@ -65,6 +65,22 @@ class RequestThinking(Strict):
     )
 
 
+class RequestTokens(Strict):
+    """A prompt of which only the length matters."""
+
+    tokens: int = Field(ge=1, description="How many; the runner makes them up.")
+    max_tokens: int | None = Field(None, ge=1, description="Of the answer; that of the request where absent.")
+
+
+class RequestSpeculation(Strict):
+    """How tokens are foreseen."""
+
+    tokens: int = Field(ge=1)
+    ngram: int | None = Field(None, ge=1)
+    model: str | None = Field(None, description="Path of the draft model as the runner sees it.")
+    digest: Sha256 | None = Field(None, description="sha256 of that model.")
+
+
 class Request(Strict):
     """`request.json`, version 1 of the runner contract (docs/runner.md). Other keys are the framework's own."""
 
@@ -78,7 +94,16 @@ class Request(Strict):
     max_tokens: Count
     ignore_eos: bool
     sampling: RequestSampling
-    conversations: list[list[str]] = Field(description="Per turn the exact text to append, chat template applied.")
+    conversations: list[list[str | RequestTokens]] = Field(
+        description="Per turn the exact text to append, chat template applied, or a number of tokens."
+    )
+    depth: int | None = Field(None, ge=1, description="Tokens that the context holds before the first turn.")
+    restore: bool | None = Field(None, description="They are written to a file, and read from it within that turn.")
+    sequences: int | None = Field(None, ge=2, description="Answers that are written abreast.")
+    speculate: RequestSpeculation | None = None
+    load: Literal["cold", "warm"] | None = Field(
+        None, description="What the page cache is to hold of the model's files: nothing, or all."
+    )
     profile: Literal["off", "operators"] = "off"
     warmup_tokens: int = Field(16, ge=0, description="Tokens decoded once before anything is timed; marked by events.")
     turn_pause_ms: int = Field(0, ge=0, description="Idle time after each turn that another one follows.")

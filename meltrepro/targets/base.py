@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
-from meltrepro.build.model import Argument, Artifact, Engine, Input, Maker, PathOf
+from meltrepro.build.model import DRAFT, MODEL, Argument, Artifact, Engine, Input, Maker, PathOf
 from meltrepro.errors import StoreError
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.record import trial as record
-from meltrepro.record.trial import AnyRequest
+from meltrepro.record.trial import AnyRequest, Request
 from meltrepro.settings import Settings
 
 RUNNER, SAMPLER, AGENT = "bin/melt-runner", "bin/melt-sampler", "bin/melt-agent"
@@ -231,9 +231,13 @@ class TrialJob:
         """The command line, given where the program and each file are as the program sees them."""
         return [program, *(seen(each.name) if isinstance(each, PathOf) else each for each in self.arguments)]
 
-    def written(self, model: str) -> str:
-        """The text of `request.json`, given where the model is as the program sees it."""
-        request = self.request.model_copy(update={"model": model})
+    def written(self, seen: Callable[[str], str]) -> str:
+        """The text of `request.json`, given where each file is as the program sees it."""
+        request = self.request.model_copy(update={"model": seen(MODEL)})
+        if isinstance(request, Request) and DRAFT in self.inputs and request.speculate is not None:
+            request = request.model_copy(
+                update={"speculate": request.speculate.model_copy(update={"model": seen(DRAFT)})}
+            )
         return request.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 

@@ -141,7 +141,12 @@ def _prompts(trial: TrialRecord) -> Sequence[Sequence[str]]:
         request = trial.request
     except RecordError:
         return ()
-    return request.conversations if isinstance(request, Request) else ()
+    if not isinstance(request, Request):
+        return ()
+    return [
+        [each if isinstance(each, str) else counted(each.tokens, "token") for each in turns]
+        for turns in request.conversations
+    ]
 
 
 def _hex(text: str, digits: int) -> str:

@@ -15,7 +15,7 @@ from meltrepro.build.pipeline import Built
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.meter import FileMeter, require_meters
-from meltrepro.campaign.request import make_requests
+from meltrepro.campaign.request import make_requests, with_drafts
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.chat.template import ChatTemplate
@@ -129,7 +129,7 @@ def prepare(
         talks = {**conversations, **{name: [[prompt] for prompt in prompts] for name, (prompts, _) in asked.items()}}
         requests = {**make_requests(loaded, plan, talks, devices, templates, session.warn), **scoring}
     built = session.build(anew=anew)
-    requests, logits = with_logits(requests, plan, built.artifacts)
+    requests, logits = with_logits(with_drafts(requests, plan, built.artifacts), plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}

@@ -243,7 +243,7 @@ def test_ctrl_c_in_a_real_process() -> None:
     try:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=30)
+        _, shown = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (process.returncode, shown) == (130, "error: stopped\n")

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <sstream>
 
@@ -71,6 +72,21 @@ bool ends_generation(const llama_model * model, Token token) {
 }
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t) { return llama_batch_get_one(tokens, count); }
+void keep_first(llama_context * context, int32_t count) {
+    llama_memory_seq_rm(llama_get_memory(context), 0, count, -1);
+}
+// The other sequence holds what the first one does, or nothing.
+void copy_first(llama_context * context, int32_t other, bool held) {
+    llama_memory_seq_rm(llama_get_memory(context), other, -1, -1);
+    if (held) {
+        llama_memory_seq_cp(llama_get_memory(context), 0, other, -1, -1);
+    }
+}
+void hold_sequences(llama_context_params & params, int32_t count) { params.n_seq_max = static_cast<uint32_t>(count); }
+size_t save(llama_context * context, const char * path) { return llama_state_seq_save_file(context, path, 0, nullptr, 0); }
+size_t load_saved(llama_context * context, const char * path, llama_token * tokens, size_t most, size_t & count) {
+    return llama_state_seq_load_file(context, path, 0, tokens, most, &count);
+}
 // One step of ours is one step of the framework's, which by itself tells logical from physical batches.
 void limit_step(llama_context_params & params) {
     params.n_ubatch = params.n_ubatch == 0 ? params.n_batch : std::min(params.n_ubatch, params.n_batch);
@@ -152,6 +168,20 @@ bool ends_generation(const llama_model * model, Token token) {
 }
 
 llama_batch batch_of(Token * tokens, int32_t count, int32_t past) { return llama_batch_get_one(tokens, count, past, 0); }
+void keep_first(llama_context * context, int32_t count) { llama_kv_cache_seq_rm(context, 0, count, -1); }
+void copy_first(llama_context * context, int32_t other, bool held) {
+    llama_kv_cache_seq_rm(context, other, -1, -1);
+    if (held) {
+        llama_kv_cache_seq_cp(context, 0, other, -1, -1);
+    }
+}
+void hold_sequences(llama_context_params &, int32_t) {}
+size_t save(llama_context * context, const char * path) {
+    return llama_save_session_file(context, path, nullptr, 0) ? 1 : 0;
+}
+size_t load_saved(llama_context * context, const char * path, llama_token * tokens, size_t most, size_t & count) {
+    return llama_load_session_file(context, path, tokens, most, &count) ? 1 : 0;
+}
 void limit_step(llama_context_params &) {}
 int32_t computed_step(const llama_context * context) { return static_cast<int32_t>(llama_n_batch(context)); }
 std::string flash_attention(const llama_context_params &, const Log &) { return "off"; }  // this release has none
@@ -241,6 +271,7 @@ public:
         if (model != nullptr) {
             release(model);
         }
+        llama_log_set(nullptr, nullptr);  // another engine's may be the last
     }
 
     Identity identity() const override { return {"llama.cpp", MELT_COMMIT, MELT_ISA, llama_print_system_info()}; }
@@ -277,7 +308,9 @@ public:
 
     ContextFacts open(const Setup & setup) override {
         llama_context_params & params = parameters.context;
-        params.n_ctx = static_cast<uint32_t>(setup.context);
+        sequences = setup.sequences;
+        params.n_ctx = static_cast<uint32_t>(setup.context * sequences);
+        hold_sequences(params, sequences);
         params.n_batch = static_cast<uint32_t>(std::min(setup.batch, setup.context));
         limit_step(params);
         params.n_threads = static_cast<decltype(params.n_threads)>(setup.threads);
@@ -295,7 +328,7 @@ public:
         threads->attach(context);
         const auto n_ctx = static_cast<int32_t>(llama_n_ctx(context));
         const auto cache = keeps_all(model, parameters) ? kv_bytes(model, n_ctx, params.type_k, params.type_v) : std::nullopt;
-        return {n_ctx, static_cast<int32_t>(llama_n_batch(context)), cache};
+        return {n_ctx / sequences, static_cast<int32_t>(llama_n_batch(context)), cache};
     }
 
     // By the names of the options, where they are not older: what the API, the log or the kernel says, else what was passed.
@@ -362,10 +395,79 @@ public:
         return ends;
     }
 
-    void decode(const Token * tokens, size_t size) override {
+    void decode(const Token * tokens, size_t size) override { decode(tokens, size, nullptr); }
+
+    bool rewinds() const override { return true; }
+
+    void decode_each(const Token * tokens, size_t size) override {
+        std::vector<int8_t> each(size, 1);
+        decode(tokens, size, each.data());
+        synchronize(context);
+    }
+
+    const float * logits_after(size_t i) override { return llama_get_logits_ith(context, static_cast<int32_t>(i)); }
+
+    void rewind(int32_t count) override {
+        keep_first(context, count);
+        past = count;
+    }
+
+    bool holds_sequences() const override { return true; }
+
+    void fork(int32_t count) override {
+        for (int32_t other = 1; other < sequences; ++other) {
+            copy_first(context, other, other < count);
+        }
+    }
+
+    void decode_abreast(const std::vector<Token> & tokens) override {
+        llama_batch batch = llama_batch_init(static_cast<int32_t>(tokens.size()), 0, 1);
+        batch.n_tokens = static_cast<int32_t>(tokens.size());
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            batch.token[i] = tokens[i];
+            batch.pos[i] = past;
+            batch.n_seq_id[i] = 1;
+            batch.seq_id[i][0] = static_cast<llama_seq_id>(i);
+            batch.logits[i] = 1;
+        }
+        const int32_t status = llama_decode(context, batch);
+        llama_batch_free(batch);
+        if (status != 0) {
+            throw Failure(ExitCode::decode, "decoding a token of each of " + std::to_string(tokens.size()) +
+                                                " sequences failed with status " + std::to_string(status));
+        }
+        synchronize(context);
+        ++past;
+    }
+
+    bool saves_context() const override { return true; }
+
+    uint64_t save(const std::string & path) override {
+        std::error_code error;
+        saved_past = past;
+        const bool done = melt::save(context, path.c_str()) != 0;
+        const auto size = std::filesystem::file_size(path, error);
+        if (!done || error) {
+            throw Failure(ExitCode::context, "the context cannot be written to " + path);
+        }
+        return size;
+    }
+
+    void restore(const std::string & path) override {
+        llama_token none = 0;
+        size_t count = 0;
+        if (load_saved(context, path.c_str(), &none, 1, count) == 0) {
+            throw Failure(ExitCode::context, "the context cannot be read from " + path);
+        }
+        past = saved_past;
+    }
+
+    void decode(const Token * tokens, size_t size, int8_t * each) {
         std::vector<Token> copy(tokens, tokens + size);
         const auto count = static_cast<int32_t>(size);
-        const int32_t status = llama_decode(context, batch_of(copy.data(), count, past));
+        llama_batch batch = batch_of(copy.data(), count, past);
+        batch.logits = each;
+        const int32_t status = llama_decode(context, batch);
         if (status != 0) {
             throw Failure(ExitCode::decode, "decoding " + std::to_string(count) + " tokens after " + std::to_string(past) +
                                                 " failed with status " + std::to_string(status));
@@ -394,6 +496,8 @@ private:
     Log log;
     llama_context * context = nullptr;
     int32_t past = 0;
+    int32_t saved_past = 0;
+    int32_t sequences = 1;
 };
 
 }  // namespace

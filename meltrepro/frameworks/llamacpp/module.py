@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
@@ -15,6 +15,7 @@ from meltrepro.frameworks.base import (
     AUTO,
     RUN,
     Asked,
+    ContextUse,
     Framework,
     Look,
     ModelStep,
@@ -76,6 +77,7 @@ class LlamaCpp:
     files: Collection[tuple[str, ...]] = (("toolchain", "ndk"), ("ios", "ipa"), ("ios", "xcframework"))
     scorer: Scorer | None = PerplexityScorer()
     weights: Weights | None = GgufWeights()
+    context_uses: Set[ContextUse] = frozenset(ContextUse)
 
     def releases(self) -> Mapping[str, Release]:
         return RELEASES

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from meltrepro.errors import Problem
+from meltrepro.manifest.lengths import lengths_in
 from meltrepro.manifest.prompts import MELT
 from meltrepro.manifest.sources import source_kind
 from meltrepro.manifest.yaml.positions import read_file
@@ -116,6 +117,7 @@ def _file_names(manifest: Node) -> list[tuple[FieldPath, Node]]:
         if (
             conversations is not None
             and conversations.value != MELT
+            and lengths_in(conversations.value) is None
             and not isinstance(conversations.value, dict | list)
         ):
             found.append((("workloads", name, "conversations"), conversations))

@@ -93,7 +93,7 @@ def _of(spans: Spans, part: Part, *, charge: bool = False) -> Callable[[Facts], 
 
 
 def _per_token(integral: Integral, facts: Facts) -> Amount:
-    return integral.total.scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
+    return integral.total.scaled(1 / sum(turn.n_written for turn in facts.flowing))
 
 
 def _per_prompt_token(integral: Integral, facts: Facts) -> Amount:
@@ -101,7 +101,7 @@ def _per_prompt_token(integral: Integral, facts: Facts) -> Amount:
 
 
 def _net_per_token(integral: Integral, facts: Facts) -> Amount:
-    return _net(integral, facts).scaled(1 / sum(turn.n_gen - 1 for turn in facts.flowing))
+    return _net(integral, facts).scaled(1 / sum(turn.n_written for turn in facts.flowing))
 
 
 def _per_right_answer(integral: Integral, facts: Facts) -> Amount:

@@ -18,10 +18,10 @@ def _bandwidth(facts: Facts) -> float:
     Its own are written within the decoding, and read by no more than the attention that follows; that counts as half.
     """
     per_position = _kv_bytes(facts) / facts.trace.context.n_ctx
-    decodings = sum(turn.n_gen - 1 for turn in facts.flowing)
+    decodings = sum(turn.steps for turn in facts.flowing)
     # After the last of d decodings n_past positions are filled. Before the k-th, n_past - d + k - 1 were; with the half, the
     # mean over k = 1 ... d is n_past - d / 2.
-    positions = sum((turn.n_gen - 1) * (turn.n_past - (turn.n_gen - 1) / 2) for turn in facts.flowing)
+    positions = sum(turn.steps * (turn.n_past - (turn.n_gen - 1) / 2) for turn in facts.flowing)
     moved = decodings * facts.trace.load.model_bytes + positions * per_position
     return moved / sum(map(generation_ns, facts.flowing)) * 1e9
 

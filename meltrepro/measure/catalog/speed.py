@@ -13,6 +13,13 @@ def _load_s(facts: Facts) -> float:
     return (facts.trace.load.end_ns - facts.trace.load.begin_ns) / 1e9
 
 
+def _cached_share(facts: Facts) -> float:
+    share = facts.trace.load.cached_share
+    if share is None:
+        raise NoValue("the system does not say what is in its page cache")
+    return share
+
+
 def _prefill_tps(facts: Facts) -> float:
     duration_ns = sum(span.end_ns - span.begin_ns for _, span in facts.prefills)
     if duration_ns == 0:
@@ -21,12 +28,12 @@ def _prefill_tps(facts: Facts) -> float:
 
 
 def _generation_tps(facts: Facts) -> float:
-    tokens = sum(turn.n_gen - 1 for turn in facts.flowing)
+    tokens = sum(turn.n_written for turn in facts.flowing)
     return tokens / sum(map(generation_ns, facts.flowing)) * 1e9
 
 
 def _ttft_ms(facts: Facts) -> float:
-    return median((turn.token_ns[0] - turn.begin_ns) / 1e6 for turn in facts.answered)
+    return median((turn.token_ns[0] - turn.begin_ns) / 1e6 for turn in facts.prompted)
 
 
 def _tpot_ms(facts: Facts) -> float:
@@ -65,7 +72,8 @@ SPEED = (
         phase="generation",
         better="higher",
         meaning="speed of writing answers",
-        formula="sum of n_gen - 1 over turns / sum of t(last token) - t(first token); the first token is ttft_ms's",
+        formula="sum of n_gen - 1 over turns, of all sequences / sum of t(last token) - t(first token); the first token is"
+        " ttft_ms's",
         source="token",
         invalid_when="no turn has two tokens with time between them",
         compute=_generation_tps,
@@ -78,7 +86,7 @@ SPEED = (
         meaning="speed of reading prompts",
         formula="sum of n over turns / sum of t(prefill_end) - t(prefill_begin)",
         source="prefill_begin, prefill_end",
-        invalid_when="no turn has a prefill, or it took no time",
+        invalid_when="no turn has a prefill of two tokens, or it took no time",
         compute=_prefill_tps,
     ),
     Metric(
@@ -87,9 +95,10 @@ SPEED = (
         phase="turn",
         better="lower",
         meaning="time to first token",
-        formula="median over turns of t(first token) - t(turn_begin); tokenizing the prompt is included",
+        formula="median over turns of t(first token) - t(turn_begin); tokenizing the prompt is included, and reading a context"
+        " from a file",
         source="turn_begin, token",
-        invalid_when="no turn has a token",
+        invalid_when="no turn with a prompt of two tokens has a token",
         compute=_ttft_ms,
     ),
     Metric(
@@ -116,6 +125,17 @@ SPEED = (
         source="load_begin, load_end",
         invalid_when="never",
         compute=_load_s,
+    ),
+    Metric(
+        name="cached_share",
+        unit="share",
+        phase="load",
+        better=None,
+        meaning="part of the model's files that lay in the page cache when loading began",
+        formula="resident pages / pages",
+        source="load_begin",
+        invalid_when="the system does not say, or the runner is older",
+        compute=_cached_share,
     ),
     Metric(
         name="turn_accounted_share",
@@ -149,10 +169,10 @@ WORK = (
         phase="work",
         better=None,
         meaning="sampled tokens, those that end an answer included",
-        formula="sum of n_gen over turns",
+        formula="sum of n_gen over turns, of all sequences",
         source="token",
         invalid_when="never",
-        compute=lambda facts: float(sum(turn.n_gen for turn in facts.turns)),
+        compute=lambda facts: float(sum(turn.n_gen * turn.sequences for turn in facts.turns)),
     ),
     Metric(
         name="turns",

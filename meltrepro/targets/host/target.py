@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meltrepro import processes
@@ -135,12 +135,12 @@ class HostTarget:
 
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial; raises `EngineError` where the container engine goes away in the middle."""
-        seen = str(job.model.path.absolute()) if self._bare else _MODEL
+        seen = _on_host(job) if self._bare else _in_container(job)
         with writing(job.folder):
             job.folder.stat()
             write_bytes(job.folder / record.REQUEST, job.written(seen).encode(), durable=False)
             started = time.monotonic()
-            ended = self._plainly(job) if self._bare else self._in_sandbox(self._required(), job)
+            ended = self._plainly(job, seen) if self._bare else self._in_sandbox(self._required(), job, seen)
         return TrialResult(ended.status, time.monotonic() - started, ended.timed_out, ended.out_of_memory)
 
     def sources(self) -> Sequence[Source]:
@@ -192,10 +192,7 @@ class HostTarget:
             )
         return self._engines.engine()
 
-    def _in_sandbox(self, engine: Engine, job: TrialJob) -> Exit:
-        def seen(name: str) -> str:
-            return _MODEL if name == MODEL else f"{_INPUTS if name in job.inputs else _RECORD}/{name}"
-
+    def _in_sandbox(self, engine: Engine, job: TrialJob, seen: Callable[[str], str]) -> Exit:
         execution = Execution(
             argv=job.argv(f"/bundle/{job.program}", seen),
             bundle=job.bundle,
@@ -223,11 +220,10 @@ class HostTarget:
                 self._required().stop_strays(owner)
             raise
 
-    def _plainly(self, job: TrialJob) -> Exit:
+    def _plainly(self, job: TrialJob, seen: Callable[[str], str]) -> Exit:
         folder = job.folder.absolute()
-        files = {MODEL: job.model.path.absolute(), **{name: each.path.absolute() for name, each in job.inputs.items()}}
         return processes.run(
-            job.argv(str(job.bundle.path.absolute() / job.program), lambda name: str(files.get(name, folder / name))),
+            job.argv(str(job.bundle.path.absolute() / job.program), seen),
             folder=folder,
             stdout=folder / record.STDOUT,
             stderr=folder / record.STDERR,
@@ -252,3 +248,15 @@ def _as_seen(plan: bytes) -> bytes:
         if channel["path"].startswith("sys/"):
             channel["path"] = f"{_SYS[1:]}{channel['path'].removeprefix('sys')}"
     return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _in_container(job: TrialJob) -> Callable[[str], str]:
+    """Where a program in a trial's container sees a file."""
+    return lambda name: _MODEL if name == MODEL else f"{_INPUTS if name in job.inputs else _RECORD}/{name}"
+
+
+def _on_host(job: TrialJob) -> Callable[[str], str]:
+    """Where a program without a container does."""
+    folder = job.folder.absolute()
+    files = {MODEL: job.model.path.absolute(), **{name: each.path.absolute() for name, each in job.inputs.items()}}
+    return lambda name: str(files.get(name, folder / name))

@@ -160,7 +160,7 @@ class IosTarget:
         """
         if job.program != RUNNER:
             raise TargetError(f"{self._phone.name}: the app runs no other program than the runner, not {job.program}")
-        text = job.written(cache.from_job(job.model.digest))
+        text = job.written(lambda _: cache.from_job(job.model.digest))
         with writing(job.folder):
             (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
         self._stay_awake()

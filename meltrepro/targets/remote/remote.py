@@ -211,7 +211,7 @@ class RemoteTarget:
         started = time.monotonic()
         libraries = {LIBRARIES: self._cache.folder(job.bundle.digest)} if (job.bundle.path / LIBRARIES).is_dir() else {}
         with self._job("trial", job.bundle, {name: program, **libraries}) as there:
-            text = job.written(model)
+            text = job.written(lambda file: files[file])
             with writing(job.folder):
                 (job.folder / record.REQUEST).write_text(text, encoding="utf-8")
             self._retried(partial(there.write, record.REQUEST, text.encode()))
