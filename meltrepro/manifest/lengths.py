@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_LENGTHS = re.compile(r"(?:pp([1-9][0-9]{0,6}))?(?:(?:(?<=[0-9])/)?tg([1-9][0-9]{0,6}))?")
+_LENGTHS = re.compile(r"pp(?P<prompt>[1-9][0-9]{0,6})(/tg(?P<answer>[1-9][0-9]{0,6}))?|tg(?P<alone>[1-9][0-9]{0,6})")
 _LEAST_CONTEXT = 16
 
 
@@ -24,8 +24,8 @@ class Lengths:
 
 def lengths_in(written: Any) -> Lengths | None:
     """What a workload's `conversations` says, where it says lengths."""
-    found = _LENGTHS.fullmatch(written) if isinstance(written, str) and written else None
+    found = _LENGTHS.fullmatch(written) if isinstance(written, str) else None
     if found is None:
         return None
-    prompt, answer = (None if each is None else int(each) for each in found.groups())
-    return Lengths(prompt, answer)
+    prompt, answer = found["prompt"], found["answer"] or found["alone"]
+    return Lengths(int(prompt) if prompt else None, int(answer) if answer else None)

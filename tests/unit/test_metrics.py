@@ -75,7 +75,9 @@ def test_two_plain_turns() -> None:
     assert values["swap_bytes"] == 0
     assert (values["reading_met_share"], values["stall_share"], values["stalled_s"]) == (1, 0, 0)
     assert set(values) == {
-        name for name, metric in METRICS.items() if metric.phase not in ("thinking", "device", "energy", "answers")
+        name
+        for name, metric in METRICS.items()
+        if metric.phase not in ("context", "thinking", "device", "energy", "answers")
     }
 
 
@@ -86,7 +88,8 @@ def test_every_metric_against_the_truth(held: list[list[Turn]]) -> None:
     read = [turn for turn in all_turns if turn.fits]
     flowing = [turn for turn in read if turn.gaps_ns]
     gaps = [gap / 1e6 for turn in flowing for gap in turn.gaps_ns]
-    prefill_ns = sum(turn.prefill_ns for turn in read)
+    prompted = [turn for turn in read if turn.prompt_tokens > 1]
+    prefill_ns = sum(turn.prefill_ns for turn in prompted)
     wall_ns = sum(t.tokenize_ns + t.prefill_ns + t.first_ns + sum(t.gaps_ns) + t.tail_ns for t in read)
     truth: dict[str, float] = {
         "prompt_tokens": sum(turn.prompt_tokens for turn in read),
@@ -94,7 +97,7 @@ def test_every_metric_against_the_truth(held: list[list[Turn]]) -> None:
         "turns": len(read),
     }
     if prefill_ns:
-        truth["prefill_tps"] = sum(turn.prompt_tokens for turn in read) / (prefill_ns / 1e9)
+        truth["prefill_tps"] = sum(turn.prompt_tokens for turn in prompted) / (prefill_ns / 1e9)
     if sum(gaps):
         truth["generation_tps"] = len(gaps) / (sum(gaps) / 1e3)
         truth["tpot_ms"] = statistics.median(statistics.fmean(turn.gaps_ns) / 1e6 for turn in flowing)
@@ -103,10 +106,10 @@ def test_every_metric_against_the_truth(held: list[list[Turn]]) -> None:
         late_s = [[sum(t.gaps_ns[:k]) / 1e9 - k / READING_TPS for k in range(len(t.gaps_ns) + 1)] for t in flowing]
         truth["stalled_s"] = statistics.fmean(max(each) for each in late_s)
         truth["reading_met_share"] = statistics.fmean(max(each) <= 1e-12 for each in late_s)
-    if read:
-        truth["ttft_ms"] = statistics.median((t.tokenize_ns + t.prefill_ns + t.first_ns) / 1e6 for t in read)
-        if wall_ns:
-            truth["turn_accounted_share"] = 1 - sum(t.tail_ns for t in read) / wall_ns
+    if prompted:
+        truth["ttft_ms"] = statistics.median((t.tokenize_ns + t.prefill_ns + t.first_ns) / 1e6 for t in prompted)
+    if wall_ns:
+        truth["turn_accounted_share"] = 1 - sum(t.tail_ns for t in read) / wall_ns
     elsewhere = {"load_s", "stall_share", "bandwidth_bytes_per_s"} | {n for n in METRICS if n.endswith("_bytes")}
     for name in truth.keys() | measured.values.keys() - elsewhere:
         assert measured.values[name] == pytest.approx(truth[name], rel=1e-9, abs=1e-9), name

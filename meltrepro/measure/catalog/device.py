@@ -99,6 +99,13 @@ def _metric(
     )
 
 
+def _cached_share(facts: Facts) -> float:
+    share = facts.trace.load.cached_share
+    if share is None:
+        raise NoValue("the system does not say what is in its page cache")
+    return share
+
+
 DEVICE = (
     _metric(
         "temperature_start_c",
@@ -171,5 +178,16 @@ DEVICE = (
         "samples, their last line",
         _overhead,
         "the sampler died, or nothing was sampled",
+    ),
+    Metric(
+        name="cached_share",
+        unit="share",
+        phase="device",
+        better=None,
+        meaning="part of the model's files that lay in the page cache when loading began",
+        formula="resident pages / pages",
+        source="load_begin",
+        invalid_when="the system does not say, or the runner is older",
+        compute=_cached_share,
     ),
 )

@@ -13,13 +13,6 @@ def _load_s(facts: Facts) -> float:
     return (facts.trace.load.end_ns - facts.trace.load.begin_ns) / 1e9
 
 
-def _cached_share(facts: Facts) -> float:
-    share = facts.trace.load.cached_share
-    if share is None:
-        raise NoValue("the system does not say what is in its page cache")
-    return share
-
-
 def _prefill_tps(facts: Facts) -> float:
     duration_ns = sum(span.end_ns - span.begin_ns for _, span in facts.prefills)
     if duration_ns == 0:
@@ -125,17 +118,6 @@ SPEED = (
         source="load_begin, load_end",
         invalid_when="never",
         compute=_load_s,
-    ),
-    Metric(
-        name="cached_share",
-        unit="share",
-        phase="load",
-        better=None,
-        meaning="part of the model's files that lay in the page cache when loading began",
-        formula="resident pages / pages",
-        source="load_begin",
-        invalid_when="the system does not say, or the runner is older",
-        compute=_cached_share,
     ),
     Metric(
         name="turn_accounted_share",

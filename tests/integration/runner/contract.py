@@ -111,7 +111,7 @@ MakeRunner = Callable[[str, str], Runner]
 FIELDS = {
     "hello": {"v", "runner", "framework", "commit", "isa", "wall", "pid", "system"},
     "process": {"nice", "scheduler", "cpus", "memlock_bytes", "aslr"},
-    "load_begin": set(),
+    "load_begin": {"cached_share", "asked"},
     "load_end": {"model_bytes", "n_params", "n_vocab", "n_ctx_train"},
     "mem": {"phase", "rss_anon", "rss_file", "hwm", "swap"},
     "context": {"n_ctx", "n_batch", "threads", "kv_bytes"},
