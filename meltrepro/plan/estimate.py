@@ -62,8 +62,12 @@ def peak_memory_bytes(cell: Cell, weights: int | None, cache_bits: float) -> int
     parameters = cell.model.parameter_count or weights * 8 / 5
     cache = shape.kv_bytes(context) if shape else kv_cache_bytes(parameters, context)
     token = max(BATCH_TOKEN_BYTES, _LOGIT_BYTES * shape.vocabulary if shape else 0)
-    cache = int(cache * cache_bits / (8 * KV_ELEMENT_BYTES))
+    cache = int(cache * cache_bits / (8 * KV_ELEMENT_BYTES)) * _sequences(cell)
     return weights + cache + WORKING_BYTES + token * min(cell.workload.batch, context)
+
+
+def _sequences(cell: Cell) -> int:
+    return cell.workload.sequences if isinstance(cell.workload, Workload) else 1
 
 
 def download_bytes(sources: Iterable[Source], sizes: Sizes) -> int | None:
