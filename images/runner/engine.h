@@ -99,7 +99,7 @@ public:
     virtual void decode_each(const Token * /*tokens*/, size_t /*count*/) {}
     // After the i-th of them.
     virtual const float * logits_after(size_t /*i*/) { return nullptr; }
-    // Keep the first `count` tokens of the context.
+    // Keep the first `count` tokens of the context: Failure(decode).
     virtual void rewind(int32_t /*count*/) {}
 
     // Whether several sequences can go on abreast.

@@ -43,10 +43,10 @@ std::vector<std::vector<Prompt>> read_conversations(Fields & fields, int32_t max
 }
 
 Caching read_caching(Fields & fields) {
-    const Json * value = fields.optional("load");
+    const Json * value = fields.optional("page_cache");
     const std::string * name = value == nullptr ? nullptr : value->as<std::string>();
     if (value != nullptr && (name == nullptr || (*name != "cold" && *name != "warm"))) {
-        fields.wrong("load", "expected \"cold\" or \"warm\", got " + shown(*value));
+        fields.wrong("page_cache", "expected \"cold\" or \"warm\", got " + shown(*value));
     }
     return name == nullptr ? Caching::as_is : *name == "cold" ? Caching::cold : Caching::warm;
 }

@@ -133,7 +133,7 @@ def _request(
         restore=workload.restore or None,
         sequences=workload.sequences if workload.sequences > 1 else None,
         speculate=_speculation(workload),
-        load=workload.load,
+        page_cache=workload.page_cache,
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
         sync_mark=meter.sync_mark if meter is not None and meter.clock == "own" else None,

@@ -356,7 +356,7 @@ def _asked(run: CellRun) -> dict[str, object]:
 
 def _context_use(request: Request) -> dict[str, object]:
     """What is asked of the context and the page cache besides conversations."""
-    asked = {name: getattr(request, name) for name in ("depth", "restore", "sequences", "load")}
+    asked = {name: getattr(request, name) for name in ("depth", "restore", "sequences", "page_cache")}
     if request.speculate is not None:
         said = request.speculate.model_dump(exclude={"model"})
         asked |= {f"speculate.{name}": value for name, value in said.items()}

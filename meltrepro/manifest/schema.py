@@ -279,7 +279,7 @@ class Workload(Strict):
         json_schema_extra=or_list,
     )
     speculate: Speculation | None = added(None, description="Foresee tokens; absent: decode each by itself.")
-    load: Literal["cold", "warm"] | None = added(
+    page_cache: Literal["cold", "warm"] | None = added(
         None,
         description="What the page cache holds of the model's files when it is loaded: nothing, or all; as it comes where absent.",
     )

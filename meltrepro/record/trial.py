@@ -101,8 +101,8 @@ class Request(Strict):
     restore: bool | None = Field(None, description="They are written to a file, and read from it within that turn.")
     sequences: int | None = Field(None, ge=2, description="Answers that are written abreast.")
     speculate: RequestSpeculation | None = None
-    load: Literal["cold", "warm"] | None = Field(
-        None, description="What the page cache is to hold of the model's files: nothing, or all."
+    page_cache: Literal["cold", "warm"] | None = Field(
+        None, description="What it is to hold of the model's files when they are loaded."
     )
     profile: Literal["off", "operators"] = "off"
     warmup_tokens: int = Field(16, ge=0, description="Tokens decoded once before anything is timed; marked by events.")

@@ -15,6 +15,13 @@ from meltrepro.registry import FRAMEWORKS
 from tests.integration import prebuilt
 from tests.integration.prebuilt import Engines
 from tests.integration.runner.contract import STORY, Runner
+from tests.integration.runner.test_context_uses import (
+    test_a_depth_that_the_context_does_not_hold_is_refused,
+    test_a_filled_context_is_charged_to_no_turn,
+    test_a_wrong_length_is_refused,
+    test_lengths_are_read_and_written,
+    test_loads_are_cold_or_warm_as_asked,
+)
 from tests.integration.runner.test_profile import (
     test_a_sync_mark_before_and_after,
     test_pauses_lie_between_turns_and_between_conversations,
@@ -37,12 +44,17 @@ from tests.integration.runner.test_turns import (
 )
 
 __all__ = [
+    "test_a_depth_that_the_context_does_not_hold_is_refused",
+    "test_a_filled_context_is_charged_to_no_turn",
     "test_a_sync_mark_before_and_after",
+    "test_a_wrong_length_is_refused",
     "test_being_stopped",
     "test_context_that_cannot_be_had",
     "test_drawn_tokens_follow_the_seed",
     "test_events_that_cannot_be_written",
     "test_ignore_eos_gives_exactly_max_tokens",
+    "test_lengths_are_read_and_written",
+    "test_loads_are_cold_or_warm_as_asked",
     "test_pauses_lie_between_turns_and_between_conversations",
     "test_prompt_that_does_not_fit_gets_no_answer",
     "test_prompt_that_just_fits_gets_one_token",
@@ -90,3 +102,12 @@ def test_its_threads_sleep_when_nothing_is_to_be_done(runner: Runner) -> None:
         return after.ru_utime - before.ru_utime
 
     assert used_s(3000) - used_s(0) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("speculate", {"tokens": 4, "ngram": 2}), ("sequences", 2), ("restore", True)],
+)
+def test_what_an_engine_cannot_do_with_a_context_is_refused(runner: Runner, field: str, value: object) -> None:
+    run = runner.run({**runner.request(ignore_eos=True), field: value})
+    assert run.status == 2 and field in run.error["message"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meltrepro.errors import RecordError
 from meltrepro.record.events import parse_trace, read_trace
-from meltrepro.record.trace import Decoding, Operator, OperatorCall, Span, Thought, Trace
+from meltrepro.record.trace import Decoding, Drafted, DraftModel, Fill, Operator, OperatorCall, Span, Thought, Trace
 from tests.support.campaigns import MS, START_WALL_NS, Trial, Turn, as_lines, events
 
 Events = list[dict[str, Any]]
@@ -379,3 +379,71 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
         read_trace(path)
     path.write_bytes(b"".join(as_lines(events(Trial()))))
     assert len(read_trace(path).turns) == 2
+
+
+# -- contexts that hold more than turns -------------------------------------------------------------------------------
+
+
+def filled() -> Events:
+    """A conversation of one turn over a context that was filled, saved and restored, with a draft model."""
+    entries = events(Trial(conversations=[[Turn()]]))
+
+    def insert(before: str, *more: dict[str, Any]) -> None:
+        at = find(entries, before)
+        entries[at:at] = [{"t": entries[at]["t"], **each} for each in more]
+
+    insert("conversation_begin", {"e": "draft", "model_bytes": 10, "n_params": 5, "kv_bytes": None})
+    insert(
+        "turn_begin",
+        {"e": "fill_begin", "n": 64},
+        {"e": "fill_end"},
+        {"e": "save_begin"},
+        {"e": "save_end", "bytes": 4096},
+    )
+    insert("prefill_begin", {"e": "restore_begin"}, {"e": "restore_end"})
+    entries[find(entries, "load_begin")] |= {"cached_share": 0.25, "asked": "cold"}
+    entries[find(entries, "turn_end")] |= {"drafted": 6, "accepted": 4, "draft_ns": 900, "sequences": 2}
+    return entries
+
+
+def test_a_context_that_was_filled_and_drafts_are_read() -> None:
+    trace = parse(filled())
+    (conversation,) = trace.conversations
+    (turn,) = conversation.turns
+    assert isinstance(conversation.fill, Fill)
+    assert (conversation.fill.n, conversation.fill.saved_bytes) == (64, 4096)
+    assert turn.restored is not None and turn.drafted == Drafted(6, 4, 900)
+    assert (turn.n_written, turn.steps) == (2 * (turn.n_gen - 1), turn.n_gen - 1 - 4)
+    assert trace.draft == DraftModel(10, 5, None)
+    assert (trace.load.cached_share, trace.load.asked) == (0.25, "cold")
+
+
+@pytest.mark.parametrize(
+    "kind", ["fill_begin", "fill_end", "save_begin", "save_end", "restore_begin", "restore_end", "draft"]
+)
+def test_each_of_them_comes_once_and_in_its_place(kind: str) -> None:
+    entries = filled()
+    at = find(entries, kind)
+    with pytest.raises(RecordError, match=kind):
+        parse([*entries[: at + 1], entries[at], *entries[at + 1 :]])
+    last = entries[-1]
+    with pytest.raises(RecordError):
+        parse([*entries[:-1], {**entries[at], "t": last["t"]}, last])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("turn_end", {"accepted": 7}, "7 tokens accepted, of 6"),
+        ("turn_end", {"accepted": -1}, "accepted"),
+        ("turn_end", {"draft_ns": None}, "draft_ns"),
+        ("load_begin", {"asked": "hot"}, "asked"),
+        ("load_begin", {"cached_share": "all"}, "cached_share"),
+        ("save_end", {"bytes": None}, "bytes"),
+    ],
+)
+def test_wrong_values_of_them_are_refused(kind: str, changes: dict[str, object], message: str) -> None:
+    entries = filled()
+    entries[find(entries, kind)] |= changes
+    with pytest.raises(RecordError, match=message):
+        parse(entries)

@@ -73,7 +73,7 @@ def test_one_line_is_a_workload(tmp_path: Path) -> None:
         [RequestTokens(tokens=1, max_tokens=129)],
     ]
     assert (request.context, request.ignore_eos, request.sampling.greedy) == (513, True, True)
-    asked = (request.depth, request.restore, request.sequences, request.speculate, request.load, request.thinking)
+    asked = (request.depth, request.restore, request.sequences, request.speculate, request.page_cache, request.thinking)
     assert asked == (None,) * 6
 
 
@@ -116,7 +116,7 @@ def test_lists_of_several_keys_give_every_combination(tmp_path: Path) -> None:
         ("{conversations: pp8, restore: true}", "'restore' needs 'depth'"),
         ("{conversations: pp800, context: 512}", "does not hold the 801"),
         ("{conversations: pp8, hit_rate: 1}", "hit_rate"),
-        ("{conversations: pp8, load: hot}", "load"),
+        ("{conversations: pp8, page_cache: hot}", "page_cache"),
         ("{conversations: pp8, depth: []}", "the list is empty"),
         ("{conversations: pp8, depth: [1, 1]}", "named twice"),
         ("{conversations: pp8, depth: [1.5]}", "expected a whole number"),
@@ -176,5 +176,5 @@ def test_older_manifests_say_what_they_said() -> None:
         Workload(conversations=[["Hi"]])
         .model_dump(mode="json")
         .keys()
-        .isdisjoint(("depth", "hit_rate", "restore", "sequences", "speculate", "load"))
+        .isdisjoint(("depth", "hit_rate", "restore", "sequences", "speculate", "page_cache"))
     )

@@ -185,7 +185,7 @@ def test_wrong_speculation_is_refused(runner: Runner, speculate: dict[str, objec
 
 
 def test_loads_are_cold_or_warm_as_asked(runner: Runner) -> None:
-    warm, cold, again = (runner(load=load, max_tokens=1).trace.load for load in ("warm", "cold", "warm"))
+    warm, cold, again = (runner(page_cache=asked, max_tokens=1).trace.load for asked in ("warm", "cold", "warm"))
     assert (warm.asked, cold.asked) == ("warm", "cold")
     for load in (warm, again):
         assert load.cached_share == 1
