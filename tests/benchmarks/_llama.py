@@ -44,23 +44,31 @@ def _build(*changes: str) -> dict[str, Path]:
     return {row["id"]: Path(row["path"]) for row in json.loads(done.stdout)}
 
 
-def llama_bench(program: Path, model: Path, threads: int, options: Sequence[str] = ()) -> tuple[float, float]:
+def llama_bench(
+    program: Path, model: Path, threads: int, options: Sequence[str] = (), depth: int = 0
+) -> tuple[float, float]:
     """Tokens per second of prefill and of generation, from one repetition of a llama-bench with these words."""
     command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json", *options]
+    command += ["-d", str(depth)] if depth else []  # older ones do not know it
     done = subprocess.run([*command, "-p", str(PROMPT), "-n", str(GENERATED)], capture_output=True, check=True)
     speeds = {("p" if row["n_prompt"] else "g"): row["avg_ts"] for row in json.loads(done.stdout)}
     return speeds["p"], speeds["g"]
 
 
 def runner(
-    bundle: Path, model: Path, threads: int, folder: Path, options: Mapping[str, object] = MappingProxyType({})
+    bundle: Path,
+    model: Path,
+    threads: int,
+    folder: Path,
+    options: Mapping[str, object] = MappingProxyType({}),
+    depth: int = 0,
 ) -> tuple[float, float]:
-    """The same of a runner: prefill from one long prompt, generation from a second conversation with a prompt of one token."""
+    """The same of a runner, asked as workloads of lengths ask it."""
     request = {
         **options,
         "v": 1,
         "model": str(model),
-        "context": PROMPT + GENERATED,
+        "context": PROMPT + GENERATED + depth,
         "threads": threads,
         "batch": 512,
         "max_tokens": GENERATED + 1,
@@ -74,7 +82,8 @@ def runner(
             "repeat_last_n": 0,
             "seed": 1,
         },
-        "conversations": [[" word" * PROMPT], [" word"]],
+        "conversations": [[{"tokens": PROMPT, "max_tokens": 1}], [{"tokens": 1}]],
+        "depth": depth,
         "warmup_tokens": 16,
     }
     (folder / "request.json").write_text(json.dumps(request))

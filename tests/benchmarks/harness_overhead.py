@@ -1,10 +1,10 @@
 """Is the runner as fast as llama-bench from the same build? Interleaved in one run, medians and ratios.
 
     .venv/bin/python -m tests.benchmarks.harness_overhead [--repetitions 15] [--threads 1] [--release 2024-02-27]
-        [--quantization q4_0] [--options flash_attention=off kv_type=q8_0 ubatch=128]
+        [--quantization q4_0] [--depth 2048] [--options flash_attention=off kv_type=q8_0 ubatch=128]
 
-Both decode the same number of prompt tokens at once (prefill) and generate the same number of tokens into an almost empty
-context (generation), in steps and a context of about the same size. The order within a pair is drawn. The goal is a median
+Both decode the same number of prompt tokens at once (prefill) and generate the same number of tokens (generation) into a
+context that holds as many tokens before, in steps and a context of about the same size. The order within a pair is drawn. The goal is a median
 ratio of the pairs of at least 0.98. Run it on an idle machine.
 """
 
@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--quantization", default="q4_0")
     parser.add_argument("--threads", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--release", default="2024-02-27")
+    parser.add_argument("--depth", type=int, default=0, help="tokens that the context holds before")
     parser.add_argument("--options", nargs="*", default=[], metavar="NAME=VALUE", help="of llama.cpp, for both")
     options = parser.parse_args()
     asked = given(Options.model_validate(dict(each.split("=", 1) for each in options.options)))
@@ -37,8 +38,10 @@ def main() -> int:
         folder = Path(name)
         bundle, model = build(options.release, options.quantization)
         programs = {
-            "llama-bench": lambda: llama_bench(bundle / "bin" / "llama-bench", model, options.threads, words),
-            "melt-runner": lambda: runner(bundle, model, options.threads, folder, asked),
+            "llama-bench": lambda: llama_bench(
+                bundle / "bin" / "llama-bench", model, options.threads, words, options.depth
+            ),
+            "melt-runner": lambda: runner(bundle, model, options.threads, folder, asked, options.depth),
         }
         rows: dict[str, list[tuple[float, float]]] = {program: [] for program in programs}
         order = random.Random(1)
@@ -50,7 +53,9 @@ def main() -> int:
     found = []
     for phase, name in enumerate(("prefill", "generation")):
         theirs, ours = ([row[phase] for row in rows[program]] for program in programs)
-        what = ", ".join(["runner", options.release, options.quantization, *options.options, name])
+        what = ", ".join(
+            ["runner", options.release, options.quantization, *options.options, f"depth {options.depth}", name]
+        )
         found.append(beside(what, ours, "llama-bench", theirs, "tok/s", at_least=0.98))
     return finish(found)
 

@@ -21,7 +21,7 @@ from meltrepro.record.campaign import MANIFEST
 from meltrepro.record.events import parse_trace
 from meltrepro.record.samples import FaultKind, Header, Recording, SensorFault
 from meltrepro.record.series import Kind, SensorChannel, SensorSeries
-from meltrepro.record.trace import Trace
+from meltrepro.record.trace import Cached, Trace
 from meltrepro.stats.summary import summarize
 from meltrepro.track import content
 from tests.support.campaigns import MS, Cell, Trial, Turn, as_lines, build_campaign, events
@@ -226,3 +226,21 @@ def test_a_fast_meter_with_coarse_steps(plateau_s: float, valid: bool) -> None:
         (finding,) = verdict.findings
         assert finding.reason is Reason.faulty_sensor
         assert "less often than it writes one, say how often: meter.refresh_s" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("asked", "share", "detail"),
+    [
+        (None, 0.5, None),
+        ("cold", 0.0, None),
+        ("warm", 1.0, None),
+        ("cold", 0.25, "a cold load is asked for, 25.0% of the model's files lay in the page cache"),
+        ("warm", 0.5, "a warm load is asked for, 50.0% of the model's files lay in the page cache"),
+        ("cold", None, "a cold load is asked for, the system does not say what it had cached"),
+    ],
+)
+def test_a_load_is_as_cold_as_was_asked(asked: Cached | None, share: float | None, detail: str | None) -> None:
+    trace = replace(TRACE, load=replace(TRACE.load, asked=asked, cached_share=share))
+    found = judge_trial(trace, compute(trace), None, Limits()).findings
+    expected = [(Reason.page_cache, detail)] if detail else []
+    assert [(each.reason, each.detail) for each in found] == expected
