@@ -64,7 +64,12 @@ def image_file(relative: str) -> bytes:
 
 
 def files(folder: Traversable) -> dict[str, bytes]:
-    """Every file below a folder, by its path in it, in order; without what Python compiled beside its sources."""
+    """Every file below a folder, by its path in it, in order; without what Python compiled beside its sources.
+
+    One file is a folder of itself, by an empty path.
+    """
+    if folder.is_file():
+        return {"": folder.read_bytes()}
     return {path: file.read_bytes() for path, file in sorted(_walk(folder, ""))}
 
 

@@ -79,7 +79,7 @@ class RecipeSource:
     name: str
     folders: Mapping[str, Traversable]
     """What becomes the recipe, by the place of each in it: "" is its root, which has `build.sh.j2`, and `runner` the place of
-    `resources.runner()`. Templates (`*.j2`) are rendered, but those named `_*.j2`, which others include by their paths."""
+    `resources.runner()`; single files too. Templates (`*.j2`) are rendered, but those named `_*.j2`, which others include by their paths."""
     variables: Mapping[str, object]
     inputs: Mapping[str, Source]
     triple: str

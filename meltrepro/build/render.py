@@ -51,7 +51,7 @@ def render_recipe(source: RecipeSource, inputs: Mapping[str, Path], digests: Map
     """
     try:
         found = {
-            f"{place}/{name}".removeprefix("/"): content
+            f"{place}/{name}".strip("/"): content
             for place, folder in source.folders.items()
             for name, content in resources.files(folder).items()
         }

@@ -103,6 +103,8 @@ class Variant:
     """CPU features as the kernel spells them in /proc/cpuinfo."""
     accelerator: str = ""
     """What else than the CPU its trials compute on; empty for nothing."""
+    software: bool = False
+    """Whether that is a driver that computes on the CPU: fit to see that everything works, never for speed."""
     data: Mapping[str, JsonValue] = field(default_factory=dict, hash=False)
     """What the framework's own recipes want to know of it."""
 

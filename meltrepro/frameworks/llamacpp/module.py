@@ -28,7 +28,7 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants
+from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants, vulkan
 from meltrepro.frameworks.llamacpp.options import (
     ALL_LAYERS,
     KNOBS,
@@ -108,7 +108,9 @@ class LlamaCpp:
             yield OptionProblem(("ios",), message, "leave it out")
         if options.cuda is not None:
             yield from self._check_cuda(options.cuda.jetpack, release, targets)
-        yield from problems(options, release, cuda=options.cuda is not None)
+        if options.vulkan is not None:
+            yield from self._check_vulkan(options, release)
+        yield from problems(options, release, gpu=options.cuda is not None or options.vulkan is not None)
 
     def _check_cuda(self, jetpack: str, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
         build = cuda.BUILDS.get(jetpack)
@@ -124,6 +126,14 @@ class LlamaCpp:
         if "jetson" not in targets:
             message = "CUDA is built for Jetson boards, and no target is one"
             yield OptionProblem(("cuda",), message, "leave it out: all else runs on CPUs")
+
+    def _check_vulkan(self, options: Options, release: str | None) -> Iterator[OptionProblem]:
+        if release not in vulkan.RELEASES:
+            only = ", ".join(sorted(vulkan.RELEASES))
+            yield OptionProblem(("vulkan",), f"with Vulkan, {self.kind} is built of release {only} alone")
+        if options.cuda is not None:
+            message = "one bundle is built with CUDA or with Vulkan"
+            yield OptionProblem(("vulkan",), message, "make two frameworks of it, both of this kind")
 
     def option_refusal(self, asked: Asked, device: DeviceFacts) -> str | None:
         return refusal(asked, device)
@@ -156,6 +166,7 @@ class LlamaCpp:
         ndk = options.toolchain if "api" in variant.data else None
         build = cuda.BUILDS[str(variant.data["jetpack"])] if "jetpack" in variant.data else None
         inputs = dict(release.sources)
+        facts: dict[str, object] = {}
         variables: dict[str, object] = {
             "release": release.name,
             "commit": release.commit,
@@ -163,7 +174,7 @@ class LlamaCpp:
             "triple": variant.triple,
             "features": variant.data["features"],
             "tools": tools if purpose == RUN else ["quantize"],
-            "facts": {},
+            "facts": facts,
         }
         place = resources.images() / "llama.cpp"
         folders = {"": place / "recipe", "toolchain": place / ("cuda" if build else "ndk" if ndk else "zig")}
@@ -172,11 +183,17 @@ class LlamaCpp:
         if ndk is not None:
             given = {"api": variant.data["api"], "march": variant.data["march"]}
             # The version is what the NDK says of itself when it is unpacked.
-            variables |= {**given, "facts": {"libc": variant.libc, **given, "ndk": "$revision"}}
+            facts = {"libc": variant.libc, **given, "ndk": "$revision"}
+            variables |= {**given, "facts": facts}
             inputs["ndk"] = ndk.source
         if build is not None:
             variables |= cuda.variables(build, variants.MARCH[variant.level])
             inputs |= build.sources
+        if driver := str(variant.data.get("vulkan", "")):
+            found = vulkan.part(variant.machine, software=driver == "software", ndk=ndk is not None)
+            folders |= found.folders
+            variables |= {**found.variables, "facts": {**facts, **found.facts}}
+            inputs |= found.inputs
         return RecipeSource(
             name=f"llama.cpp/{release.name}/{purpose}/{variant.name}",
             folders=folders,
@@ -260,7 +277,7 @@ class LlamaCpp:
 
     def pinned(self, options: Options) -> Mapping[str, JsonValue]:
         """Not which Mac it is, and who signs: that decides no bytes that a lock could pin."""
-        ways = {"toolchain": options.toolchain, "ios": options.ios, "cuda": options.cuda}
+        ways = {"toolchain": options.toolchain, "ios": options.ios, "cuda": options.cuda, "vulkan": options.vulkan}
         return {
             name: way.model_dump(mode="json", exclude={"mac", "developer_dir", "team"} if name == "ios" else None)
             for name, way in ways.items()

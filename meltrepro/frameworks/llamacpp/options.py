@@ -75,6 +75,15 @@ class Cuda(Strict):
     jetpack: str = Field(min_length=1, description="Release of JetPack whose CUDA is built for, for example 7.2.")
 
 
+class Vulkan(Strict):
+    """Vulkan: layers run on whatever a device's driver offers (docs/frameworks/llama.cpp.md)."""
+
+    driver: Literal["device", "software"] = Field(
+        "device",
+        description="`device`: loader and driver are the device's own. `software`: bundles for x86_64 bring Mesa's driver that computes on the CPU, to see that everything works.",
+    )
+
+
 class IosBuild(Strict):
     """The app for iPhones (docs/devices/ios.md): built by a Mac behind SSH, or a signed package as it is."""
 
@@ -219,7 +228,7 @@ class RunOptions(Strict):
         Swept[Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None],
         Knob("n_gpu_layers", told="layers_on_gpu", gpu=True),
     ] = Field(
-        None, description="How many layers run on the GPU; all where absent. Needs cuda, and means nothing on CPUs."
+        None, description="How many layers run on the GPU; all where absent. Needs cuda or vulkan, and means nothing on CPUs."
     )
     mmap: Annotated[Swept[bool], Knob("load_mode use_mmap")] = Field(
         True,
@@ -374,13 +383,13 @@ def _loading(asked: Mapping[str, Any], release: str) -> Iterator[str]:
         yield from ("-lm", {"mmap": "mmap+mlock", "read": "mlock"}[load] if mlock else usual)
 
 
-def problems(options: RunOptions, release: str | None, *, cuda: bool) -> Iterator[OptionProblem]:
+def problems(options: RunOptions, release: str | None, *, gpu: bool) -> Iterator[OptionProblem]:
     """What one point's options cannot be together, or with a release."""
     asked = given(options)
     for name, value in asked.items():
         knob = KNOBS[name]
-        if knob.gpu and not cuda:
-            yield OptionProblem((name,), f"{name} needs cuda: nothing else that is built here uses a GPU")
+        if knob.gpu and not gpu:
+            yield OptionProblem((name,), f"{name} needs cuda or vulkan: nothing else that is built here uses a GPU")
         if release == OLD and (knob.new or value in knob.lacks):
             what = name if knob.new else f"{name}: {value}"
             yield OptionProblem((name,), f"release {release} has no {what}", "leave it out, or take release 2026-10-01")
@@ -441,6 +450,9 @@ class Options(RunOptions):
         description="Compiler of bundles for aarch64 Android devices; the pinned zig with static musl where absent.",
     )
     cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
+    vulkan: Vulkan | None = added(
+        None, description="Builds bundles of hosts, boards and (with `toolchain`) phones with Vulkan; CPUs alone where absent."
+    )
     ios: IosBuild | None = Field(
         None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
     )

@@ -1,13 +1,13 @@
-"""What llama.cpp is built for: CPU levels, each with static musl, with the NDK's bionic, with CUDA, or as the app for iPhones."""
+"""What llama.cpp is built for: CPU levels, each with static musl, with the NDK's bionic, with CUDA or Vulkan, or as the app for iPhones."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meltrepro.frameworks.base import AUTO, Skip, SkipKind, Variant
-from meltrepro.frameworks.llamacpp import cuda
-from meltrepro.frameworks.llamacpp.options import Options
+from meltrepro.frameworks.llamacpp import cuda, vulkan
+from meltrepro.frameworks.llamacpp.options import Ndk, Options
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.ios.options import IOS
 
@@ -100,6 +100,19 @@ def with_cuda(level: Level, build: cuda.CudaBuild, *, layers: bool = True) -> Va
     )
 
 
+def with_vulkan(base: Variant, driver: str, *, layers: bool = True) -> Variant:
+    """On Linux with the C library of the device, or of Debian 12 where the driver comes along; else with the NDK's."""
+    software = driver == "software"
+    return replace(
+        base,
+        name=f"{base.name}-{'llvmpipe' if software else 'vulkan'}",
+        libc="bionic" if "api" in base.data else "glibc",
+        accelerator=("Vulkan, a software device" if software else "Vulkan") if layers else "",
+        software=software and layers,
+        data={**base.data, "vulkan": driver},
+    )
+
+
 APP_VARIANT = Variant(APP_LEVEL, APP_LEVEL, IOS, "libSystem", frozenset({"asimd"}))
 """The app; its compiler knows its own phones."""
 TOOLS = on_cpu(LEVELS["x86_64_v3"])
@@ -112,13 +125,16 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
     if arch == IOS:
         return _app(options, release, device, level)
     found = _level_for(arch, device.features, device.arch, level)
-    if isinstance(found, Skip) or arch != "aarch64":
-        return found if isinstance(found, Skip) else on_cpu(found)
+    if isinstance(found, Skip):
+        return found
+    if options.vulkan is not None and not device.virtual:
+        return _vulkan(options, options.vulkan.driver, found, device)
+    if arch != "aarch64":
+        return on_cpu(found)
     if device.virtual:  # the lab's devices have neither bionic nor a GPU
         return on_cpu(found)
     if options.toolchain is not None and device.kind == "android":
-        why = options.toolchain.misfit(device)
-        return with_ndk(found, options.toolchain.api) if why is None else Skip(SkipKind.options, why)
+        return _ndk(options.toolchain, found, device)
     if options.cuda is not None and device.kind == "jetson":
         build, there = cuda.BUILDS[options.cuda.jetpack], device.facts.get("l4t", "")
         if there and there.partition(".")[0] != build.l4t:
@@ -126,6 +142,28 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
             return Skip(SkipKind.options, f"{what}, and the device has L4T {there}")
         return with_cuda(found, build, layers=options.gpu_layers != 0)
     return on_cpu(found)
+
+
+def _ndk(toolchain: Ndk, level: Level, device: DeviceFacts) -> Variant | Skip:
+    why = toolchain.misfit(device)
+    return with_ndk(level, toolchain.api) if why is None else Skip(SkipKind.options, why)
+
+
+def _vulkan(options: Options, driver: str, level: Level, device: DeviceFacts) -> Variant | Skip:
+    layers = options.gpu_layers != 0
+    if driver == "software":
+        if level.triple != _X86:
+            return Skip(SkipKind.options, f"its software device is built for x86_64 alone, not for {device.arch}")
+        return with_vulkan(on_cpu(level), driver, layers=layers)
+    if device.kind == "android":
+        if options.toolchain is None:
+            return Skip(SkipKind.options, "Vulkan of phones takes the NDK, and its options name none: toolchain")
+        found = _ndk(options.toolchain, level, device)
+        return found if isinstance(found, Skip) else with_vulkan(found, driver, layers=layers)
+    if device.facts.get("sandbox", "bare") != "bare":
+        why = "its trials run in a sandbox, which has no driver of the device: sandbox: bare, or vulkan: {driver: software}"
+        return Skip(SkipKind.options, why)
+    return with_vulkan(on_cpu(level), driver, layers=layers)
 
 
 def _level_for(arch: str, features: Collection[str], shown: str, wanted: str) -> Level | Skip:
@@ -161,6 +199,10 @@ def extra(options: Options) -> tuple[Variant, ...]:
     found: list[Variant] = []
     for level in (LEVELS[name] for name in options.isas):
         arm = level.triple == _ARM
+        if options.vulkan is not None and not (arm and options.vulkan.driver == "software"):
+            base = with_ndk(level, options.toolchain.api) if arm and options.toolchain is not None else on_cpu(level)
+            found.append(with_vulkan(base, options.vulkan.driver))
+            continue
         if arm and options.toolchain is not None:
             found.append(with_ndk(level, options.toolchain.api))
         if arm and options.cuda is not None:
