@@ -156,6 +156,15 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+class Require(Strict):
+    """What a trial must have been, else it is INVALID."""
+
+    backend: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,30}$",
+        description="What must compute every operator, as the engine calls it without a number. Lookups in the table of tokens may be elsewhere.",
+    )
+
+
 class FrameworkEntry(Strict):
     """A framework at a pinned version: a release that the toolkit knows, or a source of your own."""
 
@@ -169,6 +178,7 @@ class FrameworkEntry(Strict):
     options: Annotated[SerializeAsAny[BaseModel], OptionsOf(FRAMEWORKS)] = Field(
         default_factory=dict, validate_default=True, description="How it is built and run; each framework has its own."
     )
+    require: Require | None = added(None, description="What its trials must have been; a silent fallback is INVALID.")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

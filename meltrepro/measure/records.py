@@ -14,6 +14,7 @@ from meltrepro.accuracy.answers import AnswerMark, Asking, Checks, marks, scores
 from meltrepro.accuracy.scores import Score, scores_in
 from meltrepro.errors import RecordError
 from meltrepro.frameworks.base import scorer_of
+from meltrepro.manifest.axes import base
 from meltrepro.manifest.base import changed
 from meltrepro.manifest.protocol import LIMITS, Limits
 from meltrepro.measure import surroundings
@@ -125,12 +126,17 @@ class TrialRecord(TrialFolder):
         trace = self.trace()
         process = {f"process.{name}": value for name, value in trace.process.items()}
         effective = {f"effective.{name}": value for name, value in trace.effective.items()}
+        if trace.placement is not None:
+            effective["effective.placement"] = str(trace.placement)
         right = None if self.checks is None else sum(mark.right for mark in self.marks)
         metrics = compute(trace, self.recording(), self.metered(), self.entry.most_w, right)
         return metrics, process | effective, trace.context.threads
 
-    def validity(self, limits: Limits) -> Validity:
-        """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`."""
+    def validity(self, limits: Limits, backend: str | None = None) -> Validity:
+        """Whether its figures may be believed; a trial that failed has none. Raises `RecordError`.
+
+        `backend` is what had to compute.
+        """
         if self.outcome.failure is not None:
             return judge_failure(self.outcome.failure)
         if self.scoring is not None:
@@ -139,7 +145,7 @@ class TrialRecord(TrialFolder):
         readings = self.readings()
         jumped_s = jump_s(readings) if readings else 0.0
         trace, recording, metered = self.trace(), self.recording(), self.metered()
-        return judge_trial(trace, self.metrics, recording, limits, metered, jumped_s, self.cpus)
+        return judge_trial(trace, self.metrics, recording, limits, metered, jumped_s, self.cpus, backend)
 
     @property
     def cpus(self) -> int | None:
@@ -156,6 +162,8 @@ class CellRecord(CellFolder):
     """What the manifest declared to be invalid."""
     with_invalid: bool = False
     """Whether summaries are to include repetitions that are INVALID."""
+    backend: str | None = None
+    """What the manifest requires to compute."""
 
     @property
     def limits_changed(self) -> Mapping[str, str | int | float]:
@@ -218,7 +226,7 @@ class CellRecord(CellFolder):
     @cached_property
     def invalid(self) -> Mapping[str, Validity]:
         """Name of each repetition that is INVALID -> why; raises `RecordError`."""
-        judged = {trial.name: trial.validity(self.limits) for trial in self.repetitions}
+        judged = {trial.name: trial.validity(self.limits, self.backend) for trial in self.repetitions}
         return {name: validity for name, validity in judged.items() if not validity.valid}
 
     @property
@@ -383,9 +391,24 @@ class CampaignRecord(CampaignFolder):
     def cells(self) -> tuple[CellRecord, ...]:
         """Its cells, in the order of the manifest."""
         return tuple(
-            CellRecord(entry, cell_folder(self.folder, entry.id), self._limits, self.with_invalid)
+            CellRecord(
+                entry,
+                cell_folder(self.folder, entry.id),
+                self._limits,
+                self.with_invalid,
+                self._required.get(base(entry.framework)),
+            )
             for entry in self.document.cells
         )
+
+    @cached_property
+    def _required(self) -> Mapping[str, str]:
+        """The backend that each framework requires, by its name."""
+        try:
+            frameworks = self.manifest.frameworks
+        except RecordError:
+            return {}
+        return {name: entry.require.backend for name, entry in frameworks.items() if entry.require is not None}
 
     @property
     def _limits(self) -> Limits:

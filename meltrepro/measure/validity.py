@@ -66,6 +66,7 @@ class Reason(StrEnum):
     clock_unknown = "clock-unknown"
     implausible_power = "implausible-power"
     uncertain = "uncertain"
+    fallback = "fallback"
     noisy = "noisy"
     unsteady = "unsteady"
 
@@ -103,8 +104,12 @@ def judge_trial(
     metered: Metered | None = None,
     jumped_s: float = 0.0,
     cpus: int | None = None,
+    backend: str | None = None,
 ) -> Validity:
-    """The verdict on one trial that ended well; `jumped_s` is how far clocks moved apart meanwhile, `cpus` how many it could use."""
+    """The verdict on one trial that ended well.
+
+    `jumped_s` is how far clocks moved apart meanwhile, `cpus` how many it could use, `backend` what had to compute.
+    """
     return Validity(
         (
             *_work(trace, limits),
@@ -116,6 +121,7 @@ def judge_trial(
             *_clocks(metered, jumped_s, limits),
             *([Flaw(Reason.implausible_power, metrics.doubt)] if metrics.doubt else []),
             *_uncertain(metrics, limits),
+            *_fallback(trace, backend),
         )
     )
 
@@ -341,6 +347,22 @@ def _stuck(recording: Recording) -> list[Flaw]:
                     detail += "; if it has a new value less often than it writes one, say how often: meter.refresh_s"
                 found.append(Flaw(Reason.faulty_sensor, detail))
     return found
+
+
+def _fallback(trace: Trace, backend: str | None) -> list[Flaw]:
+    """What another backend computed than the one that is required, and why."""
+    if backend is None:
+        return []
+    if trace.placement is None:
+        return [Flaw(Reason.fallback, f"{backend} is required, and the engine does not say where it computes")]
+    found = trace.placement.elsewhere(backend)
+    if not found and trace.placement.operators:
+        return []
+    names = [*dict.fromkeys(f"{each} on {each.backend}" for each in found)]
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    reasons = [*dict.fromkeys(each.why for each in found if each.why)] or ["no such device is there"]
+    what = f"{', '.join(names[:_MOST_LISTED])}{more}" if names else "no operator"
+    return [Flaw(Reason.fallback, f"{what}, and {backend} is required: {'; '.join(reasons[:_MOST_LISTED])}")]
 
 
 def _uncertain(metrics: Metrics, limits: Limits) -> list[Flaw]:

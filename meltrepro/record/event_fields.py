@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from pydantic import ValidationError
+
 from meltrepro.errors import RecordError
+from meltrepro.record.placement import Placement
 from meltrepro.record.trace import Said
 from meltrepro.words import shorten
 
@@ -63,9 +66,19 @@ class EventFields:
             self.fail(f"{key}: the text holds half a character")
         return value
 
-    def said(self) -> Said:
-        """All but kind and time, by names of the program's own; values are text, numbers or truths."""
-        found = {name: value for name, value in self._values.items() if name not in ("e", "t") and value is not None}
+    def placement(self) -> Placement | None:
+        """Where an engine computes; `None` where it does not say."""
+        value = self._values.get("placement")
+        try:
+            return None if value is None else Placement.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            self.fail(f"placement.{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+    def said(self, *apart: str) -> Said:
+        """All but kind, time and what stands `apart`, by names of the program's own; values are text, numbers or truths."""
+        names = ("e", "t", *apart)
+        found = {name: value for name, value in self._values.items() if name not in names and value is not None}
         for name, value in found.items():
             if not isinstance(value, str | int | float):
                 self.fail(f"{name}: expected a text, a number, true or false, got {shorten(ascii(value))}")

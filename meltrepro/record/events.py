@@ -17,6 +17,7 @@ from meltrepro import untrusted
 from meltrepro.errors import RecordError
 from meltrepro.record.event_fields import EventFields
 from meltrepro.record.open_turn import OpenTurn
+from meltrepro.record.placement import Placement
 from meltrepro.record.trace import (
     Cached,
     ContextUsed,
@@ -83,6 +84,7 @@ class _Parser:
         self._context: ContextUsed | None = None
         self._process: Said | None = None
         self._effective: Said | None = None
+        self._placement: Placement | None = None
         self._warmup_begin_ns: int | None = None
         self._warmup: Span | None = None
         self._conversations: list[Conversation] = []
@@ -153,6 +155,7 @@ class _Parser:
             self._process or {},
             self._effective or {},
             self._draft,
+            self._placement,
         )
 
     @property
@@ -226,7 +229,8 @@ class _Parser:
     def _on_effective(self, fields: EventFields) -> None:
         if self._context is None or self._effective is not None or self._conversations or self._in_conversation:
             fields.fail("`effective` must come once, after `context`")
-        self._effective = fields.said()
+        self._effective = fields.said("placement")
+        self._placement = fields.placement()
 
     def _on_draft(self, fields: EventFields) -> None:
         if self._context is None or self._draft is not None or self._conversations or self._in_conversation:

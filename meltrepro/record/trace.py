@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from meltrepro.record.placement import Placement
 
 Cached = Literal["cold", "warm"]
 Stop = Literal["eog", "length", "context"]
@@ -238,6 +241,8 @@ class Trace:
     effective: Said = field(default_factory=dict)
     """What the engine uses, as far as it says so."""
     draft: DraftModel | None = None
+    placement: Placement | None = None
+    """Where it computes; `None` where it does not say."""
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -242,7 +242,7 @@ def _trial(campaign: str, cell: CellRecord, trial: TrialRecord) -> Iterator[Tria
 
 
 def _verdict(cell: CellRecord, trial: TrialRecord) -> tuple[Verdict, str | None]:
-    validity = trial.validity(cell.limits)
+    validity = trial.validity(cell.limits, cell.backend)
     if validity.valid:
         return "VALID", None
     return "INVALID" if trial.ok else "FAILED", "; ".join(map(str, validity.findings))

@@ -8,6 +8,7 @@
 #include "llama.h"
 #include "operators.h"
 #include "options.h"
+#include "placement.h"
 #include "release.h"
 #include "signals.h"
 #include "threads.h"
@@ -144,6 +145,7 @@ public:
             throw Failure(ExitCode::context,
                           "a context of " + std::to_string(setup.context) + " tokens cannot be created; stderr says why");
         }
+        placed = placement(context);
         threads->attach(context);
         const auto n_ctx = static_cast<int32_t>(llama_n_ctx(context));
         const auto cache = keeps_all(model, parameters) ? kv_bytes(model, n_ctx, params.type_k, params.type_v) : std::nullopt;
@@ -176,6 +178,9 @@ public:
         found.emplace_back("devices", devices());
         found.emplace_back("cpu_features", features());
         log.add_to(found);
+        if (placed.as<std::nullptr_t>() == nullptr) {
+            found.emplace_back("placement", placed);
+        }
         if (const std::string variables = engine_variables(); !variables.empty()) {
             found.emplace_back("environment", variables);
         }
@@ -314,6 +319,7 @@ private:
     Parameters parameters;
     std::unique_ptr<Threads> threads;
     Operators operators;
+    Json placed;
     Log log;
     llama_context * context = nullptr;
     int32_t past = 0;

@@ -108,7 +108,7 @@ void Log::add_to(Json::Object & fields) const {
 
 std::string engine_variables() {
     static const char * const prefixes[] = {"GGML_", "LLAMA_", "OMP_",    "GOMP_",          "KMP_",
-                                            "CUDA_", "LD_",    "MALLOC_", "GLIBC_TUNABLES"};
+                                            "CUDA_", "VK_",     "LD_",    "MALLOC_", "GLIBC_TUNABLES"};
     std::set<std::string> found;
     for (char ** entry = environ; *entry != nullptr; ++entry) {
         for (const char * prefix : prefixes) {

@@ -6,11 +6,7 @@
 #include <cstring>
 
 namespace melt {
-namespace {
 
-constexpr const char * weight_suffix = ".weight";
-
-// Nodes that only look at memory in another way: nothing is computed, nothing is worth a clock reading.
 bool computes(const ggml_tensor * node) {
     switch (node->op) {
         case GGML_OP_NONE:
@@ -23,6 +19,10 @@ bool computes(const ggml_tensor * node) {
             return true;
     }
 }
+
+namespace {
+
+constexpr const char * weight_suffix = ".weight";
 
 // `blk.7.ffn_up.weight` is the module `ffn_up` of layer 7.
 std::string without_layer(const std::string & name) {
@@ -71,6 +71,10 @@ std::string module_of(const NodeNames & names) {
 }
 
 }  // namespace
+
+std::string module_of(const ggml_tensor * node) { return module_of(names_of(node)); }
+
+bool uses_weight(const ggml_tensor * node) { return node->src[0] != nullptr && is_weight(ggml_get_name(node->src[0])); }
 
 bool Operators::callback(ggml_tensor * node, bool ask, void * operators) {
     auto & self = *static_cast<Operators *>(operators);

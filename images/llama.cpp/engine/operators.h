@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 struct ggml_tensor;
@@ -17,6 +18,13 @@ struct NodeNames {
     std::array<char, 64> node;
     std::array<std::array<char, 64>, 2> sources;
 };
+
+// Not nodes that only look at memory in another way: nothing is computed, nothing is worth a clock reading.
+bool computes(const ggml_tensor * node);
+// What an operator belongs to, as `Operation` has it.
+std::string module_of(const ggml_tensor * node);
+// Whether its first operand is a weight.
+bool uses_weight(const ggml_tensor * node);
 
 class Operators {
 public:

@@ -28,7 +28,18 @@ from meltrepro.frameworks.base import (
     Variant,
     Weights,
 )
-from meltrepro.frameworks.llamacpp import checkpoints, convert, cuda, fit, gguf, mixtures, split, untie, variants, vulkan
+from meltrepro.frameworks.llamacpp import (
+    checkpoints,
+    convert,
+    cuda,
+    fit,
+    gguf,
+    mixtures,
+    split,
+    untie,
+    variants,
+    vulkan,
+)
 from meltrepro.frameworks.llamacpp.options import (
     ALL_LAYERS,
     KNOBS,

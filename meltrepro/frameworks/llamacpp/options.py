@@ -228,7 +228,8 @@ class RunOptions(Strict):
         Swept[Annotated[int, Field(ge=0, le=ALL_LAYERS)] | Literal["all"] | None],
         Knob("n_gpu_layers", told="layers_on_gpu", gpu=True),
     ] = Field(
-        None, description="How many layers run on the GPU; all where absent. Needs cuda or vulkan, and means nothing on CPUs."
+        None,
+        description="How many layers run on the GPU; all where absent. Needs cuda or vulkan, and means nothing on CPUs.",
     )
     mmap: Annotated[Swept[bool], Knob("load_mode use_mmap")] = Field(
         True,
@@ -451,7 +452,8 @@ class Options(RunOptions):
     )
     cuda: Cuda | None = Field(None, description="Builds bundles of Jetson boards with CUDA; CPUs alone where absent.")
     vulkan: Vulkan | None = added(
-        None, description="Builds bundles of hosts, boards and (with `toolchain`) phones with Vulkan; CPUs alone where absent."
+        None,
+        description="Builds bundles of hosts, boards and (with `toolchain`) phones with Vulkan; CPUs alone where absent.",
     )
     ios: IosBuild | None = Field(
         None, description="Where the signed app for iPhones comes from; without it iPhones are left out."

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meltrepro.frameworks.base import AUTO, Skip, SkipKind, Variant
-from meltrepro.frameworks.llamacpp import cuda, vulkan
+from meltrepro.frameworks.llamacpp import cuda
 from meltrepro.frameworks.llamacpp.options import Ndk, Options
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.ios.options import IOS

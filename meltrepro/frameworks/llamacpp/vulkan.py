@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from meltrepro import resources
 from meltrepro.build import toolchain
@@ -68,17 +68,17 @@ _LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-a
 
 
 @dataclass(frozen=True)
-class Part:
+class VulkanPart:
     """What a recipe of llama.cpp has besides, with Vulkan."""
 
-    folders: Mapping[str, Traversable]
+    folders: Mapping[str, Path]
     variables: Mapping[str, object]
     facts: Mapping[str, object]
     """What bundles say of themselves."""
     inputs: Mapping[str, Source]
 
 
-def part(machine: str, *, software: bool, ndk: bool) -> Part:
+def part(machine: str, *, software: bool, ndk: bool) -> VulkanPart:
     """With the software device, or with whatever a device has; what is `ndk`'s has the NDK's compilers and C library."""
     place = resources.images() / "llama.cpp" / "vulkan"
     folders = {"vulkan": place / "shaders"}
@@ -99,7 +99,7 @@ def part(machine: str, *, software: bool, ndk: bool) -> Part:
     facts = {"vulkan": "software" if software else "device"}
     if not ndk:
         facts["libc"] = glibc.VERSION if software else f"glibc {glibc.OLDEST}"
-    return Part(folders, variables, facts, _inputs(machine, software=software, ndk=ndk))
+    return VulkanPart(folders, variables, facts, _inputs(machine, software=software, ndk=ndk))
 
 
 def _inputs(machine: str, *, software: bool, ndk: bool) -> Mapping[str, Source]:
