@@ -66,9 +66,7 @@ def test_a_fallback_is_found_wherever_it_is(n: int) -> None:
 def test_many_are_counted_and_none_is_no_proof() -> None:
     verdict = judged("vulkan", *({**UP, "module": f"m{i}", "backend": "CPU"} for i in range(9)))
     assert "MUL_MAT m2 on CPU and 6 more, and vulkan is required" in verdict
-    assert (
-        judged("vulkan") == "INVALID(fallback: no operator, and vulkan is required: no such device is there)"
-    )
+    assert judged("vulkan") == "INVALID(fallback: no operator, and vulkan is required: no such device is there)"
     trace = replace(traced({"operators": []}), placement=None)
     verdict = str(judge_trial(trace, compute(trace), None, Limits(), backend="vulkan"))
     assert verdict == "INVALID(fallback: vulkan is required, and the engine does not say where it computes)"
