@@ -145,12 +145,23 @@ class VirtualDevice:
         """Write the files of its CPUs; `cpuinfo` is what /proc/cpuinfo says of each."""
         blocks = (f"processor\t: {number}\n{cpuinfo}\n" for number in range(self.cores))
         self.fixture("cpuinfo", "".join(blocks))
+        everyone = f"0-{self.cores - 1}"
         for number in range(self.cores):
+            # OpenVINO breaks its memory where any of them is missing.
+            topology, of_all = f"sys/devices/system/cpu/cpu{number}/topology", (1 << self.cores) - 1
+            one, every = (1 << number, str(number)), (of_all, everyone)
+            masks = {"core_cpus": one, "thread_siblings": one, "package_cpus": every, "core_siblings": every}
+            for name, (mask, numbers) in masks.items():
+                self.fixture(f"{topology}/{name}", f"{mask:x}\n")
+                self.fixture(f"{topology}/{name}_list", f"{numbers}\n")
+            self.fixture(f"{topology}/core_id", f"{number}\n")
+            self.fixture(f"{topology}/physical_package_id", "0\n")
             cpufreq = f"sys/devices/system/cpu/cpu{number}/cpufreq"
             self.fixture(f"{cpufreq}/scaling_governor", "schedutil\n")
             for file in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq"):
                 self.fixture(f"{cpufreq}/{file}", f"{khz}\n")
-        self.fixture("sys/devices/system/cpu/online", f"0-{self.cores - 1}\n")
+        for name in ("online", "possible", "present"):
+            self.fixture(f"sys/devices/system/cpu/{name}", f"{everyone}\n")
 
     def _await(self, log: Path) -> int:
         """The process id of its first process, once its server listens."""

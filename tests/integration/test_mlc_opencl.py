@@ -129,6 +129,7 @@ def test_code_for_other_devices_is_made(engines: Engines, tmp_path: Path, device
     else:
         code = (model / "model.so").read_bytes()
         assert code[:5] == b"\x7fELF\x02" and code[18] == 183 and b"__kernel void" in code
+        assert b"libm.so\0" in code, "where Android's loader looks for what it calls"
 
 
 @pytest.mark.slow

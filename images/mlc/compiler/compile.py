@@ -51,14 +51,25 @@ def main(triple: str, cpu: str, features: str, lanes: str, device: str, source: 
         (kernels,) = built.mod.imports[0].imports
         Path(destination, f"model.{SOURCES[target.kind.name]}").write_text(kernels.inspect_source(), encoding="utf-8")
         return
-    built.export_library(str(Path(destination, "model.so")), fcompile=link)
+    built.export_library(str(Path(destination, "model.so")), fcompile=link_for_bionic if "android" in triple else link)
 
 
 def link(output: str, objects: list[str], **_: object) -> None:
     subprocess.run([LINKER, "ld.lld", "-shared", "--strip-all", "--build-id=none", "-o", output, *objects], check=True)
 
 
-link.object_format = "o"  # type: ignore[attr-defined]  # export_library asks the function for it
+def link_for_bionic(output: str, objects: list[str], **_: object) -> None:
+    """Android's loader finds functions in the program and in what a library names; those that it names here are empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        named = [str(Path(folder, name)) for name in ("libc.so", "libm.so")]
+        for path in named:
+            Path(folder, "nothing").touch()
+            what = ("-m", "aarch64linux", "-soname", Path(path).name, "-b", "binary", str(Path(folder, "nothing")))
+            subprocess.run([LINKER, "ld.lld", "-shared", *what, "-o", path], check=True)
+        link(output, [*objects, "--no-as-needed", *named])
+
+
+link.object_format = link_for_bionic.object_format = "o"  # type: ignore[attr-defined]  # export_library asks for it
 
 if __name__ == "__main__":
     os.umask(0o022)
