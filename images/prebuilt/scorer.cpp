@@ -65,7 +65,7 @@ public:
         vocabulary = static_cast<size_t>(engine.load(model).n_vocab);
         enter_step(ExitCode::context);
         context = static_cast<size_t>(number("context"));
-        const ContextFacts facts = engine.open({number("context"), static_cast<int32_t>(threads), number("batch"), false});
+        const ContextFacts facts = engine.open({number("context"), static_cast<int32_t>(threads), number("batch"), false, 1});
         batch = static_cast<size_t>(facts.n_batch);
         enter_step(ExitCode::decode);
     }
