@@ -40,7 +40,11 @@ def named(text: str | None, root: str | None, settings: Settings) -> TargetOptio
     asked = [TARGETS.get(prefix)] if colon and TARGETS.has(prefix) else kinds()
     try:
         claims = (kind.named(text, settings) for kind in asked)
-        bare = (kind.named(f"{kind.kind}:{text}", settings) for kind in asked)
+        bare = (
+            kind.named(f"{kind.kind}:{text}", settings)
+            for kind in asked
+            if not text or not text.startswith(f"{kind.kind}:")
+        )
         options = next((each for each in chain(claims, bare) if each is not None), None)
         if options is None:
             raise UsageError(f"{text!r} names no device", hint="see: meltrepro devices")
@@ -48,7 +52,22 @@ def named(text: str | None, root: str | None, settings: Settings) -> TargetOptio
             return options
         return type(options).model_validate({**options.model_dump(exclude_unset=True), "root": root})
     except ValidationError as error:
-        raise UsageError(f"{text!r} with the folder {root!r} names no device: {error.errors()[0]['msg']}") from error
+        what = "names no device" if root is None else f"with the folder {root!r} names no device"
+        raise UsageError(f"{text!r} {what}", hint="see: meltrepro devices") from error
+
+
+def require_known(text: str, attached: Iterable[str], settings: Settings) -> None:
+    """Raise `UsageError` for a name that is neither of a device that is there nor says its kind (`KIND:NAME`)."""
+    prefix, colon, _ = text.partition(":")
+    there = [name for name in attached if name]
+    if text in there or (colon and TARGETS.has(prefix)) or any(kind.named(text, settings) for kind in kinds()):
+        return
+    near = difflib.get_close_matches(text, there, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(['this machine (host)', *there])}"
+    raise UsageError(
+        f"there is no device {text!r}",
+        hint=f"{hint}; one that is not attached is written KIND:NAME, for example linux:{text}",
+    )
 
 
 def meant(text: str, attached: Iterable[str], settings: Settings) -> list[str]:

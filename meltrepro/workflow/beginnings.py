@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from meltrepro import settings as settings_module
 from meltrepro.atomic import remove, write_bytes
 from meltrepro.chat.contexts import needs
 from meltrepro.chat.template import BUILT_IN
-from meltrepro.errors import ManifestError, ModelError, SourceError, UsageError
+from meltrepro.errors import ManifestError, MeltreproError, ModelError, SourceError, UsageError
 from meltrepro.frameworks.base import AS_IS, Release, framework
 from meltrepro.manifest import addresses
 from meltrepro.manifest.loader import load_manifest
@@ -38,7 +39,7 @@ from meltrepro.targets import registry
 from meltrepro.targets.base import Attached
 from meltrepro.workflow.devices import attached
 from meltrepro.workflow.manifests import Validated, folder_of, validate
-from meltrepro.workflow.models import on_disk
+from meltrepro.workflow.models import Files, on_disk
 
 Compared = Literal["quantizations", "frameworks", "devices"]
 HOST, USABLE = "host", "device"
@@ -51,6 +52,7 @@ _TURNS, _CONTEXT, _ANSWER = 2, 1024, 48
 _USUAL = ("q8_0", "q4_0")
 """Quantizations that every framework here makes."""
 _UNQUANTIZED = re.compile(r"(?<![a-z0-9])(bf16|f16|fp16|f32|fp32)(?![a-z0-9])", re.IGNORECASE)
+_LETTERS = re.compile(r"[^a-z0-9]")
 _NO_MODELS = ("", ".json", ".md", ".txt", ".yaml", ".yml")
 """Endings of what is no model, whatever its name."""
 
@@ -164,22 +166,39 @@ def begin(
     targets = _targets(device, compare, settings)
     kinds = FRAMEWORKS.kinds() if compare == "frameworks" else FRAMEWORKS.kinds()[:1]
     newest = {kind: max(FRAMEWORKS.get(kind).releases().values(), key=lambda each: each.date) for kind in kinds}
-    chat = _chat(_trained(entry, base, newest))
+    trained, unknown = _trained(entry, base, newest, settings, sink)
+    chat = _chat(trained)
     entries = (entry, replace(entry, template=_PLAIN))
     texts = [_text(each, newest, targets, chat, compare).encode() for each in entries]
     was = path.read_bytes() if path.is_file() else None
     if path.exists() and was not in texts:
         raise UsageError(f"{path} is there already", hint="name another folder: meltrepro init FOLDER")
-    base.mkdir(parents=True, exist_ok=True)
-    for text in texts:
-        write_bytes(path, text)
-        found = validate([path], settings=settings)
-        if not _lacks_template(found):
-            break
-    if found.error is not None:
+    made = [each for each in (base, *base.parents) if not each.exists()]
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for text in texts:
+            write_bytes(path, text)
+            found = validate([path], settings=settings)
+            if not _lacks_template(found):
+                break
+        if found.error is not None:
+            raise _of_model(found.error, model or entry.name)
+    except BaseException:
         remove(path) if was is None else write_bytes(path, was)
-        raise found.error
-    return path, found
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()
+        raise
+    return path, replace(found, warnings=[*found.warnings, *unknown])
+
+
+def _of_model(error: ManifestError | ModelError, model: str) -> MeltreproError:
+    """What is wrong with a manifest that nobody keeps, as what is wrong with its model."""
+    said = "; ".join(each.message for each in error.problems)
+    hints = (each.suggestion for each in error.problems)
+    return ModelError(
+        said if Path(model).name in said else f"{model}: {said}", hint=error.hint or next(filter(None, hints), None)
+    )
 
 
 def _lacks_template(found: Validated) -> bool:
@@ -244,7 +263,7 @@ def entry_of(text: str, base: Path, settings: Settings, sink: Sink = silent) -> 
     if text.startswith(_SYNTHETIC):
         shape = text.removeprefix(_SYNTHETIC)
         if shape not in SHAPES:
-            raise UsageError(f"there is no shape {shape!r}", hint=suggest(shape, SHAPES))
+            raise UsageError(f"there is no shape {shape!r}", hint=_made_up(shape) or suggest(shape, SHAPES))
         return ModelEntry(_name(shape), {"synthetic": shape}, quantized=False)
     if text.startswith(addresses.HUB):
         return _of_hub(text, settings, sink)
@@ -253,13 +272,22 @@ def entry_of(text: str, base: Path, settings: Settings, sink: Sink = silent) -> 
         checkpoint.in_folder(FolderSource(folder=text), path)  # what is none is told now
         return ModelEntry(_name(path.resolve().name), {"folder": _relative(path, base)}, quantized=False)
     if not path.is_file():
-        hint = addresses.as_source(text) if not path.is_absolute() else None
+        hint = (addresses.as_source(text) or _made_up(text)) if not path.is_absolute() else None
         known = f"{addresses.HUB}OWNER/NAME, a file, a folder, {_SYNTHETIC}NAME"
         raise UsageError(
             f"there is no model {text!r}: no such file or folder",
             hint=hint if hint and "{" not in hint else f"name {known}",
         )
     return ModelEntry(_named(path), {"file": _relative(path, base)}, quantized=_UNQUANTIZED.search(path.stem) is None)
+
+
+def _made_up(text: str) -> str | None:
+    """Shapes that a name may have been meant for: those that it is a part of, else one that is like it."""
+    wanted = _LETTERS.sub("", text.lower())
+    found = [str(shape) for shape in SHAPES if len(wanted) > 2 and wanted in _LETTERS.sub("", shape)]
+    found = found or difflib.get_close_matches(text.lower(), SHAPES, n=1)
+    names = ", ".join(f"{_SYNTHETIC}{shape}" for shape in found)
+    return f"of made-up weights there is {names}; real ones are named {addresses.HUB}OWNER/NAME" if found else None
 
 
 def measurable(settings: Settings | None = None) -> list[Attached]:
@@ -301,6 +329,8 @@ def _targets(device: str | None, compare: Compared | None, settings: Settings) -
                 hint="attach a device; what is there, and what to do about it: meltrepro devices",
             )
         return {_name(row.serial or HOST): _target(row.serial, settings) for row in rows}
+    if device not in (None, "", HOST):
+        registry.require_known(device, (row.serial for row in attached(settings=settings)[0]), settings)
     return {_name(device or HOST): _target(device or "", settings)}
 
 
@@ -311,16 +341,37 @@ def _target(serial: str, settings: Settings) -> Mapping[str, Any]:
     return {"kind": options.kind, **options.model_dump(mode="json", exclude_unset=True, exclude_none=True)}
 
 
-def _trained(entry: ModelEntry, base: Path, releases: Mapping[str, Release]) -> int | None:
-    """Longest context that a model was trained for, where its shape or its files say so."""
+def _trained(
+    entry: ModelEntry, base: Path, releases: Mapping[str, Release], settings: Settings, sink: Sink
+) -> tuple[int | None, Sequence[str]]:
+    """Longest context that a model was trained for, as its shape, its files or its configuration on the hub say; or that none does."""
     model = Model.model_validate({"source": entry.source, "quantizations": [AS_IS]}, context={WRITTEN: True})
-    found = [model.trained_context]
+    found, why = [model.trained_context], "only the whole file says it"
+    files: Files | None = None
+    try:
+        if not isinstance(model.source, HuggingFaceSource):
+            files = on_disk(base)(model.source)
+        elif model.source.file is None and entry.found is not None:
+            part = {"file": checkpoint.CONFIG, "revision": entry.found.revision}
+            fetcher = Fetcher(Store(settings.store), settings, sink)
+            files, why = (
+                {checkpoint.CONFIG: fetcher.get(model.source.model_copy(update=part))},
+                "its configuration is silent",
+            )
+    except SourceError as error:  # of a model here it is said of the manifest
+        why = error.message
     for kind, release in releases.items():
         engine = framework(kind)
+        if files is None:
+            break
         with contextlib.suppress(ModelError, SourceError, OSError, ValidationError):  # said of the manifest
-            if (files := on_disk(base)(model.source)) is not None:
-                found.append(engine.look(engine.options(), files, release).context)
-    return min(filter(None, found), default=None)
+            found.append(engine.look(engine.options(), files, release).context)
+    trained = min(filter(None, found), default=None)
+    if trained is not None or not isinstance(model.source, HuggingFaceSource):
+        return trained, ()
+    return None, [
+        f"for how long a context {entry.source} was trained is not known here ({why}): see that it is not less than `context`"
+    ]
 
 
 def _chat(trained: int | None) -> Workload:

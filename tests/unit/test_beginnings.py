@@ -163,6 +163,21 @@ def test_devices(here: Path) -> None:
     assert made(here / "all")["targets"] == {"host": {"kind": "host"}} | phone
 
 
+@pytest.mark.usefixtures("phone")
+def test_a_device_that_nobody_knows_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init = ["init", "study", "--model", "synthetic:tiny-llama", "--device"]
+    for name, said in (
+        ("pixel", "there is this machine (host), X, 3A021JEHN02756; one that is not attached is written KIND:NAME"),
+        ("3A021JEHN02765", "did you mean 3A021JEHN02756?"),
+        ("phone:x", "there is no device 'phone:x'"),
+    ):
+        assert main([*init, name]) == errors.UsageError.exit_code
+        assert said in capsys.readouterr().err
+        assert not (here / "study").exists()
+    assert main([*init, "linux:board"]) == 0, "nobody can know who is not attached"
+    assert made(here / "study")["targets"] == {"linux-board": {"kind": "linux", "host": "board"}}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -170,7 +185,14 @@ def test_devices(here: Path) -> None:
         (["--model", "Org/Tiny-Chat"], "write hf:Org/Tiny-Chat"),
         (["--model", "hf:Tiny"], "expected OWNER/NAME, got 'Tiny/'"),
         (["--model", "hf:a/b@main"], "expected a full commit id behind '@'"),
-        (["--model", "synthetic:tiny-lama"], "did you mean 'tiny-llama'?"),
+        (["--model", "synthetic:tiny-lama"], "there is synthetic:tiny-llama; real"),
+        (["--model", "synthetic:qwen3"], "synthetic:qwen3-0.6b, synthetic:qwen3-1.7b, "),
+        (
+            ["--model", "gema-3-1b"],
+            "of made-up weights there is synthetic:gemma-3-1b; real ones are named hf:OWNER/NAME",
+        ),
+        (["--model", "Qwen3:0.6B"], "there is synthetic:qwen3-0.6b; real"),
+        (["--model", "synthetic:tiny-llama", "--device", "linux:"], "'linux:' names no device"),
         (["--model", "synthetic:tiny-llama", "--compare", "phones"], "'phones' cannot be compared"),
         (
             ["--model", "synthetic:tiny-llama", "--compare", "devices", "--device", "x"],
@@ -185,10 +207,18 @@ def test_what_means_nothing(here: Path, capsys: pytest.CaptureFixture[str], opti
     assert not list((here / "study").glob("*"))
 
 
-def test_what_is_no_model_leaves_no_manifest(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_model_leaves_nothing_and_names_nothing_that_is_gone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "page.gguf").write_text("<html>Sign in</html>")
-    assert main(["init", "study", "--model", "page.gguf"]) == errors.ModelError.exit_code
-    assert "it is a web page" in capsys.readouterr().err
+    assert main(["init", "new/study", "--model", "page.gguf"]) == errors.ModelError.exit_code
+    said = capsys.readouterr().err
+    assert "page.gguf is not a GGUF file" in said and "it is a web page" in said and ".yaml" not in said
+    assert not (here / "new").exists()
+    (here / "there").mkdir()
+    assert main(["init", "there", "--model", "page.gguf"]) == errors.ModelError.exit_code
+    assert (here / "there").is_dir() and not list((here / "there").iterdir()), "a folder of the user's stays"
+    capsys.readouterr()
     (here / "empty").mkdir()
     assert main(["init", "study", "--model", "empty"]) == errors.SourceError.exit_code
     assert not list((here / "study").glob("*"))
@@ -198,6 +228,35 @@ def test_the_hub_is_asked_before_anything_is_written(here: Path, hub: Hub, capsy
     assert main(["init", "study", "--model", "hf:Org/Tiny-Chat/tiny.gguf"]) == errors.SourceError.exit_code
     assert "did you mean q/tiny-f16.gguf?" in capsys.readouterr().err
     assert not (here / "study").exists()
+
+
+def test_the_hub_says_for_how_long_a_context_a_model_was_trained(
+    here: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "study", "--model", "hf:Org/Tiny-Chat"]) == 0
+    trained = json.loads((here.parent / "checkpoint" / "config.json").read_bytes())["max_position_embeddings"]
+    assert made(here / "study")["workloads"]["chat"]["context"] == trained < 1024
+    assert "trained" not in capsys.readouterr().err
+    assert {name for name in hub.files if hub.gets(name)} == {"config.json"}
+
+
+def test_what_the_hub_does_not_say_of_the_context_is_told(
+    here: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "one", "--model", "hf:Org/Tiny-Chat/q/tiny-f16.gguf"]) == 0
+    assert "warning: for how long a context hf:Org/Tiny-Chat/q/tiny-f16.gguf was trained" in capsys.readouterr().err
+    config = json.loads(hub.files["config.json"])
+    del config["max_position_embeddings"]
+    hub.commits("0dd0000000" * 4, hub.files | {"config.json": json.dumps(config).encode()})
+    assert main(["init", "two", "--model", "hf:Org/Tiny-Chat"]) == 0
+    assert "is not known here (its configuration is silent)" in capsys.readouterr().err
+    assert made(here / "two")["workloads"]["chat"]["context"] == 1024
+    hub.commits("feed000000" * 4, hub.files)
+    hub.gated = True
+    assert main(["init", "three", "--model", "hf:Org/Tiny-Chat"]) == 0, (
+        "what a gate hides is asked for when it is needed"
+    )
+    assert "is not known here (huggingface:Org/Tiny-Chat" in capsys.readouterr().err
 
 
 def test_a_manifest_of_the_users_own_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
