@@ -9,8 +9,8 @@
 namespace melt {
 
 // Drop a file, or the files of a folder, from the page cache, or read them into it, as asked. The share of their bytes that is
-// in it then; nothing where the system does not say: Failure(model).
-std::optional<double> prepare_cache(const std::string & model, Caching caching);
+// in it then, to 1/256 of a file: Failure(model).
+double prepare_cache(const std::string & model, Caching caching);
 
 // As requests call it; nothing for `as_is`.
 std::optional<std::string> caching_name(Caching caching);

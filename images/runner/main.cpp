@@ -53,7 +53,7 @@ void hold_conversations(const std::string & request_path, const Scratch & saved,
 
     enter_step(ExitCode::model);
     engine->check(request.model);
-    const std::optional<double> cached_share = prepare_cache(request.model, request.caching);
+    const double cached_share = prepare_cache(request.model, request.caching);
     events.add("load_begin", {{"cached_share", cached_share}, {"asked", caching_name(request.caching)}});
     const ModelFacts model = engine->load(request.model);
     events.add("load_end", {{"model_bytes", model.bytes},

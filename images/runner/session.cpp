@@ -203,11 +203,11 @@ Session::Stop Session::generate_abreast(int32_t max_tokens, size_t & n_generated
         }
         events.add_token(monotonic_ns(), static_cast<int64_t>(n_generated++), last[0], samplers[0].margin());
         text += engine.piece(last[0]);
-        const bool full = left() == 0;
-        if (full || n_generated == static_cast<size_t>(max_tokens)) {
+        const bool done = n_generated == static_cast<size_t>(max_tokens);
+        if (done || left() == 0) {
             engine.fork(1);
             history = histories[0];
-            return full ? Stop::context : Stop::length;
+            return done ? Stop::length : Stop::context;
         }
         throw_if_stopped();
         const int64_t begin = monotonic_ns();

@@ -51,7 +51,7 @@ class Load:
     n_vocab: int
     n_ctx_train: int
     cached_share: float | None = None
-    """Part of the model's files that was in the page cache when loading began; `None` where the system does not say."""
+    """Part of the model's files that was in the page cache when loading began; `None` where the runner does not say."""
     asked: Cached | None = None
     """What was asked of the page cache."""
 

@@ -236,7 +236,7 @@ def test_a_fast_meter_with_coarse_steps(plateau_s: float, valid: bool) -> None:
         ("warm", 1.0, None),
         ("cold", 0.25, "a cold load is asked for, 25.0% of the model's files lay in the page cache"),
         ("warm", 0.5, "a warm load is asked for, 50.0% of the model's files lay in the page cache"),
-        ("cold", None, "a cold load is asked for, the system does not say what it had cached"),
+        ("cold", None, "a cold load is asked for, the runner does not say what was cached"),
     ],
 )
 def test_a_load_is_as_cold_as_was_asked(asked: Cached | None, share: float | None, detail: str | None) -> None:
@@ -244,3 +244,13 @@ def test_a_load_is_as_cold_as_was_asked(asked: Cached | None, share: float | Non
     found = judge_trial(trace, compute(trace), None, Limits()).findings
     expected = [(Reason.page_cache, detail)] if detail else []
     assert [(each.reason, each.detail) for each in found] == expected
+
+
+def test_prompts_may_be_all_that_is_measured() -> None:
+    alone = parse_trace(as_lines(events(Trial(conversations=[[Turn(gaps_ns=())]]))))
+    assert judge_trial(alone, compute(alone), None, Limits()).valid == (alone.turns[0].stop == "length")
+    asked = replace(alone.conversations[0].turns[0], stop="length")
+    ended = replace(asked, stop="eog")
+    for turn, valid in ((asked, True), (ended, False)):
+        trace = replace(alone, conversations=(replace(alone.conversations[0], turns=(turn,)),))
+        assert judge_trial(trace, compute(trace), None, Limits()).valid is valid

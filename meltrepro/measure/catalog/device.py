@@ -102,7 +102,7 @@ def _metric(
 def _cached_share(facts: Facts) -> float:
     share = facts.trace.load.cached_share
     if share is None:
-        raise NoValue("the system does not say what is in its page cache")
+        raise NoValue("the runner does not say what the page cache held")
     return share
 
 
@@ -185,9 +185,9 @@ DEVICE = (
         phase="device",
         better=None,
         meaning="part of the model's files that lay in the page cache when loading began",
-        formula="resident pages / pages",
+        formula="256 pages of each file are touched: 1 - those that had to be fetched / all, weighed by the files' sizes",
         source="load_begin",
-        invalid_when="the system does not say, or the runner is older",
+        invalid_when="the runner does not say",
         compute=_cached_share,
     ),
 )
