@@ -36,7 +36,7 @@ BUILT = _locked("*.yaml", "paper/accuracy.yaml", "paper/smoke/*.yaml")
 """The manifests whose artifacts are in their locks."""
 LARGE = _locked("paper/laptop/*.yaml", "paper/full/*.yaml")
 """Those whose artifacts take hours: their locks pin what these are made of."""
-LEVELS = {"x86_64_v3", "x86_64_v4_vnni", "armv8_2"}
+LEVELS = {"x86_64_v3", "armv8_2"}
 """Every framework's bundle for these is in its lock, whatever CPU wrote it."""
 
 
