@@ -40,7 +40,7 @@ def test_each_workload_does_what_it_says(engine: None, tmp_path: Path) -> None:
     assert traces["session"].turns[0].n_past == traces["prefix-hit0.9"].turns[0].n_past == 256
 
     assert values["abreast-seq4"]["generated_tokens"] == 4 * values["abreast-seq1"]["generated_tokens"]
-    assert (values["cold"]["cached_share"], values["warm"]["cached_share"]) == (pytest.approx(0, abs=0.01), 1)
+    assert values["cold"]["cached_share"] < 0.01 and values["warm"]["cached_share"] == 1
 
     plain, lookup, itself = (traces[name].turns[0] for name in ("plain", "lookup", "itself"))
     assert plain.token_ids == lookup.token_ids == itself.token_ids
