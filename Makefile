@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# More options of meltrepro run for the quickstart, such as --wait where others measure on this machine.
+RUN_FLAGS ?=
 # How much of the paper to repeat: smoke, laptop or full (docs/reproduce.md).
 PROFILE ?= smoke
 # More options of meltrepro study, such as --drop-models where the disk is small.
@@ -62,7 +64,7 @@ endef
 
 quickstart: setup  ## Build, quantize, measure on this machine, log to MLflow.
 	$(BIN)/meltrepro doctor --fix
-	$(BIN)/meltrepro run specs/quickstart.yaml
+	$(BIN)/meltrepro run specs/quickstart.yaml $(RUN_FLAGS)
 	@echo "in this folder \`make ui\` is the first of these; \`source $(BIN)/activate\` makes the program plain \`meltrepro\`"
 
 $(VENV)/.ios: requirements/ios.lock $(VENV)/.ready

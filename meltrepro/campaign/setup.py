@@ -293,6 +293,7 @@ def _params(
         "kind": cell.kind,
         "libc": cell.variant.libc,
         **({"accelerator": cell.variant.accelerator} if cell.variant.accelerator else {}),
+        **({"software_device": "true"} if cell.variant.software else {}),
         **_template(cell, template),
         "threads": run.request.threads,
         "context": run.request.context,

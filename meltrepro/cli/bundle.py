@@ -37,10 +37,12 @@ def export_command(
     campaign: Annotated[
         str,
         typer.Argument(
-            metavar="CAMPAIGN", help="Id, name or folder; the newest of a name.", autocompletion=complete_campaigns
+            metavar="CAMPAIGN", help="A folder, an id, a part of one, or `last`.", autocompletion=complete_campaigns
         ),
     ],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; ID.melt in this folder if absent.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Pack a campaign: manifest, lock, sources, artifacts, records, report."""

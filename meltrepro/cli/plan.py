@@ -34,7 +34,7 @@ def command(
         print_json("plan", PlanDocument.model_validate(planned.as_json()))
     else:
         show(planned, spec)
-    require_cells(planned.plan, now=False)
+    require_cells(planned.plan, now=False, shown=not json)
 
 
 def show(planned: workflow.Planned, spec: Path, out: Console | None = None) -> None:

@@ -43,6 +43,7 @@ from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, as_whole, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.registry import FRAMEWORKS, TARGETS
+from meltrepro.words import shorten
 
 Prompt = Annotated[str, StringConstraints(pattern=r"\S")]
 Conversation = Annotated[list[Prompt], Field(min_length=1)]
@@ -61,6 +62,10 @@ class Thinking(Strict):
 
 OWN_TEMPLATE = "auto"
 """The chat template that a model brings with it."""
+
+
+_TEMPLATES = (".jinja", ".jinja2", ".j2", ".txt")
+"""Endings of the names of files with one."""
 
 
 class OtherTemplate(Strict):
@@ -135,6 +140,13 @@ class Model(Strict):
     def parameter_count(self) -> float | None:
         """Number of weights, as far as it is known."""
         return self.parameters or (self.shape.parameters if self.shape else None)
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _no_file(cls, choice: Any) -> Any:
+        if isinstance(choice, str) and ("/" in choice or choice.endswith(_TEMPLATES)):
+            raise ValueError(f"expected the name of a template; one in a file is written {{file: {shorten(choice)}}}")
+        return choice
 
     @field_validator("source")
     @classmethod

@@ -128,9 +128,10 @@ def selected(manifest: Manifest, only: Sequence[str] = ()) -> list[CellId]:
     return keys
 
 
-def require_cells(plan: Plan, *, now: bool = True) -> None:
+def require_cells(plan: Plan, *, now: bool = True, shown: bool = False) -> None:
     """Raise an error with the reasons where a plan has nothing to run: `PlanError`, or `NothingThere` where cells only wait for
-    their devices (`DeviceBusy` for other campaigns). Unless it is to run `now`, that is no error.
+    their devices (`DeviceBusy` for other campaigns). Unless it is to run `now`, that is no error. Reasons that were `shown` already
+    are not told again.
     """
     if plan.cells:
         return
@@ -138,12 +139,12 @@ def require_cells(plan: Plan, *, now: bool = True) -> None:
     if waiting and not now:
         return
     others = [skip for skip in plan.skipped if not skip.kind.of_device]
-    shown = [*waiting, *(f"{skip.cell_id}: {skip.reason}" for skip in others[:5])]
+    reasons = [*waiting, *(f"{skip.cell_id}: {skip.reason}" for skip in others[:5])]
     more = [f"and {len(others) - 5} more"] if len(others) > 5 else []
-    listed = [f"  {line}" for line in (*shown, *more)]
+    listed = [f"  {line}" for line in (*reasons, *more)]
     if not waiting:
-        what = "nothing in this manifest can run here; every cell is skipped:"
-        raise PlanError("\n".join([what, *listed]), hint=_mend(plan))
+        what = "nothing in this manifest can run here; every cell is skipped"
+        raise PlanError(what if shown else "\n".join([f"{what}:", *listed]), hint=_mend(plan))
     if not others and set(waiting.values()) == {SkipKind.busy}:
         raise DeviceBusy("\n".join(["no device is free:", *listed]), hint="wait in the queue: the same with --wait")
     what = "nothing is left to run; no device of these cells can be measured now:"

@@ -94,6 +94,7 @@ def tags(cell: CellResult) -> tuple[str, ...]:
         ("virtual", cell.device.virtual),
         ("synthetic", cell.synthetic),
         ("GPU", cell.accelerated),
+        ("software device", cell.software_device),
         ("invalid", cell.state == "invalid"),
         (TOO_FEW, cell.too_few),
     )

@@ -184,7 +184,10 @@ def head(cell: CellResult, reference: CellResult) -> str | None:
 
 
 def accelerator(cell: CellResult, reference: CellResult) -> str | None:
-    """A GPU on one side alone."""
+    """A GPU, or a software device, on one side alone."""
+    if cell.software_device != reference.software_device:
+        one, other = (cell, reference) if cell.software_device else (reference, cell)
+        return f"{software(one)} is a driver that computes on the CPU, and says nothing of a GPU; {software(other)} is none"
     if cell.accelerated == reference.accelerated:
         return None
     one, other = (cell, reference) if cell.accelerated else (reference, cell)

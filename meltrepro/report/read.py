@@ -68,19 +68,24 @@ def _cell(campaign: CampaignRecord, cell: CellRecord) -> CellResult:
     # What a repetition that is not believed loaded is no less true; it is read where there is no other.
     lost = (trial.trace() for trial in cell.repetitions if trial.scoring is None)
     seen = next(iter(traces.values()), None) or next(lost, None)
-    context = params.get("context")
+    context, is_software = params.get("context"), "software_device" in params
     return CellResult(
         campaign=campaign.id,
         cell=cell.id,
         state=state,
         reason=reason,
         device=_device(campaign, cell),
-        framework=entry.framework_kind + entry.framework.removeprefix(base(entry.framework)),
+        # Another framework to every rule and table, so that it is set beside none that a GPU computed.
+        framework=entry.framework_kind
+        + (" on a software device" if is_software else "")
+        + entry.framework.removeprefix(base(entry.framework)),
         release=entry.release,
         model=entry.model,
         quantization=entry.quantization,
         workload=entry.workload,
-        accelerated="accelerator" in params or _positive(params.get("gpu_layers")),  # the latter in records of 0.1
+        # The layers in records of 0.1.
+        accelerated=not is_software and ("accelerator" in params or _positive(params.get("gpu_layers"))),
+        software_device=is_software,
         synthetic=entry.synthetic,
         parameters=_weights(campaign, cell, seen),
         model_bytes=entry.model_bytes,

@@ -104,6 +104,8 @@ class CellResult:
     workload: str
     accelerated: bool = False
     """Whether layers ran on a GPU."""
+    software_device: bool = False
+    """Whether they ran on a device that is a driver on the CPU: its figures say nothing of any GPU."""
     synthetic: bool = False
     """Whether the weights were made up: fit for speed, memory and size, never for accuracy."""
     parameters: float | None = None

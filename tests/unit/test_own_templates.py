@@ -218,6 +218,13 @@ def test_a_file_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "chat template mine.jinja: never" in said
 
 
+@pytest.mark.parametrize("name", ["mine.jinja", "./mine.jinja", "templates/mine", "mine.txt"])
+def test_a_file_in_the_place_of_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    status, said = validated(tmp_path, capsys, model(), f"chat_template: {name}")
+    assert status == ManifestError.exit_code
+    assert f"models.m.chat_template: expected the name of a template; one in a file is written {{file: {name}}}" in said
+
+
 def test_names_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`llama-2` would be silently wrong for a Llama 3, so it is not suggested as a slip of the pen."""
     status, said = validated(tmp_path, capsys, model(), "chat_template: llama-3")

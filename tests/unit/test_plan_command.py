@@ -161,6 +161,7 @@ def test_nothing_can_run(spec: Path, capsys: pytest.CaptureFixture[str]) -> None
     captured = capsys.readouterr()
     assert "needs 260" in captured.out
     assert "nothing in this manifest can run here" in captured.err
+    assert "needs 260" not in captured.err, "what the plan said is not said again"
     assert "meltrepro plan" not in captured.err, "the hint named the very command"
     assert "name smaller models or quantizations" in captured.err
 
