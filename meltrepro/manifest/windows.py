@@ -25,8 +25,9 @@ def by_length(tree: Node, problems: list[Problem]) -> Node:
     for name, node in section.value.items():
         for each, one in _every(name, node, problems).items():
             if each in found or (each != name and each in section.value):
+                keys = [key for key in _AXES[workload_kind(node.plain())] if _is_list(node, key)]
                 message = f"a workload is called {each!r} already, as one of this list is to be"
-                problems.append(node.where.problem(("workloads", name), message))
+                problems.append(node.nearest((keys[0],)).where.problem(("workloads", name, keys[0]), message))
             else:
                 found[each] = one
     return tree if found == section.value else tree.put({("workloads",): branch(found, section)})
@@ -46,8 +47,9 @@ def _every(name: str, node: Node, problems: list[Problem]) -> dict[str, Node]:
 def _each(name: str, node: Node, at: FieldPath, prefix: str, problems: list[Problem]) -> dict[str, Node]:
     key = str(at[-1])
     values = node.child(key)
-    if values is None or not isinstance(values.value, list):
+    if values is None or not _is_list(node, key):
         return {name: node}
+    assert isinstance(values.value, list)
     expected = "a number" if key == "hit_rate" else "a whole number"
     if not values.value:
         problems.append(values.where.problem(at, f"expected {expected} or a list of them; the list is empty"))
@@ -62,3 +64,8 @@ def _each(name: str, node: Node, at: FieldPath, prefix: str, problems: list[Prob
         else:
             found[named] = node.put({(key,): replace(one, key_at=values.key_at)})
     return found or {name: node.without(key)}
+
+
+def _is_list(node: Node, key: str) -> bool:
+    values = node.child(key)
+    return values is not None and isinstance(values.value, list)

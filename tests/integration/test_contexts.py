@@ -44,6 +44,6 @@ def test_each_workload_does_what_it_says(engine: None, tmp_path: Path) -> None:
 
     plain, lookup, itself = (traces[name].turns[0] for name in ("plain", "lookup", "itself"))
     assert plain.token_ids == lookup.token_ids == itself.token_ids
-    assert values["itself"]["accepted_share"] > 0.9 and values["itself"]["tokens_per_step"] > 5
+    assert values["itself"]["accepted_share"] > 0.9 and values["itself"]["step_tokens"] > 5
     assert 0 < values["lookup"]["accepted_share"] <= 1
     assert cells["itself"].entry.params["speculate.digest"] == cells["itself"].entry.model_digest

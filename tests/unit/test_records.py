@@ -66,7 +66,11 @@ def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None
     reason = "the framework does not say"
     others = dict.fromkeys(("device", "energy"), "nothing was sampled") | {"thinking": UNTOLD, "answers": UNCHECKED}
     absent = {name: others[metric.phase] for name, metric in METRICS.items() if metric.phase in others}
-    assert cell.unavailable == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason, **absent}
+    absent |= {"cached_share": "the runner does not say what the page cache held"}
+    unasked = {name for name, metric in METRICS.items() if metric.phase == "context"}
+    assert all(cell.unavailable[name].startswith(("no context", "no token")) for name in unasked)
+    told = {name: why for name, why in cell.unavailable.items() if name not in unasked}
+    assert told == {"kv_bytes": reason, "bandwidth_bytes_per_s": reason, **absent}
 
 
 def test_operators_of_a_profiled_trial(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def _accepted_share(facts: Facts) -> float:
     return sum(each.accepted for each in drafts) / sum(each.tokens for each in drafts)
 
 
-def _tokens_per_step(facts: Facts) -> float:
+def _step_tokens(facts: Facts) -> float:
     turns = [turn for turn, _ in _drafted(facts)]
     steps = sum(turn.steps for turn in turns)
     if steps == 0:
@@ -86,7 +86,7 @@ CONTEXTS = (
         compute=_accepted_share,
     ),
     Metric(
-        name="tokens_per_step",
+        name="step_tokens",
         unit="tokens",
         phase="context",
         better="higher",
@@ -94,7 +94,7 @@ CONTEXTS = (
         formula="sum of n_gen - 1 over turns / sum of n_gen - 1 - accepted",
         source="turn_end",
         invalid_when="the workload does not speculate",
-        compute=_tokens_per_step,
+        compute=_step_tokens,
     ),
     Metric(
         name="draft_time_share",

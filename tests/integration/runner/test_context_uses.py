@@ -105,7 +105,7 @@ def test_a_model_that_drafts_for_itself_is_always_right(runner: Runner) -> None:
         assert turn.drafted.accepted >= turn.drafted.tokens - 4
         assert turn.steps <= -(-(turn.n_gen - 1) // 5) + 1
     told = compute(drafted).values
-    assert told["accepted_share"] > 0.9 and told["tokens_per_step"] > 4
+    assert told["accepted_share"] > 0.9 and told["step_tokens"] > 4
 
 
 def made_up(count: int, seed: int) -> list[int]:
