@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -70,14 +70,16 @@ def finish(campaign: Campaign) -> Campaign:
     return Campaign(campaign.folder, document, campaign.resumed)
 
 
-def finished_campaign(records: Path, manifest: Manifest, prompts: Mapping[str, str]) -> Path | None:
-    """The newest campaign of all of this manifest in which nothing is left to do, with these prompts (sha256 by file) and this version of the program."""
+def finished_campaign(
+    records: Path, manifest: Manifest, prompts: Mapping[str, str], only: Sequence[str] = ()
+) -> Path | None:
+    """The newest campaign of this manifest, or of those cells that `only` leaves of it, in which nothing is left to do, with these prompts (sha256 by file) and this version of the program."""
     digest = manifest_identity(manifest)
     for folder, found in _earlier(records, manifest.name):
         document = found.document
         if (
             document.manifest_digest == digest
-            and not document.only
+            and list(document.only) == list(only)
             and not document.waiting
             and document.finished_wall_ns is not None
             and document.meltrepro_version == meltrepro.__version__

@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": "Check artifacts against the lock; rebuild them.",
     "run": "Build what is missing and run every cell.",
     "study": "Run several manifests and report on all of them.",
+    "tune": "Find threads, batch and options that do best.",
     "show": "Show the results of an earlier campaign.",
     "sync": "Log records to MLflow that are not there yet.",
     "ui": "Start the MLflow UI on a free local port.",

@@ -122,6 +122,18 @@ def _of_waiting(step: Step) -> str | None:
     return lines.get(step.phase)
 
 
+def _of_tuning(step: Step) -> str | None:
+    """What the next round of a search measures."""
+    if step.phase == "note":
+        return f"measured already: {step.subject}"
+    detail = step.detail
+    left = detail.get("left_s")
+    rest = "" if left is None else f", about {duration(left)} at most"
+    trials = f"at most {(step.total or 0) - (step.done or 0):.0f} trials are left{rest}"
+    settings = counted(detail.get("settings", 0), "setting")
+    return f"tuning, round {step.subject}: {settings}, {counted(detail.get('repetitions', 0), 'repetition')} each; {trials}"
+
+
 def _of_study(step: Step) -> str | None:
     """What becomes of the manifests of a study, and of the models that they needed."""
     detail = step.detail
@@ -151,6 +163,7 @@ _LINES: dict[str, Callable[[Step], str | None]] = {
     "wait": _of_waiting,
     _TRIAL: _of_trial,
     "manifest": _of_study,
+    "tuning": _of_tuning,
     "drop": _of_study,
 }
 """What is said of steps that have words of their own."""

@@ -33,6 +33,8 @@ from meltrepro.cli.documents import (
     ShowDocument,
     StudyResultDocument,
     SyncDocument,
+    TuneDocument,
+    TunePlanDocument,
     UiDocument,
     ValidateDocument,
 )
@@ -60,6 +62,8 @@ def types() -> Mapping[str, Any]:
         "run": RunDocument,
         "study": StudyResultDocument,
         "study-plans": list[PlanDocument],
+        "tune": TuneDocument,
+        "tune-plan": TunePlanDocument,
         "show": ShowDocument,
         "show-list": list[RecordedDocument],
         "sync": SyncDocument,

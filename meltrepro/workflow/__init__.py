@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.studies import *
     from meltrepro.workflow.tables import *
     from meltrepro.workflow.tracking import *
+    from meltrepro.workflow.tuning import *
 
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
@@ -46,6 +47,7 @@ _MODULES = {
     "studies": ("Studied", "study"),
     "tables": ("LoadedCampaign", "export_table", "load"),
     "tracking": ("Browsable", "Logged", "Synced", "browse", "sync"),
+    "tuning": ("Tuned", "TuningPlan", "plan_tuning", "tune"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from meltrepro.errors import Problem
+from meltrepro.errors import ManifestError, Problem
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.positions import read_text
 from meltrepro.manifest.yaml.shape import Shape, place_of
@@ -33,6 +33,19 @@ def apply(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node
     return root
 
 
+def place(root: Node, override: str, option: str) -> tuple[FieldPath, Node]:
+    """Where an override that an option of the command line gives belongs, and its value; raises `ManifestError`."""
+    origin, problems = Position(f"{option} {shorten(override, 100)}"), list[Problem]()
+    try:
+        walk = _walk(root, override, origin, problems)
+        if walk is not None:
+            walk.changed()
+            return walk.path, walk.value
+    except _RefusedError as refusal:
+        problems.append(refusal.problem)
+    raise ManifestError(problems)
+
+
 class _RefusedError(Exception):
     def __init__(self, at: Position, message: str, suggestion: str | None = None, path: FieldPath = ()) -> None:
         super().__init__(message)
@@ -49,19 +62,24 @@ class _Step:
 
 
 def _apply(root: Node, override: str, problems: list[Problem]) -> Node:
-    origin = Position(f"--set {shorten(override, 100)}")
+    walk = _walk(root, override, Position(f"--set {shorten(override, 100)}"), problems)
+    return root if walk is None else walk.changed()
+
+
+def _walk(root: Node, override: str, origin: Position, problems: list[Problem]) -> _Walk | None:
+    """The way to where an override belongs; `None` where its value is wrong, which is then a problem."""
     steps, end = _scan(override, origin)
     wrong: list[Problem] = []
     value = read_text(override[end + 1 :], replace(origin, column=end + 2), wrong)
     if wrong:
         above = override[:end]
         problems += [replace(problem, field=f"{above}.{problem.field}".rstrip(".")) for problem in wrong]
-        return root
+        return None
     if value is None:
         value = Node(None, replace(origin, column=end + 2), text="")
     if not isinstance(root.value, dict):
         raise _RefusedError(origin, "the manifest is not a mapping; nothing in it can be set")
-    return _Walk(root, value, steps).changed()
+    return _Walk(root, value, steps)
 
 
 def _scan(override: str, origin: Position) -> tuple[list[_Step], int]:
@@ -94,9 +112,9 @@ class _Walk:
 
     def __init__(self, root: Node, value: Node, steps: list[_Step]) -> None:
         self._root = root
-        self._value = value
+        self.value = value
         self._steps = steps
-        self._path: FieldPath = ()
+        self.path: FieldPath = ()
         self._node: Node | None = root
         self._shape = Shape.of(Manifest)
 
@@ -105,23 +123,23 @@ class _Walk:
         while left:
             taken = self._index(left[0]) if isinstance(left[0].value, int) else self._name(left)
             left = left[taken:]
-        return self._root.put({self._path: replace(self._value, key_at=self._steps[-1].at)})
+        return self._root.put({self.path: replace(self.value, key_at=self._steps[-1].at)})
 
     def _index(self, step: _Step) -> int:
         assert isinstance(step.value, int)
         items = self._node.value if self._node is not None else None
         if not isinstance(items, list):
-            raise _RefusedError(step.at, f"{field_path(self._path)} is not a list", None, self._path)
+            raise _RefusedError(step.at, f"{field_path(self.path)} is not a list", None, self.path)
         if step.value >= len(items):
             most = f"it has {len(items)}, counted from 0"
-            raise _RefusedError(step.at, f"there is no item [{step.value}]", most, self._path)
+            raise _RefusedError(step.at, f"there is no item [{step.value}]", most, self.path)
         self._descend(step.value, None)
         return 1
 
     def _name(self, left: list[_Step]) -> int:
         if self._node is not None and not isinstance(self._node.value, dict | None):
             hint = "give the index of an item, for example [0]" if isinstance(self._node.value, list) else None
-            raise _RefusedError(left[0].at, f"{field_path(self._path)} is not a mapping", hint, self._path)
+            raise _RefusedError(left[0].at, f"{field_path(self.path)} is not a mapping", hint, self.path)
         runs = _runs(left)
         known = self._known()
         for name, taken in runs:
@@ -129,32 +147,32 @@ class _Walk:
                 self._descend(name, left[0].at)
                 return taken
         longest, taken = runs[0]
-        if self._shape.keys is None and taken == len(left) and isinstance(self._value.value, dict):
+        if self._shape.keys is None and taken == len(left) and isinstance(self.value.value, dict):
             self._descend(longest, left[0].at)  # a new entry, under a name of the user's own
             return taken
         probable = _most_probable([name for name, _ in runs], known)
-        if self._path == () and longest == "include":
+        if self.path == () and longest == "include":
             raise _RefusedError(left[0].at, "include cannot be set from the command line")
         raise _RefusedError(
             left[0].at,
             f"unknown key {probable!r}",
             place_of(probable, Manifest) or suggest(probable, known),
-            self._path,
+            self.path,
         )
 
     def _known(self) -> Collection[str]:
         """Keys that there are, and keys that there might be."""
         written = self._node.value if self._node is not None and isinstance(self._node.value, dict) else {}
-        allowed = set(self._shape.keys or ()) - ({"include"} if not self._path else set())
+        allowed = set(self._shape.keys or ()) - ({"include"} if not self.path else set())
         return {**dict.fromkeys(written), **dict.fromkeys(sorted(allowed))}
 
     def _descend(self, step: str | int, at: Position | None) -> None:
         inner = self._node.child(step) if self._node is not None else None
         implied = self._shape.implied(step) if inner is None and isinstance(step, str) else None
-        self._path = (*self._path, step)
+        self.path = (*self.path, step)
         if implied is not None and at is not None:
             inner = replace(grown(implied, at), key_at=at)
-            self._root = self._root.put({self._path: inner})
+            self._root = self._root.put({self.path: inner})
         self._node, self._shape = inner, self._shape.child(step)
 
 
