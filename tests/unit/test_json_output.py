@@ -48,7 +48,8 @@ def test_every_command_has_it_and_a_schema() -> None:
     assert {name for name, one in found.items() if any("--json" in each.opts for each in one.params)} == (
         found.keys() - WITHOUT
     )
-    more = {"error", "show-list", "study-plans", *(f"export-{table}" for table in ("metrics", "trials", "tokens"))}
+    tables = (f"export-{table}" for table in ("metrics", "trials", "tokens"))
+    more = {"error", "show-list", "study-plans", "tune-plan", *tables}
     assert types().keys() == found.keys() - WITHOUT - {"export"} | more
 
 
