@@ -14,8 +14,8 @@
 
 namespace melt {
 
-// Why a model cannot be held against what is given: no fault of the engine.
-class Incomparable : public std::runtime_error {
+// Why there is no score: model, context and data do not fit each other. No fault of the engine.
+class Unscorable : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
 };
@@ -27,10 +27,10 @@ struct Compared {
 
 class Expectations {
 public:
-    // Incomparable where the file is none, or not whole.
+    // Unscorable where the file is none, or not whole.
     explicit Expectations(const std::string & path);
 
-    // Incomparable unless it is of the same tokens, windows and vocabulary.
+    // Unscorable unless it is of the same tokens, windows and vocabulary.
     void require(const std::vector<Token> & text, size_t context, size_t vocabulary) const;
 
     // With the next row; `log_total` is what logits are more than log-probabilities. As llama.cpp does it, leaves out what is less

@@ -62,9 +62,14 @@ public:
         const std::string & model = request.at("model").get<std::string>();
         enter_step(ExitCode::model);
         engine.check(model);
-        vocabulary = static_cast<size_t>(engine.load(model).n_vocab);
+        const ModelFacts loaded = engine.load(model);
+        vocabulary = static_cast<size_t>(loaded.n_vocab);
         enter_step(ExitCode::context);
         context = static_cast<size_t>(number("context"));
+        if (loaded.n_ctx_train > 0 && number("context") > loaded.n_ctx_train) {
+            throw Unscorable("a context of " + std::to_string(context) + " tokens is longer than the " +
+                             std::to_string(loaded.n_ctx_train) + " that the model was trained for");
+        }
         const ContextFacts facts = engine.open({number("context"), static_cast<int32_t>(threads), number("batch"), false, 1});
         batch = static_cast<size_t>(facts.n_batch);
         enter_step(ExitCode::decode);
@@ -79,8 +84,8 @@ public:
             for (const Json & text : question.at("texts").get<Json::Array>()) {
                 const size_t count = texts.emplace_back(engine.tokenize(text.get<std::string>(), true)).size();
                 if (count < 2 || count > context) {
-                    throw Failure(ExitCode::decode, "question " + std::to_string(i + 1) + " has " + std::to_string(count) +
-                                                        " tokens, and 2 to " + std::to_string(context) + " are expected");
+                    throw Unscorable("question " + std::to_string(i + 1) + " has " + std::to_string(count) + " tokens, and 2 to " +
+                                     std::to_string(context) + " are expected");
                 }
             }
             const size_t common = common_beginning(texts);
@@ -132,8 +137,8 @@ public:
         const Tokens tokens = engine.tokenize(text, true);
         const auto whole = static_cast<int64_t>(tokens.size() / context);
         if (whole < std::max<int64_t>(windows, 1)) {
-            throw Failure(ExitCode::decode, "the text has " + std::to_string(tokens.size()) + " tokens, which are " +
-                                                std::to_string(whole) + " windows of " + std::to_string(context));
+            throw Unscorable("the text has " + std::to_string(tokens.size()) + " tokens, which are " + std::to_string(whole) +
+                             " windows of " + std::to_string(context));
         }
         for (int64_t window = 0; window < (windows > 0 ? windows : whole); ++window) {
             Sum surprise;
@@ -259,7 +264,7 @@ void score(const std::string & request_path, const std::string & data_path, cons
         }
     } catch (const JsonError & error) {
         throw Failure(ExitCode::bad_request, std::string("request or questions: ") + error.what());
-    } catch (const Incomparable & reason) {
+    } catch (const Unscorable & reason) {
         say({{"refused", reason.what()}});
         return;
     }
