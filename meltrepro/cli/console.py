@@ -124,9 +124,9 @@ def _of_waiting(step: Step) -> str | None:
 
 def _of_tuning(step: Step) -> str | None:
     """What the next round of a search measures."""
-    if step.phase == "note":
-        return f"measured already: {step.subject}"
     detail = step.detail
+    if "campaign" in detail:
+        return f"measured already: {detail['campaign']}"
     left = detail.get("left_s")
     rest = "" if left is None else f", about {duration(left)} at most"
     trials = f"at most {(step.total or 0) - (step.done or 0):.0f} trials are left{rest}"

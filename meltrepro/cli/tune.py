@@ -118,7 +118,9 @@ def _show(tuned: workflow.Tuned) -> None:
     from meltrepro.stats.summary import summarize
 
     out, planned = result_console(), tuned.plan
-    names = [key.name for key in planned.keys]
+    names = [str(key.path[-1]) for key in planned.keys]
+    if len({*names}) < len(names):
+        names = [key.name for key in planned.keys]
     table = plain_table(
         *names, "what became of it", "round", planned.metric.unit, "interval", "n", texts=len(names) + 1
     )

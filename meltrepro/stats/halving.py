@@ -2,7 +2,7 @@
 
 That is successive halving (Karnin, Koren and Somekh 2013, ICML; Jamieson and Talwalkar 2016, AISTATS), with two additions: a
 setting that is told apart from the best one is out at once, and the setting that others are held against runs along in every
-round, so that both are measured side by side. A round is judged by its own values alone.
+round, so that both are measured side by side, and is among those to choose from where nothing is told apart from it. A round is judged by its own values alone.
 
 Imports numpy and scipy where values are compared.
 """
@@ -112,6 +112,12 @@ class Search:
                 return None
             if len(race) == 1:
                 break
+        if (
+            self.own in self.tried
+            and self.tried[self.own].round == self.done
+            and self.tried[self.own].fate is Fate.equal
+        ):
+            race = [self.own, *race]  # it ran along, and nothing is better
         best = min(race, key=self.simpler)
         for each in race:
             self._note(each, Fate.best if each == best else Fate.equal)
@@ -128,9 +134,11 @@ class Search:
         fit = [each for each in race if not self._is_out(each)]
         fit.sort(key=lambda each: median(self.tried[each].values), reverse=self.higher)
         alike = [each for each in fit if not told_apart(self.tried[fit[0]].values, self.tried[each].values)]
-        for each in [*fit, *(own for own in along if fit and not self._is_out(own))]:
-            apart = each not in alike and told_apart(self.tried[fit[0]].values, self.tried[each].values)
-            self._note(each, Fate.worse if apart else Fate.half)
+        for each in fit:
+            self._note(each, Fate.half if each in alike else Fate.worse)
+        for each in (own for own in along if fit and not self._is_out(own)):
+            apart = told_apart(self.tried[fit[0]].values, self.tried[each].values)
+            self._note(each, Fate.worse if apart else Fate.equal)
         half = fit[: max(2, -(-len(race) // 2))]
         return [each for each in half if each in alike]
 

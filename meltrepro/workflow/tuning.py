@@ -6,8 +6,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +21,7 @@ from meltrepro import settings as settings_module
 from meltrepro.atomic import write_bytes
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.campaign import finished_campaign
-from meltrepro.errors import TargetLost, TrialFailed, UsageError
+from meltrepro.errors import ManifestError, TargetLost, TrialFailed, UsageError
 from meltrepro.manifest.axes import base, label, swept
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.pins import prompt_digests
@@ -48,6 +50,8 @@ BATCHES = (32, 128, 512, 2048)
 """Those that are tried where the manifest names none, as far as the context holds them."""
 MOST = 100
 """Trials of a search, unless somebody says otherwise."""
+MOST_SETTINGS = 1000
+"""Combinations of which the plan is asked whether they can run."""
 _SIZES = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -200,6 +204,10 @@ def plan_tuning(
         what = f"a search of {counted(sum(sizes), 'value')} may take {trials[False]} trials, one key after the other"
         raise UsageError(what, hint=f"allow them with --most {trials[False]}, or name fewer values with --over")
     found = TuningPlan(loaded, wanted, limits, cell, keys, whole, trials[whole], out)
+    if prod(sizes) > MOST_SETTINGS:
+        raise UsageError(
+            f"these values make {prod(sizes)} settings, more than {MOST_SETTINGS}", hint="search fewer keys at a time"
+        )
     every = found.cells(found.settings, 1)
     overrides = found.overrides(found.settings, 1)
     whole_plan = plan(loaded.path, overrides=overrides, only=list(every.values()), settings=settings).plan
@@ -236,7 +244,7 @@ def tune(
         only, here = list(cells.values()), len(chosen) * (repetitions + protocol.warmups)
         left_s = spent_s / ran_trials * (planned.trials - trials) if ran_trials else None
         detail = {"settings": len(chosen), "repetitions": repetitions, "left_s": left_s}
-        sink(Step("tuning", "begin", str(search.done), done=trials, total=planned.trials, detail=detail))
+        sink(Step("tuning", "note", str(search.done), done=trials, total=planned.trials, detail=detail))
         trials += here
         wanted = read_manifest(loaded.path, overrides)
         folder = None if new else finished_campaign(kept.records, wanted.manifest, prompt_digests(wanted), only)
@@ -249,7 +257,7 @@ def tune(
                 )
             folder, spent_s, ran_trials = ran.folder, spent_s + ran.measured_s, ran_trials + here
         else:
-            sink(Step("tuning", "note", folder.name))
+            sink(Step("tuning", "note", str(search.done), detail={"campaign": folder.name}))
         campaigns.append(folder)
         records = {cell.id: cell for cell in read_campaign(folder).cells}
         for setting, id in cells.items():
@@ -344,7 +352,7 @@ def _keys(
             )
         for value in node.plain():
             read_manifest(loaded.path, [f"{TunedKey(path, ()).set}={json.dumps(value)}"])
-        found[path] = node.plain() if path in found else [_own(manifest, path, cores), *node.plain()]
+        found[path] = [found[path][0] if path in found else _own(manifest, path, cores), *node.plain()]
     usual: dict[FieldPath, list[Any]] = {
         ("targets", cell.target, "threads"): [cores, *(2**n for n in range(cores.bit_length()) if 2**n < cores)],
         ("workloads", cell.workload, "batch"): [
@@ -353,10 +361,17 @@ def _keys(
         ],
     }
     for usually, tried in usual.items():
-        # What a list of lengths made has no place in the file.
-        if usually not in loaded.keys and usually[:2] in {known[:2] for known in loaded.keys} | {("targets", "host")}:
+        if usually not in loaded.keys and len({*tried}) > 1 and _settable(loaded, usually, tried[0]):
             found.setdefault(usually, tried)
     return [TunedKey(path, list({label(each): each for each in values}.values())) for path, values in found.items()]
+
+
+def _settable(loaded: LoadedManifest, path: FieldPath, value: object) -> bool:
+    """Whether a key has a place in the file: what a list of lengths made has none."""
+    with suppress(ManifestError):
+        read_manifest(loaded.path, [f"{TunedKey(path, ()).set}={json.dumps(value)}"])
+        return True
+    return False
 
 
 def _own(manifest: Manifest, path: FieldPath, cores: int) -> Any:

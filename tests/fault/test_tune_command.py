@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -121,4 +120,13 @@ def test_what_would_be_searched(equipped: Project, capsys: pytest.CaptureFixture
     assert threads[0] == max(threads) and document["within"] == {"peak_memory_bytes": 1e9}
     assert tune(spec, "--dry-run") == 0
     assert "targets.host.threads: " in capsys.readouterr().out
-    assert json.loads(json.dumps(document)) == document and records(equipped) == []
+    lengths = {"long": {"conversations": "pp64/tg4", "depth": [8, 16]}}
+    spec = write(equipped, workloads=lengths, targets={"host": {"kind": "host", "sandbox": "bare"}})
+    document = checked(capsys)(
+        *("tune-plan", "tune", spec, "--for", "ttft_ms", "--dry-run", "--only", "*-depth8"),
+        *("--over", "targets.host.threads=1000"),
+    )
+    assert document["keys"] == {"targets.host.threads": [max(threads), 1000]}, (
+        "a workload of a list is no key of the file"
+    )
+    assert records(equipped) == []

@@ -67,6 +67,21 @@ def test_equal_settings_are_chosen_by_what_is_simpler() -> None:
     assert {result.fate for each, result in tuned.tried.items() if each not in finalists} == {Fate.half}
 
 
+def test_what_the_manifest_has_stays_where_nothing_is_better() -> None:
+    """Whatever order chance puts equal settings into."""
+    for seed in range(20):
+        chance = random.Random(seed)
+
+        def measure(
+            settings: Sequence[Setting], repetitions: int, chance: random.Random = chance
+        ) -> Mapping[Setting, Tried]:
+            return {each: Tried([chance.gauss(100, 3) for _ in range(repetitions)]) for each in settings}
+
+        tuned = Search((8,), True, measure, lambda setting: setting != (0,))
+        best = tuned.run(whole=True)
+        assert best == (0,) or tuned.tried[0,].fate is Fate.worse
+
+
 def test_lower_is_better_where_it_is() -> None:
     machine = Machine(1, (3,))
     slowest = min(settings_of((3,)), key=machine.speed)
