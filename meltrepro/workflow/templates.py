@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from pydantic import TypeAdapter, ValidationError
+
 from meltrepro.chat.choice import chosen, is_built_in
 from meltrepro.chat.own import OwnTemplates, says
 from meltrepro.chat.template import ChatTemplate, TemplateError
-from meltrepro.errors import ManifestError, Problem
+from meltrepro.errors import CorruptStore, ManifestError, Problem
 from meltrepro.frameworks.base import framework
 from meltrepro.manifest.accuracy import AnswerWorkload
 from meltrepro.manifest.loader import problem_at
 from meltrepro.manifest.schema import Workload
-from meltrepro.manifest.sources import FolderSource, Source, is_checkpoint
+from meltrepro.manifest.sources import FileSource, FolderSource, Source, is_checkpoint
+from meltrepro.store.cas import Store
 from meltrepro.workflow.models import OTHER_TEMPLATES, Files, at_hand
 from meltrepro.workflow.session import Session
+
+_KEPT = "chat-templates-1"
+"""Refs by the digest of a model's source, with what was read from it; a number of its own for each way of reading."""
 
 
 def templates_of(session: Session) -> dict[str, ChatTemplate]:
@@ -32,15 +40,31 @@ def templates_of(session: Session) -> dict[str, ChatTemplate]:
 
 
 def _own(session: Session, model: str) -> OwnTemplates:
-    """What a model's files say of its templates."""
+    """What a model's files say of its templates; of a model that was fetched it is kept, so that it need not be here again."""
+    pins, store = session.tools.pins, session.tools.store
     releases = {bundle.framework_name: bundle.release for bundle in session.plan.bundles}
     for node in session.plan.models:
-        if node.model_name == model:
-            release = releases[node.framework_name]
-            look = framework(node.kind).look(session.plan.options(node), _files(session, node.source), release)
-            if look.chat is not None:
-                return look.chat
+        if node.model_name != model:
+            continue
+        fetched = not isinstance(node.source, FileSource | FolderSource)
+        digest = pins.known(node.source) if fetched else None
+        if digest is not None and (kept := _kept(store, digest)) is not None:
+            return kept
+        release = releases[node.framework_name]
+        look = framework(node.kind).look(session.plan.options(node), _files(session, node.source), release)
+        if look.chat is not None:
+            if fetched and (digest := pins.known(node.source)) is not None:
+                store.put_ref(_KEPT, digest, {"model": digest, "chat": asdict(look.chat)})
+            return look.chat
     return OwnTemplates()
+
+
+def _kept(store: Store, digest: str) -> OwnTemplates | None:
+    """What was read from a source earlier; `None` where nothing was, or what is kept of it is damaged."""
+    try:
+        return TypeAdapter(OwnTemplates).validate_python((store.get_ref(_KEPT, digest) or {}).get("chat"))
+    except (CorruptStore, ValidationError):
+        return None
 
 
 def _files(session: Session, source: Source) -> Files:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 import yaml
 
 from meltrepro.cli.app import main
-from meltrepro.errors import ManifestError
+from meltrepro.errors import ManifestError, OfflineError
 from meltrepro.record.campaign import CAMPAIGN, MANIFEST
 from meltrepro.store.cas import Store
 from tests.fault.project import Project, small
 from tests.support.ggufs import STRING, U32, whole
+from tests.support.hub import Hub, serve
 
 TURNS = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}[assistant] "
 THINKS = TURNS + "<think>\\n{# until </think> #}"
@@ -84,6 +87,34 @@ def test_a_model_of_the_index_is_fetched_for_its_template(
     assert "models.m.chat_template: model m brings no chat template (name a built-in one (chatml, " in said
     assert "Traceback" not in said
     assert not Store(equipped.store).list_refs("bundle")
+
+
+def test_a_model_that_the_store_dropped_is_not_fetched_again_for_its_template(
+    equipped: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "MELTREPRO_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    content = model(TURNS)
+    with serve(Hub("org/tiny", "c0ffee0000" * 4, {"tiny.gguf": content})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        spec = write(equipped, source="hf:org/tiny/tiny.gguf", quantizations=["q8_0"])
+        assert main(["run", str(spec), "--no-track", "--quiet"]) == 0
+    first = request(equipped)
+    source = Store(equipped.store).path(hashlib.sha256(content).hexdigest())
+    source.unlink()
+    assert main(["gc"]) == 0, "what was read of it stays"
+    shutil.rmtree(equipped.folder / "home" / "records")
+    monkeypatch.setenv("MELTREPRO_OFFLINE", "1")
+    assert main(["run", str(spec), "--no-track", "--quiet"]) == 0
+    assert request(equipped)["conversations"] == first["conversations"] == [["[user] sleep 0<end>[assistant] "]]
+    assert not source.exists()
+    for path in (equipped.store / "refs").glob("chat-templates-*/*.json"):
+        path.write_text("{}")
+    assert main(["run", str(spec), "--no-track", "--quiet", "--new"]) == OfflineError.exit_code, (
+        "damaged is as never read"
+    )
 
 
 def test_a_prompt_with_a_token_of_the_model_is_refused(equipped: Project, capsys: pytest.CaptureFixture[str]) -> None:
