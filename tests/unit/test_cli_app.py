@@ -223,7 +223,8 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from meltrepro import workflow
 from meltrepro.cli import app
 
@@ -243,7 +244,7 @@ def test_ctrl_c_in_a_real_process() -> None:
     try:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=120)
+        _, shown = process.communicate(timeout=50)
     finally:
         process.kill()
     assert (process.returncode, shown) == (130, "error: stopped\n")
