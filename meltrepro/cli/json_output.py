@@ -33,11 +33,10 @@ from meltrepro.cli.documents import (
     ShowDocument,
     StudyResultDocument,
     SyncDocument,
-    TuneDocument,
-    TunePlanDocument,
     UiDocument,
     ValidateDocument,
 )
+from meltrepro.cli.tune_documents import TuneDocument, TunePlanDocument
 
 
 @cache

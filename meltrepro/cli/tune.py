@@ -20,9 +20,9 @@ from meltrepro.cli.common import (
     patience,
 )
 from meltrepro.cli.console import console
-from meltrepro.cli.documents import SettingDocument, TuneDocument, TunePlanDocument
 from meltrepro.cli.json_output import print_json
 from meltrepro.cli.terminal import plain_table, result_console, say, typed
+from meltrepro.cli.tune_documents import SettingDocument, TuneDocument, TunePlanDocument
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
