@@ -138,7 +138,7 @@ FIELDS = {
     "error": {"code", "message"},
     "done": set(),
 }
-ONLY_2026 = {"affinity", "affinity_strict", "priority", "poll", "swa_full", "repack", "lazy"}
+ONLY_2026 = {"placement", "affinity", "affinity_strict", "priority", "poll", "swa_full", "repack", "lazy"}
 """More of the `effective` event."""
 COMPLETE = (
     "hello process load_begin load_end mem context effective warmup_begin warmup_end "
