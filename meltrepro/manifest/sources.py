@@ -100,6 +100,10 @@ class DebianPackage(FileSource):
     brought_by: str = Field(description="Package whose dependencies bring it along.")
 
 
+class NpmPackage(FileSource):
+    """A package of an npm registry, by the digest of its file; `file` is `NAME@VERSION`."""
+
+
 def _with_tuple(value: Any) -> Any:
     """What JSON has as a list."""
     is_list = isinstance(value, dict) and isinstance(value.get("markers"), list)

@@ -19,6 +19,7 @@ from meltrepro.manifest.sources import (
     FolderSource,
     GitSource,
     HuggingFaceSource,
+    NpmPackage,
     PypiSource,
     Source,
     SyntheticSource,
@@ -245,6 +246,10 @@ class Fetcher:
                 from meltrepro.store.debian import Debian
 
                 return Debian()
+            case NpmPackage():
+                from meltrepro.store.npm import Npm
+
+                return Npm()
             case FileSource():
                 from meltrepro.store.file import File
 

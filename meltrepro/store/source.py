@@ -16,6 +16,7 @@ from meltrepro.manifest.sources import (
     FolderSource,
     GitSource,
     HuggingFaceSource,
+    NpmPackage,
     PypiSource,
     Source,
     SyntheticSource,
@@ -96,6 +97,8 @@ def key_of(source: Source) -> str:
             return f"url:{redact(source.url)}"
         case DebianPackage():
             return f"debian:{source.file}"
+        case NpmPackage():
+            return f"npm:{source.file}"
         case FileSource():
             return f"file:{source.file}"
         case FolderSource():

@@ -25,9 +25,10 @@ from meltrepro.build.render import render_recipe
 from meltrepro.frameworks.base import RUN
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
-from meltrepro.frameworks.mlc import android, compiler
 from meltrepro.frameworks.mlc.module import FRAMEWORK as MLC
 from meltrepro.frameworks.mlc.options import MlcOptions
+from meltrepro.frameworks.onnxruntime.module import FRAMEWORK as ONNX
+from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.steps import silent
 from meltrepro.store.cas import Store
 from meltrepro.store.fetch import Fetcher
@@ -116,9 +117,9 @@ def test_the_recipe_builds_with_a_stand_in(release: str, packed: bool, tools: Pa
 def test_tvms_runtime_is_compiled_of_the_sources_in_its_wheels(tools: Path, tmp_path: Path) -> None:
     """All of it, with OpenCL, linked into the runner; ten minutes of CPU time."""
     entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)
-    options = MlcOptions(toolchain=entry, device="opencl")
+    options = MlcOptions(toolchain=entry, device="opencl", isas=["armv8_a"])
     (release,) = MLC.releases().values()
-    variant = android.variant(compiler.TARGETS[-1].variant, entry, options.device)
+    (variant,) = MLC.extra_variants(options, release)
     with proof("ndk-stand-in-mlc", RESTS_ON, platform.uname()) as needed:
         if needed:
             out = build(MLC.recipe(options, release, variant, RUN), tools, tmp_path)
@@ -127,6 +128,25 @@ def test_tvms_runtime_is_compiled_of_the_sources_in_its_wheels(tools: Path, tmp_
             # What a model's code calls is found in the program, and so is OpenCL's part.
             for name in (b"\0TVMFFIFunctionCall\0", b"\0TVMBackendParallelLaunch\0", b"device_api.opencl"):
                 assert name in (out / "bin" / "melt-runner").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_library_of_a_package_for_android_is_beside_programs(tools: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's, and all that is compiled besides; four minutes of CPU time."""
+    entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)
+    options = OnnxOptions(toolchain=entry, isas=["armv8"])
+    (release,) = ONNX.releases().values()
+    (variant,) = ONNX.extra_variants(options, release)
+    with proof("ndk-stand-in-onnxruntime", RESTS_ON, platform.uname()) as needed:
+        if needed:
+            out = build(ONNX.recipe(options, release, variant, RUN), tools, tmp_path)
+            assert check(out, ("melt-runner", "melt-scorer", *TOOLS))["march"] == "armv8-a"
+            assert {path.name for path in out.iterdir()} == {"bin", "lib", "licenses", "bundle.json"}
+            library = (out / "lib" / "libonnxruntime.so").read_bytes()
+            assert release.commit.encode() in library and b"\0libandroid.so\0" in library
+            assert b"libonnxruntime.so\0" in (out / "bin" / "melt-runner").read_bytes()
+            licenses = {"android-ndk", "llama.cpp", "onnxruntime", "onnxruntime-third-party"}
+            assert {path.name for path in (out / "licenses").iterdir()} == licenses
 
 
 def build(source: RecipeSource, tools: Path, folder: Path) -> Path:

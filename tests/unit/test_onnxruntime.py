@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from meltrepro.frameworks.base import Variant
+from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.base import RUN, Skip, Variant
 from meltrepro.frameworks.onnxruntime.convert import convert, quantized
 from meltrepro.frameworks.onnxruntime.module import FRAMEWORK
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
+from meltrepro.targets.base import DeviceFacts
 from meltrepro.testing.frameworks import DEVICES
 from tests.support.codes import values
 from tests.support.llamas import llama
 
 RELEASE = FRAMEWORK.releases()["1.29.0"]
+HOST, BOARD = DEVICES
+PHONE = replace(BOARD, kind="android", facts={"sdk": "34"})
+NDK = OnnxOptions.model_validate({"toolchain": {"ndk": "ndk.zip"}, "isas": ["armv8"]})
 
 
 @pytest.mark.parametrize(("bits", "most"), [(4, 0.13), (8, 0.008)])
@@ -50,3 +56,49 @@ def test_options_are_in_the_request() -> None:
     variant = FRAMEWORK.variant(options, RELEASE, DEVICES[0])
     assert isinstance(variant, Variant)
     assert FRAMEWORK.request(options, variant) == {"graph_optimization": "basic", "spinning": False}
+
+
+def test_a_phone_gets_the_library_for_android_beside_what_the_ndk_links() -> None:
+    found = FRAMEWORK.variant(NDK, RELEASE, PHONE)
+    assert isinstance(found, Variant) and [found] == FRAMEWORK.extra_variants(NDK, RELEASE)
+    assert (found.name, found.triple, found.libc) == ("armv8-android29", "aarch64-linux-android29", "bionic")
+    recipe = FRAMEWORK.recipe(NDK, RELEASE, found, RUN)
+    assert sorted(recipe.inputs) == ["llama.cpp.tar.gz", "ndk", "onnxruntime.tgz"]
+    assert recipe.inputs["onnxruntime.tgz"].digest and "library" not in recipe.folders
+    assert '/jni/arm64-v8a/libonnxruntime.so" "$OUT/lib' in render_recipe(recipe, {}, {}).files["build.sh"].decode()
+    assert FRAMEWORK.withholds(NDK, "file:ndk.zip") and not FRAMEWORK.withholds(NDK, "npm:a@1")
+    old = FRAMEWORK.variant(NDK, RELEASE, replace(PHONE, facts={"sdk": "28"}))
+    assert isinstance(old, Skip) and "API level 29" in old.reason
+
+
+@pytest.mark.parametrize("toolchain", [True, False])
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        (HOST, "x86_64"),
+        (BOARD, "armv8"),
+        (replace(PHONE, virtual=True), "armv8"),
+        (replace(HOST, kind="android"), "x86_64"),
+    ],
+    ids=["host", "board", "lab", "x86"],
+)
+def test_all_others_get_the_wheels_library_as_before(device: DeviceFacts, name: str, toolchain: bool) -> None:
+    found = FRAMEWORK.variant(NDK if toolchain else OnnxOptions(), RELEASE, device)
+    assert isinstance(found, Variant) and (found.name, found.libc) == (name, "glibc 2.36")
+    assert "onnxruntime.whl" in FRAMEWORK.recipe(NDK, RELEASE, found, RUN).inputs
+
+
+def test_without_an_ndk_phones_do_too_and_locks_stay_as_they_are() -> None:
+    found = FRAMEWORK.variant(OnnxOptions(), RELEASE, PHONE)
+    assert isinstance(found, Variant) and found.name == "armv8"
+    assert FRAMEWORK.pinned(OnnxOptions()) == {} and "toolchain" in FRAMEWORK.pinned(NDK)
+
+
+@pytest.mark.parametrize(
+    ("api", "targets", "why"),
+    [(23, ["android"], "for Android API level 24 and above"), (29, ["host"], "no target is one")],
+)
+def test_an_ndk_that_cannot_serve_is_refused(api: int, targets: list[str], why: str) -> None:
+    options = OnnxOptions.model_validate({"toolchain": {"ndk": "ndk.zip", "api": api}})
+    (problem,) = FRAMEWORK.check_options(options, RELEASE.name, targets)
+    assert why in problem.message

@@ -19,8 +19,7 @@ from meltrepro.frameworks.base import RUN, Variant, framework
 from meltrepro.frameworks.llamacpp.module import RELEASES
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
-from meltrepro.frameworks.mlc.module import FRAMEWORK as MLC
-from meltrepro.frameworks.mlc.options import MlcOptions
+from meltrepro.frameworks.prebuilt.android import AndroidFramework
 from meltrepro.frameworks.prebuilt.module import WheelFramework
 from meltrepro.registry import FRAMEWORKS
 from tests.support.frameworks import bundle
@@ -92,11 +91,15 @@ def test_scripts_around_wheels_are_clean(prebuilt: WheelFramework, variant: Vari
     check(tmp_path / "build.sh")
 
 
-def test_the_ndks_script_around_wheels_is_clean(tmp_path: Path) -> None:
-    options = MlcOptions(toolchain=NDK, isas=["armv8_a"])
-    (release,) = MLC.releases().values()
-    (variant,) = MLC.extra_variants(options, release)
-    script = render_recipe(MLC.recipe(options, release, variant, RUN), {}, {}).files["build.sh"]
+@pytest.mark.parametrize(
+    "prebuilt", [each for each in PREBUILT if isinstance(each, AndroidFramework)], ids=lambda each: each.kind
+)
+def test_the_ndks_script_around_wheels_is_clean(prebuilt: AndroidFramework, tmp_path: Path) -> None:
+    level = next(each.level for each in prebuilt.engine.variants if each.machine == "aarch64")
+    options = prebuilt.options.model_validate({"toolchain": NDK, "isas": [level]})
+    (release,) = prebuilt.releases().values()
+    (variant,) = prebuilt.extra_variants(options, release)
+    script = render_recipe(prebuilt.recipe(options, release, variant, RUN), {}, {}).files["build.sh"]
     (tmp_path / "build.sh").write_bytes(script)
     check(tmp_path / "build.sh")
     assert b"$TOOLCHAIN/bin/" not in script and b"zig" not in script

@@ -1,8 +1,10 @@
 #include "ort.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 
 namespace melt {
 namespace {
@@ -15,17 +17,32 @@ struct Base {
     const char * (*version)();
 };
 
-const Base & base_of(const char * library) {
+// Where the library of the bundle is, by the name under which its program was started: on a device behind a link both are links to files
+// elsewhere, so that a loader which follows them finds nothing there. Else the loader knows it.
+std::string place_of(const std::string & library) {
+    std::string program;
+    std::getline(std::ifstream("/proc/self/cmdline"), program, '\0');
+    const size_t folder = program.rfind('/') + 1;
+    for (const char * place : {"lib/", "../lib/"}) {
+        const std::string path = program.substr(0, folder) + place + library;
+        if (folder > 0 && access(path.c_str(), R_OK) == 0) {
+            return path;
+        }
+    }
+    return library;
+}
+
+const Base & base_of(const std::string & library) {
     // It would send what it does to its makers, keep a data base in the user's folder, and die where /etc/machine-id is missing.
     setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     // Not linked: the runner has a C++ library of its own, whose exceptions must not get into this one's.
-    void * handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    void * handle = dlopen(place_of(library).c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
         throw Failure(ExitCode::model, std::string("ONNX Runtime cannot be loaded: ") + dlerror());
     }
     const auto base = reinterpret_cast<const Base * (*)()>(dlsym(handle, "OrtGetApiBase"));
     if (base == nullptr || base() == nullptr || base()->api(api_version) == nullptr) {
-        throw Failure(ExitCode::model, std::string(library) + " does not have version " + std::to_string(api_version) +
+        throw Failure(ExitCode::model, library + " does not have version " + std::to_string(api_version) +
                                            " of ONNX Runtime's API");
     }
     return *base();

@@ -22,7 +22,7 @@ enum class ElementType : int { floats = 1, int32 = 6, int64 = 7 };
 
 class Ort {
 public:
-    // Load the library, by the name under which the loader finds it: Failure(model).
+    // Load the library, of the bundle or as the loader finds it by its name: Failure(model).
     explicit Ort(const char * library);
 
     // Throws a Failure with what went wrong, where something did.

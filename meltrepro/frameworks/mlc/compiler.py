@@ -10,8 +10,8 @@ from meltrepro.build.model import Interpreter, RecipeSource
 from meltrepro.frameworks.base import ModelStep, Release, Variant
 from meltrepro.frameworks.llamacpp import convert
 from meltrepro.frameworks.llamacpp.variants import LEVELS
-from meltrepro.frameworks.mlc import android
 from meltrepro.frameworks.prebuilt import glibc
+from meltrepro.frameworks.prebuilt.android import API
 from meltrepro.manifest.sources import PypiSource, Source
 
 PURPOSE = "compile"
@@ -56,7 +56,7 @@ _SOURCES: Mapping[str, Source] = {
 def step(variant: Variant) -> ModelStep:
     """The step that adds code for a variant's CPU, or for a device with that host, to a folder of weights."""
     target = next(each for each in TARGETS if each.level == variant.level)
-    system = "linux-android" if android.API in variant.data else "unknown-linux-gnu"
+    system = "linux-android" if API in variant.data else "unknown-linux-gnu"
     device = str(variant.data.get("device", "cpu"))
     loader = ("/bundle/lib/ld-linux-x86-64.so.2", "--library-path", "/bundle/lib")
     python = (*loader, "/bundle/bin/python3", "-I", "-S", "-B", "/bundle/compile.py")

@@ -5,7 +5,7 @@ Weights are converted once; code is compiled for each CPU level, so that a model
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,23 @@ from meltrepro.build.model import RecipeSource
 from meltrepro.chat.template import ChatTemplate
 from meltrepro.frameworks.base import (
     AS_IS,
-    AUTO,
     RUN,
     Look,
     ModelStep,
-    OptionProblem,
     Purpose,
     Release,
     Skip,
     SkipKind,
     Variant,
 )
-from meltrepro.frameworks.llamacpp.options import idle_toolchain
 from meltrepro.frameworks.llamacpp.synthetic import header_of
+from meltrepro.frameworks.llamacpp.variants import MARCH
 from meltrepro.frameworks.mlc import android, compiler, opencl
 from meltrepro.frameworks.mlc.options import MlcOptions
+from meltrepro.frameworks.prebuilt.android import AndroidFramework, bionic
 from meltrepro.frameworks.prebuilt.families import FAMILIES
-from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
+from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, conversion
 from meltrepro.manifest.sources import Source, SyntheticSource
-from meltrepro.store.source import key_of
-from meltrepro.targets.base import DeviceFacts
 
 _VERSION, _FFI = "0.27.0.post1", "0.1.15.post2"
 _TVM = Wheel(
@@ -111,31 +108,19 @@ ENGINE = WheelEngine(
 )
 
 
-class Mlc(WheelFramework):
+class Mlc(AndroidFramework):
     """MLC's compiler and TVM behind the seam of frameworks."""
 
     options: type[BaseModel] = MlcOptions
-    files: Collection[tuple[str, ...]] = (("toolchain", "ndk"),)
 
-    def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
-        yield from super().check_options(options, release, targets)
-        yield from idle_toolchain(options.toolchain, targets)
+    def usual(self, options: Any, cpu: Variant) -> Variant | Skip:
+        return cpu if options.device == "cpu" else opencl.variant(cpu)
 
-    def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
-        found = super().variant(options, release, device, level)
-        if isinstance(found, Skip) or device.kind != "android" or device.virtual or options.toolchain is None:
-            return found if isinstance(found, Skip) or options.device == "cpu" else opencl.variant(found)
-        why = options.toolchain.misfit(device)
-        return android.variant(found, options.toolchain, options.device) if why is None else Skip(SkipKind.options, why)
+    def for_android(self, options: Any, cpu: Variant) -> Variant:
+        return android.variant(bionic(cpu, options.toolchain, march=MARCH[cpu.level]), options.device)
 
-    def extra_variants(self, options: Any, release: Release) -> Sequence[Variant]:
-        found: list[Variant | Skip] = []
-        for each in super().extra_variants(options, release):
-            if each.machine == "aarch64" and options.toolchain is not None:
-                found.append(android.variant(each, options.toolchain, options.device))
-            else:
-                found.append(each if options.device == "cpu" else opencl.variant(each))
-        return [each for each in found if isinstance(each, Variant)]
+    def linked(self, recipe: RecipeSource, release: Release) -> RecipeSource:
+        return android.linked(recipe)
 
     def tool_variant(self, purpose: Purpose) -> Variant:
         return compiler.VARIANT if purpose == compiler.PURPOSE else super().tool_variant(purpose)
@@ -143,9 +128,7 @@ class Mlc(WheelFramework):
     def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
         if purpose != compiler.PURPOSE:
             found = super().recipe(options, release, variant, purpose)
-            if android.API in variant.data and purpose == RUN:
-                return android.linked(found, variant, options.toolchain)
-            return opencl.added(found) if variant.data and purpose == RUN else found
+            return opencl.added(found) if variant.data.get("device") == opencl.POCL and purpose == RUN else found
         labels = {
             "org.opencontainers.image.version": release.name,
             "org.opencontainers.image.source": ENGINE.homepage,
@@ -186,12 +169,6 @@ class Mlc(WheelFramework):
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         on_cpu = variant.data.get("device", "cpu") == "cpu"
         return {"spinning": options.spinning, **({} if on_cpu else {"opencl": True})}
-
-    def pinned(self, options: Any) -> Mapping[str, JsonValue]:
-        return {} if options.toolchain is None else {"toolchain": options.toolchain.model_dump(mode="json")}
-
-    def withholds(self, options: Any, source: str) -> bool:
-        return options.toolchain is not None and source == key_of(options.toolchain.source)
 
 
 FRAMEWORK = Mlc(ENGINE)

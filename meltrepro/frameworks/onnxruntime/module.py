@@ -5,16 +5,20 @@ Wheels hold the library for every CPU of a machine: the library itself looks whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
-from meltrepro.frameworks.base import AS_IS, ModelStep, Variant
+from meltrepro.build.model import RecipeSource
+from meltrepro.frameworks.base import AS_IS, ModelStep, OptionProblem, Release, Variant
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.frameworks.prebuilt import glibc
-from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, WheelFramework, conversion
+from meltrepro.frameworks.prebuilt.android import AndroidFramework
+from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, conversion
+from meltrepro.manifest.sources import NpmPackage
 
 _VERSION = "1.29.0"
 _WHEEL = Wheel(
@@ -31,6 +35,14 @@ _WHEEL = Wheel(
         "onnxruntime-third-party": "onnxruntime/ThirdPartyNotices.txt",
     },
 )
+_PHONES = NpmPackage(
+    file="com.github.asus4.onnxruntime@0.4.9",
+    digest="e59788788818fdde1b2e522e766a21ba0f7d8391de55737abf81e32cc801785d",
+)
+"""Its library of the same release for phones."""
+_PACKAGE = "onnxruntime.tgz"
+_OLDEST_ANDROID = 24
+"""The API level that this library is for."""
 
 
 def _conversion(name: str, bits: int | None = None) -> ModelStep:
@@ -68,10 +80,28 @@ ENGINE = WheelEngine(
 )
 
 
-class OnnxRuntime(WheelFramework):
+class OnnxRuntime(AndroidFramework):
     """ONNX Runtime behind the seam of frameworks."""
 
     options: type[BaseModel] = OnnxOptions
+
+    def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
+        yield from super().check_options(options, release, targets)
+        if options.toolchain is not None and options.toolchain.api < _OLDEST_ANDROID:
+            message = f"ONNX Runtime's library is for Android API level {_OLDEST_ANDROID} and above"
+            yield OptionProblem(("toolchain", "api"), message)
+
+    def linked(self, recipe: RecipeSource, release: Release) -> RecipeSource:
+        """With the library for Android, out of the archive in the package, in place of the wheel's."""
+        licenses = {
+            "licenses/onnxruntime": "package/LICENSE",
+            "licenses/onnxruntime-third-party": "package/ThirdPartyNotices.txt",
+        }
+        taken = ["package/Plugins/Android/onnxruntime.aar", *licenses.values()]
+        parts = {**licenses, "lib/libonnxruntime.so": "jni/arm64-v8a/libonnxruntime.so"}
+        given = {"package": _PACKAGE, "taken": taken, "wheels": {_PACKAGE: parts}}
+        kept = {name: source for name, source in recipe.inputs.items() if not name.endswith(".whl")}
+        return replace(recipe, variables={**recipe.variables, **given}, inputs={**kept, _PACKAGE: _PHONES})
 
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         return {"graph_optimization": options.graph_optimization, "spinning": options.spinning}

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.manifest.axes import Swept
-from meltrepro.manifest.base import Name, Strict
+from meltrepro.manifest.base import Name, Strict, added
 
 
 class OnnxOptions(Strict):
@@ -22,4 +23,8 @@ class OnnxOptions(Strict):
     spinning: Swept[bool] = Field(
         True,
         description="Whether threads without work wait busily for a while, as ONNX Runtime has it by itself; `false` lets them sleep.",
+    )
+    toolchain: Ndk | None = added(
+        None,
+        description="Compiler of bundles for aarch64 Android devices; without it they get the wheel's library, with its C library.",
     )
