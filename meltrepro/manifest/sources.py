@@ -143,6 +143,15 @@ class SyntheticSource(Strict):
         return self.synthetic.shape if isinstance(self.synthetic, ConfiguredShape) else SHAPES[self.synthetic]
 
 
+def check_place(place: str, digest: str | None) -> None:
+    """Raise `ValueError` for a URL of another kind, and for one whose bytes no digest pins."""
+    scheme, separator, _ = place.partition("://")
+    if separator and scheme not in ("https", "http", "file"):
+        raise ValueError("expected a path, or a URL that begins with https, http or file")
+    if separator and digest is None:
+        raise ValueError("the key 'digest' is missing: a URL alone pins nothing")
+
+
 SOURCE_KINDS = ("pypi", "huggingface", "git", "url", "file", "folder", "synthetic")
 
 

@@ -22,27 +22,28 @@ import pytest
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, MeltreproError, TargetError, TargetLost
-from meltrepro.frameworks.llamacpp.options import IosBuild
-from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
+from meltrepro.frameworks.base import RUN, framework
 from meltrepro.manifest.lock import Lock
 from meltrepro.manifest.sources import FileSource
-from meltrepro.plan.model import Costs, Plan
+from meltrepro.plan.model import BundleNode, Costs, Plan
 from meltrepro.replay.verify import ArtifactStatus, compare_rebuild, error_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Step
 from meltrepro.store.cas import Store
 from meltrepro.targets.base import PACKAGE
-from meltrepro.targets.ios.mac_build import TEAM, MacMaker
+from meltrepro.targets.ios.app_recipe import APP_VARIANT, IosBuild
+from meltrepro.targets.ios.mac_build import TEAM, THIRD_PARTY, MacMaker
 from meltrepro.targets.ssh.config import route_to
 from meltrepro.targets.ssh.link import SshLink
-from tests.support.frameworks import bundle
 from tests.support.manifests import GOOD, load
 from tests.support.sshd import Home, Sshd, make_key
 from tests.support.xcode import tools
-from tests.support.xcode.packages import framework_files, write_zip
+from tests.support.xcode.packages import framework_files, vocabulary, write_zip
 
 pytestmark = pytest.mark.integration
 XCODE, XCODEGEN, SIGNER = "26.1 (17B55)", "2.44.1", "ABCDE12345"
+VENDOR = "llama_cpp_python-1/vendor/llama.cpp"
+PACKAGED, LIBRARY = "package/Plugins/iOS~/onnxruntime.xcframework", "onnxruntime.framework"
 T = TypeVar("T")
 NODE = "llama.cpp/run/ios_arm64"
 
@@ -100,6 +101,7 @@ class Mac:
         environ: Mapping[str, str] = MappingProxyType({}),
         lock: Lock | None = None,
         rebuild: bool = False,
+        kind: str = "llama.cpp",
     ) -> Built:
         """As campaigns build, without any engine."""
         settings = Settings(self.folder / "cache", self.folder / "home", offline=True, mirrors=None, jobs=1)
@@ -112,9 +114,12 @@ class Mac:
             base_dir=self.folder,
         )
         self.pins = tools.pins
-        source = {"source.tar.gz": FileSource(file="source.tar.gz")}
-        node = bundle(APP_VARIANT, name="llama.cpp", ios=ios)
-        node = replace(node, recipe=replace(node.recipe, inputs={**node.recipe.inputs, **source}))
+        made = framework(kind)
+        release = [*made.releases().values()][-1]
+        recipe = made.recipe(made.options.model_validate({"ios": ios}), release, APP_VARIANT, RUN)
+        small = {name: FileSource(file=name) for name in recipe.inputs if name.endswith("gz")}
+        recipe = replace(recipe, inputs={**recipe.inputs, **small})
+        node = BundleNode(kind, kind, release, APP_VARIANT, RUN, recipe)
         manifest = load(self.folder, GOOD).manifest
         return Builder(tools, rebuild).build(Plan(manifest, (), (), (node,), (), Costs(None, None, {})))
 
@@ -150,13 +155,21 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mac]:
         "build-xcframework.sh": b"set -e\nmkdir -p build-apple/llama.xcframework\n"
         b"test -f src/llama.cpp\necho x > build-apple/llama.xcframework/Info.plist\n",
     }
-    with tarfile.open(folder / "source.tar.gz", "w:gz") as archive:
-        for name, content in sources.items():
-            entry = tarfile.TarInfo(f"llama_cpp_python-1/vendor/llama.cpp/{name}")
-            entry.size = len(content)
-            archive.addfile(entry, BytesIO(content))
+    pack(folder / "source.tar.gz", {f"{VENDOR}/{name}": content for name, content in sources.items()})
+    pack(folder / "llama.cpp.tar.gz", {f"{VENDOR}/{name}": b"" for name in ("include/llama.h", "ggml/include/ggml.h", *vocabulary())})
+    phones, other = f"{PACKAGED}/ios-arm64", f"{PACKAGED}/ios-arm64_x86_64-simulator"
+    files = (f"{phones}/{LIBRARY}/Info.plist", f"{phones}/{LIBRARY}/onnxruntime", f"{other}/{LIBRARY}/Info.plist")
+    pack(folder / "onnxruntime.tgz", dict.fromkeys(files, b""))
     yield found
     server.stop()
+
+
+def pack(path: Path, files: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
 
 
 def app(**more: object) -> IosBuild:
@@ -227,6 +240,29 @@ def test_what_is_here_is_not_built_again_and_what_is_signed_anew_moves_the_lock(
 def test_without_an_xcframework_the_mac_builds_it(mac: Mac) -> None:
     mac.build(app(xcframework=None))
     assert left(mac) == []
+
+
+def test_the_app_of_another_framework_has_its_own_sources_and_library(mac: Mac) -> None:
+    mac.say("project.says", "stops here")
+    with pytest.raises(BuildError):
+        mac.build(app(xcframework=None), kind="onnxruntime")
+    (sent,) = left(mac)
+    with tarfile.open(mac.root / sent) as archive:
+        names = set(archive.getnames())
+    assert {"onnxruntime/engine/ort.cpp", "prebuilt/converted.cpp", "vocabulary/vocabulary.cpp"} <= names
+    assert f"{THIRD_PARTY}/{LIBRARY}/onnxruntime" in names and f"{THIRD_PARTY}/llama.cpp/src/unicode.cpp" in names
+    assert not any("simulator" in name or name.startswith("llama.cpp/engine") for name in names)
+    (mac.folder / "project.says").unlink()
+    built = mac.build(app(xcframework=None), kind="onnxruntime")
+    facts = json.loads((built.artifacts["onnxruntime/run/ios_arm64"].path / "bundle.json").read_text())
+    assert (facts["framework"], facts["release"], facts["maker"]) == ("onnxruntime", "1.29.0", "mac-ssh")
+    assert left(mac) == []
+
+
+def test_a_package_without_a_library_for_phones(mac: Mac) -> None:
+    pack(mac.folder / "onnxruntime.tgz", {"package/LICENSE": b""})
+    with pytest.raises(BuildError, match=r"onnxruntime\.tgz holds nothing for .*/onnxruntime\.framework"):
+        mac.build(app(xcframework=None), kind="onnxruntime")
 
 
 def test_a_team_from_the_environment(mac: Mac) -> None:

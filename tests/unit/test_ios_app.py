@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,23 @@ import pytest
 import yaml
 
 from meltrepro import resources
-from meltrepro.frameworks.llamacpp.module import RELEASES
+from meltrepro.build.model import Recipe
+from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.base import RUN, framework
 from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.record import trial as record
 from meltrepro.targets.ios import jobs as ios_jobs
 from meltrepro.targets.ios import state as ios_state
+from meltrepro.targets.ios.app_recipe import APP_VARIANT
 from meltrepro.targets.ios.options import IosOptions
+from tests.support.xcode.packages import vocabulary
 
 ROOT = resources.images() / "ios"
-SOURCES = sorted(path for path in ROOT.rglob("*") if path.suffix in (".swift", ".cpp", ".h", ".yml"))
+KINDS = ("llama.cpp", "onnxruntime")
+"""Frameworks that have an app."""
+FOLDERS = (ROOT, *(resources.images() / kind / "ios" for kind in KINDS))
+SOURCES = sorted(path for root in FOLDERS for path in root.rglob("*") if path.suffix in (".swift", ".cpp", ".h", ".j2"))
+MAC = {"mac": "studio", "xcode": "26.1 (17B55)", "xcodegen": "2.44.1"}
 WARNING = "NOT YET RUN ON APPLE HARDWARE"
 
 
@@ -26,15 +35,22 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def project() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text("project.yml"))
+def recipe_of(kind: str) -> Recipe:
+    made = framework(kind)
+    release = [*made.releases().values()][-1]
+    return render_recipe(made.recipe(made.options.model_validate({"ios": MAC}), release, APP_VARIANT, RUN), {}, {})
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def project(request: pytest.FixtureRequest) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(recipe_of(request.param).files["ios/project.yml"])
     return found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_every_file_says_that_it_was_never_run(path: Path) -> None:
-    assert WARNING in path.read_text(encoding="utf-8")
+    content = path.read_text(encoding="utf-8")
+    assert WARNING in content or '{% extends "ios/_project.yml.j2" %}' in content
 
 
 def test_the_screen_says_so_too() -> None:
@@ -67,11 +83,35 @@ def test_every_source_that_hosts_offer_is_one_of_the_app() -> None:
     assert all(f'"{path}"' in sensor_plan(ios_state.SOURCES, 5).decode() for path in offered)
 
 
-def test_the_project_builds_the_release_that_it_names(project: dict[str, Any]) -> None:
-    settings = project["settings"]["base"]
-    release = next(release for release in RELEASES.values() if release.commit == settings["MELT_COMMIT"])
-    api = (resources.images() / "llama.cpp/recipe/releases" / f"{release.name}.cmake").read_text(encoding="utf-8")
-    assert f"set(MELT_LLAMA_API {settings['MELT_LLAMA_API']} " in api
+def test_the_project_builds_the_release_that_it_names() -> None:
+    recipe = recipe_of("llama.cpp")
+    project, release = yaml.safe_load(recipe.files["ios/project.yml"]), json.loads(recipe.files["parameters.json"])
+    assert project["settings"]["base"]["MELT_COMMIT"] == release["commit"]
+    (api,) = re.findall(r"MELT_LLAMA_API=(\d+)", str(project))
+    releases = resources.images() / "llama.cpp/recipe/releases"
+    assert f"set(MELT_LLAMA_API {api} " in (releases / f"{release['release']}.cmake").read_text(encoding="utf-8")
+
+
+def test_the_tokenizer_is_compiled_of_the_same_files_as_elsewhere() -> None:
+    recipe = recipe_of("onnxruntime")
+    (target,) = yaml.safe_load(recipe.files["ios/project.yml"])["targets"].values()
+    place = "third-party/llama.cpp/"
+    theirs = {each["path"].removeprefix(place) for each in target["sources"] if each["path"].startswith(place)}
+    assert theirs == vocabulary()
+    (sent,) = (
+        each["only"] for each in json.loads(recipe.files["parameters.json"])["third_party"] if "cpp" in each["place"]
+    )
+    assert all(name.startswith(tuple(sent)) for name in theirs)
+    assert b"2026-10-01" in recipe.files["ios/ggml-version.h"]
+
+
+def test_no_two_sources_would_leave_one_object(project: dict[str, Any]) -> None:
+    names = []
+    for source in project["targets"]["MeltRunner"]["sources"]:
+        place = ROOT / source["path"]
+        found = [path.name for path in place.rglob("*")] if place.is_dir() else [place.name]
+        names += [name for name in found if name.endswith((".c", ".cpp")) and name not in source.get("excludes", [])]
+    assert len(names) == len(set(names))
 
 
 def test_every_source_of_the_runner_is_in_the_project_or_replaced(project: dict[str, Any]) -> None:
@@ -87,9 +127,10 @@ def test_every_source_of_the_runner_is_in_the_project_or_replaced(project: dict[
     (main,) = (source for source in target["sources"] if source["path"].endswith("main.cpp"))
     assert main["compilerFlags"] == ["-Dmain=melt_runner_main"]
     assert "melt_runner_main" in text("Bridge/bridge.cpp")
-    for source in target["sources"]:
-        assert (ROOT / source["path"]).exists(), source
-    assert "../llama.cpp/engine" in [source["path"] for source in target["sources"]]
+    paths = [source["path"] for source in target["sources"]]
+    assert all((ROOT / path).exists() or path.startswith("third-party/") for path in paths)
+    (engine,) = (path for path in paths if path.endswith("/engine"))
+    assert (ROOT / engine / "engine.cpp").is_file()
 
 
 def test_memory_is_read_as_completely_as_by_every_other_runner() -> None:

@@ -18,8 +18,7 @@ from meltrepro.build.tools import Tools
 from meltrepro.campaign.setup import has_sampler, runner_digest
 from meltrepro.errors import BuildError, DigestMismatch, ManifestError
 from meltrepro.frameworks.base import Skip, SkipKind
-from meltrepro.frameworks.llamacpp.options import IosBuild, Options
-from meltrepro.frameworks.llamacpp.variants import APP_VARIANT
+from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock, LockedArtifact, LockedSource
 from meltrepro.manifest.pins import manifest_digest
@@ -32,6 +31,7 @@ from meltrepro.settings import Settings
 from meltrepro.steps import silent
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import PACKAGE, DeviceFacts
+from meltrepro.targets.ios.app_recipe import APP_VARIANT, IosBuild
 from meltrepro.targets.ios.options import APP, IOS, UNPROVEN
 from meltrepro.targets.registry import makers
 from tests.support.frameworks import bundle

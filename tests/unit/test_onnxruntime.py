@@ -15,6 +15,8 @@ from meltrepro.frameworks.onnxruntime.convert import convert, quantized
 from meltrepro.frameworks.onnxruntime.module import FRAMEWORK
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.ios.app_recipe import APP_VARIANT
+from meltrepro.targets.ios.options import IOS
 from meltrepro.testing.frameworks import DEVICES
 from tests.support.codes import values
 from tests.support.llamas import llama
@@ -102,3 +104,22 @@ def test_an_ndk_that_cannot_serve_is_refused(api: int, targets: list[str], why: 
     options = OnnxOptions.model_validate({"toolchain": {"ndk": "ndk.zip", "api": api}})
     (problem,) = FRAMEWORK.check_options(options, RELEASE.name, targets)
     assert why in problem.message
+
+
+def test_an_iphone_gets_the_app_where_the_options_say_whence() -> None:
+    ios = {"mac": "studio", "xcode": "26.1 (17B55)", "xcodegen": "2.44.1", "team": "ABCDE12345"}
+    options = OnnxOptions.model_validate({"ios": ios})
+    phone = DeviceFacts("p", "ios", "iPhone", IOS, frozenset({"asimd"}), 6, 8 << 30, 8 << 30)
+    assert FRAMEWORK.variant(options, RELEASE, phone) == APP_VARIANT
+    missing = FRAMEWORK.variant(OnnxOptions(), RELEASE, phone)
+    assert isinstance(missing, Skip) and "where the signed app for iPhones comes from" in missing.reason
+    recipe = FRAMEWORK.recipe(options, RELEASE, APP_VARIANT, RUN)
+    assert (recipe.maker, sorted(recipe.inputs)) == ("mac-ssh", ["llama.cpp.tar.gz", "onnxruntime.tgz"])
+    assert FRAMEWORK.servers(options) == {("ios", "mac"): "studio"}
+    assert "ABCDE12345" not in str(FRAMEWORK.pinned(options)) and "studio" not in str(FRAMEWORK.pinned(options))
+    signed = OnnxOptions.model_validate({"ios": {"ipa": "app.ipa"}})
+    assert FRAMEWORK.withholds(signed, "file:app.ipa") and APP_VARIANT.name in FRAMEWORK.withheld_variants()
+    assert list(FRAMEWORK.recipe(signed, RELEASE, APP_VARIANT, RUN).inputs) == ["app.ipa"]
+    more = OnnxOptions.model_validate({"ios": {**ios, "xcframework": "x.zip"}, "isas": ["ios_arm64"]})
+    messages = [each.message for each in FRAMEWORK.check_options(more, RELEASE.name, ["host"])]
+    assert len(messages) == 3 and "comes with its package" in messages[2]

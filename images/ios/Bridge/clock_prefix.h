@@ -4,7 +4,10 @@
 // one stands still only while the phone sleeps, which it does not while the app is in front, and developer services tell
 // it (machTimeInfo). NOT YET RUN ON APPLE HARDWARE.
 #ifdef __cplusplus
+#include <unistd.h>
+
 #include <ctime>
 #undef CLOCK_MONOTONIC
 #define CLOCK_MONOTONIC CLOCK_UPTIME_RAW
+inline int fdatasync(int file) { return fsync(file); }  // Darwin declares none
 #endif

@@ -4,6 +4,8 @@
 #include "converted.h"
 #include "failure.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>

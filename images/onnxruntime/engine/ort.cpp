@@ -1,10 +1,16 @@
 #include "ort.h"
 
+#ifndef MELT_LINKED
 #include <dlfcn.h>
 #include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <fstream>
+
+#ifdef MELT_LINKED
+extern "C" const void * OrtGetApiBase();
+#endif
 
 namespace melt {
 namespace {
@@ -17,6 +23,7 @@ struct Base {
     const char * (*version)();
 };
 
+#ifndef MELT_LINKED
 // Where the library of the bundle is, by the name under which its program was started: on a device behind a link both are links to files
 // elsewhere, so that a loader which follows them finds nothing there. Else the loader knows it.
 std::string place_of(const std::string & library) {
@@ -32,15 +39,22 @@ std::string place_of(const std::string & library) {
     return library;
 }
 
-const Base & base_of(const std::string & library) {
-    // It would send what it does to its makers, keep a data base in the user's folder, and die where /etc/machine-id is missing.
-    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+void * entry(const std::string & library) {
     // Not linked: the runner has a C++ library of its own, whose exceptions must not get into this one's.
     void * handle = dlopen(place_of(library).c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
         throw Failure(ExitCode::model, std::string("ONNX Runtime cannot be loaded: ") + dlerror());
     }
-    const auto base = reinterpret_cast<const Base * (*)()>(dlsym(handle, "OrtGetApiBase"));
+    return dlsym(handle, "OrtGetApiBase");
+}
+#else  // in the app for iPhones, where both have the system's C++ library
+void * entry(const std::string &) { return reinterpret_cast<void *>(OrtGetApiBase); }
+#endif
+
+const Base & base_of(const std::string & library) {
+    // It would send what it does to its makers, keep a data base in the user's folder, and die where /etc/machine-id is missing.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+    const auto base = reinterpret_cast<const Base * (*)()>(entry(library));
     if (base == nullptr || base() == nullptr || base()->api(api_version) == nullptr) {
         throw Failure(ExitCode::model, library + " does not have version " + std::to_string(api_version) +
                                            " of ONNX Runtime's API");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
@@ -43,7 +44,6 @@ from meltrepro.frameworks.llamacpp import (
 from meltrepro.frameworks.llamacpp.options import (
     ALL_LAYERS,
     KNOBS,
-    IosBuild,
     Options,
     cache_bits,
     given,
@@ -52,12 +52,25 @@ from meltrepro.frameworks.llamacpp.options import (
     refusal,
 )
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
+from meltrepro.frameworks.llamacpp.releases import VENDORED
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
 from meltrepro.manifest.sources import Source, SyntheticSource, is_checkpoint, is_split
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.ios.app_recipe import (
+    APP_LEVEL,
+    APP_VARIANT,
+    AppParts,
+    IosBuild,
+    Library,
+    ThirdParty,
+    app_recipe,
+    app_servers,
+    idle_app,
+    pinned_app,
+)
 
 _TYPES: Mapping[str, tuple[str, float]] = {
     "f32": ("F32", 32.0),
@@ -99,7 +112,7 @@ class LlamaCpp:
     # -- what is built --------------------------------------------------------------------------------------------
 
     def levels(self) -> Collection[str]:
-        return (*variants.LEVELS, variants.APP_LEVEL)
+        return (*variants.LEVELS, APP_LEVEL)
 
     def check_options(self, options: Options, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
         """Names that nobody knows, what no target of the manifest has any use for, and sources that no recipe reads."""
@@ -107,16 +120,11 @@ class LlamaCpp:
             message = f"{self.kind} is built of releases that it knows: {', '.join(self.releases())}"
             yield OptionProblem((), message, "name one by 'release'; for a commit see docs/how-to/framework-commit.md")
         for i, level in enumerate(options.isas):
-            if level == variants.APP_LEVEL:
-                message = "apps for iPhones are built where a target needs them"
-                yield OptionProblem(("isas", i), message, "leave it out")
-            elif level not in variants.LEVELS:
+            if level not in self.levels():
                 message = f"unknown CPU level of {self.kind} {level!r}"
                 yield OptionProblem(("isas", i), message, value=level, known=self.levels())
         yield from idle_toolchain(options.toolchain, targets)
-        if options.ios is not None and "ios" not in targets:
-            message = "it says where the app for iPhones comes from, and no target is one"
-            yield OptionProblem(("ios",), message, "leave it out")
+        yield from idle_app(options.ios, options.isas, targets)
         if options.cuda is not None:
             yield from self._check_cuda(options.cuda.jetpack, release, targets)
         if options.vulkan is not None:
@@ -169,8 +177,8 @@ class LlamaCpp:
             "org.opencontainers.image.source": "https://github.com/ggml-org/llama.cpp",
             "org.opencontainers.image.licenses": "MIT",
         }
-        if variant == variants.APP_VARIANT and options.ios is not None:
-            return _app_recipe(options.ios, release, variant, labels)
+        if variant == APP_VARIANT and options.ios is not None:
+            return app_recipe(self.kind, options.ios, release, _app(options.ios, release), labels)
         if purpose == "convert":
             return convert.recipe(release, variant, labels)
         tools = ["melt-runner", "melt-sampler", "melt-agent", "llama-bench", "perplexity", "main"]
@@ -287,13 +295,9 @@ class LlamaCpp:
         return asked | usual
 
     def pinned(self, options: Options) -> Mapping[str, JsonValue]:
-        """Not which Mac it is, and who signs: that decides no bytes that a lock could pin."""
-        ways = {"toolchain": options.toolchain, "ios": options.ios, "cuda": options.cuda, "vulkan": options.vulkan}
-        return {
-            name: way.model_dump(mode="json", exclude={"mac", "developer_dir", "team"} if name == "ios" else None)
-            for name, way in ways.items()
-            if way is not None
-        }
+        ways = {"toolchain": options.toolchain, "cuda": options.cuda, "vulkan": options.vulkan}
+        found = {name: way.model_dump(mode="json") for name, way in ways.items() if way is not None}
+        return found | ({"ios": pinned_app(options.ios)} if options.ios is not None else {})
 
     def withholds(self, options: Options, source: str) -> bool:
         """NDKs, what is NVIDIA's, and signed apps, which name their team and the phones that may start them."""
@@ -302,37 +306,28 @@ class LlamaCpp:
         return source in names or source.startswith(("pypi:nvidia-", "debian:nvidia-"))
 
     def servers(self, options: Options) -> Mapping[tuple[str, ...], str]:
-        """The Mac that builds the app."""
-        return {("ios", "mac"): options.ios.mac} if options.ios is not None and options.ios.mac is not None else {}
+        return app_servers(options.ios)
 
     def withheld_variants(self) -> Collection[str]:
-        return (variants.APP_VARIANT.name,)
+        return (APP_LEVEL,)
 
 
-def _app_recipe(ios: IosBuild, release: Release, variant: Variant, labels: Mapping[str, str]) -> RecipeSource:
-    """The recipe of a bundle that holds the signed app; `parameters.json` among its files says what it must be."""
-    mac = ios.mac is not None
-    parameters: dict[str, object] = {"release": release.name, "commit": release.commit, "app": ios.app}
-    if mac:
-        parameters |= {"xcode": ios.xcode, "xcodegen": ios.xcodegen}
-    place = {"mac": ios.mac, "developer_dir": ios.developer_dir, "team": ios.team}
-    return RecipeSource(
-        name=f"llama.cpp/{release.name}/run/{variant.name}",
-        folders={name: resources.images() / name for name in ("ios", "runner", "llama.cpp/engine")} if mac else {},
-        variables=parameters,
-        inputs=_app_inputs(ios, release),
-        triple=variant.triple,
-        maker="mac-ssh" if mac else "prebuilt",
-        signed=mac,
-        place={key: value for key, value in place.items() if value is not None},
-        labels=labels,
+def _app(ios: IosBuild, release: Release) -> AppParts:
+    """Its part of the app: the engine's sources, and its own library, which the Mac makes of all sources or gets whole."""
+    place = resources.images() / "llama.cpp"
+    sources = ThirdParty("source.tar.gz", "llama.cpp", VENDORED)
+    parts = AppParts(
+        {"llama.cpp/engine": place / "engine", "ios/project.yml.j2": place / "ios" / "project.yml.j2"},
+        release.sources,
+        (sources,),
+        Library("llama.cpp", "build-xcframework.sh", "build-apple/llama.xcframework"),
     )
-
-
-def _app_inputs(ios: IosBuild, release: Release) -> Mapping[str, Source]:
     if ios.file is None:
-        return release.sources
-    return {"app.ipa": ios.file} if ios.ipa is not None else {**release.sources, "xcframework.zip": ios.file}
+        return parts
+    headers = replace(sources, only=("include/", "ggml/include/", "LICENSE"))
+    library = ThirdParty("xcframework.zip", "llama.xcframework")
+    inputs = {**release.sources, library.input: ios.file}
+    return replace(parts, inputs=inputs, third_party=(library, headers), library=None)
 
 
 FRAMEWORK = LlamaCpp()

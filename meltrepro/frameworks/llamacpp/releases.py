@@ -19,6 +19,8 @@ SDIST = PypiSource(
     kind="sdist",
     digest="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
 )
+VENDORED = r"[^/]+/vendor/llama\.cpp/"
+"""Pattern of what stands before the names of llama.cpp's own files in them."""
 RELEASES: Mapping[str, Release] = {
     date: Release(date, commit, date, {"source.tar.gz": sdist})
     for date, commit, sdist in (

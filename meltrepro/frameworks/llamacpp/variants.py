@@ -9,6 +9,7 @@ from meltrepro.frameworks.base import AUTO, Skip, SkipKind, Variant
 from meltrepro.frameworks.llamacpp import cuda
 from meltrepro.frameworks.llamacpp.options import Ndk, Options
 from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.ios.app_recipe import app_variant
 from meltrepro.targets.ios.options import IOS
 
 _X86, _ARM = "x86_64-linux-musl", "aarch64-linux-musl"
@@ -31,9 +32,8 @@ _CLANG = {
 """Where clang spells a feature differently from the kernel."""
 MARCH = {"armv8_a": "armv8-a", "armv8_2": "armv8.2-a+dotprod+fp16"}
 """How the compilers of the NDK and of CUDA spell a level: as a whole, because their C libraries are compiled already."""
-APP_LEVEL = "ios_arm64"
 _APP_RELEASES = frozenset({"2026-10-01"})
-"""What the app's project can be built of (images/ios/project.yml)."""
+"""What the app's project can be built of (images/llama.cpp/ios)."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,6 @@ def with_vulkan(base: Variant, driver: str, *, layers: bool = True) -> Variant:
     )
 
 
-APP_VARIANT = Variant(APP_LEVEL, APP_LEVEL, IOS, "libSystem", frozenset({"asimd"}))
-"""The app; its compiler knows its own phones."""
 TOOLS = on_cpu(LEVELS["x86_64_v3"])
 """The level of quantizer and scorer on this machine, fixed so that what they make does not depend on who runs them."""
 
@@ -183,15 +181,7 @@ def _level_for(arch: str, features: Collection[str], shown: str, wanted: str) ->
 def _app(options: Options, release: str, device: DeviceFacts, level: str) -> Variant | Skip:
     if release not in _APP_RELEASES:
         return Skip(SkipKind.variant, f"release {release} has no build for {device.arch}")
-    if level not in (AUTO, APP_LEVEL):
-        return Skip(SkipKind.variant, f"it has no CPU level {level} for {device.arch}")
-    if options.ios is None:
-        missing = "its options do not say where the signed app for iPhones comes from: ios (docs/devices/ios.md)"
-        return Skip(SkipKind.options, missing)
-    there = device.facts.get("app", options.ios.app)
-    if there != options.ios.app:
-        return Skip(SkipKind.options, f"the target's app is {there}, and options.ios.app is {options.ios.app}")
-    return APP_VARIANT
+    return app_variant(options.ios, device, level)
 
 
 def extra(options: Options) -> tuple[Variant, ...]:

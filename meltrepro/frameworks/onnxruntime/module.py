@@ -12,13 +12,29 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
+from meltrepro import resources
 from meltrepro.build.model import RecipeSource
-from meltrepro.frameworks.base import AS_IS, ModelStep, OptionProblem, Release, Variant
+from meltrepro.frameworks.base import AS_IS, AUTO, ModelStep, OptionProblem, Purpose, Release, Skip, Variant
+from meltrepro.frameworks.llamacpp.releases import VENDORED
 from meltrepro.frameworks.onnxruntime.options import OnnxOptions
 from meltrepro.frameworks.prebuilt import glibc
 from meltrepro.frameworks.prebuilt.android import AndroidFramework
-from meltrepro.frameworks.prebuilt.module import Scheme, Wheel, WheelEngine, conversion
+from meltrepro.frameworks.prebuilt.module import TOKENIZER, Scheme, Wheel, WheelEngine, conversion
 from meltrepro.manifest.sources import NpmPackage
+from meltrepro.store.source import key_of
+from meltrepro.targets.base import DeviceFacts
+from meltrepro.targets.ios.app_recipe import (
+    APP_LEVEL,
+    APP_VARIANT,
+    AppParts,
+    ThirdParty,
+    app_recipe,
+    app_servers,
+    app_variant,
+    idle_app,
+    pinned_app,
+)
+from meltrepro.targets.ios.options import IOS
 
 _VERSION = "1.29.0"
 _WHEEL = Wheel(
@@ -41,6 +57,8 @@ _PHONES = NpmPackage(
 )
 """Its library of the same release for phones."""
 _PACKAGE = "onnxruntime.tgz"
+_FOR_PHONES = r"package/Plugins/iOS~/onnxruntime\.xcframework/ios-arm64/onnxruntime\.framework/"
+"""Pattern of where it is for iPhones."""
 _OLDEST_ANDROID = 24
 """The API level that this library is for."""
 
@@ -84,12 +102,29 @@ class OnnxRuntime(AndroidFramework):
     """ONNX Runtime behind the seam of frameworks."""
 
     options: type[BaseModel] = OnnxOptions
+    files: Collection[tuple[str, ...]] = (*AndroidFramework.files, ("ios", "ipa"))
+
+    def levels(self) -> Collection[str]:
+        return (*super().levels(), APP_LEVEL)
 
     def check_options(self, options: Any, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
         yield from super().check_options(options, release, targets)
         if options.toolchain is not None and options.toolchain.api < _OLDEST_ANDROID:
             message = f"ONNX Runtime's library is for Android API level {_OLDEST_ANDROID} and above"
             yield OptionProblem(("toolchain", "api"), message)
+        yield from idle_app(options.ios, options.isas, targets)
+        if options.ios is not None and options.ios.xcframework is not None:
+            message = "ONNX Runtime's library for iPhones comes with its package"
+            yield OptionProblem(("ios", "xcframework"), message, "leave it out")
+
+    def variant(self, options: Any, release: Release, device: DeviceFacts, level: str = AUTO) -> Variant | Skip:
+        if device.arch == IOS:
+            return app_variant(options.ios, device, level)
+        return super().variant(options, release, device, level)
+
+    def recipe(self, options: Any, release: Release, variant: Variant, purpose: Purpose) -> RecipeSource:
+        found = super().recipe(options, release, variant, purpose) if variant != APP_VARIANT else None
+        return found or app_recipe(ENGINE.kind, options.ios, release, _app(release), ENGINE.labels)
 
     def linked(self, recipe: RecipeSource, release: Release) -> RecipeSource:
         """With the library for Android, out of the archive in the package, in place of the wheel's."""
@@ -103,8 +138,39 @@ class OnnxRuntime(AndroidFramework):
         kept = {name: source for name, source in recipe.inputs.items() if not name.endswith(".whl")}
         return replace(recipe, variables={**recipe.variables, **given}, inputs={**kept, _PACKAGE: _PHONES})
 
+    def pinned(self, options: Any) -> Mapping[str, JsonValue]:
+        app = {} if options.ios is None else {"ios": pinned_app(options.ios)}
+        return {**super().pinned(options), **app}
+
+    def withholds(self, options: Any, source: str) -> bool:
+        """Signed apps too, which name their team and the phones that may start them."""
+        app = options.ios.file if options.ios is not None else None
+        return super().withholds(options, source) or (app is not None and source == key_of(app))
+
+    def withheld_variants(self) -> Collection[str]:
+        return (APP_LEVEL,)
+
+    def servers(self, options: Any) -> Mapping[tuple[str, ...], str]:
+        return app_servers(options.ios)
+
     def request(self, options: Any, variant: Variant) -> Mapping[str, JsonValue]:
         return {"graph_optimization": options.graph_optimization, "spinning": options.spinning}
+
+
+def _app(release: Release) -> AppParts:
+    """Its part of the app: the engine's sources, its library, and llama.cpp's tokenizer."""
+    place = resources.images()
+    own = ("onnxruntime/engine", "prebuilt/converted.cpp", "prebuilt/converted.h", "vocabulary")
+    project = {f"ios/{name}": place / "onnxruntime" / "ios" / name for name in ("project.yml.j2", "ggml-version.h.j2")}
+    library = ThirdParty(_PACKAGE, "onnxruntime.framework", _FOR_PHONES)
+    taken = ("include/", "src/", "ggml/include/", "ggml/src/gg", "LICENSE")
+    sources = ThirdParty("llama.cpp.tar.gz", "llama.cpp", VENDORED, taken)
+    return AppParts(
+        {**{name: place / name for name in own}, **project},
+        {sources.input: release.sources[sources.input], _PACKAGE: _PHONES},
+        (library, sources),
+        variables={"vocabulary": TOKENIZER.name},
+    )
 
 
 FRAMEWORK = OnnxRuntime(ENGINE)

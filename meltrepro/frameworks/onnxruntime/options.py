@@ -9,6 +9,7 @@ from pydantic import Field
 from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict, added
+from meltrepro.targets.ios.app_recipe import IosBuild
 
 
 class OnnxOptions(Strict):
@@ -27,4 +28,7 @@ class OnnxOptions(Strict):
     toolchain: Ndk | None = added(
         None,
         description="Compiler of bundles for aarch64 Android devices; without it they get the wheel's library, with its C library.",
+    )
+    ios: IosBuild | None = added(
+        None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
     )

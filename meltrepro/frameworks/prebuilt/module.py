@@ -107,6 +107,15 @@ class WheelEngine:
     whole: bool = True
     """Whether heads must fill a model's width and turn whole."""
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return {
+            "org.opencontainers.image.version": self.wheels[0].version,
+            "org.opencontainers.image.revision": self.commit,
+            "org.opencontainers.image.source": self.homepage,
+            "org.opencontainers.image.licenses": self.license,
+        }
+
     def release(self) -> Release:
         wheels = {
             f"{wheel.pypi}-{machine}.whl": wheel.source(machine) for wheel in self.wheels for machine in wheel.digests
@@ -208,12 +217,7 @@ class WheelFramework(Framework):
             },
             triple=f"{machine}-linux-musl",  # what the compiler has ready; what it compiles for glibc it gets ready itself
             phases=("configure", "compile", "install"),
-            labels={
-                "org.opencontainers.image.version": release.name,
-                "org.opencontainers.image.revision": release.commit,
-                "org.opencontainers.image.source": engine.homepage,
-                "org.opencontainers.image.licenses": engine.license,
-            },
+            labels=engine.labels,
         )
 
     # -- models ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from meltrepro.build.keys import bundle_key
 from meltrepro.build.log import BuildLog, writing_below
@@ -25,6 +26,7 @@ from meltrepro.plan.identity import digest_of
 from meltrepro.steps import Sink, Step, step
 from meltrepro.store.archive import EPOCH
 from meltrepro.targets.ios.app_package import check_app, framework_files
+from meltrepro.targets.ios.app_recipe import ThirdParty
 from meltrepro.targets.ios.mac import Mac
 from meltrepro.targets.ios.prebuilt import lay, wanted
 from meltrepro.targets.remote.link import Link
@@ -38,15 +40,16 @@ _HINTS = (
     ("No Account for Team", "log in to that team once in the Mac's Xcode: Settings, Accounts"),
     ("No profiles for", "let Xcode make a profile once: open the project on the Mac with the phone attached"),
     ("No signing certificate", "make a development certificate in the Mac's Xcode: Settings, Accounts"),
-    ("doesn't support the", "the profile lacks an entitlement: a paid team, or take it out of images/ios/project.yml"),
+    (
+        "doesn't support the",
+        "the profile lacks an entitlement: a paid team, or take it out of images/ios/_project.yml.j2",
+    ),
     ("agreed to the Xcode license", "accept Xcode's licence on the Mac: sudo xcodebuild -license accept"),
     ("is not installed. To use with Xcode", "install the platform on the Mac: xcodebuild -downloadPlatform iOS"),
     ("No space left on device", "free space on the Mac"),
 )
 _NAMES = re.compile(r"(Apple (?:Development|Distribution)|iPhone Developer): [^\"\n]*?\([A-Z0-9]{10}\)")
 THIRD_PARTY = "ios/third-party"
-_SOURCE = re.compile(r"[^/]+/vendor/llama\.cpp/(.+)")
-_HEADERS = ("include/", "ggml/include/", "LICENSE")
 
 
 def ssh_link(host: str) -> Link:
@@ -98,7 +101,7 @@ class MacMaker:
         return {}
 
 
-def _check_tools(mac: Mac, parameters: Mapping[str, str], host: str, write: Callable[[str], object]) -> dict[str, str]:
+def _check_tools(mac: Mac, parameters: Mapping[str, Any], host: str, write: Callable[[str], object]) -> dict[str, str]:
     """The versions of what builds there; raises `BuildError` where Xcode or XcodeGen is not the one that is wanted."""
     tools: dict[str, str] = {}
     questions: Mapping[str, Sequence[str]] = {
@@ -188,10 +191,10 @@ class _Build:
         )
         options = {"method": "debugging", "signingStyle": "automatic", "teamID": self._team, "compileBitcode": False}
         self._mac.write(f"{self._folder}/export.plist", plistlib.dumps(options))
-        if "xcframework.zip" not in self._recipe.inputs:
-            library = f"{self._folder}/{THIRD_PARTY}/llama.cpp"
-            self._phase("library", ["/bin/bash", "build-xcframework.sh"], library)
-            self._phase("copy", ["/bin/cp", "-R", "build-apple/llama.xcframework", ".."], library)
+        if (library := wanted(self._recipe)["library"]) is not None:
+            place = f"{self._folder}/{THIRD_PARTY}/{library['folder']}"
+            self._phase("library", ["/bin/bash", library["script"]], place)
+            self._phase("copy", ["/bin/cp", "-R", library["made"], ".."], place)
         self._phase("project", ["xcodegen", "generate", "--spec", "project.yml"], project)
         sign = ["-allowProvisioningUpdates"]
         self._phase(
@@ -273,9 +276,8 @@ def _hint(said: str) -> str | None:
 def pack(recipe: Recipe, tar: Path) -> None:
     """Everything that the Mac needs, as one tar whose bytes follow from the recipe and its inputs.
 
-    ios/, runner/, llama.cpp/engine/  our sources
-    ios/third-party/llama.cpp/       the framework's, all of them where its library is built there, else headers alone
-    ios/third-party/llama.xcframework/
+    ios/, runner/, ...   our sources
+    ios/third-party/     what the recipe's parameters take out of its inputs
 
     Raises `BuildError` where an input is not what it should be, `OSError` where it cannot be written."""
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as packed:
@@ -288,29 +290,35 @@ def pack(recipe: Recipe, tar: Path) -> None:
 def _files(recipe: Recipe) -> Iterator[tuple[str, bytes, int]]:
     for name, content in sorted(recipe.files.items()):
         yield name, content, 0o644
-    zipped = recipe.inputs.get("xcframework.zip")
-    if zipped is not None:
-        for name, content in sorted(framework_files(zipped, f"{recipe.name}: xcframework.zip").items()):
-            yield f"{THIRD_PARTY}/llama.xcframework/{name}", content, 0o755
-    found = False
-    for name, content, mode in _framework_sources(recipe):
-        if zipped is None or name.startswith(_HEADERS):
+    for taken in (ThirdParty(**each) for each in wanted(recipe)["third_party"]):
+        path, label = recipe.inputs[taken.input], f"{recipe.name}: {taken.input}"
+        files = _of_tar(path, taken, label) if taken.below else _of_xcframework(path, label)
+        found = False
+        for name, content, mode in files:
             found = True
-            yield f"{THIRD_PARTY}/llama.cpp/{name}", content, mode
-    if not found:
-        raise BuildError(f"{recipe.name}: source.tar.gz holds no vendor/llama.cpp")
+            yield f"{THIRD_PARTY}/{taken.place}/{name}", content, mode
+        if not found:
+            raise BuildError(f"{label} holds nothing for {THIRD_PARTY}/{taken.place}")
 
 
-def _framework_sources(recipe: Recipe) -> Iterator[tuple[str, bytes, int]]:
-    """The framework's files in the order of its archive; links are left out, nothing of it is one that a build needs."""
+def _of_xcframework(path: Path, label: str) -> Iterator[tuple[str, bytes, int]]:
+    for name, content in sorted(framework_files(path, label).items()):
+        yield name, content, 0o755
+
+
+def _of_tar(path: Path, taken: ThirdParty, label: str) -> Iterator[tuple[str, bytes, int]]:
+    """Files in the order of their archive; links are left out, nothing of it is one that a build needs."""
+    pattern = re.compile(f"{taken.below}(.+)")
     try:
-        with tarfile.open(recipe.inputs["source.tar.gz"]) as archive:
+        with tarfile.open(path) as archive:
             for entry in archive:
-                match = _SOURCE.fullmatch(entry.name)
+                match = pattern.fullmatch(entry.name)
                 if match is None or not entry.isfile() or ".." in PurePosixPath(match[1]).parts:
+                    continue
+                if not match[1].startswith(tuple(taken.only)):
                     continue
                 content = archive.extractfile(entry)
                 assert content is not None
                 yield match[1], content.read(), 0o755 if entry.mode & 0o100 else 0o644
     except (tarfile.TarError, EOFError) as error:
-        raise BuildError(f"{recipe.name}: source.tar.gz cannot be read: {error}") from error
+        raise BuildError(f"{label} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from meltrepro.build.log import BuildLog, writing_below
 from meltrepro.build.model import Recipe
@@ -35,9 +36,9 @@ class Prebuilt:
         return {}
 
 
-def wanted(recipe: Recipe) -> dict[str, str]:
-    """What the parameters of an app's recipe ask for."""
-    parameters: dict[str, str] = json.loads(recipe.files["parameters.json"])
+def wanted(recipe: Recipe) -> dict[str, Any]:
+    """What the parameters of an app's recipe ask for (app_recipe.py)."""
+    parameters: dict[str, Any] = json.loads(recipe.files["parameters.json"])
     return parameters
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import plistlib
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from meltrepro import resources
 
 APP = "org.meltrepro.runner"
 IOS, SIMULATOR, MACOS = 2, 7, 1
@@ -64,3 +67,12 @@ def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+def vocabulary() -> set[str]:
+    """Files of llama.cpp's source that its tokenizer is compiled of, as its own CMakeLists.txt has them."""
+    text = (resources.images() / "vocabulary" / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = set(re.findall(r"\$\{MELT_SOURCE\}/([\w./-]+\.c(?:pp)?)", text))
+    for names, pattern in re.findall(r"foreach\(name (.*)\)\n.*\$\{MELT_SOURCE\}/([^)]*)\)", text):
+        found |= {pattern.replace("${name}", name) for name in names.split()}
+    return found

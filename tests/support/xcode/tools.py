@@ -49,10 +49,11 @@ def xcodegen(*argv: str) -> int:
         for source in target["sources"]:
             assert Path(source["path"]).exists(), source
         for dependency in target["dependencies"]:
-            assert Path(dependency["framework"], "Info.plist").is_file(), dependency
-        llama = project["settings"]["base"]["LLAMA"].replace("$(PROJECT_DIR)", ".")
-        for folder in target["settings"]["base"]["HEADER_SEARCH_PATHS"]:
-            assert Path(folder.replace("$(LLAMA)", llama)).is_dir(), folder
+            assert "sdk" in dependency or Path(dependency["framework"], "Info.plist").is_file(), dependency
+        settings = target["settings"]["base"]
+        for folder in (*settings["HEADER_SEARCH_PATHS"], *settings["USER_HEADER_SEARCH_PATHS"]):
+            place = folder.replace("$(LLAMA)", project["settings"]["base"]["LLAMA"]).replace("$(PROJECT_DIR)", ".")
+            assert Path(place).is_dir(), folder
     if (status := wrong("project")) is not None:
         return status
     Path("MeltRunner.xcodeproj").mkdir(exist_ok=True)
