@@ -156,7 +156,10 @@ def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mac]:
         b"test -f src/llama.cpp\necho x > build-apple/llama.xcframework/Info.plist\n",
     }
     pack(folder / "source.tar.gz", {f"{VENDOR}/{name}": content for name, content in sources.items()})
-    pack(folder / "llama.cpp.tar.gz", {f"{VENDOR}/{name}": b"" for name in ("include/llama.h", "ggml/include/ggml.h", *vocabulary())})
+    pack(
+        folder / "llama.cpp.tar.gz",
+        {f"{VENDOR}/{name}": b"" for name in ("include/llama.h", "ggml/include/ggml.h", *vocabulary())},
+    )
     phones, other = f"{PACKAGED}/ios-arm64", f"{PACKAGED}/ios-arm64_x86_64-simulator"
     files = (f"{phones}/{LIBRARY}/Info.plist", f"{phones}/{LIBRARY}/onnxruntime", f"{other}/{LIBRARY}/Info.plist")
     pack(folder / "onnxruntime.tgz", dict.fromkeys(files, b""))
