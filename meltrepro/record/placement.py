@@ -30,7 +30,9 @@ class Placed(Strict):
 
     def on(self, backend: str) -> bool:
         """Whether it is computed by a backend, whichever of its devices that is."""
-        return self.backend.rstrip("0123456789").lower() == backend.lower()
+        # llama.cpp calls its OpenCL GPUOpenCL.
+        name = self.backend.rstrip("0123456789").lower()
+        return backend.lower() in (name, name.removeprefix("gpu"))
 
     def __str__(self) -> str:
         return f"{self.op} {self.module}".rstrip()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +25,9 @@ from meltrepro.build import toolchain
 from meltrepro.build.model import RecipeSource
 from meltrepro.build.render import render_recipe
 from meltrepro.frameworks.base import RUN
-from meltrepro.frameworks.llamacpp.options import Ndk
-from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
+from meltrepro.frameworks.llamacpp.kits import Ndk
+from meltrepro.frameworks.llamacpp.phones import PhonePart
+from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk, with_part
 from meltrepro.frameworks.mlc.module import FRAMEWORK as MLC
 from meltrepro.frameworks.mlc.options import MlcOptions
 from meltrepro.frameworks.onnxruntime.module import FRAMEWORK as ONNX
@@ -40,6 +43,7 @@ RESTS_ON = (
     "meltrepro/build",
     "meltrepro/frameworks",
     "meltrepro/store",
+    "tests/integration/hexagon",
     "tests/integration/test_ndk_stand_in.py",
 )
 """What is built here and how: with all of it as it was, it was built already."""
@@ -149,8 +153,81 @@ def test_a_library_of_a_package_for_android_is_beside_programs(tools: Path, tmp_
             assert {path.name for path in (out / "licenses").iterdir()} == licenses
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["opencl", "hexagon"])
+def test_what_phones_have_besides_a_cpu_is_compiled_and_linked(kind: PhonePart, tools: Path, tmp_path: Path) -> None:
+    """The backend alone, in a program that asks it for devices: no library of a phone is needed to link it. A minute of CPU time."""
+    entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)
+    options: dict[str, Any] = {"opencl": True} if kind == "opencl" else {"hexagon": {"sdk": sdk(tmp_path / "sdk").name}}
+    variant = with_part(with_ndk(LEVELS["armv8_2"], entry.api), kind)
+    with proof(f"ndk-stand-in-{kind}", RESTS_ON, platform.uname()) as needed:
+        if not needed:
+            return
+        folders = lay_out(bundle(variant, toolchain=entry, **options).recipe, tmp_path)
+        script, place = str(folders["RECIPE"] / "build.sh"), folders["BUILD"]
+        run(folders, tools, ["sh", script, "configure"])
+        skels = ["htp-v73"] if kind == "hexagon" else []
+        ninja = [str(tools / "ninja" / "ninja"), "-C", str(place / "tree")]
+        run(folders, tools, [*ninja, f"ggml-{kind}", "ggml-base", *skels])
+        libraries = place / "tree" / "llama.cpp" / "ggml" / "src"
+        (place / "probe.cpp").write_text(PROBE.format(kind=kind))
+        compiler = next((place / "ndk").rglob("*-clang++"))
+        parts = [libraries / f"ggml-{kind}" / f"libggml-{kind}.a", libraries / "libggml-base.a"]
+        own = ["opencl/libmelt-opencl.a"] if kind == "opencl" else ["hexagon.o"]
+        stubs = [*libraries.rglob("htp_iface_stub*.o")]
+        linked = map(str, [place / "probe.cpp", *parts, *stubs, *(place / name for name in own)])
+        include = folders["SRC"] / "ggml" / "include"
+        march = "-march=armv8.2-a+dotprod+fp16"
+        run(folders, tools, [str(compiler), march, f"-I{include}", *linked, "-o", str(place / "probe")])
+        program = (place / "probe").read_bytes()
+        assert b"/system/bin/linker64\0" in program
+        if kind == "opencl":
+            assert b"kernel void kernel_add" in program and b"/vendor/lib64/libOpenCL.so\0" in program
+        else:
+            assert b"ADSP_LIBRARY_PATH\0" in program and [*libraries.rglob("libggml-htp-v73.so")]
+            # Programs do not need the libraries for the NPU; the bundle does.
+            asked = run(folders, tools, [*ninja, "-t", "query", "bundle"])
+            assert all(f"htp-{each}" in asked for each in ("v73", "v75", "v79", "v81"))
+
+
+PROBE = """\
+#include "ggml-backend.h"
+extern "C" ggml_backend_reg_t ggml_backend_{kind}_reg();
+int main() {{
+    return ggml_backend_reg_dev_count(ggml_backend_{kind}_reg());
+}}
+"""
+
+
+def sdk(folder: Path) -> Path:
+    """A folder that looks like Qualcomm's SDK, as far as llama.cpp asks: its compiler leaves what is for no machine."""
+    place, programs = Path(__file__).with_name("hexagon"), folder / "kit" / "Tools" / "bin"
+    for name in ("incs", "build/cmake", "kit/Tools/bin"):
+        (folder / name).mkdir(parents=True)
+    for name, to in {"sdk.h": "incs", "stub.c": ".", "hexagon_fun.cmake": "build/cmake"}.items():
+        shutil.copy(place / name, folder / to)
+    for header in ("AEEStdErr", "dspqueue", "rpcmem", "remote", "domain"):
+        (folder / "incs" / f"{header}.h").write_text("#include <sdk.h>\n")
+    for name in ("clang", "clang++"):
+        shutil.copy(place / "hexagon-clang", programs / f"hexagon-{name}")
+    (programs / "hexagon-ar").write_text('#!/bin/sh\necho "for no NPU" > "$2"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    (folder / "build" / "cmake" / "hexagon_arch.cmake").write_text("set(HEXAGON_ARCH ${DSP_VERSION})\n")
+    (folder / "hexagon_sdk.json").write_text('{"root": {"tools": {"info": [{"path": "kit"}]}}}')
+    return folder
+
+
 def build(source: RecipeSource, tools: Path, folder: Path) -> Path:
-    """What the recipe leaves."""
+    """What the recipe leaves, of all its phases, each in a shell of its own, as engines call them."""
+    folders = lay_out(source, folder)
+    for phase in ("configure", "compile", "install"):
+        run(folders, tools, ["sh", str(folders["RECIPE"] / "build.sh"), phase])
+    return folders["OUT"]
+
+
+def lay_out(source: RecipeSource, folder: Path) -> Mapping[str, Path]:
+    """Recipe and inputs in folders as an engine has them, by the names of their variables."""
     here = settings.load()
     fetcher = Fetcher(Store(here.cache / "store"), here, silent)
     folders = {name: folder / name.lower() for name in ("SRC", "BUILD", "OUT", "RECIPE", "INPUTS")}
@@ -162,8 +239,7 @@ def build(source: RecipeSource, tools: Path, folder: Path) -> Path:
         path.write_bytes(content)
     for name, item in source.inputs.items():
         (folders["INPUTS"] / name).symlink_to(fetcher.get(item, folder))
-    run(folders, tools)
-    return folders["OUT"]
+    return folders
 
 
 def check(out: Path, programs: Collection[str]) -> Mapping[str, object]:
@@ -177,8 +253,8 @@ def check(out: Path, programs: Collection[str]) -> Mapping[str, object]:
     return facts
 
 
-def run(folders: Mapping[str, Path], tools: Path) -> None:
-    """All phases of the recipe, each in a shell of its own, as engines call them."""
+def run(folders: Mapping[str, Path], tools: Path, command: Sequence[str]) -> str:
+    """A command in the environment of a build; what it prints."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folders["BUILD"]),
@@ -189,7 +265,6 @@ def run(folders: Mapping[str, Path], tools: Path) -> None:
         "ZIG_LOCAL_CACHE_DIR": str(folders["BUILD"] / "zig-local"),
         **{name: str(folder) for name, folder in folders.items()},
     }
-    for phase in ("configure", "compile", "install"):
-        command = ["sh", str(folders["RECIPE"] / "build.sh"), phase]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{phase}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout

@@ -21,7 +21,8 @@ from meltrepro.build.tools import Tools
 from meltrepro.errors import DigestMismatch, LockMismatch, ManifestError, SourceError
 from meltrepro.frameworks.base import SkipKind
 from meltrepro.frameworks.llamacpp import variants
-from meltrepro.frameworks.llamacpp.options import Ndk, Options
+from meltrepro.frameworks.llamacpp.kits import Ndk
+from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu
 from meltrepro.manifest.loader import load_manifest
 from meltrepro.manifest.lock import Lock, LockedSource

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.render import render_recipe
+from meltrepro.frameworks.llamacpp.kits import Ndk
 from meltrepro.frameworks.llamacpp.module import RELEASES
-from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, with_ndk
 from tests.support.frameworks import bundle
 

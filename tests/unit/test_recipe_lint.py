@@ -16,8 +16,8 @@ from meltrepro.build import toolchain
 from meltrepro.build.model import Recipe
 from meltrepro.build.render import render_recipe, render_text
 from meltrepro.frameworks.base import RUN, Variant, framework
+from meltrepro.frameworks.llamacpp.kits import Ndk
 from meltrepro.frameworks.llamacpp.module import RELEASES
-from meltrepro.frameworks.llamacpp.options import Ndk
 from meltrepro.frameworks.llamacpp.variants import LEVELS, on_cpu, with_ndk
 from meltrepro.frameworks.prebuilt.android import AndroidFramework
 from meltrepro.frameworks.prebuilt.module import WheelFramework

@@ -36,18 +36,20 @@ from meltrepro.frameworks.llamacpp import (
     fit,
     gguf,
     mixtures,
+    phones,
     split,
     untie,
     variants,
     vulkan,
 )
+from meltrepro.frameworks.llamacpp.kits import idle_toolchain
 from meltrepro.frameworks.llamacpp.options import (
     ALL_LAYERS,
+    GPUS,
     KNOBS,
     Options,
     cache_bits,
     given,
-    idle_toolchain,
     problems,
     refusal,
 )
@@ -98,7 +100,12 @@ class LlamaCpp:
 
     kind = "llama.cpp"
     options: type[BaseModel] = Options
-    files: Collection[tuple[str, ...]] = (("toolchain", "ndk"), ("ios", "ipa"), ("ios", "xcframework"))
+    files: Collection[tuple[str, ...]] = (
+        ("toolchain", "ndk"),
+        ("hexagon", "sdk"),
+        ("ios", "ipa"),
+        ("ios", "xcframework"),
+    )
     scorer: Scorer | None = PerplexityScorer()
     weights: Weights | None = GgufWeights()
     context_uses: Set[ContextUse] = frozenset(ContextUse)
@@ -127,9 +134,15 @@ class LlamaCpp:
         yield from idle_app(options.ios, options.isas, targets)
         if options.cuda is not None:
             yield from self._check_cuda(options.cuda.jetpack, release, targets)
-        if options.vulkan is not None:
-            yield from self._check_vulkan(options, release)
-        yield from problems(options, release, gpu=options.cuda is not None or options.vulkan is not None)
+        if options.vulkan is not None and release not in vulkan.RELEASES:
+            only = ", ".join(sorted(vulkan.RELEASES))
+            yield OptionProblem(("vulkan",), f"with Vulkan, {self.kind} is built of release {only} alone")
+        if options.phone_part is not None:
+            yield from self._check_phone(options.phone_part, options, release, targets)
+        if len(options.gpus) > 1:
+            message = f"one bundle is built with one of {', '.join(GPUS)}, and here are {' and '.join(options.gpus)}"
+            yield OptionProblem((options.gpus[-1],), message, "make a framework of each, all of this kind")
+        yield from problems(options, release, gpu=bool(options.gpus))
 
     def _check_cuda(self, jetpack: str, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
         build = cuda.BUILDS.get(jetpack)
@@ -146,13 +159,19 @@ class LlamaCpp:
             message = "CUDA is built for Jetson boards, and no target is one"
             yield OptionProblem(("cuda",), message, "leave it out: all else runs on CPUs")
 
-    def _check_vulkan(self, options: Options, release: str | None) -> Iterator[OptionProblem]:
-        if release not in vulkan.RELEASES:
-            only = ", ".join(sorted(vulkan.RELEASES))
-            yield OptionProblem(("vulkan",), f"with Vulkan, {self.kind} is built of release {only} alone")
-        if options.cuda is not None:
-            message = "one bundle is built with CUDA or with Vulkan"
-            yield OptionProblem(("vulkan",), message, "make two frameworks of it, both of this kind")
+    def _check_phone(
+        self, kind: phones.PhonePart, options: Options, release: str | None, targets: Collection[str]
+    ) -> Iterator[OptionProblem]:
+        name = phones.NAMES[kind]
+        if release not in phones.RELEASES:
+            only = ", ".join(sorted(phones.RELEASES))
+            yield OptionProblem((kind,), f"with {name}, {self.kind} is built of release {only} alone")
+        if options.toolchain is None:
+            yield OptionProblem(
+                (kind,), f"{name} is built by an Android NDK", "say where it is: toolchain: {ndk: PATH}"
+            )
+        elif "android" not in targets:
+            yield OptionProblem((kind,), f"{name} is built for phones, and no target is one", "leave it out")
 
     def option_refusal(self, asked: Asked, device: DeviceFacts) -> str | None:
         return refusal(asked, device)
@@ -213,6 +232,11 @@ class LlamaCpp:
             folders |= found.folders
             variables |= {**found.variables, "facts": {**facts, **found.facts}}
             inputs |= found.inputs
+        if kind := variants.phone_part(variant):
+            added = phones.part(kind, options.hexagon.source if options.hexagon else None)
+            folders |= added.folders
+            variables |= {**added.variables, "facts": {**facts, **added.facts}}
+            inputs |= added.inputs
         return RecipeSource(
             name=f"llama.cpp/{release.name}/{purpose}/{variant.name}",
             folders=folders,
@@ -295,13 +319,15 @@ class LlamaCpp:
         return asked | usual
 
     def pinned(self, options: Options) -> Mapping[str, JsonValue]:
-        ways = {"toolchain": options.toolchain, "cuda": options.cuda, "vulkan": options.vulkan}
-        found = {name: way.model_dump(mode="json") for name, way in ways.items() if way is not None}
+        ways = {name: getattr(options, name) for name in ("toolchain", "cuda", "vulkan", "hexagon")}
+        found: dict[str, JsonValue] = {"opencl": True} if options.opencl else {}
+        found |= {name: way.model_dump(mode="json") for name, way in ways.items() if way is not None}
         return found | ({"ios": pinned_app(options.ios)} if options.ios is not None else {})
 
     def withholds(self, options: Options, source: str) -> bool:
-        """NDKs, what is NVIDIA's, and signed apps, which name their team and the phones that may start them."""
-        own = [options.toolchain.source if options.toolchain else None, options.ios.file if options.ios else None]
+        """NDKs, Qualcomm's SDK, what is NVIDIA's, and signed apps, which name their team and the phones that may start them."""
+        kits = [each.source for each in (options.toolchain, options.hexagon) if each is not None]
+        own = [*kits, options.ios.file if options.ios else None]
         names = [key_of(each) for each in own if each is not None]
         return source in names or source.startswith(("pypi:nvidia-", "debian:nvidia-"))
 

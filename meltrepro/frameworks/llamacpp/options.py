@@ -4,60 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from meltrepro.frameworks.base import Asked, OptionProblem
+from meltrepro.frameworks.llamacpp.kits import Hexagon, Ndk
+from meltrepro.frameworks.llamacpp.phones import PhonePart
 from meltrepro.manifest.axes import Swept
-from meltrepro.manifest.base import Name, Place, Sha256, Strict, added
-from meltrepro.manifest.sources import TreeSource, UrlSource, check_place
+from meltrepro.manifest.base import Name, Strict, added
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.ios.app_recipe import IosBuild
 from meltrepro.targets.remote.options import cpus
 
 ALL_LAYERS = 999
 """What a runner is asked for where every layer is to run on the GPU; more than any model has."""
-
-
-class Ndk(Strict):
-    """The Android NDK as compiler for Android devices: linked to the device's own C library, bionic."""
-
-    ndk: Place = Field(
-        description="Folder or zip of an NDK for Linux on x86_64, or the https, http or file URL of its zip.",
-    )
-    digest: Sha256 | None = Field(
-        None, description="sha256 of the zip, or of the tar that a folder is packed into; a URL needs it."
-    )
-    api: int = Field(
-        29, ge=23, le=99, description="Android API level that the programs are for; older devices cannot run them."
-    )
-
-    @model_validator(mode="after")
-    def _pinned(self) -> Self:
-        check_place(self.ndk, self.digest)
-        return self
-
-    @property
-    def source(self) -> UrlSource | TreeSource:
-        """Where the NDK comes from."""
-        if "://" in self.ndk and self.digest is not None:
-            return UrlSource(url=self.ndk, digest=self.digest)
-        return TreeSource(file=self.ndk, digest=self.digest)
-
-    def misfit(self, device: DeviceFacts) -> str | None:
-        """Why a device cannot run what this links."""
-        there = device.facts.get("sdk", "")
-        if there.isdecimal() and int(there) < self.api:
-            return f"it is built for Android API level {self.api}, and the device has {there}"
-        return None
-
-
-def idle_toolchain(toolchain: Ndk | None, targets: Collection[str]) -> Iterator[OptionProblem]:
-    """That no target of these kinds has any use for an NDK."""
-    if toolchain is not None and "android" not in targets:
-        message = "the NDK builds for Android devices, and no target is one"
-        yield OptionProblem(("toolchain",), message, "leave it out: zig builds the rest")
 
 
 class Cuda(Strict):
@@ -148,7 +109,7 @@ class RunOptions(Strict):
         Knob("n_gpu_layers", told="layers_on_gpu", gpu=True),
     ] = Field(
         None,
-        description="How many layers run on the GPU; all where absent. Needs cuda or vulkan, and means nothing on CPUs.",
+        description="How many layers run on the GPU; all where absent. Needs cuda, vulkan, opencl or hexagon, and means nothing on CPUs.",
     )
     mmap: Annotated[Swept[bool], Knob("load_mode use_mmap")] = Field(
         True,
@@ -303,13 +264,17 @@ def _loading(asked: Mapping[str, Any], release: str) -> Iterator[str]:
         yield from ("-lm", {"mmap": "mmap+mlock", "read": "mlock"}[load] if mlock else usual)
 
 
+GPUS = ("cuda", "vulkan", "opencl", "hexagon")
+"""The options by which a bundle uses more than a CPU; one has one of them."""
+
+
 def problems(options: RunOptions, release: str | None, *, gpu: bool) -> Iterator[OptionProblem]:
     """What one point's options cannot be together, or with a release."""
     asked = given(options)
     for name, value in asked.items():
         knob = KNOBS[name]
         if knob.gpu and not gpu:
-            yield OptionProblem((name,), f"{name} needs cuda or vulkan: nothing else that is built here uses a GPU")
+            yield OptionProblem((name,), f"{name} needs {', '.join(GPUS)}: nothing else that is built here uses one")
         if release == OLD and (knob.new or value in knob.lacks):
             what = name if knob.new else f"{name}: {value}"
             yield OptionProblem((name,), f"release {release} has no {what}", "leave it out, or take release 2026-10-01")
@@ -374,9 +339,24 @@ class Options(RunOptions):
         None,
         description="Builds bundles of hosts, boards and (with `toolchain`) phones with Vulkan; CPUs alone where absent.",
     )
+    opencl: bool = added(False, description="Builds bundles of phones (by `toolchain`) with OpenCL, for Adreno GPUs.")
+    hexagon: Hexagon | None = added(
+        None,
+        description="Builds bundles of phones (by `toolchain`) for the NPU of Snapdragon; CPUs alone where absent.",
+    )
     ios: IosBuild | None = Field(
         None, description="Where the signed app for iPhones comes from; without it iPhones are left out."
     )
     isas: list[Name] = Field(
         default_factory=list, description="CPU levels to build besides those the targets need, for example armv8_2."
     )
+
+    @property
+    def gpus(self) -> list[str]:
+        """Which of `GPUS` there are."""
+        return [name for name in GPUS if getattr(self, name)]
+
+    @property
+    def phone_part(self) -> PhonePart | None:
+        """What phones are given besides a CPU by this project's own recipe, which takes an NDK."""
+        return "opencl" if self.opencl else "hexagon" if self.hexagon is not None else None

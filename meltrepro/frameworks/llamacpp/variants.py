@@ -1,4 +1,4 @@
-"""What llama.cpp is built for: CPU levels, each with static musl, with the NDK's bionic, with CUDA or Vulkan, or as the app for iPhones."""
+"""What llama.cpp is built for: CPU levels, each with static musl, with the NDK's bionic, with CUDA, Vulkan or what phones have, or as the app for iPhones."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from meltrepro.frameworks.base import AUTO, Skip, SkipKind, Variant
-from meltrepro.frameworks.llamacpp import cuda
-from meltrepro.frameworks.llamacpp.options import Ndk, Options
+from meltrepro.frameworks.llamacpp import cuda, phones
+from meltrepro.frameworks.llamacpp.kits import Ndk
+from meltrepro.frameworks.llamacpp.options import Options
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.targets.ios.app_recipe import app_variant
 from meltrepro.targets.ios.options import IOS
@@ -113,6 +114,17 @@ def with_vulkan(base: Variant, driver: str, *, layers: bool = True) -> Variant:
     )
 
 
+def with_part(base: Variant, kind: phones.PhonePart, *, layers: bool = True) -> Variant:
+    """What the NDK links, with a phone's GPU or NPU; unused without `layers`."""
+    name = phones.NAMES[kind] if layers else ""
+    return replace(base, name=f"{base.name}-{kind}", accelerator=name, data={**base.data, "part": kind})
+
+
+def phone_part(variant: Variant) -> phones.PhonePart | None:
+    """What it has of a phone besides its CPU."""
+    return next((kind for kind in phones.NAMES if variant.data.get("part") == kind), None)
+
+
 TOOLS = on_cpu(LEVELS["x86_64_v3"])
 """The level of quantizer and scorer on this machine, fixed so that what they make does not depend on who runs them."""
 
@@ -127,6 +139,8 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
         return found
     if options.vulkan is not None and not device.virtual:
         return _vulkan(options, options.vulkan.driver, found, device)
+    if options.phone_part is not None and not device.virtual:
+        return _phone(options, options.phone_part, found, device)
     if arch != "aarch64":
         return on_cpu(found)
     if device.virtual:  # the lab's devices have neither bionic nor a GPU
@@ -145,6 +159,13 @@ def choose(options: Options, release: str, device: DeviceFacts, level: str) -> V
 def _ndk(toolchain: Ndk, level: Level, device: DeviceFacts) -> Variant | Skip:
     why = toolchain.misfit(device)
     return with_ndk(level, toolchain.api) if why is None else Skip(SkipKind.options, why)
+
+
+def _phone(options: Options, kind: phones.PhonePart, level: Level, device: DeviceFacts) -> Variant | Skip:
+    if device.kind != "android" or level.triple != _ARM or options.toolchain is None:
+        return Skip(SkipKind.options, f"its {phones.NAMES[kind]} is built by an NDK, for phones of aarch64 alone")
+    found = _ndk(options.toolchain, level, device)
+    return found if isinstance(found, Skip) else with_part(found, kind, layers=options.gpu_layers != 0)
 
 
 def _vulkan(options: Options, driver: str, level: Level, device: DeviceFacts) -> Variant | Skip:
@@ -194,7 +215,8 @@ def extra(options: Options) -> tuple[Variant, ...]:
             found.append(with_vulkan(base, options.vulkan.driver))
             continue
         if arm and options.toolchain is not None:
-            found.append(with_ndk(level, options.toolchain.api))
+            base = with_ndk(level, options.toolchain.api)
+            found.append(base if options.phone_part is None else with_part(base, options.phone_part))
         if arm and options.cuda is not None:
             found.append(with_cuda(level, cuda.BUILDS[options.cuda.jetpack]))
         if not (arm and (options.toolchain or options.cuda)):

@@ -68,8 +68,8 @@ _LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-a
 
 
 @dataclass(frozen=True)
-class VulkanPart:
-    """What a recipe of llama.cpp has besides, with Vulkan."""
+class AddedPart:
+    """What a recipe of llama.cpp has besides, with Vulkan or another way to a GPU."""
 
     folders: Mapping[str, Path]
     variables: Mapping[str, object]
@@ -78,16 +78,18 @@ class VulkanPart:
     inputs: Mapping[str, Source]
 
 
-def part(machine: str, *, software: bool, ndk: bool) -> VulkanPart:
+def part(machine: str, *, software: bool, ndk: bool) -> AddedPart:
     """With the software device, or with whatever a device has; what is `ndk`'s has the NDK's compilers and C library."""
     place = resources.images() / "llama.cpp" / "vulkan"
     folders = {"vulkan": place / "shaders"}
-    if not ndk:
+    if ndk:
+        folders |= with_ndk()
+    else:
         folders["toolchain"] = place / "linux"
     if software:
         folders["start/start.c"] = resources.images() / "prebuilt" / "start.c"
     variables = {
-        "vulkan": True,
+        "part": "vulkan",
         "software": software,
         "machine": machine,
         "target": f"{machine}-linux-gnu.{glibc.OLDEST}",
@@ -99,27 +101,34 @@ def part(machine: str, *, software: bool, ndk: bool) -> VulkanPart:
     facts = {"vulkan": "software" if software else "device"}
     if not ndk:
         facts["libc"] = glibc.VERSION if software else f"glibc {glibc.OLDEST}"
-    return VulkanPart(folders, variables, facts, _inputs(machine, software=software, ndk=ndk))
+    return AddedPart(folders, variables, facts, _inputs(machine, software=software, ndk=ndk))
+
+
+def with_ndk() -> Mapping[str, Path]:
+    """The toolchain of phones, which are given more than the NDK."""
+    place = resources.images() / "llama.cpp"
+    return {"toolchain": place / "phone", "ndk": place / "ndk"}
 
 
 def _inputs(machine: str, *, software: bool, ndk: bool) -> Mapping[str, Source]:
-    found = _packages("vulkan", _TOOLS, "trixie", "")
+    found = packages("vulkan-", _TOOLS, "trixie", "")
     if ndk:  # which compiles nothing that runs here
         found |= {"zig.whl": toolchain.SOURCES["ziglang"]}
     if software:
-        found |= _packages("driver", _DRIVER, "bookworm", "mesa-vulkan-drivers")
+        found |= packages("driver-", _DRIVER, "bookworm", "mesa-vulkan-drivers")
         found |= {f"libc-{name}": source for name, source in glibc.packages(machine).items()}
     return found
 
 
-def _packages(begin: str, packages: Mapping[str, str], suite: str, brought_by: str) -> dict[str, Source]:
-    names = {name: name.partition("_")[0] for name in packages}
+def packages(begin: str, files: Mapping[str, str], suite: str, brought_by: str) -> dict[str, Source]:
+    """Packages of Debian by digest, as inputs whose names begin so; each brought by itself where nothing is named."""
+    names = {name: name.partition("_")[0] for name in files}
     return {
-        f"{begin}-{names[name]}.deb": DebianPackage(
+        f"{begin}{names[name]}.deb": DebianPackage(
             file=f"{name}.deb",
             digest=digest,
             suite=suite,
             brought_by=brought_by or names[name].replace("libshaderc1", "glslc"),
         )
-        for name, digest in packages.items()
+        for name, digest in files.items()
     }

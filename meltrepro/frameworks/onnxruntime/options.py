@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from meltrepro.frameworks.llamacpp.options import Ndk
+from meltrepro.frameworks.llamacpp.kits import Ndk
 from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict, added
 from meltrepro.targets.ios.app_recipe import IosBuild

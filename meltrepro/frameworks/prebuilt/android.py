@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from meltrepro import resources
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import AUTO, RUN, OptionProblem, Purpose, Release, Skip, SkipKind, Variant
-from meltrepro.frameworks.llamacpp.options import Ndk, idle_toolchain
+from meltrepro.frameworks.llamacpp.kits import Ndk, idle_toolchain
 from meltrepro.frameworks.prebuilt.module import WheelFramework
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import DeviceFacts
