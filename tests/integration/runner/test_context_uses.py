@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,7 +188,9 @@ def test_wrong_speculation_is_refused(runner: Runner, speculate: dict[str, objec
 
 def test_loads_are_cold_or_warm_as_asked(runner: Runner) -> None:
     # A file of its own: what another process has mapped stays in the page cache.
-    runner = replace(runner, model=Path(shutil.copy(runner.model, runner.folder)))
+    own = runner.folder / "own"
+    shutil.copytree(runner.model, own) if runner.model.is_dir() else shutil.copyfile(runner.model, own)
+    runner = replace(runner, model=own)
     warm, cold, again = (runner(page_cache=asked, max_tokens=1).trace.load for asked in ("warm", "cold", "warm"))
     assert (warm.asked, cold.asked) == ("warm", "cold")
     for load in (warm, again):
